@@ -1,0 +1,38 @@
+"""Choices by name: `name -> "module:attribute"`, imported when chosen.
+
+Each axis keeps one literal dictionary in its package's `__init__.py`, so an optional dependency is needed only
+by whoever picks the choice that wants it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def nearest(value: str, allowed: Iterable[str]) -> str | None:
+    """The allowed name most like `value`, or None where none is close."""
+    matches = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+class UnknownChoiceError(ValueError):
+    """A name that its registry does not hold."""
+
+    def __init__(self, axis: str, value: str, allowed: Iterable[str]) -> None:
+        self.axis, self.value, self.allowed = axis, value, sorted(allowed)
+        hint = nearest(value, self.allowed)
+        super().__init__(
+            f"unknown {axis} {value!r}; allowed: {', '.join(self.allowed)}"
+            + (f"; did you mean {hint!r}?" if hint else "")
+        )
+
+
+def resolve(registry: Mapping[str, str], name: str, axis: str) -> Any:
+    """The object that `name` stands for.  Raises `UnknownChoiceError` with the allowed names."""
+    if name not in registry:
+        raise UnknownChoiceError(axis, name, registry)
+    module, attribute = registry[name].split(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,95 @@
+"""The tensors that flow through the network: views in, context beside them, Gaussians out.
+
+Frames. *World* is the frame of the scene; *camera* axes are OpenCV's: x right, y down, z forward.
+`world_to_camera` is a 4x4 matrix that acts on column vectors.  Pixel (column j, row i) has its centre at
+(j + 1/2, i + 1/2); `principal` is in these coordinates, so the middle of an image is (width/2, height/2).
+Quaternions are Hamilton's, real part first.
+
+Dimensions: B objects in the batch, V views of each, N Gaussians, K spherical-harmonic coefficients,
+H x W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+class _TensorFields:
+    """What every record of tensors can do: move, and be indexed along its batch dimension."""
+
+    def to(self, target: torch.device | torch.dtype | str):  # type: ignore[no-untyped-def]
+        """A copy on a device, or with floating tensors in a dtype (integer tensors keep theirs)."""
+
+        def move(value: object) -> object:
+            if isinstance(value, _TensorFields):
+                return value.to(target)
+            if isinstance(value, Tensor):
+                if isinstance(target, torch.dtype) and not value.is_floating_point():
+                    return value
+                return value.to(target)
+            return value
+
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var, arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussians(_TensorFields):
+    """A batch of B scenes of N Gaussians each, in the world frame."""
+
+    means: Tensor  # (B, N, 3) scene units
+    scales: Tensor  # (B, N, 3) standard deviations along the local axes, scene units, > 0
+    rotations: Tensor  # (B, N, 4) unit quaternions, real part first, local axes -> world
+    opacities: Tensor  # (B, N, 1) in [0, 1]
+    sh: Tensor  # (B, N, K, 3) spherical harmonics, K = (degree + 1)**2
+
+
+@dataclass(frozen=True, slots=True)
+class Cameras(_TensorFields):
+    """B x V pinhole cameras of one image size."""
+
+    world_to_camera: Tensor  # (B, V, 4, 4) OpenCV axes, column vectors
+    focal: Tensor  # (B, V, 2) pixels, x then y
+    principal: Tensor  # (B, V, 2) pixels, x then y; the image centre is (width/2, height/2)
+    height: int
+    width: int
+    near: float = 0.2  # Gaussians at camera z <= near are not drawn, scene units
+
+
+@dataclass(frozen=True, slots=True)
+class Views(_TensorFields):
+    """Pictures with everything known about how they were taken.  No code downstream asks for a dataset's name."""
+
+    images: Tensor  # (B, V, 3, H, W) RGB in [0, 1]
+    cameras: Cameras
+    near: Tensor  # (B,) bounds of the depth that the network may predict, scene units
+    far: Tensor  # (B,)
+    background: Tensor  # (B, 3) RGB behind the object
+    frames: Tensor  # (B, V) int64, rows of the dataset's store
+    depth: Tensor | None = None  # (B, V, 1, H, W) camera z of the surface, scene units; 0 where there is none
+
+    def select(self, start: int, stop: int) -> Views:
+        """The views start..stop-1 of every object."""
+        cameras = replace(
+            self.cameras,
+            world_to_camera=self.cameras.world_to_camera[:, start:stop],
+            focal=self.cameras.focal[:, start:stop],
+            principal=self.cameras.principal[:, start:stop],
+        )
+        return replace(
+            self,
+            images=self.images[:, start:stop],
+            cameras=cameras,
+            frames=self.frames[:, start:stop],
+            depth=None if self.depth is None else self.depth[:, start:stop],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Context(_TensorFields):
+    """What frozen models say about the source views; None where that axis is off."""
+
+    semantic: Tensor | None = None  # (B, V, D) one vector per view
+    depth: Tensor | None = None  # (B, V, 1, H, W) one map per view, in the depth model's own unit
