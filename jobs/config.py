@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -19,9 +19,10 @@ from pydantic_core import PydanticCustomError
 from jobs.data import DATASETS
 from model.depth import DEPTH
 from model.fusion import FUSION
+from model.fusion.base import KINDS
 from model.losses import LOSSES
 from model.rasterizers import BACKENDS
-from model.registry import UnknownChoiceError
+from model.registry import UnknownChoiceError, resolve
 from model.semantic import SEMANTIC
 
 #: Raised whenever the arithmetic of training or evaluation changes, so that old results are not taken for new.
@@ -31,7 +32,7 @@ NUMERICS_VERSION = 1
 PREDICTORS = ("splatter_image", "blank", "copy_input")
 
 
-def _choice(axis: str, allowed: Mapping[str, str] | tuple[str, ...]) -> AfterValidator:
+def _choice(axis: str, allowed: Collection[str]) -> AfterValidator:
     def check(value: str) -> str:
         if value not in allowed:
             error = UnknownChoiceError(axis, value, allowed)
@@ -101,17 +102,21 @@ class ModelConfig(Section):
 class SemanticConfig(Section):
     """A frozen encoder of the source view, and how its vector enters the network."""
 
-    encoder: Annotated[str, _choice("encoder", SEMANTIC)] = "none"
+    encoder: Annotated[str, _choice("encoder", ("none", *SEMANTIC))] = "none"
     fusion: Annotated[str, _choice("fusion", FUSION)] = "concat"
     preprocess: Preprocess = "correct"
+    #: side in pixels that images are resized to for the encoder; null is its own
+    resolution: Count | None = None
 
 
 class DepthConfig(Section):
     """A frozen depth model of the source view, and how its map enters the network."""
 
-    model: Annotated[str, _choice("depth model", DEPTH)] = "none"
+    model: Annotated[str, _choice("depth model", ("none", *DEPTH))] = "none"
     fusion: Annotated[str, _choice("fusion", FUSION)] = "input"
     preprocess: Preprocess = "correct"
+    #: side in pixels that images are resized to for the depth model; null is its own
+    resolution: Count | None = None
 
 
 class Stage(Section):
@@ -119,9 +124,7 @@ class Stage(Section):
 
     iterations: Count
     lr: Positive
-    losses: Annotated[
-        dict[Annotated[str, _choice("loss", LOSSES)], Finite], Field(min_length=1)
-    ]
+    losses: Annotated[dict[Annotated[str, _choice("loss", LOSSES)], Finite], Field(min_length=1)]
 
 
 class TrainConfig(Section):
@@ -163,6 +166,22 @@ class RenderConfig(Section):
     antialiasing: bool = False
 
 
+def _check_source(source: Literal["semantic", "depth"], model: Any, fusion: str, preprocess: str) -> None:
+    """Refuse a fusion that cannot take this source's shape, and a preprocessing that its model does not know."""
+    kind = KINDS[source]
+    ways = sorted(name for name in FUSION if kind in resolve(FUSION, name, "fusion").accepts)
+    if fusion not in ways:
+        reason = "{source}.fusion {value} cannot take a {kind}; allowed: {ways}"
+        context = {"path": f"{source}.fusion", "source": source, "value": fusion, "kind": kind}
+        context["ways"] = ", ".join(ways)
+        raise PydanticCustomError("misfit", reason, context)  # type: ignore[arg-type]
+    if preprocess not in model.preprocessings:
+        reason = "{source}.preprocess {value} is not known to this model; allowed: {ways}"
+        context = {"path": f"{source}.preprocess", "source": source, "value": preprocess}
+        context["ways"] = ", ".join(model.preprocessings)
+        raise PydanticCustomError("misfit", reason, context)  # type: ignore[arg-type]
+
+
 class TrialConfig(Section):
     """Everything that decides the numbers of one trial."""
 
@@ -177,13 +196,19 @@ class TrialConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrialConfig:
-        smallest = self.data.resolution >> (len(self.model.channel_mult) - 1)
-        if smallest < 1 or self.data.resolution % (1 << (len(self.model.channel_mult) - 1)):
+        halvings = len(self.model.channel_mult) - 1
+        if self.data.resolution % (1 << halvings):
             raise PydanticCustomError(
                 "misfit",
                 "data.resolution {resolution} cannot be halved {times} times, as model.channel_mult asks",
-                {"resolution": self.data.resolution, "times": len(self.model.channel_mult) - 1},
+                {"path": "data.resolution", "resolution": self.data.resolution, "times": halvings},
             )
+        if self.semantic.encoder != "none":
+            encoder = resolve(SEMANTIC, self.semantic.encoder, "encoder")
+            _check_source("semantic", encoder, self.semantic.fusion, self.semantic.preprocess)
+        if self.depth.model != "none":
+            depth = resolve(DEPTH, self.depth.model, "depth model")
+            _check_source("depth", depth, self.depth.fusion, self.depth.preprocess)
         return self
 
     @property

@@ -1,7 +1,5 @@
-"""Frozen depth models: images -> one map per view.  One file per model, one line here."""
+"""Frozen depth models: source views -> one map each.  One file per model, one line here; "none" is no depth."""
 
 DEPTH: dict[str, str] = {
-    "none": "model.depth.none:NoDepth",
     "oracle": "model.depth.oracle:OracleDepth",
-    "constant": "model.depth.constant:ConstantDepth",
 }

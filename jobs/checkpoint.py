@@ -1,0 +1,113 @@
+"""Everything needed to go on, in both directions: weights, Adam's state, the step, the running averages.
+
+Sampling and dropout are functions of (seed, iteration), so there is no random state to keep.  A checkpoint is a
+safetensors file and a JSON file with its hash; both are written under a temporary name, synced and renamed, the
+JSON last.  The last two are kept; a damaged one is passed over for the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+KEEP = 2
+_STEP_DIGITS = 9
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state of training after `step` finished iterations."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    #: small exact values: running averages, seconds spent
+    extra: dict[str, Any]
+
+    def restore(self, network: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Put the weights, and Adam's state where an optimizer is given, back in place."""
+        network.load_state_dict(_without_prefix(self.tensors, "network."))
+        if optimizer is None:
+            return
+        state = optimizer.state_dict()
+        state["state"] = {}
+        for name, tensor in _without_prefix(self.tensors, "optimizer.").items():
+            index, field = name.split(".")
+            state["state"].setdefault(int(index), {})[field] = tensor
+        optimizer.load_state_dict(state)
+
+
+def capture(step: int, network: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]) -> Checkpoint:
+    """The present state, as tensors that share memory with it."""
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for index, fields in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{field}": tensor for field, tensor in fields.items()}
+    return Checkpoint(step, tensors, extra)
+
+
+class CheckpointFolder:
+    """The checkpoints of one trial."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write one, then drop all but the last two."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = save({name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()})
+        record = {
+            "step": checkpoint.step,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "extra": checkpoint.extra,
+        }
+        stem = self.folder / f"{checkpoint.step:0{_STEP_DIGITS}d}"
+        write_atomically(stem.with_suffix(".safetensors"), data)
+        write_atomically(stem.with_suffix(".json"), json.dumps(record).encode())
+        for record_path in self._records()[:-KEEP]:
+            record_path.unlink()
+            record_path.with_suffix(".safetensors").unlink(missing_ok=True)
+
+    def latest(self) -> Checkpoint | None:
+        """The newest sound checkpoint, or None where there is none."""
+        for path in reversed(self._records()):
+            try:
+                return _read(path)
+            except (OSError, ValueError, KeyError) as error:
+                log.warning("checkpoint %s is damaged and passed over: %s", path.name, error)
+        return None
+
+    def _records(self) -> list[Path]:
+        return sorted(self.folder.glob("*.json"))
+
+
+def _read(path: Path) -> Checkpoint:
+    record = json.loads(path.read_text())
+    data = path.with_suffix(".safetensors").read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != record["sha256"]:
+        raise ValueError(f"sha256 {found}, expected {record['sha256']}")
+    return Checkpoint(record["step"], load(data), record["extra"])
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves either the old content or the new, never a part."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+def _without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,157 @@
+"""Journals -> MLflow.  One writer, in the driver; trials never talk to MLflow.
+
+Filling is idempotent: a run is found by the tag of its trial's key and never made twice, and a metric that was
+written before is written with the same time and value, which MLflow keeps once.  A server that is down loses
+nothing: the journals stay, and `splatsweep sync` replays them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# The default client retries a dead server for minutes in every call.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunStatus
+
+from jobs.journal import read_events, read_result, trial_status
+
+#: Files of a trial that its run shows.
+ARTIFACTS = ("per_object.parquet", "samples.npz", "samples.png", "config.json", "environment.json", "log.txt")
+
+_METRICS_PER_CALL = 1000
+_PARAMS_PER_CALL = 100
+_PARAM_LENGTH = 6000
+
+
+@dataclass(frozen=True)
+class TrackedTrial:
+    """What a run says about its trial, besides what the journal holds."""
+
+    key: str
+    #: as people read it, e.g. "tv seed 1"
+    run_name: str
+    config: Mapping[str, Any]
+    tags: Mapping[str, str]
+
+
+@dataclass
+class _Run:
+    run_id: str
+    complete: bool
+    events_read: int = 0
+    logged: set[tuple[str, int]] = field(default_factory=set)
+
+
+def default_uri(home: Path) -> str:
+    """The store of a home: one SQLite file."""
+    return f"sqlite:///{home.absolute() / 'mlflow.db'}"
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, str]:
+    """Nested configuration -> dotted keys, e.g. "train.stages.0.losses.l2": "1.0"."""
+    if isinstance(values, Mapping):
+        items = [(str(key), value) for key, value in values.items()]
+    elif isinstance(values, (list, tuple)) and any(isinstance(v, (Mapping, list, tuple)) for v in values):
+        items = [(str(index), value) for index, value in enumerate(values)]
+    else:
+        return {prefix: values if isinstance(values, str) else json.dumps(values)}
+    flat: dict[str, str] = {}
+    for key, value in items:
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+class Tracker:
+    """Fills MLflow from the journals of some trials."""
+
+    def __init__(self, home: Path, uri: str | None, experiment: str) -> None:
+        """uri: MLflow's tracking server or database; None is the home's own."""
+        self._home = home.absolute()
+        self.uri = uri or default_uri(self._home)
+        self._client = MlflowClient(self.uri)
+        self._experiment_id = self._open_experiment(experiment)
+        if self.uri == default_uri(self._home):
+            _use_write_ahead_log(self._home / "mlflow.db")
+        self._runs: dict[str, _Run] = {}
+
+    def sync(self, trials: Sequence[TrackedTrial]) -> None:
+        """Write what the journals hold and MLflow does not yet.  MLflow's own errors pass through."""
+        for trial in trials:
+            folder = self._home / "trials" / trial.key
+            if trial_status(folder) != "pending":
+                self._sync_trial(trial, folder)
+
+    def _sync_trial(self, trial: TrackedTrial, folder: Path) -> None:
+        run = self._runs.get(trial.key)
+        if run is None:
+            run = self._runs[trial.key] = self._open_run(trial)
+        if run.complete:
+            return
+        status, result = trial_status(folder), read_result(folder)  # before the journal: it only grows
+        metrics = []
+        for event in list(read_events(folder))[run.events_read :]:
+            run.events_read += 1
+            if event["event"] == "metrics":
+                metrics += self._new_metrics(run, event)
+        for start in range(0, len(metrics), _METRICS_PER_CALL):
+            self._client.log_batch(run.run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
+        if result is not None or status == "failed":
+            self._finish(run, folder, "finished" if result is not None else "failed")
+
+    def _new_metrics(self, run: _Run, event: Mapping[str, Any]) -> list[Metric]:
+        """The values of one event that were not written at that step before, e.g. by a run that was killed."""
+        step, when = event["step"], int(event["time"] * 1000)
+        new = [name for name in event["values"] if (name, step) not in run.logged]
+        run.logged.update((name, step) for name in new)
+        return [Metric(name, event["values"][name], when, step) for name in new]
+
+    def _finish(self, run: _Run, folder: Path, status: str) -> None:
+        for name in ARTIFACTS:
+            if (folder / name).exists():
+                self._client.log_artifact(run.run_id, str(folder / name))
+        self._client.set_tag(run.run_id, "splatsweep.status", status)
+        ended = RunStatus.FINISHED if status == "finished" else RunStatus.FAILED
+        self._client.set_terminated(run.run_id, RunStatus.to_string(ended))
+        run.complete = status == "finished"
+
+    def _open_run(self, trial: TrackedTrial) -> _Run:
+        """The run of a trial's key, wherever it was first made, or a new one."""
+        experiments = [e.experiment_id for e in self._client.search_experiments()]
+        found = self._client.search_runs(experiments, f"tags.`splatsweep.key` = '{trial.key}'", max_results=1)
+        if found:
+            info = found[0]
+            done = info.data.tags.get("splatsweep.status") == "finished"
+            if not done:
+                self._client.update_run(info.info.run_id, RunStatus.to_string(RunStatus.RUNNING))
+            return _Run(info.info.run_id, complete=done)
+        tags = {**trial.tags, "splatsweep.key": trial.key, "splatsweep.status": "running"}
+        created = self._client.create_run(self._experiment_id, tags=tags, run_name=trial.run_name)
+        params = [Param(key, value[:_PARAM_LENGTH]) for key, value in flatten(trial.config).items()]
+        for start in range(0, len(params), _PARAMS_PER_CALL):
+            self._client.log_batch(created.info.run_id, params=params[start : start + _PARAMS_PER_CALL])
+        return _Run(created.info.run_id, complete=False)
+
+    def _open_experiment(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return found.experiment_id
+        local = self.uri.startswith("sqlite:")
+        artifacts = (self._home / "artifacts").as_uri() if local else None
+        return self._client.create_experiment(name, artifact_location=artifacts)
+
+
+def _use_write_ahead_log(database: Path) -> None:
+    """Let people read the store, in the UI say, while it is being written."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")

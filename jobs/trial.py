@@ -1,0 +1,214 @@
+"""One trial, from its configuration to its result, in a folder of its own.
+
+`run_trial` is the only way a trial runs, whatever executor calls it.  It may be killed at any moment and called
+again: it goes on from the last checkpoint, and returns at once where the result already stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from jobs.checkpoint import CheckpointFolder, write_atomically
+from jobs.config import TrialConfig, trial_key
+from jobs.data.prepare import open_dataset
+from jobs.data.store import Store
+from jobs.environment import describe_environment
+from jobs.evaluate import Draw, Evaluation, evaluate
+from jobs.features import ContextReader
+from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal, read_result
+from jobs.metrics import ImageMetrics
+from jobs.samples import sample_sheet
+from jobs.train import train
+from jobs.trivial import TRIVIAL
+from model.build import build_predictor
+from model.losses import LOSSES
+from model.predictor import GaussianPredictor
+from model.rasterizers import render
+from model.registry import resolve
+from model.types import Views
+from model.weights import WeightStore, required
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a trial runs; none of it belongs to its key.
+
+    Results are the same to the last bit for equal `threads`; sums are ordered otherwise with other counts.
+    """
+
+    threads: int = 1
+    device: str = "cpu"
+    log_every: int = 50
+    checkpoint_every: int = 500
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a finished trial leaves behind."""
+
+    key: str
+    folder: Path
+    #: means over objects: "novel/psnr", "conditioned/lpips", ...
+    metrics: dict[str, float]
+    #: iterations trained
+    step: int
+
+
+class TrialFailedError(RuntimeError):
+    """A trial that cannot be finished as configured; running it again would end the same way."""
+
+
+def weights_folder(home: Path) -> Path:
+    """Where pretrained weights are kept: `$SPLATSWEEP_WEIGHTS` where it is set, else in the home."""
+    return Path(os.environ.get("SPLATSWEEP_WEIGHTS") or home / "weights").absolute()
+
+
+def frozen_weights(config: TrialConfig) -> dict[str, str]:
+    """The frozen weights that a trial uses, for training and for judging: name -> sha256."""
+    losses = {name for stage in config.train.stages for name in stage.losses} if config.is_trained else set()
+    return required(
+        semantic=config.semantic.encoder if config.is_trained else "none",
+        depth=config.depth.model if config.is_trained else "none",
+        losses=losses,
+        lpips=config.eval.lpips,
+    )
+
+
+def run_trial(config: TrialConfig, home: Path, runtime: Runtime | None = None) -> TrialResult:
+    """Train and evaluate one configuration under `home`, or pick up where it stopped.
+
+    Raises `TrialFailedError` where the trial fails for a reason of its own, which its journal then holds.
+    """
+    home, runtime = home.absolute(), runtime or Runtime()
+    store = open_dataset(config.data.name, config.data.options, home)
+    key = trial_key(config, store.fingerprint, frozen_weights(config))
+    folder = home / "trials" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"), _log_to(folder / "log.txt"):
+        result = read_result(folder)
+        if result is None:
+            result = _run(config, key, folder, store, home, runtime)
+    return TrialResult(key, folder, result["metrics"], result["step"])
+
+
+def _run(config: TrialConfig, key: str, folder: Path, store: Store, home: Path, runtime: Runtime) -> dict[str, Any]:
+    torch.set_num_threads(runtime.threads)
+    _write_json(folder / "config.json", config.identity())
+    _write_json(folder / "environment.json", describe_environment())
+    with Journal(folder) as journal:
+        try:
+            return _train_and_evaluate(config, key, folder, store, home, runtime, journal)
+        except Exception as error:
+            log.error("%s", traceback.format_exc())
+            journal.failed(f"{type(error).__name__}: {error}")
+            raise TrialFailedError(f"trial {key}: {type(error).__name__}: {error}") from error
+
+
+def _train_and_evaluate(
+    config: TrialConfig,
+    key: str,
+    folder: Path,
+    store: Store,
+    home: Path,
+    runtime: Runtime,
+    journal: Journal,
+) -> dict[str, Any]:
+    device = torch.device(runtime.device)
+    weights = WeightStore(weights_folder(home))
+    metrics = ImageMetrics(config.eval.lpips, weights).to(device)
+
+    def judge(draw: Draw, split: str, limit: int | None) -> Evaluation:
+        return evaluate(
+            draw,
+            store,
+            split=split,
+            resolution=config.data.resolution,
+            limit=limit,
+            metrics=metrics,
+            device=device,
+        )
+
+    seconds = 0.0
+    if config.is_trained:
+        context = ContextReader(config, store, weights, home / "cache")
+        losses = {name for stage in config.train.stages for name in stage.losses}
+        predictor = build_predictor(config, context.widths).to(device)
+        draw = _drawing(predictor, context, config)
+        seconds = train(
+            predictor,
+            context,
+            {name: resolve(LOSSES, name, "loss")(weights).to(device) for name in sorted(losses)},
+            store,
+            config,
+            journal=journal,
+            checkpoints=CheckpointFolder(folder / "checkpoints"),
+            validate=lambda: judge(draw, "val", config.eval.val_objects),
+            device=device,
+            log_every=runtime.log_every,
+            checkpoint_every=runtime.checkpoint_every,
+        )
+    else:
+        journal.start(0)
+        draw = TRIVIAL[config.model.name]
+
+    evaluation = judge(draw, config.eval.split, config.eval.objects)
+    evaluation.write(folder)
+    sample_sheet(evaluation.samples).save(folder / "samples.png")
+    step = config.train.iterations if config.is_trained else 0
+    timing = {"time/train_s": seconds, "time/step_ms": 1000 * seconds / step} if step else {}
+    journal.metrics(step, evaluation.means() | timing)
+    result = {
+        "key": key,
+        "step": step,
+        "metrics": evaluation.means(),
+        "per_object_sha256": hashlib.sha256((folder / MEASUREMENTS_FILENAME).read_bytes()).hexdigest(),
+        "finished": time.time(),
+    }
+    _write_json(folder / RESULT_FILENAME, result)
+    return result
+
+
+def _drawing(predictor: GaussianPredictor, context: ContextReader, config: TrialConfig) -> Draw:
+    def draw(source: Views, targets: Views) -> torch.Tensor:
+        predictor.eval()
+        gaussians = predictor(source, context(source))
+        return render(gaussians, targets.cameras, targets.background, config.render.backend, config.render.antialiasing)
+
+    return draw
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    # Infinity is a PSNR that happens: of a picture copied to its own camera.
+    write_atomically(path, json.dumps(content, indent=2).encode())
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Append this process's log records to the trial's own file."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("jobs")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
+        handler.close()

@@ -1,0 +1,53 @@
+"""From the sections of a configuration to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+
+from model.fusion import FUSION
+from model.fusion.base import Fusion, Source
+from model.heads import GaussianHead, gaussian_groups
+from model.predictor import GaussianPredictor
+from model.registry import resolve
+from model.unet import UNet
+
+
+class NetworkConfig(Protocol):
+    """What of `jobs.config.TrialConfig` a network is made from."""
+
+    @property
+    def data(self) -> Any: ...
+    @property
+    def model(self) -> Any: ...
+    @property
+    def semantic(self) -> Any: ...
+    @property
+    def depth(self) -> Any: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def build_predictor(config: NetworkConfig, widths: Mapping[str, int]) -> GaussianPredictor:
+    """A freshly initialised predictor, the same for the same configuration.
+
+    `widths` names the active sources of context: length of the semantic vector, channels of the depth map.
+    """
+    ways: dict[Source, str] = {"semantic": config.semantic.fusion, "depth": config.depth.fusion}
+    fusions: list[Fusion] = [
+        resolve(FUSION, way, "fusion")(source, widths[source]) for source, way in ways.items() if source in widths
+    ]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        unet = UNet(
+            resolution=config.data.resolution,
+            base_dim=config.model.base_dim,
+            num_blocks=config.model.num_blocks,
+            channel_mult=config.model.channel_mult,
+            attention_resolutions=config.model.attention_resolutions,
+            fusions=fusions,
+        )
+        head = GaussianHead(gaussian_groups(config.model.head.model_dump(), config.model.sh_degree))
+    return GaussianPredictor(unet, head)

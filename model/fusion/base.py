@@ -1,0 +1,79 @@
+"""What a way of fusing promises.
+
+A `Fusion` is a recipe, told once what enters (a vector or a map, and its width).  The U-Net asks it for modules
+at the places it may use; each module is called with the features there and the whole `Context`, and picks its
+own source from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from model.types import Context
+
+Kind = Literal["vector", "map"]
+Source = Literal["semantic", "depth"]
+
+#: What each source of context looks like: one vector (B, V, D), or one map (B, V, 1, H, W).
+KINDS: dict[Source, Kind] = {"semantic": "vector", "depth": "map"}
+
+
+class Fusion:
+    """One way for one source of context to enter the network."""
+
+    #: the kinds of context that can enter this way
+    accepts: ClassVar[frozenset[Kind]]
+
+    def __init__(self, source: Source, width: int) -> None:
+        """`width`: length of the vector, or channels of the map."""
+        self.source, self.width = source, width
+
+    @property
+    def input_channels(self) -> int:
+        """Channels that this fusion adds to the image."""
+        return 0
+
+    def input_module(self) -> nn.Module | None:
+        """(B, C, H, W) image, context -> (B, C + input_channels, H, W)."""
+        return None
+
+    def block_module(self, channels: int) -> nn.Module | None:
+        """A module for a block at an attention resolution: (B, channels, h, w), context -> the same shape."""
+        return None
+
+    def bottleneck_module(self, channels: int) -> nn.Module | None:
+        """A module behind the last encoder output: (B, channels, h, w), context -> the same shape."""
+        return None
+
+
+class Fuser(nn.Module):
+    """A module that reads one source of the context, with views folded into the batch."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self.source: Source = source
+
+    def read(self, context: Context) -> Tensor:
+        """(B * V, ...) values of this fuser's source.  Raises ValueError where the context lacks it."""
+        value: Tensor | None = getattr(context, self.source)
+        if value is None:
+            raise ValueError(f"the network is conditioned on {self.source}, but the context has none")
+        return value.flatten(0, 1)
+
+
+def at_input(fusions: Sequence[Fusion]) -> list[nn.Module]:
+    """The modules of all fusions that act on the image."""
+    return [m for f in fusions if (m := f.input_module()) is not None]
+
+
+def in_block(fusions: Sequence[Fusion], channels: int) -> list[nn.Module]:
+    """Fresh modules of all fusions that act inside one block."""
+    return [m for f in fusions if (m := f.block_module(channels)) is not None]
+
+
+def at_bottleneck(fusions: Sequence[Fusion], channels: int) -> list[nn.Module]:
+    """The modules of all fusions that act behind the encoder."""
+    return [m for f in fusions if (m := f.bottleneck_module(channels)) is not None]

@@ -1,0 +1,29 @@
+"""A map as an extra channel of the input image, with its values as they are (published)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from model.fusion.base import Fuser, Fusion, Kind
+from model.types import Context
+
+
+class _AppendChannels(Fuser):
+    def forward(self, images: Tensor, context: Context) -> Tensor:
+        return torch.cat([images, self.read(context)], dim=1)
+
+
+class InputChannel(Fusion):
+    """The map stands beside red, green and blue; nothing is normalised."""
+
+    accepts: ClassVar[frozenset[Kind]] = frozenset({"map"})
+
+    @property
+    def input_channels(self) -> int:
+        return self.width
+
+    def input_module(self) -> nn.Module:
+        return _AppendChannels(self.source)

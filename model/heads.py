@@ -1,0 +1,57 @@
+"""From the U-Net's feature map to the raw parameters of one Gaussian per pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import log
+
+import torch
+from torch import Tensor, nn
+
+from model.unet import TAIL_CHANNELS
+
+
+@dataclass(frozen=True)
+class Group:
+    """One kind of raw parameter: how many channels, and how its part of the head starts."""
+
+    name: str
+    channels: int
+    gain: float
+    bias: float
+
+
+def gaussian_groups(options: Mapping[str, float], sh_degree: int) -> list[Group]:
+    """The channel groups in the published order; `options` are those of `jobs.config.HeadConfig`."""
+    groups = [
+        Group("depth", 1, options["depth_scale"], options["depth_bias"]),
+        Group("offset", 3, options["offset_scale"], options["offset_bias"]),
+        Group("opacity", 1, options["opacity_scale"], options["opacity_bias"]),
+        Group("scale", 3, options["scale_scale"], log(options["scale_bias"])),
+        Group("rotation", 4, 1.0, 0.0),
+        Group("sh_dc", 3, 5.0, 0.0),
+    ]
+    if sh_degree > 0:
+        groups.append(Group("sh_rest", 3 * ((sh_degree + 1) ** 2 - 1), 0.0, 0.0))
+    return groups
+
+
+class GaussianHead(nn.Module):
+    """A 1x1 convolution whose output is split into named groups: (B, 24, H, W) -> {name: (B, n, H, W)}."""
+
+    def __init__(self, groups: list[Group]) -> None:
+        super().__init__()
+        self.sizes = {group.name: group.channels for group in groups}
+        self.out = nn.Conv2d(TAIL_CHANNELS, sum(self.sizes.values()), 1)
+        weights = self.out.weight.split(list(self.sizes.values()))
+        biases = self.out.bias.split(list(self.sizes.values()))  # type: ignore[union-attr]
+        with torch.no_grad():
+            for group, weight, bias in zip(groups, weights, biases, strict=True):
+                # The fan-out of a group is its own width, not the whole head's.
+                nn.init.xavier_uniform_(weight, gain=group.gain)
+                bias.fill_(group.bias)
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        parts = self.out(features).split(list(self.sizes.values()), dim=1)
+        return dict(zip(self.sizes, parts, strict=True))

@@ -1,0 +1,24 @@
+"""What a loss promises: two batches of pictures -> one unweighted scalar."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from model.weights import WeightStore
+
+
+class Loss(nn.Module):
+    """A distance or a penalty, without its weight."""
+
+    #: names, in the table of weights, of what this loss loads
+    weights: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, store: WeightStore) -> None:
+        """`store` is where a loss with weights finds them."""
+        super().__init__()
+
+    def forward(self, render: Tensor, target: Tensor) -> Tensor:
+        """render, target: (N, 3, H, W) RGB, targets in [0, 1] -> a scalar."""
+        raise NotImplementedError

@@ -1,0 +1,33 @@
+"""Difference of Sobel gradient magnitudes, with a gradient that exists everywhere."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.losses.base import Loss
+
+
+def sobel_magnitude(images: Tensor, eps: float) -> Tensor:
+    """(N, C, H, W) -> sqrt(gx^2 + gy^2 + eps) per channel; 3x3 Sobel (1-2-1, not normalised), zero padding 1."""
+    channels = images.shape[1]
+    across = images.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+    kernels = torch.stack([across, across.T])[:, None].repeat(channels, 1, 1, 1)  # (2C, 1, 3, 3)
+    gradients = F.conv2d(images, kernels, padding=1, groups=channels).unflatten(1, (channels, 2))
+    return (gradients.square().sum(2) + eps).sqrt()
+
+
+class Edge(Loss):
+    """mean (|grad render| - |grad target|)^2.
+
+    `eps` under the root keeps the gradient finite where a render is locally constant; the published loss has
+    none (see `edge_published`).
+    """
+
+    eps: ClassVar[float] = 1e-6
+
+    def forward(self, render: Tensor, target: Tensor) -> Tensor:
+        return F.mse_loss(sobel_magnitude(render, self.eps), sobel_magnitude(target, self.eps))

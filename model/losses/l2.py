@@ -1,0 +1,13 @@
+"""Mean squared error."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.losses.base import Loss
+
+
+class L2(Loss):
+    """mean (render - target)^2."""
+
+    def forward(self, render: Tensor, target: Tensor) -> Tensor:
+        return F.mse_loss(render, target)

@@ -1,0 +1,66 @@
+"""LPIPS v0.1, the learned perceptual distance of Zhang et al. 2018, with its real weights."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import ClassVar
+
+import lpips
+import torch
+from torch import Tensor, nn
+
+from model.losses.base import Loss
+from model.weights import WeightStore
+from model.weights.store import LPIPS_TRUNKS
+
+
+class LpipsDistance(nn.Module):
+    """One distance per pair of pictures; frozen.
+
+    `variant` is "vgg" or "alex".  The linear layers come with the package `lpips`, the trunk from `store`.
+    """
+
+    def __init__(self, variant: str, store: WeightStore) -> None:
+        super().__init__()
+        with warnings.catch_warnings():
+            # torchvision's old-style constructor arguments, used inside the package.
+            warnings.simplefilter("ignore", UserWarning)
+            self.network = lpips.LPIPS(net=variant, pnet_rand=True, verbose=False)
+        trunk = dict(self.network.net.named_parameters())
+        tensors = store.load(LPIPS_TRUNKS[variant])
+        # The package cuts torchvision's `features` into slices and keeps the layers' positions as names.
+        by_position = {name.split(".", 1)[1]: parameter for name, parameter in trunk.items()}
+        if set(by_position) != set(tensors):
+            raise ValueError(f"the weights of {LPIPS_TRUNKS[variant]} do not fit LPIPS ({variant})")
+        with torch.no_grad():
+            for name, parameter in by_position.items():
+                parameter.copy_(tensors[name])
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> LpipsDistance:
+        """Stays in evaluation mode."""
+        return super().train(False)
+
+    def forward(self, render: Tensor, target: Tensor) -> Tensor:
+        """(N, 3, H, W) RGB in [0, 1], not clamped -> (N,)."""
+        return self.network(render, target, normalize=True).flatten()
+
+
+@cache
+def shared_lpips(variant: str, store: WeightStore) -> LpipsDistance:
+    """One network for all who measure or train with it in this process; building it takes a second or two."""
+    return LpipsDistance(variant, store)
+
+
+class Lpips(Loss):
+    """Mean LPIPS (vgg) over the pictures."""
+
+    weights: ClassVar[tuple[str, ...]] = ("vgg16",)
+
+    def __init__(self, store: WeightStore) -> None:
+        super().__init__(store)
+        self.distance = shared_lpips("vgg", store)
+
+    def forward(self, render: Tensor, target: Tensor) -> Tensor:
+        return self.distance(render, target).mean()

@@ -1,0 +1,14 @@
+"""Total variation of the render: a smoothness prior that never looks at the target (paper, section on losses)."""
+
+from torch import Tensor
+
+from model.losses.base import Loss
+
+
+class TotalVariation(Loss):
+    """mean |vertical differences| + mean |horizontal differences|, each mean over its own differences."""
+
+    def forward(self, render: Tensor, target: Tensor) -> Tensor:
+        vertical = (render[..., 1:, :] - render[..., :-1, :]).abs().mean()
+        horizontal = (render[..., :, 1:] - render[..., :, :-1]).abs().mean()
+        return vertical + horizontal

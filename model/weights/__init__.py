@@ -1,0 +1,6 @@
+"""Pretrained weights that can be trusted: one table, found or fetched, verified, never random in silence."""
+
+from model.weights.store import MissingWeightsError, WeightStore, required
+from model.weights.table import WEIGHTS, Weight
+
+__all__ = ["WEIGHTS", "MissingWeightsError", "Weight", "WeightStore", "required"]

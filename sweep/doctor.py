@@ -1,0 +1,98 @@
+"""What this machine can and cannot do, and how to mend it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+_GIB = 1 << 30
+_LITTLE_DISK_GIB = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: in order, of limited use, or in the way of running at all."""
+
+    state: Literal["good", "limited", "bad"]
+    subject: str
+    detail: str
+
+
+def examine(home: Path) -> list[Finding]:
+    """Look at everything a sweep needs."""
+    checks: list[Callable[[Path], Finding]] = [
+        _machine,
+        _packages,
+        _rasterizer,
+        _gpu,
+        _home,
+        _weights,
+        _store,
+    ]
+    return [check(home) for check in checks]
+
+
+def _machine(_: Path) -> Finding:
+    memory = psutil.virtual_memory().total / _GIB
+    detail = f"{os.cpu_count()} CPUs, {memory:.0f} GiB memory, Python {platform.python_version()}"
+    return Finding("good", "machine", detail)
+
+
+def _packages(_: Path) -> Finding:
+    names = ("torch", "ray", "mlflow", "lpips", "timm", "embreex")
+    return Finding("good", "packages", ", ".join(f"{name} {metadata.version(name)}" for name in names))
+
+
+def _rasterizer(_: Path) -> Finding:
+    from model.rasterizers.native import available_kernels
+
+    try:
+        kernels = ", ".join(available_kernels())
+    except (ImportError, RuntimeError) as error:
+        return Finding("bad", "rasterizer", f"{error}")
+    return Finding("good", "rasterizer", f"cpu, kernels: {kernels}")
+
+
+def _gpu(_: Path) -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("limited", "gpu", "no CUDA device: trials run on the CPU (run.gpus_per_trial: 0)")
+    return Finding("good", "gpu", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))
+
+
+def _home(home: Path) -> Finding:
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    if not os.access(existing, os.W_OK):
+        return Finding("bad", "home", f"{home} cannot be written; choose another with --home")
+    free = shutil.disk_usage(existing).free / _GIB
+    if free < _LITTLE_DISK_GIB:
+        return Finding("limited", "home", f"{home}: only {free:.1f} GiB free")
+    return Finding("good", "home", f"{home}: {free:.0f} GiB free")
+
+
+def _weights(home: Path) -> Finding:
+    from jobs.trial import weights_folder
+    from model.weights import WEIGHTS, WeightStore
+
+    store = WeightStore(weights_folder(home))
+    missing = [name for name in WEIGHTS if not store.has(name)]
+    if missing:
+        detail = f"not here yet: {', '.join(missing)}; a trial fetches what it needs, or run: splatsweep weights fetch"
+        return Finding("limited", "weights", detail)
+    return Finding("good", "weights", ", ".join(WEIGHTS))
+
+
+def _store(home: Path) -> Finding:
+    database = home / "mlflow.db"
+    if not database.exists():
+        return Finding("limited", "mlflow", f"no store at {database} yet; the first run makes it")
+    return Finding("good", "mlflow", f"{database}; look at it with: splatsweep ui")

@@ -1,0 +1,93 @@
+"""Trials side by side under Ray Tune, on this machine or on the cluster that Ray is attached to.
+
+Tune packs and restarts; what to run is decided by the plan.  A worker that dies is started again up to
+`max_failures` times and its trial goes on from the checkpoint in the home.  An exception inside a trial is its
+result, not Tune's business: it would end the same way again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# The journals are the record; Tune's own loggers would write everything a second time.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray import tune
+
+from jobs.config import TrialConfig
+from jobs.journal import Journal, trial_status
+from jobs.trial import Runtime, TrialFailedError, run_trial
+from sweep.executors.runtime import runtime_of
+from sweep.plan import PlannedTrial
+from sweep.spec import RunOptions
+
+
+def run(trials: Sequence[PlannedTrial], home: Path, options: RunOptions) -> None:
+    """Run `trials` in Ray workers of `options.cpus_per_trial` CPUs and `options.gpus_per_trial` GPUs each."""
+    _connect()
+    resources = {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial}
+    points = [{"key": t.key, "config": t.config.model_dump(mode="json")} for t in trials]
+    tuner = tune.Tuner(
+        tune.with_resources(_run_point, resources),
+        param_space={
+            "point": tune.grid_search(points),
+            "home": str(home),
+            "runtime": asdict(runtime_of(options)),
+        },
+        tune_config=tune.TuneConfig(
+            # A worker that is kept has its imports behind it: 0.1 s to the next trial instead of 6 to 10.
+            reuse_actors=True,
+            max_concurrent_trials=options.max_concurrent,
+            trial_name_creator=lambda trial: str(trial.config["point"]["key"]),
+            trial_dirname_creator=lambda trial: str(trial.config["point"]["key"]),
+        ),
+        run_config=tune.RunConfig(
+            name=time.strftime("%Y%m%d-%H%M%S"),
+            storage_path=str(home / "ray"),
+            failure_config=tune.FailureConfig(max_failures=options.max_failures),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    for trial in trials:
+        _record_loss(home / "trials" / trial.key, options)
+
+
+def _run_point(parameters: dict[str, Any]) -> None:
+    config = TrialConfig.model_validate(parameters["point"]["config"])
+    try:
+        result = run_trial(config, Path(parameters["home"]), Runtime(**parameters["runtime"]))
+        tune.report({"step": result.step})
+    except TrialFailedError:
+        tune.report({"step": -1})
+
+
+def _record_loss(folder: Path, options: RunOptions) -> None:
+    """Say in the journal of a trial whose workers all died that it failed, and why."""
+    if trial_status(folder) not in ("finished", "failed"):
+        with Journal(folder) as journal:
+            journal.failed(f"its worker process died {options.max_failures + 1} times (killed, or out of memory)")
+
+
+def _connect() -> None:
+    """Attach to the cluster that RAY_ADDRESS names, or start Ray on this machine."""
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+    else:
+        ray.init(include_dashboard=False, **quiet)
+        token = Path.home() / ".ray" / "auth_token"
+        if token.exists():  # Ray writes it readable for everybody
+            token.chmod(0o600)
