@@ -1,0 +1,1 @@
+"""Figures of the report, one file each.  Frames or arrays go in, pictures come out; no pyplot."""

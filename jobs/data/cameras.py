@@ -1,0 +1,62 @@
+"""How rendered datasets are pictured: from a sphere, with an object of one size in its middle.
+
+The world is z-up, camera matrices are those of `model.types`, angles are radians.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+# The studio that rendered datasets share.  An object of this size fills about 3/4 of the image.
+RADIUS = 2.0  # of the sphere that the cameras stand on, scene units
+EXTENT = 0.66  # of the sphere around the object, scene units
+FIELD_OF_VIEW = np.radians(40.0)
+NEAR, FAR = 1.25, 2.75
+MAX_ELEVATION = np.radians(60.0)
+#: The source view of evaluated objects: from the front, a little to the side.
+SOURCE_AZIMUTH = np.radians(35.0)
+#: Elevations of `evaluation_cameras`, in turn: neighbours differ, and every side is seen low and high.  The
+#: first is the source view's.
+RING_ELEVATIONS = np.radians([25.0, 10.0, 40.0])
+
+
+def training_cameras(generator: np.random.Generator, count: int) -> np.ndarray:
+    """Random cameras (count, 4, 4), evenly over the upper hemisphere's area below MAX_ELEVATION."""
+    azimuth = generator.uniform(0, 2 * np.pi, count)
+    elevation = np.arcsin(generator.uniform(0, np.sin(MAX_ELEVATION), count))
+    return look_at_origin(azimuth, elevation, RADIUS)
+
+
+def evaluation_cameras(count: int) -> np.ndarray:
+    """Cameras (count, 4, 4) once around in even steps at changing heights; the source view first."""
+    steps = np.arange(count)
+    azimuth = SOURCE_AZIMUTH + 2 * np.pi * steps / count
+    return look_at_origin(azimuth, RING_ELEVATIONS[steps % len(RING_ELEVATIONS)], RADIUS)
+
+
+def focal_length(size: int) -> float:
+    """Focal length in pixels of images of `size` x `size` pixels that span FIELD_OF_VIEW."""
+    return float(size / 2 / np.tan(FIELD_OF_VIEW / 2))
+
+
+def centred(vertices: np.ndarray) -> np.ndarray:
+    """Vertices (N, 3) moved and scaled: their box around the origin, EXTENT their largest radius."""
+    middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+    around = vertices - middle
+    return around * (EXTENT / np.linalg.norm(around, axis=1).max())
+
+
+def look_at_origin(azimuth: np.ndarray, elevation: np.ndarray, radius: float) -> np.ndarray:
+    """Cameras (V, 4, 4) on a sphere around the origin of a z-up world, looking at it with their heads up.
+
+    Angles (V,) in radians; azimuth 0 is on the x axis, a quarter turn on the y axis.
+    """
+    outward = np.stack(
+        [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)], axis=-1
+    )
+    right = np.stack([-np.sin(azimuth), np.cos(azimuth), np.zeros_like(azimuth)], axis=-1)
+    down = np.cross(-outward, right)
+    cameras = np.tile(np.eye(4), (len(azimuth), 1, 1))
+    cameras[:, :3, :3] = np.stack([right, down, -outward], axis=1)
+    cameras[:, 2, 3] = radius
+    return cameras

@@ -1,0 +1,163 @@
+"""Looking at a finished store: what is wrong with it, and a page of its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import binary_dilation
+
+from jobs.data.store import SPLITS, Store
+
+#: A rotation may be off by so much, as float32 files round.
+ROTATION_TOLERANCE = 1e-4
+#: At least this share of one frame's surface must lie within a pixel of the object in every other; a depth that is
+#: a mean over two surfaces lies on neither.
+MIN_ON_OBJECT = 0.9
+#: An image whose values spread less than this shows nothing, in 8-bit levels.
+EMPTY_SPREAD = 2
+
+
+def check(store: Store) -> list[str]:
+    """Everything wrong with `store`, one sentence each, naming the object; an empty list is good news."""
+    problems = []
+    found = store.compute_fingerprint()
+    if found != store.fingerprint:
+        problems.append(f"the fingerprint is {found}, the manifest says {store.fingerprint}: it was altered")
+    problems += _leaked_geometries(store)
+    for row in store.objects.itertuples():
+        problems += [f"object {row.object!r}: {problem}" for problem in _object_problems(store, _frames(row))]
+    return problems
+
+
+def contact_sheet(store: Store, path: Path, objects_per_split: int = 6, views: int = 12) -> None:
+    """Write a PNG with one row per object: the first ones of each split, each with views in index order."""
+    rows = [
+        row
+        for split in SPLITS
+        for row in store.objects[store.objects["split"] == split].head(objects_per_split).itertuples()
+    ]
+    size = store.resolution
+    sheet = Image.new("RGB", (views * size, len(rows) * size), "white")
+    for line, row in enumerate(rows):
+        for column, picture in enumerate(store.images[_frames(row)][:views]):
+            pixels = np.ascontiguousarray(picture.transpose(1, 2, 0))
+            sheet.paste(Image.fromarray(pixels), (column * size, line * size))
+    sheet.save(path, format="PNG")
+
+
+def _frames(row: Any) -> slice:
+    """An object's frames in the store's arrays."""
+    return slice(int(row.first_frame), int(row.first_frame) + int(row.num_frames))
+
+
+def _leaked_geometries(store: Store) -> list[str]:
+    return [
+        f"geometry {geometry!r} is in the splits {', '.join(sorted(set(rows['split'])))}: " + ", ".join(rows["object"])
+        for geometry, rows in store.objects.groupby("geometry")
+        if rows["split"].nunique() > 1
+    ]
+
+
+def _object_problems(store: Store, frames: slice) -> Iterator[str]:
+    cameras = store.world_to_camera[frames].astype(np.float64)
+    if frame := _first(_is_bent(cameras)):
+        yield f"the camera of frame {frame - 1} is not a rotation and a translation"
+    pictures = store.images[frames].reshape(len(cameras), -1)
+    spread = pictures.max(axis=1).astype(int) - pictures.min(axis=1)
+    if frame := _first(spread < EMPTY_SPREAD):
+        yield f"the image of frame {frame - 1} is empty"
+    if store.mask is not None and len(cameras) > 1:
+        yield from _mask_problems(store, frames, cameras)
+        if store.depth is not None:
+            yield from _surface_problems(store, frames, cameras)
+
+
+def _first(wrong: Any) -> int:
+    """One more than the index of the first wrong frame; 0 where all are right."""
+    return int(wrong.argmax()) + 1 if wrong.any() else 0
+
+
+def _is_bent(cameras: np.ndarray) -> np.ndarray:
+    """Which of the matrices (n, 4, 4) are not rigid motions."""
+    rotations = cameras[:, :3, :3]
+    gram = rotations @ rotations.transpose(0, 2, 1)
+    skewed = np.abs(gram - np.eye(3)).max(axis=(1, 2)) > ROTATION_TOLERANCE
+    mirrored = np.linalg.det(rotations) < 0
+    odd_row = np.abs(cameras[:, 3] - [0, 0, 0, 1]).max(axis=1) > ROTATION_TOLERANCE
+    return np.asarray(skewed | mirrored | odd_row | ~np.isfinite(cameras).all(axis=(1, 2)))
+
+
+def _mask_problems(store: Store, frames: slice, cameras: np.ndarray) -> Iterator[str]:
+    """Whether there is one point in space that all cameras see in the midst of the mask.
+
+    Wrong axes, a wrong distance, or intrinsics of another image size break this.
+    """
+    assert store.mask is not None
+    masks = store.mask[frames] > 127
+    if frame := _first(~masks.any(axis=(1, 2))):
+        yield f"the mask of frame {frame - 1} is empty"
+        return
+    boxes = np.array([_box(mask) for mask in masks])  # (n, 4): left, top, right, bottom
+    middles = np.array([_centroid(mask) for mask in masks])
+    point = _nearest_point(cameras, (middles - store.principal[frames]) / store.focal[frames])
+    seen = cameras[:, :3, :3] @ point + cameras[:, :3, 3]
+    pixels = seen[:, :2] / seen[:, 2:] * store.focal[frames] + store.principal[frames]
+    outside = (pixels < boxes[:, :2]) | (pixels > boxes[:, 2:])
+    if frame := _first((seen[:, 2] <= 0) | outside.any(axis=1)):
+        yield f"the camera of frame {frame - 1} does not look where the other views have the object"
+
+
+def _surface_problems(store: Store, frames: slice, cameras: np.ndarray) -> Iterator[str]:
+    """Whether the surface that frame 0 sees lies on the object in all other frames.
+
+    This also finds rotations that are wrong about the axis through the object, which the masks' middles miss.
+    """
+    assert store.mask is not None
+    assert store.depth is not None
+    rows, columns = np.nonzero((store.depth[frames][0] > 0) & (store.mask[frames][0] == 255))
+    if not len(rows):
+        return
+    z = store.depth[frames][0][rows, columns].astype(np.float64)
+    pixels = np.stack([columns, rows], axis=1) + 0.5
+    slopes = (pixels - store.principal[frames][0]) / store.focal[frames][0]
+    points = (np.column_stack([slopes * z[:, None], z]) - cameras[0, :3, 3]) @ cameras[0, :3, :3]
+    for frame in range(1, len(cameras)):
+        seen = points @ cameras[frame, :3, :3].T + cameras[frame, :3, 3]
+        places = seen[:, :2] / seen[:, 2:] * store.focal[frames][frame] + store.principal[frames][frame]
+        if _share_on(binary_dilation(store.mask[frames][frame] > 0), places) < MIN_ON_OBJECT:
+            yield f"frames 0 and {frame} disagree on where its surface is"
+            return
+
+
+def _share_on(mask: np.ndarray, places: np.ndarray) -> float:
+    """The share of `places` (P, 2), pixels x then y, that fall on the mask."""
+    column, row = np.floor(places).astype(np.int64).T
+    inside = (row >= 0) & (column >= 0) & (row < mask.shape[0]) & (column < mask.shape[1])
+    return float(mask[row[inside], column[inside]].sum() / len(places))
+
+
+def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _centroid(mask: np.ndarray) -> tuple[float, float]:
+    """The mask's centre of mass, pixels, x then y."""
+    rows, columns = np.nonzero(mask)
+    return float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
+
+
+def _nearest_point(cameras: np.ndarray, slopes: np.ndarray) -> Any:
+    """The world point (3,) nearest to the rays of n cameras through (x/z, y/z) = `slopes` (n, 2)."""
+    rotations, translations = cameras[:, :3, :3], cameras[:, :3, 3]
+    centres = -(rotations.transpose(0, 2, 1) @ translations[..., None])[..., 0]
+    rays = np.concatenate([slopes, np.ones((len(slopes), 1))], axis=1)
+    rays = (rotations.transpose(0, 2, 1) @ rays[..., None])[..., 0]
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    across = np.eye(3) - rays[:, :, None] * rays[:, None]  # projects onto the plane across each ray
+    right_side = (across @ centres[..., None])[..., 0].sum(axis=0)
+    return np.linalg.lstsq(across.sum(axis=0), right_side, rcond=None)[0]

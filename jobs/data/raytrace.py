@@ -1,0 +1,145 @@
+"""Pictures of a triangle mesh from pinhole cameras: RGB, mask and depth, ray-traced with Embree.
+
+World and camera frames, pixel centres and matrices are those of `model.types`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+
+from jobs.data.store import Frames
+
+#: Towards the light, world frame (z up): from above, the front right.
+LIGHT = np.array([0.45, 0.30, 0.84]) / np.linalg.norm([0.45, 0.30, 0.84])
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A triangle mesh in the world frame."""
+
+    vertices: np.ndarray  # (N, 3) scene units
+    faces: np.ndarray  # (M, 3) rows of `vertices`
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Where P rays met the mesh."""
+
+    points: np.ndarray  # (P, 3) float64, world frame
+    faces: np.ndarray  # (P,) rows of the mesh's faces
+    barycentric: np.ndarray  # (P, 3) weights of each face's three corners
+
+
+#: Surface colour at hits, before light: Hits -> (P, 3) in [0, 1].
+Shader = Callable[[Hits], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Rig:
+    """V pinhole cameras with square images of one size."""
+
+    world_to_camera: np.ndarray  # (V, 4, 4)
+    focal: float  # pixels
+    size: int  # side of the image, pixels; the principal point is its middle
+
+
+def render(
+    mesh: Mesh,
+    shader: Shader,
+    rig: Rig,
+    *,
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    supersampling: int = 2,
+    ambient: float = 0.55,
+) -> Frames:
+    """Ray-trace `mesh` with supersampling x supersampling rays a pixel.
+
+    The light is fixed to the world and soft, so a surface has one colour from wherever it is seen: a share
+    `ambient` is always there, the rest falls with the angle between the surface and `LIGHT`.
+    Depth is the mean over a pixel's rays that hit, mask their share times 255.
+    """
+    scene = EmbreeScene()
+    vertices = np.ascontiguousarray(mesh.vertices, dtype=np.float32)
+    TriangleMesh(scene, vertices, np.ascontiguousarray(mesh.faces, dtype=np.int32))
+    normals = face_normals(mesh)
+
+    def lit(hits: Hits, directions: np.ndarray) -> np.ndarray:
+        light = _light(normals[hits.faces], directions, ambient)
+        return np.clip(shader(hits) * light[:, None], 0, 1)
+
+    rays = _camera_rays(rig, supersampling)
+    pictures = [
+        _picture(scene, lit, camera, rays, np.asarray(background))
+        for camera in np.asarray(rig.world_to_camera, dtype=np.float64)
+    ]
+    side = rig.size * supersampling
+    colour, hit, depth = (
+        np.stack(layer).reshape(len(pictures), side, side, -1) for layer in zip(*pictures, strict=True)
+    )
+    coverage = _block_mean(hit, supersampling)
+    mean_depth = _block_mean(depth, supersampling) / np.maximum(coverage, 1e-9)
+    count = len(pictures)
+    return Frames(
+        images=np.rint(_block_mean(colour, supersampling) * 255).astype(np.uint8).transpose(0, 3, 1, 2),
+        world_to_camera=np.asarray(rig.world_to_camera, dtype=np.float32),
+        focal=np.full((count, 2), rig.focal, dtype=np.float32),
+        principal=np.full((count, 2), rig.size / 2, dtype=np.float32),
+        mask=np.rint(coverage[..., 0] * 255).astype(np.uint8),
+        depth=mean_depth[..., 0].astype(np.float32),
+    )
+
+
+def face_normals(mesh: Mesh) -> np.ndarray:
+    """Unit normals (M, 3), by the right hand along each face's corners; zero for a face without area."""
+    corners = mesh.vertices[mesh.faces].astype(np.float64)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
+
+
+def _light(normals: np.ndarray, directions: np.ndarray, ambient: float) -> np.ndarray:
+    """Brightness (P,) of surfaces with `normals` (P, 3) met by rays along `directions` (P, 3)."""
+    # Meshes do not all agree which way their faces turn: light the side that is seen.
+    seen = np.where((normals * directions).sum(axis=1) > 0, -1.0, 1.0)
+    return ambient + (1 - ambient) * (0.5 + 0.5 * seen * (normals @ LIGHT))
+
+
+def _camera_rays(rig: Rig, supersampling: int) -> np.ndarray:
+    """Rays (R, 3) in the camera's frame, with z = 1: the distance along such a ray is camera z."""
+    steps = (np.arange(rig.size * supersampling) + 0.5) / supersampling - rig.size / 2
+    x, y = np.meshgrid(steps / rig.focal, steps / rig.focal)
+    return np.stack([x.ravel(), y.ravel(), np.ones(x.size)], axis=1)
+
+
+def _picture(
+    scene: EmbreeScene,
+    shade: Callable[[Hits, np.ndarray], np.ndarray],
+    world_to_camera: np.ndarray,
+    rays: np.ndarray,
+    background: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Colour (R, 3), whether each ray hit (R,), and camera z (R,), 0 where it did not."""
+    rotation, translation = world_to_camera[:3, :3], world_to_camera[:3, 3]
+    centre, directions = -rotation.T @ translation, rays @ rotation
+    origins = np.tile(centre.astype(np.float32), (len(rays), 1))
+    found = scene.run(origins, directions.astype(np.float32), output=1)
+    hit = found["primID"] >= 0
+    z, u, v = (found[name][hit].astype(np.float64) for name in ("tfar", "u", "v"))
+    points = centre + z[:, None] * directions[hit]
+    hits = Hits(points, found["primID"][hit], np.stack([1 - u - v, u, v], axis=1))
+    colour = np.tile(background, (len(rays), 1))
+    colour[hit] = shade(hits, directions[hit])
+    depth = np.zeros(len(rays))
+    depth[hit] = z
+    return colour, hit.astype(np.float64), depth
+
+
+def _block_mean(pictures: np.ndarray, factor: int) -> np.ndarray:
+    """Means over blocks of factor x factor pixels: (V, H, W, C) -> (V, H/factor, W/factor, C)."""
+    count, height, width, channels = pictures.shape
+    blocks = pictures.reshape(count, height // factor, factor, width // factor, factor, channels)
+    return blocks.mean(axis=(2, 4))

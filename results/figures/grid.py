@@ -1,0 +1,147 @@
+"""Picture grid: for every unseen object and viewpoint the input, the ground truth and each trial's render."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from results.gallery import Gallery, Pictures
+
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont
+
+#: small renders are enlarged by a whole factor to at least this many pixels
+MIN_SIDE = 96
+_GAP, _MARGIN, _TEXT, _LINE = 6, 16, 13, 16
+_INK, _MUTED, _FRAME, _PAPER = (24, 26, 29), (110, 114, 120), (217, 221, 226), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where things go, in pixels of the canvas."""
+
+    left: int
+    top: int
+    width: int  # of a picture, enlarged
+    height: int
+    columns: int
+    objects: int
+    views: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        right, _ = self.corner(self.columns, 0, 0)
+        _, bottom = self.corner(0, self.objects, 0)
+        return right + _MARGIN, bottom + _MARGIN
+
+    def corner(self, column: int, k: int, m: int) -> tuple[int, int]:
+        """Upper left corner of view m of object k."""
+        x = self.left + column * (self.width + _GAP)
+        y = self.top + k * (self.views * (self.height + _GAP) + _GAP) + m * (self.height + _GAP)
+        return x, y
+
+
+def draw(gallery: Gallery) -> Image.Image:
+    """Rows are objects and their M views, columns the input, the ground truth, then one per trial."""
+    side = gallery.source.shape[-1] * enlargement(*gallery.source.shape[-2:])
+    headers = [_wrapped(name, side) for name in ("input", "ground truth", *gallery.renders)]
+    labels = [_clipped(name, 2 * MIN_SIDE) for name in gallery.objects]
+    layout = _layout(gallery, headers, labels)
+    canvas = Image.new("RGB", layout.size, _PAPER)
+    pen = ImageDraw.Draw(canvas)
+    for column, lines in enumerate(headers):
+        x, y = layout.corner(column, 0, 0)
+        for line, text in enumerate(reversed(lines)):
+            baseline = y - _GAP - line * _LINE
+            pen.text((x + layout.width / 2, baseline), text, fill=_INK, font=_font(), anchor="md")
+    for k, label in enumerate(labels):
+        pen.text((_MARGIN, layout.corner(0, k, 0)[1]), label, fill=_MUTED, font=_font())
+        _paste(canvas, layout, gallery.source[k], layout.corner(0, k, 0))
+        for column, pictures in enumerate((gallery.target, *gallery.renders.values()), start=1):
+            for m, picture in enumerate(pictures[k]):
+                _paste(canvas, layout, picture, layout.corner(column, k, m))
+    return canvas
+
+
+def _layout(gallery: Gallery, headers: list[list[str]], labels: list[str]) -> _Layout:
+    objects, views, _, height, width = gallery.target.shape
+    scale = enlargement(height, width)
+    return _Layout(
+        left=_MARGIN + max(map(_width, labels), default=0) + 2 * _GAP,
+        top=_MARGIN + max(map(len, headers)) * _LINE + _GAP,
+        width=width * scale,
+        height=height * scale,
+        columns=len(headers),
+        objects=objects,
+        views=views,
+    )
+
+
+def _paste(canvas: Image.Image, layout: _Layout, picture: Pictures, corner: tuple[int, int]) -> None:
+    x, y = corner
+    # A frame, outside the pixels: an empty picture could not be told from the paper.
+    frame = (x - 1, y - 1, x + layout.width, y + layout.height)
+    ImageDraw.Draw(canvas).rectangle(frame, outline=_FRAME)
+    canvas.paste(_enlarged(picture, layout.width // picture.shape[-1]), corner)
+
+
+def enlargement(height: int, width: int) -> int:
+    """Whole factor that brings a picture's smaller side to at least `MIN_SIDE` pixels."""
+    return -(-MIN_SIDE // min(height, width))
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as PNG."""
+    target = io.BytesIO()
+    image.save(target, "PNG", optimize=True)
+    return target.getvalue()
+
+
+def data_uri(picture: Pictures) -> str:
+    """(3, H, W) uint8 -> a `data:` address of a PNG at its own size."""
+    return "data:image/png;base64," + base64.b64encode(png(_enlarged(picture, 1))).decode()
+
+
+def _enlarged(picture: Pictures, scale: int) -> Image.Image:
+    pixels = np.moveaxis(picture, 0, -1).repeat(scale, axis=0).repeat(scale, axis=1)
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+@cache
+def _font() -> FreeTypeFont:
+    # Matplotlib ships DejaVu Sans, which knows far more letters than Pillow's own font.
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", _TEXT)
+
+
+def _width(text: str) -> int:
+    return int(_font().getlength(text)) + 1
+
+
+def _clipped(text: str, width: int) -> str:
+    """Text on one line that fits, ending in an ellipsis where it was cut."""
+    text = " ".join(text.split())
+    if _width(text) <= width:
+        return text
+    while text and _width(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def _wrapped(text: str, width: int, most: int = 4) -> list[str]:
+    """Text in at most `most` lines, broken at spaces and, where a word is too long, after punctuation."""
+    lines = [""]
+    for word in text.replace("_", "_\0").replace("=", "=\0").replace(" ", " \0").split("\0"):
+        if lines[-1] and _width((lines[-1] + word).rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+    if len(lines) > most:
+        lines[most - 1 :] = ["".join(lines[most - 1 :])]
+    return [_clipped(line, width) for line in lines]

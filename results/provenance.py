@@ -1,0 +1,50 @@
+"""Where numbers come from: what all trials have in common, and what sets each of them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from results.load import Evidence, TrialRecord
+from results.plan import flatten
+from results.store import IDENTITY_TAGS
+
+_CODE_TAGS = ("mlflow.source.git.", "splatsweep.")
+#: what an absent setting is shown as
+ABSENT = "–"
+
+
+def split_common(
+    records: Iterable[Mapping[str, Any]],
+) -> tuple[dict[str, Any], list[str]]:
+    """`(settings that every record has with the same value, names of the others)`, in order of appearance."""
+    records = list(records)
+    names = list(dict.fromkeys(name for record in records for name in record))
+    common = {
+        name: records[0][name]
+        for name in names
+        if all(name in record and record[name] == records[0].get(name) for record in records)
+    }
+    return common, [name for name in names if name not in common]
+
+
+def configurations(evidence: Evidence) -> list[tuple[TrialRecord, dict[str, Any]]]:
+    """Flat configuration of every trained trial, without its seed."""
+    flat = [(record, flatten(record.planned.config)) for record in evidence.records if not record.planned.control]
+    return [(record, {k: v for k, v in config.items() if k != "seed"}) for record, config in flat]
+
+
+def tags(evidence: Evidence) -> list[tuple[TrialRecord, dict[str, str]]]:
+    """What each run recorded of its code and machine; runs without a record in the store are left out."""
+    return [
+        (
+            record,
+            {
+                name.removeprefix("splatsweep.").removeprefix("mlflow.source."): value
+                for name, value in sorted(record.run.tags.items())
+                if name.startswith(_CODE_TAGS) and name not in (*IDENTITY_TAGS, "splatsweep.error")
+            },
+        )
+        for record in evidence.records
+        if record.run
+    ]

@@ -1,0 +1,95 @@
+"""What is wrong with a sweep file, said so that its author can mend it: where, what, and what was meant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, Literal
+
+from model.registry import nearest
+
+#: A place in the sweep file's tree: mapping keys as written (`"train.batch_size"` is one) and list indices.
+Path = tuple[str | int, ...]
+
+_SHOWN = 60
+
+
+class Absent(Enum):
+    """Stands for a value that is not there, since null is one."""
+
+    ABSENT = "absent"
+
+
+ABSENT: Final = Absent.ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A mistake by its place in the tree; `Document.mistake` adds line and column."""
+
+    path: Path
+    message: str
+    value: Any = ABSENT
+    allowed: tuple[str, ...] = ()
+    #: whether the key is wrong, or what stands behind it
+    at: Literal["key", "value"] = "value"
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One mistake, placed.  Lines and columns count from 1; they are None on the command line (`--set`)."""
+
+    file: str
+    line: int | None
+    column: int | None
+    path: str
+    message: str
+    value: Any = ABSENT
+    allowed: tuple[str, ...] = ()
+
+    @property
+    def nearest(self) -> str | None:
+        """The allowed name most like the value, or None where none is close."""
+        return nearest(self.value, self.allowed) if isinstance(self.value, str) else None
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}:{self.column}"
+        parts = [f"{self.path}: {self.message}" if self.path else self.message]
+        if self.value is not ABSENT:
+            parts.append(f"got {shown(self.value)}")
+        if self.allowed:
+            parts.append(f"allowed: {', '.join(self.allowed)}")
+        if self.nearest:
+            parts.append(f"did you mean {self.nearest!r}?")
+        return f"{place}: {'; '.join(parts)}"
+
+
+class SweepError(ValueError):
+    """Everything that is wrong with a sweep file; `str()` gives one line for each mistake."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        distinct = {str(mistake): mistake for mistake in mistakes}
+        self.mistakes = sorted(distinct.values(), key=lambda m: (m.line is None, m.line or 0, m.column or 0))
+        super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
+
+
+def key_path(path: Path) -> Path:
+    """The path of the key that a value belongs to: an element of a list belongs to the list's."""
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
+    return path
+
+
+def split_allowed(text: str) -> tuple[str, tuple[str, ...]]:
+    """A message that lists what is allowed, as our errors do, and that list apart."""
+    message, _, listed = text.partition("; allowed: ")
+    names = listed.partition(";")[0].split(", ") if listed else ()
+    return message, tuple(names)
+
+
+def shown(value: Any) -> str:
+    """A value as it would stand in the file, shortened to one line."""
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -1,0 +1,74 @@
+"""Short names: of keys among other keys, of a grid's points, of what varies between configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from jobs.config import TrialConfig
+
+
+def short_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Each dotted key's shortest ending that no other key shares: `model` for `depth.model`, if it can be."""
+    keys = list(dict.fromkeys(keys))
+    return {key: _shortest_ending(key, [other for other in keys if other != key]) for key in keys}
+
+
+def _shortest_ending(key: str, others: Sequence[str]) -> str:
+    parts = key.split(".")
+    for start in range(len(parts) - 1, 0, -1):
+        ending = ".".join(parts[start:])
+        # An index or `*` alone says nothing to a reader.
+        is_telling = not (parts[start] == "*" or parts[start].isdecimal())
+        if is_telling and not any(f".{other}".endswith(f".{ending}") for other in others):
+            return ending
+    return key
+
+
+def value_name(value: Any, position: int) -> str:
+    """A value in a name.  What is too long to read is called by its `position` on its axis, from 1."""
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (int, float)):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    if isinstance(value, Sequence) and value and all(isinstance(v, (str, int, float)) for v in value):
+        return "-".join(value_name(v, position) for v in value)
+    return f"#{position}"
+
+
+def differing(configs: Iterable[TrialConfig]) -> list[str]:
+    """The dotted keys whose values are not the same in all configurations, in the order of the configuration.
+
+    Keys of inactive axes count as absent, and absent differs from any value.
+    """
+    return differing_keys([config.identity() for config in configs])
+
+
+def differing_keys(trees: Sequence[Mapping[str, Any]]) -> list[str]:
+    """`differing`, for nested mappings."""
+    rows = [dict(flat(tree)) for tree in trees]
+    absent = object()
+    varying = [
+        key
+        for key in dict.fromkeys(key for row in rows for key in row)
+        if any(row.get(key, absent) != rows[0].get(key, absent) for row in rows)
+    ]
+    # A section that only later trees have in full would trail behind.
+    sections = list(dict.fromkeys(section for tree in trees for section in tree))
+    return sorted(varying, key=lambda key: sections.index(key.split(".")[0]))
+
+
+def flat(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings and lists, under dotted keys; lists by index."""
+    children: Iterable[tuple[Any, Any]]
+    if isinstance(tree, Mapping) and tree:
+        children = tree.items()
+    elif isinstance(tree, list) and tree:
+        children = enumerate(tree)
+    else:
+        yield key, tree
+        return
+    for part, child in children:
+        yield from flat(child, f"{key}.{part}" if key else str(part))

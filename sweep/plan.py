@@ -1,0 +1,305 @@
+"""Configurations -> keys -> what is finished and what is to run; printable, and frozen to `plan.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from jobs.config import DataConfig, EvalConfig, ModelConfig, TrialConfig, trial_key
+from jobs.data.prepare import open_dataset
+from jobs.journal import Status, trial_status
+from model.weights import required
+from sweep.grid import expand
+from sweep.names import differing, differing_keys, flat, short_keys, value_name
+from sweep.schema import CONTROLS, Sweep
+
+__all__ = [
+    "Plan",
+    "PlanError",
+    "PlannedTrial",
+    "differing",
+    "freeze",
+    "in_tenths",
+    "make_plan",
+    "plan_path",
+    "plan_table",
+    "read_plan",
+]
+
+#: Told in a few words what planning is busy with, where that takes long.
+Report = Callable[[str], None]
+
+_COLOURS: dict[Status, str] = {
+    "pending": "",
+    "running": "cyan",
+    "finished": "green",
+    "failed": "red",
+    "interrupted": "yellow",
+}
+
+
+class PlanError(ValueError):
+    """A sweep that cannot be planned on its data, or a plan file that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTrial:
+    """One trial: a key, and all the names that lead to it."""
+
+    key: str
+    names: tuple[str, ...]
+    seed: int
+    config: TrialConfig
+    status: Status
+
+    @property
+    def name(self) -> str:
+        """The name that comes first in the sweep file."""
+        return self.names[0]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, as `plan.json` holds them."""
+        return {
+            "key": self.key,
+            "name": self.name,
+            "names": list(self.names),
+            "seed": self.seed,
+            "config": self.config.identity(),
+            "status": self.status,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> PlannedTrial:
+        """The inverse of `as_json`; keys of inactive axes come back as defaults, which changes no number."""
+        config = TrialConfig.model_validate(content["config"])
+        return cls(content["key"], tuple(content["names"]), content["seed"], config, content["status"])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All trials of a sweep, no key twice; `controls` are the trivial rows, judged like trials but not trained."""
+
+    sweep: str
+    created: str
+    trials: tuple[PlannedTrial, ...]
+    controls: tuple[PlannedTrial, ...]
+
+    @property
+    def everything(self) -> tuple[PlannedTrial, ...]:
+        """Controls, which take seconds, then trials."""
+        return (*self.controls, *self.trials)
+
+    @property
+    def pending(self) -> tuple[PlannedTrial, ...]:
+        """What has no result yet and has not failed, controls first."""
+        return tuple(t for t in self.everything if t.status not in ("finished", "failed"))
+
+    @property
+    def failed(self) -> tuple[PlannedTrial, ...]:
+        """What failed when it last ran."""
+        return tuple(t for t in self.everything if t.status == "failed")
+
+    def refreshed(self, home: Path) -> Plan:
+        """The same plan with every trial's state as it is now."""
+        trials = tuple(replace(t, status=_status(t.key, home)) for t in self.trials)
+        controls = tuple(replace(t, status=_status(t.key, home)) for t in self.controls)
+        return replace(self, trials=trials, controls=controls)
+
+    def to_json(self) -> str:
+        """The plan as text; `read_plan` reads it back."""
+        content = {
+            "sweep": self.sweep,
+            "created": self.created,
+            "trials": [trial.as_json() for trial in self.trials],
+            "controls": [control.as_json() for control in self.controls],
+        }
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def make_plan(sweep: Sweep, home: Path, progress: Report | None = None) -> Plan:
+    """Expand a sweep, find every trial's key, and see what has been done.
+
+    Datasets that are missing under `home` are prepared first, since their content is part of the keys.  Raises
+    `PlanError` for a resolution that a dataset does not hold, and what `open_dataset` raises.
+    """
+    named = expand(sweep)
+    key_of = _Keys(home, progress or _say_nothing)
+    controls = _folded(_controls(config for _, config in named), key_of, home)
+    trials = _folded(named, key_of, home)
+    # A trial that makes a trivial prediction is a control under one more name.
+    extra = {t.key: t.names for t in trials if t.key in {control.key for control in controls}}
+    return Plan(
+        sweep=sweep.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        trials=tuple(t for t in trials if t.key not in extra),
+        controls=tuple(replace(c, names=c.names + extra.get(c.key, ())) for c in controls),
+    )
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+class _Keys:
+    """Computes keys; opens each dataset once."""
+
+    def __init__(self, home: Path, report: Report) -> None:
+        self._home = home
+        self._report = report
+        self._datasets: dict[str, tuple[str, int]] = {}  # -> fingerprint, side of the stored images
+
+    def __call__(self, config: TrialConfig) -> str:
+        fingerprint, resolution = self._dataset(config.data)
+        if resolution % config.data.resolution:
+            raise PlanError(
+                f"data.resolution {config.data.resolution}: dataset {config.data.name!r} has images of "
+                f"{resolution} px, and only a divisor of that can be had; see its options for larger images"
+            )
+        return trial_key(config, fingerprint, _weights(config))
+
+    def _dataset(self, data: DataConfig) -> tuple[str, int]:
+        case = json.dumps([data.name, data.options], sort_keys=True)
+        if case not in self._datasets:
+            store = open_dataset(data.name, data.options, self._home, in_tenths(data.name, self._report))
+            self._datasets[case] = store.fingerprint, store.resolution
+        return self._datasets[case]
+
+
+def in_tenths(name: str, report: Report) -> Callable[[int, int, str], None]:
+    """A dataset's progress, object by object, as a line for each tenth of the way."""
+    said: set[int] = set()
+
+    def progress(done: int, total: int, _: str) -> None:
+        tenth = 10 * done // max(total, 1)
+        if tenth not in said:
+            said.add(tenth)
+            report(f"preparing dataset {name}: {done} of {total} objects")
+
+    return progress
+
+
+def _weights(config: TrialConfig) -> dict[str, str]:
+    if not config.is_trained:
+        return required(semantic="none", depth="none", losses=(), lpips=config.eval.lpips)
+    losses = {name for stage in config.train.stages for name in stage.losses}
+    return required(
+        semantic=config.semantic.encoder,
+        depth=config.depth.model,
+        losses=sorted(losses),
+        lpips=config.eval.lpips,
+    )
+
+
+def _folded(
+    named: Iterable[tuple[str, TrialConfig]], key_of: Callable[[TrialConfig], str], home: Path
+) -> list[PlannedTrial]:
+    """One planned trial a key, in order of first appearance, with all names that lead to it."""
+    configs: dict[str, TrialConfig] = {}
+    names: dict[str, list[str]] = {}
+    for name, config in named:
+        key = key_of(config)
+        configs.setdefault(key, config)
+        names.setdefault(key, []).append(name)
+    return [
+        PlannedTrial(key, tuple(dict.fromkeys(names[key])), config.seed, config, _status(key, home))
+        for key, config in configs.items()
+    ]
+
+
+def _status(key: str, home: Path) -> Status:
+    return trial_status(home / "trials" / key)
+
+
+def _controls(configs: Iterable[TrialConfig]) -> list[tuple[str, TrialConfig]]:
+    """The trivial rows for every distinct way in which the trials are judged, named apart by what differs."""
+    cases = {json.dumps([c.data.model_dump(), c.eval.model_dump()], sort_keys=True): (c.data, c.eval) for c in configs}
+    suffixes = _suffixes(list(cases.values()))
+    return [
+        (f"{name}{suffix}", TrialConfig(data=data, eval=judged, model=ModelConfig(name=name)))
+        for (data, judged), suffix in zip(cases.values(), suffixes, strict=True)
+        for name in CONTROLS
+    ]
+
+
+def _suffixes(cases: Sequence[tuple[DataConfig, EvalConfig]]) -> list[str]:
+    """What to add to a control's name: nothing for a single case, ` resolution=64` and the like for several."""
+    trees = [{"data": d.model_dump(mode="json"), "eval": e.model_dump(mode="json")} for d, e in cases]
+    short = short_keys(differing_keys(trees))
+    rows = [dict(flat(tree)) for tree in trees]
+    return ["".join(f" {short[key]}={value_name(row.get(key), 1)}" for key in short if key in row) for row in rows]
+
+
+# On disk
+
+
+def plan_path(sweep: str, home: Path) -> Path:
+    """Where the frozen plan of a sweep stands."""
+    return home / "sweeps" / sweep / "plan.json"
+
+
+def freeze(plan: Plan, home: Path) -> Path:
+    """Write the plan for trials and reports to read.  A reader sees the old one or the new, never half of one."""
+    path = plan_path(plan.sweep, home)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".plan-", suffix=".json")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(plan.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def read_plan(path: Path) -> Plan:
+    """A frozen plan.  Raises `PlanError` where it is missing or not one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Plan(
+            sweep=content["sweep"],
+            created=content["created"],
+            trials=tuple(PlannedTrial.from_json(trial) for trial in content["trials"]),
+            controls=tuple(PlannedTrial.from_json(control) for control in content["controls"]),
+        )
+    except FileNotFoundError:
+        raise PlanError(f"there is no plan at {path}; `splatsweep run` writes it") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise PlanError(f"{path} is not a plan of this version: {type(error).__name__} at {error}") from error
+
+
+# On the terminal
+
+
+def plan_table(plan: Plan) -> Table:
+    """The plan for a terminal: a line a trial, folded names below the first, and a summary."""
+    counts = Counter(trial.status for trial in plan.everything)
+    summary = ", ".join(f"{counts[status]} {status}" for status in _COLOURS if counts[status])
+    table = Table(title=f"sweep {plan.sweep}", caption=summary, title_justify="left", caption_justify="left")
+    for heading in ("trial", "seed", "key", "status"):
+        table.add_column(heading, justify="right" if heading == "seed" else "left")
+    for section in (plan.trials, plan.controls):
+        for trial in section:
+            table.add_row(*_cells(trial, is_control=section is plan.controls))
+        table.add_section()
+    return table
+
+
+def _cells(trial: PlannedTrial, is_control: bool) -> tuple[Text, ...]:
+    name = Text(trial.name)
+    for other in trial.names[1:]:
+        name.append(f"\n= {other}", style="dim")
+    seed = "" if is_control else str(trial.seed)
+    return name, Text(seed), Text(trial.key, style="dim"), Text(trial.status, style=_COLOURS[trial.status])

@@ -1,0 +1,126 @@
+"""sweep.yaml as frozen types, closed to unknown keys.
+
+Configurations stay as written here (`base`, `trials`, `axes` hold nested or dotted keys of a trial's
+configuration): what they mean is decided where they are put together, in `sweep.overrides` and `sweep.grid`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from jobs.config import Section
+from results.tables import TABLES
+from sweep.executors import EXECUTORS
+
+#: The rows that need no training; every plan has them, so no trial may take their names.
+CONTROLS = ("blank", "copy_input")
+
+_MAX_NAME = 100
+
+
+def _check_file_name(name: str) -> str:
+    safe = name.replace("-", "").replace("_", "").replace(".", "")
+    if not (safe.isascii() and safe.isalnum() and name[0].isalnum() and len(name) <= _MAX_NAME):
+        raise PydanticCustomError(
+            "file_name", "must be letters, digits, '.', '-' and '_', beginning with a letter or digit"
+        )
+    return name
+
+
+def _check_trial_name(name: str) -> str:
+    if not (name.isprintable() and name.strip() == name and 0 < len(name) <= _MAX_NAME):
+        raise PydanticCustomError("trial_name", "a trial's name must be 1 to 100 printable characters")
+    if name in CONTROLS:
+        raise PydanticCustomError("trial_name", "this name belongs to a row that every plan adds by itself")
+    return name
+
+
+def _check_table(name: str) -> str:
+    if name not in TABLES:
+        raise PydanticCustomError("unknown_choice", "unknown table", {"allowed": sorted(TABLES)})
+    return name
+
+
+def _check_executor(name: str) -> str:
+    if name not in EXECUTORS:
+        raise PydanticCustomError("unknown_choice", "unknown executor", {"allowed": sorted(EXECUTORS)})
+    return name
+
+
+def _refuse_search(value: Any) -> None:
+    if value is not None:
+        raise PydanticCustomError("search", "search is not available in this version; leave it null")
+
+
+Item = TypeVar("Item")
+#: YAML has lists where we keep tuples, so that a sweep cannot change after it was checked.
+Many = Annotated[tuple[Item, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
+#: Keys of a trial's configuration, nested or dotted; `name:` with nothing behind it is an empty one.
+Overrides = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
+FileName = Annotated[str, AfterValidator(_check_file_name)]
+TrialName = Annotated[str, AfterValidator(_check_trial_name)]
+ExecutorName = Annotated[str, AfterValidator(_check_executor)]
+TableName = Annotated[str, AfterValidator(_check_table)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class GridBlock(Section):
+    """Axes that are multiplied."""
+
+    #: dotted key -> its values
+    axes: Annotated[dict[str, Annotated[Many[Any], Field(min_length=1)]], Field(min_length=1)]
+    #: points left out: those that have all the values of one entry
+    exclude: Many[dict[str, Any]] = ()
+    #: groups of axes that move together, value by value
+    zip: Many[Many[str]] = ()
+
+
+class RunOptions(Section):
+    """How trials are executed.  Nothing here changes a number in a table, so nothing here is in a key."""
+
+    executor: ExecutorName = "ray"
+    cpus_per_trial: Annotated[int, Field(ge=1)] = 1
+    gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    #: trials at once; null means as many as the resources allow
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    #: restarts of a trial whose process died
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    #: iterations between two lines of the journal
+    log_every: Annotated[int, Field(ge=1)] = 50
+    #: iterations between two checkpoints
+    checkpoint_every: Annotated[int, Field(ge=1)] = 500
+
+
+class Tracking(Section):
+    """Where results are recorded; null means the store in the home, and an experiment named as the sweep."""
+
+    uri: str | None = None
+    experiment: str | None = None
+
+
+class Sweep(Section):
+    """What to run: everything a sweep file says."""
+
+    #: names the sweep's folders and its MLflow experiment
+    name: FileName
+    base: Overrides = Field(default_factory=dict)
+    trials: dict[TrialName, Overrides] = Field(default_factory=dict)
+    grid: Many[GridBlock] = ()
+    #: components of `base` to switch off one at a time
+    leave_one_out: Many[str] = ()
+    seeds: Annotated[Many[Seed], Field(min_length=1)] = (0,)
+    search: Annotated[None, BeforeValidator(_refuse_search)] = None
+    tables: Many[TableName] = ("auto",)
+    run: RunOptions = RunOptions()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty_sections(cls, value: Any) -> Any:
+        """A section with nothing behind its key, its lines commented out perhaps, has its defaults."""
+        if not isinstance(value, dict):
+            return value
+        return {key: v for key, v in value.items() if v is not None or key not in cls.model_fields}

@@ -1,0 +1,83 @@
+"""What all tests share: weights from a folder that is filled once, and homes that are thrown away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.weights import WeightStore
+
+REPOSITORY = Path(__file__).parent.parent
+#: Reference numerics, where the checkout has them beside it.
+FIXTURES = REPOSITORY.parent / "shared" / "fixtures"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def weights() -> WeightStore:
+    """Real weights, from `$SPLATSWEEP_WEIGHTS` or the checkout's own home; fetched where they are missing."""
+    folder = os.environ.setdefault("SPLATSWEEP_WEIGHTS", str(REPOSITORY / "runs" / "weights"))
+    return WeightStore(Path(folder))
+
+
+@pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """The folder of reference numerics; tests that want it are skipped where it is not there."""
+    if not FIXTURES.is_dir():
+        pytest.skip("the reference numerics are not beside this checkout")
+    return FIXTURES
+
+
+TINY_DATA = {
+    "name": "chairs",
+    "resolution": 16,
+    "options": {"train": 6, "val": 2, "test": 3, "views": 5, "image_size": 16},
+}
+
+
+@pytest.fixture(scope="session")
+def prepared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with nothing but a few tiny chairs in it; do not write there, copy it."""
+    from jobs.data.prepare import prepare
+
+    home = tmp_path_factory.mktemp("prepared")
+    prepare(TINY_DATA["name"], TINY_DATA["options"], home, workers=1)
+    return home
+
+
+@pytest.fixture
+def home(prepared_home: Path, tmp_path: Path, weights: WeightStore, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of the test's own, with tiny chairs prepared and real weights at hand."""
+    monkeypatch.setenv("SPLATSWEEP_WEIGHTS", str(weights.folder))
+    copy = tmp_path / "home"
+    shutil.copytree(prepared_home, copy)
+    return copy
+
+
+@pytest.fixture
+def tiny() -> Callable[..., dict[str, Any]]:
+    """A trial's configuration that trains in a second; keyword arguments replace whole sections."""
+
+    def configuration(**sections: Any) -> dict[str, Any]:
+        stages = [
+            {"iterations": 12, "lr": 1e-3, "losses": {"l2": 1.0}},
+            {"iterations": 6, "lr": 1e-4, "losses": {"l2": 0.9, "l1": 0.1}},
+        ]
+        return {
+            "data": TINY_DATA,
+            "model": {"base_dim": 8, "channel_mult": [1, 2], "attention_resolutions": [8]},
+            "train": {"batch_size": 2, "views_per_object": 3, "stages": stages},
+            "eval": {"objects": 2, "every": 6, "val_objects": 1},
+        } | sections
+
+    return configuration

@@ -1,0 +1,136 @@
+import hashlib
+import json
+import shutil
+
+import pytest
+from mlflow import MlflowClient
+
+from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal
+from jobs.tracking import TrackedTrial, Tracker, default_uri, flatten
+
+TRIAL = TrackedTrial(
+    key="0123456789abcdef",
+    run_name="baseline",
+    config={"seed": 0, "train": {"stages": [{"losses": {"l2": 1.0}}]}, "mult": [1, 2]},
+    tags={"splatsweep.trial": "baseline"},
+)
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    """A fresh MLflow database: seconds to make, so it is made once and copied."""
+    home = tmp_path_factory.mktemp("store")
+    MlflowClient(default_uri(home)).search_experiments()
+    return home / "mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def _store(empty_store, tmp_path):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "trials" / TRIAL.key
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def client(tmp_path) -> MlflowClient:
+    return MlflowClient(default_uri(tmp_path))
+
+
+def tracker(home) -> Tracker:
+    return Tracker(home, None, "experiment")
+
+
+def only_run(client: MlflowClient):
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    return run
+
+
+def history(client: MlflowClient, name: str) -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in client.get_metric_history(only_run(client).info.run_id, name)]
+
+
+def finish(folder) -> None:
+    (folder / MEASUREMENTS_FILENAME).write_bytes(b"rows")
+    sha256 = hashlib.sha256(b"rows").hexdigest()
+    (folder / RESULT_FILENAME).write_text(json.dumps({"per_object_sha256": sha256}))
+
+
+def test_configuration_is_flattened_to_dotted_params():
+    assert flatten(TRIAL.config) == {"seed": "0", "train.stages.0.losses.l2": "1.0", "mult": "[1, 2]"}
+
+
+def test_a_trial_that_has_not_begun_has_no_run(tmp_path, client):
+    tracker(tmp_path).sync([TRIAL])
+    assert client.search_runs([e.experiment_id for e in client.search_experiments()]) == []
+
+
+def test_a_run_grows_with_its_journal_and_ends_with_its_result(tmp_path, folder, client):
+    writer = tracker(tmp_path)
+    with Journal(folder) as journal:
+        journal.start(0)
+        journal.metrics(5, {"train/loss": 0.5})
+        writer.sync([TRIAL])
+        assert history(client, "train/loss") == [(5, 0.5)]
+        assert only_run(client).info.status == "RUNNING"
+        journal.metrics(10, {"train/loss": 0.25})
+    finish(folder)
+    writer.sync([TRIAL])
+    run = only_run(client)
+    assert history(client, "train/loss") == [(5, 0.5), (10, 0.25)]
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "baseline")
+    assert run.data.tags["splatsweep.status"] == "finished"
+    assert run.data.tags["splatsweep.key"] == TRIAL.key
+    assert run.data.params["train.stages.0.losses.l2"] == "1.0"
+    assert [f.path for f in client.list_artifacts(run.info.run_id)] == [MEASUREMENTS_FILENAME]
+
+
+def test_another_driver_continues_the_run_and_repeats_nothing(tmp_path, folder, client):
+    with Journal(folder) as journal:
+        journal.start(0)
+        journal.metrics(5, {"train/loss": 0.5})
+        tracker(tmp_path).sync([TRIAL])
+        # Killed, resumed from step 4: step 5 is measured again.
+        journal.start(4)
+        journal.metrics(5, {"train/loss": 0.5})
+        journal.metrics(6, {"train/loss": 0.4})
+    for _ in range(2):
+        tracker(tmp_path).sync([TRIAL])
+    assert history(client, "train/loss") == [(5, 0.5), (6, 0.4)]
+
+
+def test_a_finished_run_is_left_alone(tmp_path, folder, client):
+    with Journal(folder) as journal:
+        journal.start(0)
+    finish(folder)
+    tracker(tmp_path).sync([TRIAL])
+    ended = only_run(client).info.end_time
+    tracker(tmp_path).sync([TRIAL])
+    assert only_run(client).info.end_time == ended
+
+
+def test_a_failed_trial_is_a_failed_run_until_it_is_retried(tmp_path, folder, client):
+    writer = tracker(tmp_path)
+    with Journal(folder) as journal:
+        journal.start(0)
+        journal.failed("ValueError: no")
+        writer.sync([TRIAL])
+        assert only_run(client).info.status == "FAILED"
+        journal.start(0)
+        tracker(tmp_path).sync([TRIAL])
+        assert only_run(client).info.status == "RUNNING"
+    finish(folder)
+    tracker(tmp_path).sync([TRIAL])
+    assert only_run(client).info.status == "FINISHED"
+
+
+def test_values_that_are_not_finite_are_recorded(tmp_path, folder, client):
+    with Journal(folder) as journal:
+        journal.start(0)
+        journal.metrics(1, {"novel/psnr": float("inf")})
+    tracker(tmp_path).sync([TRIAL])
+    assert history(client, "novel/psnr")[0][1] > 1e308

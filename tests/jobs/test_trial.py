@@ -1,0 +1,178 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import jobs.train
+from jobs.checkpoint import CheckpointFolder
+from jobs.config import TrialConfig
+from jobs.journal import read_events, trial_status
+from jobs.trial import Runtime, TrialFailedError, run_trial
+
+RUNTIME = Runtime(threads=1, log_every=3, checkpoint_every=5)
+
+
+def final_weights(folder) -> dict[str, torch.Tensor]:
+    return CheckpointFolder(folder / "checkpoints").latest().tensors
+
+
+def measured(folder) -> dict[tuple[int, str], float]:
+    """Everything in a journal but times; what a resumed trial measured again must be the same."""
+    values: dict[tuple[int, str], float] = {}
+    for event in read_events(folder):
+        for name, value in event.get("values", {}).items():
+            if not name.startswith("time/"):
+                assert values.setdefault((event["step"], name), value) == value
+    return values
+
+
+class Killed(BaseException):
+    """Stands for a process that ends without a word."""
+
+
+def run_and_kill(config: TrialConfig, home, at: int, monkeypatch) -> None:
+    """Run until the batch of iteration `at` is drawn, then vanish."""
+    draw = jobs.train.training_frames
+
+    def draw_or_die(objects, *, iteration, **options):
+        if iteration == at:
+            raise Killed
+        return draw(objects, iteration=iteration, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.train, "training_frames", draw_or_die)
+        with pytest.raises(Killed):
+            run_trial(config, home, RUNTIME)
+
+
+def test_a_trial_leaves_everything_that_its_result_stands_on(home, tiny):
+    result = run_trial(TrialConfig.model_validate(tiny()), home, RUNTIME)
+    assert trial_status(result.folder) == "finished"
+    assert result.step == 18
+
+    frame = pd.read_parquet(result.folder / "per_object.parquet")
+    assert list(frame) == ["object", "split", "view_kind", "metric", "value"]
+    assert frame["object"].nunique() == 2
+    assert set(frame["split"]) == {"test"}
+    novel = frame[(frame["view_kind"] == "novel") & (frame["metric"] == "psnr")]
+    assert result.metrics["novel/psnr"] == novel["value"].mean()
+
+    with np.load(result.folder / "samples.npz", allow_pickle=False) as samples:
+        assert samples["source"].shape == (2, 3, 16, 16)
+        assert samples["target"].shape == samples["render"].shape == (2, 3, 3, 16, 16)
+    assert Image.open(result.folder / "samples.png").size[0] > 100
+
+    values = measured(result.folder)
+    assert {step for step, name in values if name == "train/loss"} == {3, 6, 9, 12, 15, 18}
+    assert {step for step, name in values if name == "train/l1"} == {15, 18}
+    assert {step for step, name in values if name == "val/psnr"} == {6, 12, 18}
+    assert json.loads((result.folder / "config.json").read_text())["seed"] == 0
+    assert json.loads((result.folder / "environment.json").read_text())["packages"]["torch"]
+
+
+def test_training_lowers_the_loss(home, tiny):
+    stages = [{"iterations": 60, "lr": 2e-3, "losses": {"l2": 1.0}}]
+    config = TrialConfig.model_validate(tiny(train={"batch_size": 4, "views_per_object": 3, "stages": stages}))
+    result = run_trial(config, home, Runtime(log_every=20, checkpoint_every=100))
+    losses = [value for (_, name), value in sorted(measured(result.folder).items()) if name == "train/loss"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+# In the first stage, behind a checkpoint; on the border of the stages; in the second; before any checkpoint.
+@pytest.mark.parametrize("at", [8, 12, 17, 3])
+def test_a_killed_trial_ends_with_the_bits_of_an_undisturbed_one(at, home, tiny, tmp_path, monkeypatch):
+    config = TrialConfig.model_validate(tiny())
+    undisturbed = run_trial(config, home, RUNTIME)
+    kept = undisturbed.folder.rename(tmp_path / "undisturbed")
+
+    run_and_kill(config, home, at, monkeypatch)
+    resumed = run_trial(config, home, RUNTIME)
+    starts = [event["step"] for event in read_events(resumed.folder) if event["event"] == "start"]
+    assert starts == [0, at // 5 * 5]
+    assert resumed.metrics == undisturbed.metrics
+    assert measured(resumed.folder) == measured(kept)
+    ours, theirs = final_weights(resumed.folder), final_weights(kept)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_finished_trial_is_not_run_again(home, tiny, monkeypatch):
+    config = TrialConfig.model_validate(tiny())
+    first = run_trial(config, home, RUNTIME)
+    monkeypatch.setattr("jobs.trial.train", None)
+    assert run_trial(config, home, RUNTIME).metrics == first.metrics
+
+
+@pytest.mark.parametrize("name", ["blank", "copy_input"])
+def test_trivial_predictors_are_judged_like_trained_ones(name, home, tiny):
+    result = run_trial(TrialConfig.model_validate(tiny(model={"name": name})), home, RUNTIME)
+    with np.load(result.folder / "samples.npz") as samples:
+        expected = 255 if name == "blank" else samples["source"][:, None]
+        assert (samples["render"] == expected).all()
+    if name == "copy_input":
+        assert result.metrics["conditioned/psnr"] == float("inf")
+        assert result.metrics["conditioned/lpips"] == 0
+    assert result.metrics["novel/psnr"] < 30
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"depth": {"model": "oracle", "fusion": "input"}},
+        {"depth": {"model": "oracle", "fusion": "xattn"}},
+        {"semantic": {"encoder": "efficientnet_lite0", "fusion": "concat", "resolution": 32}},
+        {"semantic": {"encoder": "efficientnet_lite0", "fusion": "xattn", "resolution": 32}},
+    ],
+    ids=lambda section: "-".join(map(str, next(iter(section.values())).values())),
+)
+def test_conditioning_changes_what_is_learnt(section, home, tiny):
+    plain = run_trial(TrialConfig.model_validate(tiny()), home, RUNTIME)
+    conditioned = run_trial(TrialConfig.model_validate(tiny(**section)), home, RUNTIME)
+    assert conditioned.key != plain.key
+    assert conditioned.metrics != plain.metrics
+
+
+def test_a_loss_that_is_not_finite_stops_the_trial_with_a_report(home, tiny, monkeypatch):
+    spoil_loss(monkeypatch, at=4)
+    config = TrialConfig.model_validate(tiny())
+    with pytest.raises(TrialFailedError, match=r"iteration 4: loss 'l2' is nan; Gaussians: means .* opacities"):
+        run_trial(config, home, RUNTIME)
+    (folder,) = (home / "trials").iterdir()
+    assert trial_status(folder) == "failed"
+    assert "NonFiniteError" in (folder / "log.txt").read_text()
+
+
+def test_a_loss_that_is_not_finite_skips_the_step_where_that_is_asked_for(home, tiny, monkeypatch):
+    spoil_loss(monkeypatch, at=4)
+    config = tiny()
+    config["train"] = config["train"] | {"non_finite": "skip"}
+    result = run_trial(TrialConfig.model_validate(config), home, RUNTIME)
+    values = measured(result.folder)
+    assert values[6, "train/skipped"] == pytest.approx(1 / 3)
+    assert all(np.isfinite(value) for value in values.values())
+
+
+def spoil_loss(monkeypatch, at: int) -> None:
+    """Make the squared error of one iteration NaN."""
+    from model.losses.l2 import L2
+
+    forward, calls = L2.forward, iter(range(1000))
+
+    def spoilt(self, render, target):
+        value = forward(self, render, target)
+        return value * float("nan") if next(calls) == at else value
+
+    monkeypatch.setattr(L2, "forward", spoilt)
+
+
+def test_a_damaged_checkpoint_costs_time_but_no_bits(home, tiny, tmp_path, monkeypatch):
+    config = TrialConfig.model_validate(tiny())
+    undisturbed = run_trial(config, home, RUNTIME)
+    undisturbed.folder.rename(tmp_path / "undisturbed")
+    run_and_kill(config, home, 13, monkeypatch)
+    newest = max(undisturbed.folder.glob("checkpoints/*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:100])
+    assert run_trial(config, home, RUNTIME).metrics == undisturbed.metrics

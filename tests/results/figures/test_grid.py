@@ -1,0 +1,60 @@
+"""The picture grid shows the right pixels in the right places."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from results.figures import grid
+from results.gallery import Gallery
+
+COLOURS = {"source": 10, "target": 60, "first": 120, "second": 200}
+
+
+def flat(value: int, *shape: int) -> np.ndarray:
+    return np.full(shape, value, dtype=np.uint8)
+
+
+def gallery(names: tuple[str, ...] = ("first", "second"), side: int = 16) -> Gallery:
+    renders = {name: flat(COLOURS.get(name, 90), 2, 3, 3, side, side) for name in names}
+    source, target = flat(10, 2, 3, side, side), flat(60, 2, 3, 3, side, side)
+    return Gallery(("left chair", "right chair"), source, target, renders, dict.fromkeys(names, 0))
+
+
+def test_every_picture_is_there_at_its_enlarged_size() -> None:
+    pixels = np.asarray(grid.draw(gallery()))
+    counts = {name: int((pixels == value).all(axis=-1).sum()) for name, value in COLOURS.items()}
+    area = grid.MIN_SIDE**2
+    assert counts == {"source": 2 * area, "target": 6 * area, "first": 6 * area, "second": 6 * area}
+
+
+def test_columns_are_in_order() -> None:
+    pixels = np.asarray(grid.draw(gallery()))
+    first = [np.argwhere((pixels == value).all(axis=-1))[:, 1].min() for value in COLOURS.values()]
+    assert first == sorted(first)
+
+
+@pytest.mark.parametrize(("side", "factor"), [(16, 6), (32, 3), (96, 1), (128, 1), (95, 2)])
+def test_enlargement_is_whole_and_never_shrinks(side: int, factor: int) -> None:
+    assert grid.enlargement(side, side) == factor
+
+
+def test_long_names_are_wrapped_and_cut_inside_their_column() -> None:
+    long = "semantic.encoder=dinov2_vitl14_reg_lc depth.model=dpt_large fusion=xattn_positional and more words"
+    assert grid.draw(gallery(("a", "b"))).width == grid.draw(gallery((long, "b" * 300))).width
+    lines = grid._wrapped(long, 96)
+    assert len(lines) == 4
+    assert lines[-1].endswith("…")
+    assert grid._wrapped("encoder=clip fusion=film", 96) == ["encoder=clip", "fusion=film"]
+
+
+def test_the_data_uri_holds_the_pixels_themselves() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    header, content = grid.data_uri(picture).split(",")
+    assert header == "data:image/png;base64"
+    decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
+    np.testing.assert_array_equal(np.moveaxis(decoded, -1, 0), picture)

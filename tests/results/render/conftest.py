@@ -1,0 +1,36 @@
+"""A table with every kind of row, and a name that tries everything."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from results.table import Cell, Column, Row, Section, Source, Table, ranked
+
+HOSTILE = r"a_b%c&d#e$f{g}h~i^j\k <script>alert(1)</script> |*`x`[y] ünï λ 🙂 ∞ '\input{/etc/passwd}'"
+
+
+@pytest.fixture
+def hostile() -> str:
+    """Characters with a meaning in LaTeX, HTML or Markdown."""
+    return HOSTILE
+
+
+@pytest.fixture
+def table(hostile: str) -> Table:
+    columns = (
+        Column("conditioned_psnr", "PSNR", "Conditioned views", "up", 2),
+        Column("novel_psnr", "PSNR", "Novel views", "up", 2),
+        Column("novel_lpips", "LPIPS", "Novel views", "down", 3),
+    )
+    source = Source("0011223344556677", 0, "finished", "f" * 32)
+    trained = (
+        Row("base", (Cell((30.0, 31.0)), Cell((20.1, 20.3)), Cell((0.25, 0.25))), (source,), notes=("a note",)),
+        Row(hostile, (Cell((32.123456789012345,)), Cell((19.0,)), Cell((0.1,))), (source,)),
+        Row("gone", (Cell(), Cell(), Cell()), (Source("k", 0, "failed"),), "failed"),
+        Row("partly", (Cell((29.0,)), Cell((math.nan,)), Cell())),
+    )
+    trivial = (Row("copy_input", (Cell((math.inf,)), Cell((14.0,)), Cell((0.3,))), (source,)),)
+    sections = (Section(trained), Section(trivial, ranked=False))
+    return ranked(Table("auto", "Caption with 100 % of it", columns, sections, notes=("Note_1.",)))

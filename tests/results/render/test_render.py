@@ -1,0 +1,19 @@
+"""Every registered format shows the whole table."""
+
+from __future__ import annotations
+
+from pkgutil import resolve_name
+
+import pytest
+
+from results.render import RENDERERS
+from results.table import Table
+
+
+@pytest.mark.parametrize("suffix", RENDERERS)
+def test_every_format_has_all_rows_and_ends_in_one_newline(suffix: str, table: Table) -> None:
+    text = resolve_name(RENDERERS[suffix])(table)
+    for expected in ("base", "gone", "failed", "partly", "20.2", "0.25"):
+        assert expected in text
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")

@@ -1,0 +1,77 @@
+"""Sample renders: what is read, what is refused, who stands beside whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from results.gallery import TrialSamples, galleries, read_samples
+
+
+def arrays(side: int = 8, truth: int = 0, render: int = 0) -> dict[str, np.ndarray]:
+    def flat(value: int, *shape: int) -> np.ndarray:
+        return np.full((*shape, 3, side, side), value, dtype=np.uint8)
+
+    return {
+        "objects": np.array(["a", "b"]),
+        "source": flat(truth, 2),
+        "target": flat(truth, 2, 3),
+        "render": flat(render, 2, 3),
+    }
+
+
+def samples(trial: str, seed: int = 0, **more: int) -> TrialSamples:
+    content = arrays(**more)
+    return TrialSamples(
+        trial, f"{trial}{seed}", seed, ("a", "b"), *(content[n] for n in ("source", "target", "render"))
+    )
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    np.savez(tmp_path / "samples.npz", **arrays(render=7))
+    read = read_samples(tmp_path / "samples.npz", "base", "k", 1)
+    assert (read.trial, read.key, read.seed, read.objects) == ("base", "k", 1, ("a", "b"))
+    assert read.render.shape == (2, 3, 3, 8, 8)
+    assert (read.render == 7).all()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"render": np.zeros((2, 2, 3, 8, 8), np.uint8)},
+        {"target": np.zeros((2, 3, 8, 8), np.uint8)},
+        {"objects": np.array(["a"])},
+        {"objects": np.array(["a", None], dtype=object)},
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, damage: dict[str, np.ndarray]) -> None:
+    np.savez(tmp_path / "samples.npz", **{**arrays(), **damage})
+    with pytest.raises(ValueError, match=r"samples\.npz"):
+        read_samples(tmp_path / "samples.npz", "base", "k", 0)
+
+
+def test_a_missing_array_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "samples.npz", source=arrays()["source"])
+    with pytest.raises(ValueError, match="not a file of sample renders"):
+        read_samples(tmp_path / "samples.npz", "base", "k", 0)
+
+
+def test_trials_with_the_same_views_share_a_gallery_and_the_first_seed_is_shown() -> None:
+    one, two = galleries(
+        [
+            samples("base", 0, render=1),
+            samples("base", 1, render=2),
+            samples("tv", 0),
+            samples("large", side=16),
+        ]
+    )
+    assert list(one.renders) == ["base", "tv"]
+    assert (one.renders["base"] == 1).all()
+    assert one.seeds == {"base": 0, "tv": 0}
+    assert list(two.renders) == ["large"]
+
+
+def test_other_ground_truth_is_another_gallery() -> None:
+    assert len(galleries([samples("base"), samples("tv", truth=9)])) == 2

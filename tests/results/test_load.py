@@ -1,0 +1,176 @@
+"""From MLflow to tidy frames, on a real store."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from results.errors import ResultsError
+from results.load import RESULT_COLUMNS, load_curves, load_results, load_samples, load_trials
+
+
+def fake_entry(key: str, name: str, **more: Any) -> dict[str, Any]:
+    values = {"key": key, "name": name, "names": [name], "seed": 0, "config": {}, "status": "pending"}
+    return {**values, **more}
+
+
+def scores(value: float) -> pd.DataFrame:
+    row = {"object": "o", "split": "test", "view_kind": "novel", "metric": "psnr", "value": value}
+    return pd.DataFrame([row])
+
+
+def test_results_are_tidy_and_hold_the_trivial_rows(study, sweep) -> None:
+    frame = load_results(sweep, study.home)
+    assert list(frame.columns) == RESULT_COLUMNS
+    assert list(dict.fromkeys(frame["trial"])) == ["baseline", "depth", "blank", "copy_input"]
+    assert set(frame["metric"]) == {"psnr", "ssim", "lpips"}
+    assert set(frame["view_kind"]) == {"conditioned", "novel"}
+    assert frame["value"].dtype == np.float64
+    # 6 finished runs x 3 objects x 2 view kinds x 3 metrics
+    assert len(frame) == 6 * 3 * 2 * 3
+    novel = frame[(frame["view_kind"] == "novel") & (frame["metric"] == "psnr")]
+    means = novel.groupby(["trial", "seed"])["value"].mean()
+    assert means["baseline", 1] == pytest.approx(21.0)
+    assert means["blank", 0] == pytest.approx(12.0)
+
+
+def test_other_metrics_can_be_asked_for(study, sweep) -> None:
+    frame = load_results(sweep, study.home, metrics=["psnr_clamped"])
+    assert set(frame["metric"]) == {"psnr_clamped"}
+
+
+def test_a_folded_key_appears_under_its_first_name_only(recorded, sweep) -> None:
+    recorded.plan([fake_entry("a", "base", names=["base", "depth=none"])])
+    recorded.record("a", "base", per_object=scores(20.0))
+    assert list(load_results(sweep, recorded.home)["trial"]) == ["base"]
+    assert load_trials(sweep, recorded.home)["names"].tolist() == [("base", "depth=none")]
+
+
+def test_every_planned_trial_is_listed_with_its_state(recorded, sweep) -> None:
+    recorded.plan(
+        [
+            fake_entry("done", "done"),
+            fake_entry("failed", "failed"),
+            fake_entry("running", "running"),
+            fake_entry("pending", "pending"),
+            fake_entry("unsynced", "unsynced", status="finished"),
+            fake_entry("empty", "empty"),
+            fake_entry("stopped", "stopped", status="interrupted"),
+        ]
+    )
+    recorded.record("done", "done", per_object=scores(20.0))
+    recorded.record("failed", "failed", status="failed", tags={"splatsweep.error": "out of memory"})
+    recorded.record("running", "running", status="running")
+    recorded.record("empty", "empty")
+    trials = load_trials(sweep, recorded.home).set_index("trial")
+    assert trials["state"].to_dict() == {
+        "done": "finished",
+        "failed": "failed",
+        "running": "running",
+        "pending": "pending",
+        "unsynced": "unrecorded",
+        "empty": "unrecorded",
+        "stopped": "interrupted",
+    }
+    assert trials.loc["failed", "note"] == "out of memory"
+    assert "splatsweep sync" in trials.loc["unsynced", "note"]
+    assert "no artifact per_object.parquet" in trials.loc["empty", "note"]
+    assert set(load_results(sweep, recorded.home)["trial"]) == {"done"}
+
+
+def test_a_damaged_artifact_is_reported_not_raised(recorded, sweep) -> None:
+    recorded.plan([fake_entry("a", "base"), fake_entry("b", "short")])
+    recorded.record("a", "base", per_object=scores(20.0))
+    recorded.record("b", "short", per_object=scores(20.0).drop(columns="split"))
+    (artifact,) = [p for p in recorded.home.glob("artifacts/**/*.parquet") if "split" in pd.read_parquet(p)]
+    artifact.write_bytes(b"PAR1 nonsense")
+    trials = load_trials(sweep, recorded.home).set_index("trial")
+    assert set(trials["state"]) == {"unrecorded"}
+    assert "lacks split" in trials.loc["short", "note"]
+    assert load_results(sweep, recorded.home).empty
+
+
+def test_a_finished_run_wins_over_a_later_failed_one_of_its_key(recorded, sweep) -> None:
+    recorded.plan([fake_entry("a", "base")])
+    recorded.record("a", "base", per_object=scores(20.0))
+    recorded.record("a", "base", status="failed")
+    assert load_results(sweep, recorded.home)["value"].tolist() == [20.0]
+
+
+def test_runs_of_other_sweeps_are_used_for_shared_keys_only(recorded, sweep) -> None:
+    recorded.plan([fake_entry("a", "base")])
+    recorded.record("a", "other name", per_object=scores(20.0), tags={"splatsweep.sweep": "another"})
+    recorded.record("z", "unplanned", per_object=scores(30.0))
+    frame = load_results(sweep, recorded.home)
+    assert frame[["trial", "value"]].to_numpy().tolist() == [["base", 20.0]]
+
+
+def test_a_missing_store_is_empty_and_is_not_created(recorded, sweep) -> None:
+    recorded.plan([fake_entry("a", "base")])
+    (recorded.home / "mlflow.db").unlink()
+    assert load_results(sweep, recorded.home).empty
+    assert list(load_results(sweep, recorded.home).columns) == RESULT_COLUMNS
+    assert load_trials(sweep, recorded.home)["state"].tolist() == ["pending"]
+    assert not (recorded.home / "mlflow.db").exists()
+
+
+def test_a_file_that_is_no_database_is_refused(recorded, sweep) -> None:
+    recorded.plan([fake_entry("a", "base")])
+    (recorded.home / "mlflow.db").write_text("not a database, but long enough to look at" * 100)
+    with pytest.raises(ResultsError, match=r"mlflow\.db cannot be read"):
+        load_trials(sweep, recorded.home)
+
+
+def test_the_sweeps_own_store_is_used(recorded, tmp_path_factory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    (recorded.home / "mlflow.db").rename(other / "mlflow.db")
+    sweep = SimpleNamespace(name="study", tracking=SimpleNamespace(uri=f"sqlite:///{other / 'mlflow.db'}"))
+    recorded.plan([fake_entry("a", "base")])
+    assert load_trials(sweep, recorded.home)["state"].tolist() == ["pending"]
+
+
+def test_one_query_finds_all_runs(study, sweep, monkeypatch) -> None:
+    from mlflow import MlflowClient
+
+    calls = []
+    search = MlflowClient.search_runs
+    monkeypatch.setattr(MlflowClient, "search_runs", lambda *args, **kw: calls.append(1) or search(*args, **kw))
+    monkeypatch.setattr(MlflowClient, "get_run", lambda *_: pytest.fail("asked for a single run"))
+    load_results(sweep, study.home)
+    assert len(calls) == 1
+
+
+def test_curves_hold_every_step_once(recorded, sweep) -> None:
+    recorded.plan([fake_entry("a", "base")])
+    points = [(50, 3.0), (100, 2.0), (100, 1.0), (150, math.inf)]
+    recorded.record("a", "base", status="running", curves={"train/loss": points, "time/step_ms": [(0, 5.0)]})
+    curves = load_curves(sweep, recorded.home)
+    assert curves[["metric", "step", "value"]].to_numpy().tolist() == [
+        ["train/loss", 50, 3.0],
+        ["train/loss", 100, 1.0],
+        ["train/loss", 150, math.inf],
+    ]
+    assert load_curves(sweep, recorded.home, ["time/step_ms"])["value"].tolist() == [5.0]
+
+
+def test_samples_come_in_the_plans_order(study, sweep) -> None:
+    samples = load_samples(sweep, study.home)
+    assert [(s.trial, s.seed) for s in samples] == [
+        ("baseline", 0),
+        ("baseline", 1),
+        ("depth", 0),
+        ("depth", 1),
+        ("blank", 0),
+        ("copy_input", 0),
+    ]
+
+
+def test_damaged_samples_are_left_out(recorded, sweep) -> None:
+    recorded.plan([fake_entry("a", "base")])
+    recorded.record("a", "base", per_object=scores(20.0), samples={"objects": np.array(["o"])})
+    assert load_samples(sweep, recorded.home) == ()

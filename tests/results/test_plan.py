@@ -1,0 +1,54 @@
+"""The frozen plan as results read it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from results.errors import ResultsError
+from results.plan import flatten, read_plan
+
+
+def write(home: Path, content: object) -> None:
+    path = home / "sweeps" / "study" / "plan.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def trial(key: str, name: str) -> dict[str, object]:
+    return {"key": key, "name": name, "names": [name], "seed": 0, "config": {}, "status": "pending"}
+
+
+def test_a_sweep_without_a_plan_names_the_command_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=r"'study' has not been planned.*splatsweep run"):
+        read_plan("study", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", {"sweep": "study"}, {"trials": [{"key": "a"}]}])
+def test_a_file_that_is_no_plan_is_refused_by_name(tmp_path: Path, content: object) -> None:
+    write(tmp_path, content)
+    with pytest.raises(ResultsError, match=r"plan\.json"):
+        read_plan("study", tmp_path)
+
+
+def test_controls_follow_the_trials_and_a_repeated_key_counts_once(tmp_path: Path) -> None:
+    content = {
+        "sweep": "study",
+        "created": "2026-03-01T12:00:00+00:00",
+        "trials": [trial("a", "first"), trial("b", "second"), trial("a", "again")],
+        "controls": [trial("x", "blank")],
+    }
+    write(tmp_path, content)
+    plan = read_plan("study", tmp_path)
+    assert [(t.name, t.control) for t in plan.trials] == [
+        ("first", False),
+        ("second", False),
+        ("blank", True),
+    ]
+
+
+def test_flatten_names_list_items_by_index_and_keeps_plain_lists() -> None:
+    nested = {"train": {"stages": [{"losses": {"l2": 1.0}}], "options": {}}, "mult": [1, 2]}
+    assert flatten(nested) == {"train.stages.0.losses.l2": 1.0, "train.options": {}, "mult": [1, 2]}

@@ -1,0 +1,192 @@
+"""The whole report, from a real store to files."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from results.errors import ResultsError
+from results.report import build_report
+
+FILES = {
+    "index.html",
+    "table.tex",
+    "table_standalone.tex",
+    "table.md",
+    "table.csv",
+    "table.json",
+    "curves.pdf",
+    "curves.png",
+    "samples.png",
+}
+VOID = {"meta", "img", "col", "wbr", "br", "link", "input"}
+HOSTILE = "<script>alert(1)</script>\" onerror=x ' & $"
+
+
+class Page(HTMLParser):
+    """Collects elements, and refuses markup whose tags do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def index(study, sweep) -> Path:
+    return build_report(sweep, study.home)
+
+
+@pytest.fixture(scope="module")
+def page(index: Path) -> Page:
+    return Page(index.read_text())
+
+
+def test_all_files_are_written_to_the_reports_folder(index: Path, study) -> None:
+    assert index == study.home / "reports" / "study" / "index.html"
+    assert {path.name for path in index.parent.iterdir()} == FILES
+    assert all(path.stat().st_size > 200 for path in index.parent.iterdir())
+
+
+def test_writing_elsewhere_and_over_damaged_files_gives_the_same_bytes(
+    index: Path, study, sweep, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    (folder / "table.tex").write_text("half of")
+    assert build_report(sweep, study.home, folder) == folder / "index.html"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in index.parent.iterdir()
+    }
+
+
+def test_a_report_needs_neither_torch_nor_the_other_packages_nor_pyplot(study, tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from results.report import build_report
+sweep = SimpleNamespace(name="study", tracking=SimpleNamespace(uri=None))
+build_report(sweep, Path(sys.argv[1]), Path(sys.argv[2]))
+forbidden = {"torch", "sweep", "jobs", "model", "matplotlib.pyplot"}
+print(sorted(forbidden & set(sys.modules)))
+"""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", script, str(study.home), str(tmp_path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_page_loads_nothing(index: Path) -> None:
+    text = index.read_text()
+    assert not re.search(r"""(src|href|url|action|data)\s*[=(]\s*["']?\s*(https?:)?//""", text, re.IGNORECASE)
+    for tag, attributes in Page(text).elements:
+        assert tag not in ("script", "link", "iframe", "object", "base", "form")
+        for name, value in attributes.items():
+            if name in ("src", "href", "xlink:href"):
+                assert (value or "").startswith(("data:image/png;base64,", "#"))
+
+
+def test_the_page_shows_numbers_states_and_provenance(page: Page) -> None:
+    text = page.text
+    assert "6 of 7 trials" in text
+    for expected in ("22.25", "± 0.35", "failed", "loss is not finite at step 7", "0123abc", "depth.model"):
+        assert expected in text
+    assert "2026-03-01 12:01 UTC" in text
+
+
+def test_pictures_stand_beside_ground_truth_with_a_description(page: Page) -> None:
+    alts = [image["alt"] for image in page.all("img")]
+    assert alts[:6] == [
+        "object_0, input view",
+        "object_0, view 1, ground truth",
+        "object_0, view 1, rendered by baseline",
+        "object_0, view 1, rendered by depth",
+        "object_0, view 1, rendered by blank",
+        "object_0, view 1, rendered by copy_input",
+    ]
+    assert len(alts) == 2 * (1 + 2 * 5)
+    assert all(image["width"] == "96" for image in page.all("img"))
+
+
+def test_the_page_can_be_read_without_seeing_it(page: Page) -> None:
+    assert page.all("html") == [{"lang": "en"}]
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all("scope" in header for header in page.all("th"))
+    assert all(image.get("alt") for image in page.all("img"))
+    regions = [element for element in page.all("div") if element.get("role") == "region"]
+    assert regions
+    assert all(region.get("tabindex") == "0" and region.get("aria-label") for region in regions)
+    assert len(page.all("h1")) == 1
+    targets = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    assert {link["href"].removeprefix("#") for link in page.all("a") if link["href"]} <= targets
+
+
+def test_names_cannot_inject_markup(recorded, sweep) -> None:
+    entry = {"key": "a", "name": HOSTILE, "names": [HOSTILE, HOSTILE + "2"], "seed": 0, "status": "pending"}
+    recorded.plan([{**entry, "config": {HOSTILE: HOSTILE}}])
+    curve = {"train/loss": [(1, 1.0), (2, 0.5)]}
+    recorded.record("a", "x", status="failed", curves=curve, tags={"splatsweep.error": HOSTILE})
+    text = build_report(sweep, recorded.home).read_text()
+    assert "<script" not in text
+    assert HOSTILE in Page(text).text
+    assert not any("onerror" in attributes for _, attributes in Page(text).elements)
+
+
+def test_numbers_can_be_followed_to_their_runs(index: Path) -> None:
+    rows = json.loads((index.parent / "table.json").read_text())["rows"]
+    assert [source["key"] for source in rows[1]["sources"]] == ["b0", "b1"]
+    assert all(len(source["run_id"]) == 32 for source in rows[1]["sources"])
+    assert rows[1]["cells"]["novel_psnr"]["values"] == pytest.approx([22.0, 22.5])
+
+
+def test_a_sweep_without_any_result_still_gets_a_report(recorded, sweep) -> None:
+    recorded.plan([{"key": "a", "name": "base", "names": ["base"], "seed": 0, "config": {}, "status": "pending"}])
+    index = build_report(sweep, recorded.home)
+    text = Page(index.read_text()).text
+    assert "0 of 1 trials" in text
+    assert "base, seed 0: pending" in text
+    assert {path.name for path in index.parent.iterdir()} == FILES - {"curves.pdf", "curves.png", "samples.png"}
+
+
+def test_an_empty_plan_gets_a_report(recorded, sweep) -> None:
+    recorded.plan([])
+    assert "0 of 0 trials" in Page(build_report(sweep, recorded.home).read_text()).text
+
+
+def test_errors_name_what_is_wrong(recorded, sweep) -> None:
+    with pytest.raises(ResultsError, match="splatsweep run"):
+        build_report(sweep, recorded.home)
+    recorded.plan([])
+    with pytest.raises(ResultsError, match="unknown table 'nope'; allowed: auto"):
+        build_report(sweep, recorded.home, tables=["nope"])

@@ -1,0 +1,80 @@
+"""Ranks, spreads and notes: what a table says before anybody prints it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from results.table import Cell, Column, Row, Section, Table, ranked, rounded
+
+UP = Column("psnr", "PSNR", direction="up", precision=2)
+DOWN = Column("lpips", "LPIPS", direction="down", precision=3)
+
+
+def table(values: list[float | None], column: Column = UP, unranked: tuple[float, ...] = ()) -> Table:
+    def row(value: float | None) -> Row:
+        return Row("row", (Cell(() if value is None else (value,)),))
+
+    sections = (Section(tuple(map(row, values))), Section(tuple(map(row, unranked)), ranked=False))
+    return ranked(Table("test", "", (column,), sections))
+
+
+def ranks(built: Table) -> list[str | None]:
+    return [row.cells[0].rank for row in built.rows]
+
+
+def test_higher_or_lower_is_better_as_the_column_says() -> None:
+    assert ranks(table([20.0, 22.0, 21.0])) == [None, "best", "second"]
+    assert ranks(table([0.20, 0.22, 0.21], DOWN)) == ["best", None, "second"]
+    assert ranks(table([1.0, 2.0], Column("n", "N"))) == [None, None]
+
+
+def test_values_that_print_alike_are_marked_alike() -> None:
+    assert ranks(table([22.001, 21.999, 21.0])) == ["best", "best", None]
+    assert ranks(table([22.0, 21.001, 20.999, 19.0])) == ["best", "second", "second", None]
+
+
+def test_nothing_is_marked_where_there_is_nothing_to_compare() -> None:
+    assert ranks(table([22.0])) == [None]
+    assert ranks(table([22.0, None])) == [None, None]
+    assert ranks(table([22.001, 22.002])) == [None, None]
+
+
+def test_trivial_rows_do_not_compete() -> None:
+    assert ranks(table([20.0, 21.0], unranked=(30.0,))) == ["second", "best", None]
+
+
+def test_nan_is_never_best_and_infinity_is() -> None:
+    assert ranks(table([math.nan, 20.0, 21.0])) == [None, "second", "best"]
+    assert ranks(table([math.inf, 20.0])) == ["best", "second"]
+
+
+def test_spread_is_the_sample_standard_deviation() -> None:
+    cell = Cell((1.0, 2.0, 3.0))
+    assert (cell.n, cell.mean, cell.std) == (3, 2.0, 1.0)
+    assert Cell((1.0,)).std is None
+    assert Cell().mean is None
+    assert Cell((1.0, math.inf)).std is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(20.955, "20.95"), (-0.001, "0.00"), (math.inf, "inf"), (math.nan, "nan"), (-2.0, "-2.00")]
+)
+def test_rounded(value: float, text: str) -> None:
+    assert rounded(value, 2) == text
+
+
+def test_equal_notes_share_a_marker() -> None:
+    rows = (
+        Row("a", (Cell((1.0,)),), notes=("first",)),
+        Row("b", (Cell((1.0,)),), notes=("second", "first")),
+    )
+    built = Table("test", "", (UP,), (Section(rows),))
+    assert built.footnotes == {"first": "a", "second": "b"}
+    assert [built.markers(row) for row in rows] == ["a", "b,a"]
+
+
+def test_markers_go_on_after_z() -> None:
+    rows = tuple(Row("r", (Cell(),), notes=(str(index),)) for index in range(28))
+    assert list(Table("test", "", (UP,), (Section(rows),)).footnotes.values())[24:] == ["y", "z", "aa", "ab"]

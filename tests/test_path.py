@@ -1,0 +1,219 @@
+"""The whole path on real processes: sweep.yaml -> plan -> trial -> train -> journal -> MLflow -> tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from jobs.journal import read_events
+from jobs.tracking import default_uri
+
+SWEEP = """
+name: tiny
+base:
+  data: {name: chairs, resolution: 16, options: {train: 6, val: 2, test: 3, views: 5, image_size: 16}}
+  model: {base_dim: 8, channel_mult: [1, 2], attention_resolutions: [8]}
+  train:
+    batch_size: 2
+    stages:
+      - {iterations: 150, lr: 1.0e-3, losses: {l2: 1.0}}
+      - {iterations: 4, lr: 1.0e-4, losses: {l2: 0.99, lpips: 0.01}}
+  eval: {every: 50, val_objects: 2}
+trials:
+  baseline: {}
+  tv: {train.stages.*.losses.tv: 0.01}
+  depth: {depth.model: oracle}
+run: {log_every: 5, checkpoint_every: 20}
+"""
+NAMES = {"baseline", "tv", "depth"}
+CONTROLS = {"blank", "copy_input"}
+
+
+@dataclass
+class Finished:
+    """A home after a run of the command."""
+
+    home: Path
+    output: str
+
+    def trials(self) -> dict[str, dict]:
+        plan = json.loads((self.home / "sweeps" / "tiny" / "plan.json").read_text())
+        return {trial["name"]: trial for trial in plan["trials"] + plan["controls"]}
+
+    def folder(self, name: str) -> Path:
+        return self.home / "trials" / self.trials()[name]["key"]
+
+    def journals(self) -> dict[str, bytes]:
+        return {path.parent.name: path.read_bytes() for path in self.home.glob("trials/*/journal.jsonl")}
+
+
+def start(*arguments: str | Path, home: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", "from sweep.cli import main; main()", *map(str, arguments)]
+    environment = {**os.environ, "SPLATSWEEP_HOME": str(home), "COLUMNS": "200"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=home
+    )
+
+
+def command(*arguments: str | Path, home: Path, code: int = 0) -> str:
+    process = start(*arguments, home=home)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == code, output
+    assert "Traceback" not in output
+    return output
+
+
+def measured(folder: Path) -> dict[tuple[int, str], float]:
+    return {
+        (event["step"], name): value
+        for event in read_events(folder)
+        for name, value in event.get("values", {}).items()
+        if not name.startswith("time/")
+    }
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory, weights) -> Path:
+    path = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
+    path.write_text(SWEEP)
+    return path
+
+
+@pytest.fixture(scope="module")
+def inline(sweep, tmp_path_factory) -> Finished:
+    """The sweep, run undisturbed in one process."""
+    home = tmp_path_factory.mktemp("inline")
+    return Finished(home, command("run", sweep, "--executor", "inline", home=home))
+
+
+@pytest.fixture(scope="module")
+def killed(sweep, tmp_path_factory) -> Finished:
+    """The sweep under Ray, with the worker of one trial killed in the middle of it."""
+    home = tmp_path_factory.mktemp("ray")
+    process = start("run", sweep, "--executor", "ray", home=home)
+    victim = worker_to_kill(home, process)
+    os.kill(victim, signal.SIGKILL)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return Finished(home, output)
+
+
+def worker_to_kill(home: Path, driver: subprocess.Popen) -> int:
+    """Wait for a trial that is past its first checkpoint and far from its end; returns its worker's pid."""
+    deadline = time.monotonic() + 150
+    while time.monotonic() < deadline and driver.poll() is None:
+        for folder in home.glob("trials/*"):
+            events = list(read_events(folder))
+            steps = [event["step"] for event in events if event["event"] == "metrics"]
+            if steps and 40 <= steps[-1] < 100:
+                return events[0]["pid"]
+        time.sleep(0.02)
+    raise AssertionError(f"no trial got that far; driver: {driver.poll()}")
+
+
+def test_every_trial_finishes_and_the_report_is_written(inline):
+    assert "3 trials: 0 finished before, 3 to run" in inline.output
+    assert set(inline.trials()) == NAMES | CONTROLS
+    assert {trial["status"] for trial in inline.trials().values()} == {"finished"}
+    report = inline.home / "reports" / "tiny" / "index.html"
+    assert str(report) in inline.output
+    page = report.read_text()
+    assert all(name in page for name in NAMES | CONTROLS)
+
+
+def test_ray_and_a_killed_worker_change_no_bit(inline, killed):
+    starts = {name: [e["step"] for e in read_events(killed.folder(name)) if e["event"] == "start"] for name in NAMES}
+    resumed = [steps for steps in starts.values() if len(steps) > 1]
+    assert resumed, "the killed trial was not started again"
+    assert all(steps[-1] >= 20 for steps in resumed), "it did not go on from its checkpoint"
+    for name in NAMES | CONTROLS:
+        assert measured(killed.folder(name)) == measured(inline.folder(name))
+        ours = pd.read_parquet(killed.folder(name) / "per_object.parquet")
+        pd.testing.assert_frame_equal(ours, pd.read_parquet(inline.folder(name) / "per_object.parquet"), check_exact=True)
+
+
+def test_mlflow_holds_one_run_per_trial_with_all_that_was_measured(killed):
+    client = MlflowClient(default_uri(killed.home))
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert {run.info.run_name for run in runs} == NAMES | CONTROLS
+    assert len(runs) == len(NAMES | CONTROLS)
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        folder = killed.folder(run.info.run_name)
+        expected = {(step, name) for step, name in measured(folder)}
+        recorded = {
+            (metric.step, name)
+            for name in run.data.metrics
+            if not name.startswith("time/")
+            for metric in client.get_metric_history(run.info.run_id, name)
+        }
+        assert recorded == expected
+        artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
+        assert {"per_object.parquet", "samples.png", "samples.npz", "config.json"} <= artifacts
+
+
+def test_results_come_back_as_a_tidy_frame(inline, sweep):
+    from results.load import load_results
+    from sweep.spec import load_sweep
+
+    frame = load_results(load_sweep(sweep), inline.home)
+    assert list(frame) == ["trial", "key", "seed", "split", "object", "view_kind", "metric", "value"]
+    assert set(frame["trial"]) == NAMES | CONTROLS
+    assert set(frame["metric"]) == {"psnr", "ssim", "lpips"}
+    assert set(frame["view_kind"]) == {"conditioned", "novel"}
+    assert len(frame) == 5 * 3 * 2 * 3  # trials, objects, view kinds, metrics
+    result = json.loads((inline.folder("tv") / "result.json").read_text())
+    cell = frame[(frame["trial"] == "tv") & (frame["view_kind"] == "novel") & (frame["metric"] == "ssim")]
+    assert cell["value"].mean() == pytest.approx(result["metrics"]["novel/ssim"], rel=1e-12)
+
+
+def test_a_finished_sweep_trains_nothing_and_says_so(inline, sweep):
+    before = inline.journals()
+    output = command("run", sweep, home=inline.home)
+    assert "Nothing to train" in output
+    assert inline.journals() == before
+    assert "Report: " in output
+
+
+def test_adding_a_seed_runs_only_the_new_trials(inline, sweep):
+    before = inline.journals()
+    output = command("run", sweep, "--executor", "inline", "--set", "seeds=[0, 1]", "--only", "tv", home=inline.home)
+    assert "6 trials: 3 finished before, 1 to run" in output
+    after = inline.journals()
+    assert len(after.keys() - before.keys()) == 1
+    assert all(after[key] == content for key, content in before.items())
+
+
+def test_a_trial_that_fails_explains_itself_and_stops_no_other(sweep, tmp_path):
+    # Adam's step is finite, and so are the weights; with this learning rate the next loss is not.
+    settings = ["--set", "base.train.stages=[{iterations: 8, lr: 1.0e-3, losses: {l2: 1.0}}]"]
+    settings += ["--set", "trials={burst: {train.stages.0.lr: 1.0e+30}, calm: {}}"]
+    output = command("run", sweep, "--executor", "inline", *settings, home=tmp_path, code=1)
+    assert "burst failed" in output
+    assert "--only 'burst' --retry-failed" in output
+    finished = Finished(tmp_path, output)
+    assert finished.trials()["calm"]["status"] == "finished"
+    assert finished.trials()["burst"]["status"] == "failed"
+    report = (tmp_path / "reports" / "tiny" / "table.md").read_text()
+    assert "burst" in report
+
+
+def test_a_second_driver_is_refused(sweep, tmp_path):
+    import filelock
+
+    folder = tmp_path / "sweeps" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "driver.json").write_text(json.dumps({"pid": 4711, "host": "elsewhere"}))
+    with filelock.FileLock(folder / "driver.lock"):
+        output = command("run", sweep, home=tmp_path, code=2)
+    assert "is being run by process 4711 on elsewhere" in output
