@@ -18,8 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from jobs.data import DATASETS
 from model.depth import DEPTH
-from model.fusion import FUSION
-from model.fusion.base import KINDS
+from model.fusion import FUSION, KINDS
 from model.losses import LOSSES
 from model.rasterizers import BACKENDS
 from model.registry import UnknownChoiceError, resolve
@@ -30,6 +29,9 @@ NUMERICS_VERSION = 1
 
 #: How predictions are made.  The last two need no training: they show what a score is worth.
 PREDICTORS = ("splatter_image", "blank", "copy_input")
+
+#: The smallest pictures, in pixels, of which the poolings of each LPIPS trunk leave anything.
+SMALLEST_LPIPS = {"vgg": 16, "alex": 32}
 
 
 def _choice(axis: str, allowed: Collection[str]) -> AfterValidator:
@@ -174,12 +176,12 @@ def _check_source(source: Literal["semantic", "depth"], model: Any, fusion: str,
         reason = "{source}.fusion {value} cannot take a {kind}; allowed: {ways}"
         context = {"path": f"{source}.fusion", "source": source, "value": fusion, "kind": kind}
         context["ways"] = ", ".join(ways)
-        raise PydanticCustomError("misfit", reason, context)  # type: ignore[arg-type]
+        raise PydanticCustomError("misfit", reason, context)
     if preprocess not in model.preprocessings:
         reason = "{source}.preprocess {value} is not known to this model; allowed: {ways}"
         context = {"path": f"{source}.preprocess", "source": source, "value": preprocess}
         context["ways"] = ", ".join(model.preprocessings)
-        raise PydanticCustomError("misfit", reason, context)  # type: ignore[arg-type]
+        raise PydanticCustomError("misfit", reason, context)
 
 
 class TrialConfig(Section):
@@ -202,6 +204,17 @@ class TrialConfig(Section):
                 "misfit",
                 "data.resolution {resolution} cannot be halved {times} times, as model.channel_mult asks",
                 {"path": "data.resolution", "resolution": self.data.resolution, "times": halvings},
+            )
+        if self.data.resolution < SMALLEST_LPIPS[self.eval.lpips]:
+            raise PydanticCustomError(
+                "misfit",
+                "eval.lpips {variant} needs data.resolution {smallest} or more, got {resolution}",
+                {
+                    "path": "eval.lpips",
+                    "variant": self.eval.lpips,
+                    "smallest": SMALLEST_LPIPS[self.eval.lpips],
+                    "resolution": self.data.resolution,
+                },
             )
         if self.semantic.encoder != "none":
             encoder = resolve(SEMANTIC, self.semantic.encoder, "encoder")
@@ -226,6 +239,19 @@ class TrialConfig(Section):
         if self.depth.model == "none":
             values["depth"] = {"model": "none"}
         return values
+
+
+def frozen_weights(config: TrialConfig) -> dict[str, str]:
+    """The frozen weights that a trial uses, for training and for judging: name -> sha256."""
+    from model.weights import required  # brings torch, which checking a configuration does without
+
+    losses = {name for stage in config.train.stages for name in stage.losses}
+    return required(
+        semantic=config.semantic.encoder if config.is_trained else "none",
+        depth=config.depth.model if config.is_trained else "none",
+        losses=losses if config.is_trained else (),
+        lpips=config.eval.lpips,
+    )
 
 
 def trial_key(config: TrialConfig, fingerprint: str, weights: Mapping[str, str]) -> str:

@@ -41,8 +41,8 @@ class Evaluation:
     def means(self) -> dict[str, float]:
         """Mean over objects: {"novel/psnr": ..., "conditioned/lpips": ..., ...}, published metrics only."""
         rows = self.per_object[self.per_object["metric"].isin(METRICS)]
-        means = rows.groupby(["view_kind", "metric"], sort=True)["value"].mean()
-        return {f"{kind}/{metric}": float(value) for (kind, metric), value in means.items()}  # type: ignore[misc]
+        names = rows["view_kind"] + "/" + rows["metric"]
+        return {str(name): float(value) for name, value in rows["value"].groupby(names).mean().items()}
 
     def write(self, folder: Path) -> None:
         """`per_object.parquet` and `samples.npz` into `folder`."""

@@ -24,7 +24,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunStatus
 
-from jobs.journal import read_events, read_result, trial_status
+from jobs.journal import Status, read_events, trial_status
 
 #: Files of a trial that its run shows.
 ARTIFACTS = ("per_object.parquet", "samples.npz", "samples.png", "config.json", "environment.json", "log.txt")
@@ -98,16 +98,18 @@ class Tracker:
             run = self._runs[trial.key] = self._open_run(trial)
         if run.complete:
             return
-        status, result = trial_status(folder), read_result(folder)  # before the journal: it only grows
+        status = trial_status(folder)  # before the journal, which only grows
         metrics = []
         for event in list(read_events(folder))[run.events_read :]:
             run.events_read += 1
             if event["event"] == "metrics":
                 metrics += self._new_metrics(run, event)
+            elif event["event"] == "failed":
+                self._client.set_tag(run.run_id, "splatsweep.error", event["error"])
         for start in range(0, len(metrics), _METRICS_PER_CALL):
             self._client.log_batch(run.run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
-        if result is not None or status == "failed":
-            self._finish(run, folder, "finished" if result is not None else "failed")
+        if status in ("finished", "failed"):
+            self._finish(run, folder, status)
 
     def _new_metrics(self, run: _Run, event: Mapping[str, Any]) -> list[Metric]:
         """The values of one event that were not written at that step before, e.g. by a run that was killed."""
@@ -116,7 +118,7 @@ class Tracker:
         run.logged.update((name, step) for name in new)
         return [Metric(name, event["values"][name], when, step) for name in new]
 
-    def _finish(self, run: _Run, folder: Path, status: str) -> None:
+    def _finish(self, run: _Run, folder: Path, status: Status) -> None:
         for name in ARTIFACTS:
             if (folder / name).exists():
                 self._client.log_artifact(run.run_id, str(folder / name))
@@ -134,6 +136,7 @@ class Tracker:
             done = info.data.tags.get("splatsweep.status") == "finished"
             if not done:
                 self._client.update_run(info.info.run_id, RunStatus.to_string(RunStatus.RUNNING))
+                self._client.set_tag(info.info.run_id, "splatsweep.status", "running")
             return _Run(info.info.run_id, complete=done)
         tags = {**trial.tags, "splatsweep.key": trial.key, "splatsweep.status": "running"}
         created = self._client.create_run(self._experiment_id, tags=tags, run_name=trial.run_name)

@@ -85,7 +85,7 @@ def train(
     for stage, first, last in stage_spans(config.train.stages):
         if iteration >= last:
             continue
-        optimizer = torch.optim.Adam(predictor.parameters(), lr=stage.lr, eps=ADAM_EPS)
+        optimizer = torch.optim.Adam(predictor.parameters(), lr=stage.lr, eps=ADAM_EPS, fused=True)
         if saved is not None and first < iteration:  # resumed inside this stage
             saved.restore(predictor, optimizer)
         while iteration < last:

@@ -22,7 +22,7 @@ import torch
 from filelock import FileLock
 
 from jobs.checkpoint import CheckpointFolder, write_atomically
-from jobs.config import TrialConfig, trial_key
+from jobs.config import TrialConfig, frozen_weights, trial_key
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.environment import describe_environment
@@ -39,7 +39,7 @@ from model.predictor import GaussianPredictor
 from model.rasterizers import render
 from model.registry import resolve
 from model.types import Views
-from model.weights import WeightStore, required
+from model.weights import WeightStore
 
 log = logging.getLogger(__name__)
 
@@ -76,17 +76,6 @@ class TrialFailedError(RuntimeError):
 def weights_folder(home: Path) -> Path:
     """Where pretrained weights are kept: `$SPLATSWEEP_WEIGHTS` where it is set, else in the home."""
     return Path(os.environ.get("SPLATSWEEP_WEIGHTS") or home / "weights").absolute()
-
-
-def frozen_weights(config: TrialConfig) -> dict[str, str]:
-    """The frozen weights that a trial uses, for training and for judging: name -> sha256."""
-    losses = {name for stage in config.train.stages for name in stage.losses} if config.is_trained else set()
-    return required(
-        semantic=config.semantic.encoder if config.is_trained else "none",
-        depth=config.depth.model if config.is_trained else "none",
-        losses=losses,
-        lpips=config.eval.lpips,
-    )
 
 
 def run_trial(config: TrialConfig, home: Path, runtime: Runtime | None = None) -> TrialResult:

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import torch
 
-from model.fusion import FUSION
-from model.fusion.base import Fusion, Source
+from model.fusion import FUSION, Source
+from model.fusion.base import Fusion
 from model.heads import GaussianHead, gaussian_groups
 from model.predictor import GaussianPredictor
 from model.registry import resolve

@@ -197,7 +197,8 @@ def report(
     from results.report import build_report
     from sweep.spec import load_sweep
 
-    path = build_report(load_sweep(sweep), home.absolute(), out)
+    checked = load_sweep(sweep)
+    path = build_report(checked, home.absolute(), out, checked.tables)
     console.print(f"Report: {path}", soft_wrap=True)
 
 
@@ -296,7 +297,6 @@ def data_check(name: DatasetName, home: Home = DEFAULT_HOME, settings: DatasetOp
     Example: [bold]splatsweep data check scans[/]
     """
     from jobs.data.inspect import check
-
     from jobs.data.prepare import store_path
     from jobs.data.store import Store
 
@@ -323,7 +323,6 @@ def data_show(
     Example: [bold]splatsweep data show scans --out scans.png[/]
     """
     from jobs.data.inspect import contact_sheet
-
     from jobs.data.prepare import open_dataset
 
     path = out or Path(f"{name}.png")

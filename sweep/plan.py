@@ -15,10 +15,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from jobs.config import DataConfig, EvalConfig, ModelConfig, TrialConfig, trial_key
+from jobs.config import DataConfig, EvalConfig, ModelConfig, TrialConfig, frozen_weights, trial_key
 from jobs.data.prepare import open_dataset
 from jobs.journal import Status, trial_status
-from model.weights import required
 from sweep.grid import expand
 from sweep.names import differing, differing_keys, flat, short_keys, value_name
 from sweep.schema import CONTROLS, Sweep
@@ -165,7 +164,7 @@ class _Keys:
                 f"data.resolution {config.data.resolution}: dataset {config.data.name!r} has images of "
                 f"{resolution} px, and only a divisor of that can be had; see its options for larger images"
             )
-        return trial_key(config, fingerprint, _weights(config))
+        return trial_key(config, fingerprint, frozen_weights(config))
 
     def _dataset(self, data: DataConfig) -> tuple[str, int]:
         case = json.dumps([data.name, data.options], sort_keys=True)
@@ -186,18 +185,6 @@ def in_tenths(name: str, report: Report) -> Callable[[int, int, str], None]:
             report(f"preparing dataset {name}: {done} of {total} objects")
 
     return progress
-
-
-def _weights(config: TrialConfig) -> dict[str, str]:
-    if not config.is_trained:
-        return required(semantic="none", depth="none", losses=(), lpips=config.eval.lpips)
-    losses = {name for stage in config.train.stages for name in stage.losses}
-    return required(
-        semantic=config.semantic.encoder,
-        depth=config.depth.model,
-        losses=sorted(losses),
-        lpips=config.eval.lpips,
-    )
 
 
 def _folded(

@@ -83,7 +83,7 @@ def measured(folder: Path) -> dict[tuple[int, str], float]:
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory, weights) -> Path:
+def sweep(tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the commands find the weights by their variable
     path = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
     path.write_text(SWEEP)
     return path
@@ -138,8 +138,8 @@ def test_ray_and_a_killed_worker_change_no_bit(inline, killed):
     assert all(steps[-1] >= 20 for steps in resumed), "it did not go on from its checkpoint"
     for name in NAMES | CONTROLS:
         assert measured(killed.folder(name)) == measured(inline.folder(name))
-        ours = pd.read_parquet(killed.folder(name) / "per_object.parquet")
-        pd.testing.assert_frame_equal(ours, pd.read_parquet(inline.folder(name) / "per_object.parquet"), check_exact=True)
+        ours, theirs = (pd.read_parquet(run.folder(name) / "per_object.parquet") for run in (killed, inline))
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 
 
 def test_mlflow_holds_one_run_per_trial_with_all_that_was_measured(killed):

@@ -9,16 +9,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from loky import ProcessPoolExecutor
+from loky.backend import get_context
 from pydantic import ValidationError
 
 from jobs.data import DATASETS
@@ -74,7 +74,6 @@ def prepare(
 
     `workers` processes read objects (default: one per usable core; 1 stays in this process); their number
     does not change a byte of the store.  Processes that ask for the same store at once wait for the first.
-    The processes are spawned: a script that calls this needs `if __name__ == "__main__":`.
     Raises ValueError for bad options, `ImportFailedError` where too many objects cannot be read.
     """
     path = store_path(name, options, home)
@@ -202,12 +201,13 @@ def _map(workers: int) -> Iterator[Mapped]:
     if workers == 1:
         yield lambda importer, items: ((item, _load(importer, item)) for item in items)
         return
-    # A spawned process starts clean: forking one that has run torch or Ray threads may deadlock.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # loky's processes start clean, where forking one that has run torch or Ray threads may deadlock, and do not
+    # import the main module again, so that scripts need no `if __name__ == "__main__":`.
+    with ProcessPoolExecutor(workers, context=get_context("loky")) as pool:
         try:
             yield lambda importer, items: zip(items, pool.map(_load, [importer] * len(items), items), strict=True)
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(kill_workers=True)
             raise
 
 

@@ -8,17 +8,12 @@ own source from it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 
+from model.fusion import Kind, Source
 from model.types import Context
-
-Kind = Literal["vector", "map"]
-Source = Literal["semantic", "depth"]
-
-#: What each source of context looks like: one vector (B, V, D), or one map (B, V, 1, H, W).
-KINDS: dict[Source, Kind] = {"semantic": "vector", "depth": "map"}
 
 
 class Fusion:

@@ -10,7 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.fusion.base import Fuser, Fusion, Kind, Source
+from model.fusion import Kind, Source
+from model.fusion.base import Fuser, Fusion
 from model.types import Context
 
 

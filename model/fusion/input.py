@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.fusion.base import Fuser, Fusion, Kind
+from model.fusion import Kind
+from model.fusion.base import Fuser, Fusion
 from model.types import Context
 
 

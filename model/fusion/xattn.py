@@ -13,7 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.fusion.base import KINDS, Fuser, Fusion, Kind, Source
+from model.fusion import KINDS, Kind, Source
+from model.fusion.base import Fuser, Fusion
 from model.types import Context
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import timm
 import torch
+from timm.models import EfficientNet
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,7 +25,7 @@ class EfficientNetLite0(FrozenModel):
     def __init__(self, store: WeightStore, *, preprocess: str = "correct", resolution: int | None = None) -> None:
         super().__init__(store, preprocess=preprocess, resolution=resolution)
         self.resolution = resolution or _NATIVE_RESOLUTION
-        network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        network = cast(EfficientNet, timm.create_model("tf_efficientnet_lite0", pretrained=False))
         # The published file has the same tensors in the same order under older names.
         published = store.load("efficientnet_lite0")
         names = list(network.state_dict())
@@ -35,7 +36,7 @@ class EfficientNetLite0(FrozenModel):
 
     @property
     def width(self) -> int:
-        return self.network.num_features
+        return int(self.network.num_features)
 
     def forward(self, views: Views) -> Tensor:
         batch = views.images.shape[:2]

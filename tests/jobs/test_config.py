@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from jobs.config import TrialConfig, trial_key
+from jobs.config import TrialConfig, frozen_weights, trial_key
 
 
 def config(**sections) -> TrialConfig:
@@ -78,3 +78,10 @@ def test_iterations_are_positive_whole_numbers(value):
 def test_a_configuration_cannot_change_after_it_was_hashed():
     with pytest.raises(ValidationError):
         config().seed = 3
+
+
+def test_weights_of_training_and_of_judging_are_counted():
+    trial = config(semantic={"encoder": "efficientnet_lite0"}, eval={"lpips": "alex"})
+    assert list(frozen_weights(trial)) == ["alexnet", "efficientnet_lite0", "vgg16"]
+    untrained = config(model={"name": "blank"}, semantic={"encoder": "efficientnet_lite0"}, eval={"lpips": "alex"})
+    assert list(frozen_weights(untrained)) == ["alexnet"]

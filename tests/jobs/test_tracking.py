@@ -120,9 +120,11 @@ def test_a_failed_trial_is_a_failed_run_until_it_is_retried(tmp_path, folder, cl
         journal.failed("ValueError: no")
         writer.sync([TRIAL])
         assert only_run(client).info.status == "FAILED"
+        assert only_run(client).data.tags["splatsweep.error"] == "ValueError: no"
         journal.start(0)
         tracker(tmp_path).sync([TRIAL])
         assert only_run(client).info.status == "RUNNING"
+        assert only_run(client).data.tags["splatsweep.status"] == "running"
     finish(folder)
     tracker(tmp_path).sync([TRIAL])
     assert only_run(client).info.status == "FINISHED"

@@ -51,8 +51,7 @@ def random_poses(batch: int, count: int) -> torch.Tensor:
 
 def raw_maps(batch: int, count: int, size: int) -> dict[str, torch.Tensor]:
     return {
-        group.name: torch.randn(batch, count, group.channels, size, size).double()
-        for group in gaussian_groups(HEAD, 1)
+        group.name: torch.randn(batch, count, group.channels, size, size).double() for group in gaussian_groups(HEAD, 1)
     }
 
 

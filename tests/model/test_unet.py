@@ -73,9 +73,7 @@ def test_as_published_attention_to_a_map_does_not_see_where_its_pixels_are():
 
 @pytest.mark.parametrize(("resolution", "mult", "blocks"), [(16, (1, 2), 1), (32, (1, 1, 2), 2), (24, (2,), 1)])
 def test_maps_keep_the_size_of_the_image(resolution, mult, blocks):
-    unet = UNet(
-        resolution=resolution, base_dim=8, num_blocks=blocks, channel_mult=mult, attention_resolutions=(8,)
-    )
+    unet = UNet(resolution=resolution, base_dim=8, num_blocks=blocks, channel_mult=mult, attention_resolutions=(8,))
     out = unet(torch.rand(2, 3, resolution, resolution), Context())
     assert out.shape == (2, TAIL_CHANNELS, resolution, resolution)
 
@@ -108,8 +106,6 @@ def test_initial_weights_lie_within_their_bounds():
 
 
 def test_a_missing_source_of_context_is_named():
-    unet = UNet(
-        resolution=16, base_dim=8, num_blocks=1, channel_mult=(1, 1), fusions=[Concat("semantic", 4)]
-    )
+    unet = UNet(resolution=16, base_dim=8, num_blocks=1, channel_mult=(1, 1), fusions=[Concat("semantic", 4)])
     with pytest.raises(ValueError, match="semantic"):
         unet(torch.rand(1, 3, 16, 16), Context())

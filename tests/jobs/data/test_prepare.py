@@ -1,6 +1,10 @@
 import json
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,3 +163,23 @@ def test_every_dataset_describes_itself(tmp_path):
         assert fact.source
         assert fact.licence
         assert json.loads(json.dumps(fact.options)) == fact.options
+
+
+def test_a_script_without_a_main_guard_can_prepare(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from jobs.data.prepare import prepare\n"
+        "prepare('chairs', {'train': 2, 'val': 1, 'test': 1, 'views': 2, 'image_size': 8},"
+        " Path(sys.argv[1]), workers=2)\n"
+        "print('once')\n"
+    )
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "home")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert done.stdout == "once\n"

@@ -54,7 +54,8 @@ def test_total_variation_counts_each_direction_by_its_own_number_of_differences(
 
 def test_lpips_knows_likeness(weights):
     generator = torch.Generator().manual_seed(0)
-    picture = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 6, generator=generator), size=(48, 48), mode="bicubic")
+    blobs = torch.rand(1, 3, 6, 6, generator=generator)
+    picture = torch.nn.functional.interpolate(blobs, size=(48, 48), mode="bicubic")
     noise = torch.randn(picture.shape, generator=generator)
     loss = Lpips(weights)
     assert loss(picture, picture) == 0

@@ -1,0 +1,27 @@
+# splatsweep on CPUs.  From the repository's root:
+#
+#   docker build --file docker/cpu.Dockerfile --tag splatsweep:cpu .
+#   docker run --rm --shm-size 2g --volume "$PWD/runs:/runs" splatsweep:cpu run sweep/presets/quick.yaml
+FROM python:3.11-slim-bookworm
+
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ git \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /splatsweep
+COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY sweep sweep
+COPY model model
+COPY jobs jobs
+COPY results results
+# The CPU builds of torch and torchvision: a tenth of the size of those with CUDA.
+RUN pip install --no-cache-dir --constraint constraints.txt \
+    --extra-index-url https://download.pytorch.org/whl/cpu torch torchvision \
+    && pip install --no-cache-dir --constraint constraints.txt --editable .
+
+RUN useradd --create-home researcher && mkdir /runs && chown researcher /runs
+USER researcher
+ENV SPLATSWEEP_HOME=/runs RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
+VOLUME /runs
+ENTRYPOINT ["splatsweep"]
+CMD ["--help"]

@@ -1,0 +1,111 @@
+// Types that the kernels and their driver share.  Plain data only: no templates here or in <std> may be instantiated
+// by the kernels, or the linker could hand code for a newer processor to an older one.
+#pragma once
+
+#include <cstdint>
+
+namespace splat {
+
+constexpr float kAlphaMin = 1.0f / 255.0f;         // fainter contributions are skipped
+constexpr float kAlphaMax = 0.99f;
+constexpr float kTransmittanceMin = 1e-4f;         // a pixel stops before the Gaussian that would take it below
+constexpr double kDilation = 0.3;                  // px^2
+constexpr double kCompensationMin = 0.000025;      // of the squared antialiasing factor
+constexpr double kFrustumMargin = 1.3;             // bound on |x/z| in the Jacobian, in units of tan(fov/2)
+constexpr double kDepthEpsilon = 1e-7;             // in the perspective division, as in diff-gaussian-rasterization
+
+constexpr int kLanes = 8;                          // Gaussians, rows or pixels handled at a time
+constexpr int32_t kNeverStopped = INT32_MAX;
+
+// One scene; arrays are contiguous, Gaussian by Gaussian.
+struct Scene {
+  const float* means;      // [n][3]
+  const float* scales;     // [n][3]
+  const float* rotations;  // [n][4]
+  const float* opacities;  // [n]
+  const float* sh;         // [n][coefficients][3]
+  int64_t n;
+  int coefficients;        // 1, 4, 9 or 16
+};
+
+// Gradients of one scene, laid out like Scene.
+struct SceneGradient {
+  float* means;
+  float* scales;
+  float* rotations;
+  float* opacities;
+  float* sh;
+};
+
+struct Camera {
+  double rotation[3][3];  // world -> camera
+  double translation[3];
+  double focal[2];        // px
+  double principal[2];    // px, in indices: the middle of the first pixel is 0
+  double limit[2];        // bound on |x/z|, |y/z| in the Jacobian
+  double centre[3];       // of projection, in the world
+};
+
+struct Frame {
+  int height, width;
+  int stride;         // floats from row to row of the planes below: width + kLanes, so blocks may overhang
+  double near_plane;
+  bool antialiasing;
+};
+
+// A Gaussian on the image.  Its exponent at (x, y), with dx = x - u, dy = y - v, is
+//   -1/2 (precision (dx - shear dy)^2 + row_precision dy^2),
+// the Cholesky form of the inverse covariance: exact for needles, where the usual three terms cancel.
+struct Splat {
+  double u, v;                   // px, indices
+  float shear;
+  float precision;               // 1/px^2
+  float row_precision;           // 1/px^2
+  float reach;                   // alpha >= kAlphaMin where -2 * exponent <= reach
+  float opacity;                 // with the antialiasing factor
+  float colour[3];
+  int32_t first_row, last_row;   // on the image
+  int32_t index;                 // in the scene
+};
+
+// Eight pixels of one row under one splat.
+struct Block {
+  int32_t pixel;    // first of them, in the planes
+  float offset;     // its distance from the row's maximum, px
+  float row_term;   // exponent at the row's maximum
+  float dy;         // px
+};
+
+// Sums over the pixels of one splat; X = dLoss/dalpha * exp(exponent), d = distance from the row's maximum.
+struct Moments {
+  float x, x_d, x_dd, x_dy, x_dydy, x_ddy;
+  float colour[3];  // sum of dLoss/dimage * weight
+};
+static_assert(sizeof(Moments) == 9 * sizeof(float), "the kernels take a record for an array");
+
+// State of the pixels of one image, in planes of height rows of `stride` floats (plus kLanes at the end).
+struct Planes {
+  float* red;
+  float* green;
+  float* blue;
+  float* transmittance;
+  int32_t* stopped;       // position, in depth order, of the splat before which the pixel stopped
+};
+
+// The functions that are compiled once for each kind of processor.
+struct Kernels {
+  const char* name;
+  // Writes the splats that touch the image, in the scene's order, with their depths; returns how many.
+  int64_t (*project)(const Scene&, const Camera&, const Frame&, Splat* splats, double* depths);
+  // Splats nearest first; `blocks` is scratch for height * (width / kLanes + 1) blocks.
+  void (*rasterise)(const Splat*, int64_t count, const Frame&, Block* blocks, const Planes&);
+  // Colour planes hold dLoss/dimage, `behind` dLoss/dimage * background * transmittance; both it and transmittance
+  // are overwritten.
+  void (*rasterise_backward)(const Splat*, int64_t count, const Frame&, Block* blocks, const Planes&, float* behind,
+                             Moments* moments);
+  // Gaussians first..last-1 of a scene seen by `views` cameras; moments[view * n + Gaussian].
+  void (*project_backward)(const Scene&, const Camera*, int views, const Frame&, const Moments* moments,
+                           int64_t first, int64_t last, const SceneGradient&);
+};
+
+}  // namespace splat

@@ -1,0 +1,187 @@
+"""The definition of what the rasterisers compute: plain torch, dense, in the dtype it is given, slow.
+
+Every Gaussian is evaluated at every pixel, one picture after another.  Use float64 to judge the other backends.
+
+Conventions follow diff-gaussian-rasterization (Kerbl et al. 2023, "3D Gaussian Splatting for Real-Time Radiance
+Field Rendering"), whose gradients differ from the exact derivative in two places, kept here: they pass through the
+clamp of alpha at 0.99, and take the clamped x/z, y/z of the Jacobian as constants together with z.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from model.types import Cameras, Gaussians
+
+_Record = TypeVar("_Record", Gaussians, Cameras)
+
+ALPHA_MIN = 1.0 / 255.0  # fainter contributions are skipped
+ALPHA_MAX = 0.99
+TRANSMITTANCE_MIN = 1e-4  # a pixel stops before the Gaussian that would take it below
+DILATION = 0.3  # px^2, added to the variances on the image: nothing is thinner than 0.55 px
+COMPENSATION_MIN = 0.000025  # of the squared factor that antialiasing puts on opacities
+FRUSTUM_MARGIN = 1.3  # the Jacobian is evaluated at most this far off axis, in units of tan(fov/2)
+
+
+@dataclass(frozen=True)
+class Splats:
+    """The N' Gaussians in front of one camera, nearest first, as they look on its image."""
+
+    depths: Tensor  # (N',) camera z
+    centres: Tensor  # (N', 2) pixel indices (the middle of the first pixel is 0), x then y
+    covariances: Tensor  # (N', 3) px^2: xx, xy, yy, dilated
+    opacities: Tensor  # (N',)
+    colours: Tensor  # (N', 3) RGB
+
+
+class ReferenceRasterizer:
+    """Backend `reference`."""
+
+    def __call__(self, gaussians: Gaussians, cameras: Cameras, background: Tensor, antialiasing: bool) -> Tensor:
+        cameras = cameras.to(gaussians.means.dtype)
+        scenes, views = cameras.focal.shape[:2]
+        images = [
+            _render_one(select(gaussians, b), select(cameras, b, v), background[b], antialiasing)
+            for b in range(scenes)
+            for v in range(views)
+        ]
+        shape = (scenes, views, 3, cameras.height, cameras.width)
+        return torch.stack(images).reshape(shape) if images else background.new_zeros(shape)
+
+
+def select(record: _Record, *index: int | slice) -> _Record:
+    """The record with every tensor indexed along its leading dimensions."""
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    indexed: dict[str, Any] = {name: t[index] for name, t in values.items() if isinstance(t, Tensor)}
+    return replace(record, **indexed)
+
+
+def _render_one(gaussians: Gaussians, camera: Cameras, background: Tensor, antialiasing: bool) -> Tensor:
+    """(3, H, W) of one scene from one camera; the tensors lack their (B,) and (B, V) dimensions."""
+    splats = project(gaussians, camera, antialiasing)
+    alphas = alpha_maps(splats, camera.height, camera.width)
+    return composite(alphas, splats.colours, background)
+
+
+def project(gaussians: Gaussians, camera: Cameras, antialiasing: bool) -> Splats:
+    """What one camera sees of the Gaussians of one scene, sorted by depth (equal depths keep their order)."""
+    rotation, translation = camera.world_to_camera[:3, :3], camera.world_to_camera[:3, 3]
+    z = (gaussians.means @ rotation.T + translation)[:, 2].detach()
+    visible = torch.nonzero(z > camera.near).squeeze(1)
+    order = visible[torch.argsort(z[visible], stable=True)]
+
+    means = gaussians.means[order]
+    points = means @ rotation.T + translation
+    undilated, covariances = _project_covariances(gaussians, order, points, camera)
+    opacities = gaussians.opacities[order, 0]
+    if antialiasing:
+        opacities = opacities * _compensation(undilated, covariances)
+    centre_of_projection = -torch.linalg.solve(rotation, translation)
+    return Splats(
+        depths=points[:, 2],
+        centres=points[:, :2] / (points[:, 2:] + 1e-7) * camera.focal + camera.principal - 0.5,
+        covariances=covariances,
+        opacities=opacities,
+        colours=_colours(gaussians.sh[order], means - centre_of_projection),
+    )
+
+
+def _project_covariances(gaussians: Gaussians, order: Tensor, points: Tensor, camera: Cameras) -> tuple[Tensor, Tensor]:
+    """Covariances on the image (N', 3) by the EWA approximation, before and after the dilation."""
+    axes = rotation_matrices(gaussians.rotations[order]) * gaussians.scales[order].unsqueeze(1)  # (N', 3, 3)
+    to_image = _jacobians(points, camera) @ camera.world_to_camera[:3, :3] @ axes  # (N', 2, 3)
+    full = to_image @ to_image.transpose(1, 2)
+    undilated = torch.stack([full[:, 0, 0], full[:, 0, 1], full[:, 1, 1]], dim=1)
+    return undilated, undilated + undilated.new_tensor([DILATION, 0.0, DILATION])
+
+
+def _jacobians(points: Tensor, camera: Cameras) -> Tensor:
+    """(N', 2, 3) derivative of pixel coordinates by camera coordinates, evaluated within the widened frustum."""
+    size = points.new_tensor([camera.width, camera.height])
+    limit = FRUSTUM_MARGIN * size / (2 * camera.focal)
+    xy, z = points[:, :2], points[:, 2:]
+    slope = xy.detach() / z.detach()
+    clamped_xy = (slope.clamp(min=-limit, max=limit) * z).detach()
+    xy = torch.where(slope.abs() > limit, clamped_xy, xy)
+    diagonal = torch.diag_embed(camera.focal / z)
+    return torch.cat([diagonal, (-camera.focal * xy / z**2).unsqueeze(2)], dim=2)
+
+
+def rotation_matrices(quaternions: Tensor) -> Tensor:
+    """(N, 3, 3) of quaternions (N, 4), real part first, taken to be of unit length."""
+    r, x, y, z = quaternions.unbind(1)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - r * z), 2 * (x * z + r * y)],
+        [2 * (x * y + r * z), 1 - 2 * (x * x + z * z), 2 * (y * z - r * x)],
+        [2 * (x * z - r * y), 2 * (y * z + r * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
+def determinants(covariances: Tensor) -> Tensor:
+    """(N,) of symmetric 2x2 matrices given as (N, 3): xx, xy, yy."""
+    xx, xy, yy = covariances.unbind(1)
+    return xx * yy - xy**2
+
+
+def _compensation(undilated: Tensor, dilated: Tensor) -> Tensor:
+    """(N',) share of its opacity that a Gaussian keeps, having grown by the dilation."""
+    ratio = determinants(undilated) / determinants(dilated)
+    return torch.where(ratio > COMPENSATION_MIN, ratio, COMPENSATION_MIN).sqrt()
+
+
+def _colours(sh: Tensor, directions: Tensor) -> Tensor:
+    """(N', 3) RGB along directions (N', 3) of any length, from coefficients (N', K, 3); negative ones become 0."""
+    basis = sh_basis(directions / directions.norm(dim=1, keepdim=True), sh.shape[1])
+    colours = (basis.unsqueeze(2) * sh).sum(dim=1) + 0.5
+    return torch.where(colours < 0, 0.0, colours)
+
+
+def sh_basis(directions: Tensor, count: int) -> Tensor:
+    """The first `count` real spherical harmonics (N, count) along unit vectors (N, 3), with the signs of 3DGS."""
+    x, y, z = directions.unbind(1)
+    xx, yy, zz = x * x, y * y, z * z
+    basis = [torch.full_like(x, 0.28209479177387814)]
+    if count > 1:
+        c = 0.4886025119029199
+        basis += [-c * y, c * z, -c * x]
+    if count > 4:
+        c = 1.0925484305920792
+        basis += [c * x * y, -c * y * z, 0.31539156525252005 * (2 * zz - xx - yy), -c * x * z]
+        basis += [0.5462742152960396 * (xx - yy)]
+    if count > 9:
+        c = 0.4570457994644658
+        basis += [-0.5900435899266435 * y * (3 * xx - yy), 2.890611442640554 * x * y * z]
+        basis += [-c * y * (4 * zz - xx - yy), 0.3731763325901154 * z * (2 * zz - 3 * xx - 3 * yy)]
+        basis += [-c * x * (4 * zz - xx - yy), 1.445305721320277 * z * (xx - yy)]
+        basis += [-0.5900435899266435 * x * (xx - 3 * yy)]
+    return torch.stack(basis, dim=1)
+
+
+def alpha_maps(splats: Splats, height: int, width: int) -> Tensor:
+    """(N', H, W) alpha of every splat at every pixel; 0 where it is too faint to count."""
+    columns = torch.arange(width, dtype=splats.centres.dtype, device=splats.centres.device)
+    rows = torch.arange(height, dtype=splats.centres.dtype, device=splats.centres.device)
+    dx = columns - splats.centres[:, :1]  # (N', W)
+    dy = rows - splats.centres[:, 1:]  # (N', H)
+    xx, xy, yy = (splats.covariances / determinants(splats.covariances).unsqueeze(1))[:, :, None, None].unbind(1)
+    dx, dy = dx.unsqueeze(1), dy.unsqueeze(2)
+    power = -0.5 * (yy * dx**2 + xx * dy**2) + xy * dx * dy  # the inverse swaps xx and yy
+    alphas = splats.opacities[:, None, None] * power.exp()
+    alphas = alphas + (alphas.clamp(max=ALPHA_MAX) - alphas).detach()
+    return torch.where((power <= 0) & (alphas >= ALPHA_MIN), alphas, 0.0)
+
+
+def composite(alphas: Tensor, colours: Tensor, background: Tensor) -> Tensor:
+    """(3, H, W) from alphas (N', H, W) and colours (N', 3), nearest first, over a background (3,)."""
+    # Transmittance only falls, so a pixel has stopped where the product, had it gone on, is below the bound.
+    going = torch.cumprod(1 - alphas.detach(), dim=0) >= TRANSMITTANCE_MIN
+    alphas = torch.where(going, alphas, 0.0)
+    nothing_yet = alphas.new_ones(1, *alphas.shape[1:])
+    transmittance = torch.cumprod(torch.cat([nothing_yet, 1 - alphas]), dim=0)  # (N' + 1, H, W) before each, after all
+    image = torch.einsum("nhw,nc->chw", alphas * transmittance[:-1], colours)
+    return image + transmittance[-1] * background[:, None, None]

@@ -1,0 +1,154 @@
+"""Random scenes of every kind that a rasteriser must survive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.types import Cameras, Gaussians
+
+GAUSSIAN_TENSORS = ("means", "scales", "rotations", "opacities", "sh")
+NEAR = 0.2
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Arguments of `render` in float32, and weights (B, V, 3, H, W) that make a scalar of its images."""
+
+    gaussians: Gaussians
+    cameras: Cameras
+    background: Tensor
+    weights: Tensor
+
+
+def _uniform(low: float, high: float, *shape: int, generator: torch.Generator) -> Tensor:
+    return low + (high - low) * torch.rand(*shape, generator=generator)
+
+
+def _needles(g: Gaussians, random: torch.Generator) -> Gaussians:
+    thin = torch.tensor([1.0, 1e-3, 1e-4]) * _uniform(0.2, 1.0, *g.scales.shape[:2], 1, generator=random)
+    return Gaussians(g.means, thin, g.rotations, g.opacities, g.sh)
+
+
+def _near_plane(g: Gaussians, random: torch.Generator) -> Gaussians:
+    """Depths in front of and behind the near plane of a camera 2 away that looks along z, and some exactly on it."""
+    z = _uniform(NEAR - 0.3, NEAR + 0.3, *g.means.shape[:2], generator=random)
+    z[:, ::4] = NEAR
+    means = torch.stack([g.means[..., 0] * 0.2, g.means[..., 1] * 0.2, z - 2], dim=-1)
+    return Gaussians(means, g.scales, g.rotations, g.opacities, g.sh)
+
+
+KINDS: dict[str, Callable[[Gaussians, torch.Generator], Gaussians]] = {
+    "ordinary": lambda g, _: g,
+    "tiny": lambda g, _: Gaussians(g.means, g.scales * 1e-4, g.rotations, g.opacities, g.sh),
+    "points": lambda g, _: Gaussians(g.means, g.scales * 0, g.rotations, g.opacities, g.sh),
+    "huge": lambda g, _: Gaussians(g.means, g.scales * 50, g.rotations, g.opacities * 0.3, g.sh),
+    "needles": _needles,
+    "opaque": lambda g, _: Gaussians(g.means, g.scales, g.rotations, torch.ones_like(g.opacities), g.sh),
+    "transparent": lambda g, _: Gaussians(g.means, g.scales, g.rotations, g.opacities * 0.003, g.sh),
+    "coincident": lambda g, _: Gaussians(
+        g.means[:, :1].expand_as(g.means).contiguous(), g.scales, g.rotations, g.opacities, g.sh
+    ),
+    "off screen": lambda g, _: Gaussians(g.means * 8, g.scales, g.rotations, g.opacities, g.sh),
+    "behind": lambda g, _: Gaussians(g.means * 5, g.scales, g.rotations, g.opacities, g.sh),
+    "near plane": _near_plane,
+    "unnormalised": lambda g, _: Gaussians(g.means, g.scales, g.rotations * 1.3, g.opacities, g.sh),
+}
+
+
+def _camera(yaw: float, pitch: float) -> Tensor:
+    """World to camera (4, 4) of a camera 2 away from the origin and looking at it."""
+    c, s, cp, sp = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
+    about_y = torch.tensor([[c, 0, -s], [0, 1, 0], [s, 0, c]], dtype=torch.float64)
+    about_x = torch.tensor([[1, 0, 0], [0, cp, -sp], [0, sp, cp]], dtype=torch.float64)
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, :3] = about_x @ about_y
+    matrix[2, 3] = 2.0
+    return matrix.float()
+
+
+def _make_scene(
+    seed: int = 0,
+    kind: str = "ordinary",
+    degree: int = 1,
+    count: int = 60,
+    batch: tuple[int, int] = (1, 1),
+    size: tuple[int, int] = (20, 24),
+    yaw: float = 30.0,
+) -> Scene:
+    """Gaussians in a cube around the origin; `batch` is (B, V), `size` (H, W), `yaw` in degrees for the last view."""
+    random = torch.Generator().manual_seed(seed)
+    (scenes, views), (height, width) = batch, size
+    leading = (scenes, count)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=random)
+
+    gaussians = Gaussians(
+        means=_uniform(-0.7, 0.7, *leading, 3, generator=random),
+        scales=0.05 * (0.5 * normal(*leading, 3)).exp(),
+        rotations=torch.nn.functional.normalize(normal(*leading, 4), dim=-1),
+        opacities=torch.sigmoid(2 * normal(*leading, 1)),
+        sh=0.5 * normal(*leading, (degree + 1) ** 2, 3),
+    )
+    angles = [math.radians(yaw) * (view + 1) / views for view in range(views)]
+    if kind == "near plane":
+        angles = [0.0] * views
+    matrices = torch.stack([_camera(angle, 0.2 * (angle != 0)) for angle in angles])
+    cameras = Cameras(
+        world_to_camera=matrices.expand(scenes, views, 4, 4).contiguous(),
+        focal=_uniform(0.9, 1.6, scenes, views, 2, generator=random) * width,
+        principal=_uniform(0.3, 0.7, scenes, views, 2, generator=random) * torch.tensor([width, height]),
+        height=height,
+        width=width,
+        near=NEAR,
+    )
+    return Scene(
+        gaussians=KINDS[kind](gaussians, random),
+        cameras=cameras,
+        background=_uniform(0.0, 1.0, scenes, 3, generator=random),
+        weights=normal(scenes, views, 3, height, width),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_scene() -> Callable[..., Scene]:
+    return _make_scene
+
+
+@pytest.fixture(scope="session")
+def scene_kinds() -> tuple[str, ...]:
+    return tuple(KINDS)
+
+
+def _image_and_gradients(
+    rasterizer: Callable[..., Tensor],
+    scene: Scene,
+    antialiasing: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Images, and the gradients of their weighted sum by every differentiable input, in `dtype`."""
+    inputs = {name: getattr(scene.gaussians, name) for name in GAUSSIAN_TENSORS} | {"background": scene.background}
+    leaves = {name: tensor.detach().to(dtype, copy=True).requires_grad_() for name, tensor in inputs.items()}
+    gaussians = Gaussians(**{name: leaves[name] for name in GAUSSIAN_TENSORS})
+    images = rasterizer(gaussians, scene.cameras, leaves["background"], antialiasing)
+    gradients = torch.autograd.grad((images * scene.weights.to(dtype)).sum(), list(leaves.values()))
+    return images.detach(), dict(zip(leaves, gradients, strict=True))
+
+
+@pytest.fixture(scope="session")
+def image_and_gradients() -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
+    return _image_and_gradients
+
+
+@pytest.fixture
+def thread_count() -> Iterator[Callable[[int], None]]:
+    """Sets torch's number of threads, for the length of a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
