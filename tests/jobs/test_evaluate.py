@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+
+from jobs.data.prepare import open_dataset
+from jobs.evaluate import evaluate
+from jobs.metrics import ImageMetrics
+
+
+@pytest.fixture
+def store(home, tiny):
+    data = tiny()["data"]
+    return open_dataset(data["name"], data["options"], home)
+
+
+@pytest.fixture
+def judge(store, weights):
+    metrics = ImageMetrics("vgg", weights)
+
+    def run(draw, **options):
+        defaults = {"split": "test", "resolution": 16, "limit": None, "device": torch.device("cpu")}
+        return evaluate(draw, store, metrics=metrics, **defaults | options)
+
+    return run
+
+
+def brighter(amounts):
+    """A predictor that returns the truth with a constant added, another one for each view."""
+
+    def draw(source, targets):
+        return targets.images + torch.tensor(amounts).view(1, -1, 1, 1, 1)
+
+    return draw
+
+
+def test_views_are_averaged_per_object_and_the_source_is_kept_apart(judge):
+    # Errors of 0.1, 0.01, ... have a PSNR of 20, 40, ...; view 0 is the source.
+    evaluation = judge(brighter([0.1, 0.01, 0.001, 0.01, 0.001]))
+    rows = evaluation.per_object
+    conditioned = rows[(rows["view_kind"] == "conditioned") & (rows["metric"] == "psnr")]["value"]
+    novel = rows[(rows["view_kind"] == "novel") & (rows["metric"] == "psnr")]["value"]
+    np.testing.assert_allclose(conditioned, 20, atol=1e-3)
+    np.testing.assert_allclose(novel, (40 + 60 + 40 + 60) / 4, atol=0.05)
+    assert evaluation.means()["novel/psnr"] == pytest.approx(50, abs=0.05)
+    assert set(evaluation.means()) == {f"{k}/{m}" for k in ("novel", "conditioned") for m in ("psnr", "ssim", "lpips")}
+
+
+def test_the_source_is_the_first_camera_and_the_identity(judge):
+    def draw(source, targets):
+        assert source.images.shape[1] == 1
+        assert torch.equal(source.images[:, 0], targets.images[:, 0])
+        torch.testing.assert_close(targets.cameras.world_to_camera[:, 0], torch.eye(4)[None], atol=1e-5, rtol=0)
+        return targets.images
+
+    judge(draw)
+
+
+def test_a_limit_takes_the_first_objects(judge, store):
+    evaluation = judge(brighter([0.1] * 5), limit=2)
+    assert list(evaluation.samples["objects"]) == list(store.split("test")["object"][:2])
+    assert evaluation.per_object["object"].nunique() == 2
+
+
+def test_a_picture_that_is_black_everywhere_is_left_out(judge, store, monkeypatch):
+    images = np.array(store.images)
+    row = store.split("test").iloc[0]
+    images[row.first_frame + 1] = 0
+    object.__setattr__(store, "images", images)
+    evaluation = judge(brighter([0.1, 5.0, 0.1, 0.1, 0.1]), limit=1)
+    assert evaluation.means()["novel/psnr"] == pytest.approx(20, abs=1e-3)
+
+
+def test_samples_are_the_same_views_for_every_predictor(judge):
+    one, other = judge(brighter([0.1] * 5)).samples, judge(brighter([0.2] * 5)).samples
+    assert np.array_equal(one["target"], other["target"])
+    assert not np.array_equal(one["render"], other["render"])
+    assert one["target"].shape == (3, 3, 3, 16, 16)
+    assert one["render"].dtype == np.uint8
