@@ -24,7 +24,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunStatus
 
-from jobs.journal import Status, read_events, trial_status
+from jobs.journal import Status, read_events, read_result, trial_status
 
 #: Files of a trial that its run shows.
 ARTIFACTS = ("per_object.parquet", "samples.npz", "samples.png", "config.json", "environment.json", "log.txt")
@@ -122,7 +122,8 @@ class Tracker:
         for name in ARTIFACTS:
             if (folder / name).exists():
                 self._client.log_artifact(run.run_id, str(folder / name))
-        self._client.set_tag(run.run_id, "splatsweep.status", status)
+        for tag, value in {**_provenance(folder), "splatsweep.status": status}.items():
+            self._client.set_tag(run.run_id, tag, value)
         ended = RunStatus.FINISHED if status == "finished" else RunStatus.FAILED
         self._client.set_terminated(run.run_id, RunStatus.to_string(ended))
         run.complete = status == "finished"
@@ -152,6 +153,25 @@ class Tracker:
         local = self.uri.startswith("sqlite:")
         artifacts = (self._home / "artifacts").as_uri() if local else None
         return self._client.create_experiment(name, artifact_location=artifacts)
+
+
+def _provenance(folder: Path) -> dict[str, str]:
+    """Tags that say what a trial ran on: code, machine, and, once it has a result, data and frozen weights."""
+    tags: dict[str, str] = {}
+    environment = folder / "environment.json"
+    if environment.exists():
+        content = json.loads(environment.read_text())
+        tags |= {f"splatsweep.{name}": str(content[name]) for name in ("host", "python")}
+        tags |= {f"splatsweep.version.{name}": str(version) for name, version in content["packages"].items()}
+        if content["git"]:
+            # MLflow's own name for it, which its pages show.
+            tags["mlflow.source.git.commit"] = content["git"]["commit"]
+            tags["splatsweep.code_changed_since_commit"] = str(content["git"]["dirty"]).lower()
+    result = read_result(folder)
+    if result is not None:
+        tags["splatsweep.data_fingerprint"] = result["data_fingerprint"]
+        tags |= {f"splatsweep.weights.{name}": sha256 for name, sha256 in result["weights"].items()}
+    return tags
 
 
 def _use_write_ahead_log(database: Path) -> None:

@@ -22,7 +22,7 @@ import torch
 from filelock import FileLock
 
 from jobs.checkpoint import CheckpointFolder, write_atomically
-from jobs.config import TrialConfig, frozen_weights, trial_key
+from jobs.config import NUMERICS_VERSION, TrialConfig, frozen_weights, trial_key
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.environment import describe_environment
@@ -85,13 +85,16 @@ def run_trial(config: TrialConfig, home: Path, runtime: Runtime | None = None) -
     """
     home, runtime = home.absolute(), runtime or Runtime()
     store = open_dataset(config.data.name, config.data.options, home)
-    key = trial_key(config, store.fingerprint, frozen_weights(config))
+    weights = frozen_weights(config)
+    key = trial_key(config, store.fingerprint, weights)
     folder = home / "trials" / key
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"), _log_to(folder / "log.txt"):
         result = read_result(folder)
         if result is None:
             result = _run(config, key, folder, store, home, runtime)
+            result |= {"data_fingerprint": store.fingerprint, "weights": weights, "numerics": NUMERICS_VERSION}
+            _write_json(folder / RESULT_FILENAME, result)
     return TrialResult(key, folder, result["metrics"], result["step"])
 
 
@@ -161,15 +164,13 @@ def _train_and_evaluate(
     step = config.train.iterations if config.is_trained else 0
     timing = {"time/train_s": seconds, "time/step_ms": 1000 * seconds / step} if step else {}
     journal.metrics(step, evaluation.means() | timing)
-    result = {
+    return {
         "key": key,
         "step": step,
         "metrics": evaluation.means(),
         "per_object_sha256": hashlib.sha256((folder / MEASUREMENTS_FILENAME).read_bytes()).hexdigest(),
         "finished": time.time(),
     }
-    _write_json(folder / RESULT_FILENAME, result)
-    return result
 
 
 def _drawing(predictor: GaussianPredictor, context: ContextReader, config: TrialConfig) -> Draw:

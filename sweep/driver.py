@@ -96,15 +96,17 @@ def sync_sweep(sweep: Sweep, home: Path) -> int:
 
 def tracked_trials(sweep: Sweep, plan: Plan) -> list[TrackedTrial]:
     """The trials of a plan as MLflow shows them."""
-    code = git_state(Path(__file__).parent)
-    common = {"splatsweep.sweep": sweep.name, **{f"git.{name}": str(value) for name, value in code.items()}}
     several = len({trial.seed for trial in plan.trials}) > 1
     return [
         TrackedTrial(
             key=trial.key,
             run_name=f"{trial.name} seed {trial.seed}" if several and trial in plan.trials else trial.name,
             config=trial.config.identity(),
-            tags={**common, "splatsweep.trial": trial.name, "splatsweep.seed": str(trial.seed)},
+            tags={
+                "splatsweep.sweep": sweep.name,
+                "splatsweep.trial": trial.name,
+                "splatsweep.seed": str(trial.seed),
+            },
         )
         for trial in (*plan.trials, *plan.controls)
     ]

@@ -27,7 +27,7 @@ def judge(store, weights):
 def brighter(amounts):
     """A predictor that returns the truth with a constant added, another one for each view."""
 
-    def draw(source, targets):
+    def draw(_, targets):
         return targets.images + torch.tensor(amounts).view(1, -1, 1, 1, 1)
 
     return draw
@@ -61,7 +61,7 @@ def test_a_limit_takes_the_first_objects(judge, store):
     assert evaluation.per_object["object"].nunique() == 2
 
 
-def test_a_picture_that_is_black_everywhere_is_left_out(judge, store, monkeypatch):
+def test_a_picture_that_is_black_everywhere_is_left_out(judge, store):
     images = np.array(store.images)
     row = store.split("test").iloc[0]
     images[row.first_frame + 1] = 0

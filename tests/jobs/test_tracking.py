@@ -57,7 +57,9 @@ def history(client: MlflowClient, name: str) -> list[tuple[int, float]]:
 def finish(folder) -> None:
     (folder / MEASUREMENTS_FILENAME).write_bytes(b"rows")
     sha256 = hashlib.sha256(b"rows").hexdigest()
-    (folder / RESULT_FILENAME).write_text(json.dumps({"per_object_sha256": sha256}))
+    (folder / RESULT_FILENAME).write_text(
+        json.dumps({"per_object_sha256": sha256, "data_fingerprint": "f00d", "weights": {"vgg16": "cafe"}})
+    )
 
 
 def test_configuration_is_flattened_to_dotted_params():
@@ -85,6 +87,8 @@ def test_a_run_grows_with_its_journal_and_ends_with_its_result(tmp_path, folder,
     assert (run.info.status, run.info.run_name) == ("FINISHED", "baseline")
     assert run.data.tags["splatsweep.status"] == "finished"
     assert run.data.tags["splatsweep.key"] == TRIAL.key
+    assert run.data.tags["splatsweep.data_fingerprint"] == "f00d"
+    assert run.data.tags["splatsweep.weights.vgg16"] == "cafe"
     assert run.data.params["train.stages.0.losses.l2"] == "1.0"
     assert [f.path for f in client.list_artifacts(run.info.run_id)] == [MEASUREMENTS_FILENAME]
 
