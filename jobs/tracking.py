@@ -152,7 +152,9 @@ class Tracker:
             return found.experiment_id
         local = self.uri.startswith("sqlite:")
         artifacts = (self._home / "artifacts").as_uri() if local else None
-        return self._client.create_experiment(name, artifact_location=artifacts)
+        # Opens the UI on the pages for training runs instead of those for language models.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return self._client.create_experiment(name, artifact_location=artifacts, tags=kind)
 
 
 def _provenance(folder: Path) -> dict[str, str]:

@@ -139,7 +139,8 @@ def _train_and_evaluate(
     if config.is_trained:
         context = ContextReader(config, store, weights, home / "cache")
         losses = {name for stage in config.train.stages for name in stage.losses}
-        predictor = build_predictor(config, context.widths).to(device)
+        # The layout of memory that convolutions are quickest in.
+        predictor = build_predictor(config, context.widths).to(device, memory_format=torch.channels_last)
         draw = _drawing(predictor, context, config)
         seconds = train(
             predictor,
