@@ -140,7 +140,7 @@ def _train_and_evaluate(
         context = ContextReader(config, store, weights, home / "cache")
         losses = {name for stage in config.train.stages for name in stage.losses}
         # The layout of memory that convolutions are quickest in.
-        predictor = build_predictor(config, context.widths).to(device, memory_format=torch.channels_last)
+        predictor = build_predictor(config, context.widths).to(device).to(memory_format=torch.channels_last)
         draw = _drawing(predictor, context, config)
         seconds = train(
             predictor,

@@ -1,7 +1,7 @@
 """The command line: one short function a command.
 
-Exit codes: 0 all well, 1 some trial failed, 2 bad input or environment.  A user's mistake never ends in a
-traceback; set SPLATSWEEP_DEBUG=1 to see one all the same.
+Exit codes: 0 all well, 1 some trial failed, 2 bad input or environment, 130 interrupted.  A user's mistake never
+ends in a traceback; set SPLATSWEEP_DEBUG=1 to see one all the same.
 """
 
 from __future__ import annotations
@@ -148,6 +148,9 @@ def run(
         console.print(f"[yellow]MLflow does not hold everything yet[/] ({outcome.tracking_error}).")
         console.print(f"Nothing is lost; when it is back: splatsweep sync {sweep}")
     console.print(f"Report: {outcome.report}", soft_wrap=True)
+    if outcome.unfinished:
+        console.print(f"Stopped with {len(outcome.unfinished)} trials unfinished; the same command goes on with them.")
+        raise typer.Exit(130)
     if outcome.failed:
         raise typer.Exit(1)
 

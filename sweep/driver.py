@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from model.registry import nearest, resolve
 from sweep.executors import EXECUTORS
 from sweep.plan import Plan, PlannedTrial, freeze, make_plan
 from sweep.progress import follow
-from sweep.spec import Sweep
+from sweep.spec import RunOptions, Sweep
 
 _SYNC_INTERVAL_S = 2.0
 
@@ -48,6 +48,12 @@ class Outcome:
     def failed(self) -> list[PlannedTrial]:
         """Trials of the sweep that stand failed."""
         return [trial for trial in self.plan.trials if trial.status == "failed"]
+
+    @property
+    def unfinished(self) -> list[PlannedTrial]:
+        """Trials that this call was to run and that were stopped before their end."""
+        keys = {trial.key for trial in self.ran}
+        return [t for t in self.plan.trials if t.key in keys and t.status not in ("finished", "failed")]
 
 
 def run_sweep(
@@ -75,8 +81,7 @@ def run_sweep(
         tracker = _Recorder(sweep, plan, home)
         with tracker:
             if chosen or controls:
-                with follow([*controls, *chosen], home, console):
-                    resolve(EXECUTORS, sweep.run.executor, "executor")([*controls, *chosen], home, sweep.run)
+                _execute([*controls, *chosen], home, sweep.run, console)
         plan = plan.refreshed(home)
         freeze(plan, home)
 
@@ -145,6 +150,13 @@ class _Recorder:
         except Exception as error:  # whatever a database or a server throws: the journals stay the truth
             self.error = f"{type(error).__name__}: {error}"
             log.debug("MLflow could not be written: %s", self.error)
+
+
+def _execute(trials: Sequence[PlannedTrial], home: Path, options: RunOptions, console: Console) -> None:
+    """Run `trials`; an interrupt from the keyboard ends that, but not what comes after it."""
+    executor = resolve(EXECUTORS, options.executor, "executor")
+    with follow(trials, home, console), suppress(KeyboardInterrupt):
+        executor(trials, home, options)
 
 
 def _to_run(trial: PlannedTrial, retry_failed: bool) -> bool:

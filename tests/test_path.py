@@ -208,6 +208,25 @@ def test_a_trial_that_fails_explains_itself_and_stops_no_other(sweep, tmp_path):
     assert "burst" in report
 
 
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_an_interrupted_sweep_says_so_and_goes_on(executor, sweep, tmp_path):
+    options = ("--only", "baseline", "--set", "base.train.stages.0.iterations=600")
+    process = start("run", sweep, "--executor", executor, *options, home=tmp_path)
+    worker_to_kill(tmp_path, process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "Stopped with 1 trials unfinished" in output
+    assert "Traceback" not in output
+    finished = Finished(tmp_path, output)
+    assert finished.trials()["baseline"]["status"] == "interrupted"
+    command("run", sweep, "--executor", "inline", *options, home=tmp_path)
+    assert finished.trials()["baseline"]["status"] == "finished"
+    starts = [e["step"] for e in read_events(finished.folder("baseline")) if e["event"] == "start"]
+    assert len(starts) == 2
+    assert starts[1] >= 20
+
+
 def test_a_second_driver_is_refused(sweep, tmp_path):
     import filelock
 

@@ -26,8 +26,8 @@ from ray import tune
 
 from jobs.config import TrialConfig
 from jobs.journal import Journal, trial_status
-from jobs.trial import Runtime, TrialFailedError, run_trial
-from sweep.executors.runtime import runtime_of
+from jobs.trial import Runtime
+from sweep.executors.attempt import attempt, runtime_of
 from sweep.plan import PlannedTrial
 from sweep.spec import RunOptions
 
@@ -58,18 +58,16 @@ def run(trials: Sequence[PlannedTrial], home: Path, options: RunOptions) -> None
             verbose=0,
         ),
     )
-    tuner.fit()
-    for trial in trials:
-        _record_loss(home / "trials" / trial.key, options)
+    results = tuner.fit()
+    for result in map(results.__getitem__, range(len(results))):
+        if result.error is not None:
+            _record_loss(home / "trials" / Path(result.path).name, options)
 
 
 def _run_point(parameters: dict[str, Any]) -> None:
-    config = TrialConfig.model_validate(parameters["point"]["config"])
-    try:
-        result = run_trial(config, Path(parameters["home"]), Runtime(**parameters["runtime"]))
-        tune.report({"step": result.step})
-    except TrialFailedError:
-        tune.report({"step": -1})
+    key, config = parameters["point"]["key"], TrialConfig.model_validate(parameters["point"]["config"])
+    attempt(key, config, Path(parameters["home"]), Runtime(**parameters["runtime"]))
+    tune.report({"key": key})
 
 
 def _record_loss(folder: Path, options: RunOptions) -> None:
