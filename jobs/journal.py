@@ -1,8 +1,8 @@
 """A trial's own account of itself: one JSON object a line, appended, and the truth that MLflow is filled from.
 
-Events: `start` (who runs it, and from which step), `metrics` (step -> values), `failed` (why).  A finished trial
-is known by its `result.json`, not by its journal.  A line cut short by a crash is ignored when reading and cut
-off before the next append.
+Events: `start` (who runs it, and from which step), `metrics` (step -> values), `stopped` (from outside), `failed`
+(why).  A finished trial is known by its `result.json`, not by its journal.  A line cut short by a crash is ignored
+when reading and cut off before the next append.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ class Journal:
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Values measured after `step` finished iterations."""
         self._append("metrics", step=step, values=dict(values))
+
+    def stopped(self) -> None:
+        """The trial was stopped from outside, and can go on."""
+        self._append("stopped")
 
     def failed(self, error: str) -> None:
         """The trial cannot go on."""
@@ -108,12 +112,14 @@ def trial_status(folder: Path) -> Status:
         return "finished"
     last = None
     for event in read_events(folder):
-        if event["event"] in ("start", "failed"):
+        if event["event"] in ("start", "stopped", "failed"):
             last = event
     if last is None:
         return "pending"
     if last["event"] == "failed":
         return "failed"
+    if last["event"] == "stopped":
+        return "interrupted"
     return "running" if _alive(last) else "interrupted"
 
 

@@ -49,9 +49,19 @@ class TrackedTrial:
 @dataclass
 class _Run:
     run_id: str
-    complete: bool
+    #: what MLflow last heard of the trial's status
+    published: str
     events_read: int = 0
     logged: set[tuple[str, int]] = field(default_factory=set)
+
+
+#: What each status of a trial is called by MLflow.
+_MLFLOW_STATUS: dict[str, int] = {
+    "running": RunStatus.RUNNING,
+    "interrupted": RunStatus.KILLED,
+    "failed": RunStatus.FAILED,
+    "finished": RunStatus.FINISHED,
+}
 
 
 def default_uri(home: Path) -> str:
@@ -97,7 +107,7 @@ class Tracker:
         run = self._runs.get(trial.key)
         if run is None:
             run = self._runs[trial.key] = self._open_run(trial)
-        if run.complete:
+        if run.published == "finished":
             return
         status = trial_status(folder)  # before the journal, which only grows
         metrics = []
@@ -109,8 +119,8 @@ class Tracker:
                 self._client.set_tag(run.run_id, "splatsweep.error", event["error"])
         for start in range(0, len(metrics), _METRICS_PER_CALL):
             self._client.log_batch(run.run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
-        if status in ("finished", "failed"):
-            self._finish(run, folder, status)
+        if status != run.published:
+            self._publish(run, folder, status)
 
     def _new_metrics(self, run: _Run, event: Mapping[str, Any]) -> list[Metric]:
         """The values of one event that were not written at that step before, e.g. by a run that was killed."""
@@ -119,33 +129,32 @@ class Tracker:
         run.logged.update((name, step) for name in new)
         return [Metric(name, event["values"][name], when, step) for name in new]
 
-    def _finish(self, run: _Run, folder: Path, status: Status) -> None:
-        for name in ARTIFACTS:
-            if (folder / name).exists():
-                self._client.log_artifact(run.run_id, str(folder / name))
+    def _publish(self, run: _Run, folder: Path, status: Status) -> None:
+        if status in ("finished", "failed"):
+            for name in ARTIFACTS:
+                if (folder / name).exists():
+                    self._client.log_artifact(run.run_id, str(folder / name))
         for tag, value in {**_provenance(folder), "splatsweep.status": status}.items():
             self._client.set_tag(run.run_id, tag, value)
-        ended = RunStatus.FINISHED if status == "finished" else RunStatus.FAILED
-        self._client.set_terminated(run.run_id, RunStatus.to_string(ended))
-        run.complete = status == "finished"
+        name = RunStatus.to_string(_MLFLOW_STATUS[status])
+        if status == "running":
+            self._client.update_run(run.run_id, name)
+        else:
+            self._client.set_terminated(run.run_id, name)
+        run.published = status
 
     def _open_run(self, trial: TrackedTrial) -> _Run:
         """The run of a trial's key, wherever it was first made, or a new one."""
         experiments = [e.experiment_id for e in self._client.search_experiments()]
         found = self._client.search_runs(experiments, f"tags.`splatsweep.key` = '{trial.key}'", max_results=1)
         if found:
-            info = found[0]
-            done = info.data.tags.get("splatsweep.status") == "finished"
-            if not done:
-                self._client.update_run(info.info.run_id, RunStatus.to_string(RunStatus.RUNNING))
-                self._client.set_tag(info.info.run_id, "splatsweep.status", "running")
-            return _Run(info.info.run_id, complete=done)
+            return _Run(found[0].info.run_id, found[0].data.tags["splatsweep.status"])
         tags = {**trial.tags, "splatsweep.key": trial.key, "splatsweep.status": "running"}
         created = self._client.create_run(self._experiment_id, tags=tags, run_name=trial.run_name)
         params = [Param(key, value[:_PARAM_LENGTH]) for key, value in flatten(trial.config).items()]
         for start in range(0, len(params), _PARAMS_PER_CALL):
             self._client.log_batch(created.info.run_id, params=params[start : start + _PARAMS_PER_CALL])
-        return _Run(created.info.run_id, complete=False)
+        return _Run(created.info.run_id, "running")
 
     def _open_experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)

@@ -109,6 +109,9 @@ def _run(config: TrialConfig, key: str, folder: Path, store: Store, home: Path, 
             log.error("%s", traceback.format_exc())
             journal.failed(f"{type(error).__name__}: {error}")
             raise TrialFailedError(f"trial {key}: {type(error).__name__}: {error}") from error
+        except BaseException:  # an interrupt, or an executor that ends its worker
+            journal.stopped()
+            raise
 
 
 def _train_and_evaluate(

@@ -52,7 +52,7 @@ def trial_state(trial: PlannedTrial, home: Path) -> TrialState:
             started, step, error = (event["time"], event["step"]), event["step"], None
         elif event["event"] == "failed":
             error = event["error"]
-        else:
+        elif event["event"] == "metrics":
             metrics |= event["values"]
             step = event["step"]
             if started and step > started[1]:

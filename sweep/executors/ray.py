@@ -58,7 +58,10 @@ def run(trials: Sequence[PlannedTrial], home: Path, options: RunOptions) -> None
             verbose=0,
         ),
     )
-    results = tuner.fit()
+    try:
+        results = tuner.fit()
+    finally:
+        ray.shutdown()  # idle workers would keep their memory, and stopped trials would look alive
     for result in map(results.__getitem__, range(len(results))):
         if result.error is not None:
             _record_loss(home / "trials" / Path(result.path).name, options)

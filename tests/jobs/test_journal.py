@@ -40,7 +40,9 @@ def test_status_follows_what_happens(tmp_path):
     assert trial_status(tmp_path) == "failed"
     with Journal(tmp_path) as journal:
         journal.start(3)
-    assert trial_status(tmp_path) == "running"
+        assert trial_status(tmp_path) == "running"
+        journal.stopped()
+    assert trial_status(tmp_path) == "interrupted"
 
 
 def test_a_trial_whose_owner_died_is_interrupted(tmp_path):

@@ -134,6 +134,21 @@ def test_a_failed_trial_is_a_failed_run_until_it_is_retried(tmp_path, folder, cl
     assert only_run(client).info.status == "FINISHED"
 
 
+def test_an_interrupted_trial_is_a_killed_run_until_it_goes_on(tmp_path, folder, client):
+    writer = tracker(tmp_path)
+    with Journal(folder) as journal:
+        journal.start(0)
+        writer.sync([TRIAL])
+        journal.stopped()
+        writer.sync([TRIAL])
+        assert only_run(client).info.status == "KILLED"
+        assert only_run(client).data.tags["splatsweep.status"] == "interrupted"
+        journal.start(0)
+        writer.sync([TRIAL])
+    run = only_run(client)
+    assert (run.info.status, run.data.tags["splatsweep.status"]) == ("RUNNING", "running")
+
+
 def test_values_that_are_not_finite_are_recorded(tmp_path, folder, client):
     with Journal(folder) as journal:
         journal.start(0)
