@@ -78,12 +78,12 @@ def weights_folder(home: Path) -> Path:
     return Path(os.environ.get("SPLATSWEEP_WEIGHTS") or home / "weights").absolute()
 
 
-def run_trial(config: TrialConfig, home: Path, runtime: Runtime | None = None) -> TrialResult:
+def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = None) -> TrialResult:
     """Train and evaluate one configuration under `home`, or pick up where it stopped.
 
     Raises `TrialFailedError` where the trial fails for a reason of its own, which its journal then holds.
     """
-    home, runtime = home.absolute(), runtime or Runtime()
+    home, runtime = Path(home).absolute(), runtime or Runtime()
     store = open_dataset(config.data.name, config.data.options, home)
     weights = frozen_weights(config)
     key = trial_key(config, store.fingerprint, weights)

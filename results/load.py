@@ -128,9 +128,9 @@ class Evidence:
             return None
 
 
-def read_evidence(sweep: SweepLike, home: Path) -> Evidence:
+def read_evidence(sweep: SweepLike, home: Path | str) -> Evidence:
     """Join a sweep's plan and its runs.  Raises `ResultsError` for a sweep that was never planned."""
-    home = Path(home)
+    home = Path(home).absolute()
     plan = read_plan(sweep.name, home)
     store = ResultStore.of(home, sweep.tracking.uri)
     runs = store.runs()
@@ -138,7 +138,7 @@ def read_evidence(sweep: SweepLike, home: Path) -> Evidence:
     return Evidence(plan, store, records)
 
 
-def load_results(sweep: SweepLike, home: Path, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+def load_results(sweep: SweepLike, home: Path | str, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """Per-object scores of every finished trial of `sweep`.
 
     Columns: trial, key, seed, split, object, view_kind (conditioned|novel), metric, value (the mean over the

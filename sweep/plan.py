@@ -125,12 +125,13 @@ class Plan:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def make_plan(sweep: Sweep, home: Path, progress: Report | None = None) -> Plan:
+def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) -> Plan:
     """Expand a sweep, find every trial's key, and see what has been done.
 
     Datasets that are missing under `home` are prepared first, since their content is part of the keys.  Raises
     `PlanError` for a resolution that a dataset does not hold, and what `open_dataset` raises.
     """
+    home = Path(home).absolute()
     named = expand(sweep)
     key_of = _Keys(home, progress or _say_nothing)
     controls = _folded(_controls(config for _, config in named), key_of, home)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -35,6 +36,7 @@ from sweep.spec import RunOptions
 def run(trials: Sequence[PlannedTrial], home: Path, options: RunOptions) -> None:
     """Run `trials` in Ray workers of `options.cpus_per_trial` CPUs and `options.gpus_per_trial` GPUs each."""
     _connect()
+    storage = home / "ray" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     resources = {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial}
     points = [{"key": t.key, "config": t.config.model_dump(mode="json")} for t in trials]
     tuner = tune.Tuner(
@@ -52,8 +54,8 @@ def run(trials: Sequence[PlannedTrial], home: Path, options: RunOptions) -> None
             trial_dirname_creator=lambda trial: str(trial.config["point"]["key"]),
         ),
         run_config=tune.RunConfig(
-            name=time.strftime("%Y%m%d-%H%M%S"),
-            storage_path=str(home / "ray"),
+            name=storage.name,
+            storage_path=str(storage.parent),
             failure_config=tune.FailureConfig(max_failures=options.max_failures),
             verbose=0,
         ),
@@ -62,6 +64,7 @@ def run(trials: Sequence[PlannedTrial], home: Path, options: RunOptions) -> None
         results = tuner.fit()
     finally:
         ray.shutdown()  # idle workers would keep their memory, and stopped trials would look alive
+        shutil.rmtree(storage, ignore_errors=True)  # Tune's own state: the journals hold all that matters
     for result in map(results.__getitem__, range(len(results))):
         if result.error is not None:
             _record_loss(home / "trials" / Path(result.path).name, options)
@@ -88,7 +91,7 @@ def _connect() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
     else:
-        ray.init(include_dashboard=False, **quiet)
+        ray.init(address="local", include_dashboard=False, **quiet)
         token = Path.home() / ".ray" / "auth_token"
         if token.exists():  # Ray writes it readable for everybody
             token.chmod(0o600)
