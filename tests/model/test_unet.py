@@ -14,11 +14,10 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES)
-def case(request, fixtures, load_published):
+def load_case(name, fixtures, load_published):
     """A U-Net with the reference's weights, its inputs, and what the reference made of them."""
-    fusions, block, field = CASES[request.param]
-    reference = torch.load(fixtures / f"{request.param}.pt", weights_only=True)
+    fusions, block, field = CASES[name]
+    reference = torch.load(fixtures / f"{name}.pt", weights_only=True)
     unet = UNet(
         resolution=32,
         base_dim=16,
@@ -29,6 +28,11 @@ def case(request, fixtures, load_published):
     source = None if field is None else fusions[0].source
     context = Context(**({} if source is None else {source: reference[field][:, None]}))
     return load_published(unet, reference["state_dict"], 32, block), reference, context
+
+
+@pytest.fixture(params=CASES)
+def case(request, fixtures, load_published):
+    return load_case(request.param, fixtures, load_published)
 
 
 def test_outputs_are_the_references_in_double_precision(case):
@@ -42,10 +46,9 @@ def test_outputs_are_the_references_in_single_precision(case):
     assert (unet(reference["x"], context) - reference["out_f32"]).abs().max() < 5e-5
 
 
-def test_gradient_with_respect_to_the_image_is_the_references(case):
-    unet, reference, context = case
-    if "probe" not in reference:
-        pytest.skip("this fixture holds no gradients")
+@pytest.mark.parametrize("name", ["unet_attn8", "semantic_xattn", "depth_xattn"])
+def test_gradient_with_respect_to_the_image_is_the_references(name, fixtures, load_published):
+    unet, reference, context = load_case(name, fixtures, load_published)
     x = reference["x"].clone().requires_grad_()
     (unet(x, context) * reference["probe"]).sum().backward()
     torch.testing.assert_close(x.grad, reference["grad_x_f32"], rtol=1e-3, atol=1e-4)
