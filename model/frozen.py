@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from model.types import Views
 from model.weights import WeightStore
 
 
-class FrozenModel(nn.Module):
+class FrozenModel(nn.Module, ABC):
     """Views -> values for each of them, without gradients and never in train mode."""
 
     #: names, in the table of weights, of what this model loads
@@ -27,14 +28,14 @@ class FrozenModel(nn.Module):
             raise ValueError(f"preprocess {preprocess!r}; allowed: {', '.join(self.preprocessings)}")
 
     @property
+    @abstractmethod
     def width(self) -> int:
         """Length of the vector, or channels of the map."""
-        raise NotImplementedError
 
     def train(self, mode: bool = True) -> FrozenModel:
         """Stays in evaluation mode."""
         return super().train(False)
 
+    @abstractmethod
     def forward(self, views: Views) -> Tensor:
         """B objects with V views -> (B, V, width), or (B, V, width, H, W) for a map."""
-        raise NotImplementedError

@@ -146,13 +146,16 @@ def run(
         _explain_failure(trial.name, home / "trials" / trial.key, sweep)
     if outcome.tracking_error:
         console.print(f"[yellow]MLflow does not hold everything yet[/] ({outcome.tracking_error}).")
-        console.print(f"Nothing is lost; when it is back: splatsweep sync {sweep}")
-    console.print(f"Report: {outcome.report}", soft_wrap=True)
+        console.print(f"Nothing is lost; when it is back: splatsweep sync {sweep} && splatsweep report {sweep}")
+    if outcome.report is not None:
+        console.print(f"Report: {outcome.report}", soft_wrap=True)
     if outcome.unfinished:
         console.print(f"Stopped with {len(outcome.unfinished)} trials unfinished; the same command goes on with them.")
         raise typer.Exit(130)
     if outcome.failed:
         raise typer.Exit(1)
+    if outcome.tracking_error:
+        raise typer.Exit(2)
 
 
 @app.command()

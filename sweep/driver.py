@@ -40,7 +40,8 @@ class Outcome:
     plan: Plan
     #: trials that this call ran
     ran: tuple[PlannedTrial, ...]
-    report: Path
+    #: None where MLflow, which it is made from, cannot be read now
+    report: Path | None
     #: why MLflow does not hold everything, if so
     tracking_error: str | None
 
@@ -85,10 +86,7 @@ def run_sweep(
         plan = plan.refreshed(home)
         freeze(plan, home)
 
-        from results.report import build_report  # seconds of imports, needed only now
-
-        report = build_report(sweep, home, tables=sweep.tables)
-        return Outcome(plan, tuple(chosen), report, tracker.error)
+        return Outcome(plan, tuple(chosen), _report(sweep, home, tracker.error), tracker.error)
 
 
 def sync_sweep(sweep: Sweep, home: Path) -> int:
@@ -157,6 +155,18 @@ def _execute(trials: Sequence[PlannedTrial], home: Path, options: RunOptions, co
     executor = resolve(EXECUTORS, options.executor, "executor")
     with follow(trials, home, console), suppress(KeyboardInterrupt):
         executor(trials, home, options)
+
+
+def _report(sweep: Sweep, home: Path, tracking_error: str | None) -> Path | None:
+    from results.errors import ResultsError
+    from results.report import build_report  # seconds of imports, needed only now
+
+    try:
+        return build_report(sweep, home, tables=sweep.tables)
+    except ResultsError:
+        if tracking_error is None:
+            raise
+        return None  # said already: what is recorded cannot be read either
 
 
 def _to_run(trial: PlannedTrial, retry_failed: bool) -> bool:

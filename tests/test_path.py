@@ -208,6 +208,18 @@ def test_a_trial_that_fails_explains_itself_and_stops_no_other(sweep, tmp_path):
     assert "burst" in report
 
 
+def test_a_tracking_server_that_is_down_costs_no_trial(sweep, tmp_path):
+    short = ["--set", "base.train.stages=[{iterations: 4, lr: 1.0e-3, losses: {l2: 1.0}}]", "--only", "baseline"]
+    down = ["--set", "tracking.uri=http://127.0.0.1:9"]
+    output = command("run", sweep, "--executor", "inline", *short, *down, home=tmp_path, code=2)
+    assert "Nothing is lost" in output
+    finished = Finished(tmp_path, output)
+    assert finished.trials()["baseline"]["status"] == "finished"
+    again = command("run", sweep, "--executor", "inline", *short, home=tmp_path)
+    assert "Nothing to train" in again
+    assert (tmp_path / "reports" / "tiny" / "index.html").exists()
+
+
 @pytest.mark.parametrize("executor", ["inline", "ray"])
 def test_an_interrupted_sweep_says_so_and_goes_on(executor, sweep, tmp_path):
     options = ("--only", "baseline", "--set", "base.train.stages.0.iterations=600")

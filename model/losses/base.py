@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from model.weights import WeightStore
 
 
-class Loss(nn.Module):
+class Loss(nn.Module, ABC):
     """A distance or a penalty, without its weight."""
 
     #: names, in the table of weights, of what this loss loads
@@ -19,6 +20,6 @@ class Loss(nn.Module):
         """`store` is where a loss with weights finds them."""
         super().__init__()
 
+    @abstractmethod
     def forward(self, render: Tensor, target: Tensor) -> Tensor:
         """render, target: (N, 3, H, W) RGB, targets in [0, 1] -> a scalar."""
-        raise NotImplementedError
