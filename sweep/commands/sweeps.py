@@ -1,0 +1,180 @@
+"""Commands on a sweep file, from its first draft to its report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweep.commands.common import DEFAULT_HOME, AsJson, Home, Settings, SweepFile, console, say
+
+
+def init(
+    preset: Annotated[str, typer.Argument(help="The preset to start from.")] = "quick",
+    out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE")] = Path("sweep.yaml"),
+) -> None:
+    """Write a commented sweep file to start from.
+
+    Example: [bold]splatsweep init quick --out my.yaml[/]
+    """
+    from model.registry import UnknownChoiceError
+
+    presets = {
+        path.name.removesuffix(".yaml"): path
+        for path in resources.files("sweep.presets").iterdir()
+        if path.name.endswith(".yaml")
+    }
+    if preset not in presets:
+        raise UnknownChoiceError("preset", preset, presets)
+    if out.exists():
+        raise ValueError(f"{out} exists; choose another name with --out")
+    out.write_text(presets[preset].read_text())
+    console.print(f"Wrote {out}. Next: splatsweep plan {out}")
+
+
+def validate(sweep: SweepFile, settings: Settings = None) -> None:
+    """Check a sweep file: every mistake at once, with line and column.
+
+    Example: [bold]splatsweep validate sweep.yaml[/]
+    """
+    from sweep.grid import expand
+    from sweep.spec import SweepError, load_sweep
+
+    try:
+        checked = load_sweep(sweep, settings or [])
+    except SweepError as error:
+        print(error, file=sys.stderr)
+        count = len(error.mistakes)
+        print(f"{count} mistake{'s' if count > 1 else ''}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    console.print(f"{sweep}: all well, {len(expand(checked))} trials")
+
+
+def plan(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None, as_json: AsJson = False) -> None:
+    """Show the trials: what is finished and what will run.  Prepares the dataset, whose fingerprint is in each key.
+
+    Example: [bold]splatsweep plan sweep.yaml --json | jq '.trials[].key'[/]
+    """
+    from sweep.plan import make_plan, plan_table
+    from sweep.spec import load_sweep
+
+    planned = make_plan(load_sweep(sweep, settings or []), home.absolute(), progress=say)
+    if as_json:
+        print(planned.to_json(), end="")
+    else:
+        console.print(plan_table(planned))
+
+
+def run(
+    sweep: SweepFile,
+    home: Home = DEFAULT_HOME,
+    executor: Annotated[
+        str | None, typer.Option(help="ray or inline; overrides run.executor.", show_default=False)
+    ] = None,
+    settings: Settings = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="Only trials whose name matches.", show_default=False)
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again too.")] = False,
+) -> None:
+    """Run what is missing, then write the report.  Run it again after a crash: it goes on where it stopped.
+
+    Example: [bold]splatsweep run sweep.yaml --executor inline --only 'baseline*'[/]
+    """
+    from sweep.driver import run_sweep
+    from sweep.spec import load_sweep
+
+    settings = [*(settings or []), *([f"run.executor={executor}"] if executor else [])]
+    outcome = run_sweep(
+        load_sweep(sweep, settings), home.absolute(), console=console, only=only, retry_failed=retry_failed
+    )
+    for trial in outcome.failed:
+        _explain_failure(trial.name, home / "trials" / trial.key, sweep)
+    if outcome.tracking_error:
+        console.print(f"[yellow]MLflow does not hold everything yet[/] ({outcome.tracking_error}).")
+        console.print(f"Nothing is lost; when it is back: splatsweep sync {sweep} && splatsweep report {sweep}")
+    if outcome.report is not None:
+        console.print(f"Report: {outcome.report}", soft_wrap=True)
+    if outcome.unfinished:
+        console.print(f"Stopped with {len(outcome.unfinished)} trials unfinished; the same command goes on with them.")
+        raise typer.Exit(130)
+    if outcome.failed:
+        raise typer.Exit(1)
+    if outcome.tracking_error:
+        raise typer.Exit(2)
+
+
+def status(
+    sweep: SweepFile,
+    home: Home = DEFAULT_HOME,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing until nothing runs any more.")] = False,
+) -> None:
+    """Show what the trials of the last planned run are doing.
+
+    Example: [bold]splatsweep status sweep.yaml --watch[/]
+    """
+    from rich.live import Live
+
+    from sweep.plan import read_plan
+    from sweep.progress import state_table, trial_state
+    from sweep.spec import load_sweep
+
+    home = home.absolute()
+    planned = read_plan(home / "sweeps" / load_sweep(sweep).name / "plan.json")
+    states = [trial_state(trial, home) for trial in planned.trials]
+    if not watch:
+        console.print(state_table(states))
+        return
+    with Live(state_table(states), console=console) as live:
+        while any(state.status == "running" for state in states):
+            time.sleep(1)
+            states = [trial_state(trial, home) for trial in planned.trials]
+            live.update(state_table(states))
+
+
+def report(
+    sweep: SweepFile,
+    home: Home = DEFAULT_HOME,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where to write; default: in the home.", show_default=False),
+    ] = None,
+) -> None:
+    """Write tables, figures and the HTML page from what is finished.
+
+    Example: [bold]splatsweep report sweep.yaml --out paper/tables[/]
+    """
+    from results.report import build_report
+    from sweep.spec import load_sweep
+
+    checked = load_sweep(sweep)
+    path = build_report(checked, home.absolute(), out, checked.tables)
+    console.print(f"Report: {path}", soft_wrap=True)
+
+
+def sync(sweep: SweepFile, home: Home = DEFAULT_HOME) -> None:
+    """Replay the trials' journals into MLflow, after it was down or lost.
+
+    Example: [bold]splatsweep sync sweep.yaml[/]
+    """
+    from sweep.driver import sync_sweep
+    from sweep.spec import load_sweep
+
+    console.print(f"{sync_sweep(load_sweep(sweep), home.absolute())} trials are in MLflow")
+
+
+def _explain_failure(name: str, folder: Path, sweep: Path) -> None:
+    """Why a trial failed: its own words, the end of its log, and how to run it again."""
+    from jobs.journal import read_events
+
+    errors = [event["error"] for event in read_events(folder) if event["event"] == "failed"]
+    console.print(f"[red]{name} failed[/]: {errors[-1]}", highlight=False)
+    log = folder / "log.txt"
+    for line in log.read_text().splitlines()[-5:] if log.exists() else []:
+        console.print(f"    {line}", style="dim", highlight=False, markup=False)
+    console.print(f"  log: {log}", soft_wrap=True)
+    console.print(f"  again: splatsweep run {sweep} --only '{name}' --retry-failed")
