@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import torch
 
+from model.camera_embedding import POSE_CHANNELS
 from model.fusion import FUSION, Source
-from model.fusion.base import Fusion
+from model.fusion.base import Fusion, entering_kind
 from model.heads import GaussianHead, gaussian_groups
 from model.predictor import GaussianPredictor
 from model.registry import resolve
@@ -33,21 +34,31 @@ class NetworkConfig(Protocol):
 def build_predictor(config: NetworkConfig, widths: Mapping[str, int]) -> GaussianPredictor:
     """A freshly initialised predictor, the same for the same configuration.
 
-    `widths` names the active sources of context: length of the semantic vector, channels of the depth map.
+    `widths` names the active sources of context: length of the semantic vector or of each token, channels of the
+    depth map.
     """
     ways: dict[Source, str] = {"semantic": config.semantic.fusion, "depth": config.depth.fusion}
-    fusions: list[Fusion] = [
-        resolve(FUSION, way, "fusion")(source, widths[source]) for source, way in ways.items() if source in widths
-    ]
+    groups = gaussian_groups(config.model.head.model_dump(), config.model.sh_degree)
+    fusions = [_fusion(way, source, widths[source]) for source, way in ways.items() if source in widths]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         unet = UNet(
             resolution=config.data.resolution,
+            out_channels=sum(group.channels for group in groups),
             base_dim=config.model.base_dim,
             num_blocks=config.model.num_blocks,
             channel_mult=config.model.channel_mult,
             attention_resolutions=config.model.attention_resolutions,
+            camera_channels=POSE_CHANNELS if config.model.camera_embedding else 0,
             fusions=fusions,
         )
-        head = GaussianHead(gaussian_groups(config.model.head.model_dump(), config.model.sh_degree))
+        head = GaussianHead(groups)
     return GaussianPredictor(unet, head)
+
+
+def _fusion(way: str, source: Source, width: int) -> Fusion:
+    cls: type[Fusion] = resolve(FUSION, way, "fusion")
+    kind = entering_kind(cls, source)
+    if kind is None:
+        raise ValueError(f"fusion {way!r} cannot take {source} context; it accepts {', '.join(sorted(cls.accepts))}")
+    return cls(source, kind, width)

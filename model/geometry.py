@@ -50,7 +50,7 @@ def matrix_to_quaternion(rotation: Tensor) -> Tensor:
     """(..., 3, 3) rotations -> (..., 4) unit quaternions.
 
     Of the four formulas that each divide by one component, the one with the largest divisor is taken, so half
-    turns are as exact as the rest.  The sign is not fixed.
+    turns are as exact as the rest.  The real part is positive, as published; only half turns have none.
     """
     m = rotation.unflatten(-2, (3,)).flatten(-2)  # (..., 9)
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = m.unbind(-1)
@@ -66,7 +66,8 @@ def matrix_to_quaternion(rotation: Tensor) -> Tensor:
     )
     best = products.diagonal(dim1=-2, dim2=-1).argmax(-1)
     row = products.gather(-2, best[..., None, None].expand(*best.shape, 1, 4)).squeeze(-2)
-    return F.normalize(row, dim=-1)
+    is_negative = (row[..., :1] < 0) & (products[..., :1, 0] > 0)
+    return F.normalize(torch.where(is_negative, -row, row), dim=-1)
 
 
 def rotate_sh1(sh: Tensor, rotation: Tensor) -> Tensor:

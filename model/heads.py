@@ -9,8 +9,6 @@ from math import log
 import torch
 from torch import Tensor, nn
 
-from model.unet import TAIL_CHANNELS
-
 
 @dataclass(frozen=True)
 class Group:
@@ -38,12 +36,16 @@ def gaussian_groups(options: Mapping[str, float], sh_degree: int) -> list[Group]
 
 
 class GaussianHead(nn.Module):
-    """A 1x1 convolution whose output is split into named groups: (B, 24, H, W) -> {name: (B, n, H, W)}."""
+    """A 1x1 convolution whose output is split into named groups: (B, C, H, W) -> {name: (B, n, H, W)}.
+
+    As published, it reads as many channels as it gives: C is the sum of all n.
+    """
 
     def __init__(self, groups: list[Group]) -> None:
         super().__init__()
         self.sizes = {group.name: group.channels for group in groups}
-        self.out = nn.Conv2d(TAIL_CHANNELS, sum(self.sizes.values()), 1)
+        self.channels = sum(self.sizes.values())
+        self.out = nn.Conv2d(self.channels, self.channels, 1)
         weights = self.out.weight.split(list(self.sizes.values()))
         biases = self.out.bias.split(list(self.sizes.values()))  # type: ignore[union-attr]
         with torch.no_grad():

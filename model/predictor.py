@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.camera_embedding import embed_pose
 from model.geometry import (
     invert_rigid,
     matrix_to_quaternion,
@@ -18,6 +21,34 @@ from model.types import Context, Gaussians, Views
 from model.unet import UNet
 
 
+@dataclass(frozen=True, slots=True)
+class Frustums:
+    """Where the pixels of each source view look, and between which depths their Gaussians lie."""
+
+    rays: Tensor  # (B, V, 3, H, W) points at camera z = 1
+    near: Tensor  # camera z, scene units, broadcast against (B, V, 1, H, W)
+    far: Tensor
+    camera_to_world: Tensor  # (B, V, 4, 4) on column vectors
+    quaternion: Tensor  # (B, V, 4) its rotation, real part first
+
+    @classmethod
+    def of(cls, source: Views) -> Frustums:
+        """Those of source views."""
+        cameras = source.cameras
+        camera_to_world = invert_rigid(cameras.world_to_camera)
+        near, far = source.near[:, None, None, None, None], source.far[:, None, None, None, None]
+        if source.origin_distance is not None:
+            distance = source.origin_distance[..., None, None, None]
+            near, far = near + distance, far + distance
+        return cls(
+            rays=pixel_rays(cameras.height, cameras.width, cameras.focal, cameras.principal),
+            near=near,
+            far=far,
+            camera_to_world=camera_to_world,
+            quaternion=matrix_to_quaternion(camera_to_world[..., :3, :3]),
+        )
+
+
 class GaussianPredictor(nn.Module):
     """A U-Net, a head, and the geometry that turns raw maps into Gaussians."""
 
@@ -27,9 +58,23 @@ class GaussianPredictor(nn.Module):
 
     def forward(self, source: Views, context: Context) -> Gaussians:
         """source: B objects with V views of H x W -> B scenes of V * H * W Gaussians, view by view, row by row."""
-        raw = self.head(self.unet(source.images.flatten(0, 1), context))
-        batch, views = source.images.shape[:2]
-        return place({name: part.unflatten(0, (batch, views)) for name, part in raw.items()}, source)
+        # Positions need more digits than bfloat16 has, whatever the network computes in.
+        with torch.autocast(source.images.device.type, enabled=False):
+            frustums = Frustums.of(source)
+        raw = self.raw_maps(source.images, frustums.camera_to_world, context)
+        with torch.autocast(source.images.device.type, enabled=False):
+            return place(raw, frustums)
+
+    def raw_maps(self, images: Tensor, camera_to_world: Tensor, context: Context) -> dict[str, Tensor]:
+        """images (B, V, C, H, W), camera_to_world (B, V, 4, 4) -> {name: (B, V, n, H, W)}, at least float32.
+
+        The views of an object attend to each other.
+        """
+        batch, views = images.shape[:2]
+        pose = None if self.unet.camera is None else embed_pose(camera_to_world).flatten(0, 1)
+        raw = self.head(self.unet(images.flatten(0, 1), context, views, pose))
+        precision = torch.promote_types(raw["depth"].dtype, torch.float32)
+        return {name: part.to(precision).unflatten(0, (batch, views)) for name, part in raw.items()}
 
 
 def _per_pixel(part: Tensor) -> Tensor:
@@ -37,24 +82,22 @@ def _per_pixel(part: Tensor) -> Tensor:
     return part.flatten(3).transpose(2, 3)
 
 
-def place(raw: dict[str, Tensor], source: Views) -> Gaussians:
+def place(raw: dict[str, Tensor], frustums: Frustums) -> Gaussians:
     """Raw maps {name: (B, V, n, H, W)} -> Gaussians in the world frame.
 
-    Depth is camera z, between the view's near and far; the position is that depth along the pixel's ray plus an
-    unbounded offset in camera axes.
+    Depth is camera z, between near and far; the position is that depth along the pixel's ray plus an unbounded
+    offset in camera axes.
     """
-    cameras = source.cameras
-    camera_to_world = invert_rigid(cameras.world_to_camera)  # (B, V, 4, 4)
+    camera_to_world = frustums.camera_to_world
     rotation = camera_to_world[..., :3, :3]
-    rays = pixel_rays(cameras.height, cameras.width, cameras.focal, cameras.principal)
-
-    near, far = source.near[:, None, None, None, None], source.far[:, None, None, None, None]
-    depth = torch.sigmoid(raw["depth"]) * (far - near) + near
-    in_camera = _per_pixel(rays * depth + raw["offset"])  # (B, V, HW, 3)
+    depth = torch.sigmoid(raw["depth"]) * (frustums.far - frustums.near) + frustums.near
+    in_camera = _per_pixel(frustums.rays * depth + raw["offset"])  # (B, V, HW, 3)
     means = in_camera @ rotation.transpose(-1, -2) + camera_to_world[..., None, :3, 3]
+    # As published, divided by the homogeneous coordinate, which is 1, and a little more.
+    means = means / (1 + 1e-10)
 
     local = F.normalize(_per_pixel(raw["rotation"]), dim=-1, eps=1e-12)
-    rotations = quaternion_multiply(matrix_to_quaternion(rotation)[..., None, :], local)
+    rotations = quaternion_multiply(frustums.quaternion[..., None, :], local)
 
     sh = _per_pixel(raw["sh_dc"])[..., None, :]  # (B, V, HW, 1, 3)
     if "sh_rest" in raw:

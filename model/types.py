@@ -64,11 +64,12 @@ class Views(_TensorFields):
 
     images: Tensor  # (B, V, 3, H, W) RGB in [0, 1]
     cameras: Cameras
-    near: Tensor  # (B,) bounds of the depth that the network may predict, scene units
+    near: Tensor  # (B,) bounds of the depth that the network may predict, scene units, on top of `origin_distance`
     far: Tensor  # (B,)
     background: Tensor  # (B, 3) RGB behind the object
     frames: Tensor  # (B, V) int64, rows of the dataset's store
     depth: Tensor | None = None  # (B, V, 1, H, W) camera z of the surface, scene units; 0 where there is none
+    origin_distance: Tensor | None = None  # (B, V) camera z of the dataset's origin, scene units; None means 0
 
     def select(self, start: int, stop: int) -> Views:
         """The views start..stop-1 of every object."""
@@ -84,6 +85,7 @@ class Views(_TensorFields):
             cameras=cameras,
             frames=self.frames[:, start:stop],
             depth=None if self.depth is None else self.depth[:, start:stop],
+            origin_distance=None if self.origin_distance is None else self.origin_distance[:, start:stop],
         )
 
 
@@ -91,5 +93,5 @@ class Views(_TensorFields):
 class Context(_TensorFields):
     """What frozen models say about the source views; None where that axis is off."""
 
-    semantic: Tensor | None = None  # (B, V, D) one vector per view
-    depth: Tensor | None = None  # (B, V, 1, H, W) one map per view, in the depth model's own unit
+    semantic: Tensor | None = None  # (B, V, D) a vector per view, or (B, V, T, D) tokens, as the fusion asks
+    depth: Tensor | None = None  # (B, V, 1, H, W) a map per view, in the depth model's own unit

@@ -2,7 +2,8 @@
 
 It maps images to feature maps of the same size and knows nothing of Gaussians.  Conditioning enters at three
 places, through objects of `model.fusion`: extra input channels, after the last encoder output, and after the
-self-attention of blocks at the attention resolutions.
+self-attention of blocks at the attention resolutions.  Several views of an object attend to each other; everything
+else treats them alone.
 
 Source of the numerics: Szymanowicz et al. 2024, "Splatter Image", whose U-Net this is.
 """
@@ -10,31 +11,30 @@ Source of the numerics: Szymanowicz et al. 2024, "Splatter Image", whose U-Net t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.camera_embedding import CameraMapping, linear
+from model.fusion import Source
 from model.fusion.base import Fusion, at_bottleneck, at_input, in_block
+from model.ops import dropout, norm_silu
 from model.types import Context
 
-#: Channels of the decoder's last feature map, which the head reads.
-TAIL_CHANNELS = 24
 DROPOUT = 0.10
 SKIP_SCALE = math.sqrt(0.5)
 
 
-def _xavier_uniform_(weight: Tensor, gain: float) -> None:
-    """Glorot's uniform initialisation; `gain` multiplies the bound."""
-    nn.init.xavier_uniform_(weight, gain=gain)
-
-
 def conv(in_channels: int, out_channels: int, kernel: int, gain: float = 1.0) -> nn.Conv2d:
-    """A convolution that keeps the image size, with the network's initialisation: uniform weights, zero bias."""
+    """A convolution that keeps the image size, with the network's initialisation: Glorot's uniform, zero bias.
+
+    `gain` multiplies the bound.
+    """
     layer = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
-    _xavier_uniform_(layer.weight, gain)
+    nn.init.xavier_uniform_(layer.weight, gain=gain)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer
 
@@ -53,8 +53,21 @@ def resample(x: Tensor, direction: Literal["down", "up"] | None) -> Tensor:
     return x
 
 
+def join_views(x: Tensor, views: int) -> Tensor:
+    """(B * V, C, H, W) -> (B, C, V * H, W): the views of an object below each other."""
+    return x if views == 1 else x.unflatten(0, (-1, views)).transpose(1, 2).flatten(2, 3)
+
+
+def split_views(x: Tensor, views: int) -> Tensor:
+    """The inverse of `join_views`."""
+    return x if views == 1 else x.unflatten(2, (views, -1)).transpose(1, 2).flatten(0, 1)
+
+
 class SelfAttention(nn.Module):
-    """One head as wide as the feature map, over all its pixels; the softmax is in float32 at least."""
+    """One head as wide as the feature map, over the pixels of all views of an object.
+
+    The statistics of its norm span the views as well; the softmax is in float32 at least.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -63,18 +76,19 @@ class SelfAttention(nn.Module):
         self.qkv = conv(channels, 3 * channels, 1, gain=math.sqrt(0.2))
         self.proj = conv(channels, channels, 1, gain=1e-5)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, views: int = 1) -> Tensor:
+        x = join_views(x, views)
         batch, channels, height, width = x.shape
-        qkv = self.qkv(self.norm(x)).view(batch, channels, 3, height * width)
+        qkv = self.qkv(self.norm(x)).reshape(batch, channels, 3, height * width)
         query, key, value = qkv.unbind(2)  # (B, C, HW) each
         scores = torch.einsum("bcq,bck->bqk", query, key / math.sqrt(channels))
         weights = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1).to(scores.dtype)
         attended = torch.einsum("bqk,bck->bcq", weights, value).view(batch, channels, height, width)
-        return (self.proj(attended) + x) * SKIP_SCALE
+        return split_views((self.proj(attended) + x) * SKIP_SCALE, views)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions around a skip, with optional resampling, self-attention and context.
+    """Two convolutions around a skip, with optional resampling, camera vector, self-attention and context.
 
     The result is scaled by sqrt(1/2), so that the variance stays that of the input.
     """
@@ -86,12 +100,15 @@ class ResidualBlock(nn.Module):
         *,
         direction: Literal["down", "up"] | None = None,
         attention: bool = False,
+        camera_width: int = 0,
         fusers: Sequence[nn.Module] = (),
     ) -> None:
+        """`camera_width`: length of the camera vector; 0 is a block that takes none."""
         super().__init__()
         self.direction = direction
         self.norm0 = group_norm(in_channels)
         self.conv0 = conv(in_channels, out_channels, 3)
+        self.affine = linear(camera_width, out_channels) if camera_width else None
         self.norm1 = group_norm(out_channels)
         self.conv1 = conv(out_channels, out_channels, 3, gain=1e-5)
         plain = in_channels == out_channels and direction is None
@@ -99,21 +116,24 @@ class ResidualBlock(nn.Module):
         self.attention = SelfAttention(out_channels) if attention else None
         self.fusers = nn.ModuleList(fusers)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        h = self.conv0(resample(F.silu(self.norm0(x)), self.direction))
-        h = F.silu(self.norm1(h))
-        h = self.conv1(F.dropout(h, DROPOUT, self.training))
+    def forward(self, x: Tensor, context: Context, views: int = 1, camera: Tensor | None = None) -> Tensor:
+        h = self.conv0(resample(norm_silu(x, self.norm0), self.direction))
+        if self.affine is not None:
+            # As published, the same norm and activation then act once more.
+            h = norm_silu(h + self.affine(camera)[:, :, None, None], self.norm1)
+        h = norm_silu(h, self.norm1)
+        h = self.conv1(dropout(h, DROPOUT, self.training))
         skip = resample(x, self.direction)
         h = (h + (skip if self.skip is None else self.skip(skip))) * SKIP_SCALE
         if self.attention is not None:
-            h = self.attention(h)
+            h = self.attention(h, views)
         for fuser in self.fusers:
             h = fuser(h, context)
         return h
 
 
 class UNet(nn.Module):
-    """Images (B, in_channels, R, R) -> feature maps (B, 24, R, R).
+    """Images (B * V, in_channels, R, R) -> feature maps (B * V, out_channels, R, R).
 
     Level l works at R >> l pixels with `base_dim * channel_mult[l]` channels.  Every encoder output goes on a
     stack; the decoder's ordinary blocks read the stack back.
@@ -124,31 +144,48 @@ class UNet(nn.Module):
         *,
         resolution: int,
         in_channels: int = 3,
+        out_channels: int = 24,
         base_dim: int = 128,
         num_blocks: int = 4,
         channel_mult: Sequence[int] = (1, 2, 2, 2),
         attention_resolutions: Sequence[int] = (16,),
+        camera_channels: int = 0,
         fusions: Sequence[Fusion] = (),
+        fusion_resolutions: Mapping[Source, Collection[int]] | None = None,
     ) -> None:
+        """camera_channels: length of the pose embeddings that `forward` is given; 0: it is given none.
+
+        fusion_resolutions: where each source of context enters the blocks; by default where these attend.
+        """
         super().__init__()
+        self.resolution, self.num_blocks, self.fusions = resolution, num_blocks, tuple(fusions)
         widths = [base_dim * m for m in channel_mult]
         attends = [(resolution >> level) in attention_resolutions for level in range(len(widths))]
+        camera_width = 4 * base_dim if camera_channels else 0
 
-        def block(c_in: int, c_out: int, level: int, *, attention: bool, fused: bool) -> ResidualBlock:
-            fusers = in_block(fusions, c_out) if fused and attends[level] else []
-            return ResidualBlock(c_in, c_out, attention=attention, fusers=fusers)
+        def plain(channels: int, direction: Literal["down", "up"] | None = None, attention: bool = False) -> nn.Module:
+            return ResidualBlock(
+                channels, channels, direction=direction, attention=attention, camera_width=camera_width
+            )
+
+        def block(c_in: int, c_out: int, level: int, *, attention: bool) -> ResidualBlock:
+            at = {f.source: (fusion_resolutions or {}).get(f.source, attention_resolutions) for f in fusions}
+            entering = [f for f in fusions if (resolution >> level) in at[f.source]]
+            fusers = in_block(entering, c_out)
+            return ResidualBlock(c_in, c_out, attention=attention, camera_width=camera_width, fusers=fusers)
 
         channels = base_dim
         stack = [channels]
+        self.camera = CameraMapping(camera_channels, camera_width) if camera_channels else None
         self.input_fusers = nn.ModuleList(at_input(fusions))
         self.stem = conv(in_channels + sum(f.input_channels for f in fusions), base_dim, 3)
         self.encoder = nn.ModuleList()
         for level, width in enumerate(widths):
             if level > 0:
-                self.encoder.append(ResidualBlock(channels, channels, direction="down"))
+                self.encoder.append(plain(channels, "down"))
                 stack.append(channels)
             for _ in range(num_blocks):
-                self.encoder.append(block(channels, width, level, attention=attends[level], fused=True))
+                self.encoder.append(block(channels, width, level, attention=attends[level]))
                 channels = width
                 stack.append(channels)
         self.bottleneck_fusers = nn.ModuleList(at_bottleneck(fusions, channels))
@@ -158,37 +195,43 @@ class UNet(nn.Module):
         self.decoder_blocks = nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
             if level == len(widths) - 1:
-                entry = [
-                    ResidualBlock(channels, channels, attention=True),
-                    ResidualBlock(channels, channels),
-                ]
+                entry = [plain(channels, attention=True), plain(channels)]
             else:
-                entry = [ResidualBlock(channels, channels, direction="up")]
+                entry = [plain(channels, "up")]
             self.decoder_entries.append(nn.ModuleList(entry))
             blocks = nn.ModuleList()
             for index in range(num_blocks + 1):
                 last = index == num_blocks
-                blocks.append(
-                    block(channels + stack.pop(), width, level, attention=last and attends[level], fused=True)
-                )
+                blocks.append(block(channels + stack.pop(), width, level, attention=last and attends[level]))
                 channels = width
             self.decoder_blocks.append(blocks)
         self.tail_norm = group_norm(channels)
-        self.tail_conv = conv(channels, TAIL_CHANNELS, 3, gain=0.2)
+        self.tail_conv = conv(channels, out_channels, 3, gain=0.2)
 
-    def forward(self, images: Tensor, context: Context) -> Tensor:
+    def forward(self, images: Tensor, context: Context, views: int = 1, pose_embedding: Tensor | None = None) -> Tensor:
+        """images: `views` consecutive ones belong to one object; pose_embedding: (B * V, camera_channels).
+
+        Raises ValueError where a pose embedding is missing, or given to a network that has no use for it.
+        """
+        if (self.camera is None) != (pose_embedding is None):
+            raise ValueError(
+                "this network takes no pose_embedding, but one was given"
+                if self.camera is None
+                else "this network takes a pose_embedding, but none was given"
+            )
+        camera = None if self.camera is None else self.camera(pose_embedding)
         for fuser in self.input_fusers:
             images = fuser(images, context)
         h = self.stem(images)
         stack = [h]
         for module in self.encoder:
-            h = module(h, context)
+            h = module(h, context, views, camera)
             stack.append(h)
         for fuser in self.bottleneck_fusers:
             h = fuser(h, context)
         for entry, blocks in zip(self.decoder_entries, self.decoder_blocks, strict=True):
             for module in entry:  # type: ignore[attr-defined]
-                h = module(h, context)
+                h = module(h, context, views, camera)
             for module in blocks:  # type: ignore[attr-defined]
-                h = module(torch.cat([h, stack.pop()], dim=1), context)
-        return self.tail_conv(F.silu(self.tail_norm(h)))
+                h = module(torch.cat([h, stack.pop()], dim=1), context, views, camera)
+        return self.tail_conv(norm_silu(h, self.tail_norm))

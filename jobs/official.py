@@ -1,0 +1,180 @@
+"""Judging published checkpoints as trials are judged: the rows of a table that were trained elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from jobs.checkpoint import write_atomically
+from jobs.config import NUMERICS_VERSION, TrialConfig, trial_key
+from jobs.data.prepare import open_dataset
+from jobs.data.store import Store
+from jobs.environment import describe_environment
+from jobs.evaluate import Evaluation, evaluate
+from jobs.features import ContextReader
+from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, read_result
+from jobs.metrics import ImageMetrics
+from jobs.samples import sample_sheet
+from jobs.trial import drawing, weight_identities, weights_folder
+from model.build import build_predictor
+from model.official import NetworkShape, load_official, read_weights
+from model.weights import WeightStore
+
+#: What training scripts leave in a checkpoint beside tensors and plain numbers: a score as a numpy scalar.
+_NUMPY_SCALARS: list[Any] = [
+    np.dtype,
+    *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # type: ignore[attr-defined]
+    *(type(np.dtype(name)) for name in ("float32", "float64", "int64")),
+]
+
+
+@dataclass(frozen=True)
+class OfficialCheckpoint:
+    """A published file: its network's tensors and, read from them, its sizes."""
+
+    path: Path
+    sha256: str
+    #: training iterations that it says it had; None where it does not say
+    iteration: int | None
+    weights: dict[str, Tensor]
+    shape: NetworkShape
+
+    @classmethod
+    def read(cls, path: Path) -> OfficialCheckpoint:
+        """Read a file; nothing in it is executed.  Raises ValueError for anything but a published checkpoint."""
+        with path.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        content = _load(path)
+        try:
+            weights = {name: tensor.float() for name, tensor in read_weights(content).items()}
+            shape = NetworkShape.of(weights)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        iteration = content.get("iteration")
+        return cls(path, sha256, None if iteration is None else int(iteration), weights, shape)
+
+    def settings(self, dataset: str) -> dict[str, Any]:
+        """What of a trial's configuration the file decides, evaluated on one of our datasets.
+
+        A network that is told where its cameras are is taken to have two views.
+        """
+        shape, has_camera = self.shape, self.shape.camera_channels > 0
+        return {
+            "data": {"name": dataset, "resolution": shape.resolution},
+            "model": {
+                "base_dim": shape.base_dim,
+                "num_blocks": shape.num_blocks,
+                "channel_mult": list(shape.channel_mult),
+                "attention_resolutions": list(shape.attention_resolutions),
+                "sh_degree": shape.sh_degree,
+                "camera_embedding": has_camera,
+                "input_views": 2 if has_camera else 1,
+            },
+            **{source: {"fusion": way} for source, (way, _) in shape.contexts.items()},
+        }
+
+    def check(self, config: TrialConfig) -> None:
+        """Raise ValueError where the configuration names no source of a context that the network wants."""
+        for source, (way, width) in self.shape.contexts.items():
+            section, switch = (config.semantic, "encoder") if source == "semantic" else (config.depth, "model")
+            if getattr(section, switch) == "none":
+                raise ValueError(
+                    f"{self.path}: this network takes {source} context of width {width} by {way}; "
+                    f"name its model, e.g. --set {source}.{switch}=... --set {source}.preprocess=published"
+                )
+
+
+@dataclass(frozen=True)
+class OfficialResult:
+    """What one evaluation of a checkpoint leaves behind."""
+
+    key: str
+    folder: Path
+    #: means over objects: "novel/psnr", "conditioned/lpips", ...
+    metrics: dict[str, float]
+
+
+def evaluate_checkpoint(checkpoint: OfficialCheckpoint, config: TrialConfig, home: Path) -> OfficialResult:
+    """Judge a checkpoint on `config.data` as `config.eval` says; a result that stands already is returned at once.
+
+    Writes `per_object.parquet`, samples and `result.json` into `home/official/<sha16>-<dataset>-<key>`.
+    Raises ValueError where the tensors do not fit the configuration.
+    """
+    checkpoint.check(config)
+    store = open_dataset(config.data.name, config.data.options, home)
+    weights = weight_identities(config, home)
+    key = trial_key(config, store.fingerprint, weights | {"checkpoint": checkpoint.sha256})
+    folder = home / "official" / f"{checkpoint.sha256[:16]}-{config.data.name}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        result = read_result(folder)
+        if result is None:
+            evaluation = _evaluate(checkpoint, config, store, home)
+            result = _write(evaluation, folder, config) | {
+                "key": key,
+                "checkpoint": {"name": checkpoint.path.name, "sha256": checkpoint.sha256},
+                "step": checkpoint.iteration,
+                "data_fingerprint": store.fingerprint,
+                "weights": weights,
+                "numerics": NUMERICS_VERSION,
+            }
+            _write_json(folder / RESULT_FILENAME, result)
+    return OfficialResult(key, folder, result["metrics"])
+
+
+def _evaluate(checkpoint: OfficialCheckpoint, config: TrialConfig, store: Store, home: Path) -> Evaluation:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    frozen = WeightStore(weights_folder(home))
+    context = ContextReader(config, store, frozen, home / "cache", device)
+    predictor = load_official(build_predictor(config, context.widths), checkpoint.weights)
+    return evaluate(
+        drawing(predictor.to(device).to(memory_format=torch.channels_last), context, config),
+        store,
+        split=config.eval.split,
+        resolution=config.data.resolution,
+        limit=config.eval.objects,
+        metrics=ImageMetrics(config.eval.lpips, frozen).to(device),
+        device=device,
+        input_views=config.model.input_views,
+    )
+
+
+def _write(evaluation: Evaluation, folder: Path, config: TrialConfig) -> dict[str, Any]:
+    """Write all but the result itself, and return the part of it that was measured."""
+    evaluation.write(folder)
+    sample_sheet(evaluation.samples).save(folder / "samples.png")
+    _write_json(folder / "config.json", config.identity())
+    _write_json(folder / "environment.json", describe_environment())
+    return {
+        "metrics": evaluation.means(),
+        "per_object_sha256": hashlib.sha256((folder / MEASUREMENTS_FILENAME).read_bytes()).hexdigest(),
+        "finished": time.time(),
+    }
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    try:
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what is no checkpoint makes its reader fail in any way
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"{path} is no checkpoint that can be read safely: {type(error).__name__}: {reason}"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary with model_state_dict")
+    return content
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_atomically(path, json.dumps(content, indent=2).encode())

@@ -1,0 +1,143 @@
+"""What a published file holds: tensors by name, and in their names and shapes the network they belong to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from model.fusion import Source
+from model.official.names import GLOBAL_BLOCK, PROJECTORS, SPATIAL_BLOCK, UNET_PREFIX
+
+#: Frozen models that the paper's files carry along; ours come from their own files.
+_FROZEN = re.compile(r"(depth_predictor|network_with_offset\.(spatial|global)_context_provider)\.")
+_IMAGE_CHANNELS = 3
+#: Degree of the spherical harmonics by the channels of all groups of the head.
+DEGREE_OF_CHANNELS = {15: 0, 24: 1}
+
+_STEM = re.compile(r"enc\.(\d+)x\1_conv\.weight")
+_FIRST_BLOCK = re.compile(r"enc\.(\d+)x\1_block0\.norm0\.weight")
+
+
+def read_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The network's tensors of a file's content, which is a state dict or has one as `model_state_dict`.
+
+    The tensors of frozen models are left out.  Raises ValueError where there are things other than tensors.
+    """
+    state = content.get("model_state_dict", content)
+    if not isinstance(state, Mapping):
+        raise ValueError(f"model_state_dict is a {type(state).__name__}, not a dictionary of tensors")
+    weights = {name: value for name, value in state.items() if not _FROZEN.match(name)}
+    strange = sorted(name for name, value in weights.items() if not isinstance(value, Tensor))
+    if strange:
+        raise ValueError(f"not a state dict: {', '.join(strange[:5])} {'are' if strange[1:] else 'is'} not a tensor")
+    return weights
+
+
+def unet_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the U-Net alone, under the names that a U-Net by itself has."""
+    inside = {name.removeprefix(UNET_PREFIX): t for name, t in weights.items() if name.startswith(UNET_PREFIX)}
+    return inside or dict(weights)
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """Sizes of a published U-Net."""
+
+    resolution: int
+    base_dim: int
+    num_blocks: int
+    channel_mult: tuple[int, ...]
+    attention_resolutions: tuple[int, ...]
+    in_channels: int = 3
+    out_channels: int = 24
+    #: length of the pose embedding; 0: none
+    camera_channels: int = 0
+    #: cross-attention to a vector: its length, and where
+    global_context_dim: int = 0
+    global_cross_attention_resolutions: tuple[int, ...] = ()
+    #: cross-attention to a map: its channels, and where
+    spatial_context_channels: int = 0
+    spatial_cross_attention_resolutions: tuple[int, ...] = ()
+    #: length of the vector that is concatenated behind the encoder; 0: none
+    concat_dim: int = 0
+
+    @property
+    def sh_degree(self) -> int:
+        """Of the spherical harmonics that a head on this network predicts.  Raises ValueError for an unknown width."""
+        if self.out_channels not in DEGREE_OF_CHANNELS:
+            known = ", ".join(map(str, DEGREE_OF_CHANNELS))
+            raise ValueError(f"the network has {self.out_channels} output channels; known are {known}")
+        return DEGREE_OF_CHANNELS[self.out_channels]
+
+    @property
+    def contexts(self) -> dict[Source, tuple[str, int]]:
+        """What it is conditioned on: the way of fusing and the width, by source."""
+        found: dict[Source, tuple[str, int]] = {}
+        if self.concat_dim:
+            found["semantic"] = ("concat", self.concat_dim)
+        if self.global_context_dim:
+            found["semantic"] = ("xattn", self.global_context_dim)
+        if self.in_channels > _IMAGE_CHANNELS:
+            found["depth"] = ("input", self.in_channels - _IMAGE_CHANNELS)
+        if self.spatial_context_channels:
+            found["depth"] = ("xattn", self.spatial_context_channels)
+        return found
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor]) -> NetworkShape:
+        """The sizes of the U-Net in `weights`.  Raises ValueError where there is none."""
+        weights = unet_weights(weights)
+        stems = [name for name in weights if _STEM.fullmatch(name)]
+        sides = sorted((int(m[1]) for name in weights if (m := _FIRST_BLOCK.fullmatch(name))), reverse=True)
+        if len(stems) != 1 or not sides:
+            raise ValueError(
+                f"no Splatter Image network: {len(stems)} tensors are called enc.<side>x<side>_conv.weight"
+            )
+        stem = weights[stems[0]]
+        blocks = {side: _count(weights, f"enc.{side}x{side}_block{{}}.conv1.weight") for side in sides}
+        base, top = stem.shape[0], sides[0]
+        camera = weights.get("map_layer0.weight")
+        return cls(
+            resolution=top,
+            base_dim=base,
+            num_blocks=blocks[top],
+            channel_mult=tuple(weights[f"enc.{side}x{side}_block0.conv1.weight"].shape[0] // base for side in sides),
+            attention_resolutions=_where(weights, "qkv.weight"),
+            in_channels=stem.shape[1],
+            out_channels=weights[f"dec.{top}x{top}_aux_conv.weight"].shape[0],
+            camera_channels=0 if camera is None else camera.shape[1],
+            **context_sizes(weights),
+        )
+
+
+def context_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The fields of `NetworkShape` that say how context enters the U-Net of these tensors."""
+    projector = next((name for name in PROJECTORS if f"{name}.weight" in weights), None)
+    return {
+        "global_context_dim": _width(weights, f"{GLOBAL_BLOCK}.kv_norm.weight"),
+        "global_cross_attention_resolutions": _where(weights, f"{GLOBAL_BLOCK}.kv_norm.weight"),
+        "spatial_context_channels": _width(weights, f"{SPATIAL_BLOCK}.kv_norm.weight"),
+        "spatial_cross_attention_resolutions": _where(weights, f"{SPATIAL_BLOCK}.kv_norm.weight"),
+        "concat_dim": 0 if projector is None else weights[f"{projector}.weight"].shape[1],
+    }
+
+
+def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
+    count = 0
+    while pattern.format(count) in weights:
+        count += 1
+    return count
+
+
+def _where(weights: Mapping[str, Tensor], member: str) -> tuple[int, ...]:
+    """The sides, largest first, whose first encoder block has `member`."""
+    pattern = re.compile(rf"enc\.(\d+)x\1_block0\.{re.escape(member)}")
+    return tuple(sorted((int(m[1]) for name in weights if (m := pattern.fullmatch(name))), reverse=True))
+
+
+def _width(weights: Mapping[str, Tensor], member: str) -> int:
+    return next((len(tensor) for name, tensor in weights.items() if name.endswith(f".{member}")), 0)

@@ -1,0 +1,132 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from jobs.config import TrialConfig
+from jobs.data.prepare import open_dataset
+from jobs.evaluate import evaluate
+from jobs.metrics import ImageMetrics
+from jobs.official import OfficialCheckpoint, evaluate_checkpoint
+from model.build import build_predictor
+from model.official import PUBLISHED, OfficialPredictor, official_state_dict
+from model.rasterizers import render
+from model.types import Context
+
+
+def save(path: Path, predictor, **extra) -> Path:
+    """A checkpoint as published training writes it."""
+    ours = OfficialPredictor(predictor.unet, predictor.head, PUBLISHED["cars"])
+    content = {
+        "iteration": 25_001,
+        "optimizer_state_dict": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 5e-5}]},
+        "loss": 0.01,
+        "best_PSNR": np.float64(20.5),
+        "model_state_dict": official_state_dict(ours),
+    }
+    torch.save(content | extra, path)
+    return path
+
+
+@pytest.fixture
+def trained(tiny):
+    """(sections of a configuration) -> the configuration, and a network whose pictures are not all alike."""
+
+    def make(widths=None, **model):
+        sections = tiny(model=tiny()["model"] | model)
+        config = TrialConfig.model_validate({name: sections[name] for name in ("data", "model", "eval")})
+        predictor = build_predictor(config, widths or {})
+        torch.manual_seed(1)
+        for parameter in predictor.parameters():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+        return config, predictor.eval()
+
+    return make
+
+
+def merged(config: dict, data: dict, **sections) -> TrialConfig:
+    return TrialConfig.model_validate(config | {"data": config["data"] | {"options": data["options"]}} | sections)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_published_file_is_judged_like_the_network_in_it(views, trained, tiny, home, weights, tmp_path):
+    config, predictor = trained(camera_embedding=views == 2, input_views=views)
+    checkpoint = OfficialCheckpoint.read(save(tmp_path / "model_latest.pth", predictor))
+    settings = checkpoint.settings("chairs")
+    assert settings["model"] == json.loads(config.model.model_dump_json(include=set(settings["model"])))
+    result = evaluate_checkpoint(checkpoint, merged(settings, tiny()["data"], eval={"objects": 2}), home)
+
+    def draw(source, targets):
+        return render(predictor(source, Context()), targets.cameras, targets.background)
+
+    expected = evaluate(
+        draw,
+        open_dataset("chairs", tiny()["data"]["options"], home),
+        split="test",
+        resolution=16,
+        limit=2,
+        metrics=ImageMetrics("vgg", weights),
+        device=torch.device("cpu"),
+        input_views=views,
+    )
+    assert result.metrics == pytest.approx(expected.means(), rel=1e-3)
+    measured = pd.read_parquet(result.folder / "per_object.parquet")
+    assert len(measured) == len(expected.per_object)
+    record = json.loads((result.folder / "result.json").read_text())
+    assert record["checkpoint"] == {"name": "model_latest.pth", "sha256": checkpoint.sha256}
+    assert record["step"] == 25_001
+    assert record["metrics"] == result.metrics
+
+
+def test_a_result_that_stands_is_not_computed_again(trained, tiny, home, tmp_path, monkeypatch):
+    _, predictor = trained()
+    checkpoint = OfficialCheckpoint.read(save(tmp_path / "model.pth", predictor))
+    config = merged(checkpoint.settings("chairs"), tiny()["data"], eval={"objects": 1})
+    first = evaluate_checkpoint(checkpoint, config, home)
+    monkeypatch.setattr("jobs.official.evaluate", None)
+    assert evaluate_checkpoint(checkpoint, config, home) == first
+    other = config.model_copy(update={"eval": config.eval.model_copy(update={"objects": 2})})
+    with pytest.raises(TypeError):
+        evaluate_checkpoint(checkpoint, other, home)
+
+
+def test_a_conditioned_network_asks_for_its_model_and_is_given_its_maps(trained, tiny, home, tmp_path):
+    config, _ = trained()
+    depth = {"model": "oracle", "fusion": "input"}
+    conditioned = TrialConfig.model_validate(config.model_dump(mode="json") | {"depth": depth})
+    checkpoint = OfficialCheckpoint.read(save(tmp_path / "model.pth", build_predictor(conditioned, {"depth": 1})))
+    settings = checkpoint.settings("chairs")
+    assert settings["depth"] == {"fusion": "input"}
+    with pytest.raises(ValueError, match=r"takes depth context of width 1 by input; .*--set depth\.model="):
+        evaluate_checkpoint(checkpoint, merged(settings, tiny()["data"], eval={"objects": 1}), home)
+    named = merged(settings, tiny()["data"], eval={"objects": 1}, depth=depth)
+    assert evaluate_checkpoint(checkpoint, named, home).metrics["novel/psnr"] > 0
+
+
+class Surprise:
+    """Something that a file could have executed on being read."""
+
+    def __reduce__(self):
+        return (Path.touch, (Path("surprise"),))
+
+
+def test_files_that_are_no_checkpoints_are_refused(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, predictor = trained()
+    sound = save(tmp_path / "sound.pth", predictor).read_bytes()
+    for content in (b"", b"hi\n", b"no checkpoint", bytes(range(256)), sound[: len(sound) // 2]):
+        (tmp_path / "damaged.pth").write_bytes(content)
+        with pytest.raises(ValueError, match=r"damaged\.pth is no checkpoint that can be read safely"):
+            OfficialCheckpoint.read(tmp_path / "damaged.pth")
+    with pytest.raises(ValueError, match="is no checkpoint that can be read safely"):
+        OfficialCheckpoint.read(save(tmp_path / "evil.pth", predictor, loss=Surprise()))
+    assert not Path("surprise").exists()
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="holds a list"):
+        OfficialCheckpoint.read(tmp_path / "list.pth")
+    torch.save({"model_state_dict": {"fc.weight": torch.rand(2)}}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other\.pth: no Splatter Image network"):
+        OfficialCheckpoint.read(tmp_path / "other.pth")

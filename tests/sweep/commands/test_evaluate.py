@@ -1,0 +1,82 @@
+import json
+import re
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from jobs.config import TrialConfig
+from model.build import build_predictor
+from model.official import PUBLISHED, OfficialPredictor, official_state_dict
+from sweep.cli import app
+
+
+@pytest.fixture
+def checkpoint(tiny, tmp_path):
+    """A small published file."""
+    sections = tiny()
+    config = TrialConfig.model_validate({name: sections[name] for name in ("data", "model")})
+    predictor = build_predictor(config, {})
+    published = OfficialPredictor(predictor.unet, predictor.head, PUBLISHED["chairs"])
+    path = tmp_path / "model_latest.pth"
+    torch.save({"model_state_dict": official_state_dict(published), "iteration": 7}, path)
+    return path
+
+
+@pytest.fixture
+def run(checkpoint, home, tiny):
+    """(further arguments) -> what `splatsweep evaluate` did on tiny chairs."""
+    options = [f"data.options.{key}={value}" for key, value in tiny()["data"]["options"].items()]
+    settings = [part for option in [*options, "eval.objects=2"] for part in ("--set", option)]
+    environment = {"COLUMNS": "160", "TERM": "dumb", "SPLATSWEEP_HOME": str(home)}
+
+    def invoke(*arguments):
+        command = ["evaluate", "--checkpoint", str(checkpoint), "--dataset", "chairs", *settings, *arguments]
+        return CliRunner().invoke(app, command, env=environment)
+
+    return invoke
+
+
+def test_a_published_file_leaves_means_and_measurements(run, home):
+    result = run()
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    (record,) = home.glob("official/*/result.json")
+    content = json.loads(record.read_text())
+    line = re.search(r"^novel\s+(\S+)\s+(\S+)\s+(\S+)", result.output, re.MULTILINE)
+    assert float(line[1]) == pytest.approx(content["metrics"]["novel/psnr"], abs=1e-3)
+    assert float(line[3]) == pytest.approx(content["metrics"]["novel/lpips"], abs=1e-3)
+    measured = pd.read_parquet(record.with_name("per_object.parquet"))
+    novel = measured[(measured["view_kind"] == "novel") & (measured["metric"] == "psnr")]["value"]
+    assert len(novel) == 2
+    assert novel.mean() == pytest.approx(content["metrics"]["novel/psnr"])
+    assert str(record.parent) in result.output
+    assert json.loads(run("--json").stdout) == content
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("eval.lpisp=vgg", "did you mean"),
+        ("eval.objects=many", "--set eval.objects.*many"),
+        ("eval.objects", "expected KEY=VALUE"),
+        ("train.stages.7.lr=1", "reached by index"),
+        ("model.base_dim=16", "of another shape"),
+    ],
+)
+def test_mistakes_in_settings_are_named(run, setting, message):
+    result = run("--set", setting)
+    assert result.exit_code == 1
+    assert re.search(message, str(result.exception))
+
+
+def test_an_unknown_dataset_is_named(checkpoint, home):
+    command = ["evaluate", "--checkpoint", str(checkpoint), "--dataset", "chars", "--home", str(home)]
+    error = str(CliRunner().invoke(app, command).exception)
+    assert "--dataset" in error
+    assert "did you mean 'chairs'" in error
+
+
+def test_it_explains_itself_with_an_example():
+    help_text = CliRunner().invoke(app, ["evaluate", "--help"], env={"COLUMNS": "160", "TERM": "dumb"}).output
+    assert "splatsweep evaluate --checkpoint" in re.sub(r"\s+", " ", help_text)
