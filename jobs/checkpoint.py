@@ -34,9 +34,19 @@ class Checkpoint:
     #: small exact values: running averages, seconds spent
     extra: dict[str, Any]
 
-    def restore(self, network: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Put the weights, and Adam's state where an optimizer is given, back in place."""
+    def restore(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        average: nn.Module | None = None,
+    ) -> None:
+        """Put the weights back in place, and Adam's state and the moving average where they are given.
+
+        `average` may be the network itself, as it is where there is no average.
+        """
         network.load_state_dict(_without_prefix(self.tensors, "network."))
+        if average is not None and average is not network:
+            average.load_state_dict(_without_prefix(self.tensors, "average."))
         if optimizer is None:
             return
         state = optimizer.state_dict()
@@ -52,9 +62,17 @@ class Checkpoint:
                     fields[field] = torch.empty_like(parameter).copy_(tensor)
 
 
-def capture(step: int, network: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]) -> Checkpoint:
-    """The present state, as tensors that share memory with it."""
+def capture(
+    step: int,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: nn.Module,
+    extra: dict[str, Any],
+) -> Checkpoint:
+    """The present state, as tensors that share memory with it; `average` may be the network itself."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    if average is not network:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     for index, fields in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{field}": tensor for field, tensor in fields.items()}
     return Checkpoint(step, tensors, extra)

@@ -7,25 +7,38 @@ are not in it.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from jobs.data import DATASETS
 from model.depth import DEPTH
-from model.fusion import FUSION, KINDS
+from model.fusion import FUSION, Source
+from model.fusion.base import Fusion, entering_kind
 from model.losses import LOSSES
+from model.options import NoOptions, OptionsError, parse_options
 from model.rasterizers import BACKENDS
 from model.registry import UnknownChoiceError, resolve
 from model.semantic import SEMANTIC
+from model.weights.store import LPIPS_TRUNKS
 
 #: Raised whenever the arithmetic of training or evaluation changes, so that old results are not taken for new.
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 
 #: How predictions are made.  The last two need no training: they show what a score is worth.
 PREDICTORS = ("splatter_image", "blank", "copy_input")
@@ -98,17 +111,28 @@ class ModelConfig(Section):
     #: side lengths, in pixels, of the feature maps whose encoder blocks attend to themselves
     attention_resolutions: Counts = (8,)
     sh_degree: Literal[0, 1] = 1
+    #: source views of each object; several attend to each other
+    input_views: Count = 1
+    #: whether every block is told where the camera stands and looks; says something with several views only
+    camera_embedding: bool = False
     head: HeadConfig = HeadConfig()
 
 
 class SemanticConfig(Section):
-    """A frozen encoder of the source view, and how its vector enters the network."""
+    """A frozen encoder of the source view, and how what it says enters the network."""
 
     encoder: Annotated[str, _choice("encoder", ("none", *SEMANTIC))] = "none"
     fusion: Annotated[str, _choice("fusion", FUSION)] = "concat"
     preprocess: Preprocess = "correct"
     #: side in pixels that images are resized to for the encoder; null is its own
     resolution: Count | None = None
+    #: options of the encoder; see `splatsweep choices`
+    options: dict[str, Any] = {}
+
+    @property
+    def choice(self) -> str:
+        """The encoder's name, or "none"."""
+        return self.encoder
 
 
 class DepthConfig(Section):
@@ -119,6 +143,46 @@ class DepthConfig(Section):
     preprocess: Preprocess = "correct"
     #: side in pixels that images are resized to for the depth model; null is its own
     resolution: Count | None = None
+    #: options of the depth model; see `splatsweep choices`
+    options: dict[str, Any] = {}
+
+    @property
+    def choice(self) -> str:
+        """The depth model's name, or "none"."""
+        return self.model
+
+
+class LossTerm(Section):
+    """How much a loss counts, and when.  A plain number in a sweep file stands for a weight without more."""
+
+    weight: Finite
+    #: iterations of the stage before it counts at all
+    start: Annotated[int, Field(ge=0)] = 0
+    #: iterations from there on over which the weight grows linearly to its full value
+    ramp: Annotated[int, Field(ge=0)] = 0
+    #: rendered views of each object that it looks at, drawn anew each step, which leaves its expectation; null: all
+    views: Count | None = None
+
+    def weight_at(self, iteration: int) -> float:
+        """The weight in the stage's `iteration`, counted from 0."""
+        if iteration < self.start:
+            return 0.0
+        return self.weight * min(1.0, (iteration - self.start + 1) / (self.ramp + 1))
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, plain: SerializerFunctionWrapHandler) -> Any:
+        return self.weight if self == LossTerm(weight=self.weight) else plain(self)
+
+
+def _as_term(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return {"weight": value}
+    if not isinstance(value, (dict, LossTerm)):
+        raise PydanticCustomError("not_a_term", "must be a weight, or a mapping with weight, start, ramp and views")
+    return value
+
+
+LossName = Annotated[str, _choice("loss", LOSSES)]
 
 
 class Stage(Section):
@@ -126,7 +190,26 @@ class Stage(Section):
 
     iterations: Count
     lr: Positive
-    losses: Annotated[dict[Annotated[str, _choice("loss", LOSSES)], Finite], Field(min_length=1)]
+    losses: Annotated[
+        dict[Annotated[str, _choice("loss", LOSSES)], Annotated[LossTerm, BeforeValidator(_as_term)]],
+        Field(min_length=1),
+    ]
+
+    @model_validator(mode="after")
+    def _starts_with_a_loss(self) -> Stage:
+        if all(term.start > 0 for term in self.losses.values()):
+            raise PydanticCustomError("no_loss", "one of the losses must start at 0, or there is nothing to learn from")
+        return self
+
+
+class EmaConfig(Section):
+    """A moving average of the weights, which is what is judged (network facts, section 4; Karras' warm-up)."""
+
+    #: iterations between updates
+    every: Count = 10
+    #: iterations of a stage before averaging starts; until then the average is the network
+    start: Annotated[int, Field(ge=0)] = 100
+    max_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
 
 
 class TrainConfig(Section):
@@ -136,11 +219,15 @@ class TrainConfig(Section):
     #: frames drawn per object; the first is the source, all of them are targets
     views_per_object: Annotated[int, Field(ge=1)] = 4
     stages: Annotated[tuple[Stage, ...], _as_tuple, Field(min_length=1)] = (
-        Stage(iterations=25_000, lr=5e-5, losses={"l2": 1.0}),
-        Stage(iterations=5_000, lr=5e-6, losses={"l2": 0.99, "lpips": 0.01}),
+        Stage(iterations=25_000, lr=5e-5, losses={"l2": LossTerm(weight=1.0)}),
+        Stage(iterations=5_000, lr=5e-6, losses={"l2": LossTerm(weight=0.99), "lpips": LossTerm(weight=0.01)}),
     )
-    #: a loss or gradient that is not finite stops the trial, or skips that step
-    non_finite: Literal["stop", "skip"] = "stop"
+    #: null: the network itself is judged
+    ema: EmaConfig | None = None
+    #: of products on a GPU: TF32 as published, or bfloat16 activations; a CPU always computes in float32
+    precision: Literal["float32", "tf32", "bf16"] = "tf32"
+    #: a loss or gradient that is not finite stops the trial, skips that step, or is ignored, as published
+    nonfinite: Literal["stop", "skip", "ignore"] = "stop"
 
     @property
     def iterations(self) -> int:
@@ -168,20 +255,37 @@ class RenderConfig(Section):
     antialiasing: bool = False
 
 
-def _check_source(source: Literal["semantic", "depth"], model: Any, fusion: str, preprocess: str) -> None:
-    """Refuse a fusion that cannot take this source's shape, and a preprocessing that its model does not know."""
-    kind = KINDS[source]
-    ways = sorted(name for name in FUSION if kind in resolve(FUSION, name, "fusion").accepts)
-    if fusion not in ways:
-        reason = "{source}.fusion {value} cannot take a {kind}; allowed: {ways}"
-        context = {"path": f"{source}.fusion", "source": source, "value": fusion, "kind": kind}
-        context["ways"] = ", ".join(ways)
-        raise PydanticCustomError("misfit", reason, context)
-    if preprocess not in model.preprocessings:
+def _check_source(source: Source, model: Any, section: SemanticConfig | DepthConfig) -> None:
+    """Refuse what does not fit this encoder or depth model: fusion, preprocessing, options."""
+    ways: dict[str, type[Fusion]] = {name: resolve(FUSION, name, "fusion") for name in FUSION}
+    fitting = sorted(name for name, way in ways.items() if entering_kind(way, source) in model.kinds)
+    if section.fusion not in fitting:
+        reason = "{source}.fusion {value} cannot take what this model says ({kinds}); allowed: {ways}"
+        context = {"path": f"{source}.fusion", "source": source, "value": section.fusion}
+        raise PydanticCustomError(
+            "misfit", reason, context | {"kinds": ", ".join(model.kinds), "ways": ", ".join(fitting)}
+        )
+    if section.preprocess not in model.preprocessings:
         reason = "{source}.preprocess {value} is not known to this model; allowed: {ways}"
-        context = {"path": f"{source}.preprocess", "source": source, "value": preprocess}
-        context["ways"] = ", ".join(model.preprocessings)
-        raise PydanticCustomError("misfit", reason, context)
+        context = {"path": f"{source}.preprocess", "source": source, "value": section.preprocess}
+        raise PydanticCustomError("misfit", reason, context | {"ways": ", ".join(model.preprocessings)})
+    try:
+        frozen_options(source, section)
+    except OptionsError as error:
+        raise PydanticCustomError("misfit", "{reason}", {"path": f"{source}.options", "reason": str(error)}) from None
+
+
+def frozen_class(source: Source, section: SemanticConfig | DepthConfig) -> Any | None:
+    """The chosen class of `model.frozen.FrozenModel`; None where this source of context is off."""
+    registry, axis = {"semantic": (SEMANTIC, "encoder"), "depth": (DEPTH, "depth model")}[source]
+    return None if section.choice == "none" else resolve(registry, section.choice, axis)
+
+
+def frozen_options(source: Source, section: SemanticConfig | DepthConfig) -> Any:
+    """The options of the chosen encoder or depth model with every default filled in.  Raises `OptionsError`."""
+    cls = frozen_class(source, section)
+    options = NoOptions if cls is None else cls.Options
+    return parse_options(options, section.options, choice=section.choice, where=f"{source}.options")
 
 
 class TrialConfig(Section):
@@ -216,13 +320,33 @@ class TrialConfig(Section):
                     "resolution": self.data.resolution,
                 },
             )
-        if self.semantic.encoder != "none":
-            encoder = resolve(SEMANTIC, self.semantic.encoder, "encoder")
-            _check_source("semantic", encoder, self.semantic.fusion, self.semantic.preprocess)
-        if self.depth.model != "none":
-            depth = resolve(DEPTH, self.depth.model, "depth model")
-            _check_source("depth", depth, self.depth.fusion, self.depth.preprocess)
+        if self.is_trained and self.model.input_views > self.train.views_per_object:
+            raise PydanticCustomError(
+                "misfit",
+                "model.input_views {views} is more than train.views_per_object {drawn}, which they are among",
+                {
+                    "path": "model.input_views",
+                    "views": self.model.input_views,
+                    "drawn": self.train.views_per_object,
+                },
+            )
+        for index, stage in enumerate(self.train.stages):
+            for name, term in stage.losses.items():
+                if term.views is not None and term.views > self.train.views_per_object:
+                    path = f"train.stages.{index}.losses.{name}.views"
+                    reason = "{path} {views} is more than train.views_per_object {drawn}"
+                    context = {"path": path, "views": term.views, "drawn": self.train.views_per_object}
+                    raise PydanticCustomError("misfit", reason, context)
+        for source, section in self.sources.items():
+            model = frozen_class(source, section)
+            if model is not None:
+                _check_source(source, model, section)
         return self
+
+    @property
+    def sources(self) -> dict[Source, SemanticConfig | DepthConfig]:
+        """The sections about frozen models, by the source of context that they are."""
+        return {"semantic": self.semantic, "depth": self.depth}
 
     @property
     def is_trained(self) -> bool:
@@ -233,25 +357,29 @@ class TrialConfig(Section):
         """The configuration as plain JSON values, without the keys of inactive axes."""
         values = self.model_dump(mode="json")
         if not self.is_trained:
-            return {"data": values["data"], "model": {"name": self.model.name}, "eval": values["eval"]}
-        if self.semantic.encoder == "none":
-            values["semantic"] = {"encoder": "none"}
-        if self.depth.model == "none":
-            values["depth"] = {"model": "none"}
+            model = {key: values["model"][key] for key in ("name", "input_views")}
+            return {"data": values["data"], "model": model, "eval": values["eval"]}
+        for source, section in self.sources.items():
+            if frozen_class(source, section) is None:
+                switch = "encoder" if source == "semantic" else "model"
+                values[source] = {switch: "none"}
+                continue
+            values[source]["options"] = dataclasses.asdict(frozen_options(source, section))
+            if not values[source]["options"]:
+                del values[source]["options"]
         return values
 
 
-def frozen_weights(config: TrialConfig) -> dict[str, str]:
-    """The frozen weights that a trial uses, for training and for judging: name -> sha256."""
-    from model.weights import required  # brings torch, which checking a configuration does without
-
-    losses = {name for stage in config.train.stages for name in stage.losses}
-    return required(
-        semantic=config.semantic.encoder if config.is_trained else "none",
-        depth=config.depth.model if config.is_trained else "none",
-        losses=losses if config.is_trained else (),
-        lpips=config.eval.lpips,
-    )
+def frozen_weights(config: TrialConfig) -> tuple[str, ...]:
+    """Names of the frozen weights that a trial uses, for training and for judging."""
+    names = {LPIPS_TRUNKS[config.eval.lpips]}
+    if config.is_trained:
+        for source, section in config.sources.items():
+            cls = frozen_class(source, section)
+            names.update(() if cls is None else cls.weights(frozen_options(source, section)))
+        for loss in {name for stage in config.train.stages for name in stage.losses}:
+            names.update(resolve(LOSSES, loss, "loss").weights)
+    return tuple(sorted(names))
 
 
 def trial_key(config: TrialConfig, fingerprint: str, weights: Mapping[str, str]) -> str:

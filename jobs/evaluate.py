@@ -1,6 +1,6 @@
 """The only evaluation: used while training, after training, and for the trivial predictors alike.
 
-Each object is seen from one source view.  *Conditioned* is that view drawn again from its own camera; *novel*
+Each object is seen from its source views.  *Conditioned* are those drawn again from their own cameras; *novel*
 are all other views.  Numbers are per view first, then averaged per object; a table averages over objects.
 """
 
@@ -21,7 +21,7 @@ from jobs.journal import MEASUREMENTS_FILENAME
 from jobs.metrics import METRICS, ImageMetrics
 from model.types import Views
 
-#: source (1, 1 view), targets (1, V views; cameras relative to the source) -> pictures (1, V, 3, H, W)
+#: source (1, S views), targets (1, V views; cameras relative to the first source) -> pictures (1, V, 3, H, W)
 Draw = Callable[[Views, Views], Tensor]
 
 SAMPLE_OBJECTS = 6
@@ -60,24 +60,28 @@ def evaluate(
     limit: int | None,
     metrics: ImageMetrics,
     device: torch.device,
+    input_views: int = 1,
 ) -> Evaluation:
     """Judge `draw` on the first `limit` objects of a split (None: all of them)."""
     records: list[dict[str, object]] = []
     samples: list[tuple[str, Views, Tensor]] = []
     for row in store.split(split).head(limit if limit is not None else len(store.objects)).itertuples():
-        frames = evaluation_frames(row, store.manifest.evaluation)[None]
+        frames = evaluation_frames(row, store.manifest.evaluation, input_views)[None]
         views = store.views(frames, resolution).to(device)
-        render = draw(views.select(0, 1), views)
-        records += _records(str(row.object), split, metrics(render[0], views.images[0]), views.images[0])
+        render = draw(views.select(0, input_views), views)
+        values = metrics(render[0], views.images[0])
+        records += _records(str(row.object), split, values, views.images[0], input_views)
         if len(samples) < SAMPLE_OBJECTS:
             samples.append((str(row.object), views, render))
-    return Evaluation(pd.DataFrame(records), _pack_samples(samples))
+    return Evaluation(pd.DataFrame(records), _pack_samples(samples, input_views))
 
 
-def _records(name: str, split: str, values: dict[str, Tensor], target: Tensor) -> list[dict[str, object]]:
+def _records(
+    name: str, split: str, values: dict[str, Tensor], target: Tensor, input_views: int
+) -> list[dict[str, object]]:
     # A picture that is black everywhere shows nothing; the published evaluation leaves it out.
     seen = target.flatten(1).any(1)
-    novel = torch.arange(len(target), device=target.device) > 0
+    novel = torch.arange(len(target), device=target.device) >= input_views
     chosen = {"conditioned": seen & ~novel, "novel": seen & novel}
     return [
         {
@@ -93,13 +97,14 @@ def _records(name: str, split: str, values: dict[str, Tensor], target: Tensor) -
     ]
 
 
-def _pack_samples(samples: list[tuple[str, Views, Tensor]]) -> dict[str, np.ndarray]:
+def _pack_samples(samples: list[tuple[str, Views, Tensor]], input_views: int) -> dict[str, np.ndarray]:
     def pixels(images: Tensor) -> np.ndarray:
         return (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
     fewest = min(views.images.shape[1] for _, views, _ in samples)
-    # Spread over the novel views; view 0 is the source.
-    chosen = np.unique(np.linspace(1, fewest - 1, SAMPLE_VIEWS).round().astype(int)) if fewest > 1 else [0]
+    # Spread over the novel views, which stand behind the sources.
+    spread = np.linspace(input_views, fewest - 1, SAMPLE_VIEWS).round().astype(int)
+    chosen = np.unique(spread) if fewest > input_views else [0]
     return {
         "objects": np.array([name for name, _, _ in samples]),
         "source": np.stack([pixels(views.images[0, 0]) for _, views, _ in samples]),

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
-from numpy.lib.format import open_memmap
 from torch import Tensor
 
-from jobs.config import TrialConfig
+from jobs.config import DepthConfig, SemanticConfig, TrialConfig, frozen_class, frozen_options
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import SPLITS, Store
-from model.depth import DEPTH
+from jobs.feature_file import FeatureFile, ensure_feature_file
 from model.frozen import FrozenModel
+from model.fusion import FUSION, Kind, Source
+from model.fusion.base import entering_kind
 from model.registry import resolve
-from model.semantic import SEMANTIC
 from model.types import Context, Views
-from model.weights import WEIGHTS, WeightStore
+from model.weights import WeightStore
+
+#: Raised whenever our own code makes frozen models say something else, so that old files are not read.
+FEATURES_VERSION = 1
+
+#: How each kind is kept.
+DTYPES: dict[Kind, np.dtype] = {
+    "vector": np.dtype(np.float32),
+    "tokens": np.dtype(np.float16),
+    "map": np.dtype(np.float16),
+}
 
 #: Frames per forward pass of a frozen model: fixed, so that the values do not depend on who asks for them.
 _CHUNK = 16
+
+#: A GPU keeps all features of a source if they take no more than this share of its free memory.
+_RESIDENT_SHARE = 0.25
 
 log = logging.getLogger(__name__)
 
@@ -33,87 +48,158 @@ log = logging.getLogger(__name__)
 class ContextReader:
     """Source views -> `Context`, by the semantic and depth sections of a configuration."""
 
-    def __init__(self, config: TrialConfig, store: Store, weights: WeightStore, cache: Path) -> None:
-        self._sources: dict[str, FrozenModel | CachedFeatures] = {}
-        for source, registry, name, section in (
-            ("semantic", SEMANTIC, config.semantic.encoder, config.semantic),
-            ("depth", DEPTH, config.depth.model, config.depth),
-        ):
-            if name == "none":
-                continue
-            model = resolve(registry, name, source)(
-                weights, preprocess=section.preprocess, resolution=section.resolution
-            )
-            if model.cached:
-                identity = {
-                    "source": source,
-                    "name": name,
-                    "preprocess": section.preprocess,
-                    "input": section.resolution,
-                    "weights": {weight: WEIGHTS[weight].sha256 for weight in model.weights},
-                    "data": store.fingerprint,
-                    "resolution": config.data.resolution,
-                }
-                self._sources[source] = CachedFeatures(model, store, config.data.resolution, identity, cache)
-            else:
-                self._sources[source] = model
+    def __init__(
+        self,
+        config: TrialConfig,
+        store: Store,
+        weights: WeightStore,
+        cache: Path,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Computes on `device` what `cache` lacks; a frozen model is loaded only then, or if it is not cached."""
+        device = torch.device(device)
+        self._sources: dict[Source, FrozenModel | CachedFeatures] = {
+            source: _open(source, section, config, store, weights, cache, device)
+            for source, section in config.sources.items()
+            if frozen_class(source, section) is not None
+        }
 
     @property
     def widths(self) -> dict[str, int]:
-        """Length of the vector or channels of the map, by source."""
+        """Length of the vector or of each token, or channels of the map, by source."""
         return {source: model.width for source, model in self._sources.items()}
 
     @torch.no_grad()
     def __call__(self, views: Views) -> Context:
+        """What is said of every view.
+
+        A frame that is never a source has no features: on a CPU that is a ValueError, on a GPU, which must not
+        wait for the answer, its features are NaN and training stops on them.
+        """
         return Context(**{source: model(views) for source, model in self._sources.items()})
 
 
 class CachedFeatures:
-    """A frozen model's values for every frame that can be a source: all of training, one per evaluated object."""
+    """A frozen model's values for every frame that can be a source."""
 
-    def __init__(
-        self, model: FrozenModel, store: Store, resolution: int, identity: dict[str, Any], cache: Path
-    ) -> None:
-        self.width = model.width
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        path = cache / "features" / f"{identity['name']}-{digest}.npy"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
-            if not path.exists():
-                _compute(path, model, store, resolution)
-        self._values = np.load(path, mmap_mode="r")
+    def __init__(self, path: Path, kind: Kind, device: torch.device) -> None:
+        self._file = FeatureFile(path)
+        self.width = self._file.shape[0 if kind == "map" else -1]
+        frames = self._file.frames
+        # Frames that have none lead behind the last row, to a scale that is no number.
+        rows = np.full(frames.max() + 1, len(frames), np.int64)
+        rows[frames] = np.arange(len(frames))
+        self._rows = torch.from_numpy(rows).to(device)
+        self._scales = torch.from_numpy(np.append(self._file.scales, np.float32(np.nan))).to(device)
+        self._resident: Tensor | None = None
+        if device.type == "cuda" and self._file.values_nbytes < _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+            self._resident = torch.from_numpy(self._file.values()).to(device)
 
     def __call__(self, views: Views) -> Tensor:
-        values = torch.from_numpy(self._values[views.frames.cpu().numpy()])
-        if values.isnan().any():
+        """(B, V, *shape of one feature) in float32, on the views' device."""
+        frames = views.frames.to(self._rows.device)
+        last = len(self._rows) - 1
+        rows = torch.where(frames <= last, self._rows[frames.clamp(max=last)], len(self._scales) - 1)
+        scales = self._scales[rows]
+        if not scales.is_cuda and scales.isnan().any():
             raise ValueError("a frame was asked for that is never a source view; its features were not computed")
-        return values.to(views.images.device)
+        values = self._values(rows.clamp(max=len(self._scales) - 2)).float()
+        return (values * scales.view(*scales.shape, *[1] * len(self._file.shape))).to(views.images.device)
+
+    def _values(self, rows: Tensor) -> Tensor:
+        if self._resident is not None:
+            return self._resident[rows]
+        values = torch.from_numpy(self._file.values(rows.cpu().numpy()))
+        return values.pin_memory().to(rows.device, non_blocking=True) if rows.is_cuda else values
 
 
-def _source_frames(store: Store) -> np.ndarray:
+def _open(
+    source: Source,
+    section: SemanticConfig | DepthConfig,
+    config: TrialConfig,
+    store: Store,
+    weights: WeightStore,
+    cache: Path,
+    device: torch.device,
+) -> FrozenModel | CachedFeatures:
+    cls: Any = frozen_class(source, section)
+    options = frozen_options(source, section)
+    kind = entering_kind(resolve(FUSION, section.fusion, "fusion"), source)
+    assert kind is not None  # the configuration was checked
+
+    def build() -> FrozenModel:
+        model = cls(weights, kind=kind, preprocess=section.preprocess, resolution=section.resolution, options=options)
+        model.to(device)
+        return model
+
+    if not cls.cached:
+        return build()
+    frames = source_frames(store, config.model.input_views)
+    identity = {
+        "version": FEATURES_VERSION,
+        "source": source,
+        "name": section.choice,
+        "kind": kind,
+        "preprocess": section.preprocess,
+        "input": section.resolution,
+        "options": dataclasses.asdict(options),
+        "weights": {name: _identity(weights, name) for name in cls.weights(options)},
+        "data": store.fingerprint,
+        "resolution": config.data.resolution,
+        "frames": hashlib.sha256(frames.tobytes()).hexdigest(),
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache / "features" / f"{section.choice}-{digest}.npy"
+    ensure_feature_file(path, frames, DTYPES[kind], _CHUNK, _computing(build, store, config.data.resolution, device))
+    return CachedFeatures(path, kind, device)
+
+
+def _identity(weights: WeightStore, name: str) -> str | None:
+    if weights.identity(name) is None:  # nobody published a hash, and the file is not here yet
+        weights.fetch(name)
+    return weights.identity(name)
+
+
+def source_frames(store: Store, input_views: int) -> np.ndarray:
+    """The frames that can be a source, int64: all of training, and those that evaluation starts from."""
     frames = [np.arange(row.first_frame, row.first_frame + row.num_frames) for row in _rows(store, "train")]
     for split in SPLITS[1:]:
-        frames += [evaluation_frames(row, store.manifest.evaluation)[:1] for row in _rows(store, split)]
-    return np.concatenate(frames)
+        frames += [
+            evaluation_frames(row, store.manifest.evaluation, input_views)[:input_views] for row in _rows(store, split)
+        ]
+    return np.concatenate(frames).astype(np.int64)
 
 
 def _rows(store: Store, split: str) -> list[Any]:
     return list(store.objects[store.objects["split"] == split].itertuples())
 
 
-@torch.inference_mode()
-def _compute(path: Path, model: FrozenModel, store: Store, resolution: int) -> None:
-    frames = _source_frames(store)
-    log.info("computing %s for %d frames", path.stem, len(frames))
-    partial = path.with_suffix(".partial")
-    values: np.memmap | None = None
-    for chunk in np.array_split(frames, np.arange(_CHUNK, len(frames), _CHUNK)):
+def _computing(
+    build: Callable[[], FrozenModel], store: Store, resolution: int, device: torch.device
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Frames -> what the model says of each, in float32; the model is built with the first."""
+    models: list[FrozenModel] = []
+
+    @torch.inference_mode()
+    def compute(frames: np.ndarray) -> np.ndarray:
+        if not models:
+            models.append(build())
         # One frame an item: each stands for itself.
-        out = model(store.views(chunk[:, None], resolution))[:, 0].numpy()
-        if values is None:
-            values = open_memmap(partial, mode="w+", dtype=np.float32, shape=(len(store.images), *out.shape[1:]))
-            values[:] = np.nan
-        values[chunk] = out
-    assert values is not None
-    values.flush()
-    partial.replace(path)
+        views = store.views(frames[:, None], resolution).to(device)
+        with _full_precision():
+            values: np.ndarray = models[0](views)[:, 0].float().cpu().numpy()
+        return values
+
+    return compute
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Products in float32, whatever the trial that comes first computes its own in: all others read this."""
+    cuda = torch.backends.cuda.matmul
+    before = cuda.allow_tf32, torch.backends.cudnn.allow_tf32
+    cuda.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cuda.allow_tf32, torch.backends.cudnn.allow_tf32 = before

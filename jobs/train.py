@@ -1,62 +1,86 @@
-"""The training loop, from top to bottom: batch, predict, render, loss, step, record, evaluate, save.
+"""The training loop, from top to bottom: batch, predict, render, losses, step, record, evaluate, save.
 
 Everything random is a function of (seed, iteration), so a trial that is killed and resumed ends, on a CPU, with
-the same bits as one that was not.
+the same bits as one that was not.  On a GPU the host waits for the device only where something is recorded.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from jobs.checkpoint import CheckpointFolder, capture
-from jobs.config import Stage, TrialConfig
+from jobs.config import LossTerm, Stage, TrialConfig
 from jobs.data.sampling import training_frames
 from jobs.data.store import Store
+from jobs.ema import MovingAverage
 from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
 from jobs.journal import Journal
+from jobs.nonfinite import NonFiniteGuard, without_non_finite
 from model.losses.base import Loss
 from model.predictor import GaussianPredictor
 from model.rasterizers import render
-from model.types import Gaussians
 
 #: Adam as published: no weight decay, and an eps that hardly ever matters.
 ADAM_EPS = 1e-15
 
-_DROPOUT_STREAM = 2  # streams 0 and 1 of a seed belong to the sampling of batches
+# Streams 0 and 1 of a seed belong to the sampling of batches.
+_DROPOUT_STREAM, _SUBSET_STREAM = 2, 3
 
 
-class NonFiniteError(RuntimeError):
-    """Training met a loss or a gradient that is not a number; the message says where."""
+class StopRequestedError(RuntimeError):
+    """Training was asked to stop; it saved a checkpoint first, and goes on from there when it is run again."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Iterations between the things that are done now and then, and whether to stop at once; changes no number."""
+
+    log_every: int
+    checkpoint_every: int
+    should_stop: Callable[[], bool]
 
 
 @dataclass
 class Averages:
     """Means of the losses since they were last recorded, and the seconds spent; part of every checkpoint."""
 
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, Any] = field(default_factory=dict)  # numbers on the device, or plain ones from a checkpoint
     steps: int = 0
     seconds: float = 0.0
 
-    def add(self, values: dict[str, float], seconds: float) -> None:
-        """Count one step."""
-        for name, value in values.items():
+    def add(self, values: dict[str, Tensor], counts: Tensor, seconds: float) -> None:
+        """Count one step; its values only where it `counts`."""
+        counted = {name: torch.where(counts, value.detach().double(), 0.0) for name, value in values.items()}
+        for name, value in (counted | {"skipped": (~counts).double()}).items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.steps += 1
         self.seconds += seconds
 
     def take(self) -> dict[str, float]:
         """The means under `train/`, starting afresh."""
-        means = {f"train/{name}": total / self.steps for name, total in self.sums.items()}
+        sums = self.plain()["sums"]
+        skipped = sums.pop("skipped")
+        means = {f"train/{name}": total / max(self.steps - skipped, 1) for name, total in sums.items()}
+        means |= {"train/skipped": skipped / self.steps} if skipped else {}
         self.sums, self.steps = {}, 0
         return means
+
+    def plain(self) -> dict[str, Any]:
+        """Plain numbers, as a checkpoint keeps them."""
+        return {
+            "sums": {name: float(total) for name, total in self.sums.items()},
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
 
 
 def train(
@@ -68,12 +92,15 @@ def train(
     *,
     journal: Journal,
     checkpoints: CheckpointFolder,
-    validate: Callable[[], Evaluation],
+    validate: Callable[[GaussianPredictor], Evaluation],
     device: torch.device,
-    log_every: int,
-    checkpoint_every: int,
-) -> float:
-    """Train `predictor` through all stages, from its last checkpoint on.  Returns the seconds spent in steps."""
+    pace: Pace,
+) -> tuple[GaussianPredictor, float]:
+    """Train `predictor` through all stages, from its last checkpoint on.
+
+    Returns the network to judge, which is the moving average where that is on, and the seconds spent in steps.
+    Raises `NonFiniteError` as `train.nonfinite` says, and `StopRequestedError`.
+    """
     iteration, averages = 0, Averages()
     saved = checkpoints.latest()
     if saved is not None:
@@ -81,55 +108,61 @@ def train(
         saved.restore(predictor)
     journal.start(iteration)
 
-    objects = store.split("train")
+    objects, judged = store.split("train"), predictor
+    in_bf16 = config.train.precision == "bf16" and device.type == "cuda"
     for stage, first, last in stage_spans(config.train.stages):
-        if iteration >= last:
-            continue
         optimizer = torch.optim.Adam(predictor.parameters(), lr=stage.lr, eps=ADAM_EPS, fused=True)
-        if saved is not None and first < iteration:  # resumed inside this stage
-            saved.restore(predictor, optimizer)
+        average = MovingAverage(predictor, config.train.ema)
+        guard = NonFiniteGuard(config.train.nonfinite, optimizer, device)
+        if saved is not None and first < saved.step <= last:
+            saved.restore(predictor, optimizer, average.network)
         while iteration < last:
             started = time.perf_counter()
-            torch.manual_seed(dropout_seed(config.seed, iteration))
-            frames = training_frames(
-                objects,
-                seed=config.seed,
-                iteration=iteration,
-                batch_size=config.train.batch_size,
-                views=config.train.views_per_object,
-            )
-            views = store.views(frames, config.data.resolution).to(device)
-            source = views.select(0, 1)
+            torch.manual_seed(stream_seed(config.seed, _DROPOUT_STREAM, iteration))
+            views = store.views(batch_frames(objects, config, iteration), config.data.resolution).to(device)
+            source = views.select(0, config.model.input_views)
 
             predictor.train()
-            gaussians = predictor(source, context(source))
+            with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
+                gaussians = predictor(source, context(source))
+            if config.train.nonfinite == "ignore":
+                gaussians = without_non_finite(gaussians)
             images = render(
                 gaussians, views.cameras, views.background, config.render.backend, config.render.antialiasing
             )
-            terms = {name: losses[name](images.flatten(0, 1), views.images.flatten(0, 1)) for name in stage.losses}
-            loss = torch.stack([weight * terms[name] for name, weight in stage.losses.items()]).sum()
+            active = {name: term for name, term in stage.losses.items() if iteration - first >= term.start}
+            terms = {
+                name: losses[name](*seen_by(term, images, views.images, config.seed, iteration), gaussians)
+                for name, term in active.items()
+            }
+            loss = torch.stack([term.weight_at(iteration - first) * terms[name] for name, term in active.items()]).sum()
 
             optimizer.zero_grad()
             loss.backward()
-            problem = non_finite(terms, predictor)
-            if problem is None:
-                optimizer.step()
-            elif config.train.non_finite == "stop":
-                raise NonFiniteError(f"iteration {iteration}: {problem}; {extent(gaussians)}")
-
+            counts = guard.watch(iteration, terms, predictor.parameters())
+            optimizer.step()
             iteration += 1
-            values = {name: term.item() for name, term in {"loss": loss, **terms}.items()}
-            if problem is not None:
-                values = {name: v for name, v in values.items() if math.isfinite(v)} | {"skipped": 1.0}
-            averages.add(values, time.perf_counter() - started)
-            if iteration % log_every == 0 or iteration == last:
+            average.update(iteration - first)
+
+            averages.add({"loss": loss, **terms}, counts, time.perf_counter() - started)
+            if device.type == "cpu" or iteration % pace.log_every == 0 or iteration == last:
+                guard.raise_if_bad(gaussians)
+            if iteration % pace.log_every == 0 or iteration == last:
                 journal.metrics(iteration, averages.take())
             if config.eval.every is not None and (iteration % config.eval.every == 0 or iteration == last):
-                means = validate().means()
+                means = validate(average.network).means()
                 journal.metrics(iteration, {f"val/{m}": means[f"novel/{m}"] for m in ("psnr", "ssim", "lpips")})
-            if iteration % checkpoint_every == 0 or iteration == config.train.iterations:
-                checkpoints.save(capture(iteration, predictor, optimizer, {"averages": vars(averages)}))
-    return averages.seconds
+            stopping = pace.should_stop()
+            if stopping or iteration % pace.checkpoint_every == 0 or iteration == config.train.iterations:
+                guard.raise_if_bad(gaussians)
+                state = {"averages": averages.plain()}
+                checkpoints.save(capture(iteration, predictor, optimizer, average.network, state))
+            if stopping and iteration < config.train.iterations:
+                raise StopRequestedError(f"stopped after {iteration} of {config.train.iterations} iterations")
+        judged = average.network
+        if last < config.train.iterations:
+            average.hand_over()
+    return judged, averages.seconds
 
 
 def stage_spans(stages: tuple[Stage, ...]) -> list[tuple[Stage, int, int]]:
@@ -141,26 +174,32 @@ def stage_spans(stages: tuple[Stage, ...]) -> list[tuple[Stage, int, int]]:
     return spans
 
 
-def dropout_seed(seed: int, iteration: int) -> int:
-    """The seed of torch's generator for one step."""
-    return int(np.random.SeedSequence([seed, _DROPOUT_STREAM, iteration]).generate_state(1, np.uint64)[0] >> 1)
+def batch_frames(objects: pd.DataFrame, config: TrialConfig, iteration: int) -> np.ndarray:
+    """The frames of one step, (batch, views); the first `model.input_views` of each object are its source."""
+    return training_frames(
+        objects,
+        seed=config.seed,
+        iteration=iteration,
+        batch_size=config.train.batch_size,
+        views=config.train.views_per_object,
+    )
 
 
-def non_finite(terms: dict[str, Tensor], predictor: GaussianPredictor) -> str | None:
-    """What is not finite, in words: a loss term, or else the gradient; None where all is well."""
-    for name, term in terms.items():
-        if not term.isfinite():
-            return f"loss {name!r} is {term.item()}"
-    gradients = [p.grad for p in predictor.parameters() if p.grad is not None]
-    if not torch.nn.utils.get_total_norm(gradients).isfinite():
-        return f"the gradient of {' + '.join(terms)} is not finite, although the losses are"
-    return None
+def seen_by(term: LossTerm, images: Tensor, targets: Tensor, seed: int, iteration: int) -> tuple[Tensor, Tensor]:
+    """What a loss looks at, (N, 3, H, W) each: all views (B, V, 3, H, W), or as many of each object as it asks for.
+
+    Every view is as likely as any other, so the mean over those drawn has the expectation of the mean over all.
+    """
+    batch, views = images.shape[:2]
+    if term.views is not None and term.views < views:
+        generator = np.random.default_rng(stream_seed(seed, _SUBSET_STREAM, iteration))
+        drawn = generator.permuted(np.tile(np.arange(views), (batch, 1)), axis=1)[:, : term.views]
+        index = torch.from_numpy(np.sort(drawn, axis=1)).to(images.device, non_blocking=True)
+        rows = torch.arange(batch, device=images.device)[:, None]
+        images, targets = images[rows, index], targets[rows, index]
+    return images.flatten(0, 1), targets.flatten(0, 1)
 
 
-def extent(gaussians: Gaussians) -> str:
-    """Smallest and largest value of every parameter, for a report."""
-    parts = []
-    for name in ("means", "scales", "opacities", "sh"):
-        values = getattr(gaussians, name).detach()
-        parts.append(f"{name} {values.min().item():.3g}..{values.max().item():.3g}")
-    return "Gaussians: " + ", ".join(parts)
+def stream_seed(seed: int, stream: int, iteration: int) -> int:
+    """The seed of one stream of random numbers in one step."""
+    return int(np.random.SeedSequence([seed, stream, iteration]).generate_state(1, np.uint64)[0] >> 1)

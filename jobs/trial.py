@@ -12,7 +12,7 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +30,9 @@ from jobs.evaluate import Draw, Evaluation, evaluate
 from jobs.features import ContextReader
 from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal, read_result
 from jobs.metrics import ImageMetrics
+from jobs.nonfinite import without_non_finite
 from jobs.samples import sample_sheet
-from jobs.train import train
+from jobs.train import Pace, StopRequestedError, train
 from jobs.trivial import TRIVIAL
 from model.build import build_predictor
 from model.losses import LOSSES
@@ -52,9 +53,12 @@ class Runtime:
     """
 
     threads: int = 1
-    device: str = "cpu"
+    #: a torch device, or "auto": the GPU where there is one
+    device: str = "auto"
     log_every: int = 50
     checkpoint_every: int = 500
+    #: while this file exists, trials stop after their next checkpoint, which they write at once
+    stop_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,14 +82,26 @@ def weights_folder(home: Path) -> Path:
     return Path(os.environ.get("SPLATSWEEP_WEIGHTS") or home / "weights").absolute()
 
 
+def weight_identities(config: TrialConfig, home: Path) -> dict[str, str]:
+    """The sha256 of every frozen weight that a trial uses, fetched first where only the file can tell it."""
+    weights = WeightStore(weights_folder(home))
+    identities = {}
+    for name in frozen_weights(config):
+        if weights.identity(name) is None:
+            weights.fetch(name)
+        identities[name] = str(weights.identity(name))
+    return identities
+
+
 def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = None) -> TrialResult:
     """Train and evaluate one configuration under `home`, or pick up where it stopped.
 
-    Raises `TrialFailedError` where the trial fails for a reason of its own, which its journal then holds.
+    Raises `TrialFailedError` where the trial fails for a reason of its own, which its journal then holds, and
+    `StopRequestedError` where it was asked to stop.
     """
     home, runtime = Path(home).absolute(), runtime or Runtime()
     store = open_dataset(config.data.name, config.data.options, home)
-    weights = frozen_weights(config)
+    weights = weight_identities(config, home)
     key = trial_key(config, store.fingerprint, weights)
     folder = home / "trials" / key
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,11 +116,17 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
 
 def _run(config: TrialConfig, key: str, folder: Path, store: Store, home: Path, runtime: Runtime) -> dict[str, Any]:
     torch.set_num_threads(runtime.threads)
+    # Of products on a GPU; set either way, because a worker runs one trial after another.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.precision != "float32"
     _write_json(folder / "config.json", config.identity())
     _write_json(folder / "environment.json", describe_environment())
     with Journal(folder) as journal:
         try:
             return _train_and_evaluate(config, key, folder, store, home, runtime, journal)
+        except StopRequestedError as request:
+            log.info("%s", request)
+            journal.stopped()
+            raise
         except Exception as error:
             log.error("%s", traceback.format_exc())
             journal.failed(f"{type(error).__name__}: {error}")
@@ -123,7 +145,7 @@ def _train_and_evaluate(
     runtime: Runtime,
     journal: Journal,
 ) -> dict[str, Any]:
-    device = torch.device(runtime.device)
+    device = torch.device(_device(runtime.device))
     weights = WeightStore(weights_folder(home))
     metrics = ImageMetrics(config.eval.lpips, weights).to(device)
 
@@ -134,6 +156,7 @@ def _train_and_evaluate(
             split=split,
             resolution=config.data.resolution,
             limit=limit,
+            input_views=config.model.input_views,
             metrics=metrics,
             device=device,
         )
@@ -144,8 +167,7 @@ def _train_and_evaluate(
         losses = {name for stage in config.train.stages for name in stage.losses}
         # The layout of memory that convolutions are quickest in.
         predictor = build_predictor(config, context.widths).to(device).to(memory_format=torch.channels_last)
-        draw = _drawing(predictor, context, config)
-        seconds = train(
+        judged, seconds = train(
             predictor,
             context,
             {name: resolve(LOSSES, name, "loss")(weights).to(device) for name in sorted(losses)},
@@ -153,11 +175,11 @@ def _train_and_evaluate(
             config,
             journal=journal,
             checkpoints=CheckpointFolder(folder / "checkpoints"),
-            validate=lambda: judge(draw, "val", config.eval.val_objects),
+            validate=lambda network: judge(drawing(network, context, config), "val", config.eval.val_objects),
             device=device,
-            log_every=runtime.log_every,
-            checkpoint_every=runtime.checkpoint_every,
+            pace=Pace(runtime.log_every, runtime.checkpoint_every, _stop_signal(runtime.stop_file)),
         )
+        draw = drawing(judged, context, config)
     else:
         journal.start(0)
         draw = TRIVIAL[config.model.name]
@@ -177,13 +199,36 @@ def _train_and_evaluate(
     }
 
 
-def _drawing(predictor: GaussianPredictor, context: ContextReader, config: TrialConfig) -> Draw:
+def drawing(predictor: GaussianPredictor, context: ContextReader, config: TrialConfig) -> Draw:
+    """How a trained network draws: source views -> Gaussians -> pictures from the targets' cameras."""
+
     def draw(source: Views, targets: Views) -> torch.Tensor:
         predictor.eval()
         gaussians = predictor(source, context(source))
+        if config.train.nonfinite == "ignore":
+            gaussians = without_non_finite(gaussians)
         return render(gaussians, targets.cameras, targets.background, config.render.backend, config.render.antialiasing)
 
     return draw
+
+
+def _device(wanted: str) -> str:
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def _stop_signal(path: str | None) -> Callable[[], bool]:
+    """Whether the stop file is there; asked of the file system once a second at most, which may be far away."""
+    asked, answer = 0.0, False
+
+    def should_stop() -> bool:
+        nonlocal asked, answer
+        if path is not None and time.monotonic() - asked > 1:
+            asked, answer = time.monotonic(), Path(path).exists()
+        return answer
+
+    return should_stop
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -228,7 +228,8 @@ def _option_findings(drafts: list[Draft]) -> Iterator[Finding]:
 
 
 def _importer_findings(name: str, options: dict[str, Any], draft: Draft) -> Iterator[Finding]:
-    from jobs.data.prepare import OptionsError, parse_options  # importers bring heavy packages along
+    from jobs.data.prepare import parse_options  # importers bring heavy packages along
+    from model.options import OptionsError
 
     try:
         parse_options(name, options)

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from sweep.commands import data, machine, sweeps, weights
+from sweep.commands import bench, choices, data, evaluate, machine, render, sweeps, weights
 
 app = typer.Typer(
     name="splatsweep",
@@ -28,11 +28,15 @@ for command in (
     sweeps.status,
     sweeps.report,
     sweeps.sync,
+    choices.choices,
+    evaluate.evaluate,
+    bench.bench,
     machine.doctor,
     machine.ui,
 ):
     app.command()(command)
 app.add_typer(data.app, name="data")
+app.add_typer(render.app, name="render")
 app.add_typer(weights.app, name="weights")
 
 

@@ -6,12 +6,14 @@ import fnmatch
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -72,7 +74,9 @@ def run_sweep(
         plan = make_plan(sweep, home, progress=lambda message: console.print(f"  {message}"))
         freeze(plan, home)
         _snapshot_code(folder)
-        chosen = [t for t in _matching(plan.trials, only) if _to_run(t, retry_failed)]
+        wanted = _matching(plan.trials, only)
+        _refuse_blocked(wanted)
+        chosen = [t for t in wanted if _to_run(t, retry_failed)]
         controls = [t for t in plan.controls if _to_run(t, retry_failed)]
         finished = sum(trial.status == "finished" for trial in plan.trials)
         console.print(f"{len(plan.trials)} trials: {finished} finished before, {len(chosen)} to run")
@@ -80,9 +84,9 @@ def run_sweep(
             console.print("Nothing to train.")
 
         tracker = _Recorder(sweep, plan, home)
-        with tracker:
+        with tracker, stop_on_interrupt(folder / "stop", console) as stop_file:
             if chosen or controls:
-                _execute([*controls, *chosen], home, sweep.run, console)
+                _execute([*controls, *chosen], home, sweep.run, stop_file, console)
         plan = plan.refreshed(home)
         freeze(plan, home)
 
@@ -150,11 +154,48 @@ class _Recorder:
             log.debug("MLflow could not be written: %s", self.error)
 
 
-def _execute(trials: Sequence[PlannedTrial], home: Path, options: RunOptions, console: Console) -> None:
-    """Run `trials`; an interrupt from the keyboard ends that, but not what comes after it."""
+def _execute(
+    trials: Sequence[PlannedTrial], home: Path, options: RunOptions, stop_file: Path, console: Console
+) -> None:
+    """Run `trials`; a second interrupt from the keyboard ends that at once, but not what comes after it."""
     executor = resolve(EXECUTORS, options.executor, "executor")
     with follow(trials, home, console), suppress(KeyboardInterrupt):
-        executor(trials, home, options)
+        executor(trials, home, options, stop_file)
+
+
+@contextmanager
+def stop_on_interrupt(stop_file: Path, console: Console) -> Iterator[Path]:
+    """The first interrupt from the keyboard asks the trials to stop, through a file that they watch.
+
+    They write a checkpoint and end; the second interrupt is Python's own, and ends them where they are.
+    """
+    stop_file.unlink(missing_ok=True)
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop_file.touch()
+        console.print("Stopping after a checkpoint; interrupt again to stop at once.")
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop_file
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+        stop_file.unlink(missing_ok=True)
+
+
+def _refuse_blocked(trials: Sequence[PlannedTrial]) -> None:
+    blocked = [trial for trial in trials if trial.status == "blocked"]
+    if blocked:
+        reasons = dict.fromkeys(reason for trial in blocked for reason in trial.missing)
+        raise ValueError(
+            f"{len(blocked)} of {len(trials)} trials cannot run yet:"
+            + "".join(f"\n  {reason}" for reason in reasons)
+            + "\nor choose others with --only"
+        )
 
 
 def _report(sweep: Sweep, home: Path, tracking_error: str | None) -> Path | None:

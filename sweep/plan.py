@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 from rich.text import Text
 
-from jobs.config import DataConfig, EvalConfig, ModelConfig, TrialConfig, frozen_weights, trial_key
-from jobs.data.prepare import open_dataset
-from jobs.journal import Status, trial_status
+from jobs.config import DataConfig, ModelConfig, TrialConfig, frozen_weights, trial_key
+from jobs.data.prepare import MissingDatasetError, open_dataset
+from jobs.journal import Status as RunStatus
+from jobs.journal import trial_status
+from jobs.trial import weights_folder
+from model.weights import WeightStore
 from sweep.grid import expand
 from sweep.names import differing, differing_keys, flat, short_keys, value_name
 from sweep.schema import CONTROLS, Sweep
@@ -35,6 +38,9 @@ __all__ = [
     "read_plan",
 ]
 
+#: What has become of a trial; `blocked` ones lack a dataset or weights, and their keys are not final.
+Status = RunStatus | Literal["blocked"]
+
 #: Told in a few words what planning is busy with, where that takes long.
 Report = Callable[[str], None]
 
@@ -44,6 +50,7 @@ _COLOURS: dict[Status, str] = {
     "finished": "green",
     "failed": "red",
     "interrupted": "yellow",
+    "blocked": "magenta",
 }
 
 
@@ -60,6 +67,8 @@ class PlannedTrial:
     seed: int
     config: TrialConfig
     status: Status
+    #: what has to be had before it can run, each with the command that gets it
+    missing: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -75,13 +84,14 @@ class PlannedTrial:
             "seed": self.seed,
             "config": self.config.identity(),
             "status": self.status,
-        }
+        } | ({"missing": list(self.missing)} if self.missing else {})
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> PlannedTrial:
         """The inverse of `as_json`; keys of inactive axes come back as defaults, which changes no number."""
         config = TrialConfig.model_validate(content["config"])
-        return cls(content["key"], tuple(content["names"]), content["seed"], config, content["status"])
+        missing = tuple(content.get("missing", ()))
+        return cls(content["key"], tuple(content["names"]), content["seed"], config, content["status"], missing)
 
 
 @dataclass(frozen=True)
@@ -101,17 +111,22 @@ class Plan:
     @property
     def pending(self) -> tuple[PlannedTrial, ...]:
         """What has no result yet and has not failed, controls first."""
-        return tuple(t for t in self.everything if t.status not in ("finished", "failed"))
+        return tuple(t for t in self.everything if t.status not in ("finished", "failed", "blocked"))
 
     @property
     def failed(self) -> tuple[PlannedTrial, ...]:
         """What failed when it last ran."""
         return tuple(t for t in self.everything if t.status == "failed")
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What has to be had before the blocked trials can run, each once."""
+        return tuple(dict.fromkeys(reason for trial in self.everything for reason in trial.missing))
+
     def refreshed(self, home: Path) -> Plan:
         """The same plan with every trial's state as it is now."""
-        trials = tuple(replace(t, status=_status(t.key, home)) for t in self.trials)
-        controls = tuple(replace(t, status=_status(t.key, home)) for t in self.controls)
+        trials = tuple(replace(t, status=_status(t.key, t.missing, home)) for t in self.trials)
+        controls = tuple(replace(t, status=_status(t.key, t.missing, home)) for t in self.controls)
         return replace(self, trials=trials, controls=controls)
 
     def to_json(self) -> str:
@@ -128,8 +143,9 @@ class Plan:
 def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) -> Plan:
     """Expand a sweep, find every trial's key, and see what has been done.
 
-    Datasets that are missing under `home` are prepared first, since their content is part of the keys.  Raises
-    `PlanError` for a resolution that a dataset does not hold, and what `open_dataset` raises.
+    Datasets that can be made or fetched are prepared first, since their content is part of the keys; a trial whose
+    dataset the user has to bring, or whose weights can only be told apart by their file, is `blocked` until they
+    are here.  Raises `PlanError` for a resolution that a dataset does not hold, and what `open_dataset` raises.
     """
     home = Path(home).absolute()
     named = expand(sweep)
@@ -156,22 +172,38 @@ class _Keys:
     def __init__(self, home: Path, report: Report) -> None:
         self._home = home
         self._report = report
-        self._datasets: dict[str, tuple[str, int]] = {}  # -> fingerprint, side of the stored images
+        self._weights = WeightStore(weights_folder(home))
+        self._datasets: dict[str, tuple[str, int] | str] = {}  # -> fingerprint and side of the images, or what to do
 
-    def __call__(self, config: TrialConfig) -> str:
-        fingerprint, resolution = self._dataset(config.data)
-        if resolution % config.data.resolution:
-            raise PlanError(
-                f"data.resolution {config.data.resolution}: dataset {config.data.name!r} has images of "
-                f"{resolution} px, and only a divisor of that can be had; see its options for larger images"
-            )
-        return trial_key(config, fingerprint, frozen_weights(config))
+    def __call__(self, config: TrialConfig) -> tuple[str, tuple[str, ...]]:
+        """The key, and what is missing; the key is not the final one where anything is."""
+        missing, fingerprint = [], "not here"
+        dataset = self._dataset(config.data)
+        if isinstance(dataset, str):
+            missing.append(dataset)
+        else:
+            fingerprint, resolution = dataset
+            if resolution < config.data.resolution:
+                raise PlanError(
+                    f"data.resolution {config.data.resolution}: dataset {config.data.name!r} has images of "
+                    f"{resolution} px; see its options for larger ones"
+                )
+        weights = {name: self._weights.identity(name) for name in frozen_weights(config)}
+        missing += [
+            f"weights {name!r} are not here; run: splatsweep weights fetch {name}"
+            for name, sha256 in weights.items()
+            if sha256 is None
+        ]
+        return trial_key(config, fingerprint, {n: sha or "not here" for n, sha in weights.items()}), tuple(missing)
 
-    def _dataset(self, data: DataConfig) -> tuple[str, int]:
+    def _dataset(self, data: DataConfig) -> tuple[str, int] | str:
         case = json.dumps([data.name, data.options], sort_keys=True)
         if case not in self._datasets:
-            store = open_dataset(data.name, data.options, self._home, in_tenths(data.name, self._report))
-            self._datasets[case] = store.fingerprint, store.resolution
+            try:
+                store = open_dataset(data.name, data.options, self._home, in_tenths(data.name, self._report))
+                self._datasets[case] = store.fingerprint, store.resolution
+            except MissingDatasetError as error:
+                self._datasets[case] = str(error)
         return self._datasets[case]
 
 
@@ -188,40 +220,53 @@ def in_tenths(name: str, report: Report) -> Callable[[int, int, str], None]:
     return progress
 
 
-def _folded(
-    named: Iterable[tuple[str, TrialConfig]], key_of: Callable[[TrialConfig], str], home: Path
-) -> list[PlannedTrial]:
+def _folded(named: Iterable[tuple[str, TrialConfig]], key_of: _Keys, home: Path) -> list[PlannedTrial]:
     """One planned trial a key, in order of first appearance, with all names that lead to it."""
-    configs: dict[str, TrialConfig] = {}
+    first: dict[str, tuple[TrialConfig, tuple[str, ...]]] = {}
     names: dict[str, list[str]] = {}
     for name, config in named:
-        key = key_of(config)
-        configs.setdefault(key, config)
+        key, missing = key_of(config)
+        first.setdefault(key, (config, missing))
         names.setdefault(key, []).append(name)
     return [
-        PlannedTrial(key, tuple(dict.fromkeys(names[key])), config.seed, config, _status(key, home))
-        for key, config in configs.items()
+        PlannedTrial(key, tuple(dict.fromkeys(names[key])), config.seed, config, _status(key, missing, home), missing)
+        for key, (config, missing) in first.items()
     ]
 
 
-def _status(key: str, home: Path) -> Status:
-    return trial_status(home / "trials" / key)
+def _status(key: str, missing: Sequence[str], home: Path) -> Status:
+    return "blocked" if missing else trial_status(home / "trials" / key)
 
 
 def _controls(configs: Iterable[TrialConfig]) -> list[tuple[str, TrialConfig]]:
     """The trivial rows for every distinct way in which the trials are judged, named apart by what differs."""
-    cases = {json.dumps([c.data.model_dump(), c.eval.model_dump()], sort_keys=True): (c.data, c.eval) for c in configs}
-    suffixes = _suffixes(list(cases.values()))
+    judged = {json.dumps(_judged(config), sort_keys=True): config for config in configs}
     return [
-        (f"{name}{suffix}", TrialConfig(data=data, eval=judged, model=ModelConfig(name=name)))
-        for (data, judged), suffix in zip(cases.values(), suffixes, strict=True)
+        (
+            f"{name}{suffix}",
+            TrialConfig(
+                data=config.data,
+                eval=config.eval,
+                model=ModelConfig(name=name, input_views=config.model.input_views),
+            ),
+        )
+        for config, suffix in zip(judged.values(), _suffixes(list(judged.values())), strict=True)
         for name in CONTROLS
     ]
 
 
-def _suffixes(cases: Sequence[tuple[DataConfig, EvalConfig]]) -> list[str]:
+def _judged(config: TrialConfig) -> dict[str, Any]:
+    """What decides which pictures a trial is judged on, and how."""
+    return {
+        "data": config.data.model_dump(mode="json"),
+        "eval": config.eval.model_dump(mode="json"),
+        "model": {"input_views": config.model.input_views},
+    }
+
+
+def _suffixes(cases: Sequence[TrialConfig]) -> list[str]:
     """What to add to a control's name: nothing for a single case, ` resolution=64` and the like for several."""
-    trees = [{"data": d.model_dump(mode="json"), "eval": e.model_dump(mode="json")} for d, e in cases]
+    trees = [_judged(config) for config in cases]
     short = short_keys(differing_keys(trees))
     rows = [dict(flat(tree)) for tree in trees]
     return ["".join(f" {short[key]}={value_name(row.get(key), 1)}" for key in short if key in row) for row in rows]
@@ -290,4 +335,5 @@ def _cells(trial: PlannedTrial, is_control: bool) -> tuple[Text, ...]:
     for other in trial.names[1:]:
         name.append(f"\n= {other}", style="dim")
     seed = "" if is_control else str(trial.seed)
-    return name, Text(seed), Text(trial.key, style="dim"), Text(trial.status, style=_COLOURS[trial.status])
+    key = "" if trial.missing else trial.key
+    return name, Text(seed), Text(key, style="dim"), Text(trial.status, style=_COLOURS[trial.status])

@@ -222,7 +222,7 @@ def test_a_tracking_server_that_is_down_costs_no_trial(sweep, tmp_path):
 
 @pytest.mark.parametrize("executor", ["inline", "ray"])
 def test_an_interrupted_sweep_says_so_and_goes_on(executor, sweep, tmp_path):
-    options = ("--only", "baseline", "--set", "base.train.stages.0.iterations=600")
+    options = ("--only", "baseline", "--set", "base.train.stages.0.iterations=1000")
     process = start("run", sweep, "--executor", executor, *options, home=tmp_path)
     worker_to_kill(tmp_path, process)
     process.send_signal(signal.SIGINT)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from sweep.commands.common import DEFAULT_HOME, Home, console, say
@@ -23,12 +27,14 @@ def data_list(home: Home = DEFAULT_HOME) -> None:
     from jobs.data.prepare import describe
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("dataset", "what", "options (defaults)", "licence", "prepared"):
+    for heading in ("dataset", "what", "needs", "options (defaults)", "licence", "prepared"):
         table.add_column(heading)
     for facts in describe(home.absolute()):
         options = "\n".join(f"{key}: {value}" for key, value in facts.options.items())
         stores = "\n".join(path.name for path in facts.prepared) or "no"
-        table.add_row(facts.name, facts.description, options, facts.licence, stores)
+        needs = [f"--source: {facts.needs_source}"] if facts.needs_source else ["nothing"]
+        needs += [f"--file {role}=FILE, if you like: {what}" for role, what in facts.file_roles.items()]
+        table.add_row(facts.name, facts.description, "\n".join(needs), options, facts.licence, stores)
     console.print(table)
 
 
@@ -43,15 +49,33 @@ DatasetOptions = Annotated[
 
 
 @app.command("prepare")
-def data_prepare(name: DatasetName, home: Home = DEFAULT_HOME, settings: DatasetOptions = None) -> None:
-    """Import a dataset into the packed store.
+def data_prepare(
+    name: DatasetName,
+    home: Home = DEFAULT_HOME,
+    settings: DatasetOptions = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder to import from, for datasets that need one.", show_default=False),
+    ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE=FILE", help="A file that has a say, e.g. exclude=bad.txt.", show_default=False),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that read objects; default one a core.", show_default=False),
+    ] = None,
+) -> None:
+    """Import a dataset into the packed store.  An import that was interrupted goes on where it was.
 
-    Example: [bold]splatsweep data prepare chairs --set train=500 --set image_size=128[/]
+    Example: [bold]splatsweep data prepare co3d --set category=hydrant --source /data/co3d --file exclude=bad.txt[/]
     """
     from jobs.data.prepare import prepare
-    from sweep.plan import in_tenths
 
-    path = prepare(name, _options(settings), home.absolute(), in_tenths(name, say))
+    options, files = parse_options(settings), _files(file)
+    with _progress(name) as progress:
+        path = prepare(name, options, home.absolute(), progress, workers, source=source, files=files)
+    _report_left_out(path)
     console.print(f"{name}: {path}", soft_wrap=True)
 
 
@@ -65,7 +89,7 @@ def data_check(name: DatasetName, home: Home = DEFAULT_HOME, settings: DatasetOp
     from jobs.data.prepare import store_path
     from jobs.data.store import Store
 
-    problems = check(Store.open(store_path(name, _options(settings), home.absolute())))
+    problems = check(Store.open(store_path(name, parse_options(settings), home.absolute())))
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
@@ -83,19 +107,62 @@ def data_show(
         typer.Option(metavar="FILE", help="The picture to write; default NAME.png.", show_default=False),
     ] = None,
 ) -> None:
-    """Write a contact sheet of a dataset.
+    """Write a contact sheet of a dataset: objects in rows, their cameras beside their views.
 
     Example: [bold]splatsweep data show scans --out scans.png[/]
     """
-    from jobs.data.inspect import contact_sheet
+    from jobs.data.contact_sheet import contact_sheet
     from jobs.data.prepare import open_dataset
 
     path = out or Path(f"{name}.png")
-    contact_sheet(open_dataset(name, _options(settings), home.absolute()), path)
+    contact_sheet(open_dataset(name, parse_options(settings), home.absolute()), path)
     console.print(f"Wrote {path}", soft_wrap=True)
 
 
-def _options(settings: list[str] | None) -> dict[str, object]:
+def _report_left_out(path: Path) -> None:
+    """Say what of the source is not in the store, or not all of it."""
+    from jobs.data.store import Store
+
+    manifest = Store.open(path).manifest
+    for skipped in manifest.skipped:
+        say(f"left out {skipped.object}: {skipped.reason}")
+    for remark in manifest.remarks:
+        say(f"{remark.object}: {remark.text}")
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[int, int, str], None]]:
+    """What reports an import's progress: a bar in a terminal, a line for each tenth elsewhere."""
+    from sweep.plan import in_tenths
+
+    errors = Console(stderr=True)
+    if not errors.is_terminal:
+        yield in_tenths(name, say)
+        return
+    columns = (
+        TextColumn(name),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+
+
+def _files(settings: list[str] | None) -> dict[str, list[Path]]:
+    """ROLE=FILE texts -> paths by role."""
+    files: dict[str, list[Path]] = {}
+    for setting in settings or []:
+        role, equals, path = setting.partition("=")
+        if not equals or not path:
+            raise ValueError(f"--file {setting!r}: expected ROLE=FILE, e.g. exclude=bad.txt")
+        files.setdefault(role, []).append(Path(path))
+    return files
+
+
+def parse_options(settings: list[str] | None) -> dict[str, object]:
     """OPTION=VALUE texts -> a mapping; values are read as YAML."""
     from ruamel.yaml import YAML
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from sweep.commands.common import DEFAULT_HOME, AsJson, Home, Settings, SweepFile, console, say
 
@@ -67,6 +68,8 @@ def plan(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None,
         print(planned.to_json(), end="")
     else:
         console.print(plan_table(planned))
+        for reason in planned.missing:
+            console.print(f"[magenta]missing[/] {escape(reason)}", soft_wrap=True, highlight=False)
 
 
 def run(

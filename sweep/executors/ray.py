@@ -20,6 +20,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # The journals are the record; Tune's own loggers would write everything a second time.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# An interrupt is the driver's: it asks the trials to stop, where Tune would drop them.
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
@@ -33,7 +35,7 @@ from sweep.plan import PlannedTrial
 from sweep.spec import RunOptions
 
 
-def run(trials: Sequence[PlannedTrial], home: Path, options: RunOptions) -> None:
+def run(trials: Sequence[PlannedTrial], home: Path, options: RunOptions, stop_file: Path) -> None:
     """Run `trials` in Ray workers of `options.cpus_per_trial` CPUs and `options.gpus_per_trial` GPUs each."""
     _connect()
     storage = home / "ray" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
@@ -44,7 +46,7 @@ def run(trials: Sequence[PlannedTrial], home: Path, options: RunOptions) -> None
         param_space={
             "point": tune.grid_search(points),
             "home": str(home),
-            "runtime": asdict(runtime_of(options)),
+            "runtime": asdict(runtime_of(options, stop_file)),
         },
         tune_config=tune.TuneConfig(
             # A worker that is kept has its imports behind it: 0.1 s to the next trial instead of 6 to 10.

@@ -59,7 +59,11 @@ def test_identity_comes_back_as_the_same_configuration():
         ({"seed": -1}, ("seed",), "greater than or equal to 0"),
         ({"data": {"resolution": 8}, "model": {"channel_mult": [1] * 5}}, (), "cannot be halved 4 times"),
         ({"data": {"resolution": 8}, "model": {"channel_mult": [1]}}, (), "needs data.resolution 16 or more"),
-        ({"depth": {"model": "oracle", "fusion": "concat"}}, (), "cannot take a map; allowed: input, xattn"),
+        (
+            {"depth": {"model": "oracle", "fusion": "concat"}},
+            (),
+            r"what this model says \(map\); allowed: film",
+        ),
         ({"semantic": {"encoder": "efficientnet_lite0", "preprocess": "published"}}, (), "allowed: correct"),
     ],
 )

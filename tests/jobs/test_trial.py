@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import jobs.train
 from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.journal import read_events, trial_status
+from jobs.train import StopRequestedError
 from jobs.trial import Runtime, TrialFailedError, run_trial
 
 RUNTIME = Runtime(threads=1, log_every=3, checkpoint_every=5)
@@ -99,6 +101,53 @@ def test_a_killed_trial_ends_with_the_bits_of_an_undisturbed_one(at, home, tiny,
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.parametrize("at", [8, 12, 17])
+def test_a_moving_average_survives_being_killed_too(at, home, tiny, tmp_path, monkeypatch):
+    config = tiny()
+    config["train"] = config["train"] | {"ema": {"every": 2, "start": 3, "max_decay": 0.9}}
+    config = TrialConfig.model_validate(config)
+    undisturbed = run_trial(config, home, RUNTIME)
+    undisturbed.folder.rename(tmp_path / "undisturbed")
+    run_and_kill(config, home, at, monkeypatch)
+    assert run_trial(config, home, RUNTIME).metrics == undisturbed.metrics
+
+
+def test_the_moving_average_is_what_is_judged(home, tiny):
+    config = tiny(eval={"objects": 2})
+    config["train"] = config["train"] | {"stages": config["train"]["stages"][:1], "ema": {"start": 11}}
+    with_average = run_trial(TrialConfig.model_validate(config), home, RUNTIME)
+    # The last update, after iteration 11 of 12, still takes in the network as it is.
+    config["train"] = config["train"] | {"stages": [config["train"]["stages"][0] | {"iterations": 11}], "ema": None}
+    without = run_trial(TrialConfig.model_validate(config), home, RUNTIME)
+    assert with_average.metrics == without.metrics
+
+
+def test_a_stop_file_stops_a_trial_behind_a_checkpoint(home, tiny, tmp_path):
+    config = TrialConfig.model_validate(tiny())
+    undisturbed = run_trial(config, home, RUNTIME)
+    undisturbed.folder.rename(tmp_path / "undisturbed")
+    stop_file = tmp_path / "stop"
+    stop_file.touch()
+    with pytest.raises(StopRequestedError, match="stopped after 1 of 18 iterations"):
+        run_trial(config, home, replace(RUNTIME, stop_file=str(stop_file)))
+    assert trial_status(undisturbed.folder) == "interrupted"
+    assert CheckpointFolder(undisturbed.folder / "checkpoints").latest().step == 1
+    stop_file.unlink()
+    assert run_trial(config, home, replace(RUNTIME, stop_file=str(stop_file))).metrics == undisturbed.metrics
+
+
+def test_two_source_views_are_better_known_than_one(home, tiny):
+    one = run_trial(TrialConfig.model_validate(tiny()), home, RUNTIME)
+    model = tiny()["model"] | {"input_views": 2, "camera_embedding": True}
+    two = run_trial(TrialConfig.model_validate(tiny(model=model)), home, RUNTIME)
+    counts = [
+        pd.read_parquet(trial.folder / "per_object.parquet").groupby("view_kind").size().to_dict()
+        for trial in (one, two)
+    ]
+    assert counts[0] == counts[1]  # one row an object, metric and kind, however many views
+    assert two.metrics["conditioned/psnr"] != one.metrics["conditioned/psnr"]
+
+
 def test_a_finished_trial_is_not_run_again(home, tiny, monkeypatch):
     config = TrialConfig.model_validate(tiny())
     first = run_trial(config, home, RUNTIME)
@@ -148,11 +197,22 @@ def test_a_loss_that_is_not_finite_stops_the_trial_with_a_report(home, tiny, mon
 def test_a_loss_that_is_not_finite_skips_the_step_where_that_is_asked_for(home, tiny, monkeypatch):
     spoil_loss(monkeypatch, at=4)
     config = tiny()
-    config["train"] = config["train"] | {"non_finite": "skip"}
+    config["train"] = config["train"] | {"nonfinite": "skip"}
     result = run_trial(TrialConfig.model_validate(config), home, RUNTIME)
     values = measured(result.folder)
     assert values[6, "train/skipped"] == pytest.approx(1 / 3)
     assert all(np.isfinite(value) for value in values.values())
+
+
+def test_a_loss_that_is_not_finite_goes_on_as_published_where_that_is_asked_for(home, tiny, monkeypatch):
+    spoil_loss(monkeypatch, at=4)
+    config = tiny()
+    config["train"] = config["train"] | {"nonfinite": "ignore"}
+    result = run_trial(TrialConfig.model_validate(config), home, RUNTIME)
+    assert any(tensor.isnan().any() for tensor in final_weights(result.folder).values())
+    with np.load(result.folder / "samples.npz") as samples:
+        assert (samples["render"] == 255).all()  # nothing is left but the background
+    assert np.isfinite(result.metrics["novel/psnr"])
 
 
 def spoil_loss(monkeypatch, at: int) -> None:
@@ -161,8 +221,8 @@ def spoil_loss(monkeypatch, at: int) -> None:
 
     forward, calls = L2.forward, iter(range(1000))
 
-    def spoilt(self, render, target):
-        value = forward(self, render, target)
+    def spoilt(self, render, target, gaussians):
+        value = forward(self, render, target, gaussians)
         return value * float("nan") if next(calls) == at else value
 
     monkeypatch.setattr(L2, "forward", spoilt)

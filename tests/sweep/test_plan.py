@@ -83,7 +83,8 @@ def test_a_key_changes_with_the_data(tmp_path: Path, datasets: _Datasets) -> Non
 
 @pytest.mark.usefixtures("datasets")
 def test_a_key_changes_with_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "frozen_weights", lambda config: {config.depth.model: sha256})
+    monkeypatch.setattr(plan_module, "frozen_weights", lambda config: (config.depth.model,))
+    monkeypatch.setattr(plan_module.WeightStore, "identity", lambda *_: sha256)
     sha256 = "0" * 64
     before = _keys(tmp_path, base={"depth.model": "oracle"})
     sha256 = "1" * 64
@@ -146,9 +147,30 @@ def test_a_seed_more_leaves_the_other_keys_alone(tmp_path: Path) -> None:
 
 
 def test_a_resolution_that_the_data_cannot_give_is_refused(tmp_path: Path, datasets: _Datasets) -> None:
-    datasets.resolution = 48
-    with pytest.raises(PlanError, match=r"data.resolution 32: dataset 'chairs' has images of 48 px"):
+    datasets.resolution = 24
+    with pytest.raises(PlanError, match=r"data.resolution 32: dataset 'chairs' has images of 24 px"):
         make_plan(_sweep(), tmp_path)
+
+
+def test_what_is_missing_blocks_its_trials_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLATSWEEP_WEIGHTS", str(tmp_path / "none"))
+    block = {"axes": {"data.name": ["chairs", "srn_cars"], "depth.model": ["none", "dpt_large"]}}
+    plan = make_plan(_sweep(base={**SMALL["base"], "data.options": {}}, grid=[block]), tmp_path)
+    found = {trial.name: (trial.status, len(trial.missing)) for trial in plan.trials}
+    assert found == {
+        "name=chairs model=none": ("pending", 0),
+        "name=chairs model=dpt_large": ("blocked", 1),
+        "name=srn_cars model=none": ("blocked", 1),
+        "name=srn_cars model=dpt_large": ("blocked", 2),
+    }
+    assert len(plan.missing) == 2
+    assert any("splatsweep data prepare srn_cars --source" in reason for reason in plan.missing)
+    assert any("splatsweep weights fetch dpt_large" in reason for reason in plan.missing)
+    assert not {trial.status for trial in plan.pending} & {"blocked"}
+    assert {t.name: t.missing for t in read_plan(freeze(plan, tmp_path)).trials} == {
+        t.name: t.missing for t in plan.trials
+    }
+    assert json.loads(plan.to_json())["trials"][1]["missing"]
 
 
 @pytest.mark.usefixtures("datasets")

@@ -1,0 +1,165 @@
+"""Features of many frames in one file: written front to back, complete or not there, mapped by all who read.
+
+A file is a numpy array of records (frame, scale, values), one for each frame, in the order they were asked for.
+`values` times `scale` is the feature.  A scale is a power of two, so it costs no precision, and no value is too
+large for float16.
+
+The writer appends whole records to `<name>.partial` and renames it at the end.  If it is killed, the next one goes
+on behind the last group of records that reached the file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.lib import format as npy
+
+#: frames (n,) -> features (n, ...) as float32
+Compute = Callable[[np.ndarray], np.ndarray]
+
+#: Seconds between words on how far it has come; what was written by then is safe from a power cut.
+_REPORT_S = 15.0
+
+log = logging.getLogger(__name__)
+
+
+def ensure_feature_file(path: Path, frames: np.ndarray, dtype: np.dtype, group: int, compute: Compute) -> None:
+    """Have `path` hold the features of `frames`; one process computes, others that ask meanwhile wait for it.
+
+    `compute` is called with `group` frames at a time (the last time with the rest), so what is kept does not
+    depend on whether the work was interrupted.  Raises ValueError where features are not finite.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process that computes %s", path.stem)
+        lock.acquire()
+    try:
+        if not path.exists():
+            _write(path, frames, dtype, group, compute)
+    finally:
+        lock.release()
+
+
+class FeatureFile:
+    """A finished file, memory-mapped: processes that read it share its pages."""
+
+    def __init__(self, path: Path) -> None:
+        self._records = np.load(path, mmap_mode="r", allow_pickle=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the feature of one frame."""
+        return tuple(self._records.dtype["values"].shape)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """The frames that there are features of, (n,) int64, by row."""
+        return np.ascontiguousarray(self._records["frame"])
+
+    @property
+    def scales(self) -> np.ndarray:
+        """What the values of each row are to be multiplied by, (n,) float32."""
+        return np.ascontiguousarray(self._records["scale"])
+
+    def values(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """A copy of the values of some rows, (n, *shape), as they are kept."""
+        return np.ascontiguousarray(self._records["values"][rows])
+
+    @property
+    def values_nbytes(self) -> int:
+        """Size of all values."""
+        return len(self._records) * self._records.dtype["values"].itemsize
+
+
+def _write(path: Path, frames: np.ndarray, dtype: np.dtype, group: int, compute: Compute) -> None:
+    groups = np.array_split(frames, np.arange(group, len(frames), group))
+    partial = path.with_suffix(".partial")
+    with partial.open("a+b") as stream:
+        done = _whole_groups(stream, group)
+        log.info("%s: %d of %d frames are to be computed", path.stem, len(frames) - done * group, len(frames))
+        progress = _Progress(path.stem, len(frames), done * group)
+        for chunk in groups[done:]:
+            records = _records(chunk, compute(chunk), dtype)
+            if stream.tell() == 0:
+                _write_header(stream, records.dtype, len(frames))
+            stream.write(records.tobytes())
+            if progress.add(len(chunk)):
+                _sync(stream)
+        _sync(stream)
+    partial.replace(path)
+
+
+def _records(frames: np.ndarray, features: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    largest = np.abs(features).reshape(len(features), -1).max(axis=1)
+    if not np.isfinite(largest).all():
+        raise ValueError(f"what the model says of frame {frames[~np.isfinite(largest)][0]} is not finite")
+    record = np.dtype([("frame", np.int64), ("scale", np.float32), ("values", dtype, features.shape[1:])])
+    records = np.empty(len(frames), record)
+    records["frame"] = frames
+    records["scale"] = np.exp2(np.ceil(np.log2(np.maximum(largest, np.finfo(np.float32).tiny))))
+    records["values"] = features / records["scale"].reshape(-1, *[1] * (features.ndim - 1))
+    return records
+
+
+def _write_header(stream: BinaryIO, record: np.dtype, count: int) -> None:
+    # Says how many there will be; the file is read under its own name only once they are all there.
+    facts = {"descr": npy.dtype_to_descr(record), "fortran_order": False, "shape": (count,)}
+    npy.write_array_header_2_0(stream, facts)
+
+
+def _whole_groups(stream: BinaryIO, group: int) -> int:
+    """How many groups an interrupted writer left behind; cuts off what it wrote of the next one."""
+    stream.seek(0)
+    done, end = 0, 0
+    try:
+        npy.read_magic(stream)
+        record = npy.read_array_header_2_0(stream)[2]
+        start = stream.tell()
+        while len(data := stream.read(group * record.itemsize)) == group * record.itemsize:
+            # A power cut can leave zeros where data was on its way to the disk; no scale is zero.
+            if not np.frombuffer(data, record)["scale"].all():
+                break
+            done += 1
+        end = start + done * group * record.itemsize
+    except ValueError:  # not even the header is whole
+        pass
+    stream.truncate(end)
+    stream.seek(end)
+    return done
+
+
+def _sync(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+class _Progress:
+    """Frames done, said now and then."""
+
+    def __init__(self, name: str, total: int, done: int) -> None:
+        self._name, self._total, self._done, self._first = name, total, done, done
+        self._started = self._reported = time.monotonic()
+
+    def add(self, frames: int) -> bool:
+        """Count `frames` more; whether it was time to say so."""
+        self._done += frames
+        now = time.monotonic()
+        if now - self._reported < _REPORT_S:
+            return False
+        self._reported = now
+        rate = (self._done - self._first) / (now - self._started)
+        left = (self._total - self._done) / rate
+        log.info("%s: %d of %d frames, %.1f/s, %.0f s left", self._name, self._done, self._total, rate, left)
+        return True

@@ -1,0 +1,82 @@
+"""What becomes of a step whose loss or gradient is not a number.
+
+Everything is decided on the device, so that a GPU need not wait for the host: Adam leaves weights and state alone
+where `found_inf` says so, and the host looks when it looks anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from model.types import Gaussians
+
+
+class NonFiniteError(RuntimeError):
+    """Training met a loss or a gradient that is not a number; the message says where."""
+
+
+class NonFiniteGuard:
+    """Watches every step of a stage.  `stop` freezes the weights at the first bad step, `skip` passes over it."""
+
+    def __init__(
+        self, policy: Literal["stop", "skip", "ignore"], optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> None:
+        self._policy, self._optimizer = policy, optimizer
+        self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
+        self._terms: dict[str, Tensor] = {}
+
+    def watch(self, iteration: int, terms: Mapping[str, Tensor], parameters: Iterable[nn.Parameter]) -> Tensor:
+        """Look at one step between backward and the optimizer's.  Returns whether it counts, a bool on the device."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        finite = torch.nn.utils.get_total_norm(gradients).isfinite()
+        for term in terms.values():
+            finite = finite & term.detach().isfinite()
+        if self._policy == "ignore":
+            return torch.ones_like(finite)
+        if self._policy == "stop":
+            is_first = ~finite & (self._first_bad < 0)
+            self._first_bad = torch.where(is_first, iteration, self._first_bad)
+            seen = {name: term.detach() for name, term in terms.items()}
+            self._terms = {n: torch.where(is_first, t, self._terms.get(n, t)) for n, t in seen.items()}
+            finite = finite & (self._first_bad < 0)
+        self._optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        return finite
+
+    def raise_if_bad(self, gaussians: Gaussians) -> None:
+        """Raise `NonFiniteError` if a step was bad; `gaussians` are what the frozen weights last predicted."""
+        if int(self._first_bad) < 0:
+            return
+        values = {name: term.item() for name, term in self._terms.items()}
+        bad = [f"loss {name!r} is {value}" for name, value in values.items() if not torch.tensor(value).isfinite()]
+        problem = "; ".join(bad) or f"the gradient of {' + '.join(values)} is not finite, although the losses are"
+        raise NonFiniteError(f"iteration {int(self._first_bad)}: {problem}; {extent(gaussians)}")
+
+
+def extent(gaussians: Gaussians) -> str:
+    """Smallest and largest value of every parameter, for a report."""
+    parts = []
+    for name in ("means", "scales", "opacities", "sh"):
+        values = getattr(gaussians, name).detach()
+        parts.append(f"{name} {values.min().item():.3g}..{values.max().item():.3g}")
+    return "Gaussians: " + ", ".join(parts)
+
+
+def without_non_finite(gaussians: Gaussians) -> Gaussians:
+    """Gaussians with a parameter that is not finite made invisible, which is what the CUDA rasteriser does to them.
+
+    Their gradient is zero.  This is how a run goes on "as published" when its weights have become NaN: it renders
+    the background.
+    """
+    parts = {"means": 0.0, "scales": 1.0, "rotations": 0.5, "opacities": 0.0, "sh": 0.0}
+    tensors = {name: getattr(gaussians, name) for name in parts}
+    whole = torch.stack([tensor.flatten(2).isfinite().all(-1) for tensor in tensors.values()]).all(0)  # (B, N)
+    return Gaussians(
+        **{
+            name: torch.where(whole.view(*whole.shape, *[1] * (tensor.dim() - 2)), tensor, parts[name])
+            for name, tensor in tensors.items()
+        }
+    )

@@ -1,0 +1,52 @@
+"""`splatsweep bench`: how fast this machine is at what we do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from sweep.bench import BENCHES
+from sweep.commands.common import AsJson, console
+
+Name = Annotated[str, typer.Argument(help=f"What to measure: {', '.join(BENCHES)}.", metavar="NAME")]
+Quick = Annotated[bool, typer.Option("--quick", help="Small cases, few rounds: does it work, not how fast.")]
+
+
+def bench(name: Name, quick: Quick = False, as_json: AsJson = False) -> None:
+    """Measure: medians of interleaved runs, and ratios within one run.
+
+    Example: [bold]splatsweep bench step --json[/]
+    """
+    from model.registry import resolve
+
+    result = resolve(BENCHES, name, "benchmark")(quick)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(result), indent=2))
+        return
+    console.print(", ".join(f"{key} {value}" for key, value in result.machine.items() if value is not None))
+    table = Table(box=None, pad_edge=False)
+    columns = list(dict.fromkeys(key for row in result.rows for key in row))
+    for column in columns:
+        table.add_column(column, justify="left" if isinstance(result.rows[0].get(column), str) else "right")
+    for row in result.rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    console.print(table)
+    for note in result.notes:
+        console.print(note)
+
+
+def _cell(value: Any) -> str:
+    """A number with three digits that count, or a word."""
+    if value is None:
+        return ""
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float) and abs(value) < 1000
+        else f"{value:.0f}"
+        if isinstance(value, float)
+        else f"{value}"
+    )

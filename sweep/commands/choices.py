@@ -1,0 +1,84 @@
+"""`splatsweep choices`: what a sweep file may name on each axis."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from model.fusion import Source
+from sweep.commands.common import console
+
+
+def choices(
+    axis: Annotated[str | None, typer.Argument(help="One axis; none means all.", show_default=False)] = None,
+) -> None:
+    """List what a sweep file may name on each axis, with options and what each is.
+
+    Example: [bold]splatsweep choices depth.model[/]
+    """
+    from model.registry import UnknownChoiceError, resolve
+
+    registries = _registries()
+    if axis is not None and axis not in registries:
+        raise UnknownChoiceError("axis", axis, registries)
+    for name in [axis] if axis else registries:
+        table = Table(title=name, title_justify="left", box=None, pad_edge=False)
+        for heading in ("name", "what", "options (defaults)"):
+            table.add_column(heading)
+        for choice in registries[name]:
+            found = resolve(registries[name], choice, name)
+            table.add_row(choice, _summary(found, registries[name]), _options(found))
+        console.print(table)
+        console.print()
+
+
+def _registries() -> dict[str, Mapping[str, str]]:
+    from jobs.data import DATASETS
+    from model.depth import DEPTH
+    from model.losses import LOSSES
+    from model.semantic import SEMANTIC
+
+    return {
+        "data.name": DATASETS,
+        "semantic.encoder": SEMANTIC,
+        "depth.model": DEPTH,
+        "semantic.fusion": _ways("semantic"),
+        "depth.fusion": _ways("depth"),
+        "train.stages.*.losses": LOSSES,
+    }
+
+
+def _ways(source: Source) -> dict[str, str]:
+    """The fusions by which a source of context can enter."""
+    from model.fusion import FUSION
+    from model.fusion.base import entering_kind
+    from model.registry import resolve
+
+    return {name: path for name, path in FUSION.items() if entering_kind(resolve(FUSION, name, "fusion"), source)}
+
+
+def _summary(choice: Any, registry: Mapping[str, str]) -> str:
+    """What it says of itself, first of all; a file that holds one choice alone speaks for it."""
+    is_alone = sum(path.startswith(f"{choice.__module__}:") for path in registry.values()) == 1
+    text = sys.modules[choice.__module__].__doc__ if is_alone else choice.__doc__
+    text = getattr(choice, "description", None) or text or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def _options(choice: Any) -> str:
+    cls = getattr(choice, "Options", None)
+    fields = dataclasses.fields(cls) if cls is not None else ()
+    return "\n".join(f"{field.name}: {_default(field)}" for field in fields)
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return repr(field.default)
+    if field.default_factory is not dataclasses.MISSING:
+        return repr(field.default_factory())
+    return "required"

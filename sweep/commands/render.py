@@ -1,0 +1,99 @@
+"""`splatsweep render`: objects as Gaussians, as pictures from all around and as files for viewers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweep.commands.common import DEFAULT_HOME, Home, console
+from sweep.commands.data import DatasetName, DatasetOptions, parse_options
+
+if TYPE_CHECKING:  # brings torch, which takes seconds
+    from jobs.turntable import Subject
+
+app = typer.Typer(help="Objects as Gaussians: pictures from all around, and .ply files.", no_args_is_help=True)
+
+ObjectName = Annotated[
+    str | None,
+    typer.Option("--object", metavar="NAME", help="The object; default the first test object.", show_default=False),
+]
+ViewCount = Annotated[int, typer.Option("--views", min=1, help="Pictures once around the object.")]
+Size = Annotated[int, typer.Option(min=8, max=4096, help="Side of each picture, pixels.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A .png, or a .gif that turns; default OBJECT.png.", show_default=False),
+]
+Ply = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Also write the Gaussians as a .ply that 3DGS viewers open.", show_default=False),
+]
+
+
+@app.command("trial")
+def render_trial(
+    trial: Annotated[
+        str, typer.Argument(help="A trial's key, its beginning, or its folder.", metavar="TRIAL", show_default=False)
+    ],
+    name: ObjectName = None,
+    views: ViewCount = 12,
+    size: Size = 128,
+    out: Out = None,
+    ply: Ply = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Draw the Gaussians that a trial's network predicts from an object's source view.
+
+    Example: [bold]splatsweep render trial 3f2a --object chair_00256 --out chair.gif --ply chair.ply[/]
+    """
+    from jobs.turntable import find_trial, predicted
+
+    _check_paths(out, ply)
+    home = home.absolute()
+    _write(predicted(find_trial(trial, home), home, name), views, size, out, ply)
+
+
+@app.command("data")
+def render_data(
+    dataset: DatasetName,
+    name: ObjectName = None,
+    settings: DatasetOptions = None,
+    views: ViewCount = 12,
+    size: Size = 128,
+    out: Out = None,
+    ply: Ply = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Draw a dataset's object as Gaussians placed by its depth maps, one for each pixel of each view.
+
+    Example: [bold]splatsweep render data chairs --object chair_00256 --views 12 --out chair.png --ply chair.ply[/]
+    """
+    from jobs.data.prepare import open_dataset
+    from jobs.turntable import measured
+
+    _check_paths(out, ply)
+    store = open_dataset(dataset, parse_options(settings), home.absolute())
+    _write(measured(store, name), views, size, out, ply)
+
+
+def _check_paths(out: Path | None, ply: Path | None) -> None:
+    """Before anything takes long.  Raises ValueError for names that say another format."""
+    from jobs.turntable import check_picture_path
+
+    if out is not None:
+        check_picture_path(out)
+    if ply is not None and ply.suffix != ".ply":
+        raise ValueError(f"{ply}: the name of a file of Gaussians must end in .ply")
+
+
+def _write(subject: Subject, views: int, size: int, out: Path | None, ply: Path | None) -> None:
+    from jobs.turntable import photograph, save_pictures
+    from model.ply import write_ply
+
+    path = out or Path(subject.name.replace("/", "_")).with_suffix(".png")
+    save_pictures(photograph(subject, views, size), path)
+    console.print(f"Wrote {path}", soft_wrap=True)
+    if ply is not None:
+        write_ply(subject.gaussians, ply)
+        console.print(f"Wrote {ply}", soft_wrap=True)

@@ -1,0 +1,94 @@
+import pytest
+import torch
+from torch import nn
+
+from jobs.nonfinite import NonFiniteError, NonFiniteGuard, without_non_finite
+from model.types import Gaussians
+
+NAN = float("nan")
+
+
+def gaussians(count: int = 3) -> Gaussians:
+    return Gaussians(
+        means=torch.zeros(1, count, 3),
+        scales=torch.ones(1, count, 3),
+        rotations=torch.tensor([1.0, 0, 0, 0]).expand(1, count, 4),
+        opacities=torch.full((1, count, 1), 0.5),
+        sh=torch.zeros(1, count, 1, 3),
+    )
+
+
+@pytest.fixture
+def weight() -> nn.Parameter:
+    return nn.Parameter(torch.tensor([1.0, 2.0]))
+
+
+def steps(policy, weight, factors):
+    """Adam on `weight` with a loss that is multiplied by each factor in turn."""
+    optimizer = torch.optim.Adam([weight], lr=0.1, fused=True)
+    guard = NonFiniteGuard(policy, optimizer, torch.device("cpu"))
+    counted = []
+    for iteration, factor in enumerate(factors):
+        term = weight.square().sum() * factor
+        optimizer.zero_grad()
+        term.backward()
+        counted.append(bool(guard.watch(iteration, {"l2": term}, [weight])))
+        optimizer.step()
+    return guard, counted
+
+
+def test_skip_leaves_weights_and_adam_as_if_the_step_had_not_been(weight):
+    other = nn.Parameter(weight.detach().clone())
+    _, counted = steps("skip", weight, [1, NAN, 1, 1])
+    steps("skip", other, [1, 1, 1])
+    assert counted == [True, False, True, True]
+    assert torch.equal(weight, other)
+
+
+def test_stop_freezes_the_weights_until_the_host_looks(weight):
+    other = nn.Parameter(weight.detach().clone())
+    guard, counted = steps("stop", weight, [1, NAN, 1, 1])
+    steps("stop", other, [1])
+    assert counted == [True, False, False, False]
+    assert torch.equal(weight, other)
+    with pytest.raises(NonFiniteError, match=r"iteration 1: loss 'l2' is nan; Gaussians: means 0..0"):
+        guard.raise_if_bad(gaussians())
+
+
+def test_a_gradient_that_is_not_finite_is_told_from_a_loss(weight):
+    optimizer = torch.optim.Adam([weight], fused=True)
+    guard = NonFiniteGuard("stop", optimizer, torch.device("cpu"))
+    term = (weight - weight.detach()).square().sum().sqrt()  # 0, with slope 0 * infinity
+    term.backward()
+    guard.watch(3, {"edge": term}, [weight])
+    with pytest.raises(NonFiniteError, match=r"iteration 3: the gradient of edge is not finite, although the losses"):
+        guard.raise_if_bad(gaussians())
+
+
+def test_ignore_lets_everything_through(weight):
+    guard, counted = steps("ignore", weight, [1, NAN])
+    assert counted == [True, True]
+    assert weight.isnan().all()
+    guard.raise_if_bad(gaussians())
+
+
+def test_good_steps_raise_nothing(weight):
+    guard, counted = steps("stop", weight, [1, 1])
+    assert counted == [True, True]
+    guard.raise_if_bad(gaussians())
+
+
+@pytest.mark.parametrize("part", ["means", "scales", "rotations", "opacities", "sh"])
+def test_gaussians_that_are_not_finite_become_invisible_and_get_no_gradient(part):
+    whole = gaussians()
+    spoilt = getattr(whole, part).clone()
+    spoilt[0, 1].fill_(NAN)
+    spoilt.requires_grad_()
+    parts = {name: getattr(whole, name) for name in Gaussians.__slots__} | {part: spoilt}
+    kept = without_non_finite(Gaussians(**parts))
+    assert kept.opacities[0, :, 0].tolist() == [0.5, 0, 0.5]
+    total = sum(getattr(kept, name).sum() for name in Gaussians.__slots__)
+    assert total.isfinite()
+    total.backward()
+    assert spoilt.grad[0, 1].abs().sum() == 0
+    assert (spoilt.grad[0, ::2] == 1).all()

@@ -1,0 +1,33 @@
+import pytest
+from typer.testing import CliRunner
+
+from model.losses import LOSSES
+from model.registry import UnknownChoiceError
+from sweep.cli import app
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["choices", *arguments], env={"COLUMNS": "200", "TERM": "dumb"})
+
+
+def test_every_loss_is_listed_with_what_it_is():
+    lines = invoke("train.stages.*.losses").output.splitlines()
+    assert [line.split()[0] for line in lines[2:] if line.strip()] == list(LOSSES)
+    assert all(len(line.split()) > 2 for line in lines[2:] if line.strip())
+
+
+def test_options_are_listed_with_their_defaults():
+    assert "sigma: 0.05" in invoke("depth.model").output
+
+
+def test_only_fusions_that_fit_are_listed():
+    output = invoke("depth.fusion").output
+    assert "xattn_positional" in output
+    assert "xattn_tokens" not in output
+
+
+def test_an_unknown_axis_is_refused_with_the_allowed_ones():
+    error = invoke("depth").exception
+    assert isinstance(error, UnknownChoiceError)
+    with pytest.raises(UnknownChoiceError, match=r"unknown axis 'depth'; allowed: .*depth.model"):
+        raise error

@@ -1,0 +1,50 @@
+"""`splatsweep render`: files are written where they were asked for; mistakes are told before anything takes long."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from model.ply import read_ply
+from sweep.cli import app
+
+TINY = ("--set", "train=6", "--set", "val=2", "--set", "test=3", "--set", "views=5", "--set", "image_size=16")
+
+
+def invoke(*arguments, home):
+    return CliRunner().invoke(app, ["render", *map(str, arguments)], env={"SPLATSWEEP_HOME": str(home)})
+
+
+def test_an_object_of_a_dataset(home, tmp_path):
+    out, ply = tmp_path / "chair.png", tmp_path / "chair.ply"
+    arguments = ("chairs", *TINY, "--object", "chair_00009", "--views", 7, "--size", 20, "--out", out, "--ply", ply)
+    result = invoke("data", *arguments, home=home)
+    assert result.exit_code == 0, result.output
+    assert Image.open(out).size == (6 * 20, 2 * 20)
+    gaussians = read_ply(ply)
+    assert gaussians.means.shape[1] > 50
+    assert gaussians.sh.shape[2] == 1
+    assert str(out) in result.output.replace("\n", "")
+
+
+def test_the_default_name_is_the_objects(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("data", "chairs", *TINY, "--views", 1, "--size", 16, home=home)
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in tmp_path.glob("*.png")] == ["chair_00008.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("data", "chairs", "--out", "chair.jpg"), "chair.jpg: a picture's name must end in .png or .gif"),
+        (("data", "chairs", "--ply", "chair.obj"), "chair.obj: the name of a file of Gaussians must end in .ply"),
+        (("data", "chars"), "did you mean 'chairs'"),
+        (("trial", "abc"), "no trial 'abc'"),
+    ],
+)
+def test_mistakes(home, arguments, message):
+    result = invoke(*arguments, home=home)
+    assert isinstance(result.exception, ValueError)
+    assert message in str(result.exception)
