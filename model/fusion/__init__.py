@@ -2,14 +2,21 @@
 
 from typing import Literal
 
-Kind = Literal["vector", "map"]
+#: What is said of one view: a vector (D), tokens (T, D), or a map (C, H, W).
+Kind = Literal["vector", "tokens", "map"]
 Source = Literal["semantic", "depth"]
 
-#: What each source of context looks like: one vector (B, V, D), or one map (B, V, 1, H, W).
-KINDS: dict[Source, Kind] = {"semantic": "vector", "depth": "map"}
+#: The kinds that each source of context has.
+KINDS: dict[Source, tuple[Kind, ...]] = {"semantic": ("vector", "tokens"), "depth": ("map",)}
 
 FUSION: dict[str, str] = {
+    # as published
     "input": "model.fusion.input:InputChannel",
     "concat": "model.fusion.concat:Concat",
     "xattn": "model.fusion.xattn:CrossAttention",
+    # corrected
+    "input_normalised": "model.fusion.input_normalised:NormalisedInputChannel",
+    "xattn_positional": "model.fusion.xattn_positional:PositionalCrossAttention",
+    "xattn_tokens": "model.fusion.xattn_tokens:TokenCrossAttention",
+    "film": "model.fusion.film:Film",
 }

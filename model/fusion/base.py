@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from model.fusion import Kind, Source
+from model.fusion import KINDS, Kind, Source
 from model.types import Context
 
 
@@ -22,9 +22,9 @@ class Fusion:
     #: the kinds of context that can enter this way
     accepts: ClassVar[frozenset[Kind]]
 
-    def __init__(self, source: Source, width: int) -> None:
-        """`width`: length of the vector, or channels of the map."""
-        self.source, self.width = source, width
+    def __init__(self, source: Source, kind: Kind, width: int) -> None:
+        """`width`: length of the vector or of each token, or channels of the map."""
+        self.source, self.kind, self.width = source, kind, width
 
     @property
     def input_channels(self) -> int:
@@ -57,6 +57,12 @@ class Fuser(nn.Module):
         if value is None:
             raise ValueError(f"the network is conditioned on {self.source}, but the context has none")
         return value.flatten(0, 1)
+
+
+def entering_kind(fusion: type[Fusion], source: Source) -> Kind | None:
+    """The kind of context in which `source` enters this way; None where it cannot."""
+    kinds = [kind for kind in KINDS[source] if kind in fusion.accepts]
+    return kinds[0] if kinds else None
 
 
 def at_input(fusions: Sequence[Fusion]) -> list[nn.Module]:

@@ -1,10 +1,16 @@
-"""Unweighted scalar losses over rendered views.  One file per loss, one line here; weights live in `train.stages`."""
+"""Unweighted scalar losses over rendered views, or the Gaussians behind them.  One file per loss, one line here.
+
+Weights, and when each counts, live in `train.stages`.
+"""
 
 LOSSES: dict[str, str] = {
     "l1": "model.losses.l1:L1",
     "l2": "model.losses.l2:L2",
     "lpips": "model.losses.lpips:Lpips",
+    "ssim": "model.losses.ssim:Ssim",
     "tv": "model.losses.tv:TotalVariation",
     "edge": "model.losses.edge:Edge",
     "edge_published": "model.losses.edge_published:EdgePublished",
+    "big_gaussians": "model.losses.big_gaussians:BigGaussians",
+    "small_gaussians": "model.losses.small_gaussians:SmallGaussians",
 }

@@ -1,4 +1,4 @@
-"""What a loss promises: two batches of pictures -> one unweighted scalar."""
+"""What a loss promises: rendered and true pictures, and the Gaussians they came from -> one unweighted scalar."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from model.types import Gaussians
 from model.weights import WeightStore
 
 
@@ -21,5 +22,5 @@ class Loss(nn.Module, ABC):
         super().__init__()
 
     @abstractmethod
-    def forward(self, render: Tensor, target: Tensor) -> Tensor:
-        """render, target: (N, 3, H, W) RGB, targets in [0, 1] -> a scalar."""
+    def forward(self, render: Tensor, target: Tensor, gaussians: Gaussians) -> Tensor:
+        """render, target: (N, 3, H, W) RGB, targets in [0, 1]; gaussians: B scenes -> a scalar."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.losses.base import Loss
+from model.types import Gaussians
 
 
 def sobel_magnitude(images: Tensor, eps: float) -> Tensor:
@@ -29,5 +30,5 @@ class Edge(Loss):
 
     eps: ClassVar[float] = 1e-6
 
-    def forward(self, render: Tensor, target: Tensor) -> Tensor:
+    def forward(self, render: Tensor, target: Tensor, gaussians: Gaussians) -> Tensor:
         return F.mse_loss(sobel_magnitude(render, self.eps), sobel_magnitude(target, self.eps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model.losses.base import Loss
+from model.types import Gaussians
 from model.weights import WeightStore
 from model.weights.store import LPIPS_TRUNKS
 
@@ -42,9 +44,28 @@ class LpipsDistance(nn.Module):
         """Stays in evaluation mode."""
         return super().train(False)
 
+    def features(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) RGB in [0, 1], not clamped -> unit vectors (N, C, h, w) of each layer compared."""
+        return [_unit(layer) for layer in self.network.net(self.network.scaling_layer(2 * images - 1))]
+
+    def between(self, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+        """The distances (N,) of pictures with these features."""
+        layers = zip(self.network.lins, ours, theirs, strict=True)
+        return torch.stack([weigh((a - b).square()).mean((1, 2, 3)) for weigh, a, b in layers]).sum(0)
+
     def forward(self, render: Tensor, target: Tensor) -> Tensor:
-        """(N, 3, H, W) RGB in [0, 1], not clamped -> (N,)."""
-        return self.network(render, target, normalize=True).flatten()
+        """(N, 3, H, W) RGB in [0, 1], not clamped -> (N,).  No gradient reaches the target."""
+        with torch.no_grad():
+            theirs = self.features(target)
+        return self.between(self.features(render), theirs)
+
+
+def _unit(features: Tensor) -> Tensor:
+    """(N, C, h, w) scaled to length 1 along C.
+
+    A pixel that no feature responds to keeps the zero vector, and a gradient of 0, where the package's is NaN.
+    """
+    return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-10)
 
 
 @cache
@@ -62,5 +83,5 @@ class Lpips(Loss):
         super().__init__(store)
         self.distance = shared_lpips("vgg", store)
 
-    def forward(self, render: Tensor, target: Tensor) -> Tensor:
+    def forward(self, render: Tensor, target: Tensor, gaussians: Gaussians) -> Tensor:
         return self.distance(render, target).mean()

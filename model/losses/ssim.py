@@ -1,0 +1,45 @@
+"""Structural similarity (Wang et al. 2004), as metric and as loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.losses.base import Loss
+from model.types import Gaussians
+
+_WINDOW = 11
+_SIGMA = 1.5
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def ssim(render: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity: (N, C, H, W) twice -> (N,).
+
+    Gaussian window 11x11, sigma 1.5, zero padding 5, mean over the whole map and the channels; the padding is
+    what distinguishes it from the versions of the image libraries, which crop or mirror.
+    """
+    offsets = torch.arange(_WINDOW, dtype=render.dtype, device=render.device) - _WINDOW // 2
+    window = torch.exp(-offsets.square() / (2 * _SIGMA**2))
+    window = (window / window.sum()).expand(render.shape[1], 1, 1, -1)
+
+    def blur(x: Tensor) -> Tensor:
+        channels, pad = x.shape[1], _WINDOW // 2
+        x = F.conv2d(x, window, padding=(0, pad), groups=channels)
+        return F.conv2d(x, window.transpose(2, 3), padding=(pad, 0), groups=channels)
+
+    mean_r, mean_t = blur(render), blur(target)
+    var_r = blur(render * render) - mean_r.square()
+    var_t = blur(target * target) - mean_t.square()
+    covariance = blur(render * target) - mean_r * mean_t
+    numerator = (2 * mean_r * mean_t + _C1) * (2 * covariance + _C2)
+    denominator = (mean_r.square() + mean_t.square() + _C1) * (var_r + var_t + _C2)
+    return (numerator / denominator).flatten(1).mean(1)
+
+
+class Ssim(Loss):
+    """1 - mean SSIM over the pictures."""
+
+    def forward(self, render: Tensor, target: Tensor, gaussians: Gaussians) -> Tensor:
+        return 1 - ssim(render, target).mean()

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from model.types import Gaussians
+
+
+@pytest.fixture
+def gaussians() -> Callable[..., Gaussians]:
+    """(scales, any number of triples) -> one scene of Gaussians of these sizes."""
+
+    def make(*scales: tuple[float, float, float]) -> Gaussians:
+        n = len(scales)
+        return Gaussians(
+            means=torch.zeros(1, n, 3),
+            scales=torch.tensor([scales]).view(1, n, 3).requires_grad_(),
+            rotations=torch.tensor([1.0, 0, 0, 0]).expand(1, n, 4),
+            opacities=torch.full((1, n, 1), 0.5),
+            sh=torch.zeros(1, n, 4, 3),
+        )
+
+    return make
+
+
+@pytest.fixture
+def ordinary(gaussians) -> Gaussians:
+    """Gaussians that no loss objects to."""
+    return gaussians((0.02, 0.02, 0.03), (0.01, 0.05, 0.02))
+
+
+@pytest.fixture
+def reference(fixtures):
+    return torch.load(fixtures / "metrics_losses.pt", weights_only=True)

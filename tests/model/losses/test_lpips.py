@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from model.losses.lpips import Lpips, _unit, shared_lpips
+
+
+@pytest.fixture
+def pictures() -> tuple[torch.Tensor, torch.Tensor]:
+    """A render that leaves [0, 1] a little, and its target."""
+    generator = torch.Generator().manual_seed(0)
+    return 1.2 * torch.rand(3, 3, 32, 32, generator=generator) - 0.1, torch.rand(3, 3, 32, 32, generator=generator)
+
+
+@pytest.mark.parametrize("variant", ["vgg", "alex"])
+def test_values_and_gradients_are_the_packages(variant, weights, pictures):
+    distance = shared_lpips(variant, weights)
+    render, target = pictures[0].requires_grad_(), pictures[1]
+    expected = distance.network(render, target, normalize=True).flatten()
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), render)
+    values = distance(render, target)
+    (gradient,) = torch.autograd.grad(values.sum(), render)
+    torch.testing.assert_close(values, expected, rtol=1e-6, atol=0)
+    assert (gradient - expected_gradient).abs().max() < 1e-5 * expected_gradient.abs().max()
+
+
+def test_the_target_has_no_part_in_the_graph(weights, pictures):
+    render, target = (picture.requires_grad_() for picture in pictures)
+    shared_lpips("vgg", weights)(render, target).sum().backward()
+    assert render.grad.abs().max() > 0
+    assert target.grad is None
+
+
+def test_a_pixel_without_features_has_a_gradient():
+    features = torch.zeros(1, 4, 1, 2, requires_grad=True)
+    with torch.no_grad():
+        features[..., 1] = torch.tensor([0.0, 3, 0, 4])[:, None]
+    unit = _unit(features)
+    unit.square().sum().backward()
+    assert unit.detach().flatten().tolist() == pytest.approx([0, 0, 0, 0.6, 0, 0, 0, 0.8])
+    assert features.grad.isfinite().all()
+
+
+def test_knows_likeness(weights, ordinary):
+    generator = torch.Generator().manual_seed(0)
+    blobs = torch.rand(1, 3, 6, 6, generator=generator)
+    picture = torch.nn.functional.interpolate(blobs, size=(48, 48), mode="bicubic")
+    noise = torch.randn(picture.shape, generator=generator)
+    loss = Lpips(weights)
+    assert loss(picture, picture, ordinary) == 0
+    little, much = (loss(picture + amount * noise, picture, ordinary) for amount in (0.02, 0.2))
+    assert 0 < little < much
+
+
+@pytest.mark.parametrize("variant", ["vgg", "alex"])
+def test_stays_frozen(variant, weights):
+    distance = shared_lpips(variant, weights)
+    distance.train()
+    assert not any(module.training for module in distance.modules())
+    assert not any(parameter.requires_grad for parameter in distance.parameters())

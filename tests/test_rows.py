@@ -1,0 +1,139 @@
+"""Every row of the paper's presets trains and is judged, on the code path of the real weights.
+
+Rows are taken from the presets as they are, then made small: a few procedural chairs of 16 px, a small network, two
+iterations a stage.  Tiny checkpoints in the published formats stand in for the real weights.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.checkpoint import CheckpointFolder
+from jobs.config import TrialConfig, frozen_weights, trial_key
+from jobs.journal import read_events
+from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
+from model.weights import WeightStore
+from sweep.grid import expand
+from sweep.spec import load_sweep
+from tests.standins import write_standin
+
+PAPER, CORRECTED = "paper", "paper-corrected"
+#: What stands in for the architectures of the random controls, which need minutes at full size: another, and the side
+#: of the pictures that it sees.
+SMALLER = {
+    "dinov2_vitl14_reg_lc": ("dinov2_small", 56),
+    "clip_vit_b32": ("clip_vit_b32", 64),
+    "dpt_large": ("midas_small", 64),
+}
+RUNTIME = Runtime(log_every=1)
+
+
+@cache
+def rows(preset: str) -> dict[str, TrialConfig]:
+    """The rows of a preset by name, with its first seed."""
+    with resources.as_file(resources.files("sweep.presets") / f"{preset}.yaml") as path:
+        sweep = load_sweep(path)
+    return {name: config for name, config in expand(sweep) if config.seed == sweep.seeds[0]}
+
+
+def small(config: TrialConfig, data: dict[str, Any], **train: Any) -> TrialConfig:
+    """The same row on little data with a small network; `train` replaces keys of that section."""
+    values = config.model_dump(mode="json")
+    values["data"] = data
+    values["model"] |= {"base_dim": 8, "num_blocks": 1, "channel_mult": [1, 2], "attention_resolutions": [8]}
+    values["train"] |= {"batch_size": 2, "views_per_object": 3} | train
+    for stage in values["train"]["stages"]:
+        stage["iterations"] = 2
+    values["eval"] |= {"objects": 1, "every": None}
+    for section in (values["semantic"], values["depth"]):
+        if "of" in section["options"]:
+            section["options"]["of"], section["resolution"] = SMALLER[section["options"]["of"]]
+    if values["depth"]["model"] == "midas_small" and values["depth"]["preprocess"] == "correct":
+        values["depth"]["resolution"] = 64  # its stand-in has full size, since there is no smaller architecture
+    return TrialConfig.model_validate(values)
+
+
+@pytest.fixture
+def data(tiny: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    return tiny()["data"]
+
+
+@pytest.fixture(scope="module")
+def rows_home(prepared_home: Path, weights: WeightStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with tiny chairs and stand-ins for all weights but those of LPIPS; shared, so that features are too."""
+    home = tmp_path_factory.mktemp("rows") / "home"
+    shutil.copytree(prepared_home, home)
+    folder = home / "weights"
+    folder.mkdir(exist_ok=True)
+    for path in (weights.fetch("vgg16"), weights.fetch("vgg16").with_suffix(".json")):
+        (folder / path.name).symlink_to(path)
+    names = {name for preset in (PAPER, CORRECTED) for row in rows(preset).values() for name in frozen_weights(row)}
+    for name in names - {"vgg16"}:
+        write_standin(name, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPLATSWEEP_WEIGHTS", str(folder))
+        yield home
+
+
+def losses(result: TrialResult) -> dict[str, list[float]]:
+    """Everything recorded of the training, step by step."""
+    recorded: dict[str, list[float]] = {}
+    for event in read_events(result.folder):
+        for name, value in event.get("values", {}).items():
+            if name.startswith("train/"):
+                recorded.setdefault(name, []).append(value)
+    return recorded
+
+
+def test_the_paper_has_all_its_rows():
+    inputs = {f"Input {model}" for model in ("MiDaS_small", "DPT_Hybrid", "DPT_Large")}
+    attention = {f"X-Attn {model}" for model in ("MiDaS_small", "DPT_Large")}
+    assert set(rows(PAPER)) == {"baseline", "DINO", "CLIP", "TV", "Edge"} | inputs | attention
+    assert set(rows("laptop")) == set(rows(PAPER))
+
+
+@pytest.mark.parametrize(("preset", "row"), [(preset, row) for preset in (PAPER, CORRECTED) for row in rows(preset)])
+def test_trains_and_is_judged(preset, row, rows_home, data):
+    config = small(rows(preset)[row], data)
+    result = run_trial(config, rows_home, RUNTIME)
+    assert result.step == 4
+    assert all(math.isfinite(value) for value in result.metrics.values())
+    terms = [f"train/{name}" for stage in config.train.stages for name in stage.losses]
+    assert {name: len(values) for name, values in losses(result).items()} == {
+        name: 2 * terms.count(name) for name in terms
+    } | {"train/loss": 4}
+
+
+@pytest.mark.parametrize("preset", [PAPER, CORRECTED])
+def test_no_two_rows_are_the_same(preset):
+    assert len({trial_key(config, "data", {}) for config in rows(preset).values()}) == len(rows(preset))
+
+
+def test_without_eps_the_edge_loss_stops_its_trial_with_the_diagnosis(rows_home, data):
+    config = small(rows(PAPER)["Edge"], data, nonfinite="stop")
+    with pytest.raises(TrialFailedError, match=r"gradient of .*edge_published.* is not finite, although the losses"):
+        run_trial(config, rows_home, RUNTIME)
+
+
+def test_as_published_the_edge_loss_goes_on_and_scores_like_a_blank_picture(rows_home, data):
+    config = small(rows(PAPER)["Edge"], data)
+    assert config.train.nonfinite == "ignore"
+    blank = config.model_copy(update={"model": config.model.model_copy(update={"name": "blank"})})
+    edge, empty = run_trial(config, rows_home, RUNTIME), run_trial(blank, rows_home, RUNTIME)
+    assert edge.metrics == empty.metrics
+
+
+def test_with_eps_the_edge_loss_trains(rows_home, data):
+    config = small(rows(CORRECTED)["Edge"], data)
+    assert config.train.nonfinite == "stop"
+    saved = CheckpointFolder(run_trial(config, rows_home, RUNTIME).folder / "checkpoints").latest()
+    assert saved is not None
+    assert all(tensor.isfinite().all() for tensor in saved.tensors.values())
