@@ -23,6 +23,7 @@ from jobs.data.prepare import open_dataset
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import Store
 from jobs.features import ContextReader
+from jobs.nonfinite import without_non_finite
 from jobs.trial import weights_folder
 from model.build import build_predictor
 from model.geometry import invert_rigid, pixel_rays
@@ -78,6 +79,8 @@ def predicted(folder: Path, home: Path, name: str | None = None) -> Subject:
     source = views.select(0, config.model.input_views)
     with torch.inference_mode():
         gaussians = judged.eval()(source, context(source))
+    if config.train.nonfinite == "ignore":
+        gaussians = without_non_finite(gaussians)
     return Subject(str(row.object), gaussians, views, config.render.backend, config.render.antialiasing)
 
 

@@ -16,6 +16,11 @@ def invoke(*arguments, home):
     return CliRunner().invoke(app, ["render", *map(str, arguments)], env={"SPLATSWEEP_HOME": str(home)})
 
 
+@pytest.mark.parametrize("command", ["trial", "data"])
+def test_explains_itself_with_an_example(home, command):
+    assert f"Example: splatsweep render {command}" in invoke(command, "--help", home=home).output
+
+
 def test_an_object_of_a_dataset(home, tmp_path):
     out, ply = tmp_path / "chair.png", tmp_path / "chair.ply"
     arguments = ("chairs", *TINY, "--object", "chair_00009", "--views", 7, "--size", 20, "--out", out, "--ply", ply)

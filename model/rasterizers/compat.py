@@ -1,0 +1,300 @@
+"""diff-gaussian-rasterization's Python interface, on the CPU.
+
+Code written for the CUDA package runs without a GPU when it imports this module in its place:
+
+    from model.rasterizers.compat import GaussianRasterizationSettings, GaussianRasterizer
+
+Two generations of the interface are in use.  In the older one the settings end with `debug` and a call returns
+(image, radii); in the newer they end with `antialiasing` and a call returns (image, radii, inverse depth).  Settings
+that say nothing about antialiasing get the older behaviour here.
+
+Matrices are transposed, as the package takes them: points are rows, `p @ viewmatrix`.  Projection runs in float64 in
+torch, the drawing in our kernels (`model.rasterizers.telephoto`).  What is drawn is what `reference` defines; the
+package itself leaves out 16 px tiles that lie beyond 3 standard deviations of a Gaussian, where up to 1.1% of its
+opacity is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from model.rasterizers.reference import (
+    DILATION,
+    Splats,
+    _colours,
+    _compensation,
+    _jacobians,
+    determinants,
+    rotation_matrices,
+)
+from model.rasterizers.telephoto import draw
+from model.types import Cameras
+
+#: Tensors may be anywhere; adapters to the package ask.
+DRAWS_ON_CPU = True
+NEAR = 0.2  # scene units; what is not farther is not drawn
+TILE = 16  # px; `radii` are 0 where a splat's square misses every tile that the image touches
+_DEPTH_EPSILON = 1e-7  # added to the depth that the projection divides by
+
+
+class GaussianRasterizationSettings(NamedTuple):
+    """One camera, and how to draw.  `prefiltered` and `debug` are accepted and have no effect."""
+
+    image_height: int
+    image_width: int
+    tanfovx: float  # width / (2 * focal length in pixels)
+    tanfovy: float
+    bg: Tensor  # (3,) RGB
+    scale_modifier: float  # multiplies all scales; `cov3D_precomp` is not touched by it
+    viewmatrix: Tensor  # (4, 4) world -> camera, transposed; OpenCV axes
+    projmatrix: Tensor  # (4, 4) world -> clip space, transposed; its third column, the depth buffer's, is not used
+    sh_degree: int  # 0 to 3: the bands of `shs` to use
+    campos: Tensor  # (3,) centre of projection in the world, from which colours are looked up
+    prefiltered: bool
+    debug: bool
+    antialiasing: bool | None = None  # None: the older generation, which has no such field
+
+
+class GaussianRasterizer(nn.Module):
+    """Draws Gaussians from the camera of its settings, which may be this module's or any with the same fields."""
+
+    def __init__(self, raster_settings: GaussianRasterizationSettings) -> None:
+        super().__init__()
+        self.raster_settings = raster_settings
+
+    def markVisible(self, positions: Tensor) -> Tensor:  # noqa: N802  the package's name
+        """Which of the positions (N, 3) are beyond the near plane: (N,) bool."""
+        with torch.no_grad():
+            return _in_front(_to_camera(positions, self.raster_settings))
+
+    def forward(
+        self,
+        means3D: Tensor,
+        means2D: Tensor,
+        opacities: Tensor,
+        shs: Tensor | None = None,
+        colors_precomp: Tensor | None = None,
+        scales: Tensor | None = None,
+        rotations: Tensor | None = None,
+        cov3D_precomp: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
+        """See `rasterize_gaussians`."""
+        return rasterize_gaussians(
+            means3D,
+            means2D,
+            shs,
+            colors_precomp,
+            opacities,
+            scales,
+            rotations,
+            cov3D_precomp,
+            self.raster_settings,
+        )
+
+
+def rasterize_gaussians(
+    means3D: Tensor,
+    means2D: Tensor,
+    sh: Tensor | None,
+    colors_precomp: Tensor | None,
+    opacities: Tensor,
+    scales: Tensor | None,
+    rotations: Tensor | None,
+    cov3Ds_precomp: Tensor | None,
+    raster_settings: GaussianRasterizationSettings,
+) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
+    """Draw N Gaussians; tensors that are None or empty are absent.
+
+    Args:
+        means3D: (N, 3) in the world.
+        means2D: (N, 3).  Its values are not used; its gradient is that of the loss by the centres on the image in
+            clip-space units, d loss / d pixel * image size / 2, third component 0.  This is what the densification
+            of 3D Gaussian Splatting looks at.
+        sh: (N, K, 3) spherical harmonics, of which the first (sh_degree + 1)^2 count; 0.5 is added, and negative
+            sums are cut off.
+        colors_precomp: (N, 3) colours instead, used as they are.
+        opacities: (N, 1) or (N,).
+        scales: (N, 3).
+        rotations: (N, 4) quaternions, real part first, used as they are.
+        cov3Ds_precomp: (N, 6) xx, xy, xz, yy, yz, zz of positive semidefinite covariances, instead of the two.
+
+    Returns:
+        The image (3, H, W), differentiable by all of these and by `bg`; the radii (N,) int32 in pixels, 3 standard
+        deviations rounded up, 0 for what is not drawn; in the newer generation also the inverse depth (1, H, W).
+
+    Raises:
+        ValueError: a shape is wrong, a value is NaN or infinite, colours or shapes are given twice or not at all.
+    """
+    optional = map(_present, (sh, colors_precomp, scales, rotations, cov3Ds_precomp))
+    inputs, settings = _Inputs(means3D, means2D, opacities, *optional), raster_settings
+    _check(inputs, settings)
+    antialiasing = getattr(settings, "antialiasing", None)
+    drawn = torch.nonzero(_in_front(_to_camera(means3D, settings))).squeeze(1)
+    splats = _project(inputs.at(drawn), settings, bool(antialiasing))
+    image, inverse_depth = draw(
+        splats, settings.image_height, settings.image_width, settings.bg.double(), antialiasing is not None
+    )
+    radii = torch.zeros(len(means3D), dtype=torch.int32, device=means3D.device)
+    radii[drawn] = _radii(splats, settings)
+    image = image.to(means3D.dtype)
+    return (image, radii) if inverse_depth is None else (image, radii, inverse_depth.to(means3D.dtype))
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The tensors of a call, by the package's names."""
+
+    means3D: Tensor  # noqa: N815
+    means2D: Tensor  # noqa: N815
+    opacities: Tensor
+    shs: Tensor | None
+    colors_precomp: Tensor | None
+    scales: Tensor | None
+    rotations: Tensor | None
+    cov3D_precomp: Tensor | None  # noqa: N815
+
+    def at(self, index: Tensor) -> _Inputs:
+        """Some of the Gaussians, in float64."""
+        present = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+        return replace(self, **{name: tensor[index].double() for name, tensor in present.items()})
+
+
+def _present(tensor: Tensor | None) -> Tensor | None:
+    """None for an empty one-dimensional tensor, which stands for an absent one in the package's own code."""
+    return None if tensor is None or (tensor.ndim == 1 and not tensor.numel()) else tensor
+
+
+def _project(inputs: _Inputs, settings: GaussianRasterizationSettings, antialiasing: bool) -> Splats:
+    """Gaussians in front of the camera, as they look on the image, in the order that they come in."""
+    points = _to_camera(inputs.means3D, settings)
+    undilated = _on_image(_covariances(inputs, settings.scale_modifier), points, settings)
+    covariances = undilated + undilated.new_tensor([DILATION, 0, DILATION])
+    opacities = inputs.opacities.reshape(-1)
+    return Splats(
+        depths=points[:, 2],
+        centres=_centres(inputs.means3D, inputs.means2D, settings),
+        covariances=covariances,
+        opacities=opacities * _compensation(undilated, covariances) if antialiasing else opacities,
+        colours=_colours_of(inputs, settings),
+    )
+
+
+def _covariances(inputs: _Inputs, scale_modifier: float) -> Tensor:
+    """(N, 3, 3) in the world."""
+    if inputs.cov3D_precomp is not None:
+        return inputs.cov3D_precomp[:, (0, 1, 2, 1, 3, 4, 2, 4, 5)].unflatten(1, (3, 3))
+    assert inputs.scales is not None
+    assert inputs.rotations is not None
+    axes = rotation_matrices(inputs.rotations) * (inputs.scales * scale_modifier).unsqueeze(1)
+    return axes @ axes.transpose(1, 2)
+
+
+def _colours_of(inputs: _Inputs, settings: GaussianRasterizationSettings) -> Tensor:
+    """(N, 3) RGB, of harmonics as seen from the centre of projection."""
+    if inputs.colors_precomp is not None:
+        return inputs.colors_precomp
+    assert inputs.shs is not None
+    active = inputs.shs[:, : (settings.sh_degree + 1) ** 2]
+    return _colours(active, inputs.means3D - settings.campos.double())
+
+
+def _to_camera(positions: Tensor, settings: GaussianRasterizationSettings) -> Tensor:
+    """World positions (N, 3) in camera axes, float64."""
+    view = settings.viewmatrix.double()
+    return positions.double() @ view[:3, :3] + view[3, :3]
+
+
+def _in_front(points: Tensor) -> Tensor:
+    """(N,) bool: which points in the camera are drawn; compared in float32, in which 0.2 is not in front of 0.2."""
+    return points[:, 2].float() > NEAR
+
+
+def _on_image(covariances: Tensor, points: Tensor, settings: GaussianRasterizationSettings) -> Tensor:
+    """World covariances (N, 3, 3) as they look around points (N, 3) in the camera: (N, 3) xx, xy, yy in px^2."""
+    to_image = _jacobians(points, _camera(settings)) @ settings.viewmatrix.double()[:3, :3].T  # (N, 2, 3)
+    projected = to_image @ covariances @ to_image.transpose(1, 2)
+    return torch.stack([projected[:, 0, 0], projected[:, 0, 1], projected[:, 1, 1]], dim=1)
+
+
+def _camera(settings: GaussianRasterizationSettings) -> Cameras:
+    """Pose, focal length and size; tensors lack their (B, V) dimensions."""
+    size = settings.bg.new_tensor([settings.image_width, settings.image_height], dtype=torch.float64)
+    return Cameras(
+        world_to_camera=settings.viewmatrix.double().T,
+        focal=size / (2 * size.new_tensor([settings.tanfovx, settings.tanfovy])),
+        principal=size / 2,
+        height=settings.image_height,
+        width=settings.image_width,
+        near=NEAR,
+    )
+
+
+def _centres(means: Tensor, means2D: Tensor, settings: GaussianRasterizationSettings) -> Tensor:
+    """(N, 2) pixel indices, differentiable by `means2D` as though it were added in clip space."""
+    size = means.new_tensor([settings.image_width, settings.image_height])
+    projection = settings.projmatrix.double()
+    clip = means @ projection[:3] + projection[3]
+    nothing = means2D[:, :2] - means2D[:, :2].detach()
+    return ((clip[:, :2] / (clip[:, 3:] + _DEPTH_EPSILON) + nothing + 1) * size - 1) / 2
+
+
+@torch.no_grad()
+def _radii(splats: Splats, settings: GaussianRasterizationSettings) -> Tensor:
+    """(N',) int32 as the package reports them."""
+    mean = (splats.covariances[:, 0] + splats.covariances[:, 2]) / 2
+    spread = (mean**2 - determinants(splats.covariances)).clamp(min=0.1).sqrt()
+    radii = (3 * (mean + spread).sqrt()).ceil()[:, None]
+    size = radii.new_tensor([settings.image_width, settings.image_height])
+    tiles = (size / TILE).ceil()
+    first = ((splats.centres - radii) / TILE).trunc().clamp(min=0).minimum(tiles)
+    last = ((splats.centres + radii + TILE - 1) / TILE).trunc().clamp(min=0).minimum(tiles)
+    return torch.where((last > first).all(dim=1), radii[:, 0], 0).to(torch.int32)
+
+
+def _check(inputs: _Inputs, settings: GaussianRasterizationSettings) -> None:
+    """Raises ValueError, naming the argument by the package's name."""
+    _check_alternatives(inputs)
+    if not isinstance(settings.sh_degree, int) or not 0 <= settings.sh_degree <= 3:
+        raise ValueError(f"sh_degree must be 0, 1, 2 or 3, got {settings.sh_degree!r}")
+    for name in ("tanfovx", "tanfovy"):
+        if not 0 < getattr(settings, name) < float("inf"):
+            raise ValueError(f"{name} must be positive and finite, got {getattr(settings, name)}")
+    for name, shape in {"bg": (3,), "campos": (3,), "viewmatrix": (4, 4), "projmatrix": (4, 4)}.items():
+        _check_tensor(name, getattr(settings, name), shape)
+    n, coefficients = len(inputs.means3D), (settings.sh_degree + 1) ** 2
+    if inputs.shs is not None and inputs.shs.ndim == 3:
+        coefficients = max(coefficients, inputs.shs.shape[1])
+    shapes = {
+        "means3D": (n, 3),
+        "means2D": (n, 3),
+        "opacities": (n,) if inputs.opacities.ndim == 1 else (n, 1),
+        "shs": (n, coefficients, 3),
+        "colors_precomp": (n, 3),
+        "scales": (n, 3),
+        "rotations": (n, 4),
+        "cov3D_precomp": (n, 6),
+    }
+    for name, shape in shapes.items():
+        _check_tensor(name, getattr(inputs, name), shape)
+
+
+def _check_alternatives(inputs: _Inputs) -> None:
+    """Colours and shapes in one way each."""
+    if (inputs.shs is None) == (inputs.colors_precomp is None):
+        raise ValueError(f"give either shs or colors_precomp, got {'neither' if inputs.shs is None else 'both'}")
+    given = [name for name in ("scales", "rotations", "cov3D_precomp") if getattr(inputs, name) is not None]
+    if given not in (["scales", "rotations"], ["cov3D_precomp"]):
+        raise ValueError(f"give either scales and rotations or cov3D_precomp, got {', '.join(given) or 'none of them'}")
+
+
+def _check_tensor(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> None:
+    if tensor is None:
+        return
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{name} must be {shape}, got {tuple(tensor.shape)}")
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{name} holds values that are NaN or infinite")

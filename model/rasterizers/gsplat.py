@@ -1,0 +1,111 @@
+"""Backend `gsplat`: the CUDA rasteriser of nerfstudio (Ye et al. 2024), all scenes and views in one call.
+
+Its conventions are set to ours as far as its interface goes: the near plane, the 0.3 px^2 dilation, antialiasing,
+quaternions used as they are (covariances are handed over, since it normalises quaternions), harmonics with 0.5 added
+and negative sums cut off.  It composites depths, not inverse depths, so these are drawn like a colour, by a second
+call.  It differs from `reference` (gsplat 1.5) in that
+
+- alpha is cut off at 0.999, in later versions at 0.99, and no gradient passes where it is;
+- Gaussians end at 3.33 standard deviations, and those exactly on the near plane are drawn;
+- the Jacobian is bounded at 0.3 * tan(fov/2) beyond the image's edges, which is our bound for a centred principal
+  point only;
+- antialiasing has no lower bound on the factor;
+- everything is float32, so Gaussians at almost equal depths may be drawn in another order.
+"""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.rasterizers import packages
+from model.rasterizers.reference import DILATION, rotation_matrices
+from model.types import Cameras, Gaussians
+
+PACKAGE = "gsplat"
+OLDEST = (1, 5)  # earlier versions draw one scene a call
+_INSTALLATION = "Install it with: pip install 'gsplat>=1.5' (it compiles at first use, with a CUDA compiler)."
+
+
+def is_available() -> bool:
+    """Whether the package is installed and there is a GPU."""
+    return packages.is_usable(PACKAGE)
+
+
+def render(
+    gaussians: Gaussians, cameras: Cameras, background: Tensor, antialiasing: bool, return_depth: bool
+) -> tuple[Tensor, Tensor | None]:
+    """See `model.rasterizers.Backend`.
+
+    Raises `BackendUnavailableError` where the package is absent or too old, and ValueError for tensors that are not
+    on a GPU.
+    """
+    package = packages.load(PACKAGE, "gsplat", _INSTALLATION)
+    packages.require_gpu(package, "gsplat", gaussians)
+    _check_version(package)
+    if 0 in (*cameras.focal.shape[:2], gaussians.means.shape[1]):
+        return packages.draw_nothing(gaussians, cameras, background, return_depth)
+
+    shared = _arguments(gaussians, cameras, antialiasing)
+    views = cameras.focal.shape[1]
+    images, _, _ = package.rasterization(
+        colors=gaussians.sh.float(),
+        sh_degree=math.isqrt(gaussians.sh.shape[2]) - 1,
+        backgrounds=background.float()[:, None].expand(-1, views, -1).contiguous(),
+        **shared,
+    )
+    if not return_depth:
+        return _channels_first(images, gaussians), None
+    inverse_depths, _, _ = package.rasterization(colors=_inverse_depths(gaussians, cameras), **shared)
+    return _channels_first(images, gaussians), _channels_first(inverse_depths, gaussians)
+
+
+def _check_version(package: ModuleType) -> None:
+    version = tuple(int(part) for part in package.__version__.split(".")[:2])
+    if version < OLDEST:
+        raise packages.BackendUnavailableError(f"gsplat {package.__version__} is too old. {_INSTALLATION}")
+
+
+def _arguments(gaussians: Gaussians, cameras: Cameras, antialiasing: bool) -> dict[str, Any]:
+    """What `gsplat.rasterization` is told in both calls: everything but colours and background."""
+    cameras = cameras.to(torch.float32)
+    intrinsics = torch.diag_embed(torch.cat([cameras.focal, torch.ones_like(cameras.focal[..., :1])], dim=-1))
+    intrinsics[..., :2, 2] = cameras.principal  # pixel centres lie at halves there too
+    return {
+        "means": gaussians.means.float(),
+        "quats": gaussians.rotations.float(),
+        "scales": gaussians.scales.float(),
+        "covars": _covariances(gaussians),
+        "opacities": gaussians.opacities.float().squeeze(-1),
+        "viewmats": cameras.world_to_camera,
+        "Ks": intrinsics,
+        "width": cameras.width,
+        "height": cameras.height,
+        "near_plane": cameras.near,
+        "eps2d": DILATION,
+        "rasterize_mode": "antialiased" if antialiasing else "classic",
+        "packed": False,  # quicker where most Gaussians are in every view, as they are here
+    }
+
+
+def _covariances(gaussians: Gaussians) -> Tensor:
+    """(B, N, 3, 3) in the world."""
+    rotations = rotation_matrices(gaussians.rotations.float().flatten(0, 1)).unflatten(0, gaussians.means.shape[:2])
+    axes = rotations * gaussians.scales.float().unsqueeze(-2)
+    return axes @ axes.transpose(-1, -2)
+
+
+def _inverse_depths(gaussians: Gaussians, cameras: Cameras) -> Tensor:
+    """(B, V, N, 1) one over camera z; 1 for Gaussians that are not drawn, whose depth may be 0."""
+    row = cameras.world_to_camera[..., 2, :].float()  # (B, V, 4)
+    z = torch.einsum("bvi,bni->bvn", row[..., :3], gaussians.means.float()) + row[..., 3:]
+    return torch.where(z >= cameras.near, z, 1.0).reciprocal().unsqueeze(-1)
+
+
+def _channels_first(pictures: Tensor, gaussians: Gaussians) -> Tensor:
+    """(B, V, H, W, C) -> (B, V, C, H, W), in the dtype of the Gaussians."""
+    return pictures.permute(0, 1, 4, 2, 3).to(gaussians.means.dtype)

@@ -1,0 +1,54 @@
+"""What the backends that come from other people's packages share: finding the package, and refusing to misuse it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from model.types import Cameras, Gaussians
+
+
+class BackendUnavailableError(RuntimeError):
+    """A backend was chosen that this machine, or the installed version of its package, cannot provide."""
+
+
+def is_usable(name: str) -> bool:
+    """Whether the package is installed and there is a GPU for it; nothing is imported."""
+    return importlib.util.find_spec(name) is not None and torch.cuda.is_available()
+
+
+def load(name: str, backend: str, installation: str) -> ModuleType:
+    """Import a package.  Raises `BackendUnavailableError`, which says how to get it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError) and error.name == name
+        reason = "is not installed" if absent else f"cannot be imported ({error})"
+        raise BackendUnavailableError(
+            f"the rasteriser backend {backend!r} needs the package {name}, which {reason}. {installation} "
+            "Without a GPU use the backend 'cpu'."
+        ) from error
+
+
+def require_gpu(package: ModuleType, backend: str, gaussians: Gaussians) -> None:
+    """Raises ValueError for tensors on the host, which CUDA code would read as if they were on the device.
+
+    A stand-in for a package that can draw them says so with an attribute `DRAWS_ON_CPU`.
+    """
+    device = gaussians.means.device
+    if device.type != "cuda" and not getattr(package, "DRAWS_ON_CPU", False):
+        raise ValueError(f"the rasteriser backend {backend!r} draws tensors on a GPU, got means on {device}")
+
+
+def draw_nothing(
+    gaussians: Gaussians, cameras: Cameras, background: Tensor, return_depth: bool
+) -> tuple[Tensor, Tensor | None]:
+    """What a backend returns for scenes without Gaussians, or without scenes or views: the background."""
+    scenes, views = cameras.focal.shape[:2]
+    size = (cameras.height, cameras.width)
+    images = background[:, None, :, None, None].expand(scenes, views, 3, *size).to(gaussians.means)
+    return images, images.new_zeros(scenes, views, 1, *size) if return_depth else None

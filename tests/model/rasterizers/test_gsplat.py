@@ -1,0 +1,186 @@
+"""The adapter to gsplat: what it hands over, drawn by a stand-in; and on a GPU, by gsplat itself."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from model.rasterizers import compat, gsplat, reference, render
+from model.rasterizers.packages import BackendUnavailableError
+
+needs_package = pytest.mark.skipif(not gsplat.is_available(), reason="needs a GPU and gsplat")
+
+
+def rasterization(
+    *,
+    means,
+    quats,
+    scales,
+    opacities,
+    colors,
+    viewmats,
+    Ks,
+    width,
+    height,
+    near_plane,
+    eps2d,
+    rasterize_mode,
+    packed,
+    covars,
+    sh_degree=None,
+    backgrounds=None,
+):
+    """gsplat 1.5's function as its documents describe it, as far as our adapter uses it, on our CPU kernels."""
+    batch, count, views = means.shape[0], means.shape[1], viewmats.shape[1]
+    assert quats.shape == (batch, count, 4)
+    assert scales.shape == (batch, count, 3)
+    assert covars.shape == (batch, count, 3, 3)
+    assert opacities.shape == (batch, count)
+    assert viewmats.shape == (batch, views, 4, 4)
+    assert Ks.shape == (batch, views, 3, 3)
+    assert (near_plane, eps2d, packed) == (compat.NEAR, reference.DILATION, False)
+    channels = 3 if sh_degree is not None else colors.shape[-1]
+    assert backgrounds is None or backgrounds.shape == (batch, views, channels)
+    inputs = [means, quats, scales, opacities, colors, viewmats, Ks, covars]
+    assert all(tensor.dtype == torch.float32 for tensor in inputs)
+    upper = torch.triu_indices(3, 3)
+
+    def one(b, v):
+        intrinsics, view = Ks[b, v].double(), viewmats[b, v].double()
+        assert intrinsics[2].tolist() == [0, 0, 1]
+        size = intrinsics.new_tensor([width, height])
+        projection = torch.zeros(4, 4, dtype=torch.float64)
+        projection[:2, :3] = 2 * intrinsics[:2] / size[:, None]
+        projection[:2, 2] -= 1
+        projection[3, 2] = 1
+        colours = {"colors_precomp": colors[b, v].expand(-1, 3)} if sh_degree is None else {"shs": colors[b]}
+        settings = compat.GaussianRasterizationSettings(
+            image_height=height,
+            image_width=width,
+            tanfovx=float(width / (2 * intrinsics[0, 0])),
+            tanfovy=float(height / (2 * intrinsics[1, 1])),
+            bg=torch.zeros(3) if backgrounds is None else backgrounds[b, v],
+            scale_modifier=1.0,
+            viewmatrix=view.T,
+            projmatrix=(projection @ view).T,
+            sh_degree=0 if sh_degree is None else sh_degree,
+            campos=torch.linalg.inv(view)[:3, 3],
+            prefiltered=False,
+            debug=False,
+            antialiasing={"classic": False, "antialiased": True}[rasterize_mode],
+        )
+        image, *_ = compat.GaussianRasterizer(settings)(
+            means[b],
+            torch.zeros_like(means[b]),
+            opacities[b],
+            cov3D_precomp=covars[b][:, upper[0], upper[1]],
+            **colours,
+        )
+        return image[:channels].permute(1, 2, 0)
+
+    images = torch.stack([torch.stack([one(b, v) for v in range(views)]) for b in range(batch)])
+    return images, images[..., :1], {}
+
+
+@pytest.fixture
+def package(monkeypatch):
+    module = SimpleNamespace(DRAWS_ON_CPU=True, __version__="1.5.3", rasterization=rasterization)
+    monkeypatch.setitem(sys.modules, gsplat.PACKAGE, module)
+    return module
+
+
+@pytest.mark.usefixtures("package")
+def test_images_and_all_gradients(make_scene, scene_kinds, agrees_with_reference):
+    for seed, kind in enumerate(scene_kinds):
+        scene = make_scene(seed, kind, degree=seed % 4, batch=(2, 2), yaw=150.0, count=40)
+        agrees_with_reference(gsplat.render, scene)
+
+
+@pytest.mark.usefixtures("package")
+def test_antialiasing_and_inverse_depth(make_scene, scene_kinds, agrees_with_reference):
+    for seed, kind in enumerate(scene_kinds):
+        if kind == "needles":
+            continue  # gsplat's covariances are float32, in which the width of these is lost
+        scene = make_scene(100 + seed, kind, degree=seed % 4, batch=(1, 2), yaw=150.0, count=40)
+        agrees_with_reference(gsplat.render, scene, antialiasing=True, return_depth=True)
+
+
+@pytest.mark.usefixtures("package")
+def test_a_gaussian_without_inverse_depth(make_scene, agrees_with_reference):
+    scene = make_scene(4, "near plane")
+    scene.gaussians.means[:, 0] = torch.tensor([0.0, 0.0, -2.0])  # in the plane of the camera
+    agrees_with_reference(gsplat.render, scene, return_depth=True)
+
+
+def test_one_call_for_all_scenes_and_views(make_scene, package):
+    calls = []
+
+    def recorded(**arguments):
+        calls.append(arguments)
+        return rasterization(**arguments)
+
+    package.rasterization = recorded
+    scene = make_scene(3, degree=2, batch=(2, 3))
+    gsplat.render(scene.gaussians, scene.cameras, scene.background, True, True)
+    colours, depths = calls
+    assert colours["viewmats"].shape == (2, 3, 4, 4)
+    assert torch.equal(colours["Ks"][1, 2, :2, 2], scene.cameras.principal[1, 2])
+    assert torch.equal(colours["backgrounds"], scene.background[:, None].expand(2, 3, 3))
+    assert colours["sh_degree"] == 2
+    assert colours["rasterize_mode"] == depths["rasterize_mode"] == "antialiased"
+    assert depths["colors"].shape == (2, 3, 60, 1)
+    assert not {"sh_degree", "backgrounds"} & depths.keys()
+
+
+@pytest.mark.parametrize(("batch", "count"), [((2, 3), 0), ((0, 2), 5), ((2, 0), 5)])
+@pytest.mark.usefixtures("package")
+def test_nothing_to_draw(make_scene, batch, count):
+    scene = make_scene(count=count, batch=(2, 3))
+    scenes, views = batch
+    gaussians = reference.select(scene.gaussians, slice(scenes))
+    cameras = reference.select(scene.cameras, slice(scenes), slice(views))
+    images, depths = gsplat.render(gaussians, cameras, scene.background[:scenes], False, True)
+    assert torch.equal(images, scene.background[:scenes, None, :, None, None].expand(scenes, views, 3, 20, 24))
+    assert torch.equal(depths, torch.zeros(scenes, views, 1, 20, 24))
+
+
+@pytest.mark.usefixtures("package")
+def test_is_a_backend_of_render(make_scene):
+    scene = make_scene(21, batch=(2, 2))
+    arguments = (scene.gaussians, scene.cameras, scene.background)
+    images = render(*arguments, backend="gsplat")
+    torch.testing.assert_close(images, render(*arguments, backend="reference"), rtol=0, atol=1e-5)
+
+
+def test_versions_without_batches_are_refused(make_scene, package):
+    package.__version__ = "1.4.0"
+    scene = make_scene()
+    with pytest.raises(BackendUnavailableError, match=r"gsplat 1\.4\.0 is too old\. Install it with: pip install"):
+        gsplat.render(scene.gaussians, scene.cameras, scene.background, False, False)
+
+
+def test_tensors_on_the_host_are_kept_from_cuda_code(make_scene, package):
+    del package.DRAWS_ON_CPU
+    scene = make_scene()
+    with pytest.raises(ValueError, match="'gsplat' draws tensors on a GPU, got means on cpu"):
+        gsplat.render(scene.gaussians, scene.cameras, scene.background, False, False)
+
+
+def test_absence_is_explained(make_scene, monkeypatch):
+    monkeypatch.setattr(gsplat, "PACKAGE", "gsplat_that_is_nowhere")
+    scene = make_scene()
+    with pytest.raises(BackendUnavailableError, match=r"is not installed\..*pip install .*gsplat.*'cpu'"):
+        render(scene.gaussians, scene.cameras, scene.background, backend="gsplat")
+    assert not gsplat.is_available()
+
+
+@needs_package
+@pytest.mark.parametrize("antialiasing", [False, True])
+@pytest.mark.parametrize("degree", range(4))
+def test_on_a_gpu(make_scene, agrees_with_reference, degree, antialiasing):
+    """gsplat cuts alpha off elsewhere than we do, so the bounds are wider."""
+    scene = make_scene(30 + degree, degree=degree, batch=(2, 2), yaw=150.0)
+    agrees_with_reference(gsplat.render, scene, antialiasing, True, "cuda", image_error=2e-2, relative_error=2e-2)

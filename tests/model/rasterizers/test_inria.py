@@ -1,0 +1,162 @@
+"""The adapter to diff-gaussian-rasterization: with our stand-in everywhere, with the package itself on a GPU."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from model.rasterizers import compat, inria, reference, render
+from model.rasterizers.packages import BackendUnavailableError
+
+BOTH = ("newer", "older")
+NEWER = compat.GaussianRasterizationSettings
+#: As the older generation's, without `antialiasing`.
+OLDER = NamedTuple("OlderSettings", list(NEWER.__annotations__.items())[:-1])
+
+needs_package = pytest.mark.skipif(not inria.is_available(), reason="needs a GPU and diff-gaussian-rasterization")
+
+
+@pytest.fixture
+def package(request, monkeypatch):
+    """Our stand-in under the package's name, of the generation asked for."""
+    settings = {"newer": NEWER, "older": OLDER}[request.param]
+    module = SimpleNamespace(
+        DRAWS_ON_CPU=True, GaussianRasterizationSettings=settings, GaussianRasterizer=compat.GaussianRasterizer
+    )
+    monkeypatch.setitem(sys.modules, inria.PACKAGE, module)
+    return module
+
+
+@pytest.mark.parametrize("package", BOTH, indirect=True)
+@pytest.mark.usefixtures("package")
+def test_images_and_all_gradients(make_scene, scene_kinds, agrees_with_reference):
+    for seed, kind in enumerate(scene_kinds):
+        scene = make_scene(seed, kind, degree=seed % 4, batch=(2, 2), yaw=150.0, count=40)
+        agrees_with_reference(inria.render, scene)
+
+
+@pytest.mark.parametrize("package", ["newer"], indirect=True)
+@pytest.mark.usefixtures("package")
+def test_antialiasing_and_inverse_depth(make_scene, scene_kinds, agrees_with_reference):
+    for seed, kind in enumerate(scene_kinds):
+        scene = make_scene(100 + seed, kind, degree=seed % 4, batch=(1, 2), yaw=150.0, count=40)
+        agrees_with_reference(inria.render, scene, antialiasing=True, return_depth=True)
+
+
+@pytest.mark.parametrize("near", [0.01, 1.9])
+@pytest.mark.parametrize("package", ["newer"], indirect=True)
+@pytest.mark.usefixtures("package")
+def test_any_near_plane(make_scene, agrees_with_reference, near):
+    scene = make_scene(20, batch=(1, 2))
+    scene = replace(scene, cameras=replace(scene.cameras, near=near))
+    agrees_with_reference(inria.render, scene, return_depth=True)
+
+
+@pytest.mark.parametrize("package", BOTH, indirect=True)
+@pytest.mark.usefixtures("package")
+def test_is_a_backend_of_render(make_scene):
+    scene = make_scene(21, batch=(2, 2))
+    arguments = (scene.gaussians, scene.cameras, scene.background)
+    images = render(*arguments, backend="inria")
+    torch.testing.assert_close(images, render(*arguments, backend="reference"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("package", BOTH, indirect=True)
+def test_background_is_drawn_once_where_it_needs_no_gradient(make_scene, package):
+    calls = []
+
+    class Counting(compat.GaussianRasterizer):
+        def forward(self, *arguments, **named):
+            calls.append(self.raster_settings.bg)
+            return super().forward(*arguments, **named)
+
+    package.GaussianRasterizer = Counting
+    scene = make_scene(22)
+    images, _ = inria.render(scene.gaussians, scene.cameras, scene.background, False, False)
+    assert len(calls) == 1
+    assert torch.equal(calls[0], scene.background[0])
+    background = scene.background.clone().requires_grad_()
+    again, _ = inria.render(scene.gaussians, scene.cameras, background, False, False)
+    assert len(calls) == 3
+    torch.testing.assert_close(again, images, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("package", BOTH, indirect=True)
+@pytest.mark.parametrize(("batch", "count"), [((2, 3), 0), ((0, 2), 5), ((2, 0), 5)])
+@pytest.mark.usefixtures("package")
+def test_nothing_to_draw(make_scene, batch, count):
+    scene = make_scene(count=count, batch=(2, 3))
+    scenes, views = batch
+    gaussians = reference.select(scene.gaussians, slice(scenes))
+    cameras = reference.select(scene.cameras, slice(scenes), slice(views))
+    images, depths = inria.render(gaussians, cameras, scene.background[:scenes], False, False)
+    expected = scene.background[:scenes, None, :, None, None].expand(scenes, views, 3, 20, 24)
+    assert torch.equal(images, expected)
+    assert depths is None
+
+
+@pytest.mark.parametrize("package", ["older"], indirect=True)
+@pytest.mark.parametrize(("wish", "named"), [((True, False), "antialiasing"), ((False, True), "inverse depth")])
+@pytest.mark.usefixtures("package")
+def test_the_older_generation_says_what_it_lacks(make_scene, wish, named):
+    scene = make_scene()
+    with pytest.raises(BackendUnavailableError, match=f"older generation, which has no {named}.*pip install"):
+        inria.render(scene.gaussians, scene.cameras, scene.background, *wish)
+
+
+@pytest.mark.parametrize("package", ["newer"], indirect=True)
+def test_an_unknown_fork_is_refused(make_scene, package):
+    fields = [*OLDER.__annotations__.items(), ("gamma", float)]
+    package.GaussianRasterizationSettings = NamedTuple("ForkedSettings", fields)
+    scene = make_scene()
+    with pytest.raises(BackendUnavailableError, match="settings differ by antialiasing, gamma"):
+        inria.render(scene.gaussians, scene.cameras, scene.background, False, False)
+
+
+@pytest.mark.parametrize("package", ["newer"], indirect=True)
+def test_tensors_on_the_host_are_kept_from_cuda_code(make_scene, package):
+    del package.DRAWS_ON_CPU
+    scene = make_scene()
+    with pytest.raises(ValueError, match="'inria' draws tensors on a GPU, got means on cpu"):
+        inria.render(scene.gaussians, scene.cameras, scene.background, False, False)
+
+
+def test_absence_is_explained(make_scene, monkeypatch):
+    monkeypatch.setattr(inria, "PACKAGE", "diff_gaussian_rasterization_that_is_nowhere")
+    scene = make_scene()
+    with pytest.raises(BackendUnavailableError, match=r"is not installed\..*pip install .*git.*'cpu'"):
+        render(scene.gaussians, scene.cameras, scene.background, backend="inria")
+    assert not inria.is_available()
+
+
+def test_a_package_that_does_not_load_is_explained(make_scene, monkeypatch, tmp_path):
+    (tmp_path / "broken_rasterization.py").write_text("raise ImportError('libcudart.so.12: cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(inria, "PACKAGE", "broken_rasterization")
+    scene = make_scene()
+    with pytest.raises(BackendUnavailableError, match=r"cannot be imported \(libcudart"):
+        inria.render(scene.gaussians, scene.cameras, scene.background, False, False)
+
+
+@needs_package
+@pytest.mark.parametrize("degree", range(4))
+def test_on_a_gpu(make_scene, agrees_with_reference, degree):
+    """The package leaves out tiles beyond 3 deviations, up to 1.1% of an opacity, so the bounds are wider."""
+    import diff_gaussian_rasterization
+
+    newer = "antialiasing" in diff_gaussian_rasterization.GaussianRasterizationSettings._fields
+    scene = make_scene(30 + degree, degree=degree, batch=(2, 2), yaw=150.0)
+    agrees_with_reference(
+        inria.render,
+        scene,
+        antialiasing=newer,
+        return_depth=newer,
+        device="cuda",
+        image_error=2e-2,
+        relative_error=2e-2,
+    )
