@@ -81,14 +81,14 @@ def _home(home: Path) -> Finding:
 
 def _weights(home: Path) -> Finding:
     from jobs.trial import weights_folder
-    from model.weights import WEIGHTS, WeightStore
+    from model.weights import WeightStore
 
     store = WeightStore(weights_folder(home))
-    missing = [name for name in WEIGHTS if not store.has(name)]
-    if missing:
-        detail = f"not here yet: {', '.join(missing)}; a trial fetches what it needs, or run: splatsweep weights fetch"
+    here = store.names()
+    if not here:
+        detail = "none are here yet; a trial fetches what it needs, or run: splatsweep weights fetch --for SWEEP"
         return Finding("limited", "weights", detail)
-    return Finding("good", "weights", ", ".join(WEIGHTS))
+    return Finding("good", "weights", ", ".join(here))
 
 
 def _store(home: Path) -> Finding:

@@ -1,5 +1,17 @@
-"""Frozen encoders: source views -> one vector each.  One file per encoder, one line here; "none" is no encoder."""
+"""Frozen encoders: source views -> what they show.  One file per family, one line per choice; "none" is no encoder."""
 
 SEMANTIC: dict[str, str] = {
-    "efficientnet_lite0": "model.semantic.efficientnet_lite0:EfficientNetLite0",
+    "clip_vit_b32": "model.semantic.clip:ClipVitB32",
+    "clip_vit_l14": "model.semantic.clip:ClipVitL14",
+    "dinov2_small": "model.semantic.dinov2:Dinov2Small",
+    "dinov2_base": "model.semantic.dinov2:Dinov2Base",
+    "dinov2_large": "model.semantic.dinov2:Dinov2Large",
+    "dinov2_small_reg": "model.semantic.dinov2:Dinov2SmallRegisters",
+    "dinov2_base_reg": "model.semantic.dinov2:Dinov2BaseRegisters",
+    "dinov2_large_reg": "model.semantic.dinov2:Dinov2LargeRegisters",
+    "dinov2_vitl14_reg_lc": "model.semantic.dinov2_classifier:Dinov2VitL14RegistersClassifier",
+    "efficientnet_lite0": "model.semantic.timm_network:EfficientNetLite0",
+    "timm": "model.semantic.timm_network:TimmEncoder",
+    "transformers": "model.semantic.transformers_network:TransformersEncoder",
+    "random": "model.semantic.random:RandomEncoder",
 }

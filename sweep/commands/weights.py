@@ -34,8 +34,9 @@ def weights_list(home: Home = DEFAULT_HOME) -> None:
 
     store = _weight_store(home)
     table = Table(box=None, pad_edge=False)
-    for heading in ("name", "what", "MB", "licence", "sha256", "here"):
-        table.add_column(heading)
+    table.add_column("name", no_wrap=True)
+    for heading in ("what", "MB", "licence", "sha256", "here"):
+        table.add_column(heading, overflow="fold")
     for name in dict.fromkeys([*WEIGHTS, *store.names()]):
         weight, identity = find_weight(name), store.identity(name)
         table.add_row(

@@ -1,14 +1,15 @@
-import io
+import json
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from model.weights import readers
 
 
-def flax_file(network: str, convolutions: int) -> tuple[bytes, dict]:
+def flax_file(path, network: str, convolutions: int) -> dict:
     generator = np.random.default_rng(0)
     layers = {
         f"Conv_{index}": {
@@ -17,12 +18,14 @@ def flax_file(network: str, convolutions: int) -> tuple[bytes, dict]:
         }
         for index in range(convolutions)
     }
-    return pickle.dumps({network: layers}), layers
+    path.write_bytes(pickle.dumps({network: layers}))
+    return layers
 
 
-def test_flax_kernels_become_torch_kernels():
-    data, layers = flax_file("VGG16_0", 13)
-    tensors = readers.flax_vgg16(data)
+def test_flax_kernels_become_torch_kernels(tmp_path):
+    path = tmp_path / "vgg16.ckpt"
+    layers = flax_file(path, "VGG16_0", 13)
+    tensors = readers.flax_vgg16(path).tensors
     assert len(tensors) == 26
     kernel = layers["Conv_1"]["kernel"]  # height, width, in, out
     assert tensors["2.weight"].shape == (4, 2, 3, 3)
@@ -30,11 +33,14 @@ def test_flax_kernels_become_torch_kernels():
     assert np.array_equal(tensors["2.bias"].numpy(), layers["Conv_1"]["bias"])
 
 
-def test_arrays_pickled_by_numpy_1_are_read():
-    data, _ = flax_file("AlexNet_0", 5)
-    old = pickle.dumps(pickle.loads(data), protocol=3).replace(b"cnumpy._core.multiarray", b"cnumpy.core.multiarray")
+def test_arrays_pickled_by_numpy_1_are_read(tmp_path):
+    path = tmp_path / "alexnet.ckpt"
+    flax_file(path, "AlexNet_0", 5)
+    content = pickle.dumps(pickle.loads(path.read_bytes()), protocol=3)
+    old = content.replace(b"cnumpy._core.multiarray", b"cnumpy.core.multiarray")
     assert b"cnumpy.core.multiarray" in old
-    assert len(readers.flax_alexnet(old)) == 10
+    path.write_bytes(old)
+    assert len(readers.flax_alexnet(path).tensors) == 10
 
 
 class Malicious:
@@ -42,21 +48,74 @@ class Malicious:
         return (print, ("this must never be printed",))
 
 
-def test_a_pickle_that_asks_for_anything_but_arrays_is_refused(capsys):
+def test_a_pickle_that_asks_for_anything_but_arrays_is_refused(tmp_path, capsys):
+    path = tmp_path / "vgg16.ckpt"
+    path.write_bytes(pickle.dumps({"VGG16_0": Malicious()}))
     with pytest.raises(pickle.UnpicklingError, match=r"builtins\.print"):
-        readers.flax_vgg16(pickle.dumps({"VGG16_0": Malicious()}))
+        readers.flax_vgg16(path)
     assert capsys.readouterr().out == ""
 
 
-def test_a_state_dict_with_code_in_it_is_refused(capsys):
-    stream = io.BytesIO()
-    torch.save({"weight": Malicious()}, stream)
+@pytest.mark.parametrize("name", ["weights.pth", "folder/pytorch_model.bin"])
+def test_a_state_dict_with_code_in_it_is_refused(name, tmp_path, capsys):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    torch.save({"weight": Malicious()}, path)
+    (path.parent / "config.json").write_text("{}")
     with pytest.raises(pickle.UnpicklingError):
-        readers.plain_state_dict(stream.getvalue())
+        readers.hub(path if path.parent == tmp_path else path.parent)
     assert capsys.readouterr().out == ""
 
 
-def test_only_the_features_of_a_classifier_are_taken():
-    stream = io.BytesIO()
-    torch.save({"features.0.weight": torch.ones(2), "classifier.0.weight": torch.ones(3)}, stream)
-    assert list(readers.torchvision_features(stream.getvalue())) == ["0.weight"]
+def test_something_other_than_a_state_dict_is_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"model": {"weight": torch.ones(1)}}, path)
+    with pytest.raises(ValueError, match="other than a state dict"):
+        readers.state_dict(path)
+
+
+def test_both_of_torchs_formats_and_safetensors_are_read(tmp_path):
+    tensors = {"b": torch.arange(4.0), "a": torch.ones(2)}
+    torch.save(tensors, tmp_path / "new.pth")
+    torch.save(tensors, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    save_file(tensors, tmp_path / "safe.safetensors")
+    for name in ("new.pth", "old.pth", "safe.safetensors"):
+        found = readers.state_dict(tmp_path / name).tensors
+        assert set(found) == {"a", "b"}
+        assert torch.equal(found["b"], tensors["b"])
+
+
+def test_only_the_features_of_a_classifier_are_taken(tmp_path):
+    path = tmp_path / "net.pth"
+    torch.save({"features.0.weight": torch.ones(2), "classifier.0.weight": torch.ones(3)}, path)
+    assert list(readers.torchvision_features(path).tensors) == ["0.weight"]
+
+
+class TestHubFolder:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 7}))
+        return tmp_path
+
+    def test_tensors_and_what_is_said_of_them(self, folder):
+        save_file({"a": torch.ones(1)}, folder / "model.safetensors")
+        (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5, 0.5, 0.5]}))
+        published = readers.hub(folder)
+        assert list(published.tensors) == ["a"]
+        assert published.config == {"hidden_size": 7}
+        assert published.preprocessor == {"image_mean": [0.5, 0.5, 0.5]}
+
+    def test_safetensors_come_before_pickles(self, folder):
+        save_file({"safe": torch.ones(1)}, folder / "model.safetensors")
+        torch.save({"pickled": torch.ones(1)}, folder / "pytorch_model.bin")
+        assert list(readers.hub(folder).tensors) == ["safe"]
+
+    def test_tensors_in_parts(self, folder):
+        save_file({"a": torch.ones(1)}, folder / "model-00001-of-00002.safetensors")
+        save_file({"b": torch.ones(1)}, folder / "model-00002-of-00002.safetensors")
+        save_file({"c": torch.ones(1)}, folder / "model.fp16.safetensors")
+        assert list(readers.hub(folder).tensors) == ["a", "b"]
+
+    def test_a_folder_without_tensors_is_refused(self, folder):
+        with pytest.raises(ValueError, match=r"config\.json and model\.safetensors"):
+            readers.hub(folder)

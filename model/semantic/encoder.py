@@ -1,0 +1,123 @@
+"""What all encoders share: how pictures enter them, with trained or random weights, and what is asked of them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from model.frozen import FrozenModel
+from model.fusion import Kind
+from model.preprocess import Triple, prepare
+from model.types import Views
+from model.weights import WeightStore
+
+
+class Encoder(FrozenModel):
+    """A vision encoder that says of each view one vector, or tokens: one for each patch, row by row.
+
+    Both preprocessings resize pictures in [0, 1], as they are stored, to squares of the network's own side, or of
+    the one asked for; then they subtract its mean and divide by its standard deviation.  `published` resizes as the
+    paper's code did, bilinearly between the nearest four pixels; `correct` as the networks were trained, bicubically
+    and antialiased.  Nothing is cropped: the object may reach the border.
+    """
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("vector", "tokens")
+    preprocessings: ClassVar[tuple[str, ...]] = ("published", "correct")
+
+    #: a library's module; known by what it answers to
+    network: Any
+
+    def __init__(
+        self,
+        store: WeightStore,
+        *,
+        kind: Kind = "vector",
+        preprocess: str = "correct",
+        resolution: int | None = None,
+        options: Any = None,
+        network: nn.Module | None = None,
+    ) -> None:
+        """`network` takes the place of the trained one, and then `store` is not asked.
+
+        Raises ValueError for a resolution that does not divide into patches, and what the store raises where the
+        weights are missing or do not fit.
+        """
+        super().__init__(store, kind=kind, preprocess=preprocess, resolution=resolution, options=options)
+        self.network = network if network is not None else self.trained(store)
+        self.resolution = resolution or self.side
+        if self.resolution % self.stride:
+            raise ValueError(f"resolution {resolution} of {type(self).__name__}; allowed: multiples of {self.stride}")
+        self.requires_grad_(False).eval()
+
+    @property
+    @abstractmethod
+    def side(self) -> int:
+        """Side of the square that it looks at unless told otherwise, pixels."""
+
+    @property
+    @abstractmethod
+    def normalisation(self) -> tuple[Triple, Triple]:
+        """Mean and standard deviation of the channels that it was trained with."""
+
+    @property
+    def stride(self) -> int:
+        """What sides have to be multiples of."""
+        return 1
+
+    def trained(self, store: WeightStore) -> nn.Module:
+        """The network with its published weights."""
+        (name,) = self.weights(self.options)
+        return self.loaded(store.config(name), store.load(name))
+
+    @abstractmethod
+    def loaded(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
+        """The architecture that `config` (or else the shapes) describes, with published tensors.
+
+        Raises ValueError where names or shapes do not fit.
+        """
+
+    @abstractmethod
+    def vector(self, images: Tensor) -> Tensor:
+        """(N, 3, side, side) as prepared -> (N, D)."""
+
+    @abstractmethod
+    def tokens(self, images: Tensor) -> Tensor:
+        """(N, 3, side, side) as prepared -> (N, T, D), patches row by row."""
+
+    def forward(self, views: Views) -> Tensor:
+        images = self.prepared(views.images.flatten(0, 1))
+        values = self.vector(images) if self.kind == "vector" else self.tokens(images)
+        return values.unflatten(0, views.images.shape[:2])
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] -> what the network is shown, (N, 3, side, side)."""
+        size, (mean, std) = (self.resolution, self.resolution), self.normalisation
+        if self.preprocess == "published":
+            return prepare(images, size, mean, std, interpolation="bilinear", antialias=False)
+        return prepare(images, size, mean, std, interpolation="bicubic")
+
+
+class PublishedEncoder(Encoder):
+    """An encoder with an entry of its own in the table of weights."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    def weights(cls, options: Any) -> tuple[str, ...]:
+        return (cls.name,)
+
+    @classmethod
+    def untrained(cls, seed: int) -> nn.Module:
+        """The published architecture with the weights that its library starts training from."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls.architecture()
+
+    @classmethod
+    @abstractmethod
+    def architecture(cls) -> nn.Module:
+        """The published architecture at full size, initialised at random from torch's generator."""

@@ -1,0 +1,148 @@
+"""Image classifiers of the timm library, without their classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+import pydantic
+from torch import Tensor, nn
+
+from model.options import options
+from model.preprocess import Triple
+from model.registry import UnknownChoiceError
+from model.semantic.encoder import Encoder, PublishedEncoder
+from model.weights import find_weight
+
+
+class TimmNetwork(Encoder):
+    """The vector is what timm's classifier would see; tokens are the last features before pooling.
+
+    Transformers' tokens come without class token and registers.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.resolution != self.side and hasattr(self.network, "set_input_size"):
+            self.network.set_input_size(img_size=self.resolution)  # resamples learnt positions
+            self.requires_grad_(False)
+
+    @property
+    def side(self) -> int:
+        return int(self._trained_with["input_size"][-1])
+
+    @property
+    def stride(self) -> int:
+        patches = getattr(self.network, "patch_embed", None)
+        return int(getattr(patches, "patch_size", (1,))[0])
+
+    @property
+    def normalisation(self) -> tuple[Triple, Triple]:
+        mean, std = (tuple(map(float, self._trained_with[key])) for key in ("mean", "std"))
+        return mean, std  # type: ignore[return-value]  # three of each
+
+    @property
+    def width(self) -> int:
+        network = self.network
+        return int(network.head_hidden_size if self.kind == "vector" else network.num_features)
+
+    def vector(self, images: Tensor) -> Tensor:
+        network = self.network
+        pooled: Tensor = network.forward_head(network.forward_features(images), pre_logits=True)
+        return pooled
+
+    def tokens(self, images: Tensor) -> Tensor:
+        network = self.network
+        features: Tensor = network.forward_features(images)
+        if features.dim() == 3:
+            return features[:, getattr(network, "num_prefix_tokens", 0) :]
+        if features.shape[1] != network.num_features:  # channels last, as in Swin
+            return features.flatten(1, 2)
+        return features.flatten(2).mT
+
+    @property
+    def _trained_with(self) -> Mapping[str, Any]:
+        facts: Mapping[str, Any] = self.network.pretrained_cfg
+        return facts
+
+
+def _with_tag(name: str) -> str:
+    if "." not in name:
+        raise ValueError(f"{name!r} names no weights; timm's names end in a tag, as vit_tiny_patch16_224.augreg_in21k")
+    try:
+        find_weight(f"timm:{name}")
+    except UnknownChoiceError as error:
+        raise ValueError(f"{name!r} is not a name of timm's") from error
+    return name
+
+
+@options
+class TimmOptions:
+    """Which model."""
+
+    #: architecture and tag, as `vit_tiny_patch16_224.augreg_in21k`; `timm.list_pretrained()` lists them
+    name: Annotated[str, pydantic.AfterValidator(_with_tag)]
+
+
+class TimmEncoder(TimmNetwork):
+    """Any model of timm's by name, as the hub keeps it."""
+
+    Options: ClassVar[type] = TimmOptions
+
+    @classmethod
+    def weights(cls, options: TimmOptions) -> tuple[str, ...]:
+        return (f"timm:{options.name}",)
+
+    def loaded(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
+        import timm  # takes seconds, so only who picks such a model waits for it
+
+        # A file alone is of the architecture that timm knows by this name.
+        described = (
+            {"model_name": config["architecture"], "pretrained_cfg": config.get("pretrained_cfg", config)}
+            if config
+            else {}
+        )
+        try:
+            # The library itself loads them, because it knows under which names models were first published.
+            network: Any = timm.create_model(
+                **{"model_name": self.options.name, **described},
+                **config.get("model_args", {}),
+                pretrained=True,
+                pretrained_cfg_overlay={"state_dict": dict(tensors)},
+            )
+        except RuntimeError as error:
+            raise ValueError(f"these are not the weights of {self.options.name}: {error}") from error
+        network.pretrained_cfg.pop("state_dict", None)
+        network.reset_classifier(0)
+        loaded: nn.Module = network
+        return loaded
+
+
+class EfficientNetLite0(TimmNetwork, PublishedEncoder):
+    """EfficientNet-Lite0 trained on ImageNet, at 224 px: a vector of 1280, or 49 tokens of 1280.
+
+    A small real encoder that the Python index can deliver.
+    """
+
+    name: ClassVar[str] = "efficientnet_lite0"
+
+    @classmethod
+    def architecture(cls) -> nn.Module:
+        return cls._classifying(num_classes=0)
+
+    def loaded(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
+        network: Any = self._classifying(num_classes=1000)
+        names = list(network.state_dict())
+        try:
+            # The published file has the same tensors in the same order under older names.
+            network.load_state_dict(dict(zip(names, tensors.values(), strict=True)))
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"these are not the weights of {self.name}: {error}") from error
+        network.reset_classifier(0)
+        return network
+
+    @staticmethod
+    def _classifying(num_classes: int) -> Any:
+        import timm
+
+        return timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=num_classes)

@@ -1,0 +1,137 @@
+"""Any vision encoder of the transformers library."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+import pydantic
+from torch import Tensor, nn
+
+from model.hub import load_hub_network
+from model.options import options
+from model.preprocess import Triple
+from model.registry import UnknownChoiceError
+from model.semantic.encoder import Encoder
+from model.weights import WeightStore, find_weight
+
+
+def _repository(name: str) -> str:
+    try:
+        find_weight(f"hub:{name}")
+    except UnknownChoiceError as error:
+        raise ValueError(f"{name!r} is not a repository's name, as facebook/dino-vits16 is") from error
+    return name
+
+
+@options
+class TransformersOptions:
+    """Which model."""
+
+    #: repository on the Hugging Face hub, as `facebook/dino-vits16`
+    name: Annotated[str, pydantic.AfterValidator(_repository)]
+
+
+class TransformersEncoder(Encoder):
+    """A vision encoder by its repository's name; of models for pictures and text, the part for pictures.
+
+    The vector is the model's own pooled output; where it or its file has none, the class token, and where there is
+    none either, the mean of the patches.  Tokens are the patches among its last states.  Side, mean and deviation
+    are those of the repository's preprocessor.
+    """
+
+    Options: ClassVar[type] = TransformersOptions
+
+    @classmethod
+    def weights(cls, options: TransformersOptions) -> tuple[str, ...]:
+        return (f"hub:{options.name}",)
+
+    def trained(self, store: WeightStore) -> nn.Module:
+        (name,) = self.weights(self.options)
+        self._input = store.preprocessor(name)
+        if not {"image_mean", "image_std"} <= set(self._input):
+            raise ValueError(f"{self.options.name} has no preprocessor_config.json that says how its input is scaled")
+        return super().trained(store)
+
+    def loaded(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
+        if not config:
+            raise ValueError(f"{self.options.name} is a file alone; a folder with config.json says what it is")
+        pictures = {**config, **config.get("vision_config", {})}
+        network: Any = load_hub_network(
+            _task(pictures), pictures, tensors, name=self.options.name, unused=("pooler.", "vision_model.pooler.")
+        )
+        if not any("pooler." in name for name in tensors) and _is_learnt(getattr(network, "pooler", None)):
+            network.pooler = None  # many files come without one, and a random one shall not speak for the model
+        loaded: nn.Module = network
+        return loaded
+
+    @property
+    def side(self) -> int:
+        size = self._input.get("crop_size") or self._input.get("size") or self._config.image_size
+        if isinstance(size, Mapping):
+            size = size.get("height") or size["shortest_edge"]
+        return int(size)
+
+    @property
+    def stride(self) -> int:
+        patch = getattr(self._config, "patch_size", 1)
+        return int(patch if isinstance(patch, int) else patch[0])
+
+    @property
+    def normalisation(self) -> tuple[Triple, Triple]:
+        mean, std = (tuple(map(float, self._input[key])) for key in ("image_mean", "image_std"))
+        return mean, std  # type: ignore[return-value]  # three of each
+
+    @property
+    def width(self) -> int:
+        sizes = getattr(self._config, "hidden_sizes", None)
+        return int(sizes[-1] if sizes else self._config.hidden_size)
+
+    def vector(self, images: Tensor) -> Tensor:
+        output = self._look(images)
+        pooled: Tensor | None = output.get("pooler_output")
+        if pooled is not None:
+            return pooled.flatten(1)
+        states = output.last_hidden_state
+        patches = self._patches(states)
+        return states[:, 0] if states.dim() == 3 and states.shape[1] > patches.shape[1] else patches.mean(dim=1)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        return self._patches(self._look(images).last_hidden_state)
+
+    def _patches(self, states: Tensor) -> Tensor:
+        """(N, T, D) of states (N, T + others, D), or of a map (N, D, h, w)."""
+        if states.dim() == 4:
+            return states.flatten(2).mT
+        # Class token and registers come first; a pyramid has fewer patches than it started from, and neither.
+        return states[:, -((self.resolution // self.stride) ** 2) :]
+
+    def _look(self, images: Tensor) -> Any:
+        fixed = isinstance(getattr(self._config, "image_size", None), int)
+        if fixed and self.resolution != self._config.image_size and _interpolates(self.network):
+            return self.network(images, interpolate_pos_encoding=True)
+        return self.network(images)
+
+    @property
+    def _config(self) -> Any:
+        return self.network.config
+
+
+def _is_learnt(pooler: Any) -> bool:
+    return isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters())
+
+
+def _task(config: Mapping[str, Any]) -> str:
+    """Name of the library's class for this configuration.  Raises ValueError where it has none."""
+    from transformers import CONFIG_MAPPING, MODEL_MAPPING
+
+    kind = str(config.get("model_type"))
+    encoder: Any = MODEL_MAPPING[CONFIG_MAPPING[kind]] if kind in CONFIG_MAPPING else None
+    if not isinstance(encoder, type):
+        raise ValueError(f"the transformers library has no single encoder of model_type {kind!r}")
+    return encoder.__name__
+
+
+def _interpolates(network: nn.Module) -> bool:
+    return "interpolate_pos_encoding" in inspect.signature(network.forward).parameters

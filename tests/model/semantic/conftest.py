@@ -1,0 +1,62 @@
+"""Pictures, and encoders on stand-ins for their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.registry import resolve
+from model.semantic import SEMANTIC
+from model.semantic.encoder import Encoder
+from model.types import Cameras, Views
+from model.weights import WeightStore
+from tests.standins import write_standin
+
+OBJECTS, VIEWS, SIZE = 2, 2, 48
+
+
+@pytest.fixture(scope="session")
+def standins(tmp_path_factory: pytest.TempPathFactory) -> WeightStore:
+    """A store that gets a stand-in for every encoder's weights when it is first asked for them."""
+    return WeightStore(tmp_path_factory.mktemp("standins"))
+
+
+@pytest.fixture
+def encoder(standins: WeightStore) -> Callable[..., Encoder]:
+    """An encoder by name, with its stand-in."""
+
+    def build(name: str, **settings: Any) -> Encoder:
+        if not standins.has(name) and not published(standins, name).exists():
+            write_standin(name, standins.folder)
+        built: Encoder = resolve(SEMANTIC, name, "encoder")(standins, **settings)
+        return built
+
+    return build
+
+
+def published(store: WeightStore, name: str) -> Path:
+    """The hub's folder of a stand-in."""
+    return store.folder / name
+
+
+@pytest.fixture
+def views() -> Views:
+    generator = torch.Generator().manual_seed(0)
+    return Views(
+        images=torch.rand(OBJECTS, VIEWS, 3, SIZE, SIZE, generator=generator),
+        cameras=Cameras(
+            world_to_camera=torch.eye(4).expand(OBJECTS, VIEWS, 4, 4),
+            focal=torch.full((OBJECTS, VIEWS, 2), 50.0),
+            principal=torch.full((OBJECTS, VIEWS, 2), SIZE / 2),
+            height=SIZE,
+            width=SIZE,
+        ),
+        near=torch.ones(OBJECTS),
+        far=torch.full((OBJECTS,), 3.0),
+        background=torch.zeros(OBJECTS, 3),
+        frames=torch.arange(OBJECTS * VIEWS).view(OBJECTS, VIEWS),
+    )

