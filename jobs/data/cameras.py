@@ -20,23 +20,23 @@ SOURCE_AZIMUTH = np.radians(35.0)
 RING_ELEVATIONS = np.radians([25.0, 10.0, 40.0])
 
 
-def training_cameras(generator: np.random.Generator, count: int) -> np.ndarray:
+def training_cameras(generator: np.random.Generator, count: int, radius: float = RADIUS) -> np.ndarray:
     """Random cameras (count, 4, 4), evenly over the upper hemisphere's area below MAX_ELEVATION."""
     azimuth = generator.uniform(0, 2 * np.pi, count)
     elevation = np.arcsin(generator.uniform(0, np.sin(MAX_ELEVATION), count))
-    return look_at_origin(azimuth, elevation, RADIUS)
+    return look_at_origin(azimuth, elevation, radius)
 
 
-def evaluation_cameras(count: int) -> np.ndarray:
+def evaluation_cameras(count: int, radius: float = RADIUS) -> np.ndarray:
     """Cameras (count, 4, 4) once around in even steps at changing heights; the source view first."""
     steps = np.arange(count)
     azimuth = SOURCE_AZIMUTH + 2 * np.pi * steps / count
-    return look_at_origin(azimuth, RING_ELEVATIONS[steps % len(RING_ELEVATIONS)], RADIUS)
+    return look_at_origin(azimuth, RING_ELEVATIONS[steps % len(RING_ELEVATIONS)], radius)
 
 
-def focal_length(size: int) -> float:
-    """Focal length in pixels of images of `size` x `size` pixels that span FIELD_OF_VIEW."""
-    return float(size / 2 / np.tan(FIELD_OF_VIEW / 2))
+def focal_length(size: int, field_of_view: float = FIELD_OF_VIEW) -> float:
+    """Focal length in pixels of images of `size` x `size` pixels that span `field_of_view` radians."""
+    return float(size / 2 / np.tan(field_of_view / 2))
 
 
 def centred(vertices: np.ndarray) -> np.ndarray:

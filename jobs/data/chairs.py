@@ -17,12 +17,13 @@ from pydantic import Field
 from jobs.data import cameras
 from jobs.data.chair_colours import Material, draw_materials
 from jobs.data.chair_shapes import draw_shape
-from jobs.data.importer import Importer, Item, Progress, importer_options
+from jobs.data.importer import Importer, Item, Progress
 from jobs.data.raytrace import Hits, Mesh, Rig, render
 from jobs.data.store import Frames
+from model.options import options
 
 
-@importer_options
+@options
 class ChairsOptions:
     """How many chairs, and how they are pictured."""
 

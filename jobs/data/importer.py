@@ -9,23 +9,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-import pydantic
-
 from jobs.data.store import Frames
-
-#: Decorates a class of typed fields with defaults: an importer's `Options`, frozen and strict about types.
-#: Its values must be JSON's, because a store's name holds a hash of them.
-importer_options = pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid", strict=True))
 
 #: Called with (done, total, what is being done).
 Progress = Callable[[int, int, str], None]
 
 
 OptionsT = TypeVar("OptionsT")
+
+
+class ImportFailedError(ValueError):
+    """An import that cannot go on: too many objects are unreadable, or one takes down the process that reads it."""
 
 
 class UnreadableObjectError(ValueError):
@@ -41,9 +39,14 @@ class Item:
     category: str
     #: equal for objects of equal shape; no geometry may be in two splits
     geometry: str
+    #: the most that `load` will give
     num_frames: int
     #: what `load` needs to know beyond that
     payload: Any = None
+    #: the frame to evaluate it from, where that is its own and not the dataset's
+    source_frame: int | None = None
+    #: what is worth knowing of it, for the manifest
+    remark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,26 +55,51 @@ class Importer(ABC, Generic[OptionsT]):
 
     options: OptionsT
     cache: Path  # a directory for downloads, shared by all importers
+    source_path: Path | None = None  # the user's folder, where `needs_source`
+    files: Mapping[str, Sequence[Path]] = field(default_factory=dict)  # the user's, by the names in `file_roles`
 
     description: ClassVar[str]
     source: ClassVar[str]
     licence: ClassVar[str]
-    #: made with `importer_options`
+    #: made with `model.options.options`
     Options: ClassVar[type]
+    #: what the user's folder must hold, in words; None where the importer makes or fetches its data
+    needs_source: ClassVar[str | None] = None
+    #: files that the user may name beside the source, and what each says
+    file_roles: ClassVar[Mapping[str, str]] = {}
     #: raised when the same options come to give other pictures
     version: ClassVar[int] = 1
     #: bounds of the surface's camera z, scene units
     near: ClassVar[float]
     far: ClassVar[float]
+    #: whether the bounds are counted from the camera z of the dataset's origin
+    bounds_from_origin: ClassVar[bool] = False
+    #: scene units; where it is given, objects are scaled so that their source view's camera has it from the origin
+    source_distance: ClassVar[float | None] = None
     background: ClassVar[tuple[float, float, float]] = (1.0, 1.0, 1.0)
+    #: see `jobs.data.sampling.evaluation_frames`
     evaluation: ClassVar[Mapping[str, Any]] = {"source_frame": 0}
     #: more than this share of unreadable objects stops the import
     max_skipped_share: ClassVar[float] = 0.05
 
     @abstractmethod
     def items(self, progress: Progress) -> Sequence[Item]:
-        """All objects, in the store's order; fetches what has to be fetched."""
+        """All objects, in the store's order; fetches what has to be fetched.
+
+        Raises ValueError, naming the file, where what lists them cannot be read.
+        """
 
     @abstractmethod
     def load(self, item: Item) -> Frames:
         """The pictures of one object.  Raises `UnreadableObjectError` where the source is at fault."""
+
+    def depth_bounds(self) -> tuple[float, float]:
+        """Near and far, where options have a say in them."""
+        return self.near, self.far
+
+    @property
+    def root(self) -> Path:
+        """The user's folder."""
+        if self.source_path is None:
+            raise ValueError(f"{type(self).__name__} reads a folder: {self.needs_source}; none was given")
+        return self.source_path

@@ -1,24 +1,27 @@
-"""Looking at a finished store: what is wrong with it, and a page of its pictures."""
+"""What is wrong with a finished store, by object."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from jobs.data.store import SPLITS, Store
+from jobs.data.poses import is_bent
+from jobs.data.sampling import evaluation_frames
+from jobs.data.store import Store
 
-#: A rotation may be off by so much, as float32 files round.
-ROTATION_TOLERANCE = 1e-4
 #: At least this share of one frame's surface must lie within a pixel of the object in every other; a depth that is
 #: a mean over two surfaces lies on neither.
 MIN_ON_OBJECT = 0.9
 #: An image whose values spread less than this shows nothing, in 8-bit levels.
 EMPTY_SPREAD = 2
+#: Where there is no mask, the object is what differs this much from the background, in 8-bit levels.
+BACKGROUND_SPREAD = 8
+#: By how much, as a share of the image, a point of the object may miss the box around what is seen of it: part of it
+#: may be cut off, or as white as the background.
+BOX_MARGIN = 0.05
 
 
 def check(store: Store) -> list[str]:
@@ -29,27 +32,12 @@ def check(store: Store) -> list[str]:
         problems.append(f"the fingerprint is {found}, the manifest says {store.fingerprint}: it was altered")
     problems += _leaked_geometries(store)
     for row in store.objects.itertuples():
-        problems += [f"object {row.object!r}: {problem}" for problem in _object_problems(store, _frames(row))]
+        found_here = (*_protocol_problems(store, row), *_object_problems(store, object_frames(row)))
+        problems += [f"object {row.object!r}: {problem}" for problem in found_here]
     return problems
 
 
-def contact_sheet(store: Store, path: Path, objects_per_split: int = 6, views: int = 12) -> None:
-    """Write a PNG with one row per object: the first ones of each split, each with views in index order."""
-    rows = [
-        row
-        for split in SPLITS
-        for row in store.objects[store.objects["split"] == split].head(objects_per_split).itertuples()
-    ]
-    size = store.resolution
-    sheet = Image.new("RGB", (views * size, len(rows) * size), "white")
-    for line, row in enumerate(rows):
-        for column, picture in enumerate(store.images[_frames(row)][:views]):
-            pixels = np.ascontiguousarray(picture.transpose(1, 2, 0))
-            sheet.paste(Image.fromarray(pixels), (column * size, line * size))
-    sheet.save(path, format="PNG")
-
-
-def _frames(row: Any) -> slice:
+def object_frames(row: Any) -> slice:
     """An object's frames in the store's arrays."""
     return slice(int(row.first_frame), int(row.first_frame) + int(row.num_frames))
 
@@ -62,18 +50,48 @@ def _leaked_geometries(store: Store) -> list[str]:
     ]
 
 
+def _protocol_problems(store: Store, row: Any) -> Iterator[str]:
+    if row.split == "train":
+        return
+    try:
+        evaluation_frames(row, store.manifest.evaluation)
+    except ValueError as error:
+        yield str(error)
+
+
 def _object_problems(store: Store, frames: slice) -> Iterator[str]:
     cameras = store.world_to_camera[frames].astype(np.float64)
-    if frame := _first(_is_bent(cameras)):
+    if frame := _first(is_bent(cameras)):
         yield f"the camera of frame {frame - 1} is not a rotation and a translation"
+        return
+    if frame := _first(_has_odd_intrinsics(store, frames)):
+        yield f"frame {frame - 1} has a focal length or principal point that cannot be"
+        return
     pictures = store.images[frames].reshape(len(cameras), -1)
     spread = pictures.max(axis=1).astype(int) - pictures.min(axis=1)
     if frame := _first(spread < EMPTY_SPREAD):
         yield f"the image of frame {frame - 1} is empty"
-    if store.mask is not None and len(cameras) > 1:
+    elif len(cameras) > 1:
         yield from _mask_problems(store, frames, cameras)
-        if store.depth is not None:
+        if store.mask is not None and store.depth is not None:
             yield from _surface_problems(store, frames, cameras)
+
+
+def _has_odd_intrinsics(store: Store, frames: slice) -> np.ndarray:
+    """Which frames have no positive focal length, or look past their own image."""
+    focal, principal = store.focal[frames], store.principal[frames]
+    numbers = np.isfinite(focal).all(axis=1) & np.isfinite(principal).all(axis=1)
+    return ~(
+        numbers & (focal > 0).all(axis=1) & (principal > 0).all(axis=1) & (principal < store.resolution).all(axis=1)
+    )
+
+
+def silhouettes(store: Store, frames: slice) -> np.ndarray:
+    """Where the object is, (n, S, S) bool: the mask, or else what differs from the background."""
+    if store.mask is not None:
+        return np.asarray(store.mask[frames] > 127)
+    background = np.rint(np.array(store.manifest.background) * 255)[:, None, None]
+    return np.asarray((np.abs(store.images[frames] - background) > BACKGROUND_SPREAD).any(axis=1))
 
 
 def _first(wrong: Any) -> int:
@@ -81,34 +99,38 @@ def _first(wrong: Any) -> int:
     return int(wrong.argmax()) + 1 if wrong.any() else 0
 
 
-def _is_bent(cameras: np.ndarray) -> np.ndarray:
-    """Which of the matrices (n, 4, 4) are not rigid motions."""
-    rotations = cameras[:, :3, :3]
-    gram = rotations @ rotations.transpose(0, 2, 1)
-    skewed = np.abs(gram - np.eye(3)).max(axis=(1, 2)) > ROTATION_TOLERANCE
-    mirrored = np.linalg.det(rotations) < 0
-    odd_row = np.abs(cameras[:, 3] - [0, 0, 0, 1]).max(axis=1) > ROTATION_TOLERANCE
-    return np.asarray(skewed | mirrored | odd_row | ~np.isfinite(cameras).all(axis=(1, 2)))
-
-
 def _mask_problems(store: Store, frames: slice, cameras: np.ndarray) -> Iterator[str]:
-    """Whether there is one point in space that all cameras see in the midst of the mask.
+    """Whether one point in space is in the midst of what all cameras see, and within the bounds of depth.
 
-    Wrong axes, a wrong distance, or intrinsics of another image size break this.
+    Wrong axes, a wrong distance, a wrong scale, or intrinsics of another image size break this.
     """
-    assert store.mask is not None
-    masks = store.mask[frames] > 127
+    masks = silhouettes(store, frames)
     if frame := _first(~masks.any(axis=(1, 2))):
         yield f"the mask of frame {frame - 1} is empty"
         return
     boxes = np.array([_box(mask) for mask in masks])  # (n, 4): left, top, right, bottom
     middles = np.array([_centroid(mask) for mask in masks])
-    point = _nearest_point(cameras, (middles - store.principal[frames]) / store.focal[frames])
+    point = nearest_point(cameras, (middles - store.principal[frames]) / store.focal[frames])
     seen = cameras[:, :3, :3] @ point + cameras[:, :3, 3]
     pixels = seen[:, :2] / seen[:, 2:] * store.focal[frames] + store.principal[frames]
-    outside = (pixels < boxes[:, :2]) | (pixels > boxes[:, 2:])
+    margin = BOX_MARGIN * store.resolution
+    outside = (pixels < boxes[:, :2] - margin) | (pixels > boxes[:, 2:] + margin)
     if frame := _first((seen[:, 2] <= 0) | outside.any(axis=1)):
         yield f"the camera of frame {frame - 1} does not look where the other views have the object"
+        return
+    near, far = store.manifest.near, store.manifest.far
+    depth = _bounded_depth(store, cameras, seen[:, 2])
+    if frame := _first((depth < near) | (depth > far)):
+        yield f"frame {frame - 1} has it at a depth of {depth[frame - 1]:.3g}, which is not within {near} and {far}"
+
+
+def _bounded_depth(store: Store, cameras: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Camera z (n,) as the manifest's bounds count it, each frame being the source."""
+    if store.manifest.bounds_from_origin:
+        z = z - cameras[:, 2, 3]
+    if store.manifest.source_distance is not None:
+        z = z * store.manifest.source_distance / np.linalg.norm(cameras[:, :3, 3], axis=1)
+    return z
 
 
 def _surface_problems(store: Store, frames: slice, cameras: np.ndarray) -> Iterator[str]:
@@ -151,7 +173,7 @@ def _centroid(mask: np.ndarray) -> tuple[float, float]:
     return float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
 
 
-def _nearest_point(cameras: np.ndarray, slopes: np.ndarray) -> Any:
+def nearest_point(cameras: np.ndarray, slopes: np.ndarray) -> Any:
     """The world point (3,) nearest to the rays of n cameras through (x/z, y/z) = `slopes` (n, 2)."""
     rotations, translations = cameras[:, :3, :3], cameras[:, :3, 3]
     centres = -(rotations.transpose(0, 2, 1) @ translations[..., None])[..., 0]

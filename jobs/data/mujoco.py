@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import posixpath
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from jobs.data.raytrace import Hits, Mesh
+from jobs.data.painted import PaintedMesh, Part, shrunk
+from jobs.data.raytrace import Mesh
 
 
 @dataclass(frozen=True)
@@ -116,44 +117,17 @@ def _numbers(text: str) -> np.ndarray:
     return np.array([float(word) for word in text.split()])
 
 
-@dataclass(frozen=True)
-class TexturedModel:
-    """Surfaces joined into one mesh, with their pictures: everything that rendering needs."""
+def painted(surfaces: Sequence[Surface], members: Mapping[str, bytes], max_texture: int) -> PaintedMesh:
+    """The model as one mesh.  `max_texture` is the longest side of a texture in pixels; larger ones are shrunk.
 
-    mesh: Mesh
-    face_surface: np.ndarray  # (M,) which surface a face belongs to
-    texture_coordinates: np.ndarray  # (N, 2)
-    pictures: list[np.ndarray]  # of each surface: (h, w, 3) in [0, 1], colour applied
-
-    @classmethod
-    def join(cls, surfaces: list[Surface], members: Mapping[str, bytes], max_texture: int) -> TexturedModel:
-        """`max_texture` is the longest side of a texture in pixels; larger ones are shrunk.
-
-        Raises ValueError where a texture cannot be read.
-        """
-        starts = np.cumsum([0, *(len(surface.mesh.vertices) for surface in surfaces)])
-        faces = [surface.mesh.faces + start for surface, start in zip(surfaces, starts, strict=False)]
-        counts = [len(part) for part in faces]
-        return cls(
-            mesh=Mesh(np.concatenate([s.mesh.vertices for s in surfaces]), np.concatenate(faces)),
-            face_surface=np.repeat(np.arange(len(surfaces)), counts),
-            texture_coordinates=np.concatenate([s.texture_coordinates for s in surfaces]),
-            pictures=[_picture(surface, members, max_texture) for surface in surfaces],
-        )
-
-    def colour(self, hits: Hits) -> np.ndarray:
-        """Colours (P, 3) at `hits`: a `jobs.data.raytrace.Shader`."""
-        corners = self.texture_coordinates[self.mesh.faces[hits.faces]]
-        coordinates = (hits.barycentric[:, :, None] * corners).sum(axis=1) % 1.0
-        colours = np.empty((len(hits.faces), 3))
-        surfaces = self.face_surface[hits.faces]
-        for index, picture in enumerate(self.pictures):
-            here = surfaces == index
-            height, width = picture.shape[:2]
-            column = np.minimum((coordinates[here, 0] * width).astype(np.int64), width - 1)
-            row = np.minimum((coordinates[here, 1] * height).astype(np.int64), height - 1)
-            colours[here] = picture[row, column]
-        return colours
+    Raises ValueError where a texture cannot be read.
+    """
+    return PaintedMesh.join(
+        [
+            Part(surface.mesh, _picture(surface, members, max_texture), surface.texture_coordinates)
+            for surface in surfaces
+        ]
+    )
 
 
 def _picture(surface: Surface, members: Mapping[str, bytes], max_side: int) -> np.ndarray:
@@ -164,8 +138,4 @@ def _picture(surface: Surface, members: Mapping[str, bytes], max_side: int) -> n
             picture = image.convert("RGB")  # MuJoCo ignores alpha
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"texture {surface.texture} cannot be read: {error}") from error
-    if max(picture.size) > max_side:  # fine detail below a pixel would flicker from view to view
-        shrink = max_side / max(picture.size)
-        size = (max(1, round(picture.width * shrink)), max(1, round(picture.height * shrink)))
-        picture = picture.resize(size, Image.Resampling.BOX)
-    return np.asarray(picture) / 255.0 * surface.colour
+    return np.asarray(shrunk(picture, max_side)) / 255.0 * surface.colour

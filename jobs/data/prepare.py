@@ -9,37 +9,28 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from loky import ProcessPoolExecutor
-from loky.backend import get_context
-from pydantic import ValidationError
 
 from jobs.data import DATASETS
-from jobs.data.importer import Importer, Item, Progress, UnreadableObjectError
-from jobs.data.store import FORMAT_VERSION, Frames, Skipped, Store, StoreWriter
-from model.registry import nearest, resolve
+from jobs.data.files import read_bytes, read_text
+from jobs.data.importer import Importer, ImportFailedError, Item, Progress
+from jobs.data.store import FORMAT_VERSION, Frames, RecordedFile, Remark, Store
+from jobs.data.workers import load_in_order, usable_cores
+from jobs.data.writer import StoreWriter
+from model.options import parse_options as parse
+from model.registry import resolve
+
+_REASONS_TOLD = 20
 
 
-class OptionsError(ValueError):
-    """Options that a dataset does not have, or values of the wrong type.
-
-    `problems` lists (option, what is wrong), one for each.
-    """
-
-    def __init__(self, dataset: str, problems: Sequence[tuple[str, str]]) -> None:
-        self.dataset, self.problems = dataset, list(problems)
-        super().__init__("; ".join(f"data.options.{option}: {problem}" for option, problem in problems))
-
-
-class ImportFailedError(ValueError):
-    """More objects of a source were unreadable than its importer tolerates."""
+class MissingDatasetError(ValueError):
+    """A dataset that has to be imported from a folder of the user's first; the message says how."""
 
 
 def parse_options(name: str, options: Mapping[str, Any]) -> Any:
@@ -47,12 +38,12 @@ def parse_options(name: str, options: Mapping[str, Any]) -> Any:
 
     Raises `UnknownChoiceError` for an unknown dataset, `OptionsError` with all that is wrong with options.
     """
-    cls = _importer_class(name).Options
-    try:
-        return cls(**options)
-    except ValidationError as error:
-        allowed = sorted(field.name for field in dataclasses.fields(cls))
-        raise OptionsError(name, [_problem(name, dict(detail), allowed) for detail in error.errors()]) from error
+    return parse(_importer_class(name).Options, options, choice=name, where="data.options")
+
+
+def needs_source(name: str) -> bool:
+    """Whether the dataset is imported from a folder that the user has."""
+    return _importer_class(name).needs_source is not None
 
 
 def store_path(name: str, options: Mapping[str, Any], home: Path) -> Path:
@@ -63,28 +54,43 @@ def store_path(name: str, options: Mapping[str, Any], home: Path) -> Path:
     return home / "data" / f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
 
+def find_store(name: str, options: Mapping[str, Any], home: Path) -> Store | None:
+    """The dataset's store where it is prepared; nothing is imported."""
+    path = store_path(name, options, home)
+    return Store.open(path) if path.exists() else None
+
+
 def prepare(
     name: str,
     options: Mapping[str, Any],
     home: Path,
     progress: Progress | None = None,
     workers: int | None = None,
+    *,
+    source: Path | None = None,
+    files: Mapping[str, Sequence[Path]] | None = None,
 ) -> Path:
     """Import a dataset unless its store is there already; returns the store's path.
 
     `workers` processes read objects (default: one per usable core; 1 stays in this process); their number
     does not change a byte of the store.  Processes that ask for the same store at once wait for the first.
-    Raises ValueError for bad options, `ImportFailedError` where too many objects cannot be read.
+    An import that was killed goes on where it was.
+    `source` is the folder of a dataset that needs one, `files` what else the user names, by role.  Neither decides
+    where the store is; files are recorded in it, and a store that was made with others is refused.
+    Raises ValueError for bad options or paths, `MissingDatasetError` without a `source` that is needed,
+    `ImportFailedError` where too many objects cannot be read.
     """
     path = store_path(name, options, home)
+    cls = _importer_class(name)
+    recorded = _recorded(cls, name, files or {})
     if path.exists():
+        _check_same_files(path, recorded)
         return path
+    importer = cls(parse_options(name, options), home / "cache", _source(cls, name, options, source), dict(files or {}))
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         if not path.exists():
-            _remove_leftovers(path)
-            importer = _importer_class(name)(parse_options(name, options), home / "cache")
-            _import(importer, name, path, progress or _silent, workers or _usable_cores())
+            _import(importer, name, path, recorded, progress or _silent, workers or usable_cores())
     return path
 
 
@@ -103,6 +109,10 @@ class DatasetFacts:
     licence: str
     #: every option with its default
     options: dict[str, Any]
+    #: what the user's folder must hold; None where none is needed
+    needs_source: str | None
+    #: files that the user may name, and what they say
+    file_roles: dict[str, str]
     #: stores of this dataset under the home, whatever their options
     prepared: list[Path]
 
@@ -120,6 +130,8 @@ def describe(home: Path | None = None) -> list[DatasetFacts]:
                 source=cls.source,
                 licence=cls.licence,
                 options=_resolved(name, {}),
+                needs_source=cls.needs_source,
+                file_roles=dict(cls.file_roles),
                 prepared=[file.parent for file in stores],
             )
         )
@@ -136,91 +148,130 @@ def _resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return dataclasses.asdict(parse_options(name, options))
 
 
-def _problem(name: str, detail: Mapping[str, Any], allowed: list[str]) -> tuple[str, str]:
-    option = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        hint = nearest(option, allowed)
-        problem = f"{name} has no such option; allowed: {', '.join(allowed)}"
-        return option, problem + (f"; did you mean {hint!r}?" if hint else "")
-    return option, f"{detail['msg']}, got {detail['input']!r}"
+def _source(cls: type[Importer], name: str, options: Mapping[str, Any], source: Path | None) -> Path | None:
+    """The user's folder, made absolute, where the dataset wants one."""
+    if cls.needs_source is None:
+        if source is not None:
+            raise ValueError(f"dataset {name!r} makes or fetches its own data and reads no folder, got {str(source)!r}")
+        return None
+    if source is None:
+        settings = "".join(f" --set {option}={value}" for option, value in options.items())
+        raise MissingDatasetError(
+            f"dataset {name!r} is not prepared with these options, and is imported from a folder that has "
+            f"{cls.needs_source}; run: splatsweep data prepare {name}{settings} --source DIR"
+        )
+    if not source.is_dir():
+        raise ValueError(f"source {str(source)!r} is not a folder; {name} needs {cls.needs_source}")
+    return source.absolute()
 
 
-def _import(importer: Importer, name: str, path: Path, progress: Progress, workers: int) -> None:
+def _recorded(cls: type[Importer], name: str, files: Mapping[str, Sequence[Path]]) -> dict[str, list[RecordedFile]]:
+    """What the manifest keeps of the user's files."""
+    for role in files:
+        if role not in cls.file_roles:
+            allowed = ", ".join(sorted(cls.file_roles)) or "none"
+            raise ValueError(f"dataset {name!r} reads no file {role!r}; allowed: {allowed}")
+    return {
+        role: [
+            RecordedFile(name=path.name, sha256=hashlib.sha256(read_bytes(path)).hexdigest(), content=read_text(path))
+            for path in paths
+        ]
+        for role, paths in sorted(files.items())
+    }
+
+
+def _check_same_files(path: Path, recorded: Mapping[str, Sequence[RecordedFile]]) -> None:
+    """Refuse a store that was made with other files than those that are given now; giving none accepts it."""
+    made_with = Store.open(path).manifest.files
+    for role, files in recorded.items():
+        if [file.sha256 for file in files] != [file.sha256 for file in made_with.get(role, [])]:
+            names = ", ".join(file.name for file in made_with.get(role, [])) or "none"
+            raise ValueError(
+                f"{path} was made with other {role!r} files ({names}) than those given; delete it to prepare it again"
+            )
+
+
+def _import(
+    importer: Importer,
+    name: str,
+    path: Path,
+    files: dict[str, list[RecordedFile]],
+    progress: Progress,
+    workers: int,
+) -> None:
     items = importer.items(progress)
-    skipped: list[Skipped] = []
-    with StoreWriter(path, capacity=sum(item.num_frames for item in items)) as writer:
-        with _map(workers) as mapped:
-            for done, (item, result) in enumerate(mapped(importer, items), start=1):
-                if isinstance(result, Frames):
-                    writer.append(
-                        result,
-                        name=item.name,
-                        split=item.split,
-                        category=item.category,
-                        geometry=item.geometry,
-                    )
-                else:
-                    skipped.append(Skipped(object=item.name, reason=result))
-                progress(done, len(items), item.name)
-        _check_skipped(importer, skipped, len(items))
+    _check_items(importer, items)
+    capacity = sum(item.num_frames for item in items)
+    with StoreWriter(path, capacity, _import_identity(importer, items, files)) as writer:
+        with closing(load_in_order(importer, items[writer.done :], workers)) as loaded:
+            for item, result in loaded:
+                _write(writer, item, result)
+                _check_skipped(importer, writer, len(items))
+                progress(writer.done, len(items), item.name)
+        near, far = importer.depth_bounds()
         writer.finish(
             importer=name,
             options=dataclasses.asdict(importer.options),
             source=importer.source,
             licence=importer.licence,
-            near=importer.near,
-            far=importer.far,
+            near=near,
+            far=far,
+            bounds_from_origin=importer.bounds_from_origin,
+            source_distance=importer.source_distance,
             background=importer.background,
-            evaluation=dict(importer.evaluation),
-            skipped=skipped,
+            evaluation=_evaluation(importer, items),
+            files=files,
+            remarks=[Remark(object=item.name, text=item.remark) for item in items if item.remark],
         )
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Delete what imports that were killed left behind; whoever holds the lock is the only writer."""
-    for leftover in path.parent.glob(f".{path.name}.*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-
-
-def _check_skipped(importer: Importer, skipped: Sequence[Skipped], total: int) -> None:
-    if len(skipped) > importer.max_skipped_share * total:
-        reasons = "".join(f"\n  {entry.object}: {entry.reason}" for entry in skipped)
-        raise ImportFailedError(
-            f"{len(skipped)} of {total} objects could not be read, more than the "
-            f"{importer.max_skipped_share:.0%} that are tolerated:{reasons}"
-        )
-
-
-Mapped = Callable[[Importer, Sequence[Item]], Iterator[tuple[Item, Frames | str]]]
-
-
-@contextmanager
-def _map(workers: int) -> Iterator[Mapped]:
-    """A function that loads items in order, in `workers` processes."""
-    if workers == 1:
-        yield lambda importer, items: ((item, _load(importer, item)) for item in items)
+def _write(writer: StoreWriter, item: Item, result: Frames | str) -> None:
+    if isinstance(result, str):
+        writer.skip(item.name, result)
         return
-    # loky's processes start clean, where forking one that has run torch or Ray threads may deadlock, and do not
-    # import the main module again, so that scripts need no `if __name__ == "__main__":`.
-    with ProcessPoolExecutor(workers, context=get_context("loky")) as pool:
-        try:
-            yield lambda importer, items: zip(items, pool.map(_load, [importer] * len(items), items), strict=True)
-        except BaseException:
-            pool.shutdown(kill_workers=True)
-            raise
-
-
-def _load(importer: Importer, item: Item) -> Frames | str:
-    """An object's pictures, or why there are none."""
     try:
-        return importer.load(item)
-    except UnreadableObjectError as error:
-        return str(error)
+        writer.append(result, name=item.name, split=item.split, category=item.category, geometry=item.geometry)
+    except ValueError as error:  # it does not fit the objects before it, of which most are right
+        writer.skip(item.name, str(error))
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _check_items(importer: Importer, items: Sequence[Item]) -> None:
+    if not items:
+        where = importer.source_path or importer.source
+        raise ValueError(
+            f"{where} holds no object" + (f"; needed: {importer.needs_source}" if importer.needs_source else "")
+        )
+    names = Counter(item.name for item in items)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise ValueError(f"{importer.source_path}: {len(twice)} objects are listed more than once, first {twice[0]!r}")
+
+
+def _import_identity(importer: Importer, items: Sequence[Item], files: Mapping[str, Sequence[RecordedFile]]) -> str:
+    """Equal for imports of which one may go on where the other stopped."""
+    listed = [(item.name, item.split, item.category, item.geometry, item.num_frames) for item in items]
+    hashes = {role: [file.sha256 for file in recorded] for role, recorded in files.items()}
+    canonical = json.dumps([FORMAT_VERSION, importer.version, str(importer.source_path), hashes, listed])
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _evaluation(importer: Importer, items: Sequence[Item]) -> dict[str, Any]:
+    """The importer's protocol, with the objects that have a source frame of their own."""
+    own = {item.name: item.source_frame for item in items if item.source_frame is not None}
+    return dict(importer.evaluation) | ({"objects": own} if own else {})
+
+
+def _check_skipped(importer: Importer, writer: StoreWriter, total: int) -> None:
+    skipped = writer.skipped
+    if len(skipped) > importer.max_skipped_share * total:
+        reasons = "".join(f"\n  {entry.object}: {entry.reason}" for entry in skipped[:_REASONS_TOLD])
+        more = f"\n  and {len(skipped) - _REASONS_TOLD} more" if len(skipped) > _REASONS_TOLD else ""
+        tried = writer.done
+        writer.discard()  # the next import shall try these objects again
+        raise ImportFailedError(
+            f"{len(skipped)} of {total} objects could not be read ({tried} tried), more than the "
+            f"{importer.max_skipped_share:.0%} that are tolerated:{reasons}{more}"
+        )
 
 
 def _silent(done: int, total: int, what: str) -> None:

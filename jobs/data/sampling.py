@@ -22,18 +22,25 @@ class FrameRange(Protocol):
     """An object's row in the store: a pandas Series, a named tuple of `itertuples`, ..."""
 
     @property
+    def object(self) -> Any: ...
+    @property
     def first_frame(self) -> Any: ...
     @property
     def num_frames(self) -> Any: ...
 
 
-def training_frames(objects: pd.DataFrame, *, seed: int, iteration: int, batch_size: int, views: int) -> np.ndarray:
+def training_frames(
+    objects: pd.DataFrame, *, seed: int, iteration: int, batch_size: int, views: int, input_views: int = 1
+) -> np.ndarray:
     """The (batch_size, views) int64 frames of one step, counted from 0.
 
     Objects come in an order that is shuffled afresh for every epoch, each once per epoch; a batch may lie
-    across two epochs.  An object's frames are drawn without replacement; the first is the source, and one of
-    the targets.  Raises ValueError where an object has fewer frames than `views`.
+    across two epochs.  An object's frames are drawn without replacement.  As published, the first `input_views`
+    of them are the sources, and all of them are targets.
+    Raises ValueError where an object has fewer frames than `views`, or there would be fewer views than sources.
     """
+    if not 1 <= input_views <= views:
+        raise ValueError(f"{input_views} input views of {views} views per object asked for; allowed: 1 to {views}")
     first, count = objects["first_frame"].to_numpy(), objects["num_frames"].to_numpy()
     if count.min() < views:
         name = objects["object"].iloc[int(count.argmin())]
@@ -44,17 +51,37 @@ def training_frames(objects: pd.DataFrame, *, seed: int, iteration: int, batch_s
     return np.stack(frames).astype(np.int64)
 
 
-def evaluation_frames(row: FrameRange, protocol: Mapping[str, Any]) -> np.ndarray:
-    """All frames of an object, (num_frames,) int64: the protocol's source first, the others in index order.
+def evaluation_frames(row: FrameRange, protocol: Mapping[str, Any], input_views: int = 1) -> np.ndarray:
+    """All frames of an object, (num_frames,) int64: its `input_views` sources first, the others in index order.
 
-    `protocol` is the manifest's `evaluation`: {"source_frame": index within the object}.
-    Raises ValueError where the object has no such frame.
+    `protocol` is the manifest's `evaluation`, indices within the object:
+
+        {"source_frames": [64, 128]}                    the published sources, in order; there are no more
+        {"source_frame": 0}                             the first source; further ones evenly around from there
+        {"source_frame": 0, "objects": {"a": 7, ...}}   the same, with a first source of their own for some objects
+
+    Raises ValueError where the object has no such frame, or the protocol not so many sources.
     """
-    first, count, source = int(row.first_frame), int(row.num_frames), int(protocol["source_frame"])
-    if not 0 <= source < count:
-        raise ValueError(f"source_frame {source} is not within the object's {count} frames")
-    others = [frame for frame in range(count) if frame != source]
-    return first + np.array([source, *others], dtype=np.int64)
+    first, count = int(row.first_frame), int(row.num_frames)
+    sources = _source_frames(str(row.object), count, protocol, input_views)
+    for source in sources:
+        if not 0 <= source < count:
+            raise ValueError(f"source frame {source} is not within the {count} frames of object {row.object!r}")
+    others = [frame for frame in range(count) if frame not in sources]
+    return first + np.array([*sources, *others], dtype=np.int64)
+
+
+def _source_frames(name: str, count: int, protocol: Mapping[str, Any], input_views: int) -> list[int]:
+    published = protocol.get("source_frames")
+    if not 1 <= input_views <= (count if published is None else len(published)):
+        allowed = f"the {count} frames of object {name!r}" if published is None else f"source_frames {published}"
+        raise ValueError(f"{input_views} input views asked for, which is not within {allowed}")
+    if published is not None:
+        return [int(frame) for frame in published[:input_views]]
+    start = int(protocol.get("objects", {}).get(name, protocol["source_frame"]))
+    if not 0 <= start < count:
+        return [start]  # refused by the caller
+    return [(start + step * count // input_views) % count for step in range(input_views)]
 
 
 def _objects_of_step(num_objects: int, seed: int, iteration: int, batch_size: int) -> list[int]:

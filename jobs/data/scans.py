@@ -16,11 +16,14 @@ import numpy as np
 from pydantic import Field
 
 from jobs.data import cameras
-from jobs.data.importer import Importer, Item, Progress, UnreadableObjectError, importer_options
-from jobs.data.mujoco import Surface, TexturedModel, read_model
+from jobs.data.geometry import describe_shape, group_shapes, split_geometries
+from jobs.data.importer import Importer, Item, Progress, UnreadableObjectError
+from jobs.data.mujoco import painted, read_model
+from jobs.data.painted import PaintedMesh
 from jobs.data.raytrace import Mesh, Rig, render
 from jobs.data.store import Frames
 from jobs.data.wheels import Members, Wheel, fetch_wheels
+from model.options import options
 
 _HASHES = (
     "310b2f3f914950a210c066aa268e381a45ec060e2a45d8468d32b4dff2ec6e53",
@@ -65,7 +68,7 @@ Y_UP = frozenset({"alphabet_soup", "green_ketchup", "milk", "orange_juice", "red
 Y_UP_TO_Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 
 
-@importer_options
+@options
 class ScansOptions:
     """How the objects are divided, and how they are pictured."""
 
@@ -146,11 +149,11 @@ class Scans(Importer[ScansOptions]):
             supersampling=options.supersampling,
         )
 
-    def _model(self, item: Item) -> TexturedModel:
+    def _model(self, item: Item) -> PaintedMesh:
         try:
             members = Members(item.payload.wheel)
             surfaces = read_model(members, item.payload.member)
-            model = TexturedModel.join(surfaces, members, max_texture=8 * self.options.image_size)
+            model = painted(surfaces, members, max_texture=8 * self.options.image_size)
         except (ValueError, KeyError, OSError) as error:
             raise UnreadableObjectError(f"{item.payload.member}: {error}") from error
         vertices = model.mesh.vertices @ Y_UP_TO_Z_UP.T if item.geometry in Y_UP else model.mesh.vertices
@@ -173,43 +176,13 @@ def find_models(wheels: Sequence[Path]) -> list[Source]:
 
 
 def group_by_geometry(sources: Sequence[Source]) -> dict[str, str]:
-    """The geometry of each object: the name of the first object of equal shape.
-
-    Shapes are equal where they differ by size along the axes alone; colours do not count.  An object that
-    cannot be read is a geometry of its own here; `Scans.load` will say why.
-    """
-    shapes: dict[str, np.ndarray] = {}
-    geometry = {}
-    for source in sources:
-        try:
-            shape = _shape(read_model(Members(source.wheel), source.member))
-        except (ValueError, KeyError):
-            geometry[source.name] = source.name
-            continue
-        equal = (name for name, known in shapes.items() if _same(shape, known))
-        geometry[source.name] = next(equal, source.name)
-        shapes.setdefault(geometry[source.name], shape)
-    return geometry
+    """The geometry of each object.  One that cannot be read has its own here; `Scans.load` will say why."""
+    return group_shapes((source.name, _shape(source)) for source in sources)
 
 
-def split_geometries(geometries: Sequence[str], val: int, test: int, seed: int) -> dict[str, str]:
-    """The split of each geometry, at random.  Raises ValueError where none is left to train on."""
-    if val + test >= len(geometries):
-        raise ValueError(f"val_geometries {val} and test_geometries {test} leave none of {len(geometries)} to train on")
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(geometries))
-    splits = ["val"] * val + ["test"] * test + ["train"] * (len(geometries) - val - test)
-    return {geometries[index]: split for index, split in zip(order, splits, strict=True)}
-
-
-def _shape(surfaces: Sequence[Surface]) -> np.ndarray:
-    """A description (3M, 3) of a shape without position, size and the order of its M triangles.
-
-    Each column holds the corners' coordinates along one axis, from 0 to 1, sorted.
-    """
-    corners = np.concatenate([surface.mesh.vertices[surface.mesh.faces] for surface in surfaces]).reshape(-1, 3)
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    return np.sort((corners - low) / np.maximum(high - low, 1e-12), axis=0)
-
-
-def _same(shape: np.ndarray, other: np.ndarray) -> bool:
-    return shape.shape == other.shape and bool(np.allclose(shape, other, atol=1e-3))
+def _shape(source: Source) -> np.ndarray | None:
+    try:
+        surfaces = read_model(Members(source.wheel), source.member)
+    except (ValueError, KeyError):
+        return None
+    return describe_shape(np.concatenate([surface.mesh.vertices[surface.mesh.faces] for surface in surfaces]))

@@ -21,21 +21,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.lib.format import open_memmap
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-if TYPE_CHECKING:  # torch takes seconds to import, and only `views` needs it
+if TYPE_CHECKING:  # brings torch, which takes seconds, and only `views` needs it
     from torch import Tensor
 
     from model.types import Views
@@ -62,6 +57,25 @@ class Skipped(BaseModel):
     reason: str
 
 
+class Remark(BaseModel):
+    """What is worth knowing of an object that could be read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    object: str
+    text: str
+
+
+class RecordedFile(BaseModel):
+    """A file beside the source that the user named, and that had a say in what was imported."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    sha256: str
+    content: str
+
+
 class Manifest(BaseModel):
     """What a store says about itself."""
 
@@ -77,11 +91,18 @@ class Manifest(BaseModel):
     #: bounds of the surface's camera z, scene units
     near: float
     far: float
+    #: whether these bounds are counted from the camera z of the dataset's origin, which `Views` then carry
+    bounds_from_origin: bool = False
+    #: scene units; where it is given, each batch scales an object so that its first camera has it from the origin
+    source_distance: float | None = None
     #: RGB in [0, 1] behind the object
     background: tuple[float, float, float]
     #: how to evaluate, e.g. {"source_frame": 0}; see `jobs.data.sampling.evaluation_frames`
     evaluation: dict[str, Any]
+    #: by what they say, e.g. "exclude"
+    files: dict[str, list[RecordedFile]] = {}
     skipped: list[Skipped] = []
+    remarks: list[Remark] = []
     #: sha256 of everything that decides what a trial sees
     fingerprint: str
 
@@ -126,8 +147,8 @@ class Store:
         frames = int(objects["num_frames"].sum())
         side = arrays["images"].shape[-1]
         for name, array in arrays.items():
-            if array.shape[1:] != _frame_shape(name, side):
-                raise StoreError(f"{path}: {name}.npy has frames of {array.shape[1:]}, not {_frame_shape(name, side)}")
+            if array.shape[1:] != frame_shape(name, side):
+                raise StoreError(f"{path}: {name}.npy has frames of {array.shape[1:]}, not {frame_shape(name, side)}")
             if len(array) != frames:
                 raise StoreError(f"{path}: {name}.npy holds {len(array)} frames, objects.parquet {frames}")
         return cls(path=path, manifest=manifest, objects=objects, **arrays)
@@ -153,152 +174,80 @@ class Store:
     def views(self, frames: np.ndarray, resolution: int) -> Views:
         """Pictures and cameras of `frames` (B, V), cameras relative to the first of each row.
 
-        `resolution` is the stored one or a divisor of it: smaller pictures are means over square blocks of
-        pixels, and the intrinsics shrink with them.  Depth is the mean over the pixels that have one.
-        Raises ValueError for any other size, and for frames that the store does not hold.
+        `resolution` is at most the stored one: pixels of smaller pictures are means over what they cover, and the
+        intrinsics shrink with them.  Depth is the mean over what has one.
+        Raises ValueError for a larger size, and for frames that the store does not hold.
         """
         import torch
 
+        from jobs.data.resample import area_mean, area_mean_of_valid
         from model.types import Cameras, Views
 
-        factor = self._factor(resolution)
-        if frames.min() < 0 or frames.max() >= len(self.images):
-            raise ValueError(f"frames {frames.min()}..{frames.max()} are not all within 0..{len(self.images) - 1}")
-        batch = len(frames)
-        cameras = Cameras(
-            world_to_camera=torch.from_numpy(relative_to_first(self.world_to_camera[frames])),
-            focal=torch.from_numpy(self.focal[frames] / np.float32(factor)),
-            principal=torch.from_numpy(self.principal[frames] / np.float32(factor)),
-            height=resolution,
-            width=resolution,
-        )
-        return Views(
-            images=_block_sum(torch.from_numpy(self.images[frames]).float(), factor) / (255 * factor**2),
-            cameras=cameras,
+        self._check(frames, resolution)
+        batch, shrink = len(frames), np.float32(self.resolution / resolution)
+        poses = self.world_to_camera[frames]
+        views = Views(
+            images=area_mean(torch.from_numpy(self.images[frames]), resolution),
+            cameras=Cameras(
+                world_to_camera=torch.from_numpy(relative_to_first(poses)),
+                focal=torch.from_numpy(self.focal[frames] / shrink),
+                principal=torch.from_numpy(self.principal[frames] / shrink),
+                height=resolution,
+                width=resolution,
+            ),
             near=torch.full((batch,), self.manifest.near),
             far=torch.full((batch,), self.manifest.far),
             background=torch.tensor(self.manifest.background).repeat(batch, 1),
             frames=torch.from_numpy(np.ascontiguousarray(frames, dtype=np.int64)),
-            depth=None if self.depth is None else _depth(self.depth[frames], factor),
+            depth=None if self.depth is None else area_mean_of_valid(self._depth(frames), resolution),
         )
+        if self.manifest.bounds_from_origin:  # the origin's camera z: minus the camera's centre, along its z axis
+            views = replace(views, origin_distance=torch.from_numpy(poses[..., 2, 3].copy()))
+        if self.manifest.source_distance is not None:
+            origins = poses[:, 0, :3, 3].astype(np.float64)  # seen from the first cameras
+            views = _scaled(views, self.manifest.source_distance / np.linalg.norm(origins, axis=1))
+        return views
 
     def compute_fingerprint(self) -> str:
         """The fingerprint of what is on disk now; differs from `fingerprint` when the store was altered."""
         arrays = {name: getattr(self, name) for name in (*REQUIRED_ARRAYS, *OPTIONAL_ARRAYS)}
         present = {name: array for name, array in arrays.items() if array is not None}
-        return fingerprint(present, self.objects, self.manifest.model_dump(mode="json"))
+        return fingerprint(present, self.objects, self.manifest)
 
-    def _factor(self, resolution: int) -> int:
-        if resolution < 1 or self.resolution % resolution:
-            allowed = [str(size) for size in range(8, self.resolution + 1) if self.resolution % size == 0]
+    def _check(self, frames: np.ndarray, resolution: int) -> None:
+        if not 1 <= resolution <= self.resolution:
             raise ValueError(
-                f"resolution {resolution} cannot be had from {self.path.name}, whose images have "
-                f"{self.resolution} px; allowed: {', '.join(allowed)} (or prepare it with another image size)"
+                f"resolution {resolution} cannot be had from {self.path.name}, whose images have {self.resolution} px; "
+                f"allowed: 1 to {self.resolution} (or prepare it with larger images)"
             )
-        return self.resolution // resolution
+        if frames.min() < 0 or frames.max() >= len(self.images):
+            raise ValueError(f"frames {frames.min()}..{frames.max()} are not all within 0..{len(self.images) - 1}")
+
+    def _depth(self, frames: np.ndarray) -> Tensor:
+        import torch
+
+        assert self.depth is not None
+        return torch.from_numpy(self.depth[frames]).unsqueeze(2)
 
 
-class StoreWriter:
-    """Builds a store in a temporary sibling directory and renames it: a half-written one is never seen.
-
-    Use as a context manager; `append` the objects in order, then `finish`.  Leaving without `finish` removes
-    what was written.
-    """
-
-    def __init__(self, path: Path, capacity: int) -> None:
-        """`capacity` is the most frames that can come; objects that fail to load leave room at the end."""
-        self.path = path
-        self._capacity = capacity
-        self._rows: list[dict[str, Any]] = []
-        self._arrays: dict[str, np.memmap] = {}
-        self._used = 0
-
-    def __enter__(self) -> StoreWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._building = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        shutil.rmtree(self._building, ignore_errors=True)
-
-    def append(self, frames: Frames, *, name: str, split: str, category: str, geometry: str) -> None:
-        """Add one object.  Raises ValueError where its arrays do not fit each other or earlier objects."""
-        if split not in SPLITS:
-            raise ValueError(f"object {name!r} has split {split!r}; allowed: {', '.join(SPLITS)}")
-        arrays = frames.arrays()
-        self._check(name, arrays)
-        if not self._arrays:
-            self._arrays = {key: self._allocate(key, array) for key, array in arrays.items()}
-        count = len(frames.images)
-        for key, array in arrays.items():
-            self._arrays[key][self._used : self._used + count] = array
-        row = (name, split, self._used, count, category, geometry)
-        self._rows.append(dict(zip(OBJECT_COLUMNS, row, strict=True)))
-        self._used += count
-
-    def finish(self, **facts: Any) -> None:
-        """Seal the store.  `facts` are the fields of `Manifest` that the writer does not know itself."""
-        if not self._rows:
-            raise ValueError(f"no object for {self.path}: a store needs at least one")
-        objects = pd.DataFrame(self._rows)
-        arrays = {name: self._sealed(name) for name in self._arrays}
-        counts = {split: int((objects["split"] == split).sum()) for split in SPLITS}
-        manifest = Manifest(**facts, counts=counts, fingerprint=fingerprint(arrays, objects, facts))
-        objects.to_parquet(self._building / "objects.parquet", index=False)
-        (self._building / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
-        for file in self._building.iterdir():
-            _sync(file)
-        self._building.chmod(0o755)  # mkdtemp's 0700 would keep it from the other users of a shared home
-        self._building.rename(self.path)
-        _sync(self.path.parent)
-
-    def _check(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        count, side = len(arrays["images"]), arrays["images"].shape[-1]
-        if self._used + count > self._capacity:
-            raise ValueError(f"object {name!r}: more frames than the announced {self._capacity}")
-        for key, array in arrays.items():
-            if array.shape != (count, *_frame_shape(key, side)):
-                expected = (count, *_frame_shape(key, side))
-                raise ValueError(f"object {name!r}: {key} has shape {array.shape}, not {expected}")
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ValueError(f"object {name!r}: {key} holds values that are not finite")
-        if self._arrays and arrays.keys() != self._arrays.keys():
-            raise ValueError(f"object {name!r} has {sorted(arrays)}, objects before it {sorted(self._arrays)}")
-        for key, kept in self._arrays.items():
-            if arrays[key].shape[1:] != kept.shape[1:]:
-                raise ValueError(f"object {name!r}: {key} is {arrays[key].shape[1:]}, before {kept.shape[1:]}")
-
-    def _allocate(self, name: str, like: np.ndarray) -> np.memmap:
-        dtype = np.dtype(np.uint8) if name in ("images", "mask") else np.dtype(np.float32)
-        if name == "depth" and like.dtype == np.float16:
-            dtype = like.dtype
-        shape = (self._capacity, *like.shape[1:])
-        return open_memmap(self._building / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
-
-    def _sealed(self, name: str) -> np.ndarray:
-        """The array on disk, without the room that skipped objects left."""
-        array = self._arrays[name]
-        array.flush()
-        if self._used < self._capacity:
-            shorter = self._building / f"{name}.short.npy"
-            np.save(shorter, array[: self._used])
-            shorter.replace(self._building / f"{name}.npy")
-        return array[: self._used]
-
-
-def fingerprint(arrays: Mapping[str, np.ndarray], objects: pd.DataFrame, facts: Mapping[str, Any]) -> str:
+def fingerprint(arrays: Mapping[str, np.ndarray], objects: pd.DataFrame, manifest: Manifest) -> str:
     """The sha256 over the arrays, the object table, and the facts that decide what a trial sees."""
-    digest = hashlib.sha256()
     header = {
         "objects": objects[list(OBJECT_COLUMNS)].values.tolist(),
-        "near": facts["near"],
-        "far": facts["far"],
-        "background": list(facts["background"]),
-        "evaluation": facts["evaluation"],
+        "near": manifest.near,
+        "far": manifest.far,
+        "background": list(manifest.background),
+        "evaluation": manifest.evaluation,
         "arrays": {name: [str(array.dtype), list(array.shape)] for name, array in arrays.items()},
     }
+    # What most datasets lack is left out where it is lacking: such a fact, newly thought of, alters no fingerprint.
+    uncommon = {
+        "bounds_from_origin": manifest.bounds_from_origin,
+        "source_distance": manifest.source_distance,
+        "files": {role: [file.sha256 for file in files] for role, files in manifest.files.items()},
+    }
+    header |= {name: fact for name, fact in uncommon.items() if fact}
+    digest = hashlib.sha256()
     digest.update(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(arrays):
         for start in range(0, len(arrays[name]), 1024):
@@ -314,24 +263,19 @@ def relative_to_first(world_to_camera: np.ndarray) -> np.ndarray:
     return relative.astype(np.float32)
 
 
-def _block_sum(pictures: Tensor, factor: int) -> Tensor:
-    """Sums over blocks of factor x factor pixels: (..., H, W) -> (..., H/factor, W/factor).
-
-    Sums of bytes are exact in float32, so neither threads nor the order of adding change them; and they take
-    half the time of `avg_pool2d`.
-    """
-    rows = sum((pictures[..., i::factor, :] for i in range(1, factor)), start=pictures[..., ::factor, :])
-    return sum((rows[..., i::factor] for i in range(1, factor)), start=rows[..., ::factor])
-
-
-def _depth(depth: np.ndarray, factor: int) -> Tensor:
-    """Depth (B, V, S, S) -> (B, V, 1, H, W); means over the pixels of a block that have a surface."""
+def _scaled(views: Views, factors: np.ndarray) -> Views:
+    """`views` with all lengths of each object multiplied by its factor (B,); their bounds stay."""
     import torch
 
-    maps = torch.from_numpy(depth.astype(np.float32, copy=False)).unsqueeze(2)
-    if factor == 1:
-        return maps
-    return _block_sum(maps, factor) / _block_sum((maps > 0).float(), factor).clamp(min=1)
+    scale = torch.from_numpy(factors.astype(np.float32))[:, None]
+    cameras = views.cameras.world_to_camera.clone()
+    cameras[..., :3, 3] *= scale[..., None]
+    return replace(
+        views,
+        cameras=replace(views.cameras, world_to_camera=cameras),
+        depth=None if views.depth is None else views.depth * scale[..., None, None, None],
+        origin_distance=None if views.origin_distance is None else views.origin_distance * scale,
+    )
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -378,16 +322,7 @@ def _map_arrays(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _frame_shape(name: str, side: int) -> tuple[int, ...]:
+def frame_shape(name: str, side: int) -> tuple[int, ...]:
     """The shape of one frame of the array `name`, where images are side x side pixels."""
     small = {"world_to_camera": (4, 4), "focal": (2,), "principal": (2,)}
     return (3, side, side) if name == "images" else small.get(name, (side, side))
-
-
-def _sync(path: Path) -> None:
-    """Have the file's bytes, or the directory's entries, reach the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,9 +3,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
-from jobs.data.inspect import check, contact_sheet
+from jobs.data.inspect import check
 from jobs.data.prepare import prepare
 from jobs.data.store import Store
 
@@ -96,10 +95,41 @@ def test_an_empty_mask_is_found(path):
     assert problems_after(path, "mask", blank) == ["object 'chair_00000': the mask of frame 0 is empty"]
 
 
-def test_the_contact_sheet_shows_objects_in_rows(path, tmp_path):
-    store = Store.open(path)
-    contact_sheet(store, tmp_path / "sheet.png", objects_per_split=1, views=3)
-    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert sheet.shape == (3 * 32, 3 * 32, 3)
-    second = store.images[2 * 4 + 1].transpose(1, 2, 0)  # view 1 of the object of `val`
-    np.testing.assert_array_equal(sheet[32:64, 32:64], second)
+def test_a_scale_that_does_not_fit_the_bounds_is_found(path):
+    def enlarge(cameras):
+        cameras[4:8, :3, 3] *= 3
+
+    (found, *_) = problems_after(path, "world_to_camera", enlarge)
+    assert found.startswith("object 'chair_00001': frame 0 has it at a depth of 5.")
+    assert found.endswith("which is not within 1.25 and 2.75")
+
+
+@pytest.mark.parametrize(("name", "value"), [("focal", 0), ("focal", np.nan), ("principal", 33), ("principal", -1)])
+def test_impossible_intrinsics_are_found(path, name, value):
+    def spoil(array):
+        array[6, 0] = value
+
+    expected = "object 'chair_00001': frame 2 has a focal length or principal point that cannot be"
+    assert problems_after(path, name, spoil) == [expected]
+
+
+def test_wrong_cameras_are_found_without_masks_too(path):
+    for name in ("mask", "depth"):
+        (path / f"{name}.npy").unlink()
+    unmasked = check(Store.open(path))
+    assert len(unmasked) == 1, "only the fingerprint"
+
+    def to_opengl(cameras):
+        cameras[4:8] = np.diag([1, -1, -1, 1]) @ cameras[4:8]
+
+    found = problems_after(path, "world_to_camera", to_opengl)
+    assert found
+    assert all(problem.startswith("object 'chair_00001'") for problem in found)
+
+
+def test_objects_that_the_protocol_does_not_fit_are_found(path):
+    manifest = path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"source_frame": 0', '"source_frame": 4'))
+    problems = check(Store.open(path))
+    assert [problem.split(":")[0] for problem in problems[1:]] == ["object 'chair_00002'", "object 'chair_00003'"]
+    assert "source frame 4" in problems[1]

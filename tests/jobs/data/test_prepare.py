@@ -1,31 +1,42 @@
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import psutil
 import pytest
 
 import jobs.data
-from jobs.data.importer import Importer, Item, UnreadableObjectError, importer_options
+from jobs.data.importer import Importer, ImportFailedError, Item, UnreadableObjectError
 from jobs.data.prepare import (
-    ImportFailedError,
-    OptionsError,
+    MissingDatasetError,
     describe,
+    find_store,
+    needs_source,
     parse_options,
     prepare,
     store_path,
 )
 from jobs.data.store import Frames, Store
+from jobs.data.workers import load_in_order
+from jobs.data.writer import JOURNAL, partial_path
+from model.options import OptionsError, options
 from model.registry import UnknownChoiceError
 
+ROOT = Path(__file__).parents[3]
 TINY = {"train": 3, "val": 1, "test": 1, "views": 3, "image_size": 16, "supersampling": 1}
 
 
-@importer_options
+@options
 class FlakyOptions:
     objects: int = 4
     broken: int = 0
@@ -90,14 +101,99 @@ def test_one_of_many_imports_and_the_others_wait(tmp_path):
     assert len(steps) == 4
 
 
+@pytest.fixture
+def killed(tmp_path) -> Callable[..., tuple[Path, list[psutil.Process]]]:
+    """options -> where the store of an import would be that was killed with -9 halfway, and its workers."""
+
+    def kill(options):
+        code = "import sys, json; from pathlib import Path; from jobs.data.prepare import prepare; "
+        code += "prepare('chairs', json.loads(sys.argv[2]), Path(sys.argv[1]), workers=2)"
+        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "home"), json.dumps(options)], cwd=ROOT)
+        path = store_path("chairs", options, tmp_path / "home")
+        journal = partial_path(path) / JOURNAL
+        while not (journal.exists() and journal.read_bytes().count(b"\n") > 2):
+            assert process.poll() is None
+            time.sleep(0.01)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it was done before it was killed"
+        return path, workers
+
+    return kill
+
+
+def test_a_killed_import_goes_on_and_ends_with_the_same_bytes(killed, tmp_path):
+    options = TINY | {"train": 60, "views": 8, "image_size": 32, "supersampling": 2}
+    path, workers = killed(options)
+    assert not path.exists()
+    steps = []
+    resumed = Store.open(prepare("chairs", options, tmp_path / "home", lambda *step: steps.append(step[0]), workers=1))
+    assert 2 < steps[0] < 62
+    undisturbed = Store.open(prepare("chairs", options, tmp_path / "other", workers=1))
+    assert resumed.fingerprint == undisturbed.fingerprint == resumed.compute_fingerprint()
+    assert [entry.name for entry in path.parent.iterdir() if not entry.name.endswith(".lock")] == [path.name]
+    assert len(workers) >= 2
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert alive == [], "workers end with the process that they worked for"
+
+
 @pytest.mark.usefixtures("flaky")
-def test_what_a_killed_import_left_is_removed(tmp_path):
-    path = store_path("flaky", {}, tmp_path)
-    leftover = path.with_name(f".{path.name}.x7d2")
-    leftover.mkdir(parents=True)
-    (leftover / "images.npy").write_bytes(b"half")
-    assert prepare("flaky", {}, tmp_path, workers=1) == path
-    assert not leftover.exists()
+def test_an_interrupted_import_reads_no_object_twice(tmp_path, monkeypatch):
+    read = []
+    original = Flaky.load
+
+    def load(self, item):
+        read.append(item.name)
+        if len(read) == 3:
+            raise KeyboardInterrupt
+        return original(self, item)
+
+    monkeypatch.setattr(Flaky, "load", load)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("flaky", {"broken": 1}, tmp_path, workers=1)
+    store = Store.open(prepare("flaky", {"broken": 1}, tmp_path, workers=1))
+    assert read == ["o0", "o1", "o2", "o2", "o3"]
+    assert [entry.object for entry in store.manifest.skipped] == ["o0"]
+    assert store.images[:, 0, 0, 0].tolist() == [1, 1, 2, 2, 3, 3]
+
+
+@dataclass(frozen=True)
+class Crashing(Flaky):
+    """Takes the process down that reads its second object, as broken native code would."""
+
+    def load(self, item):
+        if item.payload == 1:
+            os._exit(11)
+        return super().load(item)
+
+
+def test_a_crash_of_a_worker_names_the_objects_that_it_may_be_about(tmp_path):
+    importer = Crashing(FlakyOptions(objects=2), tmp_path)
+    items = importer.items(lambda *_: None)
+    with pytest.raises(ImportFailedError, match=r"reading one of .*'o1' died"):
+        list(load_in_order(importer, items, workers=2))
+
+
+@pytest.mark.usefixtures("flaky")
+def test_only_a_few_objects_are_read_ahead(tmp_path):
+    """A slow writer must not have all pictures waiting for it in memory."""
+    importer = Flaky(FlakyOptions(objects=40), tmp_path)
+    listed = Recorded(importer.items(lambda *_: None))
+    with contextlib.closing(load_in_order(importer, listed, workers=2)) as loaded:
+        next(loaded)
+        assert listed.taken <= 10
+        assert len(list(loaded)) == 39
+
+
+class Recorded(list):
+    """A list that knows how many of its entries were taken."""
+
+    taken = 0
+
+    def __iter__(self):
+        for item in super().__iter__():
+            self.taken += 1
+            yield item
 
 
 @pytest.mark.usefixtures("flaky")
@@ -163,6 +259,7 @@ def test_every_dataset_describes_itself(tmp_path):
         assert fact.source
         assert fact.licence
         assert json.loads(json.dumps(fact.options)) == fact.options
+        assert needs_source(fact.name) == (fact.needs_source is not None)
 
 
 def test_a_script_without_a_main_guard_can_prepare(tmp_path):
@@ -173,13 +270,123 @@ def test_a_script_without_a_main_guard_can_prepare(tmp_path):
         " Path(sys.argv[1]), workers=2)\n"
         "print('once')\n"
     )
-    root = Path(__file__).parents[3]
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "home")],
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.stdout == "once\n"
+
+
+@dataclass(frozen=True)
+class Listed(Flaky):
+    """The same squares, named by the files of a folder, of which a file may leave out some."""
+
+    needs_source = "text files"
+    file_roles: ClassVar = {"exclude": "names to leave out"}
+
+    def items(self, progress):
+        excluded = {line for path in self.files.get("exclude", ()) for line in path.read_text().split()}
+        names = sorted(path.stem for path in self.root.glob("*.txt") if path.stem not in excluded)
+        return [
+            Item(name, "train", "square", name, 2, 1, source_frame=1 if name == "b" else None, remark="small")
+            for name in names
+        ]
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr("jobs.data.chairs.Listed", Listed, raising=False)
+    monkeypatch.setitem(jobs.data.DATASETS, "listed", "jobs.data.chairs:Listed")
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.txt").touch()
+    return folder
+
+
+def test_a_dataset_without_its_source_says_how_to_prepare_it(source, tmp_path):
+    command = r"has text files; run: splatsweep data prepare listed --set label=b --source DIR"
+    with pytest.raises(MissingDatasetError, match=command):
+        prepare("listed", {"label": "b"}, tmp_path)
+    with pytest.raises(ValueError, match=r"source '.*nowhere' is not a folder; listed needs text files"):
+        prepare("listed", {}, tmp_path, source=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="'chairs' makes or fetches its own data"):
+        prepare("chairs", TINY, tmp_path, source=source)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_prepared_dataset_needs_its_source_no_more(source, tmp_path):
+    assert find_store("listed", {}, tmp_path) is None
+    path = prepare("listed", {}, tmp_path, workers=1, source=source)
+    assert prepare("listed", {}, tmp_path) == path
+    found = find_store("listed", {}, tmp_path)
+    assert found.path == path
+    assert found.manifest.evaluation == {"source_frame": 0, "objects": {"b": 1}}
+    assert {remark.object: remark.text for remark in found.manifest.remarks} == dict.fromkeys("abc", "small")
+
+
+def test_files_of_the_user_are_recorded_and_part_of_the_fingerprint(source, tmp_path):
+    exclude = tmp_path / "bad.lst"
+    exclude.write_text("b\n")
+    stores = [
+        Store.open(prepare("listed", {}, tmp_path / home, workers=1, source=source, files=files))
+        for home, files in (("with", {"exclude": [exclude]}), ("without", {}))
+    ]
+    assert [list(store.objects["object"]) for store in stores] == [["a", "c"], ["a", "b", "c"]]
+    (recorded,) = stores[0].manifest.files["exclude"]
+    assert (recorded.name, recorded.content) == ("bad.lst", "b\n")
+    assert stores[0].path.name == stores[1].path.name, "paths are not part of a store's identity"
+
+    prepare("listed", {}, tmp_path / "with", files={"exclude": [exclude]})  # the same again
+    exclude.write_text("c\n")
+    with pytest.raises(ValueError, match=r"made with other 'exclude' files \(bad.lst\)"):
+        prepare("listed", {}, tmp_path / "with", files={"exclude": [exclude]})
+    with pytest.raises(ValueError, match=r"reads no file 'exlude'; allowed: exclude"):
+        prepare("listed", {}, tmp_path, source=source, files={"exlude": [exclude]})
+    with pytest.raises(ValueError, match=r"gone.lst: FileNotFoundError"):
+        prepare("listed", {}, tmp_path, source=source, files={"exclude": [tmp_path / "gone.lst"]})
+
+
+def test_an_empty_source_is_refused(source, tmp_path):
+    for file in source.iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match=r"source holds no object; needed: text files"):
+        prepare("listed", {}, tmp_path, source=source)
+
+
+@pytest.mark.usefixtures("flaky")
+def test_an_object_of_another_size_is_left_out(tmp_path, monkeypatch):
+    original = Flaky.load
+
+    def load(self, item):
+        frames = original(self, item)
+        return replace(frames, images=frames.images[..., :4, :4]) if item.name == "o2" else frames
+
+    monkeypatch.setattr(Flaky, "load", load)
+    store = Store.open(prepare("flaky", {}, tmp_path, workers=1))
+    (skipped,) = store.manifest.skipped
+    assert skipped.object == "o2"
+    assert "(3, 4, 4), before (3, 8, 8)" in skipped.reason
+
+
+@pytest.mark.usefixtures("flaky")
+def test_a_failing_import_stops_early_and_tries_again_next_time(tmp_path, monkeypatch):
+    read = []
+    original = Flaky.load
+    monkeypatch.setattr(Flaky, "load", lambda self, item: (read.append(item.name), original(self, item))[1])
+    for _ in range(2):
+        with pytest.raises(ImportFailedError, match=r"26 of 100 .* \(26 tried\)(?s:.*)and 6 more"):
+            prepare("flaky", {"objects": 100, "broken": 50}, tmp_path, workers=1)
+    assert read == [f"o{i}" for i in range(26)] * 2
+
+
+@pytest.mark.usefixtures("flaky")
+def test_objects_of_one_name_are_refused(tmp_path, monkeypatch):
+    original = Flaky.items
+    monkeypatch.setattr(Flaky, "items", lambda self, progress: original(self, progress) * 2)
+    with pytest.raises(ValueError, match="4 objects are listed more than once, first 'o0'"):
+        prepare("flaky", {}, tmp_path, workers=1)

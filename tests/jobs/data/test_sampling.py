@@ -73,5 +73,38 @@ def test_evaluation_takes_the_source_first_and_the_others_in_order(objects):
 
 
 def test_evaluation_refuses_a_source_outside_the_object(objects):
-    with pytest.raises(ValueError, match=r"source_frame 5 .* 5 frames"):
-        evaluation_frames(objects.iloc[0], {"source_frame": 5})
+    for protocol in ({"source_frame": 5}, {"source_frames": [5]}, {"source_frame": -1}):
+        with pytest.raises(ValueError, match=r"source frame (5|-1) is not within the 5 frames of object 'object 0'"):
+            evaluation_frames(objects.iloc[0], protocol)
+
+
+def test_published_sources_come_in_their_order(objects):
+    protocol, first = {"source_frames": [4, 1]}, int(objects["first_frame"].iloc[1])
+    np.testing.assert_array_equal(evaluation_frames(objects.iloc[1], protocol) - first, [4, 0, 1, 2, 3, 5])
+    np.testing.assert_array_equal(evaluation_frames(objects.iloc[1], protocol, 2) - first, [4, 1, 0, 2, 3, 5])
+    with pytest.raises(ValueError, match=r"3 input views .* source_frames \[4, 1\]"):
+        evaluation_frames(objects.iloc[1], protocol, 3)
+
+
+def test_further_sources_go_evenly_around(objects):
+    row, first = objects.iloc[3], int(objects["first_frame"].iloc[3])  # 8 frames
+    np.testing.assert_array_equal(evaluation_frames(row, {"source_frame": 0}, 2) - first, [0, 4, 1, 2, 3, 5, 6, 7])
+    np.testing.assert_array_equal(evaluation_frames(row, {"source_frame": 6}, 4) - first, [6, 0, 2, 4, 1, 3, 5, 7])
+    with pytest.raises(ValueError, match=r"9 input views .* 8 frames of object 'object 3'"):
+        evaluation_frames(row, {"source_frame": 0}, 9)
+
+
+def test_objects_may_have_a_source_of_their_own(objects):
+    protocol = {"source_frame": 1, "objects": {"object 2": 5}}
+    firsts = objects["first_frame"]
+    assert evaluation_frames(objects.iloc[2], protocol)[0] - firsts[2] == 5
+    assert evaluation_frames(objects.iloc[3], protocol)[0] - firsts[3] == 1
+
+
+def test_sources_in_training_are_the_first_of_the_targets(objects):
+    draws = {"seed": 3, "iteration": 2, "batch_size": 3, "views": 5}
+    np.testing.assert_array_equal(
+        training_frames(objects, **draws, input_views=2), training_frames(objects, **draws, input_views=1)
+    )
+    with pytest.raises(ValueError, match="6 input views of 5 views"):
+        training_frames(objects, **draws, input_views=6)

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 import jobs.data.scans
+from jobs.data.geometry import split_geometries
+from jobs.data.importer import ImportFailedError
 from jobs.data.inspect import check
-from jobs.data.mujoco import TexturedModel, read_model, read_msh
-from jobs.data.prepare import ImportFailedError, prepare
+from jobs.data.mujoco import painted, read_model, read_msh
+from jobs.data.prepare import prepare
 from jobs.data.raytrace import Hits
-from jobs.data.scans import ASSETS, Scans, ScansOptions, find_models, group_by_geometry, split_geometries
+from jobs.data.scans import ASSETS, Scans, ScansOptions, find_models, group_by_geometry
 from jobs.data.store import Store
 from jobs.data.wheels import Members, Wheel, fetch_wheels
 
@@ -214,7 +216,7 @@ def test_a_model_is_scaled_and_coloured(wheel):
     name = f"{ASSETS}turbosquid_objects/c_small/c_small.xml"
     (surface,) = read_model(members, name)
     np.testing.assert_allclose(surface.mesh.vertices.max(axis=0), [0.01, 0.02, 0.03], rtol=1e-6)
-    model = TexturedModel.join([surface], members, max_texture=16)
+    model = painted([surface], members, max_texture=16)
     assert model.pictures[0].shape == (16, 16, 3)
     top = Hits(np.zeros((1, 3)), np.array([10]), np.array([[1.0, 0, 0]]))  # a corner of the upper side
     np.testing.assert_allclose(model.colour(top)[0] * 255, RED, atol=1)

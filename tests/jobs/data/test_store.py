@@ -1,4 +1,3 @@
-import contextlib
 import json
 from dataclasses import replace
 
@@ -6,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.data.store import FORMAT_VERSION, Frames, Store, StoreError, StoreWriter, relative_to_first
+from jobs.data.store import FORMAT_VERSION, Frames, Store, StoreError, relative_to_first
+from jobs.data.writer import StoreWriter
 
 SIZE = 16
 FACTS = {
@@ -45,7 +45,7 @@ def make_frames(seed: int, count: int = 3) -> Frames:
 
 
 def write(path, capacity=9, **changes):
-    with StoreWriter(path, capacity) as writer:
+    with StoreWriter(path, capacity, "this") as writer:
         for seed, split in enumerate(("train", "train", "test")):
             writer.append(make_frames(seed), name=f"o{seed}", split=split, category="c", geometry=f"g{seed}")
         writer.finish(**(FACTS | changes))
@@ -85,14 +85,8 @@ def test_arrays_are_mapped_not_loaded(store):
         store.images[0] = 0
 
 
-def test_room_left_by_skipped_objects_is_given_back(tmp_path, store):
-    roomy = Store.open(write(tmp_path / "roomy", capacity=20))
-    assert len(roomy.images) == 9
-    assert roomy.fingerprint == store.fingerprint
-
-
 def test_mask_and_depth_are_optional(tmp_path):
-    with StoreWriter(tmp_path / "plain", 3) as writer:
+    with StoreWriter(tmp_path / "plain", 3, "this") as writer:
         frames = replace(make_frames(0), mask=None, depth=None)
         writer.append(frames, name="o", split="train", category="c", geometry="g")
         writer.finish(**FACTS)
@@ -101,38 +95,19 @@ def test_mask_and_depth_are_optional(tmp_path):
     assert store.views(np.array([[0]]), SIZE).depth is None
 
 
-def test_a_half_written_store_is_never_seen(tmp_path):
-    path = tmp_path / "store"
-    with contextlib.suppress(KeyboardInterrupt), StoreWriter(path, 9) as writer:
-        writer.append(make_frames(0), name="o", split="train", category="c", geometry="g")
-        assert not path.exists()
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_objects_that_do_not_fit_are_refused(tmp_path):
-    good = make_frames(0)
-    bad = {
-        "images has shape": replace(good, images=good.images[:, :, :8]),
-        "focal has shape": replace(good, focal=good.focal[:2]),
-        "not finite": replace(good, focal=good.focal * np.nan),
-        "announced": make_frames(0, count=4),
-    }
-    for message, frames in bad.items():
-        with StoreWriter(tmp_path / "store", 3) as writer, pytest.raises(ValueError, match=message):
-            writer.append(frames, name="o", split="train", category="c", geometry="g")
-    with (
-        StoreWriter(tmp_path / "store", 3) as writer,
-        pytest.raises(ValueError, match=r"'dev'.*allowed: train"),
-    ):
-        writer.append(good, name="o", split="dev", category="c", geometry="g")
-
-
 def test_the_fingerprint_follows_everything_a_trial_sees(tmp_path, store):
     assert Store.open(write(tmp_path / "again")).fingerprint == store.fingerprint
     same = write(tmp_path / "renamed", licence="another", options={})
     assert Store.open(same).fingerprint == store.fingerprint
-    for change in ({"near": 0.6}, {"background": (0.0, 0.0, 0.0)}, {"evaluation": {"source_frame": 1}}):
+    file = {"name": "a.txt", "sha256": "1" * 64, "content": "o7"}
+    for change in (
+        {"near": 0.6},
+        {"background": (0.0, 0.0, 0.0)},
+        {"evaluation": {"source_frame": 1}},
+        {"bounds_from_origin": True},
+        {"source_distance": 2.0},
+        {"files": {"exclude": [file]}},
+    ):
         changed = write(tmp_path / f"changed {next(iter(change))}", **change)
         assert Store.open(changed).fingerprint != store.fingerprint
 
@@ -245,9 +220,24 @@ def test_smaller_cameras_see_points_at_the_scaled_place(store):
         np.testing.assert_allclose(places[1] * 4, places[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("resolution", [32, 12, 0])
+@pytest.mark.parametrize("resolution", [12, 7, 1])
+def test_sizes_that_do_not_divide_are_means_by_area(store, resolution):
+    views, ratio = store.views(np.array([[4]]), resolution), SIZE / resolution
+    # Every pixel is cut into so many pieces that each lies in one small pixel.
+    fine = np.repeat(np.repeat(store.images[4], resolution, axis=1), resolution, axis=2) / 255.0
+    cells = fine.reshape(3, resolution, SIZE, resolution, SIZE)
+    np.testing.assert_allclose(views.images[0, 0].numpy(), cells.mean(axis=(2, 4)), rtol=1e-6)
+    depth = np.repeat(np.repeat(store.depth[4], resolution, axis=0), resolution, axis=1).astype(np.float64)
+    blocks = depth.reshape(resolution, SIZE, resolution, SIZE)
+    expected = blocks.sum(axis=(1, 3)) / np.maximum((blocks > 0).sum(axis=(1, 3)), 1)
+    np.testing.assert_allclose(views.depth[0, 0, 0].numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(views.cameras.focal[0, 0].numpy() * ratio, store.focal[4], rtol=1e-6)
+    np.testing.assert_allclose(views.cameras.principal[0, 0].numpy() * ratio, store.principal[4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("resolution", [32, 17, 0])
 def test_other_resolutions_are_refused(store, resolution):
-    with pytest.raises(ValueError, match=rf"resolution {resolution} .*allowed: 8, 16"):
+    with pytest.raises(ValueError, match=rf"resolution {resolution} .*allowed: 1 to 16"):
         store.views(np.array([[0]]), resolution)
 
 
@@ -261,3 +251,29 @@ def test_an_empty_split_is_refused(store):
     assert list(store.split("train")["object"]) == ["o0", "o1"]
     with pytest.raises(ValueError, match="'val'; it has: test, train"):
         store.split("val")
+
+
+def test_bounds_from_the_origin_come_with_its_distance(tmp_path, store):
+    assert store.views(np.array([[0, 2]]), SIZE).origin_distance is None
+    around = Store.open(write(tmp_path / "around", bounds_from_origin=True, near=-2.0, far=2.0))
+    frames = np.array([[0, 2], [7, 6]])
+    views = around.views(frames, 8)
+    for row, distances in zip(frames, views.origin_distance.numpy(), strict=True):
+        for frame, distance in zip(row, distances, strict=True):
+            rotation, translation = around.world_to_camera[frame][:3, :3], around.world_to_camera[frame][:3, 3]
+            centre = -rotation.T @ translation
+            assert distance == pytest.approx(-centre @ rotation[2], rel=1e-5)
+
+
+def test_objects_are_scaled_to_the_source_camera(tmp_path, store):
+    scaled = Store.open(write(tmp_path / "scaled", source_distance=2.0))
+    frames, point = np.array([[1, 0, 2], [2, 0, 1]]), np.array([0.2, -0.1, 0.3, 1.0])
+    plain, views = store.views(frames, SIZE), scaled.views(frames, SIZE)
+    rows = zip(frames, views.cameras.world_to_camera.numpy(), views.depth.numpy(), plain.depth.numpy(), strict=True)
+    for sources, cameras, depth, before in rows:
+        factor = 2.0 / np.linalg.norm(store.world_to_camera[sources[0], :3, 3])
+        in_first = (store.world_to_camera[sources[0]] @ point)[:3] * factor
+        for frame, camera in zip(sources, cameras, strict=True):
+            expected = (store.world_to_camera[frame] @ point)[:3] * factor
+            np.testing.assert_allclose(camera[:3, :3] @ in_first + camera[:3, 3], expected, atol=1e-5)
+        np.testing.assert_allclose(depth, before * factor, rtol=1e-5)

@@ -1,0 +1,46 @@
+"""Which shapes are equal, so that no shape is in two splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+def group_shapes(shapes: Iterable[tuple[str, np.ndarray | None]]) -> dict[str, str]:
+    """The geometry of each named object: the name of the first one of equal shape.
+
+    Shapes come from `describe_shape`; None stands for one that is not known, and equals no other.
+    """
+    known: dict[tuple[int, ...], list[tuple[str, np.ndarray]]] = {}
+    geometry = {}
+    for name, shape in shapes:
+        geometry[name] = name
+        if shape is None:
+            continue
+        alike = known.setdefault(shape.shape, [])
+        equal = next((other for other, its in alike if np.allclose(shape, its, atol=1e-3)), None)
+        if equal is None:
+            alike.append((name, shape))
+        else:
+            geometry[name] = equal
+    return geometry
+
+
+def describe_shape(corners: np.ndarray) -> np.ndarray:
+    """A description (3M, 3) of M triangles (M, 3, 3) without their position, size along each axis, and order.
+
+    Each column holds the corners' coordinates along one axis, from 0 to 1, sorted.
+    """
+    points = corners.reshape(-1, 3)
+    low, high = points.min(axis=0), points.max(axis=0)
+    return np.sort((points - low) / np.maximum(high - low, 1e-12), axis=0)
+
+
+def split_geometries(geometries: Sequence[str], val: int, test: int, seed: int) -> dict[str, str]:
+    """The split of each geometry, at random.  Raises ValueError where none is left to train on."""
+    if val + test >= len(geometries):
+        raise ValueError(f"val_geometries {val} and test_geometries {test} leave none of {len(geometries)} to train on")
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(geometries))
+    splits = ["val"] * val + ["test"] * test + ["train"] * (len(geometries) - val - test)
+    return {geometries[index]: split for index, split in zip(order, splits, strict=True)}

@@ -1,0 +1,170 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jobs.data.store import Frames, Store
+from jobs.data.writer import JOURNAL, StoreWriter, partial_path
+
+SIZE = 8
+FACTS = {
+    "importer": "test",
+    "options": {},
+    "source": "made here",
+    "licence": "none",
+    "near": 0.5,
+    "far": 4.0,
+    "background": (1.0, 1.0, 1.0),
+    "evaluation": {"source_frame": 0},
+}
+
+
+def make_frames(seed: int, count: int = 3) -> Frames:
+    generator = np.random.default_rng(seed)
+    return Frames(
+        images=generator.integers(0, 256, (count, 3, SIZE, SIZE), dtype=np.uint8),
+        world_to_camera=np.tile(np.eye(4), (count, 1, 1)),
+        focal=generator.uniform(5, 9, (count, 2)),
+        principal=np.full((count, 2), SIZE / 2),
+        depth=generator.uniform(1, 2, (count, SIZE, SIZE)),
+    )
+
+
+def add(writer: StoreWriter, *numbers: int) -> None:
+    for number in numbers:
+        if number == 2:
+            writer.skip("o2", "it is damaged")
+        else:
+            writer.append(make_frames(number), name=f"o{number}", split="train", category="c", geometry=f"g{number}")
+
+
+def write(path, capacity=18) -> Store:
+    with StoreWriter(path, capacity, "this") as writer:
+        add(writer, *range(6))
+        writer.finish(**FACTS)
+    return Store.open(path)
+
+
+@pytest.fixture
+def undisturbed(tmp_path) -> Store:
+    return write(tmp_path / "undisturbed")
+
+
+@pytest.fixture
+def interrupted(tmp_path):
+    """A store of which four of six objects were written."""
+    path = tmp_path / "store"
+    with pytest.raises(KeyboardInterrupt), StoreWriter(path, 18, "this") as writer:  # noqa: PT012
+        add(writer, 0, 1, 2, 3)
+        raise KeyboardInterrupt
+    return path
+
+
+def test_room_left_by_skipped_objects_is_given_back(undisturbed):
+    assert len(undisturbed.images) == 15
+    size = 15 * 3 * SIZE * SIZE
+    assert size < (undisturbed.path / "images.npy").stat().st_size < size + 256
+    assert undisturbed.fingerprint == undisturbed.compute_fingerprint()
+    np.testing.assert_array_equal(undisturbed.images[12:], make_frames(5).images)
+
+
+def test_nothing_but_the_store_is_left(undisturbed):
+    assert [path.name for path in undisturbed.path.parent.iterdir()] == ["undisturbed"]
+    assert JOURNAL not in {path.name for path in undisturbed.path.iterdir()}
+
+
+def test_a_half_written_store_is_not_seen_and_goes_on(interrupted, undisturbed):
+    assert not interrupted.exists()
+    with StoreWriter(interrupted, 18, "this") as writer:
+        assert writer.done == 4
+        assert [entry.object for entry in writer.skipped] == ["o2"]
+        add(writer, 4, 5)
+        writer.finish(**FACTS)
+    store = Store.open(interrupted)
+    assert store.fingerprint == undisturbed.fingerprint == store.compute_fingerprint()
+    assert store.manifest == undisturbed.manifest
+
+
+@pytest.mark.parametrize(("identity", "capacity"), [("another", 18), ("this", 17)])
+def test_what_another_import_left_is_not_used(interrupted, identity, capacity):
+    with StoreWriter(interrupted, capacity, identity) as writer:
+        assert writer.done == 0
+        assert writer.skipped == []
+
+
+def test_objects_behind_a_damaged_one_are_written_again(interrupted, undisturbed):
+    """As after a power cut: the journal is ahead of the arrays."""
+    images = np.load(partial_path(interrupted) / "images.npy", mmap_mode="r+")
+    images[4] = 0  # of o1
+    images.flush()
+    with StoreWriter(interrupted, 18, "this") as writer:
+        assert writer.done == 1
+        add(writer, 1, 2, 3, 4, 5)
+        writer.finish(**FACTS)
+    assert Store.open(interrupted).fingerprint == undisturbed.fingerprint
+
+
+@pytest.mark.parametrize("kept", [0, 5, 60])
+def test_a_torn_journal_is_used_as_far_as_it_goes(interrupted, undisturbed, kept):
+    journal = partial_path(interrupted) / JOURNAL
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:-1]) + lines[-1][:kept])
+    with StoreWriter(interrupted, 18, "this") as writer:
+        assert writer.done == 3
+        add(writer, 3, 4, 5)
+        writer.finish(**FACTS)
+    assert Store.open(interrupted).fingerprint == undisturbed.fingerprint
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0\0\0", b"{}"])
+def test_a_useless_journal_starts_afresh(interrupted, damage):
+    (partial_path(interrupted) / JOURNAL).write_bytes(damage)
+    with StoreWriter(interrupted, 18, "this") as writer:
+        assert writer.done == 0
+
+
+def test_a_missing_array_starts_afresh(interrupted, undisturbed):
+    (partial_path(interrupted) / "images.npy").write_bytes(b"")
+    with StoreWriter(interrupted, 18, "this") as writer:
+        assert writer.done == 0
+        add(writer, *range(6))
+        writer.finish(**FACTS)
+    assert Store.open(interrupted).fingerprint == undisturbed.fingerprint
+
+
+def test_discarding_leaves_nothing(interrupted):
+    with StoreWriter(interrupted, 18, "this") as writer:
+        writer.discard()
+    assert list(interrupted.parent.glob("*store*")) == []
+
+
+def test_objects_that_do_not_fit_are_refused_and_leave_no_trace(tmp_path):
+    good = make_frames(0)
+    bad = {
+        "images has shape": replace(good, images=good.images[:, :, :4]),
+        "focal has shape": replace(good, focal=good.focal[:2]),
+        "not finite": replace(good, focal=good.focal * np.nan),
+        "announced": make_frames(0, count=4),
+    }
+    for message, frames in bad.items():
+        with StoreWriter(tmp_path / "store", 3, "this") as writer:
+            with pytest.raises(ValueError, match=message):
+                writer.append(frames, name="o", split="train", category="c", geometry="g")
+            assert writer.done == 0
+    with (
+        StoreWriter(tmp_path / "store", 3, "this") as writer,
+        pytest.raises(ValueError, match=r"'dev'.*allowed: train"),
+    ):
+        writer.append(good, name="o", split="dev", category="c", geometry="g")
+
+
+def test_a_store_without_objects_is_refused(tmp_path):
+    with StoreWriter(tmp_path / "store", 3, "this") as writer, pytest.raises(ValueError, match="at least one"):
+        writer.finish(**FACTS)
+
+
+def test_the_journal_is_readable_text(interrupted):
+    entries = [json.loads(line) for line in (partial_path(interrupted) / JOURNAL).read_text().splitlines()]
+    assert entries[0] == {"identity": "this", "capacity": 18}
+    assert [entry.get("row", entry.get("skipped"))["object"] for entry in entries[1:]] == ["o0", "o1", "o2", "o3"]
