@@ -67,7 +67,7 @@ def evaluate(
     samples: list[tuple[str, Views, Tensor]] = []
     for row in store.split(split).head(limit if limit is not None else len(store.objects)).itertuples():
         frames = evaluation_frames(row, store.manifest.evaluation, input_views)[None]
-        views = store.views(frames, resolution).to(device)
+        views = store.views(frames, resolution, device)
         render = draw(views.select(0, input_views), views)
         values = metrics(render[0], views.images[0])
         records += _records(str(row.object), split, values, views.images[0], input_views)

@@ -119,7 +119,7 @@ def train(
         while iteration < last:
             started = time.perf_counter()
             torch.manual_seed(stream_seed(config.seed, _DROPOUT_STREAM, iteration))
-            views = store.views(batch_frames(objects, config, iteration), config.data.resolution).to(device)
+            views = store.views(batch_frames(objects, config, iteration), config.data.resolution, device)
             source = views.select(0, config.model.input_views)
 
             predictor.train()

@@ -163,7 +163,7 @@ def _train_and_evaluate(
 
     seconds = 0.0
     if config.is_trained:
-        context = ContextReader(config, store, weights, home / "cache")
+        context = ContextReader(config, store, weights, home / "cache", device)
         losses = {name for stage in config.train.stages for name in stage.losses}
         # The layout of memory that convolutions are quickest in.
         predictor = build_predictor(config, context.widths).to(device).to(memory_format=torch.channels_last)

@@ -21,7 +21,11 @@ class _TensorFields:
     """What every record of tensors can do: move, and be indexed along its batch dimension."""
 
     def to(self, target: torch.device | torch.dtype | str):  # type: ignore[no-untyped-def]
-        """A copy on a device, or with floating tensors in a dtype (integer tensors keep theirs)."""
+        """A copy on a device, or with floating tensors in a dtype (integer tensors keep theirs).
+
+        The host does not wait for a copy to a GPU.
+        """
+        to_gpu = not isinstance(target, torch.dtype) and torch.device(target).type == "cuda"
 
         def move(value: object) -> object:
             if isinstance(value, _TensorFields):
@@ -29,7 +33,7 @@ class _TensorFields:
             if isinstance(value, Tensor):
                 if isinstance(target, torch.dtype) and not value.is_floating_point():
                     return value
-                return value.to(target)
+                return value.to(target, non_blocking=to_gpu)
             return value
 
         return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var, arg-type]

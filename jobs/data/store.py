@@ -30,8 +30,8 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-if TYPE_CHECKING:  # brings torch, which takes seconds, and only `views` needs it
-    from torch import Tensor
+if TYPE_CHECKING:  # takes seconds, and only `views` needs it
+    import torch
 
     from model.types import Views
 
@@ -171,8 +171,8 @@ class Store:
             raise ValueError(f"{self.path.name} has no objects in split {name!r}; it has: {present}")
         return rows.reset_index(drop=True)
 
-    def views(self, frames: np.ndarray, resolution: int) -> Views:
-        """Pictures and cameras of `frames` (B, V), cameras relative to the first of each row.
+    def views(self, frames: np.ndarray, resolution: int, device: torch.device | str = "cpu") -> Views:
+        """Pictures and cameras of `frames` (B, V) on `device`, cameras relative to the first of each row.
 
         `resolution` is at most the stored one: pixels of smaller pictures are means over what they cover, and the
         intrinsics shrink with them.  Depth is the mean over what has one.
@@ -181,13 +181,14 @@ class Store:
         import torch
 
         from jobs.data.resample import area_mean, area_mean_of_valid
+        from jobs.data.resident import take
         from model.types import Cameras, Views
 
         self._check(frames, resolution)
         batch, shrink = len(frames), np.float32(self.resolution / resolution)
         poses = self.world_to_camera[frames]
         views = Views(
-            images=area_mean(torch.from_numpy(self.images[frames]), resolution),
+            images=area_mean(take(self.path, "images", self.images, frames, device), resolution),
             cameras=Cameras(
                 world_to_camera=torch.from_numpy(relative_to_first(poses)),
                 focal=torch.from_numpy(self.focal[frames] / shrink),
@@ -199,14 +200,16 @@ class Store:
             far=torch.full((batch,), self.manifest.far),
             background=torch.tensor(self.manifest.background).repeat(batch, 1),
             frames=torch.from_numpy(np.ascontiguousarray(frames, dtype=np.int64)),
-            depth=None if self.depth is None else area_mean_of_valid(self._depth(frames), resolution),
+            depth=None
+            if self.depth is None
+            else area_mean_of_valid(take(self.path, "depth", self.depth, frames, device).unsqueeze(2), resolution),
         )
         if self.manifest.bounds_from_origin:  # the origin's camera z: minus the camera's centre, along its z axis
             views = replace(views, origin_distance=torch.from_numpy(poses[..., 2, 3].copy()))
         if self.manifest.source_distance is not None:
             origins = poses[:, 0, :3, 3].astype(np.float64)  # seen from the first cameras
             views = _scaled(views, self.manifest.source_distance / np.linalg.norm(origins, axis=1))
-        return views
+        return views.to(device)
 
     def compute_fingerprint(self) -> str:
         """The fingerprint of what is on disk now; differs from `fingerprint` when the store was altered."""
@@ -222,12 +225,6 @@ class Store:
             )
         if frames.min() < 0 or frames.max() >= len(self.images):
             raise ValueError(f"frames {frames.min()}..{frames.max()} are not all within 0..{len(self.images) - 1}")
-
-    def _depth(self, frames: np.ndarray) -> Tensor:
-        import torch
-
-        assert self.depth is not None
-        return torch.from_numpy(self.depth[frames]).unsqueeze(2)
 
 
 def fingerprint(arrays: Mapping[str, np.ndarray], objects: pd.DataFrame, manifest: Manifest) -> str:

@@ -1,73 +1,194 @@
+"""What trials read of frozen models: the model's own values, computed once, for every frame that can be a source."""
+
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
 
-from jobs.config import TrialConfig
+from jobs.config import TrialConfig, frozen_class, frozen_options
 from jobs.data.prepare import open_dataset
-from jobs.features import ContextReader
-from model.semantic.efficientnet_lite0 import EfficientNetLite0
+from jobs.feature_file import FeatureFile
+from jobs.features import ContextReader, source_frames
+from model.fusion import FUSION
+from model.fusion.base import entering_kind
+from model.registry import resolve
+from model.weights import WeightStore
+from tests.standins import write_standin
+
+SECTIONS = {
+    "vector": {"semantic": {"encoder": "dinov2_small", "fusion": "xattn", "resolution": 56}},
+    "tokens": {"semantic": {"encoder": "dinov2_small", "fusion": "xattn_tokens", "resolution": 56}},
+    "map": {"depth": {"model": "depth_anything_v2_small", "fusion": "input", "resolution": 56}},
+}
+
+
+@pytest.fixture(scope="module")
+def standins(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("feature_standins")
+    for name in ("dinov2_small", "depth_anything_v2_small"):
+        write_standin(name, folder)
+    return WeightStore(folder)
 
 
 @pytest.fixture
-def conditioned(tiny) -> TrialConfig:
-    return TrialConfig.model_validate(tiny(semantic={"encoder": "efficientnet_lite0", "resolution": 32}))
+def configured(tiny):
+    return lambda **sections: TrialConfig.model_validate(tiny(**sections))
 
 
 @pytest.fixture
-def store(conditioned, home):
-    return open_dataset(conditioned.data.name, conditioned.data.options, home)
+def store(configured, home):
+    data = configured().data
+    return open_dataset(data.name, data.options, home)
 
 
 def source_views(store, frames):
     return store.views(np.asarray(frames)[:, None], 16)
 
 
-def test_kept_features_are_what_the_encoder_says(conditioned, store, weights, tmp_path):
+def fresh(config, weights):
+    """The frozen model of the only active source."""
+    ((source, section),) = [(s, section) for s, section in config.sources.items() if section.choice != "none"]
+    return frozen_class(source, section)(
+        weights,
+        kind=entering_kind(resolve(FUSION, section.fusion, "fusion"), source),
+        preprocess=section.preprocess,
+        resolution=section.resolution,
+        options=frozen_options(source, section),
+    )
+
+
+def feature_files(folder):
+    return sorted(folder.glob("features/*.npy"))
+
+
+@pytest.mark.parametrize("kind", SECTIONS)
+def test_kept_features_are_what_the_model_says(kind, configured, store, standins, tmp_path):
+    config = configured(**SECTIONS[kind])
     views = source_views(store, [3, 11])
-    kept = ContextReader(conditioned, store, weights, tmp_path)(views)
-    fresh = EfficientNetLite0(weights, resolution=32)(views)
-    assert kept.depth is None
-    torch.testing.assert_close(kept.semantic, fresh, rtol=1e-3, atol=1e-3)  # another batch size
+    reader = ContextReader(config, store, standins, tmp_path)
+    context, model = reader(views), fresh(config, standins)
+    kept, other = (context.depth, context.semantic) if kind == "map" else (context.semantic, context.depth)
+    expected = model(views)
+    assert other is None
+    assert kept.dtype == torch.float32
+    assert kept.shape == expected.shape
+    assert list(reader.widths.values()) == [model.width]
+    # Half precision, and another batch size.
+    torch.testing.assert_close(kept, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
 
 
-def test_features_are_computed_once(conditioned, store, weights, tmp_path, monkeypatch):
-    first = ContextReader(conditioned, store, weights, tmp_path)
-    monkeypatch.setattr(EfficientNetLite0, "forward", None)
-    again = ContextReader(conditioned, store, weights, tmp_path)
-    views = source_views(store, [0])
-    assert torch.equal(first(views).semantic, again(views).semantic)
-    assert len(list(tmp_path.glob("features/*.npy"))) == 1
-    assert first.widths == {"semantic": 1280}
-
-
-def test_another_input_size_is_another_file(conditioned, store, weights, tmp_path):
-    ContextReader(conditioned, store, weights, tmp_path)
-    other = conditioned.model_copy(update={"semantic": conditioned.semantic.model_copy(update={"resolution": 64})})
-    ContextReader(other, store, weights, tmp_path)
-    assert len(list(tmp_path.glob("features/*.npy"))) == 2
-
-
-def test_a_frame_that_is_never_a_source_is_refused(conditioned, store, weights, tmp_path):
-    reader = ContextReader(conditioned, store, weights, tmp_path)
-    test_object = store.split("test").iloc[0]
-    reader(source_views(store, [test_object.first_frame]))
-    with pytest.raises(ValueError, match="never a source"):
-        reader(source_views(store, [test_object.first_frame + 1]))
-
-
-def test_oracle_depth_is_the_datasets_with_the_far_bound_behind(tiny, home, weights, tmp_path):
-    config = TrialConfig.model_validate(tiny(depth={"model": "oracle"}))
-    store = open_dataset(config.data.name, config.data.options, home)
+@pytest.mark.parametrize("kind", SECTIONS)
+def test_where_features_are_kept_no_model_is_built(kind, configured, store, standins, tmp_path, monkeypatch):
+    config = configured(**SECTIONS[kind])
+    first = ContextReader(config, store, standins, tmp_path)
+    monkeypatch.setattr(WeightStore, "load", lambda *_: pytest.fail("weights were loaded"))
+    again = ContextReader(config, store, standins, tmp_path)
     views = source_views(store, [0, 7])
-    depth = ContextReader(config, store, weights, tmp_path)(views).depth
-    surface = views.depth > 0
-    assert torch.equal(depth[surface], views.depth[surface])
-    assert (depth[~surface] == store.manifest.far).all()
+    for source, values in vars_of(first(views)).items():
+        assert torch.equal(values, vars_of(again(views))[source])
+    assert again.widths == first.widths
+    assert len(feature_files(tmp_path)) == 1
 
 
-def test_no_conditioning_is_an_empty_context(tiny, home, weights, tmp_path):
-    config = TrialConfig.model_validate(tiny())
-    store = open_dataset(config.data.name, config.data.options, home)
-    reader = ContextReader(config, store, weights, tmp_path)
-    context = reader(source_views(store, [0]))
-    assert (context.semantic, context.depth, reader.widths) == (None, None, {})
+def vars_of(context):
+    named = {"semantic": context.semantic, "depth": context.depth}
+    return {source: values for source, values in named.items() if values is not None}
+
+
+@pytest.mark.parametrize(
+    "change", [{"resolution": 70}, {"preprocess": "published", "resolution": None}, {"model": "random"}]
+)
+def test_whatever_changes_the_values_changes_the_file(change, configured, store, standins, tmp_path):
+    ContextReader(configured(**SECTIONS["map"]), store, standins, tmp_path)
+    ContextReader(configured(depth={"model": "depth_anything_v2_small", "resolution": 56}), store, standins, tmp_path)
+    assert len(feature_files(tmp_path)) == 1
+    section = SECTIONS["map"]["depth"] | change
+    if change.get("model") == "random":
+        section |= {"resolution": 32, "options": {"of": "midas_small"}}
+    ContextReader(configured(depth=section), store, standins, tmp_path)
+    assert len(feature_files(tmp_path)) == 2
+
+
+def test_other_weights_are_another_file(configured, store, standins, tmp_path):
+    config = configured(**SECTIONS["map"])
+    ContextReader(config, store, standins, tmp_path)
+    # The same name, other tensors.
+    write_standin("depth_anything_v2_base", tmp_path / "weights")
+    (tmp_path / "weights" / "depth_anything_v2_base").rename(tmp_path / "weights" / "depth_anything_v2_small")
+    ContextReader(config, store, WeightStore(tmp_path / "weights"), tmp_path)
+    assert len(feature_files(tmp_path)) == 2
+
+
+def test_options_with_their_defaults_written_out_are_the_same_file(configured, store, standins, tmp_path):
+    for options in ({}, {"sigma": 0.05}, {"sigma": 0.05, "levels": None, "seed": 0}):
+        ContextReader(configured(depth={"model": "oracle_noisy", "options": options}), store, standins, tmp_path)
+    assert len(feature_files(tmp_path)) == 1
+    ContextReader(configured(depth={"model": "oracle_noisy", "options": {"sigma": 0.1}}), store, standins, tmp_path)
+    assert len(feature_files(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("input_views", [1, 2])
+def test_only_frames_that_can_be_sources_are_kept(input_views, configured, store, standins, tmp_path):
+    config = configured(**SECTIONS["map"], model={**configured().model.model_dump(), "input_views": input_views})
+    reader = ContextReader(config, store, standins, tmp_path)
+    (path,) = feature_files(tmp_path)
+    frames = FeatureFile(path).frames
+    assert np.array_equal(frames, source_frames(store, input_views))
+    training = store.split("train")["num_frames"].sum()
+    others = len(store.objects[store.objects["split"] != "train"])
+    assert len(frames) == training + others * input_views
+    reader(source_views(store, frames))
+
+
+def test_a_frame_that_is_never_a_source_is_refused(configured, store, standins, tmp_path):
+    reader = ContextReader(configured(**SECTIONS["map"]), store, standins, tmp_path)
+    test_object = store.split("test").iloc[-1]
+    reader(source_views(store, [test_object.first_frame]))
+    for frame in (test_object.first_frame + 1, len(store.images) - 1):
+        with pytest.raises(ValueError, match="never a source"):
+            reader(source_views(store, [test_object.first_frame, frame]))
+
+
+def test_several_views_of_an_object_each_have_their_own(configured, store, standins, tmp_path):
+    reader = ContextReader(configured(**SECTIONS["map"]), store, standins, tmp_path)
+    together = reader(store.views(np.array([[0, 3], [6, 8]]), 16)).depth
+    apart = reader(source_views(store, [0, 3, 6, 8])).depth
+    assert torch.equal(together.flatten(0, 1), apart.flatten(0, 1))
+
+
+def test_what_needs_no_keeping_is_not_kept(configured, store, standins, tmp_path):
+    reader = ContextReader(
+        configured(depth={"model": "constant", "options": {"value": 2.0}}), store, standins, tmp_path
+    )
+    assert (reader(source_views(store, [0])).depth == 2).all()
+    assert reader.widths == {"depth": 1}
+    assert feature_files(tmp_path) == []
+
+
+def test_no_conditioning_is_an_empty_context(configured, store, standins, tmp_path):
+    reader = ContextReader(configured(), store, standins, tmp_path)
+    assert vars_of(reader(source_views(store, [0]))) == {}
+    assert reader.widths == {}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_a_gpu_reads_the_same(share, configured, store, standins, tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.features._RESIDENT_SHARE", share)
+    config = configured(**SECTIONS["map"])
+    views = source_views(store, [0, 7])
+    expected = ContextReader(config, store, standins, tmp_path)(views).depth
+    reader = ContextReader(config, store, standins, tmp_path, "cuda")
+    kept = reader(views.to("cuda")).depth
+    assert kept.is_cuda
+    assert torch.equal(kept.cpu(), expected)
+    computed = ContextReader(config, store, standins, tmp_path / "other", "cuda")(views.to("cuda")).depth
+    torch.testing.assert_close(computed.cpu(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_on_a_gpu_a_frame_that_is_never_a_source_is_no_number(configured, store, standins, tmp_path):
+    reader = ContextReader(configured(**SECTIONS["map"]), store, standins, tmp_path, "cuda")
+    frame = store.split("test").iloc[-1].first_frame + 1
+    assert reader(source_views(store, [frame]).to("cuda")).depth.isnan().all()

@@ -1,0 +1,168 @@
+"""The file of features: what comes back, and what is left after the writer was killed or met another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.feature_file import FeatureFile, ensure_feature_file
+
+#: How far a value in float16 may be from what it stands for.
+HALF = 2**-11
+FRAMES = np.array([5, 6, 7, 20, 30, 31, 32, 33, 34, 90], np.int64)
+GROUP = 3
+
+#: A process that writes the file, noting down each group it computes; it takes its time from the third on.
+WRITER = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from jobs.feature_file import ensure_feature_file
+path, notes, pause = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+def compute(frames):
+    with notes.open("a") as stream:
+        stream.write(" ".join(map(str, frames)) + "\\n")
+    if len(notes.read_text().splitlines()) > 2:
+        time.sleep(pause)
+    return np.stack([np.linspace(0, frame, 5, dtype=np.float32) for frame in frames])
+frames = np.array([5, 6, 7, 20, 30, 31, 32, 33, 34, 90], np.int64)
+ensure_feature_file(path, frames, 3, compute)
+"""
+
+
+def start_writer(path: Path, notes: Path, pause: float) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(notes), str(pause)])
+
+
+def features(frames):
+    return np.stack([np.linspace(0, frame, 5, dtype=np.float32) for frame in frames])
+
+
+def read(path):
+    file = FeatureFile(path)
+    return file.frames, file.values().astype(np.float32) * file.scales[:, None]
+
+
+def assert_whole(path):
+    frames, values = read(path)
+    assert np.array_equal(frames, FRAMES)
+    np.testing.assert_allclose(values, features(FRAMES), rtol=HALF)
+
+
+def wait_for_lines(notes, count, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not (notes.exists() and len(notes.read_text().splitlines()) >= count):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "features" / "one.npy"
+
+
+def test_what_is_kept_comes_back(path):
+    ensure_feature_file(path, FRAMES, GROUP, features)
+    assert_whole(path)
+    assert FeatureFile(path).shape == (5,)
+    assert FeatureFile(path).values(np.array([[9, 0], [1, 1]])).shape == (2, 2, 5)
+    assert not path.with_suffix(".partial").exists()
+
+
+def test_a_whole_file_is_not_written_again(path):
+    ensure_feature_file(path, FRAMES, GROUP, features)
+    ensure_feature_file(path, FRAMES, GROUP, lambda _: pytest.fail("computed again"))
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 3e7])
+def test_half_precision_holds_any_range(path, size):
+    values = size * np.random.default_rng(0).uniform(0.1, 1, (len(FRAMES), 2, 4, 4)).astype(np.float32)
+    ensure_feature_file(path, FRAMES, len(FRAMES), lambda _: values)
+    file = FeatureFile(path)
+    assert file.values().dtype == np.float16
+    kept = file.values().astype(np.float32) * file.scales[:, None, None, None]
+    np.testing.assert_allclose(kept, values, rtol=HALF)
+
+
+def test_nothing_is_nothing(path):
+    ensure_feature_file(path, FRAMES, GROUP, lambda frames: np.zeros((len(frames), 3), np.float32))
+    file = FeatureFile(path)
+    assert (file.values() == 0).all()
+    assert np.isfinite(file.scales).all()
+
+
+def test_what_is_not_finite_is_refused(path):
+    def compute(frames):
+        return np.where(frames[:, None] == 31, np.nan, 1.0).astype(np.float32)
+
+    with pytest.raises(ValueError, match="frame 31 is not finite"):
+        ensure_feature_file(path, FRAMES, GROUP, compute)
+    assert not path.exists()
+
+
+def test_a_killed_writer_is_taken_over_from(path, tmp_path):
+    path.parent.mkdir()
+    notes = tmp_path / "notes"
+    writer = start_writer(path, notes, pause=60)
+    wait_for_lines(notes, 3)
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    assert not path.exists()
+
+    start_writer(path, notes, pause=0).wait(timeout=30)
+    assert_whole(path)
+    # It goes on with the group that the killed one was at.
+    assert notes.read_text().splitlines() == ["5 6 7", "20 30 31", "32 33 34", "32 33 34", "90"]
+
+
+@pytest.mark.parametrize("kept", [0, 5, 40, 300, 330])
+def test_a_torn_file_is_completed(path, kept):
+    """Whatever the number of bytes that were written: inside the header, at its end, inside records."""
+    ensure_feature_file(path, FRAMES, GROUP, features)
+    whole = path.read_bytes()
+    assert kept < len(whole)
+    path.unlink()
+    path.with_suffix(".partial").write_bytes(whole[:kept])
+    ensure_feature_file(path, FRAMES, GROUP, features)
+    assert path.read_bytes() == whole
+
+
+def test_what_is_there_already_is_not_computed_again(path):
+    ensure_feature_file(path, FRAMES, GROUP, features)
+    whole = path.read_bytes()
+    asked = []
+
+    def compute(frames):
+        asked.append(frames.tolist())
+        return features(frames)
+
+    size = FeatureFile(path).values_nbytes // len(FRAMES) + 12  # a frame, a scale, the values
+    path.unlink()
+    path.with_suffix(".partial").write_bytes(whole[: len(whole) - 2 * size])
+    ensure_feature_file(path, FRAMES, GROUP, compute)
+    assert asked == [[32, 33, 34], [90]]
+    assert path.read_bytes() == whole
+
+
+def test_zeros_that_a_power_cut_left_are_not_features(path):
+    ensure_feature_file(path, FRAMES, GROUP, features)
+    whole = path.read_bytes()
+    path.unlink()
+    path.with_suffix(".partial").write_bytes(whole[:-100] + bytes(100))
+    ensure_feature_file(path, FRAMES, GROUP, features)
+    assert path.read_bytes() == whole
+
+
+def test_of_two_processes_one_computes(path, tmp_path):
+    notes = tmp_path / "notes"
+    writers = [start_writer(path, notes, pause=0.3) for _ in range(2)]
+    assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+    assert_whole(path)
+    assert notes.read_text().splitlines() == ["5 6 7", "20 30 31", "32 33 34", "90"]
