@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,20 +28,11 @@ from model.weights import WeightStore
 #: Raised whenever our own code makes frozen models say something else, so that old files are not read.
 FEATURES_VERSION = 1
 
-#: How each kind is kept.
-DTYPES: dict[Kind, np.dtype] = {
-    "vector": np.dtype(np.float32),
-    "tokens": np.dtype(np.float16),
-    "map": np.dtype(np.float16),
-}
-
 #: Frames per forward pass of a frozen model: fixed, so that the values do not depend on who asks for them.
 _CHUNK = 16
 
 #: A GPU keeps all features of a source if they take no more than this share of its free memory.
 _RESIDENT_SHARE = 0.25
-
-log = logging.getLogger(__name__)
 
 
 class ContextReader:
@@ -150,7 +140,7 @@ def _open(
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     path = cache / "features" / f"{section.choice}-{digest}.npy"
-    ensure_feature_file(path, frames, DTYPES[kind], _CHUNK, _computing(build, store, config.data.resolution, device))
+    ensure_feature_file(path, frames, _CHUNK, _computing(build, store, config.data.resolution, device))
     return CachedFeatures(path, kind, device)
 
 

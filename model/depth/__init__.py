@@ -1,5 +1,23 @@
-"""Frozen depth models: source views -> one map each.  One file per model, one line here; "none" is no depth."""
+"""Frozen depth models: source views -> one map each.  One file per family, one line here; "none" is no depth.
+
+All maps are relative inverse depth, 0 or more, larger where the surface is nearer; scale and shift are the model's.
+"""
+
+#: Networks that `random` can take the architecture of.
+ARCHITECTURES: dict[str, str] = {
+    "midas_small": "model.depth.midas:MidasSmall",
+    "dpt_hybrid": "model.depth.dpt:DptHybrid",
+    "dpt_large": "model.depth.dpt:DptLarge",
+    "depth_anything_v2_small": "model.depth.depth_anything:DepthAnythingV2Small",
+    "depth_anything_v2_base": "model.depth.depth_anything:DepthAnythingV2Base",
+    "depth_anything_v2_large": "model.depth.depth_anything:DepthAnythingV2Large",
+}
 
 DEPTH: dict[str, str] = {
+    **ARCHITECTURES,
+    "zoedepth": "model.depth.zoe:ZoeDepth",  # untrained, its bins say the same depth everywhere
     "oracle": "model.depth.oracle:OracleDepth",
+    "oracle_noisy": "model.depth.oracle_noisy:NoisyOracleDepth",
+    "constant": "model.depth.constant:ConstantDepth",
+    "random": "model.depth.random:RandomDepth",
 }

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
-from model.frozen import FrozenModel
+from model.depth.control import ControlDepth
 from model.types import Views
 
+#: The nearest surface of a view is this quantile of its depths: depth from several photographs has outliers.
+_NEAREST = 0.01
 
-class OracleDepth(FrozenModel):
-    """Camera z in scene units; where there is no surface, the view's far bound."""
 
-    cached: ClassVar[bool] = False
+class OracleDepth(ControlDepth):
+    """Relative inverse depth, in (0, 1] on surfaces and 0 where there is none.
 
-    @property
-    def width(self) -> int:
-        return 1
+    It is nearest / z: z is camera depth, nearest that of the view's own nearest surface.  So the scale of the
+    scene, which no monocular model can know, is not told either.
+    """
 
     def forward(self, views: Views) -> Tensor:
-        if views.depth is None:
-            raise ValueError("depth model 'oracle' needs a dataset with depth, and this one has none")
-        far = views.far[:, None, None, None, None].expand_as(views.depth)
-        return torch.where(views.depth > 0, views.depth, far)
+        return true_inverse_depth(views)
+
+
+def true_inverse_depth(views: Views) -> Tensor:
+    """(B, V, 1, H, W) nearest / z, at most 1; 0 without a surface.  Raises ValueError where views have no depth."""
+    if views.depth is None:
+        raise ValueError("the oracle needs a dataset with depth, and this one has none")
+    surface = views.depth > 0
+    depths = views.depth.where(surface, torch.nan)
+    nearest = depths.flatten(2).nanquantile(_NEAREST, dim=2)[..., None, None, None]
+    return torch.where(surface, (nearest / depths).clamp(max=1), 0.0)

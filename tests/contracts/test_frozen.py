@@ -1,26 +1,69 @@
-"""Every registered encoder and depth model: the promised shape, the same twice, never trained."""
+"""Every registered encoder and depth model, on stand-in weights: the promised shape, the same twice, never trained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from model.depth import DEPTH
+from model.options import parse_options
 from model.registry import resolve
 from model.semantic import SEMANTIC
 from model.types import Cameras, Views
-from model.weights import WEIGHTS
+from model.weights import WeightStore, find_weight
+from tests.standins import MAKERS, dinov2, timm_folder, write_standin
 
-MODELS = [("semantic", name) for name in SEMANTIC] + [("depth", name) for name in DEPTH]
+REGISTRIES = {"semantic": SEMANTIC, "depth": DEPTH}
+MODELS = [(source, name) for source, registry in REGISTRIES.items() for name in registry]
 SIZE = 32
 
-
-@pytest.fixture(params=MODELS, ids=lambda param: "-".join(param))
-def frozen(request, weights):
-    kind, name = request.param
-    cls = resolve({"semantic": SEMANTIC, "depth": DEPTH}[kind], name, kind)
-    return kind, cls(weights, preprocess=cls.preprocessings[0], resolution=64)
+#: Options of those that do not work without.
+OPTIONS = {"timm": {"name": "vit_tiny_patch16_224.standin"}, "transformers": {"name": "standin/dinov2"}}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def standins(tmp_path_factory) -> WeightStore:
+    folder = tmp_path_factory.mktemp("frozen_standins")
+    small = {"embed_dim": 24, "depth": 2, "num_heads": 2}
+    timm_folder(folder / "timm--vit_tiny_patch16_224.standin", "vit_tiny_patch16_224", **small)
+    repository = folder / "hub--standin--dinov2"
+    dinov2(repository)
+    described = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"shortest_edge": 56}}
+    (repository / "preprocessor_config.json").write_text(json.dumps(described))
+    return WeightStore(folder)
+
+
+@pytest.fixture(scope="module", params=MODELS, ids="-".join)
+def choice(request, standins):
+    """A name's class, and its options; what it loads stands in the store."""
+    source, name = request.param
+    cls = resolve(REGISTRIES[source], name, source)
+    options = parse_options(cls.Options, OPTIONS.get(name, {}), choice=name, where="options")
+    for weight in cls.weights(options):
+        if weight in MAKERS and not standins.has(weight):
+            write_standin(weight, standins.folder)
+    return cls, options
+
+
+@pytest.fixture(scope="module")
+def models(choice, standins):
+    """One for each kind of context that it knows, as (kind, model)."""
+    cls, options = choice
+    settings = {"preprocess": cls.preprocessings[-1], "resolution": None, "options": options}
+    return [(kind, cls(standins, kind=kind, **settings)) for kind in cls.kinds]
+
+
+@pytest.fixture(scope="module")
+def said(models, views):
+    """(kind, model, what it says of the views) for each kind."""
+    return [(kind, model, model(views)) for kind, model in models]
+
+
+@pytest.fixture(scope="module")
 def views() -> Views:
     generator = torch.Generator().manual_seed(0)
     depth = torch.rand(2, 2, 1, SIZE, SIZE, generator=generator) + 1
@@ -33,7 +76,9 @@ def views() -> Views:
         width=SIZE,
     )
     return Views(
-        images=torch.rand(2, 2, 3, SIZE, SIZE, generator=generator),
+        images=F.interpolate(torch.rand(4, 3, 8, 8, generator=generator), (SIZE, SIZE), mode="bilinear").view(
+            2, 2, 3, SIZE, SIZE
+        ),
         cameras=cameras,
         near=torch.full((2,), 1.0),
         far=torch.full((2,), 3.0),
@@ -43,31 +88,55 @@ def views() -> Views:
     )
 
 
-def test_has_the_promised_shape_and_is_the_same_twice(frozen, views):
-    kind, model = frozen
-    values = model(views)
-    shape = (2, 2, model.width) if kind == "semantic" else (2, 2, model.width, SIZE, SIZE)
-    assert values.shape == shape
-    assert values.isfinite().all()
-    assert torch.equal(values, model(views))
+def test_has_the_promised_shape_and_is_the_same_twice(said, views):
+    for kind, model, values in said:
+        assert values.shape[:2] == (2, 2)
+        if kind == "vector":
+            assert values.shape[2:] == (model.width,)
+        elif kind == "tokens":
+            assert values.dim() == 4
+            assert values.shape[-1] == model.width
+        else:
+            assert values.shape[2:] == (model.width, SIZE, SIZE)
+            assert values.min() >= 0
+        assert values.isfinite().all()
+        assert not values.requires_grad
+        assert torch.equal(values, model(views))
 
 
-def test_tells_views_apart(frozen, views):
-    values = frozen[1](views)
-    assert not torch.allclose(values[0, 0], values[1, 1])
+def test_each_view_stands_for_itself(said, views, choice):
+    alone = replace(views.select(1, 2), images=views.images[:1, 1:], depth=views.depth[:1, 1:])
+    alone = replace(alone, frames=views.frames[:1, 1:], near=views.near[:1], far=views.far[:1])
+    for _, model, values in said:
+        scale = values.abs().max().item()
+        torch.testing.assert_close(model(alone)[0, 0], values[0, 1], rtol=1e-4, atol=1e-4 * scale)
+        if choice[0] is not resolve(DEPTH, "constant", "depth"):
+            assert (values[0, 0] - values[1, 1]).abs().max() > 1e-4 * scale
 
 
-def test_never_trains(frozen):
-    model = frozen[1]
-    model.train()
-    assert not any(module.training for module in model.modules())
-    assert not any(parameter.requires_grad for parameter in model.parameters())
+def test_never_trains(models):
+    for _, model in models:
+        model.train()
+        assert not any(module.training for module in model.modules())
+        assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_names_weights_that_the_table_knows(frozen):
-    assert set(frozen[1].weights) <= set(WEIGHTS)
+def test_names_weights_that_the_table_knows(choice):
+    cls, options = choice
+    for weight in cls.weights(options):
+        assert find_weight(weight).name == weight
 
 
-def test_refuses_a_preprocessing_it_does_not_know(frozen, weights):
-    with pytest.raises(ValueError, match="'upside down'; allowed"):
-        type(frozen[1])(weights, preprocess="upside down", resolution=None)
+def test_every_preprocessing_works(choice, standins, views):
+    cls, options = choice
+    for preprocess in cls.preprocessings[:-1]:
+        model = cls(standins, kind=cls.kinds[0], preprocess=preprocess, resolution=None, options=options)
+        assert model(views).isfinite().all()
+
+
+@pytest.mark.parametrize(("setting", "value"), [("preprocess", "upside down"), ("kind", "smell")])
+def test_refuses_what_it_does_not_know(setting, value, choice, standins):
+    cls, options = choice
+    settings = {"kind": cls.kinds[0], "preprocess": cls.preprocessings[0], "resolution": None, "options": options}
+    with pytest.raises(ValueError, match=f"{setting} '{value}'; allowed"):
+        cls(standins, **settings | {setting: value})

@@ -1,0 +1,36 @@
+"""What the controls share: maps that no network made."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from model.frozen import FrozenModel
+from model.fusion import Kind
+from model.weights import WeightStore
+
+
+class ControlDepth(FrozenModel):
+    """One channel, at the pictures' own size, from no weights."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("map",)
+
+    def __init__(
+        self,
+        store: WeightStore,
+        *,
+        kind: Kind = "map",
+        preprocess: str = "correct",
+        resolution: int | None = None,
+        options: Any = None,
+    ) -> None:
+        """Raises ValueError for a resolution, because nothing is resized."""
+        options = self.Options() if options is None else options
+        super().__init__(store, kind=kind, preprocess=preprocess, resolution=resolution, options=options)
+        if resolution is not None:
+            raise ValueError(
+                f"resolution {resolution} for a depth control; allowed: null, because it looks at no picture"
+            )
+
+    @property
+    def width(self) -> int:
+        return 1

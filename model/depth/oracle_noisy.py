@@ -1,0 +1,49 @@
+"""The dataset's own depth made worse by a known amount: how good must a depth model be to help?"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from model.depth.control import ControlDepth
+from model.depth.oracle import true_inverse_depth
+from model.options import options
+from model.types import Views
+
+
+@options
+class NoisyOracleOptions:
+    """How much is lost."""
+
+    #: standard deviation of the normal noise on every pixel of a surface, as a share of its inverse depth
+    sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
+    #: equal steps from 0 to 1 that the noisy map is rounded to; null leaves it as it is
+    levels: Annotated[int, Field(ge=2)] | None = None
+    #: of the noise; independent of the trial's seed
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class NoisyOracleDepth(ControlDepth):
+    """The oracle's map times (1 + sigma n), cut off below 0, rounded to levels.
+
+    The noise n is a function of (seed, frame): a frame looks the same in every epoch and every trial.
+    """
+
+    Options: ClassVar[type] = NoisyOracleOptions
+
+    def forward(self, views: Views) -> Tensor:
+        truth = true_inverse_depth(views)
+        noise = torch.stack([self._noise(frame, truth.shape[-3:]) for frame in views.frames.flatten().tolist()])
+        noisy = (truth * (1 + self.options.sigma * noise.view_as(truth).to(truth))).clamp(min=0)
+        if self.options.levels is None:
+            return noisy
+        steps = self.options.levels - 1
+        return (noisy * steps).round() / steps
+
+    def _noise(self, frame: int, shape: torch.Size) -> Tensor:
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.options.seed, frame])))
+        return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32))

@@ -1,0 +1,65 @@
+"""A depth network that has learnt nothing: is it what the network knows that helps, or that there is one?"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from model.depth import ARCHITECTURES
+from model.depth.network import ReluDepthNetwork
+from model.frozen import FrozenModel
+from model.fusion import Kind
+from model.options import options
+from model.registry import UnknownChoiceError, resolve
+from model.types import Views
+from model.weights import WeightStore
+
+
+def _known(name: str) -> str:
+    if name not in ARCHITECTURES:
+        raise UnknownChoiceError("depth network", name, ARCHITECTURES)
+    return name
+
+
+@options
+class RandomDepthOptions:
+    """Which network, and which of its random states."""
+
+    #: a depth network by name, e.g. dpt_large
+    of: Annotated[str, AfterValidator(_known)] = "midas_small"
+    #: of the weights; independent of the trial's seed
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class RandomDepth(FrozenModel):
+    """The full architecture of a depth network with seeded random weights; asks for no file."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("map",)
+    preprocessings: ClassVar[tuple[str, ...]] = ReluDepthNetwork.preprocessings
+    Options: ClassVar[type] = RandomDepthOptions
+
+    def __init__(
+        self,
+        store: WeightStore,
+        *,
+        kind: Kind = "map",
+        preprocess: str = "correct",
+        resolution: int | None = None,
+        options: Any = None,
+    ) -> None:
+        options = RandomDepthOptions() if options is None else options
+        super().__init__(store, kind=kind, preprocess=preprocess, resolution=resolution, options=options)
+        cls: type[ReluDepthNetwork] = resolve(ARCHITECTURES, options.of, "depth network")
+        self.model = cls(
+            store, kind=kind, preprocess=preprocess, resolution=resolution, network=cls.untrained(options.seed)
+        )
+
+    @property
+    def width(self) -> int:
+        return self.model.width
+
+    def forward(self, views: Views) -> Tensor:
+        maps: Tensor = self.model(views)
+        return maps
