@@ -1,11 +1,13 @@
 """Gaussians and cameras -> images.  One file per backend, one line here.
 
-A backend is a class without arguments whose instances are called with checked inputs; see `Rasterizer`.
+A backend's module imports without heavy packages and offers two functions: `is_available() -> bool`, whether this
+machine could run it, told cheaply and without importing what it needs; and a drawing function, see `Backend`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import importlib
+from typing import TYPE_CHECKING, Literal, Protocol, overload
 
 from model.registry import resolve
 
@@ -15,17 +17,50 @@ if TYPE_CHECKING:
     from model.types import Cameras, Gaussians
 
 BACKENDS: dict[str, str] = {
-    "cpu": "model.rasterizers.cpu:CpuRasterizer",
-    "reference": "model.rasterizers.reference:ReferenceRasterizer",
+    "cpu": "model.rasterizers.cpu:render",
+    "gsplat": "model.rasterizers.gsplat:render",
+    "inria": "model.rasterizers.inria:render",
+    "reference": "model.rasterizers.reference:render",
 }
 
+#: What "auto" tries for tensors on a GPU before it settles for `cpu`, best first.
+_CUDA_BACKENDS = ("inria", "gsplat")
 
-class Rasterizer(Protocol):
+
+class Backend(Protocol):
     """What a backend promises: images with gradients, from inputs that `validate` has passed."""
 
-    def __call__(self, gaussians: Gaussians, cameras: Cameras, background: Tensor, antialiasing: bool) -> Tensor:
-        """Images (B, V, 3, H, W) for a background (B, 3), in the dtype and on the device of `gaussians`."""
+    def __call__(
+        self, gaussians: Gaussians, cameras: Cameras, background: Tensor, antialiasing: bool, return_depth: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Images (B, V, 3, H, W) and, where asked for, inverse depths (B, V, 1, H, W), else None.
+
+        The background is (B, 3); the results are in the dtype and on the device of `gaussians`.
+        """
         ...
+
+
+@overload
+def render(
+    gaussians: Gaussians,
+    cameras: Cameras,
+    background: Tensor,
+    backend: str = ...,
+    antialiasing: bool = ...,
+    return_depth: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def render(
+    gaussians: Gaussians,
+    cameras: Cameras,
+    background: Tensor,
+    backend: str = ...,
+    antialiasing: bool = ...,
+    *,
+    return_depth: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 
 
 def render(
@@ -34,7 +69,8 @@ def render(
     background: Tensor,
     backend: str = "auto",
     antialiasing: bool = False,
-) -> Tensor:
+    return_depth: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Draw every scene from each of its cameras.
 
     Computes what diff-gaussian-rasterization computes, for any focal length and principal point, with the support
@@ -46,12 +82,16 @@ def render(
             be 0 (a point, widened like all to at least 0.55 pixels); their sign has no effect.
         cameras: B x V cameras.  Gaussians at camera z <= `cameras.near` are not drawn.
         background: (B, 3) or (3,) RGB behind everything.
-        backend: a name from `BACKENDS`, or "auto".
+        backend: a name from `BACKENDS`; or "auto": for tensors on a GPU the first of inria and gsplat that is
+            installed, else cpu.
         antialiasing: scale opacities by the loss of area in the 0.3 px dilation, as newer versions of
             diff-gaussian-rasterization can.
+        return_depth: also return the inverse depth, composited like a colour over a background of 0, as newer
+            versions of diff-gaussian-rasterization do: the sum over Gaussians of alpha * transmittance / camera z.
 
     Returns:
-        (B, V, 3, H, W) RGB, not clamped, in the dtype and on the device of `gaussians`.
+        (B, V, 3, H, W) RGB, not clamped, in the dtype and on the device of `gaussians`; with `return_depth` a pair
+        of it and the inverse depth (B, V, 1, H, W) in 1/scene units.
 
     Raises:
         ValueError: an argument has a wrong shape, dtype or device, or holds NaN or infinity, or an opacity lies
@@ -60,5 +100,22 @@ def render(
     """
     from model.rasterizers.validation import validate
 
-    rasterizer: Rasterizer = resolve({"auto": BACKENDS["cpu"], **BACKENDS}, backend, "rasterizer backend")()
-    return rasterizer(gaussians, cameras, validate(gaussians, cameras, background), antialiasing)
+    draw: Backend = resolve({**BACKENDS, "auto": BACKENDS["cpu"]}, _choose(backend, gaussians), "rasterizer backend")
+    images, inverse_depths = draw(
+        gaussians, cameras, validate(gaussians, cameras, background), antialiasing, return_depth
+    )
+    return images if inverse_depths is None else (images, inverse_depths)
+
+
+def is_available(backend: str) -> bool:
+    """Whether this machine can run one of `BACKENDS`."""
+    module = BACKENDS[backend].partition(":")[0]
+    return bool(importlib.import_module(module).is_available())
+
+
+def _choose(backend: str, gaussians: Gaussians) -> str:
+    """The backend that "auto" stands for; any other name as it is."""
+    if backend != "auto":
+        return backend
+    candidates = _CUDA_BACKENDS if gaussians.means.is_cuda else ()
+    return next((name for name in candidates if name in BACKENDS and is_available(name)), "cpu")

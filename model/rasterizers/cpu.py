@@ -1,49 +1,77 @@
 """Our own rasteriser for processors: one call of the C++ kernels for a whole batch, as one autograd function.
 
 Arithmetic is float32 on the image and float64 in the geometry.  Threads (`torch.get_num_threads()` of them) share out
-the images; results are the same to the last bit for any number of threads.
+scenes, or the views, Gaussians and bands of rows of one scene; results are the same to the last bit for any number of
+threads.  A long call ends early when a signal's handler raises, as Ctrl-C does.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from model.rasterizers.native import Batch, available_kernels, load_library
+from model.rasterizers.native import Batch, KernelsMissingError, available_kernels, interpreter, load_library
 from model.types import Cameras, Gaussians
 
 _STATUS_OUT_OF_MEMORY = 1
 
 
-class CpuRasterizer:
-    """Backend `cpu`.  Takes tensors of any device and floating dtype; computes on the host.
+class _Options(NamedTuple):
+    """What a call needs besides tensors."""
 
-    `kernels` names the variant to use, one of `available_kernels()`; by default the fastest.
+    height: int
+    width: int
+    near: float
+    antialiasing: bool
+    depth: bool
+    kernels: int
+    seconds: int | None  # address of `len(STAGES)` doubles, to which the time spent is added
+
+
+def is_available() -> bool:
+    """Whether the kernels are built."""
+    try:
+        load_library()
+    except KernelsMissingError:
+        return False
+    return True
+
+
+def render(
+    gaussians: Gaussians,
+    cameras: Cameras,
+    background: Tensor,
+    antialiasing: bool,
+    return_depth: bool,
+    kernels: str | None = None,
+    seconds: ctypes.Array[ctypes.c_double] | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Backend `cpu`; see `model.rasterizers.Backend`.  Takes tensors of any device and dtype; computes on the host.
+
+    `kernels` names the variant to use, one of `available_kernels()`; by default the fastest.  To `seconds`, which must
+    outlive the graph, the calling thread adds what it spends in each of `native.STAGES`.
     """
-
-    def __init__(self, kernels: str | None = None) -> None:
-        available = available_kernels()
-        if kernels is not None and kernels not in available:
-            raise ValueError(f"kernels must be one of {', '.join(available)} on this processor, got {kernels!r}")
-        self._kernels = 0 if kernels is None else available.index(kernels)
-
-    def __call__(self, gaussians: Gaussians, cameras: Cameras, background: Tensor, antialiasing: bool) -> Tensor:
-        parameters = (
-            gaussians.means,
-            gaussians.scales,
-            gaussians.rotations,
-            gaussians.opacities,
-            gaussians.sh,
-            background,
-        )
-        on_host = [parameter.to("cpu", torch.float32) for parameter in parameters]
-        images: Tensor = _Rasterize.apply(*on_host, _pack(cameras), cameras, antialiasing, self._kernels)
-        return images.to(gaussians.means)
+    available = available_kernels()
+    if kernels is not None and kernels not in available:
+        raise ValueError(f"kernels must be one of {', '.join(available)} on this processor, got {kernels!r}")
+    options = _Options(
+        height=cameras.height,
+        width=cameras.width,
+        near=cameras.near,
+        antialiasing=antialiasing,
+        depth=return_depth,
+        kernels=0 if kernels is None else available.index(kernels),
+        seconds=None if seconds is None else ctypes.addressof(seconds),
+    )
+    inputs = (gaussians.means, gaussians.scales, gaussians.rotations, gaussians.opacities, gaussians.sh, background)
+    on_host = [tensor.to("cpu", torch.float32) for tensor in inputs]
+    images, inverse_depths = _Rasterize.apply(*on_host, _pack(cameras), options)
+    return images.to(gaussians.means), None if inverse_depths is None else inverse_depths.to(gaussians.means)
 
 
 def _pack(cameras: Cameras) -> Tensor:
@@ -65,60 +93,61 @@ class _Rasterize(torch.autograd.Function):
         sh: Tensor,
         background: Tensor,
         packed_cameras: Tensor,
-        cameras: Cameras,
-        antialiasing: bool,
-        kernels: int,
-    ) -> Tensor:
+        options: _Options,
+    ) -> tuple[Tensor, Tensor | None]:
         library = load_library()
         inputs = [t.contiguous() for t in (means, scales, rotations, opacities, sh, packed_cameras, background)]
-        scenes, views = packed_cameras.shape[:2]
-        shape = (scenes, views, means.shape[1])
-        plane = library.splat_plane_size(cameras.height, cameras.width)
+        renders, size = packed_cameras.shape[:2], (options.height, options.width)
+        plane = library.splat_plane_size(*size)
         state = [
-            torch.empty((*shape, library.splat_record_size()), dtype=torch.uint8),
-            torch.empty(shape[:2], dtype=torch.int64),
-            torch.empty((*shape[:2], plane), dtype=torch.float32),
-            torch.empty((*shape[:2], plane), dtype=torch.int32),
+            torch.empty((*renders, means.shape[1], library.splat_record_size()), dtype=torch.uint8),
+            torch.empty(renders, dtype=torch.int64),
+            torch.empty((*renders, plane), dtype=torch.float32),
+            torch.empty((*renders, plane), dtype=torch.int32),
         ]
-        images = torch.empty((scenes, views, 3, cameras.height, cameras.width), dtype=torch.float32)
-        ctx.options = (cameras.height, cameras.width, cameras.near, antialiasing, kernels)
-        batch = _batch(inputs, state, *ctx.options)
-        _check(library.splat_forward(ctypes.byref(batch), images.data_ptr()))
+        images = torch.empty((*renders, 3, *size), dtype=torch.float32)
+        inverse_depths = torch.empty((*renders, 1, *size), dtype=torch.float32) if options.depth else None
+        batch = _batch(inputs, state, options)
+        _check(library.splat_forward(ctypes.byref(batch), _pointer(images), _pointer(inverse_depths)))
+        ctx.options = options
         ctx.save_for_backward(*inputs, *state)
-        return images
+        ctx.set_materialize_grads(False)
+        return images, inverse_depths
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_images: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        inputs, state = saved[:7], saved[7:]
-        scenes, views = inputs[5].shape[:2]
-        by_images = by_images.contiguous()
-        gradients = [torch.empty_like(tensor) for tensor in inputs[:5]]
-        by_background = torch.empty((scenes, views, 3), dtype=torch.float32)
-        batch = _batch(inputs, state, *ctx.options)
-        pointers = [tensor.data_ptr() for tensor in (by_images, *gradients, by_background)]
-        _check(load_library().splat_backward(ctypes.byref(batch), *pointers))
-        return *gradients, by_background.sum(dim=1), None, None, None, None
+    def backward(ctx: Any, by_images: Tensor | None, by_inverse_depths: Tensor | None) -> tuple[Tensor | None, ...]:
+        inputs, state = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
+        if by_images is None:
+            by_images = torch.zeros((*inputs[5].shape[:2], 3, ctx.options.height, ctx.options.width))
+        given = [by_images.contiguous(), None if by_inverse_depths is None else by_inverse_depths.contiguous()]
+        gradients = [torch.empty_like(tensor) for tensor in (*inputs[:5], inputs[6])]
+        batch = _batch(inputs, state, ctx.options)
+        _check(load_library().splat_backward(ctypes.byref(batch), *map(_pointer, (*given, *gradients))))
+        return *gradients, None, None
 
 
-def _batch(
-    inputs: Sequence[Tensor],
-    state: Sequence[Tensor],
-    height: int,
-    width: int,
-    near: float,
-    antialiasing: bool,
-    kernels: int,
-) -> Batch:
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _batch(inputs: Sequence[Tensor], state: Sequence[Tensor], options: _Options) -> Batch:
     """The kernels' view of the tensors, which must stay alive while it is used."""
-    scenes, views = inputs[5].shape[:2]
-    gaussians, coefficients = inputs[4].shape[1:3]
-    threads = torch.get_num_threads()
-    numbers = (scenes, views, gaussians, coefficients, height, width, antialiasing, threads, kernels, near)
-    return Batch(*numbers, *(tensor.data_ptr() for tensor in (*inputs, *state)))
+    numbers = (
+        *inputs[5].shape[:2],
+        *inputs[4].shape[1:3],
+        options.height,
+        options.width,
+        options.antialiasing,
+        torch.get_num_threads(),
+        options.kernels,
+        options.near,
+    )
+    pointers = (tensor.data_ptr() for tensor in (*inputs, *state))
+    return Batch(*numbers, *pointers, ctypes.addressof(interpreter()), options.seconds)
 
 
 def _check(status: int) -> None:
+    """Raises what a call reports, other than exceptions of signal handlers, which raise by themselves."""
     if status == _STATUS_OUT_OF_MEMORY:
         raise MemoryError("the CPU rasteriser ran out of memory")

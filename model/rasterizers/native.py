@@ -1,7 +1,9 @@
 """Finds our compiled kernels and gives their C interface types.
 
 The library is built by the installation of the project (`csrc/`, `[[tool.setuptools.ext-modules]]`).  It is no Python
-extension but plain C functions, so it depends on neither Python's nor torch's ABI, and calls release the GIL.
+extension but plain C functions, so it depends on neither Python's nor torch's ABI.  It is handed the three functions of
+the interpreter that it needs to let other Python threads run meanwhile, and to end early when a signal's handler
+raises (Ctrl-C).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import itertools
 from pathlib import Path
 
 #: Of `splat_interface_version()` in csrc/splat.cpp; raised together.
-INTERFACE_VERSION = 1
+INTERFACE_VERSION = 2
 
 _INTEGERS = (
     *("scenes", "views", "gaussians", "coefficients", "height", "width"),
@@ -21,8 +23,12 @@ _INTEGERS = (
 )
 _POINTERS = (
     *("means", "scales", "rotations", "opacities", "sh", "cameras", "background"),
-    *("splats", "counts", "transmittance", "stopped"),
+    *("splats", "counts", "transmittance", "stopped", "interpreter", "seconds"),
 )
+_INTERPRETER = ("PyEval_SaveThread", "PyEval_RestoreThread", "PyErr_CheckSignals")
+
+#: `splat::Stage` of csrc/draw.hpp: what `Batch.seconds` is about.
+STAGES = ("project", "sort", "rasterise", "rasterise backward", "collect", "project backward")
 
 
 class KernelsMissingError(ImportError):
@@ -38,7 +44,7 @@ class KernelsMissingError(ImportError):
 
 
 class Batch(ctypes.Structure):
-    """`splat::Batch` of csrc/splat.cpp, field by field; each takes eight bytes."""
+    """`splat::Batch` of csrc/batch.hpp, field by field; each takes eight bytes."""
 
     _fields_ = (
         [(name, ctypes.c_int64) for name in _INTEGERS]
@@ -47,8 +53,21 @@ class Batch(ctypes.Structure):
     )
 
 
+class _Interpreter(ctypes.Structure):
+    """`splat::Interpreter` of csrc/team.hpp."""
+
+    _fields_ = tuple((name, ctypes.c_void_p) for name in _INTERPRETER)
+
+
 @functools.cache
-def load_library() -> ctypes.CDLL:
+def interpreter() -> _Interpreter:
+    """What `Batch.interpreter` points to; it lives as long as the process."""
+    functions = (getattr(ctypes.pythonapi, name) for name in _INTERPRETER)
+    return _Interpreter(*(ctypes.cast(function, ctypes.c_void_p) for function in functions))
+
+
+@functools.cache
+def load_library() -> ctypes.PyDLL:
     """The library, loaded at first use.  Raises `KernelsMissingError`, which says how to build it."""
     folder = Path(__file__).parent
     candidates = [folder / f"_splat{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
@@ -56,7 +75,7 @@ def load_library() -> ctypes.CDLL:
     if path is None:
         raise KernelsMissingError(f"are not built (no {candidates[0].name} in {folder})")
     try:
-        library = ctypes.CDLL(str(path))
+        library = ctypes.PyDLL(str(path))  # the functions release the lock themselves
         version = library.splat_interface_version
     except (OSError, AttributeError) as error:
         raise KernelsMissingError(f"cannot be loaded ({error})") from error
@@ -75,12 +94,12 @@ def available_kernels() -> tuple[str, ...]:
     return tuple(name.decode() for name in itertools.takewhile(bool, names))
 
 
-def _declare(library: ctypes.CDLL) -> None:
+def _declare(library: ctypes.PyDLL) -> None:
     pointer = ctypes.c_void_p
     library.splat_kernels.restype = ctypes.c_char_p
     library.splat_kernels.argtypes = [ctypes.c_int64]
     library.splat_record_size.restype = ctypes.c_int64
     library.splat_plane_size.restype = ctypes.c_int64
     library.splat_plane_size.argtypes = [ctypes.c_int64, ctypes.c_int64]
-    library.splat_forward.argtypes = [ctypes.POINTER(Batch), pointer]
-    library.splat_backward.argtypes = [ctypes.POINTER(Batch)] + [pointer] * 7
+    library.splat_forward.argtypes = [ctypes.POINTER(Batch)] + [pointer] * 2
+    library.splat_backward.argtypes = [ctypes.POINTER(Batch)] + [pointer] * 8

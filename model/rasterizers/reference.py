@@ -38,19 +38,25 @@ class Splats:
     colours: Tensor  # (N', 3) RGB
 
 
-class ReferenceRasterizer:
-    """Backend `reference`."""
+def is_available() -> bool:
+    """Everywhere."""
+    return True
 
-    def __call__(self, gaussians: Gaussians, cameras: Cameras, background: Tensor, antialiasing: bool) -> Tensor:
-        cameras = cameras.to(gaussians.means.dtype)
-        scenes, views = cameras.focal.shape[:2]
-        images = [
-            _render_one(select(gaussians, b), select(cameras, b, v), background[b], antialiasing)
-            for b in range(scenes)
-            for v in range(views)
-        ]
-        shape = (scenes, views, 3, cameras.height, cameras.width)
-        return torch.stack(images).reshape(shape) if images else background.new_zeros(shape)
+
+def render(
+    gaussians: Gaussians, cameras: Cameras, background: Tensor, antialiasing: bool, return_depth: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Backend `reference`; see `model.rasterizers.Backend`."""
+    cameras = cameras.to(gaussians.means.dtype)
+    scenes, views = cameras.focal.shape[:2]
+    channels = [
+        _render_one(select(gaussians, b), select(cameras, b, v), background[b], antialiasing)
+        for b in range(scenes)
+        for v in range(views)
+    ]
+    shape = (scenes, views, 4, cameras.height, cameras.width)
+    stacked = torch.stack(channels).reshape(shape) if channels else background.new_zeros(shape)
+    return stacked[:, :, :3], stacked[:, :, 3:] if return_depth else None
 
 
 def select(record: _Record, *index: int | slice) -> _Record:
@@ -61,10 +67,14 @@ def select(record: _Record, *index: int | slice) -> _Record:
 
 
 def _render_one(gaussians: Gaussians, camera: Cameras, background: Tensor, antialiasing: bool) -> Tensor:
-    """(3, H, W) of one scene from one camera; the tensors lack their (B,) and (B, V) dimensions."""
+    """(4, H, W), RGB and inverse depth, of one scene from one camera; tensors lack their (B,) and (B, V) dimensions.
+
+    The inverse depth is composited like a colour over a background of 0.
+    """
     splats = project(gaussians, camera, antialiasing)
     alphas = alpha_maps(splats, camera.height, camera.width)
-    return composite(alphas, splats.colours, background)
+    channels = torch.cat([splats.colours, 1 / splats.depths[:, None]], dim=1)
+    return composite(alphas, channels, torch.cat([background, background.new_zeros(1)]))
 
 
 def project(gaussians: Gaussians, camera: Cameras, antialiasing: bool) -> Splats:
@@ -177,7 +187,7 @@ def alpha_maps(splats: Splats, height: int, width: int) -> Tensor:
 
 
 def composite(alphas: Tensor, colours: Tensor, background: Tensor) -> Tensor:
-    """(3, H, W) from alphas (N', H, W) and colours (N', 3), nearest first, over a background (3,)."""
+    """(C, H, W) from alphas (N', H, W) and colours (N', C), nearest first, over a background (C,)."""
     # Transmittance only falls, so a pixel has stopped where the product, had it gone on, is below the bound.
     going = torch.cumprod(1 - alphas.detach(), dim=0) >= TRANSMITTANCE_MIN
     alphas = torch.where(going, alphas, 0.0)

@@ -15,6 +15,7 @@ constexpr double kFrustumMargin = 1.3;             // bound on |x/z| in the Jaco
 constexpr double kDepthEpsilon = 1e-7;             // in the perspective division, as in diff-gaussian-rasterization
 
 constexpr int kLanes = 8;                          // Gaussians, rows or pixels handled at a time
+constexpr int kCutAhead = 32;                      // splats cut into blocks before the first of them is drawn
 constexpr int32_t kNeverStopped = INT32_MAX;
 
 // One scene; arrays are contiguous, Gaussian by Gaussian.
@@ -48,61 +49,70 @@ struct Camera {
 
 struct Frame {
   int height, width;
-  int stride;         // floats from row to row of the planes below: width + kLanes, so blocks may overhang
   double near_plane;
   bool antialiasing;
 };
 
-// A Gaussian on the image.  Its exponent at (x, y), with dx = x - u, dy = y - v, is
+// A Gaussian on the image; one cache line.  Its exponent at (x, y), with dx = x - u, dy = y - v, is
 //   -1/2 (precision (dx - shear dy)^2 + row_precision dy^2),
 // the Cholesky form of the inverse covariance: exact for needles, where the usual three terms cancel.
 struct Splat {
   double u, v;                   // px, indices
-  float shear;
+  double shear;
   float precision;               // 1/px^2
   float row_precision;           // 1/px^2
   float reach;                   // alpha >= kAlphaMin where -2 * exponent <= reach
   float opacity;                 // with the antialiasing factor
-  float colour[3];
-  int32_t first_row, last_row;   // on the image
+  float channels[4];             // red, green, blue, inverse depth
+  int16_t first_row, last_row;   // on the image
   int32_t index;                 // in the scene
 };
-
-// Eight pixels of one row under one splat.
-struct Block {
-  int32_t pixel;    // first of them, in the planes
-  float offset;     // its distance from the row's maximum, px
-  float row_term;   // exponent at the row's maximum
-  float dy;         // px
-};
+static_assert(sizeof(Splat) == 64, "a splat fills one cache line");
 
 // Sums over the pixels of one splat; X = dLoss/dalpha * exp(exponent), d = distance from the row's maximum.
 struct Moments {
   float x, x_d, x_dd, x_dy, x_dydy, x_ddy;
-  float colour[3];  // sum of dLoss/dimage * weight
+  float channels[4];  // sums of dLoss/dimage * weight
 };
-static_assert(sizeof(Moments) == 9 * sizeof(float), "the kernels take a record for an array");
+constexpr int kMomentCount = 10;
+static_assert(sizeof(Moments) == kMomentCount * sizeof(float), "the kernels take a record for an array");
 
-// State of the pixels of one image, in planes of height rows of `stride` floats (plus kLanes at the end).
+// Rows of an image that are drawn together, by one thread.
+struct Band {
+  int first_row, last_row;
+  int width, stride;
+};
+
+// Blocks of eight pixels of one row under one splat, field by field.  Room for `capacity` of them, and kLanes more.
+struct Blocks {
+  int32_t* pixel;   // first of them, in the planes
+  float* offset;    // its distance from the row's maximum, px
+  float* row_term;  // exponent at the row's maximum
+  float* dy;        // px
+  int64_t capacity;
+};
+
+// State of the pixels of one band, in planes of rows of `stride` floats.
 struct Planes {
-  float* red;
-  float* green;
-  float* blue;
-  float* transmittance;
-  int32_t* stopped;       // position, in depth order, of the splat before which the pixel stopped
+  float* channels[4];     // red, green, blue, inverse depth; the last one is null where no depth is asked for
+  float* transmittance;   // forward: negative where the pixel has stopped
+  int32_t* stopped;       // position of the splat before which the pixel stopped
 };
 
 // The functions that are compiled once for each kind of processor.
 struct Kernels {
   const char* name;
-  // Writes the splats that touch the image, in the scene's order, with their depths; returns how many.
-  int64_t (*project)(const Scene&, const Camera&, const Frame&, Splat* splats, double* depths);
-  // Splats nearest first; `blocks` is scratch for height * (width / kLanes + 1) blocks.
-  void (*rasterise)(const Splat*, int64_t count, const Frame&, Block* blocks, const Planes&);
-  // Colour planes hold dLoss/dimage, `behind` dLoss/dimage * background * transmittance; both it and transmittance
-  // are overwritten.
-  void (*rasterise_backward)(const Splat*, int64_t count, const Frame&, Block* blocks, const Planes&, float* behind,
-                             Moments* moments);
+  // Gaussians first..last-1 of a scene seen by `views` cameras.  Of view v, writes the splats that touch the image, in
+  // the scene's order, to splats[v * n + first] and on, their depths alike; counts[v * step] tells how many.
+  void (*project)(const Scene&, const Camera*, int views, const Frame&, int64_t first, int64_t last, Splat* splats,
+                  double* depths, int64_t* counts, int64_t step);
+  // Draws splats[list[0]], splats[list[1]], ...: nearest first.  The numbers in the list are the positions above.
+  void (*rasterise)(const Splat* splats, const int32_t* list, int64_t count, const Band&, const Blocks&,
+                    const Planes&);
+  // The same list, walked back to front.  Channels hold dLoss/dimage, `behind` dLoss/dimage * background *
+  // transmittance; both it and transmittance are overwritten.  moments[i] belongs to splats[list[i]].
+  void (*rasterise_backward)(const Splat* splats, const int32_t* list, int64_t count, const Band&, const Blocks&,
+                             const Planes&, float* behind, Moments* moments);
   // Gaussians first..last-1 of a scene seen by `views` cameras; moments[view * n + Gaussian].
   void (*project_backward)(const Scene&, const Camera*, int views, const Frame&, const Moments* moments,
                            int64_t first, int64_t last, const SceneGradient&);

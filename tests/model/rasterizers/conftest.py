@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.rasterizers import reference
 from model.types import Cameras, Gaussians
 
 GAUSSIAN_TENSORS = ("means", "scales", "rotations", "opacities", "sh")
@@ -126,24 +127,55 @@ def scene_kinds() -> tuple[str, ...]:
     return tuple(KINDS)
 
 
-def _image_and_gradients(
-    rasterizer: Callable[..., Tensor],
+def _evaluate(
+    render: Callable[..., tuple[Tensor, Tensor | None]],
     scene: Scene,
     antialiasing: bool = False,
+    return_depth: bool = False,
     dtype: torch.dtype = torch.float32,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Images, and the gradients of their weighted sum by every differentiable input, in `dtype`."""
+    device: str = "cpu",
+) -> dict[str, Tensor]:
+    """A backend's images and inverse depths, and the gradients of their weighted sum, by name, on the host."""
     inputs = {name: getattr(scene.gaussians, name) for name in GAUSSIAN_TENSORS} | {"background": scene.background}
-    leaves = {name: tensor.detach().to(dtype, copy=True).requires_grad_() for name, tensor in inputs.items()}
+    leaves = {name: tensor.detach().to(device, dtype, copy=True).requires_grad_() for name, tensor in inputs.items()}
     gaussians = Gaussians(**{name: leaves[name] for name in GAUSSIAN_TENSORS})
-    images = rasterizer(gaussians, scene.cameras, leaves["background"], antialiasing)
-    gradients = torch.autograd.grad((images * scene.weights.to(dtype)).sum(), list(leaves.values()))
-    return images.detach(), dict(zip(leaves, gradients, strict=True))
+    images, depths = render(gaussians, scene.cameras.to(device), leaves["background"], antialiasing, return_depth)
+    assert images.dtype == dtype
+    drawn = {"images": images} if depths is None else {"images": images, "inverse depths": depths}
+    weights = {"images": scene.weights.to(images), "inverse depths": scene.weights[:, :, :1].to(images)}
+    loss = torch.stack([(picture * weights[name]).sum() for name, picture in drawn.items()]).sum()
+    gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+    return {name: tensor.detach().cpu() for name, tensor in (drawn | gradients).items()}
 
 
 @pytest.fixture(scope="session")
-def image_and_gradients() -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
-    return _image_and_gradients
+def evaluate() -> Callable[..., dict[str, Tensor]]:
+    return _evaluate
+
+
+def _agrees_with_reference(
+    render: Callable[..., tuple[Tensor, Tensor | None]],
+    scene: Scene,
+    antialiasing: bool = False,
+    return_depth: bool = False,
+    device: str = "cpu",
+    image_error: float = 1e-5,
+    relative_error: float = 1e-4,
+) -> None:
+    """Asserts that a backend in float32 draws what the definition draws in float64, with the same gradients."""
+    drawn = _evaluate(render, scene, antialiasing, return_depth, torch.float32, device)
+    expected = _evaluate(reference.render, scene, antialiasing, return_depth, torch.float64)
+    assert drawn.keys() == expected.keys()
+    assert (drawn["images"] - expected["images"]).abs().max() < image_error
+    for name, tensor in expected.items():
+        assert drawn[name].shape == tensor.shape, name
+        difference = (drawn[name] - tensor).norm()
+        assert difference <= relative_error * tensor.norm() + 1e-9, f"{name}: {difference:.2e} of {tensor.norm():.2e}"
+
+
+@pytest.fixture(scope="session")
+def agrees_with_reference() -> Callable[..., None]:
+    return _agrees_with_reference
 
 
 @pytest.fixture

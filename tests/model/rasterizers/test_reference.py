@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.rasterizers.reference import ReferenceRasterizer, sh_basis
+from model.rasterizers.reference import render, sh_basis
 from model.types import Cameras, Gaussians
 
-RENDER = ReferenceRasterizer()
 Y0 = 0.28209479177387814
 
 
@@ -44,7 +43,7 @@ def camera(height=9, width=11, focal=10.0, principal=None):
 
 def draw(gaussians, cameras=None, background=(0.0, 0.0, 0.0), antialiasing=False):
     background = torch.tensor([background], dtype=torch.float64)
-    return RENDER(gaussians, cameras or camera(), background, antialiasing)[0, 0]
+    return render(gaussians, cameras or camera(), background, antialiasing, False)[0][0, 0]
 
 
 def test_a_gaussian_on_the_axis_peaks_in_the_middle_pixel():
@@ -144,6 +143,17 @@ def test_antialiasing_keeps_the_weight_of_what_the_dilation_widens():
     assert draw(small, antialiasing=True)[0, 4, 5] == pytest.approx(expected, rel=1e-6)
 
 
+def test_inverse_depth_is_composited_like_a_colour_over_nothing():
+    g = splats([[0, 0, 2], [0, 0, 4]], opacity=0.5)
+    background = torch.ones(1, 3, dtype=torch.float64)
+    images, inverse_depths = render(g, camera(), background, False, True)
+    assert images.shape == (1, 1, 3, 9, 11)
+    assert inverse_depths.shape == (1, 1, 1, 9, 11)
+    assert inverse_depths[0, 0, 0, 4, 5] == pytest.approx(0.5 / 2 + 0.25 / 4)
+    assert inverse_depths[0, 0, 0, 0, 0] == 0
+    assert render(g, camera(), background, False, False)[1] is None
+
+
 def test_harmonics_are_orthonormal_with_the_signs_of_3dgs():
     nodes, weights = np.polynomial.legendre.leggauss(8)  # exact for products up to degree 6
     azimuths = np.arange(16) * 2 * np.pi / 16
@@ -162,7 +172,7 @@ def test_harmonics_are_orthonormal_with_the_signs_of_3dgs():
 @pytest.mark.parametrize("antialiasing", [False, True])
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_gradient_is_the_derivative(make_scene, degree, antialiasing):
-    scene = make_scene(seed=3 + degree, degree=degree, count=4, batch=(1, 2), size=(5, 6))
+    scene = make_scene(seed=3 + degree, degree=degree, count=3, size=(4, 5))
     g = scene.gaussians.to(torch.float64)
     leaves = [
         t.requires_grad_()
@@ -170,7 +180,7 @@ def test_gradient_is_the_derivative(make_scene, degree, antialiasing):
     ]
 
     def function(*tensors):
-        return RENDER(Gaussians(*tensors[:5]), scene.cameras, tensors[5], antialiasing)
+        return render(Gaussians(*tensors[:5]), scene.cameras, tensors[5], antialiasing, True)
 
     assert torch.autograd.gradcheck(function, leaves, eps=1e-7, atol=1e-5)
 
@@ -195,6 +205,7 @@ def test_jacobian_outside_the_frustum_takes_the_clamped_point_as_constant():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_no_gaussians(dtype):
     empty = splats(torch.zeros(0, 3)).to(dtype)
-    image = RENDER(empty, camera(), torch.tensor([[0.1, 0.2, 0.3]], dtype=dtype), False)
-    assert image.dtype == dtype
+    image, inverse_depth = render(empty, camera(), torch.tensor([[0.1, 0.2, 0.3]], dtype=dtype), False, True)
+    assert image.dtype == inverse_depth.dtype == dtype
+    assert inverse_depth.abs().max() == 0
     assert torch.equal(image[0, 0, :, 3, 4], torch.tensor([0.1, 0.2, 0.3], dtype=dtype))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.rasterizers import BACKENDS, render
+from model.rasterizers import BACKENDS, is_available, render
 from model.registry import UnknownChoiceError
 
 
@@ -76,7 +76,7 @@ def test_unknown_backend(make_scene):
         render(scene.gaussians, scene.cameras, scene.background, backend="referense")
 
 
-@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+@pytest.mark.parametrize("backend", ["auto", *filter(is_available, BACKENDS)])
 def test_one_background_serves_all_scenes(make_scene, backend):
     scene = make_scene(batch=(2, 2))
     background = torch.tensor([0.2, 0.4, 0.6], requires_grad=True)

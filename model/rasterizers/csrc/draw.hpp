@@ -1,0 +1,359 @@
+// The two directions of drawing the views of one scene, in phases that a team of threads shares.
+#pragma once
+
+#include "batch.hpp"
+#include "sort.hpp"
+#include "splat.hpp"
+#include "team.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <vector>
+
+namespace splat {
+
+enum Stage : int { kProject, kSort, kRasterise, kRasteriseBackward, kCollect, kProjectBackward, kStages };
+
+class Stopwatch {
+ public:
+  explicit Stopwatch(double* seconds) : seconds_(seconds) {}
+
+  void lap(Stage stage) {
+    if (!seconds_) return;
+    const auto now = Clock::now();
+    seconds_[stage] += std::chrono::duration<double>(now - start_).count();
+    start_ = now;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  double* seconds_;
+  Clock::time_point start_ = Clock::now();
+};
+
+// What all threads are told.
+struct Job {
+  const Batch& batch;
+  const Kernels& kernels;
+  const std::vector<Camera>& cameras;  // [scenes * views]
+};
+
+// An array whose elements begin without values.
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t size) : memory_(new T[size]) {}
+  T* data() { return memory_.get(); }
+  T& operator[](int64_t i) { return memory_[i]; }
+
+ private:
+  std::unique_ptr<T[]> memory_;
+};
+
+// Memory of one thread.
+class Scratch {
+ public:
+  explicit Scratch(const Batch& b)
+      : plane_(plane_size(band_rows(b), b.width)),
+        capacity_(std::max(kBlocks, band_rows(b) * (b.width / kLanes + 2))),
+        planes_(kPlanes * plane_),
+        pixels_(room()),
+        fields_(3 * room()) {}
+
+  // Room for the pixels of one band; number 0 to 5.
+  float* plane(int number) { return planes_.data() + number * plane_; }
+
+  Blocks blocks() {
+    return Blocks{pixels_.data(), fields_.data(), fields_.data() + room(), fields_.data() + 2 * room(), capacity_};
+  }
+
+  std::vector<int32_t> list;
+  DepthSorter sorter;
+
+ private:
+  static constexpr int64_t kBlocks = 2048;
+  static constexpr int kPlanes = 6;
+
+  int64_t room() const { return capacity_ + kLanes; }
+
+  const int64_t plane_, capacity_;
+  Buffer<float> planes_;
+  Buffer<int32_t> pixels_;
+  Buffer<float> fields_;
+};
+
+// Lists the positions of the splats that touch a band.
+inline void list_splats(const Splat* splats, int64_t count, const Band& band, std::vector<int32_t>& list) {
+  list.resize(count);
+  int64_t written = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    list[written] = (int32_t)i;
+    written += (splats[i].first_row <= band.last_row) & (splats[i].last_row >= band.first_row);
+  }
+  list.resize(written);
+}
+
+// Draws scenes, one after another.
+class Draw {
+ public:
+  Draw(const Job& job, float* images, float* inverse_depths)
+      : batch_(job.batch),
+        kernels_(job.kernels),
+        cameras_(job.cameras),
+        images_(images),
+        inverse_depths_(inverse_depths),
+        chunks_(chunk_count(batch_)),
+        unsorted_(batch_.views * batch_.gaussians),
+        depths_(batch_.views * batch_.gaussians),
+        written_(batch_.views * chunks_) {}
+
+  // All members of the team call this with the same scene; each brings its own scratch memory.
+  void operator()(int64_t scene, Team& team, Scratch& scratch) {
+    Stopwatch watch(batch_.seconds);
+    const int64_t first = scene * batch_.views, bands = band_count(batch_);
+    team.each(chunks_, [&](int64_t chunk) { project(scene, chunk); });
+    watch.lap(kProject);
+    team.each(batch_.views, [&](int64_t view) { sort(first + view, view, scratch.sorter); });
+    watch.lap(kSort);
+    team.each(batch_.views * bands, [&](int64_t task) { draw(first + task / bands, task % bands, scratch); });
+    watch.lap(kRasterise);
+  }
+
+ private:
+  void project(int64_t scene, int64_t chunk) {
+    const int64_t first = chunk * kChunk, last = std::min(first + kChunk, batch_.gaussians);
+    kernels_.project(make_scene(batch_, scene), &cameras_[scene * batch_.views], (int)batch_.views,
+                     make_frame(batch_), first, last, unsorted_.data(), depths_.data(), &written_[chunk], chunks_);
+  }
+
+  void sort(int64_t render, int64_t view, DepthSorter& sorter) {
+    const int64_t base = view * batch_.gaussians;
+    sorter.clear();
+    for (int64_t chunk = 0; chunk < chunks_; ++chunk)
+      sorter.add(depths_.data(), base + chunk * kChunk, written_[view * chunks_ + chunk]);
+    Splat* sorted = batch_.splats + render * batch_.gaussians;
+    for (const uint64_t key : sorter.sort(depths_.data())) *sorted++ = unsorted_[DepthSorter::index(key)];
+    batch_.counts[render] = sorted - (batch_.splats + render * batch_.gaussians);
+  }
+
+  void draw(int64_t render, int64_t number, Scratch& scratch) {
+    const Band band = make_band(batch_, number);
+    const int64_t rows = band.last_row - band.first_row + 1;
+    const int64_t offset = render * plane_size(batch_.height, batch_.width) + (int64_t)band.first_row * band.stride;
+    const Planes planes{{scratch.plane(0), scratch.plane(1), scratch.plane(2),
+                         inverse_depths_ ? scratch.plane(3) : nullptr},
+                        batch_.transmittance + offset,
+                        batch_.stopped + offset};
+    for (float* channel : planes.channels)
+      if (channel) std::fill_n(channel, rows * band.stride, 0.0f);
+    std::fill_n(planes.transmittance, rows * band.stride, 1.0f);
+    std::fill_n(planes.stopped, rows * band.stride, kNeverStopped);
+
+    const Splat* splats = batch_.splats + render * batch_.gaussians;
+    list_splats(splats, batch_.counts[render], band, scratch.list);
+    kernels_.rasterise(splats, scratch.list.data(), (int64_t)scratch.list.size(), band, scratch.blocks(), planes);
+    write(render, band, planes);
+  }
+
+  void write(int64_t render, const Band& band, const Planes& planes) const {
+    const int64_t pixels = batch_.height * batch_.width, first = (int64_t)band.first_row * batch_.width;
+    const float* background = batch_.background + 3 * (render / batch_.views);
+    for (int64_t i = 0; i < (band.last_row - band.first_row + 1) * (int64_t)band.stride; ++i)
+      planes.transmittance[i] = std::fabs(planes.transmittance[i]);
+    for (int c = 0; c < 3; ++c)
+      write_channel(band, planes.channels[c], planes.transmittance, background[c],
+                    images_ + (3 * render + c) * pixels + first);
+    if (inverse_depths_)
+      write_channel(band, planes.channels[3], planes.transmittance, 0, inverse_depths_ + render * pixels + first);
+  }
+
+  static void write_channel(const Band& band, const float* channel, const float* transmittance, float background,
+                            float* out) {
+    for (int row = band.first_row; row <= band.last_row; ++row) {
+      for (int x = 0; x < band.width; ++x) out[x] = channel[x] + transmittance[x] * background;
+      out += band.width;
+      channel += band.stride;
+      transmittance += band.stride;
+    }
+  }
+
+  const Batch& batch_;
+  const Kernels& kernels_;
+  const std::vector<Camera>& cameras_;
+  float* const images_;
+  float* const inverse_depths_;  // null where not asked for
+  const int64_t chunks_;
+  // Of the scene at hand: what chunk after chunk writes for each view, with gaps.
+  Buffer<Splat> unsorted_;
+  Buffer<double> depths_;
+  Buffer<int64_t> written_;  // [views][chunks]
+};
+
+// Where the gradients of a loss come from and go to.
+struct Gradients {
+  const float* by_images;
+  const float* by_inverse_depths;  // null where not drawn
+  SceneGradient by_gaussians;      // of all scenes
+  float* by_background;            // [scenes][3]
+};
+
+// From dLoss/dimage to the gradients of scenes, one after another.
+class DrawBackward {
+ public:
+  DrawBackward(const Job& job, const Gradients& gradients)
+      : batch_(job.batch),
+        kernels_(job.kernels),
+        cameras_(job.cameras),
+        gradients_(gradients),
+        parts_(batch_.views * band_count(batch_)),
+        moments_(batch_.views * batch_.gaussians) {}
+
+  // All members of the team call this with the same scene; each brings its own scratch memory.
+  void operator()(int64_t scene, Team& team, Scratch& scratch) {
+    Stopwatch watch(batch_.seconds);
+    const int64_t first = scene * batch_.views, bands = band_count(batch_);
+    team.each(batch_.views * bands,
+              [&](int64_t task) { draw(first + task / bands, task % bands, scratch, parts_[task]); });
+    watch.lap(kRasteriseBackward);
+    team.each(batch_.views, [&](int64_t view) { collect(first + view, view); });
+    team.each(1, [&](int64_t) { collect_background(scene); });
+    watch.lap(kCollect);
+    team.each(chunk_count(batch_), [&](int64_t chunk) { project(scene, chunk); });
+    watch.lap(kProjectBackward);
+  }
+
+ private:
+  // What one band of one view makes of its splats.
+  struct Part {
+    std::vector<int32_t> list;     // positions
+    std::vector<Moments> moments;  // of these
+    double by_background[3];
+  };
+
+  void draw(int64_t render, int64_t number, Scratch& scratch, Part& part) {
+    const Band band = make_band(batch_, number);
+    const int64_t size = (band.last_row - band.first_row + 1) * (int64_t)band.stride;
+    const int64_t offset = render * plane_size(batch_.height, batch_.width) + (int64_t)band.first_row * band.stride;
+    const float* by_depths = gradients_.by_inverse_depths;
+    const Planes planes{{scratch.plane(0), scratch.plane(1), scratch.plane(2), by_depths ? scratch.plane(3) : nullptr},
+                        scratch.plane(4),
+                        batch_.stopped + offset};
+    float* behind = scratch.plane(5);
+    std::copy_n(batch_.transmittance + offset, size, planes.transmittance);
+    std::fill_n(behind, size, 0.0f);
+    const int64_t pixels = batch_.height * batch_.width, first = (int64_t)band.first_row * batch_.width;
+    for (int c = 0; c < 3; ++c)
+      part.by_background[c] =
+          read(band, gradients_.by_images + (3 * render + c) * pixels + first, planes.channels[c],
+               planes.transmittance, batch_.background[3 * (render / batch_.views) + c], behind);
+    if (by_depths)
+      read(band, by_depths + render * pixels + first, planes.channels[3], planes.transmittance, 0, behind);
+
+    const Splat* splats = batch_.splats + render * batch_.gaussians;
+    list_splats(splats, batch_.counts[render], band, part.list);
+    part.moments.resize(part.list.size());
+    kernels_.rasterise_backward(splats, part.list.data(), (int64_t)part.list.size(), band, scratch.blocks(), planes,
+                                behind, part.moments.data());
+  }
+
+  // Copies one channel of dLoss/dimage into its plane, with zeros where the rows overhang, and adds the background's
+  // share to what lies behind; returns dLoss/dbackground.
+  static double read(const Band& band, const float* by_image, float* channel, const float* transmittance,
+                     float background, float* behind) {
+    double by_background = 0;
+    for (int row = band.first_row; row <= band.last_row; ++row) {
+      float by_row[kLanes] = {};
+      for (int x = 0; x < band.width; ++x) {
+        const float share = by_image[x] * transmittance[x];
+        channel[x] = by_image[x];
+        behind[x] += share * background;
+        by_row[x % kLanes] += share;
+      }
+      std::fill(channel + band.width, channel + band.stride, 0.0f);
+      for (const float by_column : by_row) by_background += by_column;
+      by_image += band.width;
+      channel += band.stride;
+      transmittance += band.stride;
+      behind += band.stride;
+    }
+    return by_background;
+  }
+
+  // Adds up the bands of a view, always in this order, under the numbers that Gaussians have in the scene.
+  void collect(int64_t render, int64_t view) {
+    Moments* moments = moments_.data() + view * batch_.gaussians;
+    const Splat* splats = batch_.splats + render * batch_.gaussians;
+    std::fill_n(moments, batch_.gaussians, Moments{});
+    const int64_t bands = band_count(batch_);
+    for (int64_t band = 0; band < bands; ++band) {
+      const Part& part = parts_[view * bands + band];
+      for (size_t i = 0; i < part.list.size(); ++i) {
+        float* sums = (float*)&moments[splats[part.list[i]].index];
+        const float* more = (const float*)&part.moments[i];
+        for (int k = 0; k < kMomentCount; ++k) sums[k] += more[k];
+      }
+    }
+  }
+
+  void collect_background(int64_t scene) {
+    for (int c = 0; c < 3; ++c) {
+      double sum = 0;
+      for (const Part& part : parts_) sum += part.by_background[c];
+      gradients_.by_background[3 * scene + c] = (float)sum;
+    }
+  }
+
+  void project(int64_t scene, int64_t chunk) {
+    const int64_t first = chunk * kChunk, last = std::min(first + kChunk, batch_.gaussians);
+    const int64_t g = scene * batch_.gaussians;
+    const SceneGradient& all = gradients_.by_gaussians;
+    const SceneGradient out{all.means + 3 * g, all.scales + 3 * g, all.rotations + 4 * g, all.opacities + g,
+                            all.sh + 3 * batch_.coefficients * g};
+    kernels_.project_backward(make_scene(batch_, scene), &cameras_[scene * batch_.views], (int)batch_.views,
+                              make_frame(batch_), moments_.data(), first, last, out);
+  }
+
+  const Batch& batch_;
+  const Kernels& kernels_;
+  const std::vector<Camera>& cameras_;
+  const Gradients& gradients_;
+  // Of the scene at hand.
+  std::vector<Part> parts_;       // [views][bands]
+  Buffer<Moments> moments_;  // [views][gaussians]
+};
+
+// Work is Draw or DrawBackward; `arguments` follow the job in its constructor.
+template <class Work, class... Arguments>
+Status draw_scenes(const Batch& batch, const Kernels& kernels, const Arguments&... arguments) {
+  Progress progress(batch.interpreter);
+  try {
+    const std::vector<Camera> cameras = make_cameras(batch);
+    const Job job{batch, kernels, cameras};
+    const int64_t most = std::max(batch.scenes, batch.views * band_count(batch));  // more would find nothing to do
+    const int threads = (int)std::max<int64_t>(1, std::min(batch.threads, most));
+    std::vector<Scratch> scratches;
+    scratches.reserve(threads);
+    while ((int)scratches.size() < threads) scratches.emplace_back(batch);
+    // As many scenes as there are threads go one to a thread; all threads share each of those that remain.
+    std::vector<Work> works;
+    works.reserve(batch.scenes < threads ? 1 : threads);
+    while (works.size() < works.capacity()) works.emplace_back(job, arguments...);
+    Team team(progress);
+    team.gather(threads, [&](int member) {
+      const bool enough = team.size() <= (int)works.size();
+      const int64_t whole = enough ? batch.scenes - batch.scenes % team.size() : 0;
+      team.each(whole, [&](int64_t scene) {
+        Team alone(progress);
+        works[member](scene, alone, scratches[member]);
+      });
+      for (int64_t scene = whole; scene < batch.scenes; ++scene) works[0](scene, team, scratches[member]);
+    });
+  } catch (const std::bad_alloc&) {
+    return kOutOfMemory;
+  }
+  return progress.status();
+}
+
+}  // namespace splat

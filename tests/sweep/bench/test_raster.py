@@ -1,0 +1,45 @@
+"""The rasteriser's benchmark measures what it says it does."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from model.rasterizers.reference import alpha_maps, project, select
+from model.types import Gaussians
+from sweep.bench import raster
+
+
+def test_quick_run_has_a_row_for_every_case_here():
+    result = raster.run(quick=True)
+    cases = {(row["workload"], row["backend"], row["threads"]) for row in result.rows}
+    assert {("32 px", name, threads) for name in ("cpu", "reference") for threads in (1, 2)} <= cases
+    assert all(0 < row["forward ms"] < row["both ms"] for row in result.rows if row["backend"] == "reference")
+    assert len({tuple(row) for row in result.rows}) == 1
+    dense, ours = (min(row["both ms"] for row in result.rows if row["backend"] == b) for b in ("reference", "cpu"))
+    assert dense > 3 * ours
+    assert result.machine["matmul GFLOP/s with 1"] > 0
+    assert any("rasterise backward" in note for note in result.notes)
+
+
+def test_workload_is_the_one_of_the_targets():
+    """About 41 Gaussians count at a pixel of the surface, whatever its resolution."""
+    for size in (16, 32):
+        task = raster.make_task(raster.Workload("", 1, 1, size, (1, 1)))
+        splats = project(select(Gaussians(*task.leaves), 0), select(task.cameras, 0, 0), False)
+        counts = (alpha_maps(splats, size, size) > 0).sum(dim=0).float()
+        assert 30 < counts[size // 2 - 2 : size // 2 + 2].mean() < 55
+
+
+def test_both_gives_gradients_and_backends_agree():
+    task = raster.make_task(raster.Workload("", 2, 2, 8, (1, 1)))
+    for gradient, expected in zip(task.both("cpu"), task.both("reference"), strict=True):
+        assert torch.linalg.norm(gradient - expected) < 1e-3 * torch.linalg.norm(expected)
+
+
+def test_dense_torch_is_not_asked_for_more_than_it_can_hold():
+    backends = {workload.name: {case.backend for case in raster.cases_of(workload)} for workload in raster.WORKLOADS}
+    assert "reference" in backends["64 px"]
+    assert "reference" not in backends["128 px"]
+    assert math.isclose(raster.WORKLOADS[3].targets[0], 36)
