@@ -95,15 +95,18 @@ def render(
 
     Raises:
         ValueError: an argument has a wrong shape, dtype or device, or holds NaN or infinity, or an opacity lies
-            outside [0, 1]; the message names it.
+            outside [0, 1]; the message names it.  Values that stay on a GPU are not looked at, because the host
+            would have to wait for them: the CUDA packages do not draw Gaussians that are not finite.
         UnknownChoiceError: no such backend.
+        BackendUnavailableError: the backend's package is not installed, or cannot do what is asked.
     """
     from model.rasterizers.validation import validate
 
-    draw: Backend = resolve({**BACKENDS, "auto": BACKENDS["cpu"]}, _choose(backend, gaussians), "rasterizer backend")
-    images, inverse_depths = draw(
-        gaussians, cameras, validate(gaussians, cameras, background), antialiasing, return_depth
-    )
+    name = _choose(backend, gaussians)
+    draw: Backend = resolve({**BACKENDS, "auto": BACKENDS["cpu"]}, name, "rasterizer backend")
+    stays_on_gpu = gaussians.means.is_cuda and name in _CUDA_BACKENDS
+    background = validate(gaussians, cameras, background, values=not stays_on_gpu)
+    images, inverse_depths = draw(gaussians, cameras, background, antialiasing, return_depth)
     return images if inverse_depths is None else (images, inverse_depths)
 
 

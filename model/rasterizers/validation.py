@@ -14,8 +14,10 @@ from model.types import Cameras, Gaussians
 SH_COEFFICIENTS = (1, 4, 9, 16)
 
 
-def validate(gaussians: Gaussians, cameras: Cameras, background: Tensor) -> Tensor:
+def validate(gaussians: Gaussians, cameras: Cameras, background: Tensor, *, values: bool = True) -> Tensor:
     """Check everything `render` is given; returns the background as (B, 3) in the dtype of the Gaussians.
+
+    Without `values` only types and shapes are checked, for which the host need not wait for a GPU.
 
     Raises ValueError naming the argument, what was received and what is allowed.
     """
@@ -24,8 +26,9 @@ def validate(gaussians: Gaussians, cameras: Cameras, background: Tensor) -> Tens
     _check_gaussian_shapes(gaussians)
     _check_camera_shapes(cameras, batch=gaussians.means.shape[0])
     _check_background_shape(background, batch=gaussians.means.shape[0])
-    _check_values(tensors)
-    _check_ranges(gaussians, cameras)
+    if values:
+        _check_values(tensors)
+        _check_ranges(gaussians, cameras)
     return background.to(gaussians.means.dtype).expand(gaussians.means.shape[0], 3)
 
 
