@@ -13,7 +13,7 @@ help:          ## show this list
 
 setup: $(VENV)/ready   ## virtual environment with the tested versions, and splatsweep itself
 
-$(VENV)/ready: pyproject.toml constraints.txt $(wildcard model/rasterizers/csrc/*)
+$(VENV)/ready: pyproject.toml constraints.txt $(wildcard model/*/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip --constraint constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
@@ -38,4 +38,4 @@ format: setup  ## mend what can be mended
 	$(BIN)/ruff format .
 
 clean:         ## forget the environment and build products; runs/ stays
-	rm -rf $(VENV) build *.egg-info model/rasterizers/*.so
+	rm -rf $(VENV) build *.egg-info model/*/*.so

@@ -25,10 +25,12 @@ from jobs.checkpoint import CheckpointFolder, write_atomically
 from jobs.config import NUMERICS_VERSION, TrialConfig, frozen_weights, trial_key
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
+from jobs.disk import DiskFullError, full_disk_explained
 from jobs.environment import describe_environment
 from jobs.evaluate import Draw, Evaluation, evaluate
 from jobs.features import ContextReader
 from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal, read_result
+from jobs.memory import keep_freed_memory
 from jobs.metrics import ImageMetrics
 from jobs.nonfinite import without_non_finite
 from jobs.samples import sample_sheet
@@ -97,7 +99,7 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
     """Train and evaluate one configuration under `home`, or pick up where it stopped.
 
     Raises `TrialFailedError` where the trial fails for a reason of its own, which its journal then holds, and
-    `StopRequestedError` where it was asked to stop.
+    `StopRequestedError` where it was asked to stop, or `DiskFullError`; after these it can go on.
     """
     home, runtime = Path(home).absolute(), runtime or Runtime()
     store = open_dataset(config.data.name, config.data.options, home)
@@ -116,16 +118,18 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
 
 def _run(config: TrialConfig, key: str, folder: Path, store: Store, home: Path, runtime: Runtime) -> dict[str, Any]:
     torch.set_num_threads(runtime.threads)
+    keep_freed_memory()
     # Of products on a GPU; set either way, because a worker runs one trial after another.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.precision != "float32"
     _write_json(folder / "config.json", config.identity())
     _write_json(folder / "environment.json", describe_environment())
     with Journal(folder) as journal:
         try:
-            return _train_and_evaluate(config, key, folder, store, home, runtime, journal)
-        except StopRequestedError as request:
+            with full_disk_explained(folder):
+                return _train_and_evaluate(config, key, folder, store, home, runtime, journal)
+        except (StopRequestedError, DiskFullError) as request:
             log.info("%s", request)
-            journal.stopped()
+            journal.stopped(str(request))
             raise
         except Exception as error:
             log.error("%s", traceback.format_exc())

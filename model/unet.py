@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from model.camera_embedding import CameraMapping, linear
 from model.fusion import Source
 from model.fusion.base import Fusion, at_bottleneck, at_input, in_block
-from model.ops import dropout, norm_silu
+from model.ops import convolve, norm_conv, norm_silu, norm_silu_conv
 from model.types import Context
 
 DROPOUT = 0.10
@@ -79,12 +79,11 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, views: int = 1) -> Tensor:
         x = join_views(x, views)
         batch, channels, height, width = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(batch, channels, 3, height * width)
-        query, key, value = qkv.unbind(2)  # (B, C, HW) each
-        scores = torch.einsum("bcq,bck->bqk", query, key / math.sqrt(channels))
-        weights = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1).to(scores.dtype)
-        attended = torch.einsum("bqk,bck->bcq", weights, value).view(batch, channels, height, width)
-        return split_views((self.proj(attended) + x) * SKIP_SCALE, views)
+        qkv = norm_conv(x, self.norm, self.qkv).permute(0, 2, 3, 1).reshape(batch, 1, height * width, channels, 3)
+        query, key, value = qkv.movedim(-1, 0).contiguous()  # (B, 1, HW, C) each
+        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = attended.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        return split_views(convolve(attended, self.proj, residual=x, scale=SKIP_SCALE), views)
 
 
 class ResidualBlock(nn.Module):
@@ -117,14 +116,18 @@ class ResidualBlock(nn.Module):
         self.fusers = nn.ModuleList(fusers)
 
     def forward(self, x: Tensor, context: Context, views: int = 1, camera: Tensor | None = None) -> Tensor:
-        h = self.conv0(resample(norm_silu(x, self.norm0), self.direction))
+        if self.direction is None:
+            h = norm_silu_conv(x, self.norm0, self.conv0)
+        else:
+            h = convolve(resample(norm_silu(x, self.norm0), self.direction), self.conv0)
         if self.affine is not None:
             # As published, the same norm and activation then act once more.
             h = norm_silu(h + self.affine(camera)[:, :, None, None], self.norm1)
-        h = norm_silu(h, self.norm1)
-        h = self.conv1(dropout(h, DROPOUT, self.training))
         skip = resample(x, self.direction)
-        h = (h + (skip if self.skip is None else self.skip(skip))) * SKIP_SCALE
+        if self.skip is not None:
+            skip = convolve(skip, self.skip)
+        dropout = DROPOUT if self.training else 0.0
+        h = norm_silu_conv(h, self.norm1, self.conv1, dropout=dropout, residual=skip, scale=SKIP_SCALE)
         if self.attention is not None:
             h = self.attention(h, views)
         for fuser in self.fusers:
@@ -234,4 +237,4 @@ class UNet(nn.Module):
                 h = module(h, context, views, camera)
             for module in blocks:  # type: ignore[attr-defined]
                 h = module(torch.cat([h, stack.pop()], dim=1), context, views, camera)
-        return self.tail_conv(norm_silu(h, self.tail_norm))
+        return norm_silu_conv(h, self.tail_norm, self.tail_conv)

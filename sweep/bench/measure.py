@@ -1,0 +1,130 @@
+"""How the benchmarks measure: cases in turn, medians, and what the machine itself can do.
+
+Other processes slow a machine down by factors, and not evenly over time.  So all cases run in turn in every round,
+results are medians over rounds, and claims are ratios between cases of one run.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+#: (channels, pixels a side) of the 3x3 convolutions among which the peak is looked for.
+PEAK_SHAPES: tuple[tuple[int, int], ...] = ((64, 64), (128, 32), (256, 16), (256, 32))
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What one benchmark found: the machine, one row a case with equal keys, and notes that explain the columns."""
+
+    name: str
+    machine: dict[str, Any]
+    rows: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+
+
+def machine() -> dict[str, Any]:
+    """The facts about this machine that decide how fast it is."""
+    return {
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 3) -> dict[str, list[float]]:
+    """Milliseconds of every call, by case; in each round all cases are called once, in turn.
+
+    `warmup` rounds come first and are not counted.  Raises ValueError where there is nothing to measure.
+    """
+    if rounds < 1 or not cases:
+        raise ValueError(f"{rounds} rounds of {len(cases)} cases measure nothing; give at least one of each")
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for index in range(warmup + rounds):
+        for name, call in cases.items():
+            started = time.perf_counter()
+            call()
+            elapsed = time.perf_counter() - started
+            if index >= warmup:
+                times[name].append(1e3 * elapsed)
+    return times
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Torch computes with `count` threads inside, and with as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def matmul_gflops(threads: int, size: int = 2048, rounds: int = 5) -> float:
+    """GFLOP/s of a square float32 matrix product with `threads` threads: the median of `rounds` calls."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    with torch_threads(threads):
+        milliseconds = interleaved({"matmul": lambda: a @ b}, rounds, warmup=1)["matmul"]
+    return 2 * size**3 / median(milliseconds) / 1e6
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """Forward and backward of one 3x3 convolution as the networks here have them, float32, channels last."""
+
+    channels: int
+    side: int
+    batch: int = 8
+
+    @property
+    def gflop(self) -> float:
+        """Of one call: 2 a multiply-add, for the output and for the gradients of input and weight."""
+        return 3 * 2 * 9 * self.channels**2 * self.side**2 * self.batch / 1e9
+
+    def case(self) -> Callable[[], object]:
+        """The call to measure."""
+        shape = (self.batch, self.channels, self.side, self.side)
+        x = torch.randn(shape).contiguous(memory_format=torch.channels_last).requires_grad_()
+        weight = torch.randn(self.channels, self.channels, 3, 3).contiguous(memory_format=torch.channels_last)
+        weight.requires_grad_()
+        by_output = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+        return lambda: torch.autograd.grad(F.conv2d(x, weight, padding=1), (x, weight), by_output)
+
+
+def fastest_convolution(batch: int = 8, rounds: int = 5) -> Convolution:
+    """The shape of `PEAK_SHAPES` at which this machine's library computes the most FLOP a second."""
+    shapes = {f"{c}x{side}": Convolution(c, side, batch) for c, side in PEAK_SHAPES}
+    times = interleaved({name: shape.case() for name, shape in shapes.items()}, rounds)
+    return max(shapes.values(), key=lambda s: s.gflop / median(times[f"{s.channels}x{s.side}"]))
+
+
+def conv_gflops(threads: int, batch: int = 8, rounds: int = 5) -> float:
+    """The convolution peak: GFLOP/s, forward and backward, of the fastest shape of `PEAK_SHAPES`."""
+    with torch_threads(threads):
+        peak = fastest_convolution(batch, rounds)
+        milliseconds = median(interleaved({"peak": peak.case()}, rounds)["peak"])
+    return 1e3 * peak.gflop / milliseconds
+
+
+def _processor() -> str:
+    """The processor's name as the system gives it."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

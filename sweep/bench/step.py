@@ -1,0 +1,178 @@
+"""How fast a training step is: ours beside the same network in stock torch, and where the rest of a step goes.
+
+FLOP are counted by torch's counter on the stock network, 2 a multiply-add, forward and backward.  The convolution peak
+is what the machine's library reaches, forward and backward, on the fastest of the shapes of `PEAK_SHAPES`; its
+convolution runs in turn with the cases, so that both see the machine equally busy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from jobs.config import TrialConfig
+from jobs.data.prepare import open_dataset, prepare
+from jobs.data.store import Store
+from jobs.features import ContextReader
+from jobs.memory import keep_freed_memory
+from jobs.train import ADAM_EPS, batch_frames
+from model.build import build_predictor
+from model.rasterizers import render
+from model.types import Context
+from model.unet import UNet
+from model.weights import WeightStore
+from sweep.bench.measure import BenchResult, fastest_convolution, interleaved, machine, torch_threads
+from sweep.bench.stock import stock_unet
+
+
+@dataclass(frozen=True)
+class Size:
+    """A network, by the numbers of a configuration."""
+
+    resolution: int
+    base_dim: int
+    num_blocks: int
+    attention: int
+    batch: int = 8
+
+    @property
+    def name(self) -> str:
+        """Resolution, base width, blocks a level, batch."""
+        return f"{self.resolution}/{self.base_dim}/{self.num_blocks}/{self.batch}"
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The section `model` of a configuration."""
+        return {
+            "base_dim": self.base_dim,
+            "num_blocks": self.num_blocks,
+            "attention_resolutions": [self.attention],
+        }
+
+    def unet(self) -> UNet:
+        return UNet(
+            resolution=self.resolution,
+            base_dim=self.base_dim,
+            num_blocks=self.num_blocks,
+            attention_resolutions=(self.attention,),
+        )
+
+
+#: That of the preset `laptop`, and one of four times the pixels and FLOP a pixel.
+SIZES = (Size(32, 16, 1, 8), Size(64, 32, 2, 16))
+QUICK_SIZES = (Size(16, 8, 1, 8, batch=2),)
+
+#: As in the preset `laptop`; random weights cost a step as much as trained ones.
+CONDITIONED = {"model": "random", "fusion": "input", "resolution": 128, "options": {"of": "dpt_large"}}
+QUICK_CONDITIONED = CONDITIONED | {"options": {"of": "midas_small"}}
+
+
+def run(quick: bool) -> BenchResult:
+    """Measure all sizes; `quick` a tiny one with a smaller depth network."""
+    keep_freed_memory()
+    rounds = 3 if quick else 15
+    rows = []
+    with torch_threads(1):
+        peak = fastest_convolution(batch=2 if quick else 8, rounds=2 if quick else 5)
+        for size in QUICK_SIZES if quick else SIZES:
+            rows += _network_rows(size, peak.case(), peak.gflop, rounds)
+            rows += _step_rows(size, QUICK_CONDITIONED if quick else CONDITIONED, rounds)
+    notes = [
+        "one thread, as a trial has by default",
+        f"peak: a 3x3 convolution of {peak.channels} channels, {peak.side}x{peak.side} pixels, batch {peak.batch}",
+        "network: forward, backward and Adam.  stock: the same network in torch's own modules and default layout",
+        "step: batch, network, rendering, loss, backward, Adam; its parts and the conditioned one as a share of it",
+    ]
+    return BenchResult("step", machine(), rows, notes)
+
+
+def _network_rows(size: Size, peak: Callable[[], object], peak_gflop: float, rounds: int) -> list[dict[str, Any]]:
+    ours = size.unet()
+    stock = stock_unet(ours)
+    images = torch.rand(size.batch, 3, size.resolution, size.resolution)
+    channels_last: Any = {"memory_format": torch.channels_last}
+    cases = {
+        "network, ours": _network_step(ours.to(**channels_last), images.contiguous(**channels_last)),
+        "network, stock": _network_step(stock, images),
+    }
+    with FlopCounterMode(display=False) as counter:
+        cases["network, stock"]()
+    gflop = counter.get_total_flops() / 1e9
+    times = {name: median(ms) for name, ms in interleaved(cases | {"peak": peak}, rounds).items()}
+    peak_rate = 1e3 * peak_gflop / times["peak"]
+    return [
+        _row(size, name, times[name], gflop=gflop, gflop_per_s=1e3 * gflop / times[name], peak_gflop_per_s=peak_rate)
+        for name in cases
+    ]
+
+
+def _network_step(network: nn.Module, images: Tensor) -> Callable[[], None]:
+    network.train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-5, eps=ADAM_EPS, fused=True)
+    by_maps = torch.ones(1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        maps = network(images, Context())
+        maps.backward(by_maps.expand_as(maps))
+        optimizer.step()
+
+    return step
+
+
+def _step_rows(size: Size, depth: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
+    """The whole step, its share of batches, and that of a conditioned trial; on chairs, in a home of its own."""
+    data = {"name": "chairs", "resolution": size.resolution}
+    data["options"] = {"train": size.batch, "val": 1, "test": 1, "views": 4, "image_size": 2 * size.resolution}
+    train = {"batch_size": size.batch}
+    plain = TrialConfig.model_validate({"data": data, "model": size.model, "train": train})
+    conditioned = TrialConfig.model_validate({"data": data, "model": size.model, "train": train, "depth": depth})
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        prepare(plain.data.name, plain.data.options, home)
+        store = open_dataset(plain.data.name, plain.data.options, home)
+        objects, counter = store.split("train"), itertools.count()
+        cases = {
+            "step": _training_step(plain, store, home),
+            "batch": lambda: store.views(batch_frames(objects, plain, next(counter)), size.resolution),
+            f"step with {depth['options']['of']}": _training_step(conditioned, store, home),
+        }
+        times = {name: median(ms) for name, ms in interleaved(cases, rounds).items()}
+    return [_row(size, name, ms, of_step=ms / times["step"]) for name, ms in times.items()]
+
+
+def _training_step(config: TrialConfig, store: Store, home: Path) -> Callable[[], None]:
+    """What `jobs.train` does in one iteration, with the features of the sources cached beforehand."""
+    context = ContextReader(config, store, WeightStore(home / "weights"), home / "cache")
+    predictor = build_predictor(config, context.widths).to(memory_format=torch.channels_last)
+    predictor.train()
+    optimizer = torch.optim.Adam(predictor.parameters(), lr=5e-5, eps=ADAM_EPS, fused=True)
+    objects, counter = store.split("train"), itertools.count()
+
+    def step() -> None:
+        views = store.views(batch_frames(objects, config, next(counter)), config.data.resolution)
+        source = views.select(0, 1)
+        images = render(predictor(source, context(source)), views.cameras, views.background)
+        optimizer.zero_grad()
+        (images - views.images).square().mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def _row(size: Size, case: str, milliseconds: float, **figures: float) -> dict[str, Any]:
+    row: dict[str, Any] = {"size": size.name, "case": case, "ms": milliseconds}
+    for name in ("gflop", "gflop_per_s", "peak_gflop_per_s", "of_step"):
+        row[name] = figures.get(name)
+    rate, peak = row["gflop_per_s"], row["peak_gflop_per_s"]
+    row["of_peak"] = rate / peak if rate and peak else None
+    return row
