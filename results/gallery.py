@@ -35,10 +35,15 @@ class Gallery:
     renders: dict[str, Pictures]
     #: seed that each trial's pictures come from
     seeds: dict[str, int]
+    #: per object why it is shown: "best", "median" or "worst", or "" without a rule
+    ranks: tuple[str, ...] = ()
 
 
-def read_samples(path: Path, trial: str, key: str, seed: int) -> TrialSamples:
-    """Read `samples.npz`.  Raises `ValueError` naming the file where its arrays are missing or do not fit."""
+def read_pictures(path: Path) -> tuple[tuple[str, ...], Pictures, Pictures, Pictures]:
+    """Objects, source, target and render of `samples.npz`, shaped as in `TrialSamples`.
+
+    Raises `ValueError` naming the file where its arrays are missing or do not fit.
+    """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             objects = tuple(str(name) for name in arrays["objects"])
@@ -48,7 +53,12 @@ def read_samples(path: Path, trial: str, key: str, seed: int) -> TrialSamples:
     expected = (len(objects), target.shape[1] if target.ndim == 5 else -1, *source.shape[1:])
     if source.ndim != 4 or target.shape != expected or render.shape != expected:
         raise ValueError(f"{path}: shapes do not fit: {source.shape=}, {target.shape=}, {render.shape=}")
-    return TrialSamples(trial, key, seed, objects, source, target, render)
+    return objects, source, target, render
+
+
+def read_samples(path: Path, trial: str, key: str, seed: int) -> TrialSamples:
+    """The pictures of one trial; raises as `read_pictures`."""
+    return TrialSamples(trial, key, seed, *read_pictures(path))
 
 
 def galleries(samples: Iterable[TrialSamples]) -> list[Gallery]:
@@ -60,3 +70,30 @@ def galleries(samples: Iterable[TrialSamples]) -> list[Gallery]:
         gallery.renders.setdefault(sample.trial, sample.render)
         gallery.seeds.setdefault(sample.trial, sample.seed)
     return list(groups.values())
+
+
+def representative(gallery: Gallery) -> Gallery:
+    """The best, the median and the worst object of those recorded, by PSNR averaged over all variants and views.
+
+    A rule instead of a choice.  Of fewer than three objects all are shown, the best first.
+    """
+    scores = np.mean([_psnr(render, gallery.target) for render in gallery.renders.values()], axis=0)
+    order = np.argsort(-scores, kind="stable")
+    places = {0: "best", len(order) // 2: "median", len(order) - 1: "worst"} if len(order) > 2 else {}
+    places = places or ({0: "best", 1: "worst"} if len(order) == 2 else dict.fromkeys(range(len(order)), ""))
+    chosen = order[list(places)]
+    return Gallery(
+        tuple(gallery.objects[index] for index in chosen),
+        gallery.source[chosen],
+        gallery.target[chosen],
+        {trial: pictures[chosen] for trial, pictures in gallery.renders.items()},
+        gallery.seeds,
+        tuple(places.values()),
+    )
+
+
+def _psnr(render: Pictures, target: Pictures) -> NDArray[np.float64]:
+    """(K, M, 3, H, W) twice -> (K,), dB, mean over views; equal pictures count as 60 dB, below which 8 bits end."""
+    difference = (render.astype(np.float64) - target) / 255
+    squared = np.maximum((difference**2).mean(axis=(2, 3, 4)), 1e-6)
+    return np.asarray(-10 * np.log10(squared).mean(axis=1))

@@ -12,8 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from results.gallery import TrialSamples, read_samples
 from results.plan import FrozenPlan, PlannedTrial, read_plan
@@ -59,8 +61,8 @@ class TrialRecord:
     state: str
     #: why there are no results, or ""
     note: str
-    #: columns object, split, view_kind, metric, value; None unless the state is "finished"
-    per_object: pd.DataFrame | None
+    #: columns object, split, view_kind, metric (dictionary-encoded), value; None unless the state is "finished"
+    per_object: pa.Table | None
 
 
 @dataclass(frozen=True)
@@ -89,29 +91,26 @@ class Evidence:
         return pd.DataFrame(rows, columns=TRIAL_COLUMNS)
 
     def results(self, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
-        """One row per finished trial, object, view kind and metric; columns `RESULT_COLUMNS`."""
-        frames = [
-            frame.loc[frame["metric"].isin(metrics), _PER_OBJECT].assign(
-                trial=record.planned.name, key=record.planned.key, seed=record.planned.seed
-            )
-            for record in self.records
-            if (frame := record.per_object) is not None
-        ]
-        if not frames:
+        """One row per finished trial, object, view kind and metric; columns `RESULT_COLUMNS`, text as categories."""
+        finished = [(record.per_object, record.planned) for record in self.records if record.per_object is not None]
+        tables = [_labelled(table, trial) for table, trial in finished]
+        if not tables:
             return pd.DataFrame(columns=RESULT_COLUMNS).astype({"seed": "int64", "value": "float64"})
-        return pd.concat(frames, ignore_index=True)[RESULT_COLUMNS]
+        joint = pa.concat_tables(tables).unify_dictionaries()
+        chosen = pc.is_in(joint["metric"].cast(pa.string()), pa.array(metrics, pa.string()))
+        return joint.filter(chosen).select(RESULT_COLUMNS).to_pandas()
 
     def curves(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per recorded step of `metrics`, by default all of `train/` and `val/`: `CURVE_COLUMNS`."""
-        rows = [
-            (record.planned.name, record.planned.key, record.planned.seed, metric, step, value)
-            for record in self.records
-            if record.run
-            for metric in record.run.metrics
-            if (metric in metrics if metrics is not None else metric.startswith(("train/", "val/")))
-            for step, value in self.store.history(record.run, metric)
-        ]
-        return pd.DataFrame(rows, columns=CURVE_COLUMNS).astype({"seed": "int64", "step": "int64", "value": "float64"})
+        runs = [(record, record.run) for record in self.records if record.run]
+        recorded = {metric for _, run in runs for metric in run.metrics}
+        wanted = [name for name in recorded if (name in metrics if metrics else name.startswith(("train/", "val/")))]
+        trials = pd.DataFrame(
+            [(record.planned.name, record.planned.key, record.planned.seed, run.run_id) for record, run in runs],
+            columns=["trial", "key", "seed", "run_id"],
+        ).astype({"seed": "int64"})
+        histories = self.store.histories([run for _, run in runs], sorted(wanted))
+        return trials.merge(histories, on="run_id")[CURVE_COLUMNS]
 
     @cached_property
     def samples(self) -> tuple[TrialSamples, ...]:
@@ -134,7 +133,10 @@ def read_evidence(sweep: SweepLike, home: Path | str) -> Evidence:
     plan = read_plan(sweep.name, home)
     store = ResultStore.of(home, sweep.tracking.uri)
     runs = store.runs()
-    records = tuple(_record(trial, runs.get(trial.key), store) for trial in plan.trials)
+    finished = [runs[trial.key] for trial in plan.trials if trial.key in runs and runs[trial.key].status == "finished"]
+    files = store.read(finished, "per_object.parquet", _per_object)
+    found = dict(zip((run.key for run in finished), files, strict=True))
+    records = tuple(_record(trial, runs.get(trial.key), found.get(trial.key)) for trial in plan.trials)
     return Evidence(plan, store, records)
 
 
@@ -163,23 +165,41 @@ def load_samples(sweep: SweepLike, home: Path) -> tuple[TrialSamples, ...]:
     return read_evidence(sweep, home).samples
 
 
-def _record(planned: PlannedTrial, run: Run | None, store: ResultStore) -> TrialRecord:
+def _record(planned: PlannedTrial, run: Run | None, per_object: pa.Table | Exception | None) -> TrialRecord:
     state = run.status if run else planned.status
     if run is None and state == "finished":
         return TrialRecord(planned, run, "unrecorded", "finished, but not in MLflow: `splatsweep sync`", None)
     if run is None or state != "finished":
         note = run.tags.get("splatsweep.error", "") if run else ""
         return TrialRecord(planned, run, state, note, None)
-    try:
-        return TrialRecord(planned, run, state, "", _per_object(run, store))
-    except (OSError, ValueError) as error:
-        return TrialRecord(planned, run, "unrecorded", f"{error}: `splatsweep sync`", None)
+    if isinstance(per_object, Exception):
+        return TrialRecord(planned, run, "unrecorded", f"{per_object}: `splatsweep sync`", None)
+    return TrialRecord(planned, run, state, "", per_object)
 
 
-def _per_object(run: Run, store: ResultStore) -> pd.DataFrame:
-    with store.artifact(run, "per_object.parquet") as path:
-        frame = pd.read_parquet(path)
-    missing = [column for column in _PER_OBJECT if column not in frame.columns]
+def _per_object(path: Path) -> pa.Table:
+    """The columns `_PER_OBJECT` of a file.  Raises `ValueError` naming those that it lacks."""
+    *text, _ = _PER_OBJECT
+    metadata = pq.read_metadata(path)
+    missing = [column for column in _PER_OBJECT if column not in metadata.schema.names]
     if missing:
-        raise ValueError(f"per_object.parquet of run {run.run_id} lacks {', '.join(missing)}")
-    return frame[_PER_OBJECT].astype({"value": np.float64})
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    with pq.ParquetFile(path, metadata=metadata, read_dictionary=text) as file:
+        table = file.read(_PER_OBJECT, use_threads=False)
+    kinds = [(name, pa.dictionary(pa.int32(), pa.string())) for name in text]
+    return table.cast(pa.schema([*kinds, ("value", pa.float64())]))
+
+
+def _labelled(table: pa.Table, trial: PlannedTrial) -> pa.Table:
+    """A trial's scores with columns that say whose they are."""
+
+    def repeated(value: str) -> pa.DictionaryArray:
+        return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), len(table)), pa.array([value]))
+
+    for name, column in (
+        ("trial", repeated(trial.name)),
+        ("key", repeated(trial.key)),
+        ("seed", pa.repeat(pa.scalar(trial.seed, pa.int64()), len(table))),
+    ):
+        table = table.append_column(name, column)
+    return table

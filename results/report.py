@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 
-from results.errors import ResultsError
-from results.figures import curves as curves_figure
 from results.figures import grid
-from results.figures.style import inline_svg, save
-from results.gallery import Gallery, galleries
-from results.load import Evidence, SweepLike, read_evidence
+from results.figures.style import save
+from results.gallery import Gallery, TrialSamples, galleries, read_pictures, representative
+from results.illustrations import Illustration, illustrate
+from results.load import Evidence, SweepLike, TrialRecord, read_evidence
 from results.render import RENDERERS
 from results.render import html as page
 from results.table import Table
-from results.tables import TABLES
+from results.tables import build_tables
+
+#: trained trials whose pictures are shown; the first of the plan
+MOST_PICTURED = 12
 
 
 def build_report(sweep: SweepLike, home: Path, out: Path | None = None, tables: Sequence[str] = ("auto",)) -> Path:
@@ -29,27 +31,37 @@ def build_report(sweep: SweepLike, home: Path, out: Path | None = None, tables: 
     """
     home = Path(home)
     out = Path(out) if out is not None else home / "reports" / sweep.name
-    unknown = [name for name in tables if name not in TABLES]
-    if unknown:
-        raise ResultsError(f"unknown table {unknown[0]!r}; allowed: {', '.join(sorted(TABLES))}")
     evidence = read_evidence(sweep, home)
-    built = _tables(evidence, tables)
-    pictures = galleries(evidence.samples)
-    files = {**_table_files(built), **_picture_files(pictures)}
-    figure = curves_figure.draw(evidence.curves([panel.metric for panel in curves_figure.PANELS]))
-    if figure is not None:
-        files |= {f"curves.{kind}": save(figure, kind) for kind in ("pdf", "png")}
-    svg = None if figure is None else inline_svg(figure)
-    files["index.html"] = page.render(evidence, built, svg, pictures).encode()
+    built = build_tables(tables, evidence)
+    figures = illustrate(evidence, built)
+    pictures = _pictures(evidence)
+    files = {**_table_files(built), **_figure_files(figures), **_picture_files(pictures)}
+    files["index.html"] = page.render(evidence, built, figures, pictures).encode()
     out.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         _replace(out / name, content)
     return out / "index.html"
 
 
-def _tables(evidence: Evidence, names: Sequence[str]) -> list[Table]:
-    results, trials = evidence.results(), evidence.trials()
-    return [resolve_name(TABLES[name])(results, trials) for name in names]
+def _pictures(evidence: Evidence) -> list[Gallery]:
+    """Of each trial, the first finished seed; of the recorded objects, the best, the median and the worst."""
+    first: dict[str, TrialRecord] = {}
+    for record in evidence.records:
+        if record.run and record.state == "finished":
+            first.setdefault(record.planned.name, record)
+    trained = [record for record in first.values() if not record.planned.control]
+    shown = trained[:MOST_PICTURED] + [record for record in first.values() if record.planned.control]
+    samples = evidence.store.read([record.run for record in shown if record.run], "samples.npz", read_pictures)
+    named = [
+        TrialSamples(record.planned.name, record.planned.key, record.planned.seed, *pictures)
+        for record, pictures in zip(shown, samples, strict=True)
+        if not isinstance(pictures, Exception)
+    ]
+    return [representative(gallery) for gallery in galleries(named)]
+
+
+def _figure_files(figures: Sequence[Illustration]) -> dict[str, bytes]:
+    return {f"{figure.stem}.{kind}": save(figure.figure, kind) for figure in figures for kind in ("pdf", "png")}
 
 
 def _table_files(tables: Sequence[Table]) -> dict[str, bytes]:

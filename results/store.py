@@ -1,4 +1,8 @@
-"""The only module that speaks to MLflow: runs found by their key, metric histories, artifacts."""
+"""The door to MLflow: runs found by their key, metric histories, artifacts.  Nothing is ever written to it.
+
+Databases are read by `results.sql`, tracking servers by `results.rest`: both in a fixed number of requests, however
+many runs there are.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +10,30 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from results.errors import ResultsError
+import pandas as pd
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run as MlflowRun
+from results.errors import ResultsError
 
 KEY_TAG = "splatsweep.key"
 STATUS_TAG = "splatsweep.status"
 #: tags that say which trial a run is; all others say where and how it ran
 IDENTITY_TAGS = (KEY_TAG, STATUS_TAG, "splatsweep.trial", "splatsweep.seed", "splatsweep.sweep")
+HISTORY_COLUMNS = ["run_id", "metric", "step", "value"]
 
 _STATUS_OF_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
-_PAGE = 10_000
+_DOWNLOADS_AT_ONCE = 8
+
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,49 @@ class Run:
     started: datetime | None
     ended: datetime | None
 
+    @classmethod
+    def recorded(
+        cls,
+        run_id: str,
+        mlflow_status: str,
+        tags: Mapping[str, str],
+        metrics: Sequence[str],
+        artifact_uri: str | None,
+        started: int | None,
+        ended: int | None,
+    ) -> Run:
+        """From what MLflow keeps of a run; moments are milliseconds since 1970."""
+        return cls(
+            run_id=run_id,
+            key=tags[KEY_TAG],
+            status=tags.get(STATUS_TAG) or _STATUS_OF_MLFLOW.get(mlflow_status, "running"),
+            tags=tags,
+            metrics=tuple(sorted(metrics)),
+            artifact_uri=artifact_uri or "",
+            started=_moment(started),
+            ended=_moment(ended),
+        )
+
+
+class Reader(Protocol):
+    """How runs are read from one kind of store."""
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What it raises where the store does not answer."""
+        ...
+
+    def runs(self) -> list[Run]:
+        """Every run that carries the tag `KEY_TAG`, of experiments that were not deleted."""
+        ...
+
+    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+        """Every logged point of `metrics`: run_id, metric, step, value, and timestamp, in any order."""
+        ...
+
 
 class ResultStore:
-    """Runs in an MLflow store; nothing is ever written to it, and a missing SQLite file is not created."""
+    """Runs in an MLflow store; a missing SQLite file is not created."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -64,51 +110,53 @@ class ResultStore:
             return self.uri
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
-    @cached_property
-    def _client(self) -> MlflowClient:
-        # A report should say within seconds that a server is down; the default retries for minutes.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from mlflow import MlflowClient
-
-        return MlflowClient(tracking_uri=self.uri)
-
-    def _exists(self) -> bool:
-        path = self.uri.removeprefix("sqlite:///")
-        return path == self.uri or Path(path).is_file()
-
     def runs(self) -> dict[str, Run]:
-        """Every trial's run by key, over all experiments, in one query.
+        """Every trial's run by key, over all experiments.
 
         A key may have been trained by another sweep.  Should a key have several runs, a finished one wins,
         then the latest.  Raises `ResultsError` where the store does not answer.
         """
         if not self._exists():
             return {}
-        with self._readable():
-            runs = [_from_mlflow(run) for run in self._search()]
+        with self._readable() as reader:
+            runs = reader.runs()
         epoch = datetime.fromtimestamp(0, UTC)
         runs.sort(key=lambda run: (run.status == "finished", run.started or epoch))
         return {run.key: run for run in runs}
 
-    def _search(self) -> Iterator[MlflowRun]:
-        experiments = [experiment.experiment_id for experiment in self._client.search_experiments()]
-        token = None
-        while True:
-            page = self._client.search_runs(
-                experiments, f"tags.`{KEY_TAG}` LIKE '%'", max_results=_PAGE, page_token=token
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
+    def histories(self, runs: Sequence[Run], metrics: Sequence[str]) -> pd.DataFrame:
+        """Columns `HISTORY_COLUMNS`, by run, metric and step; a step logged twice keeps the value logged last.
 
-    def history(self, run: Run, metric: str) -> list[tuple[int, float]]:
-        """`(step, value)` in order of steps; a step logged twice keeps the value logged last."""
-        with self._readable():
-            points = self._client.get_metric_history(run.run_id, metric)
-        points = sorted(points, key=lambda point: point.timestamp)
-        return sorted({point.step: _unclamped(point.value) for point in points}.items())
+        run_id and metric are categories.
+        """
+        if not runs or not metrics:
+            return pd.DataFrame(columns=HISTORY_COLUMNS).astype({"step": "int64", "value": "float64"})
+        with self._readable() as reader:
+            points = reader.histories([run.run_id for run in runs], metrics)
+        # As categories, names are compared as integers.
+        kinds = {"run_id": "category", "metric": "category", "step": "int64", "value": "float64"}
+        points = points.astype(kinds).sort_values("timestamp", kind="stable")
+        points = points.drop_duplicates(["run_id", "metric", "step"], keep="last")
+        points = points.sort_values(["run_id", "metric", "step"], ignore_index=True)[HISTORY_COLUMNS]
+        # SQL stores keep an infinite metric as the largest finite float.
+        largest = points["value"].abs() >= sys.float_info.max
+        return points.assign(value=points["value"].mask(largest, points["value"] * math.inf))
+
+    def read(self, runs: Sequence[Run], name: str, parse: Callable[[Path], Content]) -> Iterator[Content | Exception]:
+        """`parse` of the artifact `name` of each run, in order; what fails with an OSError or ValueError is returned.
+
+        Files are fetched and parsed by several threads.
+        """
+
+        def one(run: Run) -> Content | Exception:
+            try:
+                with self.artifact(run, name) as path:
+                    return parse(path)
+            except (OSError, ValueError) as error:
+                return error
+
+        with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
+            yield from pool.map(one, runs)
 
     @contextmanager
     def artifact(self, run: Run, name: str) -> Iterator[Path]:
@@ -126,6 +174,23 @@ class ResultStore:
         with tempfile.TemporaryDirectory(prefix="splatsweep-") as folder:
             yield self._download(run, name, folder)
 
+    def _exists(self) -> bool:
+        path = self.uri.removeprefix("sqlite:///")
+        return path == self.uri or Path(path).is_file()
+
+    @cached_property
+    def _reader(self) -> Reader:
+        # A report should say within seconds that a server is down; the default retries for minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        if urlsplit(self.uri).scheme.partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql"):
+            from results.sql import SqlReader
+
+            return SqlReader(self.uri)
+        from results.rest import RestReader
+
+        return RestReader(self.uri)
+
     def _download(self, run: Run, name: str, folder: str) -> Path:
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
@@ -137,32 +202,13 @@ class ResultStore:
             raise FileNotFoundError(f"run {run.run_id}: artifact {name} cannot be fetched: {error}") from error
 
     @contextmanager
-    def _readable(self) -> Iterator[None]:
-        from mlflow.exceptions import MlflowException
-
+    def _readable(self) -> Iterator[Reader]:
+        """The reader; its errors become a `ResultsError` that names the store."""
+        reader = self._reader
         try:
-            yield
-        except MlflowException as error:
+            yield reader
+        except reader.errors as error:
             raise ResultsError(f"the MLflow store {self.label} cannot be read: {error}") from error
-
-
-def _from_mlflow(run: MlflowRun) -> Run:
-    tags = dict(run.data.tags)
-    return Run(
-        run_id=run.info.run_id,
-        key=tags[KEY_TAG],
-        status=tags.get(STATUS_TAG) or _STATUS_OF_MLFLOW.get(run.info.status, "running"),
-        tags=tags,
-        metrics=tuple(sorted(run.data.metrics)),
-        artifact_uri=run.info.artifact_uri or "",
-        started=_moment(run.info.start_time),
-        ended=_moment(run.info.end_time),
-    )
-
-
-def _unclamped(value: float) -> float:
-    """SQL stores keep an infinite metric as the largest finite float."""
-    return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else value
 
 
 def _moment(milliseconds: int | None) -> datetime | None:

@@ -1,10 +1,11 @@
-"""A table as numbers: cells, spread over seeds, ranks and notes.  Renderers add the ink."""
+"""A table as numbers: cells, spread over seeds, comparisons, ranks and notes.  Renderers add the ink."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -12,6 +13,8 @@ from typing import Literal
 
 Direction = Literal["up", "down"]
 Rank = Literal["best", "second"]
+#: what a comparison with the baseline allows one to say; the last: not even that there is no difference that matters
+Verdict = Literal["better", "worse", "no difference shown", "underpowered"]
 
 #: how a direction is printed beside its metric's name
 ARROWS: dict[Direction | None, str] = {"up": "↑", "down": "↓", None: ""}
@@ -29,11 +32,58 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A trial that stands behind a row."""
+
+    key: str
+    seed: int
+    state: str
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row against the table's baseline, in one column, over the objects and seeds that both have."""
+
+    #: label of the row that it is compared with
+    baseline: str
+    #: mean of (this row - baseline), with its 95 % interval
+    difference: float
+    low: float
+    high: float
+    #: two-sided, of the one test and after Holm's correction over all tests of the table
+    p: float
+    p_adjusted: float
+    #: mean of the objects' differences in units of their standard deviation (Cohen's d_z)
+    effect_size: float
+    #: in words, with the numbers of objects and seeds
+    test: str
+    verdict: Verdict
+    #: the smallest true difference that would have been found in four of five repetitions; None where unknown
+    minimal_detectable: float | None = None
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the difference survives the correction: what earns a star."""
+        return self.verdict in ("better", "worse")
+
+
+@dataclass(frozen=True)
 class Cell:
-    """One value per finished seed, and the rank of their mean among the trained rows."""
+    """One value per finished seed, what can be said about their mean, and the rank it has earned."""
 
     values: tuple[float, ...] = ()
+    #: among the rows of ranked sections
     rank: Rank | None = None
+    #: 95 % interval of the mean, over objects and seeds; with one seed, over objects alone
+    interval: tuple[float, float] | None = None
+    #: the published value; `Table.citation` says whose
+    reference: float | None = None
+    comparison: Comparison | None = None
+    #: printed instead of a number, in columns that say how a row is configured
+    text: str = ""
+    #: the trials behind this cell, where a row holds several configurations; else those of the row
+    sources: tuple[Source, ...] = ()
 
     @property
     def n(self) -> int:
@@ -45,22 +95,12 @@ class Cell:
         """Mean over seeds; None without a finished seed."""
         return sum(self.values) / self.n if self.values else None
 
-    @property
+    @cached_property
     def std(self) -> float | None:
         """Sample standard deviation over seeds; None for fewer than two, or where one is not finite."""
         if self.n < 2 or not all(map(math.isfinite, self.values)):
             return None
         return statistics.stdev(self.values)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A trial that stands behind a row."""
-
-    key: str
-    seed: int
-    state: str
-    run_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,11 +113,18 @@ class Row:
     #: printed across the columns where the row has no numbers, "failed" for instance
     state: str = "finished"
     notes: tuple[str, ...] = ()
+    #: neighbouring rows of one group share a label that spans them
+    group: str = ""
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no number to show."""
+        """Whether there is no number of our own to show; there may be published ones."""
         return not any(cell.values for cell in self.cells)
+
+    @property
+    def is_published_only(self) -> bool:
+        """Whether the row stands for a published result that no trial of the sweep repeats."""
+        return not self.sources and any(cell.reference is not None for cell in self.cells)
 
 
 @dataclass(frozen=True)
@@ -86,6 +133,7 @@ class Section:
 
     rows: tuple[Row, ...]
     ranked: bool = True
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,11 +146,42 @@ class Table:
     sections: tuple[Section, ...]
     row_header: str = "Trial"
     notes: tuple[str, ...] = ()
+    #: where the references come from
+    citation: str = ""
+    #: findings about the published numbers, such as marks that contradict them
+    remarks: tuple[str, ...] = ()
 
     @property
+    def has_references(self) -> bool:
+        """Whether published values stand beside any of ours."""
+        return any(cell.reference is not None for row in self.rows for cell in row.cells)
+
+    @cached_property
     def rows(self) -> tuple[Row, ...]:
         """All rows, top to bottom."""
         return tuple(row for section in self.sections for row in section.rows)
+
+    def sources(self, row: int, column: int) -> tuple[Source, ...]:
+        """The trials behind one cell; rows are counted from the top."""
+        return self.rows[row].cells[column].sources or self.rows[row].sources
+
+    @cached_property
+    def competitors(self) -> list[int]:
+        """Which rows, counted from the top, are in ranked sections."""
+        ranked = [section.ranked for section in self.sections for _ in section.rows]
+        return [index for index, is_ranked in enumerate(ranked) if is_ranked]
+
+    def with_cells(self, change: Callable[[int, int, Cell], Cell]) -> Table:
+        """The table with every cell changed; `change` is told the row, counted from the top, and the column."""
+        sections, first = [], 0
+        for section in self.sections:
+            rows = []
+            for index, row in enumerate(section.rows, start=first):
+                cells = tuple(change(index, column, cell) for column, cell in enumerate(row.cells))
+                rows.append(replace(row, cells=cells))
+            first += len(rows)
+            sections.append(replace(section, rows=tuple(rows)))
+        return replace(self, sections=tuple(sections))
 
     @property
     def column_groups(self) -> list[tuple[str, int]]:
@@ -121,7 +200,11 @@ class Table:
         cells = [cell for row in self.rows for cell in row.cells]
         sentences = []
         if any(cell.rank for cell in cells):
-            sentences.append("Best in bold, second best underlined, among trained rows.")
+            sentences.append(
+                "Best in bold, second best underlined, among trained rows and where tests tell them from the next."
+            )
+        if any(cell.comparison and cell.comparison.is_significant for cell in cells):
+            sentences.append("* differs from the baseline (p < 0.05 after Holm's correction over the table).")
         if any(cell.std is not None for cell in cells):
             sentences.append("± is the sample standard deviation over seeds.")
         return [*sentences, *self.notes]
@@ -140,40 +223,38 @@ def rounded(value: float, precision: int) -> str:
 def ranked(table: Table) -> Table:
     """The table with best and second marked in every column that has a direction.
 
-    Values are compared as printed, so cells that look alike are marked alike; after a tie for best there is
-    no second.  Where all look alike, or only one has a value, nothing is marked.
+    Values are compared as printed, and what looks alike is never marked: after a tie for best there is neither,
+    after a tie for second no second.  Whether a mark is earned, `results.tables.assess` decides.
     """
     marks = [_ranks(table, index) for index in range(len(table.columns))]
-    sections = []
-    for section in table.sections:
-        rows = section.rows
-        if section.ranked:
-            rows = tuple(replace(row, cells=_marked(row.cells, table.columns, marks)) for row in rows)
-        sections.append(replace(section, rows=rows))
-    return replace(table, sections=tuple(sections))
+    competitors = set(table.competitors)
+
+    def marked(row: int, column: int, cell: Cell) -> Cell:
+        if row not in competitors or cell.mean is None:
+            return cell
+        return replace(cell, rank=marks[column].get(rounded(cell.mean, table.columns[column].precision)))
+
+    return table.with_cells(marked)
+
+
+def printed_order(values: Sequence[float], column: Column) -> list[tuple[str, int]]:
+    """`(text, number of values printed so)`, the best first; values that are not numbers are left out."""
+    counts = Counter(rounded(value, column.precision) for value in values if not math.isnan(value))
+    return sorted(counts.items(), key=lambda item: float(item[0]), reverse=column.direction == "up")
 
 
 def _ranks(table: Table, index: int) -> dict[str, Rank]:
     """Printed value -> rank, for one column."""
     column = table.columns[index]
-    if column.direction is None:
+    rows = table.rows
+    means = [rows[row].cells[index].mean for row in table.competitors]
+    order = printed_order([mean for mean in means if mean is not None], column)
+    if column.direction is None or len(order) < 2 or order[0][1] > 1:
         return {}
-    means = [row.cells[index].mean for section in table.sections if section.ranked for row in section.rows]
-    printed = [rounded(mean, column.precision) for mean in means if mean is not None and not math.isnan(mean)]
-    order = sorted(set(printed), key=float, reverse=column.direction == "up")
-    if len(order) < 2:
-        return {}
-    ranks: dict[str, Rank] = {order[0]: "best"}
-    if printed.count(order[0]) == 1:
-        ranks[order[1]] = "second"
+    ranks: dict[str, Rank] = {order[0][0]: "best"}
+    if order[1][1] == 1:
+        ranks[order[1][0]] = "second"
     return ranks
-
-
-def _marked(cells: Sequence[Cell], columns: Sequence[Column], marks: Sequence[dict[str, Rank]]) -> tuple[Cell, ...]:
-    return tuple(
-        cell if cell.mean is None else replace(cell, rank=ranks.get(rounded(cell.mean, column.precision)))
-        for cell, column, ranks in zip(cells, columns, marks, strict=True)
-    )
 
 
 def _marker(index: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from results.figures.style import FOREGROUND, line_look
+from results.figures.style import FOREGROUND, dress, line_look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,11 +31,15 @@ PANELS = (
     Panel("val/psnr", "validation PSNR [dB]"),
 )
 
+#: trials with a colour and a name; more cannot be told apart
+MOST_NAMED = 14
+
 
 def draw(curves: pd.DataFrame, panels: Sequence[Panel] = PANELS) -> Figure | None:
     """Draw the frame of `results.load.load_curves`; None where it holds none of the panels' metrics.
 
-    Trials keep their colour in every panel: the place of their first appearance in the frame.
+    Trials keep their colour in every panel: the place of their first appearance in the frame.  Beyond the first
+    `MOST_NAMED` they are thin grey lines without a name.
     """
     panels = [panel for panel in panels if (curves["metric"] == panel.metric).any()]
     if not panels:
@@ -43,16 +47,31 @@ def draw(curves: pd.DataFrame, panels: Sequence[Panel] = PANELS) -> Figure | Non
     from matplotlib.figure import Figure
 
     trials = list(dict.fromkeys(curves["trial"]))
-    figure = Figure(figsize=(5.6 * len(panels), 3.2 + 0.2 * _legend_rows(trials)), layout="constrained")
+    named = trials[:MOST_NAMED]
+    figure = Figure(figsize=(5.6 * len(panels), 3.2 + 0.2 * _legend_rows(named)), layout="constrained")
     handles: dict[str, Line2D] = {}
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
         _dress(axes, panel)
-        for index, trial in enumerate(trials):
-            chosen = curves[(curves["trial"] == trial) & (curves["metric"] == panel.metric)]
-            if len(chosen):
-                handles[trial] = _line(axes, chosen, panel, *line_look(index))
-    _legend(figure, {trial: handles[trial] for trial in trials if trial in handles})
+        chosen = curves[curves["metric"] == panel.metric]
+        foreground = chosen["trial"].isin(named)
+        if not foreground.all():
+            _background(axes, chosen[~foreground])
+        lines = dict(iter(chosen[foreground].groupby("trial")))
+        for index, trial in enumerate(named):
+            if trial in lines:
+                handles[trial] = _line(axes, lines[trial], panel, *line_look(index))
+    _legend(figure, {trial: handles[trial] for trial in named if trial in handles})
     return figure
+
+
+def _background(axes: Axes, curves: pd.DataFrame) -> None:
+    """Means of the trials without a name, in one piece: a figure of a thousand lines is slow to save."""
+    from matplotlib.collections import LineCollection
+
+    means = curves.groupby(["trial", "step"], sort=False, observed=True)["value"].mean().reset_index()
+    lines = [line[["step", "value"]].to_numpy() for _, line in means.groupby("trial", sort=False)]
+    axes.add_collection(LineCollection(lines, colors=FOREGROUND, linewidths=0.4, alpha=0.15))
+    axes.autoscale_view()
 
 
 def _line(axes: Axes, curve: pd.DataFrame, panel: Panel, colour: str, style: str) -> Line2D:
@@ -72,14 +91,7 @@ def _line(axes: Axes, curve: pd.DataFrame, panel: Panel, colour: str, style: str
 def _dress(axes: Axes, panel: Panel) -> None:
     if panel.log:
         axes.set_yscale("log", nonpositive="mask")
-    axes.set_title(panel.label, fontsize=10, color=FOREGROUND, loc="left")
-    axes.set_xlabel("iteration", fontsize=9, color=FOREGROUND)
-    axes.tick_params(which="both", colors=FOREGROUND, labelsize=8, width=0.6)
-    axes.grid(True, color=FOREGROUND, alpha=0.12, linewidth=0.6)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(FOREGROUND)
-        spine.set_linewidth(0.6)
+    dress(axes, panel.label, "iteration")
 
 
 def _legend_columns(trials: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""Picture grid: for every unseen object and viewpoint the input, the ground truth and each trial's render."""
+"""Picture grid: for every unseen object and view the input, the ground truth, each trial's render and its error."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: small renders are enlarged by a whole factor to at least this many pixels
 MIN_SIDE = 96
+#: the error, of a range of one, from which an error map is at its brightest
+ERROR_WHITE = 0.25
 _GAP, _MARGIN, _TEXT, _LINE = 6, 16, 13, 16
 _INK, _MUTED, _FRAME, _PAPER = (24, 26, 29), (110, 114, 120), (217, 221, 226), (255, 255, 255)
 
@@ -32,7 +34,7 @@ class _Layout:
     height: int
     columns: int
     objects: int
-    views: int
+    lines: int  # of pictures for one object: its views, each above its errors
 
     @property
     def size(self) -> tuple[int, int]:
@@ -40,18 +42,19 @@ class _Layout:
         _, bottom = self.corner(0, self.objects, 0)
         return right + _MARGIN, bottom + _MARGIN
 
-    def corner(self, column: int, k: int, m: int) -> tuple[int, int]:
-        """Upper left corner of view m of object k."""
+    def corner(self, column: int, k: int, line: int) -> tuple[int, int]:
+        """Upper left corner of a line's picture of object k."""
         x = self.left + column * (self.width + _GAP)
-        y = self.top + k * (self.views * (self.height + _GAP) + _GAP) + m * (self.height + _GAP)
+        y = self.top + k * (self.lines * (self.height + _GAP) + _GAP) + line * (self.height + _GAP)
         return x, y
 
 
 def draw(gallery: Gallery) -> Image.Image:
-    """Rows are objects and their M views, columns the input, the ground truth, then one per trial."""
+    """Rows are objects and their M views, columns the input, the ground truth, then one per trial, errors below."""
     side = gallery.source.shape[-1] * enlargement(*gallery.source.shape[-2:])
     headers = [_wrapped(name, side) for name in ("input", "ground truth", *gallery.renders)]
-    labels = [_clipped(name, 2 * MIN_SIDE) for name in gallery.objects]
+    ranks = gallery.ranks or ("",) * len(gallery.objects)
+    labels = [_clipped(f"{rank} {name}", 2 * MIN_SIDE) for rank, name in zip(ranks, gallery.objects, strict=True)]
     layout = _layout(gallery, headers, labels)
     canvas = Image.new("RGB", layout.size, _PAPER)
     pen = ImageDraw.Draw(canvas)
@@ -65,8 +68,23 @@ def draw(gallery: Gallery) -> Image.Image:
         _paste(canvas, layout, gallery.source[k], layout.corner(0, k, 0))
         for column, pictures in enumerate((gallery.target, *gallery.renders.values()), start=1):
             for m, picture in enumerate(pictures[k]):
-                _paste(canvas, layout, picture, layout.corner(column, k, m))
+                _paste(canvas, layout, picture, layout.corner(column, k, 2 * m))
+        for column, pictures in enumerate(gallery.renders.values(), start=2):
+            for m, picture in enumerate(error_map(pictures[k], gallery.target[k])):
+                _paste(canvas, layout, picture, layout.corner(column, k, 2 * m + 1))
     return canvas
+
+
+def error_map(render: Pictures, target: Pictures) -> Pictures:
+    """(..., 3, H, W) twice -> the same shape: the mean absolute error of a pixel, black for none, white from a quarter.
+
+    Colours are matplotlib's inferno, which is as dark as the error is small, also in grey.
+    """
+    from matplotlib import colormaps
+
+    error = np.abs(render.astype(np.float32) - target).mean(axis=-3) / 255
+    colours = colormaps["inferno"](np.minimum(error / ERROR_WHITE, 1), bytes=True)[..., :3]
+    return np.moveaxis(colours, -1, -3)
 
 
 def _layout(gallery: Gallery, headers: list[list[str]], labels: list[str]) -> _Layout:
@@ -79,7 +97,7 @@ def _layout(gallery: Gallery, headers: list[list[str]], labels: list[str]) -> _L
         height=height * scale,
         columns=len(headers),
         objects=objects,
-        views=views,
+        lines=2 * views,
     )
 
 

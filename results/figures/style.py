@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
+import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 #: Okabe and Ito's palette, safe for colour-blind readers, without black; yellow, faint on white, is last
@@ -31,12 +36,37 @@ def line_look(index: int) -> tuple[str, str]:
     return PALETTE[index % len(PALETTE)], style
 
 
+def dress(axes: Axes, title: str, x_label: str) -> None:
+    """The look of every panel: two thin axes, a faint grid, small type; names are printed as they are."""
+    axes.set_title(title, fontsize=8, color=FOREGROUND, loc="left", parse_math=False)
+    axes.set_xlabel(x_label, fontsize=7.5, color=FOREGROUND)
+    axes.tick_params(which="both", colors=FOREGROUND, labelsize=7, width=0.6)
+    axes.grid(True, color=FOREGROUND, alpha=0.12, linewidth=0.6)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(FOREGROUND)
+        spine.set_linewidth(0.6)
+
+
+def name_ticks(axis: Axis, labels: Sequence[str]) -> None:
+    """Ticks at 0, 1, ... with text that is never read as mathematics: a name may hold a dollar sign."""
+    axis.set_ticks(range(len(labels)), labels)
+    for tick in axis.get_major_ticks():
+        tick.label1.set_parse_math(False)
+
+
 def save(figure: Figure, kind: str, dpi: int = 200) -> bytes:
     """The figure as "pdf", "png" or "svg"; equal figures give equal bytes."""
     import matplotlib as mpl
 
     target = io.BytesIO()
-    with _settings_lock, mpl.rc_context(_SETTINGS):
+    with _settings_lock, mpl.rc_context(_SETTINGS), warnings.catch_warnings():
+        # DejaVu Sans has no emoji: a PDF shows a box in a name that holds one, a browser the character itself.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        if figure.get_layout_engine() is not None:
+            # Where things go takes longer to work out than to draw; it is kept for the other formats.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
         figure.savefig(target, format=kind, dpi=dpi, metadata=_NO_DATES[kind], transparent=kind == "svg")
     return target.getvalue()
 
@@ -45,6 +75,8 @@ def inline_svg(figure: Figure) -> str:
     """An `<svg>` element for HTML: text in the page's colour, lines in its `--series-N` or the palette's."""
     svg = save(figure, "svg").decode()
     svg = svg[svg.index("<svg") :].replace(FOREGROUND, "currentColor")
+    # Matplotlib numbers its groups alike in every figure, and a page holds several.
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     for index, colour in enumerate(PALETTE):
         svg = svg.replace(colour, f"var(--series-{index}, {colour})")
     return svg

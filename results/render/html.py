@@ -1,7 +1,12 @@
-"""One HTML page with everything in it: no script, no font, no picture is loaded from anywhere."""
+"""One HTML page with everything in it: no script, no font, no picture is loaded from anywhere.
+
+Its only script sorts tables; the page's policy names that script's hash, so a browser runs no other.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,16 +14,29 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results.figures.grid import data_uri, enlargement
+from results.figures.grid import data_uri, enlargement, error_map
+from results.figures.style import inline_svg
 from results.gallery import Gallery
+from results.illustrations import Illustration
 from results.load import Evidence, TrialRecord
 from results.provenance import ABSENT, configurations, split_common, tags
-from results.table import ARROWS, Cell, Table, rounded
+from results.render import layout
+from results.table import ARROWS, Cell, Row, Table, rounded
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from jinja2 import Template
+    from markupsafe import Markup
+    from matplotlib.figure import Figure
+
+
+_FOLDER = Path(__file__).parent
+#: functions of `results.render.layout` that the templates call
+_LAYOUT = (
+    "below", "blocks", "column_title", "comparisons", "is_text", "leading_text", "probability", "signed",
+    "signed_difference",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,16 +48,20 @@ class Matrix:
     rows: list[tuple[str, list[str]]]
 
 
-def render(evidence: Evidence, tables: Sequence[Table], curves_svg: str | None, galleries: Sequence[Gallery]) -> str:
-    """The page.  `curves_svg` is trusted markup; every other piece of text is escaped."""
+def render(
+    evidence: Evidence, tables: Sequence[Table], figures: Sequence[Illustration], galleries: Sequence[Gallery]
+) -> str:
+    """The page.  Every piece of text is escaped."""
+    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     return _template().render(
+        script=script,
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         evidence=evidence,
         records=evidence.records,
         unfinished=[record for record in evidence.records if record.state != "finished"],
-        trained=[record for record in evidence.records if not record.planned.control],
         ended=_last_end(evidence.records),
         tables=tables,
-        curves_svg=curves_svg,
+        figures=figures,
         galleries=galleries,
         without_pictures=_without_pictures(evidence, galleries),
         several_seeds=len({record.planned.seed for record in evidence.records if not record.planned.control}) > 1,
@@ -53,22 +75,47 @@ def _template() -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(arrows=ARROWS, data_uri=data_uri, enlargement=enlargement)
-    environment.filters.update(number=_number, moment=_moment, spread=_spread, breakable=_breakable)
+    environment.globals.update(arrows=ARROWS, data_uri=data_uri, enlargement=enlargement, error_map=error_map)
+    environment.globals.update({name: getattr(layout, name) for name in _LAYOUT})
+    environment.filters.update(
+        number=_number,
+        sign=_sign,
+        moment=_moment,
+        spread=_spread,
+        breakable=_breakable,
+        svg=_svg,
+        has_references=_has_references,
+    )
     return environment.get_template("page.html.j2")
 
 
 def _number(value: float, precision: int) -> str:
-    return rounded(value, precision).replace("-", "−").replace("inf", "∞")
+    return _sign(rounded(value, precision))
 
 
-def _breakable(name: str) -> str:
+def _sign(text: str) -> str:
+    """Printed number -> with a minus sign for the hyphen, and a symbol for infinity."""
+    return text.replace("-", "−").replace("inf", "∞")
+
+
+def _has_references(row: Row) -> bool:
+    return any(cell.reference is not None for cell in row.cells)
+
+
+def _svg(figure: Figure) -> Markup:
+    """A figure as markup; its text was escaped by matplotlib."""
+    from markupsafe import Markup
+
+    return Markup(inline_svg(figure))
+
+
+def _breakable(name: str) -> Markup:
     """A name, escaped, that may be broken after an underscore, an equals sign or a dot."""
     from markupsafe import Markup, escape
 

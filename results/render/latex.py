@@ -1,10 +1,14 @@
-"""Table -> LaTeX with booktabs.  Every piece of text is escaped, so a name cannot inject a command."""
+"""Table -> LaTeX with booktabs and siunitx.  Every piece of text is escaped, so a name cannot inject a command."""
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from results.render.layout import below, blocks, is_text, leading_text, signed_difference
 from results.table import ARROWS, Cell, Column, Row, Table, rounded
 
 _SPECIAL = {
@@ -52,13 +56,13 @@ _GREEK_SMALL = (
 _GREEK_CAPITAL = "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
 _GREEK_COMMANDS = frozenset(f"{_GREEK_SMALL} {_GREEK_CAPITAL}".split(" "))
 
-_STANDALONE = r"""\documentclass{article}
-\usepackage{booktabs}
-\setlength{\textwidth}{180mm}
-\setlength{\oddsidemargin}{-7.4mm}
-\pagestyle{empty}
-\begin{document}
-%s\end{document}
+_PACKAGES = r"\usepackage{booktabs,multirow,siunitx}"
+_STANDALONE = rf"""\documentclass[a4paper]{{article}}
+\usepackage[landscape,margin=12mm]{{geometry}}
+{_PACKAGES}
+\pagestyle{{empty}}
+\begin{{document}}
+%s\end{{document}}
 """
 
 
@@ -71,74 +75,170 @@ def escape(text: str) -> str:
 
 
 def render(table: Table) -> str:
-    """A `table` environment; its document needs `\\usepackage{booktabs}`."""
-    width = len(table.columns)
+    """A `table` environment: numbers aligned at the decimal point, and beside each column its spreads and stars.
+
+    Where there are published values, each row is followed by one with these and the differences to them.
+    """
+    layout = _Layout.of(table)
     lines = [
-        r"% needs \usepackage{booktabs}",
+        f"% needs {_PACKAGES}",
         r"\begin{table}[ht]",
         r"\centering\small",
+        r"\sisetup{detect-weight=true,mode=text}",
         r"\setlength{\tabcolsep}{4pt}\setlength{\belowcaptionskip}{6pt}",
         rf"\caption{{{escape(table.caption)}}}",
         rf"\label{{tab:{re.sub(r'[^A-Za-z0-9-]+', '-', table.name)}}}",
-        rf"\begin{{tabular}}{{l{'r' * width}}}",
+        rf"\begin{{tabular}}{{{layout.columns}}}",
         r"\toprule",
-        *_header(table),
+        *_header(table, layout),
     ]
     for section in table.sections:
-        lines += [r"\midrule", *(_row(row, table) for row in section.rows)]
+        lines.append(r"\midrule")
+        if section.label:
+            lines.append(
+                rf"\multicolumn{{{layout.labels + layout.width()}}}{{l}}{{\emph{{{escape(section.label)}}}}} \\"
+            )
+        for block in blocks(section.rows):
+            lines += _block(block, table, layout)
     lines += [r"\bottomrule", r"\end{tabular}", *_notes(table), r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
 def render_standalone(table: Table) -> str:
     """A document of its own that compiles as it is."""
-    return _STANDALONE % render(table)
+    return _STANDALONE % render(table).replace(f"% needs {_PACKAGES}\n", "")
 
 
-def _header(table: Table) -> list[str]:
+@dataclass(frozen=True)
+class _Layout:
+    """The columns of the `tabular`: one or two of labels, one for text, two for numbers and what follows them."""
+
+    labels: int
+    #: siunitx's formats of the numbers; None for a column of text
+    formats: tuple[str | None, ...]
+    leading_text: int
+
+    @classmethod
+    def of(cls, table: Table) -> _Layout:
+        formats = [None if is_text(table, i) else _format(table, i) for i in range(len(table.columns))]
+        return cls(1 + any(row.group for row in table.rows), tuple(formats), leading_text(table))
+
+    @property
+    def columns(self) -> str:
+        kinds = [f"S[table-format={number}]@{{\\,}}l" if number else "l" for number in self.formats]
+        return "l" * self.labels + "".join(kinds)
+
+    def width(self, start: int = 0, stop: int | None = None) -> int:
+        """Columns of the `tabular` that the table's columns from `start` to `stop` take."""
+        return sum(2 if number else 1 for number in self.formats[start:stop])
+
+
+def _format(table: Table, index: int) -> str:
+    """siunitx's description of a column's widest number, such as "-2.3"."""
+    precision = table.columns[index].precision
+    cells = [row.cells[index] for row in table.rows]
+    values = [value for cell in cells for value in (cell.mean, cell.reference) if value is not None]
+    texts = [rounded(value, precision) for value in values if math.isfinite(value)] or ["0"]
+    digits = max(len(text.lstrip("-").partition(".")[0]) for text in texts)
+    return f"{'-' * any(text.startswith('-') for text in texts)}{digits}.{precision}"
+
+
+def _header(table: Table, layout: _Layout) -> list[str]:
     lines = []
+    empty = [""] * layout.labels
     if any(group for group, _ in table.column_groups):
-        cells, rules, first = [""], [], 2
-        for group, width in table.column_groups:
+        cells, rules, start, first = empty.copy(), [], 0, layout.labels + 1
+        for group, count in table.column_groups:
+            width = layout.width(start, start + count)
             cells.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(group)}}}")
             rules.append(rf"\cmidrule(lr){{{first}-{first + width - 1}}}" if group else "")
-            first += width
+            start, first = start + count, first + width
         lines += [" & ".join(cells) + r" \\", " ".join(filter(None, rules))]
-    labels = [f"{column.label} {ARROWS[column.direction]}".strip() for column in table.columns]
-    return [*lines, " & ".join(map(escape, [table.row_header, *labels])) + r" \\"]
+    labels = [escape(f"{column.label} {ARROWS[column.direction]}".strip()) for column in table.columns]
+    numbers = [
+        rf"\multicolumn{{2}}{{c}}{{{label}}}" if kind else label
+        for label, kind in zip(labels, layout.formats, strict=True)
+    ]
+    return [*lines, " & ".join([escape(table.row_header), *empty[1:], *numbers]) + r" \\"]
 
 
-def _row(row: Row, table: Table) -> str:
+def _block(rows: Sequence[Row], table: Table, layout: _Layout) -> list[str]:
+    """Neighbouring rows of one group, whose label spans them."""
+    lines = [line for row in rows for line in _lines(row, table, layout)]
+    if layout.labels == 1:
+        return [f"{label} & {numbers}" for label, numbers in lines]
+    group = rows[0].group
+    if not group:
+        return [rf"\multicolumn{{2}}{{l}}{{{label}}} & {numbers}" for label, numbers in lines]
+    span = rf"\multirow{{{len(lines)}}}{{*}}{{{escape(group)}}}"
+    return [f"{'' if index else span} & {label} & {numbers}" for index, (label, numbers) in enumerate(lines)]
+
+
+def _lines(row: Row, table: Table, layout: _Layout) -> list[tuple[str, str]]:
+    """`(label, cells)` of a row, and of one below it with the published values where it has any."""
     label, markers = escape(row.label), table.markers(row)
     if markers:
         label += rf"\textsuperscript{{{markers}}}"
-    if row.is_empty:
-        state = rf"\multicolumn{{{len(table.columns)}}}{{c}}{{\emph{{{escape(row.state)}}}}}"
-        return rf"{label} & {state} \\"
-    cells = [_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=True)]
-    return " & ".join([label, *cells]) + r" \\"
+    cells = list(zip(row.cells, table.columns, layout.formats, strict=True))
+    published = " & ".join(_published(*cell) for cell in cells) + r" \\"
+    if row.is_published_only:
+        return [(f"{label} (published)", published)]
+    lines = [
+        (label, _state(row, cells, layout) if row.is_empty else " & ".join(_cell(*cell) for cell in cells) + r" \\")
+    ]
+    if any(cell.reference is not None for cell in row.cells):
+        lines.append((r"\quad\footnotesize published", published))
+    return lines
 
 
-def _cell(cell: Cell, column: Column) -> str:
+def _state(row: Row, cells: Sequence[tuple[Cell, Column, str | None]], layout: _Layout) -> str:
+    """How the row is configured, then why it has no numbers."""
+    text = [_cell(*cell) for cell in cells[: layout.leading_text]]
+    width = layout.width(layout.leading_text)
+    state = [rf"\multicolumn{{{width}}}{{c}}{{\emph{{{escape(row.state)}}}}}"] if width else []
+    return " & ".join([*text, *state]) + r" \\"
+
+
+def _cell(cell: Cell, column: Column, number_format: str | None) -> str:
+    """One cell of text, or two: the mean with its star; the spread."""
+    if number_format is None:
+        return escape(cell.text)
     if cell.mean is None:
-        return "--"
-    text = _number(rounded(cell.mean, column.precision))
+        return "{--} &"
+    text = rounded(cell.mean, column.precision)
+    number = _number(text)
     if cell.rank == "best":
-        text = rf"\textbf{{{text}}}"
-    elif cell.rank == "second":
-        text = rf"\underline{{{text}}}"
-    if cell.std is not None:
-        text += rf"\,{{\scriptsize$\pm$\,{rounded(cell.std, column.precision)}}}"
-    return text
+        number = rf"\bfseries {number}"
+    elif cell.rank == "second" and math.isfinite(cell.mean):
+        number = rf"{{\underline{{\tablenum[table-format={number_format}]{{{text}}}}}}}"
+    star = r"\textsuperscript{*}" if cell.comparison and cell.comparison.is_significant else ""
+    spread = "" if cell.std is None else rf"{{\scriptsize$\pm$\,{rounded(cell.std, column.precision)}}}"
+    return f"{number} & {star}{spread}".rstrip()
+
+
+def _published(cell: Cell, column: Column, number_format: str | None) -> str:
+    """As `_cell`, of the published value and of the difference to ours."""
+    if number_format is None:
+        return ""
+    if cell.reference is None:
+        return " &"
+    number = _number(rounded(cell.reference, column.precision))
+    difference = signed_difference(cell, column)
+    return rf"\footnotesize {number} & " + (rf"{{\scriptsize({_sign(difference)})}}" if difference else "")
 
 
 def _number(text: str) -> str:
+    """What an S column reads as a number, or text in braces where it is none."""
+    return text if text.lstrip("-").replace(".", "").isdigit() else f"{{{_sign(text)}}}"
+
+
+def _sign(text: str) -> str:
     """A minus sign for the hyphen, and a symbol for infinity."""
-    return text.replace("inf", r"$\infty$").replace("-", "$-$")
+    return text.replace("inf", r"$\infty$").replace("-", "$-$").replace("+", "$+$")
 
 
 def _notes(table: Table) -> list[str]:
-    notes = [escape(sentence) for sentence in table.legend]
+    notes = [escape(sentence) for sentence in below(table)]
     notes += [rf"\textsuperscript{{{marker}}}\,{escape(note)}" for note, marker in table.footnotes.items()]
     if not notes:
         return []

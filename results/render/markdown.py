@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from results.table import ARROWS, Cell, Column, Row, Table, rounded
+from results.render.layout import below, column_title, comparisons, probability, signed, signed_difference
+from results.table import ARROWS, Cell, Column, Comparison, Row, Table, rounded
 
 # Punctuation that could start markup, a table cell or an HTML tag.
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$&!@])")
@@ -16,18 +17,20 @@ def escape(text: str) -> str:
 
 
 def render(table: Table) -> str:
-    """Caption, table, notes.  A rule between sections becomes a row of dashes."""
+    """Caption, table, notes, comparisons with the baseline.  A rule between sections becomes a row of dashes."""
     header = [escape(table.row_header), *map(_header, table.columns)]
     body: list[list[str]] = []
     for index, section in enumerate(table.sections):
-        if index:
-            body.append(["—"] * len(header))
+        if index or section.label:
+            body.append([f"*{escape(section.label)}*" if section.label else "—", *["—"] * len(table.columns)])
         body += [_row(row, table) for row in section.rows]
     lines = [escape(table.caption), "", *_aligned(header, body)]
-    if table.legend:
-        lines += ["", " ".join(map(escape, table.legend))]
+    if sentences := below(table):
+        lines += ["", " ".join(map(escape, sentences))]
     for note, marker in table.footnotes.items():
         lines += ["", f"<sup>{marker}</sup> {escape(note)}"]
+    if compared := list(comparisons(table)):
+        lines += ["", f"Against {escape(compared[0][2].baseline)}:", "", *_aligned(*_compared(compared))]
     return "\n".join(lines) + "\n"
 
 
@@ -37,23 +40,58 @@ def _header(column: Column) -> str:
 
 
 def _row(row: Row, table: Table) -> list[str]:
-    label, markers = escape(row.label), table.markers(row)
+    label, markers = escape(f"{row.group}: {row.label}" if row.group else row.label), table.markers(row)
     if markers:
         label += f"<sup>{markers}</sup>"
-    if row.is_empty:
-        return [label, f"*{escape(row.state)}*", *[""] * (len(table.columns) - 1)]
-    return [label, *(_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=True))]
+    cells = [_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=True)]
+    if row.is_empty and not row.is_published_only:
+        label += f" (*{escape(row.state)}*)"
+    return [label, *cells]
 
 
 def _cell(cell: Cell, column: Column) -> str:
-    if cell.mean is None:
-        return "–"
-    text = rounded(cell.mean, column.precision).replace("inf", "∞")
+    if cell.text:
+        return escape(cell.text)
+    parts = [] if cell.mean is None else [_mean(cell, column)]
+    if cell.std is not None:
+        parts.append(f"± {rounded(cell.std, column.precision)}")
+    if cell.reference is not None:
+        difference = signed_difference(cell, column)
+        published = f"published {rounded(cell.reference, column.precision)}"
+        parts.append(f"({published}, {_sign(difference)})" if difference else f"({published})")
+    return " ".join(parts) or "–"
+
+
+def _mean(cell: Cell, column: Column) -> str:
+    assert cell.mean is not None
+    text = _sign(rounded(cell.mean, column.precision))
     if cell.rank == "best":
         text = f"**{text}**"
     elif cell.rank == "second":
         text = f"<ins>{text}</ins>"
-    return text if cell.std is None else f"{text} ± {rounded(cell.std, column.precision)}"
+    return text + r"\*" * bool(cell.comparison and cell.comparison.is_significant)
+
+
+def _sign(number: str) -> str:
+    return number.replace("inf", "∞").replace("-", "−")
+
+
+def _compared(compared: list[tuple[Row, Column, Comparison]]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the table of comparisons."""
+    header = ["Row", "Column", "Difference", "95 % interval", "p (Holm)", "Effect size", "Verdict"]
+    lines = [
+        [
+            escape(row.label),
+            escape(column_title(column)),
+            _sign(signed(found.difference, column.precision + 1)),
+            _sign(f"{rounded(found.low, column.precision + 1)} to {rounded(found.high, column.precision + 1)}"),
+            probability(found.p_adjusted),
+            _sign(rounded(found.effect_size, 2)),
+            found.verdict,
+        ]
+        for row, column, found in compared
+    ]
+    return header, lines
 
 
 def _aligned(header: list[str], body: list[list[str]]) -> list[str]:

@@ -1,9 +1,67 @@
-"""Kinds of tables: name -> `"module:builder"`.
+"""Kinds of tables, and the files that say which tables a report has.
 
-A builder takes the frames of `results.load.load_results` and `results.load.load_trials` and returns a
-`results.table.Table`: numbers, no markup.
+A kind is a module with `Options`, what a table file may say of it, and `build(evidence, options) -> Table`: numbers, no
+markup.  A new kind is one such file and one line here.
 """
 
-TABLES = {
-    "auto": "results.tables.auto:build",
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from results.errors import ResultsError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from results.load import Evidence
+    from results.table import Table
+    from results.tables.options import Options
+
+#: kind -> module
+KINDS = {
+    "auto": "results.tables.auto",
+    "leave_one_out": "results.tables.leave_one_out",
+    "pivot": "results.tables.pivot",
+    "rows": "results.tables.rows",
+    "search": "results.tables.search",
 }
+#: what a sweep may ask for by name -> a kind as it is, or a table file of this package
+TABLES = {
+    "auto": "auto",
+    "leave_one_out": "leave_one_out",
+    "paper": "paper.yaml",
+    "pivot": "pivot",
+    "search": "search",
+}
+#: how the path of a table file ends; anything else is taken for a name
+SUFFIXES = (".yaml", ".yml")
+
+
+def build_tables(names: Sequence[str], evidence: Evidence) -> list[Table]:
+    """The tables of each name in `TABLES` or path of a table file, in order.
+
+    Raises `ResultsError` for another name, and for a file that is no table file.
+    """
+    wanted = [table for name in names for table in table_options(str(name))]
+    stems = [options.name for _, options in wanted]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise ResultsError(f"two tables are called {stem!r}, and would be one file: {', '.join(map(str, names))}")
+    return [kind.build(evidence, options) for kind, options in wanted]
+
+
+def table_options(name: str) -> list[tuple[ModuleType, Options]]:
+    """Kind and options of each table that `name`, one of `TABLES` or the path of a table file, stands for."""
+    from results.tables.file import read_tables
+
+    source = TABLES.get(name, name)
+    if source in KINDS and name in TABLES:
+        kind = import_module(KINDS[source])
+        return [(kind, kind.Options())]
+    if not source.endswith(SUFFIXES):
+        allowed = ", ".join(sorted(TABLES))
+        raise ResultsError(f"unknown table {name!r}; allowed: {allowed}, or the path of a table file (.yaml)")
+    return read_tables(Path(__file__).parent / source if name in TABLES else Path(source), KINDS)

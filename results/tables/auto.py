@@ -1,27 +1,19 @@
-"""One row per trial, in the plan's order; the trivial rows stand below a rule and are not ranked."""
+"""One row per configuration, in the plan's order; the trivial rows stand below a rule and are not ranked."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
-import pandas as pd
+from results.load import Evidence, TrialRecord
+from results.table import Table
+from results.tables.fill import Block, Entry, fill, with_texts
+from results.tables.options import Columns, Stem
+from results.tables.options import Options as CommonOptions
+from results.tables.quantities import STANDARD
+from results.tables.select import configurations
 
-from results.load import METRICS, VIEW_KINDS
-from results.table import Cell, Column, Direction, Row, Section, Source, Table, ranked
-
-_METRICS: dict[str, tuple[str, Direction, int]] = {
-    "psnr": ("PSNR", "up", 2),
-    "ssim": ("SSIM", "up", 3),
-    "lpips": ("LPIPS", "down", 3),
-}
-_GROUPS = {"conditioned": "Conditioned views", "novel": "Novel views"}
-
-COLUMNS = tuple(
-    Column(f"{kind}_{metric}", label, _GROUPS[kind], direction, precision)
-    for kind in VIEW_KINDS
-    for metric in METRICS
-    for label, direction, precision in [_METRICS[metric]]
-)
+#: names under which presets, grids and leave-one-out blocks run what everything else is compared with
+BASELINES = ("baseline", "full", "base")
 
 #: what each trivial predictor does; its trial's name may say more after a space
 _TRIVIAL = {
@@ -30,75 +22,60 @@ _TRIVIAL = {
 }
 
 
-def build(results: pd.DataFrame, trials: pd.DataFrame) -> Table:
+class Options(CommonOptions):
+    """What a table file may say of this kind."""
+
+    name: Stem = "auto"
+    caption: str = "Reconstruction quality per trial: mean over views, then over objects."
+    #: empty means the published metrics on both kinds of views
+    columns: Columns = ()
+    #: name of the trial that all others are compared with; null means one of `BASELINES`
+    baseline: str | None = None
+
+
+def build(evidence: Evidence, options: Options) -> Table:
     """Means over objects per seed, then over seeds.  A NaN among the values makes the mean NaN."""
-    means = _means(results)
-    rows: dict[bool, list[Row]] = {False: [], True: []}
-    for (control, name), group in trials.groupby(["control", "trial"], sort=False):
-        rows[bool(control)].append(_row(str(name), group, means))
-    sections = [Section(tuple(rows[False])), Section(tuple(rows[True]), ranked=False)]
-    return ranked(
-        Table(
-            name="auto",
-            caption="Reconstruction quality per trial: mean over views, then over objects.",
-            columns=COLUMNS,
-            sections=tuple(section for section in sections if section.rows),
-            notes=_trivial_notes([row.label for row in rows[True]]),
-        )
-    )
+    trained = entries(record for record in evidence.records if not record.planned.control)
+    controls = entries(record for record in evidence.records if record.planned.control)
+    baseline = baseline_of(trained, options.baseline)
+    notes = (*_trivial_notes([entry.label for entry in controls]), *without_baseline(options.baseline, baseline))
+    frame = Table(options.name, options.caption, (), (), notes=notes)
+    quantities = options.columns or STANDARD
+    table = fill(frame, [Block(trained), Block(controls, ranked=False)], quantities, evidence, baseline)
+    return with_texts(table, _axes(trained))
 
 
-def _means(results: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """`(key, column) -> mean over objects`."""
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for key, kind, metric, value in zip(
-        results["key"], results["view_kind"], results["metric"], results["value"], strict=True
-    ):
-        values[key, f"{kind}_{metric}"].append(float(value))
-    return {name: sum(scores) / len(scores) for name, scores in values.items()}
+def entries(records: Iterable[TrialRecord]) -> tuple[Entry, ...]:
+    """A row for each configuration, called as its trials."""
+    return tuple(Entry(group[0].planned.name, group) for group in configurations(records))
 
 
-def _row(name: str, group: pd.DataFrame, means: dict[tuple[str, str], float]) -> Row:
-    sources = tuple(
-        Source(key, int(seed), state, run_id if isinstance(run_id, str) else None)
-        for key, seed, state, run_id in sorted(
-            zip(group["key"], group["seed"], group["state"], group["run_id"], strict=True),
-            key=lambda source: int(source[1]),
-        )
-    )
-    finished = [source.key for source in sources if source.state == "finished"]
-    cells = tuple(
-        Cell(tuple(means[key, column.name] for key in finished if (key, column.name) in means)) for column in COLUMNS
-    )
-    return Row(name, cells, sources, _state(sources), _notes(name, group, sources))
+def baseline_of(rows: Sequence[Entry], declared: str | None) -> Entry | None:
+    """The row called `declared`, or else as baselines are usually called; None without one."""
+    by_label = {entry.label: entry for entry in reversed(rows)}
+    wanted = (declared,) if declared else BASELINES
+    return next((by_label[name] for name in wanted if name in by_label), None)
 
 
-def _state(sources: tuple[Source, ...]) -> str:
-    """ "failed", or per state and seed where they differ: "failed (seed 1), pending (seeds 2, 3)"."""
-    seeds: dict[str, list[int]] = defaultdict(list)
-    for source in sources:
-        seeds[source.state].append(source.seed)
-    if len(seeds) == 1:
-        return sources[0].state
-    return ", ".join(
-        f"{state} (seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))})"
-        for state, numbers in seeds.items()
-        if state != "finished"
-    )
+def without_baseline(declared: str | None, found: Entry | None) -> tuple[str, ...]:
+    """A note where a baseline was asked for, and there is none, or no single one."""
+    if declared is None or found is not None:
+        return ()
+    return (f"Nothing is compared: the sweep has no single configuration for the baseline {declared!r}.",)
 
 
-def _notes(name: str, group: pd.DataFrame, sources: tuple[Source, ...]) -> tuple[str, ...]:
-    notes = []
-    finished = sum(source.state == "finished" for source in sources)
-    if 0 < finished < len(sources):
-        notes.append(f"{finished} of {len(sources)} seeds: {_state(sources)}.")
-    others = dict.fromkeys(other for names in group["names"] for other in names if other != name)
-    if others:
-        notes.append(f"The same configuration as {', '.join(others)}.")
-    return tuple(notes)
+def _axes(rows: Sequence[Entry]) -> dict[str, dict[str, str]]:
+    """Axis -> row -> value, from the names of a grid's points, such as `model=midas_small fusion=input`."""
+    axes: dict[str, dict[str, str]] = {}
+    for entry in rows:
+        settings = [setting.partition("=") for setting in entry.label.split(" ")]
+        if all(name and sign for name, sign, _ in settings):
+            for name, _, value in settings:
+                axes.setdefault(name, {})[entry.label] = value
+    return {axis: values for axis, values in axes.items() if len(set(values.values())) > 1}
 
 
-def _trivial_notes(labels: list[str]) -> tuple[str, ...]:
+def _trivial_notes(labels: Sequence[str]) -> tuple[str, ...]:
     known = dict.fromkeys(label.split()[0] for label in labels if label.split()[0] in _TRIVIAL)
     if not known:
         return ()

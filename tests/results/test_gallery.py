@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from results.gallery import TrialSamples, galleries, read_samples
+from results.gallery import Gallery, TrialSamples, galleries, read_samples, representative
 
 
 def arrays(side: int = 8, truth: int = 0, render: int = 0) -> dict[str, np.ndarray]:
@@ -75,3 +75,35 @@ def test_trials_with_the_same_views_share_a_gallery_and_the_first_seed_is_shown(
 
 def test_other_ground_truth_is_another_gallery() -> None:
     assert len(galleries([samples("base"), samples("tv", truth=9)])) == 2
+
+
+def shades(errors: list[int]) -> Gallery:
+    """One object for each error of both renders, all against black."""
+    black = np.zeros((len(errors), 2, 3, 4, 4), dtype=np.uint8)
+    render = black + np.array(errors, dtype=np.uint8).reshape(-1, 1, 1, 1, 1)
+    names = tuple(f"object_{error}" for error in errors)
+    return Gallery(names, black[:, 0], black, {"first": render, "second": render}, {"first": 0, "second": 0})
+
+
+def test_the_best_the_median_and_the_worst_object_are_shown() -> None:
+    shown = representative(shades([30, 10, 50, 20, 40]))
+    assert shown.objects == ("object_10", "object_30", "object_50")
+    assert shown.ranks == ("best", "median", "worst")
+    assert [int(pictures.max()) for pictures in shown.renders["second"]] == [10, 30, 50]
+
+
+def test_the_rule_averages_over_variants() -> None:
+    gallery = shades([30, 10, 20])
+    # The second variant fails on what the first does best.
+    worse = gallery.renders["second"].copy()
+    worse[1] = 255
+    shown = representative(
+        Gallery(gallery.objects, gallery.source, gallery.target, {**gallery.renders, "second": worse}, {})
+    )
+    assert shown.objects == ("object_20", "object_30", "object_10")
+
+
+def test_few_objects_are_all_shown() -> None:
+    assert representative(shades([20, 10])).objects == ("object_10", "object_20")
+    assert representative(shades([20, 10])).ranks == ("best", "worst")
+    assert representative(shades([20])).ranks == ("",)

@@ -134,17 +134,6 @@ def test_the_sweeps_own_store_is_used(recorded, tmp_path_factory) -> None:
     assert load_trials(sweep, recorded.home)["state"].tolist() == ["pending"]
 
 
-def test_one_query_finds_all_runs(study, sweep, monkeypatch) -> None:
-    from mlflow import MlflowClient
-
-    calls = []
-    search = MlflowClient.search_runs
-    monkeypatch.setattr(MlflowClient, "search_runs", lambda *args, **kw: calls.append(1) or search(*args, **kw))
-    monkeypatch.setattr(MlflowClient, "get_run", lambda *_: pytest.fail("asked for a single run"))
-    load_results(sweep, study.home)
-    assert len(calls) == 1
-
-
 def test_curves_hold_every_step_once(recorded, sweep) -> None:
     recorded.plan([fake_entry("a", "base")])
     points = [(50, 3.0), (100, 2.0), (100, 1.0), (150, math.inf)]

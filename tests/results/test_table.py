@@ -30,9 +30,9 @@ def test_higher_or_lower_is_better_as_the_column_says() -> None:
     assert ranks(table([1.0, 2.0], Column("n", "N"))) == [None, None]
 
 
-def test_values_that_print_alike_are_marked_alike() -> None:
-    assert ranks(table([22.001, 21.999, 21.0])) == ["best", "best", None]
-    assert ranks(table([22.0, 21.001, 20.999, 19.0])) == ["best", "second", "second", None]
+def test_what_prints_alike_is_a_tie_and_ties_are_never_marked() -> None:
+    assert ranks(table([22.001, 21.999, 21.0])) == [None, None, None]
+    assert ranks(table([22.0, 21.001, 20.999, 19.0])) == ["best", None, None, None]
 
 
 def test_nothing_is_marked_where_there_is_nothing_to_compare() -> None:

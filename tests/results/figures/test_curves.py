@@ -78,3 +78,14 @@ def test_the_inline_svg_follows_the_pages_colours_and_loads_nothing() -> None:
 @pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
 def test_equal_figures_give_equal_bytes(kind: str) -> None:
     assert save(curves.draw(frame(["a"], 2)), kind) == save(curves.draw(frame(["a"], 2)), kind)
+
+
+def test_beyond_the_named_trials_lines_are_grey_and_nameless() -> None:
+    names = [f"trial {index}" for index in range(curves.MOST_NAMED + 3)]
+    figure = curves.draw(frame(names, seeds=2, metrics=("val/psnr",)))
+    (axes,) = figure.axes
+    assert len(axes.lines) == curves.MOST_NAMED
+    (background,) = [found for found in axes.collections if hasattr(found, "get_segments")]
+    assert len(background.get_segments()) == 3
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == names[: curves.MOST_NAMED]

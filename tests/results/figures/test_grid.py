@@ -58,3 +58,18 @@ def test_the_data_uri_holds_the_pixels_themselves() -> None:
     assert header == "data:image/png;base64"
     decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
     np.testing.assert_array_equal(np.moveaxis(decoded, -1, 0), picture)
+
+
+def test_an_error_map_is_black_where_nothing_differs_and_brightest_from_a_quarter() -> None:
+    target = flat(0, 1, 3, 2, 3)
+    render = target.copy()
+    render[0, :, 0, 1], render[0, :, 0, 2], render[0, :, 1, 2] = 16, 64, 255
+    brightness = grid.error_map(render, target)[0].astype(int).sum(axis=0)
+    assert brightness[0, 0] < 15
+    assert brightness[0, 0] < brightness[0, 1] < brightness[0, 2] == brightness[1, 2]
+
+
+def test_objects_are_called_by_their_rank() -> None:
+    shown = gallery()
+    ranked = Gallery(shown.objects, shown.source, shown.target, shown.renders, shown.seeds, ("best", "worst"))
+    assert grid.draw(ranked).width > grid.draw(shown).width

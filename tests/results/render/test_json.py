@@ -13,7 +13,7 @@ def test_it_is_strict_and_leads_to_the_runs(table: Table, hostile: str) -> None:
         raise ValueError(constant)
 
     content = json.loads(render(table), parse_constant=refuse)
-    base, named, gone, partly, copied = content["rows"]
+    base, named, published, gone, partly, copied = content["rows"]
     assert base["cells"]["novel_psnr"] == {
         "text": "20.20",
         "mean": table.rows[0].cells[1].mean,
@@ -21,9 +21,15 @@ def test_it_is_strict_and_leads_to_the_runs(table: Table, hostile: str) -> None:
         "n": 2,
         "values": [20.1, 20.3],
         "rank": "best",
+        "interval": [19.5, 20.9],
+        "reference": 21.0,
+        "comparison": None,
     }
+    found = named["cells"]["conditioned_psnr"]["comparison"]
+    assert (found["baseline"], found["verdict"], found["effect_size"]) == ("base", "better", "inf")
     assert base["sources"] == [{"key": "0011223344556677", "seed": 0, "state": "finished", "run_id": "f" * 32}]
-    assert named["label"] == hostile
+    assert (named["label"], named["group"], named["section"]) == (hostile, "Input & _x_", "Trained #1")
+    assert published["cells"]["novel_psnr"]["reference"] == 21.76
     assert gone["cells"]["novel_psnr"]["mean"] is None
     assert partly["cells"]["novel_psnr"]["mean"] == "nan"
     assert copied["cells"]["conditioned_psnr"]["mean"] == "inf"

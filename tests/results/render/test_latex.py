@@ -4,29 +4,54 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from results.render.latex import escape, render, render_standalone
-from results.table import Table
+from results.table import Cell, Column, Row, Section, Table
 
 
 def test_has_the_papers_layout(table: Table) -> None:
     text = render(table)
-    assert r"& \multicolumn{1}{c}{Conditioned views} & \multicolumn{2}{c}{Novel views} \\" in text
-    assert r"\cmidrule(lr){2-2} \cmidrule(lr){3-4}" in text
+    lines = text.splitlines()
+    assert r" &  & \multicolumn{2}{c}{Conditioned views} & \multicolumn{4}{c}{Novel views} \\" in lines
+    assert r"\cmidrule(lr){3-4} \cmidrule(lr){5-8}" in lines
+    numbers = r"S[table-format=2.2]@{\,}l" * 2 + r"S[table-format=1.3]@{\,}l"
+    assert rf"\begin{{tabular}}{{ll{numbers}}}" in lines
     base = (
-        r"base\textsuperscript{a} & \underline{30.50}\,{\scriptsize$\pm$\,0.71} & "
-        r"\textbf{20.20}\,{\scriptsize$\pm$\,0.14} & "
-        r"\underline{0.250}\,{\scriptsize$\pm$\,0.000} \\"
+        r"\multicolumn{2}{l}{base\textsuperscript{a}} & {\underline{\tablenum[table-format=2.2]{30.50}}} & "
+        r"{\scriptsize$\pm$\,0.71} & \bfseries 20.20 & {\scriptsize$\pm$\,0.14} & "
+        r"{\underline{\tablenum[table-format=1.3]{0.250}}} & {\scriptsize$\pm$\,0.000} \\"
     )
-    assert base in text.splitlines()
-    assert r"gone & \multicolumn{3}{c}{\emph{failed}} \\" in text.splitlines()
-    assert r"partly & 29.00 & nan & -- \\" in text.splitlines()
-    assert r"copy\_input & $\infty$ & 14.00 & 0.300 \\" in text.splitlines()
+    assert base in lines
+    assert r"\multicolumn{2}{l}{gone} & \multicolumn{6}{c}{\emph{failed}} \\" in lines
+    assert r"\multicolumn{2}{l}{partly} & 29.00 & & {nan} & & {--} & \\" in lines
+    assert r"\multicolumn{2}{l}{copy\_input} & {$\infty$} & & 14.00 & & 0.300 & \\" in lines
     assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 2, 1]
     assert r"\textsuperscript{a}\,a note" in text
+    assert r"\multicolumn{8}{l}{\emph{Trained \#1}} \\" in lines
+    assert r"\bfseries 32.12 & \textsuperscript{*}" in text
+
+
+def test_published_values_stand_below_ours_with_the_difference(table: Table) -> None:
+    lines = render(table).splitlines()
+    published = [line for line in lines if "published" in line and "&" in line and "Doe" not in line]
+    assert r"\footnotesize 21.00 & {\scriptsize($-$0.80)}" in published[0]
+    assert r"published row (published) &  & & \footnotesize 21.76 &" in published[1]
+    assert any(line.startswith(r"\multirow{2}{*}{Input \& \_x\_}") for line in lines)
+    assert "Doe \\& al." in lines[-2]
+    assert "A finding." in lines[-2]
+
+
+def test_text_columns_take_one_column_and_come_before_the_state() -> None:
+    columns = (Column("fusion", "fusion"), Column("psnr", "PSNR", direction="up"))
+    rows = (Row("a", (Cell(text="x_attn"), Cell((20.0,)))), Row("b", (Cell(text="input"), Cell()), state="failed"))
+    text = render(Table("t", "", columns, (Section(rows),)))
+    assert r"\begin{tabular}{llS[table-format=2.2]@{\,}l}" in text
+    assert r"a & x\_attn & 20.00 & \\" in text
+    assert r"b & input & \multicolumn{2}{c}{\emph{failed}} \\" in text
 
 
 @pytest.mark.parametrize(
@@ -49,14 +74,35 @@ def test_text_cannot_issue_commands(hostile: str) -> None:
     assert "\\input" not in escape(hostile)
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-def test_compiles_as_it_is(table: Table, tmp_path: Path) -> None:
-    (tmp_path / "table.tex").write_text(render_standalone(table), encoding="utf-8")
+def compiled(table: Table, folder: Path) -> list[str]:
+    """Lines of the page that pdflatex makes of a table, with single spaces."""
+    missing = [name for name in ("pdflatex", "pdftotext") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not installed")
+    (folder / "table.tex").write_text(render_standalone(table), encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "table.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
     assert done.returncode == 0, done.stdout[-2000:]
-    if shutil.which("pdftotext"):
-        subprocess.run(["pdftotext", "-layout", "table.pdf"], cwd=tmp_path, check=True)
-        text = (tmp_path / "table.txt").read_text()
-        assert "c&d#e$f{g}h" in text
-        assert r"j\k <script>alert(1)</script> |*`x`[y]" in text
+    subprocess.run(["pdftotext", "-layout", "table.pdf"], cwd=folder, check=True)
+    return [" ".join(line.split()) for line in (folder / "table.txt").read_text().splitlines()]
+
+
+def test_compiles_as_it_is_with_inert_names(table: Table, tmp_path: Path) -> None:
+    text = "\n".join(compiled(table, tmp_path))
+    assert "c&d#e$f{g}h" in text
+    assert r"j\k <script>alert(1)</script> |*`x`[y]" in text
+
+
+def test_the_page_has_every_row(table: Table, hostile: str, tmp_path: Path) -> None:
+    rows = tuple(replace(row, label="variant" if row.label == hostile else row.label) for row in table.sections[0].rows)
+    lines = compiled(replace(table, sections=(replace(table.sections[0], rows=rows), table.sections[1])), tmp_path)
+    for expected in (
+        "basea 30.50 ± 0.71 20.20 ± 0.14 0.250 ± 0.000",
+        "published 21.00 (−0.80)",
+        "gone failed",
+        "partly 29.00 nan –",
+        "∞ 14.00 0.300",
+    ):
+        assert any(line.endswith(expected) for line in lines), expected
+    assert any(line.startswith("published row (published)") and line.endswith("21.76 0.203") for line in lines)
+    assert any("variant" in line and "32.12" in line and line.endswith("19.00 0.100") for line in lines)

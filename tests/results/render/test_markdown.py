@@ -8,11 +8,17 @@ from results.table import Table
 
 def test_rows_have_equal_cells_and_escaped_text(table: Table) -> None:
     text = render(table)
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(rows) == 2 + 4 + 1 + 1
+    scores, compared = text.split("Against base:")
+    rows = [line for line in scores.splitlines() if line.startswith("|")]
+    # Header and rule, two sections of five and one rows, each below its label or a rule.
+    assert len(rows) == 2 + (1 + 5) + (1 + 1)
     unescaped = [line.replace(r"\\", "").replace(r"\|", "") for line in rows]
     assert {line.count("|") for line in unescaped} == {5}
     assert r"\<script\>" in text
     assert "<script>" not in text
     assert "**20.20** ± 0.14" in text
     assert "<ins>30.50</ins>" in text
+    assert "**20.20** ± 0.14 (published 21.00, −0.80)" in text
+    assert r"**32.12**\*" in text
+    assert "| +1.600 | 1.200 to 2.000 | < 0.001 | ∞ | better |" in " ".join(compared.split())
+    assert "underpowered" in compared

@@ -1,28 +1,19 @@
-"""One row per trial, with everything that must be said about it."""
+"""One row per configuration, with everything that must be said about it."""
 
 from __future__ import annotations
 
-from pkgutil import resolve_name
+import math
 
-import pandas as pd
 import pytest
 
-from results.load import load_results, load_trials
+from results.load import read_evidence
 from results.table import Table
-from results.tables import TABLES
-from results.tables.auto import build
+from results.tables.auto import Options, build
 
 
 @pytest.fixture(scope="module")
 def table(study, sweep) -> Table:
-    return build(load_results(sweep, study.home), load_trials(sweep, study.home))
-
-
-def test_every_registered_builder_makes_a_table(study, sweep) -> None:
-    for name, builder in TABLES.items():
-        table = resolve_name(builder)(load_results(sweep, study.home), load_trials(sweep, study.home))
-        assert isinstance(table, Table), name
-        assert table.name == name
+    return build(read_evidence(sweep, study.home), Options())
 
 
 def test_rows_follow_the_plan_with_the_trivial_ones_in_a_section_of_their_own(table: Table) -> None:
@@ -32,29 +23,19 @@ def test_rows_follow_the_plan_with_the_trivial_ones_in_a_section_of_their_own(ta
     assert (trained.ranked, trivial.ranked) == (True, False)
 
 
-def test_columns_are_grouped_by_view_kind(table: Table) -> None:
-    assert table.column_groups == [("Conditioned views", 3), ("Novel views", 3)]
-    assert [(c.label, c.direction) for c in table.columns[3:]] == [
-        ("PSNR", "up"),
-        ("SSIM", "up"),
-        ("LPIPS", "down"),
-    ]
+def test_columns_of_numbers_are_grouped_by_view_kind(table: Table) -> None:
+    assert table.column_groups[-2:] == [("Conditioned views", 3), ("Novel views", 3)]
+    assert [(c.label, c.direction) for c in table.columns[-3:]] == [("PSNR", "up"), ("SSIM", "up"), ("LPIPS", "down")]
 
 
 def test_cells_are_means_over_objects_then_seeds(table: Table) -> None:
     baseline = table.rows[0]
-    novel_psnr = baseline.cells[3]
+    novel_psnr = baseline.cells[-3]
     assert novel_psnr.values == pytest.approx((20.0, 21.0))
     assert novel_psnr.mean == pytest.approx(20.5)
     assert novel_psnr.std == pytest.approx(0.5**0.5)
-    assert baseline.cells[0].mean == pytest.approx(30.5)
-    assert [source.key for source in baseline.sources] == ["a0", "a1"]
-
-
-def test_depth_is_best_and_equal_columns_stay_unmarked(table: Table) -> None:
-    baseline, depth, *_ = table.rows
-    assert [cell.rank for cell in depth.cells] == ["best", None, None, "best", None, None]
-    assert [cell.rank for cell in baseline.cells] == ["second", None, None, "second", None, None]
+    assert baseline.cells[-6].mean == pytest.approx(30.5)
+    assert [(source.key, source.seed) for source in baseline.sources] == [("a0", 0), ("a1", 1)]
 
 
 def test_a_failed_trial_is_a_row_with_its_state(table: Table) -> None:
@@ -63,59 +44,68 @@ def test_a_failed_trial_is_a_row_with_its_state(table: Table) -> None:
     assert broken.state == "failed"
 
 
-def frames(states: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    trials = pd.DataFrame(
-        {
-            "trial": "base",
-            "names": [("base", "twin")] * len(states),
-            "key": [f"k{seed}" for seed in range(len(states))],
-            "seed": range(len(states)),
-            "control": False,
-            "state": states,
-            "note": "",
-            "run_id": None,
-        }
-    )
-    finished = [seed for seed, state in enumerate(states) if state == "finished"]
-    results = pd.DataFrame(
-        {
-            "trial": "base",
-            "key": [f"k{seed}" for seed in finished],
-            "seed": finished,
-            "split": "test",
-            "object": "o",
-            "view_kind": "novel",
-            "metric": "psnr",
-            "value": [20.0 + seed for seed in finished],
-        }
-    )
-    return results, trials
+def test_the_usual_names_are_the_baseline_unless_another_is_declared(make) -> None:
+    found = make.evidence(*make.trained("full", 20.0), *make.trained("without depth", 19.0))
+    assert build(found, Options()).rows[1].cells[-3].comparison.baseline == "full"
+    declared = build(found, Options(baseline="without depth"))
+    assert declared.rows[0].cells[-3].comparison.baseline == "without depth"
+    assert declared.rows[1].cells[-3].comparison is None
 
 
-def test_an_incomplete_seed_set_is_marked() -> None:
-    (row,) = build(*frames(["finished", "failed", "finished", "pending"])).rows
-    assert row.cells[3].values == (20.0, 22.0)
+def test_a_declared_baseline_that_is_not_there_is_said(make) -> None:
+    table = build(make.evidence(*make.trained("baseline", 20.0), *make.trained("b", 21.0)), Options(baseline="c"))
+    assert table.rows[1].cells[-3].comparison is None
+    assert "Nothing is compared: the sweep has no single configuration for the baseline 'c'." in table.notes
+
+
+def test_axes_of_a_grid_become_columns_of_text(make) -> None:
+    names = ("baseline", "model=a fusion=input", "model=b fusion=input", "model=b fusion=xattn")
+    table = build(make.evidence(*(item for name in names for item in make.trained(name, 20.0))), Options())
+    assert [(column.label, column.direction) for column in table.columns[:2]] == [("model", None), ("fusion", None)]
+    texts = [tuple(cell.text for cell in row.cells[:2]) for row in table.rows]
+    assert texts == [("–", "–"), ("a", "input"), ("b", "input"), ("b", "xattn")]
+    assert all(cell.text == "" for row in table.rows for cell in row.cells[2:])
+
+
+def test_an_axis_with_one_value_is_no_column(make) -> None:
+    table = build(make.evidence(*make.trained("model=a", 20.0), *make.trained("baseline", 20.0)), Options())
+    assert len(table.columns) == 6
+
+
+def test_an_incomplete_seed_set_is_marked(make) -> None:
+    records = [
+        make.record("base", seed, {"novel_psnr": [20.0 + seed]}, state)
+        for seed, state in enumerate(["finished", "failed", "finished", "pending"])
+    ]
+    (row,) = build(make.evidence(*records), Options()).rows
+    assert row.cells[-3].values == (20.0, 22.0)
     assert row.notes[0] == "2 of 4 seeds: failed (seed 1), pending (seed 3)."
 
 
-def test_names_folded_onto_a_row_are_mentioned() -> None:
-    (row,) = build(*frames(["finished"])).rows
+def test_names_folded_onto_a_row_are_mentioned(make) -> None:
+    (row,) = build(make.evidence(make.record("base", names=("base", "twin"))), Options()).rows
     assert row.notes == ("The same configuration as twin.",)
 
 
-def test_without_any_seed_the_states_are_listed() -> None:
-    (row,) = build(*frames(["failed", "pending", "pending"])).rows
+def test_without_any_seed_the_states_are_listed(make) -> None:
+    records = [make.record("base", seed, state=state) for seed, state in enumerate(["failed", "pending", "pending"])]
+    (row,) = build(make.evidence(*records), Options()).rows
     assert row.state == "failed (seed 0), pending (seeds 1, 2)"
     assert row.is_empty
 
 
-def test_a_nan_among_the_objects_is_not_averaged_away() -> None:
-    results, trials = frames(["finished"])
-    results = pd.concat([results, results.assign(object="p", value=float("nan"))])
-    (row,) = build(results, trials).rows
-    assert row.cells[3].mean != row.cells[3].mean
+def test_a_nan_among_the_objects_is_not_averaged_away(make) -> None:
+    (row,) = build(make.evidence(make.record("base", 0, {"novel_psnr": [20.0, math.nan]})), Options()).rows
+    assert math.isnan(row.cells[-3].mean)
+    assert row.cells[-3].interval is None
 
 
-def test_an_empty_plan_makes_an_empty_table() -> None:
-    results, trials = frames([])
-    assert build(results, trials).rows == ()
+def test_an_empty_plan_makes_an_empty_table(make) -> None:
+    assert build(make.evidence(), Options()).rows == ()
+
+
+def test_it_is_said_why_rows_of_one_seed_are_not_marked(make) -> None:
+    found = make.evidence(*make.trained("baseline", 20.0, seeds=1), *make.trained("better", 25.0, seeds=1))
+    table = build(found, Options())
+    assert any("one seed" in note for note in table.notes)
+    assert {cell.rank for row in table.rows for cell in row.cells} == {None}

@@ -1,0 +1,108 @@
+"""Where one number of a table comes from: runs, seeds, objects, configuration, data and code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from results.errors import ResultsError
+from results.load import SweepLike, TrialRecord, read_evidence
+from results.plan import flatten
+from results.render.layout import column_title
+from results.table import Cell, Column, Row, Table
+from results.tables import build_tables
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One trial behind a cell."""
+
+    key: str
+    seed: int
+    state: str
+    note: str
+    #: mean over objects; None where the trial gave the cell nothing
+    value: float | None
+    run_id: str | None
+    objects: tuple[str, ...]
+    data_fingerprint: str
+    commit: str
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A cell of a table, and everything behind it."""
+
+    table: Table
+    row: Row
+    column: Column
+    cell: Cell
+    origins: tuple[Origin, ...]
+
+
+def explain(
+    sweep: SweepLike, home: Path, tables: Sequence[str], table: str, row: str, column: str
+) -> tuple[Explanation, ...]:
+    """The cells called so: one, or one for every row of that label.
+
+    `row` is a label, with its group before a slash where labels repeat ("Input/DPT_Large"); `column` is a column's
+    name or title.  Raises `ResultsError` naming what there is where one of them does not exist.
+    """
+    evidence = read_evidence(sweep, home)
+    built = {found.name: found for found in build_tables(tables, evidence)}
+    chosen = built[_named("table", table, list(built))]
+    columns = {name: place for place, found in enumerate(chosen.columns) for name in (column_title(found), found.name)}
+    place = columns[_named("column", column, list(columns))]
+    rows: dict[str, list[Row]] = {}
+    for found in chosen.rows:
+        for name in dict.fromkeys((found.label, f"{found.group}/{found.label}" if found.group else found.label)):
+            rows.setdefault(name, []).append(found)
+    records = {record.planned.key: record for record in evidence.records}
+    return tuple(_explanation(chosen, found, place, records) for found in rows[_named("row", row, list(rows))])
+
+
+def _named(kind: str, wanted: str, names: Sequence[str]) -> str:
+    if wanted in names:
+        return wanted
+    near = get_close_matches(wanted, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ResultsError(f"there is no {kind} {wanted!r}; {hint}there are: {', '.join(dict.fromkeys(names)) or 'none'}")
+
+
+def _explanation(table: Table, row: Row, place: int, records: dict[str, TrialRecord]) -> Explanation:
+    cell, column = row.cells[place], table.columns[place]
+    kept = [source for source in row.sources if source.key in records]
+    finished = [source.key for source in kept if source.state == "finished"]
+    # A finished trial that recorded another set of metrics gave the cell nothing; which one, the cell cannot say.
+    values = dict(zip(finished, cell.values, strict=True)) if len(finished) == cell.n else {}
+    origins = tuple(_origin(records[source.key], values.get(source.key)) for source in kept)
+    return Explanation(table, row, column, cell, origins)
+
+
+def _origin(record: TrialRecord, value: float | None) -> Origin:
+    tags = record.run.tags if record.run else {}
+    changed = tags.get("splatsweep.code_changed_since_commit") == "true"
+    return Origin(
+        key=record.planned.key,
+        seed=record.planned.seed,
+        state=record.state,
+        note=record.note,
+        value=value,
+        run_id=record.run.run_id if record.run else None,
+        objects=_objects(record),
+        data_fingerprint=tags.get("splatsweep.data_fingerprint", ""),
+        commit=tags.get("mlflow.source.git.commit", "") + (" with changes" if changed else ""),
+        config=flatten(record.planned.config),
+    )
+
+
+def _objects(record: TrialRecord) -> tuple[str, ...]:
+    if record.per_object is None:
+        return ()
+    return tuple(sorted(map(str, pc.unique(record.per_object["object"].cast("string")).to_pylist())))

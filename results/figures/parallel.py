@@ -1,0 +1,91 @@
+"""Parallel axes: one vertical line per setting that differs between trials, one polyline per trial, up to its score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from results.figures.style import FOREGROUND, name_ticks
+from results.provenance import ABSENT, split_common
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: with fewer settings or trials a table says it better
+LEAST_SETTINGS, LEAST_TRIALS = 2, 4
+MOST_SETTINGS = 10
+
+
+def draw(trials: Sequence[tuple[Mapping[str, Any], float]], score: str) -> Figure | None:
+    """`trials`: flat configuration and score of each; lines of low scores are drawn first, and darker.
+
+    None where too little differs for a picture; settings beyond `MOST_SETTINGS` are left out.
+    """
+    trials = sorted((trial for trial in trials if np.isfinite(trial[1])), key=lambda trial: trial[1])
+    _, differing = split_common([config for config, _ in trials])
+    if len(differing) < LEAST_SETTINGS or len(trials) < LEAST_TRIALS:
+        return None
+    from matplotlib import colormaps
+    from matplotlib.collections import LineCollection
+    from matplotlib.figure import Figure
+
+    names = differing[:MOST_SETTINGS]
+    scores = np.array([value for _, value in trials])
+    span = float(np.ptp(scores)) or 1.0
+    heights = np.column_stack([*(_axis(trials, name) for name in names), (scores - scores.min()) / span])
+    figure = Figure(figsize=(1.15 * (len(names) + 1), 3.4), layout="constrained")
+    axes = figure.subplots()
+    lines = [np.column_stack([np.arange(len(line)), line]) for line in heights]
+    colours = colormaps["cividis"](0.9 * heights[:, -1])
+    axes.add_collection(LineCollection(lines, colors=colours, linewidths=1.2, alpha=0.85))
+    for place, name in enumerate(names):
+        _choices(axes, place, dict(zip(_values(trials, name), heights[:, place], strict=True)))
+    _choices(axes, len(names), {f"{scores.min():.4g}": 0.0, f"{scores.max():.4g}": 1.0})
+    _dress(axes, [*names, score])
+    return figure
+
+
+def _values(trials: Sequence[tuple[Mapping[str, Any], float]], name: str) -> list[str]:
+    return [str(config.get(name, ABSENT)) for config, _ in trials]
+
+
+def _axis(trials: Sequence[tuple[Mapping[str, Any], float]], name: str) -> np.ndarray:
+    """Heights between 0 and 1: numbers by their order, other choices by their names."""
+    values = _values(trials, name)
+    order = sorted(set(values), key=_rank)
+    places = {value: index / max(1, len(order) - 1) for index, value in enumerate(order)}
+    return np.array([places[value] for value in values])
+
+
+def _rank(value: str) -> tuple[bool, float, str]:
+    try:
+        return False, float(value), value
+    except ValueError:
+        return True, 0.0, value
+
+
+def _choices(axes: Axes, place: int, heights: Mapping[str, float]) -> None:
+    """A vertical axis, and beside it the choices."""
+    axes.axvline(place, color=FOREGROUND, linewidth=0.8)
+    for text, height in heights.items():
+        axes.annotate(
+            text[:24],
+            (place, height),
+            (3, 2),
+            textcoords="offset points",
+            fontsize=6.5,
+            color=FOREGROUND,
+            parse_math=False,
+        )
+
+
+def _dress(axes: Axes, names: Sequence[str]) -> None:
+    name_ticks(axes.xaxis, names)
+    axes.tick_params(axis="x", labelsize=7, labelrotation=20, colors=FOREGROUND, length=0)
+    axes.set_yticks([])
+    axes.set_ylim(-0.05, 1.05)
+    for spine in axes.spines.values():
+        spine.set_visible(False)

@@ -1,0 +1,82 @@
+"""Which figures a report has, and what is said below them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from results.figures import curves, forest, parallel, scatter
+from results.load import Evidence
+from results.provenance import configurations
+from results.table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Illustration:
+    """A figure, the stem of its files, a description for those who cannot see it, and its caption."""
+
+    stem: str
+    figure: Figure
+    description: str
+    caption: str
+
+
+def illustrate(evidence: Evidence, tables: Sequence[Table]) -> list[Illustration]:
+    """Every figure that the evidence suffices for; training curves first."""
+    results = evidence.results()
+    return [*_curves(evidence), *_comparisons(results, tables), *_settings(evidence, results)]
+
+
+def _curves(evidence: Evidence) -> Iterator[Illustration]:
+    frame = evidence.curves([panel.metric for panel in curves.PANELS])
+    figure = curves.draw(frame)
+    if figure is None:
+        return
+    caption = (
+        "The loss is each trial's own weighted sum, drawn as a running mean over the faint raw values; "
+        "trials with different losses cannot be compared by it."
+    )
+    if frame.groupby("trial")["seed"].nunique().gt(1).any():
+        caption = f"Mean over seeds; the band is one standard deviation. {caption}"
+    if (trials := frame["trial"].nunique()) > curves.MOST_NAMED:
+        caption += f" The first {curves.MOST_NAMED} of {trials} trials are named; grey lines are the others."
+    yield Illustration("curves", figure, "Training loss and validation scores of every trial over iterations", caption)
+
+
+def _comparisons(results: pd.DataFrame, tables: Sequence[Table]) -> Iterator[Illustration]:
+    """For each table that compares with a baseline, a forest plot and a scatter of objects."""
+    for index, table in enumerate(tables):
+        suffix = f"_{table.name}" if index else ""
+        figure = forest.draw(table)
+        if figure is None:
+            continue
+        caption = (
+            "Differences to the baseline with 95 % intervals. Filled where the difference survives Holm's correction. "
+            f"Of more than {forest.MOST_ROWS} rows, those with the smallest p-values."
+        )
+        yield Illustration(f"forest{suffix}", figure, "Differences to the baseline; the table below has them", caption)
+        figure = scatter.draw(table, results)
+        if figure is not None:
+            caption = (
+                "Each point is an object, mean over seeds; above the line the variant is ahead of the baseline. "
+                f"At most the first {scatter.MOST_PANELS} rows."
+            )
+            yield Illustration(f"objects{suffix}", figure, "Per-object PSNR against the baseline's", caption)
+
+
+def _settings(evidence: Evidence, results: pd.DataFrame) -> Iterator[Illustration]:
+    """Parallel axes over the settings that differ."""
+    novel = results[(results["view_kind"] == "novel") & (results["metric"] == "psnr")]
+    means = novel.groupby("trial", observed=True)["value"].mean().to_dict()
+    settings = {record.planned.name: config for record, config in configurations(evidence)}
+    scored = [(config, means[name]) for name, config in settings.items() if name in means]
+    figure = parallel.draw(scored, "novel PSNR")
+    if figure is not None:
+        caption = "Every trained trial is a line through its settings to its score; the brighter, the higher."
+        yield Illustration("settings", figure, "Settings of every trial and its PSNR on novel views", caption)

@@ -1,0 +1,66 @@
+"""What the formats share about a table's layout: blocks of rows, differences, and the sentences below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from results.table import Cell, Column, Comparison, Row, Table, rounded
+
+
+def blocks(rows: Sequence[Row]) -> list[tuple[Row, ...]]:
+    """Neighbouring rows with one group's label stand together; rows without a group stand alone."""
+    numbered = enumerate(rows)
+    return [
+        tuple(row for _, row in block)
+        for _, block in groupby(numbered, key=lambda item: item[1].group or f"\0{item[0]}")
+    ]
+
+
+def signed_difference(cell: Cell, column: Column) -> str:
+    """Ours minus the published value, of the numbers as they are printed; "" where either is missing."""
+    if cell.mean is None or cell.reference is None:
+        return ""
+    ours, published = (float(rounded(value, column.precision)) for value in (cell.mean, cell.reference))
+    return signed(ours - published, column.precision)
+
+
+def signed(value: float, precision: int) -> str:
+    """A difference with its sign; zero has none."""
+    text = rounded(value, precision)
+    return text if text.startswith(("-", "nan")) or not text.strip("0.") else f"+{text}"
+
+
+def probability(p: float) -> str:
+    """A p-value with three decimals, "< 0.001" below them."""
+    return "< 0.001" if p < 0.001 else rounded(p, 3)
+
+
+def comparisons(table: Table) -> Iterator[tuple[Row, Column, Comparison]]:
+    """Every comparison with the baseline, row by row."""
+    for row in table.rows:
+        for cell, column in zip(row.cells, table.columns, strict=True):
+            if cell.comparison is not None:
+                yield row, column, cell.comparison
+
+
+def column_title(column: Column) -> str:
+    """The column's name outside of its table: "Novel views: PSNR"."""
+    return f"{column.group}: {column.label}" if column.group else column.label
+
+
+def below(table: Table) -> list[str]:
+    """The sentences below a table: what marks mean, whose the published values are, what was found about them."""
+    published = [f"Published values: {table.citation}, with ours minus theirs beside."] if table.has_references else []
+    return [*table.legend, *published, *table.remarks]
+
+
+def is_text(table: Table, index: int) -> bool:
+    """Whether a column says how rows are configured instead of what they measured."""
+    return any(row.cells[index].text for row in table.rows)
+
+
+def leading_text(table: Table) -> int:
+    """Number of text columns before the first number: a row without numbers shows these, then its state."""
+    kinds = [is_text(table, index) for index in range(len(table.columns))]
+    return kinds.index(False) if False in kinds else len(kinds)

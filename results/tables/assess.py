@@ -1,0 +1,180 @@
+"""What may be said about the numbers of a table: comparisons with its baseline, and marks that are earned.
+
+All tests of a table are one family (Holm's correction): every row against the baseline in every column, and, in every
+column, the best row against all others and the second against those below it.  So the chance that any star, bold or
+underline of a table is wrong stays below 5 %.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from results.statistics import PairedTest, holm, minimal_detectable, paired_test
+from results.table import Comparison, Rank, Row, Table, Verdict, ranked
+from results.tables.quantities import Quantity
+from results.tables.scores import Scores
+
+ALPHA = 0.05
+POWER = 0.8
+
+#: stands for the baseline where rows are numbered, since it need not be one of them
+BASELINE = -1
+#: two rows, counted from the top of the table, and a column
+_Pair = tuple[int, int, int]
+#: a row and a column
+_Place = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Test:
+    """Of one row against another in one column, and the seeds and objects behind it."""
+
+    found: PairedTest
+    seeds: int
+    objects: int
+
+
+def assessed(table: Table, baseline: Row | None, quantities: Sequence[Quantity], scores: Scores) -> Table:
+    """The table with comparisons and earned ranks in its ranked sections; a column for each quantity.
+
+    `baseline` need not stand in the table.  Columns without a direction are not compared.
+    """
+    candidates = ranked(table)
+    rows = {index: candidates.rows[index] for index in candidates.competitors}
+    contests = {
+        (row, column): rivals for column in range(len(quantities)) for row, rivals in _contests(rows, column).items()
+    }
+    pairs = list(_baseline_pairs(rows, baseline, quantities))
+    rivalries = [(row, rival, column) for (row, column), rivals in contests.items() for rival in rivals]
+    everyone = {**rows, BASELINE: baseline} if baseline else rows
+    tests = _tested(dict.fromkeys([*pairs, *rivalries]), everyone, quantities, scores)
+    pairs = [pair for pair in pairs if pair in tests]
+    adjusted = holm(
+        [
+            *(float(tests[pair].found.p) for pair in pairs),
+            *(_contest_p(place, rivals, tests, quantities) for place, rivals in contests.items()),
+        ]
+    )
+    family = int(np.count_nonzero(~np.isnan(adjusted)))
+    comparisons = {
+        (row, column): _comparison(everyone[other], tests[row, other, column], quantities[column], p, family)
+        for (row, other, column), p in zip(pairs, adjusted, strict=False)
+    }
+    earned = {place for place, p in zip(contests, adjusted[len(pairs) :], strict=True) if p < ALPHA}
+    ranks = _earned_ranks(rows, contests, earned)
+    return candidates.with_cells(
+        lambda row, column, cell: replace(
+            cell, comparison=comparisons.get((row, column)), rank=ranks.get((row, column))
+        )
+    )
+
+
+def _baseline_pairs(rows: Mapping[int, Row], baseline: Row | None, quantities: Sequence[Quantity]) -> Iterator[_Pair]:
+    if baseline is None:
+        return
+    for index, row in rows.items():
+        is_itself = {source.key for source in row.sources} == {source.key for source in baseline.sources}
+        for column, quantity in enumerate(quantities):
+            if quantity.column.direction and row.cells[column].values and not is_itself:
+                yield index, BASELINE, column
+
+
+def _contests(rows: Mapping[int, Row], column: int) -> dict[int, list[int]]:
+    """Who has to be told from whom: the best from all others, the second from those below it."""
+    # What is NaN has been beaten already.
+    means = {index: row.cells[column].mean for index, row in rows.items()}
+    filled = [index for index, mean in means.items() if mean is not None and not np.isnan(mean)]
+    ranks: dict[Rank | None, int] = {rows[index].cells[column].rank: index for index in filled}
+    contests = {}
+    if "best" in ranks:
+        contests[ranks["best"]] = [index for index in filled if index != ranks["best"]]
+    if "second" in ranks:
+        contests[ranks["second"]] = [i for i in filled if i not in (ranks["best"], ranks["second"])]
+    return {row: rivals for row, rivals in contests.items() if rivals}
+
+
+def _tested(
+    pairs: Iterable[_Pair], rows: Mapping[int, Row], quantities: Sequence[Quantity], scores: Scores
+) -> dict[_Pair, _Test]:
+    """All tests that can be made; those of equal shape in one go."""
+    by_shape: dict[tuple[int, ...], list[tuple[_Pair, NDArray[np.float64]]]] = defaultdict(list)
+    keys = {
+        index: {source.seed: source.key for source in row.sources if source.state == "finished"}
+        for index, row in rows.items()
+    }
+    for row, other, column in pairs:
+        shared = [(key, keys[other][seed]) for seed, key in keys[row].items() if seed in keys[other]]
+        differences = scores.differences(shared, quantities[column])
+        if differences is not None and differences.size > 1 and np.isfinite(differences).all():
+            by_shape[differences.shape].append(((row, other, column), differences))
+    tests: dict[_Pair, _Test] = {}
+    for (seeds, objects), group in by_shape.items():
+        found = paired_test(np.stack([differences for _, differences in group]))
+        tests |= {pair: _Test(found.at(index), seeds, objects) for index, (pair, _) in enumerate(group)}
+    return tests
+
+
+def _contest_p(
+    place: _Place, rivals: Sequence[int], tests: Mapping[_Pair, _Test], quantities: Sequence[Quantity]
+) -> float:
+    """p of "no better than one of its rivals", the largest of all; NaN where one of them cannot be tested."""
+    row, column = place
+    found = [tests.get((row, rival, column)) for rival in rivals]
+    return max((_p_of_better(test, quantities[column]) for test in found), key=lambda p: (np.isnan(p), p))
+
+
+def _p_of_better(test: _Test | None, quantity: Quantity) -> float:
+    if test is None or test.seeds == 1:  # one training each says nothing of the next
+        return np.nan
+    gain = test.found.difference if quantity.column.direction == "up" else -test.found.difference
+    return float(test.found.p) if gain > 0 else 1.0
+
+
+def _comparison(baseline: Row, test: _Test, quantity: Quantity, p_adjusted: float, family: int) -> Comparison:
+    found = test.found
+    detectable = float(minimal_detectable(found.estimate, ALPHA / family, POWER))
+    seeds = f"{test.seeds} seeds" if test.seeds > 1 else "one seed"
+    return Comparison(
+        baseline=baseline.label,
+        difference=float(found.difference),
+        low=float(found.low),
+        high=float(found.high),
+        p=float(found.p),
+        p_adjusted=float(p_adjusted),
+        effect_size=float(found.effect_size),
+        test=f"paired t, {test.objects} objects, {seeds}",
+        verdict=_verdict(test, quantity, float(p_adjusted), detectable),
+        minimal_detectable=detectable,
+    )
+
+
+def _verdict(test: _Test, quantity: Quantity, p_adjusted: float, detectable: float) -> Verdict:
+    """With one seed nothing is concluded: trainings of one configuration may differ as much."""
+    if test.seeds == 1:
+        return "underpowered"
+    if p_adjusted < ALPHA:
+        is_gain = (test.found.difference > 0) == (quantity.column.direction == "up")
+        return "better" if is_gain else "worse"
+    is_telling = quantity.relevant is not None and detectable <= quantity.relevant
+    return "no difference shown" if is_telling else "underpowered"
+
+
+def _earned_ranks(
+    rows: Mapping[int, Row], contests: Mapping[_Place, Sequence[int]], earned: set[_Place]
+) -> dict[_Place, Rank]:
+    """Best where it beats all others; second where the best is earned and it beats those below it, if any."""
+    ranks: dict[_Place, Rank] = {}
+    for column in {column for _, column in contests}:
+        marked = {row.cells[column].rank: index for index, row in rows.items() if row.cells[column].rank}
+        best, second = marked["best"], marked.get("second")
+        if (best, column) not in earned:
+            continue
+        ranks[best, column] = "best"
+        if second is not None and ((second, column) not in contests or (second, column) in earned):
+            ranks[second, column] = "second"
+    return ranks

@@ -1,0 +1,113 @@
+"""What must be said at a row: seeds that are missing, and regimes in which it differs from what it stands beside."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from results.load import TrialRecord
+from results.tables.scores import FINGERPRINT_TAG
+
+_COMMIT_TAG = "mlflow.source.git.commit"
+_CHANGED_TAG = "splatsweep.code_changed_since_commit"
+_SHORT = 7
+
+
+def caveats(records: Sequence[TrialRecord], beside: Sequence[TrialRecord] = ()) -> tuple[str, ...]:
+    """Notes on a row of `records`; `beside` are the trials of the baseline, or others that it is read against."""
+    notes = []
+    finished = [record for record in records if record.state == "finished"]
+    if 0 < len(finished) < len(records):
+        notes.append(f"{len(finished)} of {len(records)} seeds: {states(records)}.")
+    notes += _unlike_seeds(finished)
+    notes += _unlike_regimes(records, beside)
+    names = dict.fromkeys(name for record in records for name in record.planned.names)
+    others = [name for name in names if name != records[0].planned.name] if records else []
+    if others:
+        notes.append(f"The same configuration as {', '.join(others)}.")
+    return tuple(notes)
+
+
+def states(records: Sequence[TrialRecord]) -> str:
+    """ "failed", or per state and seed where they differ: "failed (seed 1), pending (seeds 2, 3)"."""
+    seeds: dict[str, list[int]] = defaultdict(list)
+    for record in records:
+        seeds[record.state].append(record.planned.seed)
+    if len(seeds) == 1:
+        return records[0].state
+    return ", ".join(
+        f"{state} (seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))})"
+        for state, numbers in seeds.items()
+        if state != "finished"
+    )
+
+
+def _unlike_seeds(finished: Sequence[TrialRecord]) -> list[str]:
+    """A note where the seeds of one row did not run on the same data or code."""
+    notes = []
+    for what, of in (("data", _data), ("code", _code)):
+        seeds: dict[str, list[str]] = defaultdict(list)
+        for record in finished:
+            if value := of(record):
+                seeds[value].append(str(record.planned.seed))
+        if len(seeds) > 1:
+            listed = "; ".join(f"{value} (seed {', '.join(numbers)})" for value, numbers in seeds.items())
+            notes.append(f"Its seeds differ in {what}: {listed}.")
+    return notes
+
+
+def _unlike_regimes(records: Sequence[TrialRecord], beside: Sequence[TrialRecord]) -> list[str]:
+    """A note where the row was trained or judged differently from `beside`, apart from what it is about."""
+    if not records or not beside or records[0].planned.control:
+        return []
+    own, other = _regime(records), _regime(beside)
+    differing = [name for name in own if own[name] and other[name] and own[name] != other[name]]
+    if not differing:
+        return []
+    listed = "; ".join(f"{name} {own[name]} instead of {other[name]}" for name in differing)
+    return [f"Not the regime of {beside[0].planned.name}: {listed}."]
+
+
+def _regime(records: Sequence[TrialRecord]) -> dict[str, str]:
+    """Name -> value of all that should be the same in rows that are compared; "" where it is not known."""
+    config = records[0].planned.config
+    train: Mapping[str, Any] = config.get("train", {})
+    render: Mapping[str, Any] = config.get("render", {})
+    finished = [record for record in records if record.state == "finished"]
+    stages = train.get("stages", ())
+    return {
+        "batch size": str(train.get("batch_size", "")),
+        "iterations": " + ".join(str(stage.get("iterations", "?")) for stage in stages),
+        "moving average of weights": _switch(train["ema"]) if "ema" in train else "",
+        "precision": str(train.get("precision", "")),
+        "antialiasing": _switch(render["antialiasing"]) if "antialiasing" in render else "",
+        "resolution": str(config.get("data", {}).get("resolution", "")),
+        "data": _joined(_data(record) for record in finished),
+        "code": _joined(_code(record) for record in finished),
+    }
+
+
+def _switch(value: object) -> str:
+    if value is None or value is False:
+        return "off"
+    return "on" if value is True else f"on ({_settings(value)})"
+
+
+def _settings(value: object) -> str:
+    return ", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, Mapping) else str(value)
+
+
+def _joined(values: Any) -> str:
+    return " and ".join(dict.fromkeys(filter(None, values)))
+
+
+def _data(record: TrialRecord) -> str:
+    return record.run.tags.get(FINGERPRINT_TAG, "")[:_SHORT] if record.run else ""
+
+
+def _code(record: TrialRecord) -> str:
+    if record.run is None or _COMMIT_TAG not in record.run.tags:
+        return ""
+    changed = record.run.tags.get(_CHANGED_TAG) == "true"
+    return record.run.tags[_COMMIT_TAG][:_SHORT] + (" with changes" if changed else "")

@@ -1,0 +1,137 @@
+"""From trials to a table: rows of seeds with their means, intervals, notes, comparisons and marks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isclose
+
+import numpy as np
+
+from results.load import Evidence, TrialRecord
+from results.provenance import ABSENT
+from results.statistics import bootstrap_interval
+from results.table import Cell, Column, Row, Section, Source, Table
+from results.tables.assess import assessed
+from results.tables.caveats import caveats, states
+from results.tables.quantities import Quantity
+from results.tables.scores import Scores
+
+#: of the bootstrap's draws, so that equal results give equal intervals
+_DRAWS = 20240
+ONE_SEED = "Rows of one seed earn no marks: another training of the same configuration may differ as much."
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row to be filled: a label, and one configuration's trials, a seed each."""
+
+    label: str
+    records: tuple[TrialRecord, ...] = ()
+    group: str = ""
+    #: published values by column
+    references: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    #: whether no trial was looked for
+    is_published_only: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows between two rules."""
+
+    entries: tuple[Entry, ...]
+    ranked: bool = True
+    label: str = ""
+
+
+def fill(
+    frame: Table, blocks: Sequence[Block], quantities: Sequence[Quantity], evidence: Evidence, baseline: Entry | None
+) -> Table:
+    """`frame` (name, caption, what is said below) with columns and rows; rows are compared with `baseline`."""
+    scores = Scores.of(evidence, quantities)
+    beside = baseline.records if baseline else _first_trials(blocks)
+    sections = tuple(
+        Section(tuple(_row(entry, quantities, scores, beside) for entry in block.entries), block.ranked, block.label)
+        for block in blocks
+        if block.entries
+    )
+    table = replace(frame, columns=tuple(quantity.column for quantity in quantities), sections=sections)
+    baseline_row = _row(baseline, quantities, scores, ()) if baseline else None
+    table = with_intervals(table, quantities, scores)
+    return _explained(assessed(table, baseline_row, quantities, scores))
+
+
+def with_texts(table: Table, texts: Mapping[str, Mapping[str, str]]) -> Table:
+    """The table with a column of text for each of `texts` (label -> row's label -> text) before its numbers."""
+    columns = tuple(Column(label, label) for label in texts)
+    sections = tuple(
+        replace(
+            section,
+            rows=tuple(
+                replace(row, cells=(*(Cell(text=text.get(row.label, ABSENT)) for text in texts.values()), *row.cells))
+                for row in section.rows
+            ),
+        )
+        for section in table.sections
+    )
+    return replace(table, columns=(*columns, *table.columns), sections=sections)
+
+
+def _first_trials(blocks: Sequence[Block]) -> tuple[TrialRecord, ...]:
+    """What rows stand beside where no baseline is declared: the first row."""
+    for block in blocks:
+        if block.ranked and block.entries:
+            return block.entries[0].records
+    return ()
+
+
+def _row(entry: Entry, quantities: Sequence[Quantity], scores: Scores, beside: Sequence[TrialRecord]) -> Row:
+    records = sorted(entry.records, key=lambda record: record.planned.seed)
+    keys = [record.planned.key for record in records if record.state == "finished"]
+    cells = tuple(
+        Cell(scores.means(keys, quantity), reference=entry.references.get(quantity.name)) for quantity in quantities
+    )
+    notes = (*entry.notes, *caveats(records, beside))
+    return Row(entry.label, cells, tuple(map(source_of, records)), _state(entry), notes, entry.group)
+
+
+def _state(entry: Entry) -> str:
+    if entry.records:
+        return states(entry.records)
+    return "published only" if entry.is_published_only else "not in this sweep"
+
+
+def source_of(record: TrialRecord) -> Source:
+    """A trial as tables name it."""
+    run = record.run.run_id if record.run else None
+    return Source(record.planned.key, record.planned.seed, record.state, run)
+
+
+def with_intervals(table: Table, quantities: Sequence[Quantity], scores: Scores) -> Table:
+    """With intervals of all cells, a column for each quantity.  Cells of equally many seeds and objects go together."""
+    by_shape: dict[tuple[int, ...], list[tuple[tuple[int, int], np.ndarray]]] = defaultdict(list)
+    for index, row in enumerate(table.rows):
+        for column, quantity in enumerate(quantities):
+            keys = [source.key for source in table.sources(index, column) if source.state == "finished"]
+            values = scores.crossed(keys, quantity)
+            # Where seeds were judged on different objects, their common ones have another mean than the cell's.
+            mean = row.cells[column].mean
+            if values is not None and mean is not None and np.isfinite(values).all() and isclose(values.mean(), mean):
+                by_shape[values.shape].append(((index, column), values))
+    intervals = {}
+    for group in by_shape.values():
+        lows, highs = bootstrap_interval(np.stack([values for _, values in group]), np.random.default_rng(_DRAWS))
+        for (place, _), low, high in zip(group, lows, highs, strict=True):
+            if np.isfinite(low):  # one object and one seed have no spread
+                intervals[place] = float(low), float(high)
+    return table.with_cells(lambda row, column, cell: replace(cell, interval=intervals.get((row, column))))
+
+
+def _explained(table: Table) -> Table:
+    """With a sentence where a lack of seeds is why nothing is marked."""
+    rows = [row for index in table.competitors if not (row := table.rows[index]).is_empty]
+    if len(rows) > 1 and any(all(cell.n < 2 for cell in row.cells) for row in rows):
+        return replace(table, notes=(*table.notes, ONE_SEED))
+    return table

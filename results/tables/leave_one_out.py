@@ -1,0 +1,70 @@
+"""What each component is worth: the full configuration, those without one component, and what the lack costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from results.load import Evidence
+from results.table import Cell, Column, Table
+from results.tables.auto import baseline_of, entries
+from results.tables.fill import Block, Entry, fill
+from results.tables.options import Columns, Stem
+from results.tables.options import Options as CommonOptions
+from results.tables.quantities import Quantity, named
+from results.tables.scores import Scores
+
+#: how the trials of a `leave_one_out` block are called
+_PREFIX = "without "
+_DEFAULT = tuple(map(named, ("novel_psnr", "novel_ssim", "novel_lpips")))
+
+
+class Options(CommonOptions):
+    """What a table file may say of this kind."""
+
+    name: Stem = "leave_one_out"
+    caption: str = "What is lost without each component."
+    #: empty means the published metrics on novel views
+    columns: Columns = ()
+    #: name of the full configuration's trial; null means the usual names
+    baseline: str | None = None
+
+
+def build(evidence: Evidence, options: Options) -> Table:
+    """Every column of numbers has one of differences beside it: this row minus the full one, seed by seed."""
+    trained = entries(record for record in evidence.records if not record.planned.control)
+    full = baseline_of(trained, options.baseline)
+    rows = tuple(entry for entry in trained if entry is full or entry.label.startswith(_PREFIX))
+    quantities = options.columns or _DEFAULT
+    notes: tuple[str, ...] = ()
+    if full is None or len(rows) < 2:
+        notes = ("Nothing to show: the sweep has no trials called `without ...` beside a full one (`leave_one_out`).",)
+        rows = ()
+    frame = Table(options.name, options.caption, (), (), notes=notes)
+    table = fill(frame, [Block(rows)], quantities, evidence, full)
+    return table if full is None else _with_changes(table, full, quantities, Scores.of(evidence, quantities))
+
+
+def _with_changes(table: Table, full: Entry, quantities: tuple[Quantity, ...], scores: Scores) -> Table:
+    columns = tuple(item for column in table.columns for item in (column, replace(_change(column), group=column.group)))
+    baseline = {record.planned.seed: record.planned.key for record in full.records}
+    sections = []
+    for section in table.sections:
+        rows = []
+        for row in section.rows:
+            pairs = [(source.key, baseline[source.seed]) for source in row.sources if source.seed in baseline]
+            is_full = all(own == other for own, other in pairs)
+            cells = []
+            for cell, quantity in zip(row.cells, quantities, strict=True):
+                found = None if is_full else scores.differences(pairs, quantity)
+                changes = () if found is None else tuple(float(change) for change in found.mean(1))
+                compared = cell.comparison
+                interval = (compared.low, compared.high) if compared and changes else None
+                cells += [cell, Cell(changes, interval=interval)]
+            rows.append(replace(row, cells=tuple(cells)))
+        sections.append(replace(section, rows=tuple(rows)))
+    return replace(table, columns=columns, sections=tuple(sections))
+
+
+def _change(column: Column) -> Column:
+    """A difference is not ranked: the column beside it is."""
+    return Column(f"{column.name}_change", f"Δ {column.label}", column.group, None, column.precision)

@@ -1,0 +1,61 @@
+"""What every kind of table may be told in a table file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from results.tables.quantities import Quantity, named, quantity
+
+# YAML has lists where we keep tuples.
+as_tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+
+
+def _check_stem(name: str) -> str:
+    """A table's name is the name of its files, and its label in LaTeX."""
+    if not (name.replace("_", "").replace("-", "").isalnum() and name.isascii()):
+        raise ValueError("must be letters, digits, '-' and '_'")
+    return name
+
+
+class Strict(BaseModel):
+    """A part of a table file: immutable, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ColumnOptions(Strict):
+    """A column, where its name alone does not say all."""
+
+    view_kind: Literal["conditioned", "novel"] = "novel"
+    metric: Annotated[str, Field(min_length=1)]
+    label: str | None = None
+    group: str | None = None
+    direction: Literal["up", "down"] | None = None
+    precision: Annotated[int, Field(ge=0, le=9)] | None = None
+    #: the smallest difference that matters; decides between "no difference shown" and "underpowered"
+    relevant: Annotated[float, Field(gt=0)] | None = None
+
+
+def as_quantity(column: Any) -> Any:
+    """ "novel_psnr", or a mapping as `ColumnOptions` has it."""
+    if isinstance(column, str):
+        return named(column)
+    if isinstance(column, Mapping):
+        options = ColumnOptions.model_validate(column)
+        return quantity(options.view_kind, options.metric, **options.model_dump(exclude={"view_kind", "metric"}))
+    return column
+
+
+Stem = Annotated[str, AfterValidator(_check_stem)]
+Column = Annotated[Quantity, BeforeValidator(as_quantity)]
+Columns = Annotated[tuple[Column, ...], as_tuple]
+
+
+class Options(Strict):
+    """Common to all kinds."""
+
+    name: Stem
+    caption: str

@@ -1,0 +1,100 @@
+"""Two axes against each other: one quantity, a row for each value of one axis and a column for each of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import Field
+
+from results.load import Evidence, TrialRecord
+from results.plan import flatten
+from results.provenance import ABSENT
+from results.table import Cell, Row, Section, Table
+from results.tables.caveats import caveats, states
+from results.tables.fill import source_of, with_intervals
+from results.tables.options import Column as QuantityOption
+from results.tables.options import Options as CommonOptions
+from results.tables.options import Stem
+from results.tables.quantities import Quantity, named
+from results.tables.scores import Scores
+from results.tables.select import configurations, selected, varying
+
+Trials = tuple[TrialRecord, ...]
+#: (value on the rows' axis, value on the columns' axis) -> configurations there
+Crossing = Mapping[tuple[str, str], Sequence[Trials]]
+
+
+class Options(CommonOptions):
+    """What a table file may say of this kind."""
+
+    name: Stem = "pivot"
+    caption: str = "Two settings against each other."
+    #: dotted keys of the configuration; null: the two that vary, where there are just two
+    rows: str | None = None
+    columns: str | None = None
+    value: QuantityOption = named("novel_psnr")
+    #: conditions on trials, as those of a row; see `results.tables.select.selected`
+    select: dict[str, Any] = Field(default_factory=dict)
+
+
+def build(evidence: Evidence, options: Options) -> Table:
+    """Means over objects, then over seeds.  A place where several configurations meet stays empty and says so."""
+    trained = [record for record in evidence.records if not record.planned.control]
+    groups = configurations(selected(trained, options.select))
+    frame = Table(options.name, options.caption, (), ())
+    axes = _axes(groups, options)
+    if len(axes) != 2:
+        listed = ", ".join(axes) or "none"
+        reason = f"Nothing to show: a pivot has two axes, and these settings vary here: {listed}. Name two of them."
+        return replace(frame, notes=(reason,))
+    crossing: dict[tuple[str, str], list[Trials]] = {}
+    for group in groups:
+        config = flatten(group[0].planned.config)
+        place = str(config.get(axes[0], ABSENT)), str(config.get(axes[1], ABSENT))
+        crossing.setdefault(place, []).append(group)
+    return _filled(frame, crossing, axes, options.value, Scores.of(evidence, [options.value]))
+
+
+def _axes(groups: Sequence[Trials], options: Options) -> list[str]:
+    """The axes asked for, or else those that vary by more than being absent."""
+    if options.rows and options.columns:
+        return [options.rows, options.columns]
+    configs = [flatten(group[0].planned.config) for group in groups]
+    axes = [key for key in varying(configs) if len({str(config[key]) for config in configs if key in config}) > 1]
+    if asked := options.rows or options.columns:
+        others = [key for key in axes if key != asked]
+        return [asked, *others] if options.rows else [*others, asked]
+    return axes
+
+
+def _filled(frame: Table, crossing: Crossing, axes: Sequence[str], quantity: Quantity, scores: Scores) -> Table:
+    across = list(dict.fromkeys(column for _, column in crossing))
+    down = list(dict.fromkeys(row for row, _ in crossing))
+    rows = tuple(_row(value, across, crossing, quantity, scores) for value in down)
+    columns = tuple(
+        replace(quantity.column, name=f"{quantity.name}_{index}", label=value, group=axes[1], direction=None)
+        for index, value in enumerate(across, start=1)
+    )
+    caption = f"{frame.caption} {quantity.column.label}, {quantity.view_kind} views."
+    table = replace(
+        frame, caption=caption, columns=columns, sections=(Section(rows, ranked=False),), row_header=axes[0]
+    )
+    return with_intervals(table, [quantity] * len(columns), scores)
+
+
+def _row(value: str, across: Sequence[str], crossing: Crossing, quantity: Quantity, scores: Scores) -> Row:
+    cells, notes, everyone = [], [], []
+    for column in across:
+        groups = crossing.get((value, column), ())
+        records = sorted((record for group in groups for record in group), key=lambda record: record.planned.seed)
+        everyone += records
+        if len(groups) > 1:
+            names = ", ".join(group[0].planned.name for group in groups)
+            notes.append(f"Several configurations at {column}, so no mean: {names}; choose with `select`.")
+        keys = [record.planned.key for record in records if record.state == "finished"]
+        values = scores.means(keys, quantity) if len(groups) == 1 else ()
+        cells.append(Cell(values, sources=tuple(map(source_of, records))))
+        notes += [f"{column}: {note}" for note in caveats(records)] if len(groups) == 1 else []
+    return Row(value, tuple(cells), tuple(map(source_of, everyone)), states(everyone), tuple(notes))

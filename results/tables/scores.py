@@ -1,0 +1,86 @@
+"""Per-object scores as arrays, so that rows can be compared object by object and seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from results.load import Evidence, TrialRecord
+from results.tables.quantities import Quantity
+
+Floats = NDArray[np.float64]
+FINGERPRINT_TAG = "splatsweep.data_fingerprint"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of every finished trial of a sweep.
+
+    Objects of datasets with different fingerprints are different ones, whatever they are called.
+    """
+
+    #: (trials, quantities, objects); whatever is not `present` has no meaning
+    values: Floats
+    present: NDArray[np.bool_]
+    #: trial's key -> index
+    trials: Mapping[str, int]
+    #: quantity's name -> index
+    quantities: Mapping[str, int]
+
+    @classmethod
+    def of(cls, evidence: Evidence, quantities: Sequence[Quantity]) -> Scores:
+        """What the trials of a sweep recorded of these quantities."""
+        frame = evidence.results(list(dict.fromkeys(quantity.metric for quantity in quantities)))
+        columns = np.full(len(frame), -1)
+        for index, quantity in enumerate(quantities):
+            columns[(frame["view_kind"] == quantity.view_kind) & (frame["metric"] == quantity.metric)] = index
+        fingerprints = {record.planned.key: _fingerprint(record) for record in evidence.records}
+        frame = frame.assign(data=frame["key"].map(fingerprints))
+        objects = frame.groupby(["data", "split", "object"], sort=False, observed=True).ngroup().to_numpy()
+        trials, keys = pd.factorize(frame["key"])
+        shape = len(keys), len(quantities), objects.max(initial=-1) + 1
+        values, present = np.full(shape, np.nan), np.zeros(shape, bool)
+        wanted = columns >= 0
+        places = trials[wanted], columns[wanted], objects[wanted]
+        values[places] = frame["value"].to_numpy()[wanted]
+        present[places] = True
+        numbers = {str(key): index for index, key in enumerate(keys)}
+        return cls(values, present, numbers, {quantity.name: index for index, quantity in enumerate(quantities)})
+
+    def means(self, keys: Sequence[str], quantity: Quantity) -> tuple[float, ...]:
+        """Mean over objects of each finished trial of `keys`; a NaN among the objects makes it NaN."""
+        values, present = self._of(keys, quantity)
+        return tuple(float(row[mask].mean()) for row, mask in zip(values, present, strict=True) if mask.any())
+
+    def crossed(self, keys: Sequence[str], quantity: Quantity) -> Floats | None:
+        """Scores (trials, objects) on the objects that all finished trials of `keys` share; None without any."""
+        values, present = self._of(keys, quantity)
+        found = present.any(1)
+        shared = present[found].all(0)
+        if not found.any() or not shared.any():
+            return None
+        return values[np.ix_(found, shared)]
+
+    def differences(self, pairs: Sequence[tuple[str, str]], quantity: Quantity) -> Floats | None:
+        """Scores of the first minus the second of each pair, (pairs, objects), on the objects that all share.
+
+        Pairs that lack one of the two are left out; None where nothing is left.
+        """
+        complete = [pair for pair in pairs if all(self._of([key], quantity)[1].any() for key in pair)]
+        joint = self.crossed([key for pair in complete for key in pair], quantity)
+        return None if joint is None else joint[0::2] - joint[1::2]
+
+    def _of(self, keys: Sequence[str], quantity: Quantity) -> tuple[Floats, NDArray[np.bool_]]:
+        rows = [self.trials[key] for key in keys if key in self.trials]
+        column = self.quantities.get(quantity.name)
+        if column is None or not rows:
+            return np.empty((0, 0)), np.empty((0, 0), bool)
+        return self.values[rows, column], self.present[rows, column]
+
+
+def _fingerprint(record: TrialRecord) -> str:
+    return record.run.tags.get(FINGERPRINT_TAG, "") if record.run else ""

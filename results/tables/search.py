@@ -1,0 +1,121 @@
+"""The best configurations of a search, and how much each setting mattered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from results.load import Evidence
+from results.plan import flatten
+from results.provenance import ABSENT
+from results.table import Table
+from results.tables.auto import baseline_of, entries, without_baseline
+from results.tables.fill import Block, Entry, fill, with_texts
+from results.tables.options import Column as QuantityOption
+from results.tables.options import Columns, Stem
+from results.tables.options import Options as CommonOptions
+from results.tables.quantities import STANDARD, named
+from results.tables.scores import Scores
+from results.tables.select import varying
+
+#: with fewer finished configurations an importance would be noise
+_LEAST = 8
+#: settings shown beside the numbers, the most important first
+_MOST_SETTINGS = 5
+
+
+class Options(CommonOptions):
+    """What a table file may say of this kind."""
+
+    name: Stem = "search"
+    caption: str = "The best configurations found."
+    #: what is searched for; needs a direction
+    value: QuantityOption = named("novel_psnr")
+    #: empty means the published metrics on both kinds of views
+    columns: Columns = ()
+    #: rows shown
+    best: Annotated[int, Field(ge=1, le=1000)] = 10
+    #: name of the trial that all others are compared with; null means the usual names
+    baseline: str | None = None
+
+
+def build(evidence: Evidence, options: Options) -> Table:
+    """Rows in order of the value, with the settings that vary and their importance (PED-ANOVA, by Optuna)."""
+    trained = entries(record for record in evidence.records if not record.planned.control)
+    scores = Scores.of(evidence, [options.value])
+    found = [(entry, mean) for entry in trained if (mean := _mean(entry, options, scores)) is not None]
+    found.sort(key=lambda item: item[1], reverse=options.value.column.direction == "up")
+    importance = _importance([(flatten(e.records[0].planned.config), mean) for e, mean in found], options)
+    shown = tuple(entry for entry, _ in found[: options.best])
+    baseline = baseline_of(trained, options.baseline)
+    notes = (*_said(importance, len(found)), *_left_out(trained, found, len(shown)))
+    notes += without_baseline(options.baseline, baseline)
+    frame = Table(options.name, options.caption, (), (), notes=notes)
+    table = fill(frame, [Block(shown)], options.columns or STANDARD, evidence, baseline)
+    return with_texts(table, _settings(shown, list(importance)))
+
+
+def _mean(entry: Entry, options: Options, scores: Scores) -> float | None:
+    """Mean over finished seeds, if there is a finite one."""
+    values = scores.means([record.planned.key for record in entry.records], options.value)
+    mean = sum(values) / len(values) if values else math.nan
+    return mean if math.isfinite(mean) else None
+
+
+def _importance(points: Sequence[tuple[Mapping[str, Any], float]], options: Options) -> dict[str, float]:
+    """Setting -> share of importance, the most important first; only names where there are too few points."""
+    keys = varying([config for config, _ in points])
+    if len(points) < _LEAST or not keys:
+        return dict.fromkeys(keys, math.nan)
+    import optuna
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    values = {key: [config.get(key, ABSENT) for config, _ in points] for key in keys}
+    space: dict[str, BaseDistribution] = {}
+    for key, column in values.items():
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in column):
+            space[key] = FloatDistribution(min(column), max(column))
+        else:
+            values[key] = [str(value) for value in column]
+            space[key] = CategoricalDistribution(sorted(set(values[key])))
+    study = optuna.create_study(direction="minimize" if options.value.column.direction == "down" else "maximize")
+    for index, (_, mean) in enumerate(points):
+        params = {key: column[index] for key, column in values.items()}
+        study.add_trial(optuna.create_trial(params=params, distributions=space, value=mean))
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+
+
+def _said(importance: Mapping[str, float], count: int) -> tuple[str, ...]:
+    if not importance:
+        return ("Nothing was varied among the finished trials.",) if count else ("No trial has finished.",)
+    if any(map(math.isnan, importance.values())):
+        return (f"With {count} finished configurations, nothing can be said of the settings' importance.",)
+    listed = ", ".join(f"{key} {share:.0%}" for key, share in importance.items())
+    return (f"Importance of the settings over {count} configurations (PED-ANOVA): {listed}.",)
+
+
+def _left_out(trained: Sequence[Entry], found: Sequence[Any], shown: int) -> tuple[str, ...]:
+    hidden, unfinished = len(found) - shown, len(trained) - len(found)
+    notes = []
+    if len(found) > 1:
+        notes.append("Judged on the objects that they were chosen by, which flatters the best.")
+    if hidden:
+        notes.append(f"{hidden} other finished configuration{'s' * (hidden > 1)} not shown.")
+    if unfinished:
+        notes.append(
+            f"{unfinished} configuration{'s' * (unfinished > 1)} without a result, stopped or failed ones too."
+        )
+    return tuple(notes)
+
+
+def _settings(shown: Sequence[Entry], keys: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Setting -> row -> its value."""
+    configs = {entry.label: flatten(entry.records[0].planned.config) for entry in shown}
+    return {
+        key: {label: str(config.get(key, ABSENT)) for label, config in configs.items()} for key in keys[:_MOST_SETTINGS]
+    }

@@ -1,0 +1,59 @@
+"""Which trials a row stands for: by their configuration, or by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from results.load import TrialRecord
+from results.plan import flatten
+
+#: the key of a selector that looks at a trial's names instead of its configuration
+TRIAL = "trial"
+
+
+def configurations(records: Iterable[TrialRecord]) -> list[tuple[TrialRecord, ...]]:
+    """The trials of each name and configuration, a seed each, in order of first appearance."""
+    groups: dict[tuple[str, str], list[TrialRecord]] = {}
+    for record in records:
+        config = {key: value for key, value in record.planned.config.items() if key != "seed"}
+        identity = record.planned.name, json.dumps(config, sort_keys=True, default=str)
+        groups.setdefault(identity, []).append(record)
+    return [tuple(group) for group in groups.values()]
+
+
+def selected(records: Iterable[TrialRecord], selector: Mapping[str, Any]) -> list[TrialRecord]:
+    """The trials that meet every condition of `selector`.
+
+    Its keys are dotted keys of a configuration, in which `*` stands for anything, or `trial`; its values what is wanted
+    there: a value, text in which `*` stands for anything, a list of these, or null for "nothing there".  Components
+    that are switched off are nothing: `{depth.model: null}` and `{depth.model: none}` mean the same.
+    """
+    return [record for record in records if all(_meets(record, *condition) for condition in selector.items())]
+
+
+def varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys whose values differ between flat configurations, in order of appearance."""
+    keys = dict.fromkeys(key for config in configs for key in config if key != "seed")
+    return [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
+
+
+def _meets(record: TrialRecord, key: str, wanted: Any) -> bool:
+    if key == TRIAL:
+        found: list[Any] = list(record.planned.names)
+    else:
+        flat = flatten(record.planned.config)
+        found = [value for name, value in flat.items() if fnmatchcase(name, key) and value not in (None, "none")]
+    options = wanted if isinstance(wanted, list | tuple) else [wanted]
+    return any(_is_like(found, option) for option in options)
+
+
+def _is_like(found: Sequence[Any], wanted: Any) -> bool:
+    if wanted is None or wanted == "none":
+        return not found
+    if isinstance(wanted, str):
+        return any(fnmatchcase(str(value), wanted) for value in found)
+    # True is 1 to Python, but not to a reader of YAML.
+    return any(value == wanted and isinstance(value, bool) == isinstance(wanted, bool) for value in found)

@@ -1,0 +1,76 @@
+"""The cases of the benchmark `report`, each run by itself: `python -m sweep.bench.report_cases CASE HOME`.
+
+Apart from `sweep.bench.report`, whose torch would count as theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+SWEEP = "bench"
+# Thousands of progress bars would be part of the time.
+os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+
+
+def report(home: Path) -> None:
+    """Tables, figures and the page."""
+    from results.report import build_report
+
+    build_report(_sweep(), home, home / "report")
+
+
+def load_results(home: Path) -> int:
+    """The tidy frame of the tables' metrics."""
+    from results.load import load_results
+
+    return len(load_results(_sweep(), home))
+
+
+def load_by_mlflow(home: Path) -> int:
+    """As a script does it that uses MLflow alone: find the runs, then fetch each one's scores."""
+    import mlflow
+    import pandas as pd
+
+    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
+    runs = mlflow.search_runs(search_all_experiments=True)
+    frames = [
+        pd.read_parquet(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="per_object.parquet"))
+        for run_id in runs["run_id"]
+    ]
+    return len(pd.concat(frames, keys=runs["run_id"]))
+
+
+CASES: dict[str, Callable[[Path], object]] = {
+    "report": report,
+    "load_results": load_results,
+    "mlflow.search_runs and download_artifacts": load_by_mlflow,
+}
+
+
+def _sweep() -> SimpleNamespace:
+    return SimpleNamespace(name=SWEEP, tracking=SimpleNamespace(uri=None))
+
+
+def main(case: str, home: Path) -> None:
+    """Run one case and print what it took as JSON."""
+    CASES[case](home)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    took = {
+        "seconds": time.time() - _STARTED,
+        "processor s": usage.ru_utime + usage.ru_stime,
+        "peak MiB": usage.ru_maxrss / 1024,
+    }
+    print(json.dumps(took))
+
+
+_STARTED = time.time()
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,114 @@
+"""`splatsweep explain`: from a number in a table back to the runs behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from sweep.commands.common import DEFAULT_HOME, AsJson, Home, console
+
+if TYPE_CHECKING:
+    from results.explain import Explanation, Origin
+
+TableName = Annotated[str, typer.Argument(help="The table's name, e.g. auto.", metavar="TABLE", show_default=False)]
+Sweep = Annotated[Path, typer.Option("--sweep", help="The sweep file that the table is of.", metavar="FILE")]
+RowLabel = Annotated[str, typer.Argument(help="The row's label, or GROUP/LABEL.", metavar="ROW", show_default=False)]
+ColumnName = Annotated[
+    str, typer.Argument(help="The column's name, e.g. novel_psnr.", metavar="COLUMN", show_default=False)
+]
+
+
+def explain(
+    table: TableName,
+    row: RowLabel,
+    column: ColumnName,
+    sweep: Sweep = Path("sweep.yaml"),
+    home: Home = DEFAULT_HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Trace a number to its runs, seeds, objects, configuration, data fingerprint and commit.
+
+    Example: [bold]splatsweep explain auto baseline novel_psnr --sweep sweep.yaml[/]
+    """
+    from results import explain as results_explain
+    from sweep.spec import load_sweep
+
+    checked = load_sweep(sweep)
+    found = results_explain.explain(checked, home.absolute(), list(map(str, checked.tables)), table, row, column)
+    if as_json:
+        print(json.dumps([_as_json(explanation) for explanation in found], indent=2))
+        return
+    for explanation in found:
+        _show(explanation)
+
+
+def _as_json(explanation: Explanation) -> dict[str, Any]:
+    from results.render.json import cell_as_json
+
+    return {
+        "table": explanation.table.name,
+        "row": explanation.row.label,
+        "column": explanation.column.name,
+        "cell": cell_as_json(explanation.cell, explanation.column),
+        "notes": list(explanation.row.notes),
+        "origins": [dataclasses.asdict(origin) for origin in explanation.origins],
+    }
+
+
+def _show(explanation: Explanation) -> None:
+    from results.provenance import split_common
+    from results.render.layout import column_title
+    from results.table import rounded
+
+    cell, column = explanation.cell, explanation.column
+    number = cell.text or ("no value" if cell.mean is None else rounded(cell.mean, column.precision))
+    spread = "" if cell.std is None else f" ± {rounded(cell.std, column.precision)} over {cell.n} seeds"
+    title = f"{explanation.table.name} / {explanation.row.label} / {column_title(column)}"
+    console.print(f"[bold]{escape(title)}[/]: {escape(number + spread)}", highlight=False, soft_wrap=True)
+    for sentence in _sentences(explanation):
+        console.print(f"  {escape(sentence)}", highlight=False, soft_wrap=True)
+    common, _ = split_common([origin.config for origin in explanation.origins])
+    for origin in explanation.origins:
+        _show_origin(origin)
+    if common:
+        console.print("  configuration:", highlight=False)
+    for name, value in common.items():
+        console.print(f"    {escape(f'{name} = {value}')}", highlight=False, soft_wrap=True)
+
+
+def _sentences(explanation: Explanation) -> list[str]:
+    """Interval, comparison, published value, notes."""
+    cell, precision = explanation.cell, explanation.column.precision
+    sentences = [f"note: {note}" for note in explanation.row.notes]
+    if cell.interval:
+        sentences.append(f"95 % interval: {cell.interval[0]:.{precision}f} to {cell.interval[1]:.{precision}f}")
+    if (found := cell.comparison) is not None:
+        sentences.append(
+            f"against {found.baseline}: {found.difference:+.{precision + 1}f} "
+            f"({found.low:.{precision + 1}f} to {found.high:.{precision + 1}f}), "
+            f"p = {found.p:.2g}, {found.p_adjusted:.2g} after Holm's correction: {found.verdict} [{found.test}]"
+        )
+    if cell.reference is not None:
+        sentences.append(f"published: {cell.reference:.{precision}f}, {explanation.table.citation}")
+    return sentences
+
+
+def _show_origin(origin: Origin) -> None:
+    value = origin.state if origin.value is None else repr(origin.value)
+    console.print(f"  seed {origin.seed}: {escape(value)}", highlight=False)
+    lines = {
+        "why": origin.note,
+        "key": origin.key,
+        "MLflow run": origin.run_id or "none",
+        "objects": f"{len(origin.objects)}: {', '.join(origin.objects)}" if origin.objects else "none",
+        "data": origin.data_fingerprint or "not recorded",
+        "commit": origin.commit or "not recorded",
+    }
+    for name, text in lines.items():
+        if text:
+            console.print(f"    {name}: {escape(text)}", highlight=False, soft_wrap=True)

@@ -1,0 +1,40 @@
+"""Parallel axes: settings that differ, in order, up to the score."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from results.figures import parallel
+
+TRIALS = [
+    ({"weight": weight, "fusion": fusion, "same": 1}, score)
+    for weight, fusion, score in [
+        (0.1, "input", 20.0),
+        (0.1, "xattn", 21.0),
+        (10.0, "input", 22.0),
+        (2.0, "xattn", 24.0),
+    ]
+]
+
+
+def heights() -> np.ndarray:
+    (axes,) = parallel.draw(TRIALS, "PSNR").axes
+    return np.array([segment[:, 1] for segment in axes.collections[0].get_segments()])
+
+
+def test_lines_pass_through_their_settings_to_their_score() -> None:
+    # Worst first; numbers in numerical order, words in alphabetical one.
+    np.testing.assert_allclose(heights(), [[0, 0, 0], [0, 1, 0.25], [1, 0, 0.5], [0.5, 1, 1]])
+
+
+def test_settings_that_all_share_have_no_axis() -> None:
+    (axes,) = parallel.draw(TRIALS, "PSNR").axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["weight", "fusion", "PSNR"]
+
+
+def test_too_little_makes_no_figure() -> None:
+    assert parallel.draw(TRIALS[:3], "PSNR") is None
+    assert parallel.draw([({"weight": config["weight"]}, score) for config, score in TRIALS], "PSNR") is None
+    assert parallel.draw([(config, math.nan) for config, _ in TRIALS], "PSNR") is None

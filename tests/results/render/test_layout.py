@@ -1,0 +1,52 @@
+"""Blocks, differences and probabilities as every format prints them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from results.render.layout import blocks, comparisons, is_text, leading_text, probability, signed, signed_difference
+from results.table import Cell, Column, Row, Section, Table
+
+
+def test_only_neighbours_of_one_group_stand_together() -> None:
+    rows = [Row(label, (), group=group) for label, group in ("a-", "b-", "cX", "dX", "e-", "fX")]
+    rows = [Row(row.label, (), group=row.group.strip("-")) for row in rows]
+    assert ["".join(row.label for row in block) for block in blocks(rows)] == ["a", "b", "cd", "e", "f"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "published", "text"),
+    [(21.0, 20.0, "+1.00"), (20.004, 20.0, "0.00"), (19.5, 20.0, "-0.50"), (math.nan, 20.0, "nan")],
+)
+def test_a_difference_is_that_of_the_printed_numbers(ours: float, published: float, text: str) -> None:
+    assert signed_difference(Cell((ours,), reference=published), Column("psnr", "PSNR")) == text
+
+
+def test_there_is_no_difference_to_nothing() -> None:
+    assert signed_difference(Cell((1.0,)), Column("psnr", "PSNR")) == ""
+    assert signed_difference(Cell(reference=1.0), Column("psnr", "PSNR")) == ""
+
+
+def test_signs() -> None:
+    assert [signed(value, 1) for value in (0.04, -0.04, 0.06, -0.06, math.inf)] == [
+        "0.0",
+        "0.0",
+        "+0.1",
+        "-0.1",
+        "+inf",
+    ]
+    assert [probability(p) for p in (0.0004, 0.001, 0.04, 1.0)] == ["< 0.001", "0.001", "0.040", "1.000"]
+
+
+def test_comparisons_come_row_by_row(table: Table) -> None:
+    found = [(column.name, comparison.verdict) for _, column, comparison in comparisons(table)]
+    assert found == [("conditioned_psnr", "better"), ("novel_psnr", "underpowered")]
+
+
+def test_text_columns_before_the_first_number() -> None:
+    columns = (Column("a", "a"), Column("b", "b"), Column("c", "c"))
+    table = Table("t", "", columns, (Section((Row("r", (Cell(text="x"), Cell((1.0,)), Cell(text="y"))),)),))
+    assert [is_text(table, index) for index in range(3)] == [True, False, True]
+    assert leading_text(table) == 1

@@ -1,0 +1,81 @@
+"""Evidence in memory: what `read_evidence` would have found, without a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from results.load import Evidence, TrialRecord
+from results.plan import FrozenPlan, PlannedTrial
+from results.store import ResultStore, Run
+
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+_SCHEMA = pa.schema([*((name, _TEXT) for name in ("object", "split", "view_kind", "metric")), ("value", pa.float64())])
+
+
+def per_object(scores: Mapping[str, Any]) -> pa.Table:
+    """Column -> values of objects, as a trial records them: {"novel_psnr": [20.0, 21.0]}."""
+    rows = [
+        (f"object_{index}", "test", *column.split("_", 1), float(value))
+        for column, values in scores.items()
+        for index, value in enumerate(values)
+    ]
+    frame = pd.DataFrame(rows, columns=_SCHEMA.names)
+    return pa.Table.from_pandas(frame, preserve_index=False).cast(_SCHEMA)
+
+
+def record(
+    name: str,
+    seed: int = 0,
+    scores: Mapping[str, Any] | None = None,
+    state: str = "finished",
+    config: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    names: tuple[str, ...] = (),
+    control: bool = False,
+) -> TrialRecord:
+    """A trial, finished with `scores` unless `state` says otherwise."""
+    key = f"{name}/{seed}"
+    planned = PlannedTrial(key, name, names or (name,), seed, {**(config or {}), "seed": seed}, state, control)
+    if state != "finished":
+        return TrialRecord(planned, None, state, "", None)
+    moment = datetime(2026, 3, 1, tzinfo=UTC)
+    run = Run(f"run of {key}", key, state, dict(tags or {}), (), "", moment, moment)
+    return TrialRecord(planned, run, state, "", per_object(scores or {}))
+
+
+def evidence(*records: TrialRecord) -> Evidence:
+    """A sweep of these trials."""
+    plan = FrozenPlan("study", "2026-03-01T12:00:00+00:00", tuple(item.planned for item in records))
+    return Evidence(plan, ResultStore("sqlite:////nowhere/mlflow.db"), records)
+
+
+class Study:
+    """What tests build sweeps from."""
+
+    record = staticmethod(record)
+    evidence = staticmethod(evidence)
+
+    @staticmethod
+    def trained(
+        name: str, mean: float, seeds: int = 3, objects: int = 20, column: str = "novel_psnr", **more: Any
+    ) -> list[TrialRecord]:
+        """Seeds whose scores have exactly this mean; objects differ by far more than seeds."""
+        rng = np.random.default_rng(0)
+        of_objects, of_seeds = rng.normal(0, 2, objects), rng.normal(0, 0.01, seeds)
+        rest = np.random.default_rng(list(name.encode())).normal(0, 0.05, (seeds, objects))
+        values = of_objects + of_seeds[:, None] + rest
+        values += mean - values.mean()
+        return [record(name, seed, {column: values[seed]}, **more) for seed in range(seeds)]
+
+
+@pytest.fixture(scope="session")
+def make() -> type[Study]:
+    """Builders of trials and sweeps."""
+    return Study

@@ -1,0 +1,159 @@
+"""Marks and verdicts: earned, or not given."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from results.table import Cell, Row, Section, Source, Table
+from results.tables.assess import assessed
+from results.tables.auto import Options, build
+from results.tables.quantities import quantity
+from results.tables.scores import Scores
+
+
+def novel_psnr(table: Table, row: int) -> Cell:
+    return table.rows[row].cells[[column.name for column in table.columns].index("novel_psnr")]
+
+
+def test_best_and_second_are_marked_where_tests_tell_them_apart(make) -> None:
+    found = make.evidence(
+        *(item for name, mean in (("a", 20.0), ("b", 22.0), ("c", 21.0)) for item in make.trained(name, mean))
+    )
+    table = build(found, Options())
+    assert [novel_psnr(table, row).rank for row in range(3)] == [None, "best", "second"]
+
+
+def test_the_better_number_alone_earns_nothing(make) -> None:
+    rng = np.random.default_rng(1)
+    noisy = [make.record(name, seed, {"novel_psnr": rng.normal(20, 3, 8)}) for name in ("a", "b") for seed in range(3)]
+    table = build(make.evidence(*noisy), Options())
+    assert novel_psnr(table, 0).mean != pytest.approx(novel_psnr(table, 1).mean, abs=0.01)
+    assert [novel_psnr(table, row).rank for row in range(2)] == [None, None]
+
+
+def test_no_second_without_a_best(make) -> None:
+    """Two rows that nobody can tell apart, far above a third."""
+    found = make.evidence(*make.trained("a", 22.0), *make.trained("b", 22.01), *make.trained("c", 18.0))
+    assert [novel_psnr(build(found, Options()), row).rank for row in range(3)] == [None, None, None]
+
+
+def test_where_lower_is_better_the_lowest_is_best(make) -> None:
+    found = make.evidence(
+        *make.trained("baseline", 0.5, column="novel_lpips"), *make.trained("b", 0.2, column="novel_lpips")
+    )
+    table = build(found, Options())
+    baseline, better = (row.cells[-1] for row in table.rows)
+    assert (baseline.rank, better.rank) == ("second", "best")
+    assert better.comparison.verdict == "better"
+    assert better.comparison.difference == pytest.approx(-0.3)
+
+
+def test_verdicts(make) -> None:
+    rng = np.random.default_rng(2)
+    noisy = [make.record("noisy", seed, {"novel_psnr": rng.normal(20, 3, 20)}) for seed in range(3)]
+    found = make.evidence(
+        *make.trained("baseline", 20.0),
+        *make.trained("better", 21.0),
+        *make.trained("worse", 19.0),
+        *make.trained("same", 20.01),
+        *noisy,
+        *make.trained("single", 25.0, seeds=1),
+    )
+    table = build(found, Options())
+    verdicts = [novel_psnr(table, row).comparison.verdict for row in range(1, 6)]
+    assert verdicts == ["better", "worse", "no difference shown", "underpowered", "underpowered"]
+    better, same, single = (novel_psnr(table, row).comparison for row in (1, 3, 5))
+    assert better.is_significant
+    assert better.low < 1.0 < better.high
+    assert better.test == "paired t, 20 objects, 3 seeds"
+    assert same.minimal_detectable < 0.2
+    assert same.low < 0.01 < same.high
+    assert single.test == "paired t, 20 objects, one seed"
+    assert single.p_adjusted >= single.p
+
+
+def test_only_objects_and_seeds_that_both_have_are_compared(make) -> None:
+    baseline = make.trained("baseline", 20.0, seeds=3)
+    longer = make.trained("longer", 21.0, seeds=2, objects=25)
+    table = build(make.evidence(*baseline, *longer), Options())
+    assert novel_psnr(table, 1).comparison.test == "paired t, 20 objects, 2 seeds"
+
+
+def test_objects_of_other_data_are_other_objects_whatever_they_are_called(make) -> None:
+    tag = "splatsweep.data_fingerprint"
+    found = make.evidence(
+        *make.trained("baseline", 20.0, tags={tag: "a" * 64}), *make.trained("b", 25.0, tags={tag: "b" * 64})
+    )
+    table = build(found, Options())
+    assert novel_psnr(table, 1).comparison is None
+    assert [novel_psnr(table, row).rank for row in range(2)] == [None, None]
+    assert "data bbbbbbb instead of aaaaaaa" in table.rows[1].notes[0]
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_what_is_not_a_number_is_not_compared(make, value: float) -> None:
+    odd = [make.record("odd", seed, {"novel_psnr": [value, 20.0]}) for seed in range(2)]
+    plain = [make.record("baseline", seed, {"novel_psnr": [19.0, 20.0 + seed]}) for seed in range(2)]
+    table = build(make.evidence(*plain, *odd), Options())
+    assert novel_psnr(table, 1).comparison is None
+    assert [novel_psnr(table, row).rank for row in range(2)] == [None, None]
+
+
+def test_a_row_of_nan_does_not_keep_others_from_their_marks(make) -> None:
+    broken = [make.record("broken", seed, {"novel_psnr": np.full(20, math.nan)}) for seed in range(3)]
+    table = build(make.evidence(*make.trained("a", 20.0), *make.trained("b", 22.0), *broken), Options())
+    assert [novel_psnr(table, row).rank for row in range(3)] == ["second", "best", None]
+
+
+def test_trivial_rows_neither_compete_nor_are_compared(make) -> None:
+    found = make.evidence(
+        *make.trained("baseline", 20.0), *make.trained("b", 21.0), *make.trained("blank", 30.0, control=True)
+    )
+    table = build(found, Options())
+    assert novel_psnr(table, 1).rank == "best"
+    assert (novel_psnr(table, 2).rank, novel_psnr(table, 2).comparison) == (None, None)
+
+
+QUANTITIES = (quantity("novel", "psnr"), quantity("conditioned", "psnr"))
+
+
+def undecided(
+    seeds: int, spreads: tuple[float, float, float], rng: np.random.Generator, rows: int = 4, objects: int = 30
+) -> tuple[Table, Row, Scores]:
+    """Rows that differ by chance alone, the first of which is the baseline."""
+    of_seeds, of_rows_at_objects, of_rest = spreads
+    count = len(QUANTITIES)
+    values = (
+        rng.normal(0, 2, (count, objects))
+        + rng.normal(0, of_seeds, (rows, seeds, count, 1))
+        + rng.normal(0, of_rows_at_objects, (rows, 1, count, objects))
+        + rng.normal(0, of_rest, (rows, seeds, count, objects))
+    )
+    values = values.reshape(rows * seeds, len(QUANTITIES), objects)
+    keys = {f"{row}/{seed}": row * seeds + seed for row in range(rows) for seed in range(seeds)}
+    scores = Scores(values, np.ones(values.shape, bool), keys, {item.name: i for i, item in enumerate(QUANTITIES)})
+    table_rows = []
+    for row in range(rows):
+        sources = tuple(Source(f"{row}/{seed}", seed, "finished") for seed in range(seeds))
+        cells = tuple(Cell(scores.means([source.key for source in sources], item)) for item in QUANTITIES)
+        table_rows.append(Row(str(row), cells, sources))
+    columns = tuple(item.column for item in QUANTITIES)
+    return Table("test", "", columns, (Section(tuple(table_rows)),)), table_rows[0], scores
+
+
+@pytest.mark.parametrize("spreads", [(0.5, 0.1, 0.2), (0.2, 0.5, 0.5)], ids=["unlike seeds", "unlike objects"])
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_the_marks_of_a_table_are_wrong_in_fewer_than_one_of_twenty(
+    seeds: int, spreads: tuple[float, float, float]
+) -> None:
+    """A star, bold or underline anywhere in a table of rows that do not differ is an error."""
+    rng = np.random.default_rng(seeds)
+    tables, wrong = 500, 0
+    for _ in range(tables):
+        table, baseline, scores = undecided(seeds, spreads, rng)
+        cells = [cell for row in assessed(table, baseline, QUANTITIES, scores).rows for cell in row.cells]
+        wrong += any(cell.rank or (cell.comparison and cell.comparison.is_significant) for cell in cells)
+    assert wrong / tables < 0.055

@@ -1,0 +1,74 @@
+"""Two axes against each other."""
+
+from __future__ import annotations
+
+import pytest
+
+from results.load import TrialRecord
+from results.tables.pivot import Options, build
+from results.tables.quantities import named
+
+
+def crossed(make, column: str = "novel_psnr", **more) -> list[TrialRecord]:
+    """Every depth model with every fusion; the first digit is the model, the second the fusion."""
+    return [
+        item
+        for i, model in enumerate(("a", "b"), start=1)
+        for j, fusion in enumerate(("input", "xattn", "film"), start=1)
+        for item in make.trained(
+            f"{model} {fusion} {more}",
+            10.0 * i + j,
+            seeds=2,
+            column=column,
+            config={"depth": {"model": model, "fusion": fusion}, **more},
+        )
+    ]
+
+
+def test_the_two_axes_that_vary_are_found(make) -> None:
+    table = build(make.evidence(*crossed(make)), Options())
+    assert table.row_header == "depth.model"
+    assert [(column.group, column.label) for column in table.columns] == [
+        ("depth.fusion", "input"),
+        ("depth.fusion", "xattn"),
+        ("depth.fusion", "film"),
+    ]
+    assert [row.label for row in table.rows] == ["a", "b"]
+    means = [cell.mean for row in table.rows for cell in row.cells]
+    assert means == pytest.approx([11.0, 12.0, 13.0, 21.0, 22.0, 23.0])
+    cell = table.rows[1].cells[2]
+    assert cell.interval[0] < 23.0 < cell.interval[1]
+    assert [source.seed for source in table.sources(1, 2)] == [0, 1]
+    assert {source.key for source in table.sources(1, 2)} == {source.key for source in cell.sources}
+
+
+def test_axes_and_quantity_can_be_chosen(make) -> None:
+    options = Options(rows="depth.fusion", columns="depth.model", value=named("conditioned_psnr"))
+    table = build(make.evidence(*crossed(make, "conditioned_psnr")), options)
+    assert [row.label for row in table.rows] == ["input", "xattn", "film"]
+    assert table.rows[2].cells[0].mean == pytest.approx(13.0)
+    assert table.caption.endswith("PSNR, conditioned views.")
+    assert build(make.evidence(*crossed(make)), Options(rows="depth.fusion")).row_header == "depth.fusion"
+
+
+def test_configurations_that_meet_are_not_averaged(make) -> None:
+    records = crossed(make, train={"lr": 1}) + crossed(make, train={"lr": 2})
+    options = Options(rows="depth.model", columns="depth.fusion")
+    table = build(make.evidence(*records), options)
+    assert table.rows[0].cells[0].values == ()
+    assert table.rows[0].notes[0].startswith("Several configurations at input, so no mean: a input")
+    chosen = build(make.evidence(*records), options.model_copy(update={"select": {"train.lr": 2}}))
+    assert chosen.rows[0].cells[0].mean == pytest.approx(11.0)
+
+
+def test_other_than_two_axes_are_listed(make) -> None:
+    table = build(make.evidence(*crossed(make, train={"lr": 1}), *crossed(make, train={"lr": 2})), Options())
+    assert table.rows == ()
+    assert "depth.model, depth.fusion, train.lr" in table.notes[0]
+
+
+def test_places_without_a_trial_and_unfinished_ones_are_empty(make) -> None:
+    gone = make.record("gone", 0, state="failed", config={"depth": {"model": "b", "fusion": "xattn"}})
+    table = build(make.evidence(*crossed(make)[:-4], gone), Options())
+    assert [cell.mean is None for cell in table.rows[1].cells] == [False, True, True]
+    assert table.rows[1].state == "failed (seed 0)"

@@ -1,0 +1,244 @@
+"""Tables as files list them, the paper's among them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from results.errors import ResultsError
+from results.load import Evidence
+from results.table import Table, rounded
+from results.tables import build_tables
+
+#: the published values, as printed; None where the paper has no conditioned views
+PUBLISHED = {
+    "paper-1": {
+        "PixelNeRF": "21.76 0.780 0.203",
+        "Splatter Image (800k)": "21.80 0.800 0.150",
+        "Splatter Image (30k)": "20.95 0.773 0.240",
+    },
+    "paper-2": {
+        "DINO": "32.21 0.961 0.072 21.26 0.786 0.221",
+        "CLIP": "31.72 0.959 0.077 20.91 0.775 0.230",
+    },
+    "paper-3": {
+        "Input MiDaS_small": "30.17 0.938 0.111 20.76 0.776 0.230",
+        "Input DPT_Hybrid": "28.77 0.929 0.126 20.23 0.766 0.250",
+        "Input DPT_Large": "32.36 0.962 0.083 21.12 0.789 0.200",
+        "X-Attn MiDaS_small": "32.77 0.966 0.060 21.11 0.787 0.206",
+        "X-Attn DPT_Large": "32.71 0.966 0.059 21.15 0.788 0.206",
+    },
+    "paper-4": {
+        "TV": "32.31 0.960 0.079 21.19 0.773 0.243",
+        "Edge": "13.61 0.743 0.297 12.52 0.683 0.342",
+    },
+}
+CONFIGS = {
+    "baseline": {},
+    "DINO": {"semantic": {"encoder": "dinov2_vitl14_reg_lc", "fusion": "xattn"}},
+    "CLIP": {"semantic": {"encoder": "clip_vit_b32", "fusion": "concat"}, "batch_size": 4},
+    "Input MiDaS_small": {"depth": {"model": "midas_small", "fusion": "input"}},
+    "Input DPT_Hybrid": {"depth": {"model": "dpt_hybrid", "fusion": "input"}},
+    "Input DPT_Large": {"depth": {"model": "dpt_large", "fusion": "input"}},
+    "X-Attn MiDaS_small": {"depth": {"model": "midas_small", "fusion": "xattn"}},
+    "X-Attn DPT_Large": {"depth": {"model": "dpt_large", "fusion": "xattn"}},
+    "TV": {"losses": {"tv": 0.01}},
+    "Edge": {"losses": {"edge_published": 0.01}},
+}
+COLUMNS = [f"{kind}_{metric}" for kind in ("conditioned", "novel") for metric in ("psnr", "ssim", "lpips")]
+
+
+def config_of(name: str) -> dict[str, object]:
+    own = CONFIGS[name]
+    stage = {"iterations": 25000, "losses": {"l2": 1.0, **own.get("losses", {})}}
+    return {
+        "semantic": own.get("semantic", {"encoder": "none"}),
+        "depth": own.get("depth", {"model": "none"}),
+        "train": {"batch_size": own.get("batch_size", 8), "ema": None, "stages": [stage]},
+    }
+
+
+def means_of(name: str) -> list[float]:
+    """Of a trial's six columns; chosen so that rounding up, down and to zeros all occur."""
+    first = 20.0 + list(CONFIGS).index(name)
+    return [first + 0.004999, 0.9004 + first / 1e4, 0.0005 + first / 1e4, first - 10 + 0.995, 0.7995, 0.2]
+
+
+@pytest.fixture(scope="module")
+def paper(make) -> dict[str, Table]:
+    """The four tables of a sweep with the paper's trials and known means."""
+    records = []
+    for name in CONFIGS:
+        for seed, shift in enumerate((-0.001, 0.001)):
+            around = np.linspace(-0.01, 0.01, 5)
+            scores = {column: mean + shift + around for column, mean in zip(COLUMNS, means_of(name), strict=True)}
+            records.append(make.record(name, seed, scores, config=config_of(name)))
+    return {table.name: table for table in build_tables(["paper"], make.evidence(*records))}
+
+
+def test_the_papers_tables_come_in_its_layout(paper: dict[str, Table]) -> None:
+    assert list(paper) == list(PUBLISHED)
+    labels = {name: [f"{row.group} {row.label}".strip() for row in table.rows] for name, table in paper.items()}
+    assert labels == {name: list(rows) for name, rows in PUBLISHED.items()}
+    assert paper["paper-1"].column_groups == [("Novel views", 3)]
+    for name in ("paper-2", "paper-3", "paper-4"):
+        assert paper[name].column_groups == [("Conditioned views", 3), ("Novel views", 3)]
+    assert [row.group for row in paper["paper-3"].rows] == ["Input"] * 3 + ["X-Attn"] * 2
+
+
+def test_published_values_stand_as_printed_with_their_citation(paper: dict[str, Table]) -> None:
+    for name, table in paper.items():
+        assert "tables 1 to 4" in table.citation
+        for row in table.rows:
+            texts = [
+                rounded(cell.reference, column.precision) for cell, column in zip(row.cells, table.columns, strict=True)
+            ]
+            assert " ".join(texts) == PUBLISHED[name][f"{row.group} {row.label}".strip()]
+
+
+def test_our_values_stand_beside_them_with_exact_rounding(paper: dict[str, Table]) -> None:
+    names = {"Splatter Image (30k)": "baseline"}
+    for table in paper.values():
+        for row in table.rows:
+            if row.is_published_only:
+                continue
+            name = f"{row.group} {row.label}".strip()
+            expected = dict(zip(COLUMNS, means_of(names.get(name, name)), strict=True))
+            for cell, column in zip(row.cells, table.columns, strict=True):
+                assert math.isclose(cell.mean, expected[column.name], abs_tol=1e-9)
+                assert rounded(cell.mean, column.precision) == f"{expected[column.name]:.{column.precision}f}"
+                assert cell.n == 2
+
+
+def test_rows_that_no_trial_repeats_are_published_only(paper: dict[str, Table]) -> None:
+    pixelnerf, long, short = paper["paper-1"].rows
+    assert (pixelnerf.is_published_only, long.is_published_only, short.is_published_only) == (True, True, False)
+    assert pixelnerf.state == "published only"
+
+
+def test_rows_are_compared_with_a_baseline_that_stands_elsewhere(paper: dict[str, Table]) -> None:
+    comparisons = [row.cells[3].comparison for row in paper["paper-4"].rows]
+    assert [item.baseline for item in comparisons] == ["Splatter Image (30k)"] * 2
+    assert [round(item.difference, 6) for item in comparisons] == [8.0, 9.0]
+
+
+def test_another_regime_than_the_baselines_is_said_at_the_row(paper: dict[str, Table]) -> None:
+    dino, clip = paper["paper-2"].rows
+    assert dino.notes == ()
+    assert clip.notes == ("Not the regime of baseline: batch size 4 instead of 8.",)
+
+
+def test_contradictions_of_the_published_marks_are_listed(paper: dict[str, Table]) -> None:
+    marks = [remark for remark in paper["paper-3"].remarks if "contradict" in remark]
+    assert len(marks) == 2
+    assert "Input DPT_Large has the best novel SSIM (0.789)" in marks[0]
+    assert "Input DPT_Large has the best novel LPIPS (0.200)" in marks[1]
+    (lpips,) = [remark for remark in paper["paper-4"].remarks if "LPIPS" in remark]
+    assert "TV (0.243)" in lpips
+
+
+def test_a_sweep_without_the_papers_trials_says_so(make) -> None:
+    tables = build_tables(["paper"], make.evidence(*make.trained("other", 20.0, config={"depth": {"model": "x"}})))
+    assert [row.state for row in tables[1].rows] == ["not in this sweep"] * 2
+    assert all(cell.mean is None for table in tables for row in table.rows for cell in row.cells)
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+MINE = """
+tables:
+  - name: mine
+    caption: Mine
+    row_header: Way
+    columns: [novel_psnr, {metric: lpips, label: "LPIPS (VGG)", group: Ours, precision: 2, relevant: 0.05}]
+    baseline: plain
+    notes: [Said below.]
+    sections:
+      - label: Without
+        rows: [{label: plain, select: {depth.model: null}}]
+      - label: With
+        ranked: false
+        rows:
+          - {label: any depth, group: G, select: {depth.model: "dpt_*"}, references: {novel_psnr: 1.5}, notes: [Odd.]}
+          - {label: by name, select: {trial: "b?"}}
+"""
+
+
+def depths(make) -> Evidence:
+    return make.evidence(
+        *make.trained("a", 20.0, config={"depth": {"model": "none"}}),
+        *make.trained("b1", 21.0, config={"depth": {"model": "dpt_large"}}),
+        *make.trained("b2", 22.0, config={"depth": {"model": "dpt_hybrid"}}),
+        *make.trained("c", 23.0, config={"depth": {"model": "midas"}}),
+        *make.trained("blank", 10.0, config={"depth": {"model": "none"}}, control=True),
+    )
+
+
+def test_a_table_file_says_it_all(make, tmp_path: Path) -> None:
+    (table,) = build_tables([written(tmp_path, MINE)], depths(make))
+    assert (table.name, table.caption, table.row_header) == ("mine", "Mine", "Way")
+    assert "Said below." in table.notes
+    assert [(column.label, column.group, column.precision) for column in table.columns] == [
+        ("PSNR", "Novel views", 2),
+        ("LPIPS (VGG)", "Ours", 2),
+    ]
+    assert [(section.label, section.ranked) for section in table.sections] == [("Without", True), ("With", False)]
+    assert table.rows[0].cells[0].mean == pytest.approx(20.0)
+    assert table.rows[1].cells[0].reference == 1.5
+
+
+def test_a_row_that_several_configurations_match_becomes_one_of_each(make, tmp_path: Path) -> None:
+    """Their mean would be that of nothing."""
+    (table,) = build_tables([written(tmp_path, MINE)], depths(make))
+    assert [row.label for row in table.rows] == [
+        "plain",
+        "any depth (b1)",
+        "any depth (b2)",
+        "by name (b1)",
+        "by name (b2)",
+    ]
+    assert [row.cells[0].n for row in table.rows] == [3] * 5
+    assert table.rows[1].notes == ("Odd.", "2 configurations match 'any depth'; each has a row of its own.")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("baseline: plain", "baseline: plane", "no row 'plane' with trials; allowed: plain, any depth, by name"),
+        ("columns: [novel_psnr,", "columns: [psnr,", "'psnr' is not a column; allowed: conditioned_psnr"),
+        ("{novel_psnr: 1.5}", "{novel_ssim: 1.5}", "no column 'novel_ssim'; allowed: novel_psnr, novel_lpips"),
+        ("caption: Mine", "captoin: Mine", r"captoin: .*\(received 'Mine'\)"),
+        ("precision: 2", "precision: two", r"precision.*\(received 'two'\)"),
+        ("name: mine", "name: ../mine", r"name: must be letters.*\(received '../mine'\)"),
+        ("- name: mine", "- kind: pie\n    name: mine", "unknown kind 'pie'; allowed: auto"),
+        ("tables:", "tabels:", "a table file holds the one key `tables`"),
+        ("label: plain", "label: [plain", "is not YAML"),
+    ],
+)
+def test_mistakes_in_a_table_file_are_named(make, tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert MINE.count(old) == 1
+    with pytest.raises(ResultsError, match=message) as error:
+        build_tables([written(tmp_path, MINE.replace(old, new))], depths(make))
+    assert "mine.yaml" in str(error.value)
+
+
+def test_a_file_that_is_not_there_and_a_name_that_is_not_known_are_refused(make, tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=r"absent\.yaml: cannot be read"):
+        build_tables([str(tmp_path / "absent.yaml")], depths(make))
+    with pytest.raises(
+        ResultsError, match=r"unknown table 'mine'; allowed: auto, .*paper.* or the path of a table file"
+    ):
+        build_tables(["mine"], depths(make))
+
+
+def test_two_tables_of_one_name_are_refused(make, tmp_path: Path) -> None:
+    text = MINE.replace("name: mine", "name: auto")
+    with pytest.raises(ResultsError, match="two tables are called 'auto'"):
+        build_tables(["auto", written(tmp_path, text)], depths(make))

@@ -1,0 +1,47 @@
+"""Selectors: which trials a row stands for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from results.tables.select import configurations, selected
+
+TV: dict[str, Any] = {
+    "depth": {"model": "none"},
+    "train": {"stages": [{"losses": {"l2": 1.0, "tv": 0.01}}], "ema": True},
+}
+DPT: dict[str, Any] = {
+    "depth": {"model": "dpt_large", "fusion": "input"},
+    "train": {"stages": [{"losses": {"l2": 1.0}}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("selector", "names"),
+    [
+        ({}, ["tv", "dpt"]),
+        ({"depth.model": "dpt_*"}, ["dpt"]),
+        ({"depth.model": ["dpt_large", "none"]}, ["tv", "dpt"]),
+        ({"depth.model": None}, ["tv"]),
+        ({"depth.model": "none"}, ["tv"]),
+        ({"depth.fusion": None}, ["tv"]),
+        ({"train.stages.*.losses.tv": 0.01}, ["tv"]),
+        ({"train.stages.*.losses.tv": "*"}, ["tv"]),
+        ({"train.stages.*.losses.tv": None}, ["dpt"]),
+        ({"train.ema": True}, ["tv"]),
+        ({"train.ema": 1}, []),
+        ({"trial": "d*"}, ["dpt"]),
+        ({"trial": "alias"}, ["tv"]),
+        ({"depth.model": "dpt_*", "depth.fusion": "xattn"}, []),
+    ],
+)
+def test_selected(make, selector: dict[str, Any], names: list[str]) -> None:
+    records = [make.record("tv", config=TV, names=("tv", "alias")), make.record("dpt", config=DPT)]
+    assert [record.planned.name for record in selected(records, selector)] == names
+
+
+def test_configurations_are_told_apart_by_more_than_their_seed(make) -> None:
+    records = [make.record("a", 0, config=TV), make.record("a", 1, config=TV), make.record("a", 2, config=DPT)]
+    assert [[record.planned.seed for record in group] for group in configurations(records)] == [[0, 1], [2]]

@@ -1,0 +1,47 @@
+"""From a number back to its runs, objects, data and code."""
+
+from __future__ import annotations
+
+import pytest
+
+from results.errors import ResultsError
+from results.explain import explain
+
+
+def test_a_number_is_traced_to_everything_behind_it(study, sweep) -> None:
+    (found,) = explain(sweep, study.home, ["auto"], "auto", "baseline", "novel_psnr")
+    assert found.cell.mean == pytest.approx(20.5)
+    assert [(origin.key, origin.seed) for origin in found.origins] == [("a0", 0), ("a1", 1)]
+    assert [origin.value for origin in found.origins] == pytest.approx([20.0, 21.0])
+    first = found.origins[0]
+    assert first.objects == ("object_0", "object_1", "object_2")
+    assert first.commit == "0123abc"
+    assert len(first.run_id or "") == 32
+    assert first.config["data.resolution"] == 16
+
+
+def test_a_column_may_be_called_by_its_title(study, sweep) -> None:
+    by_title, by_name = (
+        explain(sweep, study.home, ["auto"], "auto", "depth", name) for name in ("Novel views: LPIPS", "novel_lpips")
+    )
+    assert by_title == by_name
+
+
+def test_a_failed_trial_says_why_there_is_no_number(study, sweep) -> None:
+    (found,) = explain(sweep, study.home, ["auto"], "auto", "broken", "novel_psnr")
+    (origin,) = found.origins
+    assert (origin.value, origin.state, origin.note) == (None, "failed", "loss is not finite at step 7")
+    assert origin.objects == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("autos", "baseline", "novel_psnr"), "no table 'autos'; did you mean 'auto'"),
+        (("auto", "baselin", "novel_psnr"), "no row 'baselin'; did you mean 'baseline'.*depth"),
+        (("auto", "baseline", "psnr_novel"), "no column 'psnr_novel'.*conditioned_psnr"),
+    ],
+)
+def test_what_does_not_exist_is_answered_with_what_does(study, sweep, names, message: str) -> None:
+    with pytest.raises(ResultsError, match=message):
+        explain(sweep, study.home, ["auto"], *names)

@@ -1,0 +1,61 @@
+"""The command prints what `results.explain` finds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sweep.bench import report
+from sweep.cli import app
+
+SWEEP = """
+name: bench
+base: {data: {name: chairs}}
+trials: {baseline: {}}
+seeds: [0]
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("explained")
+    report.fill(home, report.Size(runs=8, objects=5, steps=3))
+    (home / "sweep.yaml").write_text(SWEEP)
+    return home
+
+
+def explain(home: Path, *arguments: str) -> str:
+    command = ["explain", *arguments, "--sweep", str(home / "sweep.yaml"), "--home", str(home)]
+    result = CliRunner().invoke(app, command)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def test_runs_objects_data_and_comparison_are_printed(home: Path) -> None:
+    text = explain(home, "auto", "variant 1", "novel_psnr")
+    for expected in (
+        "auto / variant 1 / Novel views: PSNR",
+        "over 4 seeds",
+        "against baseline",
+        "seed 3",
+        "5: object_0",
+    ):
+        assert expected in text
+    assert f"{4:016x}" in text
+    assert "depth.weight = 1" in text
+
+
+def test_json_holds_the_same(home: Path) -> None:
+    (found,) = json.loads(explain(home, "auto", "variant 1", "novel_psnr", "--json"))
+    assert found["cell"]["n"] == 4
+    assert [origin["value"] for origin in found["origins"]] == found["cell"]["values"]
+    assert found["origins"][0]["data_fingerprint"] == "0" * 64
+
+
+def test_a_wrong_name_is_a_message(home: Path) -> None:
+    with pytest.raises(ValueError, match="did you mean 'variant 1'"):
+        explain(home, "auto", "varint 1", "novel_psnr")
