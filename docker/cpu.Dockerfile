@@ -4,6 +4,8 @@
 #   docker run --rm --shm-size 2g --volume "$PWD/runs:/runs" splatsweep:cpu run sweep/presets/quick.yaml
 FROM python:3.11-slim-bookworm
 
+# Debian keeps no old versions to pin.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ git \
     && rm -rf /var/lib/apt/lists/*
@@ -19,8 +21,8 @@ RUN pip install --no-cache-dir --constraint constraints.txt \
     --extra-index-url https://download.pytorch.org/whl/cpu torch torchvision \
     && pip install --no-cache-dir --constraint constraints.txt --editable .
 
-RUN useradd --create-home researcher && mkdir /runs && chown researcher /runs
-USER researcher
+RUN useradd --uid 1000 --create-home researcher && mkdir /runs && chown researcher /runs
+USER 1000
 ENV SPLATSWEEP_HOME=/runs RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 VOLUME /runs
 ENTRYPOINT ["splatsweep"]

@@ -1,7 +1,7 @@
 """Everything needed to go on, in both directions: weights, Adam's state, the step, the running averages.
 
 Sampling and dropout are functions of (seed, iteration), so there is no random state to keep.  A checkpoint is a
-safetensors file and a JSON file with its hash; both are written under a temporary name, synced and renamed, the
+safetensors file and a JSON file with the hash of both; they are written under a temporary name, synced and renamed, the
 JSON last.  The last two are kept; a damaged one is passed over for the one before.
 """
 
@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
+
+from jobs.disk import full_disk_explained
 
 KEEP = 2
 _STEP_DIGITS = 9
@@ -90,22 +92,23 @@ class CheckpointFolder:
         data = save({name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()})
         record = {
             "step": checkpoint.step,
-            "sha256": hashlib.sha256(data).hexdigest(),
+            "sha256": _hash(data, checkpoint.step, checkpoint.extra),
             "extra": checkpoint.extra,
         }
         stem = self.folder / f"{checkpoint.step:0{_STEP_DIGITS}d}"
         write_atomically(stem.with_suffix(".safetensors"), data)
         write_atomically(stem.with_suffix(".json"), json.dumps(record).encode())
-        for record_path in self._records()[:-KEEP]:
-            record_path.unlink()
-            record_path.with_suffix(".safetensors").unlink(missing_ok=True)
+        kept = {path.stem for path in self._records()[-KEEP:]}
+        for path in self.folder.iterdir():  # older ones, and what writers left that were killed
+            if path.name.partition(".")[0] not in kept:
+                path.unlink()
 
     def latest(self) -> Checkpoint | None:
         """The newest sound checkpoint, or None where there is none."""
         for path in reversed(self._records()):
             try:
                 return _read(path)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("checkpoint %s is damaged and passed over: %s", path.name, error)
         return None
 
@@ -116,20 +119,34 @@ class CheckpointFolder:
 def _read(path: Path) -> Checkpoint:
     record = json.loads(path.read_text())
     data = path.with_suffix(".safetensors").read_bytes()
-    found = hashlib.sha256(data).hexdigest()
+    found = _hash(data, record["step"], record["extra"])
     if found != record["sha256"]:
         raise ValueError(f"sha256 {found}, expected {record['sha256']}")
     return Checkpoint(record["step"], load(data), record["extra"])
 
 
+def _hash(data: bytes, step: int, extra: dict[str, Any]) -> str:
+    """Of the tensors and of the record beside them: a bit may flip in either."""
+    found = hashlib.sha256(data)
+    found.update(json.dumps([step, extra]).encode())
+    return found.hexdigest()
+
+
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a crash leaves either the old content or the new, never a part."""
+    """Write a file so that a crash leaves either the old content or the new, never a part.
+
+    Raises `DiskFullError` where there is no room; the old content stays then too.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    try:
+        with full_disk_explained(path.parent), partial.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # on a full disk every byte counts
+        raise
 
 
 def _without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

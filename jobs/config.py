@@ -20,11 +20,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetPydanticSchema,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from jobs.data import DATASETS
 from model.depth import DEPTH
@@ -47,7 +49,7 @@ PREDICTORS = ("splatter_image", "blank", "copy_input")
 SMALLEST_LPIPS = {"vgg": 16, "alex": 32}
 
 
-def _choice(axis: str, allowed: Collection[str]) -> AfterValidator:
+def _choice(axis: str, allowed: Collection[str]) -> GetPydanticSchema:
     def check(value: str) -> str:
         if value not in allowed:
             error = UnknownChoiceError(axis, value, allowed)
@@ -55,7 +57,10 @@ def _choice(axis: str, allowed: Collection[str]) -> AfterValidator:
             raise PydanticCustomError("unknown_choice", "{reason}", context)
         return value
 
-    return AfterValidator(check)
+    return GetPydanticSchema(
+        lambda source, handler: no_info_after_validator_function(check, handler(source)),
+        lambda schema, handler: handler(schema) | {"enum": sorted(allowed)},  # for editors
+    )
 
 
 def _finite(value: float) -> float:
@@ -129,6 +134,11 @@ class SemanticConfig(Section):
     #: options of the encoder; see `splatsweep choices`
     options: dict[str, Any] = {}
 
+    @model_validator(mode="after")
+    def _fits_the_encoder(self) -> SemanticConfig:
+        _check_source("semantic", self)
+        return self
+
     @property
     def choice(self) -> str:
         """The encoder's name, or "none"."""
@@ -145,6 +155,11 @@ class DepthConfig(Section):
     resolution: Count | None = None
     #: options of the depth model; see `splatsweep choices`
     options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _fits_the_depth_model(self) -> DepthConfig:
+        _check_source("depth", self)
+        return self
 
     @property
     def choice(self) -> str:
@@ -255,8 +270,11 @@ class RenderConfig(Section):
     antialiasing: bool = False
 
 
-def _check_source(source: Source, model: Any, section: SemanticConfig | DepthConfig) -> None:
-    """Refuse what does not fit this encoder or depth model: fusion, preprocessing, options."""
+def _check_source(source: Source, section: SemanticConfig | DepthConfig) -> None:
+    """Refuse what does not fit the chosen encoder or depth model: fusion, preprocessing, options."""
+    model = frozen_class(source, section)
+    if model is None:
+        return
     ways: dict[str, type[Fusion]] = {name: resolve(FUSION, name, "fusion") for name in FUSION}
     fitting = sorted(name for name, way in ways.items() if entering_kind(way, source) in model.kinds)
     if section.fusion not in fitting:
@@ -337,10 +355,6 @@ class TrialConfig(Section):
                     reason = "{path} {views} is more than train.views_per_object {drawn}"
                     context = {"path": path, "views": term.views, "drawn": self.train.views_per_object}
                     raise PydanticCustomError("misfit", reason, context)
-        for source, section in self.sources.items():
-            model = frozen_class(source, section)
-            if model is not None:
-                _check_source(source, model, section)
         return self
 
     @property

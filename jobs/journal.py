@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import psutil
 
+from jobs.disk import full_disk_explained
+
 FILENAME = "journal.jsonl"
 RESULT_FILENAME = "result.json"
 MEASUREMENTS_FILENAME = "per_object.parquet"
@@ -32,7 +34,8 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / FILENAME
         _cut_torn_line(path)
-        self._stream = path.open("a", encoding="utf-8")
+        self._folder = folder
+        self._stream = path.open("ab", buffering=0)
 
     def start(self, step: int) -> None:
         """This process takes the trial over, after `step` finished iterations."""
@@ -44,9 +47,9 @@ class Journal:
         """Values measured after `step` finished iterations."""
         self._append("metrics", step=step, values=dict(values))
 
-    def stopped(self) -> None:
+    def stopped(self, reason: str | None = None) -> None:
         """The trial was stopped from outside, and can go on."""
-        self._append("stopped")
+        self._append("stopped", **({"reason": reason} if reason else {}))
 
     def failed(self, error: str) -> None:
         """The trial cannot go on."""
@@ -64,9 +67,16 @@ class Journal:
         self.close()
 
     def _append(self, event: str, **content: Any) -> None:
-        line = json.dumps({"event": event, "time": time.time(), **content})
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        """Write a whole line or, where the disk is full, none of it: then `DiskFullError` is raised."""
+        rest = json.dumps({"event": event, "time": time.time(), **content}).encode() + b"\n"
+        end = os.fstat(self._stream.fileno()).st_size
+        try:
+            with full_disk_explained(self._folder):
+                while rest:
+                    rest = rest[self._stream.write(rest) :]
+        except OSError:
+            self._stream.truncate(end)
+            raise
 
 
 def _cut_torn_line(path: Path) -> None:

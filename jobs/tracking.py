@@ -22,6 +22,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunStatus
 
@@ -90,25 +91,31 @@ class Tracker:
         """uri: MLflow's tracking server or database; None is the home's own."""
         self._home = home.absolute()
         self.uri = uri or default_uri(self._home)
-        self._client = MlflowClient(self.uri)
-        self._experiment_id = self._open_experiment(experiment)
-        if self.uri == default_uri(self._home):
-            _use_write_ahead_log(self._home / "mlflow.db")
         self._runs: dict[str, _Run] = {}
+        # Sweeps of one home share trials, and a fresh database is spoilt by two that set it up.
+        self._lock = FileLock(self._home / "mlflow.lock")
+        with self._lock:
+            self._client = MlflowClient(self.uri)
+            self._experiment_id = self._open_experiment(experiment)
+            if self.uri == default_uri(self._home):
+                _use_write_ahead_log(self._home / "mlflow.db")
 
     def sync(self, trials: Sequence[TrackedTrial]) -> None:
         """Write what the journals hold and MLflow does not yet.  MLflow's own errors pass through."""
         for trial in trials:
             folder = self._home / "trials" / trial.key
             if trial_status(folder) != "pending":
-                self._sync_trial(trial, folder)
+                with self._lock:
+                    self._sync_trial(trial, folder)
 
     def _sync_trial(self, trial: TrackedTrial, folder: Path) -> None:
-        run = self._runs.get(trial.key)
-        if run is None:
-            run = self._runs[trial.key] = self._open_run(trial)
-        if run.published == "finished":
-            return
+        # Taken out while it is written: where that fails, nobody knows what MLflow took, and all is told again.
+        run = self._runs.pop(trial.key, None) or self._open_run(trial)
+        if run.published != "finished":
+            self._write(run, folder)
+        self._runs[trial.key] = run
+
+    def _write(self, run: _Run, folder: Path) -> None:
         status = trial_status(folder)  # before the journal, which only grows
         metrics = []
         for event in list(read_events(folder))[run.events_read :]:
@@ -134,27 +141,30 @@ class Tracker:
             for name in ARTIFACTS:
                 if (folder / name).exists():
                     self._client.log_artifact(run.run_id, str(folder / name))
-        for tag, value in {**_provenance(folder), "splatsweep.status": status}.items():
+        for tag, value in _provenance(folder).items():
             self._client.set_tag(run.run_id, tag, value)
         name = RunStatus.to_string(_MLFLOW_STATUS[status])
         if status == "running":
             self._client.update_run(run.run_id, name)
         else:
             self._client.set_terminated(run.run_id, name)
+        # Last: it says that all of the above is there.
+        self._client.set_tag(run.run_id, "splatsweep.status", status)
         run.published = status
 
     def _open_run(self, trial: TrackedTrial) -> _Run:
         """The run of a trial's key, wherever it was first made, or a new one."""
         experiments = [e.experiment_id for e in self._client.search_experiments()]
         found = self._client.search_runs(experiments, f"tags.`splatsweep.key` = '{trial.key}'", max_results=1)
-        if found:
-            return _Run(found[0].info.run_id, found[0].data.tags["splatsweep.status"])
+        if found and found[0].data.tags["splatsweep.status"] == "finished":
+            return _Run(found[0].info.run_id, "finished")
         tags = {**trial.tags, "splatsweep.key": trial.key, "splatsweep.status": "running"}
-        created = self._client.create_run(self._experiment_id, tags=tags, run_name=trial.run_name)
+        run = found[0] if found else self._client.create_run(self._experiment_id, tags=tags, run_name=trial.run_name)
+        # Of a run that was found too: who made it may have been killed before it came to them.
         params = [Param(key, value[:_PARAM_LENGTH]) for key, value in flatten(trial.config).items()]
         for start in range(0, len(params), _PARAMS_PER_CALL):
-            self._client.log_batch(created.info.run_id, params=params[start : start + _PARAMS_PER_CALL])
-        return _Run(created.info.run_id, "running")
+            self._client.log_batch(run.info.run_id, params=params[start : start + _PARAMS_PER_CALL])
+        return _Run(run.info.run_id, run.data.tags["splatsweep.status"])
 
     def _open_experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)

@@ -25,7 +25,7 @@ from jobs.checkpoint import CheckpointFolder, write_atomically
 from jobs.config import NUMERICS_VERSION, TrialConfig, frozen_weights, trial_key
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
-from jobs.disk import DiskFullError, full_disk_explained
+from jobs.disk import DiskFullError, SpareableLog, full_disk_explained
 from jobs.environment import describe_environment
 from jobs.evaluate import Draw, Evaluation, evaluate
 from jobs.features import ContextReader
@@ -243,7 +243,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 @contextmanager
 def _log_to(path: Path) -> Iterator[None]:
     """Append this process's log records to the trial's own file."""
-    handler = logging.FileHandler(path)
+    handler = SpareableLog(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("jobs")
     logger.addHandler(handler)

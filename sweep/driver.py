@@ -6,26 +6,30 @@ import fnmatch
 import json
 import logging
 import os
-import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from jobs.disk import full_disk_explained
 from jobs.environment import git_state
 from jobs.tracking import TrackedTrial, Tracker
+from jobs.trial import run_trial
 from model.registry import nearest, resolve
 from sweep.executors import EXECUTORS
+from sweep.executors.attempt import Work
 from sweep.plan import Plan, PlannedTrial, freeze, make_plan
 from sweep.progress import follow
 from sweep.spec import RunOptions, Sweep
+from sweep.stop import FILENAME as STOP_FILENAME
+from sweep.stop import Stop, request_stop, stop_on_signals, stop_requested
 
+LOCK_FILENAME, OWNER_FILENAME = "driver.lock", "driver.json"
 _SYNC_INTERVAL_S = 2.0
 
 log = logging.getLogger(__name__)
@@ -33,6 +37,10 @@ log = logging.getLogger(__name__)
 
 class SweepBusyError(RuntimeError):
     """Another driver runs this sweep under this home."""
+
+
+class SweepIdleError(RuntimeError):
+    """No driver runs this sweep under this home."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,8 @@ class Outcome:
     report: Path | None
     #: why MLflow does not hold everything, if so
     tracking_error: str | None
+    #: why trials were stopped before their end, if they were
+    stop: Stop | None
 
     @property
     def failed(self) -> list[PlannedTrial]:
@@ -58,18 +68,33 @@ class Outcome:
         keys = {trial.key for trial in self.ran}
         return [t for t in self.plan.trials if t.key in keys and t.status not in ("finished", "failed")]
 
+    @property
+    def exit_code(self) -> int:
+        """0 all well, 1 some trial failed, 2 something around them did, 130 stopped when asked to."""
+        cause = self.stop.cause if self.stop is not None and self.unfinished else None
+        if self.unfinished and cause != "failure":
+            return 2 if cause == "disk" else 130
+        return 1 if self.failed else 2 if self.tracking_error else 0
+
 
 def run_sweep(
-    sweep: Sweep, home: Path, *, console: Console, only: str | None = None, retry_failed: bool = False
+    sweep: Sweep,
+    home: Path,
+    *,
+    console: Console,
+    only: str | None = None,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
 ) -> Outcome:
     """Run every trial of `sweep` without a result, then write its report.
 
-    only: a glob over trial names; retry_failed: run failed trials again too.
-    Raises `SweepBusyError` where another driver is at it, and ValueError where `only` matches nothing.
+    only: a glob over trial names; retry_failed: run failed trials again too; fail_fast: stop all behind a checkpoint
+    when one fails.  Raises `SweepBusyError` where another driver is at it, ValueError where `only` matches nothing,
+    and `DiskFullError`.
     """
-    folder = home / "sweeps" / sweep.name
+    folder = sweep_folder(sweep, home)
     folder.mkdir(parents=True, exist_ok=True)
-    with _sole_driver(folder):
+    with _sole_driver(folder, console), full_disk_explained(home):
         console.print(f"Planning [bold]{sweep.name}[/] in {home}")
         plan = make_plan(sweep, home, progress=lambda message: console.print(f"  {message}"))
         freeze(plan, home)
@@ -83,14 +108,39 @@ def run_sweep(
         if not chosen:
             console.print("Nothing to train.")
 
-        tracker = _Recorder(sweep, plan, home)
-        with tracker, stop_on_interrupt(folder / "stop", console) as stop_file:
+        tracker = Recorder(sweep, plan, home)
+        stop_file = folder / STOP_FILENAME
+        with tracker, stop_on_signals(stop_file, console):
             if chosen or controls:
-                _execute([*controls, *chosen], home, sweep.run, stop_file, console)
+                execute([*controls, *chosen], home, sweep.run, stop_file, console, fail_fast)
         plan = plan.refreshed(home)
         freeze(plan, home)
 
-        return Outcome(plan, tuple(chosen), _report(sweep, home, tracker.error), tracker.error)
+        return Outcome(
+            plan, tuple(chosen), _report(sweep, home, tracker.error), tracker.error, stop_requested(stop_file)
+        )
+
+
+def stop_sweep(sweep: Sweep, home: Path) -> str:
+    """Ask the driver of a running sweep, wherever it runs, to stop its trials behind a checkpoint.
+
+    Returns who it is.  Raises `SweepIdleError` where none is at it.
+    """
+    folder = sweep_folder(sweep, home)
+    lock = FileLock(folder / LOCK_FILENAME)
+    if folder.exists():
+        try:
+            with lock.acquire(timeout=0):
+                pass
+        except Timeout:
+            request_stop(folder / STOP_FILENAME, "asked", "by `splatsweep stop`")
+            return _owner(folder)
+    raise SweepIdleError(f"sweep {sweep.name!r} is not being run in {home}: nothing to stop")
+
+
+def sweep_folder(sweep: Sweep, home: Path) -> Path:
+    """Where a sweep keeps its plan, its lock, and what it is told."""
+    return home / "sweeps" / sweep.name
 
 
 def sync_sweep(sweep: Sweep, home: Path) -> int:
@@ -119,7 +169,7 @@ def tracked_trials(sweep: Sweep, plan: Plan) -> list[TrackedTrial]:
     ]
 
 
-class _Recorder:
+class Recorder:
     """Drains journals into MLflow beside the running trials; its failures never reach them."""
 
     def __init__(self, sweep: Sweep, plan: Plan, home: Path) -> None:
@@ -129,7 +179,7 @@ class _Recorder:
         self._tracker: Tracker | None = None
         self.error: str | None = None
 
-    def __enter__(self) -> _Recorder:
+    def __enter__(self) -> Recorder:
         self._thread.start()
         return self
 
@@ -154,37 +204,19 @@ class _Recorder:
             log.debug("MLflow could not be written: %s", self.error)
 
 
-def _execute(
-    trials: Sequence[PlannedTrial], home: Path, options: RunOptions, stop_file: Path, console: Console
+def execute(
+    trials: Sequence[PlannedTrial],
+    home: Path,
+    options: RunOptions,
+    stop_file: Path,
+    console: Console,
+    fail_fast: bool = False,
+    work: Work = run_trial,
 ) -> None:
     """Run `trials`; a second interrupt from the keyboard ends that at once, but not what comes after it."""
     executor = resolve(EXECUTORS, options.executor, "executor")
     with follow(trials, home, console), suppress(KeyboardInterrupt):
-        executor(trials, home, options, stop_file)
-
-
-@contextmanager
-def stop_on_interrupt(stop_file: Path, console: Console) -> Iterator[Path]:
-    """The first interrupt from the keyboard asks the trials to stop, through a file that they watch.
-
-    They write a checkpoint and end; the second interrupt is Python's own, and ends them where they are.
-    """
-    stop_file.unlink(missing_ok=True)
-    before = signal.getsignal(signal.SIGINT)
-
-    def ask(_signal: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop_file.touch()
-        console.print("Stopping after a checkpoint; interrupt again to stop at once.")
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop_file
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
-        stop_file.unlink(missing_ok=True)
+        executor(trials, home, options, stop_file, fail_fast, work)
 
 
 def _refuse_blocked(trials: Sequence[PlannedTrial]) -> None:
@@ -229,23 +261,34 @@ def _matching(trials: Sequence[PlannedTrial], only: str | None) -> list[PlannedT
 
 
 @contextmanager
-def _sole_driver(folder: Path) -> Iterator[None]:
-    """Hold the sweep's lock; the operating system frees it when its owner dies."""
-    owner = folder / "driver.json"
-    lock = FileLock(folder / "driver.lock")
+def _sole_driver(folder: Path, console: Console) -> Iterator[None]:
+    """Hold the sweep's lock, which the operating system frees when its owner dies, and sign it."""
+    signature, stop_file, lock = folder / OWNER_FILENAME, folder / STOP_FILENAME, FileLock(folder / LOCK_FILENAME)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        who = json.loads(owner.read_text()) if owner.exists() else {}
         raise SweepBusyError(
-            f"sweep {folder.name!r} is being run by process {who.get('pid')} on {who.get('host')}; "
-            "wait for it, or stop it first"
+            f"sweep {folder.name!r} is being run by {_owner(folder)}; wait for it, or run: splatsweep stop"
         ) from None
     try:
-        owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        if signature.exists():
+            console.print(f"Taking over from {_owner(folder)}, which died while it ran this sweep.", soft_wrap=True)
+        stop_file.unlink(missing_ok=True)
+        signature.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield
     finally:
+        signature.unlink(missing_ok=True)
+        stop_file.unlink(missing_ok=True)
         lock.release()
+
+
+def _owner(folder: Path) -> str:
+    """The driver that signed the lock, in words."""
+    try:
+        who = json.loads((folder / OWNER_FILENAME).read_text())
+        return f"process {who['pid']} on {who['host']}"
+    except (OSError, ValueError, KeyError):  # about to sign, or killed while it did
+        return "a driver that left no name"
 
 
 def _snapshot_code(folder: Path) -> None:

@@ -52,6 +52,8 @@ def trial_state(trial: PlannedTrial, home: Path) -> TrialState:
             started, step, error = (event["time"], event["step"]), event["step"], None
         elif event["event"] == "failed":
             error = event["error"]
+        elif event["event"] == "stopped":
+            error = event.get("reason")
         elif event["event"] == "metrics":
             metrics |= event["values"]
             step = event["step"]

@@ -220,15 +220,15 @@ def test_a_tracking_server_that_is_down_costs_no_trial(sweep, tmp_path):
     assert (tmp_path / "reports" / "tiny" / "index.html").exists()
 
 
-@pytest.mark.parametrize("executor", ["inline", "ray"])
-def test_an_interrupted_sweep_says_so_and_goes_on(executor, sweep, tmp_path):
+@pytest.mark.parametrize(("executor", "sent"), [("inline", signal.SIGINT), ("ray", signal.SIGTERM)])
+def test_an_interrupted_sweep_says_so_and_goes_on(executor, sent, sweep, tmp_path):
     options = ("--only", "baseline", "--set", "base.train.stages.0.iterations=1000")
     process = start("run", sweep, "--executor", executor, *options, home=tmp_path)
     worker_to_kill(tmp_path, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
-    assert "Stopped with 1 trials unfinished" in output
+    assert f"Stopped with 1 trials unfinished (by {sent.name})" in output
     assert "Traceback" not in output
     finished = Finished(tmp_path, output)
     assert finished.trials()["baseline"]["status"] == "interrupted"

@@ -1,8 +1,8 @@
 """One trial function, several ways to run it.  One file per way, one line here.
 
-An executor is a function `run(trials, home, options, stop_file)`: it brings every trial to an end and returns.  How
-each ended stands in the trials' folders; a trial that fails never stops the others.  Once `stop_file` exists, running
-trials stop behind a checkpoint and no other starts.
+An executor is a function `run(trials, home, options, stop_file, fail_fast, work)`: it brings every trial to an end and
+returns.  How each ended stands in the trials' folders.  Once `stop_file` exists, running trials stop behind a
+checkpoint and no other starts; a trial that fails brings that about under `fail_fast`, and else stops no other.
 """
 
 EXECUTORS: dict[str, str] = {

@@ -29,15 +29,28 @@ from ray import tune
 
 from jobs.config import TrialConfig
 from jobs.journal import Journal, trial_status
-from jobs.trial import Runtime
-from sweep.executors.attempt import attempt, runtime_of
+from jobs.trial import Runtime, run_trial
+from sweep.executors.attempt import Work, attempt, runtime_of
 from sweep.plan import PlannedTrial
 from sweep.spec import RunOptions
+from sweep.stop import request_stop, signals_kept
+
+_HEARTBEAT_S = 5.0
 
 
-def run(trials: Sequence[PlannedTrial], home: Path, options: RunOptions, stop_file: Path) -> None:
+def run(
+    trials: Sequence[PlannedTrial],
+    home: Path,
+    options: RunOptions,
+    stop_file: Path,
+    fail_fast: bool = False,
+    work: Work = run_trial,
+) -> None:
     """Run `trials` in Ray workers of `options.cpus_per_trial` CPUs and `options.gpus_per_trial` GPUs each."""
-    _connect()
+    # What it says about workers that died stands in the journals, without a page of traceback each.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    with signals_kept():  # Ray's own answer to SIGTERM ends the driver on the spot
+        connect()
     storage = home / "ray" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     resources = {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial}
     points = [{"key": t.key, "config": t.config.model_dump(mode="json")} for t in trials]
@@ -47,6 +60,8 @@ def run(trials: Sequence[PlannedTrial], home: Path, options: RunOptions, stop_fi
             "point": tune.grid_search(points),
             "home": str(home),
             "runtime": asdict(runtime_of(options, stop_file)),
+            "fail_fast": fail_fast,
+            "work": work,
         },
         tune_config=tune.TuneConfig(
             # A worker that is kept has its imports behind it: 0.1 s to the next trial instead of 6 to 10.
@@ -59,33 +74,62 @@ def run(trials: Sequence[PlannedTrial], home: Path, options: RunOptions, stop_fi
             name=storage.name,
             storage_path=str(storage.parent),
             failure_config=tune.FailureConfig(max_failures=options.max_failures),
+            callbacks=[_Heartbeat(), _Losses(home, options.max_failures, stop_file if fail_fast else None)],
             verbose=0,
         ),
     )
     try:
-        results = tuner.fit()
+        tuner.fit()
     finally:
         ray.shutdown()  # idle workers would keep their memory, and stopped trials would look alive
         shutil.rmtree(storage, ignore_errors=True)  # Tune's own state: the journals hold all that matters
-    for result in map(results.__getitem__, range(len(results))):
-        if result.error is not None:
-            _record_loss(home / "trials" / Path(result.path).name, options)
 
 
 def _run_point(parameters: dict[str, Any]) -> None:
     key, config = parameters["point"]["key"], TrialConfig.model_validate(parameters["point"]["config"])
-    attempt(key, config, Path(parameters["home"]), Runtime(**parameters["runtime"]))
+    runtime, home = Runtime(**parameters["runtime"]), Path(parameters["home"])
+    attempt(key, config, home, runtime, parameters["fail_fast"], parameters["work"])
     tune.report({"key": key})
 
 
-def _record_loss(folder: Path, options: RunOptions) -> None:
-    """Say in the journal of a trial whose workers all died that it failed, and why."""
-    if trial_status(folder) not in ("finished", "failed"):
-        with Journal(folder) as journal:
-            journal.failed(f"its worker process died {options.max_failures + 1} times (killed, or out of memory)")
+class ClusterLostError(RuntimeError):
+    """All nodes of Ray are dead, and with them the trials' workers; the trials' folders are as they were."""
 
 
-def _connect() -> None:
+class _Heartbeat(tune.Callback):
+    """Ends a sweep that has no node left, where Tune would wait for one for ever."""
+
+    def __init__(self) -> None:
+        self._asked = time.monotonic()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called some times a second."""
+        if time.monotonic() - self._asked < _HEARTBEAT_S:
+            return
+        self._asked = time.monotonic()
+        if not any(node["Alive"] for node in ray.nodes()):
+            raise ClusterLostError("Ray's node died; nothing is lost: run the same command again")
+
+
+class _Losses(tune.Callback):
+    """Says in the journal of a trial whose workers all died that it failed, and why."""
+
+    def __init__(self, home: Path, max_failures: int, stop_file: Path | None) -> None:
+        """stop_file: written after the first loss, where it is given."""
+        self._home, self._max_failures, self._stop_file = home, max_failures, stop_file
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune has given a trial up."""
+        key = trial.config["point"]["key"]
+        folder = self._home / "trials" / key
+        if trial_status(folder) not in ("finished", "failed"):
+            with Journal(folder) as journal:
+                journal.failed(f"its worker process died {self._max_failures + 1} times (killed, or out of memory)")
+        if self._stop_file is not None:
+            request_stop(self._stop_file, "failure", f"trial {key} failed")
+
+
+def connect() -> None:
     """Attach to the cluster that RAY_ADDRESS names, or start Ray on this machine."""
     if ray.is_initialized():
         return

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from jobs.checkpoint import KEEP, CheckpointFolder, capture
+from jobs.disk import DiskFullError
 
 
 def trained(steps: int) -> tuple[torch.nn.Linear, torch.optim.Adam]:
@@ -22,7 +23,7 @@ def step(network: torch.nn.Linear, optimizer: torch.optim.Adam) -> None:
 def test_what_is_saved_is_what_is_restored(tmp_path):
     folder = CheckpointFolder(tmp_path)
     network, optimizer = trained(3)
-    folder.save(capture(3, network, optimizer, {"note": 0.1}))
+    folder.save(capture(3, network, optimizer, network, {"note": 0.1}))
     step(network, optimizer)
 
     again, again_optimizer = trained(0)
@@ -51,7 +52,7 @@ def test_restored_state_lies_in_memory_as_its_weights_do(tmp_path):
 
     network, optimizer = build()
     train(network, optimizer)
-    folder.save(capture(1, network, optimizer, {}))
+    folder.save(capture(1, network, optimizer, network, {}))
     train(network, optimizer)
 
     again, again_optimizer = build()
@@ -64,18 +65,37 @@ def test_the_last_two_are_kept(tmp_path):
     folder = CheckpointFolder(tmp_path)
     network, optimizer = trained(1)
     for number in (1, 2, 3, 4):
-        folder.save(capture(number, network, optimizer, {}))
+        folder.save(capture(number, network, optimizer, network, {}))
     assert sorted(int(path.stem) for path in tmp_path.glob("*.json")) == [3, 4]
     assert len(list(tmp_path.iterdir())) == 2 * KEEP
 
 
+def truncated(data: bytes) -> bytes:
+    return data[:-7]
+
+
+def emptied(_: bytes) -> bytes:
+    return b""
+
+
+def zeroed(data: bytes) -> bytes:
+    return bytes(len(data))
+
+
+def flipped(data: bytes) -> bytes:
+    """One bit of the last digit of a number, where there are any; else in the middle."""
+    digits = [index for index, byte in enumerate(data) if chr(byte).isdigit()]
+    place = digits[-1] if data.startswith(b"{") else len(data) // 2
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])
-@pytest.mark.parametrize("damage", [lambda data: data[:-7], lambda data: b"\0" * len(data)])
+@pytest.mark.parametrize("damage", [truncated, emptied, zeroed, flipped])
 def test_a_damaged_one_is_passed_over_for_the_one_before(tmp_path, suffix, damage):
     folder = CheckpointFolder(tmp_path)
     network, optimizer = trained(1)
     for number in (1, 2):
-        folder.save(capture(number, network, optimizer, {}))
+        folder.save(capture(number, network, optimizer, network, {"seconds": 0.25}))
     newest = max(tmp_path.glob(f"*{suffix}"))
     newest.write_bytes(damage(newest.read_bytes()))
     assert folder.latest().step == 1
@@ -84,6 +104,42 @@ def test_a_damaged_one_is_passed_over_for_the_one_before(tmp_path, suffix, damag
 def test_tensors_without_their_record_are_not_a_checkpoint(tmp_path):
     folder = CheckpointFolder(tmp_path)
     network, optimizer = trained(1)
-    folder.save(capture(1, network, optimizer, {}))
+    folder.save(capture(1, network, optimizer, network, {}))
     next(tmp_path.glob("*.json")).unlink()
     assert folder.latest() is None
+
+
+def test_every_bit_of_the_record_is_guarded(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    network, optimizer = trained(1)
+    folder.save(capture(7, network, optimizer, network, {"seconds": 0.25}))
+    (record,) = tmp_path.glob("*.json")
+    sound = record.read_bytes()
+    for place in range(len(sound)):
+        for bit in range(8):
+            record.write_bytes(sound[:place] + bytes([sound[place] ^ 1 << bit]) + sound[place + 1 :])
+            found = folder.latest()
+            # A bit may turn a space into nothing that counts, but never a number into another.
+            assert found is None or (found.step, found.extra) == (7, {"seconds": 0.25})
+
+
+def test_a_full_disk_costs_the_new_one_only(small_disk):
+    folder = CheckpointFolder(small_disk / "checkpoints")
+    network, optimizer = trained(1)
+    folder.save(capture(1, network, optimizer, network, {}))
+    large = torch.nn.Linear(1000, 1000)
+    with pytest.raises(DiskFullError, match=r"no space left to write .*; make room"):
+        folder.save(capture(2, large, torch.optim.Adam(large.parameters()), large, {}))
+    assert folder.latest().step == 1
+    assert len(list(folder.folder.iterdir())) == 2
+    folder.save(capture(3, network, optimizer, network, {}))
+    assert folder.latest().step == 3
+
+
+def test_what_killed_writers_left_is_cleared_away(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    network, optimizer = trained(1)
+    (tmp_path / "000000001.safetensors.4711.partial").write_bytes(b"half")
+    (tmp_path / "000000002.safetensors").write_bytes(b"without its record")
+    folder.save(capture(3, network, optimizer, network, {}))
+    assert {path.name for path in tmp_path.iterdir()} == {"000000003.safetensors", "000000003.json"}

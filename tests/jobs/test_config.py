@@ -61,10 +61,10 @@ def test_identity_comes_back_as_the_same_configuration():
         ({"data": {"resolution": 8}, "model": {"channel_mult": [1]}}, (), "needs data.resolution 16 or more"),
         (
             {"depth": {"model": "oracle", "fusion": "concat"}},
-            (),
+            ("depth",),
             r"what this model says \(map\); allowed: film",
         ),
-        ({"semantic": {"encoder": "efficientnet_lite0", "preprocess": "published"}}, (), "allowed: correct"),
+        ({"depth": {"model": "oracle", "preprocess": "published"}}, ("depth",), "allowed: correct"),
     ],
 )
 def test_mistakes_are_named(sections, place, message):

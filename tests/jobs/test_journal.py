@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from jobs.disk import DiskFullError
 from jobs.journal import FILENAME, Journal, read_events, read_result, trial_status
 
 
@@ -66,3 +67,23 @@ def test_a_result_counts_only_with_the_measurements_it_was_made_from(tmp_path, d
         measurements.unlink()
     assert read_result(tmp_path) is None
     assert trial_status(tmp_path) == "pending"
+
+
+def fill(journal: Journal) -> None:
+    for step in range(100_000):
+        journal.metrics(step, {"loss": 1 / 3})
+
+
+def test_a_full_disk_leaves_whole_lines_and_takes_more_once_there_is_room(small_disk):
+    folder, ballast = small_disk / "trial", small_disk / "ballast"
+    with Journal(folder) as journal:
+        journal.start(0)
+        ballast.write_bytes(bytes(small_disk.stat().st_blksize * 200))
+        with pytest.raises(DiskFullError, match="no space left to write"):
+            fill(journal)
+        _, *metrics = read_events(folder)
+        assert [event["step"] for event in metrics] == list(range(len(metrics)))
+        ballast.unlink()
+        journal.metrics(len(metrics), {"loss": 0.0})
+    assert len(list(read_events(folder))) == 2 + len(metrics)
+    assert (folder / FILENAME).read_bytes().count(b"\n") == 2 + len(metrics)

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from mlflow import MlflowClient
@@ -155,3 +156,48 @@ def test_values_that_are_not_finite_are_recorded(tmp_path, folder, client):
         journal.metrics(1, {"novel/psnr": float("inf")})
     tracker(tmp_path).sync([TRIAL])
     assert history(client, "novel/psnr")[0][1] > 1e308
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+@pytest.mark.parametrize("successor", [False, True], ids=["same driver", "next driver"])
+def test_a_server_that_dies_at_any_call_loses_and_doubles_nothing(lost, successor, tmp_path, client, monkeypatch):
+    """Each trial loses another of the calls that its run is made of."""
+    calls_left = 0
+
+    def failing(method):
+        def call(*arguments, **options):
+            nonlocal calls_left
+            calls_left -= 1
+            if calls_left == 0 and lost == "request":
+                raise ConnectionError("the server is gone")
+            answer = method(*arguments, **options)
+            if calls_left == 0:
+                raise ConnectionError("the server is gone")
+            return answer
+
+        return call
+
+    for name in ("create_run", "log_batch", "set_tag", "log_artifact", "update_run", "set_terminated"):
+        monkeypatch.setattr(MlflowClient, name, failing(getattr(MlflowClient, name)))
+    number, died = 0, True
+    while died:
+        number += 1
+        trial = replace(TRIAL, key=f"{number:016x}")
+        folder = tmp_path / "trials" / trial.key
+        with Journal(folder) as journal:
+            journal.start(0)
+            journal.metrics(5, {"train/loss": 0.5})
+        finish(folder)
+        writer, calls_left = tracker(tmp_path), number
+        try:
+            writer.sync([trial])
+            died = False
+        except ConnectionError:
+            (tracker(tmp_path) if successor else writer).sync([trial])
+        (run,) = client.search_runs(["1"], f"tags.`splatsweep.key` = '{trial.key}'")
+        assert (run.info.status, run.data.tags["splatsweep.status"]) == ("FINISHED", "finished")
+        assert run.data.params == flatten(TRIAL.config)
+        (metric,) = client.get_metric_history(run.info.run_id, "train/loss")
+        assert (metric.step, metric.value) == (5, 0.5)
+        assert [file.path for file in client.list_artifacts(run.info.run_id)] == [MEASUREMENTS_FILENAME]
+    assert number > 6

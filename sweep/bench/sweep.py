@@ -1,0 +1,147 @@
+"""What running a trial costs besides the trial: from the end of one to the start of the next, with one worker.
+
+`splatsweep` is the driver with everything it does meanwhile: the plan's trials under Ray, progress read from their
+journals, MLflow filled from them.  `bare tuner` is Ray Tune with reused actors and nothing else, on the same trials,
+which sleep and leave behind what a trial does.  Both run in turn in every round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+
+from jobs.config import ModelConfig, TrialConfig
+from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal, read_events, read_result
+from jobs.trial import Runtime, TrialResult
+from sweep.bench.measure import BenchResult, machine
+from sweep.driver import Recorder, execute
+from sweep.plan import Plan, PlannedTrial
+from sweep.spec import RunOptions, Sweep
+
+NAP_S = 0.2
+#: Seconds a trial, after the first: what the driver may cost.
+TARGET_S = 0.3
+_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Seconds between the trials of one sweep."""
+
+    between: list[float]
+    #: from the call to the first trial's first event
+    start_up: float
+    #: of the whole call
+    wall: float
+
+
+def run(quick: bool) -> BenchResult:
+    """Sleep through sweeps of 4 or 24 trials."""
+    trials, rounds = (4, 1) if quick else (24, 3)
+    measured: dict[str, list[Gaps]] = {"splatsweep": [], "bare tuner": []}
+    for _ in range(rounds):
+        measured["splatsweep"].append(_gaps(_run_ours, trials))
+        measured["bare tuner"].append(_gaps(_run_bare, trials))
+    bare = _median_gap(measured["bare tuner"])
+    rows: list[dict[str, Any]] = [
+        {
+            "case": case,
+            "trials": trials,
+            "ms a trial": 1e3 * _median_gap(found),
+            "slowest ms": 1e3 * max(gap for gaps in found for gap in gaps.between),
+            "over bare ms": 1e3 * (_median_gap(found) - bare),
+            "target ms": 1e3 * TARGET_S,
+            "start-up s": median(gaps.start_up for gaps in found),
+            "wall s": median(gaps.wall for gaps in found),
+        }
+        for case, found in measured.items()
+    ]
+    notes = [f"a trial sleeps {NAP_S} s; ms a trial: median from one trial's end to the next one's start, one worker"]
+    return BenchResult("sweep", machine(), rows, notes)
+
+
+def nap(config: TrialConfig, home: Path, _runtime: Runtime) -> TrialResult:
+    """Sleep, and leave behind what a trial does."""
+    key = _key(config.seed)
+    folder = home / "trials" / key
+    with Journal(folder) as journal:
+        journal.start(0)
+        for step in range(1, _STEPS + 1):
+            time.sleep(NAP_S / _STEPS)
+            journal.metrics(step, {"train/loss": 1 / step})
+    measurements = f"object {config.seed}".encode()
+    (folder / MEASUREMENTS_FILENAME).write_bytes(measurements)
+    result = {"metrics": {}, "data_fingerprint": "", "weights": {}, "finished": time.time()}
+    result["per_object_sha256"] = hashlib.sha256(measurements).hexdigest()
+    (folder / RESULT_FILENAME).write_text(json.dumps(result))
+    return TrialResult(key, folder, {}, _STEPS)
+
+
+def _key(seed: int) -> str:
+    return f"{seed:016x}"
+
+
+def _run_ours(trials: list[PlannedTrial], home: Path, options: RunOptions) -> None:
+    sweep = Sweep(name="naps", run=options)
+    with Recorder(sweep, Plan("naps", "", tuple(trials), ()), home):
+        execute(trials, home, options, home / "stop", Console(file=io.StringIO()), work=nap)
+
+
+def _run_bare(trials: list[PlannedTrial], home: Path, options: RunOptions) -> None:
+    import ray
+    from ray import tune
+
+    from sweep.executors.ray import connect
+
+    def trainable(parameters: dict[str, Any]) -> None:
+        nap(TrialConfig(model=ModelConfig(name="blank"), seed=parameters["seed"]), home, Runtime())
+        tune.report({"done": 1})
+
+    connect()
+    try:
+        tune.Tuner(
+            tune.with_resources(trainable, {"cpu": options.cpus_per_trial}),
+            param_space={"seed": tune.grid_search([trial.seed for trial in trials])},
+            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=options.max_concurrent),
+            run_config=tune.RunConfig(storage_path=str(home / "ray"), verbose=0),
+        ).fit()
+    finally:
+        ray.shutdown()
+
+
+def _gaps(run_trials: Any, count: int) -> Gaps:
+    """Run `count` naps in a home of their own, one after another, and read from their folders when each was at work."""
+    config = TrialConfig(model=ModelConfig(name="blank"))
+    trials = [
+        PlannedTrial(_key(seed), (f"nap {seed}",), seed, config.model_copy(update={"seed": seed}), "pending")
+        for seed in range(count)
+    ]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        home, began = Path(folder), time.time()
+        run_trials(trials, home, RunOptions(max_concurrent=1))
+        wall = time.time() - began
+        spans = sorted(_span(home / "trials" / trial.key) for trial in trials)
+    between = [start - end for (_, end), (start, _) in pairwise(spans)]
+    return Gaps(between, spans[0][0] - began, wall)
+
+
+def _span(folder: Path) -> tuple[float, float]:
+    """When a trial began and ended."""
+    result = read_result(folder)
+    if result is None:
+        raise RuntimeError(f"a trial that only sleeps did not end: {folder}")
+    return next(read_events(folder))["time"], result["finished"]
+
+
+def _median_gap(found: list[Gaps]) -> float:
+    return median(gap for gaps in found for gap in gaps.between)

@@ -1,0 +1,69 @@
+"""Commands on a sweep that runs elsewhere: send it there, and have it stopped."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sweep.commands.common import DEFAULT_HOME, Home, Settings, SweepFile, console
+
+
+def submit(
+    sweep: SweepFile,
+    address: Annotated[
+        str,
+        typer.Option(
+            envvar="RAY_API_SERVER_ADDRESS", metavar="URL", help="The cluster's job server.", show_default=False
+        ),
+    ],
+    home: Home = DEFAULT_HOME,
+    settings: Settings = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="Only trials whose name matches.", show_default=False)
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again too.")] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop all behind a checkpoint when one fails.")
+    ] = False,
+    environment: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="NAME=VALUE", help="A variable for the driver and trials.", show_default=False),
+    ] = None,
+    follow: Annotated[bool, typer.Option(help="Show the log until the sweep ends, and exit as it does.")] = True,
+) -> None:
+    """Run a sweep on a Ray cluster: sends this code and the sweep file there as a job, and follows its log.
+
+    The home is a folder on storage that all nodes see.  A cluster that asks for a token finds it in RAY_AUTH_TOKEN or
+    RAY_AUTH_TOKEN_PATH.  Example: [bold]splatsweep submit sweep.yaml --address http://head:8265 --home /shared/runs[/]
+    """
+    from sweep.spec import load_sweep
+    from sweep.submit import follow_job, submit_job
+
+    load_sweep(sweep, settings or [])  # a mistake is told here, and not by the cluster
+    options = [part for setting in settings or [] for part in ("--set", setting)]
+    options += ["--only", only] if only is not None else []
+    options += ["--retry-failed"] * retry_failed + ["--fail-fast"] * fail_fast
+    job = submit_job(sweep, address, home.absolute(), options, dict(_variable(text) for text in environment or []))
+    console.print(f"Submitted as {job}; to stop it: splatsweep stop {sweep} --home {home}", soft_wrap=True)
+    if follow:
+        raise typer.Exit(follow_job(job, address, lambda text: console.out(text, end="", highlight=False)))
+
+
+def stop(sweep: SweepFile, home: Home = DEFAULT_HOME) -> None:
+    """Stop a running sweep behind checkpoints; `splatsweep run` goes on from there.
+
+    Works from every machine that sees the home.  Example: [bold]splatsweep stop sweep.yaml[/]
+    """
+    from sweep.driver import stop_sweep
+    from sweep.spec import load_sweep
+
+    owner = stop_sweep(load_sweep(sweep), home.absolute())
+    console.print(f"Asked {owner} to stop its trials behind a checkpoint.", soft_wrap=True)
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"--env {text!r}: give NAME=VALUE")
+    return name, value

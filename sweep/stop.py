@@ -1,0 +1,84 @@
+"""How a sweep is asked to stop: by a file that its trials watch, wherever they run.
+
+Whoever wants it writes the file: the driver on an interrupt or on SIGTERM, `splatsweep stop`, a trial that fails
+under `--fail-fast` or finds the disk full.  Running trials end behind a checkpoint, others do not start.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from rich.console import Console
+
+FILENAME = "stop"
+
+#: SIGTERM is how batch systems and `ray job stop` ask.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+Cause = Literal["asked", "failure", "disk"]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a sweep was stopped before its end."""
+
+    cause: Cause
+    reason: str
+
+
+def request_stop(stop_file: Path, cause: Cause, reason: str) -> None:
+    """Ask for a stop; the first request is the one that counts."""
+    with suppress(FileExistsError), stop_file.open("x", encoding="utf-8") as stream:
+        stream.write(json.dumps(asdict(Stop(cause, reason))))
+
+
+def stop_requested(stop_file: Path) -> Stop | None:
+    """What was asked for, if anything; a file without content, made by hand or on a full disk, counts too."""
+    try:
+        content = stop_file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    return Stop(**json.loads(content)) if content else Stop("asked", f"{stop_file} was there")
+
+
+@contextmanager
+def stop_on_signals(stop_file: Path, console: Console) -> Iterator[None]:
+    """The first interrupt from the keyboard, or the first SIGTERM, asks for a stop; the second ends all at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is given signals
+        return
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        for each in _SIGNALS:
+            signal.signal(each, signal.default_int_handler)
+        request_stop(stop_file, "asked", f"by {signal.Signals(number).name}")
+        console.print("Stopping after a checkpoint; interrupt again to stop at once.")
+
+    before = {each: signal.signal(each, ask) for each in _SIGNALS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Leave the handlers of signals as they are, whatever a library inside sets."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.getsignal(each) for each in _SIGNALS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -1,0 +1,118 @@
+"""A small sweep on real processes, for the tests that interrupt, kill and cut off what runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.journal import read_events
+
+#: Trials of a second or two, with a checkpoint every 20 of 150 iterations.
+SWEEP = """
+name: tiny
+base:
+  data: {name: chairs, resolution: 16, options: {train: 6, val: 2, test: 3, views: 5, image_size: 16}}
+  model: {base_dim: 8, channel_mult: [1, 2], attention_resolutions: [8]}
+  train:
+    batch_size: 2
+    stages: [{iterations: 150, lr: 1.0e-3, losses: {l2: 1.0}}]
+  eval: {lpips: vgg}
+trials:
+  baseline: {}
+  tv: {train.stages.*.losses.tv: 0.01}
+run: {log_every: 5, checkpoint_every: 20}
+"""
+CHECKPOINT_EVERY = 20
+
+
+def start(*arguments: str | Path, home: Path, **environment: str) -> subprocess.Popen[str]:
+    """`splatsweep ARGUMENTS` on a home, in a process group of its own."""
+    command = [sys.executable, "-c", "from sweep.cli import main; main()", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "SPLATSWEEP_HOME": str(home), "COLUMNS": "200", **environment},
+        cwd=home,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    """Wait for a command; returns what it printed, which is never a traceback."""
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == code, output
+    assert "Traceback" not in output
+    return output
+
+
+def run(*arguments: str | Path, home: Path, code: int = 0, **environment: str) -> str:
+    """A whole `splatsweep ARGUMENTS`."""
+    return finish(start(*arguments, home=home, **environment), code)
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 150) -> Any:
+    """The first true value of `condition`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not come about in {seconds:.0f} s")
+
+
+@dataclass(frozen=True)
+class Home:
+    """What stands in a home after, or while, `SWEEP` is run in it."""
+
+    path: Path
+
+    def trials(self) -> dict[str, dict[str, Any]]:
+        """The frozen plan's trials by name, controls among them."""
+        plan = json.loads((self.path / "sweeps" / "tiny" / "plan.json").read_text())
+        return {trial["name"]: trial for trial in plan["trials"] + plan["controls"]}
+
+    def folder(self, name: str) -> Path:
+        """Of one trial."""
+        return self.path / "trials" / str(self.trials()[name]["key"])
+
+    def events(self, name: str, kind: str) -> list[dict[str, Any]]:
+        """Of one kind, from one trial's journal."""
+        return [event for event in read_events(self.folder(name)) if event["event"] == kind]
+
+    def measured(self, name: str) -> dict[tuple[int, str], float]:
+        """Everything a trial measured but times; a value that was measured twice must not differ."""
+        values: dict[tuple[int, str], float] = {}
+        for event in self.events(name, "metrics"):
+            for metric, value in event["values"].items():
+                if not metric.startswith("time/"):
+                    assert values.setdefault((event["step"], metric), value) == value
+        return values
+
+    def in_the_middle(self, first: int = 40, last: int = 110) -> dict[str, Any] | None:
+        """The `start` event of a trial that is past some checkpoints and far from its end, if there is one now."""
+        for folder in self.path.glob("trials/*"):
+            events = list(read_events(folder))
+            steps = [event["step"] for event in events if event["event"] == "metrics"]
+            if steps and first <= steps[-1] < last:
+                return next(event for event in reversed(events) if event["event"] == "start")
+        return None
+
+    def retrained(self, name: str) -> list[int]:
+        """For each time that a trial was taken up again: the iterations that it had to repeat."""
+        repeated, reached = [], 0
+        for event in read_events(self.folder(name)):
+            if event["event"] == "metrics":
+                reached = max(reached, event["step"])
+            elif event["event"] == "start" and reached:
+                repeated.append(reached - event["step"])
+        return repeated

@@ -1,0 +1,238 @@
+"""Kills everything that runs a sweep, at random moments, and looks whether the sweep comes out as if nothing had been.
+
+    python tests/soak.py --rounds 20
+
+Each round runs a small sweep under Ray with its results on an MLflow server, kills one kind of process with SIGKILL,
+runs the sweep again until it is through, and compares with one that was left in peace: every trial finished, metrics
+the same to the last bit, one MLflow run a key and none left RUNNING, and no trial repeated more than the iterations
+behind its last checkpoint.  Ends with exit code 1 where a round found anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from jobs.journal import read_events
+from tests.processes import CHECKPOINT_EVERY, SWEEP, Home, run, start, wait_for
+
+TRIALS = ("baseline", "tv", "blank", "copy_input")
+#: Trials long enough to be met in their middle.
+SETTINGS = ("--set", "base.train.stages.0.iterations=400")
+#: Runs of a sweep after the kill, at most; the head's death may take the first one with it.
+ATTEMPTS = 3
+
+
+class Server:
+    """An MLflow tracking server on the loopback interface that can be killed and brought back."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}", "--workers", "1"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd=self.folder
+        )
+        wait_for(self.answers, "an answer of the MLflow server")
+
+    def answers(self) -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+        return False
+
+    def kill(self) -> None:
+        assert self.process is not None
+        for process in [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+
+
+def owners(home: Home) -> list[int]:
+    """Processes that train a trial now, told from their journals."""
+    found = set()
+    for folder in home.path.glob("trials/*"):
+        last = [event for event in read_events(folder) if event["event"] in ("start", "stopped", "failed")][-1:]
+        found.update(event["pid"] for event in last if event["event"] == "start" and psutil.pid_exists(event["pid"]))
+    return sorted(found)
+
+
+def named(driver: int, name: str) -> list[int]:
+    """Processes below a driver, by the file that they run."""
+    return [child.pid for child in psutil.Process(driver).children(recursive=True) if name in child.name()]
+
+
+def victims(kind: str, driver: int, home: Home, chance: random.Random) -> list[int]:
+    """Whom to kill; none where there is no such process at the moment."""
+    if kind == "worker":
+        return chance.sample(owners(home), min(1, len(owners(home))))
+    if kind == "two workers":
+        return owners(home)[:2]
+    if kind == "head":
+        return named(driver, chance.choice(["gcs_server", "raylet"]))
+    return [driver]
+
+
+KINDS = ("worker", "two workers", "driver", "head", "server")
+
+
+@contextmanager
+def running(server: Server) -> Iterator[None]:
+    server.start()
+    try:
+        yield
+    finally:
+        server.kill()
+
+
+def one_round(kind: str, sweep: Path, home: Home, server: Server, chance: random.Random) -> list[str]:
+    """Run, kill, run again; returns what was killed and what became of it."""
+    tracking = f"tracking={{uri: {server.uri}, experiment: {home.path.name}}}"
+    log = [f"{kind}:"]
+    command = ("run", sweep, "--executor", "ray", "--set", tracking, *SETTINGS)
+    driver = start(*command, home=home.path)
+    wait_for(lambda: len(owners(home)) == 2 or driver.poll() is not None, "two trials at work")
+    time.sleep(chance.uniform(0, 5))
+    if kind == "server":
+        log.append(f"killed after iteration {progress(home)}")
+        server.kill()
+        time.sleep(chance.uniform(0, 6))
+        server.start()
+    elif driver.poll() is None:
+        pids = victims(kind, driver.pid, home, chance)
+        log.append(f"killed {pids} after iteration {progress(home)}")
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    code = ended(driver)
+    log.append(f"exit {code}")
+    for _ in range(ATTEMPTS):
+        if code == 0:
+            break
+        code = ended(start(*command, home=home.path))
+        log.append(f"again: exit {code}")
+    return log
+
+
+def ended(driver: subprocess.Popen[str], seconds: float = 300) -> int:
+    """The exit code of a driver; one that hangs is a finding, and is killed."""
+    try:
+        driver.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        driver.kill()
+        driver.communicate()
+        raise AssertionError(f"the driver did not end within {seconds:.0f} s") from None
+    return driver.returncode
+
+
+def progress(home: Home) -> list[int]:
+    """The last iteration that each trial has recorded."""
+    return [
+        max((e["step"] for e in read_events(folder) if e["event"] == "metrics"), default=0)
+        for folder in sorted(home.path.glob("trials/*"))
+    ]
+
+
+def findings(home: Home, undisturbed: Home, server: Server) -> list[str]:
+    """Everything in which a sweep differs from one that was left in peace."""
+    from mlflow import MlflowClient
+
+    found = []
+    for name in TRIALS:
+        if home.trials()[name]["status"] != "finished":
+            found.append(f"{name} is {home.trials()[name]['status']}")
+        elif home.measured(name) != undisturbed.measured(name):
+            found.append(f"{name} measured other values")
+        if any(steps > CHECKPOINT_EVERY for steps in home.retrained(name)):
+            found.append(f"{name} repeated {home.retrained(name)} iterations")
+    client = MlflowClient(server.uri)
+    experiment = client.get_experiment_by_name(home.path.name)
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    if sorted(each.info.run_name for each in runs) != sorted(TRIALS):
+        found.append(f"MLflow holds {sorted(each.info.run_name for each in runs)}")
+    found += [f"{r.info.run_name} is {r.info.status} in MLflow" for r in runs if r.info.status != "FINISHED"]
+    for each in runs:
+        ours = {metric for _, metric in home.measured(each.info.run_name)}
+        missing = ours - each.data.metrics.keys()
+        found += [f"MLflow lacks {sorted(missing)} of {each.info.run_name}"] if missing else []
+    return found
+
+
+def main(rounds: int, seed: int, kinds: list[str]) -> int:
+    chance = random.Random(seed)
+    unsound = 0
+    with tempfile.TemporaryDirectory(prefix="splatsweep-soak-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        sweep = folder / "tiny.yaml"
+        sweep.write_text(SWEEP)
+        undisturbed = Home(folder / "undisturbed")
+        undisturbed.path.mkdir()
+        run("run", sweep, "--executor", "inline", *SETTINGS, home=undisturbed.path)
+        server = Server(folder)
+        with running(server):
+            for number, kind in zip(range(rounds), itertools.cycle(kinds), strict=False):
+                home = Home(folder / f"round-{number}")
+                home.path.mkdir()
+                shutil.copytree(undisturbed.path / "data", home.path / "data")
+                found = attempt(lambda kind=kind, home=home: one_round(kind, sweep, home, server, chance), number)
+                found += findings(home, undisturbed, server)
+                unsound += bool(found)
+                print(f"    {'; '.join(found) or 'sound'}", flush=True)
+                forget(server, home)
+    print(f"{rounds - unsound} of {rounds} rounds sound (seed {seed})")
+    return 1 if unsound else 0
+
+
+def attempt(round_: Callable[[], list[str]], number: int) -> list[str]:
+    """Run a round and print its log; a driver that hangs is a finding."""
+    started = time.monotonic()
+    try:
+        print(f"round {number + 1}: {' '.join(round_())} in {time.monotonic() - started:.0f} s", flush=True)
+    except AssertionError as error:
+        print(f"round {number + 1}: {error}", flush=True)
+        return [str(error)]
+    return []
+
+
+def forget(server: Server, home: Home) -> None:
+    """Delete a round's MLflow runs, since the next round has trials of the same keys."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(server.uri)
+    experiment = client.get_experiment_by_name(home.path.name)
+    if experiment is not None:
+        client.delete_experiment(experiment.experiment_id)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    options = parser.parse_args()
+    sys.exit(main(options.rounds, options.seed, options.kinds))

@@ -1,0 +1,19 @@
+"""The benchmark of the driver measures trials that were really run, ours and those of a bare tuner."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweep.bench import sweep
+
+
+def test_quick_run_compares_the_driver_with_a_bare_tuner():
+    result = sweep.run(quick=True)
+    ours, bare = result.rows
+    assert (ours["case"], bare["case"]) == ("splatsweep", "bare tuner")
+    assert tuple(ours) == tuple(bare)
+    assert bare["over bare ms"] == 0
+    assert ours["over bare ms"] == pytest.approx(ours["ms a trial"] - bare["ms a trial"])
+    for row in result.rows:
+        assert 0 < row["ms a trial"] <= row["slowest ms"]
+        assert row["wall s"] > row["trials"] * sweep.NAP_S
