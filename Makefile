@@ -6,7 +6,7 @@ export SPLATSWEEP_HOME ?= $(CURDIR)/runs
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup weights demo test lint format clean
+.PHONY: help setup weights demo test soak lint format clean
 
 help:          ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -27,6 +27,9 @@ demo: weights  ## plan, train, evaluate and report the preset `quick`
 
 test: weights  ## the whole test suite
 	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest
+
+soak: weights  ## kill everything that runs a sweep, 20 times; half an hour
+	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python tests/soak.py --rounds 20
 
 lint: setup    ## style, types
 	$(BIN)/ruff check .

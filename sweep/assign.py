@@ -16,6 +16,8 @@ _DOTTED_SECTIONS: tuple[tuple[str, ...], ...] = (
     ("trials", "*"),
     ("grid", "*", "axes"),
     ("grid", "*", "exclude", "*"),
+    ("grid", "*", "when"),
+    ("grid", "*", "when", "*"),
 )
 
 
@@ -47,7 +49,7 @@ def _descend(document: Document, node: Any, path: Path, key: str, value: Any, pl
         return
     if not isinstance(node, dict):
         raise _refusal(place, path, f"has no keys inside, so {key!r} leads nowhere")
-    if _is_dotted(path):
+    if is_dotted(path):
         for setting in flatten(value, (), key):
             _discard(node, setting.keys)
         _write(document, node, path, key, value, place)
@@ -107,7 +109,8 @@ def _discard(node: dict[str, Any], keys: tuple[str, ...]) -> None:
             _discard(node[name], keys[len(parts) :])
 
 
-def _is_dotted(path: Path) -> bool:
+def is_dotted(path: Path) -> bool:
+    """Whether the mapping at `path` of a sweep file holds keys of a trial's configuration, nested or dotted."""
     return any(
         len(path) == len(section) and all(s in ("*", piece) for s, piece in zip(section, path, strict=True))
         for section in _DOTTED_SECTIONS

@@ -64,9 +64,11 @@ def _block_findings(block: GridBlock, path: Path) -> Iterator[Finding]:
         yield from _repeated_json(values, (*path, "axes", key))
     zip_findings = list(_zip_findings(block, (*path, "zip")))
     exclude_findings = list(_exclude_findings(block, (*path, "exclude")))
+    when_findings = list(_when_findings(block, (*path, "when")))
     yield from zip_findings
     yield from exclude_findings
-    is_sound = not zip_findings and not exclude_findings and count_product(block) <= MAX_TRIALS
+    yield from when_findings
+    is_sound = not (zip_findings or exclude_findings or when_findings) and count_product(block) <= MAX_TRIALS
     if is_sound and next(grid_choices(block), None) is None:
         yield Finding((*path, "exclude"), "leaves no point of this block")
 
@@ -100,9 +102,36 @@ def _exclude_findings(block: GridBlock, path: Path) -> Iterator[Finding]:
         if not entry:
             yield Finding((*path, index), "must name one or more axes")
         for key, value in entry.items():
-            if key in block.axes and not _is_on_axis(block, key, value):
-                allowed = tuple(v if isinstance(v, str) else shown(v) for v in block.axes[key])
-                yield Finding((*path, index, key), "not a value of this axis", value, allowed)
+            yield from _unknown_value(block, key, value, (*path, index, key))
+
+
+def _when_findings(block: GridBlock, path: Path) -> Iterator[Finding]:
+    yield from _unknown_axes(block, {key: (*path, key) for key in block.when})
+    for key, condition in block.when.items():
+        yield from _unknown_axes(block, {other: (*path, key, other) for other in condition})
+        if key in _conditioning(block, key):
+            yield Finding((*path, key), "an axis cannot depend on itself", key, at="key")
+        for other, values in condition.items():
+            for index, value in enumerate(values):
+                yield from _unknown_value(block, other, value, (*path, key, other, index))
+
+
+def _conditioning(block: GridBlock, key: str) -> set[str]:
+    """The axes that decide whether an axis exists, also by way of others."""
+    found: set[str] = set()
+    waiting = list(block.when.get(key, ()))
+    while waiting:
+        other = waiting.pop()
+        if other not in found:
+            found.add(other)
+            waiting += block.when.get(other, ())
+    return found
+
+
+def _unknown_value(block: GridBlock, key: str, value: Any, path: Path) -> Iterator[Finding]:
+    if key in block.axes and not _is_on_axis(block, key, value):
+        allowed = tuple(v if isinstance(v, str) else shown(v) for v in block.axes[key])
+        yield Finding(path, "not a value of this axis", value, allowed)
 
 
 def _unknown_axes(block: GridBlock, places: Mapping[str, Path]) -> Iterator[Finding]:
@@ -120,13 +149,15 @@ def _is_on_axis(block: GridBlock, key: str, value: Any) -> bool:
 
 
 def _without_unsound(block: GridBlock) -> GridBlock:
-    """The block without exclusions and groups that cannot be carried out, so that the rest can be checked."""
+    """The block without what cannot be carried out of it, so that the rest can be checked."""
     unsound = {finding.path[:2] for finding in _zip_findings(block, ("zip",))}
     unsound |= {finding.path[:2] for finding in _exclude_findings(block, ("exclude",))}
+    has_unsound_conditions = next(_when_findings(block, ("when",)), None) is not None
     return block.model_copy(
         update={
             "zip": tuple(group for i, group in enumerate(block.zip) if ("zip", i) not in unsound),
             "exclude": tuple(entry for i, entry in enumerate(block.exclude) if ("exclude", i) not in unsound),
+            "when": {} if has_unsound_conditions else block.when,
         }
     )
 

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from sweep.commands import bench, choices, data, evaluate, machine, render, sweeps, weights
+from sweep.commands import bench, choices, data, evaluate, explain, machine, render, schema, submit, sweeps, weights
 
 app = typer.Typer(
     name="splatsweep",
@@ -24,10 +24,14 @@ for command in (
     sweeps.init,
     sweeps.validate,
     sweeps.plan,
+    schema.schema,
     sweeps.run,
+    submit.submit,
+    submit.stop,
     sweeps.status,
     sweeps.report,
     sweeps.sync,
+    explain.explain,
     choices.choices,
     evaluate.evaluate,
     bench.bench,

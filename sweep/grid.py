@@ -47,7 +47,7 @@ def expand(sweep: Sweep) -> list[tuple[str, TrialConfig]]:
         if config not in same_name:
             same_name.append(config)
     return [
-        (name, config.model_copy(update={"seed": seed}))
+        (name, config if config.seed == seed else config.model_copy(update={"seed": seed}))
         for name, configs in distinct.items()
         for config in configs
         for seed in sweep.seeds
@@ -106,26 +106,63 @@ _Choice = tuple[str, int]
 
 
 def _grid_points(block: GridBlock, origin: Path, short: Mapping[str, str]) -> Iterator[Point]:
+    settings: dict[_Choice, tuple[Setting, ...]] = {}
+    names: dict[_Choice, str] = {}
+    for key, values in block.axes.items():
+        for index, value in enumerate(values):
+            settings[key, index] = tuple(flatten(value, (*origin, "axes", key, index), key))
+            names[key, index] = f"{short[key]}={value_name(value, index + 1)}"
     for choices in grid_choices(block):
-        settings: list[Setting] = []
-        for key, index in choices:
-            settings += flatten(block.axes[key][index], (*origin, "axes", key, index), key)
-        name = " ".join(f"{short[key]}={value_name(block.axes[key][i], i + 1)}" for key, i in choices)
-        yield Point(name, tuple(settings), origin)
+        yield Point(
+            " ".join(names[choice] for choice in choices),
+            tuple(itertools.chain.from_iterable(settings[choice] for choice in choices)),
+            origin,
+        )
 
 
 def grid_choices(block: GridBlock) -> Iterator[tuple[_Choice, ...]]:
-    """The points of a block: (axis, index of value) pairs in the order of `axes`, the last moving fastest."""
+    """The points of a block: (axis, index of value) pairs in the order of `axes`, the last moving fastest.
+
+    A point has no pair for an axis whose condition it does not meet.
+    """
     order = {key: position for position, key in enumerate(block.axes)}
     excluded = [_excluded_choices(block, entry) for entry in block.exclude]
+    conditions = _conditions(block)
+    seen: set[tuple[_Choice, ...]] = set()
     for combination in itertools.product(*_axis_groups(block)):
-        choices = sorted(itertools.chain.from_iterable(combination), key=lambda choice: order[choice[0]])
-        if not any(entry.issubset(choices) for entry in excluded):
-            yield tuple(choices)
+        indices = dict(itertools.chain.from_iterable(combination))
+        choices = tuple(
+            (key, indices[key]) for key in sorted(indices, key=order.__getitem__) if _exists(key, indices, conditions)
+        )
+        if choices not in seen and not any(entry.issubset(choices) for entry in excluded):
+            seen.add(choices)
+            yield choices
+
+
+#: Axis -> {other axis: indices of those of its values with which the first exists}.
+_Conditions = Mapping[str, Mapping[str, frozenset[int]]]
+
+
+def _conditions(block: GridBlock) -> _Conditions:
+    return {
+        key: {
+            other: frozenset(position_on_axis(block.axes[other], value) for value in values)
+            for other, values in condition.items()
+        }
+        for key, condition in block.when.items()
+    }
+
+
+def _exists(key: str, indices: Mapping[str, int], conditions: _Conditions) -> bool:
+    """Whether an axis exists where all axes have these values: those that its condition names exist and fit it."""
+    return all(
+        indices[other] in fitting and _exists(other, indices, conditions)
+        for other, fitting in conditions.get(key, {}).items()
+    )
 
 
 def count_product(block: GridBlock) -> int:
-    """How many points a block has before exclusions."""
+    """How many points a block has before exclusions and conditions."""
     return prod(len(steps) for steps in _axis_groups(block))
 
 

@@ -71,8 +71,15 @@ class SweepError(ValueError):
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         distinct = {str(mistake): mistake for mistake in mistakes}
-        self.mistakes = sorted(distinct.values(), key=lambda m: (m.line is None, m.line or 0, m.column or 0))
+        self.mistakes = sorted(distinct.values(), key=_place)
         super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
+
+
+def _place(mistake: Mistake) -> tuple[bool, str, int, int]:
+    """By file, line and column; what stands on the command line comes last, in its own order."""
+    if mistake.line is None:
+        return True, "", 0, 0
+    return False, mistake.file, mistake.line, mistake.column or 0
 
 
 def key_path(path: Path) -> Path:

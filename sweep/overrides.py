@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from jobs.config import TrialConfig
 from sweep.mistakes import Finding, Path, key_path
@@ -73,6 +74,21 @@ def _flatten(value: Any, origin: Path, keys: tuple[str, ...], trail: tuple[Path,
         yield from _flatten(inner, written, keys + parts, trail + (written,) * len(parts))
 
 
+class _Section:
+    """One section of a draft, validated when that is first asked for: most drafts share most of theirs."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        self._name, self._value = name, value
+
+    @cached_property
+    def validated(self) -> Any:
+        """The section's type, or the plain value where there is none.  Raises pydantic's `ValidationError`."""
+        field = TrialConfig.model_fields.get(self._name)
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            return field.annotation.model_validate(self._value)
+        return self._value
+
+
 @dataclass(frozen=True)
 class Draft:
     """A configuration being put together.  Never changed in place: drafts share what they have in common."""
@@ -80,16 +96,31 @@ class Draft:
     values: Any
     #: key -> where it was written; the last written is last
     origins: Mapping[Path, Path]
+    _sections: Mapping[str, _Section] = field(compare=False, repr=False)
+    #: the setting that was last put on top, and what came of it: points of a grid differ in their last settings
+    _latest: list[tuple[Setting, Draft]] = field(default_factory=list, compare=False, repr=False)
 
     @classmethod
     def defaults(cls) -> Draft:
         """A trial that says nothing."""
-        return cls(TrialConfig().model_dump(mode="json"), {})
+        values = TrialConfig().model_dump(mode="json")
+        return cls(values, {}, {name: _Section(name, value) for name, value in values.items()})
 
     def apply(self, setting: Setting) -> Draft:
         """This draft with one setting on top.  Raises `OverrideError` where its key leads nowhere."""
+        if self._latest and self._latest[0][0] is setting:
+            return self._latest[0][1]
         origins = dict(self.origins)
-        return Draft(_put(self.values, (), setting.keys, setting, origins), origins)
+        draft = self._with(_put(self.values, (), setting.keys, setting, origins), origins)
+        self._latest[:] = [(setting, draft)]
+        return draft
+
+    def _with(self, values: Any, origins: Mapping[Path, Path]) -> Draft:
+        kept = {name for name, value in values.items() if name in self._sections and value is self.values[name]}
+        sections = {
+            name: self._sections[name] if name in kept else _Section(name, value) for name, value in values.items()
+        }
+        return Draft(values, origins, sections)
 
     def origin(self, key: Path) -> Path | None:
         """Where the value of `key` was written; None for a default."""
@@ -100,7 +131,11 @@ class Draft:
 
     def config(self) -> TrialConfig:
         """The configuration.  Raises pydantic's `ValidationError`."""
-        return TrialConfig.model_validate(self.values)
+        try:
+            values = {name: section.validated for name, section in self._sections.items()}
+        except ValidationError:
+            values = self.values  # so that mistakes of all sections are found, under their whole keys
+        return TrialConfig.model_validate(values)
 
     def findings(self, written_at: Path) -> list[Finding]:
         """What is wrong with the configuration; with the whole of it, at `written_at` for want of better."""
@@ -147,7 +182,7 @@ class Draft:
                 _reset(values, name, defaults)
             else:
                 _reset(values[name], inner[0], defaults[name])
-        return Draft(values, self.origins)
+        return self._with(values, self.origins)
 
 
 def _reset(node: dict[Any, Any], key: Any, defaults: Mapping[Any, Any]) -> None:

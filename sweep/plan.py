@@ -6,10 +6,12 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from rich.table import Table
@@ -23,9 +25,12 @@ from jobs.trial import weights_folder
 from model.weights import WeightStore
 from sweep.grid import expand
 from sweep.names import differing, differing_keys, flat, short_keys, value_name
+from sweep.pause_gc import garbage_collection_paused
 from sweep.schema import CONTROLS, Sweep
 
 __all__ = [
+    "Identities",
+    "Identity",
     "Plan",
     "PlanError",
     "PlannedTrial",
@@ -43,6 +48,9 @@ Status = RunStatus | Literal["blocked"]
 
 #: Told in a few words what planning is busy with, where that takes long.
 Report = Callable[[str], None]
+
+#: Rows of a table for the terminal, where nobody reads more.
+MAX_ROWS = 500
 
 _COLOURS: dict[Status, str] = {
     "pending": "",
@@ -125,21 +133,32 @@ class Plan:
 
     def refreshed(self, home: Path) -> Plan:
         """The same plan with every trial's state as it is now."""
-        trials = tuple(replace(t, status=_status(t.key, t.missing, home)) for t in self.trials)
-        controls = tuple(replace(t, status=_status(t.key, t.missing, home)) for t in self.controls)
+        begun = _begun(home)
+        trials, controls = (
+            tuple(replace(t, status=_status(t.key, t.missing, home, begun)) for t in section)
+            for section in (self.trials, self.controls)
+        )
         return replace(self, trials=trials, controls=controls)
 
-    def to_json(self) -> str:
-        """The plan as text; `read_plan` reads it back."""
-        content = {
-            "sweep": self.sweep,
-            "created": self.created,
-            "trials": [trial.as_json() for trial in self.trials],
-            "controls": [control.as_json() for control in self.controls],
+    def to_json(self, more: Mapping[str, Mapping[str, Any]] = MappingProxyType({}), **about_all: Any) -> str:
+        """The plan as text; `read_plan` reads it back.
+
+        `more` is to be said of the trials with these keys, `about_all` of the plan.
+        """
+        sections = {"trials": self.trials, "controls": self.controls}
+        # A trial a line: to read, to compare, and twice as quick to write as indented text.
+        lines = {
+            name: ",\n".join(
+                f"  {json.dumps(trial.as_json() | dict(more.get(trial.key, {})), allow_nan=False)}" for trial in trials
+            )
+            for name, trials in sections.items()
         }
-        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+        about_all = {"sweep": self.sweep, "created": self.created, **about_all}
+        heads = [f'"{name}": {json.dumps(value)}' for name, value in about_all.items()]
+        return "{" + ",\n".join([*heads, *(f'"{name}": [\n{text}\n]' for name, text in lines.items())]) + "}\n"
 
 
+@garbage_collection_paused()
 def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) -> Plan:
     """Expand a sweep, find every trial's key, and see what has been done.
 
@@ -149,9 +168,9 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
     """
     home = Path(home).absolute()
     named = expand(sweep)
-    key_of = _Keys(home, progress or _say_nothing)
-    controls = _folded(_controls(config for _, config in named), key_of, home)
-    trials = _folded(named, key_of, home)
+    identify = Identities(home, progress or _say_nothing)
+    controls = _folded(_controls(config for _, config in named), identify, home)
+    trials = _folded(named, identify, home)
     # A trial that makes a trivial prediction is a control under one more name.
     extra = {t.key: t.names for t in trials if t.key in {control.key for control in controls}}
     return Plan(
@@ -166,17 +185,30 @@ def _say_nothing(_: str) -> None:
     pass
 
 
-class _Keys:
-    """Computes keys; opens each dataset once."""
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A trial's key, and what of it is not in the configuration; not final where anything is missing."""
 
-    def __init__(self, home: Path, report: Report) -> None:
+    key: str
+    #: the dataset's
+    fingerprint: str
+    #: frozen weights by name -> sha256
+    weights: Mapping[str, str]
+    #: what has to be had first, each with the command that gets it
+    missing: tuple[str, ...]
+
+
+class Identities:
+    """Finds out who trials are; opens each dataset and looks for each file of weights once."""
+
+    def __init__(self, home: Path, report: Report = _say_nothing) -> None:
         self._home = home
         self._report = report
-        self._weights = WeightStore(weights_folder(home))
+        self._identity = cache(WeightStore(weights_folder(home)).identity)
         self._datasets: dict[str, tuple[str, int] | str] = {}  # -> fingerprint and side of the images, or what to do
 
-    def __call__(self, config: TrialConfig) -> tuple[str, tuple[str, ...]]:
-        """The key, and what is missing; the key is not the final one where anything is."""
+    def __call__(self, config: TrialConfig) -> Identity:
+        """The identity of one trial.  Raises `PlanError` for a resolution that its dataset does not hold."""
         missing, fingerprint = [], "not here"
         dataset = self._dataset(config.data)
         if isinstance(dataset, str):
@@ -188,13 +220,14 @@ class _Keys:
                     f"data.resolution {config.data.resolution}: dataset {config.data.name!r} has images of "
                     f"{resolution} px; see its options for larger ones"
                 )
-        weights = {name: self._weights.identity(name) for name in frozen_weights(config)}
+        weights = {name: self._identity(name) for name in frozen_weights(config)}
         missing += [
             f"weights {name!r} are not here; run: splatsweep weights fetch {name}"
             for name, sha256 in weights.items()
             if sha256 is None
         ]
-        return trial_key(config, fingerprint, {n: sha or "not here" for n, sha in weights.items()}), tuple(missing)
+        known = {name: sha256 or "not here" for name, sha256 in weights.items()}
+        return Identity(trial_key(config, fingerprint, known), fingerprint, known, tuple(missing))
 
     def _dataset(self, data: DataConfig) -> tuple[str, int] | str:
         case = json.dumps([data.name, data.options], sort_keys=True)
@@ -220,27 +253,40 @@ def in_tenths(name: str, report: Report) -> Callable[[int, int, str], None]:
     return progress
 
 
-def _folded(named: Iterable[tuple[str, TrialConfig]], key_of: _Keys, home: Path) -> list[PlannedTrial]:
+def _folded(named: Iterable[tuple[str, TrialConfig]], identify: Identities, home: Path) -> list[PlannedTrial]:
     """One planned trial a key, in order of first appearance, with all names that lead to it."""
     first: dict[str, tuple[TrialConfig, tuple[str, ...]]] = {}
     names: dict[str, list[str]] = {}
     for name, config in named:
-        key, missing = key_of(config)
-        first.setdefault(key, (config, missing))
-        names.setdefault(key, []).append(name)
+        identity = identify(config)
+        first.setdefault(identity.key, (config, identity.missing))
+        names.setdefault(identity.key, []).append(name)
+    begun = _begun(home)
     return [
-        PlannedTrial(key, tuple(dict.fromkeys(names[key])), config.seed, config, _status(key, missing, home), missing)
+        PlannedTrial(
+            key, tuple(dict.fromkeys(names[key])), config.seed, config, _status(key, missing, home, begun), missing
+        )
         for key, (config, missing) in first.items()
     ]
 
 
-def _status(key: str, missing: Sequence[str], home: Path) -> Status:
-    return "blocked" if missing else trial_status(home / "trials" / key)
+def _begun(home: Path) -> frozenset[str]:
+    """The keys of trials that have a folder: only there is anything to read."""
+    folder = home / "trials"
+    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+
+
+def _status(key: str, missing: Sequence[str], home: Path, begun: Collection[str]) -> Status:
+    if missing:
+        return "blocked"
+    return trial_status(home / "trials" / key) if key in begun else "pending"
 
 
 def _controls(configs: Iterable[TrialConfig]) -> list[tuple[str, TrialConfig]]:
     """The trivial rows for every distinct way in which the trials are judged, named apart by what differs."""
-    judged = {json.dumps(_judged(config), sort_keys=True): config for config in configs}
+    # Thousands of trials share these sections, so the costly comparison is left to those that do not.
+    distinct = {(id(config.data), id(config.eval), config.model.input_views): config for config in configs}
+    judged = {json.dumps(_judged(config), sort_keys=True): config for config in distinct.values()}
     return [
         (
             f"{name}{suffix}",
@@ -324,8 +370,10 @@ def plan_table(plan: Plan) -> Table:
     for heading in ("trial", "seed", "key", "status"):
         table.add_column(heading, justify="right" if heading == "seed" else "left")
     for section in (plan.trials, plan.controls):
-        for trial in section:
+        for trial in section[:MAX_ROWS]:
             table.add_row(*_cells(trial, is_control=section is plan.controls))
+        if len(section) > MAX_ROWS:
+            table.add_row(Text(f"... and {len(section) - MAX_ROWS} more; --json has all", style="dim"))
         table.add_section()
     return table
 

@@ -87,6 +87,14 @@ def parse(text: str, file: str) -> Document:
     return Document(value, reader.keys, reader.values, reader.mistakes)
 
 
+def is_file(path: FilePath) -> bool:
+    """Whether there is such a file; False, too, for what no file can be called."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _read_text(path: FilePath) -> str:
     def refuse(message: str) -> SweepError:
         return SweepError([Mistake(str(path), None, None, "", message)])

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from jobs.config import Section
-from results.tables import TABLES
+from results.tables import SUFFIXES, TABLES
 from sweep.executors import EXECUTORS
 
 #: The rows that need no training; every plan has them, so no trial may take their names.
@@ -38,9 +38,15 @@ def _check_trial_name(name: str) -> str:
     return name
 
 
+def is_table_file(name: str) -> bool:
+    """Whether a table is one of the user's own, in a YAML file."""
+    return name.endswith(SUFFIXES)
+
+
 def _check_table(name: str) -> str:
-    if name not in TABLES:
-        raise PydanticCustomError("unknown_choice", "unknown table", {"allowed": sorted(TABLES)})
+    if name not in TABLES and not is_table_file(name):
+        reason = "unknown table, and not a YAML file either"
+        raise PydanticCustomError("unknown_choice", reason, {"allowed": sorted(TABLES)})
     return name
 
 
@@ -58,12 +64,25 @@ def _refuse_search(value: Any) -> None:
 Item = TypeVar("Item")
 #: YAML has lists where we keep tuples, so that a sweep cannot change after it was checked.
 Many = Annotated[tuple[Item, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
+#: Values of an axis; one may stand for itself.
+OneOrMany = Annotated[
+    tuple[Any, ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else (value,)),
+    Field(min_length=1),
+    WithJsonSchema({}),
+]
 #: Keys of a trial's configuration, nested or dotted; `name:` with nothing behind it is an empty one.
 Overrides = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
-FileName = Annotated[str, AfterValidator(_check_file_name)]
+FileName = Annotated[
+    str, AfterValidator(_check_file_name), Field(json_schema_extra={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"})
+]
 TrialName = Annotated[str, AfterValidator(_check_trial_name)]
-ExecutorName = Annotated[str, AfterValidator(_check_executor)]
-TableName = Annotated[str, AfterValidator(_check_table)]
+ExecutorName = Annotated[str, AfterValidator(_check_executor), Field(json_schema_extra={"enum": sorted(EXECUTORS)})]
+TableName = Annotated[
+    str,
+    AfterValidator(_check_table),
+    Field(json_schema_extra={"anyOf": [{"enum": sorted(TABLES)}, {"pattern": r"\.ya?ml$"}]}),
+]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -76,6 +95,8 @@ class GridBlock(Section):
     exclude: Many[dict[str, Any]] = ()
     #: groups of axes that move together, value by value
     zip: Many[Many[str]] = ()
+    #: axis -> {other axis: its values with which the first exists}; with others a point has no value for it
+    when: dict[str, Annotated[dict[str, OneOrMany], Field(min_length=1)]] = Field(default_factory=dict)
 
 
 class RunOptions(Section):
@@ -106,6 +127,8 @@ class Sweep(Section):
 
     #: names the sweep's folders and its MLflow experiment
     name: FileName
+    #: another sweep file that this one is written on top of; `sweep.extends` has put them together by now
+    extends: str | None = None
     base: Overrides = Field(default_factory=dict)
     trials: dict[TrialName, Overrides] = Field(default_factory=dict)
     grid: Many[GridBlock] = ()
@@ -113,6 +136,7 @@ class Sweep(Section):
     leave_one_out: Many[str] = ()
     seeds: Annotated[Many[Seed], Field(min_length=1)] = (0,)
     search: Annotated[None, BeforeValidator(_refuse_search)] = None
+    #: built-in tables by name, or YAML files: relative to the sweep file there, absolute once they are loaded
     tables: Many[TableName] = ("auto",)
     run: RunOptions = RunOptions()
     tracking: Tracking = Tracking()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
 
+from results.errors import ResultsError
+from results.tables import table_options
 from sweep.assign import assign
 from sweep.checks import find_mistakes
+from sweep.extends import KEY as EXTENDS
+from sweep.extends import read_extended
 from sweep.mistakes import Finding, Mistake, Path, SweepError, key_path
-from sweep.positions import read_document
-from sweep.schema import GridBlock, RunOptions, Sweep, Tracking
+from sweep.pause_gc import garbage_collection_paused
+from sweep.positions import Document, is_file
+from sweep.schema import GridBlock, RunOptions, Sweep, Tracking, is_table_file
 from sweep.wording import explain
 
 __all__ = ["GridBlock", "Mistake", "RunOptions", "Sweep", "SweepError", "Tracking", "load_sweep"]
@@ -21,23 +26,52 @@ __all__ = ["GridBlock", "Mistake", "RunOptions", "Sweep", "SweepError", "Trackin
 _TRIAL_SECTIONS = ("base", "trials", "grid")
 
 
+@garbage_collection_paused()
 def load_sweep(path: FilePath | str, overrides: Sequence[str] = ()) -> Sweep:
     """Read and check a sweep file.
 
     `overrides` are `KEY=VALUE` texts that are put into the file's tree first, as `base.train.batch_size=4` or
     `seeds=[0, 1]`.  Raises `SweepError` with all mistakes of the file and of the overrides.
     """
-    document = read_document(FilePath(path))
+    path = FilePath(path)
+    document = read_extended(path)
     if not isinstance(document.value, dict):
         raise SweepError([document.mistake(_not_a_sweep(document.value))])
+    written = document.value.get(EXTENDS)
     assign(document, overrides)
     sweep, findings = _shaped(document.value)
+    if document.value.get(EXTENDS) != written:
+        findings.append(Finding((EXTENDS,), "must stand in the file: it is read before anything is set"))
     is_complete = not any(finding.path[0] in _TRIAL_SECTIONS for finding in findings)
     findings += find_mistakes(sweep, is_complete=is_complete)
+    tables = tuple(_located(table, ("tables", index), document, path) for index, table in enumerate(sweep.tables))
+    findings += _table_findings(tables)
     mistakes = document.mistakes + [document.mistake(finding) for finding in findings]
     if mistakes:
         raise SweepError(mistakes)
-    return sweep
+    return sweep.model_copy(update={"tables": tables})
+
+
+def _located(table: str, at: Path, document: Document, sweep_file: FilePath) -> str:
+    """A table's name, or the absolute path of its file, which is relative to the file that names it."""
+    if not is_table_file(table):
+        return table
+    place = document.place(at)
+    folder = (sweep_file if place.line is None else FilePath(place.file)).parent
+    return str((folder / table).absolute())
+
+
+def _table_findings(tables: Sequence[str]) -> Iterator[Finding]:
+    for index, table in enumerate(tables):
+        if not is_table_file(table):
+            continue
+        if not is_file(FilePath(table)):
+            yield Finding(("tables", index), "there is no such file", table)
+            continue
+        try:
+            table_options(table)
+        except ResultsError as error:
+            yield Finding(("tables", index), " ".join(str(error).split()))
 
 
 def _not_a_sweep(value: Any) -> Finding:

@@ -66,8 +66,10 @@ def _finding(details: ErrorDetails, model: type[BaseModel], locate: Callable[[Pa
 def _value(details: ErrorDetails) -> Any:
     if details["type"] == "missing":
         return ABSENT
-    # About a whole configuration, only its author can say which value is wrong.
-    return details["input"] if details["loc"] else details.get("ctx", {}).get("value", ABSENT)
+    context = details.get("ctx", {})
+    if "path" in context or not details["loc"]:  # of parts that do not fit, only who says so knows which to show
+        return context.get("value", ABSENT)
+    return details["input"]
 
 
 def _message(details: ErrorDetails) -> str:

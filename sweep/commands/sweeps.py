@@ -55,21 +55,40 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
     console.print(f"{sweep}: all well, {len(expand(checked))} trials")
 
 
-def plan(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None, as_json: AsJson = False) -> None:
+def plan(
+    sweep: SweepFile,
+    home: Home = DEFAULT_HOME,
+    settings: Settings = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Say of each trial why it must run.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--estimate", help="Measure trials that nothing finished tells the time of.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show the trials: what is finished and what will run.  Prepares the dataset, whose fingerprint is in each key.
+
+    Example: [bold]splatsweep plan sweep.yaml --diff[/]
 
     Example: [bold]splatsweep plan sweep.yaml --json | jq '.trials[].key'[/]
     """
+    from sweep.estimate import estimate, measure
     from sweep.plan import make_plan, plan_table
     from sweep.spec import load_sweep
+    from sweep.why import reasons, why_table
 
-    planned = make_plan(load_sweep(sweep, settings or []), home.absolute(), progress=say)
+    home = home.absolute()
+    checked = load_sweep(sweep, settings or [])
+    planned = make_plan(checked, home, progress=say)
+    expected = estimate(planned, home, checked.run, measure(home, checked.run, say) if probe else None)
+    why = reasons(planned, home) if diff else {}
     if as_json:
-        print(planned.to_json(), end="")
-    else:
-        console.print(plan_table(planned))
-        for reason in planned.missing:
-            console.print(f"[magenta]missing[/] {escape(reason)}", soft_wrap=True, highlight=False)
+        more = {key: {"why": reason.as_json()} for key, reason in why.items()}
+        print(planned.to_json(more, estimate=expected.as_json()), end="")
+        return
+    console.print(why_table(planned, why) if diff else plan_table(planned))
+    console.print(f"{expected}", soft_wrap=True, highlight=False)
+    for reason in planned.missing:
+        console.print(f"[magenta]missing[/] {escape(reason)}", soft_wrap=True, highlight=False)
 
 
 def run(
@@ -83,6 +102,9 @@ def run(
         str | None, typer.Option(metavar="GLOB", help="Only trials whose name matches.", show_default=False)
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again too.")] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop all behind a checkpoint when one fails.")
+    ] = False,
 ) -> None:
     """Run what is missing, then write the report.  Run it again after a crash: it goes on where it stopped.
 
@@ -93,7 +115,12 @@ def run(
 
     settings = [*(settings or []), *([f"run.executor={executor}"] if executor else [])]
     outcome = run_sweep(
-        load_sweep(sweep, settings), home.absolute(), console=console, only=only, retry_failed=retry_failed
+        load_sweep(sweep, settings),
+        home.absolute(),
+        console=console,
+        only=only,
+        retry_failed=retry_failed,
+        fail_fast=fail_fast,
     )
     for trial in outcome.failed:
         _explain_failure(trial.name, home / "trials" / trial.key, sweep)
@@ -103,12 +130,12 @@ def run(
     if outcome.report is not None:
         console.print(f"Report: {outcome.report}", soft_wrap=True)
     if outcome.unfinished:
-        console.print(f"Stopped with {len(outcome.unfinished)} trials unfinished; the same command goes on with them.")
-        raise typer.Exit(130)
-    if outcome.failed:
-        raise typer.Exit(1)
-    if outcome.tracking_error:
-        raise typer.Exit(2)
+        reason = f" ({outcome.stop.reason})" if outcome.stop else ""
+        console.print(
+            f"Stopped with {len(outcome.unfinished)} trials unfinished{reason}; the same command goes on with them.",
+            soft_wrap=True,
+        )
+    raise typer.Exit(outcome.exit_code)
 
 
 def status(

@@ -146,3 +146,55 @@ def test_a_grid_is_its_product_less_what_is_excluded(block: dict[str, Any], seed
     assert max(Counter((name, config.seed) for name, config in trials).values(), default=1) == 1
     assert len({config.model_dump_json() for _, config in trials}) == len(trials)
     assert expand(sweep) == trials
+
+
+def _block_names(**block: Any) -> list[str]:
+    return _names(grid=[block])
+
+
+CONDITIONAL = {"depth.model": ["none", "oracle", "midas_small"], "depth.fusion": ["input", "xattn"]}
+
+
+def test_an_axis_exists_only_where_its_condition_holds() -> None:
+    assert _block_names(axes=CONDITIONAL, when={"depth.fusion": {"depth.model": ["oracle", "midas_small"]}}) == [
+        "model=none",
+        "model=oracle fusion=input",
+        "model=oracle fusion=xattn",
+        "model=midas_small fusion=input",
+        "model=midas_small fusion=xattn",
+    ]
+
+
+def test_where_an_axis_does_not_exist_the_base_decides() -> None:
+    block = {"axes": CONDITIONAL, "when": {"depth.fusion": {"depth.model": "oracle"}}}
+    configs = dict(expand(_sweep(base={"depth.fusion": "input_normalised"}, grid=[block])))
+    assert configs["model=midas_small"].depth.fusion == "input_normalised"
+    assert configs["model=oracle fusion=xattn"].depth.fusion == "xattn"
+
+
+def test_conditions_may_lead_to_conditions() -> None:
+    axes = {**CONDITIONAL, "depth.resolution": [32, 64]}
+    when = {"depth.resolution": {"depth.fusion": "xattn"}, "depth.fusion": {"depth.model": "oracle"}}
+    assert _block_names(axes=axes, when=when) == [
+        "model=none",
+        "model=oracle fusion=input",
+        "model=oracle fusion=xattn resolution=32",
+        "model=oracle fusion=xattn resolution=64",
+        "model=midas_small",
+    ]
+
+
+def test_exclusions_and_zips_go_with_conditions() -> None:
+    axes = {**CONDITIONAL, "train.batch_size": [2, 4]}
+    when = {"depth.fusion": {"depth.model": ["oracle"]}}
+    excluded = _block_names(axes=CONDITIONAL, when=when, exclude=[{"depth.fusion": "xattn"}])
+    assert excluded == ["model=none", "model=oracle fusion=input", "model=midas_small"]
+    zipped = _block_names(axes=axes, when=when, zip=[["depth.fusion", "train.batch_size"]])
+    assert zipped == [
+        "model=none batch_size=2",
+        "model=none batch_size=4",
+        "model=oracle fusion=input batch_size=2",
+        "model=oracle fusion=xattn batch_size=4",
+        "model=midas_small batch_size=2",
+        "model=midas_small batch_size=4",
+    ]

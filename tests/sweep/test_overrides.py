@@ -76,7 +76,7 @@ def test_findings_stand_where_the_value_was_written(overrides: dict[str, object]
 
 def test_parts_that_do_not_fit_are_found_beside_other_mistakes() -> None:
     draft = _on_defaults({"train.batch_size": 0, "depth": {"model": "oracle", "fusion": "concat"}})
-    assert [f.path for f in draft.findings(())] == [("base", "train.batch_size"), ("base", "depth", "fusion")]
+    assert [f.path for f in draft.findings(())] == [("base", "depth", "fusion"), ("base", "train.batch_size")]
 
 
 def test_a_mistaken_value_does_not_make_others_not_fit() -> None:

@@ -9,9 +9,11 @@ import pytest
 from rich.console import Console
 
 from jobs.config import TrialConfig
+from jobs.data.prepare import open_dataset
 from sweep import plan as plan_module
 from sweep.plan import PlanError, freeze, in_tenths, make_plan, plan_path, plan_table, read_plan
 from sweep.schema import Sweep
+from sweep.spec import load_sweep
 
 SMALL = {"base": {"train.stages": [{"iterations": 5, "lr": 1e-4, "losses": {"l2": 1.0}}]}}
 
@@ -135,6 +137,8 @@ def test_what_is_pending_is_what_has_no_result_and_did_not_fail(
     plan = make_plan(sweep, tmp_path)
     assert {trial.status for trial in plan.everything} == {"pending"}
     states = dict(zip([t.key for t in plan.trials], ["finished", "failed", "interrupted", "pending"], strict=True))
+    for trial in plan.everything:
+        (tmp_path / "trials" / trial.key).mkdir(parents=True)
     monkeypatch.setattr(plan_module, "trial_status", lambda folder: states.get(folder.name, "finished"))
     for later in (make_plan(sweep, tmp_path), plan.refreshed(tmp_path)):
         assert [trial.name for trial in later.pending] == ["c", "d"]
@@ -152,7 +156,13 @@ def test_a_resolution_that_the_data_cannot_give_is_refused(tmp_path: Path, datas
         make_plan(_sweep(), tmp_path)
 
 
-def test_what_is_missing_blocks_its_trials_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_blocks_its_trials_and_no_other(
+    tmp_path: Path, datasets: _Datasets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_chairs_at_hand(name: str, *rest: Any) -> Any:
+        return (datasets.open if name == "chairs" else open_dataset)(name, *rest)
+
+    monkeypatch.setattr(plan_module, "open_dataset", with_chairs_at_hand)
     monkeypatch.setenv("SPLATSWEEP_WEIGHTS", str(tmp_path / "none"))
     block = {"axes": {"data.name": ["chairs", "srn_cars"], "depth.model": ["none", "dpt_large"]}}
     plan = make_plan(_sweep(base={**SMALL["base"], "data.options": {}}, grid=[block]), tmp_path)
@@ -226,6 +236,7 @@ def test_a_missing_plan_says_what_writes_it(tmp_path: Path) -> None:
 def test_the_table_shows_names_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(_sweep(trials={"[bold]x": {}, "same": {}}), tmp_path)
     finished = plan.trials[0].key
+    (tmp_path / "trials" / finished).mkdir(parents=True)
     monkeypatch.setattr(
         plan_module, "trial_status", lambda folder: "finished" if folder.name == finished else "pending"
     )
@@ -235,6 +246,32 @@ def test_the_table_shows_names_as_they_are(tmp_path: Path, monkeypatch: pytest.M
     text = written.getvalue()
     for part in ("[bold]x", "= same", plan.trials[0].key, "blank", "copy_input", "2 pending, 1 finished"):
         assert part in text
+
+
+GRID_OF_10_000 = {
+    "train.batch_size": list(range(1, 11)),
+    "train.stages.0.lr": [n * 1e-5 for n in range(1, 11)],
+    "train.stages.*.losses.tv": [n / 100 for n in range(1, 11)],
+    "depth.fusion": ["input", "xattn"],
+    "model.head.scale_bias": [n / 100 for n in range(1, 6)],
+}
+
+
+@pytest.mark.usefixtures("datasets")
+def test_ten_thousand_trials_are_planned(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(json.dumps({"name": "a", "base": {"depth.model": "oracle"}, "grid": [{"axes": GRID_OF_10_000}]}))
+    plan = make_plan(load_sweep(path), tmp_path)
+    assert len({trial.key for trial in plan.trials}) == 10_000
+
+
+@pytest.mark.usefixtures("datasets")
+def test_a_long_table_ends_with_how_much_is_left(tmp_path: Path) -> None:
+    axes = {key: GRID_OF_10_000[key] for key in ("train.batch_size", "train.stages.0.lr", "train.stages.*.losses.tv")}
+    plan = make_plan(_sweep(grid=[{"axes": axes}]), tmp_path)
+    written = io.StringIO()
+    Console(file=written, width=100).print(plan_table(plan))
+    assert "... and 500 more; --json has all" in written.getvalue()
 
 
 def test_progress_is_told_in_tenths() -> None:

@@ -28,6 +28,8 @@ grid:
   - axes: {depth.model: [none, oracle], depth.fusion: [input, xattn]}
     exclude: [{depth.model: none, depth.fusion: xattn}]
     zip: []
+  - axes: {train.batch_size: [2, 4], train.stages.0.lr: [1e-4, 1e-3]}
+    when: {train.stages.0.lr: {train.batch_size: [2]}}
 leave_one_out: [train.stages.*.losses.lpips]
 seeds: [0, 1, 2]
 search: null
@@ -187,6 +189,14 @@ def test_each_kind_of_mistake(tmp_path: Path, line: str, column: int, path: str,
         ("zip: [[train.batch_size, train.views]]", 30, "not an axis of this block"),
         ("zip: [[train.batch_size, train.stages.*.lr]]", 11, "train.batch_size has 2, train.stages.*.lr has 3"),
         ("zip: [[train.batch_size]]", 11, "must name two or more axes"),
+        ("when: {train.batchsize: {train.batch_size: 4}}", 12, "not an axis of this block"),
+        ("when: {train.batch_size: {train.stages.*.rl: 1e-3}}", 31, "not an axis of this block"),
+        ("when: {train.batch_size: {train.stages.*.lr: 1e-2}}", 50, "not a value of this axis; got 0.01"),
+        ("when: {train.batch_size: {train.stages.*.lr: [1e-3, 1]}}", 57, "not a value of this axis; got 1;"),
+        ("when: {train.batch_size: {train.stages.*.lr: []}}", 50, "must have 1 or more entries"),
+        ("when: {train.batch_size: {}}", 30, "must have 1 or more entries"),
+        ("when: {train.batch_size: {train.batch_size: 4}}", 12, "an axis cannot depend on itself"),
+        ("when: [train.batch_size]", 11, "must be a mapping"),
     ],
 )
 def test_each_mistake_of_a_block(tmp_path: Path, block: str, column: int, part: str) -> None:
@@ -263,8 +273,8 @@ def test_values_set_on_the_command_line_are_part_of_the_sweep(tmp_path: Path) ->
 def test_mistakes_on_the_command_line_stand_there(tmp_path: Path) -> None:
     found = _mistakes(tmp_path, EVERYTHING, "base.train.batch_size=none", "runn.executor=ray", "seeds=[1, 1]")
     assert [str(mistake) for mistake in found] == [
-        "--set runn.executor: runn: unknown key; got 'runn'; allowed: name, base, trials, grid, leave_one_out, "
-        "seeds, search, tables, run, tracking; did you mean 'run'?",
+        "--set runn.executor: runn: unknown key; got 'runn'; allowed: name, extends, base, trials, grid, "
+        "leave_one_out, seeds, search, tables, run, tracking; did you mean 'run'?",
         "--set seeds: seeds.1: is given twice; got 1",
         "--set base.train.batch_size: base.train.batch_size: must be a whole number; got 'none'",
     ]
@@ -275,7 +285,7 @@ _SNIPPETS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_the_file_says_there_is_a_sweep_or_placed_mistakes(tmp_path: Path, data: st.DataObject) -> None:
     text = EVERYTHING
@@ -291,7 +301,7 @@ _VALUES = st.sampled_from(
     [None, 0, -1, 1.5, True, "x", "none", "oracle", "*", "", [], {}, [1], [None], [{}], {"a.b": {"c": []}}, 10**30]
 )
 _KEYS = st.sampled_from(
-    ["", "*", "..", "a.b", "seed", "depth.model", "train.stages", "train.stages.*.lr", "axes", "zip"]
+    ["", "*", "..", "a.b", "seed", "depth.model", "train.stages", "train.stages.*.lr", "axes", "zip", "when", "extends"]
 )
 
 
@@ -301,7 +311,7 @@ def _containers(node: Any) -> list[Any]:
     return [node, *inner] if isinstance(node, (dict, list)) else inner
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_stands_where_the_sweep_expands_or_mistakes_are_placed(tmp_path: Path, data: st.DataObject) -> None:
     tree = parse(EVERYTHING, "").value
@@ -311,6 +321,9 @@ def test_whatever_stands_where_the_sweep_expands_or_mistakes_are_placed(tmp_path
             node[data.draw(st.sampled_from(list(node)) | _KEYS if node else _KEYS)] = value
         else:
             node[data.draw(st.integers(0, len(node))) :] = [value]
+    if data.draw(st.booleans()):
+        (tmp_path / "other.yaml").write_text(EVERYTHING)
+        tree = {"extends": "other.yaml", **tree}
     path = tmp_path / "sweep.yaml"
     path.write_text(json.dumps(tree))
     try:

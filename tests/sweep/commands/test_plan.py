@@ -1,0 +1,45 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sweep.cli import app
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, tiny: Callable[..., dict[str, Any]]) -> Path:
+    path = tmp_path / "sweep.yaml"
+    content = {"name": "a", "base": tiny(), "trials": {"blank row": {"model.name": "blank"}, "small": {}}}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def _plan(sweep: Path, home: Path, *options: str) -> str:
+    done = CliRunner().invoke(app, ["plan", str(sweep), "--home", str(home), *options], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def test_a_plan_says_what_it_takes_as_far_as_it_is_known(sweep: Path, home: Path) -> None:
+    assert "3 to run of unknown cost" in _plan(sweep, home)
+    measured = json.loads(_plan(sweep, home, "--estimate", "--json"))["estimate"]
+    assert measured["unknown_trials"] == 0
+    assert measured["wall_s"] > 0
+    assert measured["disk_bytes"] > 100_000
+
+
+def test_a_plan_says_why_trials_must_run(sweep: Path, home: Path) -> None:
+    content = json.loads(_plan(sweep, home, "--diff", "--json"))
+    assert [trial["why"]["kind"] for trial in content["trials"]] == ["new"]
+    CliRunner().invoke(app, ["run", str(sweep), "--home", str(home), "--executor", "inline"], catch_exceptions=False)
+    assert "nothing to run" in _plan(sweep, home, "--diff")
+    changed = json.loads(_plan(sweep, home, "--diff", "--json", "--set", "base.train.batch_size=1"))
+    [trial] = changed["trials"]
+    assert trial["why"]["kind"] == "changed"
+    assert trial["why"]["changes"] == [{"key": "train.batch_size", "before": 2, "after": 1}]
+    seeded = json.loads(_plan(sweep, home, "--diff", "--json", "--set", "seeds=[0, 1]"))
+    assert [trial.get("why", {}).get("kind") for trial in seeded["trials"]] == [None, "new"]
+    assert seeded["estimate"]["unknown_trials"] == 0, "a seed more takes as long as the one before"
