@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import cache
 from typing import ClassVar
 
-import lpips
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +24,8 @@ class LpipsDistance(nn.Module):
 
     def __init__(self, variant: str, store: WeightStore) -> None:
         super().__init__()
+        import lpips  # seconds, with torchvision and what that loads; planning a sweep needs none of it
+
         with warnings.catch_warnings():
             # torchvision's old-style constructor arguments, used inside the package.
             warnings.simplefilter("ignore", UserWarning)
