@@ -64,7 +64,7 @@ class Mistake:
             parts.append(f"allowed: {', '.join(self.allowed)}")
         if self.nearest:
             parts.append(f"did you mean {self.nearest!r}?")
-        return f"{place}: {'; '.join(parts)}"
+        return without_secrets(f"{place}: {'; '.join(parts)}")  # of keys and places; values were masked before
 
 
 class SweepError(ValueError):
