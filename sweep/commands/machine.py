@@ -61,6 +61,6 @@ def ui(
     if not store.exists():
         raise ValueError(f"{store.label}: no MLflow store yet; run a sweep first")
     store.runs()  # says within seconds where a database is down, which the UI tries for minutes
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # In the environment, since the list of processes shows arguments to everybody.
     os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri})
