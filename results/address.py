@@ -57,5 +57,10 @@ def without_secrets(text: str) -> str:
     return _SECRET_OPTION.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
 
 
+def reason(error: Exception) -> str:
+    """The first line of an error, without secrets; those of databases go on with statements, of servers with pages."""
+    return without_secrets(str(error)).strip().partition("\n")[0]
+
+
 def _kind(uri: str) -> str:
     return uri.partition("://")[0].partition("+")[0]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from results.address import without_secrets
+from results.address import reason
 from results.errors import ResultsError
 
 #: tag of a run: what follows is an artifact's name, its value the artifact's SHA-256
@@ -83,8 +83,7 @@ class Artifacts:
             # Its public sibling asks for a listing first: is it a folder?
             get_artifact_repository(run.artifact_uri, tracking_uri=self._uri)._download_file(name, str(folder / name))
         except (OSError, MlflowException) as error:
-            reason = without_secrets(f"{error}")
-            raise FileNotFoundError(f"run {run.run_id}: artifact {name} cannot be fetched: {reason}") from error
+            raise FileNotFoundError(f"run {run.run_id}: artifact {name} cannot be fetched: {reason(error)}") from error
         return folder / name
 
 

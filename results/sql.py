@@ -16,7 +16,7 @@ from sqlalchemy import Engine, Select, case, column, create_engine, make_url, nu
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from results.address import without_secrets
+from results.address import reason, without_secrets
 from results.errors import ResultsError
 from results.store import KEY_TAG, Run
 
@@ -44,7 +44,7 @@ def require_driver(uri: str) -> None:
         package = _EXTRAS.get(str(error.name), error.name)
         raise ResultsError(f"{without_secrets(uri)} needs the package {error.name}: pip install '{package}'") from error
     except SQLAlchemyError as error:
-        raise ResultsError(f"{without_secrets(uri)} cannot be opened: {without_secrets(str(error))}") from error
+        raise ResultsError(f"{without_secrets(uri)} cannot be opened: {reason(error)}") from error
 
 
 class SqlReader:

@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 
 import pandas as pd
 
-from results.address import AddressError, check_address, is_database, sqlite_path, without_secrets
+from results.address import AddressError, check_address, is_database, reason, sqlite_path, without_secrets
 from results.artifacts import Artifacts
 from results.errors import ResultsError
 
@@ -195,8 +195,7 @@ class ResultStore:
         try:
             yield reader
         except reader.errors as error:
-            reason = " ".join(without_secrets(f"{error}").split())
-            raise ResultsError(f"the MLflow store {self.label} cannot be read: {reason}") from error
+            raise ResultsError(f"the MLflow store {self.label} cannot be read: {reason(error)}") from error
 
 
 def _moment(milliseconds: int | None) -> datetime | None:

@@ -21,7 +21,7 @@ from jobs.environment import git_state
 from jobs.tracking import TrackedTrial, Tracker, default_uri
 from jobs.trial import run_trial
 from model.registry import nearest, resolve
-from results.address import is_database, without_secrets
+from results.address import is_database, reason, without_secrets
 from sweep.executors import EXECUTORS
 from sweep.executors.attempt import Work
 from sweep.plan import Plan, PlannedTrial, freeze, make_plan
@@ -161,7 +161,7 @@ def sync_sweep(sweep: Sweep, home: Path) -> int:
         _tracker(sweep, home).sync(tracked)
     except Exception as error:  # as below
         where = without_secrets(sweep.tracking.uri or default_uri(home))
-        raise TrackingError(f"the MLflow store {where} cannot be written: {_reason(error)}") from error
+        raise TrackingError(f"the MLflow store {where} cannot be written: {reason(error)}") from error
     return len(tracked)
 
 
@@ -213,18 +213,12 @@ class Recorder:
             self._tracker.sync(self._trials)
             self.error = None
         except Exception as error:  # whatever a database or a server throws: the journals stay the truth
-            self.error = _reason(error)
+            self.error = f"{type(error).__name__}: {reason(error)}"
             log.debug("MLflow could not be written: %s", self.error)
 
 
 def _tracker(sweep: Sweep, home: Path) -> Tracker:
     return Tracker(home, sweep.tracking.uri, sweep.tracking.experiment or sweep.name)
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error, those of databases go on with statements, without the store's password."""
-    text = without_secrets(str(error)).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 def _require_driver(sweep: Sweep) -> None:

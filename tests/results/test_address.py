@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from results.address import AddressError, check_address, is_database, without_secrets
+from results.address import AddressError, check_address, is_database, reason, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,9 @@ def test_other_addresses_are_refused_with_what_is_wrong(uri: str, reason: str) -
     with pytest.raises(AddressError, match=reason) as caught:
         check_address(uri)
     assert "sec" not in str(caught.value)
+
+
+def test_an_error_is_told_in_a_line() -> None:
+    error = ValueError("no answer at postgresql://me:secret@db/a\n[SQL: SELECT 1]")
+    assert reason(error) == "no answer at postgresql://me:***@db/a"
+    assert reason(ValueError()) == ""
