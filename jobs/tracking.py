@@ -2,12 +2,15 @@
 
 Filling is idempotent: a run is found by the tag of its trial's key and never made twice, and a metric that was
 written before is written with the same time and value, which MLflow keeps once.  A server that is down loses
-nothing: the journals stay, and `splatsweep sync` replays them.
+nothing: the journals stay, and `splatsweep sync` replays them.  Several homes may write to one store: where two make a
+run for the same key at once, both go on with the older.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -21,12 +24,21 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 # The default client retries a dead server for minutes in every call.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunStatus
+from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+from mlflow.utils.uri import is_http_uri
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
 from jobs.journal import Status, read_events, read_result, trial_status
+
+# It prints, with a traceback, what is raised as well.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 #: Files of a trial that its run shows.
 ARTIFACTS = ("per_object.parquet", "samples.npz", "samples.png", "config.json", "environment.json", "log.txt")
@@ -88,13 +100,18 @@ class Tracker:
     """Fills MLflow from the journals of some trials."""
 
     def __init__(self, home: Path, uri: str | None, experiment: str) -> None:
-        """uri: MLflow's tracking server or database; None is the home's own."""
+        """uri: MLflow's tracking server or database; None is the home's own.
+
+        Credentials of a server come from MLflow's own variables, MLFLOW_TRACKING_USERNAME or _TOKEN say, those of
+        PostgreSQL from PGPASSWORD or ~/.pgpass where the address has none.
+        """
         self._home = home.absolute()
         self.uri = uri or default_uri(self._home)
         self._runs: dict[str, _Run] = {}
         # Sweeps of one home share trials, and a fresh database is spoilt by two that set it up.
         self._lock = FileLock(self._home / "mlflow.lock")
         with self._lock:
+            _refuse_dead_database(self.uri)
             self._client = MlflowClient(self.uri)
             self._experiment_id = self._open_experiment(experiment)
             if self.uri == default_uri(self._home):
@@ -137,12 +154,13 @@ class Tracker:
         return [Metric(name, event["values"][name], when, step) for name in new]
 
     def _publish(self, run: _Run, folder: Path, status: Status) -> None:
+        tags = _provenance(folder)
         if status in ("finished", "failed"):
-            for name in ARTIFACTS:
-                if (folder / name).exists():
-                    self._client.log_artifact(run.run_id, str(folder / name))
-        for tag, value in _provenance(folder).items():
-            self._client.set_tag(run.run_id, tag, value)
+            for path in (folder / name for name in ARTIFACTS):
+                if path.exists():
+                    self._client.log_artifact(run.run_id, str(path))
+                    tags[f"splatsweep.sha256.{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        self._client.log_batch(run.run_id, tags=[RunTag(*tag) for tag in tags.items()])
         name = RunStatus.to_string(_MLFLOW_STATUS[status])
         if status == "running":
             self._client.update_run(run.run_id, name)
@@ -154,27 +172,56 @@ class Tracker:
 
     def _open_run(self, trial: TrackedTrial) -> _Run:
         """The run of a trial's key, wherever it was first made, or a new one."""
-        experiments = [e.experiment_id for e in self._client.search_experiments()]
-        found = self._client.search_runs(experiments, f"tags.`splatsweep.key` = '{trial.key}'", max_results=1)
-        if found and found[0].data.tags["splatsweep.status"] == "finished":
-            return _Run(found[0].info.run_id, "finished")
-        tags = {**trial.tags, "splatsweep.key": trial.key, "splatsweep.status": "running"}
-        run = found[0] if found else self._client.create_run(self._experiment_id, tags=tags, run_name=trial.run_name)
+        found = self._find_run(trial.key)
+        if found is not None and _published(found) == "finished":
+            return _Run(found.info.run_id, "finished")
+        run = found or self._create_run(trial)
         # Of a run that was found too: who made it may have been killed before it came to them.
         params = [Param(key, value[:_PARAM_LENGTH]) for key, value in flatten(trial.config).items()]
         for start in range(0, len(params), _PARAMS_PER_CALL):
             self._client.log_batch(run.info.run_id, params=params[start : start + _PARAMS_PER_CALL])
-        return _Run(run.info.run_id, run.data.tags["splatsweep.status"])
+        return _Run(run.info.run_id, _published(run))
+
+    def _create_run(self, trial: TrackedTrial) -> MlflowRun:
+        tags = {**trial.tags, "splatsweep.key": trial.key, "splatsweep.status": "running"}
+        created = self._client.create_run(self._experiment_id, tags=tags, run_name=trial.run_name)
+        first = self._find_run(trial.key) or created
+        if first.info.run_id != created.info.run_id:  # another home made it meanwhile
+            self._client.delete_run(created.info.run_id)
+        return first
+
+    def _find_run(self, key: str) -> MlflowRun | None:
+        """The oldest run of a key, or one that is finished."""
+        experiments = [e.experiment_id for e in self._client.search_experiments()]
+        found = self._client.search_runs(experiments, f"tags.`splatsweep.key` = '{key}'")
+        return min(found, key=lambda r: (_published(r) != "finished", r.info.start_time, r.info.run_id), default=None)
 
     def _open_experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return found.experiment_id
-        local = self.uri.startswith("sqlite:")
-        artifacts = (self._home / "artifacts").as_uri() if local else None
+        # A server knows a place for artifacts; a database alone would have them in the working directory.
+        artifacts = None if is_http_uri(self.uri) else (self._home / "artifacts").as_uri()
         # Opens the UI on the pages for training runs instead of those for language models.
         kind = {"mlflow.experimentKind": "custom_model_development"}
-        return self._client.create_experiment(name, artifact_location=artifacts, tags=kind)
+        try:
+            return self._client.create_experiment(name, artifact_location=artifacts, tags=kind)
+        except MlflowException:
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return found.experiment_id  # another home made it meanwhile
+
+
+def _published(run: MlflowRun) -> str:
+    return str(run.data.tags["splatsweep.status"])
+
+
+def _refuse_dead_database(uri: str) -> None:
+    """MLflow tries for minutes to open a database that does not answer; here that fails at once."""
+    if not is_http_uri(uri):
+        with create_engine(uri, poolclass=NullPool).connect():
+            pass
 
 
 def _provenance(folder: Path) -> dict[str, str]:

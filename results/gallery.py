@@ -56,11 +56,6 @@ def read_pictures(path: Path) -> tuple[tuple[str, ...], Pictures, Pictures, Pict
     return objects, source, target, render
 
 
-def read_samples(path: Path, trial: str, key: str, seed: int) -> TrialSamples:
-    """The pictures of one trial; raises as `read_pictures`."""
-    return TrialSamples(trial, key, seed, *read_pictures(path))
-
-
 def galleries(samples: Iterable[TrialSamples]) -> list[Gallery]:
     """Group trials that rendered the same views; of several seeds of a trial, the first is shown."""
     groups: dict[tuple[object, ...], Gallery] = {}

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from results.gallery import TrialSamples, read_samples
+from results.gallery import TrialSamples, read_pictures
 from results.plan import FrozenPlan, PlannedTrial, read_plan
 from results.store import ResultStore, Run
 
@@ -115,16 +115,15 @@ class Evidence:
     @cached_property
     def samples(self) -> tuple[TrialSamples, ...]:
         """The sample renders of every finished trial that has readable ones, in the plan's order."""
-        return tuple(sample for record in self.records if (sample := self._samples_of(record)) is not None)
-
-    def _samples_of(self, record: TrialRecord) -> TrialSamples | None:
-        if record.run is None or record.state != "finished":
-            return None
-        try:
-            with self.store.artifact(record.run, "samples.npz") as path:
-                return read_samples(path, record.planned.name, record.planned.key, record.planned.seed)
-        except (OSError, ValueError):
-            return None
+        finished = [
+            (record.planned, record.run) for record in self.records if record.run and record.state == "finished"
+        ]
+        found = self.store.read([run for _, run in finished], "samples.npz", read_pictures)
+        return tuple(
+            TrialSamples(planned.name, planned.key, planned.seed, *pictures)
+            for (planned, _), pictures in zip(finished, found, strict=True)
+            if not isinstance(pictures, Exception)
+        )
 
 
 def read_evidence(sweep: SweepLike, home: Path | str) -> Evidence:

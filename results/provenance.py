@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from results.artifacts import HASH_TAG
 from results.load import Evidence, TrialRecord
 from results.plan import flatten
 from results.store import IDENTITY_TAGS
@@ -42,7 +43,9 @@ def tags(evidence: Evidence) -> list[tuple[TrialRecord, dict[str, str]]]:
             {
                 name.removeprefix("splatsweep.").removeprefix("mlflow.source."): value
                 for name, value in sorted(record.run.tags.items())
-                if name.startswith(_CODE_TAGS) and name not in (*IDENTITY_TAGS, "splatsweep.error")
+                if name.startswith(_CODE_TAGS)
+                and name not in (*IDENTITY_TAGS, "splatsweep.error")
+                and not name.startswith(HASH_TAG)
             },
         )
         for record in evidence.records

@@ -12,10 +12,12 @@ from functools import cached_property
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import Engine, Select, case, column, create_engine, null, select, table
+from sqlalchemy import Engine, Select, case, column, create_engine, make_url, null, select, table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from results.address import reason, without_secrets
+from results.errors import ResultsError
 from results.store import KEY_TAG, Run
 
 _EXPERIMENTS = table("experiments", column("experiment_id"), column("lifecycle_stage"))
@@ -30,17 +32,32 @@ _METRICS = table("metrics", *map(column, ("run_uuid", "key", "step", "value", "t
 _IDS_AT_ONCE = 30_000
 
 
+#: what the package of a database's driver is installed as
+_EXTRAS = {"psycopg": "splatsweep[postgresql]"}
+
+
+def require_driver(uri: str) -> None:
+    """Raises `ResultsError` with the command that installs it, where the driver of a database is not here."""
+    try:
+        make_url(uri).get_dialect().import_dbapi()
+    except ModuleNotFoundError as error:
+        package = _EXTRAS.get(str(error.name), error.name)
+        raise ResultsError(f"{without_secrets(uri)} needs the package {error.name}: pip install '{package}'") from error
+    except SQLAlchemyError as error:
+        raise ResultsError(f"{without_secrets(uri)} cannot be opened: {reason(error)}") from error
+
+
 class SqlReader:
     """Reads SQLite, PostgreSQL, MySQL and SQL Server, by SQLAlchemy's address of the database."""
 
-    #: the second, where the database's driver is not installed
-    errors = (SQLAlchemyError, ModuleNotFoundError)
+    errors = (SQLAlchemyError,)
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
 
     @cached_property
     def _engine(self) -> Engine:
+        require_driver(self._uri)
         return create_engine(self._uri, poolclass=NullPool)
 
     def runs(self) -> list[Run]:

@@ -1,7 +1,7 @@
 """The door to MLflow: runs found by their key, metric histories, artifacts.  Nothing is ever written to it.
 
-Databases are read by `results.sql`, tracking servers by `results.rest`: both in a fixed number of requests, however
-many runs there are.
+Databases are read by `results.sql`, in one query for each table, tracking servers by `results.rest`, in a request for
+many runs at a time, artifacts by `results.artifacts`.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
+from results.address import AddressError, check_address, is_database, reason, sqlite_path, without_secrets
+from results.artifacts import Artifacts
 from results.errors import ResultsError
 
 KEY_TAG = "splatsweep.key"
@@ -94,21 +94,28 @@ class Reader(Protocol):
 class ResultStore:
     """Runs in an MLflow store; a missing SQLite file is not created."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, home: Path) -> None:
+        """home: where artifacts are looked for first, and kept once they were fetched.
+
+        Raises `AddressError` where there can be no store at `uri`.
+        """
+        try:
+            check_address(uri)
+        except AddressError as error:
+            raise AddressError(f"{without_secrets(uri)}: {error}") from None
         self.uri = uri
+        self._artifacts = Artifacts(home, uri)
 
     @classmethod
     def of(cls, home: Path, uri: str | None) -> ResultStore:
         """The store at `uri`, or the home's own."""
-        return cls(uri or f"sqlite:///{home.resolve() / 'mlflow.db'}")
+        home = home.resolve()
+        return cls(uri or f"sqlite:///{home / 'mlflow.db'}", home)
 
     @property
     def label(self) -> str:
-        """The address without credentials, fit for printing."""
-        parts = urlsplit(self.uri)
-        if "@" not in parts.netloc:
-            return self.uri
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        """The address without secrets, fit for printing."""
+        return without_secrets(self.uri)
 
     def runs(self) -> dict[str, Run]:
         """Every trial's run by key, over all experiments.
@@ -116,7 +123,7 @@ class ResultStore:
         A key may have been trained by another sweep.  Should a key have several runs, a finished one wins,
         then the latest.  Raises `ResultsError` where the store does not answer.
         """
-        if not self._exists():
+        if not self.exists():
             return {}
         with self._readable() as reader:
             runs = reader.runs()
@@ -158,48 +165,28 @@ class ResultStore:
         with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
             yield from pool.map(one, runs)
 
-    @contextmanager
-    def artifact(self, run: Run, name: str) -> Iterator[Path]:
-        """A local file with the artifact; for a remote store it lives as long as the context.
+    def artifact(self, run: Run, name: str) -> AbstractContextManager[Path]:
+        """As `Artifacts.file`."""
+        return self._artifacts.file(run, name)
 
-        Raises `FileNotFoundError` where the run has no such artifact or it cannot be fetched.
-        """
-        parts = urlsplit(run.artifact_uri)
-        if parts.scheme in ("", "file"):
-            path = Path(unquote(parts.path)) / name
-            if not path.is_file():
-                raise FileNotFoundError(f"run {run.run_id} has no artifact {name}")
-            yield path
-            return
-        with tempfile.TemporaryDirectory(prefix="splatsweep-") as folder:
-            yield self._download(run, name, folder)
-
-    def _exists(self) -> bool:
-        path = self.uri.removeprefix("sqlite:///")
-        return path == self.uri or Path(path).is_file()
+    def exists(self) -> bool:
+        """Whether there is a SQLite file; whether a database or a server is up, only asking it tells."""
+        path = sqlite_path(self.uri)
+        return path is None or Path(path).is_file()
 
     @cached_property
     def _reader(self) -> Reader:
-        # A report should say within seconds that a server is down; the default retries for minutes.
+        # A report should say within seconds that a server is down; the defaults retry for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        if urlsplit(self.uri).scheme.partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql"):
+        if is_database(self.uri):
             from results.sql import SqlReader
 
             return SqlReader(self.uri)
         from results.rest import RestReader
 
         return RestReader(self.uri)
-
-    def _download(self, run: Run, name: str, folder: str) -> Path:
-        from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
-
-        try:
-            uri = f"{run.artifact_uri.rstrip('/')}/{name}"
-            return Path(download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=self.uri))
-        except (OSError, MlflowException) as error:
-            raise FileNotFoundError(f"run {run.run_id}: artifact {name} cannot be fetched: {error}") from error
 
     @contextmanager
     def _readable(self) -> Iterator[Reader]:
@@ -208,7 +195,7 @@ class ResultStore:
         try:
             yield reader
         except reader.errors as error:
-            raise ResultsError(f"the MLflow store {self.label} cannot be read: {error}") from error
+            raise ResultsError(f"the MLflow store {self.label} cannot be read: {reason(error)}") from error
 
 
 def _moment(milliseconds: int | None) -> datetime | None:

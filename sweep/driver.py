@@ -18,9 +18,10 @@ from rich.console import Console
 
 from jobs.disk import full_disk_explained
 from jobs.environment import git_state
-from jobs.tracking import TrackedTrial, Tracker
+from jobs.tracking import TrackedTrial, Tracker, default_uri
 from jobs.trial import run_trial
 from model.registry import nearest, resolve
+from results.address import is_database, reason, without_secrets
 from sweep.executors import EXECUTORS
 from sweep.executors.attempt import Work
 from sweep.plan import Plan, PlannedTrial, freeze, make_plan
@@ -41,6 +42,10 @@ class SweepBusyError(RuntimeError):
 
 class SweepIdleError(RuntimeError):
     """No driver runs this sweep under this home."""
+
+
+class TrackingError(RuntimeError):
+    """The MLflow store cannot be written now."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +94,10 @@ def run_sweep(
     """Run every trial of `sweep` without a result, then write its report.
 
     only: a glob over trial names; retry_failed: run failed trials again too; fail_fast: stop all behind a checkpoint
-    when one fails.  Raises `SweepBusyError` where another driver is at it, ValueError where `only` matches nothing,
-    and `DiskFullError`.
+    when one fails.  Raises `SweepBusyError` where another driver is at it, ValueError where `only` matches nothing or
+    the driver of the store's database is not installed, and `DiskFullError`.
     """
+    _require_driver(sweep)
     folder = sweep_folder(sweep, home)
     folder.mkdir(parents=True, exist_ok=True)
     with _sole_driver(folder, console), full_disk_explained(home):
@@ -144,10 +150,18 @@ def sweep_folder(sweep: Sweep, home: Path) -> Path:
 
 
 def sync_sweep(sweep: Sweep, home: Path) -> int:
-    """Replay the journals of a planned sweep into MLflow.  Returns how many trials were looked at."""
+    """Replay the journals of a planned sweep into MLflow.  Returns how many trials were looked at.
+
+    Raises `TrackingError` where MLflow cannot be written, and ValueError as `run_sweep` does.
+    """
+    _require_driver(sweep)
     plan = make_plan(sweep, home)
     tracked = tracked_trials(sweep, plan)
-    Tracker(home, sweep.tracking.uri, sweep.tracking.experiment or sweep.name).sync(tracked)
+    try:
+        _tracker(sweep, home).sync(tracked)
+    except Exception as error:  # as below
+        where = without_secrets(sweep.tracking.uri or default_uri(home))
+        raise TrackingError(f"the MLflow store {where} cannot be written: {reason(error)}") from error
     return len(tracked)
 
 
@@ -195,13 +209,24 @@ class Recorder:
     def _sync(self) -> None:
         try:
             if self._tracker is None:
-                experiment = self._sweep.tracking.experiment or self._sweep.name
-                self._tracker = Tracker(self._home, self._sweep.tracking.uri, experiment)
+                self._tracker = _tracker(self._sweep, self._home)
             self._tracker.sync(self._trials)
             self.error = None
         except Exception as error:  # whatever a database or a server throws: the journals stay the truth
-            self.error = f"{type(error).__name__}: {error}"
+            self.error = f"{type(error).__name__}: {reason(error)}"
             log.debug("MLflow could not be written: %s", self.error)
+
+
+def _tracker(sweep: Sweep, home: Path) -> Tracker:
+    return Tracker(home, sweep.tracking.uri, sweep.tracking.experiment or sweep.name)
+
+
+def _require_driver(sweep: Sweep) -> None:
+    """Better said before trials run than after."""
+    from results.sql import require_driver
+
+    if sweep.tracking.uri is not None and is_database(sweep.tracking.uri):
+        require_driver(sweep.tracking.uri)
 
 
 def execute(

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any, Final, Literal
 
 from model.registry import nearest
+from results.address import without_secrets
 
 #: A place in the sweep file's tree: mapping keys as written (`"train.batch_size"` is one) and list indices.
 Path = tuple[str | int, ...]
@@ -63,7 +64,7 @@ class Mistake:
             parts.append(f"allowed: {', '.join(self.allowed)}")
         if self.nearest:
             parts.append(f"did you mean {self.nearest!r}?")
-        return f"{place}: {'; '.join(parts)}"
+        return without_secrets(f"{place}: {'; '.join(parts)}")  # of keys and places; values were masked before
 
 
 class SweepError(ValueError):
@@ -97,6 +98,6 @@ def split_allowed(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def shown(value: Any) -> str:
-    """A value as it would stand in the file, shortened to one line."""
-    text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+    """A value as it would stand in the file, shortened to one line, without the passwords of addresses in it."""
+    text = without_secrets(repr(value) if isinstance(value, str) else json.dumps(value, default=str))
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 from pydantic_core import PydanticCustomError
 
 from jobs.config import Section
+from results.address import check_address
 from results.tables import SUFFIXES, TABLES
 from sweep.executors import EXECUTORS
 
@@ -54,6 +55,11 @@ def _check_executor(name: str) -> str:
     if name not in EXECUTORS:
         raise PydanticCustomError("unknown_choice", "unknown executor", {"allowed": sorted(EXECUTORS)})
     return name
+
+
+def _check_store(uri: str) -> str:
+    check_address(uri)
+    return uri
 
 
 def _refuse_search(value: Any) -> None:
@@ -118,7 +124,8 @@ class RunOptions(Section):
 class Tracking(Section):
     """Where results are recorded; null means the store in the home, and an experiment named as the sweep."""
 
-    uri: str | None = None
+    #: a database or a tracking server; passwords are better left to PGPASSWORD, MLFLOW_TRACKING_PASSWORD and the like
+    uri: Annotated[str, AfterValidator(_check_store)] | None = None
     experiment: str | None = None
 
 

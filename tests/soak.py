@@ -16,12 +16,10 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,45 +30,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from jobs.journal import read_events
 from tests.processes import CHECKPOINT_EVERY, SWEEP, Home, run, start, wait_for
+from tests.servers import MlflowServer
 
 TRIALS = ("baseline", "tv", "blank", "copy_input")
 #: Trials long enough to be met in their middle.
 SETTINGS = ("--set", "base.train.stages.0.iterations=400")
 #: Runs of a sweep after the kill, at most; the head's death may take the first one with it.
 ATTEMPTS = 3
-
-
-class Server:
-    """An MLflow tracking server on the loopback interface that can be killed and brought back."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.folder = folder
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}", "--workers", "1"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd=self.folder
-        )
-        wait_for(self.answers, "an answer of the MLflow server")
-
-    def answers(self) -> bool:
-        with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-        return False
-
-    def kill(self) -> None:
-        assert self.process is not None
-        for process in [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        self.process.wait()
 
 
 def owners(home: Home) -> list[int]:
@@ -102,7 +68,7 @@ KINDS = ("worker", "two workers", "driver", "head", "server")
 
 
 @contextmanager
-def running(server: Server) -> Iterator[None]:
+def running(server: MlflowServer) -> Iterator[None]:
     server.start()
     try:
         yield
@@ -110,7 +76,7 @@ def running(server: Server) -> Iterator[None]:
         server.kill()
 
 
-def one_round(kind: str, sweep: Path, home: Home, server: Server, chance: random.Random) -> list[str]:
+def one_round(kind: str, sweep: Path, home: Home, server: MlflowServer, chance: random.Random) -> list[str]:
     """Run, kill, run again; returns what was killed and what became of it."""
     tracking = f"tracking={{uri: {server.uri}, experiment: {home.path.name}}}"
     log = [f"{kind}:"]
@@ -158,7 +124,7 @@ def progress(home: Home) -> list[int]:
     ]
 
 
-def findings(home: Home, undisturbed: Home, server: Server) -> list[str]:
+def findings(home: Home, undisturbed: Home, server: MlflowServer) -> list[str]:
     """Everything in which a sweep differs from one that was left in peace."""
     from mlflow import MlflowClient
 
@@ -193,7 +159,7 @@ def main(rounds: int, seed: int, kinds: list[str]) -> int:
         undisturbed = Home(folder / "undisturbed")
         undisturbed.path.mkdir()
         run("run", sweep, "--executor", "inline", *SETTINGS, home=undisturbed.path)
-        server = Server(folder)
+        server = MlflowServer(folder)
         with running(server):
             for number, kind in zip(range(rounds), itertools.cycle(kinds), strict=False):
                 home = Home(folder / f"round-{number}")
@@ -219,7 +185,7 @@ def attempt(round_: Callable[[], list[str]], number: int) -> list[str]:
     return []
 
 
-def forget(server: Server, home: Home) -> None:
+def forget(server: MlflowServer, home: Home) -> None:
     """Delete a round's MLflow runs, since the next round has trials of the same keys."""
     from mlflow import MlflowClient
 

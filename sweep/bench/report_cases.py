@@ -1,4 +1,4 @@
-"""The cases of the benchmark `report`, each run by itself: `python -m sweep.bench.report_cases CASE HOME`.
+"""The cases of the benchmark `report`, each run by itself: `python -m sweep.bench.report_cases CASE HOME [URI]`.
 
 Apart from `sweep.bench.report`, whose torch would count as theirs.
 """
@@ -10,35 +10,37 @@ import os
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 SWEEP = "bench"
 # Thousands of progress bars would be part of the time.
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
 
-def report(home: Path) -> None:
+def report(home: Path, uri: str | None) -> None:
     """Tables, figures and the page."""
     from results.report import build_report
 
-    build_report(_sweep(), home, home / "report")
+    build_report(_sweep(uri), home, home / "report")
 
 
-def load_results(home: Path) -> int:
+def load_results(home: Path, uri: str | None) -> int:
     """The tidy frame of the tables' metrics."""
     from results.load import load_results
 
-    return len(load_results(_sweep(), home))
+    return len(load_results(_sweep(uri), home))
 
 
-def load_by_mlflow(home: Path) -> int:
+def load_by_mlflow(home: Path, uri: str | None) -> int:
     """As a script does it that uses MLflow alone: find the runs, then fetch each one's scores."""
     import mlflow
     import pandas as pd
 
-    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
+    mlflow.set_tracking_uri(uri or f"sqlite:///{home / 'mlflow.db'}")
     runs = mlflow.search_runs(search_all_experiments=True)
     frames = [
         pd.read_parquet(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="per_object.parquet"))
@@ -47,25 +49,47 @@ def load_by_mlflow(home: Path) -> int:
     return len(pd.concat(frames, keys=runs["run_id"]))
 
 
-CASES: dict[str, Callable[[Path], object]] = {
+#: in this order, since the second loading finds in the home what the first one fetched from a server
+CASES: dict[str, Callable[[Path, str | None], object]] = {
     "report": report,
     "load_results": load_results,
+    "load_results again": load_results,
     "mlflow.search_runs and download_artifacts": load_by_mlflow,
 }
 
 
-def _sweep() -> SimpleNamespace:
-    return SimpleNamespace(name=SWEEP, tracking=SimpleNamespace(uri=None))
+def _sweep(uri: str | None) -> SimpleNamespace:
+    return SimpleNamespace(name=SWEEP, tracking=SimpleNamespace(uri=uri))
 
 
-def main(case: str, home: Path) -> None:
+def count_requests() -> Counter[str]:
+    """Counts SQL statements and HTTP requests from now on."""
+    import requests
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    counted: Counter[str] = Counter()
+    send = requests.Session.send
+
+    def counting(*arguments: Any, **options: Any) -> requests.Response:
+        counted["http"] += 1
+        return send(*arguments, **options)
+
+    requests.Session.send = counting  # type: ignore[method-assign]
+    event.listen(Engine, "before_cursor_execute", lambda *_: counted.update(["sql"]))
+    return counted
+
+
+def main(case: str, home: Path, uri: str | None = None) -> None:
     """Run one case and print what it took as JSON."""
-    CASES[case](home)
+    counted = count_requests()
+    CASES[case](home, uri)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     took = {
         "seconds": time.time() - _STARTED,
         "processor s": usage.ru_utime + usage.ru_stime,
         "peak MiB": _peak_kib() / 1024,
+        "requests": counted.total(),
     }
     print(json.dumps(took))
 
@@ -81,4 +105,4 @@ def _peak_kib() -> int:
 _STARTED = time.time()
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

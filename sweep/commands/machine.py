@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from sweep.commands.common import DEFAULT_HOME, Home, console
+from sweep.commands.common import DEFAULT_HOME, Home, Settings, console
 
 
 def doctor(home: Home = DEFAULT_HOME) -> None:
@@ -30,16 +31,36 @@ def doctor(home: Home = DEFAULT_HOME) -> None:
 
 
 def ui(
+    sweep: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[SWEEP]", help="The sweep file whose store to show; without it the home's.", show_default=False
+        ),
+    ] = None,
     home: Home = DEFAULT_HOME,
+    settings: Settings = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port on the loopback interface.")] = 5000,
 ) -> None:
-    """Open the MLflow UI on this home's store, on the loopback interface only.
+    """Open the MLflow UI on the store of a home or a sweep, on the loopback interface only.
 
     Example: [bold]splatsweep ui --port 5001[/]
-    """
-    from jobs.tracking import default_uri
 
-    if not (home / "mlflow.db").exists():
-        raise ValueError(f"{home.absolute()} has no MLflow store yet; run a sweep first")
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    os.execv(sys.executable, [*command, "--backend-store-uri", default_uri(home)])
+    Example: [bold]splatsweep ui sweep.yaml[/]
+    """
+    from results.address import is_database
+    from results.store import ResultStore
+    from sweep.spec import load_sweep
+
+    if sweep is None and settings:
+        raise ValueError("--set changes a sweep file; name the file too")
+    uri = load_sweep(sweep, settings or []).tracking.uri if sweep else None
+    store = ResultStore.of(home, uri)
+    if not is_database(store.uri):
+        console.print(f"This sweep is tracked by a server, which has a UI itself: {store.label}", soft_wrap=True)
+        return
+    if not store.exists():
+        raise ValueError(f"{store.label}: no MLflow store yet; run a sweep first")
+    store.runs()  # says within seconds where a database is down, which the UI tries for minutes
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # In the environment, since the list of processes shows arguments to everybody.
+    os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri})

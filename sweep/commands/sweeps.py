@@ -125,7 +125,9 @@ def run(
     for trial in outcome.failed:
         _explain_failure(trial.name, home / "trials" / trial.key, sweep)
     if outcome.tracking_error:
-        console.print(f"[yellow]MLflow does not hold everything yet[/] ({outcome.tracking_error}).")
+        console.print(
+            f"[yellow]MLflow does not hold everything yet[/] ({escape(outcome.tracking_error)}).", highlight=False
+        )
         console.print(f"Nothing is lost; when it is back: splatsweep sync {sweep} && splatsweep report {sweep}")
     if outcome.report is not None:
         console.print(f"Report: {outcome.report}", soft_wrap=True)

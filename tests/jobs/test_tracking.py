@@ -1,10 +1,16 @@
 import hashlib
 import json
 import shutil
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
 
 from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal
 from jobs.tracking import TrackedTrial, Tracker, default_uri, flatten
@@ -90,6 +96,7 @@ def test_a_run_grows_with_its_journal_and_ends_with_its_result(tmp_path, folder,
     assert run.data.tags["splatsweep.key"] == TRIAL.key
     assert run.data.tags["splatsweep.data_fingerprint"] == "f00d"
     assert run.data.tags["splatsweep.weights.vgg16"] == "cafe"
+    assert run.data.tags["splatsweep.sha256.per_object.parquet"] == hashlib.sha256(b"rows").hexdigest()
     assert run.data.params["train.stages.0.losses.l2"] == "1.0"
     assert [f.path for f in client.list_artifacts(run.info.run_id)] == [MEASUREMENTS_FILENAME]
 
@@ -201,3 +208,122 @@ def test_a_server_that_dies_at_any_call_loses_and_doubles_nothing(lost, successo
         assert (metric.step, metric.value) == (5, 0.5)
         assert [file.path for file in client.list_artifacts(run.info.run_id)] == [MEASUREMENTS_FILENAME]
     assert number > 6
+
+
+def test_two_homes_that_make_a_run_at_once_go_on_with_one(tmp_path, folder, client, monkeypatch):
+    """The other home makes its run when this one has looked for one, and before it makes its own."""
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "trials", other / "trials")
+    for place in (folder, other / "trials" / TRIAL.key):
+        with Journal(place) as journal:
+            journal.start(0)
+            journal.metrics(5, {"train/loss": 0.5})
+    writers = [Tracker(home, default_uri(tmp_path), "experiment") for home in (tmp_path, other)]
+    create = MlflowClient.create_run
+
+    def create_late(*arguments, **options):
+        monkeypatch.setattr(MlflowClient, "create_run", create)
+        writers[1].sync([TRIAL])
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, "create_run", create_late)
+    writers[0].sync([TRIAL])
+    run = only_run(client)
+    finish(folder)
+    writers[0].sync([TRIAL])
+    assert only_run(client).info.run_id == run.info.run_id
+    assert only_run(client).info.status == "FINISHED"
+
+
+# Stores that are servers
+
+
+@pytest.fixture(params=["postgresql", "http"])
+def remote(request) -> str:
+    """The address of a store that is a server of its own."""
+    if request.param == "http":
+        return request.getfixturevalue("mlflow_server").uri
+    return request.getfixturevalue("database")
+
+
+def begun(home, steps=5) -> TrackedTrial:
+    """A new trial of this home that has measured its loss at every step."""
+    trial = replace(TRIAL, key=uuid.uuid4().hex[:16])
+    with Journal(home / "trials" / trial.key) as journal:
+        journal.start(0)
+        for step in range(1, steps + 1):
+            journal.metrics(step, {"train/loss": 1 / step})
+    return trial
+
+
+def found(uri: str, trial: TrackedTrial):
+    """The one run of a trial, and its loss over steps."""
+    client = MlflowClient(uri)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    (run,) = client.search_runs(experiments, f"tags.`splatsweep.key` = '{trial.key}'")
+    return run, [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "train/loss")]
+
+
+def test_a_run_comes_whole_to_a_server_and_once(remote, tmp_path):
+    trial = begun(tmp_path)
+    Tracker(tmp_path, remote, "whole").sync([trial])
+    finish(tmp_path / "trials" / trial.key)
+    for _ in range(2):
+        Tracker(tmp_path, remote, "whole").sync([trial])
+    run, losses = found(remote, trial)
+    assert (run.info.status, run.data.tags["splatsweep.status"]) == ("FINISHED", "finished")
+    assert losses == [(step, 1 / step) for step in range(1, 6)]
+    assert run.data.params == flatten(TRIAL.config)
+    copy = MlflowClient(remote).download_artifacts(run.info.run_id, MEASUREMENTS_FILENAME, str(tmp_path))
+    sha256 = run.data.tags[f"splatsweep.sha256.{MEASUREMENTS_FILENAME}"]
+    assert hashlib.sha256(Path(copy).read_bytes()).hexdigest() == sha256
+
+
+def test_artifacts_of_a_database_lie_in_the_home(database, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trial = begun(tmp_path)
+    finish(tmp_path / "trials" / trial.key)
+    Tracker(tmp_path, database, "experiment").sync([trial])
+    run, _ = found(database, trial)
+    assert run.info.artifact_uri.startswith((tmp_path / "artifacts").as_uri())
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_homes_that_write_to_a_server_at_once_share_every_run(remote, tmp_path):
+    homes = [tmp_path / name for name in "abcd"]
+    trials = [begun(homes[0]) for _ in range(3)]
+    for home in homes[1:]:
+        shutil.copytree(homes[0] / "trials", home / "trials")
+    with ThreadPoolExecutor(len(homes)) as pool:
+        list(pool.map(lambda home: Tracker(home, remote, "shared").sync(trials), homes))
+    for trial in trials:
+        _, losses = found(remote, trial)
+        assert losses == [(step, 1 / step) for step in range(1, 6)]
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "http"])
+def test_a_server_that_is_killed_and_comes_back_loses_nothing(kind, tmp_path, request):
+    server = request.getfixturevalue("mlflow_server" if kind == "http" else "postgres")
+    uri = server.uri if kind == "http" else request.getfixturevalue("database")
+    writer = Tracker(tmp_path, uri, "killed")
+    trials = [begun(tmp_path) for _ in range(2)]
+    writer.sync(trials)
+    for trial in trials:
+        with Journal(tmp_path / "trials" / trial.key) as journal:
+            journal.metrics(6, {"train/loss": 0.0})
+        finish(tmp_path / "trials" / trial.key)
+    server.kill()
+    try:
+        began = time.monotonic()
+        with pytest.raises((MlflowException, OperationalError)):
+            writer.sync(trials)
+        with pytest.raises((MlflowException, OperationalError)):
+            Tracker(tmp_path, uri, "killed")
+        assert time.monotonic() - began < 20
+    finally:
+        server.start()
+    writer.sync(trials)
+    for trial in trials:
+        run, losses = found(uri, trial)
+        assert run.info.status == "FINISHED"
+        assert losses == [(step, 1 / step) for step in range(1, 6)] + [(6, 0.0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+
+from results.artifacts import HASH_TAG
 
 STEPS = (50, 100, 150, 200)
 
@@ -74,15 +77,17 @@ def pictures(seed: int, objects: int = 2, views: int = 2, side: int = 16) -> dic
 
 
 class RecordedHome:
-    """A home folder with a plan and an MLflow store."""
+    """A home folder with a plan, and an MLflow store: a file in the home, or one at `uri`."""
 
-    def __init__(self, home: Path, template: Path) -> None:
+    def __init__(self, home: Path, template: Path, uri: str | None = None) -> None:
         from mlflow import MlflowClient
 
         self.home = home
-        shutil.copy(template, home / "mlflow.db")
-        self._client = MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
-        self._experiment = self._client.create_experiment("study", artifact_location=(home / "artifacts").as_uri())
+        if uri is None:
+            shutil.copy(template, home / "mlflow.db")
+        self._client = MlflowClient(tracking_uri=uri or f"sqlite:///{home / 'mlflow.db'}")
+        place = None if uri and uri.startswith("http") else (home / "artifacts").as_uri()
+        self._experiment = self._client.create_experiment("study", artifact_location=place)
 
     def plan(
         self, trials: list[dict[str, Any]], controls: list[dict[str, Any]] | None = None, sweep: str = "study"
@@ -133,6 +138,7 @@ class RecordedHome:
         path = self.home / name
         write(path)
         self._client.log_artifact(run, str(path))
+        self._client.set_tag(run, HASH_TAG + name, hashlib.sha256(path.read_bytes()).hexdigest())
         path.unlink()
 
 
@@ -160,8 +166,14 @@ def sweep() -> FakeSweep:
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> RecordedHome:
-    """Two trained trials with two seeds each, one that failed, and both trivial rows; for reading only."""
+    """As `record_study` leaves it; for reading only."""
     recorded = RecordedHome(tmp_path_factory.mktemp("study"), empty_store)
+    record_study(recorded)
+    return recorded
+
+
+def record_study(recorded: RecordedHome) -> None:
+    """Two trained trials with two seeds each, one that failed, and both trivial rows."""
     recorded.plan(
         [
             entry("a0", "baseline", 0),
@@ -184,4 +196,3 @@ def study(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Record
     recorded.record("c0", "broken", 0, "failed", tags={"splatsweep.error": "loss is not finite at step 7"})
     recorded.record("x0", "blank", per_object=scores(12.0, 0.6, 0.4), samples=pictures(100), tags=commit)
     recorded.record("x1", "copy_input", per_object=scores(14.0, 0.5, 0.3), samples=pictures(101), tags=commit)
-    return recorded

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from results.gallery import Gallery, TrialSamples, galleries, read_samples, representative
+from results.gallery import Gallery, TrialSamples, galleries, read_pictures, representative
 
 
 def arrays(side: int = 8, truth: int = 0, render: int = 0) -> dict[str, np.ndarray]:
@@ -31,10 +31,10 @@ def samples(trial: str, seed: int = 0, **more: int) -> TrialSamples:
 
 def test_round_trip(tmp_path: Path) -> None:
     np.savez(tmp_path / "samples.npz", **arrays(render=7))
-    read = read_samples(tmp_path / "samples.npz", "base", "k", 1)
-    assert (read.trial, read.key, read.seed, read.objects) == ("base", "k", 1, ("a", "b"))
-    assert read.render.shape == (2, 3, 3, 8, 8)
-    assert (read.render == 7).all()
+    objects, _, _, render = read_pictures(tmp_path / "samples.npz")
+    assert objects == ("a", "b")
+    assert render.shape == (2, 3, 3, 8, 8)
+    assert (render == 7).all()
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, damage: dict[str, np.ndarray]) -> None:
     np.savez(tmp_path / "samples.npz", **{**arrays(), **damage})
     with pytest.raises(ValueError, match=r"samples\.npz"):
-        read_samples(tmp_path / "samples.npz", "base", "k", 0)
+        read_pictures(tmp_path / "samples.npz")
 
 
 def test_a_missing_array_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "samples.npz", source=arrays()["source"])
     with pytest.raises(ValueError, match="not a file of sample renders"):
-        read_samples(tmp_path / "samples.npz", "base", "k", 0)
+        read_pictures(tmp_path / "samples.npz")
 
 
 def test_trials_with_the_same_views_share_a_gallery_and_the_first_seed_is_shown() -> None:

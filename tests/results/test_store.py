@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,15 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from results.artifacts import HASH_TAG
 from results.errors import ResultsError
 from results.load import read_evidence
-from results.rest import RestReader
-from results.sql import SqlReader
-from results.store import ResultStore
+from results.store import ResultStore, Run
+from tests.results.conftest import FakeSweep, RecordedHome, Tracking, record_study
 
 
-@pytest.mark.parametrize(
-    ("uri", "label"),
-    [
-        ("postgresql://me:secret@db/mlflow", "postgresql://db/mlflow"),
-        ("http://h:5000", "http://h:5000"),
-        ("sqlite:////home/a/mlflow.db", "sqlite:////home/a/mlflow.db"),
-    ],
-)
-def test_the_stores_label_has_no_credentials(uri: str, label: str) -> None:
-    assert ResultStore(uri).label == label
+def test_the_stores_label_has_no_password(tmp_path: Path) -> None:
+    assert ResultStore("postgresql://me:secret@db/mlflow", tmp_path).label == "postgresql://me:***@db/mlflow"
 
 
 def test_the_homes_own_store_is_the_default(tmp_path: Path) -> None:
@@ -46,9 +39,13 @@ def test_an_artifact_is_the_file_itself_or_an_error(study) -> None:
         pass
 
 
-def test_a_server_that_is_down_is_an_error_that_names_it() -> None:
-    with pytest.raises(ResultsError, match=r"http://127\.0\.0\.1:9 cannot be read"):
-        ResultStore("http://127.0.0.1:9").runs()
+@pytest.mark.parametrize("address", ["http://me:secret@127.0.0.1:9", "postgresql://me:secret@127.0.0.1:9/mlflow"])
+def test_a_server_that_is_down_is_an_error_that_names_it(address: str, tmp_path: Path) -> None:
+    masked = address.replace("secret", "***")
+    with pytest.raises(ResultsError) as caught:
+        ResultStore(address, tmp_path).runs()
+    assert str(caught.value).startswith(f"the MLflow store {masked} cannot be read: ")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.fixture
@@ -70,22 +67,6 @@ def test_one_query_for_each_table_however_many_runs(study, sweep, statements: li
     statements.clear()
     assert len(evidence.curves()) > 0
     assert [statement.split("FROM ")[1].split()[0] for statement in statements] == ["metrics"]
-
-
-def test_mlflows_client_and_the_database_tell_the_same(study) -> None:
-    uri = ResultStore.of(study.home, None).uri
-    by_client, by_query = (
-        sorted(reader.runs(), key=lambda run: run.key) for reader in (RestReader(uri), SqlReader(uri))
-    )
-    assert by_client == by_query
-    assert [run.key for run in by_query] == ["a0", "a1", "b0", "b1", "c0", "x0", "x1"]
-    ids = [run.run_id for run in by_query]
-    frames = [
-        reader.histories(ids, ["train/loss", "val/psnr"]).sort_values(["run_id", "metric", "step"], ignore_index=True)
-        for reader in (RestReader(uri), SqlReader(uri))
-    ]
-    assert len(frames[0]) == 4 * (4 + 2)
-    pd.testing.assert_frame_equal(*frames)
 
 
 def test_histories_keep_infinite_and_missing_values(recorded) -> None:
@@ -117,11 +98,110 @@ def test_artifacts_are_read_in_order_and_failures_returned(study) -> None:
 
 def test_a_database_without_mlflows_tables_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
-    with pytest.raises(ResultsError, match=r"mlflow\.db cannot be read: .*no such table"):
+    with pytest.raises(ResultsError, match=r"mlflow\.db cannot be read: .*no such table: runs$"):
         ResultStore.of(tmp_path, None).runs()
 
 
 @pytest.mark.parametrize("uri", ["postgresql+nodriver://db/mlflow", "nothing://db/mlflow"])
-def test_a_malformed_address_is_refused(uri: str) -> None:
-    with pytest.raises(ResultsError, match="cannot be read"):
-        ResultStore(uri).runs()
+def test_an_address_without_a_store_is_refused(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=uri.replace("+", r"\+")):
+        ResultStore(uri, tmp_path).runs()
+
+
+def test_a_driver_that_is_missing_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(
+        ResultsError, match=r"db/mlflow needs the package psycopg: pip install 'splatsweep\[postgresql\]'"
+    ):
+        ResultStore("postgresql://me@db/mlflow", tmp_path).runs()
+
+
+# The three kinds of store
+
+
+@pytest.fixture(scope="module", params=["postgresql", "http"])
+def remote_study(request, tmp_path_factory, empty_store: Path) -> tuple[RecordedHome, FakeSweep]:
+    """The study of `record_study` in another kind of store, and the sweep that says so."""
+    if request.param == "http":
+        uri = request.getfixturevalue("mlflow_server").uri
+    else:
+        server = request.getfixturevalue("postgres")
+        uri = server.uri(server.create(template=request.getfixturevalue("empty_database")))
+    recorded = RecordedHome(tmp_path_factory.mktemp(request.param), empty_store, uri)
+    record_study(recorded)
+    return recorded, FakeSweep(tracking=Tracking(uri))
+
+
+def test_every_kind_of_store_tells_the_same(study, sweep, remote_study) -> None:
+    recorded, remote_sweep = remote_study
+    ours, theirs = read_evidence(sweep, study.home), read_evidence(remote_sweep, recorded.home)
+    pd.testing.assert_frame_equal(theirs.results(), ours.results())
+    assert len(ours.results()) == 6 * 3 * 2 * 3
+    pd.testing.assert_frame_equal(theirs.curves(), ours.curves())
+    assert len(ours.curves()) == 4 * (4 + 2)
+    pd.testing.assert_frame_equal(theirs.trials().drop(columns="run_id"), ours.trials().drop(columns="run_id"))
+    assert len(ours.samples) == 6
+    for here, there in zip(ours.samples, theirs.samples, strict=True):
+        np.testing.assert_array_equal(here.render, there.render)
+    for here, there in zip(ours.records, theirs.records, strict=True):
+        assert here.run is not None
+        assert there.run is not None
+        assert own_tags(here.run) == own_tags(there.run)
+        assert (here.run.started, here.run.ended) == (there.run.started, there.run.ended)
+
+
+def own_tags(run: Run) -> dict[str, str]:
+    """Without hashes, since npz files hold the time of day, and what MLflow adds itself."""
+    return {name: tag for name, tag in run.tags.items() if not name.startswith((HASH_TAG, "mlflow.runName"))}
+
+
+@pytest.fixture(scope="module")
+def fifty(mlflow_server) -> list[str]:
+    """Fifty runs on the server, with 20 metrics of three points each."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, RunTag
+
+    client = MlflowClient(mlflow_server.uri)
+    experiment = client.create_experiment("fifty")
+    metrics = [Metric(f"train/{name}", 10.0 * name + step, step, step) for name in range(20) for step in range(3)]
+    runs = [client.create_run(experiment).info.run_id for _ in range(50)]
+    for number, run in enumerate(runs):
+        client.log_batch(run, metrics, tags=[RunTag("splatsweep.key", f"fifty {number}")])
+    return runs
+
+
+def test_a_server_is_asked_once_for_many_runs(fifty: list[str], proxy, tmp_path: Path) -> None:
+    store = ResultStore(proxy.uri, tmp_path)
+    runs = [run for run in store.runs().values() if run.run_id in fifty]
+    assert len(runs) == 50
+    assert [request.rpartition("/api/2.0/mlflow")[2] for request in proxy.requests] == [
+        "/experiments/search",
+        "/runs/search",
+    ]
+    proxy.requests.clear()
+    histories = store.histories(runs, [f"train/{name}" for name in range(20)])
+    assert len(histories) == 50 * 20 * 3
+    chosen = histories[(histories["run_id"] == fifty[7]) & (histories["metric"] == "train/19")]
+    assert list(chosen["value"]) == [190.0, 191.0, 192.0]
+    # One for each metric, and not for each run.
+    assert len(proxy.requests) == 20
+
+
+def test_histories_longer_than_a_server_tells_at_once_are_whole(fifty: list[str], proxy, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+    client = MlflowClient(proxy.uri)
+    for start in range(0, 3000, 1000):
+        points = [Metric("train/long", float(step), step, step) for step in range(start, start + 1000)]
+        client.log_batch(fifty[0], points)
+    client.log_metric(fifty[1], "train/long", math.nan, 5, 5)
+    store = ResultStore(proxy.uri, tmp_path)
+    runs = {run.run_id: run for run in store.runs().values()}
+    proxy.requests.clear()
+    histories = store.histories([runs[fifty[0]], runs[fifty[1]]], ["train/long"])
+    steps = histories.groupby("run_id", observed=True)["step"].apply(list)
+    assert steps[fifty[0]] == list(range(3000))
+    assert steps[fifty[1]] == [5]
+    assert histories["value"].isna().sum() == 1
+    assert len(proxy.requests) == 2

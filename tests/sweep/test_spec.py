@@ -170,6 +170,9 @@ def test_a_mistake_in_base_is_told_once_for_all_trials(tmp_path: Path) -> None:
         ("run: {cpus_per_trial: 0}", 23, "run.cpus_per_trial", "must be at least 1"),
         ("run: {log_evry: 1}", 7, "run.log_evry", "did you mean 'log_every'"),
         ("tracking: {uri: 5}", 17, "tracking.uri", "must be text"),
+        ("tracking: {uri: 'postgres://h/b'}", 17, "tracking.uri", "did you mean 'postgresql://'"),
+        ("tracking: {uri: 'sqlite:///mlflow.db'}", 17, "tracking.uri", "must be absolute"),
+        ("tracking: {uri: 'http://:5000'}", 17, "tracking.uri", "lacks a host"),
     ],
 )
 def test_each_kind_of_mistake(tmp_path: Path, line: str, column: int, path: str, part: str) -> None:
@@ -177,6 +180,23 @@ def test_each_kind_of_mistake(tmp_path: Path, line: str, column: int, path: str,
     assert part in str(mistake)
     assert (mistake.line, mistake.column) == (2, column)
     assert mistake.path.startswith(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tracking: {uri: 'postgres://me:secret@h/b'}",
+        "tracking: {uri: ['postgresql://me:secret@h/b']}",
+        "tracking: 'postgresql://me:secret@h/b'",
+        "tracking: {'postgresql://me:secret@h/b': null}",
+        f"tracking: {{uri: 'postgres://me:{'very' * 20}secret@h/b'}}",
+    ],
+)
+def test_mistakes_quote_no_password(tmp_path: Path, line: str) -> None:
+    [mistake] = _mistakes(tmp_path, f"name: a\n{line}\n")
+    assert "me:***@h/b" in str(mistake)
+    assert "secret" not in str(mistake)
+    assert "very" not in str(mistake)
 
 
 @pytest.mark.parametrize(

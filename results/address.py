@@ -1,0 +1,66 @@
+"""Addresses of MLflow stores: which kinds there are, and how they are shown without their secrets."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from results.errors import ResultsError
+
+#: read and written through SQLAlchemy, which takes a driver's name behind a plus: postgresql+psycopg://
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+#: tracking servers
+SERVERS = ("http", "https")
+
+# A user name and password in front of a host, up to the last @ of the word, since a password may hold one unescaped.
+_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):\S*@")
+_SECRET_OPTION = re.compile(r"(?i)([?&](?:\w*password|passwd|pwd|token|odbc_connect)=)[^&\s]*")
+_SQLITE = "sqlite:///"
+
+
+class AddressError(ResultsError):
+    """An address that no MLflow store has; it is not quoted."""
+
+
+def check_address(uri: str) -> None:
+    """Raises `AddressError` where MLflow can have no store."""
+    kind = _kind(uri)
+    if kind not in (*DATABASES, *SERVERS):
+        beginnings = ", ".join(f"{name}://" for name in (*DATABASES, *SERVERS))
+        raise AddressError(f"not the address of an MLflow store; allowed: {beginnings}")
+    if kind == "sqlite" and not uri.startswith(f"{_SQLITE}/"):
+        raise AddressError("the path of a SQLite file must be absolute, as in sqlite:////data/mlflow.db")
+    try:
+        parts = urlsplit(uri)
+        has_place = bool(parts.hostname) if kind in SERVERS else bool(parts.path.strip("/")) or bool(parts.query)
+        _ = parts.port
+    except ValueError:
+        reason = "its port must be a number, and special characters of its password %-encoded"
+        raise AddressError(f"not an address: {reason}") from None
+    if not has_place:
+        lacks = "a host, as in http://localhost:5000" if kind in SERVERS else "a database, as in postgresql://host/name"
+        raise AddressError(f"the address lacks {lacks}")
+
+
+def is_database(uri: str) -> bool:
+    """Whether the store is a database, and not a server."""
+    return _kind(uri) in DATABASES
+
+
+def sqlite_path(uri: str) -> str | None:
+    """The file of a SQLite store; None for any other."""
+    return uri.removeprefix(_SQLITE) if uri.startswith(_SQLITE) else None
+
+
+def without_secrets(text: str) -> str:
+    """Any text, with passwords and tokens of the addresses in it replaced by `***`."""
+    return _SECRET_OPTION.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error, without secrets; those of databases go on with statements, of servers with pages."""
+    return without_secrets(str(error)).strip().partition("\n")[0]
+
+
+def _kind(uri: str) -> str:
+    return uri.partition("://")[0].partition("+")[0]

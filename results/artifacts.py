@@ -1,0 +1,108 @@
+"""Artifacts of runs as local files; what is fetched from a server is fetched once.
+
+A run states the SHA-256 of each of its artifacts.  A file with that hash is the artifact wherever it lies: in the
+trial's own folder, or in the home's cache, where downloads go.  So a number is followed to its run although its file
+did not come from there, and a file that was damaged or changed since it was recorded is never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from results.address import reason
+from results.errors import ResultsError
+
+#: tag of a run: what follows is an artifact's name, its value the artifact's SHA-256
+HASH_TAG = "splatsweep.sha256."
+
+
+class RunLike(Protocol):
+    """What artifacts need of a run."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def tags(self) -> Mapping[str, str]: ...
+    @property
+    def artifact_uri(self) -> str: ...
+
+
+class Artifacts:
+    """Artifacts of the runs of one store, as seen from one home."""
+
+    def __init__(self, home: Path, uri: str) -> None:
+        self._trials, self._cache, self._uri = home / "trials", home / "cache" / "artifacts", uri
+
+    @contextmanager
+    def file(self, run: RunLike, name: str) -> Iterator[Path]:
+        """A local file with the artifact; where its run states no hash of it, it may live only as long as the context.
+
+        Raises `FileNotFoundError` where there is none or it cannot be fetched, and `ResultsError` for one that is not
+        what its run says.
+        """
+        recorded = _local(run, name)
+        sha256 = run.tags.get(HASH_TAG + name)
+        if sha256 is not None:
+            yield self._identical(run, name, sha256, recorded)
+        elif recorded is not None:
+            yield _existing(recorded, run, name)
+        else:
+            with tempfile.TemporaryDirectory(prefix="splatsweep-") as folder:
+                yield self._download(run, name, Path(folder))
+
+    def _identical(self, run: RunLike, name: str, sha256: str, recorded: Path | None) -> Path:
+        cached = self._cache / f"{sha256}{Path(name).suffix}"
+        copies = [recorded, self._trials / run.key / name, cached]
+        for path in copies:
+            if path is not None and path.is_file() and _sha256(path) == sha256:
+                return path
+        if recorded is not None:
+            raise _damaged(_existing(recorded, run, name), run)
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._cache) as folder:
+            path = self._download(run, name, Path(folder))
+            if _sha256(path) != sha256:
+                raise _damaged(name, run)
+            return path.replace(cached)
+
+    def _download(self, run: RunLike, name: str, folder: Path) -> Path:
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        try:
+            # Its public sibling asks for a listing first: is it a folder?
+            get_artifact_repository(run.artifact_uri, tracking_uri=self._uri)._download_file(name, str(folder / name))
+        except (OSError, MlflowException) as error:
+            raise FileNotFoundError(f"run {run.run_id}: artifact {name} cannot be fetched: {reason(error)}") from error
+        return folder / name
+
+
+def _local(run: RunLike, name: str) -> Path | None:
+    """Where an artifact lies that the store keeps in a folder; None for one that a server keeps."""
+    parts = urlsplit(run.artifact_uri)
+    return Path(unquote(parts.path)) / name if parts.scheme in ("", "file") else None
+
+
+def _existing(path: Path, run: RunLike, name: str) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"run {run.run_id} has no artifact {name}")
+    return path
+
+
+def _damaged(what: Path | str, run: RunLike) -> ResultsError:
+    return ResultsError(f"run {run.run_id}: {what} is not what was recorded, by its SHA-256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,72 @@
+"""The kinds of store that the benchmark `report` reads from."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.bench.report_fill import Place, Size, fill
+
+#: variable with the address of an empty database to fill, postgresql://...
+DATABASE_VARIABLE = "SPLATSWEEP_BENCH_DATABASE"
+_PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Store:
+    """A filled store, and the home that its runs are read from; no uri is the home's own."""
+
+    name: str
+    home: Path
+    uri: str | None = None
+
+
+@contextmanager
+def filled_stores(folder: Path, size: Size) -> Iterator[list[Store]]:
+    """One of each kind, with the same runs: SQLite, a database where its address is given, and a tracking server."""
+    stores = [Store("SQLite", folder / "sqlite")]
+    fill(stores[0].home, size, Place.in_home(stores[0].home))
+    address = os.environ.get(DATABASE_VARIABLE)
+    if address:
+        stores.append(Store(address.partition(":")[0], folder / "database", address))
+        fill(stores[-1].home, size, Place.in_home(stores[-1].home, address))
+    served = Place(f"sqlite:///{folder / 'server.db'}", folder / "served", "mlflow-artifacts:")
+    stores.append(Store("server", folder / "server"))
+    fill(stores[-1].home, size, served)
+    with _server(served) as uri:
+        yield [*stores[:-1], Store("server", stores[-1].home, uri)]
+
+
+@contextmanager
+def _server(place: Place) -> Iterator[str]:
+    """A tracking server on the loopback interface."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", place.database, "--artifacts-destination", str(place.artifacts)]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as server:
+        uri = f"http://127.0.0.1:{port}"
+        try:
+            _wait_for(f"{uri}/health")
+            yield uri
+        finally:
+            server.terminate()
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"MLflow's server did not answer at {url} within {_PATIENCE_S:.0f} s")
