@@ -60,6 +60,7 @@ class _Run:
 _MLFLOW_STATUS: dict[str, int] = {
     "running": RunStatus.RUNNING,
     "interrupted": RunStatus.KILLED,
+    "pruned": RunStatus.KILLED,
     "failed": RunStatus.FAILED,
     "finished": RunStatus.FINISHED,
 }
@@ -124,6 +125,8 @@ class Tracker:
                 metrics += self._new_metrics(run, event)
             elif event["event"] == "failed":
                 self._client.set_tag(run.run_id, "splatsweep.error", event["error"])
+            elif event["event"] == "pruned":
+                self._client.set_tag(run.run_id, "splatsweep.pruned", event["reason"])
         for start in range(0, len(metrics), _METRICS_PER_CALL):
             self._client.log_batch(run.run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
         if status != run.published:
@@ -137,7 +140,7 @@ class Tracker:
         return [Metric(name, event["values"][name], when, step) for name in new]
 
     def _publish(self, run: _Run, folder: Path, status: Status) -> None:
-        if status in ("finished", "failed"):
+        if status in ("finished", "failed", "pruned"):
             for name in ARTIFACTS:
                 if (folder / name).exists():
                     self._client.log_artifact(run.run_id, str(folder / name))
