@@ -51,8 +51,7 @@ def score(trial: PlannedTrial) -> float:
 
 def finish(home: Path, trial: PlannedTrial) -> None:
     folder = home / "trials" / trial.key
-    with Journal(folder) as journal:
-        journal.start(0)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / MEASUREMENTS_FILENAME).write_bytes(b"")
     result = {"metrics": {"novel/psnr": score(trial)}, "per_object_sha256": hashlib.sha256(b"").hexdigest()}
     (folder / RESULT_FILENAME).write_text(json.dumps(result))
@@ -163,7 +162,10 @@ def test_planned_trials_run_first_and_count_as_evidence(home, tiny):
 def test_several_seeds_are_one_configuration(home, tiny):
     ran = drain(source(sweep(tiny, trials=2, seeds=(0, 5)), home), home)
     assert [(trial.name, trial.seed) for trial in ran] == [
-        ("search-0000", 0), ("search-0000", 5), ("search-0001", 0), ("search-0001", 5)
+        ("search-0000", 0),
+        ("search-0000", 5),
+        ("search-0001", 0),
+        ("search-0001", 5),
     ]
 
 
@@ -230,16 +232,15 @@ def test_a_trial_behind_the_others_is_asked_to_stop(home, tiny):
 
 
 def test_tree_structured_estimators_beat_random_draws(home, tiny):
-    """Over a thousand proposals: the optimum is 30, and a random draw within 0.001 of it is one in 25,000."""
-    best = {}
+    """The optimum is 30: after as many proposals, what is missing to it is a fraction."""
+    missing = {}
     for sampler in ("random", "tpe"):
-        ran = drain(source(sweep(tiny, trials=1000, sampler=sampler), home), home)
-        best[sampler] = max(score(trial) for trial in ran)
-        assert len(ran) == 1000
-        (home / "trials").rename(home / sampler)
-        (home / "sweeps").rename(home / f"sweeps of {sampler}")
-    assert best["random"] < best["tpe"]
-    assert best["tpe"] > 29.999
+        ran = drain(source(sweep(tiny, trials=250, sampler=sampler), home), home)
+        assert len(ran) == 250
+        missing[sampler] = 30 - max(score(trial) for trial in ran)
+        for folder in ("trials", "sweeps"):
+            (home / folder).rename(home / f"{folder} of {sampler}")
+    assert missing["tpe"] < missing["random"] / 4
 
 
 def test_the_status_of_a_pruned_trial_is_said(tmp_path):
