@@ -1,8 +1,8 @@
 """A trial's own account of itself: one JSON object a line, appended, and the truth that MLflow is filled from.
 
-Events: `start` (who runs it, and from which step), `metrics` (step -> values), `stopped` (from outside), `failed`
-(why).  A finished trial is known by its `result.json`, not by its journal.  A line cut short by a crash is ignored
-when reading and cut off before the next append.
+Events: `start` (who runs it, and from which step), `metrics` (step -> values), `stopped` (from outside), `pruned`
+(given up by a search, and why), `failed` (why).  A finished trial is known by its `result.json`, not by its journal.
+A line cut short by a crash is ignored when reading and cut off before the next append.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ FILENAME = "journal.jsonl"
 RESULT_FILENAME = "result.json"
 MEASUREMENTS_FILENAME = "per_object.parquet"
 
-Status = Literal["pending", "running", "finished", "failed", "interrupted"]
+#: Holds why, in a trial's folder, while a search wants the trial given up.
+PRUNE_FILENAME = "prune"
+
+Status = Literal["pending", "running", "finished", "failed", "interrupted", "pruned"]
 
 
 class Journal:
@@ -33,7 +36,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / FILENAME
-        _cut_torn_line(path)
+        cut_torn_line(path)
         self._folder = folder
         self._stream = path.open("ab", buffering=0)
 
@@ -50,6 +53,10 @@ class Journal:
     def stopped(self, reason: str | None = None) -> None:
         """The trial was stopped from outside, and can go on."""
         self._append("stopped", **({"reason": reason} if reason else {}))
+
+    def pruned(self, reason: str) -> None:
+        """The trial was given up, since others are better; it could go on."""
+        self._append("pruned", reason=reason)
 
     def failed(self, error: str) -> None:
         """The trial cannot go on."""
@@ -79,7 +86,7 @@ class Journal:
             raise
 
 
-def _cut_torn_line(path: Path) -> None:
+def cut_torn_line(path: Path) -> None:
     """Drop what stands behind the last newline: the trace of a writer that was killed in mid-line."""
     if not path.exists():
         return
@@ -122,12 +129,14 @@ def trial_status(folder: Path) -> Status:
         return "finished"
     last = None
     for event in read_events(folder):
-        if event["event"] in ("start", "stopped", "failed"):
+        if event["event"] in ("start", "stopped", "pruned", "failed"):
             last = event
     if last is None:
         return "pending"
     if last["event"] == "failed":
         return "failed"
+    if last["event"] == "pruned":
+        return "pruned"
     if last["event"] == "stopped":
         return "interrupted"
     return "running" if _alive(last) else "interrupted"

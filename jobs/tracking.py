@@ -72,6 +72,7 @@ class _Run:
 _MLFLOW_STATUS: dict[str, int] = {
     "running": RunStatus.RUNNING,
     "interrupted": RunStatus.KILLED,
+    "pruned": RunStatus.KILLED,
     "failed": RunStatus.FAILED,
     "finished": RunStatus.FINISHED,
 }
@@ -141,6 +142,8 @@ class Tracker:
                 metrics += self._new_metrics(run, event)
             elif event["event"] == "failed":
                 self._client.set_tag(run.run_id, "splatsweep.error", event["error"])
+            elif event["event"] == "pruned":
+                self._client.set_tag(run.run_id, "splatsweep.pruned", event["reason"])
         for start in range(0, len(metrics), _METRICS_PER_CALL):
             self._client.log_batch(run.run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
         if status != run.published:
@@ -155,7 +158,7 @@ class Tracker:
 
     def _publish(self, run: _Run, folder: Path, status: Status) -> None:
         tags = _provenance(folder)
-        if status in ("finished", "failed"):
+        if status in ("finished", "failed", "pruned"):
             for path in (folder / name for name in ARTIFACTS):
                 if path.exists():
                     self._client.log_artifact(run.run_id, str(path))

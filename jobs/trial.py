@@ -29,7 +29,7 @@ from jobs.disk import DiskFullError, SpareableLog, full_disk_explained
 from jobs.environment import describe_environment
 from jobs.evaluate import Draw, Evaluation, evaluate
 from jobs.features import ContextReader
-from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal, read_result
+from jobs.journal import MEASUREMENTS_FILENAME, PRUNE_FILENAME, RESULT_FILENAME, Journal, read_result
 from jobs.memory import keep_freed_memory
 from jobs.metrics import ImageMetrics
 from jobs.nonfinite import without_non_finite
@@ -99,7 +99,8 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
     """Train and evaluate one configuration under `home`, or pick up where it stopped.
 
     Raises `TrialFailedError` where the trial fails for a reason of its own, which its journal then holds, and
-    `StopRequestedError` where it was asked to stop, or `DiskFullError`; after these it can go on.
+    `StopRequestedError` where it was asked to stop, by the sweep's stop file or the folder's own (`PRUNE_FILENAME`), or
+    `DiskFullError`; after these it can go on.
     """
     home, runtime = Path(home).absolute(), runtime or Runtime()
     store = open_dataset(config.data.name, config.data.options, home)
@@ -129,7 +130,11 @@ def _run(config: TrialConfig, key: str, folder: Path, store: Store, home: Path, 
                 return _train_and_evaluate(config, key, folder, store, home, runtime, journal)
         except (StopRequestedError, DiskFullError) as request:
             log.info("%s", request)
-            journal.stopped(str(request))
+            pruning = folder / PRUNE_FILENAME
+            if isinstance(request, StopRequestedError) and pruning.exists():
+                journal.pruned(f"{request}: {pruning.read_text()}")
+            else:
+                journal.stopped(str(request))
             raise
         except Exception as error:
             log.error("%s", traceback.format_exc())
@@ -181,7 +186,9 @@ def _train_and_evaluate(
             checkpoints=CheckpointFolder(folder / "checkpoints"),
             validate=lambda network: judge(drawing(network, context, config), "val", config.eval.val_objects),
             device=device,
-            pace=Pace(runtime.log_every, runtime.checkpoint_every, _stop_signal(runtime.stop_file)),
+            pace=Pace(
+                runtime.log_every, runtime.checkpoint_every, _stop_signal(runtime.stop_file, folder / PRUNE_FILENAME)
+            ),
         )
         draw = drawing(judged, context, config)
     else:
@@ -222,14 +229,14 @@ def _device(wanted: str) -> str:
     return wanted
 
 
-def _stop_signal(path: str | None) -> Callable[[], bool]:
-    """Whether the stop file is there; asked of the file system once a second at most, which may be far away."""
+def _stop_signal(*paths: Path | str | None) -> Callable[[], bool]:
+    """Whether one of these files is there; asked of the file system once a second at most, which may be far away."""
     asked, answer = 0.0, False
 
     def should_stop() -> bool:
         nonlocal asked, answer
-        if path is not None and time.monotonic() - asked > 1:
-            asked, answer = time.monotonic(), Path(path).exists()
+        if time.monotonic() - asked > 1:
+            asked, answer = time.monotonic(), any(path is not None and Path(path).exists() for path in paths)
         return answer
 
     return should_stop

@@ -30,7 +30,10 @@ CURVE_COLUMNS = ["trial", "key", "seed", "metric", "step", "value"]
 TRIAL_COLUMNS = ["trial", "names", "key", "seed", "control", "state", "note", "run_id"]
 
 #: states of a trial; "unrecorded" is finished on disk, but without usable results in MLflow
-STATES = ("finished", "running", "pending", "interrupted", "failed", "unrecorded")
+STATES = ("finished", "running", "pending", "interrupted", "failed", "pruned", "unrecorded")
+
+#: state -> the tag of a run that says how it came to it
+_NOTES = {"failed": "splatsweep.error", "pruned": "splatsweep.pruned"}
 
 _PER_OBJECT = ["object", "split", "view_kind", "metric", "value"]
 
@@ -169,7 +172,7 @@ def _record(planned: PlannedTrial, run: Run | None, per_object: pa.Table | Excep
     if run is None and state == "finished":
         return TrialRecord(planned, run, "unrecorded", "finished, but not in MLflow: `splatsweep sync`", None)
     if run is None or state != "finished":
-        note = run.tags.get("splatsweep.error", "") if run else ""
+        note = run.tags.get(_NOTES.get(state, ""), "") if run else ""
         return TrialRecord(planned, run, state, note, None)
     if isinstance(per_object, Exception):
         return TrialRecord(planned, run, "unrecorded", f"{per_object}: `splatsweep sync`", None)

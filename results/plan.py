@@ -23,6 +23,8 @@ class PlannedTrial:
     status: str
     #: whether this is a trivial row, predicted without training
     control: bool = False
+    #: whether a search proposed it
+    proposed: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class FrozenPlan:
     sweep: str
     created: str
     trials: tuple[PlannedTrial, ...]
+    #: what the sweep's search is after, as tables name it, and which way: "maximize" or "minimize"
+    searched: tuple[str, str] | None = None
 
 
 def read_plan(sweep: str, home: Path) -> FrozenPlan:
@@ -52,7 +56,9 @@ def read_plan(sweep: str, home: Path) -> FrozenPlan:
         unique: dict[str, PlannedTrial] = {}
         for trial in trials + controls:
             unique.setdefault(trial.key, trial)
-        return FrozenPlan(str(content["sweep"]), str(content["created"]), tuple(unique.values()))
+        search = content.get("search")
+        searched = (str(search["metric"]), str(search["direction"])) if search else None
+        return FrozenPlan(str(content["sweep"]), str(content["created"]), tuple(unique.values()), searched)
     except (KeyError, TypeError) as error:
         raise ResultsError(f"{path} is not a plan (at {error}); plan the sweep again") from error
 
@@ -66,6 +72,7 @@ def _planned(entry: Mapping[str, Any], control: bool) -> PlannedTrial:
         config=entry["config"],
         status=entry["status"],
         control=control,
+        proposed=bool(entry.get("proposals")),
     )
 
 

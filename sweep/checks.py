@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from jobs.data import DATASETS
@@ -26,6 +27,8 @@ from sweep.grid import (
 from sweep.mistakes import ABSENT, Finding, Path, shown, split_allowed
 from sweep.overrides import Draft, OverrideError, Setting
 from sweep.schema import GridBlock, Sweep
+from sweep.search.checks import search_findings
+from sweep.search.space import probes
 
 MAX_TRIALS = 100_000
 
@@ -174,13 +177,15 @@ def _configuration_findings(sweep: Sweep, is_complete: bool) -> Iterator[Finding
     yield from component_findings
     unsound = {finding.path for finding in component_findings}
     drafts = []
-    for point in points(sweep):
+    for point in chain(points(sweep), probes(sweep)):
         if point.origin not in unsound:
             draft, findings = _built(base, point.settings)
             yield from findings
             yield from draft.findings(point.origin)
             drafts.append((point, draft))
     yield from _name_findings(drafts)
+    if sweep.search is not None:
+        yield from search_findings(sweep.search, sweep.seeds, every=_value(base, "eval.every"))
     yield from _option_findings([draft for _, draft in drafts])
     if is_complete:
         yield from _inactive_findings([draft for _, draft in drafts])

@@ -24,11 +24,12 @@ from model.registry import nearest, resolve
 from results.address import is_database, reason, without_secrets
 from sweep.executors import EXECUTORS
 from sweep.executors.attempt import Work
+from sweep.executors.source import Listed, Source
 from sweep.plan import Plan, PlannedTrial, freeze, make_plan
 from sweep.progress import follow
 from sweep.spec import RunOptions, Sweep
 from sweep.stop import FILENAME as STOP_FILENAME
-from sweep.stop import Stop, request_stop, stop_on_signals, stop_requested
+from sweep.stop import Stop, request_stop, stop_on_signals, stop_requested, withdraw_prune
 
 LOCK_FILENAME, OWNER_FILENAME = "driver.lock", "driver.json"
 _SYNC_INTERVAL_S = 2.0
@@ -61,6 +62,8 @@ class Outcome:
     tracking_error: str | None
     #: why trials were stopped before their end, if they were
     stop: Stop | None
+    #: configurations that the search has not tried yet, if it was to
+    unsearched: int = 0
 
     @property
     def failed(self) -> list[PlannedTrial]:
@@ -71,13 +74,14 @@ class Outcome:
     def unfinished(self) -> list[PlannedTrial]:
         """Trials that this call was to run and that were stopped before their end."""
         keys = {trial.key for trial in self.ran}
-        return [t for t in self.plan.trials if t.key in keys and t.status not in ("finished", "failed")]
+        return [t for t in self.plan.trials if t.key in keys and t.is_unfinished]
 
     @property
     def exit_code(self) -> int:
         """0 all well, 1 some trial failed, 2 something around them did, 130 stopped when asked to."""
-        cause = self.stop.cause if self.stop is not None and self.unfinished else None
-        if self.unfinished and cause != "failure":
+        is_cut_short = bool(self.unfinished or self.unsearched)
+        cause = self.stop.cause if self.stop is not None and is_cut_short else None
+        if is_cut_short and cause != "failure":
             return 2 if cause == "disk" else 130
         return 1 if self.failed else 2 if self.tracking_error else 0
 
@@ -105,26 +109,33 @@ def run_sweep(
         plan = make_plan(sweep, home, progress=lambda message: console.print(f"  {message}"))
         freeze(plan, home)
         _snapshot_code(folder)
-        wanted = _matching(plan.trials, only)
-        _refuse_blocked(wanted)
+        is_searched = plan.search is not None and plan.search.left > 0 and _is_wanted(plan.search.next_name, only)
+        wanted = _matching(plan.trials, only, or_nothing=is_searched)
+        _refuse_blocked(wanted, plan.search.missing if plan.search and is_searched else ())
         chosen = [t for t in wanted if _to_run(t, retry_failed)]
         controls = [t for t in plan.controls if _to_run(t, retry_failed)]
         finished = sum(trial.status == "finished" for trial in plan.trials)
         console.print(f"{len(plan.trials)} trials: {finished} finished before, {len(chosen)} to run")
-        if not chosen:
+        if is_searched:
+            console.print(f"{plan.search}")
+        elif not chosen:
             console.print("Nothing to train.")
 
+        for trial in chosen:
+            withdraw_prune(home / "trials" / trial.key)
         tracker = Recorder(sweep, plan, home)
         stop_file = folder / STOP_FILENAME
         with tracker, stop_on_signals(stop_file, console):
-            if chosen or controls:
-                execute([*controls, *chosen], home, sweep.run, stop_file, console, fail_fast)
+            if is_searched:
+                plan, chosen = _search(sweep, home, plan, [*controls, *chosen], tracker, console, fail_fast)
+            elif chosen or controls:
+                execute(Listed([*controls, *chosen]), home, sweep.run, stop_file, console, fail_fast)
         plan = plan.refreshed(home)
         freeze(plan, home)
 
-        return Outcome(
-            plan, tuple(chosen), _report(sweep, home, tracker.error), tracker.error, stop_requested(stop_file)
-        )
+        left = plan.search.left if plan.search is not None and is_searched else 0
+        report = _report(sweep, home, tracker.error)
+        return Outcome(plan, tuple(chosen), report, tracker.error, stop_requested(stop_file), left)
 
 
 def stop_sweep(sweep: Sweep, home: Path) -> str:
@@ -177,17 +188,27 @@ def tracked_trials(sweep: Sweep, plan: Plan) -> list[TrackedTrial]:
                 "splatsweep.sweep": sweep.name,
                 "splatsweep.trial": trial.name,
                 "splatsweep.seed": str(trial.seed),
+                **_search_tags(trial, plan),
             },
         )
         for trial in (*plan.trials, *plan.controls)
     ]
 
 
+def _search_tags(trial: PlannedTrial, plan: Plan) -> dict[str, str]:
+    """What a search says of a trial that it proposed; its state is that of the trial."""
+    if plan.search is None or not trial.proposals:
+        return {}
+    numbers = ", ".join(map(str, trial.proposals))
+    return {"splatsweep.search": plan.search.study, "splatsweep.search.number": numbers}
+
+
 class Recorder:
     """Drains journals into MLflow beside the running trials; its failures never reach them."""
 
     def __init__(self, sweep: Sweep, plan: Plan, home: Path) -> None:
-        self._sweep, self._home, self._trials = sweep, home, tracked_trials(sweep, plan)
+        """plan: may be replaced while it is drained, by one with more trials."""
+        self._sweep, self._home, self.plan = sweep, home, plan
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._drain, name="mlflow-writer", daemon=True)
         self._tracker: Tracker | None = None
@@ -210,7 +231,7 @@ class Recorder:
         try:
             if self._tracker is None:
                 self._tracker = _tracker(self._sweep, self._home)
-            self._tracker.sync(self._trials)
+            self._tracker.sync(tracked_trials(self._sweep, self.plan))
             self.error = None
         except Exception as error:  # whatever a database or a server throws: the journals stay the truth
             self.error = f"{type(error).__name__}: {reason(error)}"
@@ -230,7 +251,7 @@ def _require_driver(sweep: Sweep) -> None:
 
 
 def execute(
-    trials: Sequence[PlannedTrial],
+    source: Source,
     home: Path,
     options: RunOptions,
     stop_file: Path,
@@ -238,20 +259,52 @@ def execute(
     fail_fast: bool = False,
     work: Work = run_trial,
 ) -> None:
-    """Run `trials`; a second interrupt from the keyboard ends that at once, but not what comes after it."""
+    """Run the source's trials; a second interrupt from the keyboard ends that at once, but not what comes after it."""
     executor = resolve(EXECUTORS, options.executor, "executor")
-    with follow(trials, home, console), suppress(KeyboardInterrupt):
-        executor(trials, home, options, stop_file, fail_fast, work)
+    with follow(source, home, console), suppress(KeyboardInterrupt):
+        executor(source, home, options, stop_file, fail_fast, work)
 
 
-def _refuse_blocked(trials: Sequence[PlannedTrial]) -> None:
+def _search(
+    sweep: Sweep,
+    home: Path,
+    plan: Plan,
+    chosen: Sequence[PlannedTrial],
+    tracker: Recorder,
+    console: Console,
+    fail_fast: bool,
+) -> tuple[Plan, list[PlannedTrial]]:
+    """Run what is `chosen`, then what the search proposes.  Returns the plan with it, and all trials that ran."""
+    from sweep.search.source import SearchSource  # Optuna
+
+    def grown(larger: Plan) -> None:
+        freeze(larger, home)
+        tracker.plan = larger
+
+    stop_file = sweep_folder(sweep, home) / STOP_FILENAME
+    source = SearchSource(
+        sweep,
+        home,
+        plan,
+        [trial for trial in chosen if not trial.is_proposed_only],
+        stop_file=stop_file,
+        retried={trial.key for trial in chosen},
+        on_growth=grown,
+    )
+    with source.pruning():
+        execute(source, home, sweep.run, stop_file, console, fail_fast)
+    ran = {trial.key for trial in source.trials}
+    return source.plan, [trial for trial in source.plan.trials if trial.key in ran]
+
+
+def _refuse_blocked(trials: Sequence[PlannedTrial], searched: Sequence[str]) -> None:
+    """searched: what the search lacks."""
     blocked = [trial for trial in trials if trial.status == "blocked"]
-    if blocked:
-        reasons = dict.fromkeys(reason for trial in blocked for reason in trial.missing)
+    if blocked or searched:
+        reasons = dict.fromkeys([reason for trial in blocked for reason in trial.missing] + list(searched))
+        who = f"{len(blocked)} of {len(trials)} trials" if blocked else "trials of the search"
         raise ValueError(
-            f"{len(blocked)} of {len(trials)} trials cannot run yet:"
-            + "".join(f"\n  {reason}" for reason in reasons)
-            + "\nor choose others with --only"
+            f"{who} cannot run yet:" + "".join(f"\n  {reason}" for reason in reasons) + "\nor choose others with --only"
         )
 
 
@@ -268,14 +321,16 @@ def _report(sweep: Sweep, home: Path, tracking_error: str | None) -> Path | None
 
 
 def _to_run(trial: PlannedTrial, retry_failed: bool) -> bool:
-    return trial.status in ("pending", "interrupted", "running") or (retry_failed and trial.status == "failed")
+    return trial.is_unfinished or (retry_failed and trial.status == "failed")
 
 
-def _matching(trials: Sequence[PlannedTrial], only: str | None) -> list[PlannedTrial]:
-    if only is None:
-        return list(trials)
-    chosen = [t for t in trials if any(fnmatch.fnmatchcase(name, only) for name in t.names)]
-    if not chosen:
+def _is_wanted(name: str, only: str | None) -> bool:
+    return only is None or fnmatch.fnmatchcase(name, only)
+
+
+def _matching(trials: Sequence[PlannedTrial], only: str | None, or_nothing: bool) -> list[PlannedTrial]:
+    chosen = [t for t in trials if any(_is_wanted(name, only) for name in t.names)]
+    if only is not None and not chosen and not or_nothing:
         names = sorted({name for trial in trials for name in trial.names})
         hint = nearest(only, names)
         raise ValueError(

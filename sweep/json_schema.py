@@ -38,6 +38,11 @@ def sweep_schema() -> Schema:
     }
     block = sweep["$defs"]["GridBlock"]["properties"]
     block["axes"] = {"minProperties": 1, **_mapping(keys, _list_of)}
+    axis = sweep["$defs"].pop("SearchAxis")
+    # Choices need no key; bounds alone are numbers.
+    del axis["properties"]["choices"]
+    space = sweep["$defs"]["Search"]["properties"]
+    space["space"] = {"minProperties": 1, **_mapping(keys, lambda value: {"anyOf": [_list_of(value), axis]})}
     block["exclude"]["items"] = {"minProperties": 1, **_mapping(keys, lambda value: value)}
     sweep["$defs"] |= trial["$defs"] | {"Overrides": _mapping(keys, lambda value: value)}
     # A section with nothing behind its key has its defaults.

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from sweep.grid import expand
 from sweep.names import differing, differing_keys, flat, short_keys, value_name
 from sweep.pause_gc import garbage_collection_paused
 from sweep.schema import CONTROLS, Sweep
+from sweep.search.state import SearchState, searched
 
 __all__ = [
     "Identities",
@@ -58,6 +59,7 @@ _COLOURS: dict[Status, str] = {
     "finished": "green",
     "failed": "red",
     "interrupted": "yellow",
+    "pruned": "yellow",
     "blocked": "magenta",
 }
 
@@ -77,11 +79,25 @@ class PlannedTrial:
     status: Status
     #: what has to be had before it can run, each with the command that gets it
     missing: tuple[str, ...] = ()
+    #: numbers of the proposals of the sweep's search that it belongs to
+    proposals: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
         """The name that comes first in the sweep file."""
         return self.names[0]
+
+    @property
+    def is_proposed_only(self) -> bool:
+        """Whether nothing but the search asks for it."""
+        return len(self.proposals) == len(self.names)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it is to run, or to run on: what failed is not, nor what was given up by the search alone."""
+        return self.status in ("pending", "running", "interrupted") or (
+            self.status == "pruned" and not self.is_proposed_only
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, as `plan.json` holds them."""
@@ -92,14 +108,14 @@ class PlannedTrial:
             "seed": self.seed,
             "config": self.config.identity(),
             "status": self.status,
-        } | ({"missing": list(self.missing)} if self.missing else {})
+        } | {name: list(value) for name in ("missing", "proposals") if (value := getattr(self, name))}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> PlannedTrial:
         """The inverse of `as_json`; keys of inactive axes come back as defaults, which changes no number."""
         config = TrialConfig.model_validate(content["config"])
-        missing = tuple(content.get("missing", ()))
-        return cls(content["key"], tuple(content["names"]), content["seed"], config, content["status"], missing)
+        more = {name: tuple(content.get(name, ())) for name in ("missing", "proposals")}
+        return cls(content["key"], tuple(content["names"]), content["seed"], config, content["status"], **more)
 
 
 @dataclass(frozen=True)
@@ -110,6 +126,7 @@ class Plan:
     created: str
     trials: tuple[PlannedTrial, ...]
     controls: tuple[PlannedTrial, ...]
+    search: SearchState | None = None
 
     @property
     def everything(self) -> tuple[PlannedTrial, ...]:
@@ -119,7 +136,7 @@ class Plan:
     @property
     def pending(self) -> tuple[PlannedTrial, ...]:
         """What has no result yet and has not failed, controls first."""
-        return tuple(t for t in self.everything if t.status not in ("finished", "failed", "blocked"))
+        return tuple(t for t in self.everything if t.is_unfinished)
 
     @property
     def failed(self) -> tuple[PlannedTrial, ...]:
@@ -129,7 +146,8 @@ class Plan:
     @property
     def missing(self) -> tuple[str, ...]:
         """What has to be had before the blocked trials can run, each once."""
-        return tuple(dict.fromkeys(reason for trial in self.everything for reason in trial.missing))
+        searched = self.search.missing if self.search else ()
+        return tuple(dict.fromkeys((*(reason for trial in self.everything for reason in trial.missing), *searched)))
 
     def refreshed(self, home: Path) -> Plan:
         """The same plan with every trial's state as it is now."""
@@ -138,7 +156,7 @@ class Plan:
             tuple(replace(t, status=_status(t.key, t.missing, home, begun)) for t in section)
             for section in (self.trials, self.controls)
         )
-        return replace(self, trials=trials, controls=controls)
+        return replace(self, trials=trials, controls=controls, search=self.search and self.search.refreshed(trials))
 
     def to_json(self, more: Mapping[str, Mapping[str, Any]] = MappingProxyType({}), **about_all: Any) -> str:
         """The plan as text; `read_plan` reads it back.
@@ -153,7 +171,8 @@ class Plan:
             )
             for name, trials in sections.items()
         }
-        about_all = {"sweep": self.sweep, "created": self.created, **about_all}
+        searched = {"search": asdict(self.search)} if self.search else {}
+        about_all = {"sweep": self.sweep, "created": self.created, **searched, **about_all}
         heads = [f'"{name}": {json.dumps(value)}' for name, value in about_all.items()]
         return "{" + ",\n".join([*heads, *(f'"{name}": [\n{text}\n]' for name, text in lines.items())]) + "}\n"
 
@@ -169,8 +188,9 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
     home = Path(home).absolute()
     named = expand(sweep)
     identify = Identities(home, progress or _say_nothing)
-    controls = _folded(_controls(config for _, config in named), identify, home)
-    trials = _folded(named, identify, home)
+    search = searched(sweep, plan_path(sweep.name, home).parent, identify)
+    controls = _folded(_controls([*(config for _, config in named), *search.examples]), identify, home)
+    trials = _folded([*named, *search.trials], identify, home, search.numbers)
     # A trial that makes a trivial prediction is a control under one more name.
     extra = {t.key: t.names for t in trials if t.key in {control.key for control in controls}}
     return Plan(
@@ -178,6 +198,7 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         trials=tuple(t for t in trials if t.key not in extra),
         controls=tuple(replace(c, names=c.names + extra.get(c.key, ())) for c in controls),
+        search=search.state and search.state.refreshed(trials),
     )
 
 
@@ -253,8 +274,16 @@ def in_tenths(name: str, report: Report) -> Callable[[int, int, str], None]:
     return progress
 
 
-def _folded(named: Iterable[tuple[str, TrialConfig]], identify: Identities, home: Path) -> list[PlannedTrial]:
-    """One planned trial a key, in order of first appearance, with all names that lead to it."""
+def _folded(
+    named: Iterable[tuple[str, TrialConfig]],
+    identify: Identities,
+    home: Path,
+    proposals: Mapping[str, int] = MappingProxyType({}),
+) -> list[PlannedTrial]:
+    """One planned trial a key, in order of first appearance, with all names that lead to it.
+
+    `proposals` has the number of those names that a search proposed.
+    """
     first: dict[str, tuple[TrialConfig, tuple[str, ...]]] = {}
     names: dict[str, list[str]] = {}
     for name, config in named:
@@ -264,7 +293,13 @@ def _folded(named: Iterable[tuple[str, TrialConfig]], identify: Identities, home
     begun = _begun(home)
     return [
         PlannedTrial(
-            key, tuple(dict.fromkeys(names[key])), config.seed, config, _status(key, missing, home, begun), missing
+            key,
+            tuple(dict.fromkeys(names[key])),
+            config.seed,
+            config,
+            _status(key, missing, home, begun),
+            missing,
+            tuple(dict.fromkeys(proposals[name] for name in names[key] if name in proposals)),
         )
         for key, (config, missing) in first.items()
     ]
@@ -352,11 +387,17 @@ def read_plan(path: Path) -> Plan:
             created=content["created"],
             trials=tuple(PlannedTrial.from_json(trial) for trial in content["trials"]),
             controls=tuple(PlannedTrial.from_json(control) for control in content["controls"]),
+            search=_search_from_json(content["search"]) if "search" in content else None,
         )
     except FileNotFoundError:
         raise PlanError(f"there is no plan at {path}; `splatsweep run` writes it") from None
     except (ValueError, KeyError, TypeError) as error:
         raise PlanError(f"{path} is not a plan of this version: {type(error).__name__} at {error}") from error
+
+
+def _search_from_json(content: Mapping[str, Any]) -> SearchState:
+    lists = {name: tuple(content[name]) for name in ("open", "missing")}
+    return SearchState(**{**content, **lists})
 
 
 # On the terminal
@@ -366,6 +407,7 @@ def plan_table(plan: Plan) -> Table:
     """The plan for a terminal: a line a trial, folded names below the first, and a summary."""
     counts = Counter(trial.status for trial in plan.everything)
     summary = ", ".join(f"{counts[status]} {status}" for status in _COLOURS if counts[status])
+    summary += f"\n{plan.search}" if plan.search else ""
     table = Table(title=f"sweep {plan.sweep}", caption=summary, title_justify="left", caption_justify="left")
     for heading in ("trial", "seed", "key", "status"):
         table.add_column(heading, justify="right" if heading == "seed" else "left")

@@ -14,10 +14,17 @@ from rich.live import Live
 from rich.table import Table
 
 from jobs.journal import Status, read_events, read_result, trial_status
+from sweep.executors.source import Source
 from sweep.plan import PlannedTrial
 
 _REFRESH_S = 1.0
-_STYLES: dict[str, str] = {"finished": "green", "failed": "red", "running": "cyan", "interrupted": "yellow"}
+_STYLES: dict[str, str] = {
+    "finished": "green",
+    "failed": "red",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "pruned": "yellow",
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ def trial_state(trial: PlannedTrial, home: Path) -> TrialState:
             started, step, error = (event["time"], event["step"]), event["step"], None
         elif event["event"] == "failed":
             error = event["error"]
-        elif event["event"] == "stopped":
+        elif event["event"] in ("stopped", "pruned"):
             error = event.get("reason")
         elif event["event"] == "metrics":
             metrics |= event["values"]
@@ -102,11 +109,11 @@ def state_table(states: Sequence[TrialState]) -> Table:
 
 
 @contextmanager
-def follow(trials: Sequence[PlannedTrial], home: Path, console: Console) -> Iterator[None]:
-    """Show the trials' progress while the body runs."""
+def follow(source: Source, home: Path, console: Console) -> Iterator[None]:
+    """Show the progress of a source's trials while the body runs."""
     stop = threading.Event()
     show = _show_live if console.is_terminal else _show_lines
-    thread = threading.Thread(target=show, args=(trials, home, console, stop), name="progress", daemon=True)
+    thread = threading.Thread(target=show, args=(source, home, console, stop), name="progress", daemon=True)
     thread.start()
     try:
         yield
@@ -115,9 +122,9 @@ def follow(trials: Sequence[PlannedTrial], home: Path, console: Console) -> Iter
         thread.join()
 
 
-def _show_live(trials: Sequence[PlannedTrial], home: Path, console: Console, stop: threading.Event) -> None:
+def _show_live(source: Source, home: Path, console: Console, stop: threading.Event) -> None:
     def table() -> Table:
-        return state_table([trial_state(trial, home) for trial in trials])
+        return state_table([trial_state(trial, home) for trial in source.trials])
 
     with Live(table(), console=console, refresh_per_second=4) as live:
         while not stop.wait(_REFRESH_S):
@@ -125,14 +132,14 @@ def _show_live(trials: Sequence[PlannedTrial], home: Path, console: Console, sto
         live.update(table())
 
 
-def _show_lines(trials: Sequence[PlannedTrial], home: Path, console: Console, stop: threading.Event) -> None:
+def _show_lines(source: Source, home: Path, console: Console, stop: threading.Event) -> None:
     """One line whenever a trial changes its state."""
     seen: dict[str, Status] = {}
     started = time.monotonic()
     last = False
     while not last:
         last = stop.wait(_REFRESH_S)
-        for trial in trials:
+        for trial in source.trials:
             state = trial_state(trial, home)
             if seen.get(trial.key, "pending") != state.status:
                 seen[trial.key] = state.status

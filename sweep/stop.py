@@ -1,7 +1,8 @@
 """How a sweep is asked to stop: by a file that its trials watch, wherever they run.
 
 Whoever wants it writes the file: the driver on an interrupt or on SIGTERM, `splatsweep stop`, a trial that fails
-under `--fail-fast` or finds the disk full.  Running trials end behind a checkpoint, others do not start.
+under `--fail-fast` or finds the disk full.  Running trials end behind a checkpoint, others do not start.  A trial that
+a search gives up has a file of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from types import FrameType
 from typing import Literal
 
 from rich.console import Console
+
+from jobs.checkpoint import write_atomically
+from jobs.journal import PRUNE_FILENAME
 
 FILENAME = "stop"
 
@@ -47,6 +51,16 @@ def stop_requested(stop_file: Path) -> Stop | None:
     except FileNotFoundError:
         return None
     return Stop(**json.loads(content)) if content else Stop("asked", f"{stop_file} was there")
+
+
+def request_prune(folder: Path, reason: str) -> None:
+    """Ask the trial in a folder to stop, since others are better."""
+    write_atomically(folder / PRUNE_FILENAME, reason.encode())
+
+
+def withdraw_prune(folder: Path) -> None:
+    """Let a trial that was given up go on, when it is run again."""
+    (folder / PRUNE_FILENAME).unlink(missing_ok=True)
 
 
 @contextmanager

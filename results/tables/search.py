@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -17,7 +18,7 @@ from results.tables.fill import Block, Entry, fill, with_texts
 from results.tables.options import Column as QuantityOption
 from results.tables.options import Columns, Stem
 from results.tables.options import Options as CommonOptions
-from results.tables.quantities import STANDARD, named
+from results.tables.quantities import STANDARD, Quantity, named
 from results.tables.scores import Scores
 from results.tables.select import varying
 
@@ -25,6 +26,7 @@ from results.tables.select import varying
 _LEAST = 8
 #: settings shown beside the numbers, the most important first
 _MOST_SETTINGS = 5
+_MAGNITUDES = 100
 
 
 class Options(CommonOptions):
@@ -32,8 +34,8 @@ class Options(CommonOptions):
 
     name: Stem = "search"
     caption: str = "The best configurations found."
-    #: what is searched for; needs a direction
-    value: QuantityOption = named("novel_psnr")
+    #: what is searched for; null means what the sweep's search is after, or novel_psnr where it has none
+    value: QuantityOption | None = None
     #: empty means the published metrics on both kinds of views
     columns: Columns = ()
     #: rows shown
@@ -43,14 +45,20 @@ class Options(CommonOptions):
 
 
 def build(evidence: Evidence, options: Options) -> Table:
-    """Rows in order of the value, with the settings that vary and their importance (PED-ANOVA, by Optuna)."""
+    """Rows in order of the value, with the settings that vary and their importance (PED-ANOVA, by Optuna).
+
+    Where the sweep has a search, these are what it proposed, and the baseline is only compared with; else all trials.
+    """
     trained = entries(record for record in evidence.records if not record.planned.control)
-    scores = Scores.of(evidence, [options.value])
-    found = [(entry, mean) for entry in trained if (mean := _mean(entry, options, scores)) is not None]
-    found.sort(key=lambda item: item[1], reverse=options.value.column.direction == "up")
-    importance = _importance([(flatten(e.records[0].planned.config), mean) for e, mean in found], options)
-    shown = tuple(entry for entry, _ in found[: options.best])
     baseline = baseline_of(trained, options.baseline)
+    if any(_is_proposed(entry) for entry in trained):
+        trained = tuple(entry for entry in trained if _is_proposed(entry))
+    value = _value(evidence, options)
+    scores = Scores.of(evidence, [value])
+    found = [(entry, mean) for entry in trained if (mean := _mean(entry, value, scores)) is not None]
+    found.sort(key=lambda item: item[1], reverse=value.column.direction == "up")
+    importance = _importance([(flatten(e.records[0].planned.config), mean) for e, mean in found], value)
+    shown = tuple(entry for entry, _ in found[: options.best])
     notes = (*_said(importance, len(found)), *_left_out(trained, found, len(shown)))
     notes += without_baseline(options.baseline, baseline)
     frame = Table(options.name, options.caption, (), (), notes=notes)
@@ -58,14 +66,26 @@ def build(evidence: Evidence, options: Options) -> Table:
     return with_texts(table, _settings(shown, list(importance)))
 
 
-def _mean(entry: Entry, options: Options, scores: Scores) -> float | None:
+def _is_proposed(entry: Entry) -> bool:
+    return any(record.planned.proposed for record in entry.records)
+
+
+def _value(evidence: Evidence, options: Options) -> Quantity:
+    if options.value is not None:
+        return options.value
+    metric, direction = evidence.plan.searched or ("novel_psnr", "maximize")
+    quantity = named(metric)
+    return replace(quantity, column=replace(quantity.column, direction="up" if direction == "maximize" else "down"))
+
+
+def _mean(entry: Entry, value: Quantity, scores: Scores) -> float | None:
     """Mean over finished seeds, if there is a finite one."""
-    values = scores.means([record.planned.key for record in entry.records], options.value)
+    values = scores.means([record.planned.key for record in entry.records], value)
     mean = sum(values) / len(values) if values else math.nan
     return mean if math.isfinite(mean) else None
 
 
-def _importance(points: Sequence[tuple[Mapping[str, Any], float]], options: Options) -> dict[str, float]:
+def _importance(points: Sequence[tuple[Mapping[str, Any], float]], value: Quantity) -> dict[str, float]:
     """Setting -> share of importance, the most important first; only names where there are too few points."""
     keys = varying([config for config, _ in points])
     if len(points) < _LEAST or not keys:
@@ -78,11 +98,13 @@ def _importance(points: Sequence[tuple[Mapping[str, Any], float]], options: Opti
     space: dict[str, BaseDistribution] = {}
     for key, column in values.items():
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in column):
-            space[key] = FloatDistribution(min(column), max(column))
+            low, high = min(column), max(column)
+            # What was varied over orders of magnitude was varied in them.
+            space[key] = FloatDistribution(low, high, log=0 < _MAGNITUDES * low <= high)
         else:
             values[key] = [str(value) for value in column]
             space[key] = CategoricalDistribution(sorted(set(values[key])))
-    study = optuna.create_study(direction="minimize" if options.value.column.direction == "down" else "maximize")
+    study = optuna.create_study(direction="minimize" if value.column.direction == "down" else "maximize")
     for index, (_, mean) in enumerate(points):
         params = {key: column[index] for key, column in values.items()}
         study.add_trial(optuna.create_trial(params=params, distributions=space, value=mean))
@@ -108,7 +130,7 @@ def _left_out(trained: Sequence[Entry], found: Sequence[Any], shown: int) -> tup
         notes.append(f"{hidden} other finished configuration{'s' * (hidden > 1)} not shown.")
     if unfinished:
         notes.append(
-            f"{unfinished} configuration{'s' * (unfinished > 1)} without a result, stopped or failed ones too."
+            f"{unfinished} configuration{'s' * (unfinished > 1)} without a result: pruned, stopped or failed ones too."
         )
     return tuple(notes)
 

@@ -25,6 +25,7 @@ from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal, read_e
 from jobs.trial import Runtime, TrialResult
 from sweep.bench.measure import BenchResult, machine
 from sweep.driver import Recorder, execute
+from sweep.executors.source import Listed
 from sweep.plan import Plan, PlannedTrial
 from sweep.spec import RunOptions, Sweep
 
@@ -94,7 +95,7 @@ def _key(seed: int) -> str:
 def _run_ours(trials: list[PlannedTrial], home: Path, options: RunOptions) -> None:
     sweep = Sweep(name="naps", run=options)
     with Recorder(sweep, Plan("naps", "", tuple(trials), ()), home):
-        execute(trials, home, options, home / "stop", Console(file=io.StringIO()), work=nap)
+        execute(Listed(trials), home, options, home / "stop", Console(file=io.StringIO()), work=nap)
 
 
 def _run_bare(trials: list[PlannedTrial], home: Path, options: RunOptions) -> None:

@@ -52,7 +52,8 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
         count = len(error.mistakes)
         print(f"{count} mistake{'s' if count > 1 else ''}", file=sys.stderr)
         raise typer.Exit(2) from None
-    console.print(f"{sweep}: all well, {len(expand(checked))} trials")
+    more = f", and {checked.search.trials} of a search" if checked.search else ""
+    console.print(f"{sweep}: all well, {len(expand(checked))} trials{more}")
 
 
 def plan(
@@ -137,6 +138,8 @@ def run(
             f"Stopped with {len(outcome.unfinished)} trials unfinished{reason}; the same command goes on with them.",
             soft_wrap=True,
         )
+    elif outcome.unsearched and outcome.stop:
+        console.print(f"Stopped ({outcome.stop.reason}); the same command goes on with the search.", soft_wrap=True)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -152,20 +155,27 @@ def status(
     from rich.live import Live
 
     from sweep.plan import read_plan
-    from sweep.progress import state_table, trial_state
+    from sweep.progress import TrialState, state_table, trial_state
     from sweep.spec import load_sweep
 
     home = home.absolute()
-    planned = read_plan(home / "sweeps" / load_sweep(sweep).name / "plan.json")
-    states = [trial_state(trial, home) for trial in planned.trials]
+    path = home / "sweeps" / load_sweep(sweep).name / "plan.json"
+
+    def states() -> list[TrialState]:
+        return [trial_state(trial, home) for trial in read_plan(path).trials]  # a search adds to it
+
+    shown = states()
     if not watch:
-        console.print(state_table(states))
+        console.print(state_table(shown))
+        search = read_plan(path).refreshed(home).search
+        if search is not None:
+            console.print(f"{search}", highlight=False)
         return
-    with Live(state_table(states), console=console) as live:
-        while any(state.status == "running" for state in states):
+    with Live(state_table(shown), console=console) as live:
+        while any(state.status == "running" for state in shown):
             time.sleep(1)
-            states = [trial_state(trial, home) for trial in planned.trials]
-            live.update(state_table(states))
+            shown = states()
+            live.update(state_table(shown))
 
 
 def report(

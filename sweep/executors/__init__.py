@@ -1,8 +1,9 @@
 """One trial function, several ways to run it.  One file per way, one line here.
 
-An executor is a function `run(trials, home, options, stop_file, fail_fast, work)`: it brings every trial to an end and
-returns.  How each ended stands in the trials' folders.  Once `stop_file` exists, running trials stop behind a
-checkpoint and no other starts; a trial that fails brings that about under `fail_fast`, and else stops no other.
+An executor is a function `run(source, home, options, stop_file, fail_fast, work)`: it brings every trial of the source
+(`sweep.executors.source`) to an end, tells the source of each, and returns.  How each ended stands in the trials'
+folders.  Once `stop_file` exists, running trials stop behind a checkpoint and no other starts; a trial that fails
+brings that about under `fail_fast`, and else stops no other.
 """
 
 EXECUTORS: dict[str, str] = {

@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,13 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray import tune
+from ray.tune.search import Searcher
 
 from jobs.config import TrialConfig
 from jobs.journal import Journal, trial_status
 from jobs.trial import Runtime, run_trial
 from sweep.executors.attempt import Work, attempt, runtime_of
+from sweep.executors.source import Source
 from sweep.plan import PlannedTrial
 from sweep.spec import RunOptions
 from sweep.stop import request_stop, signals_kept
@@ -39,31 +40,31 @@ _HEARTBEAT_S = 5.0
 
 
 def run(
-    trials: Sequence[PlannedTrial],
+    source: Source,
     home: Path,
     options: RunOptions,
     stop_file: Path,
     fail_fast: bool = False,
     work: Work = run_trial,
 ) -> None:
-    """Run `trials` in Ray workers of `options.cpus_per_trial` CPUs and `options.gpus_per_trial` GPUs each."""
+    """Run the source's trials in workers of `options.cpus_per_trial` CPUs and `options.gpus_per_trial` GPUs each."""
     # What it says about workers that died stands in the journals, without a page of traceback each.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     with signals_kept():  # Ray's own answer to SIGTERM ends the driver on the spot
         connect()
     storage = home / "ray" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     resources = {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial}
-    points = [{"key": t.key, "config": t.config.model_dump(mode="json")} for t in trials]
     tuner = tune.Tuner(
         tune.with_resources(_run_point, resources),
         param_space={
-            "point": tune.grid_search(points),
             "home": str(home),
             "runtime": asdict(runtime_of(options, stop_file)),
             "fail_fast": fail_fast,
             "work": work,
         },
         tune_config=tune.TuneConfig(
+            search_alg=_Feed(source),
+            num_samples=-1,  # until the source has no more
             # A worker that is kept has its imports behind it: 0.1 s to the next trial instead of 6 to 10.
             reuse_actors=True,
             max_concurrent_trials=options.max_concurrent,
@@ -83,6 +84,33 @@ def run(
     finally:
         ray.shutdown()  # idle workers would keep their memory, and stopped trials would look alive
         shutil.rmtree(storage, ignore_errors=True)  # Tune's own state: the journals hold all that matters
+
+
+class _Feed(Searcher):
+    """Hands the source's trials to Tune, which asks for one when the last has a place to run."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(metric=None, mode="max")
+        self._source = source
+        self._trials: dict[str, PlannedTrial] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """The parameters of `_run_point`, besides those that are the same for all."""
+        trial = self._source.next()
+        if trial is None:
+            return Searcher.FINISHED
+        self._trials[trial_id] = trial
+        return {"point": {"key": trial.key, "config": trial.config.model_dump(mode="json")}}
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Tune has done with a trial."""
+        self._source.ended(self._trials[trial_id])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: what to run is decided by the plan."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune stores its own set-up, which nobody reads
 
 
 def _run_point(parameters: dict[str, Any]) -> None:

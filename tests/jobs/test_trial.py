@@ -10,7 +10,7 @@ from PIL import Image
 import jobs.train
 from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
-from jobs.journal import read_events, trial_status
+from jobs.journal import PRUNE_FILENAME, read_events, trial_status
 from jobs.train import StopRequestedError
 from jobs.trial import Runtime, TrialFailedError, run_trial
 
@@ -134,6 +134,21 @@ def test_a_stop_file_stops_a_trial_behind_a_checkpoint(home, tiny, tmp_path):
     assert CheckpointFolder(undisturbed.folder / "checkpoints").latest().step == 1
     stop_file.unlink()
     assert run_trial(config, home, replace(RUNTIME, stop_file=str(stop_file))).metrics == undisturbed.metrics
+
+
+def test_a_trial_that_is_given_up_says_so_and_can_go_on(home, tiny, tmp_path):
+    config = TrialConfig.model_validate(tiny())
+    undisturbed = run_trial(config, home, RUNTIME)
+    undisturbed.folder.rename(tmp_path / "undisturbed")
+    undisturbed.folder.mkdir()
+    (undisturbed.folder / PRUNE_FILENAME).write_text("others are better")
+    with pytest.raises(StopRequestedError):
+        run_trial(config, home, RUNTIME)
+    assert trial_status(undisturbed.folder) == "pruned"
+    reasons = [event["reason"] for event in read_events(undisturbed.folder) if event["event"] == "pruned"]
+    assert reasons == ["stopped after 1 of 18 iterations: others are better"]
+    (undisturbed.folder / PRUNE_FILENAME).unlink()
+    assert run_trial(config, home, RUNTIME).metrics == undisturbed.metrics
 
 
 def test_two_source_views_are_better_known_than_one(home, tiny):

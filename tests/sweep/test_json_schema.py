@@ -41,6 +41,8 @@ def test_every_preset_fits(schema: Draft202012Validator, preset: str) -> None:
         "base: {data.options.views: 3, model.channel_mult.0: 2, train.ema: {every: 5}, train.ema.start: 3}",
         "grid: [{axes: {depth: [{model: oracle}], train.ema: [null, {}]}, when: {depth: {train.ema: [null]}}}]",
         "leave_one_out: [depth.model, train.stages.*.losses.tv]\ntables: [auto, mine.yaml]",
+        "search: {trials: 3, space: {train.stages.*.losses.tv.weight: {low: 1, high: 2, log: true}}, sampler: gp}",
+        "search: {trials: 3, space: {train.batch_size: {low: 1, high: 9, step: 2, int: true}, depth.model: [none]}}",
     ],
 )
 def test_what_can_be_said_fits(schema: Draft202012Validator, text: str) -> None:
@@ -69,6 +71,13 @@ def test_what_can_be_said_fits(schema: Draft202012Validator, text: str) -> None:
         "seeds: []",
         "tables: [aut]",
         "run: {executor: rai}",
+        "search: {trials: 3}",
+        "search: {trials: 3, space: {}}",
+        "search: {trials: 3, space: {train.batch_size: 4}}",
+        "search: {trials: 3, space: {train.batchsize: [4]}}",
+        "search: {trials: 3, space: {depth.model: [orcle]}}",
+        "search: {trials: 3, space: {train.batch_size: {low: 1, hi: 2}}}",
+        "search: {trials: 3, space: {train.batch_size: [4]}, sampler: tpee}",
         "tracking: {url: x}",
     ],
 )

@@ -32,7 +32,13 @@ grid:
     when: {train.stages.0.lr: {train.batch_size: [2]}}
 leave_one_out: [train.stages.*.losses.lpips]
 seeds: [0, 1, 2]
-search: null
+search:
+  space:
+    train.stages.0.losses.tv.weight: {low: 1e-4, high: 1, log: true}
+    train.batch_size: {low: 2, high: 8, int: true}
+    depth.model: [none, oracle]
+  trials: 30
+  sampler: tpe
 tables: [auto]
 run: {executor: ray, cpus_per_trial: 1, gpus_per_trial: 0, max_concurrent: null, max_failures: 2}
 tracking: {uri: null, experiment: null}
@@ -165,7 +171,8 @@ def test_a_mistake_in_base_is_told_once_for_all_trials(tmp_path: Path) -> None:
         ("seeds: [0, 1, 0]", 15, "seeds.2", "given twice"),
         ("seeds: [-1]", 9, "seeds.0", "must be at least 0"),
         ("seeds: 3", 8, "seeds", "must be a list; got 3"),
-        ("search: {trials: 5}", 9, "search", "not available in this version"),
+        ("search: {trials: 5}", 9, "search.space", "missing key"),
+        ("trials: {search-0001: {}}", 10, "trials.search-0001", "belong to the trials that a search proposes"),
         ("tables: [pape]", 10, "tables.0", "unknown table"),
         ("run: {cpus_per_trial: 0}", 23, "run.cpus_per_trial", "must be at least 1"),
         ("run: {log_evry: 1}", 7, "run.log_evry", "did you mean 'log_every'"),

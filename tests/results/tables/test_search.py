@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from results.load import TrialRecord
+from results.load import Evidence, TrialRecord
 from results.tables.search import Options, build
 
 
@@ -60,3 +61,50 @@ def test_the_quantity_says_what_is_best(make, direction: str) -> None:
     value = {"metric": "psnr", "direction": direction}
     table = build(make.evidence(*searched(make)), Options.model_validate({"value": value, "best": 1}))
     assert table.rows[0].label == ("trial 20" if direction == "up" else "trial 0")
+
+
+def proposed(make, *records: TrialRecord, searched: tuple[str, str] | None = None) -> Evidence:
+    """Evidence in which all trials but `baseline` and `tv` were proposed by a search."""
+    marked = [
+        replace(item, planned=replace(item.planned, proposed=item.planned.name not in ("baseline", "tv")))
+        for item in records
+    ]
+    evidence = make.evidence(*marked)
+    return replace(evidence, plan=replace(evidence.plan, searched=searched))
+
+
+def test_of_a_search_only_what_it_proposed_is_shown(make) -> None:
+    planned = make.trained("baseline", 90.0, seeds=1, objects=4) + make.trained("tv", 91.0, seeds=1, objects=4)
+    table = build(proposed(make, *planned, *searched(make, 9)), Options())
+    assert len(table.rows) == 9
+    assert not {"baseline", "tv"} & {row.label for row in table.rows}
+
+
+@pytest.mark.parametrize(("direction", "best"), [("maximize", "trial 8"), ("minimize", "trial 0")])
+def test_of_a_search_the_best_is_what_it_is_after(make, direction: str, best: str) -> None:
+    table = build(proposed(make, *searched(make, 9), searched=("novel_psnr", direction)), Options())
+    assert table.rows[0].label == best
+
+
+def test_pruned_proposals_are_counted(make) -> None:
+    table = build(proposed(make, *searched(make, 9), make.record("search-9", state="pruned")), Options())
+    assert any(note.startswith("1 configuration without a result") for note in table.notes)
+    assert any("pruned" in note for note in table.notes)
+
+
+def test_what_was_searched_over_magnitudes_matters_over_magnitudes(make) -> None:
+    """All of the score's change happens below a hundredth of the largest weight."""
+    records = [
+        item
+        for index in range(40)
+        for item in make.trained(
+            f"trial {index}",
+            20.0 - abs(index - 10),
+            seeds=1,
+            objects=4,
+            config={"losses": {"tv": 10 ** (-4 + index / 10)}, "depth": {"model": "ab"[index % 2]}},
+        )
+    ]
+    (said,) = [note for note in build(make.evidence(*records), Options()).notes if "Importance" in note]
+    shares = {name: int(share) for name, share in re.findall(r"([\w.]+) (\d+)%", said)}
+    assert shares["losses.tv"] > 80

@@ -1,0 +1,43 @@
+"""Search: trials that are proposed one after another, from what those before them came to.
+
+`study` asks Optuna, `ledger` keeps what was proposed, `source` hands it to an executor.  A sampler is a function in
+`samplers` and one line here, a pruner one in `pruners`.
+"""
+
+from typing import Literal
+
+Direction = Literal["maximize", "minimize"]
+
+SAMPLERS: dict[str, str] = {
+    "cmaes": "sweep.search.samplers:cmaes",
+    "gp": "sweep.search.samplers:gp",
+    "grid": "sweep.search.samplers:grid",
+    "qmc": "sweep.search.samplers:qmc",
+    "random": "sweep.search.samplers:random",
+    "tpe": "sweep.search.samplers:tpe",
+}
+PRUNERS: dict[str, str] = {
+    "halving": "sweep.search.pruners:halving",
+    "hyperband": "sweep.search.pruners:hyperband",
+    "median": "sweep.search.pruners:median",
+    "none": "sweep.search.pruners:none",
+    "percentile": "sweep.search.pruners:percentile",
+}
+
+#: What a search can be after: metrics as tables name them, of the final evaluation -> which way is better.
+METRICS: dict[str, Direction] = {
+    "conditioned_psnr": "maximize",
+    "conditioned_ssim": "maximize",
+    "conditioned_lpips": "minimize",
+    "novel_psnr": "maximize",
+    "novel_ssim": "maximize",
+    "novel_lpips": "minimize",
+}
+
+#: The names of its trials are this and a number.
+PREFIX = "search-"
+
+
+def proposal_name(number: int) -> str:
+    """What the search's proposal `number` is called: `search-0007`."""
+    return f"{PREFIX}{number:04}"

@@ -1,0 +1,45 @@
+"""Which trials are given up early: `pruner(training) -> optuna's pruner`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import optuna
+from optuna.pruners import BasePruner
+
+
+@dataclass(frozen=True)
+class Training:
+    """What there is to judge by."""
+
+    #: iterations between the evaluations of a trial
+    every: int
+    #: of a whole trial
+    iterations: int
+
+
+def none(_: Training) -> BasePruner:
+    """Every trial runs to its end."""
+    return optuna.pruners.NopPruner()
+
+
+def median(_: Training) -> BasePruner:
+    """Gives up whoever is worse than the median of the others at the same iteration, after five whole trials."""
+    return optuna.pruners.MedianPruner(n_startup_trials=5)
+
+
+def percentile(_: Training) -> BasePruner:
+    """As `median`, but only the best quarter goes on."""
+    return optuna.pruners.PercentilePruner(25.0, n_startup_trials=5)
+
+
+def halving(training: Training) -> BasePruner:
+    """Successive halving: of those that reach an iteration, the best quarter goes on to four times as many."""
+    return optuna.pruners.SuccessiveHalvingPruner(min_resource=training.every, reduction_factor=4)
+
+
+def hyperband(training: Training) -> BasePruner:
+    """Halvings from several first iterations, so that slow starters have a chance."""
+    return optuna.pruners.HyperbandPruner(
+        min_resource=min(training.every, training.iterations), max_resource=training.iterations, reduction_factor=3
+    )

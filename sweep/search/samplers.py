@@ -1,0 +1,84 @@
+"""How the next configuration is chosen: `sampler(draw) -> optuna's sampler`.
+
+Each proposal has a sampler of its own, seeded by (seed, number), so that what it proposes is a function of the study
+and not of how often the driver was started.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One proposal to be."""
+
+    distributions: Mapping[str, BaseDistribution]
+    #: of the whole search
+    seed: int
+    number: int
+
+    @property
+    def own_seed(self) -> int:
+        """Of this proposal alone."""
+        return int(np.random.SeedSequence([self.seed, self.number]).generate_state(1)[0])
+
+
+#: Those that keep something in the study besides what was proposed and what came of it.
+STATEFUL = frozenset({"cmaes", "qmc"})
+
+
+def tpe(draw: Draw) -> BaseSampler:
+    """Tree-structured Parzen estimators, which take running trials for bad ones and so do not repeat them."""
+    return optuna.samplers.TPESampler(seed=draw.own_seed)
+
+
+def random(draw: Draw) -> BaseSampler:
+    """Independent draws."""
+    return optuna.samplers.RandomSampler(seed=draw.own_seed)
+
+
+def cmaes(draw: Draw) -> BaseSampler:
+    """Covariance matrix adaptation, for two or more numbers; choices are drawn at random."""
+    return optuna.samplers.CmaEsSampler(seed=draw.own_seed, warn_independent_sampling=False)
+
+
+def gp(draw: Draw) -> BaseSampler:
+    """A Gaussian process: the fewest trials, at seconds of the driver's time for each."""
+    return optuna.samplers.GPSampler(seed=draw.own_seed, deterministic_objective=False)
+
+
+def qmc(draw: Draw) -> BaseSampler:
+    """A scrambled Sobol sequence: draws that leave no gaps.  One sequence, so one seed for all of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return optuna.samplers.QMCSampler(seed=draw.seed, scramble=True, warn_independent_sampling=False)
+
+
+def grid(draw: Draw) -> BaseSampler:
+    """Every point of a space without a continuum, each once, in random order; for numbers below that of points."""
+    points = list(product(*map(grid_points, draw.distributions.values())))
+    order = np.random.default_rng(draw.seed).permutation(len(points))
+    point = dict(zip(draw.distributions, points[order[draw.number % len(points)]], strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return optuna.samplers.PartialFixedSampler(point, optuna.samplers.RandomSampler(seed=0))
+
+
+def grid_points(distribution: BaseDistribution) -> list[float | int]:
+    """The values of a distribution that has finitely many."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)  # type: ignore[arg-type]  # indices: see `sweep.search.space`
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    assert distribution.step is not None
+    count = round((distribution.high - distribution.low) / distribution.step) + 1
+    return [distribution.low + index * distribution.step for index in range(count)]

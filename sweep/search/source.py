@@ -1,0 +1,239 @@
+"""The trials of a search, one after another: what is planned first, then what the study proposes.
+
+Keys are the truth.  A configuration whose key has a result already, planned, of another sweep or proposed before,
+tells the study that and is not trained; after a crash the study is made from the ledger and the trials' folders, and
+goes on to exactly as many configurations as were asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from jobs.config import TrialConfig
+from jobs.journal import trial_status
+from sweep.grid import base_draft
+from sweep.overrides import build
+from sweep.plan import Identities, Plan, PlannedTrial, plan_path
+from sweep.schema import Sweep
+from sweep.search.ledger import Proposal, append_proposal, read_proposals
+from sweep.search.outcome import Outcome, outcome, reported
+from sweep.search.pruners import Training
+from sweep.search.space import configurations, params_of, probes
+from sweep.search.state import ENDED
+from sweep.search.study import Study
+from sweep.stop import request_prune, withdraw_prune
+
+_PRUNE_INTERVAL_S = 1.0
+#: Of parameters that do not fit together.
+_MISFIT = Outcome("failed")
+
+
+class SearchSource:
+    """A source of trials (`sweep.executors.source`) that grows the plan by what it proposes."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        home: Path,
+        plan: Plan,
+        first: Sequence[PlannedTrial],
+        *,
+        stop_file: Path | None = None,
+        retried: Collection[str] = (),
+        on_growth: Callable[[Plan], None] = lambda _: None,
+    ) -> None:
+        """first: what to run before anything is proposed; retried: keys of failed trials to run again.
+
+        on_growth is told the new plan before any trial of it is handed out; nothing is proposed once `stop_file`
+        exists.
+        """
+        assert sweep.search is not None
+        assert plan.search is not None
+        self.plan = plan
+        self._sweep, self._search, self._home = sweep, sweep.search, home
+        self._state, self._stop_file, self._on_growth = plan.search, stop_file, on_growth
+        self._folder = plan_path(sweep.name, home).parent
+        self._identify = Identities(home)
+        self._lock = threading.RLock()
+        self._queue = deque(first)
+        self._handed: list[PlannedTrial] = []
+        #: keys of trials that are queued or run
+        self._open = {trial.key for trial in first}
+        #: planned configurations in the space, a seed each, that the study has not been told of
+        self._evidence = self._planned_in_space()
+        #: proposal -> keys, where the study does not know what came of it
+        self._awaited: dict[int, tuple[str, ...]] = {}
+        self._study = self._recalled(retried)
+
+    @property
+    def trials(self) -> Sequence[PlannedTrial]:
+        """All that were handed out or wait for it, in order."""
+        with self._lock:
+            return [*self._handed, *self._queue]
+
+    def next(self) -> PlannedTrial | None:
+        """The next trial; None when the search is through, or was asked to stop."""
+        with self._lock:
+            self._tell()
+            if self._stop_file is not None and self._stop_file.exists():
+                return None
+            while not self._queue and self._state.proposed < self._search.trials:
+                self._propose()
+                self._tell()
+            if not self._queue:
+                return None
+            self._handed.append(self._queue.popleft())
+            return self._handed[-1]
+
+    def ended(self, trial: PlannedTrial) -> None:
+        """A trial runs no more."""
+        with self._lock:
+            self._open.discard(trial.key)
+            self._tell()
+
+    @contextmanager
+    def pruning(self) -> Iterator[None]:
+        """While the body runs, have running trials stopped that the pruner gives up."""
+        if self._search.pruner == "none":
+            yield
+            return
+        stop = threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(_PRUNE_INTERVAL_S):
+                with self._lock:
+                    self._prune()
+
+        thread = threading.Thread(target=watch, name="pruner", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    # Proposals
+
+    def _recalled(self, retried: Collection[str]) -> Study:
+        """The study with all that was proposed before; trials that have not ended are queued."""
+        study = Study(self._search, self._training())
+        self._study = study
+        self._tell()
+        for proposal in read_proposals(self._folder, self._state.study):
+            study.recall(proposal.number, proposal.params)
+            self._take_up(proposal.number, [t for t in self.plan.trials if proposal.number in t.proposals], retried)
+            self._tell()
+        return study
+
+    def _propose(self) -> None:
+        number = self._state.proposed
+        proposal = Proposal(self._state.study, number, self._study.ask(number))
+        append_proposal(self._folder, proposal)
+        trials = [self._planned(config, proposal) for config in configurations(self._sweep, proposal.params)]
+        known = {trial.key: trial for trial in trials}
+        rest = {trial.key for trial in self.plan.trials}
+        self._state = self._state.refreshed((), proposed=number + 1)
+        self.plan = replace(
+            self.plan,
+            trials=(
+                *(known.get(trial.key, trial) for trial in self.plan.trials),
+                *(trial for trial in trials if trial.key not in rest),
+            ),
+            search=self._state,
+        )
+        self._on_growth(self.plan)
+        self._take_up(number, trials)
+
+    def _planned(self, config: TrialConfig, proposal: Proposal) -> PlannedTrial:
+        """A trial of a proposal: a new one, or one of the plan under one more name."""
+        identity = self._identify(config)
+        for trial in self.plan.trials:
+            if trial.key == identity.key:
+                names, numbers = (*trial.names, proposal.name), (*trial.proposals, proposal.number)
+                return replace(trial, names=names, proposals=numbers)
+        status = trial_status(self._home / "trials" / identity.key)
+        return PlannedTrial(
+            identity.key, (proposal.name,), config.seed, config, status, identity.missing, (proposal.number,)
+        )
+
+    def _take_up(self, number: int, trials: Sequence[PlannedTrial], retried: Collection[str] = ()) -> None:
+        """Await what comes of a proposal, and queue those of its trials that have to run for that."""
+        self._awaited[number] = tuple(trial.key for trial in trials)
+        for trial in trials:
+            if trial.key in self._open:
+                continue
+            status = trial_status(self._trial_folder(trial.key))
+            if status == "pruned" and self._search.pruner == "none":
+                withdraw_prune(self._trial_folder(trial.key))
+            elif status in ENDED and trial.key not in retried:
+                continue
+            self._open.add(trial.key)
+            self._queue.append(trial)
+
+    # What came of them
+
+    def _tell(self) -> None:
+        """Tell the study what has ended since it was last told: what was planned, then what was proposed."""
+        for planned in list(self._evidence):
+            self._tell_of_planned(planned)
+        for number, keys in list(self._awaited.items()):
+            if not self._open.isdisjoint(keys):
+                continue
+            found = outcome([self._trial_folder(key) for key in keys], self._search.metric) if keys else _MISFIT
+            if found is not None:
+                self._report(number, keys)
+                self._study.tell(number, found)
+                del self._awaited[number]
+
+    def _tell_of_planned(self, planned: tuple[PlannedTrial, ...]) -> None:
+        keys = [trial.key for trial in planned]
+        if not self._open.isdisjoint(keys):
+            return
+        found = outcome([self._trial_folder(key) for key in keys], self._search.metric)
+        params = params_of(self._search, planned[0].config)
+        self._evidence.remove(planned)
+        if found is not None and found.value is not None and params is not None:
+            values = reported(self._trial_folder(keys[0]), self._search.metric) if len(keys) == 1 else {}
+            self._study.add_evidence(params, found.value, values)
+
+    def _planned_in_space(self) -> list[tuple[PlannedTrial, ...]]:
+        """The configurations that are planned by themselves and that the search could have proposed."""
+        planned = {trial.key: trial for trial in self.plan.trials if not trial.is_proposed_only}
+        groups = {}
+        for trial in planned.values():
+            params = params_of(self._search, trial.config)
+            same = configurations(self._sweep, params) if params is not None else []
+            keys = tuple(self._identify(config).key for config in same)
+            if trial.key in keys and all(key in planned for key in keys):
+                groups[keys] = tuple(planned[key] for key in keys)
+        return list(groups.values())
+
+    # Pruning
+
+    def _prune(self) -> None:
+        """Report what running trials scored so far, and ask those to stop that are to be given up."""
+        names = {trial.key: trial for trial in self.plan.trials}
+        for number, keys in self._awaited.items():
+            self._report(number, keys)
+            if self._study.should_prune(number):
+                for key in keys:
+                    if key in self._open and names[key].is_proposed_only:
+                        request_prune(self._trial_folder(key), f"the {self._search.pruner} pruner gave it up")
+
+    def _report(self, number: int, keys: Sequence[str]) -> None:
+        if self._search.pruner != "none" and keys:
+            self._study.report(number, reported(self._trial_folder(keys[0]), self._search.metric))
+
+    def _training(self) -> Training:
+        point = next(probes(self._sweep))
+        config = build(base_draft(self._sweep), point.settings).config()
+        iterations = config.train.iterations
+        return Training(config.eval.every or iterations, iterations)
+
+    def _trial_folder(self, key: str) -> Path:
+        return self._home / "trials" / key

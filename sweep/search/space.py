@@ -1,0 +1,160 @@
+"""The space of a search: from its parameters to settings of a configuration, and back.
+
+A parameter is a number, or the index of a choice, so that choices may be anything that YAML has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from jobs.config import TrialConfig
+from sweep.grid import Point, base_draft
+from sweep.mistakes import Path
+from sweep.overrides import Setting, build, flatten
+from sweep.schema import Search, SearchAxis, Sweep
+
+#: dotted key -> a number, or the index of a choice
+Params = Mapping[str, Any]
+
+#: Configurations of a space that are tried on before any is proposed.
+_MAX_PROBES = 1024
+
+_ORIGIN: Path = ("search", "space")
+
+
+def configurations(sweep: Sweep, params: Params) -> list[TrialConfig]:
+    """`base` with the parameters on top, for each seed; none where the parameters do not fit together."""
+    assert sweep.search is not None
+    values = {key: _value(axis, params[key]) for key, axis in sweep.search.space.items()}
+    try:
+        config = build(base_draft(sweep), _settings(values, {key: (*_ORIGIN, key) for key in values})).config()
+    except ValidationError:
+        return []
+    return [config.model_copy(update={"seed": seed}) for seed in sweep.seeds]
+
+
+def params_of(search: Search, config: TrialConfig) -> dict[str, Any] | None:
+    """The parameters that lead to what a configuration has at the keys of the space; None where none do.
+
+    They need not lead to the rest of it.
+    """
+    found = {key: _param(axis, key, config) for key, axis in search.space.items()}
+    return None if any(param is None for param in found.values()) else found
+
+
+def probes(sweep: Sweep) -> Iterator[Point]:
+    """Every combination of choices, bounds and a number between them; a random thousand where there are more.
+
+    What fits together at all of them, a search may propose.
+    """
+    if sweep.search is None:
+        return
+    axes = {key: _probed(axis, (*_ORIGIN, key)) for key, axis in sweep.search.space.items()}
+    for index, combination in enumerate(_combinations(list(axes.values()))):
+        places = dict(zip(axes, combination, strict=True))
+        values = {key: value for key, (value, _) in places.items()}
+        settings = _settings(values, {key: origin for key, (_, origin) in places.items()})
+        yield Point(f"proposal {index}", tuple(settings), _ORIGIN)
+
+
+def study_name(search: Search, seeds: Sequence[int], example: str) -> str:
+    """What decides the meaning of a value in a search, as 16 hex digits: with another space or base it is another.
+
+    `example` is the key of any configuration of the space: `base`, the data and frozen weights are in it.
+    """
+    space = {key: axis.model_dump(mode="json") for key, axis in search.space.items()}
+    content = [space, search.metric, search.aim, list(seeds), example]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def count_points(search: Search) -> int | None:
+    """How many points a space has; None where an axis is a continuum."""
+    counts = [_count(axis) for axis in search.space.values()]
+    return None if None in counts else math.prod(count for count in counts if count is not None)
+
+
+def is_continuous(axis: SearchAxis) -> bool:
+    """Whether an axis has no finite list of values."""
+    return _count(axis) is None
+
+
+def _count(axis: SearchAxis) -> int | None:
+    if axis.choices is not None:
+        return len(axis.choices)
+    assert axis.low is not None
+    assert axis.high is not None
+    step = axis.step or (1.0 if axis.int else None)
+    return None if step is None else math.floor((axis.high - axis.low) / step + 1e-9) + 1
+
+
+def _value(axis: SearchAxis, param: Any) -> Any:
+    return param if axis.choices is None else axis.choices[param]
+
+
+def _settings(values: Mapping[str, Any], origins: Mapping[str, Path]) -> list[Setting]:
+    return [setting for key, value in values.items() for setting in flatten(value, origins[key], key)]
+
+
+def _probed(axis: SearchAxis, origin: Path) -> list[tuple[Any, Path]]:
+    """Values of an axis that stand for all of them, with where each was written."""
+    if axis.choices is not None:
+        return [(choice, (*origin, index)) for index, choice in enumerate(axis.choices)]
+    low, high = axis.low, axis.high
+    assert low is not None
+    assert high is not None
+    if axis.step is not None or axis.int:
+        between = min(low + (axis.step or 1.0), high)
+    else:
+        between = math.sqrt(low * high) if axis.log else (low + high) / 2
+    places = {low: "low", between: "step" if axis.step is not None else "low", high: "high"}
+    return [(int(value) if axis.int else value, (*origin, name)) for value, name in places.items()]
+
+
+def _combinations(axes: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
+    if math.prod(map(len, axes)) <= _MAX_PROBES:
+        yield from itertools.product(*axes)
+        return
+    draw = random.Random(0)
+    for _ in range(_MAX_PROBES):
+        yield tuple(draw.choice(values) for values in axes)
+
+
+def _param(axis: SearchAxis, key: str, config: TrialConfig) -> Any:
+    """What a configuration has at `key`, as a parameter; None where it is not on the axis."""
+    found = list(_found(config, key.split(".")))
+    if not found or any(value != found[0] for value in found):
+        return None
+    value = found[0]
+    if axis.choices is not None:
+        texts = [json.dumps(choice, sort_keys=True) for choice in axis.choices]
+        text = json.dumps(value, sort_keys=True)
+        return texts.index(text) if text in texts else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    assert axis.low is not None
+    assert axis.high is not None
+    return value if axis.low <= value <= axis.high else None
+
+
+def _found(node: Any, parts: Sequence[str]) -> Iterator[Any]:
+    """The plain values at a dotted key, several where it has a `*`; none where there is nothing."""
+    if not parts:
+        yield node.model_dump(mode="json") if isinstance(node, BaseModel) else node
+        return
+    part, rest = parts[0], parts[1:]
+    if isinstance(node, BaseModel) and part in type(node).model_fields:
+        yield from _found(getattr(node, part), rest)
+    elif isinstance(node, Mapping) and part in node:
+        yield from _found(node[part], rest)
+    elif isinstance(node, tuple):
+        chosen = node if part == "*" else node[int(part) : int(part) + 1] if part.isdecimal() else ()
+        for item in chosen:
+            yield from _found(item, rest)

@@ -1,0 +1,129 @@
+"""A search as Optuna sees it: made anew from what was proposed and what came of it whenever a driver starts.
+
+Nothing of Optuna's is stored, so there is nothing to lose or to disagree: the ledger holds the proposals, the trials'
+folders their results.  Where one trial runs at a time, a search that was interrupted proposes what it would have
+proposed otherwise, with every sampler; where several run, the order in which they end decides, as it always does.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, TrialState
+
+from model.registry import resolve
+from sweep.schema import Search, SearchAxis
+from sweep.search import PRUNERS, SAMPLERS
+from sweep.search.outcome import Outcome
+from sweep.search.pruners import Training
+from sweep.search.samplers import STATEFUL, Draw
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Study:
+    """Proposes parameters, and is told what came of them.  Not for several threads at once."""
+
+    def __init__(self, search: Search, training: Training) -> None:
+        self._search = search
+        self._distributions = {key: _distribution(axis) for key, axis in search.space.items()}
+        self._storage = optuna.storages.InMemoryStorage()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            pruner = resolve(PRUNERS, search.pruner, "pruner")(training)
+        # Hyperband assigns its brackets by this name, which must therefore not be drawn.
+        self._study = optuna.create_study(
+            storage=self._storage, pruner=pruner, direction=search.aim, study_name="search"
+        )
+        #: proposal -> number in Optuna's study, where planned trials have theirs too
+        self._numbers: dict[int, int] = {}
+
+    def add_evidence(self, params: Mapping[str, Any], value: float, reported: Mapping[int, float]) -> None:
+        """Tell of a finished configuration that was not proposed, if it is in the space."""
+        if not math.isfinite(value) or not all(
+            distribution._contains(distribution.to_internal_repr(params[key]))
+            for key, distribution in self._distributions.items()
+        ):
+            return
+        self._study.add_trial(
+            optuna.create_trial(
+                params=dict(params),
+                distributions=self._distributions,
+                value=value,
+                intermediate_values=dict(reported),
+            )
+        )
+
+    def ask(self, number: int) -> dict[str, Any]:
+        """The parameters of proposal `number`."""
+        return self._ask(number).params
+
+    def recall(self, number: int, params: Mapping[str, Any]) -> None:
+        """Take up a proposal of an earlier driver; in their order, each told before the next where it has ended."""
+        attributes: dict[str, Any] = {}
+        if self._search.sampler in STATEFUL:
+            again = self._ask(number)
+            if again.params == params:
+                return
+            # Others ran beside it, and ended in another order than they are told of now.
+            attributes = self._frozen(number).system_attrs
+            self._study.tell(again, state=TrialState.FAIL)
+        self._study.add_trial(
+            optuna.create_trial(
+                state=TrialState.RUNNING,
+                params=dict(params),
+                distributions=self._distributions,
+                system_attrs=attributes,
+            )
+        )
+        self._numbers[number] = len(self._study.get_trials(deepcopy=False)) - 1
+
+    def _ask(self, number: int) -> optuna.Trial:
+        sampler = resolve(SAMPLERS, self._search.sampler, "sampler")
+        self._study.sampler = sampler(Draw(self._distributions, self._search.seed, number))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            trial = self._study.ask(fixed_distributions=self._distributions)
+        self._numbers[number] = trial.number
+        return trial
+
+    def tell(self, number: int, told: Outcome) -> None:
+        """What came of a proposal."""
+        trial = self._numbers[number]
+        if told.state == "pruned":
+            self._study.tell(trial, state=TrialState.PRUNED)
+        elif told.state == "failed" or told.value is None or not math.isfinite(told.value):
+            self._study.tell(trial, state=TrialState.FAIL)
+        else:
+            self._study.tell(trial, told.value)
+
+    def report(self, number: int, values: Mapping[int, float]) -> None:
+        """What a running trial scored so far: iteration -> value."""
+        trial = self._frozen(number)
+        for step in sorted(values.keys() - trial.intermediate_values.keys()):
+            self._storage.set_trial_intermediate_value(trial._trial_id, step, values[step])
+
+    def should_prune(self, number: int) -> bool:
+        """Whether a running trial is to be given up, by what was reported of it and others."""
+        return self._study.pruner.prune(self._study, self._frozen(number))
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[self._numbers[number]]
+
+
+def _distribution(axis: SearchAxis) -> BaseDistribution:
+    if axis.choices is not None:
+        return CategoricalDistribution(range(len(axis.choices)))
+    assert axis.low is not None
+    assert axis.high is not None
+    if axis.int:
+        return IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=int(axis.step or 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that `high` becomes the last step below it
+        return FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)

@@ -1,0 +1,126 @@
+"""What a search proposes, for every sampler."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from sweep.schema import Search
+from sweep.search import SAMPLERS
+from sweep.search.outcome import Outcome
+from sweep.search.pruners import Training
+from sweep.search.study import Study
+
+TRAINING = Training(every=10, iterations=100)
+FINITE = {"x": {"low": 0.0, "high": 1.0, "step": 0.125}, "kind": ["a", "b", "c"]}
+ENDLESS = {
+    "x": {"low": 0.0, "high": 1.0},
+    "weight": {"low": 1e-4, "high": 1.0, "log": True},
+    "count": {"low": 1, "high": 9, "int": True},
+}
+#: The Gaussian process takes a second for each proposal after its tenth.
+PROPOSALS = {"gp": 12}
+
+
+def search(sampler: str, **options: Any) -> Search:
+    space = FINITE if sampler == "grid" else ENDLESS
+    axes = {key: {"choices": axis} if isinstance(axis, list) else axis for key, axis in space.items()}
+    return Search.model_validate({"space": axes, "trials": 24, "sampler": sampler} | options)
+
+
+def value(params: dict[str, Any]) -> float:
+    """The best is x = 0.3, weight = 0.01."""
+    return -((params["x"] - 0.3) ** 2) - math.log10(params.get("weight", 0.01) / 0.01) ** 2 / 16
+
+
+def undisturbed(options: Search, count: int) -> list[dict[str, Any]]:
+    study, proposals = Study(options, TRAINING), []
+    for number in range(count):
+        proposals.append(study.ask(number))
+        study.tell(number, Outcome("finished", value(proposals[-1])))
+    return proposals
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_interrupted_search_proposes_what_an_undisturbed_one_does(sampler: str) -> None:
+    options, count = search(sampler), PROPOSALS.get(sampler, 24)
+    proposals = undisturbed(options, count)
+    assert len({str(params) for params in proposals}) == count, "a proposal was repeated"
+    for killed_after in (1, count // 2, count - 1):
+        study = Study(options, TRAINING)
+        for number in range(killed_after):
+            study.recall(number, proposals[number])
+            study.tell(number, Outcome("finished", value(proposals[number])))
+        assert study.ask(killed_after) == proposals[killed_after]
+
+
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "grid"])
+def test_seeds_tell_searches_apart(sampler: str) -> None:
+    first, second = (undisturbed(search(sampler, seed=seed), 3) for seed in (0, 1))
+    assert first != second
+
+
+def test_the_grid_sampler_visits_every_point_once() -> None:
+    options = search("grid", trials=27)
+    points = {(params["x"], params["kind"]) for params in undisturbed(options, 27)}
+    assert points == {(index / 8, kind) for index in range(9) for kind in range(3)}
+
+
+@pytest.mark.parametrize("sampler", ["cmaes", "qmc"])
+def test_proposals_of_several_at_a_time_are_recalled_as_they_were(sampler: str) -> None:
+    options = search(sampler)
+    study = Study(options, TRAINING)
+    proposals = [study.ask(0), study.ask(1)]  # the second without knowing the first's value
+    again = Study(options, TRAINING)
+    for number, params in enumerate(proposals):
+        again.recall(number, params)
+        again.tell(number, Outcome("finished", value(params)))
+    assert again.ask(2) not in proposals
+
+
+def test_evidence_steers_it() -> None:
+    """Where all planned trials that were any good lie at x > 0.9, there is no reason to look elsewhere."""
+    study = Study(search("tpe"), TRAINING)
+    for index in range(40):
+        params = {"x": index / 40, "weight": 0.01, "count": 5}
+        study.add_evidence(params, 1.0 if index > 36 else 0.0, {})
+    proposed = []
+    for number in range(10):
+        proposed.append(study.ask(number)["x"])
+        study.tell(number, Outcome("finished", float(proposed[-1] > 0.9)))
+    assert sum(x > 0.85 for x in proposed) >= 5
+
+
+def test_evidence_outside_the_space_is_left_out() -> None:
+    options = search("random")
+    study = Study(options, TRAINING)
+    study.add_evidence({"x": 7.0, "weight": 0.01, "count": 5}, 1.0, {})
+    study.add_evidence({"x": 0.5, "weight": 0.01, "count": 5}, math.nan, {})
+    assert study.ask(0) == Study(options, TRAINING).ask(0)
+
+
+@pytest.mark.parametrize("pruner", ["median", "percentile", "halving", "hyperband"])
+def test_a_trial_behind_all_others_is_pruned_and_one_ahead_is_not(pruner: str) -> None:
+    study = Study(search("random", pruner=pruner), TRAINING)
+    for number in range(20):
+        study.ask(number)
+        study.report(number, {step: 10.0 + number + step / 100 for step in range(10, 101, 10)})
+        study.should_prune(number)
+        study.tell(number, Outcome("finished", 10.0 + number))
+    study.ask(20)
+    study.report(20, dict.fromkeys(range(10, 91, 10), 1.0))
+    assert study.should_prune(20)
+    study.tell(20, Outcome("pruned"))
+    study.ask(21)
+    study.report(21, {10: 99.0})
+    assert not study.should_prune(21)
+
+
+def test_failures_and_values_that_are_no_numbers_do_not_end_it() -> None:
+    study = Study(search("tpe"), TRAINING)
+    for number, told in enumerate([Outcome("failed"), Outcome("finished", math.nan), Outcome("pruned")]):
+        study.ask(number)
+        study.tell(number, told)
+    assert study.ask(3)
