@@ -13,6 +13,7 @@ from results.figures.style import save
 from results.gallery import Gallery, TrialSamples, galleries, read_pictures, representative
 from results.illustrations import Illustration, illustrate
 from results.load import Evidence, SweepLike, TrialRecord, read_evidence
+from results.pause_gc import garbage_collection_paused
 from results.render import RENDERERS
 from results.render import html as page
 from results.table import Table
@@ -22,6 +23,7 @@ from results.tables import build_tables
 MOST_PICTURED = 12
 
 
+@garbage_collection_paused()
 def build_report(sweep: SweepLike, home: Path, out: Path | None = None, tables: Sequence[str] = ("auto",)) -> Path:
     """Write the report of `sweep` to `out`, by default `home/reports/<sweep name>/`; returns its index.html.
 

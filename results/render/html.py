@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parent
 #: functions of `results.render.layout` that the templates call
 _LAYOUT = (
-    "below", "blocks", "column_title", "comparisons", "is_text", "leading_text", "probability", "signed",
+    "below", "blocks", "column_title", "compared_rows", "is_text", "leading_text", "probability", "signed",
     "signed_difference",
 )  # fmt: skip
 

@@ -31,7 +31,7 @@ def test_without_comparisons_there_is_no_figure() -> None:
 
 def test_one_panel_for_each_compared_column_with_every_interval() -> None:
     (axes,) = forest.draw(table()).axes
-    lines, points = axes.collections
+    lines, points, *_ = axes.collections
     np.testing.assert_allclose([segment[:, 0] for segment in lines.get_segments()], [[-0.5, 1.5], [0.5, 2.5]])
     np.testing.assert_allclose(points.get_offsets(), [[0.5, 0], [1.5, 1]])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["$row_0$", "$row_1$"]

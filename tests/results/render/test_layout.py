@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from results.render.layout import blocks, comparisons, is_text, leading_text, probability, signed, signed_difference
+from results.render.layout import blocks, compared_rows, is_text, leading_text, probability, signed, signed_difference
 from results.table import Cell, Column, Row, Section, Table
 
 
@@ -41,7 +41,7 @@ def test_signs() -> None:
 
 
 def test_comparisons_come_row_by_row(table: Table) -> None:
-    found = [(column.name, comparison.verdict) for _, column, comparison in comparisons(table)]
+    found = [(column.name, found.verdict) for row in compared_rows(table) for column, found in row.found]
     assert found == [("conditioned_psnr", "better"), ("novel_psnr", "underpowered")]
 
 
