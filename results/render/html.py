@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from results.figures.grid import data_uri, enlargement, error_map
 from results.figures.style import inline_svg
-from results.gallery import Gallery
+from results.gallery import Gallery, Turntable
 from results.illustrations import Illustration
 from results.load import Evidence, TrialRecord
 from results.provenance import ABSENT, configurations, split_common, tags
@@ -49,7 +49,11 @@ class Matrix:
 
 
 def render(
-    evidence: Evidence, tables: Sequence[Table], figures: Sequence[Illustration], galleries: Sequence[Gallery]
+    evidence: Evidence,
+    tables: Sequence[Table],
+    figures: Sequence[Illustration],
+    galleries: Sequence[Gallery],
+    turntables: Sequence[Turntable] = (),
 ) -> str:
     """The page.  Every piece of text is escaped."""
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
@@ -63,6 +67,7 @@ def render(
         tables=tables,
         figures=figures,
         galleries=galleries,
+        turntables=turntables,
         without_pictures=_without_pictures(evidence, galleries),
         several_seeds=len({record.planned.seed for record in evidence.records if not record.planned.control}) > 1,
         configuration=_matrix([(record.planned.name, config) for record, config in configurations(evidence)]),
@@ -88,6 +93,7 @@ def _template() -> Template:
         sign=_sign,
         moment=_moment,
         spread=_spread,
+        base64=lambda content: base64.b64encode(content).decode(),
         breakable=_breakable,
         svg=_svg,
         has_references=_has_references,
