@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 STEPS = (50, 100, 150, 200)
 
@@ -73,6 +75,14 @@ def pictures(seed: int, objects: int = 2, views: int = 2, side: int = 16) -> dic
     }
 
 
+def turntable(name: str, side: int = 16) -> bytes:
+    """An animation as trials leave it: two pictures, and the object's name."""
+    first, second = (Image.new("P", (side, side), colour) for colour in (0, 1))
+    target = io.BytesIO()
+    first.save(target, "GIF", save_all=True, append_images=[second], comment=name.encode())
+    return target.getvalue()
+
+
 class RecordedHome:
     """A home folder with a plan and an MLflow store."""
 
@@ -106,6 +116,7 @@ class RecordedHome:
         status: str = "finished",
         per_object: pd.DataFrame | None = None,
         samples: Mapping[str, np.ndarray] | None = None,
+        animation: bytes | None = None,
         curves: Mapping[str, list[tuple[int, float]]] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> str:
@@ -125,6 +136,8 @@ class RecordedHome:
             self._artifact(run, "per_object.parquet", per_object.to_parquet)
         if samples is not None:
             self._artifact(run, "samples.npz", lambda path: np.savez_compressed(path, **samples))
+        if animation is not None:
+            self._artifact(run, "turntable.gif", lambda path: path.write_bytes(animation))
         if status != "running":
             self._client.set_terminated(run, status.upper(), end_time=1_772_366_460_000)
         return run
@@ -180,7 +193,8 @@ def study(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Record
         ("b0", "depth", 0, 22.0),
         ("b1", "depth", 1, 22.5),
     ]:
-        recorded.record(key, name, seed, "finished", scores(psnr, 0.8, 0.2), pictures(int(psnr)), loss, commit)
+        samples, animation = pictures(int(psnr)), turntable("object_0")
+        recorded.record(key, name, seed, "finished", scores(psnr, 0.8, 0.2), samples, animation, loss, commit)
     recorded.record("c0", "broken", 0, "failed", tags={"splatsweep.error": "loss is not finite at step 7"})
     recorded.record("x0", "blank", per_object=scores(12.0, 0.6, 0.4), samples=pictures(100), tags=commit)
     recorded.record("x1", "copy_input", per_object=scores(14.0, 0.5, 0.3), samples=pictures(101), tags=commit)

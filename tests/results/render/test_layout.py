@@ -6,7 +6,16 @@ import math
 
 import pytest
 
-from results.render.layout import blocks, compared_rows, is_text, leading_text, probability, signed, signed_difference
+from results.render.layout import (
+    blocks,
+    compared_rows,
+    is_text,
+    leading_text,
+    probability,
+    row_titles,
+    signed,
+    signed_difference,
+)
 from results.table import Cell, Column, Row, Section, Table
 
 
@@ -38,6 +47,13 @@ def test_signs() -> None:
         "+inf",
     ]
     assert [probability(p) for p in (0.0004, 0.001, 0.04, 1.0)] == ["< 0.001", "0.001", "0.040", "1.000"]
+
+
+def test_no_two_rows_are_called_alike() -> None:
+    labels = [("MiDaS", "Input"), ("MiDaS", "X-Attn"), ("tv", ""), ("tv", "")]
+    rows = tuple(Row(label, (), group=group) for label, group in labels)
+    titles = row_titles(Table("t", "", (), (Section(rows[:1]), Section(rows[1:]))))
+    assert titles == ["Input: MiDaS", "X-Attn: MiDaS", "tv (1)", "tv (2)"]
 
 
 def test_comparisons_come_row_by_row(table: Table) -> None:
