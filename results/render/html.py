@@ -21,7 +21,7 @@ from results.illustrations import Illustration
 from results.load import Evidence, TrialRecord
 from results.provenance import ABSENT, configurations, split_common, tags
 from results.render import layout
-from results.table import ARROWS, Cell, Row, Table, rounded
+from results.table import Cell, Row, Table, rounded
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -86,7 +86,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(arrows=ARROWS, data_uri=data_uri, enlargement=enlargement, error_map=error_map)
+    environment.globals.update(data_uri=data_uri, enlargement=enlargement, error_map=error_map)
     environment.globals.update({name: getattr(layout, name) for name in _LAYOUT})
     environment.filters.update(
         number=_number,
