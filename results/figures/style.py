@@ -111,12 +111,15 @@ def save(figure: Figure, kind: str, dpi: int = 200) -> bytes:
     return target.getvalue()
 
 
-def inline_svg(figure: Figure) -> str:
-    """An `<svg>` element for HTML: text in the page's colour, lines in its `--series-N` or the palette's."""
+def inline_svg(figure: Figure, name: str = "figure") -> str:
+    """An `<svg>` element for HTML: text in the page's colour, lines in its `--series-N` or the palette's.
+
+    `name` begins all of its ids; a page that holds several figures calls each differently.
+    """
     svg = save(figure, "svg").decode()
     svg = svg[svg.index("<svg") :].replace(FOREGROUND, "currentColor")
-    # Matplotlib numbers its groups alike in every figure, and a page holds several.
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # nothing refers to groups
+    svg = re.sub(r'( id="| xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
     for index, colour in enumerate(PALETTE):
         svg = svg.replace(colour, f"var(--series-{index}, {colour})")
     return svg

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from jinja2 import Template
     from markupsafe import Markup
-    from matplotlib.figure import Figure
 
 
 _FOLDER = Path(__file__).parent
@@ -114,11 +113,11 @@ def _has_references(row: Row) -> bool:
     return any(cell.reference is not None for cell in row.cells)
 
 
-def _svg(figure: Figure) -> Markup:
+def _svg(figure: Illustration) -> Markup:
     """A figure as markup; its text was escaped by matplotlib."""
     from markupsafe import Markup
 
-    return Markup(inline_svg(figure))
+    return Markup(inline_svg(figure.figure, figure.stem))
 
 
 def _breakable(name: str) -> Markup:
