@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from jobs.data.sampling import evaluation_frames
+from jobs.data.sampling import FrameRange, evaluation_frames
 from jobs.data.store import Store
 from jobs.journal import MEASUREMENTS_FILENAME
 from jobs.metrics import METRICS, ImageMetrics
@@ -66,14 +66,21 @@ def evaluate(
     records: list[dict[str, object]] = []
     samples: list[tuple[str, Views, Tensor]] = []
     for row in store.split(split).head(limit if limit is not None else len(store.objects)).itertuples():
-        frames = evaluation_frames(row, store.manifest.evaluation, input_views)[None]
-        views = store.views(frames, resolution, device)
+        views = object_views(store, row, resolution, input_views, device)
         render = draw(views.select(0, input_views), views)
         values = metrics(render[0], views.images[0])
         records += _records(str(row.object), split, values, views.images[0], input_views)
         if len(samples) < SAMPLE_OBJECTS:
             samples.append((str(row.object), views, render))
     return Evaluation(pd.DataFrame(records), _pack_samples(samples, input_views))
+
+
+def object_views(
+    store: Store, row: FrameRange, resolution: int, input_views: int = 1, device: torch.device | str = "cpu"
+) -> Views:
+    """All views (1, V) of an object, its sources first."""
+    frames = evaluation_frames(row, store.manifest.evaluation, input_views)[None]
+    return store.views(frames, resolution, device)
 
 
 def _records(

@@ -41,7 +41,9 @@ from jobs.journal import Status, read_events, read_result, trial_status
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 #: Files of a trial that its run shows.
-ARTIFACTS = ("per_object.parquet", "samples.npz", "samples.png", "config.json", "environment.json", "log.txt")
+ARTIFACTS = (
+    "per_object.parquet", "samples.npz", "samples.png", "turntable.gif", "config.json", "environment.json", "log.txt",
+)  # fmt: skip
 
 _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100

@@ -27,7 +27,7 @@ from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.disk import DiskFullError, SpareableLog, full_disk_explained
 from jobs.environment import describe_environment
-from jobs.evaluate import Draw, Evaluation, evaluate
+from jobs.evaluate import Draw, Evaluation, evaluate, object_views
 from jobs.features import ContextReader
 from jobs.journal import MEASUREMENTS_FILENAME, PRUNE_FILENAME, RESULT_FILENAME, Journal, read_result
 from jobs.memory import keep_freed_memory
@@ -36,15 +36,24 @@ from jobs.nonfinite import without_non_finite
 from jobs.samples import sample_sheet
 from jobs.train import Pace, StopRequestedError, train
 from jobs.trivial import TRIVIAL
+from jobs.turntable import Subject, photograph, save_pictures
 from model.build import build_predictor
 from model.losses import LOSSES
 from model.predictor import GaussianPredictor
 from model.rasterizers import render
 from model.registry import resolve
-from model.types import Views
+from model.types import Gaussians, Views
 from model.weights import WeightStore
 
 log = logging.getLogger(__name__)
+
+#: source views -> Gaussians
+Predict = Callable[[Views], Gaussians]
+
+TURNTABLE_FILENAME = "turntable.gif"
+TURNTABLE_VIEWS = 24
+#: pixels a side
+SMALLEST_TURNTABLE, LARGEST_TURNTABLE = 64, 128
 
 
 @dataclass(frozen=True)
@@ -191,13 +200,17 @@ def _train_and_evaluate(
             ),
         )
         draw = drawing(judged, context, config)
+        predict = predicting(judged, context, config)
     else:
+        predict = None
         journal.start(0)
         draw = TRIVIAL[config.model.name]
 
     evaluation = judge(draw, config.eval.split, config.eval.objects)
     evaluation.write(folder)
     sample_sheet(evaluation.samples).save(folder / "samples.png")
+    if predict is not None:
+        _write_turntable(predict, config, store, device, folder / TURNTABLE_FILENAME)
     step = config.train.iterations if config.is_trained else 0
     timing = {"time/train_s": seconds, "time/step_ms": 1000 * seconds / step} if step else {}
     journal.metrics(step, evaluation.means() | timing)
@@ -210,17 +223,43 @@ def _train_and_evaluate(
     }
 
 
-def drawing(predictor: GaussianPredictor, context: ContextReader, config: TrialConfig) -> Draw:
-    """How a trained network draws: source views -> Gaussians -> pictures from the targets' cameras."""
+def predicting(predictor: GaussianPredictor, context: ContextReader, config: TrialConfig) -> Predict:
+    """How a trained network predicts: source views -> Gaussians, as they are judged."""
 
-    def draw(source: Views, targets: Views) -> torch.Tensor:
+    def predict(source: Views) -> Gaussians:
         predictor.eval()
         gaussians = predictor(source, context(source))
-        if config.train.nonfinite == "ignore":
-            gaussians = without_non_finite(gaussians)
-        return render(gaussians, targets.cameras, targets.background, config.render.backend, config.render.antialiasing)
+        return without_non_finite(gaussians) if config.train.nonfinite == "ignore" else gaussians
+
+    return predict
+
+
+def drawing(predictor: GaussianPredictor, context: ContextReader, config: TrialConfig) -> Draw:
+    """How a trained network draws: source views -> Gaussians -> pictures from the targets' cameras."""
+    predict = predicting(predictor, context, config)
+
+    def draw(source: Views, targets: Views) -> torch.Tensor:
+        return render(
+            predict(source), targets.cameras, targets.background, config.render.backend, config.render.antialiasing
+        )
 
     return draw
+
+
+@torch.inference_mode()
+def _write_turntable(predict: Predict, config: TrialConfig, store: Store, device: torch.device, path: Path) -> None:
+    """The first object that the trial is judged on, from all around; none where its cameras do not say from where."""
+    row = next(store.split(config.eval.split).itertuples())
+    views = object_views(store, row, config.data.resolution, config.model.input_views, device)
+    gaussians = predict(views.select(0, config.model.input_views))
+    subject = Subject(str(row.object), gaussians, views, config.render.backend, config.render.antialiasing)
+    size = min(max(config.data.resolution, SMALLEST_TURNTABLE), LARGEST_TURNTABLE)
+    try:
+        pictures = photograph(subject, TURNTABLE_VIEWS, size)
+    except ValueError as error:
+        log.warning("no turntable of %s: %s", subject.name, error)
+    else:
+        save_pictures(pictures, path, comment=subject.name)
 
 
 def _device(wanted: str) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 Pictures = NDArray[np.uint8]
+#: a page holds a dozen of them
+MOST_ANIMATION_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,36 @@ class Gallery:
     seeds: dict[str, int]
     #: per object why it is shown: "best", "median" or "worst", or "" without a rule
     ranks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Turntable:
+    """What one trial's network predicts of an object, from all around."""
+
+    trial: str
+    key: str
+    object: str
+    animation: bytes  # GIF
+    still: bytes  # its first picture, PNG
+    side: int  # of a picture, pixels
+
+
+def read_turntable(path: Path) -> tuple[str, bytes, bytes, int]:
+    """Object, animation, still and side of `turntable.gif`, as in `Turntable`.
+
+    Raises `ValueError` naming the file where it is no GIF, or larger than `MOST_ANIMATION_BYTES`.
+    """
+    content = path.read_bytes()
+    if len(content) > MOST_ANIMATION_BYTES:
+        raise ValueError(f"{path}: {len(content)} bytes; at most {MOST_ANIMATION_BYTES} are shown")
+    try:
+        with Image.open(io.BytesIO(content), formats=["GIF"]) as picture:
+            note = bytes(picture.info.get("comment", b"")).decode(errors="replace")
+            still = io.BytesIO()
+            picture.convert("RGB").save(still, "PNG", optimize=True)
+            return note, content, still.getvalue(), picture.width
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path}: not an animation ({error})") from error
 
 
 def read_pictures(path: Path) -> tuple[tuple[str, ...], Pictures, Pictures, Pictures]:

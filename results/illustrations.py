@@ -29,7 +29,7 @@ class Illustration:
 
 def illustrate(evidence: Evidence, tables: Sequence[Table]) -> list[Illustration]:
     """Every figure that the evidence suffices for; training curves first."""
-    results = evidence.results()
+    results = evidence.results(["psnr"])
     return [*_curves(evidence), *_comparisons(results, tables), *_settings(evidence, results)]
 
 

@@ -10,11 +10,22 @@ from pkgutil import resolve_name
 
 from results.figures import grid
 from results.figures.style import save
-from results.gallery import Gallery, TrialSamples, galleries, read_pictures, representative
+from results.gallery import (
+    Gallery,
+    TrialSamples,
+    Turntable,
+    galleries,
+    read_pictures,
+    read_turntable,
+    representative,
+)
 from results.illustrations import Illustration, illustrate
-from results.load import Evidence, SweepLike, TrialRecord, read_evidence
+from results.load import Evidence, SweepLike, read_evidence
+from results.pause_gc import garbage_collection_paused
+from results.plan import PlannedTrial
 from results.render import RENDERERS
 from results.render import html as page
+from results.store import Run
 from results.table import Table
 from results.tables import build_tables
 
@@ -22,6 +33,7 @@ from results.tables import build_tables
 MOST_PICTURED = 12
 
 
+@garbage_collection_paused()
 def build_report(sweep: SweepLike, home: Path, out: Path | None = None, tables: Sequence[str] = ("auto",)) -> Path:
     """Write the report of `sweep` to `out`, by default `home/reports/<sweep name>/`; returns its index.html.
 
@@ -34,30 +46,46 @@ def build_report(sweep: SweepLike, home: Path, out: Path | None = None, tables: 
     evidence = read_evidence(sweep, home)
     built = build_tables(tables, evidence)
     figures = illustrate(evidence, built)
-    pictures = _pictures(evidence)
+    shown = _pictured(evidence)
+    pictures, turntables = _pictures(evidence, shown), _turntables(evidence, shown)
     files = {**_table_files(built), **_figure_files(figures), **_picture_files(pictures)}
-    files["index.html"] = page.render(evidence, built, figures, pictures).encode()
+    files |= {f"turntable_{turntable.key}.gif": turntable.animation for turntable in turntables}
+    files["index.html"] = page.render(evidence, built, figures, pictures, turntables).encode()
     out.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         _replace(out / name, content)
     return out / "index.html"
 
 
-def _pictures(evidence: Evidence) -> list[Gallery]:
-    """Of each trial, the first finished seed; of the recorded objects, the best, the median and the worst."""
-    first: dict[str, TrialRecord] = {}
+def _pictured(evidence: Evidence) -> list[tuple[PlannedTrial, Run]]:
+    """The trials whose pictures are shown: of each name the first finished seed."""
+    first: dict[str, tuple[PlannedTrial, Run]] = {}
     for record in evidence.records:
         if record.run and record.state == "finished":
-            first.setdefault(record.planned.name, record)
-    trained = [record for record in first.values() if not record.planned.control]
-    shown = trained[:MOST_PICTURED] + [record for record in first.values() if record.planned.control]
-    samples = evidence.store.read([record.run for record in shown if record.run], "samples.npz", read_pictures)
+            first.setdefault(record.planned.name, (record.planned, record.run))
+    trained = [trial for trial in first.values() if not trial[0].control]
+    return trained[:MOST_PICTURED] + [trial for trial in first.values() if trial[0].control]
+
+
+def _pictures(evidence: Evidence, shown: Sequence[tuple[PlannedTrial, Run]]) -> list[Gallery]:
+    """Of the recorded objects, the best, the median and the worst."""
+    samples = evidence.store.read([run for _, run in shown], "samples.npz", read_pictures)
     named = [
-        TrialSamples(record.planned.name, record.planned.key, record.planned.seed, *pictures)
-        for record, pictures in zip(shown, samples, strict=True)
+        TrialSamples(planned.name, planned.key, planned.seed, *pictures)
+        for (planned, _), pictures in zip(shown, samples, strict=True)
         if not isinstance(pictures, Exception)
     ]
     return [representative(gallery) for gallery in galleries(named)]
+
+
+def _turntables(evidence: Evidence, shown: Sequence[tuple[PlannedTrial, Run]]) -> list[Turntable]:
+    """One a variant; trials without a network, and those of older versions, have none."""
+    found = evidence.store.read([run for _, run in shown], "turntable.gif", read_turntable)
+    return [
+        Turntable(planned.name, planned.key, *turntable)
+        for (planned, _), turntable in zip(shown, found, strict=True)
+        if not isinstance(turntable, Exception)
+    ]
 
 
 def _figure_files(figures: Sequence[Illustration]) -> dict[str, bytes]:

@@ -23,9 +23,9 @@ from jobs.journal import Status as RunStatus
 from jobs.journal import trial_status
 from jobs.trial import weights_folder
 from model.weights import WeightStore
+from results.pause_gc import garbage_collection_paused
 from sweep.grid import expand
 from sweep.names import differing, differing_keys, flat, short_keys, value_name
-from sweep.pause_gc import garbage_collection_paused
 from sweep.schema import CONTROLS, Sweep
 from sweep.search.state import SearchState, searched
 

@@ -9,13 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from results.errors import ResultsError
+from results.pause_gc import garbage_collection_paused
 from results.tables import table_options
 from sweep.assign import assign
 from sweep.checks import find_mistakes
 from sweep.extends import KEY as EXTENDS
 from sweep.extends import read_extended
 from sweep.mistakes import Finding, Mistake, Path, SweepError, key_path
-from sweep.pause_gc import garbage_collection_paused
 from sweep.positions import Document, is_file
 from sweep.schema import GridBlock, RunOptions, Sweep, Tracking, is_table_file
 from sweep.wording import explain

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from results.figures.style import FOREGROUND, dress, line_look
@@ -33,6 +34,8 @@ PANELS = (
 
 #: trials with a colour and a name; more cannot be told apart
 MOST_NAMED = 14
+#: points of all nameless lines together; more are file size, not ink
+MOST_BACKGROUND_POINTS = 30_000
 
 
 def draw(curves: pd.DataFrame, panels: Sequence[Panel] = PANELS) -> Figure | None:
@@ -46,8 +49,9 @@ def draw(curves: pd.DataFrame, panels: Sequence[Panel] = PANELS) -> Figure | Non
         return None
     from matplotlib.figure import Figure
 
-    trials = list(dict.fromkeys(curves["trial"]))
-    named = trials[:MOST_NAMED]
+    named = list(curves["trial"].unique()[:MOST_NAMED])
+    # As categories, names are compared as integers.
+    curves = curves.astype({"trial": "category"})
     figure = Figure(figsize=(5.6 * len(panels), 3.2 + 0.2 * _legend_rows(named)), layout="constrained")
     handles: dict[str, Line2D] = {}
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
@@ -56,7 +60,7 @@ def draw(curves: pd.DataFrame, panels: Sequence[Panel] = PANELS) -> Figure | Non
         foreground = chosen["trial"].isin(named)
         if not foreground.all():
             _background(axes, chosen[~foreground])
-        lines = dict(iter(chosen[foreground].groupby("trial")))
+        lines = dict(iter(chosen[foreground].groupby("trial", observed=True)))
         for index, trial in enumerate(named):
             if trial in lines:
                 handles[trial] = _line(axes, lines[trial], panel, *line_look(index))
@@ -68,9 +72,12 @@ def _background(axes: Axes, curves: pd.DataFrame) -> None:
     """Means of the trials without a name, in one piece: a figure of a thousand lines is slow to save."""
     from matplotlib.collections import LineCollection
 
-    means = curves.groupby(["trial", "step"], sort=False, observed=True)["value"].mean().reset_index()
-    lines = [line[["step", "value"]].to_numpy() for _, line in means.groupby("trial", sort=False)]
-    axes.add_collection(LineCollection(lines, colors=FOREGROUND, linewidths=0.4, alpha=0.15))
+    means = curves.groupby(["trial", "step"], observed=True)["value"].mean().reset_index()
+    ends = np.flatnonzero(np.diff(means["trial"].cat.codes)) + 1
+    lines = np.split(means[["step", "value"]].to_numpy(), ends)
+    most = max(2, MOST_BACKGROUND_POINTS // len(lines))
+    thinned = [line[np.linspace(0, len(line) - 1, min(most, len(line))).astype(int)] for line in lines]
+    axes.add_collection(LineCollection(thinned, colors=FOREGROUND, linewidths=0.4, alpha=0.15))
     axes.autoscale_view()
 
 

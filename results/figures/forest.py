@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from results.figures.style import FOREGROUND, PALETTE, dress, name_ticks
-from results.render.layout import column_title, comparisons
+from results.figures.style import FOREGROUND, PALETTE, dress, name_ticks, wrapped
+from results.render.layout import ComparedRow, column_title, compared_rows
 from results.table import ARROWS, Column, Comparison, Table
 
 if TYPE_CHECKING:
@@ -14,38 +15,47 @@ if TYPE_CHECKING:
 
 #: more rows than this cannot be read on a page; those with the smallest p-values are drawn
 MOST_ROWS = 30
+_ACROSS = 3
+_NAME_WIDTH = 40  # characters of a line beside the panels
 _COLOURS = {"better": PALETTE[0], "worse": PALETTE[1], "no difference shown": FOREGROUND, "underpowered": FOREGROUND}
 
 
 def draw(table: Table) -> Figure | None:
     """Filled where the difference survives the correction, hollow elsewhere; None for a table without comparisons."""
-    found = {(row.label, column.name): comparison for row, column, comparison in comparisons(table)}
-    columns = [column for column in table.columns if any(name == column.name for _, name in found)]
-    if not columns:
+    compared = compared_rows(table)
+    if not compared:
         return None
+    columns = [column for column in table.columns if any(_comparison(row, column) for row in compared)]
     from matplotlib.figure import Figure
 
-    rows = _chosen(table, found)
-    size = (1.6 + 1.9 * min(len(columns), 3), 0.9 + 0.24 * len(rows))
-    height = -(-len(columns) // 3)
-    figure = Figure(figsize=(size[0], size[1] * height), layout="constrained")
-    panels = figure.subplots(height, min(len(columns), 3), sharey=True, squeeze=False)
+    rows = _chosen(compared)
+    names = [wrapped(row.title, _NAME_WIDTH, 2) for row in rows]
+    across, down = min(len(columns), _ACROSS), -(-len(columns) // _ACROSS)
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    width = 0.3 + 0.063 * longest + 1.9 * across
+    figure = Figure(figsize=(width, (0.9 + 0.26 * len(rows)) * down), layout="constrained")
+    panels = figure.subplots(down, across, sharey=True, squeeze=False)
     for axes, column in zip(panels.flat, columns, strict=False):
-        _panel(axes, column, [found.get((label, column.name)) for label in rows])
+        _panel(axes, column, [_comparison(row, column) for row in rows])
     for axes in panels.flat[len(columns) :]:
         axes.set_visible(False)
     for axes in panels[:, 0]:
-        name_ticks(axes.yaxis, rows)
+        name_ticks(axes.yaxis, names)
+    for axes in panels[:, 1:].flat:
+        # Names stand at the left alone; ticks that nobody sees take as long to place.
+        axes.yaxis.set_visible(False)
     return figure
 
 
-def _chosen(table: Table, found: dict[tuple[str, str], Comparison]) -> list[str]:
-    """Labels of the rows to draw, in the table's order."""
-    smallest: dict[str, float] = {}
-    for (label, _), comparison in found.items():
-        smallest[label] = min(smallest.get(label, 2.0), comparison.p_adjusted)
-    kept = set(sorted(smallest, key=lambda label: smallest[label])[:MOST_ROWS])
-    return list(dict.fromkeys(row.label for row in table.rows if row.label in kept))
+def _chosen(compared: Sequence[ComparedRow]) -> list[ComparedRow]:
+    """The rows to draw, in the table's order."""
+    smallest = {row.title: min(found.p_adjusted for _, found in row.found) for row in compared}
+    kept = set(sorted(smallest, key=lambda title: smallest[title])[:MOST_ROWS])
+    return [row for row in compared if row.title in kept]
+
+
+def _comparison(row: ComparedRow, column: Column) -> Comparison | None:
+    return next((found for place, found in row.found if place is column), None)
 
 
 def _panel(axes: Axes, column: Column, compared: list[Comparison | None]) -> None:
@@ -59,4 +69,7 @@ def _panel(axes: Axes, column: Column, compared: list[Comparison | None]) -> Non
     axes.hlines(places, lows, highs, colors=colours, linewidth=1.2)
     middles = [comparison.difference for _, comparison in found]
     axes.scatter(middles, places, s=16, edgecolors=colours, facecolors=faces, zorder=3)
+    rows = axes.hlines(range(len(compared)), 0, 1, transform=axes.get_yaxis_transform(), color=FOREGROUND, zorder=0)
+    rows.set(alpha=0.12, linewidth=0.6)
+    axes.locator_params(axis="x", nbins=4)
     axes.set_ylim(len(compared) - 0.4, -0.6)

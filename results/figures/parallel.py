@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from results.figures.style import FOREGROUND, name_ticks
+from results.figures.style import FOREGROUND, name_ticks, shortened
 from results.provenance import ABSENT, split_common
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 #: with fewer settings or trials a table says it better
 LEAST_SETTINGS, LEAST_TRIALS = 2, 4
 MOST_SETTINGS = 10
+#: of a choice; longer names lose their middle
+MOST_CHARACTERS = 24
 
 
 def draw(trials: Sequence[tuple[Mapping[str, Any], float]], score: str) -> Figure | None:
@@ -36,11 +38,13 @@ def draw(trials: Sequence[tuple[Mapping[str, Any], float]], score: str) -> Figur
     scores = np.array([value for _, value in trials])
     span = float(np.ptp(scores)) or 1.0
     heights = np.column_stack([*(_axis(trials, name) for name in names), (scores - scores.min()) / span])
-    figure = Figure(figsize=(1.15 * (len(names) + 1), 3.4), layout="constrained")
+    longest = max(min(len(text), MOST_CHARACTERS) for name in names for text in _values(trials, name))
+    figure = Figure(figsize=(max(1.15, 0.1 + 0.06 * longest) * (len(names) + 1), 3.4), layout="constrained")
     axes = figure.subplots()
     lines = [np.column_stack([np.arange(len(line)), line]) for line in heights]
     colours = colormaps["cividis"](0.9 * heights[:, -1])
-    axes.add_collection(LineCollection(lines, colors=colours, linewidths=1.2, alpha=0.85))
+    width = min(1.2, 12 / np.sqrt(len(lines)))  # as much ink for thousands as for a hundred
+    axes.add_collection(LineCollection(lines, colors=colours, linewidths=width, alpha=0.85))
     for place, name in enumerate(names):
         _choices(axes, place, dict(zip(_values(trials, name), heights[:, place], strict=True)))
     _choices(axes, len(names), {f"{scores.min():.4g}": 0.0, f"{scores.max():.4g}": 1.0})
@@ -72,7 +76,7 @@ def _choices(axes: Axes, place: int, heights: Mapping[str, float]) -> None:
     axes.axvline(place, color=FOREGROUND, linewidth=0.8)
     for text, height in heights.items():
         axes.annotate(
-            text[:24],
+            shortened(text, MOST_CHARACTERS),
             (place, height),
             (3, 2),
             textcoords="offset points",

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from results.figures.style import FOREGROUND, PALETTE, dress
-from results.render.layout import comparisons
+from results.figures.style import FOREGROUND, PALETTE, dress, wrapped
+from results.render.layout import compared_rows
 from results.table import Row, Table
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 #: more panels than this cannot be read on a page; the first rows of the table are drawn
 MOST_PANELS = 12
 _ACROSS = 4
+_TITLE_WIDTH = 25  # characters above a panel
 
 
 def draw(table: Table, results: pd.DataFrame, kind: str = "novel", metric: str = "psnr") -> Figure | None:
@@ -24,13 +25,12 @@ def draw(table: Table, results: pd.DataFrame, kind: str = "novel", metric: str =
 
     `results` are those of `results.load.load_results`.  None for a table without comparisons.
     """
-    compared = list(dict.fromkeys((row.label, found.baseline) for row, _, found in comparisons(table)))
     chosen = results[(results["view_kind"] == kind) & (results["metric"] == metric)]
     rows = {row.label: row for row in table.rows}
     pairs = [
-        (label, _means(chosen, rows[label]), _means(chosen, rows[baseline]))
-        for label, baseline in compared[:MOST_PANELS]
-        if baseline in rows
+        (compared.title, _means(chosen, compared.row), _means(chosen, rows[baseline]))
+        for compared in compared_rows(table)[:MOST_PANELS]
+        if (baseline := compared.found[0][1].baseline) in rows
     ]
     pairs = [(label, own.loc[own.index.intersection(base.index)], base) for label, own, base in pairs]
     pairs = [pair for pair in pairs if len(pair[1])]
@@ -58,7 +58,7 @@ def _means(results: pd.DataFrame, row: Row) -> pd.Series:
 
 def _panel(axes: Axes, label: str, own: pd.Series, base: pd.Series) -> None:
     ahead = int((own > base).sum())
-    dress(axes, label, f"ahead on {ahead} of {len(own)} objects")
+    dress(axes, wrapped(label, _TITLE_WIDTH, 3), f"ahead on {ahead} of {len(own)} objects")
     both = pd.concat([own, base])
     ends = [both.min(), both.max()]
     axes.plot(ends, ends, color=FOREGROUND, linewidth=0.8, linestyle=":")

@@ -38,7 +38,8 @@ def line_look(index: int) -> tuple[str, str]:
 
 def dress(axes: Axes, title: str, x_label: str) -> None:
     """The look of every panel: two thin axes, a faint grid, small type; names are printed as they are."""
-    axes.set_title(title, fontsize=8, color=FOREGROUND, loc="left", parse_math=False)
+    # With a height given, matplotlib does not look for one at every drawing; nothing stands above the axes.
+    axes.set_title(title, fontsize=8, color=FOREGROUND, loc="left", y=1.0, parse_math=False)
     axes.set_xlabel(x_label, fontsize=7.5, color=FOREGROUND)
     axes.tick_params(which="both", colors=FOREGROUND, labelsize=7, width=0.6)
     axes.grid(True, color=FOREGROUND, alpha=0.12, linewidth=0.6)
@@ -46,6 +47,45 @@ def dress(axes: Axes, title: str, x_label: str) -> None:
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(FOREGROUND)
         spine.set_linewidth(0.6)
+
+
+def wrapped(name: str, width: int, lines: int) -> str:
+    """A name in at most `lines` lines of `width` characters, broken between words, and inside of those too long.
+
+    What does not fit loses its middle: names that begin alike often differ at their ends.
+    """
+    for kept in range(width * lines, width, -2):
+        text = _filled(shortened(name, kept), width)
+        if text.count("\n") < lines:
+            return text
+    return shortened(name, width)
+
+
+def _filled(text: str, width: int) -> str:
+    """Text in lines of at most `width` characters."""
+    lines = [""]
+    for word in text.split(" "):
+        # Settings of a grid's point, `depth.model=midas_small`, may be broken behind punctuation.
+        pieces = [word] if len(word) <= width else re.findall(r"[^_=.:/-]+[_=.:/-]*|[_=.:/-]+", word)
+        for piece in [part for whole in pieces for part in _cut(whole, width)]:
+            joint = " " if lines[-1] and piece is pieces[0] else ""
+            if len(lines[-1]) + len(joint) + len(piece) <= width:
+                lines[-1] += joint + piece
+            else:
+                lines.append(piece)
+    return "\n".join(lines).lstrip("\n")
+
+
+def _cut(text: str, width: int) -> list[str]:
+    return [text[start : start + width] for start in range(0, len(text), width)]
+
+
+def shortened(name: str, most: int) -> str:
+    """A name of at most `most` characters, with an ellipsis for its middle where it is longer."""
+    if len(name) <= most:
+        return name
+    end = (most - 1) // 2
+    return f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
 
 
 def name_ticks(axis: Axis, labels: Sequence[str]) -> None:
@@ -63,20 +103,23 @@ def save(figure: Figure, kind: str, dpi: int = 200) -> bytes:
     with _settings_lock, mpl.rc_context(_SETTINGS), warnings.catch_warnings():
         # DejaVu Sans has no emoji: a PDF shows a box in a name that holds one, a browser the character itself.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        if figure.get_layout_engine() is not None:
+        if (engine := figure.get_layout_engine()) is not None:
             # Where things go takes longer to work out than to draw; it is kept for the other formats.
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+            engine.execute(figure)
+            figure.set_layout_engine(None)
         figure.savefig(target, format=kind, dpi=dpi, metadata=_NO_DATES[kind], transparent=kind == "svg")
     return target.getvalue()
 
 
-def inline_svg(figure: Figure) -> str:
-    """An `<svg>` element for HTML: text in the page's colour, lines in its `--series-N` or the palette's."""
+def inline_svg(figure: Figure, name: str = "figure") -> str:
+    """An `<svg>` element for HTML: text in the page's colour, lines in its `--series-N` or the palette's.
+
+    `name` begins all of its ids; a page that holds several figures calls each differently.
+    """
     svg = save(figure, "svg").decode()
     svg = svg[svg.index("<svg") :].replace(FOREGROUND, "currentColor")
-    # Matplotlib numbers its groups alike in every figure, and a page holds several.
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # nothing refers to groups
+    svg = re.sub(r'( id="| xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
     for index, colour in enumerate(PALETTE):
         svg = svg.replace(colour, f"var(--series-{index}, {colour})")
     return svg

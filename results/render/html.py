@@ -16,25 +16,24 @@ from typing import TYPE_CHECKING, Any
 
 from results.figures.grid import data_uri, enlargement, error_map
 from results.figures.style import inline_svg
-from results.gallery import Gallery
+from results.gallery import Gallery, Turntable
 from results.illustrations import Illustration
 from results.load import Evidence, TrialRecord
 from results.provenance import ABSENT, configurations, split_common, tags
 from results.render import layout
-from results.table import ARROWS, Cell, Row, Table, rounded
+from results.table import Cell, Row, Table, rounded
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from jinja2 import Template
     from markupsafe import Markup
-    from matplotlib.figure import Figure
 
 
 _FOLDER = Path(__file__).parent
 #: functions of `results.render.layout` that the templates call
 _LAYOUT = (
-    "below", "blocks", "column_title", "comparisons", "is_text", "leading_text", "probability", "signed",
+    "below", "blocks", "column_title", "compared_rows", "is_text", "leading_text", "probability", "signed",
     "signed_difference",
 )  # fmt: skip
 
@@ -49,7 +48,11 @@ class Matrix:
 
 
 def render(
-    evidence: Evidence, tables: Sequence[Table], figures: Sequence[Illustration], galleries: Sequence[Gallery]
+    evidence: Evidence,
+    tables: Sequence[Table],
+    figures: Sequence[Illustration],
+    galleries: Sequence[Gallery],
+    turntables: Sequence[Turntable] = (),
 ) -> str:
     """The page.  Every piece of text is escaped."""
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
@@ -63,6 +66,7 @@ def render(
         tables=tables,
         figures=figures,
         galleries=galleries,
+        turntables=turntables,
         without_pictures=_without_pictures(evidence, galleries),
         several_seeds=len({record.planned.seed for record in evidence.records if not record.planned.control}) > 1,
         configuration=_matrix([(record.planned.name, config) for record, config in configurations(evidence)]),
@@ -81,13 +85,14 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(arrows=ARROWS, data_uri=data_uri, enlargement=enlargement, error_map=error_map)
+    environment.globals.update(data_uri=data_uri, enlargement=enlargement, error_map=error_map)
     environment.globals.update({name: getattr(layout, name) for name in _LAYOUT})
     environment.filters.update(
         number=_number,
         sign=_sign,
         moment=_moment,
         spread=_spread,
+        base64=lambda content: base64.b64encode(content).decode(),
         breakable=_breakable,
         svg=_svg,
         has_references=_has_references,
@@ -108,11 +113,11 @@ def _has_references(row: Row) -> bool:
     return any(cell.reference is not None for cell in row.cells)
 
 
-def _svg(figure: Figure) -> Markup:
+def _svg(figure: Illustration) -> Markup:
     """A figure as markup; its text was escaped by matplotlib."""
     from markupsafe import Markup
 
-    return Markup(inline_svg(figure))
+    return Markup(inline_svg(figure.figure, figure.stem))
 
 
 def _breakable(name: str) -> Markup:

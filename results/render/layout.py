@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from results.table import Cell, Column, Comparison, Row, Table, rounded
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """A row that is compared with the baseline, in at least one column."""
+
+    #: its name, which no other row of the table has
+    title: str
+    row: Row
+    found: tuple[tuple[Column, Comparison], ...]
 
 
 def blocks(rows: Sequence[Row]) -> list[tuple[Row, ...]]:
@@ -36,12 +48,27 @@ def probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else rounded(p, 3)
 
 
-def comparisons(table: Table) -> Iterator[tuple[Row, Column, Comparison]]:
-    """Every comparison with the baseline, row by row."""
-    for row in table.rows:
-        for cell, column in zip(row.cells, table.columns, strict=True):
-            if cell.comparison is not None:
-                yield row, column, cell.comparison
+def compared_rows(table: Table) -> list[ComparedRow]:
+    """The rows that are compared with the baseline, with their comparisons."""
+
+    def found(row: Row) -> tuple[tuple[Column, Comparison], ...]:
+        cells = zip(table.columns, row.cells, strict=True)
+        return tuple((column, cell.comparison) for column, cell in cells if cell.comparison)
+
+    rows = zip(row_titles(table), table.rows, strict=True)
+    return [ComparedRow(title, row, found(row)) for title, row in rows if found(row)]
+
+
+def row_titles(table: Table) -> list[str]:
+    """What to call each row outside of its table, "Input: MiDaS_small": no two alike."""
+    titles = [f"{row.group}: {row.label}" if row.group else row.label for row in table.rows]
+    repeated = {title for title, count in Counter(titles).items() if count > 1}
+    seen: Counter[str] = Counter()
+    for index, title in enumerate(titles):
+        if title in repeated:
+            seen[title] += 1
+            titles[index] = f"{title} ({seen[title]})"
+    return titles
 
 
 def column_title(column: Column) -> str:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import re
 
-from results.render.layout import below, column_title, comparisons, probability, signed, signed_difference
-from results.table import ARROWS, Cell, Column, Comparison, Row, Table, rounded
+from results.render.layout import (
+    ComparedRow,
+    below,
+    column_title,
+    compared_rows,
+    probability,
+    signed,
+    signed_difference,
+)
+from results.table import ARROWS, Cell, Column, Row, Table, rounded
 
 # Punctuation that could start markup, a table cell or an HTML tag.
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$&!@])")
@@ -29,8 +37,8 @@ def render(table: Table) -> str:
         lines += ["", " ".join(map(escape, sentences))]
     for note, marker in table.footnotes.items():
         lines += ["", f"<sup>{marker}</sup> {escape(note)}"]
-    if compared := list(comparisons(table)):
-        lines += ["", f"Against {escape(compared[0][2].baseline)}:", "", *_aligned(*_compared(compared))]
+    if compared := compared_rows(table):
+        lines += ["", f"Against {escape(compared[0].found[0][1].baseline)}:", "", *_aligned(*_compared(compared))]
     return "\n".join(lines) + "\n"
 
 
@@ -76,12 +84,12 @@ def _sign(number: str) -> str:
     return number.replace("inf", "∞").replace("-", "−")
 
 
-def _compared(compared: list[tuple[Row, Column, Comparison]]) -> tuple[list[str], list[list[str]]]:
+def _compared(compared: list[ComparedRow]) -> tuple[list[str], list[list[str]]]:
     """Header and lines of the table of comparisons."""
     header = ["Row", "Column", "Difference", "95 % interval", "p (Holm)", "Effect size", "Verdict"]
     lines = [
         [
-            escape(row.label),
+            escape(line.title),
             escape(column_title(column)),
             _sign(signed(found.difference, column.precision + 1)),
             _sign(f"{rounded(found.low, column.precision + 1)} to {rounded(found.high, column.precision + 1)}"),
@@ -89,7 +97,8 @@ def _compared(compared: list[tuple[Row, Column, Comparison]]) -> tuple[list[str]
             _sign(rounded(found.effect_size, 2)),
             found.verdict,
         ]
-        for row, column, found in compared
+        for line in compared
+        for column, found in line.found
     ]
     return header, lines
 

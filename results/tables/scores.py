@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -38,10 +39,11 @@ class Scores:
         columns = np.full(len(frame), -1)
         for index, quantity in enumerate(quantities):
             columns[(frame["view_kind"] == quantity.view_kind) & (frame["metric"] == quantity.metric)] = index
-        fingerprints = {record.planned.key: _fingerprint(record) for record in evidence.records}
-        frame = frame.assign(data=frame["key"].map(fingerprints))
-        objects = frame.groupby(["data", "split", "object"], sort=False, observed=True).ngroup().to_numpy()
         trials, keys = pd.factorize(frame["key"])
+        fingerprints = {record.planned.key: _fingerprint(record) for record in evidence.records}
+        datasets, _ = pd.factorize(np.array([fingerprints[key] for key in keys], object))
+        frame = frame.assign(data=datasets[trials])
+        objects = frame.groupby(["data", "split", "object"], sort=False, observed=True).ngroup().to_numpy()
         shape = len(keys), len(quantities), objects.max(initial=-1) + 1
         values, present = np.full(shape, np.nan), np.zeros(shape, bool)
         wanted = columns >= 0
@@ -70,9 +72,26 @@ class Scores:
 
         Pairs that lack one of the two are left out; None where nothing is left.
         """
-        complete = [pair for pair in pairs if all(self._of([key], quantity)[1].any() for key in pair)]
-        joint = self.crossed([key for pair in complete for key in pair], quantity)
-        return None if joint is None else joint[0::2] - joint[1::2]
+        column = self.quantities.get(quantity.name)
+        if column is None:
+            return None
+        places = [(self.trials.get(key), self.trials.get(other)) for key, other in pairs]
+        recorded = self._is_recorded
+        complete = [pair for pair in places if all(place is not None and recorded[place, column] for place in pair)]
+        if not complete:
+            return None
+        index = np.array(complete).T
+        shared = self.present[index, column].all((0, 1))
+        if not shared.any():
+            return None
+        first, second = self.values[index, column]
+        return (first - second).compress(shared, axis=1)
+
+    @cached_property
+    def _is_recorded(self) -> NDArray[np.bool_]:
+        """(trials, quantities): whether there is a score of any object."""
+        recorded: NDArray[np.bool_] = np.any(self.present, axis=2)
+        return recorded
 
     def _of(self, keys: Sequence[str], quantity: Quantity) -> tuple[Floats, NDArray[np.bool_]]:
         rows = [self.trials[key] for key in keys if key in self.trials]

@@ -66,6 +66,9 @@ def test_a_trial_leaves_everything_that_its_result_stands_on(home, tiny):
         assert samples["source"].shape == (2, 3, 16, 16)
         assert samples["target"].shape == samples["render"].shape == (2, 3, 3, 16, 16)
     assert Image.open(result.folder / "samples.png").size[0] > 100
+    with Image.open(result.folder / "turntable.gif") as turntable:
+        assert (turntable.n_frames, turntable.info["comment"]) == (24, frame["object"].iloc[0].encode())
+    assert (result.folder / "turntable.gif").stat().st_size < 300_000
 
     values = measured(result.folder)
     assert {step for step, name in values if name == "train/loss"} == {3, 6, 9, 12, 15, 18}
@@ -180,6 +183,7 @@ def test_trivial_predictors_are_judged_like_trained_ones(name, home, tiny):
         assert result.metrics["conditioned/psnr"] == float("inf")
         assert result.metrics["conditioned/lpips"] == 0
     assert result.metrics["novel/psnr"] < 30
+    assert not (result.folder / "turntable.gif").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from results.artifacts import HASH_TAG
 
@@ -76,6 +78,14 @@ def pictures(seed: int, objects: int = 2, views: int = 2, side: int = 16) -> dic
     }
 
 
+def turntable(name: str, side: int = 16) -> bytes:
+    """An animation as trials leave it: two pictures, and the object's name."""
+    first, second = (Image.new("P", (side, side), colour) for colour in (0, 1))
+    target = io.BytesIO()
+    first.save(target, "GIF", save_all=True, append_images=[second], comment=name.encode())
+    return target.getvalue()
+
+
 class RecordedHome:
     """A home folder with a plan, and an MLflow store: a file in the home, or one at `uri`."""
 
@@ -111,6 +121,7 @@ class RecordedHome:
         status: str = "finished",
         per_object: pd.DataFrame | None = None,
         samples: Mapping[str, np.ndarray] | None = None,
+        animation: bytes | None = None,
         curves: Mapping[str, list[tuple[int, float]]] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> str:
@@ -130,6 +141,8 @@ class RecordedHome:
             self._artifact(run, "per_object.parquet", per_object.to_parquet)
         if samples is not None:
             self._artifact(run, "samples.npz", lambda path: np.savez_compressed(path, **samples))
+        if animation is not None:
+            self._artifact(run, "turntable.gif", lambda path: path.write_bytes(animation))
         if status != "running":
             self._client.set_terminated(run, status.upper(), end_time=1_772_366_460_000)
         return run
@@ -192,7 +205,8 @@ def record_study(recorded: RecordedHome) -> None:
         ("b0", "depth", 0, 22.0),
         ("b1", "depth", 1, 22.5),
     ]:
-        recorded.record(key, name, seed, "finished", scores(psnr, 0.8, 0.2), pictures(int(psnr)), loss, commit)
+        samples, animation = pictures(int(psnr)), turntable("object_0")
+        recorded.record(key, name, seed, "finished", scores(psnr, 0.8, 0.2), samples, animation, loss, commit)
     recorded.record("c0", "broken", 0, "failed", tags={"splatsweep.error": "loss is not finite at step 7"})
     recorded.record("x0", "blank", per_object=scores(12.0, 0.6, 0.4), samples=pictures(100), tags=commit)
     recorded.record("x1", "copy_input", per_object=scores(14.0, 0.5, 0.3), samples=pictures(101), tags=commit)

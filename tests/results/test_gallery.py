@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from results.gallery import Gallery, TrialSamples, galleries, read_pictures, representative
+from results.gallery import Gallery, TrialSamples, galleries, read_pictures, read_turntable, representative
 
 
 def arrays(side: int = 8, truth: int = 0, render: int = 0) -> dict[str, np.ndarray]:
@@ -27,6 +29,25 @@ def samples(trial: str, seed: int = 0, **more: int) -> TrialSamples:
     return TrialSamples(
         trial, f"{trial}{seed}", seed, ("a", "b"), *(content[n] for n in ("source", "target", "render"))
     )
+
+
+def test_a_turntable_has_a_name_and_a_still(tmp_path: Path) -> None:
+    path = tmp_path / "turntable.gif"
+    Image.new("P", (20, 20), 3).save(path, comment=b"chair_\xff1")
+    name, animation, still, side = read_turntable(path)
+    assert (name, animation, side) == ("chair_\N{REPLACEMENT CHARACTER}1", path.read_bytes(), 20)
+    assert Image.open(io.BytesIO(still)).format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"GIF89a", "not an animation"), (b"\x89PNG", "not an animation"), (bytes(1_000_001), "at most")],
+)
+def test_what_is_no_turntable_is_refused_by_name(content: bytes, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "turntable.gif"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"turntable.gif: .*{reason}"):
+        read_turntable(path)
 
 
 def test_round_trip(tmp_path: Path) -> None:

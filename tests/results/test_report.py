@@ -31,6 +31,7 @@ FILES = {
     "objects.pdf",
     "objects.png",
 }
+TURNTABLES = {"turntable_a0.gif", "turntable_b0.gif"}
 FIGURES = {name for name in FILES if name.endswith((".pdf", ".png"))}
 VOID = {"meta", "img", "col", "wbr", "br", "link", "input"}
 HOSTILE = "<script>alert(1)</script>\" onerror=x ' & $"
@@ -81,8 +82,8 @@ def page(index: Path) -> Page:
 
 def test_all_files_are_written_to_the_reports_folder(index: Path, study) -> None:
     assert index == study.home / "reports" / "study" / "index.html"
-    assert {path.name for path in index.parent.iterdir()} == FILES
-    assert all(path.stat().st_size > 200 for path in index.parent.iterdir())
+    assert {path.name for path in index.parent.iterdir()} == FILES | TURNTABLES
+    assert all(path.stat().st_size > 60 for path in index.parent.iterdir())
 
 
 def test_writing_elsewhere_and_over_damaged_files_gives_the_same_bytes(
@@ -121,7 +122,7 @@ def test_the_page_loads_nothing(index: Path) -> None:
         assert tag not in ("link", "iframe", "object", "base", "form")
         for name, value in attributes.items():
             if name in ("src", "href", "xlink:href"):
-                assert (value or "").startswith(("data:image/png;base64,", "#"))
+                assert (value or "").startswith(("data:image/png;base64,", "data:image/gif;base64,", "#"))
 
 
 def test_the_only_script_is_the_one_that_the_policy_names(index: Path) -> None:
@@ -156,8 +157,24 @@ def test_pictures_stand_beside_ground_truth_with_a_description(page: Page) -> No
         f"{best}, view 1, error of baseline",
     ]
     # Two objects with an input and two views of the truth, of four renders and of their errors.
-    assert len(alts) == 2 * (1 + 2 * (1 + 2 * 4))
+    pictures = [alt for alt in alts if "predicted" not in str(alt)]
+    assert len(pictures) == 2 * (1 + 2 * (1 + 2 * 4))
     assert all(image["width"] == "96" for image in page.all("img"))
+
+
+def test_a_turntable_is_still_until_it_is_opened(index: Path) -> None:
+    outside, inside = (
+        {str(image["alt"]): str(image["src"]) for image in Page(text).all("img")}
+        for text in (
+            re.sub(r"</summary>.*?</details>", "</summary></details>", index.read_text(), flags=re.DOTALL),
+            "".join(re.findall(r"</summary>(.*?)</details>", index.read_text(), re.DOTALL)),
+        )
+    )
+    for trial, key in (("baseline", "a0"), ("depth", "b0")):
+        assert outside[f"object_0 predicted by {trial}, from the front"].startswith("data:image/png")
+        animation = base64.b64encode((index.parent / f"turntable_{key}.gif").read_bytes()).decode()
+        assert inside[f"object_0 predicted by {trial}, turning"] == f"data:image/gif;base64,{animation}"
+    assert not any(address.startswith("data:image/gif") for address in outside.values())
 
 
 def test_the_page_can_be_read_without_seeing_it(page: Page) -> None:

@@ -89,3 +89,12 @@ def test_beyond_the_named_trials_lines_are_grey_and_nameless() -> None:
     assert len(background.get_segments()) == 3
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == names[: curves.MOST_NAMED]
+
+
+def test_a_thousand_nameless_lines_do_not_make_a_page_of_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves, "MOST_BACKGROUND_POINTS", 12)
+    names = [f"trial {index}" for index in range(curves.MOST_NAMED + 3)]
+    (axes,) = curves.draw(frame(names, metrics=("val/psnr",))).axes
+    (background,) = [found for found in axes.collections if hasattr(found, "get_segments")]
+    assert [len(line) for line in background.get_segments()] == [4, 4, 4]
+    assert all((line[0, 0], line[-1, 0]) == (STEPS[0], STEPS[-1]) for line in background.get_segments())

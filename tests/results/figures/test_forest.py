@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,7 @@ def test_without_comparisons_there_is_no_figure() -> None:
 
 def test_one_panel_for_each_compared_column_with_every_interval() -> None:
     (axes,) = forest.draw(table()).axes
-    lines, points = axes.collections
+    lines, points, *_ = axes.collections
     np.testing.assert_allclose([segment[:, 0] for segment in lines.get_segments()], [[-0.5, 1.5], [0.5, 2.5]])
     np.testing.assert_allclose(points.get_offsets(), [[0.5, 0], [1.5, 1]])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["$row_0$", "$row_1$"]
@@ -42,6 +44,26 @@ def test_only_what_survives_the_correction_is_filled() -> None:
     filled, hollow = axes.collections[1].get_facecolors() if len(axes.collections[1].get_facecolors()) == 2 else (1, 0)
     assert filled[-1] == 1
     assert hollow[-1] == 0
+
+
+def test_long_names_leave_room_for_the_panels() -> None:
+    grown = table()
+    rows = tuple(replace(row, label=f"{row.label} " + "depth.model=midas_small " * 4) for row in grown.rows)
+    figure = forest.draw(replace(grown, sections=(Section(rows),)))
+    save(figure, "png")
+    (axes,) = figure.axes
+    inches = axes.get_position().width * figure.get_size_inches()[0]
+    assert inches > 1.4
+
+
+def test_rows_of_one_label_in_two_groups_are_drawn_apart() -> None:
+    rows = tuple(
+        Row("MiDaS", (Cell((21.0,), comparison=comparison(value, "better")), Cell()), group=group)
+        for group, value in (("Input", 1.0), ("X-Attn", 2.0))
+    )
+    (axes,) = forest.draw(Table("t", "", COLUMNS, (Section(rows),))).axes
+    np.testing.assert_allclose(axes.collections[1].get_offsets(), [[1.0, 0], [2.0, 1]])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Input: MiDaS", "X-Attn: MiDaS"]
 
 
 def test_of_many_rows_those_with_the_smallest_p_remain_in_order() -> None:

@@ -6,7 +6,16 @@ import math
 
 import pytest
 
-from results.render.layout import blocks, comparisons, is_text, leading_text, probability, signed, signed_difference
+from results.render.layout import (
+    blocks,
+    compared_rows,
+    is_text,
+    leading_text,
+    probability,
+    row_titles,
+    signed,
+    signed_difference,
+)
 from results.table import Cell, Column, Row, Section, Table
 
 
@@ -40,8 +49,15 @@ def test_signs() -> None:
     assert [probability(p) for p in (0.0004, 0.001, 0.04, 1.0)] == ["< 0.001", "0.001", "0.040", "1.000"]
 
 
+def test_no_two_rows_are_called_alike() -> None:
+    labels = [("MiDaS", "Input"), ("MiDaS", "X-Attn"), ("tv", ""), ("tv", "")]
+    rows = tuple(Row(label, (), group=group) for label, group in labels)
+    titles = row_titles(Table("t", "", (), (Section(rows[:1]), Section(rows[1:]))))
+    assert titles == ["Input: MiDaS", "X-Attn: MiDaS", "tv (1)", "tv (2)"]
+
+
 def test_comparisons_come_row_by_row(table: Table) -> None:
-    found = [(column.name, comparison.verdict) for _, column, comparison in comparisons(table)]
+    found = [(column.name, found.verdict) for row in compared_rows(table) for column, found in row.found]
     assert found == [("conditioned_psnr", "better"), ("novel_psnr", "underpowered")]
 
 
