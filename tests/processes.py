@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -31,6 +32,9 @@ run: {log_every: 5, checkpoint_every: 20}
 """
 CHECKPOINT_EVERY = 20
 
+#: Seconds until a test gives up; what takes ten on an idle machine may take minutes beside other work.
+PATIENCE_S = 600.0
+
 
 def start(*arguments: str | Path, home: Path, **environment: str) -> subprocess.Popen[str]:
     """`splatsweep ARGUMENTS` on a home, in a process group of its own."""
@@ -48,7 +52,7 @@ def start(*arguments: str | Path, home: Path, **environment: str) -> subprocess.
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
     """Wait for a command; returns what it printed, which is never a traceback."""
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code, output
     assert "Traceback" not in output
     return output
@@ -59,7 +63,14 @@ def run(*arguments: str | Path, home: Path, code: int = 0, **environment: str) -
     return finish(start(*arguments, home=home, **environment), code)
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 150) -> Any:
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:
     """The first true value of `condition`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -16,7 +16,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from jobs.journal import read_events
-from tests.processes import CHECKPOINT_EVERY, SWEEP, Home, run, start, wait_for
+from tests.processes import CHECKPOINT_EVERY, SWEEP, Home, free_port, run, start, wait_for
 
 TRIALS = ("baseline", "tv", "blank", "copy_input")
 #: Trials long enough to be met in their middle.
@@ -44,9 +43,7 @@ class Server:
     """An MLflow tracking server on the loopback interface that can be killed and brought back."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
