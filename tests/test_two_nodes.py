@@ -14,12 +14,11 @@ import pandas as pd
 import psutil
 import pytest
 
-from tests.processes import SWEEP, Home, finish, free_port, run, start, wait_for
+from tests.processes import SWEEP, Home, finish, free_port, run, start, wait_for, wait_for_middle
 
 TRIALS = ("baseline", "tv")
 #: Trials long enough for a node to be met in the middle of one.
 SETTINGS = ("--set", "base.train.stages.0.iterations=400")
-pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
@@ -92,8 +91,7 @@ def run_and_kill_a_node(sweep: Path, home: Home, address: str, *options: str) ->
     """Run the sweep, killing the node of a trial in its middle."""
     driver = start("run", sweep, "--executor", "ray", *SETTINGS, *options, home=home.path, RAY_ADDRESS=address)
     try:
-        owner = wait_for(lambda: home.in_the_middle(40, 300) or driver.poll() is not None, "a trial in its middle")
-        assert driver.poll() is None, finish(driver)
+        owner = wait_for_middle(home, driver, last=300)
         kill_node_of(owner["pid"])
         finish(driver)
     finally:
@@ -127,7 +125,7 @@ def test_trials_move_between_nodes_that_do_not_see_the_home(cluster, sweep, home
     scratches = [tmp_path / "a", tmp_path / "b"]
     with ExitStack() as nodes:
         for number, scratch in enumerate(scratches, start=2):
-            # Addresses of their own, so that the driver attaches to the head; one by one, since both make sockets there.
+            # An address each, so that the driver attaches to the head; one by one, since their sockets lie together.
             nodes.enter_context(node(cluster.address, f"127.0.0.{number}", scratch, before))
             wait_for(lambda number=number: len(alive(cluster)) == number, "a node")
         run_and_kill_a_node(sweep, home, cluster.address, *([] if before else ["--set", "run.scratch=always"]))

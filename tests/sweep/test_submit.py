@@ -19,8 +19,6 @@ import pytest
 from sweep.submit import JOB_VARIABLE, UPLOAD_LIMIT_MIB, SubmitError, lost_home_warning, stage
 from tests.processes import PATIENCE_S, SWEEP, Home, free_port, run
 
-pytestmark = pytest.mark.timeout(3 * PATIENCE_S)
-
 
 @dataclass(frozen=True)
 class Head:

@@ -7,7 +7,6 @@ import pytest
 from sweep.bench import sweep
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("weights")
 def test_quick_run_compares_the_driver_with_a_bare_tuner_and_with_a_preset():
     result = sweep.run(quick=True)
