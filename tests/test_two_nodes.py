@@ -118,6 +118,7 @@ def test_trials_of_a_node_that_dies_move_to_another(cluster, sweep, home, undist
         cluster.add_node(num_cpus=1)
     run_and_kill_a_node(sweep, home, cluster.address)
     assert_same(home, undisturbed)
+    assert all((home.folder(name) / "lock").exists() for name in TRIALS), "they worked in the home, which they see"
 
 
 def test_trials_move_between_nodes_that_do_not_see_the_home(cluster, sweep, home, undisturbed, tmp_path):

@@ -132,11 +132,11 @@ class Courier:
     def _send_now_and_then(self) -> None:
         while not self._done.wait(_INTERVAL_S):
             try:
-                self.send()
                 self._pass_on_stop()
+                self.send()
             except TrialMovedError as error:
                 request_stop(self.stop_file, "asked", str(error))
-            except Exception:  # the driver's node is busy, or its disk full: all is still here, and sent the next time
+            except Exception:  # the driver's node is busy, or its disk full: all is here yet, for the next time
                 continue
 
     def _pass_on_stop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from hashlib import sha256
@@ -152,6 +153,23 @@ def test_stop_is_passed_on_both_ways(there, keeper, scratch, monkeypatch):
     with Courier(caller(keeper), KEY, scratch) as courier:
         courier.stop_file.write_text("no room")
     assert (there / "stop").read_text() == "no room"
+
+
+def test_full_disk_under_the_home_stops_the_trial_and_loses_nothing(there, keeper, scratch, monkeypatch):
+    monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
+    mine, theirs = scratch / "trials" / KEY, there / "trials" / KEY
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Courier(caller(keeper), KEY, scratch) as courier:
+        with monkeypatch.context() as patch:
+            patch.setattr("sweep.executors.keeper.os.open", full)
+            train(mine, 0, 4)
+            wait_for(courier.stop_file.exists, "a stop")
+        assert json.loads((there / "stop").read_text())["cause"] == "disk"
+        made = contents(mine)
+    assert contents(theirs) == made
 
 
 def test_node_without_the_dataset_says_where_it_belongs(there, keeper, scratch):
