@@ -153,12 +153,13 @@ class Courier:
         return [name for name in names if name not in (*GROWING, "lock")]
 
     def _extend(self, name: str) -> None:
-        path, offset = self._folder / name, self._sent.get(name, 0)
-        if path.exists() and (end := _whole_lines(path)) > offset:
-            with path.open("rb") as stream:
-                stream.seek(offset)
-                self._call("extend", self._key, self._worker, name, offset, stream.read(end - offset))
-            self._sent[name] = end
+        path, sent = self._folder / name, self._sent.get(name)
+        if not path.exists() or (end := _whole_lines(path)) == sent:
+            return
+        with path.open("rb") as stream:
+            stream.seek(offset := sent or 0)
+            self._call("extend", self._key, self._worker, name, offset, stream.read(end - offset))
+        self._sent[name] = end
 
     def _replace(self, name: str) -> bool:
         """Send a file in pieces; False where it is gone by now."""

@@ -59,7 +59,9 @@ def caller(keeper: Keeper, allowed: int | None = None) -> Callable[..., Any]:
 
 
 def train(folder: Path, first: int, last: int) -> None:
-    """What a trial leaves behind: a line every iteration, a checkpoint every second one."""
+    """What a trial leaves behind: a log, a line every iteration, a checkpoint every second one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "log.txt").touch()
     with Journal(folder) as journal:
         journal.start(first)
         for step in range(first + 1, last + 1):
