@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -161,12 +162,16 @@ def test_full_disk_under_the_home_stops_the_trial_and_loses_nothing(there, keepe
     monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
     mine, theirs = scratch / "trials" / KEY, there / "trials" / KEY
 
-    def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    opened = os.open
+
+    def full(path: Path | str, *options: int) -> int:
+        if Path(path).is_relative_to(theirs):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(path, *options)
 
     with Courier(caller(keeper), KEY, scratch) as courier:
         with monkeypatch.context() as patch:
-            patch.setattr("sweep.executors.keeper.os.open", full)
+            patch.setattr(os, "open", full)
             train(mine, 0, 4)
             wait_for(courier.stop_file.exists, "a stop")
         assert json.loads((there / "stop").read_text())["cause"] == "disk"
