@@ -7,7 +7,7 @@ configuration): what they mean is decided where they are put together, in `sweep
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -127,6 +127,9 @@ class RunOptions(Section):
     log_every: Annotated[int, Field(ge=1)] = 50
     #: iterations between two checkpoints
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    #: when trials work in a folder of their node and send what they make to the home: on nodes that do not see the
+    #: home, or always, where it is slow to reach
+    scratch: Literal["auto", "always"] = "auto"
 
 
 class Tracking(Section):

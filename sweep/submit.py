@@ -1,12 +1,14 @@
 """A sweep as a Ray job: the code and the sweep file are sent to a cluster, and its driver runs there.
 
 What is sent is this very code, so that what runs on the cluster is what was tried here; the libraries have to be
-there already, in the image or environment of its nodes.  The home has to be storage that all nodes see.
+there already, in the image or environment of its nodes.  The home has to be a folder that outlives the job, on the
+node of its driver at least.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import shutil
 import tempfile
@@ -22,6 +24,9 @@ _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
 #: Ray keeps uploads in the memory of the head node, and refuses larger ones.
 UPLOAD_LIMIT_MIB = 100
 
+#: Set by Ray for the driver of a job, whose working directory is a copy that Ray deletes.
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
 #: What a head node says that has just been started, and how long it is given.
 _STARTING = "No available agent"
 _PATIENCE_S = 60.0
@@ -34,7 +39,7 @@ class SubmitError(RuntimeError):
 def submit_job(sweep: Path, address: str, home: Path, options: Sequence[str], environment: Mapping[str, str]) -> str:
     """Send a sweep file to the cluster whose job server is at `address`, http://HOST:8265, and start its driver.
 
-    home: an absolute folder on storage that all nodes see; options: further ones of `splatsweep run`;
+    home: an absolute folder there; options: further ones of `splatsweep run`;
     environment: variables for driver and trials.  Returns the job's name.  Raises `SubmitError`.
     """
     command = ["python", "-c", "from sweep.cli import main; main()", "run", sweep.name, "--home", str(home), *options]
@@ -70,6 +75,16 @@ def stage(sweep: Path, folder: Path) -> None:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
     if size > UPLOAD_LIMIT_MIB:
         raise SubmitError(f"the job is {size:.0f} MiB large; at most {UPLOAD_LIMIT_MIB} MiB can be sent")
+
+
+def lost_home_warning(home: Path) -> str | None:
+    """What to tell who runs a sweep with plain `ray job submit` and keeps it where Ray will delete it."""
+    if JOB_VARIABLE not in os.environ or not home.is_relative_to(Path.cwd()):
+        return None
+    return (
+        f"{home} is in this job's copy of its working directory, which Ray deletes; to keep it all, name a folder "
+        """outside of it:  --runtime-env-json '{"env_vars": {"SPLATSWEEP_HOME": "/shared/runs"}}'"""
+    )
 
 
 def follow_job(name: str, address: str, write: Callable[[str], None]) -> int:

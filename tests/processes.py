@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,6 +33,9 @@ run: {log_every: 5, checkpoint_every: 20}
 """
 CHECKPOINT_EVERY = 20
 
+#: Seconds until a test gives up; what takes ten on an idle machine may take minutes beside other work.
+PATIENCE_S = 600.0
+
 
 def start(*arguments: str | Path, home: Path, **environment: str) -> subprocess.Popen[str]:
     """`splatsweep ARGUMENTS` on a home, in a process group of its own."""
@@ -48,7 +53,11 @@ def start(*arguments: str | Path, home: Path, **environment: str) -> subprocess.
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
     """Wait for a command; returns what it printed, which is never a traceback."""
-    output, _ = process.communicate(timeout=240)
+    try:
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == code, output
     assert "Traceback" not in output
     return output
@@ -59,7 +68,14 @@ def run(*arguments: str | Path, home: Path, code: int = 0, **environment: str) -
     return finish(start(*arguments, home=home, **environment), code)
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 150) -> Any:
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:
     """The first true value of `condition`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -98,8 +114,8 @@ class Home:
                     assert values.setdefault((event["step"], metric), value) == value
         return values
 
-    def in_the_middle(self, first: int = 40, last: int = 110) -> dict[str, Any] | None:
-        """The `start` event of a trial that is past some checkpoints and far from its end, if there is one now."""
+    def in_the_middle(self, first: int, last: int) -> dict[str, Any] | None:
+        """The `start` event of a trial between two iterations, if there is one now."""
         for folder in self.path.glob("trials/*"):
             events = list(read_events(folder))
             steps = [event["step"] for event in events if event["event"] == "metrics"]
@@ -116,3 +132,13 @@ class Home:
             elif event["event"] == "start" and reached:
                 repeated.append(reached - event["step"])
         return repeated
+
+
+def wait_for_middle(home: Home, driver: subprocess.Popen[str], last: int = 120) -> dict[str, Any]:
+    """The `start` event of the first trial that is past a checkpoint and has not reached iteration `last`."""
+
+    def owner() -> dict[str, Any] | None:
+        assert driver.poll() is None, f"the driver ended first: {driver.communicate()[0]}"
+        return home.in_the_middle(CHECKPOINT_EVERY + 5, last)
+
+    return wait_for(owner, "a trial in its middle")

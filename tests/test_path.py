@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from mlflow import MlflowClient
 
 from jobs.journal import read_events
 from jobs.tracking import default_uri
+from tests.processes import Home, finish, run, start, wait_for_middle
 
 SWEEP = """
 name: tiny
@@ -57,22 +55,6 @@ class Finished:
         return {path.parent.name: path.read_bytes() for path in self.home.glob("trials/*/journal.jsonl")}
 
 
-def start(*arguments: str | Path, home: Path) -> subprocess.Popen:
-    command = [sys.executable, "-c", "from sweep.cli import main; main()", *map(str, arguments)]
-    environment = {**os.environ, "SPLATSWEEP_HOME": str(home), "COLUMNS": "200"}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=home
-    )
-
-
-def command(*arguments: str | Path, home: Path, code: int = 0) -> str:
-    process = start(*arguments, home=home)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == code, output
-    assert "Traceback" not in output
-    return output
-
-
 def measured(folder: Path) -> dict[tuple[int, str], float]:
     return {
         (event["step"], name): value
@@ -93,7 +75,7 @@ def sweep(tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the commands fin
 def inline(sweep, tmp_path_factory) -> Finished:
     """The sweep, run undisturbed in one process."""
     home = tmp_path_factory.mktemp("inline")
-    return Finished(home, command("run", sweep, "--executor", "inline", home=home))
+    return Finished(home, run("run", sweep, "--executor", "inline", home=home))
 
 
 @pytest.fixture(scope="module")
@@ -101,24 +83,8 @@ def killed(sweep, tmp_path_factory) -> Finished:
     """The sweep under Ray, with the worker of one trial killed in the middle of it."""
     home = tmp_path_factory.mktemp("ray")
     process = start("run", sweep, "--executor", "ray", home=home)
-    victim = worker_to_kill(home, process)
-    os.kill(victim, signal.SIGKILL)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    return Finished(home, output)
-
-
-def worker_to_kill(home: Path, driver: subprocess.Popen) -> int:
-    """Wait for a trial that is past its first checkpoint and far from its end; returns its worker's pid."""
-    deadline = time.monotonic() + 150
-    while time.monotonic() < deadline and driver.poll() is None:
-        for folder in home.glob("trials/*"):
-            events = list(read_events(folder))
-            steps = [event["step"] for event in events if event["event"] == "metrics"]
-            if steps and 40 <= steps[-1] < 100:
-                return events[0]["pid"]
-        time.sleep(0.02)
-    raise AssertionError(f"no trial got that far; driver: {driver.poll()}")
+    os.kill(wait_for_middle(Home(home), process)["pid"], signal.SIGKILL)
+    return Finished(home, finish(process))
 
 
 def test_every_trial_finishes_and_the_report_is_written(inline):
@@ -138,27 +104,27 @@ def test_ray_and_a_killed_worker_change_no_bit(inline, killed):
     assert all(steps[-1] >= 20 for steps in resumed), "it did not go on from its checkpoint"
     for name in NAMES | CONTROLS:
         assert measured(killed.folder(name)) == measured(inline.folder(name))
-        ours, theirs = (pd.read_parquet(run.folder(name) / "per_object.parquet") for run in (killed, inline))
+        ours, theirs = (pd.read_parquet(each.folder(name) / "per_object.parquet") for each in (killed, inline))
         pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 
 
 def test_mlflow_holds_one_run_per_trial_with_all_that_was_measured(killed):
     client = MlflowClient(default_uri(killed.home))
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    assert {run.info.run_name for run in runs} == NAMES | CONTROLS
+    assert {each.info.run_name for each in runs} == NAMES | CONTROLS
     assert len(runs) == len(NAMES | CONTROLS)
-    for run in runs:
-        assert run.info.status == "FINISHED"
-        folder = killed.folder(run.info.run_name)
+    for each in runs:
+        assert each.info.status == "FINISHED"
+        folder = killed.folder(each.info.run_name)
         expected = {(step, name) for step, name in measured(folder)}
         recorded = {
             (metric.step, name)
-            for name in run.data.metrics
+            for name in each.data.metrics
             if not name.startswith("time/")
-            for metric in client.get_metric_history(run.info.run_id, name)
+            for metric in client.get_metric_history(each.info.run_id, name)
         }
         assert recorded == expected
-        artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
+        artifacts = {file.path for file in client.list_artifacts(each.info.run_id)}
         assert {"per_object.parquet", "samples.png", "samples.npz", "config.json"} <= artifacts
 
 
@@ -179,7 +145,7 @@ def test_results_come_back_as_a_tidy_frame(inline, sweep):
 
 def test_a_finished_sweep_trains_nothing_and_says_so(inline, sweep):
     before = inline.journals()
-    output = command("run", sweep, home=inline.home)
+    output = run("run", sweep, home=inline.home)
     assert "Nothing to train" in output
     assert inline.journals() == before
     assert "Report: " in output
@@ -187,7 +153,7 @@ def test_a_finished_sweep_trains_nothing_and_says_so(inline, sweep):
 
 def test_adding_a_seed_runs_only_the_new_trials(inline, sweep):
     before = inline.journals()
-    output = command("run", sweep, "--executor", "inline", "--set", "seeds=[0, 1]", "--only", "tv", home=inline.home)
+    output = run("run", sweep, "--executor", "inline", "--set", "seeds=[0, 1]", "--only", "tv", home=inline.home)
     assert "6 trials: 3 finished before, 1 to run" in output
     after = inline.journals()
     assert len(after.keys() - before.keys()) == 1
@@ -198,7 +164,7 @@ def test_a_trial_that_fails_explains_itself_and_stops_no_other(sweep, tmp_path):
     # Adam's step is finite, and so are the weights; with this learning rate the next loss is not.
     settings = ["--set", "base.train.stages=[{iterations: 8, lr: 1.0e-3, losses: {l2: 1.0}}]"]
     settings += ["--set", "trials={burst: {train.stages.0.lr: 1.0e+30}, calm: {}}"]
-    output = command("run", sweep, "--executor", "inline", *settings, home=tmp_path, code=1)
+    output = run("run", sweep, "--executor", "inline", *settings, home=tmp_path, code=1)
     assert "burst failed" in output
     assert "--only 'burst' --retry-failed" in output
     finished = Finished(tmp_path, output)
@@ -211,11 +177,11 @@ def test_a_trial_that_fails_explains_itself_and_stops_no_other(sweep, tmp_path):
 def test_a_tracking_server_that_is_down_costs_no_trial(sweep, tmp_path):
     short = ["--set", "base.train.stages=[{iterations: 4, lr: 1.0e-3, losses: {l2: 1.0}}]", "--only", "baseline"]
     down = ["--set", "tracking.uri=http://127.0.0.1:9"]
-    output = command("run", sweep, "--executor", "inline", *short, *down, home=tmp_path, code=2)
+    output = run("run", sweep, "--executor", "inline", *short, *down, home=tmp_path, code=2)
     assert "Nothing is lost" in output
     finished = Finished(tmp_path, output)
     assert finished.trials()["baseline"]["status"] == "finished"
-    again = command("run", sweep, "--executor", "inline", *short, home=tmp_path)
+    again = run("run", sweep, "--executor", "inline", *short, home=tmp_path)
     assert "Nothing to train" in again
     assert (tmp_path / "reports" / "tiny" / "index.html").exists()
 
@@ -224,15 +190,13 @@ def test_a_tracking_server_that_is_down_costs_no_trial(sweep, tmp_path):
 def test_an_interrupted_sweep_says_so_and_goes_on(executor, sent, sweep, tmp_path):
     options = ("--only", "baseline", "--set", "base.train.stages.0.iterations=1000")
     process = start("run", sweep, "--executor", executor, *options, home=tmp_path)
-    worker_to_kill(tmp_path, process)
+    wait_for_middle(Home(tmp_path), process)
     process.send_signal(sent)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, output
+    output = finish(process, code=130)
     assert f"Stopped with 1 trials unfinished (by {sent.name})" in output
-    assert "Traceback" not in output
     finished = Finished(tmp_path, output)
     assert finished.trials()["baseline"]["status"] == "interrupted"
-    command("run", sweep, "--executor", "inline", *options, home=tmp_path)
+    run("run", sweep, "--executor", "inline", *options, home=tmp_path)
     assert finished.trials()["baseline"]["status"] == "finished"
     starts = [e["step"] for e in read_events(finished.folder("baseline")) if e["event"] == "start"]
     assert len(starts) == 2
@@ -246,5 +210,5 @@ def test_a_second_driver_is_refused(sweep, tmp_path):
     folder.mkdir(parents=True)
     (folder / "driver.json").write_text(json.dumps({"pid": 4711, "host": "elsewhere"}))
     with filelock.FileLock(folder / "driver.lock"):
-        output = command("run", sweep, home=tmp_path, code=2)
+        output = run("run", sweep, home=tmp_path, code=2)
     assert "is being run by process 4711 on elsewhere" in output

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs.tracking import default_uri
-from tests.processes import CHECKPOINT_EVERY, SWEEP, Home, finish, run, start, wait_for
+from tests.processes import CHECKPOINT_EVERY, SWEEP, Home, finish, run, start, wait_for_middle
 
 TRIALS = ("baseline", "tv", "blank", "copy_input")
 
@@ -56,7 +56,7 @@ def assert_same(disturbed: Home, undisturbed: Home) -> None:
 
 def test_killed_driver_is_succeeded_by_another(sweep, here, undisturbed):
     driver = start("run", sweep, "--executor", "ray", home=here.path)
-    owner = wait_for(here.in_the_middle, "a trial in its middle")
+    owner = wait_for_middle(here, driver)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     output = run("run", sweep, "--executor", "inline", home=here.path)
@@ -70,7 +70,7 @@ def test_stop_ends_a_running_sweep(sweep, here):
     assert "nothing to stop" in run("stop", sweep, home=here.path, code=2)
     endless = ("--only", "baseline", "--set", "base.train.stages.0.iterations=1000000")
     driver = start("run", sweep, "--executor", "inline", *endless, home=here.path)
-    wait_for(here.in_the_middle, "a trial in its middle")
+    wait_for_middle(here, driver)
     assert f"Asked process {driver.pid} on " in run("stop", sweep, home=here.path)
     output = finish(driver, code=130)
     assert "Stopped with 1 trials unfinished (by `splatsweep stop`)" in output
@@ -111,7 +111,7 @@ def small_disk(here) -> Iterator[Path]:
 
 def test_full_disk_is_named_and_costs_nothing_once_there_is_room(sweep, here, undisturbed, small_disk):
     driver = start("run", sweep, "--executor", "inline", home=here.path)
-    wait_for(here.in_the_middle, "a trial in its middle")
+    wait_for_middle(here, driver)
     ballast = small_disk / "ballast"
     fill(ballast)
     output = finish(driver, code=2)

@@ -1,30 +1,83 @@
-"""A sweep on a Ray cluster of several nodes goes on when one of them dies."""
+"""A sweep on a Ray cluster of several nodes goes on when one of them dies, whether or not they see the home."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 
-from tests.processes import SWEEP, Home, finish, start, wait_for
+from tests.processes import SWEEP, Home, finish, free_port, run, start, wait_for, wait_for_middle
 
 TRIALS = ("baseline", "tv")
+#: Trials long enough for a node to be met in the middle of one.
+SETTINGS = ("--set", "base.train.stages.0.iterations=400")
 
 
 @pytest.fixture
 def cluster(monkeypatch) -> Iterator:
-    """A head node that runs no trials, and two nodes that run one each."""
+    """A head node that runs no trials."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
     yield cluster
     cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the commands find the weights by their variable
+    path = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
+    path.write_text(SWEEP)
+    return path
+
+
+@pytest.fixture
+def home(prepared_home, tmp_path) -> Home:
+    shutil.copytree(prepared_home, tmp_path / "home")
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sweep, prepared_home, tmp_path_factory) -> Home:
+    path = tmp_path_factory.mktemp("undisturbed")
+    shutil.copytree(prepared_home, path, dirs_exist_ok=True)
+    run("run", sweep, "--executor", "inline", *SETTINGS, home=path)
+    return Home(path)
+
+
+def blindfold(folder: Path) -> Sequence[str]:
+    """What to put before a command that shall not see what is in a folder; nothing where that cannot be had."""
+    words = ["unshare", "--user", "--map-root-user", "--mount"]
+    script = f"mount -t tmpfs none {folder} && exec"
+    possible = shutil.which("unshare") and subprocess.run([*words, "sh", "-c", f"{script} true"], check=False)
+    return [*words, "sh", "-c", f'{script} "$@"', "node"] if possible and not possible.returncode else []
+
+
+@contextmanager
+def node(address: str, ip: str, scratch: Path, before: Sequence[str]) -> Iterator[None]:
+    """A node for one trial at a time, with a scratch folder of its own."""
+    ray = str(Path(sys.executable).with_name("ray"))
+    command = [*before, ray, "start", "--address", address, "--num-cpus", "1", "--block", "--disable-usage-stats"]
+    command += ["--node-ip-address", ip, "--dashboard-agent-listen-port", str(free_port())]
+    environment = {**os.environ, "SPLATSWEEP_SCRATCH": str(scratch)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def alive(cluster) -> list:
+    return [each for each in cluster.global_state.node_table() if each["Alive"]]
 
 
 def kill_node_of(worker: int) -> None:
@@ -34,23 +87,54 @@ def kill_node_of(worker: int) -> None:
         process.kill()
 
 
-def test_trials_of_a_node_that_dies_move_to_another(cluster, prepared_home, weights, tmp_path):  # noqa: ARG001
-    home = Home(tmp_path / "home")
-    shutil.copytree(prepared_home, home.path)
-    sweep = tmp_path / "tiny.yaml"
-    sweep.write_text(SWEEP)
-    iterations = ("--set", "base.train.stages.0.iterations=800")
-    driver = start("run", sweep, "--executor", "ray", *iterations, home=home.path, RAY_ADDRESS=cluster.address)
+def run_and_kill_a_node(sweep: Path, home: Home, address: str, *options: str) -> None:
+    """Run the sweep, killing the node of a trial in its middle."""
+    driver = start("run", sweep, "--executor", "ray", *SETTINGS, *options, home=home.path, RAY_ADDRESS=address)
     try:
-        owner = wait_for(lambda: home.in_the_middle(40, 300), "a trial in its middle")
+        owner = wait_for_middle(home, driver, last=300)
         kill_node_of(owner["pid"])
         finish(driver)
     finally:
         if driver.poll() is None:
             os.killpg(driver.pid, 9)
-    assert {home.trials()[name]["status"] for name in TRIALS} == {"finished"}
     (moved,) = [name for name in TRIALS if len(home.events(name, "start")) > 1]
     first, *_, last = home.events(moved, "start")
     assert first["pid"] == owner["pid"]
-    assert last["step"] >= 20
     assert last["pid"] != first["pid"]
+    assert last["step"] >= 20, "it did not go on from its checkpoint"
+
+
+def assert_same(home: Home, undisturbed: Home) -> None:
+    """Every trial ended with the same bits."""
+    for name in TRIALS:
+        assert home.trials()[name]["status"] == "finished"
+        assert home.measured(name) == undisturbed.measured(name)
+        ours, theirs = (pd.read_parquet(each.folder(name) / "per_object.parquet") for each in (home, undisturbed))
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+
+
+def test_trials_of_a_node_that_dies_move_to_another(cluster, sweep, home, undisturbed):
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    run_and_kill_a_node(sweep, home, cluster.address)
+    assert_same(home, undisturbed)
+    assert all((home.folder(name) / "lock").exists() for name in TRIALS), "they worked in the home, which they see"
+
+
+def test_trials_move_between_nodes_that_do_not_see_the_home(cluster, sweep, home, undisturbed, tmp_path):
+    before = blindfold(home.path)
+    scratches = [tmp_path / "a", tmp_path / "b"]
+    with ExitStack() as nodes:
+        for number, scratch in enumerate(scratches, start=2):
+            # An address each, so that the driver attaches to the head; one by one, since their sockets lie together.
+            nodes.enter_context(node(cluster.address, f"127.0.0.{number}", scratch, before))
+            wait_for(lambda number=number: len(alive(cluster)) == number, "a node")
+        run_and_kill_a_node(sweep, home, cluster.address, *([] if before else ["--set", "run.scratch=always"]))
+    assert_same(home, undisturbed)
+    for name in TRIALS:
+        files, theirs = (
+            {str(path.relative_to(each.folder(name))) for path in each.folder(name).rglob("*") if path.is_file()}
+            for each in (home, undisturbed)
+        )
+        assert files == theirs - {"lock"}
+    assert all(list(scratch.glob("data/chairs-*/manifest.json")) for scratch in scratches)

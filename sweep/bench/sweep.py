@@ -2,7 +2,8 @@
 
 `splatsweep` is the driver with everything it does meanwhile: the plan's trials under Ray, progress read from their
 journals, MLflow filled from them.  `bare tuner` is Ray Tune with reused actors and nothing else, on the same trials,
-which sleep and leave behind what a trial does.  Both run in turn in every round.
+which sleep and leave behind what a trial does.  Both run in turn in every round.  Then the preset `quick` is run, to
+see what all this is of a real sweep's time (`sweep.bench.share`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from jobs.config import ModelConfig, TrialConfig
 from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal, read_events, read_result
 from jobs.trial import Runtime, TrialResult
 from sweep.bench.measure import BenchResult, machine
+from sweep.bench.share import run_preset
 from sweep.driver import Recorder, execute
 from sweep.executors.source import Listed
 from sweep.plan import Plan, PlannedTrial
@@ -54,6 +56,7 @@ def run(quick: bool) -> BenchResult:
         measured["splatsweep"].append(_gaps(_run_ours, trials))
         measured["bare tuner"].append(_gaps(_run_bare, trials))
     bare = _median_gap(measured["bare tuner"])
+    preset, gap = run_preset(small=quick), _median_gap(measured["splatsweep"])
     rows: list[dict[str, Any]] = [
         {
             "case": case,
@@ -68,6 +71,10 @@ def run(quick: bool) -> BenchResult:
         for case, found in measured.items()
     ]
     notes = [f"a trial sleeps {NAP_S} s; ms a trial: median from one trial's end to the next one's start, one worker"]
+    rows.append({"case": "preset quick", "trials": preset.trials, "ms a trial": 1e3 * gap} | preset.percent(gap))
+    notes += [
+        "preset quick: of its time behind the start-up, what passes between its trials and what works beside them"
+    ]
     return BenchResult("sweep", machine(), rows, notes)
 
 

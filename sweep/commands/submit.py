@@ -34,8 +34,10 @@ def submit(
 ) -> None:
     """Run a sweep on a Ray cluster: sends this code and the sweep file there as a job, and follows its log.
 
-    The home is a folder on storage that all nodes see.  A cluster that asks for a token finds it in RAY_AUTH_TOKEN or
-    RAY_AUTH_TOKEN_PATH.  Example: [bold]splatsweep submit sweep.yaml --address http://head:8265 --home /shared/runs[/]
+    The home is a folder there, best on storage that all nodes see: a node that does not see it needs datasets and
+    weights of its own.  A cluster that asks for a token finds it in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
+
+    Example: [bold]splatsweep submit sweep.yaml --address http://head:8265 --home /shared/runs[/]
     """
     from sweep.spec import load_sweep
     from sweep.submit import follow_job, submit_job

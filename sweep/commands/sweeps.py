@@ -113,7 +113,11 @@ def run(
     """
     from sweep.driver import run_sweep
     from sweep.spec import load_sweep
+    from sweep.submit import lost_home_warning
 
+    warning = lost_home_warning(home.absolute())
+    if warning is not None:
+        console.print(warning, style="yellow", soft_wrap=True, highlight=False, markup=False)
     settings = [*(settings or []), *([f"run.executor={executor}"] if executor else [])]
     outcome = run_sweep(
         load_sweep(sweep, settings),

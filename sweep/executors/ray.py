@@ -3,12 +3,16 @@
 Tune packs and restarts; what to run is decided by the plan.  A worker that dies is started again up to
 `max_failures` times and its trial goes on from the checkpoint in the home.  An exception inside a trial is its
 result, not Tune's business: it would end the same way again.
+
+A worker that does not see the home, which it finds out for itself, sends what its trial makes to a `Keeper` beside
+the driver.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import time
 from dataclasses import asdict
@@ -26,11 +30,14 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray import tune
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.config import TrialConfig
 from jobs.journal import Journal, trial_status
 from jobs.trial import Runtime, run_trial
 from sweep.executors.attempt import Work, attempt, runtime_of
+from sweep.executors.away import attempt_away
+from sweep.executors.keeper import Keeper
 from sweep.executors.source import Source
 from sweep.plan import PlannedTrial
 from sweep.spec import RunOptions
@@ -53,6 +60,7 @@ def run(
     with signals_kept():  # Ray's own answer to SIGTERM ends the driver on the spot
         connect()
     storage = home / "ray" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    _keeper, sign = _start_keeper(storage, home, stop_file, options)  # an actor ends with its last handle
     resources = {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial}
     tuner = tune.Tuner(
         tune.with_resources(_run_point, resources),
@@ -61,6 +69,7 @@ def run(
             "runtime": asdict(runtime_of(options, stop_file)),
             "fail_fast": fail_fast,
             "work": work,
+            "sign": sign,
         },
         tune_config=tune.TuneConfig(
             search_alg=_Feed(source),
@@ -115,9 +124,37 @@ class _Feed(Searcher):
 
 def _run_point(parameters: dict[str, Any]) -> None:
     key, config = parameters["point"]["key"], TrialConfig.model_validate(parameters["point"]["config"])
-    runtime, home = Runtime(**parameters["runtime"]), Path(parameters["home"])
-    attempt(key, config, home, runtime, parameters["fail_fast"], parameters["work"])
+    runtime, home, sign = Runtime(**parameters["runtime"]), Path(parameters["home"]), parameters["sign"]
+    arguments = (key, config, home, runtime, parameters["fail_fast"], parameters["work"])
+    if sign is None or os.access(sign, os.F_OK):
+        attempt(*arguments)
+    else:
+        keeper = ray.get_actor(Path(sign).name)
+        attempt_away(lambda method, *values: ray.get(getattr(keeper, method).remote(*values)), *arguments)
     tune.report({"key": key})
+
+
+def _start_keeper(storage: Path, home: Path, stop_file: Path, options: RunOptions) -> tuple[Any, str | None]:
+    """A keeper on this node, and the path of a file that is named as it is; nothing where all trials run here.
+
+    A worker that sees the file sees the home.  It is not written where none is to work in the home.
+    """
+    if not (os.environ.get("RAY_ADDRESS") or len(ray.nodes()) > 1 or options.scratch == "always"):
+        return None, None
+    sign = storage / f"keeper-{secrets.token_hex(8)}"
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(num_cpus=0, max_restarts=-1)(Keeper).options(name=sign.name, scheduling_strategy=here)
+    keeper: Any = actor.remote(str(home), str(stop_file))
+    if not ray.get(keeper.sees_home.remote()):
+        raise HomeUnseenError(f"Ray's node at {ray.util.get_node_ip_address()}, this driver's own, does not see {home}")
+    if options.scratch == "auto":
+        storage.mkdir(parents=True)
+        sign.touch()
+    return keeper, str(sign)
+
+
+class HomeUnseenError(RuntimeError):
+    """Nothing would be kept: not even the driver's own node of Ray sees the home, in a container perhaps."""
 
 
 class ClusterLostError(RuntimeError):

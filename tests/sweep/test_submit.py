@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -17,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from sweep.submit import UPLOAD_LIMIT_MIB, SubmitError, stage
-from tests.processes import SWEEP, Home, run
+from sweep.submit import JOB_VARIABLE, UPLOAD_LIMIT_MIB, SubmitError, lost_home_warning, stage
+from tests.processes import PATIENCE_S, SWEEP, Home, free_port, run
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,6 @@ class Head:
     @property
     def environment(self) -> dict[str, str]:
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +70,20 @@ def status_of(address: str, **headers: str) -> int:
         return error.code
 
 
-def test_sweep_runs_as_a_job_with_a_token_and_not_without(head, prepared_home, weights, tmp_path):
-    home = tmp_path / "home"
-    shutil.copytree(prepared_home, home)
-    sweep = tmp_path / "tiny.yaml"
-    sweep.write_text(SWEEP)
+@pytest.fixture(scope="module")
+def home(prepared_home, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("jobs") / "home"
+    shutil.copytree(prepared_home, path)
+    return path
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Path:
+    (tmp_path / "tiny.yaml").write_text(SWEEP)
+    return tmp_path / "tiny.yaml"
+
+
+def test_sweep_runs_as_a_job_with_a_token_and_not_without(head, home, sweep, weights):
     submit = ("submit", sweep, "--address", head.address, "--env", f"SPLATSWEEP_WEIGHTS={weights.folder}")
 
     assert status_of(head.address) == 401
@@ -95,6 +97,39 @@ def test_sweep_runs_as_a_job_with_a_token_and_not_without(head, prepared_home, w
     assert "2 trials: 0 finished before, 1 to run" in output
     assert Home(home).trials()["baseline"]["status"] == "finished"
     assert (home / "reports" / "tiny" / "index.html").exists()
+
+
+def test_plain_ray_job_goes_on_with_the_sweep(head, home, sweep, weights, tmp_path):
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    stage(sweep, checkout)
+    variables = {"SPLATSWEEP_HOME": str(home), "SPLATSWEEP_WEIGHTS": str(weights.folder)}
+    command = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", head.address]
+    command += ["--runtime-env-json", json.dumps({"env_vars": variables}), "--working-dir", ".", "--"]
+    command += ["splatsweep", "run", sweep.name]
+
+    def submit(token: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, **head.environment, "RAY_AUTH_TOKEN": token}
+        return subprocess.run(
+            command, cwd=checkout, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+        )
+
+    refused = submit(secrets.token_hex(32))
+    assert refused.returncode != 0
+    assert "Planning" not in refused.stdout
+    done = submit(head.token)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 trials: 1 finished before, 1 to run" in done.stdout
+    assert {trial["status"] for trial in Home(home).trials().values()} == {"finished"}
+    assert f"Report: {home / 'reports' / 'tiny' / 'index.html'}" in done.stdout
+
+
+def test_home_that_a_job_would_lose_is_warned_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert lost_home_warning(tmp_path / "runs") is None
+    monkeypatch.setenv(JOB_VARIABLE, "{}")
+    assert "SPLATSWEEP_HOME" in lost_home_warning(tmp_path / "runs")
+    assert lost_home_warning(tmp_path.parent / "runs") is None
 
 
 def test_job_brings_its_code_and_the_files_beside_it(tmp_path):

@@ -7,9 +7,10 @@ import pytest
 from sweep.bench import sweep
 
 
-def test_quick_run_compares_the_driver_with_a_bare_tuner():
+@pytest.mark.usefixtures("weights")
+def test_quick_run_compares_the_driver_with_a_bare_tuner_and_with_a_preset():
     result = sweep.run(quick=True)
-    ours, bare = result.rows
+    ours, bare, preset = result.rows
     assert (ours["case"], bare["case"]) == ("splatsweep", "bare tuner")
     assert tuple(ours) == tuple(bare)
     assert bare["over bare ms"] == 0
@@ -17,3 +18,7 @@ def test_quick_run_compares_the_driver_with_a_bare_tuner():
     for row in result.rows:
         assert 0 < row["ms a trial"] <= row["slowest ms"]
         assert row["wall s"] > row["trials"] * sweep.NAP_S
+    assert preset["trials"] == 4  # two, and the trivial rows
+    assert 0 < preset["between %"] < 100
+    assert 0 < preset["beside %"] < 100
+    assert preset["both %"] == pytest.approx(preset["between %"] + preset["beside %"])

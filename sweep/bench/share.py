@@ -1,0 +1,118 @@
+"""What running a sweep takes from its trials: time between them, and processor time beside them.
+
+Both are shares of what the trials of the preset `quick` take themselves, on the same machine in the same call, so that
+other work on it weighs on both sides.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import threading
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+
+from jobs.journal import read_events, read_result
+from sweep.driver import Recorder, execute
+from sweep.executors.source import Listed
+from sweep.plan import make_plan
+from sweep.spec import load_sweep
+
+#: Of the wall clock behind the start-up, in percent.
+TARGET_PERCENT = 3.0
+#: Two trials, as short as they can be.
+_SMALL = (
+    "trials={baseline: {}, tv: {train.stages.*.losses.tv: 0.01}}",
+    "base.data.options={train: 4, val: 2, test: 2, views: 5, image_size: 32}",
+    "base.train.stages=[{iterations: 30, lr: 1.0e-3, losses: {l2: 1.0}}]",
+)
+_SAMPLED_S = 0.2
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How the seconds of a sweep are spent, from its first trial's start on."""
+
+    trials: int
+    #: wall-clock seconds of all trials, from their first event to their result
+    busy: float
+    #: processor seconds of the trials' workers
+    cpu_workers: float
+    #: processor seconds of the driver and of Ray's own processes
+    cpu_others: float
+
+    def percent(self, gap: float) -> dict[str, float]:
+        """What is lost of the wall clock where a worker waits for `gap` seconds between two trials."""
+        between = 100 * self.trials * gap / (self.busy + self.trials * gap)
+        beside = 100 * self.cpu_others / (self.cpu_workers + self.cpu_others)
+        return {"between %": between, "beside %": beside, "both %": between + beside, "target %": TARGET_PERCENT}
+
+
+def run_preset(small: bool) -> Shares:
+    """Run the preset `quick` with everything that the driver does, in a home of its own."""
+    preset = resources.files("sweep.presets") / "quick.yaml"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, resources.as_file(preset) as path:
+        home, sweep = Path(folder), load_sweep(path, _SMALL if small else ())
+        plan = make_plan(sweep, home)
+        clock = _ProcessorClock(home / "trials")
+        with clock, Recorder(sweep, plan, home):
+            execute(Listed(plan.everything), home, sweep.run, home / "stop", Console(file=io.StringIO()))
+        busy = sum(_busy(home / "trials" / trial.key) for trial in plan.everything)
+        return Shares(len(plan.everything), busy, clock.workers, clock.others)
+
+
+def _busy(folder: Path) -> float:
+    result = read_result(folder)
+    if result is None:
+        raise RuntimeError(f"a trial of the preset did not end: {folder}")
+    return float(result["finished"]) - float(next(read_events(folder))["time"])
+
+
+class _ProcessorClock:
+    """Processor seconds of this process and of all below it, from the moment that a trial's folder appears."""
+
+    def __init__(self, trials: Path) -> None:
+        self._trials, self._done = trials, threading.Event()
+        self._first: dict[psutil.Process, float] = {}
+        self._last: dict[psutil.Process, tuple[float, bool]] = {}
+        self._thread = threading.Thread(target=self._watch, name="processor-clock", daemon=True)
+
+    def __enter__(self) -> _ProcessorClock:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    @property
+    def workers(self) -> float:
+        """Of Ray's workers, which are renamed to what they run."""
+        return self._spent(of_workers=True)
+
+    @property
+    def others(self) -> float:
+        """Of all the rest."""
+        return self._spent(of_workers=False)
+
+    def _watch(self) -> None:
+        while not self._done.wait(_SAMPLED_S):
+            if not self._trials.exists():
+                continue
+            begins = not self._last
+            for process in (me := psutil.Process(), *me.children(recursive=True)):
+                try:
+                    spent, command = sum(process.cpu_times()[:2]), " ".join(process.cmdline())
+                except psutil.NoSuchProcess:
+                    continue
+                self._first.setdefault(process, spent if begins else 0.0)
+                self._last[process] = spent, command.startswith("ray::") and "Agent" not in command
+
+    def _spent(self, of_workers: bool) -> float:
+        return sum(
+            spent - self._first[process] for process, (spent, works) in self._last.items() if works == of_workers
+        )
