@@ -26,14 +26,19 @@ struct Batch {
 };
 
 constexpr int64_t kChunk = 32 * kLanes;  // Gaussians that a thread projects at a time
-constexpr int64_t kBandRowsMin = 32, kBandsMax = 8;
+constexpr int64_t kBandRowsMin = 16, kBandRows = 32, kBandsMax = 8;
 
 inline int64_t chunk_count(const Batch& b) { return (b.gaussians + kChunk - 1) / kChunk; }
 
 inline int64_t stride(int64_t width) { return width + kLanes; }
 
-// Bands depend on the image alone, so that sums over their pixels do not depend on threads.
-inline int64_t band_rows(const Batch& b) { return std::max(kBandRowsMin, (b.height + kBandsMax - 1) / kBandsMax); }
+// Bands depend on the batch alone, so that sums over their pixels do not depend on threads.  A splat on two of them costs
+// twice, so they are small only where there would be nothing to share out: in a lone small image.
+inline int64_t band_rows(const Batch& b) {
+  const bool alone = b.scenes * b.views == 1;
+  const int64_t rows = alone ? std::clamp((b.height + 1) / 2, kBandRowsMin, kBandRows) : kBandRows;
+  return std::max(rows, (b.height + kBandsMax - 1) / kBandsMax);
+}
 inline int64_t band_count(const Batch& b) { return (b.height + band_rows(b) - 1) / band_rows(b); }
 
 inline int64_t band_size(const Batch& b) { return band_rows(b) * stride(b.width); }
