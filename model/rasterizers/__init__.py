@@ -23,6 +23,8 @@ BACKENDS: dict[str, str] = {
     "reference": "model.rasterizers.reference:render",
 }
 
+#: Backends that look at values while they draw; before the others `render` does it, in passes of its own.
+_REFUSE_BY_THEMSELVES = ("cpu",)
 #: What "auto" tries for tensors on a GPU before it settles for `cpu`, best first.
 _CUDA_BACKENDS = ("inria", "gsplat")
 
@@ -105,7 +107,8 @@ def render(
     name = _choose(backend, gaussians)
     draw: Backend = resolve({**BACKENDS, "auto": BACKENDS["cpu"]}, name, "rasterizer backend")
     stays_on_gpu = gaussians.means.is_cuda and name in _CUDA_BACKENDS
-    background = validate(gaussians, cameras, background, values=not stays_on_gpu)
+    values = not stays_on_gpu and name not in _REFUSE_BY_THEMSELVES
+    background = validate(gaussians, cameras, background, values=values)
     images, inverse_depths = draw(gaussians, cameras, background, antialiasing, return_depth)
     return images if inverse_depths is None else (images, inverse_depths)
 

@@ -15,15 +15,15 @@ import itertools
 from pathlib import Path
 
 #: Of `splat_interface_version()` in csrc/splat.cpp; raised together.
-INTERFACE_VERSION = 2
+INTERFACE_VERSION = 3
 
 _INTEGERS = (
     *("scenes", "views", "gaussians", "coefficients", "height", "width"),
-    *("antialiasing", "threads", "kernels"),
+    *("antialiasing", "any_opacity", "threads", "kernels"),
 )
 _POINTERS = (
-    *("means", "scales", "rotations", "opacities", "sh", "cameras", "background"),
-    *("splats", "counts", "transmittance", "stopped", "interpreter", "seconds"),
+    *("means", "scales", "rotations", "opacities", "sh", "background"),
+    *("world_to_camera", "focal", "principal", "state", "parallel", "interpreter", "seconds"),
 )
 _INTERPRETER = ("PyEval_SaveThread", "PyEval_RestoreThread", "PyErr_CheckSignals")
 
@@ -98,8 +98,7 @@ def _declare(library: ctypes.PyDLL) -> None:
     pointer = ctypes.c_void_p
     library.splat_kernels.restype = ctypes.c_char_p
     library.splat_kernels.argtypes = [ctypes.c_int64]
-    library.splat_record_size.restype = ctypes.c_int64
-    library.splat_plane_size.restype = ctypes.c_int64
-    library.splat_plane_size.argtypes = [ctypes.c_int64, ctypes.c_int64]
+    library.splat_state_size.restype = ctypes.c_int64
+    library.splat_state_size.argtypes = [ctypes.POINTER(Batch)]
     library.splat_forward.argtypes = [ctypes.POINTER(Batch)] + [pointer] * 2
     library.splat_backward.argtypes = [ctypes.POINTER(Batch)] + [pointer] * 8

@@ -46,7 +46,9 @@ def draw(
     # constant added to it; this one is a little larger than float32 may round away.
     lift = 1e-6 - (1 + 1e-6) * min(0.0, _lowest(splats.colours.detach()))
     gaussians, camera = _in_space(splats, height, width, lift)
-    images, inverse_depths = cpu.render(gaussians, camera, (background + lift)[None], False, return_depth)
+    images, inverse_depths = cpu.render(
+        gaussians, camera, (background + lift)[None], False, return_depth, any_opacity=True
+    )
     return images[0, 0] - lift, None if inverse_depths is None else inverse_depths[0, 0]
 
 

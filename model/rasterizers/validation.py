@@ -17,7 +17,7 @@ SH_COEFFICIENTS = (1, 4, 9, 16)
 def validate(gaussians: Gaussians, cameras: Cameras, background: Tensor, *, values: bool = True) -> Tensor:
     """Check everything `render` is given; returns the background as (B, 3) in the dtype of the Gaussians.
 
-    Without `values` only types and shapes are checked, for which the host need not wait for a GPU.
+    Without `values` only types and shapes are checked, for which nothing need be read from memory or a GPU.
 
     Raises ValueError naming the argument, what was received and what is allowed.
     """
@@ -27,9 +27,16 @@ def validate(gaussians: Gaussians, cameras: Cameras, background: Tensor, *, valu
     _check_camera_shapes(cameras, batch=gaussians.means.shape[0])
     _check_background_shape(background, batch=gaussians.means.shape[0])
     if values:
-        _check_values(tensors)
-        _check_ranges(gaussians, cameras)
+        check_values(gaussians, cameras, background)
     return background.to(gaussians.means.dtype).expand(gaussians.means.shape[0], 3)
+
+
+def check_values(gaussians: Gaussians, cameras: Cameras, background: Tensor, any_opacity: bool = False) -> None:
+    """Raises ValueError naming the argument that is not finite or out of its range, if there is one."""
+    _check_finite(_tensors(gaussians, cameras, background))
+    if not any_opacity:
+        _check_opacities(gaussians.opacities)
+    _check_cameras(cameras)
 
 
 def _tensors(gaussians: Gaussians, cameras: Cameras, background: Tensor) -> dict[str, Tensor]:
@@ -100,7 +107,7 @@ def _check_background_shape(background: Tensor, batch: int) -> None:
         raise ValueError(f"background must be (3,) or ({batch}, 3), got {tuple(background.shape)}")
 
 
-def _check_values(tensors: dict[str, Tensor]) -> None:
+def _check_finite(tensors: dict[str, Tensor]) -> None:
     """No NaN and no infinity.  A sum is the cheapest test; it can only overflow where something is amiss or huge."""
     with torch.no_grad():
         sums = [tensor.sum() for tensor in tensors.values()]
@@ -113,12 +120,16 @@ def _check_values(tensors: dict[str, Tensor]) -> None:
                 raise ValueError(f"{name} holds {bad} values of {tensor.numel()} that are NaN or infinite")
 
 
-def _check_ranges(gaussians: Gaussians, cameras: Cameras) -> None:
+def _check_opacities(opacities: Tensor) -> None:
     with torch.no_grad():
-        if gaussians.opacities.numel():
-            low, high = (float(bound) for bound in torch.aminmax(gaussians.opacities))
+        if opacities.numel():
+            low, high = (float(bound) for bound in torch.aminmax(opacities))
             if low < 0 or high > 1:
                 raise ValueError(f"opacities must lie in [0, 1], got values from {low:g} to {high:g}")
+
+
+def _check_cameras(cameras: Cameras) -> None:
+    with torch.no_grad():
         if cameras.focal.numel() and float(cameras.focal.min()) <= 0:
             raise ValueError(f"focal must be positive, got {float(cameras.focal.min()):g}")
         rotations = cameras.world_to_camera[..., :3, :3].cpu().double().numpy()

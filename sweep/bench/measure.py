@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional as F
+
+Name = TypeVar("Name")  # of a case
 
 #: (channels, pixels a side) of the 3x3 convolutions among which the peak is looked for.
 PEAK_SHAPES: tuple[tuple[int, int], ...] = ((64, 64), (128, 32), (256, 16), (256, 32))
@@ -25,12 +27,16 @@ PEAK_SHAPES: tuple[tuple[int, int], ...] = ((64, 64), (128, 32), (256, 16), (256
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What one benchmark found: the machine, one row a case with equal keys, and notes that explain the columns."""
+    """What one benchmark found: the machine, one row a case with equal keys, and notes that explain the columns.
+
+    `details`, if there are any, are the rows of a second table.
+    """
 
     name: str
     machine: dict[str, Any]
     rows: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
+    details: list[dict[str, Any]] = field(default_factory=list)
 
 
 def machine() -> dict[str, Any]:
@@ -45,14 +51,14 @@ def machine() -> dict[str, Any]:
     }
 
 
-def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 3) -> dict[str, list[float]]:
+def interleaved(cases: Mapping[Name, Callable[[], object]], rounds: int, warmup: int = 3) -> dict[Name, list[float]]:
     """Milliseconds of every call, by case; in each round all cases are called once, in turn.
 
     `warmup` rounds come first and are not counted.  Raises ValueError where there is nothing to measure.
     """
     if rounds < 1 or not cases:
         raise ValueError(f"{rounds} rounds of {len(cases)} cases measure nothing; give at least one of each")
-    times: dict[str, list[float]] = {name: [] for name in cases}
+    times: dict[Name, list[float]] = {name: [] for name in cases}
     for index in range(warmup + rounds):
         for name, call in cases.items():
             started = time.perf_counter()

@@ -28,15 +28,21 @@ def bench(name: Name, quick: Quick = False, as_json: AsJson = False) -> None:
         print(json.dumps(dataclasses.asdict(result), indent=2))
         return
     console.print(", ".join(f"{key} {value}" for key, value in result.machine.items() if value is not None))
-    table = Table(box=None, pad_edge=False)
-    columns = list(dict.fromkeys(key for row in result.rows for key in row))
-    for column in columns:
-        table.add_column(column, justify="left" if isinstance(result.rows[0].get(column), str) else "right")
-    for row in result.rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
-    console.print(table)
+    for rows in filter(None, (result.rows, result.details)):
+        console.print(_table(rows))
     for note in result.notes:
         console.print(note)
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    """Numbers to the right, words to the left."""
+    table = Table(box=None, pad_edge=False)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for column in columns:
+        table.add_column(column, justify="left" if isinstance(rows[0].get(column), str) else "right")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    return table
 
 
 def _cell(value: Any) -> str:

@@ -5,38 +5,44 @@
 #include "team.hpp"
 
 #include <algorithm>
-#include <vector>
+#include <cmath>
 
 namespace splat {
 
 // Mirrored field by field in native.py: all members take eight bytes.
 struct Batch {
-  int64_t scenes, views, gaussians, coefficients, height, width, antialiasing, threads;
+  int64_t scenes, views, gaussians, coefficients, height, width, antialiasing;
+  int64_t any_opacity;  // otherwise those outside [0, 1] are refused
+  int64_t threads;
   int64_t kernels;  // which of available_kernels
   double near_plane;
   const float *means, *scales, *rotations, *opacities, *sh;  // [scenes][gaussians][...]
-  const double* cameras;    // [scenes][views][16]: rows of [R | t], focal, principal
   const float* background;  // [scenes][3]
-  // What forward leaves for backward.
-  Splat* splats;            // [scenes][views][gaussians], the first `counts` nearest first
-  int64_t* counts;          // [scenes][views]
-  float* transmittance;     // [scenes][views][plane], plane = splat_plane_size(height, width)
-  int32_t* stopped;         // [scenes][views][plane]
+  const double *world_to_camera, *focal, *principal;  // [scenes][views][...]; backward has no use for them
+  void* state;              // what forward leaves for backward: splat_state_size bytes, beginning on a cache line
+  Parallel parallel;        // whose threads to borrow; may be null
   const Interpreter* interpreter;  // whose lock the calling thread holds; may be null
   double* seconds;          // may be null; [kStages], to which is added what the calling thread spent
 };
 
 constexpr int64_t kChunk = 32 * kLanes;  // Gaussians that a thread projects at a time
-constexpr int64_t kBandRowsMin = 32, kBandsMax = 8;
+constexpr int64_t kBandRowsMin = 16, kBandRows = 32, kBandsMax = 8;
 
 inline int64_t chunk_count(const Batch& b) { return (b.gaussians + kChunk - 1) / kChunk; }
 
 inline int64_t stride(int64_t width) { return width + kLanes; }
-inline int64_t plane_size(int64_t height, int64_t width) { return height * stride(width); }
 
-// Bands depend on the image alone, so that sums over their pixels do not depend on threads.
-inline int64_t band_rows(const Batch& b) { return std::max(kBandRowsMin, (b.height + kBandsMax - 1) / kBandsMax); }
+// Bands depend on the batch alone, so that sums over their pixels do not depend on threads.  A splat on two of them costs
+// twice, so they are small only where there would be nothing to share out: in a lone small image.
+inline int64_t band_rows(const Batch& b) {
+  const bool alone = b.scenes * b.views == 1;
+  const int64_t rows = alone ? std::clamp((b.height + 1) / 2, kBandRowsMin, kBandRows) : kBandRows;
+  return std::max(rows, (b.height + kBandsMax - 1) / kBandsMax);
+}
 inline int64_t band_count(const Batch& b) { return (b.height + band_rows(b) - 1) / band_rows(b); }
+
+inline int64_t band_size(const Batch& b) { return band_rows(b) * stride(b.width); }
+inline int64_t plane_size(const Batch& b) { return band_count(b) * band_size(b); }
 
 inline Band make_band(const Batch& b, int64_t band) {
   const int64_t first = band * band_rows(b);
@@ -44,7 +50,7 @@ inline Band make_band(const Batch& b, int64_t band) {
 }
 
 inline Frame make_frame(const Batch& b) {
-  return Frame{(int)b.height, (int)b.width, b.near_plane, b.antialiasing != 0};
+  return Frame{(int)b.height, (int)b.width, b.near_plane, b.antialiasing != 0, b.any_opacity != 0};
 }
 
 inline Scene make_scene(const Batch& b, int64_t scene) {
@@ -71,7 +77,7 @@ inline void find_centre(Camera& c) {
 }
 
 inline Camera make_camera(const Batch& b, int64_t render) {
-  const double* p = b.cameras + 16 * render;
+  const double* p = b.world_to_camera + 16 * render;
   const double size[2] = {(double)b.width, (double)b.height};
   Camera c;
   for (int i = 0; i < 3; ++i) {
@@ -79,18 +85,60 @@ inline Camera make_camera(const Batch& b, int64_t render) {
     c.translation[i] = p[4 * i + 3];
   }
   for (int i = 0; i < 2; ++i) {
-    c.focal[i] = p[12 + i];
-    c.principal[i] = p[14 + i] - 0.5;
+    c.focal[i] = b.focal[2 * render + i];
+    c.principal[i] = b.principal[2 * render + i] - 0.5;
     c.limit[i] = kFrustumMargin * size[i] / (2 * c.focal[i]);
   }
   find_centre(c);
   return c;
 }
 
-inline std::vector<Camera> make_cameras(const Batch& b) {
-  std::vector<Camera> cameras;
-  for (int64_t render = 0; render < b.scenes * b.views; ++render) cameras.push_back(make_camera(b, render));
-  return cameras;
+// Finite numbers, also those that follow from them: a singular matrix has no centre.
+inline bool is_sound(const Camera& c) {
+  bool sound = true;
+  for (int i = 0; i < 3; ++i) {
+    for (const double x : c.rotation[i]) sound &= std::isfinite(x);
+    sound &= std::isfinite(c.translation[i]) & std::isfinite(c.centre[i]);
+  }
+  for (int i = 0; i < 2; ++i) sound &= std::isfinite(c.focal[i]) & (c.focal[i] > 0) & std::isfinite(c.principal[i]);
+  return sound;
+}
+
+// What forward leaves for backward, in one piece of memory.
+struct State {
+  explicit State(const Batch& b) {
+    const int64_t renders = b.scenes * b.views, plane = plane_size(b);
+    cameras = take<Camera>(b, renders);
+    splats = take<Splat>(b, renders * b.gaussians);
+    counts = take<int64_t>(b, renders);
+    transmittance = take<float>(b, renders * plane);
+    stopped = take<int32_t>(b, renders * plane);
+  }
+
+  Camera* cameras;       // [scenes][views]
+  Splat* splats;         // [scenes][views][gaussians], the first `counts` nearest first
+  int64_t* counts;       // [scenes][views]
+  float* transmittance;  // [scenes][views][plane]
+  int32_t* stopped;      // [scenes][views][plane]
+  int64_t size = 0;      // bytes
+
+ private:
+  template <class T>
+  T* take(const Batch& b, int64_t count) {
+    constexpr int64_t kLine = 64;
+    T* taken = (T*)((char*)b.state + size);
+    size += (count * (int64_t)sizeof(T) + kLine - 1) / kLine * kLine;
+    return taken;
+  }
+};
+
+// Fills in the state's cameras; false where one of them, or the background, cannot be drawn with.
+inline bool set_up(const Batch& b, const State& state) {
+  bool sound = true;
+  for (int64_t render = 0; render < b.scenes * b.views; ++render)
+    sound &= is_sound(state.cameras[render] = make_camera(b, render));
+  for (int64_t i = 0; i < 3 * b.scenes; ++i) sound &= std::isfinite(b.background[i]);
+  return sound;
 }
 
 }  // namespace splat

@@ -37,7 +37,8 @@ class Stopwatch {
 struct Job {
   const Batch& batch;
   const Kernels& kernels;
-  const std::vector<Camera>& cameras;  // [scenes * views]
+  const State& state;
+  Progress& progress;
 };
 
 // An array whose elements begin without values.
@@ -56,7 +57,7 @@ class Buffer {
 class Scratch {
  public:
   explicit Scratch(const Batch& b)
-      : plane_(plane_size(band_rows(b), b.width)),
+      : plane_(band_size(b)),
         capacity_(std::max(kBlocks, band_rows(b) * (b.width / kLanes + 2))),
         planes_(kPlanes * plane_),
         pixels_(room()),
@@ -101,7 +102,8 @@ class Draw {
   Draw(const Job& job, float* images, float* inverse_depths)
       : batch_(job.batch),
         kernels_(job.kernels),
-        cameras_(job.cameras),
+        state_(job.state),
+        progress_(job.progress),
         images_(images),
         inverse_depths_(inverse_depths),
         chunks_(chunk_count(batch_)),
@@ -109,23 +111,26 @@ class Draw {
         depths_(batch_.views * batch_.gaussians),
         written_(batch_.views * chunks_) {}
 
-  // All members of the team call this with the same scene; each brings its own scratch memory.
-  void operator()(int64_t scene, Team& team, Scratch& scratch) {
+  // Each member of the team uses one of the scratches.
+  void operator()(int64_t scene, Team& team, Scratch* scratches) {
     Stopwatch watch(batch_.seconds);
     const int64_t first = scene * batch_.views, bands = band_count(batch_);
-    team.each(chunks_, [&](int64_t chunk) { project(scene, chunk); });
+    team.each(chunks_, [&](int64_t chunk, int) { project(scene, chunk); });
     watch.lap(kProject);
-    team.each(batch_.views, [&](int64_t view) { sort(first + view, view, scratch.sorter); });
+    team.each(batch_.views, [&](int64_t view, int member) { sort(first + view, view, scratches[member].sorter); });
     watch.lap(kSort);
-    team.each(batch_.views * bands, [&](int64_t task) { draw(first + task / bands, task % bands, scratch); });
+    team.each(batch_.views * bands, [&](int64_t task, int member) {
+      draw(first + task / bands, task % bands, scratches[member]);
+    });
     watch.lap(kRasterise);
   }
 
  private:
   void project(int64_t scene, int64_t chunk) {
     const int64_t first = chunk * kChunk, last = std::min(first + kChunk, batch_.gaussians);
-    kernels_.project(make_scene(batch_, scene), &cameras_[scene * batch_.views], (int)batch_.views,
-                     make_frame(batch_), first, last, unsorted_.data(), depths_.data(), &written_[chunk], chunks_);
+    if (!kernels_.project(make_scene(batch_, scene), &state_.cameras[scene * batch_.views], (int)batch_.views,
+                          make_frame(batch_), first, last, unsorted_.data(), depths_.data(), &written_[chunk], chunks_))
+      progress_.fail(kRefused);
   }
 
   void sort(int64_t render, int64_t view, DepthSorter& sorter) {
@@ -133,26 +138,26 @@ class Draw {
     sorter.clear();
     for (int64_t chunk = 0; chunk < chunks_; ++chunk)
       sorter.add(depths_.data(), base + chunk * kChunk, written_[view * chunks_ + chunk]);
-    Splat* sorted = batch_.splats + render * batch_.gaussians;
+    Splat* sorted = state_.splats + render * batch_.gaussians;
     for (const uint64_t key : sorter.sort(depths_.data())) *sorted++ = unsorted_[DepthSorter::index(key)];
-    batch_.counts[render] = sorted - (batch_.splats + render * batch_.gaussians);
+    state_.counts[render] = sorted - (state_.splats + render * batch_.gaussians);
   }
 
   void draw(int64_t render, int64_t number, Scratch& scratch) {
     const Band band = make_band(batch_, number);
     const int64_t rows = band.last_row - band.first_row + 1;
-    const int64_t offset = render * plane_size(batch_.height, batch_.width) + (int64_t)band.first_row * band.stride;
+    const int64_t offset = render * plane_size(batch_) + number * band_size(batch_);
     const Planes planes{{scratch.plane(0), scratch.plane(1), scratch.plane(2),
                          inverse_depths_ ? scratch.plane(3) : nullptr},
-                        batch_.transmittance + offset,
-                        batch_.stopped + offset};
+                        state_.transmittance + offset,
+                        state_.stopped + offset};
     for (float* channel : planes.channels)
       if (channel) std::fill_n(channel, rows * band.stride, 0.0f);
     std::fill_n(planes.transmittance, rows * band.stride, 1.0f);
     std::fill_n(planes.stopped, rows * band.stride, kNeverStopped);
 
-    const Splat* splats = batch_.splats + render * batch_.gaussians;
-    list_splats(splats, batch_.counts[render], band, scratch.list);
+    const Splat* splats = state_.splats + render * batch_.gaussians;
+    list_splats(splats, state_.counts[render], band, scratch.list);
     kernels_.rasterise(splats, scratch.list.data(), (int64_t)scratch.list.size(), band, scratch.blocks(), planes);
     write(render, band, planes);
   }
@@ -181,7 +186,8 @@ class Draw {
 
   const Batch& batch_;
   const Kernels& kernels_;
-  const std::vector<Camera>& cameras_;
+  const State& state_;
+  Progress& progress_;
   float* const images_;
   float* const inverse_depths_;  // null where not asked for
   const int64_t chunks_;
@@ -196,7 +202,7 @@ struct Gradients {
   const float* by_images;
   const float* by_inverse_depths;  // null where not drawn
   SceneGradient by_gaussians;      // of all scenes
-  float* by_background;            // [scenes][3]
+  float* by_background;            // [scenes][3], or null
 };
 
 // From dLoss/dimage to the gradients of scenes, one after another.
@@ -205,22 +211,23 @@ class DrawBackward {
   DrawBackward(const Job& job, const Gradients& gradients)
       : batch_(job.batch),
         kernels_(job.kernels),
-        cameras_(job.cameras),
+        state_(job.state),
         gradients_(gradients),
         parts_(batch_.views * band_count(batch_)),
         moments_(batch_.views * batch_.gaussians) {}
 
-  // All members of the team call this with the same scene; each brings its own scratch memory.
-  void operator()(int64_t scene, Team& team, Scratch& scratch) {
+  // Each member of the team uses one of the scratches.
+  void operator()(int64_t scene, Team& team, Scratch* scratches) {
     Stopwatch watch(batch_.seconds);
     const int64_t first = scene * batch_.views, bands = band_count(batch_);
-    team.each(batch_.views * bands,
-              [&](int64_t task) { draw(first + task / bands, task % bands, scratch, parts_[task]); });
+    team.each(batch_.views * bands, [&](int64_t task, int member) {
+      draw(first + task / bands, task % bands, scratches[member], parts_[task]);
+    });
     watch.lap(kRasteriseBackward);
-    team.each(batch_.views, [&](int64_t view) { collect(first + view, view); });
-    team.each(1, [&](int64_t) { collect_background(scene); });
+    team.each(batch_.views, [&](int64_t view, int) { collect(first + view, view); });
+    if (gradients_.by_background) collect_background(scene);
     watch.lap(kCollect);
-    team.each(chunk_count(batch_), [&](int64_t chunk) { project(scene, chunk); });
+    team.each(chunk_count(batch_), [&](int64_t chunk, int) { project(scene, chunk); });
     watch.lap(kProjectBackward);
   }
 
@@ -235,13 +242,13 @@ class DrawBackward {
   void draw(int64_t render, int64_t number, Scratch& scratch, Part& part) {
     const Band band = make_band(batch_, number);
     const int64_t size = (band.last_row - band.first_row + 1) * (int64_t)band.stride;
-    const int64_t offset = render * plane_size(batch_.height, batch_.width) + (int64_t)band.first_row * band.stride;
+    const int64_t offset = render * plane_size(batch_) + number * band_size(batch_);
     const float* by_depths = gradients_.by_inverse_depths;
     const Planes planes{{scratch.plane(0), scratch.plane(1), scratch.plane(2), by_depths ? scratch.plane(3) : nullptr},
                         scratch.plane(4),
-                        batch_.stopped + offset};
+                        state_.stopped + offset};
     float* behind = scratch.plane(5);
-    std::copy_n(batch_.transmittance + offset, size, planes.transmittance);
+    std::copy_n(state_.transmittance + offset, size, planes.transmittance);
     std::fill_n(behind, size, 0.0f);
     const int64_t pixels = batch_.height * batch_.width, first = (int64_t)band.first_row * batch_.width;
     for (int c = 0; c < 3; ++c)
@@ -251,8 +258,8 @@ class DrawBackward {
     if (by_depths)
       read(band, by_depths + render * pixels + first, planes.channels[3], planes.transmittance, 0, behind);
 
-    const Splat* splats = batch_.splats + render * batch_.gaussians;
-    list_splats(splats, batch_.counts[render], band, part.list);
+    const Splat* splats = state_.splats + render * batch_.gaussians;
+    list_splats(splats, state_.counts[render], band, part.list);
     part.moments.resize(part.list.size());
     kernels_.rasterise_backward(splats, part.list.data(), (int64_t)part.list.size(), band, scratch.blocks(), planes,
                                 behind, part.moments.data());
@@ -284,7 +291,7 @@ class DrawBackward {
   // Adds up the bands of a view, always in this order, under the numbers that Gaussians have in the scene.
   void collect(int64_t render, int64_t view) {
     Moments* moments = moments_.data() + view * batch_.gaussians;
-    const Splat* splats = batch_.splats + render * batch_.gaussians;
+    const Splat* splats = state_.splats + render * batch_.gaussians;
     std::fill_n(moments, batch_.gaussians, Moments{});
     const int64_t bands = band_count(batch_);
     for (int64_t band = 0; band < bands; ++band) {
@@ -311,13 +318,13 @@ class DrawBackward {
     const SceneGradient& all = gradients_.by_gaussians;
     const SceneGradient out{all.means + 3 * g, all.scales + 3 * g, all.rotations + 4 * g, all.opacities + g,
                             all.sh + 3 * batch_.coefficients * g};
-    kernels_.project_backward(make_scene(batch_, scene), &cameras_[scene * batch_.views], (int)batch_.views,
+    kernels_.project_backward(make_scene(batch_, scene), &state_.cameras[scene * batch_.views], (int)batch_.views,
                               make_frame(batch_), moments_.data(), first, last, out);
   }
 
   const Batch& batch_;
   const Kernels& kernels_;
-  const std::vector<Camera>& cameras_;
+  const State& state_;
   const Gradients& gradients_;
   // Of the scene at hand.
   std::vector<Part> parts_;       // [views][bands]
@@ -326,30 +333,40 @@ class DrawBackward {
 
 // Work is Draw or DrawBackward; `arguments` follow the job in its constructor.
 template <class Work, class... Arguments>
-Status draw_scenes(const Batch& batch, const Kernels& kernels, const Arguments&... arguments) {
+void draw_scenes(const Job& job, const Arguments&... arguments) {
+  const Batch& batch = job.batch;
+  const int64_t most = std::max(batch.scenes, batch.views * band_count(batch));  // more would find nothing to do
+  const int threads = (int)std::max<int64_t>(1, std::min(batch.threads, most));
+  std::vector<Scratch> scratches;
+  scratches.reserve(threads);
+  while ((int)scratches.size() < threads) scratches.emplace_back(batch);
+  // As many scenes as there are threads go one to a thread; all threads share each of those that remain.
+  const int64_t whole = batch.scenes - batch.scenes % threads;
+  std::vector<Work> works;
+  works.reserve(whole ? threads : 1);
+  while (works.size() < works.capacity()) works.emplace_back(job, arguments...);
+  Team team(job.progress, batch.parallel, threads), alone(job.progress);
+  team.each(whole, [&](int64_t scene, int member) { works[member](scene, alone, &scratches[member]); });
+  for (int64_t scene = whole; scene < batch.scenes; ++scene) works[0](scene, team, scratches.data());
+}
+
+inline Status run_forward(const Batch& batch, const Kernels& kernels, float* images, float* inverse_depths) {
   Progress progress(batch.interpreter);
+  const State state(batch);
+  if (!set_up(batch, state)) return kRefused;
   try {
-    const std::vector<Camera> cameras = make_cameras(batch);
-    const Job job{batch, kernels, cameras};
-    const int64_t most = std::max(batch.scenes, batch.views * band_count(batch));  // more would find nothing to do
-    const int threads = (int)std::max<int64_t>(1, std::min(batch.threads, most));
-    std::vector<Scratch> scratches;
-    scratches.reserve(threads);
-    while ((int)scratches.size() < threads) scratches.emplace_back(batch);
-    // As many scenes as there are threads go one to a thread; all threads share each of those that remain.
-    std::vector<Work> works;
-    works.reserve(batch.scenes < threads ? 1 : threads);
-    while (works.size() < works.capacity()) works.emplace_back(job, arguments...);
-    Team team(progress);
-    team.gather(threads, [&](int member) {
-      const bool enough = team.size() <= (int)works.size();
-      const int64_t whole = enough ? batch.scenes - batch.scenes % team.size() : 0;
-      team.each(whole, [&](int64_t scene) {
-        Team alone(progress);
-        works[member](scene, alone, scratches[member]);
-      });
-      for (int64_t scene = whole; scene < batch.scenes; ++scene) works[0](scene, team, scratches[member]);
-    });
+    draw_scenes<Draw>(Job{batch, kernels, state, progress}, images, inverse_depths);
+  } catch (const std::bad_alloc&) {
+    return kOutOfMemory;
+  }
+  return progress.status();
+}
+
+inline Status run_backward(const Batch& batch, const Kernels& kernels, const Gradients& gradients) {
+  Progress progress(batch.interpreter);
+  const State state(batch);
+  try {
+    draw_scenes<DrawBackward>(Job{batch, kernels, state, progress}, gradients);
   } catch (const std::bad_alloc&) {
     return kOutOfMemory;
   }

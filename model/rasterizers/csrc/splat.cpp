@@ -69,7 +69,7 @@ const Kernels* available_kernels(int64_t index) {
 #define SPLAT_EXPORT extern "C" __attribute__((visibility("default")))
 
 // Raised whenever a signature or layout below changes; native.py refuses a library of another version.
-SPLAT_EXPORT int64_t splat_interface_version() { return 2; }
+SPLAT_EXPORT int64_t splat_interface_version() { return 3; }
 
 // Names of the kernels that this processor can run, fastest first; null beyond the last.
 SPLAT_EXPORT const char* splat_kernels(int64_t index) {
@@ -77,21 +77,21 @@ SPLAT_EXPORT const char* splat_kernels(int64_t index) {
   return kernels ? kernels->name : nullptr;
 }
 
-SPLAT_EXPORT int64_t splat_record_size() { return sizeof(splat::Splat); }
-
-SPLAT_EXPORT int64_t splat_plane_size(int64_t height, int64_t width) { return splat::plane_size(height, width); }
+// Bytes of `batch->state`; only the sizes in the batch matter.
+SPLAT_EXPORT int64_t splat_state_size(const splat::Batch* batch) { return splat::State(*batch).size; }
 
 // images [scenes][views][3][height][width], inverse_depths [scenes][views][1][height][width] or null.  Returns a
 // Status.
 SPLAT_EXPORT int splat_forward(const splat::Batch* batch, float* images, float* inverse_depths) {
-  return splat::draw_scenes<splat::Draw>(*batch, *splat::available_kernels(batch->kernels), images, inverse_depths);
+  return splat::run_forward(*batch, *splat::available_kernels(batch->kernels), images, inverse_depths);
 }
 
-// by_images and by_inverse_depths as above; gradients out as the inputs, by_background [scenes][3].  Returns a Status.
+// by_images and by_inverse_depths as above; gradients out as the inputs, by_background [scenes][3] or null.  Returns a
+// Status.
 SPLAT_EXPORT int splat_backward(const splat::Batch* batch, const float* by_images, const float* by_inverse_depths,
                                 float* by_means, float* by_scales, float* by_rotations, float* by_opacities,
                                 float* by_sh, float* by_background) {
   const splat::Gradients gradients{by_images, by_inverse_depths,
                                    {by_means, by_scales, by_rotations, by_opacities, by_sh}, by_background};
-  return splat::draw_scenes<splat::DrawBackward>(*batch, *splat::available_kernels(batch->kernels), gradients);
+  return splat::run_backward(*batch, *splat::available_kernels(batch->kernels), gradients);
 }

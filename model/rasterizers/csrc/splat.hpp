@@ -50,7 +50,7 @@ struct Camera {
 struct Frame {
   int height, width;
   double near_plane;
-  bool antialiasing;
+  bool antialiasing, any_opacity;
 };
 
 // A Gaussian on the image; one cache line.  Its exponent at (x, y), with dx = x - u, dy = y - v, is
@@ -103,8 +103,9 @@ struct Planes {
 struct Kernels {
   const char* name;
   // Gaussians first..last-1 of a scene seen by `views` cameras.  Of view v, writes the splats that touch the image, in
-  // the scene's order, to splats[v * n + first] and on, their depths alike; counts[v * step] tells how many.
-  void (*project)(const Scene&, const Camera*, int views, const Frame&, int64_t first, int64_t last, Splat* splats,
+  // the scene's order, to splats[v * n + first] and on, their depths alike; counts[v * step] tells how many.  Returns
+  // whether all that the Gaussians consist of is finite, and opacities are as the frame asks.
+  bool (*project)(const Scene&, const Camera*, int views, const Frame&, int64_t first, int64_t last, Splat* splats,
                   double* depths, int64_t* counts, int64_t step);
   // Draws splats[list[0]], splats[list[1]], ...: nearest first.  The numbers in the list are the positions above.
   void (*rasterise)(const Splat* splats, const int32_t* list, int64_t count, const Band&, const Blocks&,

@@ -1,4 +1,4 @@
-// Threads that work through phases together, and a caller who may call them off.
+// Threads that share out tasks, and a caller who may call them off.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,8 @@
 
 namespace splat {
 
-enum Status : int { kDone = 0, kOutOfMemory = 1, kInterrupted = 2 };
+// kRefused: an input is not finite or out of its range.
+enum Status : int { kDone = 0, kOutOfMemory = 1, kInterrupted = 2, kRefused = 3 };
 
 // Functions of the Python interpreter: PyEval_SaveThread, PyEval_RestoreThread, PyErr_CheckSignals.
 struct Interpreter {
@@ -58,72 +59,71 @@ class Progress {
   Clock::time_point next_ = Clock::now() + kPatience;
 };
 
-// Threads that all call `each` with the same counts, one after another.  A team of one is a plain loop.
+// Calls work(data) on several threads at once and waits for all of them; the caller is one.  The signature is that of
+// libgomp's GOMP_parallel, through which a caller lends the threads that its other libraries compute with.
+using Parallel = void (*)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+
+// The same with threads of our own, for where there is nothing to borrow.  As many as are to be had.
+inline void spawn(void (*work)(void*), void* data, unsigned threads, unsigned) {
+  std::vector<std::thread> others;
+  try {
+    others.reserve(threads - 1);
+    while (others.size() < threads - 1) others.emplace_back(work, data);
+  } catch (const std::system_error&) {
+  } catch (const std::bad_alloc&) {
+  }
+  work(data);
+  for (auto& other : others) other.join();
+}
+
+// Threads that share out tasks.  There must be no threads besides those that torch computes with: its idle ones watch
+// for work for some milliseconds before they sleep, and others would wait that long for a free processor.
 class Team {
  public:
+  // One thread, the caller's.
   explicit Team(Progress& progress) : progress_(progress) {}
+  Team(Progress& progress, Parallel parallel, int threads)
+      : progress_(progress), parallel_(parallel ? parallel : spawn), threads_(threads) {}
 
-  int size() const { return size_; }
-
-  // Calls work(member) once on each of `wanted` threads, or of as many as are to be had; member 0 is this thread.
-  template <class Work>
-  void gather(int wanted, const Work& work) {
-    std::vector<std::thread> others;
-    others.reserve(wanted - 1);
-    std::atomic<bool> complete{false};
-    try {
-      while ((int)others.size() < wanted - 1)
-        others.emplace_back([&complete, &work, member = (int)others.size() + 1] {
-          while (!complete) std::this_thread::yield();
-          work(member);
-        });
-    } catch (const std::system_error&) {  // those that started, and this one, do it all
-    } catch (const std::bad_alloc&) {
-    }
-    size_ = (int)others.size() + 1;
-    complete = true;
-    work(0);
-    for (auto& other : others) other.join();
-  }
-
-  // Calls task(0 .. count - 1), shared out among the threads; returns to all of them when every task is done.  Which
-  // thread takes a task must not matter to the result.
+  // Calls task(i, member) for i = 0 .. count - 1, each on one of the threads; returns when every task is done.  No two
+  // threads are the same member, from 0 to threads - 1.  Which thread takes a task must not matter to the result.
   template <class Task>
   void each(int64_t count, const Task& task) {
-    for (int64_t i = next_++; i < count; i = next_++) {
-      progress_.ask();
-      if (!progress_.well()) continue;
-      try {
-        task(i);
-      } catch (const std::bad_alloc&) {
-        progress_.fail(kOutOfMemory);
-      }
-    }
-    meet();
+    Shared<Task> shared{progress_, task, count};
+    const int64_t threads = std::min<int64_t>(threads_, count);
+    if (threads > 1)
+      parallel_(&Shared<Task>::join, &shared, (unsigned)threads, 0);
+    else
+      Shared<Task>::join(&shared);
   }
 
  private:
-  void meet() {
-    const int phase = phase_;
-    if (++waiting_ == size_) {
-      next_ = 0;
-      waiting_ = 0;
-      ++phase_;
-      return;
-    }
-    for (int spins = 0; phase_ == phase; ++spins) {
-      if (spins < kSpins) continue;
-      std::this_thread::yield();
-      progress_.ask();
-    }
-  }
+  template <class Task>
+  struct Shared {
+    Progress& progress;
+    const Task& task;
+    const int64_t count;
+    std::atomic<int64_t> next{0};
+    std::atomic<int> members{0};
 
-  static constexpr int kSpins = 2000;
+    static void join(void* data) {
+      auto& s = *static_cast<Shared*>(data);
+      const int member = s.members++;
+      for (int64_t i = s.next++; i < s.count; i = s.next++) {
+        s.progress.ask();
+        if (!s.progress.well()) return;
+        try {
+          s.task(i, member);
+        } catch (const std::bad_alloc&) {
+          s.progress.fail(kOutOfMemory);
+        }
+      }
+    }
+  };
 
   Progress& progress_;
-  int size_ = 1;
-  std::atomic<int64_t> next_{0};
-  std::atomic<int> waiting_{0}, phase_{0};
+  const Parallel parallel_ = nullptr;
+  const int threads_ = 1;
 };
 
 }  // namespace splat

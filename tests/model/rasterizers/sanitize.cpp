@@ -20,7 +20,7 @@ struct Scenes {
   splat::Batch batch{};
   bool depth;
   std::vector<std::vector<float>> inputs;  // means, scales, rotations, opacities, sh, background
-  std::vector<double> cameras;
+  std::vector<double> cameras[3];  // world_to_camera, focal, principal
 };
 
 bool next(std::FILE* file, Scenes& s) {
@@ -35,10 +35,11 @@ bool next(std::FILE* file, Scenes& s) {
   s.inputs.clear();
   for (const int64_t size : {3 * n, 3 * n, 4 * n, n, 3 * b.coefficients * n, 3 * b.scenes})
     s.inputs.push_back(read<float>(file, size));
-  s.cameras = read<double>(file, 16 * b.scenes * b.views);
+  const int64_t renders = b.scenes * b.views;
+  for (int i = 0; i < 3; ++i) s.cameras[i] = read<double>(file, (i ? 2 : 16) * renders);
   b.means = s.inputs[0].data(), b.scales = s.inputs[1].data(), b.rotations = s.inputs[2].data();
   b.opacities = s.inputs[3].data(), b.sh = s.inputs[4].data(), b.background = s.inputs[5].data();
-  b.cameras = s.cameras.data();
+  b.world_to_camera = s.cameras[0].data(), b.focal = s.cameras[1].data(), b.principal = s.cameras[2].data();
   return true;
 }
 
@@ -46,13 +47,12 @@ bool next(std::FILE* file, Scenes& s) {
 std::vector<float> draw(Scenes& s) {
   splat::Batch& b = s.batch;
   const int64_t renders = b.scenes * b.views, pixels = b.height * b.width;
-  const int64_t plane = splat_plane_size(b.height, b.width);
-  std::vector<splat::Splat> splats(renders * b.gaussians);
-  std::vector<int64_t> counts(renders);
-  std::vector<float> transmittance(renders * plane), images(3 * renders * pixels), depths(renders * pixels);
-  std::vector<int32_t> stopped(renders * plane);
-  b.splats = splats.data(), b.counts = counts.data();
-  b.transmittance = transmittance.data(), b.stopped = stopped.data();
+  struct alignas(64) Line {
+    char bytes[64];
+  };
+  std::vector<Line> state(splat_state_size(&b) / sizeof(Line));
+  b.state = state.data();
+  std::vector<float> images(3 * renders * pixels), depths(renders * pixels);
   if (splat_forward(&b, images.data(), s.depth ? depths.data() : nullptr) != splat::kDone) std::exit(3);
 
   std::vector<std::vector<float>> gradients;

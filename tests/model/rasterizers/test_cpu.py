@@ -156,9 +156,12 @@ def assert_equal(outcome, expected):
         assert torch.equal(outcome[name], tensor), name
 
 
+@pytest.mark.parametrize("borrowed", [True, False], ids=["torch's threads", "own threads"])
 @pytest.mark.parametrize("batch", [(1, 1), (1, 3), (5, 2)])
-def test_results_do_not_depend_on_threads(make_scene, evaluate, thread_count, batch):
+def test_results_do_not_depend_on_threads(make_scene, evaluate, thread_count, monkeypatch, batch, borrowed):
     """Fewer scenes than threads, as many, more; several bands of rows; more Gaussians than a thread takes at a time."""
+    if not borrowed:
+        monkeypatch.setattr(cpu, "parallel", lambda: None)
     scene = make_scene(count=700, batch=batch, degree=2, size=(100, 30))
     thread_count(1)
     expected = evaluate(cpu.render, scene, True, True)

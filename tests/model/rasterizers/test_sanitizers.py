@@ -23,7 +23,8 @@ def pack(scene, antialiasing, depth):
     g, c = scene.gaussians, scene.cameras
     (scenes, gaussians, coefficients), views = g.sh.shape[:3], c.focal.shape[1]
     header = (scenes, views, gaussians, coefficients, c.height, c.width, antialiasing, depth)
-    tensors = (g.means, g.scales, g.rotations, g.opacities, g.sh, scene.background, cpu._pack(c))
+    tensors = [g.means, g.scales, g.rotations, g.opacities, g.sh, scene.background]
+    tensors += [t.double() for t in (c.world_to_camera, c.focal, c.principal)]
     return struct.pack("8qd", *header, c.near) + b"".join(t.contiguous().numpy().tobytes() for t in tensors)
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.rasterizers import BACKENDS, is_available, render
+from model.rasterizers import BACKENDS, cpu, is_available, render
+from model.rasterizers.native import available_kernels
 from model.registry import UnknownChoiceError
 
 
@@ -39,35 +40,63 @@ CAMERAS = {
 }
 
 
+#: Of the two ways in which values are looked at: by the kernels, and by torch.
+backends = pytest.mark.parametrize("backend", ["cpu", "reference"])
+
+
+@backends
 @pytest.mark.parametrize(("name", "spoil"), [(n, s) for n, spoilers in GAUSSIANS.items() for s in spoilers])
-def test_bad_gaussians(make_scene, name, spoil):
+def test_bad_gaussians(make_scene, name, spoil, backend):
     scene = make_scene(batch=(2, 2))
     gaussians = replace(scene.gaussians, **{name: spoil(getattr(scene.gaussians, name))})
     with pytest.raises(ValueError, match=f"^{name} "):
-        render(gaussians, scene.cameras, scene.background)
+        render(gaussians, scene.cameras, scene.background, backend)
 
 
+@backends
 @pytest.mark.parametrize(("name", "spoil"), [(n, s) for n, spoilers in CAMERAS.items() for s in spoilers])
-def test_bad_cameras(make_scene, name, spoil):
+def test_bad_cameras(make_scene, name, spoil, backend):
     scene = make_scene(batch=(2, 2))
     cameras = replace(scene.cameras, **{name: spoil(getattr(scene.cameras, name))})
     with pytest.raises(ValueError, match=f"^{name} "):
-        render(scene.gaussians, cameras, scene.background)
+        render(scene.gaussians, cameras, scene.background, backend)
 
 
+@backends
 @pytest.mark.parametrize(
     "background", [torch.zeros(2), torch.zeros(3, 3), torch.full((3,), float("nan")), torch.zeros(3).long(), 1.0]
 )
-def test_bad_background(make_scene, background):
+def test_bad_background(make_scene, background, backend):
     scene = make_scene(batch=(2, 2))
     with pytest.raises(ValueError, match=r"^background "):
-        render(scene.gaussians, scene.cameras, background)
+        render(scene.gaussians, scene.cameras, background, backend)
 
 
-def test_finite_values_whose_sum_overflows_pass(make_scene):
+@backends
+def test_finite_values_whose_sum_overflows_pass(make_scene, backend):
     scene = make_scene()
     gaussians = replace(scene.gaussians, sh=torch.full_like(scene.gaussians.sh, 3e37))
-    assert torch.isfinite(render(gaussians, scene.cameras, scene.background)).any()
+    assert torch.isfinite(render(gaussians, scene.cameras, scene.background, backend)).any()
+
+
+@pytest.mark.parametrize("kernels", available_kernels())
+@pytest.mark.parametrize("field", ["means", "scales", "rotations", "opacities", "sh"])
+def test_kernels_see_every_value(make_scene, kernels, field):
+    """Whichever Gaussian it belongs to, also one in the last group, which may be smaller than the others."""
+    scene = make_scene(count=301, degree=3)
+    for number in (0, 255, 300):
+        tensor = getattr(scene.gaussians, field).clone()
+        tensor[0, number].view(-1)[-1] = float("nan")
+        gaussians = replace(scene.gaussians, **{field: tensor})
+        with pytest.raises(ValueError, match=rf"^{field} holds 1 values of {tensor.numel()} that are NaN or infinite"):
+            cpu.render(gaussians, scene.cameras, scene.background, False, False, kernels=kernels)
+
+
+def test_values_beyond_float32_are_refused_by_the_kernels(make_scene):
+    scene = make_scene()
+    gaussians = replace(scene.gaussians.to(torch.float64), means=with_value(scene.gaussians.means.double(), 1e300))
+    with pytest.raises(ValueError, match=r"^means holds 1 values"):
+        render(gaussians, scene.cameras, scene.background.double(), "cpu")
 
 
 def test_unknown_backend(make_scene):

@@ -9,6 +9,8 @@ import torch
 from model.rasterizers.reference import alpha_maps, project, select
 from model.types import Gaussians
 from sweep.bench import raster
+from sweep.bench.raster_cases import WORKLOADS, Workload, make_task
+from sweep.bench.raster_profile import PARTS, profile
 
 
 def test_quick_run_has_a_row_for_every_case_here():
@@ -20,26 +22,36 @@ def test_quick_run_has_a_row_for_every_case_here():
     dense, ours = (min(row["both ms"] for row in result.rows if row["backend"] == b) for b in ("reference", "cpu"))
     assert dense > 3 * ours
     assert result.machine["matmul GFLOP/s with 1"] > 0
-    assert any("rasterise backward" in note for note in result.notes)
+    assert [row["part"] for row in result.details] == list(PARTS)
+    assert all(row.keys() == {"part", "32 px, 1", "32 px, 2"} for row in result.details)
 
 
 def test_workload_is_the_one_of_the_targets():
     """About 41 Gaussians count at a pixel of the surface, whatever its resolution."""
     for size in (16, 32):
-        task = raster.make_task(raster.Workload("", 1, 1, size, (1, 1)))
+        task = make_task(Workload("", 1, 1, size, (1, 1)))
         splats = project(select(Gaussians(*task.leaves), 0), select(task.cameras, 0, 0), False)
         counts = (alpha_maps(splats, size, size) > 0).sum(dim=0).float()
         assert 30 < counts[size // 2 - 2 : size // 2 + 2].mean() < 55
 
 
 def test_both_gives_gradients_and_backends_agree():
-    task = raster.make_task(raster.Workload("", 2, 2, 8, (1, 1)))
+    task = make_task(Workload("", 2, 2, 8, (1, 1)))
     for gradient, expected in zip(task.both("cpu"), task.both("reference"), strict=True):
         assert torch.linalg.norm(gradient - expected) < 1e-3 * torch.linalg.norm(expected)
 
 
 def test_dense_torch_is_not_asked_for_more_than_it_can_hold():
-    backends = {workload.name: {case.backend for case in raster.cases_of(workload)} for workload in raster.WORKLOADS}
+    backends = {workload.name: {case.backend for case in raster.cases_of(workload)} for workload in WORKLOADS}
     assert "reference" in backends["64 px"]
     assert "reference" not in backends["128 px"]
-    assert math.isclose(raster.WORKLOADS[3].targets[0], 36)
+    assert math.isclose(WORKLOADS[3].targets[0], 36)
+
+
+def test_profile_adds_up():
+    row = profile(Workload("small", 1, 1, 16, (1, 1)), threads=1, rounds=5)
+    parts = [row[part] for part in PARTS if part != "all"]
+    assert math.isclose(sum(parts), row["all"])
+    assert all(ms > 0 for ms in parts[:-1])  # the rest is a difference
+    assert row["rasterise backward"] < row["all"]
+    assert row["checks"] < row["all"]
