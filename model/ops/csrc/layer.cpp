@@ -23,7 +23,7 @@ constexpr int kLanes = 8;
 template <int V> constexpr int kTile = V == 1 ? 8 : 4;  // of 16 registers
 #include "kernels.inc"
 constexpr Kernels kKernels{"avx2", kLanes, points, pack_forward, pack_backward,
-                            forward, backward, weigh, tiles, finish_weights};
+                           forward, backward, weigh, tiles, finish_weights};
 }  // namespace layer::avx2
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -38,7 +38,7 @@ constexpr int kLanes = 16;
 template <int V> constexpr int kTile = V == 1 ? 16 : 8;  // of 32 registers
 #include "kernels.inc"
 constexpr Kernels kKernels{"avx512", kLanes, points, pack_forward, pack_backward,
-                            forward, backward, weigh, tiles, finish_weights};
+                           forward, backward, weigh, tiles, finish_weights};
 }  // namespace layer::avx512
 #if defined(__clang__)
 #pragma clang attribute pop
