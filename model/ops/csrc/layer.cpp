@@ -22,7 +22,8 @@ namespace layer::avx2 {
 constexpr int kLanes = 8;
 template <int V> constexpr int kTile = V == 1 ? 8 : 4;  // of 16 registers
 #include "kernels.inc"
-constexpr Kernels kKernels{"avx2", kLanes, forward, backward, weigh, tiles};
+constexpr Kernels kKernels{"avx2", kLanes, points, pack_forward, pack_backward,
+                           forward, backward, weigh, tiles, finish_weights};
 }  // namespace layer::avx2
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -36,7 +37,8 @@ namespace layer::avx512 {
 constexpr int kLanes = 16;
 template <int V> constexpr int kTile = V == 1 ? 16 : 8;  // of 32 registers
 #include "kernels.inc"
-constexpr Kernels kKernels{"avx512", kLanes, forward, backward, weigh, tiles};
+constexpr Kernels kKernels{"avx512", kLanes, points, pack_forward, pack_backward,
+                           forward, backward, weigh, tiles, finish_weights};
 }  // namespace layer::avx512
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -97,24 +99,6 @@ Buffer allocate(int64_t size) { return Buffer(new (kLine) float[(size_t)std::max
 
 int64_t taps(const Layer& l) { return l.side * l.side; }
 
-// [outputs][taps][inputs] -> [taps][inputs][outputs].
-Buffer pack_forward(const Layer& l) {
-  Buffer packed = allocate(taps(l) * l.inputs * l.outputs);
-  for (int64_t o = 0; o < l.outputs; ++o)
-    for (int64_t i = 0; i < taps(l) * l.inputs; ++i) packed[i * l.outputs + o] = l.weight[o * taps(l) * l.inputs + i];
-  return packed;
-}
-
-// [outputs][taps][inputs] -> [taps, last first][outputs][inputs].
-Buffer pack_backward(const Layer& l) {
-  Buffer packed = allocate(taps(l) * l.inputs * l.outputs);
-  for (int64_t t = 0; t < taps(l); ++t)
-    for (int64_t o = 0; o < l.outputs; ++o)
-      std::memcpy(packed.get() + ((taps(l) - 1 - t) * l.outputs + o) * l.inputs,
-                  l.weight + (o * taps(l) + t) * l.inputs, sizeof(float) * (size_t)l.inputs);
-  return packed;
-}
-
 void add_shares(const float* shares, int64_t images, int64_t channels, float* total) {
   if (!total) return;
   std::fill_n(total, channels, 0.0f);
@@ -127,26 +111,32 @@ void run_backward(const Layer& l, const Gradients& g, Parallel parallel) {
   const int64_t border = 2 * (l.side / 2), image = l.side ? (l.height + border) * (l.width + border) * l.outputs : 0;
   const bool alone = l.threads == 1 || !parallel;
   const bool plain = l.side == 1 && l.scale == 1 && !g.by_residual;  // by_y serves as it is
-  const Buffer weights = pack_backward(l), spread = allocate(plain ? 0 : alone ? image : l.images * image);
+  const int64_t points = k.points(l), count = l.inputs * l.outputs;
+  const bool transformed = points != taps(l);
+  const Buffer weights = allocate(points * count), sums = allocate(transformed ? points * count : 0);
+  const Buffer spread = allocate(plain ? 0 : alone ? image : l.images * image);
   const Buffer by_gain = allocate(l.images * l.inputs), by_offset = allocate(l.images * l.inputs);
   const Buffer by_bias = allocate(l.images * l.outputs);
   const Scratch s{weights.get(),  plain ? const_cast<float*>(g.by_y) : spread.get(),
                   alone && !plain ? 0 : image, by_gain.get(), by_offset.get(), by_bias.get()};
   const int64_t tiles = g.by_weight ? k.tiles(l) : 0;
-  std::fill_n(g.by_weight, g.by_weight ? taps(l) * l.inputs * l.outputs : 0, 0.0f);
+  float* by_weight = transformed ? sums.get() : g.by_weight;
+  std::fill_n(by_weight, tiles ? points * count : 0, 0.0f);
+  if (l.side && g.by_x) k.pack_backward(l, weights.get());
   if (alone) {  // image by image, so that what one phase leaves is at hand for the next
     for (int64_t n = 0; n < l.images; ++n) {
       k.backward(l, g, s, n);
-      if (tiles) k.weigh(l, s, n, 0, tiles, g.by_weight);
+      if (tiles) k.weigh(l, s, n, 0, tiles, by_weight);
     }
   } else {  // images in parallel, then parts of the weights
     share(l.images, l.threads, parallel, [&](int64_t n) { k.backward(l, g, s, n); });
     const int64_t parts = std::min(l.threads, tiles);
     share(parts, l.threads, parallel, [&](int64_t part) {
       for (int64_t n = 0; n < l.images; ++n)
-        k.weigh(l, s, n, tiles * part / parts, tiles * (part + 1) / parts, g.by_weight);
+        k.weigh(l, s, n, tiles * part / parts, tiles * (part + 1) / parts, by_weight);
     });
   }
+  if (transformed && tiles) k.finish_weights(l, sums.get(), g.by_weight);
   if (l.groups) {
     add_shares(s.by_gain, l.images, l.inputs, g.by_gain);
     add_shares(s.by_offset, l.images, l.inputs, g.by_offset);
@@ -173,8 +163,9 @@ LAYER_EXPORT int64_t layer_lanes(int64_t index) { return layer::available_kernel
 // `parallel` may be nullptr: then one thread does it all.
 LAYER_EXPORT int layer_forward(const layer::Layer* l, layer::Parallel parallel, float* y) {
   try {
-    const layer::Buffer weights = layer::pack_forward(*l);
     const auto& k = *layer::available_kernels(l->kernels);
+    const layer::Buffer weights = layer::allocate(k.points(*l) * l->inputs * l->outputs);
+    if (l->side) k.pack_forward(*l, weights.get());
     layer::share(l->images, l->threads, parallel, [&](int64_t image) { k.forward(*l, weights.get(), image, y); });
     return layer::kDone;
   } catch (const std::bad_alloc&) {

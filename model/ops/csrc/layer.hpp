@@ -47,11 +47,16 @@ struct Scratch {
 struct Kernels {
   const char* name;
   int64_t lanes;  // numbers of channels must be multiples of this
+  int64_t (*points)(const Layer&);  // numbers that stand for one kernel: its taps, or those of their transform
+  void (*pack_forward)(const Layer&, float* packed);   // [points][inputs][outputs]
+  void (*pack_backward)(const Layer&, float* packed);  // [points][outputs][inputs]
   void (*forward)(const Layer&, const float* weights, int64_t image, float* y);
   void (*backward)(const Layer&, const Gradients&, const Scratch&, int64_t image);
-  // Adds to dLoss/dweight, in its tiles first <= t < last, what one image contributes.
-  void (*weigh)(const Layer&, const Scratch&, int64_t image, int64_t first, int64_t last, float* by_weight);
+  // Adds to the sums that become dLoss/dweight, in tiles first <= t < last of them, what one image contributes.  They
+  // are dLoss/dweight itself, unless weights are transformed: then finish_weights makes it of them.
+  void (*weigh)(const Layer&, const Scratch&, int64_t image, int64_t first, int64_t last, float* sums);
   int64_t (*tiles)(const Layer&);
+  void (*finish_weights)(const Layer&, const float* sums, float* by_weight);
 };
 
 }  // namespace layer

@@ -25,6 +25,9 @@ SHAPES = [
     (192, 48, 3, 3, 3),  # groups of six channels
     (16, 32, 1, 1, 3),
     (32, 16, 2, 1, 1),
+    (16, 16, 33, 30, 3),  # more tiles, and of more channels, than are transformed at a time
+    (96, 64, 13, 18, 3),
+    (320, 224, 4, 5, 3),  # too many channels to be transformed
 ]
 
 
