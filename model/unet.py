@@ -14,7 +14,6 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from model.camera_embedding import CameraMapping, linear

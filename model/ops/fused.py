@@ -44,7 +44,7 @@ def kernel_for(x: Tensor, weight: Tensor | None) -> int | None:
         return None
     if weight is None:
         return kernel_of((x.shape[1],))
-    if weight.dtype != torch.float32 or weight.shape[2] != weight.shape[3]:
+    if weight.dtype != torch.float32 or weight.shape[1:] != (x.shape[1], weight.shape[2], weight.shape[2]):
         return None
     return kernel_of((x.shape[1], weight.shape[0]), weight.shape[2])
 
@@ -94,6 +94,10 @@ def fused_layer(
     """
     gain, offset = norm or (None, None)
     weight, bias = conv or (None, None)
+    if gain is not None and gain.shape != x.shape[1:2]:
+        raise ValueError(f"the norm is of {gain.shape[0]} channels, the map has {x.shape[1]}")
+    if residual is not None and weight is not None and residual.shape != (len(x), len(weight), *x.shape[2:]):
+        raise ValueError(f"the residual has shape {tuple(residual.shape)}, the layer is on {tuple(x.shape)}")
     key = int(torch.randint(1 << 62, ()).item()) if shape.dropout > 0 else 0
     y: Tensor = _FusedLayer.apply(kernel, shape, key, x, gain, offset, weight, bias, residual)
     return y

@@ -11,7 +11,7 @@ import ctypes
 import functools
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
@@ -63,6 +63,12 @@ class Recorded:
             raise AttributeError(name)
         raise NotRecordableError(f"Tensor.{name} cannot be recorded")
 
+    def _operator(self, *_: object) -> NoReturn:
+        raise NotRecordableError("operators cannot be recorded")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = _operator
+    __matmul__ = __rmatmul__ = __neg__ = __getitem__ = __lt__ = __le__ = __gt__ = __ge__ = _operator
+
 
 class Recorder:
     """Takes down steps in order.  Their buffers are numbered, and number 0 is none."""
@@ -88,7 +94,11 @@ class Recorder:
     ) -> Recorded:
         """`fused_layer` of the parameters of `norm` and `conv`."""
         batch, inputs, height, width = x.shape
-        outputs, side = (conv.out_channels, conv.kernel_size[0]) if conv is not None else (inputs, 0)
+        outputs, side = (inputs, 0) if conv is None else (conv.out_channels, conv.kernel_size[0])
+        y_shape = (batch, outputs, height, width)
+        _require(norm is None or (norm.affine and norm.num_channels == inputs), "a norm without, or of other, channels")
+        _require(conv is None or conv.weight.shape == (outputs, inputs, side, side), "an unusual convolution")
+        _require(residual is None or residual.shape == y_shape, "a residual of another shape")
         sizes = layer_sizes(_kernel(inputs, outputs, side=side), shape, x.shape, outputs, side)
         normed = norm is not None
         self._read(x, kept=normed or side == 1)
@@ -108,7 +118,7 @@ class Recorder:
             pad = 2 * (side // 2)
             padded = batch * (height + pad) * (width + pad) * inputs
             numbers["active"] = self._buffer(padded, kept=True) if normed or pad else x.buffer
-        y = self._map((batch, outputs, height, width))
+        y = self._map(y_shape)
         numbers.setdefault("active", y.buffer)
         self._step(Kind.LAYER, sizes, y=y.buffer, **numbers)
         return y
@@ -126,17 +136,16 @@ class Recorder:
     def join(self, x: Recorded, other: Recorded) -> Recorded:
         """The channels of both."""
         batch, channels, height, width = x.shape
+        rest = other.shape[1]
+        _require(other.shape == (batch, rest, height, width), "maps of different sizes")
         self._read(other)
-        return self._between(
-            Kind.JOIN, x, (batch, channels + other.shape[1], height, width), other=other.buffer
-        )
+        return self._between(Kind.JOIN, x, (batch, channels + rest, height, width), other=other.buffer)
 
     def attend(self, qkv: Recorded) -> Recorded:
         """Self-attention over the pixels; output channels 3c, 3c+1, 3c+2 are query, key and value of channel c."""
         batch, channels, height, width = qkv.shape
         pixels = height * width
-        if pixels > _MAX_ATTENDED:
-            raise NotRecordableError(f"attention over {pixels} pixels would take too much memory")
+        _require(channels % 3 == 0 and pixels <= _MAX_ATTENDED, "attention that takes too much memory")
         kernel = _kernel(channels // 3, pixels)
         active = self._buffer(batch * pixels * pixels, kept=True)
         shape = (batch, channels // 3, height, width)
@@ -180,10 +189,14 @@ class Recorder:
         if getattr(module, name) is None:
             return 0
         owner = (module, name)
-        if any(buffer.owner == owner for buffer in self.buffers):
-            raise NotRecordableError("a module that is used twice cannot be recorded")
+        _require(all(buffer.owner != owner for buffer in self.buffers), "a module that is used twice")
         self.buffers.append(_Buffer(0, 0, 0, owner=owner))
         return len(self.buffers) - 1
+
+
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise NotRecordableError(f"{otherwise} cannot be recorded")
 
 
 def _kernel(*channels: int, side: int = 0) -> int:
@@ -197,18 +210,22 @@ class Program:
     """What a recorder took down, ready to run.  Holds modules, not their parameters, which may be replaced."""
 
     def __init__(self, recorder: Recorder, x: Recorded, y: Recorded) -> None:
-        """The function that takes x to y; raises NotRecordableError if that takes no step."""
+        """The function that takes x to y.
+
+        Raises NotRecordableError unless y is a step's result, which no other step reads, and all other maps are read.
+        """
         buffers = recorder.buffers
-        if not recorder.steps or buffers[y.buffer].read > buffers[y.buffer].written:
-            raise NotRecordableError("the result of a program must be that of its last step")
+        inner = [number for number in recorder.maps if number not in (x.buffer, y.buffer)]
+        unread = [buffers[number].read == buffers[number].written for number in (y.buffer, *inner)]
+        _require(bool(recorder.steps) and unread[0] and not any(unread[1:]), "steps that do not lead to their result")
         self.x, self.y = x, y
         self.dropouts, self._count = recorder.dropouts, len(buffers)
         self._steps = (Step * len(recorder.steps))(*recorder.steps)
         self._largest = max(buffers[number].numbers for number in recorder.maps)
         self._owners = {number: b.owner for number, b in enumerate(buffers) if b.owner is not None}
-        inner = [n for n, b in enumerate(buffers) if b.numbers and n not in (x.buffer, y.buffer)]
-        self._inner = {number: buffers[number] for number in inner}
-        self._inner_maps = {n: buffers[n] for n in recorder.maps if n in self._inner}
+        outer = (x.buffer, y.buffer)
+        self._inner = {n: b for n, b in enumerate(buffers) if b.numbers and n not in outer}
+        self._inner_maps = {number: buffers[number] for number in inner}
 
     def run(self, x: Tensor) -> Tensor:
         """x of the shape that was recorded."""
