@@ -40,7 +40,7 @@ from model.semantic import SEMANTIC
 from model.weights.store import LPIPS_TRUNKS
 
 #: Raised whenever the arithmetic of training or evaluation changes, so that old results are not taken for new.
-NUMERICS_VERSION = 2
+NUMERICS_VERSION = 3
 
 #: How predictions are made.  The last two need no training: they show what a score is worth.
 PREDICTORS = ("splatter_image", "blank", "copy_input")
