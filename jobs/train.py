@@ -23,6 +23,7 @@ from jobs.data.store import Store
 from jobs.ema import MovingAverage
 from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
+from jobs.flat import lay_flat
 from jobs.journal import Journal
 from jobs.nonfinite import NonFiniteGuard, without_non_finite
 from model.losses.base import Loss
@@ -109,9 +110,10 @@ def train(
     journal.start(iteration)
 
     objects, judged = store.split("train"), predictor
+    weights = lay_flat(predictor)
     in_bf16 = config.train.precision == "bf16" and device.type == "cuda"
     for stage, first, last in stage_spans(config.train.stages):
-        optimizer = torch.optim.Adam(predictor.parameters(), lr=stage.lr, eps=ADAM_EPS, fused=True)
+        optimizer = torch.optim.Adam([weights], lr=stage.lr, eps=ADAM_EPS, fused=True)
         average = MovingAverage(predictor, config.train.ema)
         guard = NonFiniteGuard(config.train.nonfinite, optimizer, device)
         if saved is not None and first < saved.step <= last:
@@ -137,9 +139,9 @@ def train(
             }
             loss = torch.stack([term.weight_at(iteration - first) * terms[name] for name, term in active.items()]).sum()
 
-            optimizer.zero_grad()
+            optimizer.zero_grad(set_to_none=False)
             loss.backward()
-            counts = guard.watch(iteration, terms, predictor.parameters())
+            counts = guard.watch(iteration, terms, [weights])
             optimizer.step()
             iteration += 1
             average.update(iteration - first)

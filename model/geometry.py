@@ -31,19 +31,16 @@ def invert_rigid(transform: Tensor) -> Tensor:
     return torch.cat([torch.cat([rotation_t, translation], dim=-1), bottom], dim=-2)
 
 
+def quaternion_matrix(a: Tensor) -> Tensor:
+    """(..., 4) -> (..., 4, 4): the matrix whose product with a quaternion b is Hamilton's product a b."""
+    w, x, y, z = a.unbind(-1)
+    rows = [(w, -x, -y, -z), (x, w, -z, y), (y, z, w, -x), (z, -y, x, w)]
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
 def quaternion_multiply(a: Tensor, b: Tensor) -> Tensor:
     """Hamilton's product of (..., 4) quaternions: the rotation b, then the rotation a."""
-    aw, ax, ay, az = a.unbind(-1)
-    bw, bx, by, bz = b.unbind(-1)
-    return torch.stack(
-        [
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ],
-        dim=-1,
-    )
+    return (quaternion_matrix(a) @ b[..., None]).squeeze(-1)
 
 
 def matrix_to_quaternion(rotation: Tensor) -> Tensor:
@@ -71,11 +68,12 @@ def matrix_to_quaternion(rotation: Tensor) -> Tensor:
 
 
 def rotate_sh1(sh: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate the degree-1 band of real spherical harmonics.
+    """Rotate the degree-1 band of real spherical harmonics, of many points alike.
 
-    sh: (..., 3, 3) coefficients k = 0..2 by colour; rotation: (..., 3, 3) from the frame of `sh` to the new one.
+    sh: (..., N, 3, 3) coefficients k = 0..2 by colour; rotation: (..., 3, 3) from the frame of `sh` to the new one.
     The band is the vector (-s2, -s0, s1): evaluating it along d gives its inner product with d (times C1).
     """
-    s0, s1, s2 = sh.unbind(-2)  # (..., 3 colours)
-    x, y, z = (rotation @ torch.stack([-s2, -s0, s1], dim=-2)).unbind(-2)
-    return torch.stack([-y, z, -x], dim=-2)
+    to_vector = rotation.new_tensor([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    turn = to_vector.T @ rotation @ to_vector
+    by_colour = sh.transpose(-1, -2).flatten(-3, -2)  # (..., N * 3, k): one product of matrices, not N small ones
+    return (by_colour @ turn.transpose(-1, -2)).unflatten(-2, (-1, 3)).transpose(-1, -2)

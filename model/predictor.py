@@ -13,7 +13,7 @@ from model.geometry import (
     invert_rigid,
     matrix_to_quaternion,
     pixel_rays,
-    quaternion_multiply,
+    quaternion_matrix,
     rotate_sh1,
 )
 from model.heads import GaussianHead
@@ -97,12 +97,12 @@ def place(raw: dict[str, Tensor], frustums: Frustums) -> Gaussians:
     means = means / (1 + 1e-10)
 
     local = F.normalize(_per_pixel(raw["rotation"]), dim=-1, eps=1e-12)
-    rotations = quaternion_multiply(frustums.quaternion[..., None, :], local)
+    rotations = local @ quaternion_matrix(frustums.quaternion).transpose(-1, -2)
 
     sh = _per_pixel(raw["sh_dc"])[..., None, :]  # (B, V, HW, 1, 3)
     if "sh_rest" in raw:
         rest = _per_pixel(raw["sh_rest"]).unflatten(-1, (-1, 3))
-        sh = torch.cat([sh, rotate_sh1(rest, rotation[..., None, :, :])], dim=-2)
+        sh = torch.cat([sh, rotate_sh1(rest, rotation)], dim=-2)
 
     return Gaussians(
         means=means.flatten(1, 2),

@@ -14,14 +14,12 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from model.camera_embedding import CameraMapping, linear
 from model.fusion import Source
 from model.fusion.base import Fusion, at_bottleneck, at_input, in_block
-from model.ops import convolve, norm_conv, norm_silu, norm_silu_conv
+from model.ops import attend, concatenate, convolve, halve, in_one_call, norm_conv, norm_silu, norm_silu_conv, repeat
 from model.types import Context
 
 DROPOUT = 0.10
@@ -47,10 +45,8 @@ def group_norm(channels: int) -> nn.GroupNorm:
 def resample(x: Tensor, direction: Literal["down", "up"] | None) -> Tensor:
     """(B, C, H, W) -> half the size by the mean of 2x2 pixels, or double the size by repetition."""
     if direction == "down":
-        return F.avg_pool2d(x, 2)
-    if direction == "up":
-        return F.interpolate(x, scale_factor=2, mode="nearest")
-    return x
+        return halve(x)
+    return repeat(x) if direction == "up" else x
 
 
 def join_views(x: Tensor, views: int) -> Tensor:
@@ -66,7 +62,7 @@ def split_views(x: Tensor, views: int) -> Tensor:
 class SelfAttention(nn.Module):
     """One head as wide as the feature map, over the pixels of all views of an object.
 
-    The statistics of its norm span the views as well; the softmax is in float32 at least.
+    The statistics of its norm span the views as well.
     """
 
     def __init__(self, channels: int) -> None:
@@ -78,11 +74,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, views: int = 1) -> Tensor:
         x = join_views(x, views)
-        batch, channels, height, width = x.shape
-        qkv = norm_conv(x, self.norm, self.qkv).permute(0, 2, 3, 1).reshape(batch, 1, height * width, channels, 3)
-        query, key, value = qkv.movedim(-1, 0).contiguous()  # (B, 1, HW, C) each
-        attended = F.scaled_dot_product_attention(query, key, value)
-        attended = attended.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        attended = attend(norm_conv(x, self.norm, self.qkv))
         return split_views(convolve(attended, self.proj, residual=x, scale=SKIP_SCALE), views)
 
 
@@ -225,7 +217,14 @@ class UNet(nn.Module):
         camera = None if self.camera is None else self.camera(pose_embedding)
         for fuser in self.input_fusers:
             images = fuser(images, context)
-        h = self.stem(images)
+
+        def body(h: Tensor) -> Tensor:
+            return self._body(h, context, views, camera)
+
+        return in_one_call(self, body, self.stem(images), views)
+
+    def _body(self, h: Tensor, context: Context, views: int, camera: Tensor | None) -> Tensor:
+        """All but the stem: (B * V, base_dim, R, R) -> (B * V, out_channels, R, R)."""
         stack = [h]
         for module in self.encoder:
             h = module(h, context, views, camera)
@@ -236,5 +235,5 @@ class UNet(nn.Module):
             for module in entry:  # type: ignore[attr-defined]
                 h = module(h, context, views, camera)
             for module in blocks:  # type: ignore[attr-defined]
-                h = module(torch.cat([h, stack.pop()], dim=1), context, views, camera)
+                h = module(concatenate(h, stack.pop()), context, views, camera)
         return norm_silu_conv(h, self.tail_norm, self.tail_conv)

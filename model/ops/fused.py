@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from model.ops.native import MAX_CHANNELS, Gradients, Layer, available_kernels, load_library, parallel
 
-_FORMAT = torch.channels_last
+#: The layout of feature maps and weights.
+FORMAT = torch.channels_last
 #: What backward needs of forward, by the names in `Layer`.
 _TENSORS = ("x", "gain", "offset", "weight", "bias", "moments", "active")
 
@@ -39,17 +40,43 @@ def kernel_for(x: Tensor, weight: Tensor | None) -> int | None:
     """The fastest kernel that can do a layer of x (B, C, H, W) with the weight of its convolution; None: torch must."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or x.dim() != 4 or x.numel() == 0:
         return None
-    if torch.is_autocast_enabled("cpu") or not x.shape[1] <= MAX_CHANNELS:
+    if torch.is_autocast_enabled("cpu"):
         return None
-    channels = [x.shape[1]]
-    if weight is not None:
-        if weight.dtype != torch.float32 or weight.shape[2:] not in ((1, 1), (3, 3)):
-            return None
-        channels.append(weight.shape[0])
+    if weight is None:
+        return kernel_of((x.shape[1],))
+    if weight.dtype != torch.float32 or weight.shape[1:] != (x.shape[1], weight.shape[2], weight.shape[2]):
+        return None
+    return kernel_of((x.shape[1], weight.shape[0]), weight.shape[2])
+
+
+def kernel_of(channels: tuple[int, ...], side: int = 0) -> int | None:
+    """The fastest kernel for these numbers of channels and a convolution of this side; 0 is none."""
+    if side not in (0, 1, 3) or channels[0] > MAX_CHANNELS:
+        return None
     for index, lanes in enumerate(available_kernels().values()):
         if all(count % lanes == 0 for count in channels):
             return index
     return None
+
+
+def layer_sizes(kernel: int, shape: Shape, x: tuple[int, ...], outputs: int, side: int) -> Layer:
+    """A layer without its tensors; x: their shape (B, C, H, W)."""
+    batch, inputs, height, width = x
+    return Layer(
+        images=batch,
+        height=height,
+        width=width,
+        inputs=inputs,
+        outputs=outputs,
+        kernels=kernel,
+        side=side,
+        groups=shape.groups,
+        silu=shape.silu,
+        drop_below=min(round(shape.dropout * 2**32), 2**32 - 1),
+        keep_scale=1 / (1 - shape.dropout),
+        eps=shape.eps,
+        scale=shape.scale,
+    )
 
 
 def fused_layer(
@@ -67,6 +94,10 @@ def fused_layer(
     """
     gain, offset = norm or (None, None)
     weight, bias = conv or (None, None)
+    if gain is not None and gain.shape != x.shape[1:2]:
+        raise ValueError(f"the norm is of {gain.shape[0]} channels, the map has {x.shape[1]}")
+    if residual is not None and weight is not None and residual.shape != (len(x), len(weight), *x.shape[2:]):
+        raise ValueError(f"the residual has shape {tuple(residual.shape)}, the layer is on {tuple(x.shape)}")
     key = int(torch.randint(1 << 62, ()).item()) if shape.dropout > 0 else 0
     y: Tensor = _FusedLayer.apply(kernel, shape, key, x, gain, offset, weight, bias, residual)
     return y
@@ -86,42 +117,26 @@ class _FusedLayer(torch.autograd.Function):
         bias: Tensor | None,
         residual: Tensor | None,
     ) -> Tensor:
-        x = x.contiguous(memory_format=_FORMAT)
+        x = x.contiguous(memory_format=FORMAT)
         batch, inputs, height, width = x.shape
         if residual is not None:
-            residual = residual.contiguous(memory_format=_FORMAT)
+            residual = residual.contiguous(memory_format=FORMAT)
         if weight is None:
             y = torch.empty_like(x)
             active, side = y, 0
         else:
-            weight = weight.contiguous(memory_format=_FORMAT)
-            y = torch.empty((batch, weight.shape[0], height, width), memory_format=_FORMAT)
+            weight = weight.contiguous(memory_format=FORMAT)
+            y = torch.empty((batch, weight.shape[0], height, width), memory_format=FORMAT)
             side = weight.shape[2]
             pad = side // 2
             plain = shape.groups == 0 and pad == 0
             active = x if plain else x.new_empty((batch, height + 2 * pad, width + 2 * pad, inputs))
         moments = x.new_empty((batch, shape.groups, 2))
-        layer = Layer(
-            images=batch,
-            height=height,
-            width=width,
-            inputs=inputs,
-            outputs=y.shape[1],
-            threads=torch.get_num_threads(),
-            kernels=kernel,
-            side=side,
-            groups=shape.groups,
-            silu=shape.silu,
-            drop_below=min(round(shape.dropout * 2**32), 2**32 - 1),
-            key=key,
-            keep_scale=1 / (1 - shape.dropout),
-            eps=shape.eps,
-            scale=shape.scale,
-            residual=_address(residual),
-        )
+        layer = layer_sizes(kernel, shape, x.shape, y.shape[1], side)
+        layer.threads, layer.key, layer.residual = torch.get_num_threads(), key, _address(residual)
         saved = (x, gain, offset, weight, bias, moments, None if weight is None else active)
         _point(layer, *saved[:-1], active)
-        _check(load_library().layer_forward(ctypes.byref(layer), parallel(), y.data_ptr()))  # type: ignore[union-attr]
+        check(load_library().layer_forward(ctypes.byref(layer), parallel(), y.data_ptr()))  # type: ignore[union-attr]
         ctx.layer = layer
         ctx.save_for_backward(*saved)
         return y
@@ -131,7 +146,7 @@ class _FusedLayer(torch.autograd.Function):
     def backward(ctx: Any, by_y: Tensor) -> tuple[Tensor | None, ...]:
         x, gain, offset, weight, bias, *_ = ctx.saved_tensors
         _point(ctx.layer, *ctx.saved_tensors)
-        by_y = by_y.contiguous(memory_format=_FORMAT)
+        by_y = by_y.contiguous(memory_format=FORMAT)
         want_x, *_, want_residual = ctx.needs_input_grad[3:]
         by_x = torch.empty_like(x) if want_x or gain is not None else None
         by_gain, by_offset, by_weight, by_bias = (
@@ -143,7 +158,7 @@ class _FusedLayer(torch.autograd.Function):
             by_y.data_ptr(),
             *(_address(t) for t in (by_x, by_gain, by_offset, by_weight, by_bias, by_residual)),
         )
-        _check(load_library().layer_backward(ctypes.byref(ctx.layer), ctypes.byref(gradients), parallel()))  # type: ignore[union-attr]
+        check(load_library().layer_backward(ctypes.byref(ctx.layer), ctypes.byref(gradients), parallel()))  # type: ignore[union-attr]
         return (None, None, None, by_x if want_x else None, by_gain, by_offset, by_weight, by_bias, by_residual)
 
 
@@ -157,6 +172,7 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _check(status: int) -> None:
+def check(status: int) -> None:
+    """Raise MemoryError if a call of the library says so."""
     if status != 0:
         raise MemoryError("the network's kernels found no memory for their intermediate results")

@@ -8,18 +8,21 @@ it has no code for, torch's own operators do the same work.
 from __future__ import annotations
 
 import ctypes
+import enum
 import functools
 import importlib.machinery
 import itertools
 from pathlib import Path
 
 #: Of `layer_interface_version()` in csrc/layer.cpp; raised together.
-INTERFACE_VERSION = 1
+INTERFACE_VERSION = 2
 #: Channels that a kernel can take, `kMaxChannels` of csrc/layer.hpp.
 MAX_CHANNELS = 4096
 
 _INTEGERS = ("images", "height", "width", "inputs", "outputs", "threads", "kernels", "side", "groups", "silu")
 _POINTERS = ("x", "gain", "offset", "weight", "bias", "residual", "moments", "active")
+_BUFFERS = ("x", "other", "y", "gain", "offset", "weight", "bias", "moments", "active", "key")
+_RUN = ("count", "threads", "buffer_count", "largest_map")
 _GRADIENTS = ("by_y", "by_x", "by_gain", "by_offset", "by_weight", "by_bias", "by_residual")
 
 
@@ -38,6 +41,31 @@ class Gradients(ctypes.Structure):
     """`layer::Gradients` of csrc/layer.hpp, field by field."""
 
     _fields_ = [(name, ctypes.c_void_p) for name in _GRADIENTS]
+
+
+class Kind(enum.IntEnum):
+    """`layer::Kind` of csrc/program.hpp."""
+
+    LAYER = 0
+    HALVE = 1
+    REPEAT = 2
+    JOIN = 3
+    ATTEND = 4
+
+
+class Step(ctypes.Structure):
+    """`layer::Step` of csrc/program.hpp, field by field."""
+
+    _fields_ = [*((name, ctypes.c_int64) for name in ("kind", *_BUFFERS)), ("layer", Layer)]
+
+
+class Run(ctypes.Structure):
+    """`layer::Run` of csrc/program.hpp, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in _RUN),
+        *((name, ctypes.c_void_p) for name in ("steps", "buffers", "keys")),
+    ]
 
 
 @functools.cache
@@ -63,6 +91,8 @@ def load_library() -> ctypes.CDLL | None:
     library.layer_lanes.argtypes = [ctypes.c_int64]
     library.layer_forward.argtypes = [ctypes.POINTER(Layer), pointer, pointer]
     library.layer_backward.argtypes = [ctypes.POINTER(Layer), ctypes.POINTER(Gradients), pointer]
+    library.layer_run.argtypes = [ctypes.POINTER(Run), pointer]
+    library.layer_run_backward.argtypes = [ctypes.POINTER(Run), pointer, pointer]
     return library
 
 

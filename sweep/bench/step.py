@@ -23,6 +23,7 @@ from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset, prepare
 from jobs.data.store import Store
 from jobs.features import ContextReader
+from jobs.flat import lay_flat
 from jobs.memory import keep_freed_memory
 from jobs.train import ADAM_EPS, batch_frames
 from model.build import build_predictor
@@ -101,8 +102,8 @@ def _network_rows(size: Size, peak: Callable[[], object], peak_gflop: float, rou
     images = torch.rand(size.batch, 3, size.resolution, size.resolution)
     channels_last: Any = {"memory_format": torch.channels_last}
     cases = {
-        "network, ours": _network_step(ours.to(**channels_last), images.contiguous(**channels_last)),
-        "network, stock": _network_step(stock, images),
+        "network, ours": _network_step(ours.to(**channels_last), images.contiguous(**channels_last), flat=True),
+        "network, stock": _network_step(stock, images, flat=False),
     }
     with FlopCounterMode(display=False) as counter:
         cases["network, stock"]()
@@ -115,13 +116,15 @@ def _network_rows(size: Size, peak: Callable[[], object], peak_gflop: float, rou
     ]
 
 
-def _network_step(network: nn.Module, images: Tensor) -> Callable[[], None]:
+def _network_step(network: nn.Module, images: Tensor, *, flat: bool) -> Callable[[], None]:
     network.train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=5e-5, eps=ADAM_EPS, fused=True)
+    optimizer = torch.optim.Adam(
+        [lay_flat(network)] if flat else network.parameters(), lr=5e-5, eps=ADAM_EPS, fused=True
+    )
     by_maps = torch.ones(1)
 
     def step() -> None:
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=not flat)
         maps = network(images, Context())
         maps.backward(by_maps.expand_as(maps))
         optimizer.step()
@@ -155,14 +158,14 @@ def _training_step(config: TrialConfig, store: Store, home: Path) -> Callable[[]
     context = ContextReader(config, store, WeightStore(home / "weights"), home / "cache")
     predictor = build_predictor(config, context.widths).to(memory_format=torch.channels_last)
     predictor.train()
-    optimizer = torch.optim.Adam(predictor.parameters(), lr=5e-5, eps=ADAM_EPS, fused=True)
+    optimizer = torch.optim.Adam([lay_flat(predictor)], lr=5e-5, eps=ADAM_EPS, fused=True)
     objects, counter = store.split("train"), itertools.count()
 
     def step() -> None:
         views = store.views(batch_frames(objects, config, next(counter)), config.data.resolution)
         source = views.select(0, 1)
         images = render(predictor(source, context(source)), views.cameras, views.background)
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=False)
         (images - views.images).square().mean().backward()
         optimizer.step()
 

@@ -55,7 +55,7 @@ def test_rotating_harmonics_turns_the_function_that_they_are():
         basis = torch.stack([-d[:, 1], d[:, 2], -d[:, 0]], -1)
         return basis @ coefficients
 
-    rotated = evaluate(rotate_sh1(sh, rotation), directions @ rotation.T)
+    rotated = evaluate(rotate_sh1(sh[None], rotation)[0], directions @ rotation.T)
     torch.testing.assert_close(rotated, evaluate(sh, directions))
 
 
@@ -109,7 +109,7 @@ def test_turned_harmonics_look_from_a_turned_direction_as_the_reference_says(fix
     sh = torch.load(fixtures / "cameras.pt", weights_only=True)["sh"]
     coefficients, directions = sh["coeffs_rgb_by_coef"].double(), sh["dirs"].double()
     rotation = torch.from_numpy(random_rotations(len(directions)).as_matrix())
-    turned = rotate_sh1(coefficients[..., 1:].transpose(1, 2), rotation)  # (P, k, rgb)
+    turned = rotate_sh1(coefficients[..., 1:].transpose(1, 2)[:, None], rotation)[:, 0]  # (P, k, rgb)
     x, y, z = (rotation @ directions[..., None]).squeeze(-1)[..., None].unbind(1)
     colours = 0.28209479177387814 * coefficients[..., 0]
     colours += 0.4886025119029199 * (-y * turned[:, 0] + z * turned[:, 1] - x * turned[:, 2])

@@ -11,6 +11,7 @@ from model.fusion.concat import Concat
 from model.fusion.xattn import CrossAttention
 from model.official import OfficialUNet, official_state_dict, unet_from_official
 from model.official.names import published_names
+from model.ops.native import available_kernels
 from model.types import Context
 from model.unet import SelfAttention, UNet, join_views, split_views
 
@@ -295,3 +296,27 @@ def test_a_pose_embedding_is_given_to_those_that_take_one():
         UNet(**sizes)(images, Context(), pose_embedding=pose)
     with pytest.raises(ValueError, match="none was given"):
         UNet(**sizes, camera_channels=60)(images, Context())
+
+
+@pytest.mark.skipif(not available_kernels(), reason="the kernels are not built, or not for this processor")
+@pytest.mark.parametrize("training", [False, True])
+def test_the_plain_network_is_one_call_that_computes_what_its_layers_do(training, monkeypatch):
+    """A guard of the speed: that nothing keeps the network from being recorded."""
+    torch.manual_seed(0)
+    unet = UNet(resolution=16, base_dim=16, num_blocks=1, channel_mult=(1, 2), attention_resolutions=(8,))
+    unet.to(memory_format=torch.channels_last).train(training)
+    images = torch.rand(2, 3, 16, 16)
+
+    def maps_and_gradients():
+        torch.manual_seed(1)
+        maps = unet(images, Context())
+        return [maps, *torch.autograd.grad(maps.square().sum(), list(unet.parameters()))]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("model.unet.in_one_call", lambda _module, body, x, *_key: body(x))
+        expected = maps_and_gradients()
+    with monkeypatch.context() as patched:
+        patched.delattr("model.ops.fused_layer")
+        actual = maps_and_gradients()
+    for a, e in zip(actual, expected, strict=True):
+        assert (a - e).norm() <= 1e-5 * e.norm() + 1e-9

@@ -23,7 +23,7 @@ constexpr int kLanes = 8;
 template <int V> constexpr int kTile = V == 1 ? 8 : 4;  // of 16 registers
 #include "kernels.inc"
 constexpr Kernels kKernels{"avx2", kLanes, points, pack_forward, pack_backward,
-                           forward, backward, weigh, tiles, finish_weights};
+                           forward, backward, weigh, tiles, finish_weights, kBetween};
 }  // namespace layer::avx2
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -38,7 +38,7 @@ constexpr int kLanes = 16;
 template <int V> constexpr int kTile = V == 1 ? 16 : 8;  // of 32 registers
 #include "kernels.inc"
 constexpr Kernels kKernels{"avx512", kLanes, points, pack_forward, pack_backward,
-                           forward, backward, weigh, tiles, finish_weights};
+                           forward, backward, weigh, tiles, finish_weights, kBetween};
 }  // namespace layer::avx512
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -99,6 +99,13 @@ Buffer allocate(int64_t size) { return Buffer(new (kLine) float[(size_t)std::max
 
 int64_t taps(const Layer& l) { return l.side * l.side; }
 
+void run_forward(const Layer& l, Parallel parallel, float* y) {
+  const Kernels& k = *available_kernels(l.kernels);
+  const Buffer weights = allocate(k.points(l) * l.inputs * l.outputs);
+  if (l.side) k.pack_forward(l, weights.get());
+  share(l.images, l.threads, parallel, [&](int64_t image) { k.forward(l, weights.get(), image, y); });
+}
+
 void add_shares(const float* shares, int64_t images, int64_t channels, float* total) {
   if (!total) return;
   std::fill_n(total, channels, 0.0f);
@@ -147,10 +154,12 @@ void run_backward(const Layer& l, const Gradients& g, Parallel parallel) {
 }  // namespace
 }  // namespace layer
 
+#include "program.hpp"
+
 #define LAYER_EXPORT extern "C" __attribute__((visibility("default")))
 
 // Of native.py; raised together.
-LAYER_EXPORT int64_t layer_interface_version() { return 1; }
+LAYER_EXPORT int64_t layer_interface_version() { return 2; }
 
 // Name of the kernels `index`, nullptr beyond the last; and how many channels at a time they take.
 LAYER_EXPORT const char* layer_kernels(int64_t index) {
@@ -163,10 +172,7 @@ LAYER_EXPORT int64_t layer_lanes(int64_t index) { return layer::available_kernel
 // `parallel` may be nullptr: then one thread does it all.
 LAYER_EXPORT int layer_forward(const layer::Layer* l, layer::Parallel parallel, float* y) {
   try {
-    const auto& k = *layer::available_kernels(l->kernels);
-    const layer::Buffer weights = layer::allocate(k.points(*l) * l->inputs * l->outputs);
-    if (l->side) k.pack_forward(*l, weights.get());
-    layer::share(l->images, l->threads, parallel, [&](int64_t image) { k.forward(*l, weights.get(), image, y); });
+    layer::run_forward(*l, parallel, y);
     return layer::kDone;
   } catch (const std::bad_alloc&) {
     return layer::kOutOfMemory;
@@ -176,6 +182,27 @@ LAYER_EXPORT int layer_forward(const layer::Layer* l, layer::Parallel parallel, 
 LAYER_EXPORT int layer_backward(const layer::Layer* l, const layer::Gradients* g, layer::Parallel parallel) {
   try {
     layer::run_backward(*l, *g, parallel);
+    return layer::kDone;
+  } catch (const std::bad_alloc&) {
+    return layer::kOutOfMemory;
+  }
+}
+
+LAYER_EXPORT int layer_run(const layer::Run* p, layer::Parallel parallel) {
+  try {
+    for (int64_t i = 0; i < p->count; ++i) layer::run_step(*p, p->steps[i], parallel);
+    return layer::kDone;
+  } catch (const std::bad_alloc&) {
+    return layer::kOutOfMemory;
+  }
+}
+
+// Where dLoss/d... of each buffer goes: `gradients`, numbered as p->buffers; nullptr where a parameter's is not wanted.
+// That of the last step's result is given.
+LAYER_EXPORT int layer_run_backward(const layer::Run* p, float* const* gradients, layer::Parallel parallel) {
+  try {
+    layer::Backward backward(*p, gradients, parallel);
+    for (int64_t i = p->count - 1; i >= 0; --i) backward.run(p->steps[i]);
     return layer::kDone;
   } catch (const std::bad_alloc&) {
     return layer::kOutOfMemory;

@@ -43,6 +43,21 @@ struct Scratch {
   float* by_bias;              // [images][outputs]
 };
 
+// The steps that are not layers, of one image; they take the sizes and addresses of a Layer.
+struct Between {
+  void (*halve)(const Layer&, int64_t image, float* y);
+  void (*repeat)(const Layer&, int64_t image, float* y);
+  void (*join)(const Layer&, int64_t image, const float* other, float* y);
+  void (*attend)(const Layer&, int64_t image, float* scratch, float* y);
+  void (*halve_backward)(const Layer&, int64_t image, const float* by_y, float* by_x, bool add);
+  void (*repeat_backward)(const Layer&, int64_t image, const float* by_y, float* by_x, bool add);
+  void (*part_backward)(const Layer&, int64_t image, const float* by_y, int64_t first, int64_t count, float* by,
+                        bool add);
+  void (*attend_backward)(const Layer&, int64_t image, float* scratch, const float* by_y, float* by_x);
+  int64_t (*attention_scratch)(const Layer&);
+  void (*accumulate)(int64_t image, int64_t size, const float* from, float* to);
+};
+
 // The code for one kind of processor.
 struct Kernels {
   const char* name;
@@ -57,6 +72,7 @@ struct Kernels {
   void (*weigh)(const Layer&, const Scratch&, int64_t image, int64_t first, int64_t last, float* sums);
   int64_t (*tiles)(const Layer&);
   void (*finish_weights)(const Layer&, const float* sums, float* by_weight);
+  Between between;
 };
 
 }  // namespace layer

@@ -1,0 +1,31 @@
+"""The weights of a network one after another in memory, and so their gradients.
+
+What is done to every weight alike then takes one call instead of hundreds: Adam, clearing gradients, their norm.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def lay_flat(network: nn.Module) -> nn.Parameter:
+    """Move the trained parameters of `network`; returns all of them as one (N,), with its gradient, at first zero.
+
+    The network's own parameters become views of it, each in the layout it has, and their gradients those of its
+    gradient.  That lasts as long as nobody replaces them: clear gradients with `zero_grad(set_to_none=False)`.
+    Raises ValueError where there is nothing to train, or parameters of several types.
+    """
+    trained = [p for p in network.parameters() if p.requires_grad]
+    kinds = {(p.dtype, p.device) for p in trained}
+    if len(kinds) != 1:
+        raise ValueError(f"trained parameters must be of one type on one device, not {sorted(map(str, kinds))}")
+    flat = nn.Parameter(trained[0].new_empty(sum(p.numel() for p in trained)))
+    flat.grad = torch.zeros_like(flat)
+    first = 0
+    for parameter in trained:
+        layout = (parameter.shape, parameter.stride(), first)
+        parameter.data = flat.data.as_strided(*layout).copy_(parameter.data)
+        parameter.grad = flat.grad.as_strided(*layout)
+        first += parameter.numel()
+    return flat

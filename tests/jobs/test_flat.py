@@ -1,0 +1,66 @@
+import pytest
+import torch
+from torch import nn
+
+from jobs.flat import lay_flat
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+    return nn.Sequential(conv, nn.GroupNorm(2, 8), nn.Flatten(), nn.Linear(8 * 4 * 4, 5))
+
+
+def train(trained: nn.Module, parameters: list[nn.Parameter], steps: int) -> torch.optim.Adam:
+    optimizer = torch.optim.Adam(parameters, lr=0.01, fused=True)
+    for seed in range(steps):
+        images = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+        optimizer.zero_grad(set_to_none=False)
+        trained(images).square().mean().backward()
+        optimizer.step()
+    return optimizer
+
+
+def test_training_is_the_same_to_the_bit():
+    plain, laid = network(), network()
+    flat = lay_flat(laid)
+    assert flat.shape == (sum(p.numel() for p in plain.parameters()),)
+    train(plain, list(plain.parameters()), 3)
+    train(laid, [flat], 3)
+    for a, b in zip(plain.parameters(), laid.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a.grad, b.grad)
+        assert a.stride() == b.stride()
+    assert torch.equal(flat.grad.norm(), torch.cat([p.grad.flatten() for p in laid.parameters()]).norm())
+
+
+def test_weights_that_are_loaded_are_trained():
+    laid, source = network(), network()
+    flat = lay_flat(laid)
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.add_(1.0)
+    laid.load_state_dict(source.state_dict())
+    train(laid, [flat], 1)
+    train(source, list(source.parameters()), 1)
+    assert all(torch.equal(a, b) for a, b in zip(laid.parameters(), source.parameters(), strict=True))
+
+
+def test_frozen_parameters_are_left_out():
+    laid = network()
+    laid[3].requires_grad_(False)
+    before = laid[3].weight.clone()
+    flat = lay_flat(laid)
+    assert len(flat) == sum(p.numel() for p in (*laid[0].parameters(), *laid[1].parameters()))
+    train(laid, [flat], 2)
+    assert torch.equal(laid[3].weight, before)
+    assert laid[3].weight.grad is None
+
+
+def test_a_network_of_mixed_or_no_parameters_is_refused():
+    mixed = network()
+    mixed[3].double()
+    with pytest.raises(ValueError, match=r"float32.*float64"):
+        lay_flat(mixed)
+    with pytest.raises(ValueError, match="one type"):
+        lay_flat(nn.Flatten())
