@@ -92,4 +92,5 @@ class SqlReader:
 
     def _rows(self, query: Select[Any]) -> list[Any]:
         with self._engine.connect() as connection:
-            return list(connection.execute(query))
+            # Plain tuples: pandas asks each of SQLAlchemy's rows twice whether it has fields.
+            return [tuple(row) for row in connection.execute(query)]
