@@ -99,6 +99,13 @@ Buffer allocate(int64_t size) { return Buffer(new (kLine) float[(size_t)std::max
 
 int64_t taps(const Layer& l) { return l.side * l.side; }
 
+void run_forward(const Layer& l, Parallel parallel, float* y) {
+  const Kernels& k = *available_kernels(l.kernels);
+  const Buffer weights = allocate(k.points(l) * l.inputs * l.outputs);
+  if (l.side) k.pack_forward(l, weights.get());
+  share(l.images, l.threads, parallel, [&](int64_t image) { k.forward(l, weights.get(), image, y); });
+}
+
 void add_shares(const float* shares, int64_t images, int64_t channels, float* total) {
   if (!total) return;
   std::fill_n(total, channels, 0.0f);
@@ -163,10 +170,7 @@ LAYER_EXPORT int64_t layer_lanes(int64_t index) { return layer::available_kernel
 // `parallel` may be nullptr: then one thread does it all.
 LAYER_EXPORT int layer_forward(const layer::Layer* l, layer::Parallel parallel, float* y) {
   try {
-    const auto& k = *layer::available_kernels(l->kernels);
-    const layer::Buffer weights = layer::allocate(k.points(*l) * l->inputs * l->outputs);
-    if (l->side) k.pack_forward(*l, weights.get());
-    layer::share(l->images, l->threads, parallel, [&](int64_t image) { k.forward(*l, weights.get(), image, y); });
+    layer::run_forward(*l, parallel, y);
     return layer::kDone;
   } catch (const std::bad_alloc&) {
     return layer::kOutOfMemory;
