@@ -16,14 +16,12 @@ from pathlib import Path
 
 from jobs.config import TrialConfig
 from jobs.journal import trial_status
-from sweep.grid import base_draft
-from sweep.overrides import build
 from sweep.plan import Identities, Plan, PlannedTrial, plan_path
 from sweep.schema import Sweep
 from sweep.search.ledger import Proposal, append_proposal, read_proposals
 from sweep.search.outcome import Outcome, outcome, reported
 from sweep.search.pruners import Training
-from sweep.search.space import configurations, params_of, probes
+from sweep.search.space import configurations, examples, params_of
 from sweep.search.state import ENDED
 from sweep.search.study import Study
 from sweep.stop import request_prune, withdraw_prune
@@ -230,8 +228,7 @@ class SearchSource:
             self._study.report(number, reported(self._trial_folder(keys[0]), self._search.metric))
 
     def _training(self) -> Training:
-        point = next(probes(self._sweep))
-        config = build(base_draft(self._sweep), point.settings).config()
+        config = examples(self._sweep)[0]
         iterations = config.train.iterations
         return Training(config.eval.every or iterations, iterations)
 
