@@ -66,7 +66,8 @@ class SearchSource:
         self._evidence = self._planned_in_space()
         #: proposal -> keys, where the study does not know what came of it
         self._awaited: dict[int, tuple[str, ...]] = {}
-        self._study = self._recalled(retried)
+        self._study = Study(self._search, self._training())
+        self._recall(retried)
 
     @property
     def trials(self) -> Sequence[PlannedTrial]:
@@ -117,16 +118,13 @@ class SearchSource:
 
     # Proposals
 
-    def _recalled(self, retried: Collection[str]) -> Study:
-        """The study with all that was proposed before; trials that have not ended are queued."""
-        study = Study(self._search, self._training())
-        self._study = study
+    def _recall(self, retried: Collection[str]) -> None:
+        """Let the study know all that was proposed before; trials that have not ended are queued."""
         self._tell()
         for proposal in read_proposals(self._folder, self._state.study):
-            study.recall(proposal.number, proposal.params)
+            self._study.recall(proposal.number, proposal.params)
             self._take_up(proposal.number, [t for t in self.plan.trials if proposal.number in t.proposals], retried)
             self._tell()
-        return study
 
     def _propose(self) -> None:
         number = self._state.proposed
