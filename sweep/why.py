@@ -17,12 +17,14 @@ from jobs.journal import read_events, read_result
 from sweep.names import flat
 from sweep.plan import MAX_ROWS, Identities, Plan, PlanError, PlannedTrial, plan_path, read_plan
 
-Kind = Literal["new", "changed", "data", "weights", "numerics", "failed", "interrupted", "running", "blocked"]
+Kind = Literal["new", "changed", "data", "weights", "numerics", "failed", "interrupted", "running", "blocked", "pruned"]
 
 DATA, WEIGHTS, NUMERICS = "fingerprint of the data", "weights", "numerics version"
 
 #: What a key has where the configuration does not have it.
 ABSENT = "absent"
+
+_NO_RESULT = ("failed", "blocked")
 
 _SHOWN_CHANGES = 6
 _SHOWN_VALUE = 24
@@ -74,14 +76,15 @@ class Reason:
 
 
 def reasons(plan: Plan, home: Path | str) -> dict[str, Reason]:
-    """Key -> why that trial must run, for every trial of a plan that is not finished.
+    """Key -> why that trial must run, for every trial of a plan that is neither finished nor pruned for good.
 
     A pending trial is compared with the one that had its name and seed when this sweep was last run, if that is
     finished; with the finished trial of this home that differs in the fewest things otherwise.
     """
     home = Path(home).absolute()
     waiting = [trial for trial in plan.everything if trial.status == "pending"]
-    found = {t.key: _state(t, home) for t in plan.everything if t.status not in ("pending", "finished")}
+    begun = [t for t in plan.everything if t.status != "pending" and (t.is_unfinished or t.status in _NO_RESULT)]
+    found = {t.key: _state(t, home) for t in begun}
     return found | _compared(waiting, plan.sweep, home)
 
 
@@ -93,7 +96,7 @@ def _state(trial: PlannedTrial, home: Path) -> Reason:
     if trial.status == "blocked":
         return Reason("blocked", "; ".join(trial.missing))
     step = max((event["step"] for event in events if "step" in event), default=0)
-    assert trial.status in ("interrupted", "running")
+    assert trial.status in ("interrupted", "running", "pruned")
     return Reason(trial.status, f"at iteration {step} of {trial.config.train.iterations}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -87,7 +88,7 @@ def _mean(entry: Entry, value: Quantity, scores: Scores) -> float | None:
 
 def _importance(points: Sequence[tuple[Mapping[str, Any], float]], value: Quantity) -> dict[str, float]:
     """Setting -> share of importance, the most important first; only names where there are too few points."""
-    keys = varying([config for config, _ in points])
+    keys = _independent([config for config, _ in points])
     if len(points) < _LEAST or not keys:
         return dict.fromkeys(keys, math.nan)
     import optuna
@@ -112,6 +113,14 @@ def _importance(points: Sequence[tuple[Mapping[str, Any], float]], value: Quanti
     return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
 
 
+def _independent(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys that vary, one of those that always have the same value, as the same loss has in several stages."""
+    columns: dict[str, str] = {}
+    for key in varying(configs):
+        columns.setdefault(json.dumps([config.get(key, ABSENT) for config in configs], default=str), key)
+    return list(columns.values())
+
+
 def _said(importance: Mapping[str, float], count: int) -> tuple[str, ...]:
     if not importance:
         return ("Nothing was varied among the finished trials.",) if count else ("No trial has finished.",)
@@ -123,15 +132,17 @@ def _said(importance: Mapping[str, float], count: int) -> tuple[str, ...]:
 
 def _left_out(trained: Sequence[Entry], found: Sequence[Any], shown: int) -> tuple[str, ...]:
     hidden, unfinished = len(found) - shown, len(trained) - len(found)
+    pruned = sum(any(record.state == "pruned" for record in entry.records) for entry in trained)
     notes = []
     if len(found) > 1:
         notes.append("Judged on the objects that they were chosen by, which flatters the best.")
     if hidden:
         notes.append(f"{hidden} other finished configuration{'s' * (hidden > 1)} not shown.")
-    if unfinished:
-        notes.append(
-            f"{unfinished} configuration{'s' * (unfinished > 1)} without a result: pruned, stopped or failed ones too."
-        )
+    if pruned:
+        notes.append(f"{pruned} configuration{'s' * (pruned > 1)} pruned, since others were ahead.")
+    if unfinished > pruned:
+        several = "s" * (unfinished - pruned > 1)
+        notes.append(f"{unfinished - pruned} configuration{several} without a result, stopped or failed ones too.")
     return tuple(notes)
 
 
@@ -139,5 +150,11 @@ def _settings(shown: Sequence[Entry], keys: Sequence[str]) -> dict[str, dict[str
     """Setting -> row -> its value."""
     configs = {entry.label: flatten(entry.records[0].planned.config) for entry in shown}
     return {
-        key: {label: str(config.get(key, ABSENT)) for label, config in configs.items()} for key in keys[:_MOST_SETTINGS]
+        key: {label: _short(config.get(key, ABSENT)) for label, config in configs.items()}
+        for key in keys[:_MOST_SETTINGS]
     }
+
+
+def _short(value: Any) -> str:
+    """A value to read; `splatsweep plan --json` has all digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

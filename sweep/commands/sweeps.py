@@ -52,7 +52,7 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
         count = len(error.mistakes)
         print(f"{count} mistake{'s' if count > 1 else ''}", file=sys.stderr)
         raise typer.Exit(2) from None
-    more = f", and {checked.search.trials} of a search" if checked.search else ""
+    more = f", and a search of {checked.search.trials} configurations" if checked.search else ""
     console.print(f"{sweep}: all well, {len(expand(checked))} trials{more}")
 
 
@@ -88,6 +88,8 @@ def plan(
         return
     console.print(why_table(planned, why) if diff else plan_table(planned))
     console.print(f"{expected}", soft_wrap=True, highlight=False)
+    if planned.search is not None and planned.search.proposed < planned.search.wanted:
+        console.print("What the search will propose is not in that.", highlight=False)
     for reason in planned.missing:
         console.print(f"[magenta]missing[/] {escape(reason)}", soft_wrap=True, highlight=False)
 

@@ -102,9 +102,12 @@ def weights_check(names: WeightNames = None, home: Home = DEFAULT_HOME) -> None:
 def _needed(sweep: Path) -> list[str]:
     from jobs.config import frozen_weights
     from sweep.grid import expand
+    from sweep.search.space import examples
     from sweep.spec import load_sweep
 
-    return sorted({name for _, config in expand(load_sweep(sweep)) for name in frozen_weights(config)})
+    checked = load_sweep(sweep)
+    configs = [*(config for _, config in expand(checked)), *examples(checked)]
+    return sorted({name for config in configs for name in frozen_weights(config)})
 
 
 def _fail_with(problems: list[str]) -> None:

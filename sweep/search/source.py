@@ -16,14 +16,12 @@ from pathlib import Path
 
 from jobs.config import TrialConfig
 from jobs.journal import trial_status
-from sweep.grid import base_draft
-from sweep.overrides import build
 from sweep.plan import Identities, Plan, PlannedTrial, plan_path
 from sweep.schema import Sweep
 from sweep.search.ledger import Proposal, append_proposal, read_proposals
 from sweep.search.outcome import Outcome, outcome, reported
 from sweep.search.pruners import Training
-from sweep.search.space import configurations, params_of, probes
+from sweep.search.space import configurations, examples, params_of
 from sweep.search.state import ENDED
 from sweep.search.study import Study
 from sweep.stop import request_prune, withdraw_prune
@@ -68,7 +66,8 @@ class SearchSource:
         self._evidence = self._planned_in_space()
         #: proposal -> keys, where the study does not know what came of it
         self._awaited: dict[int, tuple[str, ...]] = {}
-        self._study = self._recalled(retried)
+        self._study = Study(self._search, self._training())
+        self._recall(retried)
 
     @property
     def trials(self) -> Sequence[PlannedTrial]:
@@ -119,16 +118,13 @@ class SearchSource:
 
     # Proposals
 
-    def _recalled(self, retried: Collection[str]) -> Study:
-        """The study with all that was proposed before; trials that have not ended are queued."""
-        study = Study(self._search, self._training())
-        self._study = study
+    def _recall(self, retried: Collection[str]) -> None:
+        """Let the study know all that was proposed before; trials that have not ended are queued."""
         self._tell()
         for proposal in read_proposals(self._folder, self._state.study):
-            study.recall(proposal.number, proposal.params)
+            self._study.recall(proposal.number, proposal.params)
             self._take_up(proposal.number, [t for t in self.plan.trials if proposal.number in t.proposals], retried)
             self._tell()
-        return study
 
     def _propose(self) -> None:
         number = self._state.proposed
@@ -230,8 +226,7 @@ class SearchSource:
             self._study.report(number, reported(self._trial_folder(keys[0]), self._search.metric))
 
     def _training(self) -> Training:
-        point = next(probes(self._sweep))
-        config = build(base_draft(self._sweep), point.settings).config()
+        config = examples(self._sweep)[0]
         iterations = config.train.iterations
         return Training(config.eval.every or iterations, iterations)
 

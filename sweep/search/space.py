@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from jobs.config import TrialConfig
 from sweep.grid import Point, base_draft
-from sweep.mistakes import Path
+from sweep.mistakes import ABSENT, Path
 from sweep.overrides import Setting, build, flatten
 from sweep.schema import Search, SearchAxis, Sweep
 
@@ -48,6 +48,12 @@ def params_of(search: Search, config: TrialConfig) -> dict[str, Any] | None:
     """
     found = {key: _param(axis, key, config) for key, axis in search.space.items()}
     return None if any(param is None for param in found.values()) else found
+
+
+def examples(sweep: Sweep) -> list[TrialConfig]:
+    """Configurations of all kinds that a search may propose; none where the sweep has no search."""
+    base = base_draft(sweep)
+    return [build(base, point.settings).config() for point in probes(sweep)]
 
 
 def probes(sweep: Sweep) -> Iterator[Point]:
@@ -130,7 +136,7 @@ def _combinations(axes: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
 def _param(axis: SearchAxis, key: str, config: TrialConfig) -> Any:
     """What a configuration has at `key`, as a parameter; None where it is not on the axis."""
     found = list(_found(config, key.split(".")))
-    if not found or any(value != found[0] for value in found):
+    if ABSENT in found or any(value != found[0] for value in found):
         return None
     value = found[0]
     if axis.choices is not None:
@@ -145,7 +151,7 @@ def _param(axis: SearchAxis, key: str, config: TrialConfig) -> Any:
 
 
 def _found(node: Any, parts: Sequence[str]) -> Iterator[Any]:
-    """The plain values at a dotted key, several where it has a `*`; none where there is nothing."""
+    """The plain values at a dotted key, several where it has a `*`; `ABSENT` where there is nothing."""
     if not parts:
         yield node.model_dump(mode="json") if isinstance(node, BaseModel) else node
         return
@@ -155,6 +161,7 @@ def _found(node: Any, parts: Sequence[str]) -> Iterator[Any]:
     elif isinstance(node, Mapping) and part in node:
         yield from _found(node[part], rest)
     elif isinstance(node, tuple):
-        chosen = node if part == "*" else node[int(part) : int(part) + 1] if part.isdecimal() else ()
-        for item in chosen:
+        for item in node if part == "*" else node[int(part) : int(part) + 1]:
             yield from _found(item, rest)
+    else:
+        yield ABSENT

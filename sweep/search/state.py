@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from jobs.config import TrialConfig
-from sweep.grid import base_draft
-from sweep.overrides import build
 from sweep.schema import Sweep
 from sweep.search import proposal_name
 from sweep.search.ledger import read_proposals
-from sweep.search.space import configurations, probes, study_name
+from sweep.search.space import configurations, examples, study_name
 
 #: A trial with one of these has told its search all that it will.
 ENDED = ("finished", "failed", "pruned")
@@ -99,9 +97,8 @@ def searched(sweep: Sweep, folder: Path, identify: Callable[[TrialConfig], Ident
     search = sweep.search
     if search is None:
         return Searched()
-    base = base_draft(sweep)
-    examples = [build(base, point.settings).config() for point in probes(sweep)]
-    identities = [identify(config) for config in examples]
+    probed = examples(sweep)
+    identities = [identify(config) for config in probed]
     study = study_name(search, sweep.seeds, identities[0].key)
     proposals = read_proposals(folder, study)
     missing = tuple(dict.fromkeys(reason for identity in identities for reason in identity.missing))
@@ -109,5 +106,5 @@ def searched(sweep: Sweep, folder: Path, identify: Callable[[TrialConfig], Ident
         SearchState(study, search.metric, search.aim, search.trials, len(proposals), (), missing),
         {proposal.name: proposal.number for proposal in proposals},
         [(p.name, config) for p in proposals for config in configurations(sweep, p.params)],
-        examples,
+        probed,
     )

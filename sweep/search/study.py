@@ -2,7 +2,8 @@
 
 Nothing of Optuna's is stored, so there is nothing to lose or to disagree: the ledger holds the proposals, the trials'
 folders their results.  Where one trial runs at a time, a search that was interrupted proposes what it would have
-proposed otherwise, with every sampler; where several run, the order in which they end decides, as it always does.
+proposed otherwise, with every sampler; where several run, the order in which they end decides, and where a pruner gives
+trials up, how soon it saw them.
 """
 
 from __future__ import annotations

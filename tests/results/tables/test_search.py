@@ -88,8 +88,21 @@ def test_of_a_search_the_best_is_what_it_is_after(make, direction: str, best: st
 
 def test_pruned_proposals_are_counted(make) -> None:
     table = build(proposed(make, *searched(make, 9), make.record("search-9", state="pruned")), Options())
-    assert any(note.startswith("1 configuration without a result") for note in table.notes)
-    assert any("pruned" in note for note in table.notes)
+    assert "1 configuration pruned, since others were ahead." in table.notes
+    assert not any("without a result" in note for note in table.notes)
+
+
+def test_a_setting_that_stands_in_two_places_is_one(make) -> None:
+    """A loss in all stages, as `train.stages.*.losses.tv` sets it."""
+    records = [
+        item
+        for index in range(10)
+        for item in make.trained(
+            f"trial {index}", 20.0 + index, seeds=1, objects=4, config={"first": {"tv": index}, "last": {"tv": index}}
+        )
+    ]
+    table = build(make.evidence(*records), Options())
+    assert [column.label for column in table.columns if column.label.endswith("tv")] == ["first.tv"]
 
 
 def test_what_was_searched_over_magnitudes_matters_over_magnitudes(make) -> None:

@@ -17,6 +17,7 @@ from sweep.plan import Plan, PlannedTrial, make_plan
 from sweep.schema import Sweep
 from sweep.search.ledger import FILENAME, read_proposals
 from sweep.search.source import SearchSource
+from sweep.why import reasons
 
 WEIGHT = "train.stages.0.losses.tv.weight"
 LR = "train.stages.0.lr"
@@ -174,6 +175,12 @@ def fail(home: Path, trial: PlannedTrial) -> None:
         journal.failed("of itself")
 
 
+def prune(home: Path, trial: PlannedTrial) -> None:
+    with Journal(home / "trials" / trial.key) as journal:
+        journal.start(0)
+        journal.pruned("behind")
+
+
 def test_failures_count_and_can_be_retried(home, tiny):
     options = sweep(tiny, trials=4)
     ran = drain(source(options, home), home, fail)
@@ -248,3 +255,15 @@ def test_the_status_of_a_pruned_trial_is_said(tmp_path):
         journal.start(0)
         journal.pruned("behind")
     assert trial_status(tmp_path) == "pruned"
+
+
+def test_what_was_pruned_runs_again_only_where_it_is_planned(home, tiny):
+    options = sweep(tiny, trials=1)
+    (pruned,) = drain(source(options, home), home, prune)
+    plan = make_plan(options, home)
+    assert (plan.pending, reasons(plan, home).keys() & {pruned.key}) == (plan.controls, set())
+    stage = pruned.config.train.stages[0]
+    planned = sweep(tiny, trials=1, planned={"again": {WEIGHT: stage.losses["tv"].weight, LR: stage.lr}})
+    plan = make_plan(planned, home)
+    assert [(trial.names, trial.is_unfinished) for trial in plan.trials] == [(("again", "search-0000"), True)]
+    assert str(reasons(plan, home)[pruned.key]) == "pruned: at iteration 0 of 18"

@@ -1,0 +1,120 @@
+"""From parameters to configurations and back, and what stands for a whole space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobs.config import TrialConfig, frozen_weights
+from sweep.schema import Sweep
+from sweep.search.space import configurations, count_points, examples, params_of, study_name
+
+TV = "train.stages.*.losses.tv.weight"
+
+
+def sweep(space: dict[str, Any], **more: Any) -> Sweep:
+    axes = {key: {"choices": axis} if isinstance(axis, list) else axis for key, axis in space.items()}
+    return Sweep.model_validate({"name": "s", "search": {"space": axes, "trials": 3}} | more)
+
+
+@pytest.mark.parametrize(
+    ("space", "params"),
+    [
+        ({TV: {"low": 1e-4, "high": 1.0, "log": True}}, {TV: 0.03}),
+        ({"train.stages.1.losses.lpips": {"low": 0.0, "high": 1.0}}, {"train.stages.1.losses.lpips": 0.25}),
+        ({"train.batch_size": {"low": 2, "high": 8, "int": True}}, {"train.batch_size": 4}),
+        ({"train.ema": [None, {"every": 5}]}, {"train.ema": 0}),
+        (
+            {"depth.model": ["none", "oracle"], "render.antialiasing": [True, False]},
+            {"depth.model": 1, "render.antialiasing": 0},
+        ),
+        ({"depth": [{"model": "oracle", "fusion": "xattn"}]}, {"depth": 0}),
+    ],
+)
+def test_parameters_lead_to_a_configuration(space, params) -> None:
+    options = sweep(space, seeds=[3, 4])
+    configs = configurations(options, params)
+    assert [config.seed for config in configs] == [3, 4]
+    if "depth" not in space:  # a choice of a few keys says nothing of the others of its section
+        assert params_of(options.search, configs[0]) == params
+
+
+def test_values_arrive_where_the_key_says() -> None:
+    (config,) = configurations(
+        sweep({TV: {"low": 0.1, "high": 1.0}, "depth.model": ["none", "oracle"]}), {TV: 0.5, "depth.model": 1}
+    )
+    assert [stage.losses["tv"].weight for stage in config.train.stages] == [0.5, 0.5]
+    assert config.depth.model == "oracle"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [{}, {"train.stages.0.losses.tv": 0.5}, {"train.stages.*.losses.tv": 2.0}],
+    ids=["nothing", "in one stage only", "beyond the bounds"],
+)
+def test_a_configuration_outside_the_space_has_no_parameters(written) -> None:
+    (config,) = configurations(sweep({"train.batch_size": [8]}, base=written), {"train.batch_size": 0})
+    assert params_of(sweep({TV: {"low": 0.1, "high": 1.0}}).search, config) is None
+
+
+def test_parameters_that_do_not_fit_together_make_no_configuration() -> None:
+    space = {"data.resolution": [32, 40], "model.channel_mult": [[1, 2], [1, 2, 2, 2, 2]]}
+    assert configurations(sweep(space), {"data.resolution": 0, "model.channel_mult": 1})
+    assert configurations(sweep(space), {"data.resolution": 1, "model.channel_mult": 1}) == []
+
+
+def test_examples_have_every_choice_and_both_bounds() -> None:
+    found = examples(sweep({"train.batch_size": {"low": 2, "high": 8, "int": True}, "depth.model": ["none", "oracle"]}))
+    assert {(config.train.batch_size, config.depth.model) for config in found} == {
+        (size, model) for size in (2, 3, 8) for model in ("none", "oracle")
+    }
+
+
+def test_many_axes_are_sampled_not_multiplied() -> None:
+    space = {f"train.stages.*.losses.{name}": {"low": 0.1, "high": 1.0} for name in ("l1", "l2", "tv", "edge", "ssim")}
+    space |= {"train.batch_size": {"low": 2, "high": 9, "int": True}, "train.stages.0.lr": {"low": 0.1, "high": 1.0}}
+    found = examples(sweep(space))
+    assert len(found) == 1024
+    assert {config.train.batch_size for config in found} == {2, 3, 9}
+
+
+def test_examples_need_what_any_proposal_may_need() -> None:
+    names = {
+        name for config in examples(sweep({"depth.model": ["none", "midas_small"]})) for name in frozen_weights(config)
+    }
+    assert any("midas" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("axis", "count"),
+    [
+        ([1, 2, 3], 3),
+        ({"low": 2, "high": 9, "int": True}, 8),
+        ({"low": 2, "high": 9, "int": True, "step": 3}, 3),
+        ({"low": 0.0, "high": 0.3, "step": 0.1}, 4),
+        ({"low": 0.0, "high": 1.0}, None),
+    ],
+)
+def test_points_are_counted(axis, count) -> None:
+    assert count_points(sweep({"model.base_dim": axis, "train.batch_size": [1, 2]}).search) == (count and 2 * count)
+
+
+def test_a_study_is_that_of_its_space_metric_and_base() -> None:
+    search = sweep({"train.batch_size": [1, 2]}).search
+    name = study_name(search, [0], "key")
+    same = search.model_copy(update={"trials": 9, "sampler": "random", "pruner": "median", "seed": 5})
+    assert study_name(same, [0], "key") == name
+    others = [
+        study_name(search, [0, 1], "key"),
+        study_name(search, [0], "another base"),
+        study_name(search.model_copy(update={"metric": "novel_ssim"}), [0], "key"),
+        study_name(search.model_copy(update={"direction": "minimize"}), [0], "key"),
+        study_name(sweep({"train.batch_size": [1, 3]}).search, [0], "key"),
+    ]
+    assert len({name, *others}) == 6
+
+
+def test_without_a_search_there_are_no_examples() -> None:
+    assert examples(Sweep(name="s")) == []
+    assert isinstance(examples(sweep({"train.batch_size": [1]}))[0], TrialConfig)
