@@ -114,12 +114,12 @@ class Home:
                     assert values.setdefault((event["step"], metric), value) == value
         return values
 
-    def in_the_middle(self, first: int, last: int) -> dict[str, Any] | None:
-        """The `start` event of a trial between two iterations, if there is one now."""
+    def in_the_middle(self, last: int) -> dict[str, Any] | None:
+        """The `start` event of a trial that has a checkpoint and has not reached iteration `last`, if there is one."""
         for folder in self.path.glob("trials/*"):
             events = list(read_events(folder))
-            steps = [event["step"] for event in events if event["event"] == "metrics"]
-            if steps and first <= steps[-1] < last:
+            reached = max((event["step"] for event in events if event["event"] == "metrics"), default=0)
+            if reached < last and any(folder.glob("checkpoints/*.json")):
                 return next(event for event in reversed(events) if event["event"] == "start")
         return None
 
@@ -135,10 +135,10 @@ class Home:
 
 
 def wait_for_middle(home: Home, driver: subprocess.Popen[str], last: int = 120) -> dict[str, Any]:
-    """The `start` event of the first trial that is past a checkpoint and has not reached iteration `last`."""
+    """What `Home.in_the_middle` finds first, while the driver runs."""
 
     def owner() -> dict[str, Any] | None:
         assert driver.poll() is None, f"the driver ended first: {driver.communicate()[0]}"
-        return home.in_the_middle(CHECKPOINT_EVERY + 5, last)
+        return home.in_the_middle(last)
 
     return wait_for(owner, "a trial in its middle")
