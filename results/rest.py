@@ -24,7 +24,7 @@ _RUNS_AT_ONCE = 1000
 _HISTORIES_AT_ONCE, _MOST_POINTS = 100, 2500
 _REQUESTS_AT_ONCE = 8
 #: for one answer, which may hold megabytes; a server that is down is noticed at once
-_PATIENCE_S = 60
+_PATIENCE_S = 120
 
 Point = tuple[str, str, int, float, int]
 

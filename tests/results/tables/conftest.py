@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def record(
 def evidence(*records: TrialRecord) -> Evidence:
     """A sweep of these trials."""
     plan = FrozenPlan("study", "2026-03-01T12:00:00+00:00", tuple(item.planned for item in records))
-    return Evidence(plan, ResultStore("sqlite:////nowhere/mlflow.db"), records)
+    return Evidence(plan, ResultStore.of(Path("/nowhere"), None), records)
 
 
 class Study:

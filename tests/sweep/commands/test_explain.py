@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sweep.bench import report
+from sweep.bench.report_fill import Place, Size, fill
 from sweep.cli import app
 
 SWEEP = """
@@ -22,7 +22,7 @@ seeds: [0]
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("explained")
-    report.fill(home, report.Size(runs=8, objects=5, steps=3))
+    fill(home, Size(runs=8, objects=5, steps=3), Place.in_home(home))
     (home / "sweep.yaml").write_text(SWEEP)
     return home
 
