@@ -75,6 +75,9 @@ class SweepError(ValueError):
         self.mistakes = sorted(distinct.values(), key=_place)
         super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
 
+    def __reduce__(self) -> tuple[type[SweepError], tuple[list[Mistake]]]:
+        return SweepError, (self.mistakes,)  # raised in one process, told in another
+
 
 def _place(mistake: Mistake) -> tuple[bool, str, int, int]:
     """By file, line and column; what stands on the command line comes last, in its own order."""

@@ -196,10 +196,12 @@ def report(
 
     Example: [bold]splatsweep report sweep.yaml --out paper/tables[/]
     """
-    from results.report import build_report
-    from sweep.spec import load_sweep
+    from sweep.reported import reading
 
-    checked = load_sweep(sweep)
+    with reading(sweep) as future:
+        from results.report import build_report
+
+        checked = future.result()
     path = build_report(checked, home.absolute(), out, checked.tables)
     console.print(f"Report: {path}", soft_wrap=True)
 
