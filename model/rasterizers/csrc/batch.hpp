@@ -32,8 +32,8 @@ inline int64_t chunk_count(const Batch& b) { return (b.gaussians + kChunk - 1) /
 
 inline int64_t stride(int64_t width) { return width + kLanes; }
 
-// Bands depend on the batch alone, so that sums over their pixels do not depend on threads.  A splat on two of them costs
-// twice, so they are small only where there would be nothing to share out: in a lone small image.
+// Bands depend on the batch alone, so that sums over their pixels do not depend on threads.  A splat on two of them
+// costs twice, so they are small only where there would be nothing to share out: in a lone small image.
 inline int64_t band_rows(const Batch& b) {
   const bool alone = b.scenes * b.views == 1;
   const int64_t rows = alone ? std::clamp((b.height + 1) / 2, kBandRowsMin, kBandRows) : kBandRows;

@@ -126,18 +126,21 @@ class Draw {
     sorter.clear();
     for (int64_t chunk = 0; chunk < chunks_; ++chunk)
       sorter.add(depths_.data(), base + chunk * kChunk, written_[view * chunks_ + chunk]);
-    Splat* sorted = state_.splats + render * batch_.gaussians;
+    put_in_order(render, sorter.sort(depths_.data()));
+  }
+
+  // Moves splats to their places, and lists each under the bands that it is on.
+  void put_in_order(int64_t render, const std::vector<uint64_t>& keys) {
     const int64_t bands = band_count(batch_);
     const int rows = (int)band_rows(batch_);
+    Splat* sorted = state_.splats + render * batch_.gaussians;
     int32_t* lists = state_.lists + render * bands * batch_.gaussians;
     int64_t* listed = state_.listed + render * bands;
     std::fill_n(listed, bands, 0);
-    int32_t position = 0;
-    for (const uint64_t key : sorter.sort(depths_.data())) {
-      const Splat& s = sorted[position] = unsorted_[DepthSorter::index(key)];
+    for (int32_t position = 0; position < (int32_t)keys.size(); ++position) {
+      const Splat& s = sorted[position] = unsorted_[DepthSorter::index(keys[position])];
       for (int band = s.first_row / rows; band <= s.last_row / rows; ++band)
         lists[band * batch_.gaussians + listed[band]++] = position;
-      ++position;
     }
   }
 
