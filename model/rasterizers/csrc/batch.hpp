@@ -32,8 +32,8 @@ inline int64_t chunk_count(const Batch& b) { return (b.gaussians + kChunk - 1) /
 
 inline int64_t stride(int64_t width) { return width + kLanes; }
 
-// Bands depend on the batch alone, so that sums over their pixels do not depend on threads.  A splat on two of them costs
-// twice, so they are small only where there would be nothing to share out: in a lone small image.
+// Bands depend on the batch alone, so that sums over their pixels do not depend on threads.  A splat on two of them
+// costs twice, so they are small only where there would be nothing to share out: in a lone small image.
 inline int64_t band_rows(const Batch& b) {
   const bool alone = b.scenes * b.views == 1;
   const int64_t rows = alone ? std::clamp((b.height + 1) / 2, kBandRowsMin, kBandRows) : kBandRows;
@@ -110,17 +110,25 @@ struct State {
     const int64_t renders = b.scenes * b.views, plane = plane_size(b);
     cameras = take<Camera>(b, renders);
     splats = take<Splat>(b, renders * b.gaussians);
-    counts = take<int64_t>(b, renders);
+    lists = take<int32_t>(b, renders * band_count(b) * b.gaussians);
+    listed = take<int64_t>(b, renders * band_count(b));
     transmittance = take<float>(b, renders * plane);
     stopped = take<int32_t>(b, renders * plane);
   }
 
   Camera* cameras;       // [scenes][views]
-  Splat* splats;         // [scenes][views][gaussians], the first `counts` nearest first
-  int64_t* counts;       // [scenes][views]
+  Splat* splats;         // [scenes][views][gaussians], those on the image, nearest first
+  int32_t* lists;        // [scenes][views][bands][gaussians], which of these are on a band, in the same order
+  int64_t* listed;       // [scenes][views][bands], how many
   float* transmittance;  // [scenes][views][plane]
   int32_t* stopped;      // [scenes][views][plane]
   int64_t size = 0;      // bytes
+
+  // Of one band of one render.
+  List list(const Batch& b, int64_t render, int64_t band) const {
+    const int64_t number = render * band_count(b) + band;
+    return List{splats + render * b.gaussians, lists + number * b.gaussians, listed[number]};
+  }
 
  private:
   template <class T>

@@ -70,7 +70,6 @@ class Scratch {
     return Blocks{pixels_.data(), fields_.data(), fields_.data() + room(), fields_.data() + 2 * room(), capacity_};
   }
 
-  std::vector<int32_t> list;
   DepthSorter sorter;
 
  private:
@@ -84,17 +83,6 @@ class Scratch {
   Buffer<int32_t> pixels_;
   Buffer<float> fields_;
 };
-
-// Lists the positions of the splats that touch a band.
-inline void list_splats(const Splat* splats, int64_t count, const Band& band, std::vector<int32_t>& list) {
-  list.resize(count);
-  int64_t written = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    list[written] = (int32_t)i;
-    written += (splats[i].first_row <= band.last_row) & (splats[i].last_row >= band.first_row);
-  }
-  list.resize(written);
-}
 
 // Draws scenes, one after another.
 class Draw {
@@ -138,9 +126,22 @@ class Draw {
     sorter.clear();
     for (int64_t chunk = 0; chunk < chunks_; ++chunk)
       sorter.add(depths_.data(), base + chunk * kChunk, written_[view * chunks_ + chunk]);
+    put_in_order(render, sorter.sort(depths_.data()));
+  }
+
+  // Moves splats to their places, and lists each under the bands that it is on.
+  void put_in_order(int64_t render, const std::vector<uint64_t>& keys) {
+    const int64_t bands = band_count(batch_);
+    const int rows = (int)band_rows(batch_);
     Splat* sorted = state_.splats + render * batch_.gaussians;
-    for (const uint64_t key : sorter.sort(depths_.data())) *sorted++ = unsorted_[DepthSorter::index(key)];
-    state_.counts[render] = sorted - (state_.splats + render * batch_.gaussians);
+    int32_t* lists = state_.lists + render * bands * batch_.gaussians;
+    int64_t* listed = state_.listed + render * bands;
+    std::fill_n(listed, bands, 0);
+    for (int32_t position = 0; position < (int32_t)keys.size(); ++position) {
+      const Splat& s = sorted[position] = unsorted_[DepthSorter::index(keys[position])];
+      for (int band = s.first_row / rows; band <= s.last_row / rows; ++band)
+        lists[band * batch_.gaussians + listed[band]++] = position;
+    }
   }
 
   void draw(int64_t render, int64_t number, Scratch& scratch) {
@@ -156,9 +157,7 @@ class Draw {
     std::fill_n(planes.transmittance, rows * band.stride, 1.0f);
     std::fill_n(planes.stopped, rows * band.stride, kNeverStopped);
 
-    const Splat* splats = state_.splats + render * batch_.gaussians;
-    list_splats(splats, state_.counts[render], band, scratch.list);
-    kernels_.rasterise(splats, scratch.list.data(), (int64_t)scratch.list.size(), band, scratch.blocks(), planes);
+    kernels_.rasterise(state_.list(batch_, render, number), band, scratch.blocks(), planes);
     write(render, band, planes);
   }
 
@@ -219,12 +218,13 @@ class DrawBackward {
   // Each member of the team uses one of the scratches.
   void operator()(int64_t scene, Team& team, Scratch* scratches) {
     Stopwatch watch(batch_.seconds);
-    const int64_t first = scene * batch_.views, bands = band_count(batch_);
+    const int64_t bands = band_count(batch_);
+    team.each(chunk_count(batch_), [&](int64_t chunk, int) { clear(chunk); });
     team.each(batch_.views * bands, [&](int64_t task, int member) {
-      draw(first + task / bands, task % bands, scratches[member], parts_[task]);
+      draw(scene, task / bands, task % bands, scratches[member], parts_[task]);
     });
     watch.lap(kRasteriseBackward);
-    team.each(batch_.views, [&](int64_t view, int) { collect(first + view, view); });
+    team.each(batch_.views, [&](int64_t view, int) { collect(view); });
     if (gradients_.by_background) collect_background(scene);
     watch.lap(kCollect);
     team.each(chunk_count(batch_), [&](int64_t chunk, int) { project(scene, chunk); });
@@ -234,12 +234,20 @@ class DrawBackward {
  private:
   // What one band of one view makes of its splats.
   struct Part {
-    std::vector<int32_t> list;     // positions
-    std::vector<Moments> moments;  // of these
+    Buffer<Share> shares{0};
+    int64_t share_count = 0;
     double by_background[3];
   };
 
-  void draw(int64_t render, int64_t number, Scratch& scratch, Part& part) {
+  // Gaussians that are not drawn have no moments.
+  void clear(int64_t chunk) {
+    const int64_t first = chunk * kChunk, last = std::min(first + kChunk, batch_.gaussians);
+    for (int64_t view = 0; view < batch_.views; ++view)
+      std::fill_n(moments_.data() + view * batch_.gaussians + first, last - first, Moments{});
+  }
+
+  void draw(int64_t scene, int64_t view, int64_t number, Scratch& scratch, Part& part) {
+    const int64_t render = scene * batch_.views + view;
     const Band band = make_band(batch_, number);
     const int64_t size = (band.last_row - band.first_row + 1) * (int64_t)band.stride;
     const int64_t offset = render * plane_size(batch_) + number * band_size(batch_);
@@ -258,11 +266,10 @@ class DrawBackward {
     if (by_depths)
       read(band, by_depths + render * pixels + first, planes.channels[3], planes.transmittance, 0, behind);
 
-    const Splat* splats = state_.splats + render * batch_.gaussians;
-    list_splats(splats, state_.counts[render], band, part.list);
-    part.moments.resize(part.list.size());
-    kernels_.rasterise_backward(splats, part.list.data(), (int64_t)part.list.size(), band, scratch.blocks(), planes,
-                                behind, part.moments.data());
+    const List list = state_.list(batch_, render, number);
+    part.shares = Buffer<Share>(list.count);
+    part.share_count = kernels_.rasterise_backward(list, band, scratch.blocks(), planes, behind,
+                                                   moments_.data() + view * batch_.gaussians, part.shares.data());
   }
 
   // Copies one channel of dLoss/dimage into its plane, with zeros where the rows overhang, and adds the background's
@@ -288,17 +295,15 @@ class DrawBackward {
     return by_background;
   }
 
-  // Adds up the bands of a view, always in this order, under the numbers that Gaussians have in the scene.
-  void collect(int64_t render, int64_t view) {
+  // Adds up what the bands of a view share, always in this order.
+  void collect(int64_t view) {
     Moments* moments = moments_.data() + view * batch_.gaussians;
-    const Splat* splats = state_.splats + render * batch_.gaussians;
-    std::fill_n(moments, batch_.gaussians, Moments{});
     const int64_t bands = band_count(batch_);
     for (int64_t band = 0; band < bands; ++band) {
-      const Part& part = parts_[view * bands + band];
-      for (size_t i = 0; i < part.list.size(); ++i) {
-        float* sums = (float*)&moments[splats[part.list[i]].index];
-        const float* more = (const float*)&part.moments[i];
+      Part& part = parts_[view * bands + band];
+      for (int64_t i = 0; i < part.share_count; ++i) {
+        float* sums = (float*)&moments[part.shares[i].index];
+        const float* more = (const float*)&part.shares[i].moments;
         for (int k = 0; k < kMomentCount; ++k) sums[k] += more[k];
       }
     }
@@ -328,7 +333,7 @@ class DrawBackward {
   const Gradients& gradients_;
   // Of the scene at hand.
   std::vector<Part> parts_;       // [views][bands]
-  Buffer<Moments> moments_;  // [views][gaussians]
+  Buffer<Moments> moments_;       // [views][gaussians]
 };
 
 // Work is Draw or DrawBackward; `arguments` follow the job in its constructor.

@@ -9,7 +9,8 @@
 #endif
 
 // The kernels, once for each kind of processor worth telling apart.  Vectors are eight floats or eight doubles, so
-// AVX-512 gains by doubles and masks.
+// AVX-512 gains by doubles and masks.  (Two blocks of eight pixels in one register of sixteen have been tried: drawing
+// took 8 to 20% longer.)
 namespace splat::generic {
 #include "kernels.inc"
 constexpr Kernels kKernels{"generic", project, rasterise, rasterise_backward, project_backward};

@@ -69,6 +69,13 @@ struct Splat {
 };
 static_assert(sizeof(Splat) == 64, "a splat fills one cache line");
 
+// Splats on a band, nearest first: all[positions[0]], all[positions[1]], ...
+struct List {
+  const Splat* all;
+  const int32_t* positions;
+  int64_t count;
+};
+
 // Sums over the pixels of one splat; X = dLoss/dalpha * exp(exponent), d = distance from the row's maximum.
 struct Moments {
   float x, x_d, x_dd, x_dy, x_dydy, x_ddy;
@@ -76,6 +83,12 @@ struct Moments {
 };
 constexpr int kMomentCount = 10;
 static_assert(sizeof(Moments) == kMomentCount * sizeof(float), "the kernels take a record for an array");
+
+// What one of several bands that a splat is on makes of it.
+struct Share {
+  Moments moments;
+  int32_t index;  // in the scene
+};
 
 // Rows of an image that are drawn together, by one thread.
 struct Band {
@@ -107,13 +120,13 @@ struct Kernels {
   // whether all that the Gaussians consist of is finite, and opacities are as the frame asks.
   bool (*project)(const Scene&, const Camera*, int views, const Frame&, int64_t first, int64_t last, Splat* splats,
                   double* depths, int64_t* counts, int64_t step);
-  // Draws splats[list[0]], splats[list[1]], ...: nearest first.  The numbers in the list are the positions above.
-  void (*rasterise)(const Splat* splats, const int32_t* list, int64_t count, const Band&, const Blocks&,
-                    const Planes&);
+  // Draws the splats of a list.
+  void (*rasterise)(const List&, const Band&, const Blocks&, const Planes&);
   // The same list, walked back to front.  Channels hold dLoss/dimage, `behind` dLoss/dimage * background *
-  // transmittance; both it and transmittance are overwritten.  moments[i] belongs to splats[list[i]].
-  void (*rasterise_backward)(const Splat* splats, const int32_t* list, int64_t count, const Band&, const Blocks&,
-                             const Planes&, float* behind, Moments* moments);
+  // transmittance; both it and transmittance are overwritten.  Writes moments[Gaussian] of splats that are on this band
+  // alone, and one share after another of the others; returns how many, at most as many as are listed.
+  int64_t (*rasterise_backward)(const List&, const Band&, const Blocks&, const Planes&, float* behind,
+                                Moments* moments, Share* shares);
   // Gaussians first..last-1 of a scene seen by `views` cameras; moments[view * n + Gaussian].
   void (*project_backward)(const Scene&, const Camera*, int views, const Frame&, const Moments* moments,
                            int64_t first, int64_t last, const SceneGradient&);

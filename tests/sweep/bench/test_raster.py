@@ -17,7 +17,7 @@ def test_quick_run_has_a_row_for_every_case_here():
     result = raster.run(quick=True)
     cases = {(row["workload"], row["backend"], row["threads"]) for row in result.rows}
     assert {("32 px", name, threads) for name in ("cpu", "reference") for threads in (1, 2)} <= cases
-    assert all(0 < row["forward ms"] < row["both ms"] for row in result.rows if row["backend"] == "reference")
+    assert all(row["forward ms"] > 0 < row["both ms"] for row in result.rows)
     assert len({tuple(row) for row in result.rows}) == 1
     dense, ours = (min(row["both ms"] for row in result.rows if row["backend"] == b) for b in ("reference", "cpu"))
     assert dense > 3 * ours
