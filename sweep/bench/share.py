@@ -1,7 +1,8 @@
 """What running a sweep takes from its trials: time between them, and processor time beside them.
 
-Both are shares of what the trials of the preset `quick` take themselves, on the same machine in the same call, so that
-other work on it weighs on both sides.
+The first is a share of the time that the trials of the preset `quick` take on the same machine in the same call.  The
+second is what the driver and Ray's own processes compute meanwhile, as a share of what the processors could have: they
+work now and then, by the clock, so other work on the machine hardly changes it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
+from jobs.data.workers import usable_cores
 from jobs.journal import read_events, read_result
 from sweep.driver import Recorder, execute
 from sweep.executors.source import Listed
@@ -27,6 +30,7 @@ TARGET_PERCENT = 3.0
 #: Two trials, as short as they can be.
 _SMALL = (
     "trials={baseline: {}, tv: {train.stages.*.losses.tv: 0.01}}",
+    "base.semantic={}",
     "base.data.options={train: 4, val: 2, test: 2, views: 5, image_size: 32}",
     "base.train.stages=[{iterations: 30, lr: 1.0e-3, losses: {l2: 1.0}}]",
 )
@@ -40,15 +44,15 @@ class Shares:
     trials: int
     #: wall-clock seconds of all trials, from their first event to their result
     busy: float
-    #: processor seconds of the trials' workers
-    cpu_workers: float
     #: processor seconds of the driver and of Ray's own processes
-    cpu_others: float
+    beside: float
+    #: processor seconds that there were: wall-clock seconds times usable processors
+    available: float
 
     def percent(self, gap: float) -> dict[str, float]:
         """What is lost of the wall clock where a worker waits for `gap` seconds between two trials."""
         between = 100 * self.trials * gap / (self.busy + self.trials * gap)
-        beside = 100 * self.cpu_others / (self.cpu_workers + self.cpu_others)
+        beside = 100 * self.beside / self.available
         return {"between %": between, "beside %": beside, "both %": between + beside, "target %": TARGET_PERCENT}
 
 
@@ -62,7 +66,7 @@ def run_preset(small: bool) -> Shares:
         with clock, Recorder(sweep, plan, home):
             execute(Listed(plan.everything), home, sweep.run, home / "stop", Console(file=io.StringIO()))
         busy = sum(_busy(home / "trials" / trial.key) for trial in plan.everything)
-        return Shares(len(plan.everything), busy, clock.workers, clock.others)
+        return Shares(len(plan.everything), busy, clock.beside, clock.seconds * usable_cores())
 
 
 def _busy(folder: Path) -> float:
@@ -73,13 +77,15 @@ def _busy(folder: Path) -> float:
 
 
 class _ProcessorClock:
-    """Processor seconds of this process and of all below it, from the moment that a trial's folder appears."""
+    """Processor seconds of this process and all below it but Ray's workers, from when a trial's folder appears."""
 
     def __init__(self, trials: Path) -> None:
         self._trials, self._done = trials, threading.Event()
         self._first: dict[psutil.Process, float] = {}
-        self._last: dict[psutil.Process, tuple[float, bool]] = {}
+        self._last: dict[psutil.Process, float] = {}
         self._thread = threading.Thread(target=self._watch, name="processor-clock", daemon=True)
+        #: wall-clock seconds looked at
+        self.seconds = 0.0
 
     def __enter__(self) -> _ProcessorClock:
         self._thread.start()
@@ -90,29 +96,31 @@ class _ProcessorClock:
         self._thread.join()
 
     @property
-    def workers(self) -> float:
-        """Of Ray's workers, which are renamed to what they run."""
-        return self._spent(of_workers=True)
-
-    @property
-    def others(self) -> float:
-        """Of all the rest."""
-        return self._spent(of_workers=False)
+    def beside(self) -> float:
+        """What they have computed."""
+        return sum(spent - self._first[process] for process, spent in self._last.items())
 
     def _watch(self) -> None:
-        while not self._done.wait(_SAMPLED_S):
-            if not self._trials.exists():
-                continue
-            begins = not self._last
-            for process in (me := psutil.Process(), *me.children(recursive=True)):
-                try:
-                    spent, command = sum(process.cpu_times()[:2]), " ".join(process.cmdline())
-                except psutil.NoSuchProcess:
-                    continue
-                self._first.setdefault(process, spent if begins else 0.0)
-                self._last[process] = spent, command.startswith("ray::") and "Agent" not in command
+        while not self._trials.exists() and not self._done.wait(_SAMPLED_S):
+            pass
+        began = time.monotonic()
+        while True:
+            self._sample(begins=not self._last)
+            self.seconds = time.monotonic() - began
+            if self._done.wait(_SAMPLED_S):
+                return
 
-    def _spent(self, of_workers: bool) -> float:
-        return sum(
-            spent - self._first[process] for process, (spent, works) in self._last.items() if works == of_workers
-        )
+    def _sample(self, begins: bool) -> None:
+        for process in (me := psutil.Process(), *me.children(recursive=True)):
+            try:
+                spent, command = sum(process.cpu_times()[:2]), " ".join(process.cmdline())
+            except psutil.NoSuchProcess:
+                continue
+            if not _is_worker(command):
+                self._first.setdefault(process, spent if begins else 0.0)
+                self._last[process] = spent
+
+
+def _is_worker(command: str) -> bool:
+    """Whether Ray runs trials in a process: it is named after what it runs, once it has started."""
+    return "default_worker.py" in command or (command.startswith("ray::") and "Agent" not in command)
