@@ -34,7 +34,8 @@ _SMALL = (
     "base.data.options={train: 4, val: 2, test: 2, views: 5, image_size: 32}",
     "base.train.stages=[{iterations: 30, lr: 1.0e-3, losses: {l2: 1.0}}]",
 )
-_SAMPLED_S = 0.2
+#: Seldom, because looking is work beside the trials as well.
+_SAMPLED_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class _ProcessorClock:
         return sum(spent - self._first[process] for process, spent in self._last.items())
 
     def _watch(self) -> None:
-        while not self._trials.exists() and not self._done.wait(_SAMPLED_S):
+        while not self._trials.exists() and not self._done.wait(0.1):
             pass
         began = time.monotonic()
         while True:
