@@ -108,6 +108,16 @@ class ResidualBlock(nn.Module):
         self.fusers = nn.ModuleList(fusers)
 
     def forward(self, x: Tensor, context: Context, views: int = 1, camera: Tensor | None = None) -> Tensor:
+        def plain(x: Tensor) -> Tensor:
+            return self._plain(x, views, camera)
+
+        h = in_one_call(self, plain, x, views)
+        for fuser in self.fusers:
+            h = fuser(h, context)
+        return h
+
+    def _plain(self, x: Tensor, views: int, camera: Tensor | None) -> Tensor:
+        """All but what context adds."""
         if self.direction is None:
             h = norm_silu_conv(x, self.norm0, self.conv0)
         else:
@@ -120,11 +130,7 @@ class ResidualBlock(nn.Module):
             skip = convolve(skip, self.skip)
         dropout = DROPOUT if self.training else 0.0
         h = norm_silu_conv(h, self.norm1, self.conv1, dropout=dropout, residual=skip, scale=SKIP_SCALE)
-        if self.attention is not None:
-            h = self.attention(h, views)
-        for fuser in self.fusers:
-            h = fuser(h, context)
-        return h
+        return h if self.attention is None else self.attention(h, views)
 
 
 class UNet(nn.Module):

@@ -35,8 +35,8 @@ class PositionalBlock(CrossAttentionBlock):
     def queries(self, h: Tensor) -> Tensor:
         return self.query(_with_position(self.query_norm(h)))
 
-    def keys_and_values(self, context: Context, size: torch.Size) -> Tensor:
-        return self.key_value(_with_position(self.lift(self.values(context, size))))
+    def tokens(self, context: Context, size: torch.Size) -> Tensor:
+        return _with_position(self.lift(self.values(context, size)))
 
 
 def _with_position(x: Tensor) -> Tensor:

@@ -341,9 +341,10 @@ def in_one_call(module: nn.Module, function: Callable[..., Tensor], x: Tensor, *
     """function(x), a part of `module` that takes a feature map (B, C, H, W) to one; in one call where that can be.
 
     It can where `function` consists of functions of `model.ops` that our kernels apply to.  `key`: whatever else, next
-    to the shape of x and to `module.training`, decides what `function` does.
+    to the shape of x and to `module.training`, decides what `function` does.  Inside of another such part it is just
+    recorded with that.
     """
-    if kernel_for(x, None) is None:
+    if isinstance(x, Recorded) or kernel_for(x, None) is None:
         return function(x)
     programs = _PROGRAMS.setdefault(module, {})
     key = (x.shape, module.training, *key)

@@ -73,8 +73,10 @@ SIZES = (Size(32, 16, 1, 8), Size(64, 32, 2, 16))
 QUICK_SIZES = (Size(16, 8, 1, 8, batch=2),)
 
 #: As in the preset `laptop`; random weights cost a step as much as trained ones.
-CONDITIONED = {"model": "random", "fusion": "input", "resolution": 128, "options": {"of": "dpt_large"}}
+CONDITIONED = {"model": "random", "resolution": 128, "options": {"of": "dpt_large"}}
 QUICK_CONDITIONED = CONDITIONED | {"options": {"of": "midas_small"}}
+#: The published ways in.
+FUSIONS = ("input", "xattn")
 
 
 def run(quick: bool) -> BenchResult:
@@ -91,7 +93,7 @@ def run(quick: bool) -> BenchResult:
         "one thread, as a trial has by default",
         f"peak: a 3x3 convolution of {peak.channels} channels, {peak.side}x{peak.side} pixels, batch {peak.batch}",
         "network: forward, backward and Adam.  stock: the same network in torch's own modules and default layout",
-        "step: batch, network, rendering, loss, backward, Adam; its parts and the conditioned one as a share of it",
+        "step: batch, network, rendering, loss, backward, Adam; its parts and the conditioned ones as a share of it",
     ]
     return BenchResult("step", machine(), rows, notes)
 
@@ -138,7 +140,12 @@ def _step_rows(size: Size, depth: dict[str, Any], rounds: int) -> list[dict[str,
     data["options"] = {"train": size.batch, "val": 1, "test": 1, "views": 4, "image_size": 2 * size.resolution}
     train = {"batch_size": size.batch}
     plain = TrialConfig.model_validate({"data": data, "model": size.model, "train": train})
-    conditioned = TrialConfig.model_validate({"data": data, "model": size.model, "train": train, "depth": depth})
+    conditioned = {
+        fusion: TrialConfig.model_validate(
+            {"data": data, "model": size.model, "train": train, "depth": depth | {"fusion": fusion}}
+        )
+        for fusion in FUSIONS
+    }
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         prepare(plain.data.name, plain.data.options, home)
@@ -147,8 +154,9 @@ def _step_rows(size: Size, depth: dict[str, Any], rounds: int) -> list[dict[str,
         cases = {
             "step": _training_step(plain, store, home),
             "batch": lambda: store.views(batch_frames(objects, plain, next(counter)), size.resolution),
-            f"step with {depth['options']['of']}": _training_step(conditioned, store, home),
         }
+        for fusion, config in conditioned.items():
+            cases[f"step with {depth['options']['of']}, {fusion}"] = _training_step(config, store, home)
         times = {name: median(ms) for name, ms in interleaved(cases, rounds).items()}
     return [_row(size, name, ms, of_step=ms / times["step"]) for name, ms in times.items()]
 

@@ -1,8 +1,9 @@
 """The published cross-attention, and the two statements that tell why it falls short."""
 
+import pytest
 import torch
 
-from model.fusion.xattn import CrossAttention, attend
+from model.fusion.xattn import CrossAttention, attend, attend_to_narrow
 from model.types import Context
 
 CHANNELS, SIZE = 16, 6
@@ -27,6 +28,20 @@ def test_attention_is_torchs_own():
     rows = [x.flatten(2).transpose(1, 2) for x in (query, key_value[:, 0::2], key_value[:, 1::2])]
     expected = torch.nn.functional.scaled_dot_product_attention(*rows)
     torch.testing.assert_close(attend(query, key_value).flatten(2).transpose(1, 2), expected)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_attention_among_narrow_tokens_is_that_to_their_keys(width):
+    query, tokens = features().requires_grad_(), torch.randn(2, width, 5, 7).double().requires_grad_()
+    key_value = torch.nn.Conv2d(width, 2 * CHANNELS, 1).double()
+    inputs = (query, tokens, *key_value.parameters())
+    ours, theirs = attend_to_narrow(query, tokens, key_value), attend(query, key_value(tokens))
+    torch.testing.assert_close(ours, theirs)
+    direction = torch.randn_like(ours)
+    for mine, its in zip(
+        torch.autograd.grad(ours, inputs, direction), torch.autograd.grad(theirs, inputs, direction), strict=True
+    ):
+        torch.testing.assert_close(mine, its)
 
 
 def test_starts_as_good_as_absent():

@@ -23,7 +23,8 @@ def test_every_case_is_measured(report):
         "network, stock",
         "step",
         "batch",
-        "step with midas_small",
+        "step with midas_small, input",
+        "step with midas_small, xattn",
     }
     assert all(row["ms"] > 0 for row in report["rows"])
 
