@@ -15,7 +15,7 @@ def test_quick_run_compares_the_driver_with_a_bare_tuner_and_with_a_preset():
     assert tuple(ours) == tuple(bare)
     assert bare["over bare ms"] == 0
     assert ours["over bare ms"] == pytest.approx(ours["ms a trial"] - bare["ms a trial"])
-    for row in result.rows:
+    for row in (ours, bare):
         assert 0 < row["ms a trial"] <= row["slowest ms"]
         assert row["wall s"] > row["trials"] * sweep.NAP_S
     assert preset["trials"] == 4  # two, and the trivial rows
