@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from model.weights import WeightStore
-from tests import servers
+from tests import processes, servers
 from tests.servers import MlflowServer, PostgresServer, Proxy
 
 REPOSITORY = Path(__file__).parent.parent
@@ -23,6 +23,12 @@ FIXTURES = REPOSITORY.parent / "shared" / "fixtures"
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_outlives_its_test():
+    yield
+    processes.end_leftovers()
 
 
 @pytest.fixture(scope="session")

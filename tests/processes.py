@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,13 @@ CHECKPOINT_EVERY = 20
 #: Seconds until a test gives up; what takes ten on an idle machine may take minutes beside other work.
 PATIENCE_S = 600.0
 
+_started: list[subprocess.Popen[str]] = []
+
 
 def start(*arguments: str | Path, home: Path, **environment: str) -> subprocess.Popen[str]:
     """`splatsweep ARGUMENTS` on a home, in a process group of its own."""
     command = [sys.executable, "-c", "from sweep.cli import main; main()", *map(str, arguments)]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -49,6 +52,18 @@ def start(*arguments: str | Path, home: Path, **environment: str) -> subprocess.
         cwd=home,
         start_new_session=True,
     )
+    _started.append(process)
+    return process
+
+
+def end_leftovers() -> None:
+    """Kill what a failed test has left running, lest it slow down all that come after."""
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
