@@ -34,7 +34,7 @@ from tests.servers import MlflowServer
 
 TRIALS = ("baseline", "tv", "blank", "copy_input")
 #: Trials long enough to be met in their middle.
-SETTINGS = ("--set", "base.train.stages.0.iterations=400")
+SETTINGS = ("--set", "base.train.stages.0.iterations=1500")
 #: Runs of a sweep after the kill, at most; the head's death may take the first one with it.
 ATTEMPTS = 3
 
@@ -89,8 +89,9 @@ def one_round(kind: str, sweep: Path, home: Home, server: MlflowServer, chance: 
         server.kill()
         time.sleep(chance.uniform(0, 6))
         server.start()
-    elif driver.poll() is None:
-        pids = victims(kind, driver.pid, home, chance)
+    else:
+        pids = victims(kind, driver.pid, home, chance) if driver.poll() is None else []
+        assert pids, f"{kind}: nobody was there to be killed"
         log.append(f"killed {pids} after iteration {progress(home)}")
         for pid in pids:
             with suppress(ProcessLookupError):
