@@ -121,10 +121,14 @@ class Evidence:
         finished = [
             (record.planned, record.run) for record in self.records if record.run and record.state == "finished"
         ]
-        found = self.store.read([run for _, run in finished], "samples.npz", read_pictures)
+        return self.samples_of(finished)
+
+    def samples_of(self, trials: Sequence[tuple[PlannedTrial, Run]]) -> tuple[TrialSamples, ...]:
+        """The sample renders of those among `trials` that have readable ones, in their order."""
+        found = self.store.read([run for _, run in trials], "samples.npz", read_pictures)
         return tuple(
             TrialSamples(planned.name, planned.key, planned.seed, *pictures)
-            for (planned, _), pictures in zip(finished, found, strict=True)
+            for (planned, _), pictures in zip(trials, found, strict=True)
             if not isinstance(pictures, Exception)
         )
 

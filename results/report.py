@@ -12,10 +12,8 @@ from results.figures import grid
 from results.figures.style import save
 from results.gallery import (
     Gallery,
-    TrialSamples,
     Turntable,
     galleries,
-    read_pictures,
     read_turntable,
     representative,
 )
@@ -69,13 +67,7 @@ def _pictured(evidence: Evidence) -> list[tuple[PlannedTrial, Run]]:
 
 def _pictures(evidence: Evidence, shown: Sequence[tuple[PlannedTrial, Run]]) -> list[Gallery]:
     """Of the recorded objects, the best, the median and the worst."""
-    samples = evidence.store.read([run for _, run in shown], "samples.npz", read_pictures)
-    named = [
-        TrialSamples(planned.name, planned.key, planned.seed, *pictures)
-        for (planned, _), pictures in zip(shown, samples, strict=True)
-        if not isinstance(pictures, Exception)
-    ]
-    return [representative(gallery) for gallery in galleries(named)]
+    return [representative(gallery) for gallery in galleries(evidence.samples_of(shown))]
 
 
 def _turntables(evidence: Evidence, shown: Sequence[tuple[PlannedTrial, Run]]) -> list[Turntable]:
