@@ -3,7 +3,7 @@
 Filling is idempotent: a run is found by the tag of its trial's key and never made twice, and a metric that was
 written before is written with the same time and value, which MLflow keeps once.  A server that is down loses
 nothing: the journals stay, and `splatsweep sync` replays them.  Several homes may write to one store: where two make a
-run for the same key at once, both go on with the older.
+run for the same key at once, both go on with the older, and who comes second with a value tells its trial again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import hashlib
 import json
 import logging
 import os
+import random
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -45,6 +47,10 @@ ARTIFACTS = (
     "per_object.parquet", "samples.npz", "samples.png", "turntable.gif", "config.json", "environment.json", "log.txt",
 )  # fmt: skip
 
+#: How often a trial is told where homes keep getting into each other's way, and what MLflow answers then: the param or
+#: tag was written by another while this one came to it, or the run was deleted for an older one.
+_ATTEMPTS = 6
+_COLLISIONS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE")
 _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100
 _PARAM_LENGTH = 6000
@@ -129,10 +135,24 @@ class Tracker:
                     self._sync_trial(trial, folder)
 
     def _sync_trial(self, trial: TrackedTrial, folder: Path) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self._tell(trial, folder)
+                return
+            except MlflowException as error:
+                if error.error_code not in _COLLISIONS or attempt == _ATTEMPTS:
+                    raise
+            time.sleep(random.uniform(0, 0.1 * attempt))
+
+    def _tell(self, trial: TrackedTrial, folder: Path) -> None:
         # Taken out while it is written: where that fails, nobody knows what MLflow took, and all is told again.
-        run = self._runs.pop(trial.key, None) or self._open_run(trial)
+        known = self._runs.pop(trial.key, None)
+        before = known and known.published
+        run = known or self._open_run(trial)
         if run.published != "finished":
             self._write(run, folder)
+            if run.published != before and self.uri != default_uri(self._home):
+                self._delete_doubles(trial.key)
         self._runs[trial.key] = run
 
     def _write(self, run: _Run, folder: Path) -> None:
@@ -195,11 +215,19 @@ class Tracker:
             self._client.delete_run(created.info.run_id)
         return first
 
+    def _delete_doubles(self, key: str) -> None:
+        """Homes that make a run at once may each look for others before the other's can be seen; none stays."""
+        for run in self._find_runs(key)[1:]:
+            self._client.delete_run(run.info.run_id)
+
     def _find_run(self, key: str) -> MlflowRun | None:
-        """The oldest run of a key, or one that is finished."""
+        return next(iter(self._find_runs(key)), None)
+
+    def _find_runs(self, key: str) -> list[MlflowRun]:
+        """The runs of a key: finished before others, older before younger."""
         experiments = [e.experiment_id for e in self._client.search_experiments()]
         found = self._client.search_runs(experiments, f"tags.`splatsweep.key` = '{key}'")
-        return min(found, key=lambda r: (_published(r) != "finished", r.info.start_time, r.info.run_id), default=None)
+        return sorted(found, key=lambda r: (_published(r) != "finished", r.info.start_time, r.info.run_id))
 
     def _open_experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)

@@ -17,15 +17,14 @@ from typing import Any
 
 from jobs.journal import read_events
 
-#: Trials of a second or two, with a checkpoint every 20 of 150 iterations.
-SWEEP = """
+_SWEEP = """
 name: tiny
 base:
   data: {name: chairs, resolution: 16, options: {train: 6, val: 2, test: 3, views: 5, image_size: 16}}
   model: {base_dim: 8, channel_mult: [1, 2], attention_resolutions: [8]}
   train:
     batch_size: 2
-    stages: [{iterations: 150, lr: 1.0e-3, losses: {l2: 1.0}}]
+    stages: [{iterations: ITERATIONS, lr: 1.0e-3, losses: {l2: 1.0}}]
   eval: {lpips: vgg}
 trials:
   baseline: {}
@@ -37,7 +36,15 @@ CHECKPOINT_EVERY = 20
 #: Seconds until a test gives up; what takes ten on an idle machine may take minutes beside other work.
 PATIENCE_S = 600.0
 
+#: Iterations of trials that take some seven seconds: long enough to be met in their middle.
+LONG = 1000
+
 _started: list[subprocess.Popen[str]] = []
+
+
+def tiny_sweep(iterations: int = 100) -> str:
+    """Two trials that train some 150 iterations a second, with a checkpoint every `CHECKPOINT_EVERY`."""
+    return _SWEEP.replace("ITERATIONS", str(iterations))
 
 
 def start(*arguments: str | Path, home: Path, **environment: str) -> subprocess.Popen[str]:
@@ -129,12 +136,14 @@ class Home:
                     assert values.setdefault((event["step"], metric), value) == value
         return values
 
-    def in_the_middle(self, last: int) -> dict[str, Any] | None:
-        """The `start` event of a trial that has a checkpoint and has not reached iteration `last`, if there is one."""
-        for folder in self.path.glob("trials/*"):
-            events = list(read_events(folder))
+    def in_the_middle(self) -> dict[str, Any] | None:
+        """The `start` event of a trial that has a checkpoint and most of its iterations before it, if there is one."""
+        planned = (self.path / "sweeps" / "tiny" / "plan.json").exists()
+        for name, trial in self.trials().items() if planned else ():
+            events, folder = list(read_events(self.folder(name))), self.folder(name)
             reached = max((event["step"] for event in events if event["event"] == "metrics"), default=0)
-            if reached < last and any(folder.glob("checkpoints/*.json")):
+            iterations = sum(stage["iterations"] for stage in trial["config"].get("train", {}).get("stages", ()))
+            if reached < iterations / 2 and any(folder.glob("checkpoints/*.json")):
                 return next(event for event in reversed(events) if event["event"] == "start")
         return None
 
@@ -149,11 +158,11 @@ class Home:
         return repeated
 
 
-def wait_for_middle(home: Home, driver: subprocess.Popen[str], last: int = 120) -> dict[str, Any]:
+def wait_for_middle(home: Home, driver: subprocess.Popen[str]) -> dict[str, Any]:
     """What `Home.in_the_middle` finds first, while the driver runs."""
 
     def owner() -> dict[str, Any] | None:
         assert driver.poll() is None, f"the driver ended first: {driver.communicate()[0]}"
-        return home.in_the_middle(last)
+        return home.in_the_middle()
 
     return wait_for(owner, "a trial in its middle")

@@ -29,12 +29,10 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from jobs.journal import read_events
-from tests.processes import CHECKPOINT_EVERY, SWEEP, Home, run, start, wait_for
+from tests.processes import CHECKPOINT_EVERY, Home, run, start, tiny_sweep, wait_for
 from tests.servers import MlflowServer
 
 TRIALS = ("baseline", "tv", "blank", "copy_input")
-#: Trials long enough to be met in their middle.
-SETTINGS = ("--set", "base.train.stages.0.iterations=1500")
 #: Runs of a sweep after the kill, at most; the head's death may take the first one with it.
 ATTEMPTS = 3
 
@@ -80,7 +78,7 @@ def one_round(kind: str, sweep: Path, home: Home, server: MlflowServer, chance: 
     """Run, kill, run again; returns what was killed and what became of it."""
     tracking = f"tracking={{uri: {server.uri}, experiment: {home.path.name}}}"
     log = [f"{kind}:"]
-    command = ("run", sweep, "--executor", "ray", "--set", tracking, *SETTINGS)
+    command = ("run", sweep, "--executor", "ray", "--set", tracking)
     driver = start(*command, home=home.path)
     wait_for(lambda: len(owners(home)) == 2 or driver.poll() is not None, "two trials at work")
     time.sleep(chance.uniform(0, 5))
@@ -156,10 +154,10 @@ def main(rounds: int, seed: int, kinds: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="splatsweep-soak-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         sweep = folder / "tiny.yaml"
-        sweep.write_text(SWEEP)
+        sweep.write_text(tiny_sweep(1500))
         undisturbed = Home(folder / "undisturbed")
         undisturbed.path.mkdir()
-        run("run", sweep, "--executor", "inline", *SETTINGS, home=undisturbed.path)
+        run("run", sweep, "--executor", "inline", home=undisturbed.path)
         server = MlflowServer(folder)
         with running(server):
             for number, kind in zip(range(rounds), itertools.cycle(kinds), strict=False):

@@ -24,9 +24,9 @@ base:
   train:
     batch_size: 2
     stages:
-      - {iterations: 150, lr: 1.0e-3, losses: {l2: 1.0}}
+      - {iterations: 400, lr: 1.0e-3, losses: {l2: 1.0}}
       - {iterations: 4, lr: 1.0e-4, losses: {l2: 0.99, lpips: 0.01}}
-  eval: {every: 50, val_objects: 2}
+  eval: {every: 100, val_objects: 2}
 trials:
   baseline: {}
   tv: {train.stages.*.losses.tv: 0.01}

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs.tracking import default_uri
-from tests.processes import CHECKPOINT_EVERY, SWEEP, Home, finish, run, start, wait_for, wait_for_middle
+from tests.processes import CHECKPOINT_EVERY, Home, finish, run, start, tiny_sweep, wait_for, wait_for_middle
 
 PLANNED = ("baseline", "tv")
 PROPOSED = ("search-0000", "search-0001", "search-0002")
@@ -26,7 +26,7 @@ tables: [search, auto]
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the commands find the weights by their variable
     path = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
-    path.write_text(SWEEP + SEARCH)
+    path.write_text(tiny_sweep(400) + SEARCH)
     return path
 
 
@@ -64,7 +64,7 @@ def test_a_killed_driver_is_succeeded_by_one_that_proposes_the_same(sweep, prepa
     def a_proposal_is_in_its_middle() -> bool:
         ledger_file = here.path / "sweeps" / "tiny" / "search.jsonl"
         assert driver.poll() is None, "the driver ended first"
-        return ledger_file.exists() and "search-0001" in here.trials() and bool(here.in_the_middle(last=90))
+        return ledger_file.exists() and "search-0001" in here.trials() and bool(here.in_the_middle())
 
     wait_for(a_proposal_is_in_its_middle, "a proposal in its middle")
     os.kill(driver.pid, signal.SIGKILL)
@@ -110,7 +110,7 @@ def test_an_interrupted_search_says_so(sweep, prepared_home, tmp_path):
     shutil.copytree(prepared_home, here.path)
     endless = ("--only", "search-*", "--set", "base.train.stages.0.iterations=1000000")
     driver = start("run", sweep, "--executor", "inline", *endless, home=here.path)
-    wait_for_middle(here, driver, last=1_000_000)
+    wait_for_middle(here, driver)
     driver.send_signal(signal.SIGINT)
     output = finish(driver, code=130)
     assert "Stopped with 1 trials unfinished (by SIGINT)" in output

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from sweep import cli
-from tests.processes import SWEEP, Home, run
+from tests.processes import Home, run, tiny_sweep
 from tests.servers import PostgresServer
 
 SECRETS = (PostgresServer.PASSWORD, quote(PostgresServer.PASSWORD, safe=""))
@@ -27,7 +27,7 @@ def uri(postgres, empty_database) -> str:
 @pytest.fixture(scope="module")
 def sweep(uri, tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the commands find the weights by their variable
     path = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
-    path.write_text(f"{SWEEP.replace('iterations: 150', 'iterations: 4')}tracking: {{uri: '{uri}'}}\n")
+    path.write_text(f"{tiny_sweep(4)}tracking: {{uri: '{uri}'}}\n")
     return path
 
 

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs.tracking import default_uri
-from tests.processes import CHECKPOINT_EVERY, SWEEP, Home, finish, run, start, wait_for_middle
+from tests.processes import CHECKPOINT_EVERY, LONG, Home, finish, run, start, tiny_sweep, wait_for_middle
 
 TRIALS = ("baseline", "tv", "blank", "copy_input")
 
@@ -23,7 +23,7 @@ TRIALS = ("baseline", "tv", "blank", "copy_input")
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the commands find the weights by their variable
     path = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
-    path.write_text(SWEEP)
+    path.write_text(tiny_sweep(LONG))
     return path
 
 

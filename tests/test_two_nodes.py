@@ -14,11 +14,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from tests.processes import SWEEP, Home, finish, free_port, run, start, wait_for, wait_for_middle
+from tests.processes import LONG, Home, finish, free_port, run, start, tiny_sweep, wait_for, wait_for_middle
 
 TRIALS = ("baseline", "tv")
-#: Trials long enough for a node to be met in the middle of one.
-SETTINGS = ("--set", "base.train.stages.0.iterations=400")
 
 
 @pytest.fixture
@@ -35,7 +33,7 @@ def cluster(monkeypatch) -> Iterator:
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the commands find the weights by their variable
     path = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
-    path.write_text(SWEEP)
+    path.write_text(tiny_sweep(LONG))
     return path
 
 
@@ -49,7 +47,7 @@ def home(prepared_home, tmp_path) -> Home:
 def undisturbed(sweep, prepared_home, tmp_path_factory) -> Home:
     path = tmp_path_factory.mktemp("undisturbed")
     shutil.copytree(prepared_home, path, dirs_exist_ok=True)
-    run("run", sweep, "--executor", "inline", *SETTINGS, home=path)
+    run("run", sweep, "--executor", "inline", home=path)
     return Home(path)
 
 
@@ -89,9 +87,9 @@ def kill_node_of(worker: int) -> None:
 
 def run_and_kill_a_node(sweep: Path, home: Home, address: str, *options: str) -> None:
     """Run the sweep, killing the node of a trial in its middle."""
-    driver = start("run", sweep, "--executor", "ray", *SETTINGS, *options, home=home.path, RAY_ADDRESS=address)
+    driver = start("run", sweep, "--executor", "ray", *options, home=home.path, RAY_ADDRESS=address)
     try:
-        owner = wait_for_middle(home, driver, last=300)
+        owner = wait_for_middle(home, driver)
         kill_node_of(owner["pid"])
         finish(driver)
     finally:

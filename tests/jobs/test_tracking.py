@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from sqlalchemy.exc import OperationalError
 
 from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal
@@ -235,6 +236,64 @@ def test_two_homes_that_make_a_run_at_once_go_on_with_one(tmp_path, folder, clie
     assert only_run(client).info.status == "FINISHED"
 
 
+def test_runs_made_unseen_of_each_other_become_one(tmp_path, folder, client, monkeypatch):
+    """Each home looks for runs before the other's can be seen; the younger run finishes first."""
+    other = tmp_path / "other"
+    writers = [Tracker(home, default_uri(tmp_path), "experiment") for home in (tmp_path, other)]
+    with Journal(folder) as journal:
+        journal.start(0)
+        journal.metrics(5, {"train/loss": 0.5})
+    shutil.copytree(folder, other / "trials" / TRIAL.key)
+    with monkeypatch.context() as blind:
+        blind.setattr(MlflowClient, "search_runs", lambda *_: [])
+        for writer in writers:
+            writer.sync([TRIAL])
+    assert len(client.search_runs(["1"])) == 2
+    for place in (other / "trials" / TRIAL.key, folder):
+        finish(place)
+    for writer in reversed(writers):
+        writer.sync([TRIAL])
+    assert only_run(client).info.status == "FINISHED"
+    assert history(client, "train/loss") == [(5, 0.5)]
+
+
+def test_a_run_that_is_deleted_meanwhile_is_made_anew(tmp_path, folder, client):
+    writer = tracker(tmp_path)
+    with Journal(folder) as journal:
+        journal.start(0)
+        journal.metrics(5, {"train/loss": 0.5})
+        writer.sync([TRIAL])
+        deleted = only_run(client).info.run_id
+        client.delete_run(deleted)
+        journal.metrics(6, {"train/loss": 0.4})
+    writer.sync([TRIAL])
+    assert only_run(client).info.run_id != deleted
+    assert history(client, "train/loss") == [(5, 0.5), (6, 0.4)]
+
+
+@pytest.mark.parametrize("times", [2, 1000])
+def test_collisions_with_another_home_are_tried_again_but_not_forever(times, tmp_path, folder, client, monkeypatch):
+    left, log_batch = times, MlflowClient.log_batch
+
+    def colliding(*arguments, **options):
+        nonlocal left
+        if left:
+            left -= 1
+            raise MlflowException("duplicate key value violates unique constraint", BAD_REQUEST)
+        return log_batch(*arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", colliding)
+    with Journal(folder) as journal:
+        journal.start(0)
+        journal.metrics(5, {"train/loss": 0.5})
+    if times == 2:
+        tracker(tmp_path).sync([TRIAL])
+        assert history(client, "train/loss") == [(5, 0.5)]
+    else:
+        with pytest.raises(MlflowException, match="duplicate key"):
+            tracker(tmp_path).sync([TRIAL])
+
+
 # Stores that are servers
 
 
@@ -290,7 +349,7 @@ def test_artifacts_of_a_database_lie_in_the_home(database, tmp_path, monkeypatch
 
 
 def test_homes_that_write_to_a_server_at_once_share_every_run(remote, tmp_path):
-    homes = [tmp_path / name for name in "abcd"]
+    homes = [tmp_path / name for name in "abcdefgh"]
     trials = [begun(homes[0]) for _ in range(3)]
     for home in homes[1:]:
         shutil.copytree(homes[0] / "trials", home / "trials")

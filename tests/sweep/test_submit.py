@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sweep.submit import JOB_VARIABLE, UPLOAD_LIMIT_MIB, SubmitError, lost_home_warning, stage
-from tests.processes import PATIENCE_S, SWEEP, Home, free_port, run
+from tests.processes import PATIENCE_S, Home, free_port, run, tiny_sweep
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def home(prepared_home, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def sweep(tmp_path) -> Path:
-    (tmp_path / "tiny.yaml").write_text(SWEEP)
+    (tmp_path / "tiny.yaml").write_text(tiny_sweep())
     return tmp_path / "tiny.yaml"
 
 
@@ -136,7 +136,7 @@ def test_job_brings_its_code_and_the_files_beside_it(tmp_path):
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()
     here.mkdir()
-    (here / "sweep.yaml").write_text(SWEEP)
+    (here / "sweep.yaml").write_text(tiny_sweep())
     (here / "table.yaml").write_text("rows: []")
     (here / "notes.txt").write_text("mine")
     stage(here / "sweep.yaml", there)
@@ -151,7 +151,7 @@ def test_job_that_is_too_large_is_refused(tmp_path):
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()
     here.mkdir()
-    (here / "sweep.yaml").write_text(SWEEP)
+    (here / "sweep.yaml").write_text(tiny_sweep())
     with (here / "large.yaml").open("wb") as stream:
         stream.truncate((UPLOAD_LIMIT_MIB + 1) * 2**20)
     with pytest.raises(SubmitError, match=f"at most {UPLOAD_LIMIT_MIB} MiB"):
