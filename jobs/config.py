@@ -32,12 +32,11 @@ from jobs.data import DATASETS
 from model.depth import DEPTH
 from model.fusion import FUSION, Source
 from model.fusion.base import Fusion, entering_kind
-from model.losses import LOSSES
+from model.losses import LOSSES, LPIPS_TRUNKS
 from model.options import NoOptions, OptionsError, parse_options
 from model.rasterizers import BACKENDS
 from model.registry import UnknownChoiceError, resolve
 from model.semantic import SEMANTIC
-from model.weights.store import LPIPS_TRUNKS
 
 #: Raised whenever the arithmetic of training or evaluation changes, so that old results are not taken for new.
 NUMERICS_VERSION = 3

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -152,12 +153,14 @@ class ResultStore:
     def read(self, runs: Sequence[Run], name: str, parse: Callable[[Path], Content]) -> Iterator[Content | Exception]:
         """`parse` of the artifact `name` of each run, in order; what fails with an OSError or ValueError is returned.
 
-        Files are fetched and parsed by several threads.
+        Files are fetched by several threads, and parsed by as many as there are processors: more of them would only
+        wait for each other.
         """
+        parsing = threading.Semaphore(os.cpu_count() or 1)
 
         def one(run: Run) -> Content | Exception:
             try:
-                with self.artifact(run, name) as path:
+                with self.artifact(run, name) as path, parsing:
                     return parse(path)
             except (OSError, ValueError) as error:
                 return error

@@ -12,7 +12,6 @@ from results.errors import ResultsError
 from results.pause_gc import garbage_collection_paused
 from results.tables import table_options
 from sweep.assign import assign
-from sweep.checks import find_mistakes
 from sweep.extends import KEY as EXTENDS
 from sweep.extends import read_extended
 from sweep.mistakes import Finding, Mistake, Path, SweepError, key_path
@@ -27,11 +26,13 @@ _TRIAL_SECTIONS = ("base", "trials", "grid")
 
 
 @garbage_collection_paused()
-def load_sweep(path: FilePath | str, overrides: Sequence[str] = ()) -> Sweep:
+def load_sweep(path: FilePath | str, overrides: Sequence[str] = (), *, configurations: bool = True) -> Sweep:
     """Read and check a sweep file.
 
     `overrides` are `KEY=VALUE` texts that are put into the file's tree first, as `base.train.batch_size=4` or
-    `seeds=[0, 1]`.  Raises `SweepError` with all mistakes of the file and of the overrides.
+    `seeds=[0, 1]`.  Raises `SweepError` with all mistakes of the file and of the overrides.  Without
+    `configurations`, the trials' are not looked into, which takes torch and its seconds: whoever asks for what was
+    planned finds them in the frozen plan.
     """
     path = FilePath(path)
     document = read_extended(path)
@@ -42,8 +43,11 @@ def load_sweep(path: FilePath | str, overrides: Sequence[str] = ()) -> Sweep:
     sweep, findings = _shaped(document.value)
     if document.value.get(EXTENDS) != written:
         findings.append(Finding((EXTENDS,), "must stand in the file: it is read before anything is set"))
-    is_complete = not any(finding.path[0] in _TRIAL_SECTIONS for finding in findings)
-    findings += find_mistakes(sweep, is_complete=is_complete)
+    if configurations:
+        from sweep.checks import find_mistakes
+
+        is_complete = not any(finding.path[0] in _TRIAL_SECTIONS for finding in findings)
+        findings += find_mistakes(sweep, is_complete=is_complete)
     tables = tuple(_located(table, ("tables", index), document, path) for index, table in enumerate(sweep.tables))
     findings += _table_findings(tables)
     mistakes = document.mistakes + [document.mistake(finding) for finding in findings]

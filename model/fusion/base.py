@@ -8,12 +8,12 @@ own source from it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar
 
 from model.fusion import KINDS, Kind, Source
-from model.types import Context
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Fusion:
@@ -42,21 +42,6 @@ class Fusion:
     def bottleneck_module(self, channels: int) -> nn.Module | None:
         """A module behind the last encoder output: (B, channels, h, w), context -> the same shape."""
         return None
-
-
-class Fuser(nn.Module):
-    """A module that reads one source of the context, with views folded into the batch."""
-
-    def __init__(self, source: Source) -> None:
-        super().__init__()
-        self.source: Source = source
-
-    def read(self, context: Context) -> Tensor:
-        """(B * V, ...) values of this fuser's source.  Raises ValueError where the context lacks it."""
-        value: Tensor | None = getattr(context, self.source)
-        if value is None:
-            raise ValueError(f"the network is conditioned on {self.source}, but the context has none")
-        return value.flatten(0, 1)
 
 
 def entering_kind(fusion: type[Fusion], source: Source) -> Kind | None:

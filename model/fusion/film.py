@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.fusion import Kind, Source
-from model.fusion.base import Fuser, Fusion
+from model.fusion.base import Fusion
+from model.fusion.fuser import Fuser
 from model.types import Context
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.fusion.base import Fuser
+from model.fusion.fuser import Fuser
 from model.fusion.input import InputChannel
 from model.types import Context
 

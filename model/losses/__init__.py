@@ -14,3 +14,6 @@ LOSSES: dict[str, str] = {
     "big_gaussians": "model.losses.big_gaussians:BigGaussians",
     "small_gaussians": "model.losses.small_gaussians:SmallGaussians",
 }
+
+#: The trunk that each variant of LPIPS needs.
+LPIPS_TRUNKS = {"vgg": "vgg16", "alex": "alexnet"}

@@ -10,10 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from model.losses import LPIPS_TRUNKS
 from model.losses.base import Loss
 from model.types import Gaussians
 from model.weights import WeightStore
-from model.weights.store import LPIPS_TRUNKS
 
 
 class LpipsDistance(nn.Module):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from model.fusion import Source
-from model.fusion.base import Fuser
 from model.fusion.concat import Concat
+from model.fusion.fuser import Fuser
 from model.fusion.input import InputChannel
 from model.fusion.xattn import CrossAttention
 from model.unet import ResidualBlock, UNet

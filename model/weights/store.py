@@ -18,9 +18,6 @@ from model.weights.readers import Published
 from model.weights.sources import Delivery, WeightsSourceError, file_sha256, read
 from model.weights.table import Weight, find_weight
 
-#: The trunk that each variant of LPIPS needs.
-LPIPS_TRUNKS = {"vgg": "vgg16", "alex": "alexnet"}
-
 #: Endings of a published file that somebody put into the folder by hand.
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 

@@ -9,7 +9,6 @@ import json
 import os
 import resource
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +21,17 @@ os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
 
 def report(home: Path, uri: str | None) -> None:
-    """Tables, figures and the page."""
-    from results.report import build_report
+    """The command: tables, figures and the page."""
+    from sweep.cli import main
 
-    build_report(_sweep(uri), home, home / "report")
+    path = home / f"{SWEEP}.yaml"
+    path.write_text(json.dumps({"name": SWEEP, "tracking": {"uri": uri}}))
+    sys.argv = ["splatsweep", "report", str(path), "--home", str(home)]
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
 
 
 def load_results(home: Path, uri: str | None) -> int:
@@ -51,7 +57,7 @@ def load_by_mlflow(home: Path, uri: str | None) -> int:
 
 #: in this order, since the second loading finds in the home what the first one fetched from a server
 CASES: dict[str, Callable[[Path, str | None], object]] = {
-    "report": report,
+    "splatsweep report": report,
     "load_results": load_results,
     "load_results again": load_results,
     "mlflow.search_runs and download_artifacts": load_by_mlflow,
@@ -86,7 +92,6 @@ def main(case: str, home: Path, uri: str | None = None) -> None:
     CASES[case](home, uri)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     took = {
-        "seconds": time.time() - _STARTED,
         "processor s": usage.ru_utime + usage.ru_stime,
         "peak MiB": _peak_kib() / 1024,
         "requests": counted.total(),
@@ -101,8 +106,6 @@ def _peak_kib() -> int:
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-
-_STARTED = time.time()
 
 if __name__ == "__main__":
     main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

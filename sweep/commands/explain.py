@@ -38,7 +38,7 @@ def explain(
     from results import explain as results_explain
     from sweep.spec import load_sweep
 
-    checked = load_sweep(sweep)
+    checked = load_sweep(sweep, configurations=False)
     found = results_explain.explain(checked, home.absolute(), list(map(str, checked.tables)), table, row, column)
     if as_json:
         print(json.dumps([_as_json(explanation) for explanation in found], indent=2))

@@ -60,7 +60,7 @@ def stop(sweep: SweepFile, home: Home = DEFAULT_HOME) -> None:
     from sweep.driver import stop_sweep
     from sweep.spec import load_sweep
 
-    owner = stop_sweep(load_sweep(sweep), home.absolute())
+    owner = stop_sweep(load_sweep(sweep, configurations=False), home.absolute())
     console.print(f"Asked {owner} to stop its trials behind a checkpoint.", soft_wrap=True)
 
 

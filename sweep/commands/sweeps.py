@@ -165,7 +165,7 @@ def status(
     from sweep.spec import load_sweep
 
     home = home.absolute()
-    path = home / "sweeps" / load_sweep(sweep).name / "plan.json"
+    path = home / "sweeps" / load_sweep(sweep, configurations=False).name / "plan.json"
 
     def states() -> list[TrialState]:
         return [trial_state(trial, home) for trial in read_plan(path).trials]  # a search adds to it
@@ -196,12 +196,10 @@ def report(
 
     Example: [bold]splatsweep report sweep.yaml --out paper/tables[/]
     """
-    from sweep.reported import reading
+    from results.report import build_report
+    from sweep.spec import load_sweep
 
-    with reading(sweep) as future:
-        from results.report import build_report
-
-        checked = future.result()
+    checked = load_sweep(sweep, configurations=False)
     path = build_report(checked, home.absolute(), out, checked.tables)
     console.print(f"Report: {path}", soft_wrap=True)
 
@@ -214,7 +212,7 @@ def sync(sweep: SweepFile, home: Home = DEFAULT_HOME) -> None:
     from sweep.driver import sync_sweep
     from sweep.spec import load_sweep
 
-    console.print(f"{sync_sweep(load_sweep(sweep), home.absolute())} trials are in MLflow")
+    console.print(f"{sync_sweep(load_sweep(sweep, configurations=False), home.absolute())} trials are in MLflow")
 
 
 def _explain_failure(name: str, folder: Path, sweep: Path) -> None:

@@ -3,9 +3,9 @@ import re
 import pytest
 
 from model.depth import DEPTH
+from model.losses import LPIPS_TRUNKS
 from model.semantic import SEMANTIC
 from model.weights import WEIGHTS
-from model.weights.store import LPIPS_TRUNKS
 
 
 def test_every_entry_is_complete():

@@ -55,3 +55,9 @@ def test_both_ways_load_the_same_runs(home: Path) -> None:
     per_metric = 6 * 4 * len(report.VIEW_KINDS)
     assert report_cases.load_results(home, None) == 3 * per_metric
     assert report_cases.load_by_mlflow(home, None) == len(report.METRICS) * per_metric
+
+
+def test_the_command_is_what_is_measured(home: Path) -> None:
+    took = report.in_process("splatsweep report", report_stores.Store("SQLite", home))
+    assert took["seconds"] > 0
+    assert "baseline" in (home / "reports" / report_cases.SWEEP / "table.md").read_text()
