@@ -1,5 +1,6 @@
 import os
 import re
+from collections.abc import Iterator
 
 import pytest
 from typer.testing import CliRunner
@@ -10,9 +11,11 @@ from tests.standins import write_standin
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch) -> WeightStore:
+def store(tmp_path, monkeypatch) -> Iterator[WeightStore]:
     """An empty store that the commands use, on a machine without networks and caches."""
-    from huggingface_hub import constants
+    from huggingface_hub import close_session, constants
+
+    close_session()  # one that was opened elsewhere has that place's settings
 
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
@@ -22,7 +25,8 @@ def store(tmp_path, monkeypatch) -> WeightStore:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("SPLATSWEEP_WEIGHTS", str(tmp_path / "weights"))
-    return WeightStore(tmp_path / "weights")
+    yield WeightStore(tmp_path / "weights")
+    close_session()
 
 
 def weights(*arguments, code=0):
