@@ -95,13 +95,17 @@ class Evidence:
 
     def results(self, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
         """One row per finished trial, object, view kind and metric; columns `RESULT_COLUMNS`, text as categories."""
+        if not len(self._scores):
+            return pd.DataFrame(columns=RESULT_COLUMNS).astype({"seed": "int64", "value": "float64"})
+        chosen = pc.is_in(self._scores["metric"].cast(pa.string()), pa.array(metrics, pa.string()))
+        return self._scores.filter(chosen).select(RESULT_COLUMNS).to_pandas()
+
+    @cached_property
+    def _scores(self) -> pa.Table:
+        """The scores of all finished trials, each with whose it is."""
         finished = [(record.per_object, record.planned) for record in self.records if record.per_object is not None]
         tables = [_labelled(table, trial) for table, trial in finished]
-        if not tables:
-            return pd.DataFrame(columns=RESULT_COLUMNS).astype({"seed": "int64", "value": "float64"})
-        joint = pa.concat_tables(tables).unify_dictionaries()
-        chosen = pc.is_in(joint["metric"].cast(pa.string()), pa.array(metrics, pa.string()))
-        return joint.filter(chosen).select(RESULT_COLUMNS).to_pandas()
+        return pa.concat_tables(tables).unify_dictionaries() if tables else pa.table({})
 
     def curves(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per recorded step of `metrics`, by default all of `train/` and `val/`: `CURVE_COLUMNS`."""
