@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -104,8 +105,18 @@ class Evidence:
     def _scores(self) -> pa.Table:
         """The scores of all finished trials, each with whose it is."""
         finished = [(record.per_object, record.planned) for record in self.records if record.per_object is not None]
-        tables = [_labelled(table, trial) for table, trial in finished]
-        return pa.concat_tables(tables).unify_dictionaries() if tables else pa.table({})
+        if not finished:
+            return pa.table({})
+        scores = pa.concat_tables([table for table, _ in finished]).unify_dictionaries()
+        rows = [len(table) for table, _ in finished]
+        for column, values in (
+            ("trial", [trial.name for _, trial in finished]),
+            ("key", [trial.key for _, trial in finished]),
+        ):
+            codes, names = pd.factorize(np.array(values, object))
+            repeated = pa.DictionaryArray.from_arrays(np.repeat(codes.astype(np.int32), rows), pa.array(names))
+            scores = scores.append_column(column, repeated)
+        return scores.append_column("seed", pa.array(np.repeat([trial.seed for _, trial in finished], rows)))
 
     def curves(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per recorded step of `metrics`, by default all of `train/` and `val/`: `CURVE_COLUMNS`."""
@@ -199,18 +210,3 @@ def _per_object(path: Path) -> pa.Table:
         table = file.read(_PER_OBJECT, use_threads=False)
     kinds = [(name, pa.dictionary(pa.int32(), pa.string())) for name in text]
     return table.cast(pa.schema([*kinds, ("value", pa.float64())]))
-
-
-def _labelled(table: pa.Table, trial: PlannedTrial) -> pa.Table:
-    """A trial's scores with columns that say whose they are."""
-
-    def repeated(value: str) -> pa.DictionaryArray:
-        return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), len(table)), pa.array([value]))
-
-    for name, column in (
-        ("trial", repeated(trial.name)),
-        ("key", repeated(trial.key)),
-        ("seed", pa.repeat(pa.scalar(trial.seed, pa.int64()), len(table))),
-    ):
-        table = table.append_column(name, column)
-    return table
