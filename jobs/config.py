@@ -39,7 +39,7 @@ from model.registry import UnknownChoiceError, resolve
 from model.semantic import SEMANTIC
 
 #: Raised whenever the arithmetic of training or evaluation changes, so that old results are not taken for new.
-NUMERICS_VERSION = 3
+NUMERICS_VERSION = 4
 
 #: How predictions are made.  The last two need no training: they show what a score is worth.
 PREDICTORS = ("splatter_image", "blank", "copy_input")

@@ -227,7 +227,8 @@ class UNet(nn.Module):
         def body(h: Tensor) -> Tensor:
             return self._body(h, context, views, camera)
 
-        return in_one_call(self, body, self.stem(images), views)
+        depth = () if context.depth is None else (context.depth,)
+        return in_one_call(self, body, self.stem(images), views, given=depth)
 
     def _body(self, h: Tensor, context: Context, views: int, camera: Tensor | None) -> Tensor:
         """All but the stem: (B * V, base_dim, R, R) -> (B * V, out_channels, R, R)."""

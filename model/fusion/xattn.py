@@ -12,12 +12,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from model.fusion import Kind, Source
 from model.fusion.base import Fusion
 from model.fusion.fuser import Fuser
-from model.ops import convolve, norm_conv
+from model.ops import convolve, norm_conv, read
 from model.types import Context
 
 
@@ -50,10 +49,17 @@ class CrossAttentionBlock(Fuser):
 
     def forward(self, h: Tensor, context: Context) -> Tensor:
         query, tokens = self.queries(h), self.tokens(context, h.shape[-2:])
-        if tokens.dim() > 2 and tokens.shape[1] < query.shape[1]:
-            attended = attend_to_narrow(query, tokens, self.key_value)
-        else:
-            attended = attend(query, self.key_value(tokens))
+        return convolve(attend(query, self.key_value(tokens)), self.out, residual=h)
+
+
+class _DepthAttentionBlock(CrossAttentionBlock):
+    """The same where the context is a map of one channel: among numbers there is less to compute."""
+
+    context_norm: nn.GroupNorm
+    key_value: nn.Conv2d
+
+    def forward(self, h: Tensor, context: Context) -> Tensor:
+        attended = read(self.queries(h), self.read(context), self.context_norm, self.key_value)
         return convolve(attended, self.out, residual=h)
 
 
@@ -67,29 +73,6 @@ def attend(query: Tensor, key_value: Tensor) -> Tensor:
     scores = torch.einsum("bcq,bck->bqk", query.flatten(2), key / math.sqrt(channels))
     weights = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1).to(scores.dtype)
     return torch.einsum("bqk,bck->bcq", weights, value).view(batch, channels, height, width)
-
-
-def attend_to_narrow(query: Tensor, tokens: Tensor, key_value: nn.Linear | nn.Conv2d) -> Tensor:
-    """attend(query, key_value(tokens)), with less to compute where tokens have fewer channels than queries.
-
-    Keys are A t + a of tokens t, and values B t + b.  A query's product with a key is (A' q)' t but for what is the
-    same for all keys, which a softmax does not see; and the weighted mean of the values is B times that of the tokens,
-    plus b.  So all happens among the tokens: of a depth map, among numbers.
-    query (B, C, h, w); tokens (B, D, ...) with K of them -> (B, C, h, w).
-    """
-    batch, channels, height, width = query.shape
-    to_key, to_value = key_value.weight.reshape(channels, 2, -1).unbind(1)  # (C, D)
-    asked = _rows(query) @ (to_key / math.sqrt(channels))  # (B, Q, D)
-    # Copied, because torch's quick attention wants strides as of a new tensor, even where there is one channel.
-    asked, tokens = (x.clone(memory_format=torch.contiguous_format)[:, None] for x in (asked, _rows(tokens)))
-    read = F.scaled_dot_product_attention(asked, tokens, tokens, scale=1.0)[:, 0]
-    attended = read @ to_value.T + key_value.bias.reshape(channels, 2)[:, 1]  # type: ignore[union-attr]
-    return attended.transpose(1, 2).reshape(batch, channels, height, width)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(B, C, ...) -> (B, N, C)."""
-    return x.flatten(2).transpose(1, 2)
 
 
 def _initialise(layer: nn.Linear | nn.Conv2d, gain: float) -> None:
@@ -110,4 +93,5 @@ class CrossAttention(Fusion):
         else:
             # One group per channel: each map is standardised, so scale and shift of the depth are lost.
             norm, key_value = nn.GroupNorm(self.width, self.width, eps=1e-5), nn.Conv2d(self.width, 2 * channels, 1)
-        return CrossAttentionBlock(self.source, channels, norm, key_value)
+        is_plain = self.kind == "map" and self.width == 1
+        return (_DepthAttentionBlock if is_plain else CrossAttentionBlock)(self.source, channels, norm, key_value)

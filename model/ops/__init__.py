@@ -7,6 +7,7 @@ recorded first, which is why every function takes `Recorded` maps as well as ten
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import torch
@@ -25,6 +26,7 @@ __all__ = [
     "norm_conv",
     "norm_silu",
     "norm_silu_conv",
+    "read",
     "repeat",
 ]
 
@@ -99,6 +101,27 @@ def attend(qkv: Map) -> Map:
     query, key, value = flat.movedim(-1, 0).contiguous()  # (B, 1, HW, C) each
     attended = F.scaled_dot_product_attention(query, key, value)
     return attended.reshape(batch, height, width, channels // 3).permute(0, 3, 1, 2)
+
+
+def read(query: Map, numbers: Tensor, norm: nn.GroupNorm, key_value: nn.Conv2d) -> Map:
+    """Cross-attention to the numbers of an image, one head as wide as the map: query (B, C, h, w) -> (B, C, h, w).
+
+    Keys and values of channel c are the outputs 2c and 2c + 1 of key_value(norm(numbers)); numbers (B, 1, H, W).  Keys
+    are a n + b of a number n, and values a' n + b'.  A query q's product with a key is (a q) n but for what is the same
+    for all keys, which a softmax does not see; and the weighted mean of the values is a' times that of the numbers,
+    plus b'.  So all happens among numbers.
+    """
+    if isinstance(query, Recorded):
+        return query.recorder.read(query, numbers, norm, key_value)
+    batch, channels, height, width = query.shape
+    to_key, to_value = key_value.weight.reshape(channels, 2).unbind(1)
+    asked = (query.flatten(2).transpose(1, 2) @ (to_key / math.sqrt(channels)))[:, None, :, None]  # (B, 1, Q, 1)
+    tokens = norm(numbers).flatten(1)[:, None, :, None]  # (B, 1, K, 1)
+    # Copied, because torch's quick attention wants strides as of a new tensor, even where there is one channel.
+    asked, tokens = (x.clone(memory_format=torch.contiguous_format) for x in (asked, tokens))
+    mean = F.scaled_dot_product_attention(asked, tokens, tokens, scale=1.0)[:, 0]  # (B, Q, 1)
+    attended = mean * to_value + key_value.bias.reshape(channels, 2)[:, 1]  # type: ignore[union-attr]
+    return attended.transpose(1, 2).reshape(batch, channels, height, width)
 
 
 def halve(x: Map) -> Map:

@@ -15,7 +15,7 @@ import itertools
 from pathlib import Path
 
 #: Of `layer_interface_version()` in csrc/layer.cpp; raised together.
-INTERFACE_VERSION = 2
+INTERFACE_VERSION = 3
 #: Channels that a kernel can take, `kMaxChannels` of csrc/layer.hpp.
 MAX_CHANNELS = 4096
 
@@ -51,12 +51,13 @@ class Kind(enum.IntEnum):
     REPEAT = 2
     JOIN = 3
     ATTEND = 4
+    READ = 5
 
 
 class Step(ctypes.Structure):
     """`layer::Step` of csrc/program.hpp, field by field."""
 
-    _fields_ = [*((name, ctypes.c_int64) for name in ("kind", *_BUFFERS)), ("layer", Layer)]
+    _fields_ = [*((name, ctypes.c_int64) for name in ("kind", *_BUFFERS, "count")), ("layer", Layer)]
 
 
 class Run(ctypes.Structure):

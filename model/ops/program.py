@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
@@ -73,10 +73,12 @@ class Recorded:
 class Recorder:
     """Takes down steps in order.  Their buffers are numbered, and number 0 is none."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: Sequence[Tensor] = ()) -> None:
         self.steps: list[Step] = []
         self.buffers = [_Buffer(0, 0, 0)]
         self.maps: list[int] = []
+        #: tensors that are read as they are, and the numbers of their buffers
+        self.given = [(tensor, self._buffer(0)) for tensor in given]
         self.dropouts = 0
 
     def input(self, shape: torch.Size) -> Recorded:
@@ -151,19 +153,42 @@ class Recorder:
         shape = (batch, channels // 3, height, width)
         return self._between(Kind.ATTEND, qkv, shape, kernel=kernel, kept=True, active=active)
 
+    def read(self, query: Recorded, numbers: Tensor, norm: nn.GroupNorm, key_value: nn.Conv2d) -> Recorded:
+        """Cross-attention to one of the tensors that are given, (B, 1, ...), as `model.ops.read`."""
+        batch, channels, *_ = query.shape
+        count = numbers[0].numel()
+        _require(norm.affine and norm.num_channels == 1, "a norm of several maps")
+        _require(key_value.weight.shape == (2 * channels, 1, 1, 1), "keys and values of another width")
+        _require(key_value.bias is not None and len(numbers) == batch, "attention to other images")
+        place = [buffer for tensor, buffer in self.given if tensor.data_ptr() == numbers.data_ptr()]
+        _require(bool(place) and numbers.is_contiguous(), "attention to what is not given")
+        buffers = {
+            "gain": self._parameter(norm, "weight"),
+            "offset": self._parameter(norm, "bias"),
+            "weight": self._parameter(key_value, "weight"),
+            "bias": self._parameter(key_value, "bias"),
+            "moments": self._buffer(3 * math.prod(query.shape) // channels, kept=True),
+        }
+        kernel = _kernel(channels, count)
+        return self._between(
+            Kind.READ, query, query.shape, Shape(eps=norm.eps), kernel=kernel, kept=True, other=place[0], count=count,
+            **buffers,
+        )  # fmt: skip
+
     def _between(
         self,
         kind: Kind,
         x: Recorded,
-        shape: tuple[int, int, int, int],
+        y_shape: tuple[int, int, int, int],
+        shape: Shape = Shape(),  # noqa: B008 - frozen
         *,
         kernel: int = 0,
         kept: bool = False,
         **numbers: int,
     ) -> Recorded:
         self._read(x, kept=kept)
-        y = self._map(shape)
-        sizes = layer_sizes(kernel, Shape(), x.shape, shape[1], 0)
+        y = self._map(y_shape)
+        sizes = layer_sizes(kernel, shape, x.shape, y_shape[1], 0)
         self._step(kind, sizes, x=x.buffer, y=y.buffer, **numbers)
         return y
 
@@ -220,6 +245,7 @@ class Program:
         _require(bool(recorder.steps) and unread[0] and not any(unread[1:]), "steps that do not lead to their result")
         self.x, self.y = x, y
         self.dropouts, self._count = recorder.dropouts, len(buffers)
+        self._given = [buffer for _, buffer in recorder.given]
         self._steps = (Step * len(recorder.steps))(*recorder.steps)
         self._largest = max(buffers[number].numbers for number in recorder.maps)
         self._owners = {number: b.owner for number, b in enumerate(buffers) if b.owner is not None}
@@ -227,11 +253,11 @@ class Program:
         self._inner = {n: b for n, b in enumerate(buffers) if b.numbers and n not in outer}
         self._inner_maps = {number: buffers[number] for number in inner}
 
-    def run(self, x: Tensor) -> Tensor:
-        """x of the shape that was recorded."""
+    def run(self, x: Tensor, given: Sequence[Tensor] = ()) -> Tensor:
+        """x and `given` of the shapes that were recorded."""
         parameters = [getattr(module, name) for module, name in self._owners.values()]
         saves = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters))
-        y: Tensor = _RunProgram.apply(self, saves, x, *parameters)
+        y: Tensor = _RunProgram.apply(self, saves, given, x, *parameters)
         return y
 
     @functools.cached_property
@@ -250,11 +276,20 @@ class Program:
         """Of the gradients of the maps, which backward needs between the same steps as forward needs the maps."""
         return Placement.of({n: (b.numbers, b.written, b.read) for n, b in self._inner_maps.items()})
 
-    def addresses(self, placement: Placement, arena: Tensor, x: Tensor, y: Tensor | None, parameters: Any) -> Any:
+    def addresses(
+        self,
+        placement: Placement,
+        arena: Tensor,
+        x: Tensor,
+        y: Tensor | None,
+        parameters: Any,
+        given: Sequence[Tensor] = (),
+    ) -> Any:
         """Of all buffers by their numbers, as the kernels expect them; 0 where there is no tensor."""
         addresses = np.zeros(self._count, np.int64)
         addresses[placement.numbers] = arena.data_ptr() + placement.offsets * arena.element_size()
         addresses[list(self._owners)] = [0 if p is None else p.data_ptr() for p in parameters]
+        addresses[self._given] = [tensor.data_ptr() for tensor in given] or 0
         addresses[self.x.buffer] = x.data_ptr()
         addresses[self.y.buffer] = 0 if y is None else y.data_ptr()
         return addresses
@@ -303,14 +338,16 @@ class Placement:
 
 class _RunProgram(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, program: Program, saves: bool, x: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, program: Program, saves: bool, given: Sequence[Tensor], x: Tensor, *parameters: Tensor
+    ) -> Tensor:
         x = x.contiguous(memory_format=FORMAT)
         parameters = tuple(p.contiguous(memory_format=FORMAT) if p.dim() == 4 else p.contiguous() for p in parameters)
         placement = program.saving if saves else program.passing
         arena = torch.empty(placement.total)
         y = torch.empty(program.y.shape, memory_format=FORMAT)
         keys = torch.randint(1 << 62, (program.dropouts,))
-        addresses = program.addresses(placement, arena, x, y, parameters)
+        addresses = program.addresses(placement, arena, x, y, parameters, given)
         run = program.call(addresses, keys)
         check(load_library().layer_run(ctypes.byref(run), parallel()))  # type: ignore[union-attr]
         ctx.program = program
@@ -322,7 +359,8 @@ class _RunProgram(torch.autograd.Function):
     def backward(ctx: Any, by_y: Tensor) -> tuple[Tensor | None, ...]:
         program: Program = ctx.program
         x, arena, keys, *parameters = ctx.saved_tensors
-        _, _, want_x, *wanted = ctx.needs_input_grad
+        *_, want_x = ctx.needs_input_grad[:4]
+        wanted = ctx.needs_input_grad[4:]
         by_y = by_y.contiguous(memory_format=FORMAT)
         by_x = torch.empty_like(x)
         by_parameters = [torch.empty_like(p) if want else None for p, want in zip(parameters, wanted, strict=True)]
@@ -331,31 +369,34 @@ class _RunProgram(torch.autograd.Function):
         gradients = program.addresses(program.gradients, by_maps, by_x, by_y, by_parameters)
         run = program.call(addresses, keys)
         check(load_library().layer_run_backward(ctypes.byref(run), gradients.ctypes.data, parallel()))  # type: ignore[union-attr]
-        return (None, None, by_x if want_x else None, *by_parameters)
+        return (None, None, None, by_x if want_x else None, *by_parameters)
 
 
 _PROGRAMS: WeakKeyDictionary[nn.Module, dict[Hashable, Program | None]] = WeakKeyDictionary()
 
 
-def in_one_call(module: nn.Module, function: Callable[..., Tensor], x: Tensor, *key: Hashable) -> Tensor:
+def in_one_call(
+    module: nn.Module, function: Callable[..., Tensor], x: Tensor, *key: Hashable, given: Sequence[Tensor] = ()
+) -> Tensor:
     """function(x), a part of `module` that takes a feature map (B, C, H, W) to one; in one call where that can be.
 
     It can where `function` consists of functions of `model.ops` that our kernels apply to.  `key`: whatever else, next
-    to the shape of x and to `module.training`, decides what `function` does.  Inside of another such part it is just
-    recorded with that.
+    to the shape of x and to `module.training`, decides what `function` does.  `given`: other tensors that it reads, by
+    `model.ops.read`; there is no gradient to them.  Inside of another such part it is just recorded with that.
     """
     if isinstance(x, Recorded) or kernel_for(x, None) is None:
         return function(x)
     programs = _PROGRAMS.setdefault(module, {})
-    key = (x.shape, module.training, *key)
+    given = [tensor for tensor in given if not tensor.requires_grad and tensor.dtype == x.dtype]
+    key = (x.shape, module.training, *(tensor.shape for tensor in given), *key)
     if key not in programs:
-        programs[key] = _record(function, x.shape)
+        programs[key] = _record(function, x.shape, given)
     program = programs[key]
-    return function(x) if program is None else program.run(x)
+    return function(x) if program is None else program.run(x, [tensor.contiguous() for tensor in given])
 
 
-def _record(function: Callable[..., Any], shape: torch.Size) -> Program | None:
-    recorder = Recorder()
+def _record(function: Callable[..., Any], shape: torch.Size, given: Sequence[Tensor]) -> Program | None:
+    recorder = Recorder(given)
     x = recorder.input(shape)
     try:
         return Program(recorder, x, function(x))

@@ -106,11 +106,12 @@ void run_forward(const Layer& l, Parallel parallel, float* y) {
   share(l.images, l.threads, parallel, [&](int64_t image) { k.forward(l, weights.get(), image, y); });
 }
 
-void add_shares(const float* shares, int64_t images, int64_t channels, float* total) {
+// The sum over images of `count` numbers each, from one image's to the next `step`.
+void add_shares(const float* shares, int64_t images, int64_t step, int64_t count, float* total) {
   if (!total) return;
-  std::fill_n(total, channels, 0.0f);
+  std::fill_n(total, count, 0.0f);
   for (int64_t n = 0; n < images; ++n)
-    for (int64_t c = 0; c < channels; ++c) total[c] += shares[n * channels + c];
+    for (int64_t c = 0; c < count; ++c) total[c] += shares[n * step + c];
 }
 
 void run_backward(const Layer& l, const Gradients& g, Parallel parallel) {
@@ -145,10 +146,10 @@ void run_backward(const Layer& l, const Gradients& g, Parallel parallel) {
   }
   if (transformed && tiles) k.finish_weights(l, sums.get(), g.by_weight);
   if (l.groups) {
-    add_shares(s.by_gain, l.images, l.inputs, g.by_gain);
-    add_shares(s.by_offset, l.images, l.inputs, g.by_offset);
+    add_shares(s.by_gain, l.images, l.inputs, l.inputs, g.by_gain);
+    add_shares(s.by_offset, l.images, l.inputs, l.inputs, g.by_offset);
   }
-  if (l.side) add_shares(s.by_bias, l.images, l.outputs, g.by_bias);
+  if (l.side) add_shares(s.by_bias, l.images, l.outputs, l.outputs, g.by_bias);
 }
 
 }  // namespace
@@ -159,7 +160,7 @@ void run_backward(const Layer& l, const Gradients& g, Parallel parallel) {
 #define LAYER_EXPORT extern "C" __attribute__((visibility("default")))
 
 // Of native.py; raised together.
-LAYER_EXPORT int64_t layer_interface_version() { return 2; }
+LAYER_EXPORT int64_t layer_interface_version() { return 3; }
 
 // Name of the kernels `index`, nullptr beyond the last; and how many channels at a time they take.
 LAYER_EXPORT const char* layer_kernels(int64_t index) {

@@ -7,13 +7,14 @@
 
 namespace layer {
 
-enum Kind : int64_t { kLayer, kHalve, kRepeat, kJoin, kAttend };
+enum Kind : int64_t { kLayer, kHalve, kRepeat, kJoin, kAttend, kRead };
 
 struct Step {
   int64_t kind;
-  // Numbers of buffers; 0 is none.  `other` is the residual of a layer, the second part of a join.
+  // Numbers of buffers; 0 is none.  `other` is the residual of a layer, the second part of a join, what is read.
   int64_t x, other, y, gain, offset, weight, bias, moments, active;
   int64_t key;   // of a layer's dropout: which of Run::keys
+  int64_t count; // of numbers that are read, an image
   Layer layer;   // its sizes; the addresses are those of the buffers
 };
 
@@ -43,10 +44,9 @@ Layer complete(const Run& p, const Step& s) {
   return l;
 }
 
-// Calls attend(image, its scratch) for all images.
+// Calls attend(image, its scratch of `size` numbers) for all images.
 template <class Attend>
-void share_attention(const Layer& l, Parallel parallel, const Attend& attend) {
-  const int64_t size = available_kernels(l.kernels)->between.attention_scratch(l);
+void share_attention(const Layer& l, int64_t size, Parallel parallel, const Attend& attend) {
   const bool alone = l.threads == 1 || !parallel;
   const Buffer scratch = allocate(alone ? size : l.images * size);
   share(l.images, l.threads, parallel, [&](int64_t n) { attend(n, scratch.get() + (alone ? 0 : n * size)); });
@@ -62,7 +62,13 @@ void run_step(const Run& p, const Step& s, Parallel parallel) {
     case kHalve: return images([&](int64_t n) { k.halve(l, n, y); });
     case kRepeat: return images([&](int64_t n) { k.repeat(l, n, y); });
     case kJoin: return images([&](int64_t n) { k.join(l, n, p.buffers[s.other], y); });
-    case kAttend: return share_attention(l, parallel, [&](int64_t n, float* scratch) { k.attend(l, n, scratch, y); });
+    case kAttend:
+      return share_attention(l, k.attention_scratch(l), parallel,
+                             [&](int64_t n, float* scratch) { k.attend(l, n, scratch, y); });
+    case kRead:
+      return share_attention(l, k.reading_scratch(s.count), parallel, [&](int64_t n, float* scratch) {
+        k.read(l, n, s.count, p.buffers[s.other], scratch, y);
+      });
   }
 }
 
@@ -85,7 +91,10 @@ class Backward {
     if (s.kind == kHalve) images([&](int64_t n) { k.halve_backward(l, n, by_y, by_x, add); });
     else if (s.kind == kRepeat) images([&](int64_t n) { k.repeat_backward(l, n, by_y, by_x, add); });
     else if (s.kind == kAttend)
-      share_attention(l, parallel_, [&](int64_t n, float* scratch) { k.attend_backward(l, n, scratch, by_y, by_x); });
+      share_attention(l, k.attention_scratch(l), parallel_,
+                      [&](int64_t n, float* scratch) { k.attend_backward(l, n, scratch, by_y, by_x); });
+    else if (s.kind == kRead)
+      read(s, l, add);
     else {
       const int64_t rest = l.outputs - l.inputs;
       images([&](int64_t n) { k.part_backward(l, n, by_y, 0, l.inputs, by_x, add); });
@@ -111,6 +120,18 @@ class Backward {
     run_backward(l, g, parallel_);
     if (add_x) accumulate(l, l.inputs, g.by_x, gradients_[s.x]);
     if (add_residual) accumulate(l, l.outputs, g.by_residual, gradients_[s.other]);
+  }
+
+  void read(const Step& s, const Layer& l, bool add) {
+    const Between& k = available_kernels(l.kernels)->between;
+    const int64_t size = k.reading_shares(l), weights = 2 * l.inputs;
+    const Buffer shares = allocate(l.images * size);
+    share(l.images, l.threads, parallel_,
+          [&](int64_t n) { k.read_backward(l, n, gradients_[s.y], gradients_[s.x], add, shares.get()); });
+    add_shares(shares.get(), l.images, size, weights, gradients_[s.weight]);
+    add_shares(shares.get() + weights, l.images, size, weights, gradients_[s.bias]);
+    add_shares(shares.get() + 2 * weights, l.images, size, 1, gradients_[s.gain]);
+    add_shares(shares.get() + 2 * weights + 1, l.images, size, 1, gradients_[s.offset]);
   }
 
   void accumulate(const Layer& l, int64_t channels, const float* from, float* to) {

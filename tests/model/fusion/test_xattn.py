@@ -1,9 +1,8 @@
 """The published cross-attention, and the two statements that tell why it falls short."""
 
-import pytest
 import torch
 
-from model.fusion.xattn import CrossAttention, attend, attend_to_narrow
+from model.fusion.xattn import CrossAttention, CrossAttentionBlock, attend
 from model.types import Context
 
 CHANNELS, SIZE = 16, 6
@@ -30,18 +29,25 @@ def test_attention_is_torchs_own():
     torch.testing.assert_close(attend(query, key_value).flatten(2).transpose(1, 2), expected)
 
 
-@pytest.mark.parametrize("width", [1, 3])
-def test_attention_among_narrow_tokens_is_that_to_their_keys(width):
-    query, tokens = features().requires_grad_(), torch.randn(2, width, 5, 7).double().requires_grad_()
-    key_value = torch.nn.Conv2d(width, 2 * CHANNELS, 1).double()
-    inputs = (query, tokens, *key_value.parameters())
-    ours, theirs = attend_to_narrow(query, tokens, key_value), attend(query, key_value(tokens))
+def test_attention_to_a_depth_map_among_its_numbers_is_that_to_their_keys():
+    module = block("depth", "map", 1)
+    torch.nn.init.normal_(module.key_value.weight)
+    torch.nn.init.normal_(module.key_value.bias)
+    torch.nn.init.constant_(module.context_norm.bias, 0.3)
+    h, depth = features().requires_grad_(), torch.rand(2, 1, 1, 5, 7).double()
+    plain = CrossAttentionBlock("depth", CHANNELS, module.context_norm, module.key_value).double()
+    plain.load_state_dict(module.state_dict())
+    ours, theirs = module(h, Context(depth=depth)), plain(h, Context(depth=depth))
     torch.testing.assert_close(ours, theirs)
     direction = torch.randn_like(ours)
-    for mine, its in zip(
-        torch.autograd.grad(ours, inputs, direction), torch.autograd.grad(theirs, inputs, direction), strict=True
-    ):
-        torch.testing.assert_close(mine, its)
+    for (name, mine), its in zip(module.named_parameters(), plain.parameters(), strict=True):
+        found, expected = (
+            torch.autograd.grad(y, weights, direction, retain_graph=True)[0]
+            for y, weights in ((ours, mine), (theirs, its))
+        )
+        torch.testing.assert_close(found, expected, msg=lambda text, name=name: f"{name}: {text}")
+    found, expected = (torch.autograd.grad(y, h, direction)[0] for y in (ours, theirs))
+    torch.testing.assert_close(found, expected)
 
 
 def test_starts_as_good_as_absent():

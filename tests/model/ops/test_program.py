@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -59,9 +59,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     seen: list[None] = []
     run = program.Program.run
 
-    def counted(self: program.Program, x: Tensor) -> Tensor:
+    def counted(self: program.Program, x: Tensor, given: Sequence[Tensor] = ()) -> Tensor:
         seen.append(None)
-        return run(self, x)
+        return run(self, x, given)
 
     monkeypatch.setattr(program.Program, "run", counted)
     return seen
@@ -89,6 +89,55 @@ def test_values_and_gradients(
     assert len(runs) == 1
     for a, e in zip(actual, expected, strict=True):
         assert (a.double() - e).norm() <= 3e-6 * e.norm()
+
+
+class Reader(nn.Module):
+    """Two blocks that read one map of numbers each in its own way."""
+
+    def __init__(self, channels: int, steepness: float) -> None:
+        super().__init__()
+        torch.manual_seed(channels)
+        self.queries = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(2))
+        self.norms = nn.ModuleList(nn.GroupNorm(1, 1) for _ in range(2))
+        self.keys_values = nn.ModuleList(nn.Conv2d(1, 2 * channels, 1) for _ in range(2))
+        for index, norm in enumerate(self.norms):
+            nn.init.constant_(norm.weight, (-1) ** index * steepness)  # type: ignore[arg-type]
+            nn.init.normal_(norm.bias)  # type: ignore[arg-type]
+
+    def body(self, x: Tensor, numbers: Tensor) -> Tensor:
+        for query, norm, key_value in zip(self.queries, self.norms, self.keys_values, strict=True):
+            read = ops.read(ops.convolve(x, query), numbers, norm, key_value)  # type: ignore[arg-type]
+            x = ops.halve(ops.repeat(read))
+        return x
+
+    def forward(self, x: Tensor, numbers: Tensor) -> Tensor:
+        return in_one_call(self, lambda x: self.body(x, numbers), x, given=(numbers,))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("steepness", [0.0, 1.0, 1000.0])
+def test_reading_numbers(kernel: str, steepness: float, monkeypatch: pytest.MonkeyPatch, runs: list[None]) -> None:
+    monkeypatch.setattr(program, "kernel_of", lambda *_: list(KERNELS).index(kernel))
+    network = Reader(32, steepness)
+    x = torch.randn(3, 32, 4, 6)
+    in_float64 = copy.deepcopy(network).double()
+    for numbers in (100 + 3 * torch.randn(3, 1, 8, 12), torch.randn(3, 1, 8, 12).exp(), torch.full((3, 1, 8, 12), 7.0)):
+        expected = values_and_gradients(lambda x, n=numbers: in_float64.body(x, n.double()), in_float64, x.double())
+        actual = values_and_gradients(lambda x, n=numbers: network(x, n), network, x)
+        for a, e in zip(actual, expected, strict=True):
+            assert (a.double() - e).norm() <= 3e-5 * e.norm() + 5e-5
+    assert len(runs) == 3
+
+
+def test_numbers_that_cannot_be_read_as_they_are_run_on_tensors(runs: list[None]) -> None:
+    network, x = Reader(32, 1.0), torch.randn(2, 32, 4, 4)
+    numbers = torch.randn(2, 1, 8, 8)
+    recorded = network(x, numbers)
+    assert len(runs) == 1
+    for others in (numbers[:, :, :7, :7], numbers.clone().requires_grad_()):
+        assert torch.allclose(network(x, others), network.body(x, others), atol=1e-5)
+    assert torch.allclose(in_one_call(nn.Identity(), lambda x: network.body(x, numbers), x), recorded, atol=1e-5)
+    assert len(runs) == 1
 
 
 def test_dropout_is_that_of_the_layers_one_by_one(runs: list[None]) -> None:
