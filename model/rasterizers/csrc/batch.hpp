@@ -117,8 +117,8 @@ struct State {
   }
 
   Camera* cameras;       // [scenes][views]
-  Splat* splats;         // [scenes][views][gaussians], those on the image, nearest first
-  int32_t* lists;        // [scenes][views][bands][gaussians], which of these are on a band, in the same order
+  Splat* splats;         // [scenes][views][gaussians], those on the image, by chunks of Gaussians with gaps between
+  int32_t* lists;        // [scenes][views][bands][gaussians], which of these are on a band, nearest first
   int64_t* listed;       // [scenes][views][bands], how many
   float* transmittance;  // [scenes][views][plane]
   int32_t* stopped;      // [scenes][views][plane]

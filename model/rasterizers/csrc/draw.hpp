@@ -95,7 +95,6 @@ class Draw {
         images_(images),
         inverse_depths_(inverse_depths),
         chunks_(chunk_count(batch_)),
-        unsorted_(batch_.views * batch_.gaussians),
         depths_(batch_.views * batch_.gaussians),
         written_(batch_.views * chunks_) {}
 
@@ -117,7 +116,8 @@ class Draw {
   void project(int64_t scene, int64_t chunk) {
     const int64_t first = chunk * kChunk, last = std::min(first + kChunk, batch_.gaussians);
     if (!kernels_.project(make_scene(batch_, scene), &state_.cameras[scene * batch_.views], (int)batch_.views,
-                          make_frame(batch_), first, last, unsorted_.data(), depths_.data(), &written_[chunk], chunks_))
+                          make_frame(batch_), first, last, state_.splats + scene * batch_.views * batch_.gaussians,
+                          depths_.data(), &written_[chunk], chunks_))
       progress_.fail(kRefused);
   }
 
@@ -126,21 +126,22 @@ class Draw {
     sorter.clear();
     for (int64_t chunk = 0; chunk < chunks_; ++chunk)
       sorter.add(depths_.data(), base + chunk * kChunk, written_[view * chunks_ + chunk]);
-    put_in_order(render, sorter.sort(depths_.data()));
+    list(render, base, sorter.sort(depths_.data()));
   }
 
-  // Moves splats to their places, and lists each under the bands that it is on.
-  void put_in_order(int64_t render, const std::vector<uint64_t>& keys) {
+  // Lists each splat under the bands that it is on; the first of this render has the key `base`.
+  void list(int64_t render, int64_t base, const std::vector<uint64_t>& keys) {
     const int64_t bands = band_count(batch_);
     const int rows = (int)band_rows(batch_);
-    Splat* sorted = state_.splats + render * batch_.gaussians;
+    const Splat* splats = state_.splats + render * batch_.gaussians;
     int32_t* lists = state_.lists + render * bands * batch_.gaussians;
     int64_t* listed = state_.listed + render * bands;
     std::fill_n(listed, bands, 0);
-    for (int32_t position = 0; position < (int32_t)keys.size(); ++position) {
-      const Splat& s = sorted[position] = unsorted_[DepthSorter::index(keys[position])];
-      for (int band = s.first_row / rows; band <= s.last_row / rows; ++band)
-        lists[band * batch_.gaussians + listed[band]++] = position;
+    for (const uint64_t key : keys) {
+      const int32_t index = (int32_t)(DepthSorter::index(key) - base);
+      const int last = splats[index].last_row / rows;
+      for (int band = splats[index].first_row / rows; band <= last; ++band)
+        lists[band * batch_.gaussians + listed[band]++] = index;
     }
   }
 
@@ -191,7 +192,6 @@ class Draw {
   float* const inverse_depths_;  // null where not asked for
   const int64_t chunks_;
   // Of the scene at hand: what chunk after chunk writes for each view, with gaps.
-  Buffer<Splat> unsorted_;
   Buffer<double> depths_;
   Buffer<int64_t> written_;  // [views][chunks]
 };

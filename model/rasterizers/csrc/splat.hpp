@@ -16,6 +16,7 @@ constexpr double kDepthEpsilon = 1e-7;             // in the perspective divisio
 
 constexpr int kLanes = 8;                          // Gaussians, rows or pixels handled at a time
 constexpr int kCutAhead = 32;                      // splats cut into blocks before the first of them is drawn
+constexpr int kFetchAhead = 8;                      // splats asked of memory before they are cut
 constexpr int32_t kNeverStopped = INT32_MAX;
 
 // One scene; arrays are contiguous, Gaussian by Gaussian.
@@ -109,7 +110,7 @@ struct Blocks {
 struct Planes {
   float* channels[4];     // red, green, blue, inverse depth; the last one is null where no depth is asked for
   float* transmittance;   // forward: negative where the pixel has stopped
-  int32_t* stopped;       // position of the splat before which the pixel stopped
+  int32_t* stopped;       // place in the list of the splat before which the pixel stopped
 };
 
 // The functions that are compiled once for each kind of processor.
