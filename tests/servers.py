@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -173,7 +172,7 @@ def _postgres_binaries() -> Path | None:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Stands before a server: notes every request, and may be slow, be down, or ask for credentials."""
+    """Stands before a server: notes every request, and may keep it waiting, be down, or ask for credentials."""
 
     daemon_threads = True
 
@@ -183,7 +182,9 @@ class Proxy(ThreadingHTTPServer):
         self.uri = f"http://127.0.0.1:{self.server_port}"
         #: method and path of each request so far
         self.requests: list[str] = []
-        self.delay_s = 0.0
+        #: requests wait while it is clear
+        self.is_open = threading.Event()
+        self.is_open.set()
         self.is_down = False
         #: the header that requests must have, if any
         self.authorization: str | None = None
@@ -211,7 +212,7 @@ class _Forward(BaseHTTPRequestHandler):
     def _forward(self) -> None:
         self.server.requests.append(f"{self.command} {urlsplit(self.path).path}")
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        time.sleep(self.server.delay_s)
+        self.server.is_open.wait()
         if self.server.is_down:
             self.close_connection = True
             return
