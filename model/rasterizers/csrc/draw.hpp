@@ -95,7 +95,7 @@ class Draw {
         images_(images),
         inverse_depths_(inverse_depths),
         chunks_(chunk_count(batch_)),
-        depths_(batch_.views * batch_.gaussians),
+        standings_(batch_.views * batch_.gaussians),
         written_(batch_.views * chunks_) {}
 
   // Each member of the team uses one of the scratches.
@@ -117,7 +117,7 @@ class Draw {
     const int64_t first = chunk * kChunk, last = std::min(first + kChunk, batch_.gaussians);
     if (!kernels_.project(make_scene(batch_, scene), &state_.cameras[scene * batch_.views], (int)batch_.views,
                           make_frame(batch_), first, last, state_.splats + scene * batch_.views * batch_.gaussians,
-                          depths_.data(), &written_[chunk], chunks_))
+                          standings_.data(), &written_[chunk], chunks_))
       progress_.fail(kRefused);
   }
 
@@ -125,23 +125,22 @@ class Draw {
     const int64_t base = view * batch_.gaussians;
     sorter.clear();
     for (int64_t chunk = 0; chunk < chunks_; ++chunk)
-      sorter.add(depths_.data(), base + chunk * kChunk, written_[view * chunks_ + chunk]);
-    list(render, base, sorter.sort(depths_.data()));
+      sorter.add(standings_.data(), base + chunk * kChunk, written_[view * chunks_ + chunk]);
+    list(render, base, sorter.sort(standings_.data()));
   }
 
   // Lists each splat under the bands that it is on; the first of this render has the key `base`.
   void list(int64_t render, int64_t base, const std::vector<uint64_t>& keys) {
     const int64_t bands = band_count(batch_);
     const int rows = (int)band_rows(batch_);
-    const Splat* splats = state_.splats + render * batch_.gaussians;
     int32_t* lists = state_.lists + render * bands * batch_.gaussians;
     int64_t* listed = state_.listed + render * bands;
     std::fill_n(listed, bands, 0);
     for (const uint64_t key : keys) {
-      const int32_t index = (int32_t)(DepthSorter::index(key) - base);
-      const int last = splats[index].last_row / rows;
-      for (int band = splats[index].first_row / rows; band <= last; ++band)
-        lists[band * batch_.gaussians + listed[band]++] = index;
+      const int64_t index = DepthSorter::index(key);
+      const int last = standings_[index].last_row / rows;
+      for (int band = standings_[index].first_row / rows; band <= last; ++band)
+        lists[band * batch_.gaussians + listed[band]++] = (int32_t)(index - base);
     }
   }
 
@@ -192,7 +191,7 @@ class Draw {
   float* const inverse_depths_;  // null where not asked for
   const int64_t chunks_;
   // Of the scene at hand: what chunk after chunk writes for each view, with gaps.
-  Buffer<double> depths_;
+  Buffer<Standing> standings_;
   Buffer<int64_t> written_;  // [views][chunks]
 };
 

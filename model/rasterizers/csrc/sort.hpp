@@ -1,6 +1,8 @@
 // Depth order.
 #pragma once
 
+#include "splat.hpp"
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -14,22 +16,22 @@ class DepthSorter {
  public:
   void clear() { keys_.clear(); }
 
-  // Adds depths[first .. first + count - 1].
-  void add(const double* depths, int64_t first, int64_t count) {
+  // Adds splats[first .. first + count - 1].
+  void add(const Standing* splats, int64_t first, int64_t count) {
     for (int64_t i = first; i < first + count; ++i) {
-      const float depth = (float)depths[i];
+      const float depth = (float)splats[i].depth;
       uint32_t bits;
       std::memcpy(&bits, &depth, sizeof bits);
       keys_.push_back((uint64_t)bits << 32 | (uint64_t)i);
     }
   }
 
-  // Keys in order; `index` tells which depth each stands for.
-  const std::vector<uint64_t>& sort(const double* depths) {
+  // Keys in order; `index` tells which splat each stands for.
+  const std::vector<uint64_t>& sort(const Standing* splats) {
     other_.resize(keys_.size());
     count_digits();
     for (int digit = 0; digit < kDigits; ++digit) pass(digit);
-    settle_ties(depths);
+    settle_ties(splats);
     return keys_;
   }
 
@@ -59,8 +61,10 @@ class DepthSorter {
     keys_.swap(other_);
   }
 
-  void settle_ties(const double* depths) {
-    const auto nearer = [depths](uint64_t a, uint64_t b) { return depths[index(a)] < depths[index(b)]; };
+  void settle_ties(const Standing* splats) {
+    const auto nearer = [splats](uint64_t a, uint64_t b) {
+      return splats[index(a)].depth < splats[index(b)].depth;
+    };
     for (size_t i = 0; i + 1 < keys_.size();) {
       size_t j = i + 1;
       while (j < keys_.size() && keys_[j] >> 32 == keys_[i] >> 32) ++j;

@@ -70,6 +70,12 @@ struct Splat {
 };
 static_assert(sizeof(Splat) == 64, "a splat fills one cache line");
 
+// By what a splat is put in order and listed; apart from it, because that takes few of its numbers and many splats.
+struct Standing {
+  double depth;
+  int16_t first_row, last_row;  // as the splat's
+};
+
 // Splats on a band, nearest first: all[positions[0]], all[positions[1]], ...
 struct List {
   const Splat* all;
@@ -117,10 +123,10 @@ struct Planes {
 struct Kernels {
   const char* name;
   // Gaussians first..last-1 of a scene seen by `views` cameras.  Of view v, writes the splats that touch the image, in
-  // the scene's order, to splats[v * n + first] and on, their depths alike; counts[v * step] tells how many.  Returns
+  // the scene's order, to splats[v * n + first] and on, their standings alike; counts[v * step] tells how many.  Returns
   // whether all that the Gaussians consist of is finite, and opacities are as the frame asks.
   bool (*project)(const Scene&, const Camera*, int views, const Frame&, int64_t first, int64_t last, Splat* splats,
-                  double* depths, int64_t* counts, int64_t step);
+                  Standing* standings, int64_t* counts, int64_t step);
   // Draws the splats of a list.
   void (*rasterise)(const List&, const Band&, const Blocks&, const Planes&);
   // The same list, walked back to front.  Channels hold dLoss/dimage, `behind` dLoss/dimage * background *
