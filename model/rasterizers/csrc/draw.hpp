@@ -96,7 +96,7 @@ class Draw {
         inverse_depths_(inverse_depths),
         chunks_(chunk_count(batch_)),
         standings_(batch_.views * batch_.gaussians),
-        written_(batch_.views * chunks_) {}
+        written_(chunks_ * counters()) {}
 
   // Each member of the team uses one of the scratches.
   void operator()(int64_t scene, Team& team, Scratch* scratches) {
@@ -113,11 +113,14 @@ class Draw {
   }
 
  private:
+  // From one chunk's counters to the next: a cache line lies between, for threads that count on one wait for each other.
+  int64_t counters() const { return batch_.views + 64 / (int64_t)sizeof(int64_t); }
+
   void project(int64_t scene, int64_t chunk) {
     const int64_t first = chunk * kChunk, last = std::min(first + kChunk, batch_.gaussians);
     if (!kernels_.project(make_scene(batch_, scene), &state_.cameras[scene * batch_.views], (int)batch_.views,
                           make_frame(batch_), first, last, state_.splats + scene * batch_.views * batch_.gaussians,
-                          standings_.data(), &written_[chunk], chunks_))
+                          standings_.data(), &written_[chunk * counters()]))
       progress_.fail(kRefused);
   }
 
@@ -125,7 +128,7 @@ class Draw {
     const int64_t base = view * batch_.gaussians;
     sorter.clear();
     for (int64_t chunk = 0; chunk < chunks_; ++chunk)
-      sorter.add(standings_.data(), base + chunk * kChunk, written_[view * chunks_ + chunk]);
+      sorter.add(standings_.data(), base + chunk * kChunk, written_[chunk * counters() + view]);
     list(render, base, sorter.sort(standings_.data()));
   }
 
@@ -134,14 +137,14 @@ class Draw {
     const int64_t bands = band_count(batch_);
     const int rows = (int)band_rows(batch_);
     int32_t* lists = state_.lists + render * bands * batch_.gaussians;
-    int64_t* listed = state_.listed + render * bands;
-    std::fill_n(listed, bands, 0);
+    int64_t listed[kBandsMax] = {};
     for (const uint64_t key : keys) {
       const int64_t index = DepthSorter::index(key);
       const int last = standings_[index].last_row / rows;
       for (int band = standings_[index].first_row / rows; band <= last; ++band)
         lists[band * batch_.gaussians + listed[band]++] = (int32_t)(index - base);
     }
+    std::copy_n(listed, bands, state_.listed + render * bands);
   }
 
   void draw(int64_t render, int64_t number, Scratch& scratch) {
@@ -192,7 +195,7 @@ class Draw {
   const int64_t chunks_;
   // Of the scene at hand: what chunk after chunk writes for each view, with gaps.
   Buffer<Standing> standings_;
-  Buffer<int64_t> written_;  // [views][chunks]
+  Buffer<int64_t> written_;  // [chunks][counters()], of which the first are the views'
 };
 
 // Where the gradients of a loss come from and go to.

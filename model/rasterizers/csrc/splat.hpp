@@ -123,10 +123,10 @@ struct Planes {
 struct Kernels {
   const char* name;
   // Gaussians first..last-1 of a scene seen by `views` cameras.  Of view v, writes the splats that touch the image, in
-  // the scene's order, to splats[v * n + first] and on, their standings alike; counts[v * step] tells how many.  Returns
+  // the scene's order, to splats[v * n + first] and on, their standings alike; counts[v] tells how many.  Returns
   // whether all that the Gaussians consist of is finite, and opacities are as the frame asks.
   bool (*project)(const Scene&, const Camera*, int views, const Frame&, int64_t first, int64_t last, Splat* splats,
-                  Standing* standings, int64_t* counts, int64_t step);
+                  Standing* standings, int64_t* counts);
   // Draws the splats of a list.
   void (*rasterise)(const List&, const Band&, const Blocks&, const Planes&);
   // The same list, walked back to front.  Channels hold dLoss/dimage, `behind` dLoss/dimage * background *
