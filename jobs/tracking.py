@@ -216,9 +216,10 @@ class Tracker:
         return first
 
     def _delete_doubles(self, key: str) -> None:
-        """Homes that make a run at once may each look for others before the other's can be seen; none stays."""
+        """Homes that make a run at once may each look for others before the other's can be seen.  One goes on."""
         for run in self._find_runs(key)[1:]:
-            self._client.delete_run(run.info.run_id)
+            if _published(run) != "finished":
+                self._client.delete_run(run.info.run_id)
 
     def _find_run(self, key: str) -> MlflowRun | None:
         return next(iter(self._find_runs(key)), None)
