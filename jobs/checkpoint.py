@@ -57,6 +57,11 @@ class Checkpoint:
             index, field = name.split(".")
             state["state"].setdefault(int(index), {})[field] = tensor
         optimizer.load_state_dict(state)
+        for parameter, fields in optimizer.state.items():
+            for field, tensor in fields.items():
+                if tensor.shape == parameter.shape:
+                    # Files know no memory layout, but Adam's fused kernel walks state and weights side by side.
+                    fields[field] = torch.empty_like(parameter).copy_(tensor)
 
 
 def capture(

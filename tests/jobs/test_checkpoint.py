@@ -35,6 +35,32 @@ def test_what_is_saved_is_what_is_restored(tmp_path):
     assert torch.equal(again.bias, network.bias)
 
 
+def test_restored_state_lies_in_memory_as_its_weights_do(tmp_path):
+    """Otherwise a fused optimizer would pair each weight with another one's state."""
+    folder = CheckpointFolder(tmp_path)
+    images = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def build():
+        torch.manual_seed(0)
+        network = torch.nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
+        return network, torch.optim.Adam(network.parameters(), lr=0.1, eps=1e-15, fused=True)
+
+    def train(network, optimizer):
+        optimizer.zero_grad()
+        network(images).square().sum().backward()
+        optimizer.step()
+
+    network, optimizer = build()
+    train(network, optimizer)
+    folder.save(capture(1, network, optimizer, network, {}))
+    train(network, optimizer)
+
+    again, again_optimizer = build()
+    folder.latest().restore(again, again_optimizer)
+    train(again, again_optimizer)
+    assert torch.equal(again.weight, network.weight)
+
+
 def test_the_last_two_are_kept(tmp_path):
     folder = CheckpointFolder(tmp_path)
     network, optimizer = trained(1)
