@@ -323,4 +323,4 @@ def test_a_network_is_one_call_that_computes_what_its_layers_do(ways, training, 
         patched.delattr("model.ops.F")
         actual = maps_and_gradients()
     for a, e in zip(actual, expected, strict=True):
-        assert (a - e).norm() <= 1e-5 * e.norm() + 1e-8
+        assert (a - e).norm() <= 1e-5 * e.norm() + 1e-9

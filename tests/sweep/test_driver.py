@@ -62,6 +62,7 @@ def test_a_server_that_does_not_answer_delays_no_trial(
         wait_for(lambda: proxy.requests, "a request")
         for step in range(2, 51):  # or it would wait for what comes behind it
             journal.metrics(step, {"train/loss": 1 / step})
+        assert len(proxy.requests) == 1, "the server was waited for until the client gave up"
         proxy.is_open.set()
     assert recorder.error is None
     assert losses(mlflow_server.uri, key) == list(range(1, 51))

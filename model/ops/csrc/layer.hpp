@@ -56,9 +56,8 @@ struct Between {
   void (*attend_backward)(const Layer&, int64_t image, float* scratch, const float* by_y, float* by_x);
   int64_t (*attention_scratch)(const Layer&);
   void (*accumulate)(int64_t image, int64_t size, const float* from, float* to);
-  void (*read)(const Layer&, int64_t image, int64_t count, const float* numbers, float* scratch, float* y);
+  void (*read)(const Layer&, int64_t image, int64_t count, const float* numbers, float* z, float* y);  // z: scratch
   void (*read_backward)(const Layer&, int64_t image, const float* by_y, float* by_x, bool add, float* shares);
-  int64_t (*reading_scratch)(int64_t count);
   int64_t (*reading_shares)(const Layer&);
 };
 

@@ -66,9 +66,8 @@ void run_step(const Run& p, const Step& s, Parallel parallel) {
       return share_attention(l, k.attention_scratch(l), parallel,
                              [&](int64_t n, float* scratch) { k.attend(l, n, scratch, y); });
     case kRead:
-      return share_attention(l, k.reading_scratch(s.count), parallel, [&](int64_t n, float* scratch) {
-        k.read(l, n, s.count, p.buffers[s.other], scratch, y);
-      });
+      return share_attention(l, s.count, parallel,
+                             [&](int64_t n, float* z) { k.read(l, n, s.count, p.buffers[s.other], z, y); });
   }
 }
 

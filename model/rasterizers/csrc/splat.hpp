@@ -16,7 +16,7 @@ constexpr double kDepthEpsilon = 1e-7;             // in the perspective divisio
 
 constexpr int kLanes = 8;                          // Gaussians, rows or pixels handled at a time
 constexpr int kCutAhead = 32;                      // splats cut into blocks before the first of them is drawn
-constexpr int kFetchAhead = 8;                      // splats asked of memory before they are cut
+constexpr int kFetchAhead = 8;                     // splats asked of memory before they are cut
 constexpr int32_t kNeverStopped = INT32_MAX;
 
 // One scene; arrays are contiguous, Gaussian by Gaussian.
