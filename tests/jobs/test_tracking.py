@@ -62,6 +62,13 @@ def history(client: MlflowClient, name: str) -> list[tuple[int, float]]:
     return [(m.step, m.value) for m in client.get_metric_history(only_run(client).info.run_id, name)]
 
 
+def measure_loss(folder) -> None:
+    """As a trial does that has come to iteration 5 and was left there."""
+    with Journal(folder) as journal:
+        journal.start(0)
+        journal.metrics(5, {"train/loss": 0.5})
+
+
 def finish(folder) -> None:
     (folder / MEASUREMENTS_FILENAME).write_bytes(b"rows")
     sha256 = hashlib.sha256(b"rows").hexdigest()
@@ -192,9 +199,7 @@ def test_a_server_that_dies_at_any_call_loses_and_doubles_nothing(lost, successo
         number += 1
         trial = replace(TRIAL, key=f"{number:016x}")
         folder = tmp_path / "trials" / trial.key
-        with Journal(folder) as journal:
-            journal.start(0)
-            journal.metrics(5, {"train/loss": 0.5})
+        measure_loss(folder)
         finish(folder)
         writer, calls_left = tracker(tmp_path), number
         try:
@@ -216,9 +221,7 @@ def test_two_homes_that_make_a_run_at_once_go_on_with_one(tmp_path, folder, clie
     other = tmp_path / "other"
     shutil.copytree(tmp_path / "trials", other / "trials")
     for place in (folder, other / "trials" / TRIAL.key):
-        with Journal(place) as journal:
-            journal.start(0)
-            journal.metrics(5, {"train/loss": 0.5})
+        measure_loss(place)
     writers = [Tracker(home, default_uri(tmp_path), "experiment") for home in (tmp_path, other)]
     create = MlflowClient.create_run
 
@@ -240,9 +243,7 @@ def test_runs_made_unseen_of_each_other_become_one(tmp_path, folder, client, mon
     """Each home looks for runs before the other's can be seen; the younger run finishes first."""
     other = tmp_path / "other"
     writers = [Tracker(home, default_uri(tmp_path), "experiment") for home in (tmp_path, other)]
-    with Journal(folder) as journal:
-        journal.start(0)
-        journal.metrics(5, {"train/loss": 0.5})
+    measure_loss(folder)
     shutil.copytree(folder, other / "trials" / TRIAL.key)
     with monkeypatch.context() as blind:
         blind.setattr(MlflowClient, "search_runs", lambda *_: [])
@@ -283,9 +284,7 @@ def test_collisions_with_another_home_are_tried_again_but_not_forever(times, tmp
         return log_batch(*arguments, **options)
 
     monkeypatch.setattr(MlflowClient, "log_batch", colliding)
-    with Journal(folder) as journal:
-        journal.start(0)
-        journal.metrics(5, {"train/loss": 0.5})
+    measure_loss(folder)
     if times == 2:
         tracker(tmp_path).sync([TRIAL])
         assert history(client, "train/loss") == [(5, 0.5)]
