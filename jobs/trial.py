@@ -34,12 +34,12 @@ from jobs.memory import keep_freed_memory
 from jobs.metrics import ImageMetrics
 from jobs.nonfinite import without_non_finite
 from jobs.samples import sample_sheet
-from jobs.train import Pace, StopRequestedError, train
+from jobs.training import Pace, StopRequestedError, train
 from jobs.trivial import TRIVIAL
 from jobs.turntable import Subject, photograph, save_pictures
 from model.build import build_predictor
 from model.losses import LOSSES
-from model.predictor import GaussianPredictor
+from model.methods.splatter_image.predictor import GaussianPredictor
 from model.rasterizers import render
 from model.registry import resolve
 from model.types import Gaussians, Views

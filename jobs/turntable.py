@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from jobs.data.cameras import look_at_origin
 from jobs.data.inspect import nearest_point
+from jobs.data.meshes.cameras import look_at_origin
 from model.rasterizers import render
 from model.types import Cameras, Gaussians, Views
 

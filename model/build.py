@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 import torch
 
-from model.camera_embedding import POSE_CHANNELS
 from model.fusion import FUSION, Source
 from model.fusion.base import Fusion, entering_kind
-from model.heads import GaussianHead, gaussian_groups
-from model.predictor import GaussianPredictor
+from model.methods.splatter_image.backbones.unet import UNet
+from model.methods.splatter_image.camera_embedding import POSE_CHANNELS
+from model.methods.splatter_image.heads import GaussianHead, gaussian_groups
+from model.methods.splatter_image.predictor import GaussianPredictor
 from model.registry import resolve
-from model.unet import UNet
 
 
 class NetworkConfig(Protocol):

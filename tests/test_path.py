@@ -130,7 +130,7 @@ def test_mlflow_holds_one_run_per_trial_with_all_that_was_measured(killed):
 
 def test_results_come_back_as_a_tidy_frame(inline, sweep):
     from results.load import load_results
-    from sweep.spec import load_sweep
+    from sweep.file.load import load_sweep
 
     frame = load_results(load_sweep(sweep), inline.home)
     assert list(frame) == ["trial", "key", "seed", "split", "object", "view_kind", "metric", "value"]

@@ -21,8 +21,8 @@ from jobs.config import TrialConfig, frozen_weights, trial_key
 from jobs.journal import read_events
 from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
 from model.weights import WeightStore
-from sweep.grid import expand
-from sweep.spec import load_sweep
+from sweep.file.load import load_sweep
+from sweep.plan.grid import expand
 from tests.standins import write_standin
 
 PAPER, CORRECTED = "paper", "paper-corrected"

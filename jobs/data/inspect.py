@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-from jobs.data.poses import is_bent
+from jobs.data.importers.poses import is_bent
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import Store
 

@@ -18,10 +18,10 @@ from typing import Any
 from filelock import FileLock
 
 from jobs.data import DATASETS
-from jobs.data.files import read_bytes, read_text
-from jobs.data.importer import Importer, ImportFailedError, Item, Progress
+from jobs.data.importers.base import Importer, ImportFailedError, Item, Progress
+from jobs.data.importers.files import read_bytes, read_text
+from jobs.data.importers.workers import load_in_order, usable_cores
 from jobs.data.store import FORMAT_VERSION, Frames, RecordedFile, Remark, Store
-from jobs.data.workers import load_in_order, usable_cores
 from jobs.data.writer import StoreWriter
 from model.options import parse_options as parse
 from model.registry import resolve

@@ -180,8 +180,8 @@ class Store:
         """
         import torch
 
+        from jobs.data.gpu_cache import take
         from jobs.data.resample import area_mean, area_mean_of_valid
-        from jobs.data.resident import take
         from model.types import Cameras, Views
 
         self._check(frames, resolution)

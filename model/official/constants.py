@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from model.geometry import pixel_rays
+from model.methods.splatter_image.backbones.unet import ResidualBlock, UNet
 from model.official.datasets import PublishedDataset
 from model.official.names import UNET_PREFIX, block_names
-from model.unet import ResidualBlock, UNet
 
 #: Of a predictor, beside its U-Net's.
 PREDICTOR_CONSTANTS = ("ray_dirs", "sh_to_v_transform", "v_to_sh_transform")

@@ -14,7 +14,7 @@ from model.registry import UnknownChoiceError
 
 @dataclass(frozen=True)
 class PublishedHead:
-    """How the head started, by the names of `model.heads.gaussian_groups`."""
+    """How the head started, by the names of `model.methods.splatter_image.heads.gaussian_groups`."""
 
     opacity_scale: float = 1.0
     opacity_bias: float = -2.0

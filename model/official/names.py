@@ -9,7 +9,7 @@ from model.fusion.concat import Concat
 from model.fusion.fuser import Fuser
 from model.fusion.input import InputChannel
 from model.fusion.xattn import CrossAttention
-from model.unet import ResidualBlock, UNet
+from model.methods.splatter_image.backbones.unet import ResidualBlock, UNet
 
 #: What the U-Net's and the head's names begin with in the file of a whole predictor.
 UNET_PREFIX = "network_with_offset.encoder."

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from model.geometry import pixel_rays
-from model.heads import GaussianHead
+from model.methods.splatter_image.backbones.unet import UNet
+from model.methods.splatter_image.heads import GaussianHead
+from model.methods.splatter_image.predictor import Frustums, GaussianPredictor, place
 from model.official.constants import predictor_constants, resampling_filters
 from model.official.datasets import PublishedDataset
 from model.official.names import PROJECTORS
-from model.predictor import Frustums, GaussianPredictor, place
 from model.types import Context, Gaussians
-from model.unet import UNet
 
 
 @dataclass

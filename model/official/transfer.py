@@ -10,19 +10,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from model.camera_embedding import POSE_CHANNELS
 from model.fusion.base import Fusion
 from model.fusion.concat import Concat
 from model.fusion.input import InputChannel
 from model.fusion.xattn import CrossAttention
-from model.heads import GaussianHead, gaussian_groups
+from model.methods.splatter_image.backbones.unet import UNet
+from model.methods.splatter_image.camera_embedding import POSE_CHANNELS
+from model.methods.splatter_image.heads import GaussianHead, gaussian_groups
+from model.methods.splatter_image.predictor import GaussianPredictor
 from model.official.checkpoint import NetworkShape, context_sizes, read_weights, unet_weights
 from model.official.constants import PREDICTOR_CONSTANTS, resampling_filters
 from model.official.datasets import published_dataset
 from model.official.names import HEAD_PREFIX, PROJECTORS, UNET_PREFIX, published_names
 from model.official.network import FileFacts, OfficialPredictor, OfficialUNet
-from model.predictor import GaussianPredictor
-from model.unet import UNet
 
 
 def unet_from_official(

@@ -9,7 +9,7 @@ Two generations of the interface are in use.  In the older one the settings end 
 that say nothing about antialiasing get the older behaviour here.
 
 Matrices are transposed, as the package takes them: points are rows, `p @ viewmatrix`.  Projection runs in float64 in
-torch, the drawing in our kernels (`model.rasterizers.telephoto`).  What is drawn is what `reference` defines; the
+torch, the drawing in our kernels (`model.rasterizers.orthographic`).  What is drawn is what `reference` defines; the
 package itself leaves out 16 px tiles that lie beyond 3 standard deviations of a Gaussian, where up to 1.1% of its
 opacity is left.
 """
@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from model.rasterizers.orthographic import draw
 from model.rasterizers.reference import (
     DILATION,
     Splats,
@@ -31,7 +32,6 @@ from model.rasterizers.reference import (
     determinants,
     rotation_matrices,
 )
-from model.rasterizers.telephoto import draw
 from model.types import Cameras
 
 #: Tensors may be anywhere; adapters to the package ask.

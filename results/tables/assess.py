@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from results.statistics import PairedTest, holm, minimal_detectable, paired_test
 from results.table import Comparison, Rank, Row, Table, Verdict, ranked
-from results.tables.quantities import Quantity
+from results.tables.metric_columns import Quantity
 from results.tables.scores import Scores
 
 ALPHA = 0.05

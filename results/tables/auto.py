@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from results.load import Evidence, TrialRecord
 from results.table import Table
 from results.tables.fill import Block, Entry, fill, with_texts
+from results.tables.metric_columns import STANDARD
 from results.tables.options import Columns, Stem
 from results.tables.options import Options as CommonOptions
-from results.tables.quantities import STANDARD
 from results.tables.select import configurations
 
 #: names under which presets, grids and leave-one-out blocks run what everything else is compared with

@@ -14,8 +14,8 @@ from results.provenance import ABSENT
 from results.statistics import bootstrap_interval
 from results.table import Cell, Column, Row, Section, Source, Table
 from results.tables.assess import assessed
-from results.tables.caveats import caveats, states
-from results.tables.quantities import Quantity
+from results.tables.metric_columns import Quantity
+from results.tables.row_notes import caveats, states
 from results.tables.scores import Scores
 
 #: of the bootstrap's draws, so that equal results give equal intervals

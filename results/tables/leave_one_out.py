@@ -8,9 +8,9 @@ from results.load import Evidence
 from results.table import Cell, Column, Table
 from results.tables.auto import baseline_of, entries
 from results.tables.fill import Block, Entry, fill
+from results.tables.metric_columns import Quantity, named
 from results.tables.options import Columns, Stem
 from results.tables.options import Options as CommonOptions
-from results.tables.quantities import Quantity, named
 from results.tables.scores import Scores
 
 #: how the trials of a `leave_one_out` block are called

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from results.tables.quantities import Quantity, named, quantity
+from results.tables.metric_columns import Quantity, named, quantity
 
 # YAML has lists where we keep tuples.
 as_tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)

@@ -12,12 +12,12 @@ from results.load import Evidence, TrialRecord
 from results.plan import flatten
 from results.provenance import ABSENT
 from results.table import Cell, Row, Section, Table
-from results.tables.caveats import caveats, states
 from results.tables.fill import source_of, with_intervals
+from results.tables.metric_columns import Quantity, named
 from results.tables.options import Column as QuantityOption
 from results.tables.options import Options as CommonOptions
 from results.tables.options import Stem
-from results.tables.quantities import Quantity, named
+from results.tables.row_notes import caveats, states
 from results.tables.scores import Scores
 from results.tables.select import configurations, selected, varying
 

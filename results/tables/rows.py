@@ -11,9 +11,9 @@ from results.load import Evidence, TrialRecord
 from results.table import Table, printed_order, rounded
 from results.tables.auto import baseline_of, without_baseline
 from results.tables.fill import Block, Entry, fill
+from results.tables.metric_columns import STANDARD, Quantity
 from results.tables.options import Columns, Strict, as_tuple
 from results.tables.options import Options as CommonOptions
-from results.tables.quantities import STANDARD, Quantity
 from results.tables.select import TRIAL, configurations, selected
 
 Texts = Annotated[tuple[str, ...], as_tuple]

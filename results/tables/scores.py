@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from results.load import Evidence, TrialRecord
-from results.tables.quantities import Quantity
+from results.tables.metric_columns import Quantity
 
 Floats = NDArray[np.float64]
 FINGERPRINT_TAG = "splatsweep.data_fingerprint"

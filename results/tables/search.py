@@ -16,10 +16,10 @@ from results.provenance import ABSENT
 from results.table import Table
 from results.tables.auto import baseline_of, entries, without_baseline
 from results.tables.fill import Block, Entry, fill, with_texts
+from results.tables.metric_columns import STANDARD, Quantity, named
 from results.tables.options import Column as QuantityOption
 from results.tables.options import Columns, Stem
 from results.tables.options import Options as CommonOptions
-from results.tables.quantities import STANDARD, Quantity, named
 from results.tables.scores import Scores
 from results.tables.select import varying
 

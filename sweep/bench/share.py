@@ -18,12 +18,12 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from jobs.data.workers import usable_cores
+from jobs.data.importers.workers import usable_cores
 from jobs.journal import read_events, read_result
-from sweep.driver import Recorder, execute
-from sweep.executors.source import Listed
-from sweep.plan import make_plan
-from sweep.spec import load_sweep
+from sweep.file.load import load_sweep
+from sweep.plan.planner import make_plan
+from sweep.run.driver import Recorder, execute
+from sweep.run.executors.queue import Listed
 
 #: Of the wall clock behind the start-up, in percent.
 TARGET_PERCENT = 3.0

@@ -25,11 +25,11 @@ from jobs.data.store import Store
 from jobs.features import ContextReader
 from jobs.flat import lay_flat
 from jobs.memory import keep_freed_memory
-from jobs.train import ADAM_EPS, batch_frames
+from jobs.training import ADAM_EPS, batch_frames
 from model.build import build_predictor
+from model.methods.splatter_image.backbones.unet import UNet
 from model.rasterizers import render
 from model.types import Context
-from model.unet import UNet
 from model.weights import WeightStore
 from sweep.bench.measure import BenchResult, fastest_convolution, interleaved, machine, torch_threads
 from sweep.bench.stock import stock_unet
@@ -162,7 +162,7 @@ def _step_rows(size: Size, depth: dict[str, Any], rounds: int) -> list[dict[str,
 
 
 def _training_step(config: TrialConfig, store: Store, home: Path) -> Callable[[], None]:
-    """What `jobs.train` does in one iteration, with the features of the sources cached beforehand."""
+    """What `jobs.training` does in one iteration, with the features of the sources cached beforehand."""
     context = ContextReader(config, store, WeightStore(home / "weights"), home / "cache")
     predictor = build_predictor(config, context.widths).to(memory_format=torch.channels_last)
     predictor.train()

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.methods.splatter_image.backbones.unet import DROPOUT, ResidualBlock, SelfAttention, UNet
 from model.types import Context
-from model.unet import DROPOUT, ResidualBlock, SelfAttention, UNet
 
 
 def stock_unet(network: UNet) -> nn.Module:

@@ -26,10 +26,10 @@ from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal, read_e
 from jobs.trial import Runtime, TrialResult
 from sweep.bench.measure import BenchResult, machine
 from sweep.bench.share import run_preset
-from sweep.driver import Recorder, execute
-from sweep.executors.source import Listed
-from sweep.plan import Plan, PlannedTrial
-from sweep.spec import RunOptions, Sweep
+from sweep.file.load import RunOptions, Sweep
+from sweep.plan.planner import Plan, PlannedTrial
+from sweep.run.driver import Recorder, execute
+from sweep.run.executors.queue import Listed
 
 NAP_S = 0.2
 #: Seconds a trial, after the first: what the driver may cost.
@@ -109,7 +109,7 @@ def _run_bare(trials: list[PlannedTrial], home: Path, options: RunOptions) -> No
     import ray
     from ray import tune
 
-    from sweep.executors.ray import connect
+    from sweep.run.executors.ray import connect
 
     def trainable(parameters: dict[str, Any]) -> None:
         nap(TrialConfig(model=ModelConfig(name="blank"), seed=parameters["seed"]), home, Runtime())

@@ -133,7 +133,7 @@ def _report_left_out(path: Path) -> None:
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[int, int, str], None]]:
     """What reports an import's progress: a bar in a terminal, a line for each tenth elsewhere."""
-    from sweep.plan import in_tenths
+    from sweep.plan.planner import in_tenths
 
     errors = Console(stderr=True)
     if not errors.is_terminal:

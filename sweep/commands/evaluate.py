@@ -68,8 +68,8 @@ def _means_table(metrics: dict[str, float]) -> Table:
 
 def _configuration(known: dict[str, Any], assignments: list[str]) -> TrialConfig:
     """What the file says, with `KEY=VALUE` texts on top.  Raises `SweepError` with all that is wrong with these."""
-    from sweep.mistakes import Mistake, SweepError
-    from sweep.overrides import Draft, OverrideError, build, flatten
+    from sweep.file.diagnostics import Mistake, SweepError
+    from sweep.file.overrides import Draft, OverrideError, build, flatten
 
     settings = list(flatten(known, ("--dataset",)))
     for assignment in assignments:
@@ -85,8 +85,8 @@ def _configuration(known: dict[str, Any], assignments: list[str]) -> TrialConfig
 
 
 def _parsed(assignment: str) -> list[Any]:
-    from sweep.overrides import flatten
-    from sweep.positions import parse
+    from sweep.file.overrides import flatten
+    from sweep.file.yaml_reader import parse
 
     key, equals, text = assignment.partition("=")
     if not equals or not key.strip():

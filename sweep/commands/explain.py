@@ -36,7 +36,7 @@ def explain(
     Example: [bold]splatsweep explain auto baseline novel_psnr --sweep sweep.yaml[/]
     """
     from results import explain as results_explain
-    from sweep.spec import load_sweep
+    from sweep.file.load import load_sweep
 
     checked = load_sweep(sweep, configurations=False)
     found = results_explain.explain(checked, home.absolute(), list(map(str, checked.tables)), table, row, column)

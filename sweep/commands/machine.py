@@ -49,7 +49,7 @@ def ui(
     """
     from results.address import is_database
     from results.store import ResultStore
-    from sweep.spec import load_sweep
+    from sweep.file.load import load_sweep
 
     if sweep is None and settings:
         raise ValueError("--set changes a sweep file; name the file too")

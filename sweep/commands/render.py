@@ -47,7 +47,7 @@ def render_trial(
 
     Example: [bold]splatsweep render trial 3f2a --object chair_00256 --out chair.gif --ply chair.ply[/]
     """
-    from jobs.subjects import find_trial, predicted
+    from jobs.gaussian_sources import find_trial, predicted
 
     _check_paths(out, ply)
     home = home.absolute()
@@ -70,7 +70,7 @@ def render_data(
     Example: [bold]splatsweep render data chairs --object chair_00256 --views 12 --out chair.png --ply chair.ply[/]
     """
     from jobs.data.prepare import open_dataset
-    from jobs.subjects import measured
+    from jobs.gaussian_sources import measured
 
     _check_paths(out, ply)
     store = open_dataset(dataset, parse_options(settings), home.absolute())

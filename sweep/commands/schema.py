@@ -12,6 +12,6 @@ def schema() -> None:
 
     Example: [bold]splatsweep schema > sweep.schema.json[/]
     """
-    from sweep.json_schema import sweep_schema
+    from sweep.file.json_schema import sweep_schema
 
     print(json.dumps(sweep_schema(), indent=2))

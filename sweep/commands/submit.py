@@ -39,8 +39,8 @@ def submit(
 
     Example: [bold]splatsweep submit sweep.yaml --address http://head:8265 --home /shared/runs[/]
     """
-    from sweep.spec import load_sweep
-    from sweep.submit import follow_job, submit_job
+    from sweep.file.load import load_sweep
+    from sweep.run.submit import follow_job, submit_job
 
     load_sweep(sweep, settings or [])  # a mistake is told here, and not by the cluster
     options = [part for setting in settings or [] for part in ("--set", setting)]
@@ -57,8 +57,8 @@ def stop(sweep: SweepFile, home: Home = DEFAULT_HOME) -> None:
 
     Works from every machine that sees the home.  Example: [bold]splatsweep stop sweep.yaml[/]
     """
-    from sweep.driver import stop_sweep
-    from sweep.spec import load_sweep
+    from sweep.file.load import load_sweep
+    from sweep.run.driver import stop_sweep
 
     owner = stop_sweep(load_sweep(sweep, configurations=False), home.absolute())
     console.print(f"Asked {owner} to stop its trials behind a checkpoint.", soft_wrap=True)

@@ -42,8 +42,8 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
 
     Example: [bold]splatsweep validate sweep.yaml[/]
     """
-    from sweep.grid import expand
-    from sweep.spec import SweepError, load_sweep
+    from sweep.file.load import SweepError, load_sweep
+    from sweep.plan.grid import expand
 
     try:
         checked = load_sweep(sweep, settings or [])
@@ -72,10 +72,10 @@ def plan(
 
     Example: [bold]splatsweep plan sweep.yaml --json | jq '.trials[].key'[/]
     """
-    from sweep.estimate import estimate, measure
-    from sweep.plan import make_plan, plan_table
-    from sweep.spec import load_sweep
-    from sweep.why import reasons, why_table
+    from sweep.file.load import load_sweep
+    from sweep.plan.estimate import estimate, measure
+    from sweep.plan.plan_diff import reasons, why_table
+    from sweep.plan.planner import make_plan, plan_table
 
     home = home.absolute()
     checked = load_sweep(sweep, settings or [])
@@ -113,9 +113,9 @@ def run(
 
     Example: [bold]splatsweep run sweep.yaml --executor inline --only 'baseline*'[/]
     """
-    from sweep.driver import run_sweep
-    from sweep.spec import load_sweep
-    from sweep.submit import lost_home_warning
+    from sweep.file.load import load_sweep
+    from sweep.run.driver import run_sweep
+    from sweep.run.submit import lost_home_warning
 
     warning = lost_home_warning(home.absolute())
     if warning is not None:
@@ -160,9 +160,9 @@ def status(
     """
     from rich.live import Live
 
-    from sweep.plan import read_plan
-    from sweep.progress import TrialState, state_table, trial_state
-    from sweep.spec import load_sweep
+    from sweep.file.load import load_sweep
+    from sweep.plan.planner import read_plan
+    from sweep.run.progress import TrialState, state_table, trial_state
 
     home = home.absolute()
     path = home / "sweeps" / load_sweep(sweep, configurations=False).name / "plan.json"
@@ -197,7 +197,7 @@ def report(
     Example: [bold]splatsweep report sweep.yaml --out paper/tables[/]
     """
     from results.report import build_report
-    from sweep.spec import load_sweep
+    from sweep.file.load import load_sweep
 
     checked = load_sweep(sweep, configurations=False)
     path = build_report(checked, home.absolute(), out, checked.tables)
@@ -209,8 +209,8 @@ def sync(sweep: SweepFile, home: Home = DEFAULT_HOME) -> None:
 
     Example: [bold]splatsweep sync sweep.yaml[/]
     """
-    from sweep.driver import sync_sweep
-    from sweep.spec import load_sweep
+    from sweep.file.load import load_sweep
+    from sweep.run.driver import sync_sweep
 
     console.print(f"{sync_sweep(load_sweep(sweep, configurations=False), home.absolute())} trials are in MLflow")
 

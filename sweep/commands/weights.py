@@ -101,9 +101,9 @@ def weights_check(names: WeightNames = None, home: Home = DEFAULT_HOME) -> None:
 
 def _needed(sweep: Path) -> list[str]:
     from jobs.config import frozen_weights
-    from sweep.grid import expand
+    from sweep.file.load import load_sweep
+    from sweep.plan.grid import expand
     from sweep.search.space import examples
-    from sweep.spec import load_sweep
 
     checked = load_sweep(sweep)
     configs = [*(config for _, config in expand(checked)), *examples(checked)]

@@ -1,11 +1,11 @@
-"""What can be wrong with how a search goes about it; whether its space fits a configuration, `sweep.checks` sees."""
+"""What can be wrong with how a search goes about it; `sweep.file.checks` compares its space with a configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sweep.mistakes import Finding
-from sweep.schema import Search
+from sweep.file.diagnostics import Finding
+from sweep.file.schema import Search
 from sweep.search.space import count_points, is_continuous
 
 

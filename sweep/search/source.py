@@ -16,15 +16,15 @@ from pathlib import Path
 
 from jobs.config import TrialConfig
 from jobs.journal import trial_status
-from sweep.plan import Identities, Plan, PlannedTrial, plan_path
-from sweep.schema import Sweep
+from sweep.file.schema import Sweep
+from sweep.plan.planner import Identities, Plan, PlannedTrial, plan_path
+from sweep.run.stop import request_prune, withdraw_prune
 from sweep.search.ledger import Proposal, append_proposal, read_proposals
 from sweep.search.outcome import Outcome, outcome, reported
 from sweep.search.pruners import Training
 from sweep.search.space import configurations, examples, params_of
 from sweep.search.state import ENDED
 from sweep.search.study import Study
-from sweep.stop import request_prune, withdraw_prune
 
 _PRUNE_INTERVAL_S = 1.0
 #: Of parameters that do not fit together.
@@ -32,7 +32,7 @@ _MISFIT = Outcome("failed")
 
 
 class SearchSource:
-    """A source of trials (`sweep.executors.source`) that grows the plan by what it proposes."""
+    """A source of trials (`sweep.run.executors.queue`) that grows the plan by what it proposes."""
 
     def __init__(
         self,

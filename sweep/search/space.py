@@ -16,10 +16,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from jobs.config import TrialConfig
-from sweep.grid import Point, base_draft
-from sweep.mistakes import ABSENT, Path
-from sweep.overrides import Setting, build, flatten
-from sweep.schema import Search, SearchAxis, Sweep
+from sweep.file.diagnostics import ABSENT, Path
+from sweep.file.overrides import Setting, build, flatten
+from sweep.file.schema import Search, SearchAxis, Sweep
+from sweep.plan.grid import Point, base_draft
 
 #: dotted key -> a number, or the index of a choice
 Params = Mapping[str, Any]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from jobs.config import TrialConfig
-from sweep.schema import Sweep
+from sweep.file.schema import Sweep
 from sweep.search import proposal_name
 from sweep.search.ledger import read_proposals
 from sweep.search.space import configurations, examples, study_name

@@ -19,7 +19,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from model.registry import resolve
-from sweep.schema import Search, SearchAxis
+from sweep.file.schema import Search, SearchAxis
 from sweep.search import PRUNERS, SAMPLERS
 from sweep.search.outcome import Outcome
 from sweep.search.pruners import Training

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-import jobs.train
+import jobs.training
 from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.journal import PRUNE_FILENAME, read_events, trial_status
-from jobs.train import StopRequestedError
+from jobs.training import StopRequestedError
 from jobs.trial import Runtime, TrialFailedError, run_trial
 
 RUNTIME = Runtime(threads=1, log_every=3, checkpoint_every=5)
@@ -37,7 +37,7 @@ class Killed(BaseException):
 
 def run_and_kill(config: TrialConfig, home, at: int, monkeypatch) -> None:
     """Run until the batch of iteration `at` is drawn, then vanish."""
-    draw = jobs.train.training_frames
+    draw = jobs.training.training_frames
 
     def draw_or_die(objects, *, iteration, **options):
         if iteration == at:
@@ -45,7 +45,7 @@ def run_and_kill(config: TrialConfig, home, at: int, monkeypatch) -> None:
         return draw(objects, iteration=iteration, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs.train, "training_frames", draw_or_die)
+        patch.setattr(jobs.training, "training_frames", draw_or_die)
         with pytest.raises(Killed):
             run_trial(config, home, RUNTIME)
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from jobs.data.cameras import look_at_origin
+from jobs.data.meshes.cameras import look_at_origin
 from jobs.data.prepare import open_dataset
-from jobs.subjects import measured
+from jobs.gaussian_sources import measured
 from jobs.turntable import photograph, ring, save_pictures
 from model.types import Cameras
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.data.cameras import look_at_origin
 from jobs.data.contact_sheet import LABEL_HEIGHT, SOURCE_COLOUR, contact_sheet, draw_frusta
+from jobs.data.meshes.cameras import look_at_origin
 from jobs.data.prepare import prepare
 from jobs.data.store import Store
 

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 import jobs.data
-from jobs.data.importer import Importer, ImportFailedError, Item, UnreadableObjectError
+from jobs.data.importers.base import Importer, ImportFailedError, Item, UnreadableObjectError
+from jobs.data.importers.workers import load_in_order
 from jobs.data.prepare import (
     MissingDatasetError,
     describe,
@@ -27,7 +28,6 @@ from jobs.data.prepare import (
     store_path,
 )
 from jobs.data.store import Frames, Store
-from jobs.data.workers import load_in_order
 from jobs.data.writer import JOURNAL, partial_path
 from model.options import OptionsError, options
 from model.registry import UnknownChoiceError
@@ -68,8 +68,8 @@ class Flaky(Importer[FlakyOptions]):
 @pytest.fixture
 def flaky(monkeypatch):
     """Registers the importer above, as a line in the registry would."""
-    monkeypatch.setattr("jobs.data.chairs.Flaky", Flaky, raising=False)
-    monkeypatch.setitem(jobs.data.DATASETS, "flaky", "jobs.data.chairs:Flaky")
+    monkeypatch.setattr("jobs.data.importers.chairs.Flaky", Flaky, raising=False)
+    monkeypatch.setitem(jobs.data.DATASETS, "flaky", "jobs.data.importers.chairs:Flaky")
 
 
 def test_a_dataset_is_the_same_from_one_process_or_two(tmp_path):
@@ -299,8 +299,8 @@ class Listed(Flaky):
 
 @pytest.fixture
 def source(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr("jobs.data.chairs.Listed", Listed, raising=False)
-    monkeypatch.setitem(jobs.data.DATASETS, "listed", "jobs.data.chairs:Listed")
+    monkeypatch.setattr("jobs.data.importers.chairs.Listed", Listed, raising=False)
+    monkeypatch.setitem(jobs.data.DATASETS, "listed", "jobs.data.importers.chairs:Listed")
     folder = tmp_path / "source"
     folder.mkdir()
     for name in "abc":

@@ -4,7 +4,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from model.heads import GaussianHead, gaussian_groups
+from model.methods.splatter_image.heads import GaussianHead, gaussian_groups
 from model.official.datasets import PUBLISHED, published_dataset
 
 

@@ -7,7 +7,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from model.fusion.film import Film
-from model.heads import GaussianHead, gaussian_groups
+from model.methods.splatter_image.backbones.unet import UNet
+from model.methods.splatter_image.heads import GaussianHead, gaussian_groups
 from model.official import (
     PUBLISHED,
     NetworkShape,
@@ -19,7 +20,6 @@ from model.official import (
     unet_from_official,
 )
 from model.types import Context
-from model.unet import UNet
 
 SIZE = 16
 PREFIX = "network_with_offset."

@@ -10,7 +10,7 @@ import pytest
 from results.table import Cell, Row, Section, Source, Table
 from results.tables.assess import assessed
 from results.tables.auto import Options, build
-from results.tables.quantities import quantity
+from results.tables.metric_columns import quantity
 from results.tables.scores import Scores
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from results.load import TrialRecord
+from results.tables.metric_columns import named
 from results.tables.pivot import Options, build
-from results.tables.quantities import named
 
 
 def crossed(make, column: str = "novel_psnr", **more) -> list[TrialRecord]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from model.methods.splatter_image.backbones.unet import UNet
 from model.types import Context
-from model.unet import UNet
 from sweep.bench.stock import stock_unet
 
 

@@ -67,7 +67,7 @@ def test_files_are_given_by_role(run, source, tmp_path):
 
 
 def test_what_was_left_out_is_told(run, source, monkeypatch):
-    monkeypatch.setattr("jobs.data.importer.Importer.max_skipped_share", 0.5)
+    monkeypatch.setattr("jobs.data.importers.base.Importer.max_skipped_share", 0.5)
     (source / "b2" / "000.npy").unlink()
     done = run("prepare", "objaverse", *OPTIONS, "--source", source, "--workers", 1)
     assert "left out b2: " in done.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.spec import SweepError, load_sweep
+from sweep.file.load import SweepError, load_sweep
 
 LR = "train.stages.0.lr"
 BATCH = "train.batch_size"

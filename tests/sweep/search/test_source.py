@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from jobs.journal import MEASUREMENTS_FILENAME, PRUNE_FILENAME, RESULT_FILENAME, Journal, trial_status
-from sweep.plan import Plan, PlannedTrial, make_plan
-from sweep.schema import Sweep
+from sweep.file.schema import Sweep
+from sweep.plan.plan_diff import reasons
+from sweep.plan.planner import Plan, PlannedTrial, make_plan
 from sweep.search.ledger import FILENAME, read_proposals
 from sweep.search.source import SearchSource
-from sweep.why import reasons
 
 WEIGHT = "train.stages.0.losses.tv.weight"
 LR = "train.stages.0.lr"

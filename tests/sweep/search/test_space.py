@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobs.config import TrialConfig, frozen_weights
-from sweep.schema import Sweep
+from sweep.file.schema import Sweep
 from sweep.search.space import configurations, count_points, examples, params_of, study_name
 
 TV = "train.stages.*.losses.tv.weight"

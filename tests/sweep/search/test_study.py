@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sweep.schema import Search
+from sweep.file.schema import Search
 from sweep.search import SAMPLERS
 from sweep.search.outcome import Outcome
 from sweep.search.pruners import Training

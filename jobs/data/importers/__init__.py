@@ -1,0 +1,1 @@
+"""One file a dataset format; the registry is `jobs.data.DATASETS`."""

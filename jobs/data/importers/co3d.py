@@ -1,0 +1,85 @@
+"""Common Objects in 3D, version 2: one category, as it is published or as Splatter Image's script leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from jobs.data.importers import co3d_preprocessed, co3d_raw
+from jobs.data.importers.base import Importer, Item, Progress
+from jobs.data.importers.files import read_json, read_lines
+from jobs.data.store import Frames
+from model.options import options
+
+EXCLUDE = "exclude"
+
+
+@options
+class Co3dOptions:
+    """Which category, and what was or is to be done to it."""
+
+    category: Annotated[str, Field(pattern="^[a-z]+$")] = "hydrant"
+    layout: Literal["raw", "preprocessed"] = "raw"
+    #: whether sequences are moved to the origin, turned upright and scaled to one size.  Raw sequences are, here;
+    #: of preprocessed ones it says what was done, which their files do not tell
+    normalised: bool = False
+    #: set list of raw sequences
+    subset: Annotated[str, Field(pattern="^[a-z0-9_]+$")] = "fewview_dev"
+    #: side of the stored images, pixels; preprocessed ones have to have it
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 128
+    #: whether to keep the depth maps of raw sequences
+    depth: bool = False
+
+
+@dataclass(frozen=True)
+class Co3d(Importer[Co3dOptions]):
+    """Sequences are objects.  The depth that is predicted is an offset from the origin, hence the bounds."""
+
+    description = "Common Objects in 3D v2, one category: turntable videos of real objects, cut out"
+    source = "https://github.com/facebookresearch/co3d"
+    licence = "CC BY-NC 4.0"
+    Options = Co3dOptions
+    needs_source = "the category's folder of CO3Dv2 (raw), or co3d_<category>_for_gs (preprocessed)"
+    file_roles: ClassVar = {
+        EXCLUDE: "sequences to leave out: an id on each line, or JSON (a list, or lists by category)"
+    }
+    near, far = -2.0, 2.0
+    bounds_from_origin = True
+    background = (0.0, 0.0, 0.0)
+    evaluation: ClassVar = {"source_frames": [0, 30]}
+
+    def items(self, progress: Progress) -> Sequence[Item]:
+        if self.options.layout == "raw":
+            items = co3d_raw.sequences(self.root, self.options.category, self.options.subset)
+        elif self.options.depth:
+            raise ValueError("option depth: preprocessed sequences have no depth maps; allowed: false")
+        else:
+            items = co3d_preprocessed.sequences(self.root, self.options.category)
+        excluded = self._excluded({item.name for item in items})
+        return [item for item in items if item.name not in excluded]
+
+    def load(self, item: Item) -> Frames:
+        size = self.options.image_size
+        if self.options.layout == "raw":
+            return co3d_raw.load(item.payload, size, normalised=self.options.normalised, depth=self.options.depth)
+        return co3d_preprocessed.load(item.payload, size)
+
+    def _excluded(self, known: set[str]) -> set[str]:
+        """All ids in the user's lists.  Raises ValueError for a list that is of something else."""
+        excluded: set[str] = set()
+        for path in self.files.get(EXCLUDE, []):
+            listed = read_json(path) if path.suffix == ".json" else read_lines(path)
+            if isinstance(listed, dict):
+                listed = listed.get(self.options.category, [])
+            if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
+                raise ValueError(f"{path}: not a list of sequences")
+            if listed and known.isdisjoint(listed):
+                raise ValueError(
+                    f"{path}: none of its {len(listed)} sequences, first {listed[0]!r}, is among the {len(known)} of "
+                    f"category {self.options.category!r}"
+                )
+            excluded |= set(listed)
+        return excluded

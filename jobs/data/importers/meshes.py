@@ -1,0 +1,117 @@
+"""Any folder of meshes, ray-traced from all around."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from jobs.data.importers.base import Importer, Item, Progress, UnreadableObjectError
+from jobs.data.meshes import cameras
+from jobs.data.meshes.files import FORMATS, read_parts
+from jobs.data.meshes.geometry import describe_shape, group_shapes, split_geometries
+from jobs.data.meshes.ray_tracing import Mesh, Rig, render
+from jobs.data.meshes.textured_mesh import PaintedMesh
+from jobs.data.store import Frames
+from model.options import options
+
+Y_UP_TO_Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+#: Between the object's sphere and the bounds of depth, as a share of its radius.
+_MARGIN = 0.13
+
+
+@options
+class MeshesOptions:
+    """How the meshes are divided, and how they are pictured."""
+
+    #: shapes, not files: files of equal shape stay together
+    val_geometries: Annotated[int, Field(ge=0)] = 1
+    test_geometries: Annotated[int, Field(ge=0)] = 1
+    views: Annotated[int, Field(ge=2)] = 32
+    #: the axis of the files that points upwards
+    up: Literal["y", "z"] = "y"
+    #: side of the images, pixels
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 128
+    #: rays along each side of a pixel
+    supersampling: Annotated[int, Field(ge=1, le=8)] = 3
+    #: from the cameras to the middle of the object, whose own radius is 0.66
+    radius: Annotated[float, Field(gt=0.8, le=100)] = cameras.RADIUS
+    #: degrees
+    field_of_view: Annotated[float, Field(gt=1, lt=160)] = 40.0
+    #: the share of light that comes from everywhere; 1 shows the meshes' colours as they are
+    ambient: Annotated[float, Field(ge=0, le=1)] = 0.55
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True)
+class Meshes(Importer[MeshesOptions]):
+    """Objects are files, named by their path in the folder; the folder at the top is their category."""
+
+    description = f"a folder of meshes ({', '.join(FORMATS)}) with textures or colours, ray-traced"
+    source = "a folder of the user's"
+    licence = "that of the meshes"
+    Options = MeshesOptions
+    needs_source = f"meshes in any sub-folders: {', '.join('.' + suffix for suffix in FORMATS)}"
+
+    def items(self, progress: Progress) -> Sequence[Item]:
+        files = sorted(path for path in self.root.rglob("*") if path.suffix[1:].lower() in FORMATS)
+        names = {path: path.relative_to(self.root).as_posix() for path in files}
+        geometry = group_shapes((names[path], self._shape(path)) for path in files)
+        options = self.options
+        splits = split_geometries(
+            sorted(set(geometry.values())), options.val_geometries, options.test_geometries, options.seed
+        )
+        return [
+            Item(
+                name=name,
+                split=splits[geometry[name]],
+                category=name.split("/")[0] if "/" in name else "mesh",
+                geometry=geometry[name],
+                num_frames=options.views,
+                payload=path,
+            )
+            for path, name in names.items()
+        ]
+
+    def load(self, item: Item) -> Frames:
+        options = self.options
+        mesh = self._mesh(item.payload)
+        if item.split == "train":
+            # By name, not by position: another file more or less changes no picture of the others.
+            sequence = np.random.SeedSequence([options.seed, *item.name.encode()])
+            generator = np.random.Generator(np.random.PCG64(sequence))
+            poses = cameras.training_cameras(generator, options.views, options.radius)
+        else:
+            poses = cameras.evaluation_cameras(options.views, options.radius)
+        focal = cameras.focal_length(options.image_size, np.radians(options.field_of_view))
+        return render(
+            mesh.mesh,
+            mesh.colour,
+            Rig(poses, focal, options.image_size),
+            background=self.background,
+            supersampling=options.supersampling,
+            ambient=options.ambient,
+        )
+
+    def depth_bounds(self) -> tuple[float, float]:
+        reach = cameras.EXTENT * (1 + _MARGIN)
+        return self.options.radius - reach, self.options.radius + reach
+
+    def _mesh(self, path: Path) -> PaintedMesh:
+        mesh = PaintedMesh.join(read_parts(path, self.root, max_texture=8 * self.options.image_size))
+        vertices = mesh.mesh.vertices @ Y_UP_TO_Z_UP.T if self.options.up == "y" else mesh.mesh.vertices
+        if np.ptp(vertices, axis=0).max() <= 0:
+            raise UnreadableObjectError(f"{path}: all vertices are in one point")
+        return replace(mesh, mesh=Mesh(cameras.centred(vertices), mesh.mesh.faces))
+
+    def _shape(self, path: Path) -> np.ndarray | None:
+        """What tells shapes apart; None where the file cannot be read, which `load` will say."""
+        try:
+            mesh = self._mesh(path).mesh
+        except UnreadableObjectError:
+            return None
+        return describe_shape(mesh.vertices[mesh.faces])

@@ -1,0 +1,78 @@
+"""Objects read by several processes at once, and handed on in their order."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future
+
+from loky import ProcessPoolExecutor
+from loky.backend import get_context
+from loky.process_executor import BrokenProcessPool
+
+from jobs.data.importers.base import Importer, ImportFailedError, Item, UnreadableObjectError
+from jobs.data.store import Frames
+
+#: Objects that are read ahead of the writer, for each process: enough to keep them busy, few enough to hold.
+_AHEAD = 4
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load_in_order(
+    importer: Importer, items: Sequence[Item], workers: int
+) -> Generator[tuple[Item, Frames | str], None, None]:
+    """Items in order, each with its pictures or why there are none, read in `workers` processes."""
+    if workers == 1:
+        yield from ((item, _load(importer, item)) for item in items)
+        return
+    # loky's processes start clean, where forking one that has run torch or Ray threads may deadlock, and do not
+    # import the main module again, so that scripts need no `if __name__ == "__main__":`.
+    with ProcessPoolExecutor(
+        workers, context=get_context("loky"), initializer=_die_with, initargs=(os.getpid(),)
+    ) as pool:
+        waiting: deque[tuple[Item, Future]] = deque()
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(_load, importer, item)))
+                if len(waiting) > _AHEAD * workers:
+                    yield _finished(waiting)
+            while waiting:
+                yield _finished(waiting)
+        except BaseException:
+            pool.shutdown(kill_workers=True)
+            raise
+
+
+def _finished(waiting: deque[tuple[Item, Future]]) -> tuple[Item, Frames | str]:
+    item, future = waiting.popleft()
+    try:
+        return item, future.result()
+    except BrokenProcessPool as error:
+        suspects = ", ".join(repr(other.name) for other in (item, *(other for other, _ in waiting)))
+        raise ImportFailedError(f"a process that was reading one of {suspects} died: {error}") from error
+
+
+def _load(importer: Importer, item: Item) -> Frames | str:
+    """An object's pictures, or why there are none."""
+    try:
+        return importer.load(item)
+    except UnreadableObjectError as error:
+        return str(error)
+
+
+def _die_with(parent: int) -> None:
+    """End this process soon after its parent is gone; one that was killed cannot say goodbye."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

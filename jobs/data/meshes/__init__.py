@@ -1,0 +1,1 @@
+"""Mesh files, materials and ray tracing for the importers."""

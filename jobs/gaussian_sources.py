@@ -1,0 +1,131 @@
+"""Objects as Gaussians: what a trained network predicts, or what a dataset measured."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from jobs.checkpoint import CheckpointFolder
+from jobs.config import TrialConfig
+from jobs.data.prepare import open_dataset
+from jobs.data.store import Store
+from jobs.evaluate import object_views
+from jobs.features import ContextReader
+from jobs.trial import predicting, weights_folder
+from jobs.turntable import Subject
+from model.build import build_predictor
+from model.geometry import invert_rigid, pixel_rays
+from model.methods.splatter_image.predictor import GaussianPredictor
+from model.registry import nearest
+from model.types import Gaussians, Views
+from model.weights import WeightStore
+
+_SH_DC = 0.28209479177387814  # the constant spherical harmonic
+#: Standard deviations in spacings of the pixels on the surface: neighbours meet where each has 3/5 of its height.
+_SPREAD = 0.5
+#: Depth gained per spacing beyond which it is taken for an edge; a surface seen at more than 76 degrees.
+_STEEPEST = 4.0
+
+
+def predicted(folder: Path, home: Path, name: str | None = None) -> Subject:
+    """What the network of the trial in `folder` makes of an object's source views.
+
+    The object is by default the first that the trial is judged on; the checkpoint is the last, so the trial need not
+    be finished.  Raises ValueError for a folder that is no trial's, a trial without a network or checkpoint, and an
+    object that its dataset does not have.
+    """
+    config = _read_config(folder)
+    checkpoint = CheckpointFolder(folder / "checkpoints").latest()
+    if checkpoint is None:
+        raise ValueError(f"trial {folder.name} has no checkpoint to load a network from")
+    store = open_dataset(config.data.name, config.data.options, home)
+    context = ContextReader(config, store, WeightStore(weights_folder(home)), home / "cache")
+    network = build_predictor(config, context.widths)
+    # Where training kept a moving average of the weights, that is what is judged.
+    averaged = any(tensor.startswith("average.") for tensor in checkpoint.tensors)
+    judged: GaussianPredictor = copy.deepcopy(network) if averaged else network
+    checkpoint.restore(network, average=judged)
+
+    row = _object(store, name, config.eval.split)
+    views = object_views(store, row, config.data.resolution, config.model.input_views)
+    with torch.inference_mode():
+        gaussians = predicting(judged, context, config)(views.select(0, config.model.input_views))
+    return Subject(str(row.object), gaussians, views, config.render.backend, config.render.antialiasing)
+
+
+def measured(store: Store, name: str | None = None) -> Subject:
+    """An object's surface, one Gaussian for each pixel of each view, by default of the first test object.
+
+    Raises ValueError for a dataset without depth, and an object that it does not have.
+    """
+    if store.depth is None:
+        raise ValueError(f"{store.path.name} holds no depth, from which Gaussians could be placed")
+    row = _object(store, name, "test")
+    views = object_views(store, row, store.resolution)
+    return Subject(str(row.object), gaussians_on_surface(views), views)
+
+
+def gaussians_on_surface(views: Views) -> Gaussians:
+    """Views (1, V) with depth -> one scene: a round, opaque Gaussian at the surface behind each pixel.
+
+    Pixels at an edge are left out, where depth and colour are means over two surfaces.
+    """
+    assert views.depth is not None
+    depth, cameras = views.depth[0], views.cameras
+    spacing = depth / cameras.focal[0].mean(dim=-1)[:, None, None, None]  # (V, 1, H, W) of pixels, across the view
+    relief = F.max_pool2d(depth, 3, stride=1, padding=1) + F.max_pool2d(-depth, 3, stride=1, padding=1)
+    kept = ((depth > 0) & (relief < 2 * _STEEPEST * spacing)).flatten()
+    points = pixel_rays(cameras.height, cameras.width, cameras.focal[0], cameras.principal[0]) * depth  # (V, 3, H, W)
+    camera_to_world = invert_rigid(cameras.world_to_camera[0])
+    means = torch.einsum("vij,vjhw->vhwi", camera_to_world[:, :3, :3], points) + camera_to_world[:, None, None, :3, 3]
+    colours = views.images[0].permute(0, 2, 3, 1)
+    count = int(kept.sum())
+    return Gaussians(
+        means=means.reshape(-1, 3)[kept][None],
+        scales=(_SPREAD * spacing).reshape(-1, 1)[kept].expand(-1, 3)[None],
+        rotations=torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(1, count, 4),
+        opacities=torch.ones(1, count, 1),
+        sh=((colours.reshape(-1, 3)[kept] - 0.5) / _SH_DC)[None, :, None],
+    )
+
+
+def find_trial(text: str, home: Path) -> Path:
+    """The folder of a trial given by its folder, its key, or the beginning of its key.
+
+    Raises ValueError where there is none, or more than one.
+    """
+    if (Path(text) / "config.json").is_file():
+        return Path(text).absolute()
+    keys = sorted(path.parent.name for path in home.glob("trials/*/config.json"))
+    matches = [key for key in keys if key.startswith(text)]
+    if len(matches) != 1:
+        found = f"{len(matches)} trials begin with {text!r}" if matches else f"no trial {text!r}"
+        raise ValueError(f"{found} under {home / 'trials'}; there are: {', '.join(keys) or 'none'}")
+    return home / "trials" / matches[0]
+
+
+def _read_config(folder: Path) -> TrialConfig:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a trial's folder: it has no config.json")
+    config = TrialConfig.model_validate(json.loads(path.read_text()))
+    if not config.is_trained:
+        raise ValueError(f"trial {folder.name} copies or draws nothing ({config.model.name}); it predicts no Gaussians")
+    return config
+
+
+def _object(store: Store, name: str | None, split: str) -> Any:
+    """The row of an object, by default the first of a split."""
+    if name is None:
+        return next(store.split(split).itertuples())
+    rows = store.objects[store.objects["object"] == name]
+    if rows.empty:
+        close = nearest(name, store.objects["object"])
+        hint = f"; did you mean {close!r}?" if close else ""
+        raise ValueError(f"{store.path.name} has no object {name!r}{hint}")
+    return next(rows.itertuples())

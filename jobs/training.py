@@ -1,0 +1,207 @@
+"""The training loop, from top to bottom: batch, predict, render, losses, step, record, evaluate, save.
+
+Everything random is a function of (seed, iteration), so a trial that is killed and resumed ends, on a CPU, with
+the same bits as one that was not.  On a GPU the host waits for the device only where something is recorded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from jobs.checkpoint import CheckpointFolder, capture
+from jobs.config import LossTerm, Stage, TrialConfig
+from jobs.data.sampling import training_frames
+from jobs.data.store import Store
+from jobs.ema import MovingAverage
+from jobs.evaluate import Evaluation
+from jobs.features import ContextReader
+from jobs.flat import lay_flat
+from jobs.journal import Journal
+from jobs.nonfinite import NonFiniteGuard, without_non_finite
+from model.losses.base import Loss
+from model.methods.splatter_image.predictor import GaussianPredictor
+from model.rasterizers import render
+
+#: Adam as published: no weight decay, and an eps that hardly ever matters.
+ADAM_EPS = 1e-15
+
+# Streams 0 and 1 of a seed belong to the sampling of batches.
+_DROPOUT_STREAM, _SUBSET_STREAM = 2, 3
+
+
+class StopRequestedError(RuntimeError):
+    """Training was asked to stop; it saved a checkpoint first, and goes on from there when it is run again."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Iterations between the things that are done now and then, and whether to stop at once; changes no number."""
+
+    log_every: int
+    checkpoint_every: int
+    should_stop: Callable[[], bool]
+
+
+@dataclass
+class Averages:
+    """Means of the losses since they were last recorded, and the seconds spent; part of every checkpoint."""
+
+    sums: dict[str, Any] = field(default_factory=dict)  # numbers on the device, or plain ones from a checkpoint
+    steps: int = 0
+    seconds: float = 0.0
+
+    def add(self, values: dict[str, Tensor], counts: Tensor, seconds: float) -> None:
+        """Count one step; its values only where it `counts`."""
+        counted = {name: torch.where(counts, value.detach().double(), 0.0) for name, value in values.items()}
+        for name, value in (counted | {"skipped": (~counts).double()}).items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.steps += 1
+        self.seconds += seconds
+
+    def take(self) -> dict[str, float]:
+        """The means under `train/`, starting afresh."""
+        sums = self.plain()["sums"]
+        skipped = sums.pop("skipped")
+        means = {f"train/{name}": total / max(self.steps - skipped, 1) for name, total in sums.items()}
+        means |= {"train/skipped": skipped / self.steps} if skipped else {}
+        self.sums, self.steps = {}, 0
+        return means
+
+    def plain(self) -> dict[str, Any]:
+        """Plain numbers, as a checkpoint keeps them."""
+        return {
+            "sums": {name: float(total) for name, total in self.sums.items()},
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
+
+
+def train(
+    predictor: GaussianPredictor,
+    context: ContextReader,
+    losses: dict[str, Loss],
+    store: Store,
+    config: TrialConfig,
+    *,
+    journal: Journal,
+    checkpoints: CheckpointFolder,
+    validate: Callable[[GaussianPredictor], Evaluation],
+    device: torch.device,
+    pace: Pace,
+) -> tuple[GaussianPredictor, float]:
+    """Train `predictor` through all stages, from its last checkpoint on.
+
+    Returns the network to judge, which is the moving average where that is on, and the seconds spent in steps.
+    Raises `NonFiniteError` as `train.nonfinite` says, and `StopRequestedError`.
+    """
+    iteration, averages = 0, Averages()
+    saved = checkpoints.latest()
+    if saved is not None:
+        iteration, averages = saved.step, Averages(**saved.extra["averages"])
+        saved.restore(predictor)
+    journal.start(iteration)
+
+    objects, judged = store.split("train"), predictor
+    weights = lay_flat(predictor)
+    in_bf16 = config.train.precision == "bf16" and device.type == "cuda"
+    for stage, first, last in stage_spans(config.train.stages):
+        optimizer = torch.optim.Adam([weights], lr=stage.lr, eps=ADAM_EPS, fused=True)
+        average = MovingAverage(predictor, config.train.ema)
+        guard = NonFiniteGuard(config.train.nonfinite, optimizer, device)
+        if saved is not None and first < saved.step <= last:
+            saved.restore(predictor, optimizer, average.network)
+        while iteration < last:
+            started = time.perf_counter()
+            torch.manual_seed(stream_seed(config.seed, _DROPOUT_STREAM, iteration))
+            views = store.views(batch_frames(objects, config, iteration), config.data.resolution, device)
+            source = views.select(0, config.model.input_views)
+
+            predictor.train()
+            with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
+                gaussians = predictor(source, context(source))
+            if config.train.nonfinite == "ignore":
+                gaussians = without_non_finite(gaussians)
+            images = render(
+                gaussians, views.cameras, views.background, config.render.backend, config.render.antialiasing
+            )
+            active = {name: term for name, term in stage.losses.items() if iteration - first >= term.start}
+            terms = {
+                name: losses[name](*seen_by(term, images, views.images, config.seed, iteration), gaussians)
+                for name, term in active.items()
+            }
+            loss = torch.stack([term.weight_at(iteration - first) * terms[name] for name, term in active.items()]).sum()
+
+            optimizer.zero_grad(set_to_none=False)
+            loss.backward()
+            counts = guard.watch(iteration, terms, [weights])
+            optimizer.step()
+            iteration += 1
+            average.update(iteration - first)
+
+            averages.add({"loss": loss, **terms}, counts, time.perf_counter() - started)
+            if device.type == "cpu" or iteration % pace.log_every == 0 or iteration == last:
+                guard.raise_if_bad(gaussians)
+            if iteration % pace.log_every == 0 or iteration == last:
+                journal.metrics(iteration, averages.take())
+            if config.eval.every is not None and (iteration % config.eval.every == 0 or iteration == last):
+                means = validate(average.network).means()
+                journal.metrics(iteration, {f"val/{m}": means[f"novel/{m}"] for m in ("psnr", "ssim", "lpips")})
+            stopping = pace.should_stop()
+            if stopping or iteration % pace.checkpoint_every == 0 or iteration == config.train.iterations:
+                guard.raise_if_bad(gaussians)
+                state = {"averages": averages.plain()}
+                checkpoints.save(capture(iteration, predictor, optimizer, average.network, state))
+            if stopping and iteration < config.train.iterations:
+                raise StopRequestedError(f"stopped after {iteration} of {config.train.iterations} iterations")
+        judged = average.network
+        if last < config.train.iterations:
+            average.hand_over()
+    return judged, averages.seconds
+
+
+def stage_spans(stages: tuple[Stage, ...]) -> list[tuple[Stage, int, int]]:
+    """Each stage with its first iteration and the one behind its last."""
+    spans, first = [], 0
+    for stage in stages:
+        spans.append((stage, first, first + stage.iterations))
+        first += stage.iterations
+    return spans
+
+
+def batch_frames(objects: pd.DataFrame, config: TrialConfig, iteration: int) -> np.ndarray:
+    """The frames of one step, (batch, views); the first `model.input_views` of each object are its source."""
+    return training_frames(
+        objects,
+        seed=config.seed,
+        iteration=iteration,
+        batch_size=config.train.batch_size,
+        views=config.train.views_per_object,
+    )
+
+
+def seen_by(term: LossTerm, images: Tensor, targets: Tensor, seed: int, iteration: int) -> tuple[Tensor, Tensor]:
+    """What a loss looks at, (N, 3, H, W) each: all views (B, V, 3, H, W), or as many of each object as it asks for.
+
+    Every view is as likely as any other, so the mean over those drawn has the expectation of the mean over all.
+    """
+    batch, views = images.shape[:2]
+    if term.views is not None and term.views < views:
+        generator = np.random.default_rng(stream_seed(seed, _SUBSET_STREAM, iteration))
+        drawn = generator.permuted(np.tile(np.arange(views), (batch, 1)), axis=1)[:, : term.views]
+        index = torch.from_numpy(np.sort(drawn, axis=1)).to(images.device, non_blocking=True)
+        rows = torch.arange(batch, device=images.device)[:, None]
+        images, targets = images[rows, index], targets[rows, index]
+    return images.flatten(0, 1), targets.flatten(0, 1)
+
+
+def stream_seed(seed: int, stream: int, iteration: int) -> int:
+    """The seed of one stream of random numbers in one step."""
+    return int(np.random.SeedSequence([seed, stream, iteration]).generate_state(1, np.uint64)[0] >> 1)

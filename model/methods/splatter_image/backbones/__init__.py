@@ -1,0 +1,1 @@
+"""Networks from source views to feature maps."""

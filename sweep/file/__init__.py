@@ -1,0 +1,1 @@
+"""sweep.yaml -> `Sweep`: YAML with positions, inheritance, overrides, checks and diagnostics."""

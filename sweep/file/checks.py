@@ -1,0 +1,306 @@
+"""What can be wrong with a sweep whose shape is right: each check yields findings and repairs nothing.
+
+Whatever is found in `base` is found once, however many trials inherit it, because findings are known by the
+place where the offending value was written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+from jobs.data import DATASETS
+from sweep.file.diagnostics import ABSENT, Finding, Path, shown, split_allowed
+from sweep.file.overrides import Draft, OverrideError, Setting
+from sweep.file.schema import GridBlock, Sweep
+from sweep.plan.grid import (
+    OFF,
+    SWITCHES,
+    Point,
+    base_settings,
+    count_product,
+    grid_choices,
+    is_loss,
+    points,
+    position_on_axis,
+)
+from sweep.search.checks import search_findings
+from sweep.search.space import probes
+
+MAX_TRIALS = 100_000
+
+_DEFAULTS = Draft.defaults().values
+
+
+def find_mistakes(sweep: Sweep, *, is_complete: bool = True) -> Iterator[Finding]:
+    """Everything wrong with the configurations that a sweep asks for, and with how it asks for them.
+
+    Where it `is_complete` no more, since parts had the wrong shape, no setting is said to have no effect.
+    """
+    yield from _repeated(sweep.seeds, ("seeds",))
+    yield from _repeated(sweep.tables, ("tables",))
+    yield from _repeated(sweep.leave_one_out, ("leave_one_out",))
+    for index, block in enumerate(sweep.grid):
+        yield from _block_findings(block, ("grid", index))
+    sweep = sweep.model_copy(update={"grid": tuple(_without_unsound(block) for block in sweep.grid)})
+    count = sum(count_product(block) for block in sweep.grid) * len(sweep.seeds)
+    if count > MAX_TRIALS:
+        yield Finding(("grid",), f"stands for {count} trials; at most {MAX_TRIALS} can be planned")
+        sweep, is_complete = sweep.model_copy(update={"grid": ()}), False
+    yield from _configuration_findings(sweep, is_complete)
+
+
+def _repeated(values: tuple[Any, ...], path: Path) -> Iterator[Finding]:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            yield Finding((*path, index), "is given twice", value)
+
+
+# Grid blocks
+
+
+def _block_findings(block: GridBlock, path: Path) -> Iterator[Finding]:
+    for key, values in block.axes.items():
+        yield from _repeated_json(values, (*path, "axes", key))
+    zip_findings = list(_zip_findings(block, (*path, "zip")))
+    exclude_findings = list(_exclude_findings(block, (*path, "exclude")))
+    when_findings = list(_when_findings(block, (*path, "when")))
+    yield from zip_findings
+    yield from exclude_findings
+    yield from when_findings
+    is_sound = not (zip_findings or exclude_findings or when_findings) and count_product(block) <= MAX_TRIALS
+    if is_sound and next(grid_choices(block), None) is None:
+        yield Finding((*path, "exclude"), "leaves no point of this block")
+
+
+def _repeated_json(values: tuple[Any, ...], path: Path) -> Iterator[Finding]:
+    """As `_repeated`, but 1 and true differ, and values may be mappings."""
+    texts = [json.dumps(value, sort_keys=True) for value in values]
+    for index, text in enumerate(texts):
+        if text in texts[:index]:
+            yield Finding((*path, index), "is given twice", values[index])
+
+
+def _zip_findings(block: GridBlock, path: Path) -> Iterator[Finding]:
+    uses = Counter(key for group in block.zip for key in group)
+    for index, group in enumerate(block.zip):
+        yield from _unknown_axes(block, {key: (*path, index, i) for i, key in enumerate(group)})
+        if len(group) < 2:
+            yield Finding((*path, index), "must name two or more axes", list(group))
+        lengths = {key: len(block.axes[key]) for key in group if key in block.axes}
+        if len(set(lengths.values())) > 1:
+            counted = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+            yield Finding((*path, index), f"axes that move together must have equally many values; {counted}")
+        for position, key in enumerate(group):
+            if uses[key] > 1 and key in block.axes:
+                yield Finding((*path, index, position), "an axis can move with one group only, and once", key)
+
+
+def _exclude_findings(block: GridBlock, path: Path) -> Iterator[Finding]:
+    for index, entry in enumerate(block.exclude):
+        yield from _unknown_axes(block, {key: (*path, index, key) for key in entry})
+        if not entry:
+            yield Finding((*path, index), "must name one or more axes")
+        for key, value in entry.items():
+            yield from _unknown_value(block, key, value, (*path, index, key))
+
+
+def _when_findings(block: GridBlock, path: Path) -> Iterator[Finding]:
+    yield from _unknown_axes(block, {key: (*path, key) for key in block.when})
+    for key, condition in block.when.items():
+        yield from _unknown_axes(block, {other: (*path, key, other) for other in condition})
+        if key in _conditioning(block, key):
+            yield Finding((*path, key), "an axis cannot depend on itself", key, at="key")
+        for other, values in condition.items():
+            for index, value in enumerate(values):
+                yield from _unknown_value(block, other, value, (*path, key, other, index))
+
+
+def _conditioning(block: GridBlock, key: str) -> set[str]:
+    """The axes that decide whether an axis exists, also by way of others."""
+    found: set[str] = set()
+    waiting = list(block.when.get(key, ()))
+    while waiting:
+        other = waiting.pop()
+        if other not in found:
+            found.add(other)
+            waiting += block.when.get(other, ())
+    return found
+
+
+def _unknown_value(block: GridBlock, key: str, value: Any, path: Path) -> Iterator[Finding]:
+    if key in block.axes and not _is_on_axis(block, key, value):
+        allowed = tuple(v if isinstance(v, str) else shown(v) for v in block.axes[key])
+        yield Finding(path, "not a value of this axis", value, allowed)
+
+
+def _unknown_axes(block: GridBlock, places: Mapping[str, Path]) -> Iterator[Finding]:
+    for key, path in places.items():
+        if key not in block.axes:
+            yield Finding(path, "not an axis of this block", key, tuple(block.axes), at="key")
+
+
+def _is_on_axis(block: GridBlock, key: str, value: Any) -> bool:
+    try:
+        position_on_axis(block.axes[key], value)
+    except ValueError:
+        return False
+    return True
+
+
+def _without_unsound(block: GridBlock) -> GridBlock:
+    """The block without what cannot be carried out of it, so that the rest can be checked."""
+    unsound = {finding.path[:2] for finding in _zip_findings(block, ("zip",))}
+    unsound |= {finding.path[:2] for finding in _exclude_findings(block, ("exclude",))}
+    has_unsound_conditions = next(_when_findings(block, ("when",)), None) is not None
+    return block.model_copy(
+        update={
+            "zip": tuple(group for i, group in enumerate(block.zip) if ("zip", i) not in unsound),
+            "exclude": tuple(entry for i, entry in enumerate(block.exclude) if ("exclude", i) not in unsound),
+            "when": {} if has_unsound_conditions else block.when,
+        }
+    )
+
+
+# Configurations
+
+
+def _configuration_findings(sweep: Sweep, is_complete: bool) -> Iterator[Finding]:
+    base, findings = _built(Draft.defaults(), base_settings(sweep))
+    yield from findings
+    # What does not fit together in `base` alone may fit in every trial.
+    yield from (f for f in base.findings(()) if f.path)
+    component_findings = list(_component_findings(sweep, base))
+    yield from component_findings
+    unsound = {finding.path for finding in component_findings}
+    drafts = []
+    for point in chain(points(sweep), probes(sweep)):
+        if point.origin not in unsound:
+            draft, findings = _built(base, point.settings)
+            yield from findings
+            yield from draft.findings(point.origin)
+            drafts.append((point, draft))
+    yield from _name_findings(drafts)
+    if sweep.search is not None:
+        yield from search_findings(sweep.search, sweep.seeds, every=_value(base, "eval.every"))
+    yield from _option_findings([draft for _, draft in drafts])
+    if is_complete:
+        yield from _inactive_findings([draft for _, draft in drafts])
+
+
+def _built(draft: Draft, settings: tuple[Setting, ...] | list[Setting]) -> tuple[Draft, list[Finding]]:
+    """The draft with those settings on top that can be put there, and what is wrong with them."""
+    findings = []
+    places: dict[tuple[str, ...], Path] = {}
+    for setting in settings:
+        if setting.keys[0] == "seed":
+            findings.append(Finding(setting.origin, "set by `seeds`, for all trials alike", setting.value, at="key"))
+            continue
+        if setting.keys in places:
+            first = ".".join(map(str, places[setting.keys]))
+            findings.append(Finding(setting.origin, f"set twice; first as {first}", setting.value, at="key"))
+        places[setting.keys] = setting.origin
+        try:
+            draft = draft.apply(setting)
+        except OverrideError as error:
+            findings.append(error.finding)
+    return draft, findings
+
+
+def _component_findings(sweep: Sweep, base: Draft) -> Iterator[Finding]:
+    losses = _losses(base)
+    allowed = (*SWITCHES, *(f"train.stages.*.losses.{name}" for name in losses))
+    for index, component in enumerate(sweep.leave_one_out):
+        path: Path = ("leave_one_out", index)
+        if component in SWITCHES:
+            if _value(base, component) == OFF:
+                yield Finding(path, f"base has no such component: {component} is {OFF!r}", component)
+        elif not is_loss(component):
+            yield Finding(path, "not a component that can be left out", component, allowed)
+        elif component.split(".")[-1] not in losses:
+            yield Finding(path, "base has no such loss", component, allowed)
+
+
+def _losses(draft: Draft) -> tuple[str, ...]:
+    stages = _value(draft, "train.stages")
+    if not isinstance(stages, list):
+        return ()
+    losses = [stage.get("losses") for stage in stages if isinstance(stage, dict)]
+    return tuple(dict.fromkeys(name for terms in losses if isinstance(terms, dict) for name in terms))
+
+
+def _value(draft: Draft, key: str) -> Any:
+    """What a draft, perhaps a mistaken one, has at a dotted key."""
+    node: Any = draft.values
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def _name_findings(drafts: list[tuple[Point, Draft]]) -> Iterator[Finding]:
+    first: dict[str, tuple[Point, Draft]] = {}
+    for point, draft in drafts:
+        other, values = first.setdefault(point.name, (point, draft))
+        if values.values != draft.values:
+            place = ".".join(map(str, other.origin))
+            message = f"the name {point.name!r} is taken by another trial, of {place}"
+            yield Finding(point.origin, message, at="key")
+
+
+def _option_findings(drafts: list[Draft]) -> Iterator[Finding]:
+    """Mistakes in `data.options`, which only the dataset's importer understands."""
+    seen = set()
+    for draft in drafts:
+        name, options = _value(draft, "data.name"), _value(draft, "data.options")
+        if not isinstance(options, dict) or not isinstance(name, str) or name not in DATASETS:
+            continue
+        case = (draft.origin(("data", "options")), name, json.dumps(options, sort_keys=True))
+        if options and case not in seen:
+            seen.add(case)
+            yield from _importer_findings(name, options, draft)
+
+
+def _importer_findings(name: str, options: dict[str, Any], draft: Draft) -> Iterator[Finding]:
+    from jobs.data.prepare import parse_options  # importers bring heavy packages along
+    from model.options import OptionsError
+
+    try:
+        parse_options(name, options)
+    except OptionsError as error:
+        for option, problem in error.problems:
+            path = draft.origin(("data", "options", *option.split("."))) or ("base",)
+            message, allowed = split_allowed(problem)
+            yield Finding(path, message, option if allowed else ABSENT, allowed, at="key")
+
+
+def _inactive_findings(drafts: list[Draft]) -> Iterator[Finding]:
+    """Settings of an axis that is off in every trial that has them; where it is on in some, the others fold."""
+    on: set[Path] = set()
+    off: dict[Path, tuple[str, Any]] = {}
+    for draft in drafts:
+        for key, origin in draft.origins.items():
+            switch = _switch_of(key)
+            if switch and _value(draft, switch) == OFF:
+                off[origin] = switch, _value(draft, ".".join(map(str, key)))
+            elif switch:
+                on.add(origin)
+    for origin, (switch, value) in off.items():
+        if origin not in on:
+            choices = ", ".join(SWITCHES[switch])
+            message = (
+                f"has no effect, since {switch} is {OFF!r} in every trial that inherits it ({switch} may be {choices})"
+            )
+            yield Finding(origin, message, value, at="key")
+
+
+def _switch_of(key: Path) -> str | None:
+    """The switch that a key needs to be on; None for switches, and for keys that no switch governs or knows."""
+    section, *inner = key
+    for switch in SWITCHES:
+        governor, _, itself = switch.partition(".")
+        if section == governor and inner and inner[0] != itself and inner[0] in _DEFAULTS[governor]:
+            return switch
+    return None

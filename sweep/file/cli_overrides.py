@@ -1,0 +1,122 @@
+"""`--set KEY=VALUE`: values put into a sweep file's tree from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sweep.file.diagnostics import Mistake, Path, SweepError
+from sweep.file.overrides import flatten
+from sweep.file.yaml_reader import Document, Place, parse
+
+#: Where a whole dotted key is one key of a mapping (`*` for any name or index).  Elsewhere dots lead inwards.
+_DOTTED_SECTIONS: tuple[tuple[str, ...], ...] = (
+    ("base",),
+    ("trials", "*"),
+    ("grid", "*", "axes"),
+    ("grid", "*", "exclude", "*"),
+    ("grid", "*", "when"),
+    ("grid", "*", "when", "*"),
+)
+
+
+def assign(document: Document, overrides: Sequence[str]) -> None:
+    """Put each `KEY=VALUE` into the document, later ones on top; what cannot be put goes to its mistakes."""
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        file = f"--set {key.strip()}"
+        if not equals or not key.strip():
+            document.mistakes.append(Mistake(file, None, None, "", "must have the form KEY=VALUE", override))
+            continue
+        try:
+            parsed = parse(text, file)
+            if parsed.mistakes:
+                raise SweepError(parsed.mistakes)
+            _descend(document, document.value, (), key.strip(), parsed.value, Place(file))
+        except SweepError as error:
+            document.mistakes.extend(_on_command_line(error.mistakes))
+
+
+def _on_command_line(mistakes: list[Mistake]) -> list[Mistake]:
+    return [replace(mistake, line=None, column=None) for mistake in mistakes]
+
+
+def _descend(document: Document, node: Any, path: Path, key: str, value: Any, place: Place) -> None:
+    """Put `value` at the dotted `key` below `node`, which stands at `path`."""
+    if isinstance(node, list):
+        _into_list(document, node, path, key, value, place)
+        return
+    if not isinstance(node, dict):
+        raise _refusal(place, path, f"has no keys inside, so {key!r} leads nowhere")
+    if is_dotted(path):
+        for setting in flatten(value, (), key):
+            _discard(node, setting.keys)
+        _write(document, node, path, key, value, place)
+        return
+    step, rest = _step(node, path, key, place)
+    if not rest:
+        _write(document, node, path, step, value, place)
+        return
+    if node.get(step) is None:
+        _write(document, node, path, step, {}, place)
+    _descend(document, node[step], (*path, step), rest, value, place)
+
+
+def _step(node: dict[str, Any], path: Path, key: str, place: Place) -> tuple[str, str]:
+    """The first key to follow and what is left.  Names may hold dots, so the longest that fits is taken."""
+    known = [name for name in node if key == name or key.startswith(f"{name}.")]
+    first, _, rest = key.partition(".")
+    if known:
+        first = max(known, key=len)
+        rest = key[len(first) + 1 :]
+    elif path == ("trials",) and rest:
+        raise _refusal(place, path, "there is no such trial", first, tuple(node))
+    return first, rest
+
+
+def _into_list(document: Document, node: list[Any], path: Path, key: str, value: Any, place: Place) -> None:
+    first, _, rest = key.partition(".")
+    if not first.isdecimal() or int(first) >= len(node):
+        allowed = tuple(str(index) for index in range(len(node)))
+        raise _refusal(place, path, f"has {len(node)} elements, reached by index", first, allowed)
+    index = int(first)
+    if rest:
+        _descend(document, node[index], (*path, index), rest, value, place)
+    else:
+        _write(document, node, path, index, value, place)
+
+
+def _write(document: Document, node: Any, path: Path, key: str | int, value: Any, place: Place) -> None:
+    at = (*path, key)
+    for places in (document.keys, document.values):
+        for known in [known for known in places if known[: len(at)] == at]:
+            del places[known]
+    if isinstance(node, dict):
+        node.pop(key, None)  # to the end: what is set last is put on top
+        document.keys[at] = place
+    document.values[at] = place
+    node[key] = value
+
+
+def _discard(node: dict[str, Any], keys: tuple[str, ...]) -> None:
+    """Take away what the file itself has at `keys`, nested or dotted, so that it is not set twice."""
+    for name in list(node):
+        parts = tuple(name.split("."))
+        if parts == keys:
+            del node[name]
+        elif keys[: len(parts)] == parts and isinstance(node[name], dict):
+            _discard(node[name], keys[len(parts) :])
+
+
+def is_dotted(path: Path) -> bool:
+    """Whether the mapping at `path` of a sweep file holds keys of a trial's configuration, nested or dotted."""
+    return any(
+        len(path) == len(section) and all(s in ("*", piece) for s, piece in zip(section, path, strict=True))
+        for section in _DOTTED_SECTIONS
+    )
+
+
+def _refusal(place: Place, path: Path, message: str, *value_and_allowed: Any) -> SweepError:
+    name = ".".join(str(piece) for piece in path)
+    return SweepError([Mistake(place.file, None, None, name, message, *value_and_allowed)])

@@ -1,0 +1,111 @@
+"""`extends: other.yaml`: a sweep file on top of another, each value still knowing the file that it was written in.
+
+Mappings merge and everything else replaces.  Keys of a trial's configuration (`base`, each of `trials`) merge by
+what they mean: `train.batch_size` replaces `{train: {batch_size: ...}}`.  A section with nothing behind its key says
+nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path as FilePath
+from typing import Any
+
+from sweep.file.cli_overrides import is_dotted
+from sweep.file.diagnostics import Finding, Path, SweepError
+from sweep.file.overrides import Setting, flatten
+from sweep.file.yaml_reader import Document, is_file, read_document
+
+KEY = "extends"
+
+
+def read_extended(path: FilePath) -> Document:
+    """The tree in a sweep file on top of the files that it extends.  Raises `SweepError` for what cannot be read."""
+    return _read(path, ())
+
+
+def _read(path: FilePath, extended_by: tuple[FilePath, ...]) -> Document:
+    document = read_document(path)
+    name = document.value.get(KEY) if isinstance(document.value, dict) else None
+    if not isinstance(name, str):
+        return document  # what is neither text nor null is refused with all else that has the wrong shape
+    other = path.parent / name
+    problem = _problem(other, (*extended_by, path))
+    if problem is not None:
+        document.mistakes.append(document.mistake(Finding((KEY,), problem, name)))
+        return document
+    try:
+        parent = _read(other, (*extended_by, path))
+    except SweepError as error:
+        raise SweepError([*document.mistakes, *error.mistakes]) from None
+    if not isinstance(parent.value, dict):
+        document.mistakes.append(document.mistake(Finding((KEY,), "is no mapping of keys to values", name)))
+        return document
+    return merge(parent, document)
+
+
+def _problem(other: FilePath, extended_by: tuple[FilePath, ...]) -> str | None:
+    if not is_file(other):
+        return f"there is no such file beside {extended_by[-1].name}"
+    if other.resolve() in {path.resolve() for path in extended_by}:
+        chain = " -> ".join(path.name for path in (*extended_by, other))
+        return f"files cannot extend each other in a circle: {chain}"
+    return None
+
+
+def merge(parent: Document, child: Document) -> Document:
+    """Two trees of mappings as one, the child's values on top, with the places of both."""
+    merged = Document({}, mistakes=[*parent.mistakes, *child.mistakes])
+    said = {key: value for key, value in child.value.items() if value is not None or key not in parent.value}
+    merged.value.update(_merged(parent, parent.value, child, said, (), merged))
+    return merged
+
+
+def _merged(
+    parent: Document, below: dict[str, Any], child: Document, above: dict[str, Any], path: Path, into: Document
+) -> dict[str, Any]:
+    _note_place(child, path, into, path)
+    if is_dotted(path):
+        return _merged_settings(parent, below, child, above, path, into)
+    node = {}
+    for key in {**below, **above}:
+        lower, upper, at = below.get(key), above.get(key), (*path, key)
+        if isinstance(lower, dict) and isinstance(upper, dict):
+            node[key] = _merged(parent, lower, child, upper, at, into)
+        elif key in above:
+            node[key] = _graft(child, upper, at, into, at)
+        else:
+            node[key] = _graft(parent, lower, at, into, at)
+    return node
+
+
+def _merged_settings(
+    parent: Document, below: dict[str, Any], child: Document, above: dict[str, Any], path: Path, into: Document
+) -> dict[str, Any]:
+    """Both files' keys of a configuration, each under its whole dotted key; the last that is set is put on top."""
+    settings: dict[str, tuple[Document, Setting]] = {}
+    for source, node in ((parent, below), (child, above)):
+        for setting in flatten(node, path):
+            key = ".".join(setting.keys)
+            if settings.pop(key, (None,))[0] is source:
+                into.mistakes.append(source.mistake(Finding(setting.origin, "set twice", setting.value, at="key")))
+            settings[key] = source, setting
+    return {
+        key: _graft(source, setting.value, setting.origin, into, (*path, key))
+        for key, (source, setting) in settings.items()
+    }
+
+
+def _graft(source: Document, node: Any, path: Path, into: Document, target: Path) -> Any:
+    """A copy of `node`, which stands at `path` of `source`, for `target`, where its places are noted."""
+    _note_place(source, path, into, target)
+    if isinstance(node, dict):
+        return {key: _graft(source, value, (*path, key), into, (*target, key)) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_graft(source, value, (*path, i), into, (*target, i)) for i, value in enumerate(node)]
+    return node
+
+
+def _note_place(source: Document, path: Path, into: Document, target: Path) -> None:
+    into.values[target] = source.place(path)
+    if path in source.keys:
+        into.keys[target] = source.keys[path]

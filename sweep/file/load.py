@@ -1,0 +1,129 @@
+"""From sweep.yaml to a checked, frozen `Sweep`; or to every mistake in it, each with line and column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from results.errors import ResultsError
+from results.pause_gc import garbage_collection_paused
+from results.tables import table_options
+from sweep.file.cli_overrides import assign
+from sweep.file.diagnostics import Finding, Mistake, Path, SweepError, key_path
+from sweep.file.inheritance import KEY as EXTENDS
+from sweep.file.inheritance import read_extended
+from sweep.file.pydantic_errors import explain
+from sweep.file.schema import GridBlock, RunOptions, Sweep, Tracking, is_table_file
+from sweep.file.yaml_reader import Document, is_file
+
+__all__ = ["GridBlock", "Mistake", "RunOptions", "Sweep", "SweepError", "Tracking", "load_sweep"]
+
+#: Whoever inherits a setting stands in these.
+_TRIAL_SECTIONS = ("base", "trials", "grid")
+
+
+@garbage_collection_paused()
+def load_sweep(path: FilePath | str, overrides: Sequence[str] = (), *, configurations: bool = True) -> Sweep:
+    """Read and check a sweep file.
+
+    `overrides` are `KEY=VALUE` texts that are put into the file's tree first, as `base.train.batch_size=4` or
+    `seeds=[0, 1]`.  Raises `SweepError` with all mistakes of the file and of the overrides.  Without
+    `configurations`, the trials' are not looked into, which takes torch and its seconds: whoever asks for what was
+    planned finds them in the frozen plan.
+    """
+    path = FilePath(path)
+    document = read_extended(path)
+    if not isinstance(document.value, dict):
+        raise SweepError([document.mistake(_not_a_sweep(document.value))])
+    written = document.value.get(EXTENDS)
+    assign(document, overrides)
+    sweep, findings = _shaped(document.value)
+    if document.value.get(EXTENDS) != written:
+        findings.append(Finding((EXTENDS,), "must stand in the file: it is read before anything is set"))
+    if configurations:
+        from sweep.file.checks import find_mistakes
+
+        is_complete = not any(finding.path[0] in _TRIAL_SECTIONS for finding in findings)
+        findings += find_mistakes(sweep, is_complete=is_complete)
+    tables = tuple(_located(table, ("tables", index), document, path) for index, table in enumerate(sweep.tables))
+    findings += _table_findings(tables)
+    mistakes = document.mistakes + [document.mistake(finding) for finding in findings]
+    if mistakes:
+        raise SweepError(mistakes)
+    return sweep.model_copy(update={"tables": tables})
+
+
+def _located(table: str, at: Path, document: Document, sweep_file: FilePath) -> str:
+    """A table's name, or the absolute path of its file, which is relative to the file that names it."""
+    if not is_table_file(table):
+        return table
+    place = document.place(at)
+    folder = (sweep_file if place.line is None else FilePath(place.file)).parent
+    return str((folder / table).absolute())
+
+
+def _table_findings(tables: Sequence[str]) -> Iterator[Finding]:
+    for index, table in enumerate(tables):
+        if not is_table_file(table):
+            continue
+        if not is_file(FilePath(table)):
+            yield Finding(("tables", index), "there is no such file", table)
+            continue
+        try:
+            table_options(table)
+        except ResultsError as error:
+            yield Finding(("tables", index), " ".join(str(error).split()))
+
+
+def _not_a_sweep(value: Any) -> Finding:
+    if value is None:
+        return Finding((), "the file is empty; `splatsweep init` writes one to start from")
+    return Finding((), "a sweep file is a mapping of keys to values", value)
+
+
+def _shaped(tree: dict[str, Any]) -> tuple[Sweep, list[Finding]]:
+    """The sweep, and what is wrong with its shape.
+
+    Where something is wrong, the sweep is that of the tree without it, so that the rest can be checked too.
+    """
+    findings: list[Finding] = []
+    while True:
+        try:
+            return Sweep.model_validate(tree), findings
+        except ValidationError as error:
+            found = list(explain(error, Sweep, lambda path, _: path))
+            findings = findings or found  # later rounds find only what the pruning did
+            for finding in found:
+                tree = _without(tree, finding.path)
+            tree["name"] = "unnamed"
+
+
+def _without(tree: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The tree without what is at `path`, or what is around it where nothing is.
+
+    Whole lists go where an element is wrong, since the others' places must stay.
+    """
+    path = key_path(path)
+    while path and not _holds(tree, path):
+        path = key_path(path[:-1])
+    return _removed(tree, path) if path else {}
+
+
+def _holds(node: Any, path: Path) -> bool:
+    for piece in path:
+        try:
+            node = node[piece]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
+
+
+def _removed(node: Any, path: Path) -> Any:
+    if isinstance(node, list):
+        return [_removed(item, path[1:]) if i == path[0] else item for i, item in enumerate(node)]
+    if len(path) == 1:
+        return {key: value for key, value in node.items() if key != path[0]}
+    return {key: _removed(value, path[1:]) if key == path[0] else value for key, value in node.items()}

@@ -1,0 +1,262 @@
+"""Keys put on top of keys: from the defaults, by way of `base`, to one trial's configuration.
+
+A key may be nested (`{train: {batch_size: 4}}`) or dotted (`train.batch_size: 4`).  List elements are reached
+by index, or all at once by `*` (`train.stages.*.losses.tv`).  Mappings merge; everything else replaces.
+Every value remembers where in the sweep file it was written, so that what is wrong can be shown there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from jobs.config import TrialConfig
+from sweep.file.diagnostics import Finding, Path, key_path
+from sweep.file.pydantic_errors import explain
+
+#: A dotted key in a message, such as `data.resolution`.
+_DOTTED = re.compile(r"\b[a-z_]+(?:\.[a-z0-9_]+)+\b")
+
+
+class Remove(Enum):
+    """A value that takes its key away."""
+
+    REMOVE = "remove"
+
+
+REMOVE: Final = Remove.REMOVE
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value for one key of a trial's configuration."""
+
+    keys: tuple[str, ...]
+    value: Any
+    #: where in the sweep file each of `keys` was written; parts of one dotted key share a place
+    trail: tuple[Path, ...]
+
+    @property
+    def origin(self) -> Path:
+        """Where the value was written."""
+        return self.trail[-1]
+
+
+class OverrideError(ValueError):
+    """A key that leads nowhere."""
+
+    def __init__(self, finding: Finding) -> None:
+        self.finding = finding
+        super().__init__(f"{'.'.join(map(str, finding.path))}: {finding.message}")
+
+
+def flatten(value: Any, origin: Path, key: str | None = None) -> Iterator[Setting]:
+    """The settings that a nested or dotted mapping stands for, in its order.
+
+    `origin` is where the value was written, `key` the dotted key it belongs to, if any.
+    """
+    keys = () if key is None else tuple(key.split("."))
+    yield from _flatten(value, origin, keys, (origin,) * len(keys))
+
+
+def _flatten(value: Any, origin: Path, keys: tuple[str, ...], trail: tuple[Path, ...]) -> Iterator[Setting]:
+    if not isinstance(value, Mapping) or (keys and not value):
+        yield Setting(keys, value, trail)
+        return
+    for key, inner in value.items():
+        written, parts = (*origin, key), tuple(str(key).split("."))
+        yield from _flatten(inner, written, keys + parts, trail + (written,) * len(parts))
+
+
+class _Section:
+    """One section of a draft, validated when that is first asked for: most drafts share most of theirs."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        self._name, self._value = name, value
+
+    @cached_property
+    def validated(self) -> Any:
+        """The section's type, or the plain value where there is none.  Raises pydantic's `ValidationError`."""
+        field = TrialConfig.model_fields.get(self._name)
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            return field.annotation.model_validate(self._value)
+        return self._value
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A configuration being put together.  Never changed in place: drafts share what they have in common."""
+
+    values: Any
+    #: key -> where it was written; the last written is last
+    origins: Mapping[Path, Path]
+    _sections: Mapping[str, _Section] = field(compare=False, repr=False)
+    #: the setting that was last put on top, and what came of it: points of a grid differ in their last settings
+    _latest: list[tuple[Setting, Draft]] = field(default_factory=list, compare=False, repr=False)
+
+    @classmethod
+    def defaults(cls) -> Draft:
+        """A trial that says nothing."""
+        values = TrialConfig().model_dump(mode="json")
+        return cls(values, {}, {name: _Section(name, value) for name, value in values.items()})
+
+    def apply(self, setting: Setting) -> Draft:
+        """This draft with one setting on top.  Raises `OverrideError` where its key leads nowhere."""
+        if self._latest and self._latest[0][0] is setting:
+            return self._latest[0][1]
+        origins = dict(self.origins)
+        draft = self._with(_put(self.values, (), setting.keys, setting, origins), origins)
+        self._latest[:] = [(setting, draft)]
+        return draft
+
+    def _with(self, values: Any, origins: Mapping[Path, Path]) -> Draft:
+        kept = {name for name, value in values.items() if name in self._sections and value is self.values[name]}
+        sections = {
+            name: self._sections[name] if name in kept else _Section(name, value) for name, value in values.items()
+        }
+        return Draft(values, origins, sections)
+
+    def origin(self, key: Path) -> Path | None:
+        """Where the value of `key` was written; None for a default."""
+        for length in range(len(key), 0, -1):
+            if key[:length] in self.origins:
+                return (*self.origins[key[:length]], *key[length:])
+        return None
+
+    def config(self) -> TrialConfig:
+        """The configuration.  Raises pydantic's `ValidationError`."""
+        try:
+            values = {name: section.validated for name, section in self._sections.items()}
+        except ValidationError:
+            values = self.values  # so that mistakes of all sections are found, under their whole keys
+        return TrialConfig.model_validate(values)
+
+    def findings(self, written_at: Path) -> list[Finding]:
+        """What is wrong with the configuration; with the whole of it, at `written_at` for want of better."""
+        findings, wrong = self._explained(written_at)
+        if findings and () not in wrong:
+            # Pydantic asks whether the parts fit together only where each is right by itself.
+            later, _ = self._with_defaults_at(wrong)._explained(written_at)
+            findings += [finding for finding in later if not _names_any(finding.message, wrong)]
+        return findings
+
+    def _explained(self, written_at: Path) -> tuple[list[Finding], set[Path]]:
+        """Findings, and the keys that they are about."""
+        keys: set[Path] = set()
+
+        def locate(key: Path, message: str) -> Path:
+            keys.add(key)
+            return self.origin(key) or self._last_written(message) or written_at
+
+        try:
+            self.config()
+        except ValidationError as error:
+            return list(explain(error, TrialConfig, locate)), keys
+        return [], keys
+
+    def _last_written(self, message: str) -> Path | None:
+        """Where the last written of the keys in `message` stands, since keys that do not fit are named in it.
+
+        Where all of these are defaults, their section's last written.
+        """
+        named = [tuple(key.split(".")) for key in _DOTTED.findall(message)]
+        for length in (None, 1):
+            wanted = {key[:length] for key in named}
+            written = [origin for key, origin in self.origins.items() if key[:length] in wanted]
+            if written:
+                return written[-1]
+        return None
+
+    def _with_defaults_at(self, wrong: Iterable[Path]) -> Draft:
+        """This draft with the parts that hold the keys `wrong` (two levels deep) as they are by default."""
+        values = {name: dict(part) if isinstance(part, dict) else part for name, part in self.values.items()}
+        defaults = Draft.defaults().values
+        for name, *inner in wrong:
+            if not inner or not isinstance(values[name], dict) or name not in defaults:
+                _reset(values, name, defaults)
+            else:
+                _reset(values[name], inner[0], defaults[name])
+        return self._with(values, self.origins)
+
+
+def _reset(node: dict[Any, Any], key: Any, defaults: Mapping[Any, Any]) -> None:
+    if key in defaults:
+        node[key] = defaults[key]
+    else:
+        node.pop(key, None)
+
+
+def _names_any(message: str, keys: Iterable[Path]) -> bool:
+    """Whether a message speaks of a key whose value is a default only because its own was wrong."""
+    return any(".".join(map(str, key[:2])) in message for key in keys)
+
+
+def build(draft: Draft, settings: Sequence[Setting]) -> Draft:
+    """A draft with settings on top, one after the other."""
+    for setting in settings:
+        draft = draft.apply(setting)
+    return draft
+
+
+def _put(node: Any, at: Path, keys: tuple[str, ...], setting: Setting, origins: dict[Path, Path]) -> Any:
+    """`node`, which stands at the key `at`, with the setting's value at `keys` below it."""
+    if not keys:
+        return _leaf(node, at, setting, origins)
+    key, rest = keys[0], keys[1:]
+    if isinstance(node, list):
+        elements = list(node)
+        for index in _indices(node, at, key, setting):
+            elements[index] = _put(node[index], (*at, index), rest, setting, origins)
+        return elements
+    if not isinstance(node, dict):
+        _note(node, at, setting.trail[len(setting.keys) - len(keys) - 1], origins)
+        node = {}
+    if setting.value is REMOVE and not rest:
+        return _without(node, at, key, setting, origins)
+    return {**node, key: _put(node.get(key), (*at, key), rest, setting, origins)}
+
+
+def _leaf(node: Any, at: Path, setting: Setting, origins: dict[Path, Path]) -> Any:
+    if setting.value == {} and isinstance(node, dict):
+        return node
+    _note(node, at, setting.origin, origins)
+    return setting.value
+
+
+def _without(node: Any, at: Path, key: str, setting: Setting, origins: dict[Path, Path]) -> Any:
+    left = {k: value for k, value in node.items() if k != key}
+    if node and not left:  # the only mistake that taking away can make
+        _note(node, at, setting.origin, origins)
+    return left
+
+
+def _note(before: Any, at: Path, origin: Path, origins: dict[Path, Path]) -> None:
+    """The value at `at`, in place of `before`, was written at `origin`; what was written inside that is gone."""
+    inside = [key for key in origins if key[: len(at)] == at] if isinstance(before, (dict, list)) else []
+    for key in inside:
+        del origins[key]
+    origins.pop(at, None)
+    origins[at] = origin
+
+
+def _indices(elements: list[Any], at: Path, key: str, setting: Setting) -> range:
+    if key == "*":
+        return range(len(elements))
+    if key.isdecimal() and int(key) < len(elements):
+        return range(int(key), int(key) + 1)
+    name = ".".join(map(str, at))
+    raise OverrideError(
+        Finding(
+            key_path(setting.origin),
+            f"{name} has {len(elements)} elements, reached by index or all by *",
+            value=key,
+            allowed=(*map(str, range(len(elements))), "*"),
+            at="key",
+        )
+    )

@@ -1,0 +1,112 @@
+"""Pydantic's findings in plain words, with the names that would have been right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from sweep.file.diagnostics import ABSENT, Finding, Path, key_path, split_allowed
+
+#: How pydantic marks that a mapping's key is wrong, at the end of a location.
+_KEY_MARK = "[key]"
+
+_WHOLE, _NUMBER, _LIST = "must be a whole number", "must be a number", "must be a list"
+_MAPPING = "must be a mapping of keys to values"
+_WORDS = {
+    "bool_type": "must be true or false",
+    "dict_type": _MAPPING,
+    "extra_forbidden": "unknown key",
+    "finite_number": "must be a finite number",
+    "float_type": _NUMBER,
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_from_float": _WHOLE,
+    "int_type": _WHOLE,
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "list_type": _LIST,
+    "literal_error": "not one of the allowed values",
+    "missing": "missing key",
+    "model_attributes_type": _MAPPING,
+    "model_type": _MAPPING,
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "string_type": "must be text",
+    "too_short": "must have {min_length} or more entries",
+    "tuple_type": _LIST,
+}
+
+
+def explain(error: ValidationError, model: type[BaseModel], locate: Callable[[Path, str], Path]) -> Iterator[Finding]:
+    """Pydantic's errors about a `model` as findings.
+
+    `locate(location, message)` says where in the sweep file a value of the model was written.
+    """
+    for details in error.errors(include_url=False):
+        yield _finding(details, model, locate)
+
+
+def _finding(details: ErrorDetails, model: type[BaseModel], locate: Callable[[Path, str], Path]) -> Finding:
+    kind, location = details["type"], details["loc"]
+    is_key = kind == "extra_forbidden" or (bool(location) and location[-1] == _KEY_MARK)
+    location = tuple(piece for piece in location if piece != _KEY_MARK)
+    message, listed = split_allowed(_message(details))
+    path = locate(location, message)
+    return Finding(
+        path=key_path(path) if is_key else path,
+        message=message,
+        value=location[-1] if is_key else _value(details),
+        allowed=listed or _allowed(details, model, location),
+        at="key" if is_key else "value",
+    )
+
+
+def _value(details: ErrorDetails) -> Any:
+    if details["type"] == "missing":
+        return ABSENT
+    context = details.get("ctx", {})
+    if "path" in context or not details["loc"]:  # of parts that do not fit, only who says so knows which to show
+        return context.get("value", ABSENT)
+    return details["input"]
+
+
+def _message(details: ErrorDetails) -> str:
+    context = details.get("ctx", {})
+    if "reason" in context:  # it quotes the value, which a Finding holds apart
+        return context["reason"].replace(f" {details['input']!r}", "", 1)
+    if details["type"] in _WORDS:
+        return _WORDS[details["type"]].format_map(context)
+    return details["msg"].removeprefix("Value error, ")
+
+
+def _allowed(details: ErrorDetails, model: type[BaseModel], location: Path) -> tuple[str, ...]:
+    if details["type"] == "extra_forbidden":
+        section = _first(_annotation(model, location[:-1]), _is_model)
+        return tuple(section.model_fields) if section else ()
+    if details["type"] == "literal_error":
+        literal = _first(_annotation(model, location), lambda a: get_origin(a) is Literal)
+        return tuple(str(value) for value in get_args(literal))
+    return tuple(details.get("ctx", {}).get("allowed", ()))
+
+
+def _annotation(model: Any, location: Path) -> Any:
+    """The type declared at a location.  Indices and free keys stay inside their container's type."""
+    annotation = model
+    for piece in location:
+        section = _first(annotation, _is_model)
+        if section is not None and piece in section.model_fields:
+            annotation = section.model_fields[piece].annotation
+    return annotation
+
+
+def _first(annotation: Any, wanted: Callable[[Any], bool]) -> Any:
+    """The annotation or the first of its arguments, at any depth, that is wanted."""
+    if wanted(annotation):
+        return annotation
+    return next((found for a in get_args(annotation) if (found := _first(a, wanted)) is not None), None)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

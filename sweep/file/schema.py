@@ -1,0 +1,232 @@
+"""sweep.yaml as frozen types, closed to unknown keys.
+
+Configurations stay as written here (`base`, `trials`, `axes` hold nested or dotted keys of a trial's
+configuration): what they mean is decided where they are put together, in `sweep.file.overrides` and `sweep.plan.grid`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import no_info_after_validator_function
+
+from jobs.config import Section
+from results.address import check_address
+from results.tables import SUFFIXES, TABLES
+from sweep.run.executors import EXECUTORS
+from sweep.search import METRICS, PREFIX, PRUNERS, SAMPLERS, Direction
+
+#: The rows that need no training; every plan has them, so no trial may take their names.
+CONTROLS = ("blank", "copy_input")
+
+_MAX_NAME = 100
+
+
+def _check_file_name(name: str) -> str:
+    safe = name.replace("-", "").replace("_", "").replace(".", "")
+    if not (safe.isascii() and safe.isalnum() and name[0].isalnum() and len(name) <= _MAX_NAME):
+        raise PydanticCustomError(
+            "file_name", "must be letters, digits, '.', '-' and '_', beginning with a letter or digit"
+        )
+    return name
+
+
+def _check_trial_name(name: str) -> str:
+    if not (name.isprintable() and name.strip() == name and 0 < len(name) <= _MAX_NAME):
+        raise PydanticCustomError("trial_name", "a trial's name must be 1 to 100 printable characters")
+    if name in CONTROLS:
+        raise PydanticCustomError("trial_name", "this name belongs to a row that every plan adds by itself")
+    if name.startswith(PREFIX) and name.removeprefix(PREFIX).isdecimal():
+        raise PydanticCustomError("trial_name", "names of this form belong to the trials that a search proposes")
+    return name
+
+
+def is_table_file(name: str) -> bool:
+    """Whether a table is one of the user's own, in a YAML file."""
+    return name.endswith(SUFFIXES)
+
+
+def _check_table(name: str) -> str:
+    if name not in TABLES and not is_table_file(name):
+        reason = "unknown table, and not a YAML file either"
+        raise PydanticCustomError("unknown_choice", reason, {"allowed": sorted(TABLES)})
+    return name
+
+
+def _one_of(kind: str, names: Collection[str]) -> GetPydanticSchema:
+    """Of a text: that it is one of `names`, which editors are told."""
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise PydanticCustomError("unknown_choice", "unknown {kind}", {"kind": kind, "allowed": sorted(names)})
+        return name
+
+    return GetPydanticSchema(
+        lambda source, handler: no_info_after_validator_function(check, handler(source)),
+        lambda schema, handler: handler(schema) | {"enum": sorted(names)},
+    )
+
+
+def _check_store(uri: str) -> str:
+    check_address(uri)
+    return uri
+
+
+Item = TypeVar("Item")
+#: YAML has lists where we keep tuples, so that a sweep cannot change after it was checked.
+Many = Annotated[tuple[Item, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
+#: Values of an axis; one may stand for itself.
+OneOrMany = Annotated[
+    tuple[Any, ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else (value,)),
+    Field(min_length=1),
+    WithJsonSchema({}),
+]
+#: Keys of a trial's configuration, nested or dotted; `name:` with nothing behind it is an empty one.
+Overrides = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
+FileName = Annotated[
+    str, AfterValidator(_check_file_name), Field(json_schema_extra={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"})
+]
+TrialName = Annotated[str, AfterValidator(_check_trial_name)]
+TableName = Annotated[
+    str,
+    AfterValidator(_check_table),
+    Field(json_schema_extra={"anyOf": [{"enum": sorted(TABLES)}, {"pattern": r"\.ya?ml$"}]}),
+]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class GridBlock(Section):
+    """Axes that are multiplied."""
+
+    #: dotted key -> its values
+    axes: Annotated[dict[str, Annotated[Many[Any], Field(min_length=1)]], Field(min_length=1)]
+    #: points left out: those that have all the values of one entry
+    exclude: Many[dict[str, Any]] = ()
+    #: groups of axes that move together, value by value
+    zip: Many[Many[str]] = ()
+    #: axis -> {other axis: its values with which the first exists}; with others a point has no value for it
+    when: dict[str, Annotated[dict[str, OneOrMany], Field(min_length=1)]] = Field(default_factory=dict)
+
+
+class RunOptions(Section):
+    """How trials are executed.  Nothing here changes a number in a table, so nothing here is in a key."""
+
+    executor: Annotated[str, _one_of("executor", EXECUTORS)] = "ray"
+    cpus_per_trial: Annotated[int, Field(ge=1)] = 1
+    gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    #: trials at once; null means as many as the resources allow
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    #: restarts of a trial whose process died
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    #: iterations between two lines of the journal
+    log_every: Annotated[int, Field(ge=1)] = 50
+    #: iterations between two checkpoints
+    checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    #: when trials work in a folder of their node and send what they make to the home: on nodes that do not see the
+    #: home, or always, where it is slow to reach
+    scratch: Literal["auto", "always"] = "auto"
+
+
+class Tracking(Section):
+    """Where results are recorded; null means the store in the home, and an experiment named as the sweep."""
+
+    #: a database or a tracking server; passwords are better left to PGPASSWORD, MLFLOW_TRACKING_PASSWORD and the like
+    uri: Annotated[str, AfterValidator(_check_store)] | None = None
+    experiment: str | None = None
+
+
+def _listed_choices(value: Any) -> Any:
+    return {"choices": value} if isinstance(value, list) else value
+
+
+class SearchAxis(Section):
+    """The values that a search may give a key: a list of choices, or all numbers between two bounds."""
+
+    choices: Annotated[Many[Any], Field(min_length=1)] | None = None
+    low: Number | None = None
+    high: Number | None = None
+    #: whether what counts are ratios
+    log: bool = False
+    #: only low, low + step, low + 2 step, ...
+    step: Annotated[Number, Field(gt=0)] | None = None
+    #: only whole numbers
+    int: bool = False
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> SearchAxis:
+        problem = self._problem()
+        if problem is not None:
+            raise PydanticCustomError("search_axis", problem)
+        return self
+
+    def _problem(self) -> str | None:
+        if self.choices is not None:
+            others = self.model_fields_set - {"choices"}
+            return "choices have no bounds, steps or scale" if others else None
+        if self.low is None or self.high is None:
+            return "must be a list of choices, or a mapping with low and high"
+        if self.low >= self.high:
+            return "low must be below high"
+        if self.log and self.low <= 0:
+            return "low must be above 0 on a logarithmic scale"
+        if self.log and self.step is not None:
+            return "a logarithmic scale has no step"
+        numbers = [number for number in (self.low, self.high, self.step) if number is not None]
+        if self.int and any(number != round(number) for number in numbers):
+            return "bounds and step must be whole numbers where int is true"
+        return None
+
+
+class Search(Section):
+    """Configurations that Optuna proposes, one after another, on top of `base`."""
+
+    #: dotted key -> what it may be
+    space: Annotated[dict[str, Annotated[SearchAxis, BeforeValidator(_listed_choices)]], Field(min_length=1)]
+    #: configurations to try
+    trials: Annotated[int, Field(ge=1)]
+    #: of the evaluation of the trained network, on the split of `eval.split`
+    metric: Annotated[str, _one_of("metric", METRICS)] = "novel_psnr"
+    #: null: whichever way the metric is better
+    direction: Direction | None = None
+    sampler: Annotated[str, _one_of("sampler", SAMPLERS)] = "tpe"
+    pruner: Annotated[str, _one_of("pruner", PRUNERS)] = "none"
+    #: of the sampler
+    seed: Seed = 0
+
+    @property
+    def aim(self) -> Direction:
+        """maximize or minimize."""
+        return self.direction or METRICS[self.metric]
+
+
+class Sweep(Section):
+    """What to run: everything a sweep file says."""
+
+    #: names the sweep's folders and its MLflow experiment
+    name: FileName
+    #: another sweep file that this one is written on top of; `sweep.file.inheritance` has put them together by now
+    extends: str | None = None
+    base: Overrides = Field(default_factory=dict)
+    trials: dict[TrialName, Overrides] = Field(default_factory=dict)
+    grid: Many[GridBlock] = ()
+    #: components of `base` to switch off one at a time
+    leave_one_out: Many[str] = ()
+    seeds: Annotated[Many[Seed], Field(min_length=1)] = (0,)
+    search: Search | None = None
+    #: built-in tables by name, or YAML files: relative to the sweep file there, absolute once they are loaded
+    tables: Many[TableName] = ("auto",)
+    run: RunOptions = RunOptions()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty_sections(cls, value: Any) -> Any:
+        """A section with nothing behind its key, its lines commented out perhaps, has its defaults."""
+        if not isinstance(value, dict):
+            return value
+        return {key: v for key, v in value.items() if v is not None or key not in cls.model_fields}

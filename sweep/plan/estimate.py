@@ -1,0 +1,259 @@
+"""What the rest of a sweep will take on this machine: from finished trials of the same shape, or a short probe.
+
+Two trials have one shape when they differ only in what costs nothing: seed, learning rates, weights of losses, and
+how long they train, which is multiplied.  All figures are estimates, and are said to be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import statistics
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from jobs.config import TrialConfig
+from jobs.data.prepare import open_dataset
+from jobs.journal import RESULT_FILENAME, read_events
+from jobs.trial import TrialFailedError, run_trial, weights_folder
+from sweep.file.schema import RunOptions
+from sweep.plan.planner import Plan, PlannedTrial
+from sweep.run.executors.run_guarded import runtime_of
+
+#: Iterations of each stage that a probe runs; the first is not counted, since it warms up.
+_PROBE_ITERATIONS = 5
+
+_GB = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one shape of trial takes."""
+
+    #: an iteration, averaged over the stages as they are weighted
+    step_s: float
+    #: a trial's other seconds: starting, judging
+    rest_s: float
+    #: what a finished trial occupies
+    disk_bytes: float
+
+    def seconds(self, config: TrialConfig) -> float:
+        """A whole trial."""
+        return self.step_s * (config.train.iterations if config.is_trained else 0) + self.rest_s
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What is left to do."""
+
+    #: trials to run, with what each takes; None where nothing like it was ever measured here
+    seconds: Mapping[str, float | None]
+    disk_bytes: float
+    #: trials that run at the same time
+    at_once: int
+
+    @property
+    def unknown(self) -> int:
+        """How many trials are in no total."""
+        return sum(value is None for value in self.seconds.values())
+
+    @property
+    def wall_s(self) -> float:
+        """From start to end, of the trials that are known."""
+        known = [value for value in self.seconds.values() if value is not None]
+        return max(sum(known) / self.at_once, max(known, default=0.0))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "wall_s": self.wall_s,
+            "disk_bytes": self.disk_bytes,
+            "at_once": self.at_once,
+            "unknown_trials": self.unknown,
+        }
+
+    def __str__(self) -> str:
+        known = len(self.seconds) - self.unknown
+        if not self.seconds:
+            return "nothing to run"
+        total = f"about {_duration(self.wall_s)}, {self.at_once} at once, and {self.disk_bytes / _GB:.2g} GB"
+        if not self.unknown:
+            return f"{known} to run: {total}"
+        hint = "nothing like them has finished on this machine; --estimate measures them"
+        return f"{self.unknown} to run of unknown cost ({hint})" + (f"; the other {known}: {total}" if known else "")
+
+
+def estimate(
+    plan: Plan, home: Path | str, options: RunOptions, probe: Callable[[PlannedTrial], Cost | None] | None = None
+) -> Estimate:
+    """Time and disk of what is to run; `probe`, such as `measure` makes, is asked once for each unknown shape."""
+    home = Path(home).absolute()
+    costs: dict[str, Cost | None] = dict(_measured(home)) if plan.pending else {}
+    found: dict[str, Cost | None] = {trial.key: None for trial in plan.pending}
+    for trial in plan.pending if costs or probe is not None else ():
+        of_its_shape = shape(trial.config)
+        if of_its_shape not in costs and probe is not None:
+            costs[of_its_shape] = probe(trial)
+        found[trial.key] = costs.get(of_its_shape)
+    known = [cost for cost in found.values() if cost is not None]
+    seconds = {
+        trial.key: cost.seconds(trial.config) if (cost := found[trial.key]) is not None else None
+        for trial in plan.pending
+    }
+    return Estimate(seconds, sum(cost.disk_bytes for cost in known), trials_at_once(options))
+
+
+def shape(config: TrialConfig) -> str:
+    """What decides the cost of an iteration and of judging, as text."""
+    tree = config.identity()
+    tree.pop("seed", None)
+    tree["data"] = {key: tree["data"][key] for key in ("name", "resolution")}
+    if config.is_trained:
+        tree["train"]["stages"] = [
+            [round(stage.iterations / config.train.iterations, 3), {n: t.views for n, t in stage.losses.items()}]
+            for stage in config.train.stages
+        ]
+    return json.dumps(tree, sort_keys=True)
+
+
+def trials_at_once(options: RunOptions) -> int:
+    """How many trials this machine runs side by side."""
+    if options.executor == "inline":
+        return 1
+    slots = len(os.sched_getaffinity(0)) // options.cpus_per_trial
+    if options.gpus_per_trial > 0:
+        import torch
+
+        slots = min(slots, int(torch.cuda.device_count() / options.gpus_per_trial))
+    return max(1, min(slots, options.max_concurrent or slots))
+
+
+# From finished trials
+
+
+def _measured(home: Path) -> dict[str, Cost]:
+    """Shape -> the median cost of the trials of that shape that this machine has finished."""
+    found: dict[str, list[Cost]] = {}
+    for result in sorted((home / "trials").glob(f"*/{RESULT_FILENAME}")):
+        try:
+            measured = _of_finished(result.parent)
+        except (OSError, ValueError, LookupError):  # of another version, or damaged: there are others
+            continue
+        if measured is not None:
+            found.setdefault(measured[0], []).append(measured[1])
+    return {
+        of_shape: Cost(*(statistics.median(values) for values in zip(*map(_figures, costs), strict=True)))
+        for of_shape, costs in found.items()
+    }
+
+
+def _figures(cost: Cost) -> tuple[float, float, float]:
+    return cost.step_s, cost.rest_s, cost.disk_bytes
+
+
+def _of_finished(folder: Path) -> tuple[str, Cost] | None:
+    """A finished trial's shape and cost; None where another machine did it."""
+    if json.loads((folder / "environment.json").read_text())["host"] != socket.gethostname():
+        return None
+    config = TrialConfig.model_validate(json.loads((folder / "config.json").read_text()))
+    events = list(read_events(folder))
+    starts = [event for event in events if event["event"] == "start"]
+    last = [event for event in events if event["event"] == "metrics"][-1]
+    train_s = last["values"].get("time/train_s", 0.0)
+    # Where it was taken up again, its other seconds are spread over several stretches.
+    rest_s = last["time"] - starts[0]["time"] - train_s if len(starts) == 1 else 0.0
+    step_s = train_s / config.train.iterations if config.is_trained else 0.0
+    return shape(config), Cost(step_s, max(rest_s, 0.0), _bytes(folder))
+
+
+def _bytes(folder: Path) -> float:
+    return float(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+
+
+# From a probe
+
+
+def measure(home: Path, options: RunOptions, report: Callable[[str], None]) -> Callable[[PlannedTrial], Cost | None]:
+    """A probe: a trial's first iterations in each stage, and the judging of one object, in a home of its own.
+
+    Features of frozen models that it has to compute stay in the home's cache, where the trials need them.
+    """
+
+    def probe(trial: PlannedTrial) -> Cost | None:
+        report(f"measuring {trial.name}")
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".probe-", dir=home) as folder:
+            _share(home, Path(folder))
+            try:
+                return _probe(trial.config, Path(folder), options)
+            except TrialFailedError as error:
+                report(f"  {error}")
+                return None
+
+    return probe
+
+
+def _share(home: Path, probe_home: Path) -> None:
+    for name, folder in (("data", home / "data"), ("cache", home / "cache"), ("weights", weights_folder(home))):
+        folder.mkdir(parents=True, exist_ok=True)
+        (probe_home / name).symlink_to(folder, target_is_directory=True)
+
+
+def _probe(config: TrialConfig, home: Path, options: RunOptions) -> Cost:
+    runtime = runtime_of(options.model_copy(update={"log_every": 1, "checkpoint_every": 1}), home / "stop")
+    result = run_trial(_shortened(config), home, runtime)
+    events = [event for event in read_events(result.folder) if event["event"] in ("start", "metrics")]
+    store = open_dataset(config.data.name, config.data.options, home)
+    objects = config.eval.objects or len(store.split(config.eval.split))
+    if not config.is_trained:
+        return Cost(0.0, (events[-1]["time"] - events[0]["time"]) * objects, _bytes(result.folder))
+    steps, judged = events[:-1], events[-1]
+    per_object = judged["time"] - steps[-1]["time"]
+    validations = config.train.iterations // config.eval.every * config.eval.val_objects if config.eval.every else 0
+    return Cost(_step_seconds(config, steps), per_object * (objects + validations), _bytes(result.folder))
+
+
+def _shortened(config: TrialConfig) -> TrialConfig:
+    stages = tuple(
+        stage.model_copy(
+            update={
+                "iterations": _PROBE_ITERATIONS,
+                "losses": {n: t.model_copy(update={"start": 0, "ramp": 0}) for n, t in stage.losses.items()},
+            }
+        )
+        for stage in config.train.stages
+    )
+    return config.model_copy(
+        update={
+            "train": config.train.model_copy(update={"stages": stages}),
+            "eval": config.eval.model_copy(update={"objects": 1, "every": None}),
+        }
+    )
+
+
+def _step_seconds(config: TrialConfig, steps: Sequence[Mapping[str, Any]]) -> float:
+    """Mean seconds of an iteration over the whole trial, each stage by the median of its probe."""
+    gaps = [after["time"] - before["time"] for before, after in pairwise(steps)]
+    stages = config.train.stages
+    assert len(gaps) == len(stages) * _PROBE_ITERATIONS
+    medians = [
+        statistics.median(gaps[index * _PROBE_ITERATIONS + 1 : (index + 1) * _PROBE_ITERATIONS])
+        for index in range(len(stages))
+    ]
+    return _weighted(medians, [stage.iterations for stage in stages])
+
+
+def _weighted(values: Iterable[float], counts: Sequence[int]) -> float:
+    return sum(value * count for value, count in zip(values, counts, strict=True)) / sum(counts)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,236 @@
+"""Why a trial must run: what sets it apart from what is finished in this home."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from jobs.config import NUMERICS_VERSION
+from jobs.journal import read_events, read_result
+from sweep.plan.names import flat
+from sweep.plan.planner import MAX_ROWS, Identities, Plan, PlanError, PlannedTrial, plan_path, read_plan
+
+Kind = Literal["new", "changed", "data", "weights", "numerics", "failed", "interrupted", "running", "blocked", "pruned"]
+
+DATA, WEIGHTS, NUMERICS = "fingerprint of the data", "weights", "numerics version"
+
+#: What a key has where the configuration does not have it.
+ABSENT = "absent"
+
+_NO_RESULT = ("failed", "blocked")
+
+_SHOWN_CHANGES = 6
+_SHOWN_VALUE = 24
+#: Trials compared with all finished ones at a time, to keep tables of thousands by thousands out of memory.
+_CHUNK = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that decides numbers, in a finished trial and in the planned one; each may be `ABSENT`."""
+
+    key: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} from {_short(self.before)} to {_short(self.after)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a trial has no result."""
+
+    kind: Kind
+    #: what went wrong, or how far it came
+    detail: str = ""
+    #: the finished trial that it is compared with: its key, and its name where a plan knows it
+    nearest: str | None = None
+    nearest_name: str | None = None
+    changes: tuple[Change, ...] = ()
+
+    def __str__(self) -> str:
+        if self.nearest is None:
+            return f"{self.kind}: {self.detail}" if self.detail else self.kind
+        shown = ", ".join(str(change) for change in self.changes[:_SHOWN_CHANGES])
+        more = len(self.changes) - _SHOWN_CHANGES
+        other = f"{self.nearest_name} ({self.nearest})" if self.nearest_name else self.nearest
+        verb = "changed since" if self.kind != "new" else "new, nearest is"
+        return f"{verb} {other}: {shown}" + (f" and {more} more" if more > 0 else "")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "kind": self.kind,
+            "text": str(self),
+            "nearest": self.nearest,
+            "changes": [{"key": c.key, "before": c.before, "after": c.after} for c in self.changes],
+        }
+
+
+def reasons(plan: Plan, home: Path | str) -> dict[str, Reason]:
+    """Key -> why that trial must run, for every trial of a plan that is neither finished nor pruned for good.
+
+    A pending trial is compared with the one that had its name and seed when this sweep was last run, if that is
+    finished; with the finished trial of this home that differs in the fewest things otherwise.
+    """
+    home = Path(home).absolute()
+    waiting = [trial for trial in plan.everything if trial.status == "pending"]
+    begun = [t for t in plan.everything if t.status != "pending" and (t.is_unfinished or t.status in _NO_RESULT)]
+    found = {t.key: _state(t, home) for t in begun}
+    return found | _compared(waiting, plan.sweep, home)
+
+
+def _state(trial: PlannedTrial, home: Path) -> Reason:
+    """Why a trial that was begun, or cannot be, has no result."""
+    events = list(read_events(home / "trials" / trial.key))
+    if trial.status == "failed":
+        return Reason("failed", next((e["error"] for e in reversed(events) if e["event"] == "failed"), ""))
+    if trial.status == "blocked":
+        return Reason("blocked", "; ".join(trial.missing))
+    step = max((event["step"] for event in events if "step" in event), default=0)
+    assert trial.status in ("interrupted", "running", "pruned")
+    return Reason(trial.status, f"at iteration {step} of {trial.config.train.iterations}")
+
+
+def _compared(waiting: Sequence[PlannedTrial], sweep: str, home: Path) -> dict[str, Reason]:
+    finished = _finished(home)
+    if not finished:
+        return {trial.key: Reason("new", "nothing like it is finished") for trial in waiting}
+    names, predecessors = _names(home), _predecessors(sweep, home)
+    identities = Identities(home)
+    wanted = {trial.key: _decisive(trial, identities) for trial in waiting}
+    nearest = _nearest(wanted, finished)
+    compared = {}
+    for trial in waiting:
+        before = predecessors.get((trial.name, trial.seed))
+        is_successor = before in finished
+        other = before if before is not None and is_successor else nearest[trial.key]
+        changes = _changes(finished[other], wanted[trial.key])
+        compared[trial.key] = Reason(_kind(changes, is_successor), "", other, names.get(other), changes)
+    return compared
+
+
+def _kind(changes: Iterable[Change], is_successor: bool) -> Kind:
+    keys = {change.key for change in changes}
+    if keys == {DATA}:
+        return "data"
+    if keys == {NUMERICS}:
+        return "numerics"
+    if keys and all(key.startswith(f"{WEIGHTS} ") for key in keys):
+        return "weights"
+    return "changed" if is_successor else "new"
+
+
+#: All that decides a trial's numbers, by name.
+_Decisive = Mapping[str, Any]
+
+
+def _decisive(trial: PlannedTrial, identities: Identities) -> _Decisive:
+    identity = identities(trial.config)
+    return _flattened(trial.config.identity(), identity.fingerprint, identity.weights, NUMERICS_VERSION)
+
+
+def _flattened(config: Mapping[str, Any], data: str, weights: Mapping[str, str], numerics: int) -> _Decisive:
+    named = {f"{WEIGHTS} {name}": sha256 for name, sha256 in weights.items()}
+    return {**dict(flat(config)), DATA: data, **named, NUMERICS: numerics}
+
+
+def _finished(home: Path) -> dict[str, _Decisive]:
+    """Key -> what decided its numbers, for every trial of the home with a valid result."""
+    finished = {}
+    for folder in sorted((home / "trials").glob("*")):
+        result, config = read_result(folder), folder / "config.json"
+        if result is not None and config.exists():
+            finished[folder.name] = _flattened(
+                json.loads(config.read_text()), result["data_fingerprint"], result["weights"], result["numerics"]
+            )
+    return finished
+
+
+def _names(home: Path) -> dict[str, str]:
+    """Key -> a name, from the plans of all sweeps that were run in this home."""
+    return {trial.key: trial.name for plan in _plans(home / "sweeps") for trial in plan.everything}
+
+
+def _predecessors(sweep: str, home: Path) -> dict[tuple[str, int], str]:
+    """(Name, seed) -> key, as of the last run of a sweep."""
+    path = plan_path(sweep, home)
+    plans = _plans(path.parent.parent, path.parent.name)
+    return {(name, trial.seed): trial.key for plan in plans for trial in plan.everything for name in trial.names}
+
+
+def _plans(folder: Path, sweep: str = "*") -> list[Plan]:
+    plans = []
+    for path in sorted(folder.glob(f"{sweep}/plan.json")):
+        try:
+            plans.append(read_plan(path))
+        except PlanError:  # of another version: names are a comfort only
+            continue
+    return plans
+
+
+def _nearest(wanted: Mapping[str, _Decisive], finished: Mapping[str, _Decisive]) -> dict[str, str]:
+    """Each trial's finished trial that differs from it in the fewest things; the first of equals."""
+    columns: dict[tuple[str, str], int] = {}
+    for content in finished.values():
+        for item in _items(content):
+            columns.setdefault(item, len(columns))
+    keys, others = list(wanted), list(finished)
+    has = _incidence(finished.values(), columns)
+    sizes = np.array([len(content) for content in finished.values()])
+    nearest: dict[str, str] = {}
+    for start in range(0, len(keys), _CHUNK):
+        chunk = keys[start : start + _CHUNK]
+        # |A - B| + |B - A| = |A| + |B| - 2 |A and B|, of which |A| is the same for all B.
+        distances = sizes - 2 * (_incidence((wanted[key] for key in chunk), columns) @ has.T)
+        nearest |= {key: others[index] for key, index in zip(chunk, distances.argmin(axis=1), strict=True)}
+    return nearest
+
+
+def _incidence(contents: Iterable[_Decisive], columns: Mapping[tuple[str, str], int]) -> np.ndarray:
+    """(contents, columns) float32: 1 where a content has the column's item."""
+    rows = [[columns[item] for item in _items(content) if item in columns] for content in contents]
+    matrix = np.zeros((len(rows), len(columns)), np.float32)
+    for row, present in zip(matrix, rows, strict=True):
+        row[present] = 1
+    return matrix
+
+
+def _items(content: _Decisive) -> list[tuple[str, str]]:
+    return [(key, json.dumps(value)) for key, value in content.items()]
+
+
+def _changes(before: _Decisive, after: _Decisive) -> tuple[Change, ...]:
+    """What differs, keys of the configuration first."""
+    return tuple(
+        Change(key, before.get(key, ABSENT), after.get(key, ABSENT))
+        for key in {**after, **before}
+        if key not in before or key not in after or json.dumps(before[key]) != json.dumps(after[key])
+    )
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _SHOWN_VALUE else f"{text[:8]}..."
+
+
+def why_table(plan: Plan, why: Mapping[str, Reason]) -> Table:
+    """The trials that must run, and why, for a terminal."""
+    table = Table(title=f"sweep {plan.sweep}: what is not finished", title_justify="left")
+    table.add_column("trial")
+    table.add_column("seed", justify="right")
+    table.add_column("why")
+    waiting = [trial for trial in plan.everything if trial.key in why]
+    for trial in waiting[:MAX_ROWS]:
+        table.add_row(Text(trial.name), Text(str(trial.seed)), Text(str(why[trial.key])))
+    if len(waiting) > MAX_ROWS:
+        table.add_row(Text(f"... and {len(waiting) - MAX_ROWS} more; --json has all", style="dim"))
+    return table

@@ -1,0 +1,1 @@
+"""`Plan` -> done: driver, executors, progress, stop, submit."""

@@ -1,0 +1,217 @@
+"""The worker's side of trials that run where the home is not seen: in a scratch home, with all that matters sent on.
+
+The scratch home, `$SPLATSWEEP_SCRATCH` or a folder of this user's below the system's for temporary files, stays from
+trial to trial: it holds the node's own datasets, weights and features.  A trial's folder in it is filled from what
+the driver has, so that it goes on wherever it was, and while the trial runs a thread sends what changes there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from jobs.config import TrialConfig, frozen_weights, trial_key
+from jobs.data.prepare import MissingDatasetError, open_dataset
+from jobs.journal import PRUNE_FILENAME, RESULT_FILENAME
+from jobs.trial import Runtime, TrialResult, run_trial, weight_identities, weights_folder
+from model.weights import MissingWeightsError, WeightStore
+from sweep.run.executors.file_server import GROWING, TrialMovedError
+from sweep.run.executors.run_guarded import Work, attempt
+from sweep.run.stop import request_prune, request_stop
+
+SCRATCH_VARIABLE = "SPLATSWEEP_SCRATCH"
+
+#: How old what the driver knows may be.
+_INTERVAL_S = 1.0
+_PIECE = 16 << 20
+
+#: Calls a method of the `Keeper`, by name.
+Call = Callable[..., Any]
+
+
+class NodeLacksError(RuntimeError):
+    """A node that does not see the home has no equal dataset or weights of its own."""
+
+
+def scratch_home() -> Path:
+    """The home of trials on a node that does not see the driver's."""
+    named = os.environ.get(SCRATCH_VARIABLE)
+    folder = Path(named) if named else Path(tempfile.gettempdir()) / f"splatsweep-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not named and folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to somebody else; name another folder in {SCRATCH_VARIABLE}")
+    return folder.absolute()
+
+
+def attempt_away(
+    call: Call,
+    key: str,
+    config: TrialConfig,
+    home: Path,
+    runtime: Runtime,
+    fail_fast: bool,
+    work: Work = run_trial,
+) -> None:
+    """As `attempt`, in the scratch home, with the trial's files brought from and sent to `home` through `call`."""
+    scratch = scratch_home()
+    with Courier(call, key, scratch) as courier:
+        runtime = replace(runtime, stop_file=str(courier.stop_file))
+        attempt(key, config, scratch, runtime, fail_fast, _on_equal_terms(key, home, work))
+
+
+class Courier:
+    """Keeps a trial's folder in the scratch home and the one under the driver's home the same.
+
+    Entered, it fetches; inside, it sends now and then; left, it sends all that is left, and clears the scratch home.
+    Raises what `call` raises, `TrialMovedError` and `DiskFullError` among it, but never inside.
+    """
+
+    def __init__(self, call: Call, key: str, scratch: Path) -> None:
+        self._call, self._key, self._worker = call, key, f"{socket.gethostname()}-{uuid.uuid4().hex}"
+        self._folder = scratch / "trials" / key
+        #: what the trial watches; says what the driver's says, and the driver's what it says
+        self.stop_file = scratch / "stop" / self._worker
+        self._sent: dict[str, Any] = {}  # name -> what it was when it was sent
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._send_now_and_then, name="courier", daemon=True)
+
+    def __enter__(self) -> Courier:
+        self.stop_file.parent.mkdir(exist_ok=True)
+        self._fetch()
+        self._pass_on_stop()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        try:
+            self.send()
+            self._pass_on_stop()
+        finally:
+            self.stop_file.unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def send(self) -> None:
+        """Send what is new.
+
+        Seen from the driver, a journal is never behind a checkpoint, nor a result before what it was made from.
+        """
+        whole = sorted(self._whole_files(), key=lambda name: (name == RESULT_FILENAME, name.endswith(".json"), name))
+        states = {name: state for name in whole if (state := _state(self._folder / name)) is not None}
+        for name in GROWING:
+            self._extend(name)
+        for name, state in states.items():
+            if self._sent.get(name) != state and self._replace(name):
+                self._sent[name] = state
+        checkpoints = [name for name in states if "/" in name]
+        if checkpoints:
+            self._call("keep_checkpoints", self._key, self._worker, checkpoints)
+
+    def _fetch(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        for name in self._call("take_over", self._key, self._worker):
+            path = self._folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as stream:
+                while piece := self._call("read", self._key, name, stream.tell(), _PIECE):
+                    stream.write(piece)
+            self._sent[name] = _whole_lines(path) if name in GROWING else _state(path)
+
+    def _send_now_and_then(self) -> None:
+        while not self._done.wait(_INTERVAL_S):
+            try:
+                self._pass_on_stop()
+                self.send()
+            except TrialMovedError as error:
+                request_stop(self.stop_file, "asked", str(error))
+            except Exception:  # the driver's node is busy, or its disk full: all is here yet, for the next time
+                continue
+
+    def _pass_on_stop(self) -> None:
+        """What one side is asked, the other is too."""
+        here, there = self.stop_file.exists(), self._call("stop")
+        if there is not None and not here:
+            self.stop_file.write_text(there, encoding="utf-8")
+        elif here and there is None:
+            self._call("ask_to_stop", self.stop_file.read_text(encoding="utf-8"))
+        if (reason := self._call("prune_request", self._key)) is not None:
+            request_prune(self._folder, reason)
+
+    def _whole_files(self) -> list[str]:
+        found = (path for path in self._folder.rglob("*") if path.is_file())
+        names = (str(path.relative_to(self._folder)) for path in found if path.suffix != ".partial")
+        return [name for name in names if name not in (*GROWING, PRUNE_FILENAME, "lock")]
+
+    def _extend(self, name: str) -> None:
+        path, sent = self._folder / name, self._sent.get(name)
+        if not path.exists() or (end := _whole_lines(path)) == sent:
+            return
+        with path.open("rb") as stream:
+            stream.seek(offset := sent or 0)
+            self._call("extend", self._key, self._worker, name, offset, stream.read(end - offset))
+        self._sent[name] = end
+
+    def _replace(self, name: str) -> bool:
+        """Send a file in pieces; False where it is gone by now."""
+        try:
+            stream = (self._folder / name).open("rb")
+        except FileNotFoundError:
+            return False
+        with stream:
+            offset, piece = 0, stream.read(_PIECE)
+            while True:
+                following = stream.read(_PIECE)
+                self._call("replace", self._key, self._worker, name, offset, piece, not following)
+                if not following:
+                    return True
+                offset, piece = offset + len(piece), following
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """Differs when a file was written or replaced; None where it is gone."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _whole_lines(path: Path) -> int:
+    """The length of a file up to its last newline."""
+    return path.read_bytes().rfind(b"\n") + 1
+
+
+def _on_equal_terms(key: str, home: Path, work: Work) -> Work:
+    """`work`, once the node is known to have the dataset and weights that the trial was planned with."""
+
+    def there(config: TrialConfig, scratch: Path, runtime: Runtime) -> TrialResult:
+        place = f"node {socket.gethostname()} does not see {home} and works in {scratch}"
+        try:
+            store, weights = open_dataset(config.data.name, config.data.options, scratch), weights_folder(scratch)
+            for name in frozen_weights(config):
+                WeightStore(weights).fetch(name)
+        except (MissingDatasetError, MissingWeightsError) as error:
+            hint = f"on that node, give --home {scratch}, or set {SCRATCH_VARIABLE} to a folder that has it"
+            raise NodeLacksError(f"{place}: {error}\n({hint})") from error
+        identities = weight_identities(config, scratch)
+        if trial_key(config, store.fingerprint, identities) != key:
+            content = ", ".join([f"dataset {store.fingerprint}", *(f"{n} {sha}" for n, sha in identities.items())])
+            raise NodeLacksError(
+                f"{place}, where the dataset or weights differ from those that were planned: {content}"
+            )
+        return work(config, scratch, runtime)
+
+    return there

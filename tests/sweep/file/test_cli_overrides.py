@@ -1,0 +1,72 @@
+from typing import Any
+
+import pytest
+
+from sweep.file.cli_overrides import assign
+from sweep.file.yaml_reader import Document, parse
+
+FILE = """
+name: a
+base: {train: {batch_size: 8}, data.resolution: 32}
+trials: {"dino v1.5": {depth.model: none}, plain: }
+grid:
+  - axes: {depth.model: [none]}
+seeds: [0, 1]
+"""
+
+
+def _assigned(*overrides: str) -> Document:
+    document = parse(FILE, "s.yaml")
+    assign(document, overrides)
+    return document
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "expected"),
+    [
+        ("seeds=[3, 4]", "seeds", [3, 4]),
+        ("seeds.1=7", "seeds", [0, 7]),
+        ("name=b", "name", "b"),
+        ("run.executor=inline", "run", {"executor": "inline"}),
+        ("base.train.batch_size=4", "base", {"train": {}, "data.resolution": 32, "train.batch_size": 4}),
+        ("base.data.resolution=64", "base", {"train": {"batch_size": 8}, "data.resolution": 64}),
+        ("trials.plain.seed=1e-5", "trials", {"dino v1.5": {"depth.model": "none"}, "plain": {"seed": 1e-5}}),
+        ("trials.dino v1.5.depth.model=oracle", "trials", {"dino v1.5": {"depth.model": "oracle"}, "plain": None}),
+        ("grid.0.axes.depth.model=[oracle]", "grid", [{"axes": {"depth.model": ["oracle"]}}]),
+    ],
+)
+def test_values_go_where_their_key_says(override: str, section: str, expected: Any) -> None:
+    document = _assigned(override)
+    assert document.mistakes == []
+    assert document.value[section] == expected
+
+
+def test_what_was_set_is_placed_on_the_command_line() -> None:
+    document = _assigned("base.train.batch_size=4")
+    place = document.place(("base", "train.batch_size"))
+    assert (place.file, place.line, place.column) == ("--set base.train.batch_size", None, None)
+    assert document.place(("base", "data.resolution")).file == "s.yaml"
+
+
+def test_of_two_for_one_key_the_later_holds() -> None:
+    assert _assigned("seeds=[1]", "seeds=[2]").value["seeds"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seeds", "--set seeds: must have the form KEY=VALUE; got 'seeds'"),
+        ("=1", "must have the form KEY=VALUE"),
+        ("seeds=[1", "--set seeds: not valid YAML"),
+        ("seeds={a: 1, a: 2}", "given twice"),
+        ("seeds.2=1", "has 2 elements, reached by index; got '2'; allowed: 0, 1"),
+        ("name.x=1", "--set name.x: name: has no keys inside, so 'x' leads nowhere"),
+        ("trials.plane.seed=1", "no such trial; got 'plane'; allowed: dino v1.5, plain; did you mean 'plain'?"),
+    ],
+)
+def test_what_leads_nowhere_is_said(override: str, message: str) -> None:
+    document = _assigned(override)
+    [mistake] = document.mistakes
+    assert message in str(mistake)
+    assert mistake.line is None
+    assert document.value == parse(FILE, "s.yaml").value

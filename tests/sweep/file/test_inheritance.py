@@ -1,0 +1,160 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from sweep.file.load import Mistake, SweepError, load_sweep
+from sweep.plan.grid import expand
+
+PARENT = """\
+name: parent
+base:
+  train: {batch_size: 8, stages: [{iterations: 5, lr: 1e-4, losses: {l2: 1.0}}]}
+  depth.model: oracle
+trials:
+  baseline: {}
+  wide: {model.base_dim: 32, model: {num_blocks: 2}}
+seeds: [0, 1, 2]
+run: {executor: inline, log_every: 7}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "parent.yaml").write_text(PARENT)
+    return tmp_path
+
+
+def _child(folder: Path, text: str) -> Path:
+    path = folder / "child.yaml"
+    path.write_text(f"name: child\nextends: shared/parent.yaml\n{text}")
+    return path
+
+
+def _mistakes(path: Path, *overrides: str) -> list[Mistake]:
+    with pytest.raises(SweepError) as caught:
+        load_sweep(path, overrides)
+    return caught.value.mistakes
+
+
+def _places(path: Path, *overrides: str) -> list[tuple[str, int | None, int | None, str]]:
+    return [(Path(m.file).name, m.line, m.column, m.path) for m in _mistakes(path, *overrides)]
+
+
+def test_what_is_not_said_is_the_other_files(folder: Path) -> None:
+    child, parent = load_sweep(_child(folder, "")), load_sweep(folder / "shared" / "parent.yaml")
+    assert child.name == "child"
+    assert expand(child) == expand(parent)
+    assert child.run == parent.run
+
+
+def test_mappings_merge_and_all_else_replaces(folder: Path) -> None:
+    sweep = load_sweep(_child(folder, "seeds: [7]\nrun: {log_every: 9}\ntrials: {more: {depth.model: none}}\n"))
+    assert sweep.seeds == (7,)
+    assert (sweep.run.executor, sweep.run.log_every) == ("inline", 9)
+    assert list(sweep.trials) == ["baseline", "wide", "more"]
+
+
+def test_a_section_with_nothing_behind_it_says_nothing(folder: Path) -> None:
+    assert load_sweep(_child(folder, "base:\nseeds:\n")).seeds == (0, 1, 2)
+
+
+@pytest.mark.parametrize("base", ["{train.batch_size: 2}", "{train: {batch_size: 2}}"])
+def test_keys_of_a_configuration_merge_however_they_are_written(folder: Path, base: str) -> None:
+    sweep = load_sweep(_child(folder, f"base: {base}\ntrials: {{wide: {{model: {{base_dim: 8}}}}}}\nseeds: [0]\n"))
+    configs = dict(expand(sweep))
+    assert configs["baseline"].train.batch_size == 2
+    assert configs["baseline"].train.iterations == 5, "the other keys of the section stay"
+    assert (configs["wide"].model.base_dim, configs["wide"].model.num_blocks) == (8, 2)
+
+
+def test_what_is_set_last_is_on_top_also_of_its_parts(folder: Path) -> None:
+    parts = load_sweep(_child(folder, "base: {train.stages.0.lr: 0.5}\nseeds: [0]\n"))
+    assert dict(expand(parts))["baseline"].train.stages[0].lr == 0.5
+    grandchild = folder / "grandchild.yaml"
+    stages = "{train: {stages: [{iterations: 3, lr: 0.25, losses: {l1: 1.0}}]}}"
+    grandchild.write_text(f"name: c\nextends: child.yaml\nbase: {stages}\n")
+    [stage] = dict(expand(load_sweep(grandchild)))["baseline"].train.stages
+    assert (stage.iterations, stage.lr) == (3, 0.25)
+
+
+def test_mistakes_point_into_the_file_that_makes_them(folder: Path) -> None:
+    parent = folder / "shared" / "parent.yaml"
+    parent.write_text(PARENT.replace("wide: {", "wide: {render.backend: cpuu, ").replace("log_every: 7", "log_evry: 7"))
+    path = _child(folder, "base:\n  train.batch_size: 0\ntrials:\n  wide: {model.num_blocks: -1}\nsedes: [0]\n")
+    assert _places(path, "base.model.base_dim=3") == [
+        ("child.yaml", 4, 21, "base.train.batch_size"),
+        ("child.yaml", 6, 28, "trials.wide.model.num_blocks"),
+        ("child.yaml", 7, 1, "sedes"),
+        ("parent.yaml", 7, 26, "trials.wide.render.backend"),
+        ("parent.yaml", 9, 25, "run.log_evry"),
+        ("--set base.model.base_dim", None, None, "base.model.base_dim"),
+    ]
+
+
+def test_a_key_given_twice_is_found_in_its_file(folder: Path) -> None:
+    path = _child(folder, "base: {train.batch_size: 2, train: {batch_size: 4}}\n")
+    assert _places(path) == [("child.yaml", 3, 37, "base.train.batch_size")]
+
+
+def test_files_cannot_extend_each_other_in_a_circle(folder: Path) -> None:
+    path = _child(folder, "")
+    (folder / "shared" / "parent.yaml").write_text("name: p\nextends: ../child.yaml\n")
+    [mistake] = _mistakes(path)
+    assert (Path(mistake.file).name, mistake.line, mistake.column) == ("parent.yaml", 2, 10)
+    assert "child.yaml -> parent.yaml -> child.yaml" in mistake.message
+    path.write_text("name: a\nextends: child.yaml\n")
+    assert "child.yaml -> child.yaml" in _mistakes(path)[0].message
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [
+        ("absent.yaml", "there is no such file"),
+        ("shared", "there is no such file"),
+        (json.dumps("x" * 400), "there is no such file"),
+        ('"a\\0b"', "there is no such file"),
+        ("5", "must be text; got 5"),
+        ("[a.yaml]", "must be text"),
+        ("shared/list.yaml", "is no mapping"),
+        ("shared/empty.yaml", "is no mapping"),
+    ],
+)
+def test_each_mistake_about_the_other_file(folder: Path, value: str, part: str) -> None:
+    (folder / "shared" / "list.yaml").write_text("[1]\n")
+    (folder / "shared" / "empty.yaml").write_text("")
+    path = folder / "child.yaml"
+    path.write_text(f"name: child\nextends: {value}\n")
+    [mistake] = _mistakes(path)
+    assert part in str(mistake)
+    assert (mistake.line, mistake.column, mistake.path) == (2, 10, "extends")
+
+
+def test_the_other_files_syntax_errors_stand_there(folder: Path) -> None:
+    (folder / "shared" / "parent.yaml").write_text("base: [\n")
+    assert _places(_child(folder, "")) == [("parent.yaml", 2, 1, "")]
+
+
+def test_the_command_line_comes_too_late(folder: Path) -> None:
+    [mistake] = _mistakes(_child(folder, ""), "extends=other.yaml")
+    assert "must stand in the file" in mistake.message
+
+
+def test_tables_are_files_beside_the_file_that_names_them(folder: Path) -> None:
+    (folder / "shared" / "mine.yaml").write_text("tables: [{kind: auto, name: mine}]")
+    parent = folder / "shared" / "parent.yaml"
+    parent.write_text(PARENT + "tables: [auto, mine.yaml]\n")
+    expected = ("auto", str(folder / "shared" / "mine.yaml"))
+    assert load_sweep(parent).tables == load_sweep(_child(folder, "")).tables == expected
+    found = _mistakes(_child(folder, "tables: [mine.yaml, auto, aut]\n"))
+    assert [(m.line, m.column, m.path) for m in found] == [(3, 27, "tables.2")]
+    [mistake] = _mistakes(_child(folder, "tables: [mine.yaml]\n"))
+    assert (mistake.line, mistake.column, mistake.message) == (3, 10, "there is no such file")
+
+
+def test_mistakes_in_a_table_file_are_found_before_anything_runs(folder: Path) -> None:
+    (folder / "mine.yaml").write_text("tables: [{kind: rowz}]")
+    [mistake] = _mistakes(_child(folder, "tables: [mine.yaml]\n"))
+    assert (mistake.line, mistake.column) == (3, 10)
+    assert "mine.yaml: tables.0.kind: unknown kind 'rowz'" in mistake.message

@@ -1,0 +1,363 @@
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobs.data import DATASETS
+from sweep.file.load import Mistake, Sweep, SweepError, load_sweep
+from sweep.file.yaml_reader import parse
+from sweep.plan.grid import expand
+
+EVERYTHING = """\
+name: paper
+base:
+  data: {name: chairs, resolution: 32, options: {views: 4}}
+  train:
+    batch_size: 8
+    stages:
+      - {iterations: 20, lr: 5.0e-5, losses: {l2: 1.0}}
+      - {iterations: 10, lr: 5e-6, losses: {l2: 0.99, lpips: 0.01}}
+trials:
+  baseline: {}
+  context: {semantic.encoder: efficientnet_lite0, semantic.fusion: xattn}
+grid:
+  - axes: {depth.model: [none, oracle], depth.fusion: [input, xattn]}
+    exclude: [{depth.model: none, depth.fusion: xattn}]
+    zip: []
+  - axes: {train.batch_size: [2, 4], train.stages.0.lr: [1e-4, 1e-3]}
+    when: {train.stages.0.lr: {train.batch_size: [2]}}
+leave_one_out: [train.stages.*.losses.lpips]
+seeds: [0, 1, 2]
+search:
+  space:
+    train.stages.0.losses.tv.weight: {low: 1e-4, high: 1, log: true}
+    train.batch_size: {low: 2, high: 8, int: true}
+    depth.model: [none, oracle]
+  trials: 30
+  sampler: tpe
+tables: [auto]
+run: {executor: ray, cpus_per_trial: 1, gpus_per_trial: 0, max_concurrent: null, max_failures: 2}
+tracking: {uri: null, experiment: null}
+"""
+
+
+def _load(folder: Path, text: str, *overrides: str) -> Sweep:
+    path = folder / "sweep.yaml"
+    path.write_text(text)
+    return load_sweep(path, overrides)
+
+
+def _found(folder: Path, text: str) -> list[Mistake]:
+    try:
+        _load(folder, text)
+    except SweepError as error:
+        return error.mistakes
+    return []
+
+
+def _mistakes(folder: Path, text: str, *overrides: str) -> list[Mistake]:
+    with pytest.raises(SweepError) as caught:
+        _load(folder, text, *overrides)
+    return caught.value.mistakes
+
+
+def test_a_complete_file_is_read(tmp_path: Path) -> None:
+    sweep = _load(tmp_path, EVERYTHING)
+    assert sweep.seeds == (0, 1, 2)
+    assert sweep.trials["baseline"] == {}
+    assert sweep.grid[0].axes["depth.model"] == ("none", "oracle")
+    assert (sweep.run.executor, sweep.run.log_every, sweep.run.checkpoint_every) == ("ray", 50, 500)
+
+
+def test_a_name_is_all_that_must_be_said(tmp_path: Path) -> None:
+    sweep = _load(tmp_path, "name: a\ngrid:\nrun:\n")
+    assert (sweep.seeds, sweep.tables, sweep.grid, sweep.search) == ((0,), ("auto",), (), None)
+
+
+def test_all_mistakes_are_found_at_once_each_at_its_place(tmp_path: Path) -> None:
+    text = """\
+name: paper
+base:
+  data: {name: chars, resolution: 36}
+  depth:
+    fusion: xattn
+  train:
+    batch_size: eight
+    stages:
+      - {iterations: -5, lr: 1e-5, losses: {l2: 1.0, l3: 0.5}}
+      - {iterations: 5, losses: {l2: 1.0}}
+  modl: {base_dim: 16}
+trials:
+  a: {semantic.encodr: clip, train.stages.5.lr: 1.0e-3}
+  b: {render.backend: cpu, eval: {split: tset}}
+sedes: [0]
+run: {executor: rai}
+"""
+    found = {(m.line, m.column): (m.path, m.nearest) for m in _mistakes(tmp_path, text)}
+    assert found == {
+        (3, 16): ("base.data.name", "chairs"),
+        (3, 35): ("base.data.resolution", None),
+        (5, 5): ("base.depth.fusion", None),
+        (7, 17): ("base.train.batch_size", None),
+        (9, 22): ("base.train.stages.0.iterations", None),
+        (9, 54): ("base.train.stages.0.losses.l3", "l2"),
+        (10, 9): ("base.train.stages.1.lr", None),
+        (11, 3): ("base.modl", "model"),
+        (13, 7): ("trials.a.semantic.encodr", "encoder"),
+        (13, 30): ("trials.a.train.stages.5.lr", None),
+        (14, 42): ("trials.b.eval.split", "test"),
+        (15, 1): ("sedes", "seeds"),
+        (16, 17): ("run.executor", "ray"),
+    }
+
+
+def test_a_mistake_is_one_readable_line(tmp_path: Path) -> None:
+    [mistake] = _mistakes(tmp_path, "name: a\nbase:\n  data:\n    name: chars\n")
+    assert str(mistake) == (
+        f"{tmp_path}/sweep.yaml:4:11: base.data.name: unknown dataset; got 'chars'; "
+        f"allowed: {', '.join(sorted(DATASETS))}; did you mean 'chairs'?"
+    )
+    assert (mistake.value, mistake.nearest) == ("chars", "chairs")
+
+
+def test_a_mistake_in_base_is_told_once_for_all_trials(tmp_path: Path) -> None:
+    text = "name: a\nbase: {train.batch_size: 0}\ntrials: {a: {}, b: {}}\ngrid: [{axes: {train.stages.*.lr: [1, 2]}}]\n"
+    assert [m.path for m in _mistakes(tmp_path, text)] == ["base.train.batch_size"]
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "path", "part"),
+    [
+        ("base: 5", 7, "base", "must be a mapping"),
+        ("base: {seed: 1}", 8, "base.seed", "set by `seeds`"),
+        ("base: {train: {batch_size: 1}, train.batch_size: 2}", 32, "base.train.batch_size", "set twice"),
+        ("base: {train.batch_size: 2.5}", 26, "base.train.batch_size", "must be a whole number; got 2.5"),
+        ("base: {train.batch_size: true}", 26, "base.train.batch_size", "must be a whole number; got true"),
+        ("base: {train.stages: []}", 22, "base.train.stages", "must have 1 or more entries"),
+        (
+            "base: {train.stages.*.losses.tv: null}",
+            34,
+            "base.train.stages.*.losses.tv",
+            "must be a weight, or a mapping with",
+        ),
+        ("base: {train.stages.*.lr: .inf}", 27, "base.train.stages.*.lr", "must be a finite number"),
+        ("base: {data.options: {veiws: 3}}", 23, "base.data.options.veiws", "did you mean 'views'"),
+        ("base: {model.channel_mult: [1, 1, 1, 1, 1, 1, 1]}", 28, "base.model.channel_mult", "cannot be halved"),
+        ("base: {semantic: {preprocess: correct}}", 19, "base.semantic.preprocess", "semantic.encoder is 'none'"),
+        (
+            "base: {depth: {model: oracle, fusion: concat}}",
+            39,
+            "base.depth.fusion",
+            "what this model says (map)",
+        ),
+        ("trials: {blank: {}}", 10, "trials.blank", "belongs to a row"),
+        ("trials: {' a': {}}", 10, "trials. a", "printable characters"),
+        ("trials: {a: 5}", 13, "trials.a", "must be a mapping"),
+        ("grid: [{axes: {}}]", 15, "grid.0.axes", "must have 1 or more entries"),
+        ("grid: [{}]", 8, "grid.0.axes", "missing key"),
+        ("grid: [{axes: {depth.model: []}}]", 29, "grid.0.axes.depth.model", "must have 1 or more entries"),
+        ("grid: [{axes: {depth.modl: [a, b]}}]", 16, "grid.0.axes.depth.modl", "did you mean 'model'"),
+        ("grid: [{axes: {depth.model: [none, orcle]}}]", 36, "grid.0.axes.depth.model.1", "did you mean 'oracle'"),
+        ("grid: [{axes: {train.batch_size: [4, 8, 4]}}]", 41, "grid.0.axes.train.batch_size.2", "given twice"),
+        ("leave_one_out: [depth.model]", 17, "leave_one_out.0", "base has no such component"),
+        ("leave_one_out: [train.stages.*.losses.tv]", 17, "leave_one_out.0", "base has no such loss"),
+        ("leave_one_out: [dept.model]", 17, "leave_one_out.0", "did you mean 'depth.model'"),
+        ("leave_one_out: [train.stages.0.losses.l2]", 17, "leave_one_out.0", "1 or more entries"),
+        ("seeds: []", 8, "seeds", "must have 1 or more entries"),
+        ("seeds: [0, 1, 0]", 15, "seeds.2", "given twice"),
+        ("seeds: [-1]", 9, "seeds.0", "must be at least 0"),
+        ("seeds: 3", 8, "seeds", "must be a list; got 3"),
+        ("search: {trials: 5}", 9, "search.space", "missing key"),
+        ("trials: {search-0001: {}}", 10, "trials.search-0001", "belong to the trials that a search proposes"),
+        ("tables: [pape]", 10, "tables.0", "unknown table"),
+        ("run: {cpus_per_trial: 0}", 23, "run.cpus_per_trial", "must be at least 1"),
+        ("run: {log_evry: 1}", 7, "run.log_evry", "did you mean 'log_every'"),
+        ("tracking: {uri: 5}", 17, "tracking.uri", "must be text"),
+        ("tracking: {uri: 'postgres://h/b'}", 17, "tracking.uri", "did you mean 'postgresql://'"),
+        ("tracking: {uri: 'sqlite:///mlflow.db'}", 17, "tracking.uri", "must be absolute"),
+        ("tracking: {uri: 'http://:5000'}", 17, "tracking.uri", "lacks a host"),
+    ],
+)
+def test_each_kind_of_mistake(tmp_path: Path, line: str, column: int, path: str, part: str) -> None:
+    [mistake] = _mistakes(tmp_path, f"name: a\n{line}\n")
+    assert part in str(mistake)
+    assert (mistake.line, mistake.column) == (2, column)
+    assert mistake.path.startswith(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tracking: {uri: 'postgres://me:secret@h/b'}",
+        "tracking: {uri: ['postgresql://me:secret@h/b']}",
+        "tracking: 'postgresql://me:secret@h/b'",
+        "tracking: {'postgresql://me:secret@h/b': null}",
+        f"tracking: {{uri: 'postgres://me:{'very' * 20}secret@h/b'}}",
+    ],
+)
+def test_mistakes_quote_no_password(tmp_path: Path, line: str) -> None:
+    [mistake] = _mistakes(tmp_path, f"name: a\n{line}\n")
+    assert "me:***@h/b" in str(mistake)
+    assert "secret" not in str(mistake)
+    assert "very" not in str(mistake)
+
+
+@pytest.mark.parametrize(
+    ("block", "column", "part"),
+    [
+        ("exclude: [{train.batchsize: 4}]", 16, "not an axis of this block"),
+        ("exclude: [{train.batch_size: 5}]", 34, "not a value of this axis; got 5; allowed: 4, 8"),
+        ("exclude: [{}]", 15, "must name one or more axes"),
+        ("exclude: [{train.batch_size: 4}, {train.batch_size: 8}]", 14, "leaves no point"),
+        ("zip: [[train.batch_size, train.views]]", 30, "not an axis of this block"),
+        ("zip: [[train.batch_size, train.stages.*.lr]]", 11, "train.batch_size has 2, train.stages.*.lr has 3"),
+        ("zip: [[train.batch_size]]", 11, "must name two or more axes"),
+        ("when: {train.batchsize: {train.batch_size: 4}}", 12, "not an axis of this block"),
+        ("when: {train.batch_size: {train.stages.*.rl: 1e-3}}", 31, "not an axis of this block"),
+        ("when: {train.batch_size: {train.stages.*.lr: 1e-2}}", 50, "not a value of this axis; got 0.01"),
+        ("when: {train.batch_size: {train.stages.*.lr: [1e-3, 1]}}", 57, "not a value of this axis; got 1;"),
+        ("when: {train.batch_size: {train.stages.*.lr: []}}", 50, "must have 1 or more entries"),
+        ("when: {train.batch_size: {}}", 30, "must have 1 or more entries"),
+        ("when: {train.batch_size: {train.batch_size: 4}}", 12, "an axis cannot depend on itself"),
+        ("when: [train.batch_size]", 11, "must be a mapping"),
+    ],
+)
+def test_each_mistake_of_a_block(tmp_path: Path, block: str, column: int, part: str) -> None:
+    axes = "axes: {train.batch_size: [4, 8], train.stages.*.lr: [1e-3, 1e-4, 1e-5]}"
+    [mistake] = _mistakes(tmp_path, f"name: a\ngrid:\n  - {axes}\n    {block}\n")
+    assert part in str(mistake)
+    assert (mistake.line, mistake.column) == (4, column)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "part"),
+    [
+        ("", 1, "the file is empty"),
+        ("# nothing\n", 1, "the file is empty"),
+        ("- a\n", 1, "a mapping of keys"),
+        ("base: {}\n", 1, "name: missing key"),
+        ("name: a/b\n", 1, "must be letters"),
+        ("name: a\nname: b\n", 2, "given twice"),
+        ("name: a\nbase: [\n", 3, "not valid YAML"),
+    ],
+)
+def test_files_that_are_no_sweep(tmp_path: Path, text: str, line: int, part: str) -> None:
+    [mistake] = _mistakes(tmp_path, text)
+    assert part in str(mistake)
+    assert mistake.line == line
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SweepError, match="no such file"):
+        load_sweep(tmp_path / "absent.yaml")
+
+
+def test_a_fusion_is_fine_where_some_trial_has_a_model(tmp_path: Path) -> None:
+    on_axis = "name: a\ngrid: [{axes: {depth.model: [none, oracle], depth.fusion: [input, xattn]}}]\n"
+    inherited = "name: a\nbase: {depth.fusion: xattn}\ntrials: {a: {}, b: {depth.model: oracle}}\n"
+    overridden = "name: a\nbase: {depth: {model: oracle, fusion: xattn}}\ntrials: {a: {depth.model: none}, b: {}}\n"
+    for text in (on_axis, inherited, overridden):
+        _load(tmp_path, text)
+
+
+def test_a_fusion_that_only_excluded_points_would_use_has_no_effect(tmp_path: Path) -> None:
+    text = """\
+name: a
+grid:
+  - axes: {depth.model: [none, oracle], depth.fusion: [input, xattn]}
+    exclude: [{depth.model: oracle, depth.fusion: xattn}]
+"""
+    [mistake] = _mistakes(tmp_path, text)
+    assert (mistake.line, mistake.column, mistake.value) == (3, 63, "xattn")
+
+
+def test_a_name_can_be_taken_once(tmp_path: Path) -> None:
+    text = (
+        "name: a\nbase: {depth.model: oracle}\ntrials:\n  full: {train.batch_size: 2}\nleave_one_out: [depth.model]\n"
+    )
+    [mistake] = _mistakes(tmp_path, text)
+    assert "'full' is taken by another trial, of trials.full" in mistake.message
+    assert (mistake.line, mistake.column) == (5, 1)
+
+
+def test_a_grid_beyond_all_bounds_is_refused_at_once(tmp_path: Path) -> None:
+    axes = ", ".join(f"train.stages.*.losses.{name}: {list(range(1, 40))}" for name in ("l1", "l2", "tv", "edge"))
+    [mistake] = _mistakes(tmp_path, f"name: a\ngrid: [{{axes: {{{axes}}}}}]\n")
+    assert "2313441 trials" in mistake.message
+
+
+def test_values_set_on_the_command_line_are_part_of_the_sweep(tmp_path: Path) -> None:
+    sweep = _load(tmp_path, EVERYTHING, "seeds=[7]", "base.train.batch_size=4", "run.executor=inline")
+    assert sweep.seeds == (7,)
+    assert sweep.base["train.batch_size"] == 4
+    assert sweep.run.executor == "inline"
+
+
+def test_mistakes_on_the_command_line_stand_there(tmp_path: Path) -> None:
+    found = _mistakes(tmp_path, EVERYTHING, "base.train.batch_size=none", "runn.executor=ray", "seeds=[1, 1]")
+    assert [str(mistake) for mistake in found] == [
+        "--set runn.executor: runn: unknown key; got 'runn'; allowed: name, extends, base, trials, grid, "
+        "leave_one_out, seeds, search, tables, run, tracking; did you mean 'run'?",
+        "--set seeds: seeds.1: is given twice; got 1",
+        "--set base.train.batch_size: base.train.batch_size: must be a whole number; got 'none'",
+    ]
+
+
+_SNIPPETS = st.sampled_from(
+    ["", " ", "\n", ":", "[", "]", "{", "}", "-", "*", ".", "0", "null", "x", "&a ", "*a", "!", "'", "#"]
+)
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_the_file_says_there_is_a_sweep_or_placed_mistakes(tmp_path: Path, data: st.DataObject) -> None:
+    text = EVERYTHING
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(text)))
+        stop = data.draw(st.integers(start, min(start + 12, len(text))))
+        text = text[:start] + data.draw(_SNIPPETS) + text[stop:]
+    placed = [(m.line, m.column) for m in _found(tmp_path, text)]
+    assert all(line and column for line, column in placed)
+
+
+_VALUES = st.sampled_from(
+    [None, 0, -1, 1.5, True, "x", "none", "oracle", "*", "", [], {}, [1], [None], [{}], {"a.b": {"c": []}}, 10**30]
+)
+_KEYS = st.sampled_from(
+    ["", "*", "..", "a.b", "seed", "depth.model", "train.stages", "train.stages.*.lr", "axes", "zip", "when", "extends"]
+)
+
+
+def _containers(node: Any) -> list[Any]:
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    inner = [found for child in children for found in _containers(child)]
+    return [node, *inner] if isinstance(node, (dict, list)) else inner
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_stands_where_the_sweep_expands_or_mistakes_are_placed(tmp_path: Path, data: st.DataObject) -> None:
+    tree = parse(EVERYTHING, "").value
+    for _ in range(data.draw(st.integers(1, 3))):
+        node, value = data.draw(st.sampled_from(_containers(tree))), deepcopy(data.draw(_VALUES))
+        if isinstance(node, dict):
+            node[data.draw(st.sampled_from(list(node)) | _KEYS if node else _KEYS)] = value
+        else:
+            node[data.draw(st.integers(0, len(node))) :] = [value]
+    if data.draw(st.booleans()):
+        (tmp_path / "other.yaml").write_text(EVERYTHING)
+        tree = {"extends": "other.yaml", **tree}
+    path = tmp_path / "sweep.yaml"
+    path.write_text(json.dumps(tree))
+    try:
+        expand(load_sweep(path))
+    except SweepError as error:
+        placed = [(m.line, m.column) for m in error.mistakes]
+    else:
+        placed = [(1, 1)]
+    assert placed
+    assert all(line and column for line, column in placed)

@@ -1,0 +1,158 @@
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.config import TrialConfig
+from jobs.journal import RESULT_FILENAME, Journal
+from sweep.file.schema import RunOptions
+from sweep.plan.estimate import Cost, Estimate, estimate, measure, shape, trials_at_once
+from sweep.plan.planner import Plan, PlannedTrial
+
+INLINE = RunOptions(executor="inline")
+STAGES = [
+    {"iterations": 30, "lr": 1e-3, "losses": {"l2": 1.0}},
+    {"iterations": 10, "lr": 1e-4, "losses": {"l2": 0.9, "lpips": 0.1}},
+]
+
+
+def _config(**sections: Any) -> TrialConfig:
+    return TrialConfig.model_validate({"train": {"stages": STAGES}, **sections})
+
+
+def _stages(scale: int = 1, **changes: Any) -> dict[str, Any]:
+    return {"train": {"stages": [{**stage, "iterations": stage["iterations"] * scale, **changes} for stage in STAGES]}}
+
+
+def _trial(config: TrialConfig, key: str) -> PlannedTrial:
+    return PlannedTrial(key, (key,), config.seed, config, "pending")
+
+
+def _plan(*configs: TrialConfig) -> Plan:
+    trials = [_trial(config, f"planned{index}") for index, config in enumerate(configs)]
+    return Plan("a", "now", tuple(t for t in trials if t.config.is_trained), ())
+
+
+def _finish(home: Path, key: str, config: TrialConfig, *, step_s: float = 0.5, host: str | None = None) -> None:
+    """What a finished trial leaves behind: it trained for `step_s` an iteration and did other things for 7 s."""
+    folder = home / "trials" / key
+    with Journal(folder) as journal:
+        journal.start(0)
+        steps = config.train.iterations
+        journal.metrics(steps, {"time/train_s": steps * step_s})
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    lines[1]["time"] = lines[0]["time"] + steps * step_s + 7
+    (folder / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "config.json").write_text(json.dumps(config.identity()))
+    (folder / "environment.json").write_text(json.dumps({"host": host or socket.gethostname()}))
+    (folder / RESULT_FILENAME).write_text("{}")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "weights").write_bytes(bytes(1_000_000))
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [{"seed": 3}, _stages(lr=0.5), _stages(scale=7), {"data": {"name": "chairs", "options": {"views": 3}}}],
+)
+def test_what_costs_nothing_is_not_in_the_shape(sections: dict[str, Any]) -> None:
+    assert shape(_config(**sections)) == shape(_config())
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"depth": {"model": "oracle"}},
+        {"data": {"resolution": 64}},
+        _stages(losses={"l2": 1.0, "tv": 0.1}),
+        {"eval": {"every": 5}},
+        {"model": {"name": "blank"}},
+    ],
+)
+def test_what_costs_is_in_the_shape(sections: dict[str, Any]) -> None:
+    assert shape(_config(**sections)) != shape(_config())
+
+
+def test_finished_trials_of_the_same_shape_tell_the_time(tmp_path: Path) -> None:
+    for key, step_s in (("first", 0.5), ("second", 0.6), ("third", 2.0)):
+        _finish(tmp_path, key, _config(), step_s=step_s)
+    found = estimate(_plan(_config(seed=1), _config(**_stages(scale=10))), tmp_path, INLINE)
+    assert found.seconds == {"planned0": pytest.approx(40 * 0.6 + 7), "planned1": pytest.approx(400 * 0.6 + 7)}
+    assert found.disk_bytes == pytest.approx(2e6, rel=0.01)
+    assert found.wall_s == pytest.approx(440 * 0.6 + 14)
+    assert str(found) == "2 to run: about 5 min, 1 at once, and 0.002 GB"
+
+
+def test_other_shapes_and_other_machines_tell_nothing(tmp_path: Path) -> None:
+    _finish(tmp_path, "elsewhere", _config(), host="another")
+    _finish(tmp_path, "other", _config(depth={"model": "oracle"}))
+    found = estimate(_plan(_config()), tmp_path, INLINE)
+    assert found.seconds == {"planned0": None}
+    assert found.unknown == 1
+    assert "--estimate measures them" in str(found)
+    assert found.as_json()["unknown_trials"] == 1
+
+
+@pytest.mark.parametrize("damaged", ["journal.jsonl", "config.json", "environment.json"])
+def test_damaged_trials_are_passed_over(tmp_path: Path, damaged: str) -> None:
+    _finish(tmp_path, "whole", _config(), step_s=1)
+    _finish(tmp_path, "damaged", _config(), step_s=50)
+    (tmp_path / "trials" / "damaged" / damaged).write_text("{}\n" if damaged != "journal.jsonl" else "")
+    assert estimate(_plan(_config()), tmp_path, INLINE).seconds == {"planned0": pytest.approx(47)}
+
+
+def test_each_unknown_shape_is_probed_once(tmp_path: Path) -> None:
+    _finish(tmp_path, "known", _config(), step_s=1)
+    asked = []
+
+    def probe(trial: PlannedTrial) -> Cost:
+        asked.append(trial.key)
+        return Cost(2.0, 1.0, 5.0)
+
+    depth = {"depth": {"model": "oracle"}}
+    plan = _plan(_config(seed=2), _config(**depth), _config(**depth, seed=1))
+    found = estimate(plan, tmp_path, INLINE, probe)
+    assert asked == ["planned1"]
+    assert found.seconds == {"planned0": pytest.approx(47), "planned1": 81, "planned2": 81}
+
+
+def test_the_longest_trial_bounds_the_whole() -> None:
+    assert Estimate({"a": 10.0, "b": 1.0, "c": None}, 0, at_once=4).wall_s == 10
+    assert Estimate(dict.fromkeys("abcdefgh", 10.0), 0, at_once=4).wall_s == 20
+    assert str(Estimate({}, 0, 1)) == "nothing to run"
+
+
+def test_how_many_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.plan.estimate.os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert trials_at_once(INLINE) == 1
+    assert trials_at_once(RunOptions(cpus_per_trial=3)) == 2
+    assert trials_at_once(RunOptions(max_concurrent=5)) == 5
+    assert trials_at_once(RunOptions(cpus_per_trial=16)) == 1
+    assert trials_at_once(RunOptions(gpus_per_trial=0.5)) == 4
+
+
+def test_a_probe_measures_and_leaves_nothing_behind(home: Path, tiny: Callable[..., dict[str, Any]]) -> None:
+    config = TrialConfig.model_validate(tiny())
+    before = sorted(path.name for path in home.iterdir())
+    said: list[str] = []
+    cost = measure(home, INLINE, said.append)(_trial(config, "key"))
+    assert cost is not None
+    assert 0 < cost.step_s < 10
+    assert 0 < cost.rest_s < 600
+    assert cost.disk_bytes > 100_000, "two checkpoints"
+    assert said == ["measuring key"]
+    assert sorted(path.name for path in home.iterdir()) == sorted({*before, "cache", "data"})
+    blank = measure(home, INLINE, said.append)(_trial(TrialConfig.model_validate(tiny(model={"name": "blank"})), "b"))
+    assert blank is not None
+    assert blank.step_s == 0
+
+
+def test_a_probe_that_fails_tells_nothing(home: Path, tiny: Callable[..., dict[str, Any]]) -> None:
+    stages = [{"iterations": 12, "lr": 1e30, "losses": {"l2": 1.0}}]
+    config = TrialConfig.model_validate(tiny(train={"batch_size": 2, "views_per_object": 3, "stages": stages}))
+    said: list[str] = []
+    assert measure(home, INLINE, said.append)(_trial(config, "key")) is None
+    assert "finite" in said[-1]

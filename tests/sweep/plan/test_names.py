@@ -1,0 +1,49 @@
+import pytest
+
+from jobs.config import DepthConfig, TrialConfig
+from sweep.plan.names import differing, short_keys, value_name
+
+
+@pytest.mark.parametrize(
+    ("keys", "short"),
+    [
+        (["depth.model", "depth.fusion"], ["model", "fusion"]),
+        (["semantic.fusion", "depth.fusion"], ["semantic.fusion", "depth.fusion"]),
+        (["train.stages.0.lr", "train.stages.1.lr"], ["stages.0.lr", "stages.1.lr"]),
+        (["train.stages.*.losses.tv"], ["tv"]),
+        (["train.stages.*", "seed"], ["stages.*", "seed"]),
+        (["model.name", "data.name", "depth.model"], ["model.name", "data.name", "model"]),
+    ],
+)
+def test_keys_are_as_short_as_they_can_be_told_apart(keys: list[str], short: list[str]) -> None:
+    assert list(short_keys(keys).values()) == short
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("oracle", "oracle"),
+        (0.01, "0.01"),
+        (5e-05, "5e-05"),
+        (123456789, "123456789"),
+        (0.1234567891, "0.1234567891"),
+        (True, "true"),
+        (None, "null"),
+        ([1, 2, 2], "1-2-2"),
+        ({"lr": 1}, "#3"),
+        ([], "#3"),
+    ],
+)
+def test_values_in_names(value: object, name: str) -> None:
+    assert value_name(value, 3) == name
+
+
+def test_differing_lists_what_varies_in_the_order_of_the_configuration() -> None:
+    off = TrialConfig()
+    on = TrialConfig(depth=DepthConfig(model="oracle"), seed=1)
+    assert differing([off, on]) == ["depth.model", "depth.fusion", "depth.preprocess", "depth.resolution", "seed"]
+    assert differing([off, off]) == []
+
+
+def test_differing_ignores_keys_of_inactive_axes() -> None:
+    assert differing([TrialConfig(), TrialConfig(depth=DepthConfig(fusion="xattn"))]) == []

@@ -1,0 +1,196 @@
+import hashlib
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from jobs.config import NUMERICS_VERSION
+from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal
+from sweep.file.schema import Sweep
+from sweep.plan.plan_diff import Reason, reasons, why_table
+from sweep.plan.planner import Identities, Plan, PlannedTrial, freeze, make_plan
+from sweep.plan import planner as plan_module
+
+STAGES = [{"iterations": 5, "lr": 1e-4, "losses": {"l2": 1.0}}]
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The only dataset."""
+    store = SimpleNamespace(fingerprint="f" * 64, resolution=64)
+    monkeypatch.setattr(plan_module, "open_dataset", lambda *_: store)
+    return store
+
+
+def _plan(home: Path, *, name: str = "a", base: dict[str, Any] | None = None, **content: Any) -> Plan:
+    tree = {"name": name, "base": {"train.stages": STAGES, **(base or {})}, **content}
+    return make_plan(Sweep.model_validate(tree), home)
+
+
+def _finish(plan: Plan, home: Path, numerics: int = NUMERICS_VERSION) -> None:
+    """What trials of a plan leave behind when they finish."""
+    identities = Identities(home)
+    for trial in plan.everything:
+        folder = home / "trials" / trial.key
+        folder.mkdir(parents=True, exist_ok=True)
+        identity = identities(trial.config)
+        (folder / "config.json").write_text(json.dumps(trial.config.identity()))
+        (folder / MEASUREMENTS_FILENAME).write_bytes(b"measured")
+        result = {
+            "per_object_sha256": hashlib.sha256(b"measured").hexdigest(),
+            "data_fingerprint": identity.fingerprint,
+            "weights": identity.weights,
+            "numerics": numerics,
+        }
+        (folder / RESULT_FILENAME).write_text(json.dumps(result))
+    freeze(plan, home)
+
+
+def _why(plan: Plan, home: Path) -> dict[str, Reason]:
+    found = reasons(plan, home)
+    return {trial.name: found[trial.key] for trial in plan.trials if trial.key in found}
+
+
+def _changes(reason: Reason) -> list[tuple[str, Any, Any]]:
+    return [(change.key, change.before, change.after) for change in reason.changes]
+
+
+@pytest.mark.usefixtures("store")
+def test_the_first_trials_are_new(tmp_path: Path) -> None:
+    plan = _plan(tmp_path)
+    assert set(reasons(plan, tmp_path)) == {trial.key for trial in plan.everything}
+    assert str(_why(plan, tmp_path)["base"]) == "new: nothing like it is finished"
+
+
+@pytest.mark.usefixtures("store")
+def test_what_is_finished_needs_no_reason(tmp_path: Path) -> None:
+    _finish(_plan(tmp_path), tmp_path)
+    assert reasons(_plan(tmp_path), tmp_path) == {}
+
+
+@pytest.mark.usefixtures("store")
+def test_a_new_trial_is_compared_with_the_nearest(tmp_path: Path) -> None:
+    finished = _plan(tmp_path, trials={"small": {"train.batch_size": 2}, "depth": {"depth.model": "oracle"}})
+    _finish(finished, tmp_path)
+    trials = {"more depth": {"depth": {"model": "oracle", "fusion": "xattn"}}, "tiny": {"train.batch_size": 1}}
+    why = _why(_plan(tmp_path, trials=trials, seeds=[0]), tmp_path)
+    assert {name: (r.kind, r.nearest_name, _changes(r)) for name, r in why.items()} == {
+        "more depth": ("new", "depth", [("depth.fusion", "input", "xattn")]),
+        "tiny": ("new", "small", [("train.batch_size", 2, 1)]),
+    }
+    key = finished.trials[0].key
+    assert str(why["tiny"]) == f"new, nearest is small ({key}): train.batch_size from 2 to 1"
+
+
+@pytest.mark.usefixtures("store")
+def test_a_changed_trial_is_compared_with_what_had_its_name(tmp_path: Path) -> None:
+    _finish(_plan(tmp_path, trials={"a": {"train.batch_size": 2}, "b": {"train.batch_size": 4}}), tmp_path)
+    edited = {"a": {"train.batch_size": 2}, "b": {"train.batch_size": 2, "train.views_per_object": 3}}
+    why = _why(_plan(tmp_path, trials=edited), tmp_path)
+    assert list(why) == ["b"]
+    assert (why["b"].kind, why["b"].nearest_name) == ("changed", "b"), "although a is nearer"
+    assert _changes(why["b"]) == [("train.batch_size", 4, 2), ("train.views_per_object", 4, 3)]
+    elsewhere = _why(_plan(tmp_path, name="other", trials=edited), tmp_path)
+    assert (elsewhere["b"].kind, elsewhere["b"].nearest_name) == ("new", "a")
+
+
+@pytest.mark.usefixtures("store")
+def test_keys_that_only_one_of_them_has_are_absent_in_the_other(tmp_path: Path) -> None:
+    _finish(_plan(tmp_path), tmp_path)
+    why = _why(_plan(tmp_path, base={"depth.model": "oracle"}), tmp_path)
+    assert ("depth.model", "none", "oracle") in _changes(why["base"])
+    assert ("depth.fusion", "absent", "input") in _changes(why["base"])
+
+
+def test_new_data_is_said(tmp_path: Path, store: SimpleNamespace) -> None:
+    _finish(_plan(tmp_path), tmp_path)
+    store.fingerprint = "e" * 64
+    reason = _why(_plan(tmp_path), tmp_path)["base"]
+    assert reason.kind == "data"
+    assert "fingerprint of the data from ffffffff... to eeeeeeee..." in str(reason)
+
+
+@pytest.mark.usefixtures("store")
+def test_new_weights_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module.WeightStore, "identity", lambda *_: sha256)
+    sha256 = "0" * 64
+    _finish(_plan(tmp_path), tmp_path)
+    sha256 = "1" * 64
+    reason = _why(_plan(tmp_path), tmp_path)["base"]
+    assert (reason.kind, [change.key for change in reason.changes]) == ("weights", ["weights vgg16"])
+
+
+@pytest.mark.usefixtures("store")
+def test_new_numerics_are_said(tmp_path: Path) -> None:
+    plan = _plan(tmp_path)
+    _finish(plan, tmp_path, numerics=NUMERICS_VERSION - 1)
+    for trial in plan.everything:  # a trial of that version has another key
+        (tmp_path / "trials" / trial.key).rename(tmp_path / "trials" / trial.key[::-1])
+    reason = _why(_plan(tmp_path), tmp_path)["base"]
+    assert (reason.kind, _changes(reason)) == (
+        "numerics",
+        [("numerics version", NUMERICS_VERSION - 1, NUMERICS_VERSION)],
+    )
+
+
+def _journal(trial: PlannedTrial, home: Path) -> Journal:
+    return Journal(home / "trials" / trial.key)
+
+
+@pytest.mark.usefixtures("store")
+def test_what_was_begun_says_how_it_stands(tmp_path: Path) -> None:
+    trials = {name: {"train.batch_size": n} for n, name in enumerate(("failed", "stopped", "running"), start=1)}
+    plan = _plan(tmp_path, trials=trials)
+    failed, stopped, running = plan.trials
+    with _journal(failed, tmp_path) as journal:
+        journal.start(0)
+        journal.failed("ValueError: no good")
+    with _journal(stopped, tmp_path) as journal:
+        journal.start(0)
+        journal.metrics(3, {"train/loss": 1.0})
+        journal.stopped()
+    with _journal(running, tmp_path) as journal:
+        journal.start(2)
+    why = _why(plan.refreshed(tmp_path), tmp_path)
+    assert {name: str(reason) for name, reason in why.items()} == {
+        "failed": "failed: ValueError: no good",
+        "stopped": "interrupted: at iteration 3 of 5",
+        "running": "running: at iteration 2 of 5",
+    }
+
+
+@pytest.mark.usefixtures("store")
+def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLATSWEEP_WEIGHTS", str(tmp_path / "none"))
+    why = _why(_plan(tmp_path, base={"depth.model": "dpt_large"}), tmp_path)
+    assert why["base"].kind == "blocked"
+    assert "splatsweep weights fetch dpt_large" in str(why["base"])
+
+
+@pytest.mark.usefixtures("store")
+def test_damaged_results_and_plans_are_passed_over(tmp_path: Path) -> None:
+    plan = _plan(tmp_path)
+    _finish(plan, tmp_path)
+    (tmp_path / "sweeps" / "a" / "plan.json").write_text("[]")
+    (tmp_path / "trials" / plan.trials[0].key / MEASUREMENTS_FILENAME).write_bytes(b"other")
+    later = plan.refreshed(tmp_path)
+    assert {later.trials[0].status, *(r.kind for r in _why(later, tmp_path).values())} == {"pending", "new"}
+
+
+@pytest.mark.usefixtures("store")
+def test_the_table_and_the_json_say_the_same(tmp_path: Path) -> None:
+    _finish(_plan(tmp_path), tmp_path)
+    plan = _plan(tmp_path, base={"train.batch_size": 3})
+    why = reasons(plan, tmp_path)
+    written = io.StringIO()
+    Console(file=written, width=200).print(why_table(plan, why))
+    text = "train.batch_size from 8 to 3"
+    assert text in written.getvalue()
+    content = json.loads(plan.to_json({key: {"why": reason.as_json()} for key, reason in why.items()}))
+    assert content["trials"][0]["why"]["changes"] == [{"key": "train.batch_size", "before": 8, "after": 3}]
+    assert text in content["trials"][0]["why"]["text"]
+    assert all("why" not in control for control in content["controls"])

@@ -1,0 +1,110 @@
+"""The driver's dealings with MLflow: a store that is slow, guarded or down, and what is said of it."""
+
+from __future__ import annotations
+
+import base64
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from rich.console import Console
+
+from jobs.journal import Journal
+from results.errors import ResultsError
+from sweep.file.schema import Sweep
+from sweep.plan.planner import make_plan
+from sweep.plan import planner as plan_module
+from sweep.run import driver
+from sweep.run.driver import Recorder, TrackingError, run_sweep, sync_sweep
+from tests.processes import wait_for
+from tests.servers import Proxy
+
+PASSWORD = "open-sesame"
+
+
+@pytest.fixture(autouse=True)
+def _dataset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Stands in for the packed store; fingerprints differ between tests, and so do keys."""
+    dataset = SimpleNamespace(fingerprint=str(tmp_path), resolution=64)
+    monkeypatch.setattr(plan_module, "open_dataset", lambda *_, **__: dataset)
+
+
+def sweep_at(uri: str) -> Sweep:
+    stages = [{"iterations": 5, "lr": 1e-4, "losses": {"l2": 1.0}}]
+    content: Mapping[str, Any] = {"name": "a", "base": {"train.stages": stages}, "trials": {"baseline": {}}}
+    return Sweep.model_validate({**content, "tracking": {"uri": uri}})
+
+
+def losses(uri: str, key: str) -> list[int]:
+    """Steps at which the run of a key has a loss."""
+    client = MlflowClient(uri)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    (run,) = client.search_runs(experiments, f"tags.`splatsweep.key` = '{key}'")
+    return [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")]
+
+
+def test_a_server_that_does_not_answer_delays_no_trial(
+    proxy: Proxy, mlflow_server, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(driver, "_SYNC_INTERVAL_S", 0.05)
+    sweep = sweep_at(proxy.uri)
+    plan = make_plan(sweep, tmp_path)
+    key = plan.trials[0].key
+    proxy.is_open.clear()
+    with Recorder(sweep, plan, tmp_path) as recorder, Journal(tmp_path / "trials" / key) as journal:
+        journal.start(0)
+        journal.metrics(1, {"train/loss": 1.0})
+        wait_for(lambda: proxy.requests, "a request")
+        for step in range(2, 51):  # or it would wait for what comes behind it
+            journal.metrics(step, {"train/loss": 1 / step})
+        assert len(proxy.requests) == 1, "the server was waited for until the client gave up"
+        proxy.is_open.set()
+    assert recorder.error is None
+    assert losses(mlflow_server.uri, key) == list(range(1, 51))
+
+
+def test_a_server_that_asks_for_a_password_has_it_from_the_environment(
+    proxy: Proxy, mlflow_server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.authorization = f"Basic {base64.b64encode(f'me:{PASSWORD}'.encode()).decode()}"
+    sweep = sweep_at(proxy.uri)
+    key = make_plan(sweep, tmp_path).trials[0].key
+    with Journal(tmp_path / "trials" / key) as journal:
+        journal.start(0)
+        journal.metrics(1, {"train/loss": 1.0})
+    with pytest.raises(TrackingError, match="401"):
+        sync_sweep(sweep, tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    sync_sweep(sweep, tmp_path)
+    assert losses(proxy.uri, key) == [1]
+    for place in (tmp_path, mlflow_server.folder):
+        assert [path for path in place.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "http"])
+def test_a_store_that_is_down_is_named_without_its_password(kind: str, tmp_path: Path) -> None:
+    sweep = sweep_at(f"{kind}://me:{PASSWORD}@127.0.0.1:9/mlflow")
+    key = make_plan(sweep, tmp_path).trials[0].key
+    with Journal(tmp_path / "trials" / key) as journal:
+        journal.start(0)
+    began = time.monotonic()
+    with pytest.raises(TrackingError, match=rf"{kind}://me:\*\*\*@127\.0\.0\.1:9/mlflow cannot be written") as caught:
+        sync_sweep(sweep, tmp_path)
+    with Recorder(sweep, make_plan(sweep, tmp_path), tmp_path) as recorder:
+        pass
+    assert time.monotonic() - began < 30
+    assert recorder.error is not None
+    assert PASSWORD not in f"{caught.value} {recorder.error}"
+
+
+def test_a_driver_that_is_missing_is_said_before_anything_runs(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ResultsError, match=r"pip install 'splatsweep\[postgresql\]'"):
+        run_sweep(sweep_at("postgresql://me@127.0.0.1:9/mlflow"), tmp_path, console=Console())
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,158 @@
+"""A sweep as a job of a Ray head node on the loopback interface, which asks for a token."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sweep.run.submit import JOB_VARIABLE, UPLOAD_LIMIT_MIB, SubmitError, lost_home_warning, stage
+from tests.processes import PATIENCE_S, Home, free_port, run, tiny_sweep
+
+
+@dataclass(frozen=True)
+class Head:
+    address: str
+    token: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory) -> Iterator[Head]:
+    folder = tmp_path_factory.mktemp("ray", numbered=False)
+    head = Head(f"http://127.0.0.1:{(dashboard := free_port())}", secrets.token_hex(32))
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--block",
+        "--node-ip-address",
+        "127.0.0.1",
+    ]
+    command += ["--port", str(free_port()), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
+    # Fixed by default, and taken where another cluster runs on this machine.
+    command += ["--dashboard-agent-listen-port", str(free_port()), "--ray-client-server-port", str(free_port())]
+    command += ["--num-cpus", "2", "--disable-usage-stats", "--temp-dir", str(folder)]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **head.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    started = any("Ray runtime started" in line for line in process.stdout)
+    assert started, "no head node"
+    yield head
+    process.terminate()
+    process.communicate(timeout=60)
+
+
+def status_of(address: str, **headers: str) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{address}/api/jobs/", headers=headers)) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.fixture(scope="module")
+def home(prepared_home, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("jobs") / "home"
+    shutil.copytree(prepared_home, path)
+    return path
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Path:
+    (tmp_path / "tiny.yaml").write_text(tiny_sweep())
+    return tmp_path / "tiny.yaml"
+
+
+def test_sweep_runs_as_a_job_with_a_token_and_not_without(head, home, sweep, weights):
+    submit = ("submit", sweep, "--address", head.address, "--env", f"SPLATSWEEP_WEIGHTS={weights.folder}")
+
+    assert status_of(head.address) == 401
+    assert status_of(head.address, Authorization=f"Bearer {secrets.token_hex(32)}") == 403
+    refused = run(*submit, home=home, code=2, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    assert "asks for another token" in refused
+    assert head.token not in refused
+    assert not (home / "sweeps").exists()
+
+    output = run(*submit, "--only", "baseline", home=home, **head.environment)
+    assert "2 trials: 0 finished before, 1 to run" in output
+    assert Home(home).trials()["baseline"]["status"] == "finished"
+    assert (home / "reports" / "tiny" / "index.html").exists()
+
+
+def test_plain_ray_job_goes_on_with_the_sweep(head, home, sweep, weights, tmp_path):
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    stage(sweep, checkout)
+    variables = {"SPLATSWEEP_HOME": str(home), "SPLATSWEEP_WEIGHTS": str(weights.folder)}
+    command = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", head.address]
+    command += ["--runtime-env-json", json.dumps({"env_vars": variables}), "--working-dir", ".", "--"]
+    command += ["splatsweep", "run", sweep.name]
+
+    def submit(token: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, **head.environment, "RAY_AUTH_TOKEN": token}
+        return subprocess.run(
+            command, cwd=checkout, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+        )
+
+    refused = submit(secrets.token_hex(32))
+    assert refused.returncode != 0
+    assert "Planning" not in refused.stdout
+    done = submit(head.token)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 trials: 1 finished before, 1 to run" in done.stdout
+    assert {trial["status"] for trial in Home(home).trials().values()} == {"finished"}
+    assert f"Report: {home / 'reports' / 'tiny' / 'index.html'}" in done.stdout
+
+
+def test_home_that_a_job_would_lose_is_warned_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert lost_home_warning(tmp_path / "runs") is None
+    monkeypatch.setenv(JOB_VARIABLE, "{}")
+    assert "SPLATSWEEP_HOME" in lost_home_warning(tmp_path / "runs")
+    assert lost_home_warning(tmp_path.parent / "runs") is None
+
+
+def test_job_brings_its_code_and_the_files_beside_it(tmp_path):
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    (here / "sweep.yaml").write_text(tiny_sweep())
+    (here / "table.yaml").write_text("rows: []")
+    (here / "notes.txt").write_text("mine")
+    stage(here / "sweep.yaml", there)
+    assert {path.name for path in there.iterdir()} == {"sweep", "model", "jobs", "results", "sweep.yaml", "table.yaml"}
+    assert not list(there.rglob("__pycache__"))
+    script = "import json, sweep.cli, model, jobs.trial; print(json.dumps([sweep.cli.__file__, jobs.trial.__file__]))"
+    found = subprocess.run([sys.executable, "-c", script], cwd=there, capture_output=True, text=True, check=True)
+    assert all(Path(path).is_relative_to(there) for path in json.loads(found.stdout))
+
+
+def test_job_that_is_too_large_is_refused(tmp_path):
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    (here / "sweep.yaml").write_text(tiny_sweep())
+    with (here / "large.yaml").open("wb") as stream:
+        stream.truncate((UPLOAD_LIMIT_MIB + 1) * 2**20)
+    with pytest.raises(SubmitError, match=f"at most {UPLOAD_LIMIT_MIB} MiB"):
+        stage(here / "sweep.yaml", there)
