@@ -1,17 +1,14 @@
 """The configuration of one trial, as frozen types that refuse what they do not know.
 
-A trial's key is a hash of everything that decides its numbers: `TrialConfig.identity()`, the dataset's
-fingerprint, the hashes of the frozen weights, and `NUMERICS_VERSION`.  Names, tables, resources and paths
-are not in it.
+`TrialConfig.identity()` is what `jobs.keys` hashes.  A key that is added to a section later is marked `ADDED_LATER`
+and has as its default the value that behaves as before: the identities of what exists stay as they are.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -32,14 +29,11 @@ from jobs.data import DATASETS
 from model.depth import DEPTH
 from model.fusion import FUSION, Source
 from model.fusion.base import Fusion, entering_kind
-from model.losses import LOSSES, LPIPS_TRUNKS
-from model.options import NoOptions, OptionsError, parse_options
+from model.losses import LOSSES
+from model.options import NoOptions, OptionsError, known_values, parse_options
 from model.rasterizers import BACKENDS
 from model.registry import UnknownChoiceError, resolve
 from model.semantic import SEMANTIC
-
-#: Raised whenever the arithmetic of training or evaluation changes, so that old results are not taken for new.
-NUMERICS_VERSION = 4
 
 #: How predictions are made.  The last two need no training: they show what a score is worth.
 PREDICTORS = ("splatter_image", "blank", "copy_input")
@@ -367,8 +361,8 @@ class TrialConfig(Section):
         return self.model.name == "splatter_image"
 
     def identity(self) -> dict[str, Any]:
-        """The configuration as plain JSON values, without the keys of inactive axes."""
-        values = self.model_dump(mode="json")
+        """The configuration as plain JSON values, without the keys of inactive axes and those that came later."""
+        values = known_values(self, self.model_dump(mode="json"))
         if not self.is_trained:
             model = {key: values["model"][key] for key in ("name", "input_views")}
             return {"data": values["data"], "model": model, "eval": values["eval"]}
@@ -377,34 +371,8 @@ class TrialConfig(Section):
                 switch = "encoder" if source == "semantic" else "model"
                 values[source] = {switch: "none"}
                 continue
-            values[source]["options"] = dataclasses.asdict(frozen_options(source, section))
+            options = frozen_options(source, section)
+            values[source]["options"] = known_values(options, dataclasses.asdict(options))
             if not values[source]["options"]:
                 del values[source]["options"]
         return values
-
-
-def frozen_weights(config: TrialConfig) -> tuple[str, ...]:
-    """Names of the frozen weights that a trial uses, for training and for judging."""
-    names = {LPIPS_TRUNKS[config.eval.lpips]}
-    if config.is_trained:
-        for source, section in config.sources.items():
-            cls = frozen_class(source, section)
-            names.update(() if cls is None else cls.weights(frozen_options(source, section)))
-        for loss in {name for stage in config.train.stages for name in stage.losses}:
-            names.update(resolve(LOSSES, loss, "loss").weights)
-    return tuple(sorted(names))
-
-
-def trial_key(config: TrialConfig, fingerprint: str, weights: Mapping[str, str]) -> str:
-    """The first 16 hex digits of a sha256 over all that decides a trial's numbers.
-
-    `fingerprint` is the dataset's, `weights` maps the names of the frozen weights in use to their sha256.
-    """
-    content = {
-        "config": config.identity(),
-        "data": fingerprint,
-        "weights": dict(weights),
-        "numerics": NUMERICS_VERSION,
-    }
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -16,13 +16,14 @@ from filelock import FileLock
 from torch import Tensor
 
 from jobs.checkpoint import write_atomically
-from jobs.config import NUMERICS_VERSION, TrialConfig, trial_key
+from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.environment import describe_environment
 from jobs.evaluate import Evaluation, evaluate
 from jobs.features import ContextReader
 from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, read_result
+from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, judging_weights, training_key, training_weights, trial_key
 from jobs.metrics import ImageMetrics
 from jobs.samples import sample_sheet
 from jobs.trial import drawing, weight_identities, weights_folder
@@ -113,7 +114,9 @@ def evaluate_checkpoint(checkpoint: OfficialCheckpoint, config: TrialConfig, hom
     checkpoint.check(config)
     store = open_dataset(config.data.name, config.data.options, home)
     weights = weight_identities(config, home)
-    key = trial_key(config, store.fingerprint, weights | {"checkpoint": checkpoint.sha256})
+    used = {name: weights[name] for name in training_weights(config)} | {"checkpoint": checkpoint.sha256}
+    metrics = {name: weights[name] for name in judging_weights(config)}
+    key = trial_key(training_key(config, store.fingerprint, used), config, store.fingerprint, metrics)
     folder = home / "official" / f"{checkpoint.sha256[:16]}-{config.data.name}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
@@ -127,6 +130,7 @@ def evaluate_checkpoint(checkpoint: OfficialCheckpoint, config: TrialConfig, hom
                 "data_fingerprint": store.fingerprint,
                 "weights": weights,
                 "numerics": NUMERICS_VERSION,
+                "evaluation": EVALUATION_VERSION,
             }
             _write_json(folder / RESULT_FILENAME, result)
     return OfficialResult(key, folder, result["metrics"])

@@ -22,7 +22,7 @@ import torch
 from filelock import FileLock
 
 from jobs.checkpoint import CheckpointFolder, write_atomically
-from jobs.config import NUMERICS_VERSION, TrialConfig, frozen_weights, trial_key
+from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.disk import DiskFullError, SpareableLog, full_disk_explained
@@ -30,6 +30,7 @@ from jobs.environment import describe_environment
 from jobs.evaluate import Draw, Evaluation, evaluate, object_views
 from jobs.features import ContextReader
 from jobs.journal import MEASUREMENTS_FILENAME, PRUNE_FILENAME, RESULT_FILENAME, Journal, read_result
+from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, frozen_weights, keys_of
 from jobs.memory import keep_freed_memory
 from jobs.metrics import ImageMetrics
 from jobs.nonfinite import without_non_finite
@@ -114,7 +115,7 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
     home, runtime = Path(home).absolute(), runtime or Runtime()
     store = open_dataset(config.data.name, config.data.options, home)
     weights = weight_identities(config, home)
-    key = trial_key(config, store.fingerprint, weights)
+    key = keys_of(config, store.fingerprint, weights).trial
     folder = home / "trials" / key
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"), _log_to(folder / "log.txt"):
@@ -122,6 +123,7 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
         if result is None:
             result = _run(config, key, folder, store, home, runtime)
             result |= {"data_fingerprint": store.fingerprint, "weights": weights, "numerics": NUMERICS_VERSION}
+            result["evaluation"] = EVALUATION_VERSION
             _write_json(folder / RESULT_FILENAME, result)
     return TrialResult(key, folder, result["metrics"], result["step"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import pydantic
@@ -13,6 +14,47 @@ from model.registry import nearest
 #: Decorates a class of typed fields with defaults: frozen, strict about types, closed to unknown names.  Its
 #: values must be JSON's, because they are hashed.
 options = pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid", strict=True))
+
+
+class AddedLater:
+    """Type of the mark `ADDED_LATER`."""
+
+
+#: Marks a field that came after its class was in use: `pooling: Annotated[str, ADDED_LATER] = "mean"`.  Its default
+#: is the value that behaves as before, and with that it is left out of a configuration's identity, so that keys of
+#: what exists stay as they are.
+ADDED_LATER = AddedLater()
+
+
+def known_values(instance: Any, values: Any) -> Any:
+    """`values`, the plain form of `instance`, without the fields marked `ADDED_LATER` that have their default.
+
+    instance: options, a pydantic model, or a list, tuple or mapping of such.  What is written as something else than
+    a mapping, say as a number, stays as it is.
+    """
+    if isinstance(instance, Mapping) and isinstance(values, Mapping):
+        return {name: known_values(instance[name], value) for name, value in values.items()}
+    if isinstance(instance, list | tuple) and isinstance(values, list | tuple):
+        return [known_values(item, value) for item, value in zip(instance, values, strict=True)]
+    cls: Any = type(instance)
+    if not isinstance(values, Mapping) or not hasattr(cls, "__pydantic_fields__"):
+        return values
+    later = _later_defaults(cls)
+    return {
+        name: known_values(getattr(instance, name), value)
+        for name, value in values.items()
+        if name not in later or getattr(instance, name) != later[name]
+    }
+
+
+@cache
+def _later_defaults(cls: Any) -> Mapping[str, Any]:
+    """The fields of a class that are marked `ADDED_LATER`, with their defaults."""
+    return {
+        name: field.get_default(call_default_factory=True, validated_data={})
+        for name, field in cls.__pydantic_fields__.items()
+        if ADDED_LATER in field.metadata
+    }
 
 
 @options

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from jobs.checkpoint import CheckpointFolder
-from jobs.config import TrialConfig, frozen_weights, trial_key
+from jobs.config import TrialConfig
 from jobs.journal import read_events
+from jobs.keys import frozen_weights, keys_of
 from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
 from model.weights import WeightStore
 from sweep.file.load import load_sweep
@@ -114,7 +115,8 @@ def test_trains_and_is_judged(preset, row, rows_home, data):
 
 @pytest.mark.parametrize("preset", [PAPER, CORRECTED])
 def test_no_two_rows_are_the_same(preset):
-    assert len({trial_key(config, "data", {}) for config in rows(preset).values()}) == len(rows(preset))
+    keys = {keys_of(config, "data", dict.fromkeys(frozen_weights(config), "hash")) for config in rows(preset).values()}
+    assert len(keys) == len({key.training for key in keys}) == len(rows(preset))
 
 
 def test_without_eps_the_edge_loss_stops_its_trial_with_the_diagnosis(rows_home, data):

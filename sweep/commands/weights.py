@@ -100,7 +100,7 @@ def weights_check(names: WeightNames = None, home: Home = DEFAULT_HOME) -> None:
 
 
 def _needed(sweep: Path) -> list[str]:
-    from jobs.config import frozen_weights
+    from jobs.keys import frozen_weights
     from sweep.file.load import load_sweep
     from sweep.plan.grid import expand
     from sweep.search.space import examples

@@ -12,8 +12,8 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from jobs.config import NUMERICS_VERSION
 from jobs.journal import read_events, read_result
+from jobs.keys import NUMERICS_VERSION
 from sweep.plan.names import flat
 from sweep.plan.planner import MAX_ROWS, Identities, Plan, PlanError, PlannedTrial, plan_path, read_plan
 

@@ -17,10 +17,11 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
-from jobs.config import DataConfig, ModelConfig, TrialConfig, frozen_weights, trial_key
+from jobs.config import DataConfig, ModelConfig, TrialConfig
 from jobs.data.prepare import MissingDatasetError, open_dataset
 from jobs.journal import Status as RunStatus
 from jobs.journal import trial_status
+from jobs.keys import frozen_weights, keys_of
 from jobs.trial import weights_folder
 from model.weights import WeightStore
 from results.pause_gc import garbage_collection_paused
@@ -248,7 +249,7 @@ class Identities:
             if sha256 is None
         ]
         known = {name: sha256 or "not here" for name, sha256 in weights.items()}
-        return Identity(trial_key(config, fingerprint, known), fingerprint, known, tuple(missing))
+        return Identity(keys_of(config, fingerprint, known).trial, fingerprint, known, tuple(missing))
 
     def _dataset(self, data: DataConfig) -> tuple[str, int] | str:
         case = json.dumps([data.name, data.options], sort_keys=True)

@@ -19,9 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from jobs.config import TrialConfig, frozen_weights, trial_key
+from jobs.config import TrialConfig
 from jobs.data.prepare import MissingDatasetError, open_dataset
 from jobs.journal import PRUNE_FILENAME, RESULT_FILENAME
+from jobs.keys import frozen_weights, keys_of
 from jobs.trial import Runtime, TrialResult, run_trial, weight_identities, weights_folder
 from model.weights import MissingWeightsError, WeightStore
 from sweep.run.executors.file_server import GROWING, TrialMovedError
@@ -207,7 +208,7 @@ def _on_equal_terms(key: str, home: Path, work: Work) -> Work:
             hint = f"on that node, give --home {scratch}, or set {SCRATCH_VARIABLE} to a folder that has it"
             raise NodeLacksError(f"{place}: {error}\n({hint})") from error
         identities = weight_identities(config, scratch)
-        if trial_key(config, store.fingerprint, identities) != key:
+        if keys_of(config, store.fingerprint, identities).trial != key:
             content = ", ".join([f"dataset {store.fingerprint}", *(f"{n} {sha}" for n, sha in identities.items())])
             raise NodeLacksError(
                 f"{place}, where the dataset or weights differ from those that were planned: {content}"

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jobs.config import NUMERICS_VERSION
 from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal
+from jobs.keys import NUMERICS_VERSION
 from sweep.file.schema import Sweep
+from sweep.plan import planner as plan_module
 from sweep.plan.plan_diff import Reason, reasons, why_table
 from sweep.plan.planner import Identities, Plan, PlannedTrial, freeze, make_plan
-from sweep.plan import planner as plan_module
 
 STAGES = [{"iterations": 5, "lr": 1e-4, "losses": {"l2": 1.0}}]
 

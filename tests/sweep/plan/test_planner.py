@@ -12,8 +12,8 @@ from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from sweep.file.load import load_sweep
 from sweep.file.schema import Sweep
-from sweep.plan.planner import PlanError, freeze, in_tenths, make_plan, plan_path, plan_table, read_plan
 from sweep.plan import planner as plan_module
+from sweep.plan.planner import PlanError, freeze, in_tenths, make_plan, plan_path, plan_table, read_plan
 
 SMALL = {"base": {"train.stages": [{"iterations": 5, "lr": 1e-4, "losses": {"l2": 1.0}}]}}
 
@@ -85,7 +85,6 @@ def test_a_key_changes_with_the_data(tmp_path: Path, datasets: _Datasets) -> Non
 
 @pytest.mark.usefixtures("datasets")
 def test_a_key_changes_with_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "frozen_weights", lambda config: (config.depth.model,))
     monkeypatch.setattr(plan_module.WeightStore, "identity", lambda *_: sha256)
     sha256 = "0" * 64
     before = _keys(tmp_path, base={"depth.model": "oracle"})

@@ -17,8 +17,8 @@ from rich.console import Console
 from jobs.journal import Journal
 from results.errors import ResultsError
 from sweep.file.schema import Sweep
-from sweep.plan.planner import make_plan
 from sweep.plan import planner as plan_module
+from sweep.plan.planner import make_plan
 from sweep.run import driver
 from sweep.run.driver import Recorder, TrackingError, run_sweep, sync_sweep
 from tests.processes import wait_for

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from jobs.config import TrialConfig, frozen_weights
+from jobs.config import TrialConfig
+from jobs.keys import frozen_weights
 from sweep.file.schema import Sweep
 from sweep.search.space import configurations, count_points, examples, params_of, study_name
 

@@ -1,0 +1,114 @@
+"""Keys: what decides a training's weights, and what decides a trial's numbers, as hashes.
+
+A training key stands for all that training reads: the configuration but for `eval`, the dataset's fingerprint, the
+hashes of the frozen weights that it uses, and `NUMERICS_VERSION`.  A trial key stands for a training and a way of
+judging it: the training key, the `eval` section, the dataset's fingerprint, the hashes of the metrics' weights, and
+`EVALUATION_VERSION`.  Names, tables, resources and paths are in neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.config import TrialConfig, frozen_class, frozen_options
+from model.losses import LOSSES, LPIPS_TRUNKS
+from model.registry import resolve
+
+#: Version of the arithmetic of training.  It is raised when equal configurations would train to weights that differ
+#: by more than rounding: another formula, another default that is not in the identity, another order of random
+#: draws.  A kernel that only adds the same terms in another order is no reason to raise it, since results on two
+#: machines differ by as much.  Whatever raises it retrains every sweep, so changes are collected.
+NUMERICS_VERSION = 5
+
+#: Version of the arithmetic of judging, by the same rule.  Whatever raises it judges all trials anew and trains none.
+EVALUATION_VERSION = 1
+
+#: Keys of `eval` that only add curves to the journal while training runs; they decide no weight and no result.
+WATCHING = ("every", "val_objects")
+
+_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys of one configuration."""
+
+    trial: str
+    #: None where there is nothing to train
+    training: str | None
+
+
+def keys_of(config: TrialConfig, fingerprint: str, weights: Mapping[str, str]) -> Keys:
+    """Both keys of a configuration.
+
+    `fingerprint` is the dataset's; `weights` maps at least the names in `frozen_weights(config)` to their sha256.
+    """
+    trained = training_key(config, fingerprint, {name: weights[name] for name in training_weights(config)})
+    judged = trial_key(trained, config, fingerprint, {name: weights[name] for name in judging_weights(config)})
+    return Keys(judged, trained if config.is_trained else None)
+
+
+def training_key(config: TrialConfig, fingerprint: str, weights: Mapping[str, str]) -> str:
+    """Key of a training: 16 hex digits.  `weights` holds the sha256 of all that training loads."""
+    return _hashed(
+        {
+            "config": training_identity(config),
+            "data": fingerprint,
+            "weights": dict(weights),
+            "numerics": NUMERICS_VERSION,
+        }
+    )
+
+
+def trial_key(training: str, config: TrialConfig, fingerprint: str, weights: Mapping[str, str]) -> str:
+    """Key of a trial: 16 hex digits.  `training` is its training's, `weights` holds the sha256 of the metrics'."""
+    return _hashed(
+        {
+            "training": training,
+            "eval": judging_identity(config),
+            "data": fingerprint,
+            "weights": dict(weights),
+            "evaluation": EVALUATION_VERSION,
+        }
+    )
+
+
+def training_identity(config: TrialConfig) -> dict[str, Any]:
+    """The part of `TrialConfig.identity()` that training reads."""
+    return {section: values for section, values in config.identity().items() if section != "eval"}
+
+
+def judging_identity(config: TrialConfig) -> dict[str, Any]:
+    """The part of `TrialConfig.identity()` that decides how weights are judged."""
+    return {key: value for key, value in config.identity()["eval"].items() if key not in WATCHING}
+
+
+def training_weights(config: TrialConfig) -> tuple[str, ...]:
+    """Names of the frozen weights that training uses."""
+    names: set[str] = set()
+    if config.is_trained:
+        for source, section in config.sources.items():
+            cls = frozen_class(source, section)
+            names.update(() if cls is None else cls.weights(frozen_options(source, section)))
+        for loss in {name for stage in config.train.stages for name in stage.losses}:
+            names.update(resolve(LOSSES, loss, "loss").weights)
+    return tuple(sorted(names))
+
+
+def judging_weights(config: TrialConfig) -> tuple[str, ...]:
+    """Names of the frozen weights that the metrics use."""
+    return (LPIPS_TRUNKS[config.eval.lpips],)
+
+
+def frozen_weights(config: TrialConfig) -> tuple[str, ...]:
+    """Names of the frozen weights that a trial uses, for training and for judging."""
+    return tuple(sorted({*training_weights(config), *judging_weights(config)}))
+
+
+def _hashed(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:_DIGITS]

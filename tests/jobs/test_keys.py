@@ -1,0 +1,213 @@
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from pydantic import Field
+
+from jobs.config import Section, TrialConfig
+from jobs.keys import (
+    EVALUATION_VERSION,
+    NUMERICS_VERSION,
+    Keys,
+    frozen_weights,
+    judging_identity,
+    judging_weights,
+    keys_of,
+    training_identity,
+    training_weights,
+)
+from model.options import ADDED_LATER, known_values, options
+
+
+def config(**sections) -> TrialConfig:
+    return TrialConfig.model_validate(sections)
+
+
+def keys(trial: TrialConfig, fingerprint: str = "data", **weights: str) -> Keys:
+    return keys_of(trial, fingerprint, dict.fromkeys(frozen_weights(trial), "hash") | weights)
+
+
+def test_equal_configurations_have_equal_keys_however_they_are_written():
+    assert keys(config()) == keys(config(seed=0, render={"antialiasing": False}))
+    assert keys(config()) == keys(config(depth={"fusion": "xattn"}, semantic={"resolution": 64}))
+    assert all(len(key) == 16 for key in asdict(keys(config())).values())
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"seed": 1},
+        {"data": {"resolution": 64}},
+        {"model": {"base_dim": 20}},
+        {"depth": {"model": "oracle"}},
+        {"semantic": {"encoder": "efficientnet_lite0"}},
+        {"train": {"stages": [{"iterations": 25000, "lr": 5e-5, "losses": {"l2": 1.0, "tv": 0.1}}]}},
+        {"render": {"antialiasing": True}},
+    ],
+)
+def test_whatever_training_reads_changes_both_keys(sections):
+    changed, plain = keys(config(**sections)), keys(config())
+    assert changed.training != plain.training
+    assert changed.trial != plain.trial
+
+
+@pytest.mark.parametrize("section", [{"split": "val"}, {"lpips": "alex"}, {"objects": 5}])
+def test_another_way_of_judging_is_another_trial_of_the_same_training(section):
+    changed, plain = keys(config(eval=section)), keys(config())
+    assert changed.training == plain.training
+    assert changed.trial != plain.trial
+
+
+@pytest.mark.parametrize("section", [{"every": 100}, {"val_objects": 3}])
+def test_curves_of_training_are_in_no_key(section):
+    assert keys(config(eval=section)) == keys(config())
+
+
+def test_data_and_weights_are_in_the_keys():
+    plain = keys(config())
+    data, trunk = keys(config(), "other"), keys(config(), vgg16="other")
+    assert data.training != plain.training
+    assert data.trial != plain.trial
+    assert trunk.training != plain.training, "the default loss trains with it"
+    l2 = config(train={"stages": [{"iterations": 5, "lr": 1e-3, "losses": {"l2": 1.0}}]})
+    assert keys(l2, vgg16="other").training == keys(l2).training
+    assert keys(l2, vgg16="other").trial != keys(l2).trial
+
+
+def test_trivial_predictions_have_no_training_to_depend_on():
+    blank = keys(config(model={"name": "blank"}, seed=3))
+    assert blank == keys(config(model={"name": "blank"}, seed=0))
+    assert blank.training is None
+    assert blank.trial != keys(config(model={"name": "copy_input"})).trial != keys(config()).trial
+
+
+def test_identity_comes_back_as_the_same_configuration():
+    trial = config(depth={"model": "oracle", "fusion": "xattn"}, seed=5)
+    assert keys(TrialConfig.model_validate(trial.identity())) == keys(trial)
+
+
+def test_weights_of_training_and_of_judging_are_told_apart():
+    trial = config(semantic={"encoder": "efficientnet_lite0"}, eval={"lpips": "alex"})
+    assert training_weights(trial) == ("efficientnet_lite0", "vgg16")
+    assert judging_weights(trial) == ("alexnet",)
+    assert frozen_weights(trial) == ("alexnet", "efficientnet_lite0", "vgg16")
+    untrained = config(model={"name": "blank"}, semantic={"encoder": "efficientnet_lite0"}, eval={"lpips": "alex"})
+    assert frozen_weights(untrained) == ("alexnet",)
+
+
+# Options that are added later
+
+
+class Inner(Section):
+    old: int = 1
+    new: Annotated[str, ADDED_LATER] = "as before"
+
+
+class Outer(Section):
+    inner: Inner = Inner()
+    several: tuple[Inner, ...] = (Inner(), Inner(new="other"))
+    named: dict[str, Inner] = Field(default_factory=lambda: {"a": Inner()})
+    size: Annotated[int, ADDED_LATER] = 3
+
+
+@options
+class Chosen:
+    old: int = 1
+    new: Annotated[bool, ADDED_LATER] = False
+
+
+def test_an_option_that_was_added_later_is_absent_while_it_changes_nothing():
+    def plain(section: Section) -> Any:
+        return known_values(section, section.model_dump(mode="json"))
+
+    assert plain(Outer()) == {
+        "inner": {"old": 1},
+        "several": [{"old": 1}, {"old": 1, "new": "other"}],
+        "named": {"a": {"old": 1}},
+    }
+    assert plain(Outer(inner=Inner(new="other"), size=4)) | {"several": None, "named": None} == {
+        "inner": {"old": 1, "new": "other"},
+        "several": None,
+        "named": None,
+        "size": 4,
+    }
+    assert known_values(Chosen(), asdict(Chosen())) == {"old": 1}
+    assert known_values(Chosen(new=True), asdict(Chosen(new=True))) == {"old": 1, "new": True}
+
+
+# Keys that survive growth
+
+_STAGES = [{"iterations": 100, "lr": 1e-3, "losses": {"l2": 0.9, "lpips": 0.1}}]
+
+#: Configurations of all kinds.  New kinds are added at the end; none is ever changed.
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "seed": {"seed": 7},
+    "resolution": {"data": {"resolution": 64}},
+    "data options": {"data": {"name": "chairs", "options": {"train": 8}}},
+    "network": {"model": {"base_dim": 8, "num_blocks": 2, "channel_mult": [1, 2], "attention_resolutions": [16]}},
+    "head": {"model": {"head": {"depth_scale": 0.5, "opacity_bias": 0.0}, "sh_degree": 0}},
+    "two views": {"model": {"input_views": 2, "camera_embedding": True}},
+    "encoder": {"semantic": {"encoder": "dinov2_small", "fusion": "xattn", "preprocess": "published"}},
+    "random encoder": {"semantic": {"encoder": "random", "options": {"seed": 3}}},
+    "depth": {"depth": {"model": "dpt_hybrid", "fusion": "xattn_positional", "resolution": 96}},
+    "noisy oracle": {"depth": {"model": "oracle_noisy", "fusion": "input_normalised", "options": {"sigma": 0.1}}},
+    "both": {"semantic": {"encoder": "clip_vit_b32"}, "depth": {"model": "midas_small"}},
+    "stages": {"train": {"stages": _STAGES, "batch_size": 2, "views_per_object": 3}},
+    "terms": {
+        "train": {
+            "stages": [
+                {"iterations": 9, "lr": 0.1, "losses": {"l1": 1.0, "tv": {"weight": 0.1, "start": 3, "ramp": 2}}},
+                {"iterations": 9, "lr": 0.1, "losses": {"lpips": {"weight": 1.0, "views": 2}}},
+            ]
+        }
+    },
+    "average": {"train": {"ema": {"every": 5, "start": 10, "max_decay": 0.99}}},
+    "precision": {"train": {"precision": "bf16", "nonfinite": "ignore"}},
+    "judging": {"eval": {"split": "val", "objects": 3, "lpips": "alex", "every": 50, "val_objects": 2}},
+    "render": {"render": {"backend": "reference", "antialiasing": True}},
+    "blank": {"model": {"name": "blank"}},
+    "copied input": {"model": {"name": "copy_input"}, "eval": {"split": "val"}},
+}
+
+#: The versions and, by name, what `digests` gave when these were new; `python -m tests.jobs.test_keys` writes it.
+RECORD = Path(__file__).with_name("identities.json")
+
+
+@pytest.fixture(scope="module")
+def record() -> dict[str, Any]:
+    return json.loads(RECORD.read_text())
+
+
+def versions() -> dict[str, int]:
+    return {"training": NUMERICS_VERSION, "judging": EVALUATION_VERSION}
+
+
+def digests(sections: dict[str, Any]) -> dict[str, str]:
+    """What training and judging read of a configuration, hashed."""
+    trial = config(**sections)
+    parts = {"training": training_identity(trial), "judging": judging_identity(trial)}
+    return {
+        name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16] for name, part in parts.items()
+    }
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_the_identity_of_what_exists_never_moves(name, record):
+    """Mark a new option `ADDED_LATER`; where the old behaviour is gone, raise the version and record anew."""
+    for part, version in (("training", NUMERICS_VERSION), ("judging", EVALUATION_VERSION)):
+        is_same = digests(CONFIGURATIONS[name])[part] == record["identities"][name][part]
+        assert is_same or version > record["versions"][part], f"what {part} reads of {name!r} has another identity"
+
+
+def test_the_record_is_of_this_version(record):
+    assert record["versions"] == versions(), "the versions were raised: record the identities anew"
+    assert record["identities"].keys() == CONFIGURATIONS.keys()
+
+
+if __name__ == "__main__":
+    found = {name: digests(sections) for name, sections in CONFIGURATIONS.items()}
+    RECORD.write_text(json.dumps({"versions": versions(), "identities": found}, indent=2) + "\n")
