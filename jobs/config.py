@@ -7,125 +7,75 @@ and has as its default the value that behaves as before: the identities of what 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     GetPydanticSchema,
+    SerializeAsAny,
     SerializerFunctionWrapHandler,
+    ValidationError,
     model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
-from pydantic_core.core_schema import no_info_after_validator_function
+from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core.core_schema import no_info_plain_validator_function
 
 from jobs.data import DATASETS
 from model.depth import DEPTH
 from model.fusion import FUSION, Source
 from model.fusion.base import Fusion, entering_kind
 from model.losses import LOSSES
-from model.options import NoOptions, OptionsError, known_values, parse_options
+from model.methods import METHODS, find_method
+from model.methods.base import Method, MethodOptions
+from model.options import (
+    Count,
+    Finite,
+    MisfitError,
+    NoOptions,
+    OptionsError,
+    Positive,
+    Section,
+    as_tuple,
+    known_values,
+    one_of,
+    parse_options,
+)
 from model.rasterizers import BACKENDS
 from model.registry import UnknownChoiceError, resolve
 from model.semantic import SEMANTIC
 
-#: How predictions are made.  The last two need no training: they show what a score is worth.
-PREDICTORS = ("splatter_image", "blank", "copy_input")
+#: The method of a configuration that names none.
+DEFAULT_METHOD = "splatter_image"
 
 #: The smallest pictures, in pixels, of which the poolings of each LPIPS trunk leave anything.
 SMALLEST_LPIPS = {"vgg": 16, "alex": 32}
 
-
-def _choice(axis: str, allowed: Collection[str]) -> GetPydanticSchema:
-    def check(value: str) -> str:
-        if value not in allowed:
-            error = UnknownChoiceError(axis, value, allowed)
-            context = {"reason": str(error), "allowed": error.allowed}
-            raise PydanticCustomError("unknown_choice", "{reason}", context)
-        return value
-
-    return GetPydanticSchema(
-        lambda source, handler: no_info_after_validator_function(check, handler(source)),
-        lambda schema, handler: handler(schema) | {"enum": sorted(allowed)},  # for editors
-    )
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise PydanticCustomError("not_finite", "must be a finite number")
-    return value
-
-
-# YAML has lists where we keep tuples, so that a configuration cannot change after it was hashed.
-_as_tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
-Count = Annotated[int, Field(gt=0)]
-Finite = Annotated[float, AfterValidator(_finite)]
-Positive = Annotated[float, Field(gt=0), AfterValidator(_finite)]
-Counts = Annotated[tuple[Count, ...], _as_tuple]
 Preprocess = Literal["published", "correct"]
-
-
-class Section(BaseModel):
-    """A part of a configuration: immutable, strict about types, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class DataConfig(Section):
     """Which pictures a trial learns from."""
 
-    name: Annotated[str, _choice("dataset", DATASETS)] = "chairs"
+    name: Annotated[str, one_of("dataset", DATASETS)] = "chairs"
     resolution: Annotated[int, Field(gt=0, multiple_of=8)] = 32
     #: options of the dataset's importer; see `splatsweep data list`
-    options: dict[str, Any] = {}
-
-
-class HeadConfig(Section):
-    """Initial size and offset of each group of raw Gaussian parameters (network facts, section 1)."""
-
-    depth_scale: Finite = 1.0
-    depth_bias: Finite = 0.0
-    offset_scale: Finite = 0.1
-    offset_bias: Finite = 0.0
-    opacity_scale: Finite = 1.0
-    opacity_bias: Finite = -2.0
-    scale_scale: Finite = 0.003
-    scale_bias: Positive = 0.02
-
-
-class ModelConfig(Section):
-    """The Splatter Image network."""
-
-    name: Annotated[str, _choice("predictor", PREDICTORS)] = "splatter_image"
-    base_dim: Annotated[int, Field(gt=0, multiple_of=4)] = 16
-    num_blocks: Count = 1
-    channel_mult: Annotated[Counts, Field(min_length=1)] = (1, 2, 2, 2)
-    #: side lengths, in pixels, of the feature maps whose encoder blocks attend to themselves
-    attention_resolutions: Counts = (8,)
-    sh_degree: Literal[0, 1] = 1
-    #: source views of each object; several attend to each other
-    input_views: Count = 1
-    #: whether every block is told where the camera stands and looks; says something with several views only
-    camera_embedding: bool = False
-    head: HeadConfig = HeadConfig()
+    options: dict[str, Any] = Field(default={})
 
 
 class SemanticConfig(Section):
     """A frozen encoder of the source view, and how what it says enters the network."""
 
-    encoder: Annotated[str, _choice("encoder", ("none", *SEMANTIC))] = "none"
-    fusion: Annotated[str, _choice("fusion", FUSION)] = "concat"
+    encoder: Annotated[str, one_of("encoder", ("none", *SEMANTIC))] = "none"
+    fusion: Annotated[str, one_of("fusion", FUSION)] = "concat"
     preprocess: Preprocess = "correct"
     #: side in pixels that images are resized to for the encoder; null is its own
     resolution: Count | None = None
     #: options of the encoder; see `splatsweep choices`
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
 
     @model_validator(mode="after")
     def _fits_the_encoder(self) -> SemanticConfig:
@@ -141,13 +91,13 @@ class SemanticConfig(Section):
 class DepthConfig(Section):
     """A frozen depth model of the source view, and how its map enters the network."""
 
-    model: Annotated[str, _choice("depth model", ("none", *DEPTH))] = "none"
-    fusion: Annotated[str, _choice("fusion", FUSION)] = "input"
+    model: Annotated[str, one_of("depth model", ("none", *DEPTH))] = "none"
+    fusion: Annotated[str, one_of("fusion", FUSION)] = "input"
     preprocess: Preprocess = "correct"
     #: side in pixels that images are resized to for the depth model; null is its own
     resolution: Count | None = None
     #: options of the depth model; see `splatsweep choices`
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
 
     @model_validator(mode="after")
     def _fits_the_depth_model(self) -> DepthConfig:
@@ -190,7 +140,7 @@ def _as_term(value: Any) -> Any:
     return value
 
 
-LossName = Annotated[str, _choice("loss", LOSSES)]
+LossName = Annotated[str, one_of("loss", LOSSES)]
 
 
 class Stage(Section):
@@ -199,7 +149,7 @@ class Stage(Section):
     iterations: Count
     lr: Positive
     losses: Annotated[
-        dict[Annotated[str, _choice("loss", LOSSES)], Annotated[LossTerm, BeforeValidator(_as_term)]],
+        dict[Annotated[str, one_of("loss", LOSSES)], Annotated[LossTerm, BeforeValidator(_as_term)]],
         Field(min_length=1),
     ]
 
@@ -226,7 +176,7 @@ class TrainConfig(Section):
     batch_size: Count = 8
     #: frames drawn per object; the first is the source, all of them are targets
     views_per_object: Annotated[int, Field(ge=1)] = 4
-    stages: Annotated[tuple[Stage, ...], _as_tuple, Field(min_length=1)] = (
+    stages: Annotated[tuple[Stage, ...], as_tuple, Field(min_length=1)] = (
         Stage(iterations=25_000, lr=5e-5, losses={"l2": LossTerm(weight=1.0)}),
         Stage(iterations=5_000, lr=5e-6, losses={"l2": LossTerm(weight=0.99), "lpips": LossTerm(weight=0.01)}),
     )
@@ -259,7 +209,7 @@ class EvalConfig(Section):
 class RenderConfig(Section):
     """How Gaussians become pixels."""
 
-    backend: Annotated[str, _choice("rasterizer backend", ("auto", *BACKENDS))] = "auto"
+    backend: Annotated[str, one_of("rasterizer backend", ("auto", *BACKENDS))] = "auto"
     antialiasing: bool = False
 
 
@@ -299,11 +249,50 @@ def frozen_options(source: Source, section: SemanticConfig | DepthConfig) -> Any
     return parse_options(options, section.options, choice=section.choice, where=f"{source}.options")
 
 
+def _options_of_the_method(value: Any) -> MethodOptions:
+    """The section `model` as the options of the method that its `name` chooses."""
+    if isinstance(value, MethodOptions):
+        return value
+    name = value.get("name", DEFAULT_METHOD) if isinstance(value, Mapping) else DEFAULT_METHOD
+    if name not in METHODS:
+        unknown = UnknownChoiceError("method", name, METHODS)
+        problem = PydanticCustomError(
+            "unknown_choice", "{reason}", {"reason": str(unknown), "allowed": unknown.allowed}
+        )
+        raise ValidationError.from_exception_data("model", [{"type": problem, "loc": ("name",), "input": name}])
+    return find_method(name).options_for(value).model_validate(value)
+
+
+def _schema_of_all_methods(_: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    """One JSON Schema with the keys of every method: which method a setting will meet, one section does not say."""
+    keys: dict[str, list[Any]] = {}
+    for options in (options for name in METHODS for options in find_method(name).all_options()):
+        schema = handler.resolve_ref_schema(handler(options.__pydantic_core_schema__))
+        for key, value in schema["properties"].items():
+            if value not in keys.setdefault(key, []):
+                keys[key].append(value)
+    properties = {key: values[0] if len(values) == 1 else {"anyOf": values} for key, values in keys.items()}
+    properties["name"] = {"type": "string", "enum": sorted(METHODS), "default": DEFAULT_METHOD}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+#: The section `model`: a method by name, and that method's own keys.
+ModelConfig = Annotated[
+    SerializeAsAny[MethodOptions],
+    GetPydanticSchema(
+        lambda source, handler: no_info_plain_validator_function(
+            _options_of_the_method, serialization=handler(source)["serialization"]
+        ),
+        _schema_of_all_methods,
+    ),
+]
+
+
 class TrialConfig(Section):
     """Everything that decides the numbers of one trial."""
 
     data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = find_method(DEFAULT_METHOD).Options()  # type: ignore[call-arg]
     semantic: SemanticConfig = SemanticConfig()
     depth: DepthConfig = DepthConfig()
     train: TrainConfig = TrainConfig()
@@ -313,13 +302,10 @@ class TrialConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrialConfig:
-        halvings = len(self.model.channel_mult) - 1
-        if self.data.resolution % (1 << halvings):
-            raise PydanticCustomError(
-                "misfit",
-                "data.resolution {resolution} cannot be halved {times} times, as model.channel_mult asks",
-                {"path": "data.resolution", "resolution": self.data.resolution, "times": halvings},
-            )
+        try:
+            self.method.check(self.model, self.data.resolution)
+        except MisfitError as error:
+            raise PydanticCustomError("misfit", "{reason}", {"path": error.key, "reason": str(error)}) from None
         if self.data.resolution < SMALLEST_LPIPS[self.eval.lpips]:
             raise PydanticCustomError(
                 "misfit",
@@ -356,16 +342,20 @@ class TrialConfig(Section):
         return {"semantic": self.semantic, "depth": self.depth}
 
     @property
+    def method(self) -> type[Method]:
+        """The reconstruction method that `model` is about."""
+        return find_method(self.model.name)
+
+    @property
     def is_trained(self) -> bool:
-        """Whether there is a network to train; the trivial predictors have none."""
-        return self.model.name == "splatter_image"
+        """Whether there is a network to train; controls have none."""
+        return self.method.trained
 
     def identity(self) -> dict[str, Any]:
         """The configuration as plain JSON values, without the keys of inactive axes and those that came later."""
         values = known_values(self, self.model_dump(mode="json"))
         if not self.is_trained:
-            model = {key: values["model"][key] for key in ("name", "input_views")}
-            return {"data": values["data"], "model": model, "eval": values["eval"]}
+            return {key: values[key] for key in ("data", "model", "eval")}
         for source, section in self.sources.items():
             if frozen_class(source, section) is None:
                 switch = "encoder" if source == "semantic" else "model"

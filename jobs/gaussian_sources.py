@@ -16,12 +16,12 @@ from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.evaluate import object_views
 from jobs.features import ContextReader
+from jobs.reconstructor import build_reconstructor
 from jobs.trial import predicting, weights_folder
 from jobs.turntable import Subject
-from model.build import build_predictor
 from model.geometry import invert_rigid, pixel_rays
-from model.methods.splatter_image.predictor import GaussianPredictor
 from model.registry import nearest
+from model.scenes import GaussianScene
 from model.types import Gaussians, Views
 from model.weights import WeightStore
 
@@ -44,18 +44,19 @@ def predicted(folder: Path, home: Path, name: str | None = None) -> Subject:
     if checkpoint is None:
         raise ValueError(f"trial {folder.name} has no checkpoint to load a network from")
     store = open_dataset(config.data.name, config.data.options, home)
-    context = ContextReader(config, store, WeightStore(weights_folder(home)), home / "cache")
-    network = build_predictor(config, context.widths)
+    weights = WeightStore(weights_folder(home))
+    context = ContextReader(config, store, weights, home / "cache")
+    network = build_reconstructor(config, context.widths, weights)
     # Where training kept a moving average of the weights, that is what is judged.
     averaged = any(tensor.startswith("average.") for tensor in checkpoint.tensors)
-    judged: GaussianPredictor = copy.deepcopy(network) if averaged else network
+    judged = copy.deepcopy(network) if averaged else network
     checkpoint.restore(network, average=judged)
 
     row = _object(store, name, config.eval.split)
     views = object_views(store, row, config.data.resolution, config.model.input_views)
     with torch.inference_mode():
-        gaussians = predicting(judged, context, config)(views.select(0, config.model.input_views))
-    return Subject(str(row.object), gaussians, views, config.render.backend, config.render.antialiasing)
+        scene = predicting(judged, context, config)(views.select(0, config.model.input_views))
+    return Subject(str(row.object), scene, views)
 
 
 def measured(store: Store, name: str | None = None) -> Subject:
@@ -67,7 +68,7 @@ def measured(store: Store, name: str | None = None) -> Subject:
         raise ValueError(f"{store.path.name} holds no depth, from which Gaussians could be placed")
     row = _object(store, name, "test")
     views = object_views(store, row, store.resolution)
-    return Subject(str(row.object), gaussians_on_surface(views), views)
+    return Subject(str(row.object), GaussianScene(gaussians_on_surface(views)), views)
 
 
 def gaussians_on_surface(views: Views) -> Gaussians:

@@ -91,6 +91,7 @@ def training_weights(config: TrialConfig) -> tuple[str, ...]:
     """Names of the frozen weights that training uses."""
     names: set[str] = set()
     if config.is_trained:
+        names.update(config.method.weights(config.model))
         for source, section in config.sources.items():
             cls = frozen_class(source, section)
             names.update(() if cls is None else cls.weights(frozen_options(source, section)))

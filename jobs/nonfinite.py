@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from model.types import Gaussians
+from model.scenes import Scene
 
 
 class NonFiniteError(RuntimeError):
@@ -46,37 +46,11 @@ class NonFiniteGuard:
         self._optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         return finite
 
-    def raise_if_bad(self, gaussians: Gaussians) -> None:
-        """Raise `NonFiniteError` if a step was bad; `gaussians` are what the frozen weights last predicted."""
+    def raise_if_bad(self, scene: Scene) -> None:
+        """Raise `NonFiniteError` if a step was bad; `scene` is what the frozen weights last predicted."""
         if int(self._first_bad) < 0:
             return
         values = {name: term.item() for name, term in self._terms.items()}
         bad = [f"loss {name!r} is {value}" for name, value in values.items() if not torch.tensor(value).isfinite()]
         problem = "; ".join(bad) or f"the gradient of {' + '.join(values)} is not finite, although the losses are"
-        raise NonFiniteError(f"iteration {int(self._first_bad)}: {problem}; {extent(gaussians)}")
-
-
-def extent(gaussians: Gaussians) -> str:
-    """Smallest and largest value of every parameter, for a report."""
-    parts = []
-    for name in ("means", "scales", "opacities", "sh"):
-        values = getattr(gaussians, name).detach()
-        parts.append(f"{name} {values.min().item():.3g}..{values.max().item():.3g}")
-    return "Gaussians: " + ", ".join(parts)
-
-
-def without_non_finite(gaussians: Gaussians) -> Gaussians:
-    """Gaussians with a parameter that is not finite made invisible, which is what the CUDA rasteriser does to them.
-
-    Their gradient is zero.  This is how a run goes on "as published" when its weights have become NaN: it renders
-    the background.
-    """
-    parts = {"means": 0.0, "scales": 1.0, "rotations": 0.5, "opacities": 0.0, "sh": 0.0}
-    tensors = {name: getattr(gaussians, name) for name in parts}
-    whole = torch.stack([tensor.flatten(2).isfinite().all(-1) for tensor in tensors.values()]).all(0)  # (B, N)
-    return Gaussians(
-        **{
-            name: torch.where(whole.view(*whole.shape, *[1] * (tensor.dim() - 2)), tensor, parts[name])
-            for name, tensor in tensors.items()
-        }
-    )
+        raise NonFiniteError(f"iteration {int(self._first_bad)}: {problem}; {scene.extent()}")

@@ -25,9 +25,10 @@ from jobs.features import ContextReader
 from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, read_result
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, judging_weights, training_key, training_weights, trial_key
 from jobs.metrics import ImageMetrics
+from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
-from jobs.trial import drawing, weight_identities, weights_folder
-from model.build import build_predictor
+from jobs.trial import drawing, predicting, weight_identities, weights_folder
+from model.methods.splatter_image.predictor import GaussianPredictor
 from model.official import NetworkShape, load_official, read_weights
 from model.weights import WeightStore
 
@@ -140,9 +141,11 @@ def _evaluate(checkpoint: OfficialCheckpoint, config: TrialConfig, store: Store,
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     frozen = WeightStore(weights_folder(home))
     context = ContextReader(config, store, frozen, home / "cache", device)
-    predictor = load_official(build_predictor(config, context.widths), checkpoint.weights)
+    network = build_reconstructor(config, context.widths, frozen)
+    assert isinstance(network, GaussianPredictor)
+    predictor = load_official(network, checkpoint.weights).to(device).to(memory_format=torch.channels_last)
     return evaluate(
-        drawing(predictor.to(device).to(memory_format=torch.channels_last), context, config),
+        drawing(predicting(predictor, context, config)),
         store,
         split=config.eval.split,
         resolution=config.data.resolution,

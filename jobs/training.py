@@ -25,10 +25,9 @@ from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
 from jobs.flat import lay_flat
 from jobs.journal import Journal
-from jobs.nonfinite import NonFiniteGuard, without_non_finite
+from jobs.nonfinite import NonFiniteGuard
 from model.losses.base import Loss
-from model.methods.splatter_image.predictor import GaussianPredictor
-from model.rasterizers import render
+from model.scenes import Reconstructor
 
 #: Adam as published: no weight decay, and an eps that hardly ever matters.
 ADAM_EPS = 1e-15
@@ -85,7 +84,7 @@ class Averages:
 
 
 def train(
-    predictor: GaussianPredictor,
+    predictor: Reconstructor,
     context: ContextReader,
     losses: dict[str, Loss],
     store: Store,
@@ -93,10 +92,10 @@ def train(
     *,
     journal: Journal,
     checkpoints: CheckpointFolder,
-    validate: Callable[[GaussianPredictor], Evaluation],
+    validate: Callable[[Reconstructor], Evaluation],
     device: torch.device,
     pace: Pace,
-) -> tuple[GaussianPredictor, float]:
+) -> tuple[Reconstructor, float]:
     """Train `predictor` through all stages, from its last checkpoint on.
 
     Returns the network to judge, which is the moving average where that is on, and the seconds spent in steps.
@@ -126,15 +125,13 @@ def train(
 
             predictor.train()
             with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
-                gaussians = predictor(source, context(source))
+                scene = predictor(source, context(source))
             if config.train.nonfinite == "ignore":
-                gaussians = without_non_finite(gaussians)
-            images = render(
-                gaussians, views.cameras, views.background, config.render.backend, config.render.antialiasing
-            )
+                scene = scene.without_non_finite()
+            images = scene.render(views.cameras, views.background).images
             active = {name: term for name, term in stage.losses.items() if iteration - first >= term.start}
             terms = {
-                name: losses[name](*seen_by(term, images, views.images, config.seed, iteration), gaussians)
+                name: losses[name](*seen_by(term, images, views.images, config.seed, iteration), scene.gaussians)
                 for name, term in active.items()
             }
             loss = torch.stack([term.weight_at(iteration - first) * terms[name] for name, term in active.items()]).sum()
@@ -148,7 +145,7 @@ def train(
 
             averages.add({"loss": loss, **terms}, counts, time.perf_counter() - started)
             if device.type == "cpu" or iteration % pace.log_every == 0 or iteration == last:
-                guard.raise_if_bad(gaussians)
+                guard.raise_if_bad(scene)
             if iteration % pace.log_every == 0 or iteration == last:
                 journal.metrics(iteration, averages.take())
             if config.eval.every is not None and (iteration % config.eval.every == 0 or iteration == last):
@@ -156,7 +153,7 @@ def train(
                 journal.metrics(iteration, {f"val/{m}": means[f"novel/{m}"] for m in ("psnr", "ssim", "lpips")})
             stopping = pace.should_stop()
             if stopping or iteration % pace.checkpoint_every == 0 or iteration == config.train.iterations:
-                guard.raise_if_bad(gaussians)
+                guard.raise_if_bad(scene)
                 state = {"averages": averages.plain()}
                 checkpoints.save(capture(iteration, predictor, optimizer, average.network, state))
             if stopping and iteration < config.train.iterations:

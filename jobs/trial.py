@@ -33,23 +33,20 @@ from jobs.journal import MEASUREMENTS_FILENAME, PRUNE_FILENAME, RESULT_FILENAME,
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, frozen_weights, keys_of
 from jobs.memory import keep_freed_memory
 from jobs.metrics import ImageMetrics
-from jobs.nonfinite import without_non_finite
+from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
 from jobs.training import Pace, StopRequestedError, train
-from jobs.trivial import TRIVIAL
 from jobs.turntable import Subject, photograph, save_pictures
-from model.build import build_predictor
 from model.losses import LOSSES
-from model.methods.splatter_image.predictor import GaussianPredictor
-from model.rasterizers import render
 from model.registry import resolve
-from model.types import Gaussians, Views
+from model.scenes import Reconstructor, Scene
+from model.types import Context, Views
 from model.weights import WeightStore
 
 log = logging.getLogger(__name__)
 
-#: source views -> Gaussians
-Predict = Callable[[Views], Gaussians]
+#: source views -> a scene
+Predict = Callable[[Views], Scene]
 
 TURNTABLE_FILENAME = "turntable.gif"
 TURNTABLE_VIEWS = 24
@@ -186,32 +183,32 @@ def _train_and_evaluate(
         context = ContextReader(config, store, weights, home / "cache", device)
         losses = {name for stage in config.train.stages for name in stage.losses}
         # The layout of memory that convolutions are quickest in.
-        predictor = build_predictor(config, context.widths).to(device).to(memory_format=torch.channels_last)
+        network = build_reconstructor(config, context.widths, weights)
         judged, seconds = train(
-            predictor,
+            network.to(device).to(memory_format=torch.channels_last),
             context,
             {name: resolve(LOSSES, name, "loss")(weights).to(device) for name in sorted(losses)},
             store,
             config,
             journal=journal,
             checkpoints=CheckpointFolder(folder / "checkpoints"),
-            validate=lambda network: judge(drawing(network, context, config), "val", config.eval.val_objects),
+            validate=lambda network: judge(
+                drawing(predicting(network, context, config)), "val", config.eval.val_objects
+            ),
             device=device,
             pace=Pace(
                 runtime.log_every, runtime.checkpoint_every, _stop_signal(runtime.stop_file, folder / PRUNE_FILENAME)
             ),
         )
-        draw = drawing(judged, context, config)
         predict = predicting(judged, context, config)
     else:
-        predict = None
         journal.start(0)
-        draw = TRIVIAL[config.model.name]
+        predict = predicting(build_reconstructor(config, {}, weights), no_context, config)
 
-    evaluation = judge(draw, config.eval.split, config.eval.objects)
+    evaluation = judge(drawing(predict), config.eval.split, config.eval.objects)
     evaluation.write(folder)
     sample_sheet(evaluation.samples).save(folder / "samples.png")
-    if predict is not None:
+    if config.is_trained:
         _write_turntable(predict, config, store, device, folder / TURNTABLE_FILENAME)
     step = config.train.iterations if config.is_trained else 0
     timing = {"time/train_s": seconds, "time/step_ms": 1000 * seconds / step} if step else {}
@@ -225,25 +222,27 @@ def _train_and_evaluate(
     }
 
 
-def predicting(predictor: GaussianPredictor, context: ContextReader, config: TrialConfig) -> Predict:
-    """How a trained network predicts: source views -> Gaussians, as they are judged."""
+def no_context(source: Views) -> Context:  # noqa: ARG001 - the signature of a `ContextReader`
+    """Nothing beside the pictures."""
+    return Context()
 
-    def predict(source: Views) -> Gaussians:
-        predictor.eval()
-        gaussians = predictor(source, context(source))
-        return without_non_finite(gaussians) if config.train.nonfinite == "ignore" else gaussians
+
+def predicting(reconstructor: Reconstructor, context: Callable[[Views], Context], config: TrialConfig) -> Predict:
+    """How a trained network predicts: source views -> a scene, as it is judged."""
+
+    def predict(source: Views) -> Scene:
+        reconstructor.eval()
+        scene: Scene = reconstructor(source, context(source))
+        return scene.without_non_finite() if config.train.nonfinite == "ignore" else scene
 
     return predict
 
 
-def drawing(predictor: GaussianPredictor, context: ContextReader, config: TrialConfig) -> Draw:
-    """How a trained network draws: source views -> Gaussians -> pictures from the targets' cameras."""
-    predict = predicting(predictor, context, config)
+def drawing(predict: Predict) -> Draw:
+    """How predictions are drawn: source views -> a scene -> pictures from the targets' cameras."""
 
     def draw(source: Views, targets: Views) -> torch.Tensor:
-        return render(
-            predict(source), targets.cameras, targets.background, config.render.backend, config.render.antialiasing
-        )
+        return predict(source).render(targets.cameras, targets.background).images
 
     return draw
 
@@ -253,8 +252,7 @@ def _write_turntable(predict: Predict, config: TrialConfig, store: Store, device
     """The first object that the trial is judged on, from all around; none where its cameras do not say from where."""
     row = next(store.split(config.eval.split).itertuples())
     views = object_views(store, row, config.data.resolution, config.model.input_views, device)
-    gaussians = predict(views.select(0, config.model.input_views))
-    subject = Subject(str(row.object), gaussians, views, config.render.backend, config.render.antialiasing)
+    subject = Subject(str(row.object), predict(views.select(0, config.model.input_views)), views)
     size = min(max(config.data.resolution, SMALLEST_TURNTABLE), LARGEST_TURNTABLE)
     try:
         pictures = photograph(subject, TURNTABLE_VIEWS, size)

@@ -1,4 +1,4 @@
-"""An object of Gaussians, seen from a ring of cameras."""
+"""A reconstructed object, seen from a ring of cameras."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from jobs.data.inspect import nearest_point
 from jobs.data.meshes.cameras import look_at_origin
-from model.rasterizers import render
-from model.types import Cameras, Gaussians, Views
+from model.scenes import Scene
+from model.types import Cameras, Views
 
 PICTURE_SUFFIXES = (".png", ".gif")
 _COLUMNS = 6
@@ -26,18 +26,15 @@ class Subject:
     """An object and how it was pictured, both in the axes of its first camera."""
 
     name: str
-    gaussians: Gaussians  # one scene
+    scene: Scene  # of one object
     views: Views  # (1, V, ...)
-    #: how it is drawn
-    backend: str = "auto"
-    antialiasing: bool = False
 
 
 def photograph(subject: Subject, count: int, size: int) -> Tensor:
     """Pictures (count, 3, size, size) from once around the object."""
     cameras = ring(subject.views.cameras, count, size)
     with torch.inference_mode():
-        images = render(subject.gaussians, cameras, subject.views.background, subject.backend, subject.antialiasing)
+        images = subject.scene.render(cameras, subject.views.background).images
     return images[0].clamp(0, 1)
 
 

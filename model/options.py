@@ -1,15 +1,67 @@
-"""Options of a choice that has some, such as a depth model's noise: typed fields, and mistakes in them as text."""
+"""Typed options that refuse what they do not know: sections of a configuration, and options of a single choice."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema
+from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import no_info_after_validator_function
 
-from model.registry import nearest
+from model.registry import UnknownChoiceError, nearest
+
+
+class Section(BaseModel):
+    """A part of a configuration: immutable, strict about types, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def one_of(axis: str, allowed: Collection[str]) -> GetPydanticSchema:
+    """A text that is one of `allowed`; editors get the list as well."""
+
+    def check(value: str) -> str:
+        if value not in allowed:
+            error = UnknownChoiceError(axis, value, allowed)
+            context = {"reason": str(error), "allowed": error.allowed}
+            raise PydanticCustomError("unknown_choice", "{reason}", context)
+        return value
+
+    return GetPydanticSchema(
+        lambda source, handler: no_info_after_validator_function(check, handler(source)),
+        lambda schema, handler: handler(schema) | {"enum": sorted(allowed)},
+    )
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise PydanticCustomError("not_finite", "must be a finite number")
+    return value
+
+
+#: YAML has lists where we keep tuples, so that a configuration cannot change after it was hashed.
+as_tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+Count = Annotated[int, Field(gt=0)]
+Finite = Annotated[float, AfterValidator(_finite)]
+Positive = Annotated[float, Field(gt=0), AfterValidator(_finite)]
+Counts = Annotated[tuple[Count, ...], as_tuple]
+
+
+class MisfitError(ValueError):
+    """Values of a configuration that are right by themselves and do not fit together.
+
+    `key` is the dotted key to show, `allowed` what its value may be, where that is a list.
+    """
+
+    def __init__(self, key: str, reason: str, allowed: Collection[str] = ()) -> None:
+        self.key, self.reason, self.allowed = key, reason, tuple(allowed)
+        super().__init__(reason + (f"; allowed: {', '.join(self.allowed)}" if self.allowed else ""))
+
 
 #: Decorates a class of typed fields with defaults: frozen, strict about types, closed to unknown names.  Its
 #: values must be JSON's, because they are hashed.

@@ -1,4 +1,4 @@
-"""The tensors that flow through the network: views in, context beside them, Gaussians out.
+"""The tensors that flow through a method: views in, context beside them, Gaussians or renderings out.
 
 Frames. *World* is the frame of the scene; *camera* axes are OpenCV's: x right, y down, z forward.
 `world_to_camera` is a 4x4 matrix that acts on column vectors.  Pixel (column j, row i) has its centre at
@@ -30,6 +30,8 @@ class _TensorFields:
         def move(value: object) -> object:
             if isinstance(value, _TensorFields):
                 return value.to(target)
+            if isinstance(value, tuple):
+                return tuple(map(move, value))
             if isinstance(value, Tensor):
                 if isinstance(target, torch.dtype) and not value.is_floating_point():
                     return value
@@ -91,6 +93,31 @@ class Views(_TensorFields):
             depth=None if self.depth is None else self.depth[:, start:stop],
             origin_distance=None if self.origin_distance is None else self.origin_distance[:, start:stop],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels(_TensorFields):
+    """P pixels of each object, out of its V views."""
+
+    view: Tensor  # (B, P) int64, index of the view
+    row: Tensor  # (B, P) int64
+    column: Tensor  # (B, P) int64
+
+    def of(self, pictures: Tensor) -> Tensor:
+        """The values (B, P, C) that pictures (B, V, C, H, W) have there."""
+        objects = torch.arange(len(pictures), device=pictures.device)[:, None]
+        return pictures[objects, self.view, :, self.row, self.column]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering(_TensorFields):
+    """What cameras see of a scene: whole views (B, V, C, H, W), or the values of chosen pixels (B, P, C)."""
+
+    images: Tensor  # C = 3: RGB, not clamped
+    inverse_depth: Tensor | None = None  # C = 1: 1 / camera z, 1 / scene units; 0 where nothing is seen
+    opacity: Tensor | None = None  # C = 1: in [0, 1]
+    #: renderings of the same cameras or pixels that training also compares with the targets: a coarse pass, say
+    auxiliary: tuple[Rendering, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

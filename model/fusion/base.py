@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from model.fusion import KINDS, Kind, Source
+from model.fusion import FUSION, KINDS, Kind, Source
+from model.registry import resolve
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,6 +49,15 @@ def entering_kind(fusion: type[Fusion], source: Source) -> Kind | None:
     """The kind of context in which `source` enters this way; None where it cannot."""
     kinds = [kind for kind in KINDS[source] if kind in fusion.accepts]
     return kinds[0] if kinds else None
+
+
+def make_fusion(way: str, source: Source, width: int) -> Fusion:
+    """The recipe by which `source`, of that width, enters by `way`.  Raises ValueError where it cannot."""
+    cls: type[Fusion] = resolve(FUSION, way, "fusion")
+    kind = entering_kind(cls, source)
+    if kind is None:
+        raise ValueError(f"fusion {way!r} cannot take {source} context; it accepts {', '.join(sorted(cls.accepts))}")
+    return cls(source, kind, width)
 
 
 def at_input(fusions: Sequence[Fusion]) -> list[nn.Module]:

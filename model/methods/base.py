@@ -1,76 +1,107 @@
-"""What a reconstruction method promises: source views and context -> a scene, which cameras render.
+"""What a reconstruction method promises.
 
-Dimensions: B objects, V views, P pixels of each object, H x W pixels a view.
+This file, and the `__init__.py` of every method's folder, import no torch: a sweep file is checked without it.
+What needs torch (`model.scenes`, the networks) is imported where a method is built.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
+from model.options import Count, Section
 
-from model.types import Cameras, Context, Views, _TensorFields
+if TYPE_CHECKING:
+    from model.fusion.base import Fusion
+    from model.scenes import Reconstructor
+    from model.weights import WeightStore
 
 SceneKind = Literal["gaussians", "field", "pictures"]
 
-
-@dataclass(frozen=True, slots=True)
-class Pixels(_TensorFields):
-    """P pixels of each object, drawn from its V views."""
-
-    view: Tensor  # (B, P) int64 index of the view
-    row: Tensor  # (B, P) int64
-    column: Tensor  # (B, P) int64
+#: What a loss may need of a training step: whole views instead of single pixels; a scene of Gaussians.
+Need = Literal["views", "gaussians"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rendering(_TensorFields):
-    """What cameras see of a scene: whole views, or chosen pixels where `Scene.render` was given some."""
+class MethodOptions(Section):
+    """The keys of `model:`.  A method's own class adds what it has, and its name as a literal with a default."""
 
-    images: Tensor  # (B, V, 3, H, W) RGB, not clamped; of pixels (B, P, 3)
-    inverse_depth: Tensor | None = None  # (B, V, 1, H, W) or (B, P, 1), 1/scene units, 0 behind the scene
-    opacity: Tensor | None = None  # (B, V, 1, H, W) or (B, P, 1), in [0, 1]
-    #: renderings that training also compares with the targets, by name (a coarse pass, say)
-    auxiliary: tuple[Rendering, ...] = ()
-
-
-class Scene(ABC):
-    """B reconstructed objects."""
-
-    kind: ClassVar[SceneKind]
-
-    @abstractmethod
-    def render(self, cameras: Cameras, background: Tensor, pixels: Pixels | None = None) -> Rendering:
-        """Render every object by its V cameras over `background` (B, 3); only `pixels` where they are given."""
+    name: str
+    #: source views of each object
+    input_views: Count = 1
 
 
 @dataclass(frozen=True)
 class Targets:
     """What one training step compares with the data."""
 
-    #: pixels of each object; None = whole views
+    #: pixels of each object; None: whole views
     pixels: int | None = None
-    #: first iterations, in which pixels are drawn from the foreground's bounding box only
+    #: iterations at the start in which pixels come from the foreground's bounding box only
     in_box_until: int = 0
-
-
-class Reconstructor(nn.Module, ABC):
-    """Source views -> a scene."""
-
-    @abstractmethod
-    def forward(self, source: Views, context: Context) -> Scene:
-        """source: B objects with their source views, the first camera at the identity."""
 
 
 @dataclass(frozen=True)
 class Setting:
     """What a method is built for, beside its own options."""
 
-    resolution: int  # side of the views, pixels
-    seed: int  # of the initial weights
-    antialiasing: bool  # of Gaussians
-    backend: str  # rasteriser of Gaussians
-    device: torch.device
+    #: side of the views, pixels
+    resolution: int
+    #: of the initial weights
+    seed: int
+    #: where pretrained weights are
+    weights: WeightStore
+    #: rasteriser of Gaussians, and whether it widens those smaller than a pixel
+    backend: str = "auto"
+    antialiasing: bool = False
+
+
+class Method(ABC):
+    """A way from source views and context to a scene, as facts that need no network and the one function that does."""
+
+    Options: ClassVar[type[MethodOptions]]
+    scene: ClassVar[SceneKind]
+    #: a method that is not trained is a control: every plan has it as a row
+    trained: ClassVar[bool] = True
+
+    @classmethod
+    def all_options(cls) -> tuple[type[MethodOptions], ...]:
+        """The classes of options of its variants; a method without variants has one."""
+        return (cls.Options,)
+
+    @classmethod
+    def options_for(cls, values: Any) -> type[MethodOptions]:
+        """The class of options that the keys in `values`, not checked yet, are meant for."""
+        return cls.Options
+
+    @classmethod
+    def targets(cls, options: Any) -> Targets:
+        """What a training step asks of the data; whole views by default."""
+        return Targets()
+
+    @classmethod
+    def weights(cls, options: Any) -> tuple[str, ...]:
+        """Names, in the table of weights, of the pretrained files it starts from."""
+        return ()
+
+    @classmethod
+    def offers(cls, options: Any) -> frozenset[Need]:
+        """What losses can find in a training step."""
+        whole: set[Need] = {"views"} if cls.targets(options).pixels is None else set()
+        return frozenset(whole | ({"gaussians"} if cls.scene == "gaussians" else set()))
+
+    @classmethod  # noqa: B027 - a method without rules of its own has nothing to add
+    def check(cls, options: Any, resolution: int) -> None:
+        """Raise `model.options.MisfitError` where the options do not fit together, or pictures of `resolution` pixels.
+
+        Its key is relative to the whole configuration: `model.channel_mult`, `data.resolution`.
+        """
+
+    @classmethod
+    @abstractmethod
+    def build(cls, options: Any, setting: Setting, contexts: Sequence[Fusion]) -> Reconstructor:
+        """A fresh reconstructor on the CPU, the same for the same options, setting and `contexts`.
+
+        contexts: one recipe for each active source of context.
+        """

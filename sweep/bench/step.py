@@ -25,10 +25,9 @@ from jobs.data.store import Store
 from jobs.features import ContextReader
 from jobs.flat import lay_flat
 from jobs.memory import keep_freed_memory
+from jobs.reconstructor import build_reconstructor
 from jobs.training import ADAM_EPS, batch_frames
-from model.build import build_predictor
 from model.methods.splatter_image.backbones.unet import UNet
-from model.rasterizers import render
 from model.types import Context
 from model.weights import WeightStore
 from sweep.bench.measure import BenchResult, fastest_convolution, interleaved, machine, torch_threads
@@ -163,8 +162,9 @@ def _step_rows(size: Size, depth: dict[str, Any], rounds: int) -> list[dict[str,
 
 def _training_step(config: TrialConfig, store: Store, home: Path) -> Callable[[], None]:
     """What `jobs.training` does in one iteration, with the features of the sources cached beforehand."""
-    context = ContextReader(config, store, WeightStore(home / "weights"), home / "cache")
-    predictor = build_predictor(config, context.widths).to(memory_format=torch.channels_last)
+    weights = WeightStore(home / "weights")
+    context = ContextReader(config, store, weights, home / "cache")
+    predictor = build_reconstructor(config, context.widths, weights).to(memory_format=torch.channels_last)
     predictor.train()
     optimizer = torch.optim.Adam([lay_flat(predictor)], lr=5e-5, eps=ADAM_EPS, fused=True)
     objects, counter = store.split("train"), itertools.count()
@@ -172,7 +172,7 @@ def _training_step(config: TrialConfig, store: Store, home: Path) -> Callable[[]
     def step() -> None:
         views = store.views(batch_frames(objects, config, next(counter)), config.data.resolution)
         source = views.select(0, 1)
-        images = render(predictor(source, context(source)), views.cameras, views.background)
+        images = predictor(source, context(source)).render(views.cameras, views.background).images
         optimizer.zero_grad(set_to_none=False)
         (images - views.images).square().mean().backward()
         optimizer.step()

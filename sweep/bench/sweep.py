@@ -21,9 +21,10 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.config import ModelConfig, TrialConfig
+from jobs.config import TrialConfig
 from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal, read_events, read_result
 from jobs.trial import Runtime, TrialResult
+from model.methods.blank import BlankOptions
 from sweep.bench.measure import BenchResult, machine
 from sweep.bench.share import run_preset
 from sweep.file.load import RunOptions, Sweep
@@ -112,7 +113,7 @@ def _run_bare(trials: list[PlannedTrial], home: Path, options: RunOptions) -> No
     from sweep.run.executors.ray import connect
 
     def trainable(parameters: dict[str, Any]) -> None:
-        nap(TrialConfig(model=ModelConfig(name="blank"), seed=parameters["seed"]), home, Runtime())
+        nap(TrialConfig(model=BlankOptions(), seed=parameters["seed"]), home, Runtime())
         tune.report({"done": 1})
 
     connect()
@@ -129,7 +130,7 @@ def _run_bare(trials: list[PlannedTrial], home: Path, options: RunOptions) -> No
 
 def _gaps(run_trials: Any, count: int) -> Gaps:
     """Run `count` naps in a home of their own, one after another, and read from their folders when each was at work."""
-    config = TrialConfig(model=ModelConfig(name="blank"))
+    config = TrialConfig(model=BlankOptions())
     trials = [
         PlannedTrial(_key(seed), (f"nap {seed}",), seed, config.model_copy(update={"seed": seed}), "pending")
         for seed in range(count)

@@ -90,10 +90,13 @@ def _check_paths(out: Path | None, ply: Path | None) -> None:
 def _write(subject: Subject, views: int, size: int, out: Path | None, ply: Path | None) -> None:
     from jobs.turntable import photograph, save_pictures
     from model.ply import write_ply
+    from model.scenes import GaussianScene
 
+    if ply is not None and not isinstance(subject.scene, GaussianScene):
+        raise ValueError(f"{ply}: a file of Gaussians of {subject.name}, whose scene is a {subject.scene.kind}")
     path = out or Path(subject.name.replace("/", "_")).with_suffix(".png")
     save_pictures(photograph(subject, views, size), path)
     console.print(f"Wrote {path}", soft_wrap=True)
-    if ply is not None:
-        write_ply(subject.gaussians, ply)
+    if ply is not None and isinstance(subject.scene, GaussianScene):
+        write_ply(subject.scene.gaussians, ply)
         console.print(f"Wrote {ply}", soft_wrap=True)

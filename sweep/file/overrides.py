@@ -11,17 +11,22 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
-from typing import Any, Final
+from functools import cache, cached_property
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from jobs.config import TrialConfig
+from jobs.config import DEFAULT_METHOD, TrialConfig
+from model.methods import METHODS, find_method
 from sweep.file.diagnostics import Finding, Path, key_path
 from sweep.file.pydantic_errors import explain
 
 #: A dotted key in a message, such as `data.resolution`.
 _DOTTED = re.compile(r"\b[a-z_]+(?:\.[a-z0-9_]+)+\b")
+
+#: The section whose keys are those of the chosen method.
+METHOD_SECTION = "model"
+_DEFAULT_KEYS = find_method(DEFAULT_METHOD).Options.model_fields
 
 
 class Remove(Enum):
@@ -75,18 +80,55 @@ def _flatten(value: Any, origin: Path, keys: tuple[str, ...], trail: tuple[Path,
 
 
 class _Section:
-    """One section of a draft, validated when that is first asked for: most drafts share most of theirs."""
+    """One section of a draft, validated on first use: most drafts share most of theirs."""
 
-    def __init__(self, name: str, value: Any) -> None:
-        self._name, self._value = name, value
+    def __init__(self, name: str, value: Any, origins: Mapping[Path, Path]) -> None:
+        self._name = name
+        #: as it is validated: without keys that the chosen method does not have
+        self.value = method_keys(value, origins) if name == METHOD_SECTION else value
 
     @cached_property
     def validated(self) -> Any:
         """The section's type, or the plain value where there is none.  Raises pydantic's `ValidationError`."""
-        field = TrialConfig.model_fields.get(self._name)
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            return field.annotation.model_validate(self._value)
-        return self._value
+        return (
+            _adapter(self._name).validate_python(self.value) if self._name in TrialConfig.model_fields else self.value
+        )
+
+
+@cache
+def _adapter(section: str) -> TypeAdapter[Any]:
+    field = TrialConfig.model_fields[section]
+    checked: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return TypeAdapter(checked)
+
+
+def method_keys(value: Any, origins: Mapping[Path, Path]) -> Any:
+    """The section `model` as the chosen method has it.
+
+    Rows of several methods share one `base`, so keys that only other methods have count as absent, and so do the
+    defaults of other methods.  A key that no method has stays, to be refused.
+    """
+    if not isinstance(value, dict) or value.get("name", DEFAULT_METHOD) not in METHODS:
+        return value
+    own = find_method(value.get("name", DEFAULT_METHOD)).options_for(value).model_fields
+    if own.keys() >= value.keys() and own is _DEFAULT_KEYS:
+        return value
+    written = {key[1] for key in origins if key[0] == METHOD_SECTION and len(key) > 1}
+    replaced = (METHOD_SECTION,) in origins
+    return {
+        key: item
+        for key, item in value.items()
+        if (key == "name" or key in written or replaced or own is _DEFAULT_KEYS)
+        and (key in own or key not in known_method_keys())
+    }
+
+
+@cache
+def known_method_keys() -> frozenset[str]:
+    """The keys of all methods."""
+    return frozenset(
+        key for name in METHODS for options in find_method(name).all_options() for key in options.model_fields
+    )
 
 
 @dataclass(frozen=True)
@@ -104,7 +146,7 @@ class Draft:
     def defaults(cls) -> Draft:
         """A trial that says nothing."""
         values = TrialConfig().model_dump(mode="json")
-        return cls(values, {}, {name: _Section(name, value) for name, value in values.items()})
+        return cls(values, {}, {name: _Section(name, value, {}) for name, value in values.items()})
 
     def apply(self, setting: Setting) -> Draft:
         """This draft with one setting on top.  Raises `OverrideError` where its key leads nowhere."""
@@ -118,9 +160,16 @@ class Draft:
     def _with(self, values: Any, origins: Mapping[Path, Path]) -> Draft:
         kept = {name for name, value in values.items() if name in self._sections and value is self.values[name]}
         sections = {
-            name: self._sections[name] if name in kept else _Section(name, value) for name, value in values.items()
+            name: self._sections[name] if name in kept else _Section(name, value, origins)
+            for name, value in values.items()
         }
         return Draft(values, origins, sections)
+
+    def method_options(self) -> type[BaseModel]:
+        """The class of options of the chosen method; the default's where it is not known."""
+        value = self.values.get(METHOD_SECTION)
+        name = value.get("name", DEFAULT_METHOD) if isinstance(value, dict) else DEFAULT_METHOD
+        return find_method(name if name in METHODS else DEFAULT_METHOD).options_for(value)
 
     def origin(self, key: Path) -> Path | None:
         """Where the value of `key` was written; None for a default."""
@@ -134,7 +183,8 @@ class Draft:
         try:
             values = {name: section.validated for name, section in self._sections.items()}
         except ValidationError:
-            values = self.values  # so that mistakes of all sections are found, under their whole keys
+            # So that mistakes of all sections are found, under their whole keys.
+            values = {name: section.value for name, section in self._sections.items()}
         return TrialConfig.model_validate(values)
 
     def findings(self, written_at: Path) -> list[Finding]:
@@ -157,7 +207,7 @@ class Draft:
         try:
             self.config()
         except ValidationError as error:
-            return list(explain(error, TrialConfig, locate)), keys
+            return list(explain(error, TrialConfig, locate, {METHOD_SECTION: self.method_options()})), keys
         return [], keys
 
     def _last_written(self, message: str) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -39,26 +39,39 @@ _WORDS = {
 }
 
 
-def explain(error: ValidationError, model: type[BaseModel], locate: Callable[[Path, str], Path]) -> Iterator[Finding]:
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    locate: Callable[[Path, str], Path],
+    sections: Mapping[str, type[BaseModel]] | None = None,
+) -> Iterator[Finding]:
     """Pydantic's errors about a `model` as findings.
 
-    `locate(location, message)` says where in the sweep file a value of the model was written.
+    `locate(location, message)` says where in the sweep file a value of the model was written; `sections` are the
+    types of those fields whose type depends on their value.
     """
     for details in error.errors(include_url=False):
-        yield _finding(details, model, locate)
+        yield _finding(details, model, locate, sections or {})
 
 
-def _finding(details: ErrorDetails, model: type[BaseModel], locate: Callable[[Path, str], Path]) -> Finding:
+def _finding(
+    details: ErrorDetails,
+    model: type[BaseModel],
+    locate: Callable[[Path, str], Path],
+    sections: Mapping[str, type[BaseModel]],
+) -> Finding:
     kind, location = details["type"], details["loc"]
     is_key = kind == "extra_forbidden" or (bool(location) and location[-1] == _KEY_MARK)
     location = tuple(piece for piece in location if piece != _KEY_MARK)
     message, listed = split_allowed(_message(details))
     path = locate(location, message)
+    section = sections.get(str(location[0])) if location else None
+    inner = location if section is None else location[1:]
     return Finding(
         path=key_path(path) if is_key else path,
         message=message,
         value=location[-1] if is_key else _value(details),
-        allowed=listed or _allowed(details, model, location),
+        allowed=listed or _allowed(details, section or model, inner),
         at="key" if is_key else "value",
     )
 

@@ -13,14 +13,15 @@ from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, 
 from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import no_info_after_validator_function
 
-from jobs.config import Section
+from model.methods import controls
+from model.options import Section
 from results.address import check_address
 from results.tables import SUFFIXES, TABLES
 from sweep.run.executors import EXECUTORS
 from sweep.search import METRICS, PREFIX, PRUNERS, SAMPLERS, Direction
 
 #: The rows that need no training; every plan has them, so no trial may take their names.
-CONTROLS = ("blank", "copy_input")
+CONTROLS = controls()
 
 _MAX_NAME = 100
 

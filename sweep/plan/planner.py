@@ -17,12 +17,13 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
-from jobs.config import DataConfig, ModelConfig, TrialConfig
+from jobs.config import DataConfig, TrialConfig
 from jobs.data.prepare import MissingDatasetError, open_dataset
 from jobs.journal import Status as RunStatus
 from jobs.journal import trial_status
 from jobs.keys import frozen_weights, keys_of
 from jobs.trial import weights_folder
+from model.methods import find_method
 from model.weights import WeightStore
 from results.pause_gc import garbage_collection_paused
 from sweep.file.schema import CONTROLS, Sweep
@@ -329,7 +330,7 @@ def _controls(configs: Iterable[TrialConfig]) -> list[tuple[str, TrialConfig]]:
             TrialConfig(
                 data=config.data,
                 eval=config.eval,
-                model=ModelConfig(name=name, input_views=config.model.input_views),
+                model=find_method(name).Options(name=name, input_views=config.model.input_views),
             ),
         )
         for config, suffix in zip(judged.values(), _suffixes(list(judged.values())), strict=True)

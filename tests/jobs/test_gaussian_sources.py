@@ -13,7 +13,6 @@ from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.gaussian_sources import find_trial, measured, predicted
 from jobs.trial import Runtime, run_trial
-from model.rasterizers import render
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def test_measured_gaussians_look_like_the_object(store):
     subject = measured(store)
     assert subject.name == store.split("test")["object"][0]
     views = subject.views
-    error = (render(subject.gaussians, views.cameras, views.background) - views.images).abs()
+    error = (subject.scene.render(views.cameras, views.background).images - views.images).abs()
     hit = (views.depth[0] > 0).float()
     inside = (-F.max_pool2d(-hit, 3, stride=1, padding=1) > 0).expand(-1, 3, -1, -1)[None]
     outside = (F.max_pool2d(hit, 3, stride=1, padding=1) == 0).expand(-1, 3, -1, -1)[None]
@@ -40,7 +39,7 @@ def test_measured_gaussians_lie_on_the_surface(store):
     depth, cameras = subject.views.depth[0], subject.views.cameras
     for view in range(depth.shape[0]):
         matrix = cameras.world_to_camera[0, view]
-        points = subject.gaussians.means[0] @ matrix[:3, :3].T + matrix[:3, 3]
+        points = subject.scene.gaussians.means[0] @ matrix[:3, :3].T + matrix[:3, 3]
         pixels = points[:, :2] / points[:, 2:] * cameras.focal[0, view] + cameras.principal[0, view]
         column, row = pixels.floor().long().clamp(0, 15).unbind(1)
         surface = depth[view, 0, row, column]
@@ -57,9 +56,7 @@ def test_objects_and_datasets_that_cannot_be_shown(store):
 def test_a_trial_predicts_what_it_was_judged_on(home, tiny):
     trial = run_trial(TrialConfig.model_validate(tiny()), home, Runtime())
     subject = predicted(find_trial(trial.key[:5], home), home)
-    images = render(
-        subject.gaussians, subject.views.cameras, subject.views.background, subject.backend, subject.antialiasing
-    )
+    images = subject.scene.render(subject.views.cameras, subject.views.background).images
     samples = np.load(trial.folder / "samples.npz")
     assert subject.name == samples["objects"][0]
     pixels = (images[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
@@ -72,9 +69,7 @@ def test_the_moving_average_is_what_is_shown(home, tiny):
     config["train"]["ema"] = {"every": 1, "start": 0, "max_decay": 0.99}
     trial = run_trial(TrialConfig.model_validate(config), home, Runtime())
     subject = predicted(trial.folder, home)
-    images = render(
-        subject.gaussians, subject.views.cameras, subject.views.background, subject.backend, subject.antialiasing
-    )
+    images = subject.scene.render(subject.views.cameras, subject.views.background).images
     pixels = (images[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     for sample in np.load(trial.folder / "samples.npz")["render"][0]:
         assert any(np.array_equal(sample, picture) for picture in pixels)

@@ -11,9 +11,8 @@ from jobs.data.prepare import open_dataset
 from jobs.evaluate import evaluate
 from jobs.metrics import ImageMetrics
 from jobs.official import OfficialCheckpoint, evaluate_checkpoint
-from model.build import build_predictor
+from jobs.reconstructor import build_reconstructor
 from model.official import PUBLISHED, OfficialPredictor, official_state_dict
-from model.rasterizers import render
 from model.types import Context
 
 
@@ -32,13 +31,13 @@ def save(path: Path, predictor, **extra) -> Path:
 
 
 @pytest.fixture
-def trained(tiny):
+def trained(tiny, weights):
     """(sections of a configuration) -> the configuration, and a network whose pictures are not all alike."""
 
     def make(widths=None, **model):
         sections = tiny(model=tiny()["model"] | model)
         config = TrialConfig.model_validate({name: sections[name] for name in ("data", "model", "eval")})
-        predictor = build_predictor(config, widths or {})
+        predictor = build_reconstructor(config, widths or {}, weights)
         torch.manual_seed(1)
         for parameter in predictor.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)
@@ -60,7 +59,7 @@ def test_a_published_file_is_judged_like_the_network_in_it(views, trained, tiny,
     result = evaluate_checkpoint(checkpoint, merged(settings, tiny()["data"], eval={"objects": 2}), home)
 
     def draw(source, targets):
-        return render(predictor(source, Context()), targets.cameras, targets.background)
+        return predictor(source, Context()).render(targets.cameras, targets.background).images
 
     expected = evaluate(
         draw,
@@ -93,11 +92,13 @@ def test_a_result_that_stands_is_not_computed_again(trained, tiny, home, tmp_pat
         evaluate_checkpoint(checkpoint, other, home)
 
 
-def test_a_conditioned_network_asks_for_its_model_and_is_given_its_maps(trained, tiny, home, tmp_path):
+def test_a_conditioned_network_asks_for_its_model_and_is_given_its_maps(trained, tiny, home, weights, tmp_path):
     config, _ = trained()
     depth = {"model": "oracle", "fusion": "input"}
     conditioned = TrialConfig.model_validate(config.model_dump(mode="json") | {"depth": depth})
-    checkpoint = OfficialCheckpoint.read(save(tmp_path / "model.pth", build_predictor(conditioned, {"depth": 1})))
+    checkpoint = OfficialCheckpoint.read(
+        save(tmp_path / "model.pth", build_reconstructor(conditioned, {"depth": 1}, weights))
+    )
     settings = checkpoint.settings("chairs")
     assert settings["depth"] == {"fusion": "input"}
     with pytest.raises(ValueError, match=r"takes depth context of width 1 by input; .*--set depth\.model="):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from model.geometry import (
@@ -18,6 +18,7 @@ from model.geometry import (
 from model.methods.splatter_image.backbones.unet import UNet
 from model.methods.splatter_image.camera_embedding import embed_pose
 from model.methods.splatter_image.heads import GaussianHead
+from model.scenes import GaussianScene, Reconstructor
 from model.types import Context, Gaussians, Views
 
 
@@ -49,14 +50,19 @@ class Frustums:
         )
 
 
-class GaussianPredictor(nn.Module):
+class GaussianPredictor(Reconstructor):
     """A U-Net, a head, and the geometry that turns raw maps into Gaussians."""
 
-    def __init__(self, unet: UNet, head: GaussianHead) -> None:
+    def __init__(self, unet: UNet, head: GaussianHead, backend: str = "auto", antialiasing: bool = False) -> None:
+        """`backend` and `antialiasing`: how its scenes are rendered."""
         super().__init__()
         self.unet, self.head = unet, head
+        self.backend, self.antialiasing = backend, antialiasing
 
-    def forward(self, source: Views, context: Context) -> Gaussians:
+    def forward(self, source: Views, context: Context) -> GaussianScene:
+        return GaussianScene(self.gaussians(source, context), self.backend, self.antialiasing)
+
+    def gaussians(self, source: Views, context: Context) -> Gaussians:
         """source: B objects with V views of H x W -> B scenes of V * H * W Gaussians, view by view, row by row."""
         # Positions need more digits than bfloat16 has, whatever the network computes in.
         with torch.autocast(source.images.device.type, enabled=False):

@@ -7,17 +7,17 @@ import torch
 from typer.testing import CliRunner
 
 from jobs.config import TrialConfig
-from model.build import build_predictor
+from jobs.reconstructor import build_reconstructor
 from model.official import PUBLISHED, OfficialPredictor, official_state_dict
 from sweep.cli import app
 
 
 @pytest.fixture
-def checkpoint(tiny, tmp_path):
+def checkpoint(tiny, weights, tmp_path):
     """A small published file."""
     sections = tiny()
     config = TrialConfig.model_validate({name: sections[name] for name in ("data", "model")})
-    predictor = build_predictor(config, {})
+    predictor = build_reconstructor(config, {}, weights)
     published = OfficialPredictor(predictor.unet, predictor.head, PUBLISHED["chairs"])
     path = tmp_path / "model_latest.pth"
     torch.save({"model_state_dict": official_state_dict(published), "iteration": 7}, path)

@@ -139,7 +139,7 @@ def predictor(camera_channels: int = 0) -> GaussianPredictor:
 
 def test_gaussians_of_all_views_stand_one_view_after_the_other():
     source = views(random_poses(2, 2), 8, 9.0, 1.0, 2.0)
-    both = predictor()(source, Context())
+    both = predictor().gaussians(source, Context())
     assert both.means.shape == (2, 2 * 64, 3)
     swapped = replace(
         source,
@@ -147,7 +147,7 @@ def test_gaussians_of_all_views_stand_one_view_after_the_other():
         cameras=replace(source.cameras, world_to_camera=source.cameras.world_to_camera.flip(1)),
     )
     torch.testing.assert_close(
-        predictor()(swapped, Context()).means.unflatten(1, (2, 64)).flip(1).flatten(1, 2), both.means
+        predictor().gaussians(swapped, Context()).means.unflatten(1, (2, 64)).flip(1).flatten(1, 2), both.means
     )
 
 
@@ -156,7 +156,7 @@ def test_a_network_with_a_camera_vector_hears_where_the_cameras_are():
     moved = replace(source, cameras=replace(source.cameras, world_to_camera=random_poses(1, 2)))
     for channels, hears in ((0, False), (POSE_CHANNELS, True)):
         network = predictor(channels)
-        here, there = network(source, Context()), network(moved, Context())
+        here, there = network.gaussians(source, Context()), network.gaussians(moved, Context())
         assert torch.equal(here.opacities, there.opacities) != hears
 
 
@@ -165,7 +165,7 @@ def test_positions_keep_their_digits_in_bfloat16(monkeypatch):
     raw = {name: part.float() for name, part in raw_maps(2, 1, 8).items()}
     network = predictor().float()
     with torch.autocast("cpu", torch.bfloat16):
-        assert network(source, Context()).means.dtype == torch.float32
+        assert network.gaussians(source, Context()).means.dtype == torch.float32
         monkeypatch.setattr(network, "raw_maps", lambda *_: raw)
-        found = network(source, Context())
+        found = network.gaussians(source, Context())
     assert torch.equal(found.means, place(raw, Frustums.of(source)).means)

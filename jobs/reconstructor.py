@@ -1,0 +1,32 @@
+"""From a trial's configuration to the reconstructor of its method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jobs.config import TrialConfig
+from model.fusion.base import make_fusion
+from model.methods.base import Setting
+from model.scenes import Reconstructor
+from model.weights import WeightStore
+
+
+def build_reconstructor(config: TrialConfig, widths: Mapping[str, int], weights: WeightStore) -> Reconstructor:
+    """A fresh one on the CPU, the same for the same configuration.
+
+    `widths` names the active sources of context: length of the semantic vector or of each token, channels of the
+    depth map.
+    """
+    setting = Setting(
+        resolution=config.data.resolution,
+        seed=config.seed,
+        weights=weights,
+        backend=config.render.backend,
+        antialiasing=config.render.antialiasing,
+    )
+    contexts = [
+        make_fusion(section.fusion, source, widths[source])
+        for source, section in config.sources.items()
+        if source in widths
+    ]
+    return config.method.build(config.model, setting, contexts)

@@ -1,0 +1,98 @@
+"""Reconstructed objects and what makes them: source views and context -> a scene -> what cameras see of it.
+
+Dimensions: B objects, V views, P pixels of each object, H x W pixels a view.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from model.methods.base import SceneKind
+from model.rasterizers import render
+from model.types import Cameras, Context, Gaussians, Pixels, Rendering, Views
+
+
+class Scene(ABC):
+    """B reconstructed objects."""
+
+    kind: ClassVar[SceneKind]
+
+    @abstractmethod
+    def render(self, cameras: Cameras, background: Tensor, pixels: Pixels | None = None) -> Rendering:
+        """What V cameras a scene see over `background` (B, 3); only at `pixels` where they are given."""
+
+    def extent(self) -> str:
+        """Smallest and largest values of what the scene consists of, for a report."""
+        return self.kind
+
+    def without_non_finite(self) -> Scene:
+        """The scene without the parts that are not finite, where it has parts; they get no gradient."""
+        return self
+
+
+class Reconstructor(nn.Module, ABC):
+    """A method's network, or whatever it has instead of one."""
+
+    @abstractmethod
+    def forward(self, source: Views, context: Context) -> Scene:
+        """source: B objects with their source views, the first camera of each at the identity."""
+
+
+@dataclass(frozen=True)
+class GaussianScene(Scene):
+    """B scenes of Gaussians, and how they are drawn."""
+
+    kind: ClassVar[SceneKind] = "gaussians"
+
+    gaussians: Gaussians
+    backend: str = "auto"
+    antialiasing: bool = False
+
+    def render(self, cameras: Cameras, background: Tensor, pixels: Pixels | None = None) -> Rendering:
+        images = render(self.gaussians, cameras, background, self.backend, self.antialiasing)
+        return Rendering(images if pixels is None else pixels.of(images))
+
+    def extent(self) -> str:
+        parts = []
+        for name in ("means", "scales", "opacities", "sh"):
+            values = getattr(self.gaussians, name).detach()
+            parts.append(f"{name} {values.min().item():.3g}..{values.max().item():.3g}")
+        return "Gaussians: " + ", ".join(parts)
+
+    def without_non_finite(self) -> GaussianScene:
+        """Gaussians with a parameter that is not finite become invisible, as the CUDA rasteriser makes them.
+
+        A run that goes on "as published" when its weights have become NaN renders the background.
+        """
+        parts = {"means": 0.0, "scales": 1.0, "rotations": 0.5, "opacities": 0.0, "sh": 0.0}
+        tensors = {name: getattr(self.gaussians, name) for name in parts}
+        whole = torch.stack([tensor.flatten(2).isfinite().all(-1) for tensor in tensors.values()]).all(0)  # (B, N)
+        finite = {
+            name: torch.where(whole.view(*whole.shape, *[1] * (tensor.dim() - 2)), tensor, parts[name])
+            for name, tensor in tensors.items()
+        }
+        return GaussianScene(Gaussians(**finite), self.backend, self.antialiasing)
+
+
+@dataclass(frozen=True)
+class PictureScene(Scene):
+    """B objects as one flat picture each, which every camera sees alike."""
+
+    kind: ClassVar[SceneKind] = "pictures"
+
+    picture: Tensor | None  # (B, 3, H, W); None: nothing but the background
+
+    def render(self, cameras: Cameras, background: Tensor, pixels: Pixels | None = None) -> Rendering:
+        """Raises ValueError for cameras of another size than the picture."""
+        picture, size = self.picture, (cameras.height, cameras.width)
+        if picture is None:
+            picture = background[:, :, None, None].expand(-1, -1, *size)
+        if picture.shape[-2:] != size:
+            raise ValueError(f"a picture of {tuple(picture.shape[-2:])} pixels for cameras of {size}")
+        images = picture[:, None].expand(-1, cameras.world_to_camera.shape[1], -1, -1, -1)
+        return Rendering(images if pixels is None else pixels.of(images))
