@@ -203,6 +203,7 @@ class Store:
             depth=None
             if self.depth is None
             else area_mean_of_valid(take(self.path, "depth", self.depth, frames, device).unsqueeze(2), resolution),
+            origin=torch.from_numpy(poses[:, 0, :3, 3].copy()),  # as the first cameras see it, whose frame is the world
         )
         if self.manifest.bounds_from_origin:  # the origin's camera z: minus the camera's centre, along its z axis
             views = replace(views, origin_distance=torch.from_numpy(poses[..., 2, 3].copy()))
@@ -272,6 +273,7 @@ def _scaled(views: Views, factors: np.ndarray) -> Views:
         cameras=replace(views.cameras, world_to_camera=cameras),
         depth=None if views.depth is None else views.depth * scale[..., None, None, None],
         origin_distance=None if views.origin_distance is None else views.origin_distance * scale,
+        origin=None if views.origin is None else views.origin * scale,
     )
 
 

@@ -265,6 +265,18 @@ def test_bounds_from_the_origin_come_with_its_distance(tmp_path, store):
             assert distance == pytest.approx(-centre @ rotation[2], rel=1e-5)
 
 
+@pytest.mark.parametrize("manifest", [{}, {"source_distance": 2.0}])
+def test_the_origin_is_known_in_the_frame_of_the_first_camera(tmp_path, manifest):
+    store = Store.open(write(tmp_path / "store", **manifest))
+    frames = np.array([[4, 3, 5], [8, 6, 7]])
+    views = store.views(frames, SIZE)
+    for row, origin, cameras in zip(frames, views.origin.numpy(), views.cameras.world_to_camera.numpy(), strict=True):
+        factor = 2.0 / np.linalg.norm(store.world_to_camera[row[0], :3, 3]) if manifest else 1.0
+        for frame, camera in zip(row, cameras, strict=True):
+            seen = (store.world_to_camera[frame] @ [0, 0, 0, 1])[:3] * factor
+            np.testing.assert_allclose(camera[:3, :3] @ origin + camera[:3, 3], seen, atol=1e-5)
+
+
 def test_objects_are_scaled_to_the_source_camera(tmp_path, store):
     scaled = Store.open(write(tmp_path / "scaled", source_distance=2.0))
     frames, point = np.array([[1, 0, 2], [2, 0, 1]]), np.array([0.2, -0.1, 0.3, 1.0])
