@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from jobs.disk import full_disk_explained
+from results.records.atomic import write_atomically
 
 KEEP = 2
 _STEP_DIGITS = 9
@@ -130,23 +129,6 @@ def _hash(data: bytes, step: int, extra: dict[str, Any]) -> str:
     found = hashlib.sha256(data)
     found.update(json.dumps([step, extra]).encode())
     return found.hexdigest()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a crash leaves either the old content or the new, never a part.
-
-    Raises `DiskFullError` where there is no room; the old content stays then too.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with full_disk_explained(path.parent), partial.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)  # on a full disk every byte counts
-        raise
 
 
 def _without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

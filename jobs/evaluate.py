@@ -17,9 +17,9 @@ from torch import Tensor
 
 from jobs.data.sampling import FrameRange, evaluation_frames
 from jobs.data.store import Store
-from jobs.journal import MEASUREMENTS_FILENAME
 from jobs.metrics import METRICS, ImageMetrics
 from model.types import Views
+from results.records.trial_folder import MEASUREMENTS_FILENAME, SAMPLES_FILENAME
 
 #: source (1, S views), targets (1, V views; cameras relative to the first source) -> pictures (1, V, 3, H, W)
 Draw = Callable[[Views, Views], Tensor]
@@ -47,7 +47,7 @@ class Evaluation:
     def write(self, folder: Path) -> None:
         """`per_object.parquet` and `samples.npz` into `folder`."""
         self.per_object.to_parquet(folder / MEASUREMENTS_FILENAME, index=False)
-        np.savez_compressed(folder / "samples.npz", **self.samples)  # type: ignore[arg-type]
+        np.savez_compressed(folder / SAMPLES_FILENAME, **self.samples)  # type: ignore[arg-type]
 
 
 @torch.inference_mode()

@@ -17,13 +17,15 @@ from jobs.data.store import Store
 from jobs.evaluate import object_views
 from jobs.features import ContextReader
 from jobs.reconstructor import build_reconstructor
-from jobs.trial import predicting, weights_folder
+from jobs.trial import predicting
 from jobs.turntable import Subject
 from model.geometry import invert_rigid, pixel_rays
 from model.registry import nearest
 from model.scenes import GaussianScene
 from model.types import Gaussians, Views
 from model.weights import WeightStore
+from results.records.home import cache_folder, trial_folder, trials_folder, weights_folder
+from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME
 
 _SH_DC = 0.28209479177387814  # the constant spherical harmonic
 #: Standard deviations in spacings of the pixels on the surface: neighbours meet where each has 3/5 of its height.
@@ -40,12 +42,12 @@ def predicted(folder: Path, home: Path, name: str | None = None) -> Subject:
     object that its dataset does not have.
     """
     config = _read_config(folder)
-    checkpoint = CheckpointFolder(folder / "checkpoints").latest()
+    checkpoint = CheckpointFolder(folder / CHECKPOINTS_FOLDER).latest()
     if checkpoint is None:
         raise ValueError(f"trial {folder.name} has no checkpoint to load a network from")
     store = open_dataset(config.data.name, config.data.options, home)
     weights = WeightStore(weights_folder(home))
-    context = ContextReader(config, store, weights, home / "cache")
+    context = ContextReader(config, store, weights, cache_folder(home))
     network = build_reconstructor(config, context.widths, weights)
     # Where training kept a moving average of the weights, that is what is judged.
     averaged = any(tensor.startswith("average.") for tensor in checkpoint.tensors)
@@ -100,20 +102,20 @@ def find_trial(text: str, home: Path) -> Path:
 
     Raises ValueError where there is none, or more than one.
     """
-    if (Path(text) / "config.json").is_file():
+    if (Path(text) / CONFIG_FILENAME).is_file():
         return Path(text).absolute()
-    keys = sorted(path.parent.name for path in home.glob("trials/*/config.json"))
+    keys = sorted(path.parent.name for path in trials_folder(home).glob(f"*/{CONFIG_FILENAME}"))
     matches = [key for key in keys if key.startswith(text)]
     if len(matches) != 1:
         found = f"{len(matches)} trials begin with {text!r}" if matches else f"no trial {text!r}"
-        raise ValueError(f"{found} under {home / 'trials'}; there are: {', '.join(keys) or 'none'}")
-    return home / "trials" / matches[0]
+        raise ValueError(f"{found} under {trials_folder(home)}; there are: {', '.join(keys) or 'none'}")
+    return trial_folder(home, matches[0])
 
 
 def _read_config(folder: Path) -> TrialConfig:
-    path = folder / "config.json"
+    path = folder / CONFIG_FILENAME
     if not path.is_file():
-        raise ValueError(f"{folder} is not a trial's folder: it has no config.json")
+        raise ValueError(f"{folder} is not a trial's folder: it has no {CONFIG_FILENAME}")
     config = TrialConfig.model_validate(json.loads(path.read_text()))
     if not config.is_trained:
         raise ValueError(f"trial {folder.name} copies or draws nothing ({config.model.name}); it predicts no Gaussians")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,22 +14,31 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from jobs.checkpoint import write_atomically
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.environment import describe_environment
 from jobs.evaluate import Evaluation, evaluate
 from jobs.features import ContextReader
-from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, read_result
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, judging_weights, training_key, training_weights, trial_key
 from jobs.metrics import ImageMetrics
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
-from jobs.trial import drawing, predicting, weight_identities, weights_folder
+from jobs.trial import drawing, predicting, weight_identities
 from model.methods.splatter_image.predictor import GaussianPredictor
 from model.official import NetworkShape, load_official, read_weights
 from model.weights import WeightStore
+from results.records.atomic import write_json
+from results.records.hashing import file_sha256
+from results.records.home import cache_folder, weights_folder
+from results.records.trial_folder import (
+    CONFIG_FILENAME,
+    ENVIRONMENT_FILENAME,
+    MEASUREMENTS_FILENAME,
+    RESULT_FILENAME,
+    SHEET_FILENAME,
+    read_result,
+)
 
 #: What training scripts leave in a checkpoint beside tensors and plain numbers: a score as a numpy scalar.
 _NUMPY_SCALARS: list[Any] = [
@@ -133,14 +141,14 @@ def evaluate_checkpoint(checkpoint: OfficialCheckpoint, config: TrialConfig, hom
                 "numerics": NUMERICS_VERSION,
                 "evaluation": EVALUATION_VERSION,
             }
-            _write_json(folder / RESULT_FILENAME, result)
+            write_json(folder / RESULT_FILENAME, result)
     return OfficialResult(key, folder, result["metrics"])
 
 
 def _evaluate(checkpoint: OfficialCheckpoint, config: TrialConfig, store: Store, home: Path) -> Evaluation:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     frozen = WeightStore(weights_folder(home))
-    context = ContextReader(config, store, frozen, home / "cache", device)
+    context = ContextReader(config, store, frozen, cache_folder(home), device)
     network = build_reconstructor(config, context.widths, frozen)
     assert isinstance(network, GaussianPredictor)
     predictor = load_official(network, checkpoint.weights).to(device).to(memory_format=torch.channels_last)
@@ -159,12 +167,12 @@ def _evaluate(checkpoint: OfficialCheckpoint, config: TrialConfig, store: Store,
 def _write(evaluation: Evaluation, folder: Path, config: TrialConfig) -> dict[str, Any]:
     """Write all but the result itself, and return the part of it that was measured."""
     evaluation.write(folder)
-    sample_sheet(evaluation.samples).save(folder / "samples.png")
-    _write_json(folder / "config.json", config.identity())
-    _write_json(folder / "environment.json", describe_environment())
+    sample_sheet(evaluation.samples).save(folder / SHEET_FILENAME)
+    write_json(folder / CONFIG_FILENAME, config.identity())
+    write_json(folder / ENVIRONMENT_FILENAME, describe_environment())
     return {
         "metrics": evaluation.means(),
-        "per_object_sha256": hashlib.sha256((folder / MEASUREMENTS_FILENAME).read_bytes()).hexdigest(),
+        "per_object_sha256": file_sha256(folder / MEASUREMENTS_FILENAME),
         "finished": time.time(),
     }
 
@@ -181,7 +189,3 @@ def _load(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary with model_state_dict")
     return content
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_atomically(path, json.dumps(content, indent=2).encode())

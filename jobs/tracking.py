@@ -8,7 +8,6 @@ run for the same key at once, both go on with the older, and who comes second wi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -37,15 +36,16 @@ from mlflow.utils.uri import is_http_uri
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from jobs.journal import Status, read_events, read_result, trial_status
+from results.address import default_uri
+from results.records import tags
+from results.records.flat import flatten
+from results.records.hashing import file_sha256
+from results.records.home import artifacts_folder, database_file, database_lock, trial_folder
+from results.records.journal import read_events
+from results.records.trial_folder import ARTIFACTS, ENVIRONMENT_FILENAME, Status, read_result, trial_status
 
 # It prints, with a traceback, what is raised as well.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-
-#: Files of a trial that its run shows.
-ARTIFACTS = (
-    "per_object.parquet", "samples.npz", "samples.png", "turntable.gif", "config.json", "environment.json", "log.txt",
-)  # fmt: skip
 
 #: How often a trial is told where homes keep getting into each other's way, and what MLflow answers then: the param or
 #: tag was written by another while this one came to it, or the run was deleted for an older one.
@@ -86,23 +86,10 @@ _MLFLOW_STATUS: dict[str, int] = {
 }
 
 
-def default_uri(home: Path) -> str:
-    """The store of a home: one SQLite file."""
-    return f"sqlite:///{home.absolute() / 'mlflow.db'}"
-
-
-def flatten(values: Any, prefix: str = "") -> dict[str, str]:
-    """Nested configuration -> dotted keys, e.g. "train.stages.0.losses.l2": "1.0"."""
-    if isinstance(values, Mapping):
-        items = [(str(key), value) for key, value in values.items()]
-    elif isinstance(values, (list, tuple)) and any(isinstance(v, (Mapping, list, tuple)) for v in values):
-        items = [(str(index), value) for index, value in enumerate(values)]
-    else:
-        return {prefix: values if isinstance(values, str) else json.dumps(values)}
-    flat: dict[str, str] = {}
-    for key, value in items:
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
-    return flat
+def _params(config: Mapping[str, Any]) -> dict[str, str]:
+    """A configuration as MLflow's parameters: dotted keys -> text, e.g. "train.stages.0.losses.l2": "1.0"."""
+    values = {key: value for key, value in flatten(config).items() if value != {}}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 
 class Tracker:
@@ -118,18 +105,18 @@ class Tracker:
         self.uri = uri or default_uri(self._home)
         self._runs: dict[str, _Run] = {}
         # Sweeps of one home share trials, and a fresh database is spoilt by two that set it up.
-        self._lock = FileLock(self._home / "mlflow.lock")
+        self._lock = FileLock(database_lock(self._home))
         with self._lock:
             _refuse_dead_database(self.uri)
             self._client = MlflowClient(self.uri)
             self._experiment_id = self._open_experiment(experiment)
             if self.uri == default_uri(self._home):
-                _use_write_ahead_log(self._home / "mlflow.db")
+                _use_write_ahead_log(database_file(self._home))
 
     def sync(self, trials: Sequence[TrackedTrial]) -> None:
         """Write what the journals hold and MLflow does not yet.  MLflow's own errors pass through."""
         for trial in trials:
-            folder = self._home / "trials" / trial.key
+            folder = trial_folder(self._home, trial.key)
             if trial_status(folder) != "pending":
                 with self._lock:
                     self._sync_trial(trial, folder)
@@ -163,9 +150,9 @@ class Tracker:
             if event["event"] == "metrics":
                 metrics += self._new_metrics(run, event)
             elif event["event"] == "failed":
-                self._client.set_tag(run.run_id, "splatsweep.error", event["error"])
+                self._client.set_tag(run.run_id, tags.ERROR, event["error"])
             elif event["event"] == "pruned":
-                self._client.set_tag(run.run_id, "splatsweep.pruned", event["reason"])
+                self._client.set_tag(run.run_id, tags.PRUNED, event["reason"])
         for start in range(0, len(metrics), _METRICS_PER_CALL):
             self._client.log_batch(run.run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
         if status != run.published:
@@ -179,20 +166,20 @@ class Tracker:
         return [Metric(name, event["values"][name], when, step) for name in new]
 
     def _publish(self, run: _Run, folder: Path, status: Status) -> None:
-        tags = _provenance(folder)
+        values = _provenance(folder)
         if status in ("finished", "failed", "pruned"):
             for path in (folder / name for name in ARTIFACTS):
                 if path.exists():
                     self._client.log_artifact(run.run_id, str(path))
-                    tags[f"splatsweep.sha256.{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        self._client.log_batch(run.run_id, tags=[RunTag(*tag) for tag in tags.items()])
+                    values[tags.HASH + path.name] = file_sha256(path)
+        self._client.log_batch(run.run_id, tags=[RunTag(*tag) for tag in values.items()])
         name = RunStatus.to_string(_MLFLOW_STATUS[status])
         if status == "running":
             self._client.update_run(run.run_id, name)
         else:
             self._client.set_terminated(run.run_id, name)
         # Last: it says that all of the above is there.
-        self._client.set_tag(run.run_id, "splatsweep.status", status)
+        self._client.set_tag(run.run_id, tags.STATUS, status)
         run.published = status
 
     def _open_run(self, trial: TrackedTrial) -> _Run:
@@ -202,14 +189,14 @@ class Tracker:
             return _Run(found.info.run_id, "finished")
         run = found or self._create_run(trial)
         # Of a run that was found too: who made it may have been killed before it came to them.
-        params = [Param(key, value[:_PARAM_LENGTH]) for key, value in flatten(trial.config).items()]
+        params = [Param(key, value[:_PARAM_LENGTH]) for key, value in _params(trial.config).items()]
         for start in range(0, len(params), _PARAMS_PER_CALL):
             self._client.log_batch(run.info.run_id, params=params[start : start + _PARAMS_PER_CALL])
         return _Run(run.info.run_id, _published(run))
 
     def _create_run(self, trial: TrackedTrial) -> MlflowRun:
-        tags = {**trial.tags, "splatsweep.key": trial.key, "splatsweep.status": "running"}
-        created = self._client.create_run(self._experiment_id, tags=tags, run_name=trial.run_name)
+        values = {**trial.tags, tags.KEY: trial.key, tags.STATUS: "running"}
+        created = self._client.create_run(self._experiment_id, tags=values, run_name=trial.run_name)
         first = self._find_run(trial.key) or created
         if first.info.run_id != created.info.run_id:  # another home made it meanwhile
             self._client.delete_run(created.info.run_id)
@@ -227,7 +214,7 @@ class Tracker:
     def _find_runs(self, key: str) -> list[MlflowRun]:
         """The runs of a key: finished before others, older before younger."""
         experiments = [e.experiment_id for e in self._client.search_experiments()]
-        found = self._client.search_runs(experiments, f"tags.`splatsweep.key` = '{key}'")
+        found = self._client.search_runs(experiments, f"tags.`{tags.KEY}` = '{key}'")
         return sorted(found, key=lambda r: (_published(r) != "finished", r.info.start_time, r.info.run_id))
 
     def _open_experiment(self, name: str) -> str:
@@ -235,7 +222,7 @@ class Tracker:
         if found is not None:
             return found.experiment_id
         # A server knows a place for artifacts; a database alone would have them in the working directory.
-        artifacts = None if is_http_uri(self.uri) else (self._home / "artifacts").as_uri()
+        artifacts = None if is_http_uri(self.uri) else artifacts_folder(self._home).as_uri()
         # Opens the UI on the pages for training runs instead of those for language models.
         kind = {"mlflow.experimentKind": "custom_model_development"}
         try:
@@ -248,7 +235,7 @@ class Tracker:
 
 
 def _published(run: MlflowRun) -> str:
-    return str(run.data.tags["splatsweep.status"])
+    return str(run.data.tags[tags.STATUS])
 
 
 def _refuse_dead_database(uri: str) -> None:
@@ -260,21 +247,20 @@ def _refuse_dead_database(uri: str) -> None:
 
 def _provenance(folder: Path) -> dict[str, str]:
     """Tags that say what a trial ran on: code, machine, and, once it has a result, data and frozen weights."""
-    tags: dict[str, str] = {}
-    environment = folder / "environment.json"
+    values: dict[str, str] = {}
+    environment = folder / ENVIRONMENT_FILENAME
     if environment.exists():
         content = json.loads(environment.read_text())
-        tags |= {f"splatsweep.{name}": str(content[name]) for name in ("host", "python")}
-        tags |= {f"splatsweep.version.{name}": str(version) for name, version in content["packages"].items()}
+        values |= {tags.PREFIX + name: str(content[name]) for name in ("host", "python")}
+        values |= {tags.VERSION + name: str(version) for name, version in content["packages"].items()}
         if content["git"]:
-            # MLflow's own name for it, which its pages show.
-            tags["mlflow.source.git.commit"] = content["git"]["commit"]
-            tags["splatsweep.code_changed_since_commit"] = str(content["git"]["dirty"]).lower()
+            values[tags.COMMIT] = content["git"]["commit"]
+            values[tags.CODE_CHANGED] = str(content["git"]["dirty"]).lower()
     result = read_result(folder)
     if result is not None:
-        tags["splatsweep.data_fingerprint"] = result["data_fingerprint"]
-        tags |= {f"splatsweep.weights.{name}": sha256 for name, sha256 in result["weights"].items()}
-    return tags
+        values[tags.DATA_FINGERPRINT] = result["data_fingerprint"]
+        values |= {tags.WEIGHTS + name: sha256 for name, sha256 in result["weights"].items()}
+    return values
 
 
 def _use_write_ahead_log(database: Path) -> None:

@@ -24,10 +24,10 @@ from jobs.ema import MovingAverage
 from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
 from jobs.flat import lay_flat
-from jobs.journal import Journal
 from jobs.nonfinite import NonFiniteGuard
 from model.losses.base import Loss
 from model.scenes import Reconstructor
+from results.records.journal import Journal
 
 #: Adam as published: no weight decay, and an eps that hardly ever matters.
 ADAM_EPS = 1e-15

@@ -6,10 +6,7 @@ again: it goes on from the last checkpoint, and returns at once where the result
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -21,15 +18,13 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from jobs.checkpoint import CheckpointFolder, write_atomically
+from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
-from jobs.disk import DiskFullError, SpareableLog, full_disk_explained
 from jobs.environment import describe_environment
 from jobs.evaluate import Draw, Evaluation, evaluate, object_views
 from jobs.features import ContextReader
-from jobs.journal import MEASUREMENTS_FILENAME, PRUNE_FILENAME, RESULT_FILENAME, Journal, read_result
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, frozen_weights, keys_of
 from jobs.memory import keep_freed_memory
 from jobs.metrics import ImageMetrics
@@ -42,13 +37,30 @@ from model.registry import resolve
 from model.scenes import Reconstructor, Scene
 from model.types import Context, Views
 from model.weights import WeightStore
+from results.records.atomic import write_json
+from results.records.disk import DiskFullError, SpareableLog, full_disk_explained
+from results.records.hashing import file_sha256
+from results.records.home import cache_folder, trial_folder, weights_folder
+from results.records.journal import Journal
+from results.records.trial_folder import (
+    CHECKPOINTS_FOLDER,
+    CONFIG_FILENAME,
+    ENVIRONMENT_FILENAME,
+    LOCK_FILENAME,
+    LOG_FILENAME,
+    MEASUREMENTS_FILENAME,
+    PRUNE_FILENAME,
+    RESULT_FILENAME,
+    SHEET_FILENAME,
+    TURNTABLE_FILENAME,
+    read_result,
+)
 
 log = logging.getLogger(__name__)
 
 #: source views -> a scene
 Predict = Callable[[Views], Scene]
 
-TURNTABLE_FILENAME = "turntable.gif"
 TURNTABLE_VIEWS = 24
 #: pixels a side
 SMALLEST_TURNTABLE, LARGEST_TURNTABLE = 64, 128
@@ -86,11 +98,6 @@ class TrialFailedError(RuntimeError):
     """A trial that cannot be finished as configured; running it again would end the same way."""
 
 
-def weights_folder(home: Path) -> Path:
-    """Where pretrained weights are kept: `$SPLATSWEEP_WEIGHTS` where it is set, else in the home."""
-    return Path(os.environ.get("SPLATSWEEP_WEIGHTS") or home / "weights").absolute()
-
-
 def weight_identities(config: TrialConfig, home: Path) -> dict[str, str]:
     """The sha256 of every frozen weight that a trial uses, fetched first where only the file can tell it."""
     weights = WeightStore(weights_folder(home))
@@ -113,15 +120,15 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
     store = open_dataset(config.data.name, config.data.options, home)
     weights = weight_identities(config, home)
     key = keys_of(config, store.fingerprint, weights).trial
-    folder = home / "trials" / key
+    folder = trial_folder(home, key)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"), _log_to(folder / "log.txt"):
+    with FileLock(folder / LOCK_FILENAME), _log_to(folder / LOG_FILENAME):
         result = read_result(folder)
         if result is None:
             result = _run(config, key, folder, store, home, runtime)
             result |= {"data_fingerprint": store.fingerprint, "weights": weights, "numerics": NUMERICS_VERSION}
             result["evaluation"] = EVALUATION_VERSION
-            _write_json(folder / RESULT_FILENAME, result)
+            write_json(folder / RESULT_FILENAME, result)
     return TrialResult(key, folder, result["metrics"], result["step"])
 
 
@@ -130,8 +137,8 @@ def _run(config: TrialConfig, key: str, folder: Path, store: Store, home: Path, 
     keep_freed_memory()
     # Of products on a GPU; set either way, because a worker runs one trial after another.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.precision != "float32"
-    _write_json(folder / "config.json", config.identity())
-    _write_json(folder / "environment.json", describe_environment())
+    write_json(folder / CONFIG_FILENAME, config.identity())
+    write_json(folder / ENVIRONMENT_FILENAME, describe_environment())
     with Journal(folder) as journal:
         try:
             with full_disk_explained(folder):
@@ -180,7 +187,7 @@ def _train_and_evaluate(
 
     seconds = 0.0
     if config.is_trained:
-        context = ContextReader(config, store, weights, home / "cache", device)
+        context = ContextReader(config, store, weights, cache_folder(home), device)
         losses = {name for stage in config.train.stages for name in stage.losses}
         # The layout of memory that convolutions are quickest in.
         network = build_reconstructor(config, context.widths, weights)
@@ -191,7 +198,7 @@ def _train_and_evaluate(
             store,
             config,
             journal=journal,
-            checkpoints=CheckpointFolder(folder / "checkpoints"),
+            checkpoints=CheckpointFolder(folder / CHECKPOINTS_FOLDER),
             validate=lambda network: judge(
                 drawing(predicting(network, context, config)), "val", config.eval.val_objects
             ),
@@ -207,7 +214,7 @@ def _train_and_evaluate(
 
     evaluation = judge(drawing(predict), config.eval.split, config.eval.objects)
     evaluation.write(folder)
-    sample_sheet(evaluation.samples).save(folder / "samples.png")
+    sample_sheet(evaluation.samples).save(folder / SHEET_FILENAME)
     if config.is_trained:
         _write_turntable(predict, config, store, device, folder / TURNTABLE_FILENAME)
     step = config.train.iterations if config.is_trained else 0
@@ -217,7 +224,7 @@ def _train_and_evaluate(
         "key": key,
         "step": step,
         "metrics": evaluation.means(),
-        "per_object_sha256": hashlib.sha256((folder / MEASUREMENTS_FILENAME).read_bytes()).hexdigest(),
+        "per_object_sha256": file_sha256(folder / MEASUREMENTS_FILENAME),
         "finished": time.time(),
     }
 
@@ -279,11 +286,6 @@ def _stop_signal(*paths: Path | str | None) -> Callable[[], bool]:
         return answer
 
     return should_stop
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    # Infinity is a PSNR that happens: of a picture copied to its own camera.
-    write_atomically(path, json.dumps(content, indent=2).encode())
 
 
 @contextmanager

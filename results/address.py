@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from results.errors import ResultsError
+from results.records.home import database_file
 
 #: read and written through SQLAlchemy, which takes a driver's name behind a plus: postgresql+psycopg://
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -50,6 +52,16 @@ def is_database(uri: str) -> bool:
 def sqlite_path(uri: str) -> str | None:
     """The file of a SQLite store; None for any other."""
     return uri.removeprefix(_SQLITE) if uri.startswith(_SQLITE) else None
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of a SQLite store."""
+    return f"{_SQLITE}{path.absolute()}"
+
+
+def default_uri(home: Path) -> str:
+    """The address of a home's own store: one SQLite file."""
+    return sqlite_uri(database_file(home))
 
 
 def without_secrets(text: str) -> str:

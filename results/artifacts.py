@@ -7,7 +7,6 @@ did not come from there, and a file that was damaged or changed since it was rec
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,9 +17,9 @@ from urllib.parse import unquote, urlsplit
 
 from results.address import reason
 from results.errors import ResultsError
-
-#: tag of a run: what follows is an artifact's name, its value the artifact's SHA-256
-HASH_TAG = "splatsweep.sha256."
+from results.records import tags
+from results.records.hashing import file_sha256
+from results.records.home import cache_folder, trials_folder
 
 
 class RunLike(Protocol):
@@ -40,7 +39,7 @@ class Artifacts:
     """Artifacts of the runs of one store, as seen from one home."""
 
     def __init__(self, home: Path, uri: str) -> None:
-        self._trials, self._cache, self._uri = home / "trials", home / "cache" / "artifacts", uri
+        self._trials, self._cache, self._uri = trials_folder(home), cache_folder(home) / "artifacts", uri
 
     @contextmanager
     def file(self, run: RunLike, name: str) -> Iterator[Path]:
@@ -50,7 +49,7 @@ class Artifacts:
         what its run says.
         """
         recorded = _local(run, name)
-        sha256 = run.tags.get(HASH_TAG + name)
+        sha256 = run.tags.get(tags.HASH + name)
         if sha256 is not None:
             yield self._identical(run, name, sha256, recorded)
         elif recorded is not None:
@@ -63,14 +62,14 @@ class Artifacts:
         cached = self._cache / f"{sha256}{Path(name).suffix}"
         copies = [recorded, self._trials / run.key / name, cached]
         for path in copies:
-            if path is not None and path.is_file() and _sha256(path) == sha256:
+            if path is not None and path.is_file() and file_sha256(path) == sha256:
                 return path
         if recorded is not None:
             raise _damaged(_existing(recorded, run, name), run)
         self._cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._cache) as folder:
             path = self._download(run, name, Path(folder))
-            if _sha256(path) != sha256:
+            if file_sha256(path) != sha256:
                 raise _damaged(name, run)
             return path.replace(cached)
 
@@ -101,8 +100,3 @@ def _existing(path: Path, run: RunLike, name: str) -> Path:
 
 def _damaged(what: Path | str, run: RunLike) -> ResultsError:
     return ResultsError(f"run {run.run_id}: {what} is not what was recorded, by its SHA-256")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

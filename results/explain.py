@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from results.errors import ResultsError
 from results.load import SweepLike, TrialRecord, read_evidence
-from results.plan import flatten
+from results.records.flat import flatten
+from results.records.tags import CODE_CHANGED, COMMIT, DATA_FINGERPRINT
 from results.render.layout import column_title
 from results.table import Cell, Column, Row, Table
 from results.tables import build_tables
@@ -87,7 +88,7 @@ def _explanation(table: Table, row: Row, place: int, records: dict[str, TrialRec
 
 def _origin(record: TrialRecord, value: float | None) -> Origin:
     tags = record.run.tags if record.run else {}
-    changed = tags.get("splatsweep.code_changed_since_commit") == "true"
+    changed = tags.get(CODE_CHANGED) == "true"
     return Origin(
         key=record.planned.key,
         seed=record.planned.seed,
@@ -96,8 +97,8 @@ def _origin(record: TrialRecord, value: float | None) -> Origin:
         value=value,
         run_id=record.run.run_id if record.run else None,
         objects=_objects(record),
-        data_fingerprint=tags.get("splatsweep.data_fingerprint", ""),
-        commit=tags.get("mlflow.source.git.commit", "") + (" with changes" if changed else ""),
+        data_fingerprint=tags.get(DATA_FINGERPRINT, ""),
+        commit=tags.get(COMMIT, "") + (" with changes" if changed else ""),
         config=flatten(record.planned.config),
     )
 

@@ -19,7 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from results.gallery import TrialSamples, read_pictures
-from results.plan import FrozenPlan, PlannedTrial, read_plan
+from results.records import tags
+from results.records.plan import FrozenPlan, RecordedTrial, read_plan
+from results.records.trial_folder import MEASUREMENTS_FILENAME, SAMPLES_FILENAME
 from results.store import ResultStore, Run
 
 #: metrics of the tables, as published: on unclamped renders
@@ -34,7 +36,7 @@ TRIAL_COLUMNS = ["trial", "names", "key", "seed", "control", "state", "note", "r
 STATES = ("finished", "running", "pending", "interrupted", "failed", "pruned", "unrecorded")
 
 #: state -> the tag of a run that says how it came to it
-_NOTES = {"failed": "splatsweep.error", "pruned": "splatsweep.pruned"}
+_NOTES = {"failed": tags.ERROR, "pruned": tags.PRUNED}
 
 _PER_OBJECT = ["object", "split", "view_kind", "metric", "value"]
 
@@ -60,7 +62,7 @@ class SweepLike(Protocol):
 class TrialRecord:
     """A planned trial together with what the store knows of it."""
 
-    planned: PlannedTrial
+    planned: RecordedTrial
     run: Run | None
     state: str
     #: why there are no results, or ""
@@ -138,9 +140,9 @@ class Evidence:
         ]
         return self.samples_of(finished)
 
-    def samples_of(self, trials: Sequence[tuple[PlannedTrial, Run]]) -> tuple[TrialSamples, ...]:
+    def samples_of(self, trials: Sequence[tuple[RecordedTrial, Run]]) -> tuple[TrialSamples, ...]:
         """The sample renders of those among `trials` that have readable ones, in their order."""
-        found = self.store.read([run for _, run in trials], "samples.npz", read_pictures)
+        found = self.store.read([run for _, run in trials], SAMPLES_FILENAME, read_pictures)
         return tuple(
             TrialSamples(planned.name, planned.key, planned.seed, *pictures)
             for (planned, _), pictures in zip(trials, found, strict=True)
@@ -152,12 +154,13 @@ def read_evidence(sweep: SweepLike, home: Path | str) -> Evidence:
     """Join a sweep's plan and its runs.  Raises `ResultsError` for a sweep that was never planned."""
     home = Path(home).absolute()
     plan = read_plan(sweep.name, home)
+    planned = (*plan.trials, *plan.controls)
     store = ResultStore.of(home, sweep.tracking.uri)
     runs = store.runs()
-    finished = [runs[trial.key] for trial in plan.trials if trial.key in runs and runs[trial.key].status == "finished"]
-    files = store.read(finished, "per_object.parquet", _per_object)
+    finished = [runs[trial.key] for trial in planned if trial.key in runs and runs[trial.key].status == "finished"]
+    files = store.read(finished, MEASUREMENTS_FILENAME, _per_object)
     found = dict(zip((run.key for run in finished), files, strict=True))
-    records = tuple(_record(trial, runs.get(trial.key), found.get(trial.key)) for trial in plan.trials)
+    records = tuple(_record(trial, runs.get(trial.key), found.get(trial.key)) for trial in planned)
     return Evidence(plan, store, records)
 
 
@@ -186,7 +189,7 @@ def load_samples(sweep: SweepLike, home: Path) -> tuple[TrialSamples, ...]:
     return read_evidence(sweep, home).samples
 
 
-def _record(planned: PlannedTrial, run: Run | None, per_object: pa.Table | Exception | None) -> TrialRecord:
+def _record(planned: RecordedTrial, run: Run | None, per_object: pa.Table | Exception | None) -> TrialRecord:
     state = run.status if run else planned.status
     if run is None and state == "finished":
         return TrialRecord(planned, run, "unrecorded", "finished, but not in MLflow: `splatsweep sync`", None)

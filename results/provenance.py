@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from results.artifacts import HASH_TAG
 from results.load import Evidence, TrialRecord
-from results.plan import flatten
-from results.store import IDENTITY_TAGS
+from results.records import tags as record_tags
+from results.records.flat import flatten
 
-_CODE_TAGS = ("mlflow.source.git.", "splatsweep.")
+_CODE_TAGS = ("mlflow.source.git.", record_tags.PREFIX)
 #: what an absent setting is shown as
 ABSENT = "–"
 
@@ -41,11 +40,11 @@ def tags(evidence: Evidence) -> list[tuple[TrialRecord, dict[str, str]]]:
         (
             record,
             {
-                name.removeprefix("splatsweep.").removeprefix("mlflow.source."): value
+                name.removeprefix(record_tags.PREFIX).removeprefix("mlflow.source."): value
                 for name, value in sorted(record.run.tags.items())
                 if name.startswith(_CODE_TAGS)
-                and name not in (*IDENTITY_TAGS, "splatsweep.error")
-                and not name.startswith(HASH_TAG)
+                and name not in (*record_tags.IDENTITY, record_tags.ERROR)
+                and not name.startswith(record_tags.HASH)
             },
         )
         for record in evidence.records

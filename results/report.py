@@ -20,7 +20,9 @@ from results.gallery import (
 from results.illustrations import Illustration, illustrate
 from results.load import Evidence, SweepLike, read_evidence
 from results.pause_gc import garbage_collection_paused
-from results.plan import PlannedTrial
+from results.records.home import report_folder
+from results.records.plan import RecordedTrial
+from results.records.trial_folder import TURNTABLE_FILENAME
 from results.render import RENDERERS
 from results.render import html as page
 from results.store import Run
@@ -40,7 +42,7 @@ def build_report(sweep: SweepLike, home: Path, out: Path | None = None, tables: 
     was never planned, a store that cannot be read, or an unknown table.
     """
     home = Path(home)
-    out = Path(out) if out is not None else home / "reports" / sweep.name
+    out = Path(out) if out is not None else report_folder(home, sweep.name)
     evidence = read_evidence(sweep, home)
     built = build_tables(tables, evidence)
     figures = illustrate(evidence, built)
@@ -55,9 +57,9 @@ def build_report(sweep: SweepLike, home: Path, out: Path | None = None, tables: 
     return out / "index.html"
 
 
-def _pictured(evidence: Evidence) -> list[tuple[PlannedTrial, Run]]:
+def _pictured(evidence: Evidence) -> list[tuple[RecordedTrial, Run]]:
     """The trials whose pictures are shown: of each name the first finished seed."""
-    first: dict[str, tuple[PlannedTrial, Run]] = {}
+    first: dict[str, tuple[RecordedTrial, Run]] = {}
     for record in evidence.records:
         if record.run and record.state == "finished":
             first.setdefault(record.planned.name, (record.planned, record.run))
@@ -65,14 +67,14 @@ def _pictured(evidence: Evidence) -> list[tuple[PlannedTrial, Run]]:
     return trained[:MOST_PICTURED] + [trial for trial in first.values() if trial[0].control]
 
 
-def _pictures(evidence: Evidence, shown: Sequence[tuple[PlannedTrial, Run]]) -> list[Gallery]:
+def _pictures(evidence: Evidence, shown: Sequence[tuple[RecordedTrial, Run]]) -> list[Gallery]:
     """Of the recorded objects, the best, the median and the worst."""
     return [representative(gallery) for gallery in galleries(evidence.samples_of(shown))]
 
 
-def _turntables(evidence: Evidence, shown: Sequence[tuple[PlannedTrial, Run]]) -> list[Turntable]:
+def _turntables(evidence: Evidence, shown: Sequence[tuple[RecordedTrial, Run]]) -> list[Turntable]:
     """One a variant; trials without a network, and those of older versions, have none."""
-    found = evidence.store.read([run for _, run in shown], "turntable.gif", read_turntable)
+    found = evidence.store.read([run for _, run in shown], TURNTABLE_FILENAME, read_turntable)
     return [
         Turntable(planned.name, planned.key, *turntable)
         for (planned, _), turntable in zip(shown, found, strict=True)

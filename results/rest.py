@@ -17,7 +17,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request_safe
 
-from results.store import KEY_TAG, Run
+from results.records.tags import KEY
+from results.store import Run
 
 _RUNS_AT_ONCE = 1000
 #: limits of MLflow's request for the histories of several runs
@@ -41,7 +42,7 @@ class RestReader:
         """One request for every thousand runs, and one for every thousand experiments."""
         pages = self._pages("POST", "experiments/search", json={"max_results": 1000})
         experiments = [found["experiment_id"] for page in pages for found in page.get("experiments", [])]
-        query = {"experiment_ids": experiments, "filter": f"tags.`{KEY_TAG}` LIKE '%'", "max_results": _RUNS_AT_ONCE}
+        query = {"experiment_ids": experiments, "filter": f"tags.`{KEY}` LIKE '%'", "max_results": _RUNS_AT_ONCE}
         return [
             _run(found) for page in self._pages("POST", "runs/search", json=query) for found in page.get("runs", [])
         ]

@@ -18,7 +18,8 @@ from sqlalchemy.pool import NullPool
 
 from results.address import reason, without_secrets
 from results.errors import ResultsError
-from results.store import KEY_TAG, Run
+from results.records.tags import KEY
+from results.store import Run
 
 _EXPERIMENTS = table("experiments", column("experiment_id"), column("lifecycle_stage"))
 _RUNS = table(
@@ -62,7 +63,7 @@ class SqlReader:
 
     def runs(self) -> list[Run]:
         """Runs, tags and names of metrics: three queries."""
-        ours = select(_TAGS.c.run_uuid).where(_TAGS.c.key == KEY_TAG)
+        ours = select(_TAGS.c.run_uuid).where(_TAGS.c.key == KEY)
         runs = self._rows(
             select(_RUNS.c.run_uuid, _RUNS.c.status, _RUNS.c.artifact_uri, _RUNS.c.start_time, _RUNS.c.end_time)
             .join(_EXPERIMENTS, _RUNS.c.experiment_id == _EXPERIMENTS.c.experiment_id)

@@ -21,14 +21,11 @@ from typing import Protocol, TypeVar
 
 import pandas as pd
 
-from results.address import AddressError, check_address, is_database, reason, sqlite_path, without_secrets
+from results.address import AddressError, check_address, default_uri, is_database, reason, sqlite_path, without_secrets
 from results.artifacts import Artifacts
 from results.errors import ResultsError
+from results.records.tags import KEY, STATUS
 
-KEY_TAG = "splatsweep.key"
-STATUS_TAG = "splatsweep.status"
-#: tags that say which trial a run is; all others say where and how it ran
-IDENTITY_TAGS = (KEY_TAG, STATUS_TAG, "splatsweep.trial", "splatsweep.seed", "splatsweep.sweep")
 HISTORY_COLUMNS = ["run_id", "metric", "step", "value"]
 
 _STATUS_OF_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
@@ -65,8 +62,8 @@ class Run:
         """From what MLflow keeps of a run; moments are milliseconds since 1970."""
         return cls(
             run_id=run_id,
-            key=tags[KEY_TAG],
-            status=tags.get(STATUS_TAG) or _STATUS_OF_MLFLOW.get(mlflow_status, "running"),
+            key=tags[KEY],
+            status=tags.get(STATUS) or _STATUS_OF_MLFLOW.get(mlflow_status, "running"),
             tags=tags,
             metrics=tuple(sorted(metrics)),
             artifact_uri=artifact_uri or "",
@@ -84,7 +81,7 @@ class Reader(Protocol):
         ...
 
     def runs(self) -> list[Run]:
-        """Every run that carries the tag `KEY_TAG`, of experiments that were not deleted."""
+        """Every run that carries the tag `KEY`, of experiments that were not deleted."""
         ...
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
@@ -111,7 +108,7 @@ class ResultStore:
     def of(cls, home: Path, uri: str | None) -> ResultStore:
         """The store at `uri`, or the home's own."""
         home = home.resolve()
-        return cls(uri or f"sqlite:///{home / 'mlflow.db'}", home)
+        return cls(uri or default_uri(home), home)
 
     @property
     def label(self) -> str:

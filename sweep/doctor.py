@@ -80,8 +80,8 @@ def _home(home: Path) -> Finding:
 
 
 def _weights(home: Path) -> Finding:
-    from jobs.trial import weights_folder
     from model.weights import WeightStore
+    from results.records.home import weights_folder
 
     store = WeightStore(weights_folder(home))
     here = store.names()
@@ -92,7 +92,9 @@ def _weights(home: Path) -> Finding:
 
 
 def _store(home: Path) -> Finding:
-    database = home / "mlflow.db"
+    from results.records.home import database_file
+
+    database = database_file(home)
     if not database.exists():
         return Finding("limited", "mlflow", f"no store at {database} yet; the first run makes it")
     return Finding("good", "mlflow", f"{database}; look at it with: splatsweep ui")

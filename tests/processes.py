@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.journal import read_events
+from results.records.journal import read_events
 
 _SWEEP = """
 name: tiny

@@ -28,7 +28,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from jobs.journal import read_events
+from results.records.journal import read_events
 from tests.processes import CHECKPOINT_EVERY, Home, run, start, tiny_sweep, wait_for
 from tests.servers import MlflowServer
 

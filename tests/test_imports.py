@@ -1,4 +1,4 @@
-"""Imports run one way: sweep -> jobs -> model, and sweep -> results, which needs no torch."""
+"""Imports run one way: sweep -> jobs -> model, and sweep, jobs -> results, which needs no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "model": set(),
     "results": set(),
-    "jobs": {"model"},
+    "jobs": {"model", "results"},
     "sweep": {"jobs", "model", "results"},
 }
 #: Where names of datasets are part of a file format.

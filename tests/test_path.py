@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from jobs.journal import read_events
-from jobs.tracking import default_uri
+from results.address import default_uri
+from results.records.journal import read_events
 from tests.processes import Home, finish, run, start, wait_for_middle
 
 SWEEP = """

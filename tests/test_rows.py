@@ -18,10 +18,10 @@ import pytest
 
 from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
-from jobs.journal import read_events
 from jobs.keys import frozen_weights, keys_of
 from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
 from model.weights import WeightStore
+from results.records.journal import read_events
 from sweep.file.load import load_sweep
 from sweep.plan.grid import expand
 from tests.standins import write_standin

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from jobs.tracking import default_uri
+from results.address import default_uri
 from tests.processes import CHECKPOINT_EVERY, Home, finish, run, start, tiny_sweep, wait_for, wait_for_middle
 
 PLANNED = ("baseline", "tv")

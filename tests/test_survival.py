@@ -14,7 +14,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from jobs.tracking import default_uri
+from results.address import default_uri
 from tests.processes import CHECKPOINT_EVERY, LONG, Home, finish, run, start, tiny_sweep, wait_for_middle
 
 TRIALS = ("baseline", "tv", "blank", "copy_input")

@@ -25,6 +25,7 @@ from jobs.data.store import FORMAT_VERSION, Frames, RecordedFile, Remark, Store
 from jobs.data.writer import StoreWriter
 from model.options import parse_options as parse
 from model.registry import resolve
+from results.records.home import cache_folder, data_folder
 
 _REASONS_TOLD = 20
 
@@ -51,7 +52,7 @@ def store_path(name: str, options: Mapping[str, Any], home: Path) -> Path:
     versions = [FORMAT_VERSION, _importer_class(name).version]
     identity = {"versions": versions, "options": _resolved(name, options)}
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-    return home / "data" / f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+    return data_folder(home) / f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
 
 def find_store(name: str, options: Mapping[str, Any], home: Path) -> Store | None:
@@ -86,7 +87,9 @@ def prepare(
     if path.exists():
         _check_same_files(path, recorded)
         return path
-    importer = cls(parse_options(name, options), home / "cache", _source(cls, name, options, source), dict(files or {}))
+    importer = cls(
+        parse_options(name, options), cache_folder(home), _source(cls, name, options, source), dict(files or {})
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         if not path.exists():

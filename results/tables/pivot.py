@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import Field
 
 from results.load import Evidence, TrialRecord
-from results.plan import flatten
 from results.provenance import ABSENT
+from results.records.flat import flatten
 from results.table import Cell, Row, Section, Table
 from results.tables.fill import source_of, with_intervals
 from results.tables.metric_columns import Quantity, named

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from results.load import TrialRecord
+from results.records import tags
 from results.tables.scores import FINGERPRINT_TAG
 
 _COMMIT_TAG = "mlflow.source.git.commit"
-_CHANGED_TAG = "splatsweep.code_changed_since_commit"
 _SHORT = 7
 
 
@@ -109,5 +109,5 @@ def _data(record: TrialRecord) -> str:
 def _code(record: TrialRecord) -> str:
     if record.run is None or _COMMIT_TAG not in record.run.tags:
         return ""
-    changed = record.run.tags.get(_CHANGED_TAG) == "true"
+    changed = record.run.tags.get(tags.CODE_CHANGED) == "true"
     return record.run.tags[_COMMIT_TAG][:_SHORT] + (" with changes" if changed else "")

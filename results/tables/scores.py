@@ -11,10 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from results.load import Evidence, TrialRecord
+from results.records import tags
 from results.tables.metric_columns import Quantity
 
 Floats = NDArray[np.float64]
-FINGERPRINT_TAG = "splatsweep.data_fingerprint"
+FINGERPRINT_TAG = tags.DATA_FINGERPRINT
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from results.load import Evidence
-from results.plan import flatten
 from results.provenance import ABSENT
+from results.records.flat import flatten
 from results.table import Table
 from results.tables.auto import baseline_of, entries, without_baseline
 from results.tables.fill import Block, Entry, fill, with_texts
@@ -68,13 +68,14 @@ def build(evidence: Evidence, options: Options) -> Table:
 
 
 def _is_proposed(entry: Entry) -> bool:
-    return any(record.planned.proposed for record in entry.records)
+    return any(bool(record.planned.proposals) for record in entry.records)
 
 
 def _value(evidence: Evidence, options: Options) -> Quantity:
     if options.value is not None:
         return options.value
-    metric, direction = evidence.plan.searched or ("novel_psnr", "maximize")
+    search = evidence.plan.search
+    metric, direction = (search.metric, search.direction) if search else ("novel_psnr", "maximize")
     quantity = named(metric)
     return replace(quantity, column=replace(quantity.column, direction="up" if direction == "maximize" else "down"))
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from results.load import TrialRecord
-from results.plan import flatten
+from results.records.flat import flatten
 
 #: the key of a selector that looks at a trial's names instead of its configuration
 TRIAL = "trial"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from results.address import default_uri
+from results.records.hashing import file_sha256
+from results.records.home import artifacts_folder, plan_file, sweep_folder
+from results.records.tags import PREFIX
+from results.records.trial_folder import MEASUREMENTS_FILENAME
 from sweep.bench.report_cases import SWEEP
 
 SEEDS = 4
@@ -44,7 +48,8 @@ class Place:
     @classmethod
     def in_home(cls, home: Path, database: str | None = None) -> Place:
         """Artifacts, and unless there is another database a SQLite file, in a home."""
-        return cls(database or f"sqlite:///{home / 'mlflow.db'}", home / "artifacts", (home / "artifacts").as_uri())
+        folder = artifacts_folder(home)
+        return cls(database or default_uri(home), folder, folder.as_uri())
 
 
 def fill(home: Path, size: Size, place: Place) -> None:
@@ -57,8 +62,8 @@ def fill(home: Path, size: Size, place: Place) -> None:
     experiment = MlflowClient(place.database).create_experiment(SWEEP, artifact_location=place.artifact_uri)
     trials = [_trial(index) for index in range(size.runs)]
     plan = {"sweep": SWEEP, "created": "2026-03-01T12:00:00+00:00", "trials": trials, "controls": []}
-    (home / "sweeps" / SWEEP).mkdir(parents=True)
-    (home / "sweeps" / SWEEP / "plan.json").write_text(json.dumps(plan))
+    sweep_folder(home, SWEEP).mkdir(parents=True)
+    plan_file(home, SWEEP).write_text(json.dumps(plan))
     hashes = _write_scores(trials, size, place.artifacts)
     tables: dict[Any, Iterator[dict[str, Any]]] = {
         models.SqlRun: (_run(trial, experiment, place.artifact_uri) for trial in trials),
@@ -80,10 +85,10 @@ def _write_scores(trials: list[dict[str, Any]], size: Size, artifacts: Path) -> 
     difficulty = rng.normal(size=size.objects)
     hashes = []
     for index, trial in enumerate(trials):
-        path = artifacts / trial["key"] / "artifacts" / "per_object.parquet"
+        path = artifacts / trial["key"] / "artifacts" / MEASUREMENTS_FILENAME
         path.parent.mkdir(parents=True)
         _scores(index, difficulty, rng).to_parquet(path, index=False)
-        hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
+        hashes.append(file_sha256(path))
     return hashes
 
 
@@ -120,7 +125,7 @@ def _tags(trial: dict[str, Any], sha256: str) -> Iterator[dict[str, str]]:
         "data_fingerprint": "0" * 64,
         "sha256.per_object.parquet": sha256,
     }.items():
-        yield {"run_uuid": f"{trial['key']:0>32}", "key": f"splatsweep.{name}", "value": value}
+        yield {"run_uuid": f"{trial['key']:0>32}", "key": PREFIX + name, "value": value}
 
 
 def _params(trial: dict[str, Any]) -> Iterator[dict[str, str]]:

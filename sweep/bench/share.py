@@ -19,7 +19,9 @@ import psutil
 from rich.console import Console
 
 from jobs.data.importers.workers import usable_cores
-from jobs.journal import read_events, read_result
+from results.records.home import trial_folder, trials_folder
+from results.records.journal import read_events
+from results.records.trial_folder import read_result
 from sweep.file.load import load_sweep
 from sweep.plan.planner import make_plan
 from sweep.run.driver import Recorder, execute
@@ -63,10 +65,10 @@ def run_preset(small: bool) -> Shares:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, resources.as_file(preset) as path:
         home, sweep = Path(folder), load_sweep(path, _SMALL if small else ())
         plan = make_plan(sweep, home)
-        clock = _ProcessorClock(home / "trials")
+        clock = _ProcessorClock(trials_folder(home))
         with clock, Recorder(sweep, plan, home):
             execute(Listed(plan.everything), home, sweep.run, home / "stop", Console(file=io.StringIO()))
-        busy = sum(_busy(home / "trials" / trial.key) for trial in plan.everything)
+        busy = sum(_busy(trial_folder(home, trial.key)) for trial in plan.everything)
         return Shares(len(plan.everything), busy, clock.beside, clock.seconds * usable_cores())
 
 

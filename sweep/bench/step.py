@@ -30,6 +30,7 @@ from jobs.training import ADAM_EPS, batch_frames
 from model.methods.splatter_image.backbones.unet import UNet
 from model.types import Context
 from model.weights import WeightStore
+from results.records.home import cache_folder
 from sweep.bench.measure import BenchResult, fastest_convolution, interleaved, machine, torch_threads
 from sweep.bench.stock import stock_unet
 
@@ -163,7 +164,7 @@ def _step_rows(size: Size, depth: dict[str, Any], rounds: int) -> list[dict[str,
 def _training_step(config: TrialConfig, store: Store, home: Path) -> Callable[[], None]:
     """What `jobs.training` does in one iteration, with the features of the sources cached beforehand."""
     weights = WeightStore(home / "weights")
-    context = ContextReader(config, store, weights, home / "cache")
+    context = ContextReader(config, store, weights, cache_folder(home))
     predictor = build_reconstructor(config, context.widths, weights).to(memory_format=torch.channels_last)
     predictor.train()
     optimizer = torch.optim.Adam([lay_flat(predictor)], lr=5e-5, eps=ADAM_EPS, fused=True)

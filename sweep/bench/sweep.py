@@ -22,9 +22,11 @@ from typing import Any
 from rich.console import Console
 
 from jobs.config import TrialConfig
-from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal, read_events, read_result
 from jobs.trial import Runtime, TrialResult
 from model.methods.blank import BlankOptions
+from results.records.home import ray_folder, trial_folder
+from results.records.journal import Journal, read_events
+from results.records.trial_folder import MEASUREMENTS_FILENAME, RESULT_FILENAME, read_result
 from sweep.bench.measure import BenchResult, machine
 from sweep.bench.share import run_preset
 from sweep.file.load import RunOptions, Sweep
@@ -82,7 +84,7 @@ def run(quick: bool) -> BenchResult:
 def nap(config: TrialConfig, home: Path, _runtime: Runtime) -> TrialResult:
     """Sleep, and leave behind what a trial does."""
     key = _key(config.seed)
-    folder = home / "trials" / key
+    folder = trial_folder(home, key)
     with Journal(folder) as journal:
         journal.start(0)
         for step in range(1, _STEPS + 1):
@@ -122,7 +124,7 @@ def _run_bare(trials: list[PlannedTrial], home: Path, options: RunOptions) -> No
             tune.with_resources(trainable, {"cpu": options.cpus_per_trial}),
             param_space={"seed": tune.grid_search([trial.seed for trial in trials])},
             tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=options.max_concurrent),
-            run_config=tune.RunConfig(storage_path=str(home / "ray"), verbose=0),
+            run_config=tune.RunConfig(storage_path=str(ray_folder(home)), verbose=0),
         ).fit()
     finally:
         ray.shutdown()
@@ -139,7 +141,7 @@ def _gaps(run_trials: Any, count: int) -> Gaps:
         home, began = Path(folder), time.time()
         run_trials(trials, home, RunOptions(max_concurrent=1))
         wall = time.time() - began
-        spans = sorted(_span(home / "trials" / trial.key) for trial in trials)
+        spans = sorted(_span(trial_folder(home, trial.key)) for trial in trials)
     between = [start - end for (_, end), (start, _) in pairwise(spans)]
     return Gaps(between, spans[0][0] - began, wall)
 

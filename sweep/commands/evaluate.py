@@ -45,12 +45,13 @@ def evaluate(
     Example: [bold]splatsweep evaluate --checkpoint model_latest.pth --dataset co3d --set render.antialiasing=false[/]
     """
     from jobs.official import OfficialCheckpoint, evaluate_checkpoint
+    from results.records.trial_folder import RESULT_FILENAME
 
     network = OfficialCheckpoint.read(checkpoint)
     config = _configuration(network.settings(dataset), settings or [])
     result = evaluate_checkpoint(network, config, home.absolute())
     if as_json:
-        print((result.folder / "result.json").read_text())
+        print((result.folder / RESULT_FILENAME).read_text())
         return
     console.print(_means_table(result.metrics))
     console.print(f"Result: {result.folder}", soft_wrap=True)

@@ -113,6 +113,7 @@ def run(
 
     Example: [bold]splatsweep run sweep.yaml --executor inline --only 'baseline*'[/]
     """
+    from results.records.home import trial_folder
     from sweep.file.load import load_sweep
     from sweep.run.driver import run_sweep
     from sweep.run.submit import lost_home_warning
@@ -130,7 +131,7 @@ def run(
         fail_fast=fail_fast,
     )
     for trial in outcome.failed:
-        _explain_failure(trial.name, home / "trials" / trial.key, sweep)
+        _explain_failure(trial.name, trial_folder(home, trial.key), sweep)
     if outcome.tracking_error:
         console.print(
             f"[yellow]MLflow does not hold everything yet[/] ({escape(outcome.tracking_error)}).", highlight=False
@@ -160,20 +161,20 @@ def status(
     """
     from rich.live import Live
 
+    from results.records.plan import read_plan
     from sweep.file.load import load_sweep
-    from sweep.plan.planner import read_plan
     from sweep.run.progress import TrialState, state_table, trial_state
 
     home = home.absolute()
-    path = home / "sweeps" / load_sweep(sweep, configurations=False).name / "plan.json"
+    name = load_sweep(sweep, configurations=False).name
 
     def states() -> list[TrialState]:
-        return [trial_state(trial, home) for trial in read_plan(path).trials]  # a search adds to it
+        return [trial_state(trial, home) for trial in read_plan(name, home).trials]  # a search adds to it
 
     shown = states()
     if not watch:
         console.print(state_table(shown))
-        search = read_plan(path).refreshed(home).search
+        search = read_plan(name, home).refreshed(home).search
         if search is not None:
             console.print(f"{search}", highlight=False)
         return
@@ -217,11 +218,12 @@ def sync(sweep: SweepFile, home: Home = DEFAULT_HOME) -> None:
 
 def _explain_failure(name: str, folder: Path, sweep: Path) -> None:
     """Why a trial failed: its own words, the end of its log, and how to run it again."""
-    from jobs.journal import read_events
+    from results.records.journal import read_events
+    from results.records.trial_folder import LOG_FILENAME
 
     errors = [event["error"] for event in read_events(folder) if event["event"] == "failed"]
     console.print(f"[red]{name} failed[/]: {errors[-1]}", highlight=False)
-    log = folder / "log.txt"
+    log = folder / LOG_FILENAME
     for line in log.read_text().splitlines()[-5:] if log.exists() else []:
         console.print(f"    {line}", style="dim", highlight=False, markup=False)
     console.print(f"  log: {log}", soft_wrap=True)

@@ -118,7 +118,7 @@ def _fail_with(problems: list[str]) -> None:
 
 
 def _weight_store(home: Path) -> WeightStore:
-    from jobs.trial import weights_folder
     from model.weights import WeightStore
+    from results.records.home import weights_folder
 
     return WeightStore(weights_folder(home.absolute()))

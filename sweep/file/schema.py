@@ -16,9 +16,10 @@ from pydantic_core.core_schema import no_info_after_validator_function
 from model.methods import controls
 from model.options import Section
 from results.address import check_address
+from results.records.ledger import PREFIX
 from results.tables import SUFFIXES, TABLES
 from sweep.run.executors import EXECUTORS
-from sweep.search import METRICS, PREFIX, PRUNERS, SAMPLERS, Direction
+from sweep.search import METRICS, PRUNERS, SAMPLERS, Direction
 
 #: The rows that need no training; every plan has them, so no trial may take their names.
 CONTROLS = controls()

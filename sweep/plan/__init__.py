@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweep.plan.planner import Identities, Identity, Plan, PlanError, PlannedTrial, freeze, make_plan, read_plan
+    from sweep.plan.planner import Identities, Identity, Plan, PlanError, PlannedTrial, make_plan
 
-__all__ = ["Identities", "Identity", "Plan", "PlanError", "PlannedTrial", "freeze", "make_plan", "read_plan"]
+__all__ = ["Identities", "Identity", "Plan", "PlanError", "PlannedTrial", "make_plan"]
 
 
 def __getattr__(name: str) -> Any:

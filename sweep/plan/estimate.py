@@ -19,8 +19,10 @@ from typing import Any
 
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
-from jobs.journal import RESULT_FILENAME, read_events
-from jobs.trial import TrialFailedError, run_trial, weights_folder
+from jobs.trial import TrialFailedError, run_trial
+from results.records.home import cache_folder, data_folder, trials_folder, weights_folder
+from results.records.journal import read_events
+from results.records.trial_folder import CONFIG_FILENAME, ENVIRONMENT_FILENAME, RESULT_FILENAME
 from sweep.file.schema import RunOptions
 from sweep.plan.planner import Plan, PlannedTrial
 from sweep.run.executors.run_guarded import runtime_of
@@ -139,7 +141,7 @@ def trials_at_once(options: RunOptions) -> int:
 def _measured(home: Path) -> dict[str, Cost]:
     """Shape -> the median cost of the trials of that shape that this machine has finished."""
     found: dict[str, list[Cost]] = {}
-    for result in sorted((home / "trials").glob(f"*/{RESULT_FILENAME}")):
+    for result in sorted(trials_folder(home).glob(f"*/{RESULT_FILENAME}")):
         try:
             measured = _of_finished(result.parent)
         except (OSError, ValueError, LookupError):  # of another version, or damaged: there are others
@@ -158,9 +160,9 @@ def _figures(cost: Cost) -> tuple[float, float, float]:
 
 def _of_finished(folder: Path) -> tuple[str, Cost] | None:
     """A finished trial's shape and cost; None where another machine did it."""
-    if json.loads((folder / "environment.json").read_text())["host"] != socket.gethostname():
+    if json.loads((folder / ENVIRONMENT_FILENAME).read_text())["host"] != socket.gethostname():
         return None
-    config = TrialConfig.model_validate(json.loads((folder / "config.json").read_text()))
+    config = TrialConfig.model_validate(json.loads((folder / CONFIG_FILENAME).read_text()))
     events = list(read_events(folder))
     starts = [event for event in events if event["event"] == "start"]
     last = [event for event in events if event["event"] == "metrics"][-1]
@@ -199,7 +201,7 @@ def measure(home: Path, options: RunOptions, report: Callable[[str], None]) -> C
 
 
 def _share(home: Path, probe_home: Path) -> None:
-    for name, folder in (("data", home / "data"), ("cache", home / "cache"), ("weights", weights_folder(home))):
+    for name, folder in (("data", data_folder(home)), ("cache", cache_folder(home)), ("weights", weights_folder(home))):
         folder.mkdir(parents=True, exist_ok=True)
         (probe_home / name).symlink_to(folder, target_is_directory=True)
 

@@ -12,10 +12,13 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from jobs.journal import read_events, read_result
 from jobs.keys import NUMERICS_VERSION
+from results.records.home import trial_folder, trials_folder
+from results.records.journal import read_events
+from results.records.plan import PlanError, read_plan, read_plans
+from results.records.trial_folder import CONFIG_FILENAME, read_result
 from sweep.plan.names import flat
-from sweep.plan.planner import MAX_ROWS, Identities, Plan, PlanError, PlannedTrial, plan_path, read_plan
+from sweep.plan.planner import MAX_ROWS, Identities, Plan, PlannedTrial
 
 Kind = Literal["new", "changed", "data", "weights", "numerics", "failed", "interrupted", "running", "blocked", "pruned"]
 
@@ -90,14 +93,14 @@ def reasons(plan: Plan, home: Path | str) -> dict[str, Reason]:
 
 def _state(trial: PlannedTrial, home: Path) -> Reason:
     """Why a trial that was begun, or cannot be, has no result."""
-    events = list(read_events(home / "trials" / trial.key))
+    events = list(read_events(trial_folder(home, trial.key)))
     if trial.status == "failed":
         return Reason("failed", next((e["error"] for e in reversed(events) if e["event"] == "failed"), ""))
     if trial.status == "blocked":
         return Reason("blocked", "; ".join(trial.missing))
     step = max((event["step"] for event in events if "step" in event), default=0)
     assert trial.status in ("interrupted", "running", "pruned")
-    return Reason(trial.status, f"at iteration {step} of {trial.config.train.iterations}")
+    return Reason(trial.status, f"at iteration {step} of {trial.steps}")
 
 
 def _compared(waiting: Sequence[PlannedTrial], sweep: str, home: Path) -> dict[str, Reason]:
@@ -146,8 +149,8 @@ def _flattened(config: Mapping[str, Any], data: str, weights: Mapping[str, str],
 def _finished(home: Path) -> dict[str, _Decisive]:
     """Key -> what decided its numbers, for every trial of the home with a valid result."""
     finished = {}
-    for folder in sorted((home / "trials").glob("*")):
-        result, config = read_result(folder), folder / "config.json"
+    for folder in sorted(trials_folder(home).glob("*")):
+        result, config = read_result(folder), folder / CONFIG_FILENAME
         if result is not None and config.exists():
             finished[folder.name] = _flattened(
                 json.loads(config.read_text()), result["data_fingerprint"], result["weights"], result["numerics"]
@@ -157,24 +160,16 @@ def _finished(home: Path) -> dict[str, _Decisive]:
 
 def _names(home: Path) -> dict[str, str]:
     """Key -> a name, from the plans of all sweeps that were run in this home."""
-    return {trial.key: trial.name for plan in _plans(home / "sweeps") for trial in plan.everything}
+    return {trial.key: trial.name for plan in read_plans(home) for trial in plan.everything}
 
 
 def _predecessors(sweep: str, home: Path) -> dict[tuple[str, int], str]:
     """(Name, seed) -> key, as of the last run of a sweep."""
-    path = plan_path(sweep, home)
-    plans = _plans(path.parent.parent, path.parent.name)
-    return {(name, trial.seed): trial.key for plan in plans for trial in plan.everything for name in trial.names}
-
-
-def _plans(folder: Path, sweep: str = "*") -> list[Plan]:
-    plans = []
-    for path in sorted(folder.glob(f"{sweep}/plan.json")):
-        try:
-            plans.append(read_plan(path))
-        except PlanError:  # of another version: names are a comfort only
-            continue
-    return plans
+    try:
+        plan = read_plan(sweep, home)
+    except PlanError:  # never run, or of another version: names are a comfort only
+        return {}
+    return {(name, trial.seed): trial.key for trial in plan.everything for name in trial.names}
 
 
 def _nearest(wanted: Mapping[str, _Decisive], finished: Mapping[str, _Decisive]) -> dict[str, str]:

@@ -16,14 +16,18 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from jobs.disk import full_disk_explained
 from jobs.environment import git_state
-from jobs.tracking import TrackedTrial, Tracker, default_uri
+from jobs.tracking import TrackedTrial, Tracker
 from jobs.trial import run_trial
 from model.registry import nearest, resolve
-from results.address import is_database, reason, without_secrets
+from results.address import default_uri, is_database, reason, without_secrets
+from results.records import tags
+from results.records.atomic import write_json
+from results.records.disk import full_disk_explained
+from results.records.home import code_file, sweep_folder, trial_folder
+from results.records.plan import freeze
 from sweep.file.load import RunOptions, Sweep
-from sweep.plan.planner import Plan, PlannedTrial, freeze, make_plan
+from sweep.plan.planner import Plan, PlannedTrial, make_plan
 from sweep.run.executors import EXECUTORS
 from sweep.run.executors.queue import Listed, Source
 from sweep.run.executors.run_guarded import Work
@@ -102,13 +106,13 @@ def run_sweep(
     the driver of the store's database is not installed, and `DiskFullError`.
     """
     _require_driver(sweep)
-    folder = sweep_folder(sweep, home)
+    folder = sweep_folder(home, sweep.name)
     folder.mkdir(parents=True, exist_ok=True)
     with _sole_driver(folder, console), full_disk_explained(home):
         console.print(f"Planning [bold]{sweep.name}[/] in {home}")
         plan = make_plan(sweep, home, progress=lambda message: console.print(f"  {message}"))
         freeze(plan, home)
-        _snapshot_code(folder)
+        _snapshot_code(code_file(home, sweep.name))
         is_searched = plan.search is not None and plan.search.left > 0 and _is_wanted(plan.search.next_name, only)
         wanted = _matching(plan.trials, only, or_nothing=is_searched)
         _refuse_blocked(wanted, plan.search.missing if plan.search and is_searched else ())
@@ -122,7 +126,7 @@ def run_sweep(
             console.print("Nothing to train.")
 
         for trial in chosen:
-            withdraw_prune(home / "trials" / trial.key)
+            withdraw_prune(trial_folder(home, trial.key))
         tracker = Recorder(sweep, plan, home)
         stop_file = folder / STOP_FILENAME
         with tracker, stop_on_signals(stop_file, console):
@@ -143,7 +147,7 @@ def stop_sweep(sweep: Sweep, home: Path) -> str:
 
     Returns who it is.  Raises `SweepIdleError` where none is at it.
     """
-    folder = sweep_folder(sweep, home)
+    folder = sweep_folder(home, sweep.name)
     lock = FileLock(folder / LOCK_FILENAME)
     if folder.exists():
         try:
@@ -153,11 +157,6 @@ def stop_sweep(sweep: Sweep, home: Path) -> str:
             request_stop(folder / STOP_FILENAME, "asked", "by `splatsweep stop`")
             return _owner(folder)
     raise SweepIdleError(f"sweep {sweep.name!r} is not being run in {home}: nothing to stop")
-
-
-def sweep_folder(sweep: Sweep, home: Path) -> Path:
-    """Where a sweep keeps its plan, its lock, and what it is told."""
-    return home / "sweeps" / sweep.name
 
 
 def sync_sweep(sweep: Sweep, home: Path) -> int:
@@ -185,9 +184,9 @@ def tracked_trials(sweep: Sweep, plan: Plan) -> list[TrackedTrial]:
             run_name=f"{trial.name} seed {trial.seed}" if several and trial in plan.trials else trial.name,
             config=trial.config.identity(),
             tags={
-                "splatsweep.sweep": sweep.name,
-                "splatsweep.trial": trial.name,
-                "splatsweep.seed": str(trial.seed),
+                tags.SWEEP: sweep.name,
+                tags.TRIAL: trial.name,
+                tags.SEED: str(trial.seed),
                 **_search_tags(trial, plan),
             },
         )
@@ -200,7 +199,7 @@ def _search_tags(trial: PlannedTrial, plan: Plan) -> dict[str, str]:
     if plan.search is None or not trial.proposals:
         return {}
     numbers = ", ".join(map(str, trial.proposals))
-    return {"splatsweep.search": plan.search.study, "splatsweep.search.number": numbers}
+    return {tags.SEARCH: plan.search.study, tags.SEARCH_NUMBER: numbers}
 
 
 class Recorder:
@@ -281,7 +280,7 @@ def _search(
         freeze(larger, home)
         tracker.plan = larger
 
-    stop_file = sweep_folder(sweep, home) / STOP_FILENAME
+    stop_file = sweep_folder(home, sweep.name) / STOP_FILENAME
     source = SearchSource(
         sweep,
         home,
@@ -371,6 +370,5 @@ def _owner(folder: Path) -> str:
         return "a driver that left no name"
 
 
-def _snapshot_code(folder: Path) -> None:
-    state = git_state(Path(__file__).parent)
-    (folder / "code.json").write_text(json.dumps(state, indent=2))
+def _snapshot_code(path: Path) -> None:
+    write_json(path, git_state(Path(__file__).parent))

@@ -8,13 +8,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from jobs.journal import Status, read_events, read_result, trial_status
-from sweep.plan.planner import PlannedTrial
+from results.records.home import trial_folder
+from results.records.journal import read_events
+from results.records.plan import PlannedTrial
+from results.records.trial_folder import Status, read_result, trial_status
 from sweep.run.executors.queue import Source
 
 _REFRESH_S = 1.0
@@ -48,9 +51,9 @@ class TrialState:
         return (self.steps - self.step) / self.rate if self.status == "running" and self.rate else None
 
 
-def trial_state(trial: PlannedTrial, home: Path) -> TrialState:
+def trial_state(trial: PlannedTrial[Any], home: Path) -> TrialState:
     """Read one trial's journal."""
-    folder = home / "trials" / trial.key
+    folder = trial_folder(home, trial.key)
     started: tuple[float, int] | None = None
     step, rate, error = 0, None, None
     metrics: dict[str, float] = {}
@@ -72,7 +75,7 @@ def trial_state(trial: PlannedTrial, home: Path) -> TrialState:
         seed=trial.seed,
         status=trial_status(folder),
         step=step,
-        steps=trial.config.train.iterations if trial.config.is_trained else 0,
+        steps=trial.steps,
         rate=rate,
         metrics=metrics if result is None else metrics | result["metrics"],
         error=error,

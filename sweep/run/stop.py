@@ -19,8 +19,8 @@ from typing import Literal
 
 from rich.console import Console
 
-from jobs.checkpoint import write_atomically
-from jobs.journal import PRUNE_FILENAME
+from results.records.atomic import write_atomically
+from results.records.trial_folder import PRUNE_FILENAME
 
 FILENAME = "stop"
 

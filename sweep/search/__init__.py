@@ -33,11 +33,3 @@ METRICS: dict[str, Direction] = {
     "novel_ssim": "maximize",
     "novel_lpips": "minimize",
 }
-
-#: The names of its trials are this and a number.
-PREFIX = "search-"
-
-
-def proposal_name(number: int) -> str:
-    """What the search's proposal `number` is called: `search-0007`."""
-    return f"{PREFIX}{number:04}"

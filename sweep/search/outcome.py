@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jobs.journal import read_events, read_result, trial_status
+from results.records.journal import read_events
+from results.records.trial_folder import read_result, trial_status
 
 
 @dataclass(frozen=True)

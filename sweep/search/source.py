@@ -15,15 +15,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs.config import TrialConfig
-from jobs.journal import trial_status
+from results.records.home import sweep_folder, trial_folder
+from results.records.ledger import Proposal, append_proposal, read_proposals
+from results.records.plan import ENDED
+from results.records.trial_folder import trial_status
 from sweep.file.schema import Sweep
-from sweep.plan.planner import Identities, Plan, PlannedTrial, plan_path
+from sweep.plan.planner import Identities, Plan, PlannedTrial
 from sweep.run.stop import request_prune, withdraw_prune
-from sweep.search.ledger import Proposal, append_proposal, read_proposals
 from sweep.search.outcome import Outcome, outcome, reported
 from sweep.search.pruners import Training
 from sweep.search.space import configurations, examples, params_of
-from sweep.search.state import ENDED
 from sweep.search.study import Study
 
 _PRUNE_INTERVAL_S = 1.0
@@ -55,7 +56,7 @@ class SearchSource:
         self.plan = plan
         self._sweep, self._search, self._home = sweep, sweep.search, home
         self._state, self._stop_file, self._on_growth = plan.search, stop_file, on_growth
-        self._folder = plan_path(sweep.name, home).parent
+        self._folder = sweep_folder(home, sweep.name)
         self._identify = Identities(home)
         self._lock = threading.RLock()
         self._queue = deque(first)
@@ -152,7 +153,7 @@ class SearchSource:
             if trial.key == identity.key:
                 names, numbers = (*trial.names, proposal.name), (*trial.proposals, proposal.number)
                 return replace(trial, names=names, proposals=numbers)
-        status = trial_status(self._home / "trials" / identity.key)
+        status = trial_status(self._trial_folder(identity.key))
         return PlannedTrial(
             identity.key, (proposal.name,), config.seed, config, status, identity.missing, (proposal.number,)
         )
@@ -231,4 +232,4 @@ class SearchSource:
         return Training(config.eval.every or iterations, iterations)
 
     def _trial_folder(self, key: str) -> Path:
-        return self._home / "trials" / key
+        return trial_folder(self._home, key)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from jobs.checkpoint import KEEP, CheckpointFolder, capture
-from jobs.disk import DiskFullError
+from results.records.disk import DiskFullError
 
 
 def trained(steps: int) -> tuple[torch.nn.Linear, torch.optim.Adam]:

@@ -13,8 +13,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from sqlalchemy.exc import OperationalError
 
-from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal
-from jobs.tracking import TrackedTrial, Tracker, default_uri, flatten
+from jobs.tracking import TrackedTrial, Tracker
+from results.address import default_uri
+from results.records.flat import flatten
+from results.records.journal import Journal
+from results.records.trial_folder import MEASUREMENTS_FILENAME, RESULT_FILENAME
 
 TRIAL = TrackedTrial(
     key="0123456789abcdef",
@@ -77,8 +80,12 @@ def finish(folder) -> None:
     )
 
 
+def params(config):
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in flatten(config).items()}
+
+
 def test_configuration_is_flattened_to_dotted_params():
-    assert flatten(TRIAL.config) == {"seed": "0", "train.stages.0.losses.l2": "1.0", "mult": "[1, 2]"}
+    assert params(TRIAL.config) == {"seed": "0", "train.stages.0.losses.l2": "1.0", "mult": "[1, 2]"}
 
 
 def test_a_trial_that_has_not_begun_has_no_run(tmp_path, client):
@@ -209,7 +216,7 @@ def test_a_server_that_dies_at_any_call_loses_and_doubles_nothing(lost, successo
             (tracker(tmp_path) if successor else writer).sync([trial])
         (run,) = client.search_runs(["1"], f"tags.`splatsweep.key` = '{trial.key}'")
         assert (run.info.status, run.data.tags["splatsweep.status"]) == ("FINISHED", "finished")
-        assert run.data.params == flatten(TRIAL.config)
+        assert run.data.params == params(TRIAL.config)
         (metric,) = client.get_metric_history(run.info.run_id, "train/loss")
         assert (metric.step, metric.value) == (5, 0.5)
         assert [file.path for file in client.list_artifacts(run.info.run_id)] == [MEASUREMENTS_FILENAME]
@@ -331,7 +338,7 @@ def test_a_run_comes_whole_to_a_server_and_once(remote, tmp_path):
     run, losses = found(remote, trial)
     assert (run.info.status, run.data.tags["splatsweep.status"]) == ("FINISHED", "finished")
     assert losses == [(step, 1 / step) for step in range(1, 6)]
-    assert run.data.params == flatten(TRIAL.config)
+    assert run.data.params == params(TRIAL.config)
     copy = MlflowClient(remote).download_artifacts(run.info.run_id, MEASUREMENTS_FILENAME, str(tmp_path))
     sha256 = run.data.tags[f"splatsweep.sha256.{MEASUREMENTS_FILENAME}"]
     assert hashlib.sha256(Path(copy).read_bytes()).hexdigest() == sha256

@@ -10,9 +10,10 @@ from PIL import Image
 import jobs.training
 from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
-from jobs.journal import PRUNE_FILENAME, read_events, trial_status
 from jobs.training import StopRequestedError
 from jobs.trial import Runtime, TrialFailedError, run_trial
+from results.records.journal import read_events
+from results.records.trial_folder import PRUNE_FILENAME, trial_status
 
 RUNTIME = Runtime(threads=1, log_every=3, checkpoint_every=5)
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from results.artifacts import HASH_TAG
+from results.records.tags import HASH
 
 STEPS = (50, 100, 150, 200)
 
@@ -151,7 +151,7 @@ class RecordedHome:
         path = self.home / name
         write(path)
         self._client.log_artifact(run, str(path))
-        self._client.set_tag(run, HASH_TAG + name, hashlib.sha256(path.read_bytes()).hexdigest())
+        self._client.set_tag(run, HASH + name, hashlib.sha256(path.read_bytes()).hexdigest())
         path.unlink()
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from results.artifacts import HASH_TAG, Artifacts
+from results.artifacts import Artifacts
 from results.errors import ResultsError
+from results.records.tags import HASH
 from tests.servers import Proxy
 
 NAME, CONTENT = "per_object.parquet", b"rows"
@@ -19,7 +20,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 def run_of(artifact_uri: str, sha256: str | None = SHA256) -> Any:
-    tags = {} if sha256 is None else {HASH_TAG + NAME: sha256}
+    tags = {} if sha256 is None else {HASH + NAME: sha256}
     return SimpleNamespace(run_id="r", key="0123", tags=tags, artifact_uri=artifact_uri)
 
 

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from results.artifacts import HASH_TAG
 from results.errors import ResultsError
 from results.load import read_evidence
+from results.records.tags import HASH
 from results.store import ResultStore, Run
 from tests.results.conftest import FakeSweep, RecordedHome, Tracking, record_study
 
@@ -152,7 +152,7 @@ def test_every_kind_of_store_tells_the_same(study, sweep, remote_study) -> None:
 
 def own_tags(run: Run) -> dict[str, str]:
     """Without hashes, since npz files hold the time of day, and what MLflow adds itself."""
-    return {name: tag for name, tag in run.tags.items() if not name.startswith((HASH_TAG, "mlflow.runName"))}
+    return {name: tag for name, tag in run.tags.items() if not name.startswith((HASH, "mlflow.runName"))}
 
 
 @pytest.fixture(scope="module")

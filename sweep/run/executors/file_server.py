@@ -9,17 +9,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jobs.disk import DiskFullError, full_disk_explained
-from jobs.journal import FILENAME as JOURNAL
-from jobs.journal import PRUNE_FILENAME
+from results.records.atomic import PARTIAL
+from results.records.disk import DiskFullError, full_disk_explained
+from results.records.home import trial_folder
+from results.records.trial_folder import CHECKPOINTS_FOLDER, JOURNAL_FILENAME, LOG_FILENAME, PRUNE_FILENAME
 from sweep.run.stop import request_stop
 
 #: Grow by whole lines; all other files of a trial are replaced as a whole.
-GROWING = (JOURNAL, "log.txt")
-_CHECKPOINTS = "checkpoints"
+GROWING = (JOURNAL_FILENAME, LOG_FILENAME)
 _INCOMING = ".incoming"
 #: Left by writers that were killed.
-_UNFINISHED = (_INCOMING, ".partial")
+_UNFINISHED = (_INCOMING, PARTIAL)
 
 
 class TrialMovedError(RuntimeError):
@@ -45,7 +45,7 @@ class Keeper:
         """From now on `worker` has the trial; returns the names of the files that it goes on from."""
         self._workers[key] = worker
         folder = self._folder(key)
-        found = [*folder.glob(f"{_CHECKPOINTS}/*"), *(folder / name for name in GROWING)]
+        found = [*folder.glob(f"{CHECKPOINTS_FOLDER}/*"), *(folder / name for name in GROWING)]
         return [str(path.relative_to(folder)) for path in found if path.is_file() and path.suffix not in _UNFINISHED]
 
     def read(self, key: str, name: str, offset: int, size: int) -> bytes:
@@ -70,7 +70,7 @@ class Keeper:
         """Delete the trial's checkpoints but these."""
         self._check_worker(key, worker)
         folder = self._folder(key)
-        for path in sorted(folder.glob(f"{_CHECKPOINTS}/*")):
+        for path in sorted(folder.glob(f"{CHECKPOINTS_FOLDER}/*")):
             if str(path.relative_to(folder)) not in names:
                 path.unlink()
 
@@ -109,4 +109,4 @@ class Keeper:
             raise TrialMovedError(f"trial {key} runs elsewhere by now")
 
     def _folder(self, key: str) -> Path:
-        return self._home / "trials" / key
+        return trial_folder(self._home, key)

@@ -33,8 +33,10 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.config import TrialConfig
-from jobs.journal import Journal, trial_status
 from jobs.trial import Runtime, run_trial
+from results.records.home import ray_folder, trial_folder
+from results.records.journal import Journal
+from results.records.trial_folder import trial_status
 from sweep.file.load import RunOptions
 from sweep.plan.planner import PlannedTrial
 from sweep.run.executors.file_server import Keeper
@@ -59,7 +61,7 @@ def run(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     with signals_kept():  # Ray's own answer to SIGTERM ends the driver on the spot
         connect()
-    storage = home / "ray" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    storage = ray_folder(home) / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     _keeper, sign = _start_keeper(storage, home, stop_file, options)  # an actor ends with its last handle
     resources = {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial}
     tuner = tune.Tuner(
@@ -186,7 +188,7 @@ class _Losses(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune has given a trial up."""
         key = trial.config["point"]["key"]
-        folder = self._home / "trials" / key
+        folder = trial_folder(self._home, key)
         if trial_status(folder) not in ("finished", "failed"):
             with Journal(folder) as journal:
                 journal.failed(f"its worker process died {self._max_failures + 1} times (killed, or out of memory)")

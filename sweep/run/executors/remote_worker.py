@@ -21,10 +21,12 @@ from typing import Any
 
 from jobs.config import TrialConfig
 from jobs.data.prepare import MissingDatasetError, open_dataset
-from jobs.journal import PRUNE_FILENAME, RESULT_FILENAME
 from jobs.keys import frozen_weights, keys_of
-from jobs.trial import Runtime, TrialResult, run_trial, weight_identities, weights_folder
+from jobs.trial import Runtime, TrialResult, run_trial, weight_identities
 from model.weights import MissingWeightsError, WeightStore
+from results.records.atomic import PARTIAL
+from results.records.home import trial_folder, weights_folder
+from results.records.trial_folder import LOCK_FILENAME, PRUNE_FILENAME, RESULT_FILENAME
 from sweep.run.executors.file_server import GROWING, TrialMovedError
 from sweep.run.executors.run_guarded import Work, attempt
 from sweep.run.stop import request_prune, request_stop
@@ -78,7 +80,7 @@ class Courier:
 
     def __init__(self, call: Call, key: str, scratch: Path) -> None:
         self._call, self._key, self._worker = call, key, f"{socket.gethostname()}-{uuid.uuid4().hex}"
-        self._folder = scratch / "trials" / key
+        self._folder = trial_folder(scratch, key)
         #: what the trial watches; says what the driver's says, and the driver's what it says
         self.stop_file = scratch / "stop" / self._worker
         self._sent: dict[str, Any] = {}  # name -> what it was when it was sent
@@ -153,8 +155,8 @@ class Courier:
 
     def _whole_files(self) -> list[str]:
         found = (path for path in self._folder.rglob("*") if path.is_file())
-        names = (str(path.relative_to(self._folder)) for path in found if path.suffix != ".partial")
-        return [name for name in names if name not in (*GROWING, PRUNE_FILENAME, "lock")]
+        names = (str(path.relative_to(self._folder)) for path in found if path.suffix != PARTIAL)
+        return [name for name in names if name not in (*GROWING, PRUNE_FILENAME, LOCK_FILENAME)]
 
     def _extend(self, name: str) -> None:
         path, sent = self._folder / name, self._sent.get(name)

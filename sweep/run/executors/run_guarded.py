@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobs.config import TrialConfig
-from jobs.disk import DiskFullError
-from jobs.journal import Journal, trial_status
 from jobs.training import StopRequestedError
 from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
+from results.records.disk import DiskFullError
+from results.records.home import trial_folder
+from results.records.journal import Journal
+from results.records.trial_folder import trial_status
 from sweep.file.load import RunOptions
 from sweep.run.stop import request_stop
 
@@ -51,7 +53,7 @@ def attempt(
     except Exception as error:  # before it could open a journal: no dataset
         problem = f"{type(error).__name__}: {error}"
     if problem is not None:
-        with Journal(home / "trials" / key) as journal:
+        with Journal(trial_folder(home, key)) as journal:
             journal.failed(problem)
-    if fail_fast and stop_file is not None and trial_status(home / "trials" / key) == "failed":
+    if fail_fast and stop_file is not None and trial_status(trial_folder(home, key)) == "failed":
         request_stop(stop_file, "failure", f"trial {key} failed")

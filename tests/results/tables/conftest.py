@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from results.load import Evidence, TrialRecord
-from results.plan import FrozenPlan, PlannedTrial
+from results.records.plan import Plan, PlannedTrial
 from results.store import ResultStore, Run
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -43,7 +43,7 @@ def record(
 ) -> TrialRecord:
     """A trial, finished with `scores` unless `state` says otherwise."""
     key = f"{name}/{seed}"
-    planned = PlannedTrial(key, name, names or (name,), seed, {**(config or {}), "seed": seed}, state, control)
+    planned = PlannedTrial(key, names or (name,), seed, {**(config or {}), "seed": seed}, state, control=control)
     if state != "finished":
         return TrialRecord(planned, None, state, "", None)
     moment = datetime(2026, 3, 1, tzinfo=UTC)
@@ -53,7 +53,7 @@ def record(
 
 def evidence(*records: TrialRecord) -> Evidence:
     """A sweep of these trials."""
-    plan = FrozenPlan("study", "2026-03-01T12:00:00+00:00", tuple(item.planned for item in records))
+    plan = Plan("study", "2026-03-01T12:00:00+00:00", tuple(item.planned for item in records), ())
     return Evidence(plan, ResultStore.of(Path("/nowhere"), None), records)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from results.load import Evidence, TrialRecord
+from results.records.plan import SearchState
 from results.tables.search import Options, build
 
 
@@ -66,11 +67,11 @@ def test_the_quantity_says_what_is_best(make, direction: str) -> None:
 def proposed(make, *records: TrialRecord, searched: tuple[str, str] | None = None) -> Evidence:
     """Evidence in which all trials but `baseline` and `tv` were proposed by a search."""
     marked = [
-        replace(item, planned=replace(item.planned, proposed=item.planned.name not in ("baseline", "tv")))
+        replace(item, planned=replace(item.planned, proposals=() if item.planned.name in ("baseline", "tv") else (0,)))
         for item in records
     ]
     evidence = make.evidence(*marked)
-    return replace(evidence, plan=replace(evidence.plan, searched=searched))
+    return replace(evidence, plan=replace(evidence.plan, search=searched and SearchState("study", *searched, 20)))
 
 
 def test_of_a_search_only_what_it_proposed_is_shown(make) -> None:

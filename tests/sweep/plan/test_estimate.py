@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from jobs.config import TrialConfig
-from jobs.journal import RESULT_FILENAME, Journal
+from results.records.journal import Journal
+from results.records.trial_folder import RESULT_FILENAME
 from sweep.file.schema import RunOptions
 from sweep.plan.estimate import Cost, Estimate, estimate, measure, shape, trials_at_once
 from sweep.plan.planner import Plan, PlannedTrial

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jobs.journal import MEASUREMENTS_FILENAME, RESULT_FILENAME, Journal
 from jobs.keys import NUMERICS_VERSION
+from results.records.journal import Journal
+from results.records.plan import freeze
+from results.records.trial_folder import MEASUREMENTS_FILENAME, RESULT_FILENAME
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
 from sweep.plan.plan_diff import Reason, reasons, why_table
-from sweep.plan.planner import Identities, Plan, PlannedTrial, freeze, make_plan
+from sweep.plan.planner import Identities, Plan, PlannedTrial, make_plan
 
 STAGES = [{"iterations": 5, "lr": 1e-4, "losses": {"l2": 1.0}}]
 

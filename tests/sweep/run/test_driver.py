@@ -14,8 +14,8 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from jobs.journal import Journal
 from results.errors import ResultsError
+from results.records.journal import Journal
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
 from sweep.plan.planner import make_plan

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from jobs.journal import MEASUREMENTS_FILENAME, PRUNE_FILENAME, RESULT_FILENAME, Journal, trial_status
+from results.records.journal import Journal
+from results.records.ledger import FILENAME, read_proposals
+from results.records.trial_folder import MEASUREMENTS_FILENAME, PRUNE_FILENAME, RESULT_FILENAME, trial_status
 from sweep.file.schema import Sweep
 from sweep.plan.plan_diff import reasons
 from sweep.plan.planner import Plan, PlannedTrial, make_plan
-from sweep.search.ledger import FILENAME, read_proposals
 from sweep.search.source import SearchSource
 
 WEIGHT = "train.stages.0.losses.tv.weight"

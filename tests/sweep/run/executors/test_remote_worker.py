@@ -15,16 +15,15 @@ import torch
 
 from jobs.checkpoint import Checkpoint, CheckpointFolder
 from jobs.config import TrialConfig
-from jobs.journal import (
+from jobs.trial import Runtime
+from results.records.journal import Journal, read_events
+from results.records.trial_folder import (
     MEASUREMENTS_FILENAME,
     PRUNE_FILENAME,
     RESULT_FILENAME,
-    Journal,
-    read_events,
     read_result,
     trial_status,
 )
-from jobs.trial import Runtime
 from sweep.run.executors import remote_worker as away
 from sweep.run.executors.file_server import Keeper, TrialMovedError
 from sweep.run.executors.remote_worker import Courier, attempt_away, scratch_home

@@ -1,4 +1,4 @@
-"""A trial's own account of itself: one JSON object a line, appended, and the truth that MLflow is filled from.
+"""Journal of a trial: one JSON object a line, appended, and the truth that MLflow is filled from.
 
 Events: `start` (who runs it, and from which step), `metrics` (step -> values), `stopped` (from outside), `pruned`
 (given up by a search, and why), `failed` (why).  A finished trial is known by its `result.json`, not by its journal.
@@ -7,27 +7,19 @@ A line cut short by a crash is ignored when reading and cut off before the next 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 
-from jobs.disk import full_disk_explained
+from results.records.disk import full_disk_explained
 
 FILENAME = "journal.jsonl"
-RESULT_FILENAME = "result.json"
-MEASUREMENTS_FILENAME = "per_object.parquet"
-
-#: Holds why, in a trial's folder, while a search wants the trial given up.
-PRUNE_FILENAME = "prune"
-
-Status = Literal["pending", "running", "finished", "failed", "interrupted", "pruned"]
 
 
 class Journal:
@@ -104,48 +96,3 @@ def read_events(folder: Path) -> Iterator[dict[str, Any]]:
         for line in stream:
             if line.endswith("\n"):
                 yield json.loads(line)
-
-
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """The content of `result.json`, or None while the trial has no valid result.
-
-    A result is valid when the measurements it was made from are there, unchanged.
-    """
-    path, measurements = folder / RESULT_FILENAME, folder / MEASUREMENTS_FILENAME
-    if not path.exists() or not measurements.exists():
-        return None
-    result: dict[str, Any] = json.loads(path.read_text())
-    sha256 = hashlib.sha256(measurements.read_bytes()).hexdigest()
-    return result if sha256 == result["per_object_sha256"] else None
-
-
-def trial_status(folder: Path) -> Status:
-    """What has become of the trial in `folder`.
-
-    `running` means that its last owner is alive, or lives on another machine; `interrupted`, that the owner is
-    gone without a result.
-    """
-    if read_result(folder) is not None:
-        return "finished"
-    last = None
-    for event in read_events(folder):
-        if event["event"] in ("start", "stopped", "pruned", "failed"):
-            last = event
-    if last is None:
-        return "pending"
-    if last["event"] == "failed":
-        return "failed"
-    if last["event"] == "pruned":
-        return "pruned"
-    if last["event"] == "stopped":
-        return "interrupted"
-    return "running" if _alive(last) else "interrupted"
-
-
-def _alive(owner: Mapping[str, Any]) -> bool:
-    if owner["host"] != socket.gethostname():
-        return True
-    try:
-        return abs(psutil.Process(owner["pid"]).create_time() - owner["created"]) < 1
-    except psutil.NoSuchProcess:
-        return False

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from results.errors import ResultsError
-from results.plan import flatten, read_plan
+from results.records.flat import flatten
+from results.records.plan import read_plan
 
 
 def write(home: Path, content: object) -> None:
@@ -42,7 +43,7 @@ def test_controls_follow_the_trials_and_a_repeated_key_counts_once(tmp_path: Pat
     }
     write(tmp_path, content)
     plan = read_plan("study", tmp_path)
-    assert [(t.name, t.control) for t in plan.trials] == [
+    assert [(t.name, t.control) for t in (*plan.trials, *plan.controls)] == [
         ("first", False),
         ("second", False),
         ("blank", True),

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from jobs.disk import DiskFullError
-from jobs.journal import FILENAME, Journal, read_events, read_result, trial_status
+from results.records.disk import DiskFullError
+from results.records.journal import FILENAME, Journal, read_events
+from results.records.trial_folder import read_result, trial_status
 
 
 def test_events_come_back_in_order(tmp_path):
@@ -47,7 +48,7 @@ def test_status_follows_what_happens(tmp_path):
 
 
 def test_a_trial_whose_owner_died_is_interrupted(tmp_path):
-    code = "import sys, os, signal; from pathlib import Path; from jobs.journal import Journal\n"
+    code = "import sys, os, signal; from pathlib import Path; from results.records.journal import Journal\n"
     code += "Journal(Path(sys.argv[1])).start(0); os.kill(os.getpid(), signal.SIGKILL)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert trial_status(tmp_path) == "interrupted"

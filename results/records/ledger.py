@@ -1,4 +1,4 @@
-"""What a search has proposed: one JSON object a line, appended, in `search.jsonl` beside the sweep's plan.
+"""Ledger of a search: what it has proposed, one JSON object a line, appended, in `search.jsonl` beside the plan.
 
 What came of a proposal stands in its trials' folders and nowhere else, so that the two cannot disagree.  A line cut
 short by a crash was never handed out; it is cut off before the next append.
@@ -13,10 +13,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.journal import cut_torn_line
-from sweep.search import proposal_name
+from results.records.journal import cut_torn_line
 
 FILENAME = "search.jsonl"
+
+#: beginning of the names of its trials; a number follows
+PREFIX = "search-"
+
+
+def proposal_name(number: int) -> str:
+    """What the search's proposal `number` is called: `search-0007`."""
+    return f"{PREFIX}{number:04}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,76 @@
+"""Layout of the home: every folder and file in it that the rest of the code names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def trials_folder(home: Path) -> Path:
+    """Parent of the trials' folders."""
+    return home / "trials"
+
+
+def trial_folder(home: Path, key: str) -> Path:
+    """Folder of one trial; `results.records.trial_folder` names what is in it."""
+    return trials_folder(home) / key
+
+
+def sweeps_folder(home: Path) -> Path:
+    """Parent of the sweeps' folders."""
+    return home / "sweeps"
+
+
+def sweep_folder(home: Path, sweep: str) -> Path:
+    """Folder with the plan of a sweep, its search's ledger, its lock and its stop file."""
+    return sweeps_folder(home) / sweep
+
+
+def plan_file(home: Path, sweep: str) -> Path:
+    """Frozen plan of a sweep."""
+    return sweep_folder(home, sweep) / "plan.json"
+
+
+def code_file(home: Path, sweep: str) -> Path:
+    """State of the code in git when a sweep was last run."""
+    return sweep_folder(home, sweep) / "code.json"
+
+
+def report_folder(home: Path, sweep: str) -> Path:
+    """Report of a sweep, where no other place is given."""
+    return home / "reports" / sweep
+
+
+def data_folder(home: Path) -> Path:
+    """Packed datasets, a folder each."""
+    return home / "data"
+
+
+def cache_folder(home: Path) -> Path:
+    """Files that can be computed or fetched again: features, downloads."""
+    return home / "cache"
+
+
+def weights_folder(home: Path) -> Path:
+    """Pretrained weights: `$SPLATSWEEP_WEIGHTS` where it is set, else in the home."""
+    return Path(os.environ.get("SPLATSWEEP_WEIGHTS") or home / "weights").absolute()
+
+
+def database_file(home: Path) -> Path:
+    """MLflow store of the home."""
+    return home / "mlflow.db"
+
+
+def database_lock(home: Path) -> Path:
+    """Lock of the writers of the MLflow store."""
+    return home / "mlflow.lock"
+
+
+def artifacts_folder(home: Path) -> Path:
+    """Artifacts of the MLflow store's runs."""
+    return home / "artifacts"
+
+
+def ray_folder(home: Path) -> Path:
+    """State of Ray Tune, a folder for each run of a sweep."""
+    return home / "ray"

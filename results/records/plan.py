@@ -1,0 +1,290 @@
+"""Frozen plan of a sweep: its trials with their keys, names and states, as `plan.json` holds them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from results.errors import ResultsError
+from results.records.atomic import write_atomically
+from results.records.home import plan_file, sweeps_folder, trial_folder, trials_folder
+from results.records.ledger import proposal_name
+from results.records.trial_folder import Status as RunStatus
+from results.records.trial_folder import trial_status
+
+#: state of a trial; a `blocked` one lacks a dataset or weights, and its key is not final
+Status = RunStatus | Literal["blocked"]
+
+#: states in which a trial has told its search all that it will
+ENDED = ("finished", "failed", "pruned")
+
+
+class PlanError(ResultsError):
+    """A plan that is missing, cannot be read, or cannot be made."""
+
+
+class Configuration(Protocol):
+    """Configuration of a trial as code uses it."""
+
+    def identity(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        ...
+
+
+Config = TypeVar("Config", bound="Configuration | Mapping[str, Any]", covariant=True)
+
+
+@dataclass(frozen=True)
+class PlannedTrial(Generic[Config]):
+    """One trial: a key, and all the names that lead to it; `config` is plain values in a plan that was read."""
+
+    key: str
+    names: tuple[str, ...]
+    seed: int
+    config: Config
+    status: Status
+    #: what has to be had before it can run, each with the command that gets it
+    missing: tuple[str, ...] = ()
+    #: numbers of the proposals of the sweep's search that it belongs to
+    proposals: tuple[int, ...] = ()
+    #: whether it is a trivial row, predicted without training
+    control: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name that comes first in the sweep file."""
+        return self.names[0]
+
+    @property
+    def plain_config(self) -> Mapping[str, Any]:
+        """The configuration as plain JSON values."""
+        return self.config if isinstance(self.config, Mapping) else self.config.identity()
+
+    @property
+    def steps(self) -> int:
+        """Training iterations; 0 where nothing is trained."""
+        return sum(stage["iterations"] for stage in self.plain_config.get("train", {}).get("stages", ()))
+
+    @property
+    def is_proposed_only(self) -> bool:
+        """Whether nothing but the search asks for it."""
+        return len(self.proposals) == len(self.names)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it is to run, or to run on: what failed is not, nor what was given up by the search alone."""
+        return self.status in ("pending", "running", "interrupted") or (
+            self.status == "pruned" and not self.is_proposed_only
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, as `plan.json` holds them."""
+        return {
+            "key": self.key,
+            "name": self.name,
+            "names": list(self.names),
+            "seed": self.seed,
+            "config": self.plain_config,
+            "status": self.status,
+        } | {name: list(value) for name in ("missing", "proposals") if (value := getattr(self, name))}
+
+
+#: a trial of a plan that was read from its file
+RecordedTrial = PlannedTrial[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """How far the search of a sweep has come; its trials are among those of the plan."""
+
+    #: which search: of another space or base, it is another
+    study: str
+    metric: str
+    direction: str
+    #: configurations that it is to try
+    wanted: int
+    #: how many it has proposed
+    proposed: int = 0
+    #: proposals with trials that have not ended
+    open: tuple[int, ...] = ()
+    #: what has to be had before it can go on, each with the command that gets it
+    missing: tuple[str, ...] = ()
+
+    @property
+    def ended(self) -> int:
+        """Proposals whose outcome is known."""
+        return self.proposed - len(self.open)
+
+    @property
+    def left(self) -> int:
+        """Configurations to try yet."""
+        return max(self.wanted - self.ended, 0)
+
+    @property
+    def next_name(self) -> str:
+        """What the next proposal will be called."""
+        return proposal_name(self.proposed)
+
+    def refreshed(self, trials: Iterable[PlannedTrial[Any]], proposed: int | None = None) -> SearchState:
+        """As these trials, all of the plan, stand now."""
+        waiting = {number for trial in trials if trial.status not in ENDED for number in trial.proposals}
+        return replace(self, open=tuple(sorted(waiting)), proposed=self.proposed if proposed is None else proposed)
+
+    def __str__(self) -> str:
+        total = max(self.wanted, self.proposed)
+        return f"search: {self.ended} of {total} configurations tried, {self.left} left ({self.metric})"
+
+
+@dataclass(frozen=True)
+class Plan(Generic[Config]):
+    """All trials of a sweep, no key twice; `controls` are the trivial rows, judged like trials but not trained."""
+
+    sweep: str
+    created: str
+    trials: tuple[PlannedTrial[Config], ...]
+    controls: tuple[PlannedTrial[Config], ...]
+    search: SearchState | None = None
+
+    @property
+    def everything(self) -> tuple[PlannedTrial[Config], ...]:
+        """Controls, which take seconds, then trials."""
+        return (*self.controls, *self.trials)
+
+    @property
+    def pending(self) -> tuple[PlannedTrial[Config], ...]:
+        """What has no result yet and has not failed, controls first."""
+        return tuple(t for t in self.everything if t.is_unfinished)
+
+    @property
+    def failed(self) -> tuple[PlannedTrial[Config], ...]:
+        """What failed when it last ran."""
+        return tuple(t for t in self.everything if t.status == "failed")
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What has to be had before the blocked trials can run, each once."""
+        searched = self.search.missing if self.search else ()
+        return tuple(dict.fromkeys((*(reason for trial in self.everything for reason in trial.missing), *searched)))
+
+    def refreshed(self, home: Path) -> Plan[Config]:
+        """The same plan with every trial's state as it is now."""
+        states = States(home)
+        trials, controls = (
+            tuple(replace(t, status=states.of(t.key, t.missing)) for t in section)
+            for section in (self.trials, self.controls)
+        )
+        return replace(self, trials=trials, controls=controls, search=self.search and self.search.refreshed(trials))
+
+    def to_json(self, more: Mapping[str, Mapping[str, Any]] = MappingProxyType({}), **about_all: Any) -> str:
+        """The plan as text; `read_plan` reads it back.
+
+        `more` has what else is to stand with the trials of these keys, `about_all` with the plan.
+        """
+        sections = {"trials": self.trials, "controls": self.controls}
+        # A trial a line: to read, to compare, and twice as quick to write as indented text.
+        lines = {
+            name: ",\n".join(
+                f"  {json.dumps(trial.as_json() | dict(more.get(trial.key, {})), allow_nan=False)}" for trial in trials
+            )
+            for name, trials in sections.items()
+        }
+        searched = {"search": asdict(self.search)} if self.search else {}
+        about_all = {"sweep": self.sweep, "created": self.created, **searched, **about_all}
+        heads = [f'"{name}": {json.dumps(value)}' for name, value in about_all.items()]
+        return "{" + ",\n".join([*heads, *(f'"{name}": [\n{text}\n]' for name, text in lines.items())]) + "}\n"
+
+
+#: a plan that was read from its file
+FrozenPlan = Plan[Mapping[str, Any]]
+
+
+class States:
+    """States of a home's trials; only those that have a folder are looked at."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        folder = trials_folder(home)
+        self._begun = frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+
+    def of(self, key: str, missing: tuple[str, ...] = ()) -> Status:
+        """State of the trial of a key, which is blocked while anything is missing."""
+        if missing:
+            return "blocked"
+        return trial_status(trial_folder(self._home, key)) if key in self._begun else "pending"
+
+
+def freeze(plan: Plan[Any], home: Path) -> Path:
+    """Write the plan for trials and reports to read."""
+    path = plan_file(home, plan.sweep)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, plan.to_json().encode())
+    return path
+
+
+def read_plan(sweep: str, home: Path) -> FrozenPlan:
+    """The frozen plan of a sweep.  Raises `PlanError` where it is missing or not a plan."""
+    path = plan_file(home, sweep)
+    if not path.exists():
+        raise PlanError(
+            f"sweep {sweep!r} has not been planned under {home}: there is no {path}; "
+            "run `splatsweep run` on its sweep file first, or give the --home it ran under"
+        )
+    return _read(path)
+
+
+def read_plans(home: Path) -> Iterator[FrozenPlan]:
+    """The plans of all sweeps of a home that can be read, by name."""
+    for path in sorted(sweeps_folder(home).glob("*/plan.json")):
+        try:
+            yield _read(path)
+        except PlanError:  # of another version
+            continue
+
+
+def _read(path: Path) -> FrozenPlan:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{path} cannot be read as a plan ({error}); plan the sweep again") from error
+    try:
+        return _parsed(content)
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"{type(error).__name__} at {error}"
+        raise PlanError(f"{path} is not a plan of this version ({problem}); plan the sweep again") from error
+
+
+def _parsed(content: Mapping[str, Any]) -> FrozenPlan:
+    seen: set[str] = set()
+    trials, controls = (
+        tuple(_trial(entry, is_control) for entry in entries if not _repeated(entry["key"], seen))
+        for entries, is_control in ((content["trials"], False), (content.get("controls", ()), True))
+    )
+    search = content.get("search")
+    return Plan(str(content["sweep"]), str(content["created"]), trials, controls, _search(search) if search else None)
+
+
+def _repeated(key: str, seen: set[str]) -> bool:
+    is_known = key in seen
+    seen.add(key)
+    return is_known
+
+
+def _trial(entry: Mapping[str, Any], is_control: bool) -> RecordedTrial:
+    return PlannedTrial(
+        key=entry["key"],
+        names=tuple(entry.get("names") or [entry["name"]]),
+        seed=int(entry["seed"]),
+        config=entry["config"],
+        status=entry["status"],
+        missing=tuple(entry.get("missing", ())),
+        proposals=tuple(entry.get("proposals", ())),
+        control=is_control,
+    )
+
+
+def _search(content: Mapping[str, Any]) -> SearchState:
+    return SearchState(**{**content, **{name: tuple(content[name]) for name in ("open", "missing")}})

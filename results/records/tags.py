@@ -1,0 +1,36 @@
+"""Tags of MLflow runs, as they are written and read."""
+
+from __future__ import annotations
+
+#: beginning of all of them
+PREFIX = "splatsweep."
+
+KEY = f"{PREFIX}key"
+#: state of the trial; written last, so that a run that has it has all else
+STATUS = f"{PREFIX}status"
+TRIAL = f"{PREFIX}trial"
+SEED = f"{PREFIX}seed"
+SWEEP = f"{PREFIX}sweep"
+#: tags that say which trial a run is; all others say where and how it ran
+IDENTITY = (KEY, STATUS, TRIAL, SEED, SWEEP)
+
+#: why a trial failed
+ERROR = f"{PREFIX}error"
+#: why a search gave a trial up
+PRUNED = f"{PREFIX}pruned"
+
+#: study that proposed a trial, and the proposal's number in it
+SEARCH = f"{PREFIX}search"
+SEARCH_NUMBER = f"{PREFIX}search.number"
+
+DATA_FINGERPRINT = f"{PREFIX}data_fingerprint"
+CODE_CHANGED = f"{PREFIX}code_changed_since_commit"
+#: MLflow's own name for the commit, which its pages show
+COMMIT = "mlflow.source.git.commit"
+
+#: an artifact's name follows; the value is the artifact's SHA-256
+HASH = f"{PREFIX}sha256."
+#: the name of frozen weights follows; the value is their SHA-256
+WEIGHTS = f"{PREFIX}weights."
+#: a package's name follows
+VERSION = f"{PREFIX}version."
