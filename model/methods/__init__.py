@@ -8,6 +8,7 @@ from model.registry import resolve
 
 METHODS: dict[str, str] = {
     "splatter_image": "model.methods.splatter_image:SplatterImage",
+    "pixelnerf": "model.methods.pixelnerf:PixelNerf",
     "blank": "model.methods.blank:Blank",
     "copy_input": "model.methods.copy_input:CopyInput",
 }

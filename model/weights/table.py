@@ -103,6 +103,17 @@ WEIGHTS: dict[str, Weight] = {
             ),
         ),
         Weight(
+            name="resnet34",
+            description="ResNet34, ImageNet: where PixelNeRF's encoder starts",
+            licence="BSD-3-Clause (torchvision)",
+            megabytes=87.3,
+            sha256=None,
+            sources=(
+                TorchHubFile(f"{_TORCHVISION}/resnet34-b627a593.pth", readers.state_dict),
+                HubRepository("timm/resnet34.tv_in1k"),
+            ),
+        ),
+        Weight(
             name="alexnet",
             description="AlexNet convolutions, ImageNet: the trunk of LPIPS (alex)",
             licence="BSD-3-Clause (torchvision); packaged under MIT",

@@ -4,6 +4,7 @@ import pytest
 
 from model.depth import DEPTH
 from model.losses import LPIPS_TRUNKS
+from model.methods import METHODS, find_method
 from model.semantic import SEMANTIC
 from model.weights import WEIGHTS
 
@@ -26,4 +27,6 @@ def test_an_entrys_hash_is_one_that_a_source_of_it_vouches_for():
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_every_entry_is_somebodys(name):
-    assert name in {*SEMANTIC, *DEPTH, *LPIPS_TRUNKS.values()}
+    methods = [find_method(method) for method in METHODS]
+    starts = {weight for method in methods for weight in method.weights(method.Options())}
+    assert name in {*SEMANTIC, *DEPTH, *LPIPS_TRUNKS.values(), *starts}

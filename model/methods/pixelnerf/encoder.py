@@ -1,0 +1,111 @@
+"""Source views -> feature maps at four scales: a ResNet34 without its last stage, as PixelNeRF uses it.
+
+Module names are torchvision's.  Dimensions: N images, H x W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock, conv1x1
+
+from model.methods.pixelnerf.options import PUBLISHED_WIDTH, Alignment
+
+#: Residual blocks of the four stages of a ResNet34.
+_BLOCKS = (3, 4, 6, 3)
+
+
+class Encoder(nn.Module):
+    """ResNet34 features of 1, 1, 2 and 4 times `width` channels."""
+
+    def __init__(
+        self, width: int = PUBLISHED_WIDTH, *, first_pool: bool = True, frozen_statistics: bool = False
+    ) -> None:
+        """first_pool: the pooling behind the first map, which halves all that follow; small pictures do without.
+
+        frozen_statistics: batch normalisation uses its running statistics while training too.
+        """
+        super().__init__()
+        self.first_pool, self.frozen_statistics = first_pool, frozen_statistics
+        self.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(_BLOCKS[0], width, width, stride=1)
+        self.layer2 = _stage(_BLOCKS[1], width, 2 * width, stride=2)
+        self.layer3 = _stage(_BLOCKS[2], 2 * width, 4 * width, stride=2)
+        if width == PUBLISHED_WIDTH:
+            # Nothing reads it, but published files have it.
+            self.layer4 = _stage(_BLOCKS[3], 4 * width, 8 * width, stride=2).requires_grad_(False)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        #: channels of each map
+        self.channels = (width, width, 2 * width, 4 * width)
+        #: strides of each map, counted in cells of the first
+        self.strides = (1, 2, 4, 8) if first_pool else (1, 1, 2, 4)
+
+    def train(self, mode: bool = True) -> Encoder:
+        super().train(mode)
+        if self.frozen_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """images (N, 3, H, W) in [0, 1] -> maps (N, C, h, w), the first of half the size of the images."""
+        first = F.relu(self.bn1(self.conv1(images * 2 - 1)), inplace=True)
+        pooled = F.max_pool2d(first, kernel_size=3, stride=2, padding=1) if self.first_pool else first
+        second = self.layer1(pooled)
+        third = self.layer2(second)
+        return first, second, third, self.layer3(third)
+
+    def load_imagenet(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take torchvision's ResNet34 weights; the classifier is left out.
+
+        Raises ValueError where the tensors are those of another network.
+        """
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
+        try:
+            self.load_state_dict(kept)
+        except RuntimeError as error:
+            raise ValueError(f"these are not the weights of a ResNet34 of width {PUBLISHED_WIDTH}: {error}") from error
+
+
+def _stage(blocks: int, inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride != 1 or inputs != outputs:
+        shortcut = nn.Sequential(conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))
+    first = BasicBlock(inputs, outputs, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs) for _ in range(blocks - 1)))
+
+
+def resize(features: Tensor, size: tuple[int, int], stride: int, alignment: Alignment) -> Tensor:
+    """A map (N, C, h, w) interpolated bilinearly to `size`, of which `stride` cells make one of its own."""
+    if features.shape[-2:] == size:
+        return features
+    if alignment == "corners":
+        return F.interpolate(features, size, mode="bilinear", align_corners=True)
+    # Cell k of the result lies at k / stride; behind the last cell its value goes on.
+    height, width = features.shape[-2:]
+    padded = F.pad(features, (0, 1, 0, 1), mode="replicate")
+    spanned = (height * stride + 1, width * stride + 1)
+    return F.interpolate(padded, spanned, mode="bilinear", align_corners=True)[..., : size[0], : size[1]]
+
+
+def project(
+    pyramid: tuple[Tensor, ...], strides: tuple[int, ...], weight: Tensor, bias: Tensor, alignment: Alignment
+) -> Tensor:
+    """A linear layer (O, C) on the maps laid over each other, all C channels of them: (N, O, h, w) of the first's size.
+
+    Resizing and the layer commute, so each map is projected at its own size first, where it has the fewest cells.
+    """
+    size = (pyramid[0].shape[-2], pyramid[0].shape[-1])
+    parts = weight[..., None, None].split([features.shape[1] for features in pyramid], dim=1)
+    projected = [
+        resize(F.conv2d(features, part), size, stride, alignment)
+        for features, part, stride in zip(pyramid, parts, strides, strict=True)
+    ]
+    return torch.stack(projected).sum(0) + bias[:, None, None]
