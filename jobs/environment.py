@@ -1,15 +1,24 @@
-"""What a trial ran on: code, packages, machine.  Written beside every result."""
+"""What a trial ran on: code, packages, machine, arithmetic.  Written beside every result."""
 
 from __future__ import annotations
 
+import json
 import platform
 import socket
 import subprocess
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-_PACKAGES = ("splatsweep", "torch", "torchvision", "numpy", "ray", "mlflow", "timm", "lpips")
+import torch
+
+from jobs.config import TrialConfig
+from model.rasterizers import choose
+from results.records.arithmetic import Arithmetic, Execution
+from results.records.trial_folder import CHECKPOINTS_FOLDER, ENVIRONMENT_FILENAME
+
+_PACKAGES = ("splatsweep", "torch", "torchvision", "numpy", "ray", "mlflow", "timm", "lpips", "gsplat")
 
 
 @cache
@@ -22,6 +31,30 @@ def describe_environment() -> dict[str, object]:
         "platform": platform.platform(),
         "host": socket.gethostname(),
     }
+
+
+def arithmetic_of(config: TrialConfig, device: torch.device, execution: Execution = "eager") -> Arithmetic | None:
+    """How a trial computes on a device, with every choice resolved; None for one without a network.
+
+    Raises `BackendUnavailableError` where its Gaussians cannot be drawn there.
+    """
+    if not config.is_trained:
+        return None
+    return Arithmetic(
+        backend=choose(config.render.backend, device.type, antialiasing=config.render.antialiasing),
+        execution=execution,
+        precision=config.train.precision if device.type == "cuda" else "float32",
+        device=device.type,
+    )
+
+
+def arithmetic_history(folder: Path, current: Arithmetic | None) -> list[dict[str, Any]]:
+    """Every arithmetic of a trial in order of use: those of earlier processes that left a checkpoint, and this one."""
+    file, checkpoints = folder / ENVIRONMENT_FILENAME, folder / CHECKPOINTS_FOLDER
+    goes_on = file.exists() and checkpoints.is_dir() and any(checkpoints.iterdir())
+    earlier = json.loads(file.read_text()).get("arithmetic", []) if goes_on else []
+    now = [] if current is None else [current.as_json()]
+    return earlier if earlier[-1:] == now else [*earlier, *now]
 
 
 def git_state(folder: Path) -> dict[str, object]:

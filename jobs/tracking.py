@@ -38,6 +38,7 @@ from sqlalchemy.pool import NullPool
 
 from results.address import default_uri
 from results.records import tags
+from results.records.arithmetic import arithmetic_tags
 from results.records.flat import flatten
 from results.records.hashing import file_sha256
 from results.records.home import artifacts_folder, database_file, database_lock, trial_folder
@@ -256,6 +257,7 @@ def _provenance(folder: Path) -> dict[str, str]:
         if content["git"]:
             values[tags.COMMIT] = content["git"]["commit"]
             values[tags.CODE_CHANGED] = str(content["git"]["dirty"]).lower()
+        values |= arithmetic_tags(content.get("arithmetic", ()))
     result = read_result(folder)
     if result is not None:
         values[tags.DATA_FINGERPRINT] = result["data_fingerprint"]

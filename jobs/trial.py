@@ -22,7 +22,7 @@ from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
-from jobs.environment import describe_environment
+from jobs.environment import arithmetic_history, arithmetic_of, describe_environment
 from jobs.evaluate import Draw, Evaluation, evaluate, object_views
 from jobs.features import ContextReader
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, frozen_weights, keys_of
@@ -138,11 +138,13 @@ def _run(config: TrialConfig, key: str, folder: Path, store: Store, home: Path, 
     # Of products on a GPU; set either way, because a worker runs one trial after another.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.precision != "float32"
     write_json(folder / CONFIG_FILENAME, config.identity())
-    write_json(folder / ENVIRONMENT_FILENAME, describe_environment())
     with Journal(folder) as journal:
         try:
             with full_disk_explained(folder):
-                return _train_and_evaluate(config, key, folder, store, home, runtime, journal)
+                arithmetic = arithmetic_history(folder, arithmetic_of(config, torch.device(_device(runtime.device))))
+                write_json(folder / ENVIRONMENT_FILENAME, describe_environment() | {"arithmetic": arithmetic})
+                result = _train_and_evaluate(config, key, folder, store, home, runtime, journal)
+                return result | {"arithmetic": arithmetic}
         except (StopRequestedError, DiskFullError) as request:
             log.info("%s", request)
             pruning = folder / PRUNE_FILENAME

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from results.errors import ResultsError
 from results.load import SweepLike, TrialRecord, read_evidence
+from results.records.arithmetic import recorded_arithmetic
 from results.records.flat import flatten
 from results.records.tags import CODE_CHANGED, COMMIT, DATA_FINGERPRINT
 from results.render.layout import column_title
@@ -33,6 +34,8 @@ class Origin:
     objects: tuple[str, ...]
     data_fingerprint: str
     commit: str
+    #: rasteriser, execution, precision and device, with every choice resolved; empty where not recorded
+    arithmetic: dict[str, str]
     config: dict[str, Any]
 
 
@@ -99,6 +102,7 @@ def _origin(record: TrialRecord, value: float | None) -> Origin:
         objects=_objects(record),
         data_fingerprint=tags.get(DATA_FINGERPRINT, ""),
         commit=tags.get(COMMIT, "") + (" with changes" if changed else ""),
+        arithmetic=recorded_arithmetic(tags),
         config=flatten(record.planned.config),
     )
 

@@ -1,12 +1,16 @@
 """Gaussians and cameras -> images.  One file per backend, one line here.
 
-A backend's module imports without heavy packages and offers two functions: `is_available() -> bool`, whether this
-machine could run it, told cheaply and without importing what it needs; and a drawing function, see `Backend`.
+A backend's module imports without heavy packages and offers three functions:
+- `is_available() -> bool`: whether this machine can run it; cheap, imports nothing that it needs;
+- `capabilities() -> Capabilities`: what the installed version can do, whether or not a GPU is here; raises
+  `BackendUnavailableError` with the remedy where nothing usable is installed;
+- the drawing function, see `Backend`.
 """
 
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal, Protocol, overload
 
 from model.registry import resolve
@@ -14,6 +18,7 @@ from model.registry import resolve
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from model.rasterizers.backend import Capabilities
     from model.types import Cameras, Gaussians
 
 BACKENDS: dict[str, str] = {
@@ -25,8 +30,8 @@ BACKENDS: dict[str, str] = {
 
 #: Backends that look at values while they draw; before the others `render` does it, in passes of its own.
 _REFUSE_BY_THEMSELVES = ("cpu",)
-#: What "auto" tries for tensors on a GPU before it settles for `cpu`, best first.
-_CUDA_BACKENDS = ("inria", "gsplat")
+#: What "auto" picks from for tensors on a GPU, fastest first.
+CUDA_BACKENDS = ("gsplat", "inria")
 
 
 class Backend(Protocol):
@@ -84,8 +89,8 @@ def render(
             be 0 (a point, widened like all to at least 0.55 pixels); their sign has no effect.
         cameras: B x V cameras.  Gaussians at camera z <= `cameras.near` are not drawn.
         background: (B, 3) or (3,) RGB behind everything.
-        backend: a name from `BACKENDS`; or "auto": for tensors on a GPU the first of inria and gsplat that is
-            installed, else cpu.
+        backend: a name from `BACKENDS`; or "auto": for tensors on a GPU the first of `CUDA_BACKENDS` that is
+            installed and can do what is asked, for others cpu.
         antialiasing: scale opacities by the loss of area in the 0.3 px dilation, as newer versions of
             diff-gaussian-rasterization can.
         return_depth: also return the inverse depth, composited like a colour over a background of 0, as newer
@@ -100,13 +105,14 @@ def render(
             outside [0, 1]; the message names it.  Values that stay on a GPU are not looked at, because the host
             would have to wait for them: the CUDA packages do not draw Gaussians that are not finite.
         UnknownChoiceError: no such backend.
-        BackendUnavailableError: the backend's package is not installed, or cannot do what is asked.
+        BackendUnavailableError: the backend's package is not installed, or cannot do what is asked; with "auto", no
+            backend for a GPU is and can.
     """
     from model.rasterizers.validation import validate
 
-    name = _choose(backend, gaussians)
+    name = choose(backend, gaussians.means.device.type, antialiasing=antialiasing, inverse_depth=return_depth)
     draw: Backend = resolve({**BACKENDS, "auto": BACKENDS["cpu"]}, name, "rasterizer backend")
-    stays_on_gpu = gaussians.means.is_cuda and name in _CUDA_BACKENDS
+    stays_on_gpu = gaussians.means.is_cuda and name in CUDA_BACKENDS
     values = not stays_on_gpu and name not in _REFUSE_BY_THEMSELVES
     background = validate(gaussians, cameras, background, values=values)
     images, inverse_depths = draw(gaussians, cameras, background, antialiasing, return_depth)
@@ -115,13 +121,64 @@ def render(
 
 def is_available(backend: str) -> bool:
     """Whether this machine can run one of `BACKENDS`."""
-    module = BACKENDS[backend].partition(":")[0]
-    return bool(importlib.import_module(module).is_available())
+    return bool(_module(backend).is_available())
 
 
-def _choose(backend: str, gaussians: Gaussians) -> str:
-    """The backend that "auto" stands for; any other name as it is."""
+def capabilities(backend: str) -> Capabilities:
+    """What the installed version of one of `BACKENDS` can do; imports its package.
+
+    Raises `BackendUnavailableError` with the remedy where nothing usable is installed.
+    """
+    found: Capabilities = _module(backend).capabilities()
+    return found
+
+
+def choose(backend: str, device: str, *, antialiasing: bool = False, inverse_depth: bool = False) -> str:
+    """The backend that draws tensors on a kind of device ("cpu", "cuda"): what "auto" stands for, others as they are.
+
+    Raises `BackendUnavailableError` where "auto" finds no backend for a GPU that can do what is asked.
+    """
+    from model.rasterizers.packages import BackendUnavailableError
+
     if backend != "auto":
         return backend
-    candidates = _CUDA_BACKENDS if gaussians.means.is_cuda else ()
-    return next((name for name in candidates if name in BACKENDS and is_available(name)), "cpu")
+    if device != "cuda":
+        return "cpu"
+    for name in CUDA_BACKENDS:
+        if is_available(name) and why_not(name, device, antialiasing=antialiasing, inverse_depth=inverse_depth) is None:
+            return name
+    reason = why_not(backend, device, antialiasing=antialiasing, inverse_depth=inverse_depth)
+    raise BackendUnavailableError(reason or "no GPU is here for the rasterisers that are installed")
+
+
+def why_not(backend: str, device: str, *, antialiasing: bool = False, inverse_depth: bool = False) -> str | None:
+    """Why what is installed cannot draw tensors on a kind of device, with the remedy; None where it can.
+
+    Looks at packages, not for a GPU: who plans may have none.  `backend` is one of `BACKENDS`, or "auto".
+    """
+    from model.rasterizers.packages import BackendUnavailableError
+
+    wishes = {"antialiasing": antialiasing, "inverse_depth": inverse_depth}
+    if backend == "auto" and device == "cuda":
+        reasons = [why_not(name, device, **wishes) for name in CUDA_BACKENDS]
+        if None in reasons:
+            return None
+        listed = "".join(f"\n  {reason}" for reason in reasons)
+        return f"nothing that is installed draws this on a GPU; the host draws it where the backend is 'cpu'.{listed}"
+    name = "cpu" if backend == "auto" else backend
+    try:
+        can = capabilities(name)
+    except BackendUnavailableError as error:
+        return str(error)
+    if device not in can.devices:
+        return f"the backend {name!r} draws tensors on {' and '.join(can.devices)} only, not on {device}."
+    lacking = can.lacks(antialiasing, inverse_depth)
+    if lacking:
+        return (
+            f"the backend {name!r} ({can.generation}) has no {' and no '.join(lacking)}. {_module(name).INSTALLATION}"
+        )
+    return None
+
+
+def _module(backend: str) -> ModuleType:
+    return importlib.import_module(BACKENDS[backend].partition(":")[0])

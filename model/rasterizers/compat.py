@@ -26,9 +26,9 @@ from model.rasterizers.orthographic import draw
 from model.rasterizers.reference import (
     DILATION,
     Splats,
-    _colours,
     _compensation,
     _jacobians,
+    colours_along,
     determinants,
     rotation_matrices,
 )
@@ -199,7 +199,7 @@ def _colours_of(inputs: _Inputs, settings: GaussianRasterizationSettings) -> Ten
         return inputs.colors_precomp
     assert inputs.shs is not None
     active = inputs.shs[:, : (settings.sh_degree + 1) ** 2]
-    return _colours(active, inputs.means3D - settings.campos.double())
+    return colours_along(active, inputs.means3D - settings.campos.double())
 
 
 def _to_camera(positions: Tensor, settings: GaussianRasterizationSettings) -> Tensor:

@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.ops.native import parallel
+from model.rasterizers.backend import Capabilities
 from model.rasterizers.native import Batch, KernelsMissingError, available_kernels, interpreter, load_library
+from model.rasterizers.packages import BackendUnavailableError
 from model.rasterizers.validation import check_values
 from model.types import Cameras, Gaussians
 
@@ -40,6 +42,15 @@ def is_available() -> bool:
     except KernelsMissingError:
         return False
     return True
+
+
+def capabilities() -> Capabilities:
+    """Everything.  Raises `BackendUnavailableError` where the kernels are not built."""
+    try:
+        load_library()
+    except KernelsMissingError as error:
+        raise BackendUnavailableError(str(error)) from error
+    return Capabilities(devices=("cpu", "cuda"), batched=True)
 
 
 def render(

@@ -1,9 +1,10 @@
 """Backend `gsplat`: the CUDA rasteriser of nerfstudio (Ye et al. 2024), all scenes and views in one call.
 
 Its conventions are set to ours as far as its interface goes: the near plane, the 0.3 px^2 dilation, antialiasing,
-quaternions used as they are (covariances are handed over, since it normalises quaternions), harmonics with 0.5 added
-and negative sums cut off.  It composites depths, not inverse depths, so these are drawn like a colour, by a second
-call.  It differs from `reference` (gsplat 1.5) in that
+quaternions used as they are (covariances are handed over, since it normalises quaternions).  Colours are evaluated
+here, since gsplat 1.6 takes harmonics only where all scenes share them; with 1.5 that saves a wait for the device.  It
+composites depths, not inverse depths, so these are drawn like a colour, by a second call.  It differs from `reference`
+(gsplat 1.5) in that
 
 - alpha is cut off at 0.999, in later versions at 0.99, and no gradient passes where it is;
 - Gaussians end at 3.33 standard deviations, and those exactly on the near plane are drawn;
@@ -15,25 +16,33 @@ call.  It differs from `reference` (gsplat 1.5) in that
 
 from __future__ import annotations
 
-import math
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from model.rasterizers import packages
-from model.rasterizers.reference import DILATION, rotation_matrices
+from model.rasterizers.backend import Capabilities
+from model.rasterizers.reference import DILATION, colours_along, rotation_matrices
 from model.types import Cameras, Gaussians
 
 PACKAGE = "gsplat"
 OLDEST = (1, 5)  # earlier versions draw one scene a call
-_INSTALLATION = "Install it with: pip install 'gsplat>=1.5' (it compiles at first use, with a CUDA compiler)."
+INSTALLATION = "Install it with: pip install 'gsplat>=1.5' (it compiles at first use, with a CUDA compiler)."
 
 
 def is_available() -> bool:
     """Whether the package is installed and there is a GPU."""
     return packages.is_usable(PACKAGE)
+
+
+def capabilities() -> Capabilities:
+    """Everything.  Raises `BackendUnavailableError` where the package is absent or too old."""
+    package = packages.load(PACKAGE, "gsplat", INSTALLATION)
+    version = tuple(int(part) for part in package.__version__.split(".")[:2])
+    if version < OLDEST:
+        raise packages.BackendUnavailableError(f"gsplat {package.__version__} is too old. {INSTALLATION}")
+    return Capabilities(devices=("cuda",), batched=True, generation=package.__version__)
 
 
 def render(
@@ -44,17 +53,16 @@ def render(
     Raises `BackendUnavailableError` where the package is absent or too old, and ValueError for tensors that are not
     on a GPU.
     """
-    package = packages.load(PACKAGE, "gsplat", _INSTALLATION)
+    package = packages.load(PACKAGE, "gsplat", INSTALLATION)
     packages.require_gpu(package, "gsplat", gaussians)
-    _check_version(package)
+    capabilities()  # or why not
     if 0 in (*cameras.focal.shape[:2], gaussians.means.shape[1]):
         return packages.draw_nothing(gaussians, cameras, background, return_depth)
 
     shared = _arguments(gaussians, cameras, antialiasing)
     views = cameras.focal.shape[1]
     images, _, _ = package.rasterization(
-        colors=gaussians.sh.float(),
-        sh_degree=math.isqrt(gaussians.sh.shape[2]) - 1,
+        colors=_colours(gaussians, cameras),
         backgrounds=background.float()[:, None].expand(-1, views, -1).contiguous(),
         **shared,
     )
@@ -62,12 +70,6 @@ def render(
         return _channels_first(images, gaussians), None
     inverse_depths, _, _ = package.rasterization(colors=_inverse_depths(gaussians, cameras), **shared)
     return _channels_first(images, gaussians), _channels_first(inverse_depths, gaussians)
-
-
-def _check_version(package: ModuleType) -> None:
-    version = tuple(int(part) for part in package.__version__.split(".")[:2])
-    if version < OLDEST:
-        raise packages.BackendUnavailableError(f"gsplat {package.__version__} is too old. {_INSTALLATION}")
 
 
 def _arguments(gaussians: Gaussians, cameras: Cameras, antialiasing: bool) -> dict[str, Any]:
@@ -97,6 +99,15 @@ def _covariances(gaussians: Gaussians) -> Tensor:
     rotations = rotation_matrices(gaussians.rotations.float().flatten(0, 1)).unflatten(0, gaussians.means.shape[:2])
     axes = rotations * gaussians.scales.float().unsqueeze(-2)
     return axes @ axes.transpose(-1, -2)
+
+
+def _colours(gaussians: Gaussians, cameras: Cameras) -> Tensor:
+    """(B, V, N, 3) RGB of every Gaussian as seen from every camera."""
+    view = cameras.world_to_camera.float()
+    # Without the check of its result, for which the host would wait.
+    centres, _ = torch.linalg.solve_ex(view[..., :3, :3], -view[..., :3, 3:])
+    directions = gaussians.means.float()[:, None] - centres.mT  # (B, V, N, 3)
+    return colours_along(gaussians.sh.float()[:, None], directions)
 
 
 def _inverse_depths(gaussians: Gaussians, cameras: Cameras) -> Tensor:

@@ -1,7 +1,9 @@
 """Backend `inria`: diff-gaussian-rasterization, the CUDA rasteriser of 3D Gaussian Splatting (Kerbl et al. 2023).
 
 Works with both generations of the package: the older returns (image, radii); the newer, whose settings have a field
-`antialiasing`, (image, radii, inverse depth).  The package draws one scene from one camera a call.
+`antialiasing`, (image, radii, inverse depth).  The package draws one scene from one camera a call.  What it needs to
+know of the cameras is computed on the host for all scenes and views at once, from one copy of them; the package itself
+waits for the device once a view.
 
 What it cannot do is brought to a form that it can, exactly:
 - its near plane is fixed, so the scene is scaled until `cameras.near` falls on it; pictures do not change;
@@ -23,20 +25,46 @@ import torch
 from torch import Tensor
 
 from model.rasterizers import packages
+from model.rasterizers.backend import Capabilities
 from model.rasterizers.compat import NEAR, GaussianRasterizationSettings
-from model.rasterizers.reference import select
 from model.types import Cameras, Gaussians
 
 PACKAGE = "diff_gaussian_rasterization"
-_INSTALLATION = (
-    "Install it from its source, with a CUDA compiler: pip install --no-build-isolation "
-    "git+https://github.com/graphdeco-inria/diff-gaussian-rasterization (its licence is for research only)."
+#: Branch `dr_aa`, the newer generation; `docker/cuda.Dockerfile` installs the same.
+COMMIT = "9c5c2028f6fbee2be239bc4c9421ff894fe4fbe0"
+INSTALLATION = (
+    "Install the newer generation from its source, with a CUDA compiler of torch's CUDA version: NVCC_PREPEND_FLAGS="
+    "'-include cstdint' pip install --no-build-isolation "
+    f"git+https://github.com/graphdeco-inria/diff-gaussian-rasterization@{COMMIT} (its licence is for research only)."
 )
 
 
 def is_available() -> bool:
     """Whether the package is installed and there is a GPU."""
     return packages.is_usable(PACKAGE)
+
+
+def capabilities() -> Capabilities:
+    """What the installed generation can do.
+
+    Raises `BackendUnavailableError` where the package is absent, or a fork that this adapter does not know.
+    """
+    fields = set(packages.load(PACKAGE, "inria", INSTALLATION).GaussianRasterizationSettings._fields)
+    known = set(GaussianRasterizationSettings._fields)
+    if fields | {"antialiasing"} != known:
+        strange = ", ".join(sorted(fields ^ known))
+        raise packages.BackendUnavailableError(
+            f"the installed {PACKAGE} is neither generation of the original: its settings differ by {strange}. "
+            + INSTALLATION
+        )
+    is_newer = "antialiasing" in fields
+    return Capabilities(
+        devices=("cuda",),
+        batched=False,
+        antialiasing=is_newer,
+        inverse_depth=is_newer,
+        generation="newer generation" if is_newer else "older generation",
+    )
 
 
 def render(
@@ -47,97 +75,108 @@ def render(
     Raises `BackendUnavailableError` where the package is absent, or of a generation that lacks what is asked for, and
     ValueError for tensors that are not on a GPU.
     """
-    package = packages.load(PACKAGE, "inria", _INSTALLATION)
+    package = packages.load(PACKAGE, "inria", INSTALLATION)
     packages.require_gpu(package, "inria", gaussians)
-    _check_generation(package, antialiasing, return_depth)
+    can = capabilities()
+    for wish in can.lacks(antialiasing, return_depth):
+        raise packages.BackendUnavailableError(
+            f"the installed {PACKAGE} is of the {can.generation}, which has no {wish}. {INSTALLATION}"
+        )
     scenes, views = cameras.focal.shape[:2]
     if 0 in (scenes, views, gaussians.means.shape[1]):  # of no Gaussians the package makes a black picture
         return packages.draw_nothing(gaussians, cameras, background, return_depth)
 
+    zoom = NEAR / cameras.near
+    settings = _settings(package, cameras, zoom, math.isqrt(gaussians.sh.shape[2]) - 1, antialiasing, background)
+    subjects = _subjects(gaussians, zoom)
     pictures = [
-        _draw_one(package, select(gaussians, b), select(cameras, b, v), background[b], antialiasing)
+        _draw_one(package, settings[b * views + v], subjects[b], background[b].float())
         for b in range(scenes)
         for v in range(views)
     ]
-    shape = (scenes, views, -1, cameras.height, cameras.width)
-    images = torch.stack([image for image, *_ in pictures]).reshape(shape).to(gaussians.means.dtype)
+    images = torch.stack([image for image, *_ in pictures]).unflatten(0, (scenes, views)).to(gaussians.means.dtype)
     if not return_depth:
         return images, None
-    return images, torch.stack([depth for _, depth in pictures]).reshape(shape).to(gaussians.means.dtype)
+    inverse_depths = torch.stack([zoom * depth for _, depth in pictures]).unflatten(0, (scenes, views))
+    return images, inverse_depths.to(gaussians.means.dtype)
 
 
-def _check_generation(package: ModuleType, antialiasing: bool, return_depth: bool) -> None:
-    """Whether the installed package is one that this adapter knows, and can do what is asked of it."""
-    fields, known = set(package.GaussianRasterizationSettings._fields), set(GaussianRasterizationSettings._fields)
-    if fields | {"antialiasing"} != known:
-        strange = ", ".join(sorted(fields ^ known))
-        raise packages.BackendUnavailableError(
-            f"the installed {PACKAGE} is neither generation of the original: its settings differ by {strange}. "
-            + _INSTALLATION
-        )
-    if "antialiasing" not in fields and (antialiasing or return_depth):
-        wish = "antialiasing" if antialiasing else "inverse depth"
-        raise packages.BackendUnavailableError(
-            f"the installed {PACKAGE} is of the older generation, which has no {wish}. {_INSTALLATION}"
-        )
+def _subjects(gaussians: Gaussians, zoom: float) -> list[dict[str, Tensor]]:
+    """The package's arguments about each scene, in a world scaled by `zoom`.
 
-
-def _draw_one(
-    package: ModuleType, gaussians: Gaussians, camera: Cameras, background: Tensor, antialiasing: bool
-) -> tuple[Tensor, ...]:
-    """The image (3, H, W), and in the newer generation the inverse depth (1, H, W), of one scene from one camera.
-
-    The tensors lack their (B,) and (B, V) dimensions.
+    Scenes are split once for all views, so that the gradient of the batch is put together once.
     """
-    zoom = NEAR / camera.near
-    degree = math.isqrt(gaussians.sh.shape[1]) - 1
-    settings = _settings(package, camera.to(torch.float64), zoom, degree, antialiasing)
     means = gaussians.means.float() * zoom
-    arguments = {
+    batch = {
         "means3D": means,
         "means2D": torch.zeros_like(means),  # only there to receive a gradient
         "opacities": gaussians.opacities.float(),
         "scales": gaussians.scales.float() * zoom,
         "rotations": gaussians.rotations.float(),
+        "shs": gaussians.sh.float(),
     }
+    return [
+        dict(zip(batch, tensors, strict=True)) for tensors in zip(*(t.unbind(0) for t in batch.values()), strict=True)
+    ]
 
-    def draw(behind: Tensor, **colours: Tensor) -> tuple[Tensor, ...]:
-        rasterizer = package.GaussianRasterizer(settings._replace(bg=behind))
-        image, _radii, *inverse_depth = rasterizer(**arguments, **colours)
-        return image, *(map_ * zoom for map_ in inverse_depth)
 
-    background, sh = background.float(), gaussians.sh.float()
+def _draw_one(package: ModuleType, settings: Any, subject: dict[str, Tensor], background: Tensor) -> tuple[Tensor, ...]:
+    """The image (3, H, W), and in the newer generation the inverse depth (1, H, W), of one scene from one camera.
+
+    The inverse depth is that of the scaled world.  `settings` have a black background.
+    """
     if not background.requires_grad:
-        return draw(background, shs=sh)
-    image, *inverse_depth = draw(torch.zeros_like(background), shs=sh)
-    light, *_ = draw(torch.ones_like(background), colors_precomp=torch.zeros_like(means))
+        image, _radii, *inverse_depth = package.GaussianRasterizer(settings._replace(bg=background))(**subject)
+        return image, *inverse_depth
+    image, _radii, *inverse_depth = package.GaussianRasterizer(settings)(**subject)
+    black = {name: tensor for name, tensor in subject.items() if name != "shs"}
+    black["colors_precomp"] = torch.zeros_like(subject["means3D"])
+    light, *_ = package.GaussianRasterizer(settings._replace(bg=torch.ones_like(background)))(**black)
     return image + light * background[:, None, None], *inverse_depth
 
 
-def _settings(package: ModuleType, camera: Cameras, zoom: float, degree: int, antialiasing: bool) -> Any:
-    """The package's settings with a black background, for a camera in float64 and a world scaled by `zoom`."""
-    size = camera.focal.new_tensor([camera.width, camera.height])
-    view = camera.world_to_camera.clone()
-    view[:3, 3] *= zoom
-    clip = camera.focal.new_zeros(4, 4)  # camera -> clip space; with w = z, x / w and y / w run from -1 to 1
-    clip[0, 0], clip[1, 1] = 2 * camera.focal / size
-    clip[:2, 2] = 2 * camera.principal / size - 1
-    clip[2, 2] = clip[3, 2] = 1
-    half_fields = (size / (2 * camera.focal)).tolist()
-    values = {
-        "image_height": camera.height,
-        "image_width": camera.width,
-        "tanfovx": half_fields[0],
-        "tanfovy": half_fields[1],
-        "bg": camera.focal.new_zeros(3).float(),
+def _settings(
+    package: ModuleType, cameras: Cameras, zoom: float, degree: int, antialiasing: bool, background: Tensor
+) -> list[Any]:
+    """The package's settings for B x V cameras in a row, over black, in a world scaled by `zoom`.
+
+    Everything is computed in float64 on the host, and goes to the device of `background` in one copy.
+    """
+    cameras = _on_host(cameras)
+    size = torch.tensor([cameras.width, cameras.height], dtype=torch.float64)
+    view = cameras.world_to_camera.clone()
+    view[..., :3, 3] *= zoom
+    clip = torch.zeros_like(view)  # camera -> clip space; with w = z, x / w and y / w run from -1 to 1
+    clip[..., :2, :2] = torch.diag_embed(2 * cameras.focal / size)
+    clip[..., :2, 2] = 2 * cameras.principal / size - 1
+    clip[..., 2:, 2] = 1
+    centres = -torch.linalg.solve(view[..., :3, :3], view[..., :3, 3:]).squeeze(-1)
+    packed = torch.cat([view.mT.flatten(2), (clip @ view).mT.flatten(2), centres], dim=-1).flatten(0, 1)
+    packed = packed.float().to(background.device, non_blocking=True)
+    tangents = (size / (2 * cameras.focal)).flatten(0, 1).tolist()
+    shared = {
+        "image_height": cameras.height,
+        "image_width": cameras.width,
+        "bg": torch.zeros_like(background[0], dtype=torch.float32, requires_grad=False),
         "scale_modifier": 1.0,
-        "viewmatrix": view.T.float().contiguous(),
-        "projmatrix": (clip @ view).T.float().contiguous(),
         "sh_degree": degree,
-        "campos": -torch.linalg.solve(view[:3, :3], view[:3, 3]).float(),
         "prefiltered": False,
         "debug": False,
     }
     if "antialiasing" in package.GaussianRasterizationSettings._fields:
-        values["antialiasing"] = antialiasing
-    return package.GaussianRasterizationSettings(**values)
+        shared["antialiasing"] = antialiasing
+    matrices = packed[:, :32].unflatten(1, (2, 4, 4)).unbind(0)
+    return [
+        package.GaussianRasterizationSettings(
+            tanfovx=x, tanfovy=y, viewmatrix=view, projmatrix=projection, campos=centre, **shared
+        )
+        for (x, y), (view, projection), centre in zip(tangents, matrices, packed[:, 32:].unbind(0), strict=True)
+    ]
+
+
+def _on_host(cameras: Cameras) -> Cameras:
+    """The cameras in float64 on the host: one copy from their device, however many they are."""
+    parts = (cameras.world_to_camera.flatten(2), cameras.focal, cameras.principal)
+    packed = torch.cat([part.double() for part in parts], dim=-1).detach().cpu()
+    matrices, focal, principal = packed.split([16, 2, 2], dim=-1)
+    return Cameras(matrices.unflatten(-1, (4, 4)), focal, principal, cameras.height, cameras.width, cameras.near)

@@ -29,8 +29,7 @@ def load(name: str, backend: str, installation: str) -> ModuleType:
         absent = isinstance(error, ModuleNotFoundError) and error.name == name
         reason = "is not installed" if absent else f"cannot be imported ({error})"
         raise BackendUnavailableError(
-            f"the rasteriser backend {backend!r} needs the package {name}, which {reason}. {installation} "
-            "Without a GPU use the backend 'cpu'."
+            f"the rasteriser backend {backend!r} needs the package {name}, which {reason}. {installation}"
         ) from error
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from model.rasterizers.backend import Capabilities
 from model.types import Cameras, Gaussians
 
 _Record = TypeVar("_Record", Gaussians, Cameras)
@@ -41,6 +42,11 @@ class Splats:
 def is_available() -> bool:
     """Everywhere."""
     return True
+
+
+def capabilities() -> Capabilities:
+    """Everything, slowly."""
+    return Capabilities(devices=("cpu", "cuda"), batched=False)
 
 
 def render(
@@ -96,7 +102,7 @@ def project(gaussians: Gaussians, camera: Cameras, antialiasing: bool) -> Splats
         centres=points[:, :2] / (points[:, 2:] + 1e-7) * camera.focal + camera.principal - 0.5,
         covariances=covariances,
         opacities=opacities,
-        colours=_colours(gaussians.sh[order], means - centre_of_projection),
+        colours=colours_along(gaussians.sh[order], means - centre_of_projection),
     )
 
 
@@ -144,16 +150,16 @@ def _compensation(undilated: Tensor, dilated: Tensor) -> Tensor:
     return torch.where(ratio > COMPENSATION_MIN, ratio, COMPENSATION_MIN).sqrt()
 
 
-def _colours(sh: Tensor, directions: Tensor) -> Tensor:
-    """(N', 3) RGB along directions (N', 3) of any length, from coefficients (N', K, 3); negative ones become 0."""
-    basis = sh_basis(directions / directions.norm(dim=1, keepdim=True), sh.shape[1])
-    colours = (basis.unsqueeze(2) * sh).sum(dim=1) + 0.5
+def colours_along(sh: Tensor, directions: Tensor) -> Tensor:
+    """(..., 3) RGB along directions (..., 3) of any length, from coefficients (..., K, 3); negative ones become 0."""
+    basis = sh_basis(torch.nn.functional.normalize(directions, dim=-1), sh.shape[-2])
+    colours = (basis.unsqueeze(-1) * sh).sum(dim=-2) + 0.5
     return torch.where(colours < 0, 0.0, colours)
 
 
 def sh_basis(directions: Tensor, count: int) -> Tensor:
-    """The first `count` real spherical harmonics (N, count) along unit vectors (N, 3), with the signs of 3DGS."""
-    x, y, z = directions.unbind(1)
+    """The first `count` real spherical harmonics (..., count) along unit vectors (..., 3), with the signs of 3DGS."""
+    x, y, z = directions.unbind(-1)
     xx, yy, zz = x * x, y * y, z * z
     basis = [torch.full_like(x, 0.28209479177387814)]
     if count > 1:
@@ -169,7 +175,7 @@ def sh_basis(directions: Tensor, count: int) -> Tensor:
         basis += [-c * y * (4 * zz - xx - yy), 0.3731763325901154 * z * (2 * zz - 3 * xx - 3 * yy)]
         basis += [-c * x * (4 * zz - xx - yy), 1.445305721320277 * z * (xx - yy)]
         basis += [-0.5900435899266435 * x * (xx - 3 * yy)]
-    return torch.stack(basis, dim=1)
+    return torch.stack(basis, dim=-1)
 
 
 def alpha_maps(splats: Splats, height: int, width: int) -> Tensor:

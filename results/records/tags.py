@@ -32,5 +32,7 @@ COMMIT = "mlflow.source.git.commit"
 HASH = f"{PREFIX}sha256."
 #: the name of frozen weights follows; the value is their SHA-256
 WEIGHTS = f"{PREFIX}weights."
+#: a field of `results.records.arithmetic.Arithmetic` follows
+ARITHMETIC = f"{PREFIX}arithmetic."
 #: a package's name follows
 VERSION = f"{PREFIX}version."

@@ -8,10 +8,18 @@ from typing import Any
 
 from results.load import TrialRecord
 from results.records import tags
+from results.records.arithmetic import recorded_arithmetic
 from results.tables.scores import FINGERPRINT_TAG
 
 _COMMIT_TAG = "mlflow.source.git.commit"
 _SHORT = 7
+#: Fields of the recorded arithmetic, as a note calls them.
+_ARITHMETIC = {
+    "rasteriser": "backend",
+    "execution": "execution",
+    "precision": "precision",
+    "device": "device",
+}
 
 
 def caveats(records: Sequence[TrialRecord], beside: Sequence[TrialRecord] = ()) -> tuple[str, ...]:
@@ -44,9 +52,9 @@ def states(records: Sequence[TrialRecord]) -> str:
 
 
 def _unlike_seeds(finished: Sequence[TrialRecord]) -> list[str]:
-    """A note where the seeds of one row did not run on the same data or code."""
+    """A note where the seeds of one row did not run on the same data, code or arithmetic."""
     notes = []
-    for what, of in (("data", _data), ("code", _code)):
+    for what, of in (("data", _data), ("code", _code), ("arithmetic", _arithmetic)):
         seeds: dict[str, list[str]] = defaultdict(list)
         for record in finished:
             if value := of(record):
@@ -61,7 +69,7 @@ def _unlike_regimes(records: Sequence[TrialRecord], beside: Sequence[TrialRecord
     """A note where the row was trained or judged differently from `beside`, apart from what it is about."""
     if not records or not beside or records[0].planned.control:
         return []
-    own, other = _regime(records), _regime(beside)
+    own, other = (_regime(side) | _arithmetic_regime(side, records, beside) for side in (records, beside))
     differing = [name for name in own if own[name] and other[name] and own[name] != other[name]]
     if not differing:
         return []
@@ -80,12 +88,22 @@ def _regime(records: Sequence[TrialRecord]) -> dict[str, str]:
         "batch size": str(train.get("batch_size", "")),
         "iterations": " + ".join(str(stage.get("iterations", "?")) for stage in stages),
         "moving average of weights": _switch(train["ema"]) if "ema" in train else "",
+        # The configured precision counts where a run does not record what it computed in.
         "precision": str(train.get("precision", "")),
         "antialiasing": _switch(render["antialiasing"]) if "antialiasing" in render else "",
         "resolution": str(config.get("data", {}).get("resolution", "")),
         "data": _joined(_data(record) for record in finished),
         "code": _joined(_code(record) for record in finished),
     }
+
+
+def _arithmetic_regime(side: Sequence[TrialRecord], *compared: Sequence[TrialRecord]) -> dict[str, str]:
+    """What `side` computed in, by name; nothing unless all that is compared recorded it."""
+    finished = [record for records in compared for record in records if record.state == "finished"]
+    if not all(_arithmetic(record) for record in finished):
+        return {}
+    recorded = [recorded_arithmetic(record.run.tags) for record in side if record.run]
+    return {name: _joined(entry.get(field, "") for entry in recorded) for name, field in _ARITHMETIC.items()}
 
 
 def _switch(value: object) -> str:
@@ -104,6 +122,10 @@ def _joined(values: Any) -> str:
 
 def _data(record: TrialRecord) -> str:
     return record.run.tags.get(FINGERPRINT_TAG, "")[:_SHORT] if record.run else ""
+
+
+def _arithmetic(record: TrialRecord) -> str:
+    return ", ".join(recorded_arithmetic(record.run.tags).values()) if record.run else ""
 
 
 def _code(record: TrialRecord) -> str:

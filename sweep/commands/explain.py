@@ -108,6 +108,7 @@ def _show_origin(origin: Origin) -> None:
         "objects": f"{len(origin.objects)}: {', '.join(origin.objects)}" if origin.objects else "none",
         "data": origin.data_fingerprint or "not recorded",
         "commit": origin.commit or "not recorded",
+        "arithmetic": ", ".join(f"{name} {value}" for name, value in origin.arithmetic.items()) or "not recorded",
     }
     for name, text in lines.items():
         if text:

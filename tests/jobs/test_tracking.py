@@ -116,6 +116,18 @@ def test_a_run_grows_with_its_journal_and_ends_with_its_result(tmp_path, folder,
     assert [f.path for f in client.list_artifacts(run.info.run_id)] == [MEASUREMENTS_FILENAME]
 
 
+def test_a_run_is_tagged_with_the_arithmetic_of_its_trial(tmp_path, folder, client):
+    computed = {"backend": "gsplat", "execution": "graph", "precision": "tf32", "device": "cuda"}
+    environment = {"git": {}, "packages": {}, "host": "node", "python": "3.11", "arithmetic": [computed]}
+    (folder / "environment.json").write_text(json.dumps(environment))
+    with Journal(folder) as journal:
+        journal.start(0)
+    finish(folder)
+    tracker(tmp_path).sync([TRIAL])
+    tags = only_run(client).data.tags
+    assert {name: tags[f"splatsweep.arithmetic.{name}"] for name in computed} == computed
+
+
 def test_another_driver_continues_the_run_and_repeats_nothing(tmp_path, folder, client):
     with Journal(folder) as journal:
         journal.start(0)

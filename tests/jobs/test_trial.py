@@ -76,7 +76,11 @@ def test_a_trial_leaves_everything_that_its_result_stands_on(home, tiny):
     assert {step for step, name in values if name == "train/l1"} == {15, 18}
     assert {step for step, name in values if name == "val/psnr"} == {6, 12, 18}
     assert json.loads((result.folder / "config.json").read_text())["seed"] == 0
-    assert json.loads((result.folder / "environment.json").read_text())["packages"]["torch"]
+    environment = json.loads((result.folder / "environment.json").read_text())
+    assert environment["packages"]["torch"]
+    computed = {"backend": "cpu", "execution": "eager", "precision": "float32", "device": "cpu"}
+    assert environment["arithmetic"] == [computed]
+    assert json.loads((result.folder / "result.json").read_text())["arithmetic"] == [computed]
 
 
 def test_training_lowers_the_loss(home, tiny):

@@ -1,8 +1,9 @@
-"""The adapter to gsplat: what it hands over, drawn by a stand-in; and on a GPU, by gsplat itself."""
+"""The adapter to gsplat: what it hands over, drawn by stand-ins of both versions; and on a GPU, by gsplat itself."""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ needs_package = pytest.mark.skipif(not gsplat.is_available(), reason="needs a GP
 
 
 def rasterization(
+    version,
     *,
     means,
     quats,
@@ -33,7 +35,10 @@ def rasterization(
     sh_degree=None,
     backgrounds=None,
 ):
-    """gsplat 1.5's function as its documents describe it, as far as our adapter uses it, on our CPU kernels."""
+    """The function of gsplat 1.5 and 1.6, as far as our adapter uses it, on our CPU kernels.
+
+    Colours are (B, V, N, D).  Harmonics are (B, N, K, 3) in 1.5, and (N, K, 3) for all scenes in 1.6.
+    """
     batch, count, views = means.shape[0], means.shape[1], viewmats.shape[1]
     assert quats.shape == (batch, count, 4)
     assert scales.shape == (batch, count, 3)
@@ -42,6 +47,11 @@ def rasterization(
     assert viewmats.shape == (batch, views, 4, 4)
     assert Ks.shape == (batch, views, 3, 3)
     assert (near_plane, eps2d, packed) == (compat.NEAR, reference.DILATION, False)
+    if sh_degree is not None:
+        assert colors.ndim == (4 if version == "1.5.3" else 3)
+        colors = colors.expand(batch, *colors.shape[-3:])
+    else:
+        assert colors.shape[:-1] == (batch, views, count)
     channels = 3 if sh_degree is not None else colors.shape[-1]
     assert backgrounds is None or backgrounds.shape == (batch, views, channels)
     inputs = [means, quats, scales, opacities, colors, viewmats, Ks, covars]
@@ -85,9 +95,10 @@ def rasterization(
     return images, images[..., :1], {}
 
 
-@pytest.fixture
-def package(monkeypatch):
-    module = SimpleNamespace(DRAWS_ON_CPU=True, __version__="1.5.3", rasterization=rasterization)
+@pytest.fixture(params=["1.5.3", "1.6.0"])
+def package(request, monkeypatch):
+    drawing = partial(rasterization, request.param)
+    module = SimpleNamespace(DRAWS_ON_CPU=True, __version__=request.param, rasterization=drawing)
     monkeypatch.setitem(sys.modules, gsplat.PACKAGE, module)
     return module
 
@@ -116,11 +127,11 @@ def test_a_gaussian_without_inverse_depth(make_scene, agrees_with_reference):
 
 
 def test_one_call_for_all_scenes_and_views(make_scene, package):
-    calls = []
+    calls, drawing = [], package.rasterization
 
     def recorded(**arguments):
         calls.append(arguments)
-        return rasterization(**arguments)
+        return drawing(**arguments)
 
     package.rasterization = recorded
     scene = make_scene(3, degree=2, batch=(2, 3))
@@ -129,10 +140,11 @@ def test_one_call_for_all_scenes_and_views(make_scene, package):
     assert colours["viewmats"].shape == (2, 3, 4, 4)
     assert torch.equal(colours["Ks"][1, 2, :2, 2], scene.cameras.principal[1, 2])
     assert torch.equal(colours["backgrounds"], scene.background[:, None].expand(2, 3, 3))
-    assert colours["sh_degree"] == 2
+    assert colours["colors"].shape == (2, 3, 60, 3)
     assert colours["rasterize_mode"] == depths["rasterize_mode"] == "antialiased"
     assert depths["colors"].shape == (2, 3, 60, 1)
-    assert not {"sh_degree", "backgrounds"} & depths.keys()
+    assert "backgrounds" not in depths
+    assert not any("sh_degree" in call for call in calls)
 
 
 @pytest.mark.parametrize(("batch", "count"), [((2, 3), 0), ((0, 2), 5), ((2, 0), 5)])
@@ -169,10 +181,24 @@ def test_tensors_on_the_host_are_kept_from_cuda_code(make_scene, package):
         gsplat.render(scene.gaussians, scene.cameras, scene.background, False, False)
 
 
+def test_states_what_it_can_do(package):
+    can = gsplat.capabilities()
+    assert (can.generation, can.devices, can.batched) == (package.__version__, ("cuda",), True)
+    assert can.lacks(antialiasing=True, inverse_depth=True) == ()
+
+
+@pytest.mark.usefixtures("package")
+def test_a_gaussian_at_the_centre_of_projection_has_finite_gradients(make_scene, evaluate):
+    scene = make_scene(4)
+    scene.gaussians.means[0, 0] = -(scene.cameras.world_to_camera[0, 0, :3, :3].T @ torch.tensor([0.0, 0.0, 2.0]))
+    found = evaluate(gsplat.render, scene)
+    assert all(torch.isfinite(tensor).all() for tensor in found.values())
+
+
 def test_absence_is_explained(make_scene, monkeypatch):
     monkeypatch.setattr(gsplat, "PACKAGE", "gsplat_that_is_nowhere")
     scene = make_scene()
-    with pytest.raises(BackendUnavailableError, match=r"is not installed\..*pip install .*gsplat.*'cpu'"):
+    with pytest.raises(BackendUnavailableError, match=r"is not installed\..*pip install .*gsplat"):
         render(scene.gaussians, scene.cameras, scene.background, backend="gsplat")
     assert not gsplat.is_available()
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from collections import Counter
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from model.rasterizers import compat, inria, reference, render
 from model.rasterizers.packages import BackendUnavailableError
+from model.types import Gaussians
 
 BOTH = ("newer", "older")
 NEWER = compat.GaussianRasterizationSettings
@@ -100,6 +103,90 @@ def test_nothing_to_draw(make_scene, batch, count):
     assert depths is None
 
 
+class ReadsOfTheDevice(TorchFunctionMode):
+    """Counts what makes a host wait for a GPU, or copies to it from Python's lists, by name.
+
+    Tensors are on the CPU here, so what counts is the call, whatever it costs.
+    """
+
+    READS = ("item", "tolist", "numpy", "cpu", "nonzero", "is_nonzero", "equal", "allclose")
+    CONVERSIONS = ("__bool__", "__float__", "__int__", "__index__", "__array__", "__contains__")
+    CONSTRUCTION = ("tensor", "as_tensor", "new_tensor", "asarray")
+    MOVES = ("to", "type", "cuda", "copy_")
+    CHECKED = ("solve", "linalg_solve", "linalg_inv", "inverse", "linalg_cholesky")  # errors are read back
+    COUNTED = frozenset((*READS, *CONVERSIONS, *CONSTRUCTION, *MOVES, *CHECKED))
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        if name in self.COUNTED:
+            self.counts[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+class Flat(torch.nn.Module):
+    """A package's rasteriser that reads nothing back: pictures of one colour, with gradients for all it is given."""
+
+    def __init__(self, settings):
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, **arguments):
+        size = (self.settings.image_height, self.settings.image_width)
+        level = sum(tensor.sum() for tensor in arguments.values()) + self.settings.viewmatrix.sum()
+        picture = level.expand(3, *size) + self.settings.bg[:, None, None]
+        return picture, None, picture[:1]
+
+
+@pytest.mark.parametrize("package", ["newer"], indirect=True)
+@pytest.mark.parametrize("wants_background", [False, True])
+def test_reads_of_the_device_do_not_grow_with_the_views(make_scene, package, wants_background):
+    package.GaussianRasterizer = Flat
+
+    def counted(batch):
+        scene = make_scene(23, batch=batch)
+        gaussians = Gaussians(
+            *(getattr(scene.gaussians, field.name).requires_grad_() for field in fields(scene.gaussians))
+        )
+        background = scene.background.requires_grad_(wants_background)
+        with ReadsOfTheDevice() as reads:
+            images, depths = inria.render(gaussians, scene.cameras, background, True, True)
+        (images.sum() + depths.sum()).backward()
+        assert all(getattr(gaussians, field.name).grad is not None for field in fields(gaussians))
+        return reads.counts
+
+    many = counted((8, 4))
+    assert many == counted((1, 1))
+    assert many["cpu"] == 1
+    assert sum(many.values()) < 10
+
+
+def test_the_counter_of_reads_sees_them():
+    with ReadsOfTheDevice() as reads:
+        tensor = torch.tensor([1.0])
+        tensor.tolist()
+        tensor.item()
+        float(tensor)
+        if tensor > 0:
+            tensor.cpu()
+        tensor.new_tensor([1.0])
+        torch.linalg.solve(torch.eye(2), torch.ones(2))
+    assert sum(reads.counts.values()) == 8, reads.counts
+
+
+@pytest.mark.parametrize("package", BOTH, indirect=True)
+def test_states_what_its_generation_can_do(package):
+    can = inria.capabilities()
+    is_newer = package.GaussianRasterizationSettings is NEWER
+    assert (can.antialiasing, can.inverse_depth) == (is_newer, is_newer)
+    assert can.generation == ("newer generation" if is_newer else "older generation")
+    assert can.devices == ("cuda",)
+    assert not can.batched
+
+
 @pytest.mark.parametrize("package", ["older"], indirect=True)
 @pytest.mark.parametrize(("wish", "named"), [((True, False), "antialiasing"), ((False, True), "inverse depth")])
 @pytest.mark.usefixtures("package")
@@ -129,7 +216,7 @@ def test_tensors_on_the_host_are_kept_from_cuda_code(make_scene, package):
 def test_absence_is_explained(make_scene, monkeypatch):
     monkeypatch.setattr(inria, "PACKAGE", "diff_gaussian_rasterization_that_is_nowhere")
     scene = make_scene()
-    with pytest.raises(BackendUnavailableError, match=r"is not installed\..*pip install .*git.*'cpu'"):
+    with pytest.raises(BackendUnavailableError, match=r"is not installed\..*pip install .*git"):
         render(scene.gaussians, scene.cameras, scene.background, backend="inria")
     assert not inria.is_available()
 

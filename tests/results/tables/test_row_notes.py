@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from results.records.arithmetic import Arithmetic, arithmetic_tags
 from results.tables.row_notes import caveats
 
 COMMIT, CHANGED, DATA = (
@@ -35,6 +36,44 @@ def test_each_difference_in_regime_is_named(make, config: dict[str, Any], tags: 
     baseline = [make.record("baseline", config=CONFIG, tags=TAGS)]
     row = [make.record("row", config=CONFIG | config, tags=TAGS | tags)]
     assert caveats(row, baseline) == (f"Not the regime of baseline: {note}.",)
+
+
+COMPUTED = arithmetic_tags([Arithmetic("cpu", "eager", "float32", "cpu").as_json()])
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "note"),
+    [
+        (Arithmetic("reference", "eager", "float32", "cpu"), "rasteriser reference instead of cpu"),
+        (Arithmetic("cpu", "compiled", "float32", "cpu"), "execution compiled instead of eager"),
+        (
+            Arithmetic("gsplat", "eager", "bf16", "cuda"),
+            "precision bf16 instead of float32; rasteriser gsplat instead of cpu; device cuda instead of cpu",
+        ),
+    ],
+)
+def test_another_arithmetic_is_another_regime(make, arithmetic: Arithmetic, note: str) -> None:
+    baseline = [make.record("baseline", config=CONFIG, tags=TAGS | COMPUTED)]
+    row = [make.record("row", config=CONFIG, tags=TAGS | arithmetic_tags([arithmetic.as_json()]))]
+    assert caveats(row, baseline) == (f"Not the regime of baseline: {note}.",)
+
+
+def test_precision_is_the_computed_one_where_all_recorded_it(make) -> None:
+    """On a CPU bf16 and tf32 are both float32; runs of earlier versions recorded only what was asked for."""
+    wide, narrow = ({"train": {**TRAIN, "precision": precision}} for precision in ("tf32", "bf16"))
+    baseline = [make.record("baseline", config=CONFIG | wide, tags=TAGS | COMPUTED)]
+    assert caveats([make.record("row", config=CONFIG | narrow, tags=TAGS | COMPUTED)], baseline) == ()
+    (note,) = caveats([make.record("row", config=CONFIG | narrow, tags=TAGS)], baseline)
+    assert note == "Not the regime of baseline: precision bf16 instead of tf32."
+
+
+def test_seeds_of_one_row_in_other_arithmetics_are_named(make) -> None:
+    other = arithmetic_tags([Arithmetic("inria", "eager", "tf32", "cuda").as_json()])
+    seeds = [make.record("row", 0, tags=TAGS | COMPUTED), make.record("row", 1, tags=TAGS | other)]
+    (note,) = caveats(seeds)
+    assert (
+        note == "Its seeds differ in arithmetic: cpu, eager, float32, cpu (seed 0); inria, eager, tf32, cuda (seed 1)."
+    )
 
 
 def test_equal_regimes_and_what_is_unknown_need_no_note(make) -> None:

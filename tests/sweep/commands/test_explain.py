@@ -43,6 +43,7 @@ def test_runs_objects_data_and_comparison_are_printed(home: Path) -> None:
         "against baseline",
         "seed 3",
         "5: object_0",
+        "arithmetic: not recorded",
     ):
         assert expected in text
     assert f"{4:016x}" in text

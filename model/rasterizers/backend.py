@@ -1,0 +1,30 @@
+"""What every backend states of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What one backend can do, with the generation of its package that is installed."""
+
+    #: kinds of device whose tensors it takes: "cpu", "cuda"
+    devices: tuple[str, ...]
+    #: whether one call of it draws all scenes and views
+    batched: bool
+    antialiasing: bool = True
+    inverse_depth: bool = True
+    #: of its package, e.g. "1.5.3"; "" for code of this project
+    generation: str = ""
+
+    def lacks(self, antialiasing: bool, inverse_depth: bool) -> tuple[str, ...]:
+        """Which of the two wishes it cannot fulfil, in words."""
+        wishes = {"antialiasing": antialiasing, "inverse depth": inverse_depth}
+        can = {"antialiasing": self.antialiasing, "inverse depth": self.inverse_depth}
+        return tuple(name for name, wished in wishes.items() if wished and not can[name])
+
+    def __str__(self) -> str:
+        lacking = self.lacks(antialiasing=True, inverse_depth=True)
+        without = f"without {' and '.join(lacking)}" if lacking else ""
+        return ", ".join(filter(None, (self.generation, without)))

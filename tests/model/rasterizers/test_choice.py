@@ -1,0 +1,103 @@
+"""Which backend draws: what is installed, what it can do, and what "auto" stands for."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+
+from model.rasterizers import BACKENDS, capabilities, choose, compat, gsplat, inria, why_not
+from model.rasterizers.packages import BackendUnavailableError
+
+NEWER = compat.GaussianRasterizationSettings
+OLDER = NamedTuple("OlderSettings", list(NEWER.__annotations__.items())[:-1])
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """Puts stand-ins for the CUDA packages in place, on a machine that has a GPU; the others are absent."""
+
+    def install(**versions) -> None:
+        packages = {
+            "gsplat": lambda version: SimpleNamespace(__version__=version),
+            "inria": lambda settings: SimpleNamespace(GaussianRasterizationSettings=settings),
+        }
+        for name, module in (("gsplat", gsplat), ("inria", inria)):
+            is_here = name in versions
+            monkeypatch.setattr(module, "is_available", lambda is_here=is_here: is_here)
+            if is_here:
+                monkeypatch.setitem(sys.modules, module.PACKAGE, packages[name](versions[name]))
+            else:
+                monkeypatch.setattr(module, "PACKAGE", f"{name}_that_is_nowhere")
+
+    return install
+
+
+def test_tensors_on_the_host_are_drawn_by_our_kernels(install):
+    install(gsplat="1.5.3", inria=NEWER)
+    assert choose("auto", "cpu", antialiasing=True, inverse_depth=True) == "cpu"
+
+
+def test_a_name_stands_for_itself(install):
+    install()
+    assert choose("reference", "cuda") == "reference"
+    assert choose("inria", "cuda", antialiasing=True) == "inria"
+
+
+def test_a_gpu_is_drawn_on_by_gsplat_before_inria(install):
+    install(gsplat="1.5.3", inria=NEWER)
+    assert choose("auto", "cuda") == "gsplat"
+
+
+def test_auto_passes_over_what_cannot_do_what_is_asked(install):
+    install(gsplat="1.4.0", inria=NEWER)
+    assert choose("auto", "cuda", antialiasing=True) == "inria"
+    install(inria=OLDER)
+    assert choose("auto", "cuda") == "inria"
+    with pytest.raises(BackendUnavailableError, match=r"older generation.* has no antialiasing.*pip install"):
+        choose("auto", "cuda", antialiasing=True)
+
+
+def test_the_cpu_is_no_silent_way_out_of_a_gpu(install):
+    install()
+    with pytest.raises(BackendUnavailableError, match="the host draws it where the backend is 'cpu'") as refusal:
+        choose("auto", "cuda")
+    assert "pip install 'gsplat" in str(refusal.value)
+    assert inria.COMMIT in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "wishes", "reason"),
+    [
+        ("auto", "cuda", {"antialiasing": True}, None),
+        ("gsplat", "cuda", {"antialiasing": True, "inverse_depth": True}, None),
+        ("inria", "cuda", {}, None),
+        ("inria", "cuda", {"antialiasing": True}, "'inria' (older generation) has no antialiasing. Install the newer"),
+        ("inria", "cuda", {"inverse_depth": True}, "has no inverse depth"),
+        ("inria", "cpu", {}, "draws tensors on cuda only, not on cpu"),
+        ("cpu", "cuda", {"antialiasing": True, "inverse_depth": True}, None),
+        ("reference", "cpu", {"antialiasing": True}, None),
+        ("auto", "cpu", {"antialiasing": True}, None),
+    ],
+)
+def test_why_a_backend_cannot_draw(install, backend, device, wishes, reason):
+    install(gsplat="1.5.3", inria=OLDER)
+    found = why_not(backend, device, **wishes)
+    assert found is None if reason is None else reason in found
+
+
+def test_planning_needs_no_gpu(install, monkeypatch):
+    install(gsplat="1.5.3")
+    monkeypatch.setattr(gsplat, "is_available", lambda: False)
+    assert why_not("auto", "cuda", antialiasing=True) is None
+
+
+def test_every_backend_states_what_it_can_do(install):
+    install(gsplat="1.6.0", inria=NEWER)
+    for name in BACKENDS:
+        assert capabilities(name).devices
+    assert str(capabilities("gsplat")) == "1.6.0"
+    install(inria=OLDER)
+    assert str(capabilities("inria")) == "older generation, without antialiasing and inverse depth"
