@@ -8,7 +8,7 @@ from model.methods.pixelnerf.options import PixelNerfOptions
 from model.methods.pixelnerf.rays import Bounds
 from model.methods.pixelnerf.sampling import SampleCounts
 from model.methods.pixelnerf.scene import RadianceField, Tracing
-from model.methods.pixelnerf.sources import Sources, rows_of
+from model.methods.pixelnerf.sources import Sources
 from model.scenes import Reconstructor
 from model.types import Context, Views
 
@@ -39,14 +39,10 @@ class PixelNerfReconstructor(Reconstructor):
         """Raises ValueError where the views do not say around which point their objects lie."""
         if source.origin is None:
             raise ValueError("these views have no `origin`, the point around which objects lie; PixelNeRF needs it")
-        options, shape = self.options, source.images.shape[:2]
+        options = self.options
         pyramid = self.encoder(source.images.flatten(0, 1))
         tables = [
-            rows_of(
-                project(pyramid, self.encoder.strides, *network.injection, options.feature_alignment).unflatten(
-                    0, shape
-                )
-            )
+            project(pyramid, self.encoder.strides, *network.injection, options.feature_alignment).flatten(0, 2)
             for network in (self.coarse, self.fine)
         ]
         return RadianceField(

@@ -49,7 +49,7 @@ class RadianceField(Scene):
 
     #: the coarse network and the fine one
     networks: tuple[FieldNetwork, FieldNetwork]
-    #: what each reads from the source views: rows as `sources.rows_of` has them
+    #: what each reads from the source views: a row for each cell of all feature maps
     tables: tuple[Tensor, Tensor]
     #: cells of a feature map, height and width
     size: tuple[int, int]

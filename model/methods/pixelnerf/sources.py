@@ -64,15 +64,11 @@ class Sources(_TensorFields):
         return pixels * pixels.new_tensor([width / self.cameras.width, height / self.cameras.height])
 
 
-def rows_of(maps: Tensor) -> Tensor:
-    """Maps (B, V, C, h, w) as one table with a row for each cell, (B * V * h * w, C)."""
-    return maps.permute(0, 1, 3, 4, 2).flatten(0, 3)
-
-
 def read_rows(table: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
     """Features (B, V, ..., C) between the four cells around `places` (B, V, ..., 2); the border goes on outside.
 
-    This is bilinear interpolation as `grid_sample` computes it, four to ten times as fast on a CPU.
+    table: a row for each cell of all maps, (B * V * h * w, C).  Interpolation is bilinear, as that of `grid_sample`,
+    and four to ten times as fast on a CPU.
     """
     height, width = size
     batch, views = places.shape[:2]

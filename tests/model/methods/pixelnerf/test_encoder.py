@@ -87,20 +87,19 @@ def bilinear(cells, place):
 @pytest.mark.parametrize(("stride", "cells", "side"), [(2, 8, 16), (4, 4, 16), (8, 2, 16), (2, 3, 6), (8, 1, 8)])
 def test_a_deeper_map_lies_where_it_was_computed(stride, cells, side):
     values = torch.rand(cells, dtype=torch.float64)
-    rows = values.view(1, 1, cells, 1).expand(1, 1, cells, cells)
+    rows = values.view(1, cells, 1, 1).expand(1, cells, cells, 1)
     strided = resize(rows, (side, side), stride, "strided")
     expected = [bilinear(values.tolist(), k / stride) for k in range(side)]
-    np.testing.assert_allclose(strided[0, 0, :, 0], expected, rtol=1e-12)
-    columns = resize(rows.transpose(-1, -2), (side, side), stride, "strided")
-    np.testing.assert_allclose(columns[0, 0, 0], expected, rtol=1e-12)
+    np.testing.assert_allclose(strided[0, :, 0, 0], expected, rtol=1e-12)
+    columns = resize(rows.transpose(1, 2), (side, side), stride, "strided")
+    np.testing.assert_allclose(columns[0, 0, :, 0], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("cells", "side"), [(8, 16), (2, 16)])
-def test_published_maps_lie_corner_on_corner(cells, side):
-    values = torch.rand(cells, dtype=torch.float64)
-    rows = values.view(1, 1, cells, 1).expand(1, 1, cells, cells)
-    expected = [bilinear(values.tolist(), k * (cells - 1) / (side - 1)) for k in range(side)]
-    np.testing.assert_allclose(resize(rows, (side, side), side // cells, "corners")[0, 0, :, 0], expected, rtol=1e-12)
+@pytest.mark.parametrize(("height", "width", "size"), [(8, 4, (16, 8)), (2, 3, (16, 16)), (5, 1, (9, 4))])
+def test_published_maps_lie_corner_on_corner(height, width, size):
+    maps = torch.rand(2, height, width, 3, dtype=torch.float64)
+    expected = F.interpolate(maps.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
+    torch.testing.assert_close(resize(maps, size, 2, "corners"), expected)
 
 
 @pytest.mark.parametrize("alignment", ["strided", "corners"])
@@ -111,6 +110,7 @@ def test_a_layer_on_all_maps_equals_the_layer_on_their_concatenation(alignment, 
     weight, bias = torch.randn(5, 64, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
     projected = project(pyramid, encoder.strides, weight, bias, alignment)
     size = tuple(pyramid[0].shape[-2:])
-    laid_over = [resize(f, size, s, alignment) for f, s in zip(pyramid, encoder.strides, strict=True)]
-    expected = F.conv2d(torch.cat(laid_over, 1), weight[..., None, None], bias)
-    torch.testing.assert_close(projected, expected, rtol=1e-9, atol=1e-9)
+    laid_over = [
+        resize(f.permute(0, 2, 3, 1), size, s, alignment) for f, s in zip(pyramid, encoder.strides, strict=True)
+    ]
+    torch.testing.assert_close(projected, torch.cat(laid_over, -1) @ weight.T + bias, rtol=1e-9, atol=1e-9)

@@ -105,7 +105,10 @@ def test_a_ray_is_rendered_as_by_the_plain_arithmetic(views, pixel_point, bounds
     draws = Draws.make((2, 3), SampleCounts(6, 3, 2), torch.zeros(()), torch.Generator().manual_seed(0))
     pyramid = network.encoder(views.images[:, :2].flatten(0, 1))
     size = tuple(pyramid[0].shape[-2:])
-    laid_over = [resize(f, size, s, feature_alignment) for f, s in zip(pyramid, network.encoder.strides, strict=True)]
+    laid_over = [
+        resize(features.permute(0, 2, 3, 1), size, stride, feature_alignment).permute(0, 3, 1, 2)
+        for features, stride in zip(pyramid, network.encoder.strides, strict=True)
+    ]
     latents = torch.cat(laid_over, 1).unflatten(0, (2, 2))
     for b in range(2):
         for ray in range(3):

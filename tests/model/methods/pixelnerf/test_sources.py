@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from model.methods.pixelnerf.rays import Rays
-from model.methods.pixelnerf.sources import Sources, read_rows, rows_of
+from model.methods.pixelnerf.sources import Sources, read_rows
 from model.types import Cameras
 from tests.model.methods.pixelnerf.scenery import rigid
 
@@ -110,7 +110,7 @@ def test_rows_are_read_as_grid_sample_reads_maps(size):
     places = (torch.rand(2, 3, 7, 4, 2, generator=generator, dtype=torch.float64) * 1.6 - 0.3) * span
     places[0, 0, 0, 0], places[0, 0, 0, 1] = span - 1, torch.zeros(2)
     places.requires_grad_()
-    read = read_rows(rows_of(maps), places, size)
+    read = read_rows(maps.permute(0, 1, 3, 4, 2).flatten(0, 3), places, size)
     assert read.shape == (2, 3, 7, 4, 5)
 
     largest = (span - 1).clamp(min=1e-9)
