@@ -30,7 +30,7 @@ from model.fusion import FUSION, Source
 from model.fusion.base import Fusion, entering_kind
 from model.losses import LOSSES
 from model.methods import METHODS, find_method
-from model.methods.base import Method, MethodOptions
+from model.methods.base import NEEDS, Method, MethodOptions, Need
 from model.options import (
     Count,
     Finite,
@@ -288,6 +288,13 @@ ModelConfig = Annotated[
 ]
 
 
+#: What a loss needs, and what methods without it have instead.
+_LACKS: dict[Need, dict[str, str]] = {
+    "views": {"needs": "whole views", "has": "is trained on single pixels"},
+    "gaussians": {"needs": "a scene of Gaussians", "has": "makes none"},
+}
+
+
 class TrialConfig(Section):
     """Everything that decides the numbers of one trial."""
 
@@ -317,24 +324,39 @@ class TrialConfig(Section):
                     "resolution": self.data.resolution,
                 },
             )
-        if self.is_trained and self.model.input_views > self.train.views_per_object:
-            raise PydanticCustomError(
-                "misfit",
-                "model.input_views {views} is more than train.views_per_object {drawn}, which they are among",
-                {
-                    "path": "model.input_views",
-                    "views": self.model.input_views,
-                    "drawn": self.train.views_per_object,
-                },
-            )
+        if self.is_trained:
+            self._fits_the_method()
+        return self
+
+    def _fits_the_method(self) -> None:
+        """Refuse numbers of views and losses that the method cannot have in a training step."""
+        offered, drawn = self.method.offers(self.model), self.train.views_per_object
+        if "views" in offered and self.model.input_views > drawn:
+            reason = "model.input_views {views} is more than train.views_per_object {drawn}, which they are among"
+            context = {"path": "model.input_views", "views": self.model.input_views, "drawn": drawn}
+            raise PydanticCustomError("misfit", reason, context)
         for index, stage in enumerate(self.train.stages):
             for name, term in stage.losses.items():
-                if term.views is not None and term.views > self.train.views_per_object:
-                    path = f"train.stages.{index}.losses.{name}.views"
+                path = f"train.stages.{index}.losses.{name}"
+                if term.views is not None and "views" not in offered:
+                    reason = "{path} {views} needs {needs}, and {method} {has}; allowed: null"
+                    context = {"path": f"{path}.views", "views": term.views, "method": self.model.name}
+                    raise PydanticCustomError("misfit", reason, context | _LACKS["views"])
+                if term.views is not None and term.views > drawn:
                     reason = "{path} {views} is more than train.views_per_object {drawn}"
-                    context = {"path": path, "views": term.views, "drawn": self.train.views_per_object}
+                    context = {"path": f"{path}.views", "views": term.views, "drawn": drawn}
                     raise PydanticCustomError("misfit", reason, context)
-        return self
+                self._check_loss(name, path, offered)
+
+    def _check_loss(self, name: str, path: str, offered: frozenset[Need]) -> None:
+        if offered == NEEDS:  # the classes of losses bring torch along
+            return
+        needs: dict[str, frozenset[Need]] = {loss: resolve(LOSSES, loss, "loss").needs for loss in LOSSES}
+        if lacking := sorted(needs[name] - offered):
+            fitting = ", ".join(sorted(loss for loss, wanted in needs.items() if wanted <= offered))
+            context = {"path": path, "loss": name, "method": self.model.name, "fitting": fitting}
+            reason = "the loss {loss} needs {needs}, and {method} {has}; allowed: {fitting}"
+            raise PydanticCustomError("misfit", reason, context | _LACKS[lacking[0]])
 
     @property
     def sources(self) -> dict[Source, SemanticConfig | DepthConfig]:

@@ -35,6 +35,8 @@ class MovingAverage(Generic[Network]):
             return
         blend = get_ema_multi_avg_fn(ema_decay(step, self._config))
         blend(list(self.network.parameters()), list(self._live.parameters()), 0)
+        for mine, live in zip(self.network.buffers(), self._live.buffers(), strict=True):  # statistics of batches
+            mine.copy_(live)
 
     def hand_over(self) -> None:
         """Make the average the live network, as a stage that follows starts from."""

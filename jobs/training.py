@@ -1,4 +1,4 @@
-"""The training loop, from top to bottom: batch, predict, render, losses, step, record, evaluate, save.
+"""The training loop, from top to bottom: batch, reconstruct, render, losses, step, record, evaluate, save.
 
 Everything random is a function of (seed, iteration), so a trial that is killed and resumed ends, on a CPU, with
 the same bits as one that was not.  On a GPU the host waits for the device only where something is recorded.
@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
+from jobs.batch import draw_batch
 from jobs.checkpoint import CheckpointFolder, capture
 from jobs.config import LossTerm, Stage, TrialConfig
-from jobs.data.sampling import training_frames
 from jobs.data.store import Store
 from jobs.ema import MovingAverage
 from jobs.evaluate import Evaluation
@@ -26,13 +25,11 @@ from jobs.features import ContextReader
 from jobs.flat import lay_flat
 from jobs.nonfinite import NonFiniteGuard
 from model.losses.base import Loss
-from model.scenes import Reconstructor
+from model.scenes import Reconstructor, Scene
+from model.types import Rendering
 from results.records.journal import Journal
 
-#: Adam as published: no weight decay, and an eps that hardly ever matters.
-ADAM_EPS = 1e-15
-
-# Streams 0 and 1 of a seed belong to the sampling of batches.
+# Streams 0, 1 and 4 of a seed belong to the sampling of batches.
 _DROPOUT_STREAM, _SUBSET_STREAM = 2, 3
 
 
@@ -84,7 +81,7 @@ class Averages:
 
 
 def train(
-    predictor: Reconstructor,
+    network: Reconstructor,
     context: ContextReader,
     losses: dict[str, Loss],
     store: Store,
@@ -96,7 +93,7 @@ def train(
     device: torch.device,
     pace: Pace,
 ) -> tuple[Reconstructor, float]:
-    """Train `predictor` through all stages, from its last checkpoint on.
+    """Train `network` through all stages, from its last checkpoint on.
 
     Returns the network to judge, which is the moving average where that is on, and the seconds spent in steps.
     Raises `NonFiniteError` as `train.nonfinite` says, and `StopRequestedError`.
@@ -105,33 +102,32 @@ def train(
     saved = checkpoints.latest()
     if saved is not None:
         iteration, averages = saved.step, Averages(**saved.extra["averages"])
-        saved.restore(predictor)
+        saved.restore(network)
     journal.start(iteration)
 
-    objects, judged = store.split("train"), predictor
-    weights = lay_flat(predictor)
+    objects, judged = store.split("train"), network
+    weights = lay_flat(network)
     in_bf16 = config.train.precision == "bf16" and device.type == "cuda"
     for stage, first, last in stage_spans(config.train.stages):
-        optimizer = torch.optim.Adam([weights], lr=stage.lr, eps=ADAM_EPS, fused=True)
-        average = MovingAverage(predictor, config.train.ema)
+        optimizer = torch.optim.Adam([weights], lr=stage.lr, eps=config.method.adam_eps, fused=True)
+        average = MovingAverage(network, config.train.ema)
         guard = NonFiniteGuard(config.train.nonfinite, optimizer, device)
         if saved is not None and first < saved.step <= last:
-            saved.restore(predictor, optimizer, average.network)
+            saved.restore(network, optimizer, average.network)
         while iteration < last:
             started = time.perf_counter()
             torch.manual_seed(stream_seed(config.seed, _DROPOUT_STREAM, iteration))
-            views = store.views(batch_frames(objects, config, iteration), config.data.resolution, device)
-            source = views.select(0, config.model.input_views)
+            batch = draw_batch(store, objects, config, iteration, device)
 
-            predictor.train()
+            network.train()
             with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
-                scene = predictor(source, context(source))
+                scene: Scene = network(batch.source, context(batch.source))
             if config.train.nonfinite == "ignore":
                 scene = scene.without_non_finite()
-            images = scene.render(views.cameras, views.background).images
+            rendering = scene.render(batch.seen.cameras, batch.seen.background, batch.pixels)
             active = {name: term for name, term in stage.losses.items() if iteration - first >= term.start}
             terms = {
-                name: losses[name](*seen_by(term, images, views.images, config.seed, iteration), scene.gaussians)
+                name: losses[name](*looked_at(term, rendering, batch.target, config.seed, iteration), scene)
                 for name, term in active.items()
             }
             loss = torch.stack([term.weight_at(iteration - first) * terms[name] for name, term in active.items()]).sum()
@@ -155,7 +151,7 @@ def train(
             if stopping or iteration % pace.checkpoint_every == 0 or iteration == config.train.iterations:
                 guard.raise_if_bad(scene)
                 state = {"averages": averages.plain()}
-                checkpoints.save(capture(iteration, predictor, optimizer, average.network, state))
+                checkpoints.save(capture(iteration, network, optimizer, average.network, state))
             if stopping and iteration < config.train.iterations:
                 raise StopRequestedError(f"stopped after {iteration} of {config.train.iterations} iterations")
         judged = average.network
@@ -173,30 +169,20 @@ def stage_spans(stages: tuple[Stage, ...]) -> list[tuple[Stage, int, int]]:
     return spans
 
 
-def batch_frames(objects: pd.DataFrame, config: TrialConfig, iteration: int) -> np.ndarray:
-    """The frames of one step, (batch, views); the first `model.input_views` of each object are its source."""
-    return training_frames(
-        objects,
-        seed=config.seed,
-        iteration=iteration,
-        batch_size=config.train.batch_size,
-        views=config.train.views_per_object,
-    )
-
-
-def seen_by(term: LossTerm, images: Tensor, targets: Tensor, seed: int, iteration: int) -> tuple[Tensor, Tensor]:
-    """What a loss looks at, (N, 3, H, W) each: all views (B, V, 3, H, W), or as many of each object as it asks for.
+def looked_at(
+    term: LossTerm, rendering: Rendering, target: Rendering, seed: int, iteration: int
+) -> tuple[Rendering, Rendering]:
+    """What a loss looks at: all there is, or as many whole views of each object as it asks for.
 
     Every view is as likely as any other, so the mean over those drawn has the expectation of the mean over all.
     """
-    batch, views = images.shape[:2]
-    if term.views is not None and term.views < views:
-        generator = np.random.default_rng(stream_seed(seed, _SUBSET_STREAM, iteration))
-        drawn = generator.permuted(np.tile(np.arange(views), (batch, 1)), axis=1)[:, : term.views]
-        index = torch.from_numpy(np.sort(drawn, axis=1)).to(images.device, non_blocking=True)
-        rows = torch.arange(batch, device=images.device)[:, None]
-        images, targets = images[rows, index], targets[rows, index]
-    return images.flatten(0, 1), targets.flatten(0, 1)
+    batch, views = rendering.images.shape[:2]
+    if term.views is None or term.views >= views:
+        return rendering, target
+    generator = np.random.default_rng(stream_seed(seed, _SUBSET_STREAM, iteration))
+    drawn = generator.permuted(np.tile(np.arange(views), (batch, 1)), axis=1)[:, : term.views]
+    index = torch.from_numpy(np.sort(drawn, axis=1)).to(rendering.images.device, non_blocking=True)
+    return rendering.take(index), target.take(index)
 
 
 def stream_seed(seed: int, stream: int, iteration: int) -> int:

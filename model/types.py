@@ -120,6 +120,16 @@ class Rendering(_TensorFields):
     #: renderings of the same cameras or pixels that training also compares with the targets: a coarse pass, say
     auxiliary: tuple[Rendering, ...] = ()
 
+    def take(self, index: Tensor) -> Rendering:
+        """Of whole views those with `index` (B, K) int64, other ones for each object."""
+        objects = torch.arange(len(index), device=index.device)[:, None]
+
+        def taken(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[objects, index]
+
+        auxiliary = tuple(seen.take(index) for seen in self.auxiliary)
+        return Rendering(self.images[objects, index], taken(self.inverse_depth), taken(self.opacity), auxiliary)
+
 
 @dataclass(frozen=True, slots=True)
 class Context(_TensorFields):

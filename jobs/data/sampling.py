@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-# Two streams of numbers that never meet, whatever their counters are.
-_OBJECT_STREAM, _FRAME_STREAM = 0, 1
+# Streams of numbers that never meet, whatever their counters are.  2 and 3 belong to the training loop.
+_OBJECT_STREAM, _FRAME_STREAM, _PIXEL_STREAM = 0, 1, 4
 
 
 class FrameRange(Protocol):
@@ -30,16 +30,24 @@ class FrameRange(Protocol):
 
 
 def training_frames(
-    objects: pd.DataFrame, *, seed: int, iteration: int, batch_size: int, views: int, input_views: int = 1
+    objects: pd.DataFrame,
+    *,
+    seed: int,
+    iteration: int,
+    batch_size: int,
+    views: int,
+    input_views: int = 1,
+    sources_apart: bool = False,
 ) -> np.ndarray:
     """The (batch_size, views) int64 frames of one step, counted from 0.
 
     Objects come in an order that is shuffled afresh for every epoch, each once per epoch; a batch may lie
     across two epochs.  An object's frames are drawn without replacement.  As published, the first `input_views`
-    of them are the sources, and all of them are targets.
+    of them are the sources, and all of them are targets.  With `sources_apart` there are `input_views` more in front,
+    which are the sources; the others are drawn from all frames alike, so a source is no likelier a target than any.
     Raises ValueError where an object has fewer frames than `views`, or there would be fewer views than sources.
     """
-    if not 1 <= input_views <= views:
+    if not 1 <= input_views <= (input_views if sources_apart else views):
         raise ValueError(f"{input_views} input views of {views} views per object asked for; allowed: 1 to {views}")
     first, count = objects["first_frame"].to_numpy(), objects["num_frames"].to_numpy()
     if count.min() < views:
@@ -47,8 +55,25 @@ def training_frames(
         raise ValueError(f"{views} views per object asked for, but object {name!r} has {count.min()} frames")
     rows = _objects_of_step(len(objects), seed, iteration, batch_size)
     generator = _generator(seed, _FRAME_STREAM, iteration)
-    frames = [first[row] + generator.choice(count[row], size=views, replace=False) for row in rows]
+    sizes = (input_views, views) if sources_apart else (views,)
+    frames = [
+        first[row] + np.concatenate([generator.choice(count[row], size=size, replace=False) for size in sizes])
+        for row in rows
+    ]
     return np.stack(frames).astype(np.int64)
+
+
+def training_pixels(
+    *, seed: int, iteration: int, batch_size: int, views: int, pixels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the pixels of one step lie: independent draws, all places of all views alike.
+
+    Returns the view of each, (batch_size, pixels) int64 below `views`, and its row and column as parts, in [0, 1), of
+    the rectangle that pixels are drawn from, (batch_size, pixels, 2) float32.
+    """
+    generator = _generator(seed, _PIXEL_STREAM, iteration)
+    view = generator.integers(views, size=(batch_size, pixels))
+    return view, generator.random((batch_size, pixels, 2), dtype=np.float32)
 
 
 def evaluation_frames(row: FrameRange, protocol: Mapping[str, Any], input_views: int = 1) -> np.ndarray:

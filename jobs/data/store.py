@@ -212,6 +212,19 @@ class Store:
             views = _scaled(views, self.manifest.source_distance / np.linalg.norm(origins, axis=1))
         return views.to(device)
 
+    def masks(self, frames: np.ndarray, resolution: int, device: torch.device | str = "cpu") -> torch.Tensor | None:
+        """How much of each pixel of `frames` (B, V) the object covers, (B, V, 1, H, W) in [0, 1]; None without masks.
+
+        Raises ValueError as `views` does.
+        """
+        from jobs.data.gpu_cache import take
+        from jobs.data.resample import area_mean
+
+        self._check(frames, resolution)
+        if self.mask is None:
+            return None
+        return area_mean(take(self.path, "mask", self.mask, frames, device), resolution).unsqueeze(2)
+
     def compute_fingerprint(self) -> str:
         """The fingerprint of what is on disk now; differs from `fingerprint` when the store was altered."""
         arrays = {name: getattr(self, name) for name in (*REQUIRED_ARRAYS, *OPTIONAL_ARRAYS)}

@@ -1,4 +1,4 @@
-"""Unweighted scalar losses over rendered views, or the Gaussians behind them.  One file per loss, one line here.
+"""Unweighted scalar losses over renderings, or the scenes behind them.  One file per loss, one line here.
 
 Weights, and when each counts, live in `train.stages`.
 """

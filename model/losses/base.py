@@ -1,4 +1,4 @@
-"""What a loss promises: rendered and true pictures, and the Gaussians they came from -> one unweighted scalar."""
+"""What a loss promises: what cameras see of a scene, and what they saw in truth -> one unweighted scalar."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from model.types import Gaussians
+from model.methods.base import Need
+from model.scenes import Scene
+from model.types import Rendering
 from model.weights import WeightStore
 
 
@@ -16,11 +18,26 @@ class Loss(nn.Module, ABC):
 
     #: names, in the table of weights, of what this loss loads
     weights: ClassVar[tuple[str, ...]] = ()
+    #: what a training step must offer; a configuration whose method does not is refused
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __init__(self, store: WeightStore) -> None:
         """`store` is where a loss with weights finds them."""
         super().__init__()
 
     @abstractmethod
-    def forward(self, render: Tensor, target: Tensor, gaussians: Gaussians) -> Tensor:
-        """render, target: (N, 3, H, W) RGB, targets in [0, 1]; gaussians: B scenes -> a scalar."""
+    def forward(self, rendering: Rendering, target: Rendering, scene: Scene) -> Tensor:
+        """rendering and target: the same whole views (B, V, C, H, W), or the same pixels (B, P, C); -> a scalar.
+
+        target: the data, RGB in [0, 1]; scene: what was rendered.
+        """
+
+
+def passes(rendering: Rendering) -> tuple[Rendering, ...]:
+    """A rendering and those beside it that learn from the same target, a coarse pass say."""
+    return rendering, *rendering.auxiliary
+
+
+def pictures(rendering: Rendering) -> Tensor:
+    """Whole views one after the other: (B * V, 3, H, W)."""
+    return rendering.images.flatten(0, 1)

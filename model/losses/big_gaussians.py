@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from model.losses.base import Loss
-from model.types import Gaussians
+from model.methods.base import Need
+from model.scenes import GaussianScene, Scene
+from model.types import Rendering
 
 #: Scene units; CO3D's scenes are about as large.
 LARGEST = 20.0
@@ -15,8 +19,17 @@ LARGEST = 20.0
 class BigGaussians(Loss):
     """Mean of the scales above 20, one per axis; 0 where there are none."""
 
-    def forward(self, render: Tensor, target: Tensor, gaussians: Gaussians) -> Tensor:
-        return mean_where(gaussians.scales, gaussians.scales > LARGEST)
+    needs: ClassVar[frozenset[Need]] = frozenset({"gaussians"})
+
+    def forward(self, rendering: Rendering, target: Rendering, scene: Scene) -> Tensor:
+        scales = scales_of(scene)
+        return mean_where(scales, scales > LARGEST)
+
+
+def scales_of(scene: Scene) -> Tensor:
+    """The scales (B, N, 3) of a scene of Gaussians, which the configuration was checked to have."""
+    assert isinstance(scene, GaussianScene), f"a scene of kind {scene.kind!r} has no scales"
+    return scene.gaussians.scales
 
 
 def mean_where(values: Tensor, chosen: Tensor) -> Tensor:

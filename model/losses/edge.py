@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.losses.base import Loss
-from model.types import Gaussians
+from model.losses.base import Loss, pictures
+from model.methods.base import Need
+from model.scenes import Scene
+from model.types import Rendering
 
 
 def sobel_magnitude(images: Tensor, eps: float) -> Tensor:
@@ -22,13 +24,15 @@ def sobel_magnitude(images: Tensor, eps: float) -> Tensor:
 
 
 class Edge(Loss):
-    """mean (|grad render| - |grad target|)^2.
+    """mean (|grad rendering| - |grad target|)^2.
 
     `eps` under the root keeps the gradient finite where a render is locally constant; the published loss has
     none (see `edge_published`).
     """
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"views"})
     eps: ClassVar[float] = 1e-6
 
-    def forward(self, render: Tensor, target: Tensor, gaussians: Gaussians) -> Tensor:
-        return F.mse_loss(sobel_magnitude(render, self.eps), sobel_magnitude(target, self.eps))
+    def forward(self, rendering: Rendering, target: Rendering, scene: Scene) -> Tensor:
+        ours, theirs = (sobel_magnitude(pictures(seen), self.eps) for seen in (rendering, target))
+        return F.mse_loss(ours, theirs)

@@ -1,14 +1,16 @@
 """Mean absolute error."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.losses.base import Loss
-from model.types import Gaussians
+from model.losses.base import Loss, passes
+from model.scenes import Scene
+from model.types import Rendering
 
 
 class L1(Loss):
-    """mean |render - target|."""
+    """mean |rendering - target|, of each pass."""
 
-    def forward(self, render: Tensor, target: Tensor, gaussians: Gaussians) -> Tensor:
-        return F.l1_loss(render, target)
+    def forward(self, rendering: Rendering, target: Rendering, scene: Scene) -> Tensor:
+        return torch.stack([F.l1_loss(seen.images, target.images) for seen in passes(rendering)]).sum()

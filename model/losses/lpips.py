@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from model.losses import LPIPS_TRUNKS
-from model.losses.base import Loss
-from model.types import Gaussians
+from model.losses.base import Loss, pictures
+from model.methods.base import Need
+from model.scenes import Scene
+from model.types import Rendering
 from model.weights import WeightStore
 
 
@@ -79,10 +81,11 @@ class Lpips(Loss):
     """Mean LPIPS (vgg) over the pictures."""
 
     weights: ClassVar[tuple[str, ...]] = ("vgg16",)
+    needs: ClassVar[frozenset[Need]] = frozenset({"views"})
 
     def __init__(self, store: WeightStore) -> None:
         super().__init__(store)
         self.distance = shared_lpips("vgg", store)
 
-    def forward(self, render: Tensor, target: Tensor, gaussians: Gaussians) -> Tensor:
-        return self.distance(render, target).mean()
+    def forward(self, rendering: Rendering, target: Rendering, scene: Scene) -> Tensor:
+        return self.distance(pictures(rendering), pictures(target)).mean()

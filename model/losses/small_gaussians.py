@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from model.losses.base import Loss
-from model.losses.big_gaussians import mean_where
-from model.types import Gaussians
+from model.losses.big_gaussians import mean_where, scales_of
+from model.methods.base import Need
+from model.scenes import Scene
+from model.types import Rendering
 
 #: Scene units.
 SMALLEST = 1e-5
@@ -16,7 +20,10 @@ SMALLEST = 1e-5
 class SmallGaussians(Loss):
     """Mean of -ln(scale) over the scales below 1e-5, one per axis; 0 where there are none."""
 
-    def forward(self, render: Tensor, target: Tensor, gaussians: Gaussians) -> Tensor:
-        chosen = gaussians.scales < SMALLEST
+    needs: ClassVar[frozenset[Need]] = frozenset({"gaussians"})
+
+    def forward(self, rendering: Rendering, target: Rendering, scene: Scene) -> Tensor:
+        scales = scales_of(scene)
+        chosen = scales < SMALLEST
         # The logarithm of those not chosen is that of 1: its gradient must exist to be multiplied by 0.
-        return mean_where(-torch.where(chosen, gaussians.scales, 1).log(), chosen)
+        return mean_where(-torch.where(chosen, scales, 1).log(), chosen)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.losses.base import Loss
-from model.types import Gaussians
+from model.losses.base import Loss, pictures
+from model.methods.base import Need
+from model.scenes import Scene
+from model.types import Rendering
 
 _WINDOW = 11
 _SIGMA = 1.5
@@ -41,5 +45,7 @@ def ssim(render: Tensor, target: Tensor) -> Tensor:
 class Ssim(Loss):
     """1 - mean SSIM over the pictures."""
 
-    def forward(self, render: Tensor, target: Tensor, gaussians: Gaussians) -> Tensor:
-        return 1 - ssim(render, target).mean()
+    needs: ClassVar[frozenset[Need]] = frozenset({"views"})
+
+    def forward(self, rendering: Rendering, target: Rendering, scene: Scene) -> Tensor:
+        return 1 - ssim(pictures(rendering), pictures(target)).mean()

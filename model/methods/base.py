@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from model.options import Count, Section
 
@@ -22,6 +22,7 @@ SceneKind = Literal["gaussians", "field", "pictures"]
 
 #: What a loss may need of a training step: whole views instead of single pixels; a scene of Gaussians.
 Need = Literal["views", "gaussians"]
+NEEDS: frozenset[Need] = frozenset(get_args(Need))
 
 
 class MethodOptions(Section):
@@ -62,6 +63,8 @@ class Method(ABC):
 
     Options: ClassVar[type[MethodOptions]]
     scene: ClassVar[SceneKind]
+    #: of Adam, as published
+    adam_eps: ClassVar[float] = 1e-8
     #: a method that is not trained is a control: every plan has it as a row
     trained: ClassVar[bool] = True
 

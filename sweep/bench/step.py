@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from jobs.batch import draw_batch
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset, prepare
 from jobs.data.store import Store
@@ -26,7 +27,7 @@ from jobs.features import ContextReader
 from jobs.flat import lay_flat
 from jobs.memory import keep_freed_memory
 from jobs.reconstructor import build_reconstructor
-from jobs.training import ADAM_EPS, batch_frames
+from model.methods.splatter_image import SplatterImage
 from model.methods.splatter_image.backbones.unet import UNet
 from model.types import Context
 from model.weights import WeightStore
@@ -121,7 +122,7 @@ def _network_rows(size: Size, peak: Callable[[], object], peak_gflop: float, rou
 def _network_step(network: nn.Module, images: Tensor, *, flat: bool) -> Callable[[], None]:
     network.train()
     optimizer = torch.optim.Adam(
-        [lay_flat(network)] if flat else network.parameters(), lr=5e-5, eps=ADAM_EPS, fused=True
+        [lay_flat(network)] if flat else network.parameters(), lr=5e-5, eps=SplatterImage.adam_eps, fused=True
     )
     by_maps = torch.ones(1)
 
@@ -153,7 +154,7 @@ def _step_rows(size: Size, depth: dict[str, Any], rounds: int) -> list[dict[str,
         objects, counter = store.split("train"), itertools.count()
         cases = {
             "step": _training_step(plain, store, home),
-            "batch": lambda: store.views(batch_frames(objects, plain, next(counter)), size.resolution),
+            "batch": lambda: draw_batch(store, objects, plain, next(counter)),
         }
         for fusion, config in conditioned.items():
             cases[f"step with {depth['options']['of']}, {fusion}"] = _training_step(config, store, home)
@@ -167,12 +168,12 @@ def _training_step(config: TrialConfig, store: Store, home: Path) -> Callable[[]
     context = ContextReader(config, store, weights, cache_folder(home))
     predictor = build_reconstructor(config, context.widths, weights).to(memory_format=torch.channels_last)
     predictor.train()
-    optimizer = torch.optim.Adam([lay_flat(predictor)], lr=5e-5, eps=ADAM_EPS, fused=True)
+    optimizer = torch.optim.Adam([lay_flat(predictor)], lr=5e-5, eps=SplatterImage.adam_eps, fused=True)
     objects, counter = store.split("train"), itertools.count()
 
     def step() -> None:
-        views = store.views(batch_frames(objects, config, next(counter)), config.data.resolution)
-        source = views.select(0, 1)
+        batch = draw_batch(store, objects, config, next(counter))
+        source, views = batch.source, batch.seen
         images = predictor(source, context(source)).render(views.cameras, views.background).images
         optimizer.zero_grad(set_to_none=False)
         (images - views.images).square().mean().backward()

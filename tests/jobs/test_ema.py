@@ -42,3 +42,12 @@ def test_without_configuration_the_network_is_its_own_average():
     average = MovingAverage(live, None)
     average.update(1)
     assert average.network is live
+
+
+def test_statistics_of_batches_are_the_networks_own():
+    live = nn.BatchNorm1d(2)
+    average = MovingAverage(live, EmaConfig(every=1))
+    live(torch.randn(8, 2) + 3)
+    average.update(1)
+    assert torch.equal(average.network.running_mean, live.running_mean)
+    assert average.network.num_batches_tracked == 1

@@ -4,7 +4,8 @@ import torch
 from pydantic import ValidationError
 
 from jobs.config import LossTerm, Stage, TrialConfig
-from jobs.training import Averages, seen_by
+from jobs.training import Averages, looked_at
+from model.types import Rendering
 
 
 def test_a_weight_starts_late_and_grows_linearly():
@@ -39,28 +40,27 @@ def test_what_makes_no_sense_as_a_loss_is_refused(losses, message):
 
 def test_a_subset_of_views_shows_every_view_equally_often_and_pairs_stay_together():
     batch, views, kept = 3, 4, 2
-    targets = torch.arange(batch * views).view(batch, views, 1, 1, 1).expand(-1, -1, 3, 2, 2).float()
-    term = LossTerm(weight=1.0, views=kept)
+    images = torch.arange(batch * views).view(batch, views, 1, 1, 1).expand(-1, -1, 3, 2, 2).float()
+    term, target = LossTerm(weight=1.0, views=kept), Rendering(images)
     counts = np.zeros(batch * views)
     for iteration in range(600):
-        render, target = seen_by(term, targets + 0.5, targets, 7, iteration)
-        assert render.shape == (batch * kept, 3, 2, 2)
-        assert torch.equal(render, target + 0.5)
-        seen = target[:, 0, 0, 0].long().numpy()
-        assert (seen.reshape(batch, kept) // views == np.arange(batch)[:, None]).all()
-        counts[seen] += 1
+        ours, theirs = looked_at(term, Rendering(images + 0.5, opacity=-images), target, 7, iteration)
+        assert ours.images.shape == (batch, kept, 3, 2, 2)
+        assert torch.equal(ours.images, theirs.images + 0.5)
+        assert torch.equal(ours.opacity, -theirs.images)
+        seen = theirs.images[:, :, 0, 0, 0].long().numpy()
+        assert (seen // views == np.arange(batch)[:, None]).all()
+        counts[seen.ravel()] += 1
     # Binomial(600, 1/2): five standard deviations are 61.
     assert (abs(counts - 300) < 61).all()
-    again = seen_by(term, targets, targets, 7, 5)[1]
-    assert torch.equal(again, seen_by(term, targets, targets, 7, 5)[1])
-    assert not torch.equal(again, seen_by(term, targets, targets, 8, 5)[1])
+    again = looked_at(term, target, target, 7, 5)[1].images
+    assert torch.equal(again, looked_at(term, target, target, 7, 5)[1].images)
+    assert not torch.equal(again, looked_at(term, target, target, 8, 5)[1].images)
 
 
 def test_all_views_are_seen_where_no_subset_is_asked_for():
-    images = torch.rand(2, 3, 3, 4, 4)
-    render, target = seen_by(LossTerm(weight=1.0), images, images + 1, 0, 0)
-    assert torch.equal(render, images.flatten(0, 1))
-    assert torch.equal(target, render + 1)
+    rendering, target = Rendering(torch.rand(2, 3, 3, 4, 4)), Rendering(torch.rand(2, 3, 3, 4, 4))
+    assert looked_at(LossTerm(weight=1.0), rendering, target, 0, 0) == (rendering, target)
 
 
 def test_averages_leave_out_what_does_not_count_and_survive_a_checkpoint():

@@ -38,15 +38,15 @@ class Killed(BaseException):
 
 def run_and_kill(config: TrialConfig, home, at: int, monkeypatch) -> None:
     """Run until the batch of iteration `at` is drawn, then vanish."""
-    draw = jobs.training.training_frames
+    draw = jobs.training.draw_batch
 
-    def draw_or_die(objects, *, iteration, **options):
+    def draw_or_die(store, objects, config, iteration, device):
         if iteration == at:
             raise Killed
-        return draw(objects, iteration=iteration, **options)
+        return draw(store, objects, config, iteration, device)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs.training, "training_frames", draw_or_die)
+        patch.setattr(jobs.training, "draw_batch", draw_or_die)
         with pytest.raises(Killed):
             run_trial(config, home, RUNTIME)
 
@@ -245,8 +245,8 @@ def spoil_loss(monkeypatch, at: int) -> None:
 
     forward, calls = L2.forward, iter(range(1000))
 
-    def spoilt(self, render, target, gaussians):
-        value = forward(self, render, target, gaussians)
+    def spoilt(self, rendering, target, scene):
+        value = forward(self, rendering, target, scene)
         return value * float("nan") if next(calls) == at else value
 
     monkeypatch.setattr(L2, "forward", spoilt)

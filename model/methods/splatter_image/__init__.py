@@ -50,6 +50,7 @@ class SplatterImage(Method):
 
     Options: ClassVar[type[MethodOptions]] = SplatterImageOptions
     scene: ClassVar[SceneKind] = "gaussians"
+    adam_eps: ClassVar[float] = 1e-15
 
     @classmethod
     def check(cls, options: Any, resolution: int) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jobs.data.sampling import evaluation_frames, training_frames
+from jobs.data.sampling import evaluation_frames, training_frames, training_pixels
 
 
 @pytest.fixture
@@ -108,3 +108,25 @@ def test_sources_in_training_are_the_first_of_the_targets(objects):
     )
     with pytest.raises(ValueError, match="6 input views of 5 views"):
         training_frames(objects, **draws, input_views=6)
+
+
+def test_sources_apart_stand_in_front_and_the_others_are_drawn_like_without_them():
+    objects = pd.DataFrame({"object": ["a", "b"], "first_frame": [0, 6], "num_frames": [6, 6]})
+    draws = {"seed": 1, "iteration": 4, "batch_size": 2, "views": 4}
+    frames = training_frames(objects, **draws, input_views=2, sources_apart=True)
+    assert frames.shape == (2, 6)
+    for row in frames:
+        assert len(set(row[:2])) == 2
+        assert len(set(row[2:])) == 4
+    assert training_frames(objects, **draws, input_views=6, sources_apart=True).shape == (2, 10)
+
+
+def test_places_of_pixels_are_parts_of_a_rectangle():
+    draws = {"iteration": 2, "batch_size": 3, "views": 4, "pixels": 50}
+    view, place = training_pixels(seed=1, **draws)
+    assert view.shape == (3, 50)
+    assert set(view.ravel()) == {0, 1, 2, 3}
+    assert place.shape == (3, 50, 2)
+    assert 0 <= place.min() < 0.05
+    assert 0.95 < place.max() < 1
+    assert (training_pixels(seed=2, **draws)[1] != place).any()

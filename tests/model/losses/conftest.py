@@ -5,28 +5,30 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from model.scenes import GaussianScene
 from model.types import Gaussians
 
 
 @pytest.fixture
-def gaussians() -> Callable[..., Gaussians]:
+def gaussians() -> Callable[..., GaussianScene]:
     """(scales, any number of triples) -> one scene of Gaussians of these sizes."""
 
-    def make(*scales: tuple[float, float, float]) -> Gaussians:
+    def make(*scales: tuple[float, float, float]) -> GaussianScene:
         n = len(scales)
-        return Gaussians(
+        gaussians = Gaussians(
             means=torch.zeros(1, n, 3),
             scales=torch.tensor([scales]).view(1, n, 3).requires_grad_(),
             rotations=torch.tensor([1.0, 0, 0, 0]).expand(1, n, 4),
             opacities=torch.full((1, n, 1), 0.5),
             sh=torch.zeros(1, n, 4, 3),
         )
+        return GaussianScene(gaussians)
 
     return make
 
 
 @pytest.fixture
-def ordinary(gaussians) -> Gaussians:
+def ordinary(gaussians) -> GaussianScene:
     """Gaussians that no loss objects to."""
     return gaussians((0.02, 0.02, 0.03), (0.01, 0.05, 0.02))
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from model.losses.lpips import Lpips, _unit, shared_lpips
+from model.types import Rendering
 
 
 @pytest.fixture
@@ -46,8 +47,10 @@ def test_knows_likeness(weights, ordinary):
     picture = torch.nn.functional.interpolate(blobs, size=(48, 48), mode="bicubic")
     noise = torch.randn(picture.shape, generator=generator)
     loss = Lpips(weights)
-    assert loss(picture, picture, ordinary) == 0
-    little, much = (loss(picture + amount * noise, picture, ordinary) for amount in (0.02, 0.2))
+    assert loss(Rendering(picture[None]), Rendering(picture[None]), ordinary) == 0
+    little, much = (
+        loss(Rendering((picture + amount * noise)[None]), Rendering(picture[None]), ordinary) for amount in (0.02, 0.2)
+    )
     assert 0 < little < much
 
 

@@ -7,8 +7,9 @@ import torch
 
 from model.losses.big_gaussians import BigGaussians
 from model.losses.small_gaussians import SmallGaussians
+from model.types import Rendering
 
-NOTHING = torch.zeros(1, 3, 4, 4)
+NOTHING = Rendering(torch.zeros(1, 1, 3, 4, 4))
 
 
 def test_big_ones_cost_the_mean_of_what_is_above_twenty(weights, gaussians):
@@ -16,7 +17,7 @@ def test_big_ones_cost_the_mean_of_what_is_above_twenty(weights, gaussians):
     value = BigGaussians(weights)(NOTHING, NOTHING, scene)
     value.backward()
     assert value.item() == pytest.approx((30 + 21 + 60) / 3)
-    torch.testing.assert_close(scene.scales.grad, torch.tensor([[[1, 0, 1], [0, 0, 1]]]) / 3)
+    torch.testing.assert_close(scene.gaussians.scales.grad, torch.tensor([[[1, 0, 1], [0, 0, 1]]]) / 3)
 
 
 def test_small_ones_cost_the_mean_of_minus_their_logarithm(weights, gaussians):
@@ -24,7 +25,7 @@ def test_small_ones_cost_the_mean_of_minus_their_logarithm(weights, gaussians):
     value = SmallGaussians(weights)(NOTHING, NOTHING, scene)
     value.backward()
     assert value.item() == pytest.approx((math.log(1e6) + math.log(1e8)) / 2)
-    torch.testing.assert_close(scene.scales.grad, torch.tensor([[[0, -1e6, 0], [0, -1e8, 0]]]) / 2)
+    torch.testing.assert_close(scene.gaussians.scales.grad, torch.tensor([[[0, -1e6, 0], [0, -1e8, 0]]]) / 2)
 
 
 @pytest.mark.parametrize("loss", [BigGaussians, SmallGaussians])
@@ -32,10 +33,10 @@ def test_ordinary_ones_cost_nothing_and_are_not_pulled(loss, weights, ordinary):
     value = loss(weights)(NOTHING, NOTHING, ordinary)
     value.backward()
     assert value == 0
-    assert (ordinary.scales.grad == 0).all()
+    assert (ordinary.gaussians.scales.grad == 0).all()
 
 
 def test_a_scale_of_zero_among_large_ones_leaves_their_gradient_alone(weights, gaussians):
     scene = gaussians((30.0, 0.0, math.inf))
     BigGaussians(weights)(NOTHING, NOTHING, scene).backward()
-    assert scene.scales.grad.tolist() == [[[0.5, 0.0, 0.5]]]
+    assert scene.gaussians.scales.grad.tolist() == [[[0.5, 0.0, 0.5]]]

@@ -1,12 +1,13 @@
 import torch
 
 from model.losses.ssim import Ssim, ssim
+from model.types import Rendering
 
 
 def test_gradient_is_the_references(reference, weights, ordinary):
     # The reference stores the gradient of SSIM itself.
     render = reference["img1"].clone().requires_grad_()
-    Ssim(weights)(render, reference["img2"], ordinary).backward()
+    Ssim(weights)(Rendering(render[None]), Rendering(reference["img2"][None]), ordinary).backward()
     torch.testing.assert_close(-render.grad, reference["f32"]["ssim_grad"], rtol=1e-3, atol=1e-8)
 
 
@@ -14,7 +15,11 @@ def test_gradient_is_that_of_finite_differences(weights, ordinary):
     generator = torch.Generator().manual_seed(0)
     render, target = (torch.rand(1, 2, 12, 12, generator=generator).double() for _ in range(2))
     loss = Ssim(weights)
-    assert torch.autograd.gradcheck(lambda x: loss(x, target, ordinary), (render.requires_grad_(),), fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda x: loss(Rendering(x[None]), Rendering(target[None]), ordinary),
+        (render.requires_grad_(),),
+        fast_mode=True,
+    )
 
 
 def test_matches_a_direct_sum_over_one_window():

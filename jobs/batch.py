@@ -1,0 +1,98 @@
+"""What one training step sees of the data: sources, what is compared, and at which pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from jobs.config import TrialConfig
+from jobs.data.sampling import training_frames, training_pixels
+from jobs.data.store import Store
+from model.methods.base import Targets
+from model.types import Pixels, Rendering, Views
+
+#: Difference from the background, of any channel, beyond which a pixel belongs to the object: half of a byte's step.
+_VISIBLE = 0.5 / 255
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The sources of B objects, and the views or pixels of them that a step compares with the data."""
+
+    source: Views  # (B, S)
+    seen: Views  # (B, V); the cameras that render
+    pixels: Pixels | None  # of `seen`; None: all of them
+
+    @property
+    def target(self) -> Rendering:
+        """What a perfect rendering would be."""
+        images = self.seen.images
+        return Rendering(images if self.pixels is None else self.pixels.of(images))
+
+
+def draw_batch(
+    store: Store, objects: pd.DataFrame, config: TrialConfig, iteration: int, device: torch.device | str = "cpu"
+) -> Batch:
+    """The batch of one step, a function of the seed and the iteration.
+
+    A method that compares whole views has its sources among them, as Splatter Image published it.  One that compares
+    pixels draws them from `train.views_per_object` views that are any of the object's.
+    """
+    targets, sources, train = config.method.targets(config.model), config.model.input_views, config.train
+    frames = training_frames(
+        objects,
+        seed=config.seed,
+        iteration=iteration,
+        batch_size=train.batch_size,
+        views=train.views_per_object,
+        input_views=sources,
+        sources_apart=targets.pixels is not None,
+    )
+    views = store.views(frames, config.data.resolution, device)
+    source = views.select(0, sources)
+    if targets.pixels is None:
+        return Batch(source, views, None)
+    seen = views.select(sources, frames.shape[1])
+    in_box = iteration < targets.in_box_until
+    coverage = store.masks(frames[:, sources:], config.data.resolution, device) if in_box else None
+    return Batch(source, seen, _draw_pixels(seen, coverage, targets, config, iteration))
+
+
+def _draw_pixels(seen: Views, coverage: Tensor | None, targets: Targets, config: TrialConfig, iteration: int) -> Pixels:
+    batch, views, _, height, width = seen.images.shape
+    assert targets.pixels is not None
+    drawn = training_pixels(seed=config.seed, iteration=iteration, batch_size=batch, views=views, pixels=targets.pixels)
+    view, place = (torch.from_numpy(part).to(seen.images.device, non_blocking=True) for part in drawn)
+    if iteration < targets.in_box_until:
+        boxes = foreground_boxes(seen, coverage)  # (B, V, 2, 2)
+        first, last = boxes[torch.arange(batch, device=view.device)[:, None], view].unbind(-1)  # (B, P, 2)
+    else:
+        first, last = place.new_zeros(2), place.new_tensor([height - 1, width - 1])
+    row, column = (first + (place * (last - first + 1)).floor()).long().unbind(-1)
+    return Pixels(view, row, column)
+
+
+def foreground_boxes(views: Views, coverage: Tensor | None = None) -> Tensor:
+    """Bounding boxes of the objects in views (B, V): (B, V, 2, 2) float, rows before columns, first and last pixel.
+
+    `coverage` (B, V, 1, H, W) is how much of each pixel the object covers; where it is not known, the object is
+    whatever has not the background's colour.  A view of nothing has a box of the whole picture.
+    """
+    if coverage is None:
+        distance = (views.images - views.background[:, None, :, None, None]).abs().amax(2)  # (B, V, H, W)
+        foreground = distance > _VISIBLE
+    else:
+        foreground = coverage[:, :, 0] > 0
+    return torch.stack([_span(foreground.any(3)), _span(foreground.any(2))], dim=2)
+
+
+def _span(lines: Tensor) -> Tensor:
+    """First and last true of (B, V, N) -> (B, V, 2) float; those of all where none is."""
+    count = lines.shape[-1]
+    lines = lines | ~lines.any(-1, keepdim=True)
+    first = lines.float().argmax(-1)
+    last = count - 1 - lines.flip(-1).float().argmax(-1)
+    return torch.stack([first, last], dim=-1).float()
