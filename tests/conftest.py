@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,13 @@ import torch
 from model.weights import WeightStore
 from tests import processes, servers
 from tests.servers import MlflowServer, PostgresServer, Proxy
+
+if not torch.cuda.is_available() and find_spec("triton") is not None:
+    # Whether Triton's own functions are compiled or interpreted is settled for good where it is first imported.
+    os.environ["TRITON_INTERPRET"] = "1"
+    import triton  # noqa: F401
+
+    del os.environ["TRITON_INTERPRET"]
 
 REPOSITORY = Path(__file__).parent.parent
 #: Reference numerics, where the checkout has them beside it.

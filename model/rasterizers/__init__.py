@@ -26,6 +26,7 @@ BACKENDS: dict[str, str] = {
     "gsplat": "model.rasterizers.gsplat:render",
     "inria": "model.rasterizers.inria:render",
     "reference": "model.rasterizers.reference:render",
+    "triton": "model.rasterizers.triton:render",
 }
 
 #: Backends that look at values while they draw; before the others `render` does it, in passes of its own.

@@ -1,6 +1,6 @@
-"""diff-gaussian-rasterization's Python interface, on the CPU.
+"""diff-gaussian-rasterization's Python interface, without its package: on a CPU, and on a GPU by backend `triton`.
 
-Code written for the CUDA package runs without a GPU when it imports this module in its place:
+Code written for the CUDA package runs when it imports this module in its place:
 
     from model.rasterizers.compat import GaussianRasterizationSettings, GaussianRasterizer
 
@@ -9,20 +9,21 @@ Two generations of the interface are in use.  In the older one the settings end 
 that say nothing about antialiasing get the older behaviour here.
 
 Matrices are transposed, as the package takes them: points are rows, `p @ viewmatrix`.  Projection runs in float64 in
-torch, the drawing in our kernels (`model.rasterizers.orthographic`).  What is drawn is what `reference` defines; the
-package itself leaves out 16 px tiles that lie beyond 3 standard deviations of a Gaussian, where up to 1.1% of its
-opacity is left.
+torch, the drawing in our kernels (`model.rasterizers.orthographic`, `model.rasterizers.triton`).  What is drawn is what
+`reference` defines; the package itself leaves out 16 px tiles that lie beyond 3 standard deviations of a Gaussian,
+where up to 1.1% of its opacity is left.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from model.rasterizers.orthographic import draw
+from model.rasterizers import orthographic, triton
 from model.rasterizers.reference import (
     DILATION,
     Splats,
@@ -135,13 +136,18 @@ def rasterize_gaussians(
     antialiasing = getattr(settings, "antialiasing", None)
     drawn = torch.nonzero(_in_front(_to_camera(means3D, settings))).squeeze(1)
     splats = _project(inputs.at(drawn), settings, bool(antialiasing))
-    image, inverse_depth = draw(
+    image, inverse_depth = _drawing(means3D.device)(
         splats, settings.image_height, settings.image_width, settings.bg.double(), antialiasing is not None
     )
     radii = torch.zeros(len(means3D), dtype=torch.int32, device=means3D.device)
     radii[drawn] = _radii(splats, settings)
     image = image.to(means3D.dtype)
     return (image, radii) if inverse_depth is None else (image, radii, inverse_depth.to(means3D.dtype))
+
+
+def _drawing(device: torch.device) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """What composites splats on this device."""
+    return triton.draw if device.type == "cuda" else orthographic.draw
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,13 @@ def require_gpu(package: ModuleType, backend: str, gaussians: Gaussians) -> None
 def draw_nothing(
     gaussians: Gaussians, cameras: Cameras, background: Tensor, return_depth: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """What a backend returns for scenes without Gaussians, or without scenes or views: the background."""
+    """What a backend returns for scenes without Gaussians, or without scenes or views: the background.
+
+    All tensors get a gradient, of zeros or empty ones.
+    """
     scenes, views = cameras.focal.shape[:2]
     size = (cameras.height, cameras.width)
-    images = background[:, None, :, None, None].expand(scenes, views, 3, *size).to(gaussians.means)
+    tensors = (gaussians.means, gaussians.scales, gaussians.rotations, gaussians.opacities, gaussians.sh)
+    nothing = torch.stack([tensor.flatten(0, 1)[:0].sum() for tensor in tensors]).sum()
+    images = background[:, None, :, None, None].expand(scenes, views, 3, *size).to(gaussians.means) + nothing
     return images, images.new_zeros(scenes, views, 1, *size) if return_depth else None

@@ -1,0 +1,224 @@
+"""What only backend `triton` has: launches, lists of tiles, sums in a fixed order, kernels that compile for GPUs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from model.rasterizers import BACKENDS, compat, is_available, packages, render
+from model.rasterizers import triton as triton_backend
+
+triton = pytest.importorskip("triton")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(autouse=True)
+def _on_this_machine(monkeypatch):
+    if DEVICE == "cpu":
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture
+def kernels():
+    from model.rasterizers import triton_kernels
+
+    return triton_kernels
+
+
+def drawn(scene, **options):
+    arguments = {"antialiasing": False, "return_depth": True} | options
+    gaussians, cameras = scene.gaussians.to(DEVICE), scene.cameras.to(DEVICE)
+    return triton_backend.render(gaussians, cameras, scene.background.to(DEVICE), **arguments)
+
+
+@pytest.mark.parametrize("tile", [4, 8, 16])
+def test_tiles_of_any_size_agree(make_scene, assert_agrees, monkeypatch, tile):
+    monkeypatch.setattr(triton_backend, "TILE", tile)
+    assert_agrees(make_scene(3, size=(18, 13), count=30), True, True, triton_backend.render, DEVICE)
+
+
+class Launches:
+    """Counts the launches of a kernel."""
+
+    def __init__(self, kernel, counts):
+        self.kernel, self.counts = kernel, counts
+
+    def __getitem__(self, grid):
+        def launch(*arguments, **options):
+            self.counts.append(self.kernel.__name__)
+            return self.kernel[grid](*arguments, **options)
+
+        return launch
+
+
+def test_the_number_of_launches_does_not_depend_on_scenes_and_views(make_scene, evaluate, monkeypatch, kernels):
+    monkeypatch.setattr(triton_backend, "TILE", 32)
+    counts = []
+    for name in ("project", "fill_tiles", "composite", "composite_backward", "project_backward"):
+        monkeypatch.setattr(kernels, name, Launches(getattr(kernels, name), counts))
+    for batch in ((1, 1), (3, 2)):
+        counts.clear()
+        evaluate(triton_backend.render, make_scene(batch=batch, count=9, size=(8, 8)), device=DEVICE)
+        assert counts == ["project", "fill_tiles", "composite", "composite_backward", "project_backward"]
+
+
+class HostReads(TorchDispatchMode):
+    """Counts the numbers that the host reads off a tensor, for which it has to wait for a GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_host_reads_nothing(make_scene, monkeypatch):
+    monkeypatch.setattr(triton_backend, "TILE", 32)
+    scene = make_scene(batch=(2, 2), count=9, size=(8, 8))
+    means = scene.gaussians.means.to(DEVICE).requires_grad_()
+    with HostReads() as reads:
+        images, depths = drawn(replace(scene, gaussians=replace(scene.gaussians, means=means)))
+        (images.square().sum() + depths.sum()).backward()
+    assert reads.count == 0
+    assert means.grad.any()
+
+
+@pytest.mark.parametrize("room", [1, 3])
+def test_lists_that_are_too_short_are_made_longer(make_scene, monkeypatch, room):
+    """What is drawn does not depend on it, and the next call of the shape starts with what this one needed."""
+    scene = make_scene(kind="huge", count=20, size=(16, 16))
+    expected = drawn(scene)
+    monkeypatch.setattr(triton_backend, "_needed", {})
+    monkeypatch.setattr(triton_backend, "LIST_BYTES", 4 * 4 * room)  # four tiles
+    for before, after in zip(expected, drawn(scene), strict=True):
+        assert torch.equal(before, after)
+    ((shape, needed),) = triton_backend._needed.items()
+    assert shape == (1, 4, 20)
+    assert needed == 20
+    with HostReads() as reads:
+        drawn(scene)
+    assert reads.count == 0
+
+
+def test_lists_that_may_overflow_cannot_be_captured(monkeypatch, kernels):
+    monkeypatch.setattr(triton_backend, "LIST_BYTES", 4)
+    monkeypatch.setattr(triton_backend, "_is_captured", lambda _: True)
+    monkeypatch.setattr(kernels, "fill_tiles", Launches(kernels.fill_tiles, []))
+    spans = torch.zeros((1, 5), dtype=torch.int64, device=DEVICE)
+    with pytest.raises(RuntimeError, match=r"1 renders of 5 Gaussians on 1 tiles need .* 20 bytes .*allowed: 4 "):
+        triton_backend._fill_tiles(spans, spans, 1, 1)
+
+
+def test_sums_in_a_fixed_order(make_scene, evaluate, assert_agrees):
+    """As close to the definition as others, and the same to the last bit with tiles in any order."""
+    scene = make_scene(5, count=40, batch=(1, 2), degree=2)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert_agrees(scene, True, True, triton_backend.render, DEVICE)
+        once, again = (evaluate(triton_backend.render, scene, True, True, device=DEVICE) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(once[name], again[name]) for name in once)
+
+
+def test_a_gradient_that_is_not_finite_stays_so(make_scene):
+    scene = make_scene(count=5, size=(8, 8))
+    for deterministic in (False, True):
+        means = scene.gaussians.means.to(DEVICE).requires_grad_()
+        images, _ = drawn(replace(scene, gaussians=replace(scene.gaussians, means=means)))
+        torch.use_deterministic_algorithms(deterministic)
+        try:
+            (images * float("nan")).sum().backward()
+        finally:
+            torch.use_deterministic_algorithms(False)
+        assert not torch.isfinite(means.grad).any()
+
+
+def test_splats_that_were_projected_elsewhere(make_scene):
+    """The way of `compat` on a GPU: the same picture and gradients as by its CPU kernels."""
+    from model.rasterizers import orthographic
+    from model.rasterizers.reference import project, select
+
+    scene = make_scene(2, count=50)
+    splats = project(select(scene.gaussians.to(torch.float64), 0), select(scene.cameras.to(torch.float64), 0, 0), False)
+    splats = replace(splats, opacities=splats.opacities.float().double())
+    background = scene.background[0].double()
+    outcomes = []
+    for draw in (orthographic.draw, triton_backend.draw):
+        leaves = {
+            name: getattr(splats, name).to(DEVICE).requires_grad_() for name in ("centres", "covariances", "colours")
+        }
+        image, depth = draw(replace(splats, **leaves), 20, 24, background, True)
+        ((image * scene.weights[0, 0]).sum() + depth.sum()).backward()
+        outcomes.append([image, depth, *(leaf.grad for leaf in leaves.values())])
+    for ours, theirs in zip(*outcomes, strict=True):
+        torch.testing.assert_close(ours.float().cpu(), theirs.float().cpu(), rtol=1e-3, atol=2e-5)
+
+
+def test_tensors_on_the_host_are_refused_without_the_interpreter(make_scene, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    scene = make_scene(count=3)
+    with pytest.raises(ValueError, match=r"'triton' draws tensors on a GPU, got means on cpu"):
+        render(scene.gaussians, scene.cameras, scene.background, "triton")
+    if DEVICE == "cpu":
+        assert not is_available("triton")
+
+
+def test_a_missing_package_is_named(make_scene, monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(packages.importlib, "import_module", missing)
+    scene = make_scene(count=3)
+    with pytest.raises(packages.BackendUnavailableError, match=r"needs the package triton, which is not installed"):
+        triton_backend.render(scene.gaussians, scene.cameras, scene.background, False, False)
+    assert "triton" in BACKENDS
+
+
+COMPILE = """
+import sys
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from model.rasterizers import triton_kernels as kernels
+
+def build(name, pointers, numbers, **constants):
+    function = getattr(kernels, name)
+    types = dict(zip(function.arg_names, [*pointers, *["i32"] * numbers]))
+    types |= {constant: "constexpr" for constant in constants}
+    assert set(types) == set(function.arg_names), name
+    values = {(function.arg_names.index(constant),): value for constant, value in constants.items()}
+    source, target = ASTSource(function, types, values), GPUTarget("cuda", 90, 32)
+    compiled = compile(source, target=target, options={"num_warps": warps})
+    assert len(compiled.asm["cubin"]) > 1000
+
+F, D, I, L = "*fp32", "*fp64", "*i32", "*i64"
+shared = {"NEAR": 0.2, "ANTIALIASING": True, "COEFFICIENTS": 4, "BLOCK": 128}
+warps = 4
+build("project", [F] * 7 + [D, L], 4, TILE=8, **shared)
+build("project_backward", [F] * 12, 4, **shared)
+build("fill_tiles", [L, L, I, I], 4, BLOCK=1024)
+warps = 1
+build("composite", [F, I, I, F, F, F], 7, TILE=8)
+build("composite_backward", [F, I, I, F, F, F, D], 6, TILE=8, FIXED_POINT=False)
+build("composite_backward", [F, I, I, F, F, L, D], 6, TILE=8, FIXED_POINT=True)
+"""
+
+
+def test_the_kernels_compile_for_a_gpu_without_one(tmp_path):
+    """To machine code for compute capability 9.0 by the compiler in Triton's wheel; what an interpreter lets pass."""
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+    environment.pop("TRITON_INTERPRET", None)
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_compat_takes_it_for_tensors_on_a_gpu():
+    assert compat._drawing(torch.device("cuda")) is triton_backend.draw
+    assert compat._drawing(torch.device("cpu")) is not triton_backend.draw
