@@ -26,7 +26,7 @@ from jobs.environment import arithmetic_history, arithmetic_of, describe_environ
 from jobs.evaluate import Draw, Evaluation, evaluate, object_views
 from jobs.features import ContextReader
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, frozen_weights, keys_of
-from jobs.memory import keep_freed_memory
+from jobs.memory import is_out_of_memory, keep_freed_memory
 from jobs.metrics import ImageMetrics
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
@@ -114,7 +114,7 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
 
     Raises `TrialFailedError` where the trial fails for a reason of its own, which its journal then holds, and
     `StopRequestedError` where it was asked to stop, by the sweep's stop file or the folder's own (`PRUNE_FILENAME`), or
-    `DiskFullError`; after these it can go on.
+    `DiskFullError`, or what `is_out_of_memory` recognises; after these it can go on.
     """
     home, runtime = Path(home).absolute(), runtime or Runtime()
     store = open_dataset(config.data.name, config.data.options, home)
@@ -155,6 +155,8 @@ def _run(config: TrialConfig, key: str, folder: Path, store: Store, home: Path, 
             raise
         except Exception as error:
             log.error("%s", traceback.format_exc())
+            if is_out_of_memory(error):
+                raise  # the executor knows who else was on the GPU
             journal.failed(f"{type(error).__name__}: {error}")
             raise TrialFailedError(f"trial {key}: {type(error).__name__}: {error}") from error
         except BaseException:  # an interrupt, or an executor that ends its worker

@@ -12,6 +12,7 @@ import sys
 import typer
 
 from sweep.commands import bench, choices, data, evaluate, explain, machine, render, schema, submit, sweeps, weights
+from sweep.terminal import survive_any_text
 
 app = typer.Typer(
     name="splatsweep",
@@ -46,6 +47,7 @@ app.add_typer(weights.app, name="weights")
 
 def main() -> None:
     """The console script."""
+    survive_any_text()
     try:
         app()
     except (ValueError, RuntimeError, OSError) as error:

@@ -16,7 +16,6 @@ from importlib import resources
 from pathlib import Path
 
 import psutil
-from rich.console import Console
 
 from jobs.data.importers.workers import usable_cores
 from results.records.home import trial_folder, trials_folder
@@ -26,6 +25,7 @@ from sweep.file.load import load_sweep
 from sweep.plan.planner import make_plan
 from sweep.run.driver import Recorder, execute
 from sweep.run.executors.queue import Listed
+from sweep.terminal import Terminal
 
 #: Of the wall clock behind the start-up, in percent.
 TARGET_PERCENT = 3.0
@@ -67,7 +67,7 @@ def run_preset(small: bool) -> Shares:
         plan = make_plan(sweep, home)
         clock = _ProcessorClock(trials_folder(home))
         with clock, Recorder(sweep, plan, home):
-            execute(Listed(plan.everything), home, sweep.run, home / "stop", Console(file=io.StringIO()))
+            execute(Listed(plan.everything), home, sweep.run, home / "stop", Terminal(file=io.StringIO()))
         busy = sum(_busy(trial_folder(home, trial.key)) for trial in plan.everything)
         return Shares(len(plan.everything), busy, clock.beside, clock.seconds * usable_cores())
 

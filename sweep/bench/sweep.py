@@ -19,8 +19,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.console import Console
-
 from jobs.config import TrialConfig
 from jobs.trial import Runtime, TrialResult
 from model.methods.blank import BlankOptions
@@ -33,6 +31,7 @@ from sweep.file.load import RunOptions, Sweep
 from sweep.plan.planner import Plan, PlannedTrial
 from sweep.run.driver import Recorder, execute
 from sweep.run.executors.queue import Listed
+from sweep.terminal import Terminal
 
 NAP_S = 0.2
 #: Seconds a trial, after the first: what the driver may cost.
@@ -105,14 +104,14 @@ def _key(seed: int) -> str:
 def _run_ours(trials: list[PlannedTrial], home: Path, options: RunOptions) -> None:
     sweep = Sweep(name="naps", run=options)
     with Recorder(sweep, Plan("naps", "", tuple(trials), ()), home):
-        execute(Listed(trials), home, options, home / "stop", Console(file=io.StringIO()), work=nap)
+        execute(Listed(trials), home, options, home / "stop", Terminal(file=io.StringIO()), work=nap)
 
 
 def _run_bare(trials: list[PlannedTrial], home: Path, options: RunOptions) -> None:
     import ray
     from ray import tune
 
-    from sweep.run.executors.ray import connect
+    from sweep.run.executors.ray.cluster import connect
 
     def trainable(parameters: dict[str, Any]) -> None:
         nap(TrialConfig(model=BlankOptions(), seed=parameters["seed"]), home, Runtime())
@@ -123,7 +122,7 @@ def _run_bare(trials: list[PlannedTrial], home: Path, options: RunOptions) -> No
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": options.cpus_per_trial}),
             param_space={"seed": tune.grid_search([trial.seed for trial in trials])},
-            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=options.max_concurrent),
+            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=1),
             run_config=tune.RunConfig(storage_path=str(ray_folder(home)), verbose=0),
         ).fit()
     finally:
@@ -139,7 +138,7 @@ def _gaps(run_trials: Any, count: int) -> Gaps:
     ]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         home, began = Path(folder), time.time()
-        run_trials(trials, home, RunOptions(max_concurrent=1))
+        run_trials(trials, home, RunOptions.model_validate({"max_concurrent": 1}))
         wall = time.time() - began
         spans = sorted(_span(trial_folder(home, trial.key)) for trial in trials)
     between = [start - end for (_, end), (start, _) in pairwise(spans)]

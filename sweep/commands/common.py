@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-console = Console()
+from sweep.invocation import DEFAULT_HOME, command
+from sweep.terminal import console, errors
+
+if TYPE_CHECKING:
+    from sweep.file.schema import Sweep
+
+__all__ = [
+    "DEFAULT_HOME",
+    "AsJson",
+    "Home",
+    "Only",
+    "Settings",
+    "SweepFile",
+    "console",
+    "errors",
+    "planned_sweep",
+    "say",
+]
 
 SweepFile = Annotated[Path, typer.Argument(help="The sweep file.", metavar="SWEEP", show_default=False)]
 Home = Annotated[
@@ -24,10 +40,35 @@ Settings = Annotated[
         show_default=False,
     ),
 ]
+Only = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|GLOB", help="Only the trial of that name, or those whose names match.", show_default=False
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-DEFAULT_HOME = Path("runs")
 
 
 def say(message: str) -> None:
     """Progress goes to the error stream, so that `--json` stays clean."""
     print(message, file=sys.stderr)
+
+
+def planned_sweep(path: Path, settings: list[str] | None, home: Path) -> Sweep:
+    """The sweep of a file, for a command that shows its frozen plan; a line says where the two differ.
+
+    Raises ValueError where there is no plan.
+    """
+    from sweep.file.load import load_sweep
+    from sweep.run.frozen_file import difference
+
+    sweep = load_sweep(path, settings or [], configurations=False)
+    folder = home / "sweeps" / sweep.name
+    if not (folder / "plan.json").exists():
+        raise ValueError(
+            f"sweep {sweep.name!r} has not been planned in {home}; plan and run it: {command('run', sweep, home)}"
+        )
+    changed = difference(sweep, folder, command("run", sweep, home))
+    if changed is not None:
+        errors.print(changed, style="yellow")
+    return sweep

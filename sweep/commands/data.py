@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sweep.commands.common import DEFAULT_HOME, Home, console, say
+from sweep.commands.common import DEFAULT_HOME, Home, console, errors, say
 
 app = typer.Typer(help="Datasets in the packed store.", no_args_is_help=True)
 
@@ -76,7 +75,7 @@ def data_prepare(
     with _progress(name) as progress:
         path = prepare(name, options, home.absolute(), progress, workers, source=source, files=files)
     _report_left_out(path)
-    console.print(f"{name}: {path}", soft_wrap=True)
+    console.print(f"{name}: {path}")
 
 
 @app.command("check")
@@ -116,7 +115,7 @@ def data_show(
 
     path = out or Path(f"{name}.png")
     contact_sheet(open_dataset(name, parse_options(settings), home.absolute()), path)
-    console.print(f"Wrote {path}", soft_wrap=True)
+    console.print(f"Wrote {path}")
 
 
 def _report_left_out(path: Path) -> None:
@@ -135,16 +134,15 @@ def _progress(name: str) -> Iterator[Callable[[int, int, str], None]]:
     """What reports an import's progress: a bar in a terminal, a line for each tenth elsewhere."""
     from sweep.plan.planner import in_tenths
 
-    errors = Console(stderr=True)
     if not errors.is_terminal:
         yield in_tenths(name, say)
         return
     columns = (
-        TextColumn(name),
+        TextColumn(name, markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=errors, transient=True) as bar:
         task = bar.add_task("")

@@ -54,7 +54,7 @@ def evaluate(
         print((result.folder / RESULT_FILENAME).read_text())
         return
     console.print(_means_table(result.metrics))
-    console.print(f"Result: {result.folder}", soft_wrap=True)
+    console.print(f"Result: {result.folder}")
 
 
 def _means_table(metrics: dict[str, float]) -> Table:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
-from sweep.commands.common import DEFAULT_HOME, AsJson, Home, console
+from sweep.commands.common import DEFAULT_HOME, AsJson, Home, Settings, console, planned_sweep
 
 if TYPE_CHECKING:
     from results.explain import Explanation, Origin
@@ -29,6 +29,7 @@ def explain(
     column: ColumnName,
     sweep: Sweep = Path("sweep.yaml"),
     home: Home = DEFAULT_HOME,
+    settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """Trace a number to its runs, seeds, objects, configuration, data fingerprint and commit.
@@ -36,9 +37,8 @@ def explain(
     Example: [bold]splatsweep explain auto baseline novel_psnr --sweep sweep.yaml[/]
     """
     from results import explain as results_explain
-    from sweep.file.load import load_sweep
 
-    checked = load_sweep(sweep, configurations=False)
+    checked = planned_sweep(sweep, settings, home.absolute())
     found = results_explain.explain(checked, home.absolute(), list(map(str, checked.tables)), table, row, column)
     if as_json:
         print(json.dumps([_as_json(explanation) for explanation in found], indent=2))
@@ -69,16 +69,16 @@ def _show(explanation: Explanation) -> None:
     number = cell.text or ("no value" if cell.mean is None else rounded(cell.mean, column.precision))
     spread = "" if cell.std is None else f" ± {rounded(cell.std, column.precision)} over {cell.n} seeds"
     title = f"{explanation.table.name} / {explanation.row.label} / {column_title(column)}"
-    console.print(f"[bold]{escape(title)}[/]: {escape(number + spread)}", highlight=False, soft_wrap=True)
+    console.print(Text.assemble((title, "bold"), f": {number}{spread}"))
     for sentence in _sentences(explanation):
-        console.print(f"  {escape(sentence)}", highlight=False, soft_wrap=True)
+        console.print(f"  {sentence}")
     common, _ = split_common([origin.config for origin in explanation.origins])
     for origin in explanation.origins:
         _show_origin(origin)
     if common:
-        console.print("  configuration:", highlight=False)
+        console.print("  configuration:")
     for name, value in common.items():
-        console.print(f"    {escape(f'{name} = {value}')}", highlight=False, soft_wrap=True)
+        console.print(f"    {name} = {value}")
 
 
 def _sentences(explanation: Explanation) -> list[str]:
@@ -100,7 +100,7 @@ def _sentences(explanation: Explanation) -> list[str]:
 
 def _show_origin(origin: Origin) -> None:
     value = origin.state if origin.value is None else repr(origin.value)
-    console.print(f"  seed {origin.seed}: {escape(value)}", highlight=False)
+    console.print(f"  seed {origin.seed}: {value}")
     lines = {
         "why": origin.note,
         "key": origin.key,
@@ -112,4 +112,4 @@ def _show_origin(origin: Origin) -> None:
     }
     for name, text in lines.items():
         if text:
-            console.print(f"    {name}: {escape(text)}", highlight=False, soft_wrap=True)
+            console.print(f"    {name}: {text}")

@@ -9,8 +9,11 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from sweep.commands.common import DEFAULT_HOME, Home, Settings, console
+
+_MARKS = {"good": Text("ok", "green"), "limited": Text("--", "yellow"), "bad": Text("no", "red")}
 
 
 def doctor(home: Home = DEFAULT_HOME) -> None:
@@ -23,8 +26,7 @@ def doctor(home: Home = DEFAULT_HOME) -> None:
     findings = examine(home.absolute())
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
-        mark = {"good": "[green]ok[/]", "limited": "[yellow]--[/]", "bad": "[red]no[/]"}[finding.state]
-        table.add_row(mark, finding.subject, finding.detail)
+        table.add_row(_MARKS[finding.state], finding.subject, finding.detail)
     console.print(table)
     if any(finding.state == "bad" for finding in findings):
         raise typer.Exit(2)
@@ -56,7 +58,7 @@ def ui(
     uri = load_sweep(sweep, settings or []).tracking.uri if sweep else None
     store = ResultStore.of(home, uri)
     if not is_database(store.uri):
-        console.print(f"This sweep is tracked by a server, which has a UI itself: {store.label}", soft_wrap=True)
+        console.print(f"This sweep is tracked by a server, which has a UI itself: {store.label}")
         return
     if not store.exists():
         raise ValueError(f"{store.label}: no MLflow store yet; run a sweep first")

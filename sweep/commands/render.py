@@ -96,7 +96,7 @@ def _write(subject: Subject, views: int, size: int, out: Path | None, ply: Path 
         raise ValueError(f"{ply}: a file of Gaussians of {subject.name}, whose scene is a {subject.scene.kind}")
     path = out or Path(subject.name.replace("/", "_")).with_suffix(".png")
     save_pictures(photograph(subject, views, size), path)
-    console.print(f"Wrote {path}", soft_wrap=True)
+    console.print(f"Wrote {path}")
     if ply is not None and isinstance(subject.scene, GaussianScene):
         write_ply(subject.scene.gaussians, ply)
-        console.print(f"Wrote {ply}", soft_wrap=True)
+        console.print(f"Wrote {ply}")

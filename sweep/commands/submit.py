@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from sweep.commands.common import DEFAULT_HOME, Home, Settings, SweepFile, console
+from sweep.commands.common import DEFAULT_HOME, Home, Only, Settings, SweepFile, console
+from sweep.invocation import command
 
 
 def submit(
@@ -19,9 +20,7 @@ def submit(
     ],
     home: Home = DEFAULT_HOME,
     settings: Settings = None,
-    only: Annotated[
-        str | None, typer.Option(metavar="GLOB", help="Only trials whose name matches.", show_default=False)
-    ] = None,
+    only: Only = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again too.")] = False,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop all behind a checkpoint when one fails.")
@@ -40,19 +39,21 @@ def submit(
     Example: [bold]splatsweep submit sweep.yaml --address http://head:8265 --home /shared/runs[/]
     """
     from sweep.file.load import load_sweep
+    from sweep.run.frozen_file import FILE_VARIABLE, file_of
     from sweep.run.submit import follow_job, submit_job
 
-    load_sweep(sweep, settings or [])  # a mistake is told here, and not by the cluster
+    checked = load_sweep(sweep, settings or [])  # mistakes are found here, and not by the cluster
     options = [part for setting in settings or [] for part in ("--set", setting)]
-    options += ["--only", only] if only is not None else []
+    options += [f"--only={only}"] if only is not None else []
     options += ["--retry-failed"] * retry_failed + ["--fail-fast"] * fail_fast
-    job = submit_job(sweep, address, home.absolute(), options, dict(_variable(text) for text in environment or []))
-    console.print(f"Submitted as {job}; to stop it: splatsweep stop {sweep} --home {home}", soft_wrap=True)
+    variables = {FILE_VARIABLE: str(file_of(checked))} | dict(_variable(text) for text in environment or [])
+    job = submit_job(sweep, address, home.absolute(), options, variables)
+    console.print(f"Submitted as {job}; to stop it: {command('stop', checked, home)}")
     if follow:
         raise typer.Exit(follow_job(job, address, lambda text: console.out(text, end="", highlight=False)))
 
 
-def stop(sweep: SweepFile, home: Home = DEFAULT_HOME) -> None:
+def stop(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None) -> None:
     """Stop a running sweep behind checkpoints; `splatsweep run` goes on from there.
 
     Works from every machine that sees the home.  Example: [bold]splatsweep stop sweep.yaml[/]
@@ -60,8 +61,8 @@ def stop(sweep: SweepFile, home: Home = DEFAULT_HOME) -> None:
     from sweep.file.load import load_sweep
     from sweep.run.driver import stop_sweep
 
-    owner = stop_sweep(load_sweep(sweep, configurations=False), home.absolute())
-    console.print(f"Asked {owner} to stop its trials behind a checkpoint.", soft_wrap=True)
+    owner = stop_sweep(load_sweep(sweep, settings or [], configurations=False), home.absolute())
+    console.print(f"Asked {owner} to stop its trials behind a checkpoint.")
 
 
 def _variable(text: str) -> tuple[str, str]:

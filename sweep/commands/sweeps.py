@@ -6,12 +6,26 @@ import sys
 import time
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
-from sweep.commands.common import DEFAULT_HOME, AsJson, Home, Settings, SweepFile, console, say
+from sweep.commands.common import (
+    DEFAULT_HOME,
+    AsJson,
+    Home,
+    Only,
+    Settings,
+    SweepFile,
+    console,
+    planned_sweep,
+    say,
+)
+from sweep.invocation import command
+
+if TYPE_CHECKING:
+    from sweep.file.schema import Sweep
 
 
 def init(
@@ -87,11 +101,11 @@ def plan(
         print(planned.to_json(more, estimate=expected.as_json()), end="")
         return
     console.print(why_table(planned, why) if diff else plan_table(planned))
-    console.print(f"{expected}", soft_wrap=True, highlight=False)
+    console.print(f"{expected}")
     if planned.search is not None and planned.search.proposed < planned.search.wanted:
-        console.print("What the search will propose is not in that.", highlight=False)
+        console.print("What the search will propose is not in that.")
     for reason in planned.missing:
-        console.print(f"[magenta]missing[/] {escape(reason)}", soft_wrap=True, highlight=False)
+        console.print(Text.assemble(("missing", "magenta"), f" {reason}"))
 
 
 def run(
@@ -101,12 +115,13 @@ def run(
         str | None, typer.Option(help="ray or inline; overrides run.executor.", show_default=False)
     ] = None,
     settings: Settings = None,
-    only: Annotated[
-        str | None, typer.Option(metavar="GLOB", help="Only trials whose name matches.", show_default=False)
-    ] = None,
+    only: Only = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again too.")] = False,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop all behind a checkpoint when one fails.")
+    ] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Take the sweep's name over from another file that has it here.")
     ] = False,
 ) -> None:
     """Run what is missing, then write the report.  Run it again after a crash: it goes on where it stopped.
@@ -118,76 +133,72 @@ def run(
     from sweep.run.driver import run_sweep
     from sweep.run.submit import lost_home_warning
 
-    warning = lost_home_warning(home.absolute())
+    home = home.absolute()
+    warning = lost_home_warning(home)
     if warning is not None:
-        console.print(warning, style="yellow", soft_wrap=True, highlight=False, markup=False)
-    settings = [*(settings or []), *([f"run.executor={executor}"] if executor else [])]
+        console.print(warning, style="yellow")
+    checked = load_sweep(sweep, [*(settings or []), *([f"run.executor={executor}"] if executor else [])])
     outcome = run_sweep(
-        load_sweep(sweep, settings),
-        home.absolute(),
+        checked,
+        home,
         console=console,
         only=only,
         retry_failed=retry_failed,
         fail_fast=fail_fast,
+        take_over=take_over,
     )
     for trial in outcome.failed:
-        _explain_failure(trial.name, trial_folder(home, trial.key), sweep)
+        _explain_failure(checked, home, trial.name, trial.key)
     if outcome.tracking_error:
-        console.print(
-            f"[yellow]MLflow does not hold everything yet[/] ({escape(outcome.tracking_error)}).", highlight=False
-        )
-        console.print(f"Nothing is lost; when it is back: splatsweep sync {sweep} && splatsweep report {sweep}")
+        console.print(Text.assemble(("MLflow does not hold everything yet", "yellow"), f" ({outcome.tracking_error})."))
+        again = f"{command('sync', checked, home)} && {command('report', checked, home)}"
+        console.print(f"Nothing is lost; when it is back: {again}")
     if outcome.report is not None:
-        console.print(f"Report: {outcome.report}", soft_wrap=True)
+        console.print(f"Report: {outcome.report}")
     if outcome.unfinished:
         reason = f" ({outcome.stop.reason})" if outcome.stop else ""
         console.print(
-            f"Stopped with {len(outcome.unfinished)} trials unfinished{reason}; the same command goes on with them.",
-            soft_wrap=True,
+            f"Stopped with {len(outcome.unfinished)} trials unfinished{reason}; the same command goes on with them."
         )
     elif outcome.unsearched and outcome.stop:
-        console.print(f"Stopped ({outcome.stop.reason}); the same command goes on with the search.", soft_wrap=True)
+        console.print(f"Stopped ({outcome.stop.reason}); the same command goes on with the search.")
     raise typer.Exit(outcome.exit_code)
 
 
 def status(
     sweep: SweepFile,
     home: Home = DEFAULT_HOME,
+    settings: Settings = None,
     watch: Annotated[bool, typer.Option("--watch", help="Keep showing until nothing runs any more.")] = False,
 ) -> None:
-    """Show what the trials of the last planned run are doing.
+    """Show what the trials of the last planned run are doing, and why those failed that did.
 
     Example: [bold]splatsweep status sweep.yaml --watch[/]
     """
     from rich.live import Live
 
-    from results.records.plan import read_plan
-    from sweep.file.load import load_sweep
-    from sweep.run.progress import TrialState, state_table, trial_state
+    from sweep.run.status import SweepStatus
 
     home = home.absolute()
-    name = load_sweep(sweep, configurations=False).name
-
-    def states() -> list[TrialState]:
-        return [trial_state(trial, home) for trial in read_plan(name, home).trials]  # a search adds to it
-
-    shown = states()
-    if not watch:
-        console.print(state_table(shown))
-        search = read_plan(name, home).refreshed(home).search
-        if search is not None:
-            console.print(f"{search}", highlight=False)
-        return
-    with Live(state_table(shown), console=console) as live:
-        while any(state.status == "running" for state in shown):
-            time.sleep(1)
-            shown = states()
-            live.update(state_table(shown))
+    checked = planned_sweep(sweep, settings, home)
+    look = SweepStatus(checked, home)
+    shown = look()
+    if watch:
+        with Live(shown.view(console), console=console) as live:
+            while shown.is_running:
+                time.sleep(1)
+                shown = look()
+                live.update(shown.view(console))
+    else:
+        console.print(shown.view(console))
+    for line in shown.remarks:
+        console.print(line)
 
 
 def report(
     sweep: SweepFile,
     home: Home = DEFAULT_HOME,
+    settings: Settings = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where to write; default: in the home.", show_default=False),
@@ -198,14 +209,14 @@ def report(
     Example: [bold]splatsweep report sweep.yaml --out paper/tables[/]
     """
     from results.report import build_report
-    from sweep.file.load import load_sweep
 
-    checked = load_sweep(sweep, configurations=False)
-    path = build_report(checked, home.absolute(), out, checked.tables)
-    console.print(f"Report: {path}", soft_wrap=True)
+    home = home.absolute()
+    checked = planned_sweep(sweep, settings, home)
+    path = build_report(checked, home, out, checked.tables)
+    console.print(f"Report: {path}")
 
 
-def sync(sweep: SweepFile, home: Home = DEFAULT_HOME) -> None:
+def sync(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None) -> None:
     """Replay the trials' journals into MLflow, after it was down or lost.
 
     Example: [bold]splatsweep sync sweep.yaml[/]
@@ -213,18 +224,20 @@ def sync(sweep: SweepFile, home: Home = DEFAULT_HOME) -> None:
     from sweep.file.load import load_sweep
     from sweep.run.driver import sync_sweep
 
-    console.print(f"{sync_sweep(load_sweep(sweep, configurations=False), home.absolute())} trials are in MLflow")
+    synced = sync_sweep(load_sweep(sweep, settings or [], configurations=False), home.absolute())
+    console.print(f"{synced} trials are in MLflow")
 
 
-def _explain_failure(name: str, folder: Path, sweep: Path) -> None:
+def _explain_failure(sweep: Sweep, home: Path, name: str, key: str) -> None:
     """Why a trial failed: its own words, the end of its log, and how to run it again."""
     from results.records.journal import read_events
     from results.records.trial_folder import LOG_FILENAME
 
+    folder = home / "trials" / key
     errors = [event["error"] for event in read_events(folder) if event["event"] == "failed"]
-    console.print(f"[red]{name} failed[/]: {errors[-1]}", highlight=False)
+    console.print(Text.assemble((f"{name} failed", "red"), f": {errors[-1] if errors else 'no reason is recorded'}"))
     log = folder / LOG_FILENAME
-    for line in log.read_text().splitlines()[-5:] if log.exists() else []:
-        console.print(f"    {line}", style="dim", highlight=False, markup=False)
-    console.print(f"  log: {log}", soft_wrap=True)
-    console.print(f"  again: splatsweep run {sweep} --only '{name}' --retry-failed")
+    for line in log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []:
+        console.print(f"    {line}", style="dim")
+    console.print(f"  log: {log}")
+    console.print(f"  again: {command('run', sweep, home, f'--only={name}', '--retry-failed')}")

@@ -73,7 +73,7 @@ def weights_fetch(
     if path is not None:
         if sweep or not names or len(names) != 1:
             raise ValueError("--from takes one NAME: that of the weights at PATH")
-        console.print(f"{names[0]}: {store.adopt(names[0], path)}", soft_wrap=True)
+        console.print(f"{names[0]}: {store.adopt(names[0], path)}")
         return
     wanted = dict.fromkeys([*(names or []), *(_needed(sweep) if sweep else [])])
     if not wanted:
@@ -81,7 +81,7 @@ def weights_fetch(
     problems = []
     for name in wanted:
         try:
-            console.print(f"{name}: {store.fetch(name)}", soft_wrap=True)
+            console.print(f"{name}: {store.fetch(name)}")
         except MissingWeightsError as error:
             problems.append(str(error))
     _fail_with(problems)

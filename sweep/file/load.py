@@ -16,7 +16,7 @@ from sweep.file.diagnostics import Finding, Mistake, Path, SweepError, key_path
 from sweep.file.inheritance import KEY as EXTENDS
 from sweep.file.inheritance import read_extended
 from sweep.file.pydantic_errors import explain
-from sweep.file.schema import GridBlock, RunOptions, Sweep, Tracking, is_table_file
+from sweep.file.schema import GridBlock, Origin, RunOptions, Sweep, Tracking, is_table_file
 from sweep.file.yaml_reader import Document, is_file
 
 __all__ = ["GridBlock", "Mistake", "RunOptions", "Sweep", "SweepError", "Tracking", "load_sweep"]
@@ -53,7 +53,7 @@ def load_sweep(path: FilePath | str, overrides: Sequence[str] = (), *, configura
     mistakes = document.mistakes + [document.mistake(finding) for finding in findings]
     if mistakes:
         raise SweepError(mistakes)
-    return sweep.model_copy(update={"tables": tables})
+    return sweep.model_copy(update={"tables": tables}).read_from(Origin(path, tuple(overrides)))
 
 
 def _located(table: str, at: Path, document: Document, sweep_file: FilePath) -> str:

@@ -6,19 +6,32 @@ configuration): what they mean is decided where they are put together, in `sweep
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetPydanticSchema,
+    PrivateAttr,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from model.methods import controls
 from model.options import Section
+from model.registry import resolve
 from results.address import check_address
 from results.records.ledger import PREFIX
 from results.tables import SUFFIXES, TABLES
 from sweep.run.executors import EXECUTORS
+from sweep.run.executors.base import ExecutorOptions
 from sweep.search import METRICS, PRUNERS, SAMPLERS, Direction
 
 #: The rows that need no training; every plan has them, so no trial may take their names.
@@ -115,23 +128,26 @@ class GridBlock(Section):
     when: dict[str, Annotated[dict[str, OneOrMany], Field(min_length=1)]] = Field(default_factory=dict)
 
 
-class RunOptions(Section):
-    """How trials are executed.  Nothing here changes a number in a table, so nothing here is in a key."""
+def _most_derived(classes: Iterable[type]) -> tuple[type, ...]:
+    """Each class once, without those that others are made from."""
+    found = tuple(dict.fromkeys(classes))
+    return tuple(cls for cls in found if not any(issubclass(other, cls) and other is not cls for other in found))
 
-    executor: Annotated[str, _one_of("executor", EXECUTORS)] = "ray"
-    cpus_per_trial: Annotated[int, Field(ge=1)] = 1
-    gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    #: trials at once; null means as many as the resources allow
-    max_concurrent: Annotated[int, Field(ge=1)] | None = None
-    #: restarts of a trial whose process died
-    max_failures: Annotated[int, Field(ge=0)] = 2
-    #: iterations between two lines of the journal
-    log_every: Annotated[int, Field(ge=1)] = 50
-    #: iterations between two checkpoints
-    checkpoint_every: Annotated[int, Field(ge=1)] = 500
-    #: when trials work in a folder of their node and send what they make to the home: on nodes that do not see the
-    #: home, or always, where it is slow to reach
-    scratch: Literal["auto", "always"] = "auto"
+
+if TYPE_CHECKING:
+
+    class RunOptions(ExecutorOptions):
+        """How trials are executed: the options of all executors, and which one it is."""
+
+        executor: str = "ray"
+
+else:
+    RunOptions = create_model(
+        "RunOptions",
+        __base__=_most_derived(resolve(EXECUTORS, name, "executor").Options for name in EXECUTORS),
+        __doc__="How trials are executed: the options of all executors, and which one it is.",
+        executor=(Annotated[str, _one_of("executor", EXECUTORS)], "ray"),
+    )
 
 
 class Tracking(Section):
@@ -206,8 +222,20 @@ class Search(Section):
         return self.direction or METRICS[self.metric]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a sweep was read from."""
+
+    #: as it was named
+    file: Path
+    #: `--set` texts on top
+    settings: tuple[str, ...] = ()
+
+
 class Sweep(Section):
     """What to run: everything a sweep file says."""
+
+    _origin: Origin | None = PrivateAttr(default=None)
 
     #: names the sweep's folders and its MLflow experiment
     name: FileName
@@ -224,6 +252,17 @@ class Sweep(Section):
     tables: Many[TableName] = ("auto",)
     run: RunOptions = RunOptions()
     tracking: Tracking = Tracking()
+
+    @property
+    def origin(self) -> Origin | None:
+        """The file and settings that the sweep was read from; None for one that was made in Python."""
+        return self._origin
+
+    def read_from(self, origin: Origin) -> Sweep:
+        """The same sweep, known to come from there."""
+        sweep = self.model_copy()
+        sweep._origin = origin
+        return sweep
 
     @model_validator(mode="before")
     @classmethod

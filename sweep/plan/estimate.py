@@ -7,7 +7,6 @@ how long they train, which is multiplied.  All figures are estimates, and are sa
 from __future__ import annotations
 
 import json
-import os
 import socket
 import statistics
 import tempfile
@@ -20,11 +19,14 @@ from typing import Any
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.trial import TrialFailedError, run_trial
+from model.registry import resolve
 from results.records.home import cache_folder, data_folder, trials_folder, weights_folder
 from results.records.journal import read_events
 from results.records.trial_folder import CONFIG_FILENAME, ENVIRONMENT_FILENAME, RESULT_FILENAME
 from sweep.file.schema import RunOptions
 from sweep.plan.planner import Plan, PlannedTrial
+from sweep.run.executors import EXECUTORS
+from sweep.run.executors.base import Executor
 from sweep.run.executors.run_guarded import runtime_of
 
 #: Iterations of each stage that a probe runs; the first is not counted, since it warms up.
@@ -125,14 +127,8 @@ def shape(config: TrialConfig) -> str:
 
 def trials_at_once(options: RunOptions) -> int:
     """How many trials this machine runs side by side."""
-    if options.executor == "inline":
-        return 1
-    slots = len(os.sched_getaffinity(0)) // options.cpus_per_trial
-    if options.gpus_per_trial > 0:
-        import torch
-
-        slots = min(slots, int(torch.cuda.device_count() / options.gpus_per_trial))
-    return max(1, min(slots, options.max_concurrent or slots))
+    executor: Executor = resolve(EXECUTORS, options.executor, "executor")
+    return executor.at_once(options)
 
 
 # From finished trials

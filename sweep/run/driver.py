@@ -27,11 +27,14 @@ from results.records.disk import full_disk_explained
 from results.records.home import code_file, sweep_folder, trial_folder
 from results.records.plan import freeze
 from sweep.file.load import RunOptions, Sweep
+from sweep.invocation import command
 from sweep.plan.planner import Plan, PlannedTrial, make_plan
+from sweep.run.display import Display
 from sweep.run.executors import EXECUTORS
+from sweep.run.executors.base import Assignment, Executor
 from sweep.run.executors.queue import Listed, Source
 from sweep.run.executors.run_guarded import Work
-from sweep.run.progress import follow
+from sweep.run.frozen_file import claim
 from sweep.run.stop import FILENAME as STOP_FILENAME
 from sweep.run.stop import Stop, request_stop, stop_on_signals, stop_requested, withdraw_prune
 
@@ -98,18 +101,24 @@ def run_sweep(
     only: str | None = None,
     retry_failed: bool = False,
     fail_fast: bool = False,
+    take_over: bool = False,
 ) -> Outcome:
     """Run every trial of `sweep` without a result, then write its report.
 
-    only: a glob over trial names; retry_failed: run failed trials again too; fail_fast: stop all behind a checkpoint
-    when one fails.  Raises `SweepBusyError` where another driver is at it, ValueError where `only` matches nothing or
-    the driver of the store's database is not installed, and `DiskFullError`.
+    only: a trial's name, or a glob over names; retry_failed: run failed trials again too; fail_fast: stop all behind
+    a checkpoint when one fails; take_over: even where another file's sweep has the name.  Raises `SweepBusyError`
+    where another driver is at it, ValueError where `only` matches nothing, the name is another file's or the driver of
+    the store's database is not installed, what the executor raises, and `DiskFullError`.
     """
     _require_driver(sweep)
+    resolve(EXECUTORS, sweep.run.executor, "executor").check()
     folder = sweep_folder(home, sweep.name)
     folder.mkdir(parents=True, exist_ok=True)
-    with _sole_driver(folder, console), full_disk_explained(home):
-        console.print(f"Planning [bold]{sweep.name}[/] in {home}")
+    with _sole_driver(sweep, home, console), full_disk_explained(home):
+        claimed = claim(sweep, folder, take_over)
+        if claimed is not None:
+            console.print(claimed)
+        console.print(f"Planning {sweep.name} in {home}")
         plan = make_plan(sweep, home, progress=lambda message: console.print(f"  {message}"))
         freeze(plan, home)
         _snapshot_code(code_file(home, sweep.name))
@@ -133,7 +142,7 @@ def run_sweep(
             if is_searched:
                 plan, chosen = _search(sweep, home, plan, [*controls, *chosen], tracker, console, fail_fast)
             elif chosen or controls:
-                execute(Listed([*controls, *chosen]), home, sweep.run, stop_file, console, fail_fast)
+                execute(Listed([*controls, *chosen]), home, sweep.run, stop_file, console, fail_fast, before=finished)
         plan = plan.refreshed(home)
         freeze(plan, home)
 
@@ -257,11 +266,16 @@ def execute(
     console: Console,
     fail_fast: bool = False,
     work: Work = run_trial,
+    before: int = 0,
 ) -> None:
-    """Run the source's trials; a second interrupt from the keyboard ends that at once, but not what comes after it."""
-    executor = resolve(EXECUTORS, options.executor, "executor")
-    with follow(source, home, console), suppress(KeyboardInterrupt):
-        executor(source, home, options, stop_file, fail_fast, work)
+    """Run the source's trials; a second interrupt from the keyboard ends that at once, but not what comes after it.
+
+    before: trials of the sweep that were done before, for its totals.
+    """
+    executor: Executor = resolve(EXECUTORS, options.executor, "executor")
+    display = Display(console, home)
+    with display.follow(source, executor.at_once(options), before), suppress(KeyboardInterrupt):
+        executor.run(Assignment(source, home, stop_file, work, display, fail_fast), options)
 
 
 def _search(
@@ -324,10 +338,14 @@ def _to_run(trial: PlannedTrial, retry_failed: bool) -> bool:
 
 
 def _is_wanted(name: str, only: str | None) -> bool:
-    return only is None or fnmatch.fnmatchcase(name, only)
+    return only is None or name == only or fnmatch.fnmatchcase(name, only)
 
 
 def _matching(trials: Sequence[PlannedTrial], only: str | None, or_nothing: bool) -> list[PlannedTrial]:
+    """Trials of that name; where there are none, those whose names match it as a glob."""
+    named = [trial for trial in trials if only in trial.names]
+    if named:
+        return named
     chosen = [t for t in trials if any(_is_wanted(name, only) for name in t.names)]
     if only is not None and not chosen and not or_nothing:
         names = sorted({name for trial in trials for name in trial.names})
@@ -340,18 +358,18 @@ def _matching(trials: Sequence[PlannedTrial], only: str | None, or_nothing: bool
 
 
 @contextmanager
-def _sole_driver(folder: Path, console: Console) -> Iterator[None]:
+def _sole_driver(sweep: Sweep, home: Path, console: Console) -> Iterator[None]:
     """Hold the sweep's lock, which the operating system frees when its owner dies, and sign it."""
+    folder = sweep_folder(sweep, home)
     signature, stop_file, lock = folder / OWNER_FILENAME, folder / STOP_FILENAME, FileLock(folder / LOCK_FILENAME)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise SweepBusyError(
-            f"sweep {folder.name!r} is being run by {_owner(folder)}; wait for it, or run: splatsweep stop"
-        ) from None
+        way_out = f"wait for it, or run: {command('stop', sweep, home)}"
+        raise SweepBusyError(f"sweep {folder.name!r} is being run by {_owner(folder)}; {way_out}") from None
     try:
         if signature.exists():
-            console.print(f"Taking over from {_owner(folder)}, which died while it ran this sweep.", soft_wrap=True)
+            console.print(f"Taking over from {_owner(folder)}, which died while it ran this sweep.")
         stop_file.unlink(missing_ok=True)
         signature.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield

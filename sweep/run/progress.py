@@ -1,65 +1,76 @@
-"""What the trials of a sweep are doing, read from their journals; live in a terminal, plain lines elsewhere."""
+"""Progress of trials, read from their journals: what each does, and how long all of them still take."""
 
 from __future__ import annotations
 
-import threading
+import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
 from results.records.home import trial_folder
 from results.records.journal import read_events
 from results.records.plan import PlannedTrial
 from results.records.trial_folder import Status, read_result, trial_status
-from sweep.run.executors.queue import Source
 
-_REFRESH_S = 1.0
-_STYLES: dict[str, str] = {
-    "finished": "green",
-    "failed": "red",
-    "running": "cyan",
-    "interrupted": "yellow",
-    "pruned": "yellow",
-}
+#: Of these, nothing more is to come.
+DONE = ("finished", "failed", "pruned")
 
 
 @dataclass(frozen=True)
 class TrialState:
     """One trial at one moment."""
 
+    key: str
     name: str
     seed: int
     status: Status
     step: int
+    #: iterations of the whole training; 0 where nothing is trained
     steps: int
-    #: iterations a second since the trial was last taken up
-    rate: float | None
-    #: the newest values of all metrics
-    metrics: dict[str, float]
-    error: str | None
+    #: iterations a second since the trial was last taken up, evaluations on the validation split included
+    rate: float | None = None
+    #: the newest values of all metrics: `train/`, `val/`, and those of the final evaluation
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    #: of the final evaluation
+    split: str = "test"
+    #: why it failed, was put back or given up
+    error: str | None = None
+    #: seconds that the final evaluation took; None before its end
+    judged_s: float | None = None
+    #: seconds since its newest event
+    silent_s: float = 0.0
 
     @property
-    def eta_s(self) -> float | None:
-        """Seconds of training left."""
-        return (self.steps - self.step) / self.rate if self.status == "running" and self.rate else None
+    def is_judged_now(self) -> bool:
+        """Whether it is trained and its final evaluation runs."""
+        return self.status == "running" and self.step >= self.steps
+
+    @property
+    def score(self) -> float | None:
+        """PSNR of novel views in the final evaluation."""
+        return self.metrics.get("novel/psnr")
+
+    @property
+    def validation_score(self) -> float | None:
+        """PSNR of novel views on the validation split while training."""
+        return self.metrics.get("val/psnr")
 
 
 def trial_state(trial: PlannedTrial[Any], home: Path) -> TrialState:
     """Read one trial's journal."""
     folder = trial_folder(home, trial.key)
     started: tuple[float, int] | None = None
-    step, rate, error = 0, None, None
+    trained_at, newest = 0.0, 0.0
+    step, rate, error, judged_s = 0, None, None, None
     metrics: dict[str, float] = {}
     for event in read_events(folder):
+        newest = event["time"]
         if event["event"] == "start":
             started, step, error = (event["time"], event["step"]), event["step"], None
+            trained_at = newest
         elif event["event"] == "failed":
             error = event["error"]
         elif event["event"] in ("stopped", "pruned"):
@@ -67,10 +78,15 @@ def trial_state(trial: PlannedTrial[Any], home: Path) -> TrialState:
         elif event["event"] == "metrics":
             metrics |= event["values"]
             step = event["step"]
-            if started and step > started[1]:
-                rate = (step - started[1]) / (event["time"] - started[0])
+            if any(name.startswith("novel/") for name in event["values"]):
+                judged_s = newest - trained_at
+                continue
+            trained_at = newest
+            if started and step > started[1] and newest > started[0]:
+                rate = (step - started[1]) / (newest - started[0])
     result = read_result(folder)
     return TrialState(
+        key=trial.key,
         name=trial.name,
         seed=trial.seed,
         status=trial_status(folder),
@@ -78,82 +94,115 @@ def trial_state(trial: PlannedTrial[Any], home: Path) -> TrialState:
         steps=trial.steps,
         rate=rate,
         metrics=metrics if result is None else metrics | result["metrics"],
+        split=trial.config.eval.split,
         error=error,
+        judged_s=judged_s,
+        silent_s=max(time.time() - newest, 0.0) if newest else 0.0,
     )
 
 
-def state_table(states: Sequence[TrialState]) -> Table:
-    """A table of trials for the terminal."""
-    table = Table(box=None, pad_edge=False)
-    for heading, justify in (
-        ("trial", "left"),
-        ("seed", "right"),
-        ("state", "left"),
-        ("iteration", "right"),
-        ("it/s", "right"),
-        ("left", "right"),
-        ("loss", "right"),
-        ("novel PSNR", "right"),
-    ):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for s in states:
-        psnr = s.metrics.get("novel/psnr", s.metrics.get("val/psnr"))
-        table.add_row(
-            s.name,
-            str(s.seed) if s.steps else "",
-            f"[{_STYLES.get(s.status, 'dim')}]{s.status}[/]",
-            f"{s.step}/{s.steps}" if s.steps else "",
-            f"{s.rate:.1f}" if s.rate else "",
-            "" if s.eta_s is None else f"{s.eta_s:.0f} s",
-            f"{s.metrics['train/loss']:.4f}" if "train/loss" in s.metrics else "",
-            "" if psnr is None else f"{psnr:.2f}",
-        )
-    return table
+class Clock:
+    """How long trials still take, from what others of their shape took.
+
+    Trials of one shape cost the same an iteration and an evaluation (`sweep.plan.estimate.shape`).
+    """
+
+    def __init__(self, shape: Callable[[PlannedTrial], str]) -> None:
+        self._shape = shape
+        self._shapes: dict[str, str] = {}
+
+    def left(self, trials: Sequence[PlannedTrial], states: Sequence[TrialState]) -> list[float | None]:
+        """Seconds of work left of each trial, its evaluation included; None where nothing says how long."""
+        for trial in trials:
+            if trial.key not in self._shapes:
+                self._shapes[trial.key] = self._shape(trial)
+        shapes = [self._shapes[trial.key] for trial in trials]
+        known = list(zip(shapes, states, strict=True))
+        step_s = _Typical((shape, 1 / s.rate) for shape, s in known if s.rate)
+        judge_s = _Typical((shape, s.judged_s) for shape, s in known if s.judged_s is not None and s.steps)
+        control_s = _Typical((shape, s.judged_s) for shape, s in known if s.judged_s is not None and not s.steps)
+        return [_left(shape, s, step_s, judge_s if s.steps else control_s) for shape, s in known]
 
 
-@contextmanager
-def follow(source: Source, home: Path, console: Console) -> Iterator[None]:
-    """Show the progress of a source's trials while the body runs."""
-    stop = threading.Event()
-    show = _show_live if console.is_terminal else _show_lines
-    thread = threading.Thread(target=show, args=(source, home, console, stop), name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+class _Typical:
+    """The median of what was measured: of one shape, or of all where nothing of that shape was."""
+
+    def __init__(self, measured: Iterable[tuple[str, float]]) -> None:
+        self._found: dict[str, list[float]] = {}
+        for shape, value in measured:
+            self._found.setdefault(shape, []).append(value)
+
+    def __call__(self, shape: str) -> float | None:
+        values = self._found.get(shape) or [value for found in self._found.values() for value in found]
+        return statistics.median(values) if values else None
 
 
-def _show_live(source: Source, home: Path, console: Console, stop: threading.Event) -> None:
-    def table() -> Table:
-        return state_table([trial_state(trial, home) for trial in source.trials])
-
-    with Live(table(), console=console, refresh_per_second=4) as live:
-        while not stop.wait(_REFRESH_S):
-            live.update(table())
-        live.update(table())
-
-
-def _show_lines(source: Source, home: Path, console: Console, stop: threading.Event) -> None:
-    """One line whenever a trial changes its state."""
-    seen: dict[str, Status] = {}
-    started = time.monotonic()
-    last = False
-    while not last:
-        last = stop.wait(_REFRESH_S)
-        for trial in source.trials:
-            state = trial_state(trial, home)
-            if seen.get(trial.key, "pending") != state.status:
-                seen[trial.key] = state.status
-                console.print(_line(state, time.monotonic() - started), highlight=False)
+def _left(
+    shape: str,
+    state: TrialState,
+    step_s: Callable[[str], float | None],
+    judge_s: Callable[[str], float | None],
+) -> float | None:
+    if state.status in DONE:
+        return 0.0
+    judging = judge_s(shape)
+    if state.is_judged_now:
+        return None if judging is None else max(judging - state.silent_s, 0.0)
+    step = 1 / state.rate if state.rate else step_s(shape)
+    if state.steps and step is None:
+        return None
+    # Before anything was judged, training alone is the best that can be said.
+    return (state.steps - state.step) * (step or 0.0) + (judging or 0.0)
 
 
-def _line(state: TrialState, elapsed: float) -> str:
-    detail = ""
-    if state.status == "finished" and "novel/psnr" in state.metrics:
-        detail = f"  novel PSNR {state.metrics['novel/psnr']:.2f} dB"
-    elif state.error is not None:
-        detail = f"  {state.error}"
-    seed = f" seed {state.seed}" if state.steps else ""
-    return f"  {elapsed:5.0f} s  {state.name}{seed}: {state.status}{detail}"
+@dataclass(frozen=True)
+class Totals:
+    """A sweep at one moment, in one line."""
+
+    counts: Mapping[str, int]
+    #: trials that were done before those that are looked at
+    before: int = 0
+    #: until the last one has ended; None where nothing says how long
+    seconds_left: float | None = None
+
+    @classmethod
+    def of(cls, states: Sequence[TrialState], left: Sequence[float | None], at_once: int, before: int = 0) -> Totals:
+        """at_once: trials that run side by side."""
+        known = [seconds for seconds in left if seconds is not None]
+        total = max(sum(known) / max(at_once, 1), max(known, default=0.0))
+        is_known = len(known) == len(left)
+        return cls(Counter(state.status for state in states), before, total if is_known else None)
+
+    def __str__(self) -> str:
+        everything = sum(self.counts.values()) + self.before
+        parts = [f"{self.counts.get('finished', 0) + self.before} of {everything} done"]
+        parts += [
+            f"{self.counts[status]} {status}"
+            for status in ("running", "failed", "interrupted", "pruned")
+            if self.counts.get(status)
+        ]
+        if any(self.counts.get(status) for status in ("running", "pending", "interrupted")):
+            parts.append(
+                "time left not known yet" if self.seconds_left is None else f"about {in_words(self.seconds_left)} left"
+            )
+        return ", ".join(parts)
+
+
+def in_words(seconds: float) -> str:
+    """45 s, 12 min, 1 h 12 min, 2 d 3 h."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if round(seconds) < 60 else "1 min"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min"
+    hours += minutes >= 30
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def unfinished_first(states: Sequence[TrialState]) -> list[int]:
+    """Indices of the states in the order of interest: running, failed, waiting, done; each as planned."""
+    order = {"running": 0, "interrupted": 1, "failed": 2, "pending": 3}
+    return sorted(range(len(states)), key=lambda index: order.get(states[index].status, 4))

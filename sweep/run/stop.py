@@ -1,6 +1,6 @@
 """How a sweep is asked to stop: by a file that its trials watch, wherever they run.
 
-Whoever wants it writes the file: the driver on an interrupt or on SIGTERM, `splatsweep stop`, a trial that fails
+Whoever wants it writes the file: the driver on an interrupt, SIGTERM or SIGHUP, `splatsweep stop`, a trial that fails
 under `--fail-fast` or finds the disk full.  Running trials end behind a checkpoint, others do not start.  A trial that
 a search gives up has a file of its own.
 """
@@ -8,9 +8,10 @@ a search gives up has a file of its own.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,23 +66,52 @@ def withdraw_prune(folder: Path) -> None:
 
 @contextmanager
 def stop_on_signals(stop_file: Path, console: Console) -> Iterator[None]:
-    """The first interrupt from the keyboard, or the first SIGTERM, asks for a stop; the second ends all at once."""
+    """The first interrupt from the keyboard, or the first SIGTERM, asks for a stop; the second ends all at once.
+
+    SIGHUP, sent when a terminal is closed and by some batch systems as a warning, asks for a stop too, as often as
+    it comes; under `nohup` it is ignored as before.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread is given signals
         return
+    terminals = [descriptor for descriptor in (0, 1, 2) if _is_terminal(descriptor)]
+    is_hung_up = False
 
     def ask(number: int, _frame: FrameType | None) -> None:
-        for each in _SIGNALS:
-            signal.signal(each, signal.default_int_handler)
+        nonlocal is_hung_up
+        if number == signal.SIGHUP:
+            is_hung_up = True
+            _drop(terminals)
+        else:
+            for each in _SIGNALS:
+                signal.signal(each, signal.default_int_handler)
         request_stop(stop_file, "asked", f"by {signal.Signals(number).name}")
-        console.print("Stopping after a checkpoint; interrupt again to stop at once.")
+        again = "" if number == signal.SIGHUP else "; interrupt again to stop at once"
+        console.print(f"Stopping after a checkpoint{again}.")
 
     before = {each: signal.signal(each, ask) for each in _SIGNALS}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, ask)
     try:
         yield
     finally:
         for each, handler in before.items():
-            signal.signal(each, handler)
+            # A terminal that is closed may say so more than once, and the report is still to be written.
+            signal.signal(each, signal.SIG_IGN if is_hung_up and each == signal.SIGHUP else handler)
+
+
+def _is_terminal(descriptor: int) -> bool:
+    try:
+        return os.isatty(descriptor)
+    except OSError:
+        return False
+
+
+def _drop(descriptors: Sequence[int]) -> None:
+    """Let what is written there from now on go nowhere: a terminal that was closed answers with errors."""
+    with Path(os.devnull).open("r+b") as nowhere:
+        for descriptor in descriptors:
+            os.dup2(nowhere.fileno(), descriptor)
 
 
 @contextmanager

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from jobs.trial import run_trial
-from sweep.file.load import RunOptions
-from sweep.run.executors.queue import Source
-from sweep.run.executors.run_guarded import Work, attempt, runtime_of
+from sweep.run.executors.base import Assignment, ExecutorOptions
 
 
-def run(
-    source: Source,
-    home: Path,
-    options: RunOptions,
-    stop_file: Path,
-    fail_fast: bool = False,
-    work: Work = run_trial,
-) -> None:
-    """Run the source's trials here."""
-    while (trial := source.next()) is not None:
-        attempt(trial.key, trial.config, home, runtime_of(options, stop_file), fail_fast, work)
-        source.ended(trial)
+class Inline:
+    """No processes, no waiting: breakpoints work."""
+
+    Options = ExecutorOptions
+
+    @staticmethod
+    def at_once(_options: ExecutorOptions, /) -> int:
+        """One."""
+        return 1
+
+    @staticmethod
+    def check() -> None:
+        """Nothing is in the way."""
+
+    @staticmethod
+    def run(assignment: Assignment, options: ExecutorOptions, /) -> None:
+        """Run the source's trials here."""
+        from sweep.run.executors.run_guarded import attempt, runtime_of  # torch
+
+        runtime = runtime_of(options, assignment.stop_file)
+        while (trial := assignment.source.next()) is not None:
+            attempt(trial.key, trial.config, assignment.home, runtime, assignment.fail_fast, assignment.work)
+            assignment.source.ended(trial)

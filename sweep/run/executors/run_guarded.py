@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.config import TrialConfig
+from jobs.memory import is_out_of_memory, peak_gpu_memory, watch_gpu_memory
 from jobs.training import StopRequestedError
 from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
 from results.records.disk import DiskFullError
 from results.records.home import trial_folder
 from results.records.journal import Journal
 from results.records.trial_folder import trial_status
-from sweep.file.load import RunOptions
+from sweep.run.executors.base import ExecutorOptions
 from sweep.run.stop import request_stop
 
 #: What a trial is: `run_trial`, or what stands in for it where the executors themselves are looked at.
 Work = Callable[[TrialConfig, Path, Runtime], TrialResult]
 
 
-def runtime_of(options: RunOptions, stop_file: Path) -> Runtime:
+def runtime_of(options: ExecutorOptions, stop_file: Path) -> Runtime:
     """From the sweep's `run` section to what a trial is told."""
     return Runtime(
         threads=options.cpus_per_trial,
@@ -30,30 +32,61 @@ def runtime_of(options: RunOptions, stop_file: Path) -> Runtime:
     )
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """What came of one start of a trial, besides what its folder says."""
+
+    #: whether it ran out of memory beside others and is to run again with more of a GPU
+    is_put_back: bool = False
+    #: the most memory that torch reserved on the GPU; 0 without one
+    gpu_bytes: int = 0
+
+
 def attempt(
-    key: str, config: TrialConfig, home: Path, runtime: Runtime, fail_fast: bool, work: Work = run_trial
-) -> None:
+    key: str,
+    config: TrialConfig,
+    home: Path,
+    runtime: Runtime,
+    fail_fast: bool,
+    work: Work = run_trial,
+    gpu_share: float = 1.0,
+) -> Attempt:
     """Run one planned trial; whatever goes wrong ends in its journal, and never in another trial's way.
 
     Where a stop has been asked for, it does not even start.  A full disk asks for one, since the others would meet
-    it too; a failure does under `fail_fast`.
+    it too; a failure does under `fail_fast`.  A trial that runs out of GPU memory with less than a whole GPU is put
+    back: it may fit with fewer beside it.
     """
     stop_file = None if runtime.stop_file is None else Path(runtime.stop_file)
     if stop_file is not None and stop_file.exists():
-        return
+        return Attempt()
+    folder, problem = trial_folder(home, key), None
+    watch_gpu_memory()
     try:
         found = work(config, home, runtime).key
         problem = None if found == key else f"the data or weights changed since it was planned: its key is now {found}"
     except (TrialFailedError, StopRequestedError):
-        problem = None  # its journal says why
+        pass  # its journal says why
     except DiskFullError as error:
-        problem = None
         if stop_file is not None:
             request_stop(stop_file, "disk", str(error))
-    except Exception as error:  # before it could open a journal: no dataset
-        problem = f"{type(error).__name__}: {error}"
+    except Exception as error:  # out of memory, or before it could open a journal: no dataset
+        reason = f"{type(error).__name__}: {error}"
+        if not is_out_of_memory(error):
+            problem = reason
+        elif gpu_share >= 1:
+            problem = f"{reason}\n(nothing else was on its GPU: lower train.batch_size, or the network)"
+        else:
+            _put_back(folder, gpu_share, reason)
+            return Attempt(is_put_back=True)
     if problem is not None:
-        with Journal(trial_folder(home, key)) as journal:
+        with Journal(folder) as journal:
             journal.failed(problem)
-    if fail_fast and stop_file is not None and trial_status(trial_folder(home, key)) == "failed":
+    if fail_fast and stop_file is not None and trial_status(folder) == "failed":
         request_stop(stop_file, "failure", f"trial {key} failed")
+    return Attempt(gpu_bytes=peak_gpu_memory())
+
+
+def _put_back(folder: Path, gpu_share: float, reason: str) -> None:
+    with Journal(folder) as journal:
+        journal.stopped(f"out of memory with {gpu_share:g} of a GPU, put back to run with fewer beside it ({reason})")

@@ -27,8 +27,8 @@ from model.weights import MissingWeightsError, WeightStore
 from results.records.atomic import PARTIAL
 from results.records.home import trial_folder, weights_folder
 from results.records.trial_folder import LOCK_FILENAME, PRUNE_FILENAME, RESULT_FILENAME
-from sweep.run.executors.file_server import GROWING, TrialMovedError
-from sweep.run.executors.run_guarded import Work, attempt
+from sweep.run.executors.ray.file_server import GROWING, TrialMovedError
+from sweep.run.executors.run_guarded import Attempt, Work, attempt
 from sweep.run.stop import request_prune, request_stop
 
 SCRATCH_VARIABLE = "SPLATSWEEP_SCRATCH"
@@ -63,12 +63,13 @@ def attempt_away(
     runtime: Runtime,
     fail_fast: bool,
     work: Work = run_trial,
-) -> None:
+    gpu_share: float = 1.0,
+) -> Attempt:
     """As `attempt`, in the scratch home, with the trial's files brought from and sent to `home` through `call`."""
     scratch = scratch_home()
     with Courier(call, key, scratch) as courier:
         runtime = replace(runtime, stop_file=str(courier.stop_file))
-        attempt(key, config, scratch, runtime, fail_fast, _on_equal_terms(key, home, work))
+        return attempt(key, config, scratch, runtime, fail_fast, _on_equal_terms(key, home, work), gpu_share)
 
 
 class Courier:

@@ -25,8 +25,8 @@ from results.records.trial_folder import (
     trial_status,
 )
 from sweep.run.executors import remote_worker as away
-from sweep.run.executors.file_server import Keeper, TrialMovedError
-from sweep.run.executors.remote_worker import Courier, attempt_away, scratch_home
+from sweep.run.executors.ray.file_server import Keeper, TrialMovedError
+from sweep.run.executors.ray.remote_worker import Courier, attempt_away, scratch_home
 from sweep.run.stop import request_prune, withdraw_prune
 from tests.processes import wait_for
 

@@ -1,0 +1,242 @@
+"""Progress on a terminal: one line of totals above a table of trials; lines where it is not a terminal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sweep.plan.estimate import shape
+from sweep.plan.planner import PlannedTrial
+from sweep.run.executors.queue import Source
+from sweep.run.progress import (
+    Clock,
+    Totals,
+    TrialState,
+    in_words,
+    trial_state,
+    unfinished_first,
+)
+
+_REFRESH_S = 1.0
+_REMINDER_S = 30.0
+#: Between two lines of totals where nothing changes its state.
+_TOTALS_S = 300.0
+#: Lines of the terminal that are not rows of the table.
+_AROUND = 6
+#: Columns from which on there is room for iterations a second.
+_WIDE = 100
+_STYLES: dict[str, str] = {
+    "finished": "green",
+    "failed": "red",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "pruned": "yellow",
+}
+
+
+class Display:
+    """Shows what trials do while they run, and what an executor has to say (`executors.base.Notices`)."""
+
+    def __init__(self, console: Console, home: Path) -> None:
+        self._console, self._home = console, home
+        self._lock = threading.Lock()
+        self._waiting: tuple[str, float] | None = None  # for what, and since when
+        self._reminded = 0.0
+        self._began = time.monotonic()
+        self._clock = Clock(lambda trial: shape(trial.config))
+
+    def say(self, text: str) -> None:
+        """A line above the table, or among the others."""
+        self._console.print(text)
+
+    def wait_for(self, what: str | None) -> None:
+        """What keeps trials from starting."""
+        with self._lock:
+            if what is None:
+                self._waiting = None
+            elif self._waiting is None:
+                self._waiting = what, time.monotonic()
+                self._reminded = time.monotonic()
+            else:
+                self._waiting = what, self._waiting[1]
+
+    @contextmanager
+    def follow(self, source: Source, at_once: int, before: int = 0) -> Iterator[None]:
+        """Show the progress of a source's trials while the body runs.
+
+        at_once: how many run side by side; before: trials of the sweep that were done before.
+        """
+        stop = threading.Event()
+        show = self._show_live if self._console.is_terminal else self._show_lines
+        look = _Looker(source, self._home, self._clock, at_once, before)
+        thread = threading.Thread(target=show, args=(look, stop), name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _show_live(self, look: Callable[[], Seen], stop: threading.Event) -> None:
+        def view() -> RenderableType:
+            seen = look()
+            rows = max(self._console.height - _AROUND, 3)
+            return Group(Text(self._headline(seen)), state_table(seen.states, seen.left, self._console.width, rows))
+
+        with Live(view(), console=self._console, refresh_per_second=4) as live:
+            while not stop.wait(_REFRESH_S):
+                live.update(view())
+            live.update(view())
+
+    def _headline(self, seen: Seen) -> str:
+        with self._lock:
+            waiting = self._waiting
+        if waiting is None:
+            return str(seen.totals)
+        return f"{seen.totals}\nwaiting for {waiting[0]}, {in_words(time.monotonic() - waiting[1])} so far"
+
+    def _show_lines(self, look: Callable[[], Seen], stop: threading.Event) -> None:
+        """A line whenever a trial changes its state, what is waited for every half minute, and totals now and then."""
+        shown: dict[str, str] = {}
+        said, last = time.monotonic(), False
+        while not last:
+            last = stop.wait(_REFRESH_S)
+            seen = look()
+            changed = [state for state in seen.states if shown.get(state.key, "pending") != state.status]
+            for state in changed:
+                shown[state.key] = state.status
+                self._line(_state_line(state))
+            ended = any(state.status in ("finished", "failed") for state in changed)
+            if ended or time.monotonic() - said > _TOTALS_S:
+                said = time.monotonic()
+                self._line(str(seen.totals))
+            self._remind()
+
+    def _remind(self) -> None:
+        with self._lock:
+            if self._waiting is None or time.monotonic() - self._reminded < _REMINDER_S:
+                return
+            self._reminded = time.monotonic()
+            what, since = self._waiting
+        self._line(f"waiting for {what}, {in_words(time.monotonic() - since)} so far")
+
+    def _line(self, text: str) -> None:
+        self._console.print(f"  {time.monotonic() - self._began:5.0f} s  {text}")
+
+
+class Seen:
+    """All trials of a source at one moment."""
+
+    def __init__(self, states: Sequence[TrialState], left: Sequence[float | None], totals: Totals) -> None:
+        self.states, self.left, self.totals = states, left, totals
+
+
+class _Looker:
+    """Looks at a source's trials; those that have ended are read once."""
+
+    def __init__(self, source: Source, home: Path, clock: Clock, at_once: int, before: int) -> None:
+        self._source, self._home, self._clock = source, home, clock
+        self._at_once, self._before = at_once, before
+
+    def __call__(self) -> Seen:
+        trials = list(self._source.trials)
+        states = [trial_state(trial, self._home) for trial in trials]
+        return seen_as(trials, states, self._clock, self._at_once, self._before)
+
+
+def seen_as(
+    trials: Sequence[PlannedTrial], states: Sequence[TrialState], clock: Clock, at_once: int, before: int = 0
+) -> Seen:
+    """States of trials, with the time that is left."""
+    left = clock.left(trials, states)
+    running = sum(state.status == "running" for state in states)
+    return Seen(states, left, Totals.of(states, left, max(at_once, running), before))
+
+
+def state_table(
+    states: Sequence[TrialState], left: Sequence[float | None], width: int, rows: int | None = None
+) -> Table:
+    """Trials, those that run first; at most `rows` of them."""
+    splits = {state.split for state in states}
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    table.add_column("trial", overflow="fold", ratio=1 if width < _WIDE else None)
+    headings = [
+        "seed",
+        "state",
+        "it/s",
+        "left",
+        "loss",
+        "val\nPSNR",
+        f"{splits.pop() if len(splits) == 1 else 'final'}\nPSNR",
+    ]
+    for heading in headings:
+        if heading != "it/s" or width >= _WIDE:
+            table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
+    order = unfinished_first(states)
+    for index in order[:rows]:
+        state = states[index]
+        cells: list[Text | str] = [
+            Text(state.name),
+            str(state.seed) if state.steps else "",
+            Text(_doing(state), _STYLES.get(state.status, "dim")),
+            f"{state.rate:.1f}" if state.rate else "",
+            _left_in_words(state, left[index]),
+            _number(state.metrics.get("train/loss"), 4),
+            _number(state.validation_score, 2),
+            _number(state.score, 2),
+        ]
+        if width < _WIDE:
+            del cells[3]
+        table.add_row(*cells)
+    if rows is not None and len(order) > rows:
+        table.add_row(Text(f"... and {len(order) - rows} more", "dim"))
+    return table
+
+
+def _left_in_words(state: TrialState, seconds: float | None) -> str:
+    return in_words(seconds) if state.status == "running" and seconds is not None else ""
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _doing(state: TrialState) -> str:
+    """The state in words, with how far it came."""
+    if state.is_judged_now:
+        return "being judged" if state.step or not state.steps else "starting"
+    if state.status in ("running", "interrupted", "pruned", "failed") and state.steps:
+        return f"{state.status} {state.step}/{state.steps}"
+    return state.status
+
+
+def failures(states: Sequence[TrialState]) -> list[str]:
+    """Why trials failed, a line each."""
+    return [f"{labelled(s)} failed: {first_line(s.error)}" for s in states if s.status == "failed"]
+
+
+def labelled(state: TrialState) -> str:
+    """A trial's name and seed."""
+    return f"{state.name} seed {state.seed}" if state.steps else state.name
+
+
+def first_line(text: str | None) -> str:
+    """Of an error, which may be long."""
+    return (text or "").strip().partition("\n")[0]
+
+
+def _state_line(state: TrialState) -> str:
+    detail = ""
+    if state.status == "finished" and state.score is not None:
+        detail = f"  {state.split} PSNR {state.score:.2f} dB"
+    elif state.error is not None:
+        detail = f"  {first_line(state.error)}"
+    return f"{labelled(state)}: {state.status}{detail}"

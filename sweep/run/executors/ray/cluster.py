@@ -1,0 +1,270 @@
+"""The cluster that trials run on: reach it, compare what trials ask for with what it has, and see who leaves it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweep.run.executors.base import ExecutorOptions, Notices
+
+ADDRESS_VARIABLE, FOLDER_VARIABLE = "RAY_ADDRESS", "RAY_TMPDIR"
+
+#: How long a machine may take to answer, and Ray on it.
+_ANSWER_S, _GREETING_S = 5.0, 10.0
+_RAY_PORT, _CLIENT_PORT = 6379, 10001
+
+
+class ClusterError(RuntimeError):
+    """Ray cannot be reached, or not be started here."""
+
+
+class ResourcesError(ValueError):
+    """Trials ask for what no node of the cluster has or can get."""
+
+
+class ClusterLostError(RuntimeError):
+    """All nodes of Ray are dead, and with them the trials' workers; the trials' folders are as they were."""
+
+
+# Reaching it
+
+
+def named_address() -> str | None:
+    """The cluster that RAY_ADDRESS names; None where Ray is started on this machine."""
+    address = os.environ.get(ADDRESS_VARIABLE, "").strip()
+    return None if address in ("", "local") else address
+
+
+def require_answer() -> None:
+    """Raise `ClusterError` within seconds where RAY_ADDRESS names a machine on which no Ray answers."""
+    address = named_address()
+    place = None if address is None else _host_and_port(address)
+    if place is None:
+        return
+    try:
+        socket.create_connection(place, timeout=_ANSWER_S).close()
+        _greet(*place)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ClusterError(_unreachable(reason)) from error
+
+
+def connect() -> None:
+    """Attach to the cluster that RAY_ADDRESS names, or start Ray on this machine.  Raises `ClusterError`."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    require_answer()
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        with _hang_up_kept_from_children():
+            if named_address() is not None:
+                ray.init(**quiet)
+            else:
+                ray.init(address="local", include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise ClusterError(_not_started(error)) from error
+    token = Path.home() / ".ray" / "auth_token"
+    if named_address() is None and token.exists():  # Ray writes it readable for everybody
+        token.chmod(0o600)
+
+
+def _host_and_port(address: str) -> tuple[str, int] | None:
+    """None for addresses that only Ray can look up, such as `auto`."""
+    scheme, separator, rest = address.rpartition("://")
+    if separator and scheme != "ray":
+        return None
+    host, colon, port = rest.rpartition(":")
+    if not colon:
+        return (rest, _CLIENT_PORT if separator else _RAY_PORT) if "." in rest or separator else None
+    return (host.strip("[]"), int(port)) if port.isdecimal() else None
+
+
+def _greet(host: str, port: int) -> None:
+    """Raises OSError where what listens there does not speak gRPC, as Ray does."""
+    import grpc
+
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    with grpc.insecure_channel(target) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_GREETING_S)
+        except grpc.FutureTimeoutError:
+            raise OSError("something listens there, but it does not answer as Ray does") from None
+
+
+def _unreachable(reason: str) -> str:
+    return (
+        f"{ADDRESS_VARIABLE} is {os.environ[ADDRESS_VARIABLE]!r}, but no Ray cluster answers there ({reason}); "
+        f"start that cluster, correct {ADDRESS_VARIABLE}, or run `unset {ADDRESS_VARIABLE}` to use this machine"
+    )
+
+
+def _not_started(error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    if "AF_UNIX path length" in reason:
+        variable = FOLDER_VARIABLE if os.environ.get(FOLDER_VARIABLE) else "TMPDIR"
+        folder = os.environ.get(variable) or tempfile.gettempdir()
+        return (
+            f"Ray cannot start: {variable} is {folder!r}, too long for the names of its sockets ({reason}); "
+            f"set {FOLDER_VARIABLE} to a short local folder, for instance {FOLDER_VARIABLE}=/tmp"
+        )
+    if named_address() is not None:
+        return _unreachable(reason)
+    return f"Ray cannot be started on this machine: {reason}"
+
+
+@contextmanager
+def _hang_up_kept_from_children() -> Iterator[None]:
+    """Processes that start inside never see SIGHUP, which a closed terminal sends to them too; ours comes later."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# What it has
+
+
+@dataclass(frozen=True)
+class Room:
+    """What one node has, or one kind of node that an autoscaler adds."""
+
+    name: str
+    cpus: float
+    gpus: float
+
+    @classmethod
+    def of(cls, name: str, resources: Mapping[str, float]) -> Room:
+        """From Ray's names of resources."""
+        return cls(name, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+
+    def holds(self, cpus: float, gpus: float) -> bool:
+        """Whether a trial of that size fits."""
+        # Shares of a GPU are of one GPU.
+        return self.cpus >= cpus and self.gpus >= gpus
+
+    def __str__(self) -> str:
+        return f"{self.name}: {counted(self.cpus, 'CPU')}, {counted(self.gpus, 'GPU')}"
+
+
+@dataclass(frozen=True)
+class Autoscaler:
+    """What adds nodes to the cluster; `kinds` is empty where it does not say which."""
+
+    kinds: tuple[Room, ...]
+
+    def may_add(self, cpus: float, gpus: float) -> bool:
+        """Whether it can be expected to add a node that a trial of that size fits on."""
+        return not self.kinds or any(kind.holds(cpus, gpus) for kind in self.kinds)
+
+
+def check_room(
+    options: ExecutorOptions, nodes: Sequence[Room], autoscaler: Autoscaler | None, cluster: str | None
+) -> str | None:
+    """What has to come before trials can start, in words; None where a node that is there can run them.
+
+    cluster: as RAY_ADDRESS has it; None is this machine.  Raises `ResourcesError` where no node can ever run one.
+    """
+    cpus, gpus = options.cpus_per_trial, options.gpus_per_trial
+    if any(node.holds(cpus, gpus) for node in nodes):
+        return None
+    if autoscaler is not None and autoscaler.may_add(cpus, gpus):
+        kinds = ", ".join(kind.name for kind in autoscaler.kinds if kind.holds(cpus, gpus))
+        return f"the cluster's autoscaler to add a node{f' ({kinds})' if kinds else ''} with {asked(cpus, gpus)}"
+    rooms = (*nodes, *(autoscaler.kinds if autoscaler else ()))
+    most = {
+        "cpus_per_trial": (cpus, int(max((room.cpus for room in rooms), default=0)), "CPU"),
+        "gpus_per_trial": (gpus, int(max((room.gpus for room in rooms), default=0)), "GPU"),
+    }
+    where = "this machine" if cluster is None else f"a node of the cluster {cluster}"
+    whole = "" if autoscaler is None else ", nor one that its autoscaler adds,"
+    lacking = [
+        f"run.{key} is {value:g}, but {where}{whole} has at most {counted(largest, unit)}; "
+        f"lower it: --set run.{key}={largest}"
+        for key, (value, largest, unit) in most.items()
+        if value > largest
+    ]
+    if not lacking:
+        listed = "; ".join(map(str, rooms))
+        lacking = [f"run.cpus_per_trial {cpus} and run.gpus_per_trial {gpus:g} are on no node together ({listed})"]
+    if cluster is None and gpus > most["gpus_per_trial"][1]:
+        lacking.append("or run it on a cluster that has GPUs: `splatsweep submit`")
+    raise ResourcesError("no trial could ever start: " + "\n".join(lacking))
+
+
+def asked(cpus: float, gpus: float) -> str:
+    """What a trial asks for, in words."""
+    return counted(cpus, "CPU") + (f" and {counted(gpus, 'GPU')}" if gpus else "")
+
+
+def counted(number: float, unit: str) -> str:
+    """2 CPUs, 1 GPU, 0.25 GPU."""
+    return f"{number:g} {unit}" + ("" if 0 < number <= 1 else "s")
+
+
+def living_nodes() -> dict[str, Room]:
+    """The nodes that are there now, by Ray's identifier."""
+    import ray
+
+    return {
+        node["NodeID"]: Room.of(node["NodeManagerAddress"], node["Resources"]) for node in ray.nodes() if node["Alive"]
+    }
+
+
+def find_autoscaler() -> Autoscaler | None:
+    """The cluster's autoscaler, where it has one."""
+    from ray._private.state import state
+
+    config = state.get_cluster_config()
+    kinds = [
+        Room.of(group.name, dict(group.resources))
+        for group in (config.node_group_configs if config else ())
+        if group.max_count
+    ]
+    if kinds:
+        return Autoscaler(tuple(kinds))
+    return Autoscaler(()) if _names_node_types() else None
+
+
+def _names_node_types() -> bool:
+    """Whether the monitor of Ray's older autoscaler names node types; without one it makes up a name for each node."""
+    from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    status = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or "{}") or {}
+    active = (status.get("autoscaler_report") or {}).get("active_nodes") or {}
+    return any(not name.startswith(("node_", "local")) for name in active)
+
+
+# Who leaves it
+
+
+class NodeWatch:
+    """Says which nodes come and go."""
+
+    def __init__(self, notices: Notices, nodes: Mapping[str, Room]) -> None:
+        self._notices, self._nodes = notices, dict(nodes)
+
+    def look(self, nodes: Mapping[str, Room]) -> None:
+        """nodes: those that are there now.  Raises `ClusterLostError` where none is."""
+        if not nodes:
+            raise ClusterLostError("Ray's last node died; nothing is lost: run the same command again")
+        for identifier in self._nodes.keys() - nodes.keys():
+            self._notices.say(
+                f"Node {self._nodes[identifier]} has left the cluster; {counted(len(nodes), 'node')} left. "
+                "Its trials go on elsewhere, from their last checkpoints."
+            )
+        for identifier in nodes.keys() - self._nodes.keys():
+            self._notices.say(f"Node {nodes[identifier]} has joined the cluster.")
+        self._nodes = dict(nodes)

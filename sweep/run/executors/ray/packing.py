@@ -1,0 +1,101 @@
+"""How much of a GPU a trial gets: what the sweep file says, until memory that was measured says otherwise.
+
+A share of a GPU is a share of its memory.  A trial that runs out of its share is put back and gets a larger one,
+up to a whole GPU; trials that cost the same get that share from then on, and trials of a later run too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.config import TrialConfig
+from results.records.atomic import write_json
+
+FILENAME = "gpu-memory.json"
+
+#: What a process needs on a GPU besides torch's tensors: the CUDA context, libraries' handles.
+CONTEXT_BYTES = 700 << 20
+#: Of what was measured, since fragmentation differs from run to run.
+_MARGIN = 1.1
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a trial used of a GPU."""
+
+    #: the most that torch reserved
+    peak_bytes: int
+    #: of the whole GPU
+    total_bytes: int
+
+    @property
+    def share(self) -> float:
+        """Of the GPU, with what a process needs besides."""
+        return (self.peak_bytes * _MARGIN + CONTEXT_BYTES) / self.total_bytes
+
+
+class Packing:
+    """The share of a GPU that each trial gets.  Without a share of one, all trials get what the sweep file says."""
+
+    def __init__(self, share: float, shape: Callable[[TrialConfig], str], memory: Path | None = None) -> None:
+        """share: `run.gpus_per_trial`; shape: equal for trials that cost the same; memory: a file of earlier runs."""
+        self._wanted, self._shape, self._memory = share, shape, memory
+        self._learned: dict[str, float] = _read(memory)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether trials share GPUs at all."""
+        return 0 < self._wanted < 1
+
+    def share_of(self, config: TrialConfig) -> float:
+        """What the trial is to get: 1/n of a GPU, so that n of them fill it, or what the sweep file says."""
+        if not self.is_shared or not config.is_trained:
+            return self._wanted
+        return max(self._wanted, whole_part(self._learned.get(self._shape(config), 0.0)))
+
+    def used(self, config: TrialConfig, use: Use) -> None:
+        """A trial ended well."""
+        if self.is_shared and config.is_trained:
+            self._learn(config, use.share)
+
+    def ran_out(self, config: TrialConfig, share: float) -> float | None:
+        """A trial ran out of memory with that share.  Returns its next one; None where it had a whole GPU."""
+        if share >= 1:
+            return None
+        larger = 1 / max(math.floor(1 / share + 1e-6) // 2, 1)
+        self._learn(config, larger)
+        return larger
+
+    def _learn(self, config: TrialConfig, share: float) -> None:
+        shape = self._shape(config)
+        if share > self._learned.get(shape, 0.0):
+            self._learned[shape] = min(share, 1.0)
+            if self._memory is not None:
+                self._memory.parent.mkdir(parents=True, exist_ok=True)
+                write_json(self._memory, self._learned)
+
+
+def whole_part(share: float) -> float:
+    """The smallest 1/n that holds a share."""
+    return 1.0 if share >= 1 else 0.0 if share <= 0 else 1 / math.floor(1 / share + 1e-9)
+
+
+def memory_limit(share: float, total_bytes: int) -> float:
+    """The fraction of a GPU's memory that torch may use in a worker with that share, its context left out."""
+    return max(share - CONTEXT_BYTES / total_bytes, 0.01)
+
+
+def _read(path: Path | None) -> dict[str, float]:
+    """Shares by shape; none where the file is missing or damaged, since they are measured anew."""
+    if path is None:
+        return {}
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(k): float(v) for k, v in content.items()} if isinstance(content, dict) else {}

@@ -1,0 +1,300 @@
+"""Trials side by side under Ray Tune, on this machine or on the cluster that Ray is attached to.
+
+Tune packs and restarts; what to run is decided by the plan.  A worker that dies is started again up to
+`max_failures` times and its trial goes on from the checkpoint in the home.  An exception inside a trial is its
+result, not Tune's business: it would end the same way again.
+
+A worker that does not see the home, which it finds out for itself, sends what its trial makes to a `Keeper` beside
+the driver.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# The journals are the record; Tune's own loggers would write everything a second time.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# An interrupt is the driver's: it asks the trials to stop, where Tune would drop them.
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+from ray.util import placement_group_table
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from jobs.config import TrialConfig
+from jobs.trial import Runtime
+from results.records.home import cache_folder, ray_folder, trial_folder
+from results.records.journal import Journal
+from results.records.trial_folder import trial_status
+from sweep.plan.planner import PlannedTrial
+from sweep.run.executors.base import Assignment, Notices
+from sweep.run.executors.queue import Source
+from sweep.run.executors.ray import RayOptions
+from sweep.run.executors.ray.cluster import (
+    NodeWatch,
+    asked,
+    check_room,
+    connect,
+    counted,
+    find_autoscaler,
+    living_nodes,
+    named_address,
+)
+from sweep.run.executors.ray.file_server import Keeper
+from sweep.run.executors.ray.packing import FILENAME as MEMORY_FILENAME
+from sweep.run.executors.ray.packing import Packing, Use, memory_limit
+from sweep.run.executors.ray.remote_worker import attempt_away
+from sweep.run.executors.run_guarded import attempt, runtime_of
+from sweep.run.progress import shape
+from sweep.run.stop import request_stop, signals_kept
+
+_HEARTBEAT_S = 5.0
+_STOP_INTERVAL_S = 0.5
+
+
+def run(assignment: Assignment, options: RayOptions) -> None:
+    """Run the source's trials in workers of `options.cpus_per_trial` CPUs and `options.gpus_per_trial` GPUs each."""
+    # What it says about workers that died stands in the journals, without a page of traceback each.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    home, stop_file, notices = assignment.home, assignment.stop_file, assignment.notices
+    notices.wait_for("Ray to start" if named_address() is None else f"Ray at {named_address()} to answer")
+    with signals_kept():  # Ray's own answer to SIGTERM ends the driver on the spot
+        connect()
+    storage = ray_folder(home) / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    try:
+        nodes = living_nodes()
+        lacking = check_room(options, list(nodes.values()), find_autoscaler(), named_address())
+        if not stop_file.exists():
+            _tune(assignment, options, storage, _Watch(notices, NodeWatch(notices, nodes), options, lacking))
+    finally:
+        notices.wait_for(None)
+        ray.shutdown()  # idle workers would keep their memory, and stopped trials would look alive
+        shutil.rmtree(storage, ignore_errors=True)  # Tune's own state: the journals hold all that matters
+
+
+def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Watch) -> None:
+    home, stop_file = assignment.home, assignment.stop_file
+    _keeper, sign = _start_keeper(storage, home, stop_file, options)  # an actor ends with its last handle
+    packing = Packing(options.gpus_per_trial, _shape_name, cache_folder(home) / MEMORY_FILENAME)
+    tuner = tune.Tuner(
+        tune.with_resources(
+            _run_point,
+            lambda parameters: tune.PlacementGroupFactory([_resources(options.cpus_per_trial, parameters)]),
+        ),
+        param_space={
+            "home": str(home),
+            "runtime": asdict(runtime_of(options, stop_file)),
+            "fail_fast": assignment.fail_fast,
+            "work": assignment.work,
+            "sign": sign,
+        },
+        tune_config=tune.TuneConfig(
+            search_alg=_Feed(assignment.source, packing),
+            scheduler=_EndOfWaiting(stop_file),
+            num_samples=-1,  # until the source has no more
+            # A worker that is kept has its imports behind it: 0.1 s to the next trial instead of 6 to 10.
+            reuse_actors=True,
+            max_concurrent_trials=options.max_concurrent,
+            trial_name_creator=lambda trial: str(trial.config["point"]["key"]),
+            trial_dirname_creator=lambda trial: str(trial.config["point"]["key"]),
+        ),
+        run_config=tune.RunConfig(
+            name=storage.name,
+            storage_path=str(storage.parent),
+            failure_config=tune.FailureConfig(max_failures=options.max_failures),
+            callbacks=[watch, _Losses(home, options.max_failures, stop_file if assignment.fail_fast else None)],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _resources(cpus: int, parameters: dict[str, Any]) -> dict[str, float]:
+    """What a worker for one call of `_run_point` gets."""
+    gpus = parameters["point"]["gpus"]
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+
+
+def _shape_name(config: TrialConfig) -> str:
+    return hashlib.sha256(shape(config.identity()).encode()).hexdigest()[:16]
+
+
+class _Feed(Searcher):
+    """Hands the source's trials to Tune, which asks for one when the last has a place to run."""
+
+    def __init__(self, source: Source, packing: Packing) -> None:
+        super().__init__(metric=None, mode="max")
+        self._source, self._packing = source, packing
+        self._given: dict[str, tuple[PlannedTrial, float]] = {}  # Tune's name -> the trial and its share
+        self._put_back: deque[PlannedTrial] = deque()
+        self._is_empty = False
+
+    def suggest(self, trial_id: str) -> Any:
+        """The parameters of `_run_point`, besides those that are the same for all; None: not yet."""
+        trial = self._next()
+        if trial is None:
+            may_come_back = self._packing.is_shared and self._given
+            return None if may_come_back else Searcher.FINISHED
+        share = self._packing.share_of(trial.config)
+        self._given[trial_id] = trial, share
+        config = trial.config.model_dump(mode="json")
+        return {"point": {"key": trial.key, "config": config, "gpus": share}}
+
+    def _next(self) -> PlannedTrial | None:
+        if self._put_back:
+            return self._put_back.popleft()
+        trial = None if self._is_empty else self._source.next()
+        self._is_empty = trial is None
+        return trial
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Tune has done with a trial."""
+        trial, share = self._given.pop(trial_id)
+        result = result or {}
+        if result.get("is_put_back"):
+            self._packing.ran_out(trial.config, share)
+            self._put_back.append(trial)
+            return
+        if result.get("total_bytes"):
+            self._packing.used(trial.config, Use(int(result["peak_bytes"]), int(result["total_bytes"])))
+        self._source.ended(trial)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: what to run is decided by the plan."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune stores its own set-up, which nobody reads
+
+
+class _EndOfWaiting(FIFOScheduler):
+    """First come, first served; once a stop is asked for, trials that wait for a place to run are dropped."""
+
+    def __init__(self, stop_file: Path) -> None:
+        super().__init__()
+        self._stop_file, self._looked = stop_file, 0.0
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Called some times a second."""
+        if time.monotonic() - self._looked > _STOP_INTERVAL_S:
+            self._looked = time.monotonic()
+            if self._stop_file.exists():
+                for trial in tune_controller.get_trials():
+                    if trial.status == "PENDING":
+                        tune_controller.stop_trial(trial)
+        return super().choose_trial_to_run(tune_controller)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _run_point(parameters: dict[str, Any]) -> None:
+    key, config = parameters["point"]["key"], TrialConfig.model_validate(parameters["point"]["config"])
+    runtime, home, sign = Runtime(**parameters["runtime"]), Path(parameters["home"]), parameters["sign"]
+    share = parameters["point"]["gpus"]
+    total = _limit_memory(share)
+    arguments = (key, config, home, runtime, parameters["fail_fast"], parameters["work"], share)
+    if sign is None or os.access(sign, os.F_OK):
+        attempted = attempt(*arguments)
+    else:
+        keeper = ray.get_actor(Path(sign).name)
+        attempted = attempt_away(lambda method, *values: ray.get(getattr(keeper, method).remote(*values)), *arguments)
+    tune.report(
+        {"key": key, "is_put_back": attempted.is_put_back, "peak_bytes": attempted.gpu_bytes, "total_bytes": total}
+    )
+
+
+def _limit_memory(share: float) -> int:
+    """Hold torch to the worker's share of its GPU, so that it takes none of its neighbours'.  Returns all its bytes."""
+    import torch
+
+    if share <= 0 or not torch.cuda.is_available():
+        return 0
+    total = int(torch.cuda.get_device_properties(0).total_memory)
+    torch.cuda.set_per_process_memory_fraction(1.0 if share >= 1 else memory_limit(share, total))
+    return total
+
+
+def _start_keeper(storage: Path, home: Path, stop_file: Path, options: RayOptions) -> tuple[Any, str | None]:
+    """A keeper on this node, and the path of a file that is named as it is; nothing where all trials run here.
+
+    A worker that sees the file sees the home.  It is not written where none is to work in the home.
+    """
+    if named_address() is None and len(ray.nodes()) == 1 and options.scratch != "always":
+        return None, None
+    sign = storage / f"keeper-{secrets.token_hex(8)}"
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(num_cpus=0, max_restarts=-1)(Keeper).options(name=sign.name, scheduling_strategy=here)
+    keeper: Any = actor.remote(str(home), str(stop_file))
+    if not ray.get(keeper.sees_home.remote()):
+        raise HomeUnseenError(f"Ray's node at {ray.util.get_node_ip_address()}, this driver's own, does not see {home}")
+    if options.scratch == "auto":
+        storage.mkdir(parents=True)
+        sign.touch()
+    return keeper, str(sign)
+
+
+class HomeUnseenError(RuntimeError):
+    """Nothing would be kept: not even the driver's own node of Ray sees the home, in a container perhaps."""
+
+
+class _Watch(tune.Callback):
+    """Says what trials wait for and which nodes come and go; ends a sweep that has no node left."""
+
+    def __init__(self, notices: Notices, nodes: NodeWatch, options: RayOptions, lacking: str | None) -> None:
+        """lacking: what has to come before any trial can start."""
+        self._notices, self._nodes, self._options = notices, nodes, options
+        self._lacking, self._looked = lacking, 0.0
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called some times a second."""
+        if time.monotonic() - self._looked < _HEARTBEAT_S:
+            return
+        self._looked = time.monotonic()
+        self._nodes.look(living_nodes())
+        states = [trial.status for trial in trials]
+        is_waiting = "PENDING" in states and "RUNNING" not in states
+        self._lacking = self._lacking if is_waiting else None
+        self._notices.wait_for(self._missing() if is_waiting else None)
+
+    def _missing(self) -> str:
+        if self._lacking is not None:
+            return self._lacking
+        groups = placement_group_table().values()
+        if not any(group["state"] in ("PENDING", "RESCHEDULING") for group in groups):
+            return "the first worker to start"
+        free, whole = ray.available_resources(), ray.cluster_resources()
+        found = " and ".join(f"{free.get(n, 0):g} of {counted(whole[n], n)}" for n in ("CPU", "GPU") if n in whole)
+        return f"{asked(self._options.cpus_per_trial, self._options.gpus_per_trial)} on one node; free: {found}"
+
+
+class _Losses(tune.Callback):
+    """Says in the journal of a trial whose workers all died that it failed, and why."""
+
+    def __init__(self, home: Path, max_failures: int, stop_file: Path | None) -> None:
+        """stop_file: written after the first loss, where it is given."""
+        self._home, self._max_failures, self._stop_file = home, max_failures, stop_file
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune has given a trial up."""
+        key = trial.config["point"]["key"]
+        folder = trial_folder(self._home, key)
+        if trial_status(folder) not in ("finished", "failed"):
+            with Journal(folder) as journal:
+                journal.failed(f"its worker process died {self._max_failures + 1} times (killed, or out of memory)")
+        if self._stop_file is not None:
+            request_stop(self._stop_file, "failure", f"trial {key} failed")

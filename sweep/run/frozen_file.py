@@ -1,0 +1,143 @@
+"""The sweep file as it was planned: whose plan stands in a sweep's folder, and what the file at hand says otherwise.
+
+Read without torch, since `status` and `report` do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jobs.checkpoint import write_atomically
+from results.plan import flatten
+from sweep.file.schema import Sweep
+from sweep.run.submit import JOB_VARIABLE
+
+FILENAME = "sweep-file.json"
+
+#: HOST:PATH of the sweep file that a job was submitted from, since the job runs a copy of it.
+FILE_VARIABLE = "SPLATSWEEP_SWEEP_FILE"
+
+#: Sections that decide which trials there are.
+_DECISIVE = frozenset({"base", "trials", "grid", "leave_one_out", "seeds", "search"})
+
+_SHOWN = 4
+
+
+class NameTakenError(ValueError):
+    """Another sweep file has this name in this home."""
+
+
+@dataclass(frozen=True)
+class FrozenFile:
+    """A sweep file when it was planned."""
+
+    #: HOST:PATH; None where nobody can tell, as in a job that was sent by Ray's own command
+    file: str | None
+    planned: str
+    #: its decisive sections, as plain values
+    content: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, sweep: Sweep) -> FrozenFile:
+        """The file of a sweep, now."""
+        content = json.loads(json.dumps(sweep.model_dump(mode="json", include=set(_DECISIVE)), default=str))
+        return cls(file_of(sweep), datetime.now(UTC).isoformat(timespec="seconds"), content)
+
+    @classmethod
+    def read(cls, folder: Path) -> FrozenFile | None:
+        """What stands in a sweep's folder; None where nothing does, or nothing that can be read."""
+        try:
+            return cls(**json.loads((folder / FILENAME).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):  # of a version before, or damaged: the next run writes it anew
+            return None
+
+    def write(self, folder: Path) -> None:
+        """Put it into a sweep's folder."""
+        write_atomically(folder / FILENAME, json.dumps(asdict(self), indent=1).encode())
+
+    @property
+    def path(self) -> str:
+        """Where the file was, without the machine."""
+        return (self.file or "a file sent by Ray").partition(":")[2] or "a file sent by Ray"
+
+    def is_gone(self) -> bool:
+        """Whether the file was on this machine and is not there any more: it was moved, renamed or deleted."""
+        host, _, path = (self.file or "").partition(":")
+        return host == socket.gethostname() and not Path(path).exists()
+
+
+def file_of(sweep: Sweep) -> str | None:
+    """HOST:PATH of the file that a sweep was read from; None for one without, or a copy that Ray made."""
+    if named := os.environ.get(FILE_VARIABLE):
+        return named
+    if sweep.origin is None or JOB_VARIABLE in os.environ:
+        return None
+    return f"{socket.gethostname()}:{sweep.origin.file.absolute()}"
+
+
+def claim(sweep: Sweep, folder: Path, take_over: bool = False) -> str | None:
+    """Make sure that a sweep's folder belongs to this sweep's file, before a plan is written there.
+
+    The file may have been edited, moved or copied without a change.  Returns what to say of it, if anything.  Raises
+    `NameTakenError` where another file with other trials has the name, unless it is to be taken over.
+    """
+    now, before = FrozenFile.of(sweep), FrozenFile.read(folder)
+    said = None
+    if before is not None and before.file != now.file and None not in (before.file, now.file):
+        if before.content == now.content:
+            return None  # a copy; the name stays with the first
+        if not (take_over or before.is_gone()):
+            raise NameTakenError(
+                f"the name {sweep.name!r} belongs to {before.path} in this home, planned {before.planned}: running "
+                f"{now.path} would replace its plan and its report.  Give this file another name (name: ...), or take "
+                "the name over with --take-over"
+            )
+        said = f"The name {sweep.name!r} was that of {before.path}; it is taken over."
+    folder.mkdir(parents=True, exist_ok=True)
+    now.write(folder)
+    return said
+
+
+def difference(sweep: Sweep, folder: Path, renew: str) -> str | None:
+    """What the file at hand says otherwise than the plan in a sweep's folder, in one line; None where nothing.
+
+    renew: the command that plans it anew.
+    """
+    now, before = FrozenFile.of(sweep), FrozenFile.read(folder)
+    if before is None or before.content == now.content:
+        return None
+    changes = list(_changes(before.content, now.content))
+    shown = "; ".join(changes[:_SHOWN]) + (f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else "")
+    is_another = before.file != now.file and None not in (before.file, now.file)
+    whose = f"is that of {before.path}, which has the same name" if is_another else "is older than the file"
+    return f"The plan shown here (of {before.planned}) {whose}.  In {now.path}: {shown}.  To plan it anew: {renew}"
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Each difference of the decisive sections in a few words."""
+    trials_before, trials_now = before.get("trials") or {}, now.get("trials") or {}
+    for name in trials_now.keys() - trials_before.keys():
+        yield f"trial {name!r} is new"
+    for name in trials_before.keys() - trials_now.keys():
+        yield f"trial {name!r} is gone"
+    for name in [name for name in trials_now if name in trials_before and trials_now[name] != trials_before[name]]:
+        yield f"trial {name!r} has changed"
+    for section in sorted(_DECISIVE - {"trials", "base"}):
+        if before.get(section) != now.get(section):
+            yield f"{section} has changed"
+    old, new = flatten(before.get("base") or {}), flatten(now.get("base") or {})
+    for key in dict.fromkeys((*new, *old)):
+        if old.get(key) != new.get(key):
+            yield f"base.{key} is {_shown(new, key)}, was {_shown(old, key)}"
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    text = json.dumps(values[key]) if key in values else "absent"
+    return text if len(text) <= 30 else text[:27] + "..."

@@ -1,0 +1,51 @@
+"""What the trials of a planned sweep do, for `splatsweep status`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from sweep.file.schema import Sweep
+from sweep.plan.estimate import shape, trials_at_once
+from sweep.plan.planner import plan_path, read_plan
+from sweep.run.display import Seen, failures, seen_as, state_table
+from sweep.run.progress import Clock, trial_state
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A sweep at one moment."""
+
+    seen: Seen
+    #: why trials failed, and how far the search is
+    remarks: tuple[str, ...]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether any trial runs."""
+        return any(state.status == "running" for state in self.seen.states)
+
+    def view(self, console: Console) -> RenderableType:
+        """Totals, and a line a trial."""
+        table = state_table(self.seen.states, self.seen.left, console.width)
+        return Group(Text(str(self.seen.totals)), table)
+
+
+class SweepStatus:
+    """Looks at a sweep, now or again and again; a search adds trials to its plan."""
+
+    def __init__(self, sweep: Sweep, home: Path) -> None:
+        self._sweep, self._home = sweep, home
+        self._at_once = trials_at_once(sweep.run)
+        self._clock = Clock(lambda trial: shape(trial.config))
+
+    def __call__(self) -> Shown:
+        """Now."""
+        plan = read_plan(plan_path(self._sweep.name, self._home))
+        states = [trial_state(trial, self._home) for trial in plan.trials]
+        search = plan.refreshed(self._home).search
+        seen = seen_as(plan.trials, states, self._clock, self._at_once)
+        return Shown(seen, (*failures(states), *([str(search)] if search is not None else [])))

@@ -1,0 +1,55 @@
+"""The terminal: all text reaches it as it is.
+
+Names, errors, paths and hints come from files and users, and may hold whatever Rich takes for markup or an emoji.
+`Terminal` reads neither, in printed lines as in the cells and titles of tables; colours are asked for by `style=`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import IO, Any
+
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
+from rich.text import Text
+
+_PIPE_WIDTH = 80
+
+
+class Terminal(Console):
+    """A console without markup, that breaks no line of text and cuts no table in a pipe."""
+
+    def __init__(self, *, stderr: bool = False, file: IO[str] | None = None, width: int | None = None) -> None:
+        super().__init__(stderr=stderr, file=file, width=width, markup=False, emoji=False, highlight=False)
+        self._is_width_given = width is not None
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Text as it is, whatever `markup` says."""
+        return super().render_str(text, **{**options, "markup": False, "emoji": False, "highlight": False})
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print texts or something drawn; lines of text are as long as they are, so that paths can be copied."""
+        if all(isinstance(item, (str, Text)) for item in objects):
+            options.setdefault("soft_wrap", True)
+        elif self._is_piped():
+            options.setdefault("width", max(_PIPE_WIDTH, *map(self._wanted_width, objects)))
+        super().print(*objects, **options)
+
+    def _is_piped(self) -> bool:
+        """Whether nothing says how wide a line may be."""
+        return not (self.is_terminal or self._is_width_given or os.environ.get("COLUMNS"))
+
+    def _wanted_width(self, item: RenderableType) -> int:
+        return Measurement.get(self, self.options.update(width=10_000), item).maximum
+
+
+#: the standard output, and the error stream
+console, errors = Terminal(), Terminal(stderr=True)
+
+
+def survive_any_text() -> None:
+    """Have the standard streams write what their encoding lacks as escapes, where Python would raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
