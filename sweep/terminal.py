@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO, Any
 
 from rich.console import Console, RenderableType
@@ -32,9 +34,20 @@ class Terminal(Console):
         """Print texts or something drawn; lines of text are as long as they are, so that paths can be copied."""
         if all(isinstance(item, (str, Text)) for item in objects):
             options.setdefault("soft_wrap", True)
-        elif self._is_piped():
-            options.setdefault("width", max(_PIPE_WIDTH, *map(self._wanted_width, objects)))
-        super().print(*objects, **options)
+        with self._widened(objects):
+            super().print(*objects, **options)
+
+    @contextmanager
+    def _widened(self, objects: Sequence[Any]) -> Iterator[None]:
+        """As wide as what is printed wants to be, where nothing says how wide a line may be."""
+        before = self._width
+        if self._is_piped():
+            drawn = [item for item in objects if not isinstance(item, (str, Text))]
+            self._width = max(_PIPE_WIDTH, *map(self._wanted_width, drawn), 0)
+        try:
+            yield
+        finally:
+            self._width = before
 
     def _is_piped(self) -> bool:
         """Whether nothing says how wide a line may be."""

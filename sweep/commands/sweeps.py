@@ -128,7 +128,6 @@ def run(
 
     Example: [bold]splatsweep run sweep.yaml --executor inline --only 'baseline*'[/]
     """
-    from results.records.home import trial_folder
     from sweep.file.load import load_sweep
     from sweep.run.driver import run_sweep
     from sweep.run.submit import lost_home_warning
@@ -230,10 +229,11 @@ def sync(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None)
 
 def _explain_failure(sweep: Sweep, home: Path, name: str, key: str) -> None:
     """Why a trial failed: its own words, the end of its log, and how to run it again."""
+    from results.records.home import trial_folder
     from results.records.journal import read_events
     from results.records.trial_folder import LOG_FILENAME
 
-    folder = home / "trials" / key
+    folder = trial_folder(home, key)
     errors = [event["error"] for event in read_events(folder) if event["event"] == "failed"]
     console.print(Text.assemble((f"{name} failed", "red"), f": {errors[-1] if errors else 'no reason is recorded'}"))
     log = folder / LOG_FILENAME

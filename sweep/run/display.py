@@ -7,15 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sweep.plan.estimate import shape
-from sweep.plan.planner import PlannedTrial
-from sweep.run.executors.queue import Source
+from results.records.plan import PlannedTrial
 from sweep.run.progress import (
     Clock,
     Totals,
@@ -24,6 +23,9 @@ from sweep.run.progress import (
     trial_state,
     unfinished_first,
 )
+
+if TYPE_CHECKING:  # brings torch, which takes seconds
+    from sweep.run.executors.queue import Source
 
 _REFRESH_S = 1.0
 _REMINDER_S = 30.0
@@ -51,7 +53,7 @@ class Display:
         self._waiting: tuple[str, float] | None = None  # for what, and since when
         self._reminded = 0.0
         self._began = time.monotonic()
-        self._clock = Clock(lambda trial: shape(trial.config))
+        self._clock = Clock()
 
     def say(self, text: str) -> None:
         """A line above the table, or among the others."""
@@ -153,7 +155,7 @@ class _Looker:
 
 
 def seen_as(
-    trials: Sequence[PlannedTrial], states: Sequence[TrialState], clock: Clock, at_once: int, before: int = 0
+    trials: Sequence[PlannedTrial[Any]], states: Sequence[TrialState], clock: Clock, at_once: int, before: int = 0
 ) -> Seen:
     """States of trials, with the time that is left."""
     left = clock.left(trials, states)

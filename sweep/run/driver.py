@@ -360,7 +360,7 @@ def _matching(trials: Sequence[PlannedTrial], only: str | None, or_nothing: bool
 @contextmanager
 def _sole_driver(sweep: Sweep, home: Path, console: Console) -> Iterator[None]:
     """Hold the sweep's lock, which the operating system frees when its owner dies, and sign it."""
-    folder = sweep_folder(sweep, home)
+    folder = sweep_folder(home, sweep.name)
     signature, stop_file, lock = folder / OWNER_FILENAME, folder / STOP_FILENAME, FileLock(folder / LOCK_FILENAME)
     try:
         lock.acquire(timeout=0)

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jobs.checkpoint import write_atomically
-from results.plan import flatten
+from results.records.atomic import write_json
+from results.records.flat import flatten
 from sweep.file.schema import Sweep
 from sweep.run.submit import JOB_VARIABLE
 
@@ -60,7 +60,7 @@ class FrozenFile:
 
     def write(self, folder: Path) -> None:
         """Put it into a sweep's folder."""
-        write_atomically(folder / FILENAME, json.dumps(asdict(self), indent=1).encode())
+        write_json(folder / FILENAME, asdict(self))
 
     @property
     def path(self) -> str:

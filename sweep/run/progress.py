@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections import Counter
@@ -94,28 +95,46 @@ def trial_state(trial: PlannedTrial[Any], home: Path) -> TrialState:
         steps=trial.steps,
         rate=rate,
         metrics=metrics if result is None else metrics | result["metrics"],
-        split=trial.config.eval.split,
+        split=trial.plain_config["eval"]["split"],
         error=error,
         judged_s=judged_s,
         silent_s=max(time.time() - newest, 0.0) if newest else 0.0,
     )
 
 
-class Clock:
-    """How long trials still take, from what others of their shape took.
+def shape(config: Mapping[str, Any]) -> str:
+    """What decides the cost of an iteration and of judging, as text.
 
-    Trials of one shape cost the same an iteration and an evaluation (`sweep.plan.estimate.shape`).
+    config: a configuration as plain values.  Trials of one shape differ only in what costs nothing: seed, learning
+    rates, weights of losses, and how long they train.
     """
+    tree = {key: value for key, value in config.items() if key != "seed"}
+    tree["data"] = {key: tree["data"][key] for key in ("name", "resolution")}
+    if "train" in tree:
+        total = sum(stage["iterations"] for stage in tree["train"]["stages"])
+        stages = [
+            [round(stage["iterations"] / total, 3), {name: _views(term) for name, term in stage["losses"].items()}]
+            for stage in tree["train"]["stages"]
+        ]
+        tree["train"] = {**tree["train"], "stages": stages}
+    return json.dumps(tree, sort_keys=True)
 
-    def __init__(self, shape: Callable[[PlannedTrial], str]) -> None:
-        self._shape = shape
+
+def _views(term: Any) -> Any:
+    return term.get("views") if isinstance(term, Mapping) else None
+
+
+class Clock:
+    """How long trials still take, from what others of their shape took."""
+
+    def __init__(self) -> None:
         self._shapes: dict[str, str] = {}
 
-    def left(self, trials: Sequence[PlannedTrial], states: Sequence[TrialState]) -> list[float | None]:
+    def left(self, trials: Sequence[PlannedTrial[Any]], states: Sequence[TrialState]) -> list[float | None]:
         """Seconds of work left of each trial, its evaluation included; None where nothing says how long."""
         for trial in trials:
             if trial.key not in self._shapes:
-                self._shapes[trial.key] = self._shape(trial)
+                self._shapes[trial.key] = shape(trial.plain_config)
         shapes = [self._shapes[trial.key] for trial in trials]
         known = list(zip(shapes, states, strict=True))
         step_s = _Typical((shape, 1 / s.rate) for shape, s in known if s.rate)

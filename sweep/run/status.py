@@ -8,10 +8,12 @@ from pathlib import Path
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from model.registry import resolve
+from results.records.plan import read_plan
 from sweep.file.schema import Sweep
-from sweep.plan.estimate import shape, trials_at_once
-from sweep.plan.planner import plan_path, read_plan
 from sweep.run.display import Seen, failures, seen_as, state_table
+from sweep.run.executors import EXECUTORS
+from sweep.run.executors.base import Executor
 from sweep.run.progress import Clock, trial_state
 
 
@@ -39,12 +41,13 @@ class SweepStatus:
 
     def __init__(self, sweep: Sweep, home: Path) -> None:
         self._sweep, self._home = sweep, home
-        self._at_once = trials_at_once(sweep.run)
-        self._clock = Clock(lambda trial: shape(trial.config))
+        executor: Executor = resolve(EXECUTORS, sweep.run.executor, "executor")
+        self._at_once = executor.at_once(sweep.run)
+        self._clock = Clock()
 
     def __call__(self) -> Shown:
         """Now."""
-        plan = read_plan(plan_path(self._sweep.name, self._home))
+        plan = read_plan(self._sweep.name, self._home)
         states = [trial_state(trial, self._home) for trial in plan.trials]
         search = plan.refreshed(self._home).search
         seen = seen_as(plan.trials, states, self._clock, self._at_once)

@@ -126,7 +126,7 @@ def test_the_longest_trial_bounds_the_whole() -> None:
 
 
 def test_how_many_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweep.plan.estimate.os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert trials_at_once(INLINE) == 1
     assert trials_at_once(RunOptions(cpus_per_trial=3)) == 2

@@ -271,6 +271,9 @@ class _Watch(tune.Callback):
         self._lacking = self._lacking if is_waiting else None
         self._notices.wait_for(self._missing() if is_waiting else None)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as the feed
+
     def _missing(self) -> str:
         if self._lacking is not None:
             return self._lacking

@@ -24,7 +24,7 @@ from results.records.trial_folder import (
     read_result,
     trial_status,
 )
-from sweep.run.executors import remote_worker as away
+from sweep.run.executors.ray import remote_worker as away
 from sweep.run.executors.ray.file_server import Keeper, TrialMovedError
 from sweep.run.executors.ray.remote_worker import Courier, attempt_away, scratch_home
 from sweep.run.stop import request_prune, withdraw_prune

@@ -1,0 +1,117 @@
+"""Whose plan stands in a sweep's folder, and what the file at hand says otherwise."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.file.schema import Origin, Sweep
+from sweep.run.frozen_file import FILE_VARIABLE, FILENAME, NameTakenError, claim, difference
+from sweep.run.submit import JOB_VARIABLE
+
+
+def sweep_of(path: Path, **sections: Any) -> Sweep:
+    path.write_text("name: ablation\n")
+    return Sweep.model_validate({"name": "ablation", **sections}).read_from(Origin(path))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "home" / "sweeps" / "ablation"
+
+
+LR = {"trials": {"lr": {"train.stages.0.lr": 2e-4}}}
+BATCH = {"trials": {"batch": {"train.batch_size": 1}}}
+
+
+def test_a_name_that_another_file_has_is_refused(tmp_path: Path, folder: Path) -> None:
+    first, second = sweep_of(tmp_path / "first.yaml", **LR), sweep_of(tmp_path / "second.yaml", **BATCH)
+    assert claim(first, folder) is None
+    with pytest.raises(NameTakenError, match=r"belongs to .*first\.yaml .*--take-over"):
+        claim(second, folder)
+    assert difference(first, folder, "renew") is None
+
+
+def test_a_name_can_be_taken_over(tmp_path: Path, folder: Path) -> None:
+    first, second = sweep_of(tmp_path / "first.yaml", **LR), sweep_of(tmp_path / "second.yaml", **BATCH)
+    claim(first, folder)
+    assert "first.yaml" in str(claim(second, folder, take_over=True))
+    shown = difference(first, folder, "splatsweep run first.yaml")
+    assert shown is not None
+    for words in ("second.yaml", "same name", "'lr' is new", "'batch' is gone", "splatsweep run first.yaml"):
+        assert words in shown
+    assert "\n" not in shown
+
+
+def test_a_file_may_be_edited_moved_and_copied(tmp_path: Path, folder: Path) -> None:
+    path = tmp_path / "first.yaml"
+    claim(sweep_of(path, **LR), folder)
+    assert claim(sweep_of(path, **BATCH), folder) is None, "edited"
+    assert claim(sweep_of(tmp_path / "copy.yaml", **BATCH), folder) is None, "a copy without a change"
+    with pytest.raises(NameTakenError):
+        claim(sweep_of(tmp_path / "copy.yaml", **LR), folder)
+    path.rename(tmp_path / "renamed.yaml")
+    assert "first.yaml" in str(claim(sweep_of(tmp_path / "renamed.yaml", **LR), folder)), "moved, then edited"
+
+
+def test_a_job_has_the_name_of_the_file_that_it_was_submitted_from(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = sweep_of(tmp_path / "first.yaml", **LR)
+    claim(first, folder)
+    copy = sweep_of(tmp_path / "sent.yaml", **BATCH)
+    monkeypatch.setenv(JOB_VARIABLE, "{}")
+    assert claim(copy, folder) is None, "sent by Ray's own command: nobody can tell"
+    monkeypatch.delenv(JOB_VARIABLE)
+    claim(first, folder, take_over=True)
+    monkeypatch.setenv(FILE_VARIABLE, "elsewhere:/work/second.yaml")
+    with pytest.raises(NameTakenError, match="/work/second.yaml"):
+        claim(copy, folder)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        ({"base": {"train": {"batch_size": 2}}}, {"base": {"train": {"batch_size": 4}}}, "batch_size is 4, was 2"),
+        ({"base": {"train.batch_size": 2}}, {}, "base.train.batch_size is absent, was 2"),
+        ({"seeds": [0]}, {"seeds": [0, 1]}, "seeds has changed"),
+        ({"trials": {"tv": {}}}, {"trials": {"tv": {"train.batch_size": 1}}}, "trial 'tv' has changed"),
+        ({}, {"grid": [{"axes": {"train.batch_size": [1, 2]}}]}, "grid has changed"),
+    ],
+)
+def test_what_differs_is_named(
+    tmp_path: Path, folder: Path, before: dict[str, Any], now: dict[str, Any], words: str
+) -> None:
+    path = tmp_path / "a.yaml"
+    claim(sweep_of(path, **before), folder)
+    assert words in str(difference(sweep_of(path, **now), folder, "renew"))
+
+
+def test_what_decides_no_trial_may_change(tmp_path: Path, folder: Path) -> None:
+    path = tmp_path / "a.yaml"
+    claim(sweep_of(path, **LR), folder)
+    changed = sweep_of(path, **LR, tables=["leave_one_out"], run={"cpus_per_trial": 2}, tracking={"experiment": "x"})
+    assert difference(changed, folder, "renew") is None
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"file": 1}'])
+def test_a_home_of_a_version_before_or_a_damaged_file_is_no_reason_to_refuse(
+    tmp_path: Path, folder: Path, content: str | None
+) -> None:
+    folder.mkdir(parents=True)
+    if content is not None:
+        (folder / FILENAME).write_text(content)
+    sweep = sweep_of(tmp_path / "a.yaml", **LR)
+    assert difference(sweep, folder, "renew") is None
+    assert claim(sweep, folder) is None
+    assert json.loads((folder / FILENAME).read_text())["content"]["trials"] == LR["trials"]
+
+
+def test_the_comparison_needs_no_torch() -> None:
+    code = "import sys, sweep.run.frozen_file; assert 'torch' not in sys.modules and 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,106 @@
+"""Text that looks like markup reaches the terminal as it is, wherever it stands."""
+
+from __future__ import annotations
+
+import ast
+import io
+import shlex
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from sweep.file.schema import Origin, Sweep
+from sweep.invocation import command
+from sweep.terminal import Terminal
+
+ROOT = Path(__file__).parent.parent.parent
+
+ODD = ["ours [ema]", "no [/lpips]", "[bold]", "[red]x[/red]", ":smile:", "a\\[b", "[link=x]", "runs[old]", "[/]"]
+
+
+def printed(*objects: object, width: int | None = 200, **options: object) -> str:
+    stream = io.StringIO()
+    Terminal(file=stream, width=width).print(*objects, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_text_is_printed_as_it_is(text: str) -> None:
+    assert printed(text) == f"{text}\n"
+    assert printed(text, markup=True, emoji=True) == f"{text}\n"
+    assert printed(Text.assemble((text, "red"), f": {text}")) == f"{text}: {text}\n"
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_tables_hold_text_as_it_is(text: str) -> None:
+    table = Table(title=text, caption=text)
+    table.add_column(text)
+    table.add_row(text)
+    assert printed(table).count(text) == 4
+    assert text in printed(Panel(text, title="x"))
+
+
+@given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1, max_size=60))
+def test_any_text_is_printed_as_it_is(text: str) -> None:
+    assert printed(text) == f"{text}\n"
+
+
+def test_a_long_line_is_not_broken_so_that_it_can_be_pasted() -> None:
+    path = "/a/very/long/path" * 20
+    assert printed(path, width=80) == f"{path}\n"
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table = Table("trial", "state", box=None)
+    table.add_row("n" * 150, "finished")
+    assert "n" * 150 in printed(table, width=None)
+
+
+def test_nothing_but_the_terminal_makes_consoles_or_reads_markup() -> None:
+    """One console for all commands; documentation strings of commands are the only markup."""
+    offences = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {name}"
+        for path in (ROOT / "sweep").rglob("*.py")
+        if path != ROOT / "sweep" / "terminal.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        for name in [ast.unparse(node.func).rpartition(".")[2]]
+        if (
+            name in ("Console", "from_markup", "render_markup", "escape")
+            and ast.unparse(node.func) not in ("re.escape",)
+        )
+        or any(keyword.arg == "markup" and ast.unparse(keyword.value) != "False" for keyword in node.keywords)
+    ]
+    assert not offences
+
+
+@pytest.mark.parametrize("name", [*ODD, "it's", "$HOME", "a b", "--x", "*?[a-z]", '"quoted"', "`date`", "Größe"])
+def test_commands_can_be_pasted(name: str) -> None:
+    sweep = Sweep(name="a").read_from(Origin(Path(f"my {name}.yaml"), (f"base.x={name}", "seeds=[0, 1]")))
+    words = shlex.split(command("run", sweep, Path("/runs[old] 2"), f"--only={name}", "--retry-failed"))
+    assert words == [
+        "splatsweep",
+        "run",
+        f"my {name}.yaml",
+        "--set",
+        f"base.x={name}",
+        "--set",
+        "seeds=[0, 1]",
+        "--home",
+        "/runs[old] 2",
+        f"--only={name}",
+        "--retry-failed",
+    ]
+
+
+def test_commands_leave_out_the_home_that_is_taken_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = Sweep(name="a").read_from(Origin(Path("a.yaml")))
+    assert command("stop", sweep, tmp_path / "runs") == "splatsweep stop a.yaml"
+    assert command("stop", sweep, tmp_path / "other") == f"splatsweep stop a.yaml --home {tmp_path / 'other'}"
