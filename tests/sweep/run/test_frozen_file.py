@@ -70,7 +70,7 @@ def test_a_job_has_the_name_of_the_file_that_it_was_submitted_from(
     monkeypatch.delenv(JOB_VARIABLE)
     claim(first, folder, take_over=True)
     monkeypatch.setenv(FILE_VARIABLE, "elsewhere:/work/second.yaml")
-    with pytest.raises(NameTakenError, match="/work/second.yaml"):
+    with pytest.raises(NameTakenError, match=r"/work/second\.yaml"):
         claim(copy, folder)
 
 
