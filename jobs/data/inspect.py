@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import binary_dilation
 
 from jobs.data.importers.poses import is_bent
 from jobs.data.sampling import evaluation_frames
-from jobs.data.store import Store
+from jobs.data.store import Frames, Store
 
 #: At least this share of one frame's surface must lie within a pixel of the object in every other; a depth that is
 #: a mean over two surfaces lies on neither.
@@ -19,6 +19,8 @@ MIN_ON_OBJECT = 0.9
 EMPTY_SPREAD = 2
 #: Where there is no mask, the object is what differs this much from the background, in 8-bit levels.
 BACKGROUND_SPREAD = 8
+#: An object that covers less than this share of a picture is hardly in it.
+LEAST_COVERAGE = 0.005
 #: By how much, as a share of the image, a point of the object may miss the box around what is seen of it: part of it
 #: may be cut off, or as white as the background.
 BOX_MARGIN = 0.05
@@ -32,7 +34,7 @@ def check(store: Store) -> list[str]:
         problems.append(f"the fingerprint is {found}, the manifest says {store.fingerprint}: it was altered")
     problems += _leaked_geometries(store)
     for row in store.objects.itertuples():
-        found_here = (*_protocol_problems(store, row), *_object_problems(store, object_frames(row)))
+        found_here = (*_protocol_problems(store, row), *_object_problems(store, row))
         problems += [f"object {row.object!r}: {problem}" for problem in found_here]
     return problems
 
@@ -59,7 +61,8 @@ def _protocol_problems(store: Store, row: Any) -> Iterator[str]:
         yield str(error)
 
 
-def _object_problems(store: Store, frames: slice) -> Iterator[str]:
+def _object_problems(store: Store, row: Any) -> Iterator[str]:
+    frames = object_frames(row)
     cameras = store.world_to_camera[frames].astype(np.float64)
     if frame := _first(is_bent(cameras)):
         yield f"the camera of frame {frame - 1} is not a rotation and a translation"
@@ -67,14 +70,50 @@ def _object_problems(store: Store, frames: slice) -> Iterator[str]:
     if frame := _first(_has_odd_intrinsics(store, frames)):
         yield f"frame {frame - 1} has a focal length or principal point that cannot be"
         return
-    pictures = store.images[frames].reshape(len(cameras), -1)
-    spread = pictures.max(axis=1).astype(int) - pictures.min(axis=1)
-    if frame := _first(spread < EMPTY_SPREAD):
-        yield f"the image of frame {frame - 1} is empty"
-    elif len(cameras) > 1:
-        yield from _mask_problems(store, frames, cameras)
+    judged = np.flatnonzero(~_left_out(store, frames, row))
+    empty = is_empty(store.images[frames])
+    if len(wrong := judged[empty[judged]]):
+        yield f"the image of frame {wrong[0]} is empty"
+    elif len(judged) > 1:
+        yield from _mask_problems(store, frames.start + judged, judged, cameras[judged])
         if store.mask is not None and store.depth is not None:
-            yield from _surface_problems(store, frames, cameras)
+            yield from _surface_problems(store, frames.start + judged, judged, cameras[judged])
+
+
+def emptiness(frames: Frames, background: tuple[float, float, float]) -> str | None:
+    """What to warn of where pictures of an object show nothing, or next to nothing; None where all show it."""
+    nothing = is_empty(frames.images)
+    shapes = silhouettes_of(frames.images, frames.mask, background)
+    hardly = ~nothing & (shapes.mean(axis=(1, 2)) < LEAST_COVERAGE)
+    found = []
+    for wrong, what in (
+        (nothing, "nothing"),
+        (hardly, f"the object on less than {LEAST_COVERAGE:.1%} of them"),
+    ):
+        if wrong.any():
+            found.append(f"{wrong.sum()} of {len(wrong)} pictures show {what} (first frame {wrong.argmax()})")
+    return "; ".join(found) or None
+
+
+def is_empty(images: np.ndarray) -> np.ndarray:
+    """Which pictures (n, 3, S, S) have one colour only, each (n,)."""
+    pictures = images.reshape(len(images), -1, images.shape[-2] * images.shape[-1])
+    spread = pictures.max(axis=2).astype(int) - pictures.min(axis=2)
+    return np.asarray((spread < EMPTY_SPREAD).all(axis=1))
+
+
+def _left_out(store: Store, frames: slice, row: Any) -> np.ndarray:
+    """Which frames (n,) no evaluation judges or starts from: they are black and have no foreground, as CO3D has some.
+
+    Not where that is true of all.
+    """
+    black = ~store.images[frames].any(axis=(1, 2, 3))
+    if store.mask is not None:
+        black &= ~(store.mask[frames] > 127).any(axis=(1, 2))
+    if row.split != "train" and black.any():
+        with suppress(ValueError):  # there is no such frame, which is a problem of its own
+            black[evaluation_frames(row, store.manifest.evaluation)[0] - frames.start] = False
+    return np.zeros_like(black) if black.all() else black
 
 
 def _has_odd_intrinsics(store: Store, frames: slice) -> np.ndarray:
@@ -86,12 +125,12 @@ def _has_odd_intrinsics(store: Store, frames: slice) -> np.ndarray:
     )
 
 
-def silhouettes(store: Store, frames: slice) -> np.ndarray:
+def silhouettes_of(images: np.ndarray, mask: np.ndarray | None, background: tuple[float, float, float]) -> np.ndarray:
     """Where the object is, (n, S, S) bool: the mask, or else what differs from the background."""
-    if store.mask is not None:
-        return np.asarray(store.mask[frames] > 127)
-    background = np.rint(np.array(store.manifest.background) * 255)[:, None, None]
-    return np.asarray((np.abs(store.images[frames] - background) > BACKGROUND_SPREAD).any(axis=1))
+    if mask is not None:
+        return np.asarray(mask > 127)
+    colour = np.rint(np.array(background) * 255)[:, None, None]
+    return np.stack([(np.abs(image - colour) > BACKGROUND_SPREAD).any(axis=0) for image in images])
 
 
 def _first(wrong: Any) -> int:
@@ -99,14 +138,16 @@ def _first(wrong: Any) -> int:
     return int(wrong.argmax()) + 1 if wrong.any() else 0
 
 
-def _mask_problems(store: Store, frames: slice, cameras: np.ndarray) -> Iterator[str]:
+def _mask_problems(store: Store, frames: np.ndarray, numbers: np.ndarray, cameras: np.ndarray) -> Iterator[str]:
     """Whether one point in space is in the midst of what all cameras see, and within the bounds of depth.
 
     Wrong axes, a wrong distance, a wrong scale, or intrinsics of another image size break this.
+    frames: rows (n,) of the store's arrays; numbers: of the same within their object; cameras: (n, 4, 4).
     """
-    masks = silhouettes(store, frames)
+    mask = None if store.mask is None else store.mask[frames]
+    masks = silhouettes_of(store.images[frames], mask, store.manifest.background)
     if frame := _first(~masks.any(axis=(1, 2))):
-        yield f"the mask of frame {frame - 1} is empty"
+        yield f"the mask of frame {numbers[frame - 1]} is empty"
         return
     boxes = np.array([_box(mask) for mask in masks])  # (n, 4): left, top, right, bottom
     middles = np.array([_centroid(mask) for mask in masks])
@@ -116,12 +157,13 @@ def _mask_problems(store: Store, frames: slice, cameras: np.ndarray) -> Iterator
     margin = BOX_MARGIN * store.resolution
     outside = (pixels < boxes[:, :2] - margin) | (pixels > boxes[:, 2:] + margin)
     if frame := _first((seen[:, 2] <= 0) | outside.any(axis=1)):
-        yield f"the camera of frame {frame - 1} does not look where the other views have the object"
+        yield f"the camera of frame {numbers[frame - 1]} does not look where the other views have the object"
         return
     near, far = store.manifest.near, store.manifest.far
     depth = _bounded_depth(store, cameras, seen[:, 2])
     if frame := _first((depth < near) | (depth > far)):
-        yield f"frame {frame - 1} has it at a depth of {depth[frame - 1]:.3g}, which is not within {near} and {far}"
+        found = f"{depth[frame - 1]:.3g}"
+        yield f"frame {numbers[frame - 1]} has it at a depth of {found}, which is not within {near} and {far}"
 
 
 def _bounded_depth(store: Store, cameras: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -133,25 +175,29 @@ def _bounded_depth(store: Store, cameras: np.ndarray, z: np.ndarray) -> np.ndarr
     return z
 
 
-def _surface_problems(store: Store, frames: slice, cameras: np.ndarray) -> Iterator[str]:
-    """Whether the surface that frame 0 sees lies on the object in all other frames.
+def _surface_problems(store: Store, frames: np.ndarray, numbers: np.ndarray, cameras: np.ndarray) -> Iterator[str]:
+    """Whether the surface that the first frame sees lies on the object in all other frames; arguments as above.
 
     This also finds rotations that are wrong about the axis through the object, which the masks' middles miss.
     """
+    from scipy.ndimage import binary_dilation
+
     assert store.mask is not None
     assert store.depth is not None
-    rows, columns = np.nonzero((store.depth[frames][0] > 0) & (store.mask[frames][0] == 255))
+    first = frames[0]
+    rows, columns = np.nonzero((store.depth[first] > 0) & (store.mask[first] == 255))
     if not len(rows):
         return
-    z = store.depth[frames][0][rows, columns].astype(np.float64)
+    z = store.depth[first][rows, columns].astype(np.float64)
     pixels = np.stack([columns, rows], axis=1) + 0.5
-    slopes = (pixels - store.principal[frames][0]) / store.focal[frames][0]
+    slopes = (pixels - store.principal[first]) / store.focal[first]
     points = (np.column_stack([slopes * z[:, None], z]) - cameras[0, :3, 3]) @ cameras[0, :3, :3]
-    for frame in range(1, len(cameras)):
-        seen = points @ cameras[frame, :3, :3].T + cameras[frame, :3, 3]
-        places = seen[:, :2] / seen[:, 2:] * store.focal[frames][frame] + store.principal[frames][frame]
-        if _share_on(binary_dilation(store.mask[frames][frame] > 0), places) < MIN_ON_OBJECT:
-            yield f"frames 0 and {frame} disagree on where its surface is"
+    for place in range(1, len(cameras)):
+        frame = frames[place]
+        seen = points @ cameras[place, :3, :3].T + cameras[place, :3, 3]
+        places = seen[:, :2] / seen[:, 2:] * store.focal[frame] + store.principal[frame]
+        if _share_on(binary_dilation(store.mask[frame] > 0), places) < MIN_ON_OBJECT:
+            yield f"frames {numbers[0]} and {numbers[place]} disagree on where its surface is"
             return
 
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -21,13 +24,18 @@ from jobs.data import DATASETS
 from jobs.data.importers.base import Importer, ImportFailedError, Item, Progress
 from jobs.data.importers.files import read_bytes, read_text
 from jobs.data.importers.workers import load_in_order, usable_cores
-from jobs.data.store import FORMAT_VERSION, Frames, RecordedFile, Remark, Store
-from jobs.data.writer import StoreWriter
+from jobs.data.inspect import emptiness
+from jobs.data.store import FORMAT_VERSION, Frames, RecordedFile, Remark, Store, StoreError
+from jobs.data.writer import StoreWriter, partial_path
 from model.options import parse_options as parse
 from model.registry import resolve
 from results.records.home import cache_folder, data_folder
 
-_REASONS_TOLD = 20
+#: Unreadable objects that an error lists; all of them stand in a file beside the store.
+_REASONS_TOLD = 50
+UNREADABLE = "unreadable.txt"
+#: Equals no value of an option.
+_NEVER = object()
 
 
 class MissingDatasetError(ValueError):
@@ -49,8 +57,11 @@ def needs_source(name: str) -> bool:
 
 def store_path(name: str, options: Mapping[str, Any], home: Path) -> Path:
     """Where the store of these options is, or would be."""
-    versions = [FORMAT_VERSION, _importer_class(name).version]
-    identity = {"versions": versions, "options": _resolved(name, options)}
+    cls = _importer_class(name)
+    resolved = _resolved(name, options)
+    versions = [FORMAT_VERSION, cls.revision(parse_options(name, options))]
+    chosen = {key: value for key, value in resolved.items() if value != cls.later_options.get(key, _NEVER)}
+    identity = {"versions": versions, "options": chosen}
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return data_folder(home) / f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
@@ -59,6 +70,42 @@ def find_store(name: str, options: Mapping[str, Any], home: Path) -> Store | Non
     """The dataset's store where it is prepared; nothing is imported."""
     path = store_path(name, options, home)
     return Store.open(path) if path.exists() else None
+
+
+def find_prepared(name: str, options: Mapping[str, Any], home: Path) -> Store:
+    """The dataset's store.  Raises `MissingDatasetError` that says which are prepared where this one is not."""
+    store = find_store(name, options, home)
+    if store is not None:
+        return store
+    others = [f"splatsweep data check {name}{_settings(given)}" for given in prepared_options(name, home)]
+    wanted = f"dataset {name!r} is not prepared with {'these' if options else 'its default'} options under {home}"
+    if not others:
+        source = " --source DIR" if needs_source(name) else ""
+        raise MissingDatasetError(f"{wanted}; run: splatsweep data prepare {name}{_settings(options)}{source}")
+    raise MissingDatasetError(f"{wanted}; it is with others, see: " + "".join(f"\n  {other}" for other in others))
+
+
+def prepared_options(name: str, home: Path) -> list[dict[str, Any]]:
+    """For each store of the dataset under `home`, its options where they are not the defaults."""
+    defaults, found = _resolved(name, {}), []
+    for file in sorted((home / "data").glob(f"{name}-*/manifest.json")):
+        try:
+            options = Store.open(file.parent).manifest.options
+        except StoreError:  # damaged: nothing to offer
+            continue
+        given = {key: value for key, value in options.items() if key in defaults}
+        if store_path(name, given, home) == file.parent:  # not of an earlier version, nor renamed
+            found.append({key: value for key, value in given.items() if value != defaults[key]})
+    return found
+
+
+def _settings(options: Mapping[str, Any]) -> str:
+    """Options as the command line takes them."""
+    return "".join(f" --set {shlex.quote(f'{key}={_as_yaml(value)}')}" for key, value in options.items())
+
+
+def _as_yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def prepare(
@@ -70,17 +117,22 @@ def prepare(
     *,
     source: Path | None = None,
     files: Mapping[str, Sequence[Path]] | None = None,
+    max_unreadable: float | None = None,
 ) -> Path:
     """Import a dataset unless its store is there already; returns the store's path.
 
     `workers` processes read objects (default: one per usable core; 1 stays in this process); their number
     does not change a byte of the store.  Processes that ask for the same store at once wait for the first.
-    An import that was killed goes on where it was.
+    An import that was killed, or that found too much that is unreadable, goes on where it was.
     `source` is the folder of a dataset that needs one, `files` what else the user names, by role.  Neither decides
     where the store is; files are recorded in it, and a store that was made with others is refused.
+    max_unreadable: share of the objects, from 0 to 1, that may be unreadable and are left out then; above 0 it stands
+    for one object at least.  None is the importer's own share, as a rule 0.05, and no object where there are few.
     Raises ValueError for bad options or paths, `MissingDatasetError` without a `source` that is needed,
-    `ImportFailedError` where too many objects cannot be read.
+    `ImportFailedError` with all that could not be read where that is too much.
     """
+    if max_unreadable is not None and not 0 <= max_unreadable <= 1:
+        raise ValueError(f"max_unreadable {max_unreadable}; allowed: 0 to 1, a share of the objects")
     path = store_path(name, options, home)
     cls = _importer_class(name)
     recorded = _recorded(cls, name, files or {})
@@ -93,7 +145,7 @@ def prepare(
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         if not path.exists():
-            _import(importer, name, path, recorded, progress or _silent, workers or usable_cores())
+            _import(importer, name, path, recorded, progress or _silent, workers or usable_cores(), max_unreadable)
     return path
 
 
@@ -158,10 +210,9 @@ def _source(cls: type[Importer], name: str, options: Mapping[str, Any], source: 
             raise ValueError(f"dataset {name!r} makes or fetches its own data and reads no folder, got {str(source)!r}")
         return None
     if source is None:
-        settings = "".join(f" --set {option}={value}" for option, value in options.items())
         raise MissingDatasetError(
             f"dataset {name!r} is not prepared with these options, and is imported from a folder that has "
-            f"{cls.needs_source}; run: splatsweep data prepare {name}{settings} --source DIR"
+            f"{cls.needs_source}; run: splatsweep data prepare {name}{_settings(options)} --source DIR"
         )
     if not source.is_dir():
         raise ValueError(f"source {str(source)!r} is not a folder; {name} needs {cls.needs_source}")
@@ -201,18 +252,24 @@ def _import(
     files: dict[str, list[RecordedFile]],
     progress: Progress,
     workers: int,
+    max_unreadable: float | None,
 ) -> None:
     items = importer.items(progress)
     _check_items(importer, items)
+    stamps = {item.name: _stamp(importer, item) for item in items}
     capacity = sum(item.num_frames for item in items)
-    with StoreWriter(path, capacity, _import_identity(importer, items, files)) as writer:
-        with closing(load_in_order(importer, items[writer.done :], workers)) as loaded:
+    with StoreWriter(path, capacity, _import_identity(importer, files)) as writer:
+        writer.keep(stamps)
+        done = writer.names()
+        waiting = [item for item in items if item.name not in done]
+        with closing(load_in_order(importer, waiting, workers)) as loaded:
             for item, result in loaded:
-                _write(writer, item, result)
-                _check_skipped(importer, writer, len(items))
+                _write(writer, item, result, stamps[item.name], importer.background)
                 progress(writer.done, len(items), item.name)
+        _check_skipped(importer, writer, len(items), max_unreadable)
         near, far = importer.depth_bounds()
         writer.finish(
+            [item.name for item in items],
             importer=name,
             options=dataclasses.asdict(importer.options),
             source=importer.source,
@@ -228,14 +285,40 @@ def _import(
         )
 
 
-def _write(writer: StoreWriter, item: Item, result: Frames | str) -> None:
+def _write(
+    writer: StoreWriter, item: Item, result: Frames | str, stamp: str, background: tuple[float, float, float]
+) -> None:
     if isinstance(result, str):
-        writer.skip(item.name, result)
+        writer.skip(item.name, result, stamp)
         return
     try:
-        writer.append(result, name=item.name, split=item.split, category=item.category, geometry=item.geometry)
+        writer.append(
+            result,
+            name=item.name,
+            split=item.split,
+            category=item.category,
+            geometry=item.geometry,
+            stamp=stamp,
+            remark=emptiness(result, background),
+        )
     except ValueError as error:  # it does not fit the objects before it, of which most are right
-        writer.skip(item.name, str(error))
+        writer.skip(item.name, str(error), stamp)
+
+
+def _stamp(importer: Importer, item: Item) -> str:
+    """Equal for as long as an object and its files stay what they are."""
+    listed = [item.name, item.split, item.category, item.geometry, item.num_frames, repr(item.payload)]
+    for source in importer.sources(item):
+        inside = sorted(source.rglob("*")) if source.is_dir() else [source]
+        listed += [(str(path), found.st_size, found.st_mtime_ns) for path in inside if (found := _stat(path))]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:  # missing, or a link that leads nowhere: `load` will say so
+        return None
 
 
 def _check_items(importer: Importer, items: Sequence[Item]) -> None:
@@ -250,11 +333,11 @@ def _check_items(importer: Importer, items: Sequence[Item]) -> None:
         raise ValueError(f"{importer.source_path}: {len(twice)} objects are listed more than once, first {twice[0]!r}")
 
 
-def _import_identity(importer: Importer, items: Sequence[Item], files: Mapping[str, Sequence[RecordedFile]]) -> str:
-    """Equal for imports of which one may go on where the other stopped."""
-    listed = [(item.name, item.split, item.category, item.geometry, item.num_frames) for item in items]
+def _import_identity(importer: Importer, files: Mapping[str, Sequence[RecordedFile]]) -> str:
+    """Equal for imports of which one may use objects that the other read."""
     hashes = {role: [file.sha256 for file in recorded] for role, recorded in files.items()}
-    canonical = json.dumps([FORMAT_VERSION, importer.version, str(importer.source_path), hashes, listed])
+    versions = [FORMAT_VERSION, importer.revision(importer.options)]
+    canonical = json.dumps([*versions, str(importer.source_path), hashes])
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -264,17 +347,26 @@ def _evaluation(importer: Importer, items: Sequence[Item]) -> dict[str, Any]:
     return dict(importer.evaluation) | ({"objects": own} if own else {})
 
 
-def _check_skipped(importer: Importer, writer: StoreWriter, total: int) -> None:
+def _check_skipped(importer: Importer, writer: StoreWriter, total: int, max_unreadable: float | None) -> None:
+    """Raises `ImportFailedError` where too much is unreadable; what was read is kept for the next import."""
     skipped = writer.skipped
-    if len(skipped) > importer.max_skipped_share * total:
-        reasons = "".join(f"\n  {entry.object}: {entry.reason}" for entry in skipped[:_REASONS_TOLD])
-        more = f"\n  and {len(skipped) - _REASONS_TOLD} more" if len(skipped) > _REASONS_TOLD else ""
-        tried = writer.done
-        writer.discard()  # the next import shall try these objects again
-        raise ImportFailedError(
-            f"{len(skipped)} of {total} objects could not be read ({tried} tried), more than the "
-            f"{importer.max_skipped_share:.0%} that are tolerated:{reasons}{more}"
-        )
+    share = importer.max_skipped_share if max_unreadable is None else max_unreadable
+    floor = 1 if max_unreadable else 0
+    if len(skipped) <= min(max(floor, share * total), total - 1):
+        return
+    lines = [f"{entry.object}: {entry.reason}" for entry in skipped]
+    file = partial_path(writer.path) / UNREADABLE
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    reasons = "".join(f"\n  {line}" for line in lines[:_REASONS_TOLD])
+    more = f"\n  and {len(lines) - _REASONS_TOLD} more, in {file}" if len(lines) > _REASONS_TOLD else ""
+    writer.give_up()
+    advice = "What could be read is kept: mend or remove these and import again"
+    if total > len(skipped):
+        advice += f", or tolerate them with --max-unreadable {math.ceil(100 * len(skipped) / total)}%"
+    raise ImportFailedError(
+        f"{len(skipped)} of {total} objects could not be read, more than the {share:.0%} that are tolerated:"
+        f"{reasons}{more}\n{advice}"
+    )
 
 
 def _silent(done: int, total: int, what: str) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.lib import format as npy
 from numpy.lib.format import open_memmap
 
-from jobs.data.store import OBJECT_COLUMNS, SPLITS, Frames, Manifest, Skipped, fingerprint, frame_shape
+from jobs.data.store import OBJECT_COLUMNS, SPLITS, Frames, Manifest, Remark, Skipped, fingerprint, frame_shape
 
 JOURNAL = "journal.jsonl"
 
@@ -24,8 +24,9 @@ JOURNAL = "journal.jsonl"
 class StoreWriter:
     """Builds a store in a sibling directory and renames it: a half-written one is never seen.
 
-    Use as a context manager; `append` or `skip` the objects in order, then `finish`.  Leaving without `finish`,
-    in whatever way, keeps what was written: the next writer with the same `identity` finds its objects `done`.
+    Use as a context manager; `append` or `skip` the objects, then `finish`.  Leaving without `finish`, in whatever
+    way, keeps what was written: the next writer with the same `identity` finds its objects `done`, and `keep` says
+    which of them still count.
 
     The arrays have room for all frames from the start.  A journal names the objects that are in them, each with a
     checksum, so that nothing is taken for written that a crash of the machine lost.
@@ -34,17 +35,35 @@ class StoreWriter:
     def __init__(self, path: Path, capacity: int, identity: str) -> None:
         """`capacity`: the most frames that can come; `identity`: equal where the same objects would come."""
         self.path = path
-        self.skipped: list[Skipped] = []
-        self._header = {"identity": identity, "capacity": capacity}
+        self._header = {"identity": identity}
         self._capacity = capacity
-        self._rows: list[dict[str, Any]] = []
+        self._entries: list[dict[str, Any]] = []  # of the journal, behind the header
         self._arrays: dict[str, np.memmap] = {}
-        self._used = 0
+        self._used = 0  # rows of the arrays that are taken
+        self._frames = 0  # of them, those of objects that count
 
     @property
     def done(self) -> int:
         """How many objects were appended or skipped, by earlier writers as well."""
-        return len(self._rows) + len(self.skipped)
+        return len(self._entries)
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """The objects that could not be read."""
+        return [Skipped(**entry["skipped"]) for entry in self._entries if "skipped" in entry]
+
+    @property
+    def remarks(self) -> list[Remark]:
+        """What is worth knowing of those that could."""
+        return [
+            Remark(object=entry["row"]["object"], text=entry["remark"])
+            for entry in self._entries
+            if entry.get("remark")
+        ]
+
+    def names(self) -> set[str]:
+        """The objects that were appended or skipped."""
+        return {_name(entry) for entry in self._entries}
 
     def __enter__(self) -> StoreWriter:
         self._building = partial_path(self.path)
@@ -60,42 +79,77 @@ class StoreWriter:
     ) -> None:
         self._arrays.clear()
 
-    def append(self, frames: Frames, *, name: str, split: str, category: str, geometry: str) -> None:
-        """Add one object.  Raises ValueError where its arrays do not fit each other or earlier objects."""
+    def keep(self, stamps: Mapping[str, str]) -> None:
+        """Forget what earlier writers left of objects that are not among these or had other stamps."""
+        kept = [entry for entry in self._entries if stamps.get(_name(entry)) == entry.get("stamp", "")]
+        if len(kept) == len(self._entries):
+            return
+        if not any("row" in entry for entry in kept):  # other objects may have arrays of other shapes
+            self.discard()
+            self._building.mkdir(parents=True)
+        self._take(kept)
+
+    def append(
+        self,
+        frames: Frames,
+        *,
+        name: str,
+        split: str,
+        category: str,
+        geometry: str,
+        stamp: str = "",
+        remark: str | None = None,
+    ) -> None:
+        """Add one object.  Raises ValueError where its arrays do not fit each other or earlier objects.
+
+        stamp: equal for as long as the object's source is the same.
+        """
         if split not in SPLITS:
             raise ValueError(f"object {name!r} has split {split!r}; allowed: {', '.join(SPLITS)}")
         arrays = frames.arrays()
         self._check(name, arrays)
         if not self._arrays:
             self._arrays = {key: self._allocate(key, array) for key, array in arrays.items()}
+        self._make_room(len(frames.images))
         row = (name, split, self._used, len(frames.images), category, geometry)
         values = dict(zip(OBJECT_COLUMNS, row, strict=True))
         for key, array in arrays.items():
             self._arrays[key][_span(values)] = array
-        self._record({"row": values, "checksum": self._checksum(values)})
-        self._rows.append(values)
+        self._add({"row": values, "checksum": self._checksum(values), "stamp": stamp, "remark": remark})
         self._used += len(frames.images)
+        self._frames += len(frames.images)
 
-    def skip(self, name: str, reason: str) -> None:
+    def skip(self, name: str, reason: str, stamp: str = "") -> None:
         """Note an object that cannot be read."""
-        entry = Skipped(object=name, reason=reason)
-        self._record({"skipped": entry.model_dump()})
-        self.skipped.append(entry)
+        self._add({"skipped": {"object": name, "reason": reason}, "stamp": stamp})
 
-    def finish(self, **facts: Any) -> None:
-        """Seal the store.  `facts` are the fields of `Manifest` that the writer does not know itself."""
-        if not self._rows:
+    def give_up(self) -> None:
+        """Keep what could be read for the next writer, which tries again what could not."""
+        self._take([entry for entry in self._entries if "row" in entry])
+
+    def finish(self, order: Sequence[str] | None = None, **facts: Any) -> None:
+        """Seal the store.  `facts` are the fields of `Manifest` that the writer does not know itself.
+
+        order: the objects' names; without it they stay as they came.
+        """
+        rows = [dict(entry["row"]) for entry in self._entries if "row" in entry]
+        if not rows:
             raise ValueError(f"no object for {self.path}: a store needs at least one")
-        objects = pd.DataFrame(self._rows)
-        arrays = {name: array[: self._used] for name, array in self._arrays.items()}
+        if order is not None:
+            places = {name: place for place, name in enumerate(order)}
+            rows.sort(key=lambda row: places[row["object"]])
+        total = self._put_in_order(rows)
+        objects = pd.DataFrame(rows)
+        arrays = {name: array[:total] for name, array in self._arrays.items()}
         counts = {split: int((objects["split"] == split).sum()) for split in SPLITS}
+        facts["remarks"] = [*self.remarks, *facts.get("remarks", [])]
         manifest = Manifest(**facts, counts=counts, skipped=self.skipped, fingerprint="")
         manifest = manifest.model_copy(update={"fingerprint": fingerprint(arrays, objects, manifest)})
         objects.to_parquet(self._building / "objects.parquet", index=False)
         (self._building / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
         for name, array in self._arrays.items():
             array.flush()
-            _shorten(self._building / f"{name}.npy", self._used)
+            _set_length(self._building / f"{name}.npy", total)
         for file in self._building.iterdir():
             _sync(file)
         self._building.rename(self.path)
@@ -104,7 +158,7 @@ class StoreWriter:
 
     def discard(self) -> None:
         """Remove what was written: the next import starts afresh."""
-        self._arrays, self._rows, self.skipped, self._used = {}, [], [], 0
+        self._arrays, self._entries, self._used, self._frames = {}, [], 0, 0
         shutil.rmtree(self._building)
 
     def _resume(self) -> bool:
@@ -112,31 +166,71 @@ class StoreWriter:
         lines = _complete_lines(self._building / JOURNAL)
         if not lines or lines[0] != self._header:
             return False
-        good = 1
+        good = []
         for entry in lines[1:]:
-            if "skipped" in entry:
-                self.skipped.append(Skipped(**entry["skipped"]))
-            elif self._reopen() and self._checksum(entry["row"]) == entry["checksum"]:
-                self._rows.append(entry["row"])
-                self._used += entry["row"]["num_frames"]
-            else:
-                break
-            good += 1
-        text = "".join(json.dumps(line) + "\n" for line in lines[:good])
-        (self._building / JOURNAL).write_text(text, "utf-8")
+            if "skipped" not in entry:
+                row = entry["row"]
+                if not self._reopen(row) or self._checksum(row) != entry["checksum"]:
+                    break
+                self._used = max(self._used, _span(row).stop)
+            good.append(entry)
+        self._take(good)
         return True
 
-    def _reopen(self) -> bool:
-        """Map the arrays that are there; False where one is damaged or was cut already."""
+    def _reopen(self, row: Mapping[str, Any]) -> bool:
+        """Map the arrays that are there; False where one is damaged or too short for an object's row."""
         if not self._arrays:
             try:
-                found = {file.stem: open_memmap(file, mode="r+") for file in sorted(self._building.glob("*.npy"))}
+                self._arrays = self._mapped(sorted(path.stem for path in self._building.glob("*.npy")))
             except (OSError, ValueError):
                 return False
-            if any(len(array) != self._capacity for array in found.values()):
-                return False
-            self._arrays = found
-        return bool(self._arrays)
+        return bool(self._arrays) and all(_span(row).stop <= len(array) for array in self._arrays.values())
+
+    def _mapped(self, names: Iterable[str]) -> dict[str, np.memmap]:
+        return {name: open_memmap(self._building / f"{name}.npy", mode="r+") for name in names}
+
+    def _make_room(self, count: int) -> None:
+        """Lengthen arrays that an import of fewer frames left; its space for forgotten objects is not used again."""
+        if all(len(array) >= self._used + count for array in self._arrays.values()):
+            return
+        names = list(self._arrays)
+        self._arrays.clear()  # unmapped before the files change
+        for name in names:
+            _set_length(self._building / f"{name}.npy", self._used + max(count, self._capacity - self._frames))
+        self._arrays = self._mapped(names)
+
+    def _put_in_order(self, rows: Sequence[dict[str, Any]]) -> int:
+        """Bring the arrays into the order of `rows`, without gaps, and let these say so; returns the frames."""
+        starts = np.cumsum([0, *(row["num_frames"] for row in rows)]).tolist()
+        if [row["first_frame"] for row in rows] != starts[:-1]:
+            for name, array in list(self._arrays.items()):
+                file = self._building / f"{name}.npy"
+                ordered = file.with_suffix(".npy.ordered")
+                target = open_memmap(ordered, mode="w+", dtype=array.dtype, shape=(starts[-1], *array.shape[1:]))
+                for row, start in zip(rows, starts, strict=False):
+                    target[start : start + row["num_frames"]] = array[_span(row)]
+                target.flush()
+                ordered.replace(file)
+                self._arrays[name] = target
+            for row, start in zip(rows, starts, strict=False):
+                row["first_frame"] = start
+        return int(starts[-1])
+
+    def _take(self, entries: list[dict[str, Any]]) -> None:
+        """Let these be all the journal's entries."""
+        self._entries = entries
+        self._frames = sum(entry["row"]["num_frames"] for entry in entries if "row" in entry)
+        self._rewrite_journal()
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        self._record(entry)
+        self._entries.append(entry)
+
+    def _rewrite_journal(self) -> None:
+        text = "".join(json.dumps(line) + "\n" for line in (self._header, *self._entries))
+        temporary = self._building / f"{JOURNAL}.new"
+        temporary.write_text(text, "utf-8")
+        temporary.replace(self._building / JOURNAL)
 
     def _record(self, entry: Mapping[str, Any]) -> None:
         with (self._building / JOURNAL).open("a", encoding="utf-8") as file:
@@ -151,7 +245,7 @@ class StoreWriter:
 
     def _check(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         count, side = len(arrays["images"]), arrays["images"].shape[-1]
-        if self._used + count > self._capacity:
+        if self._frames + count > self._capacity:
             raise ValueError(f"object {name!r}: more frames than the announced {self._capacity}")
         for key, array in arrays.items():
             if array.shape != (count, *frame_shape(key, side)):
@@ -178,6 +272,11 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
+def _name(entry: Mapping[str, Any]) -> str:
+    """The object that an entry of the journal is about."""
+    return str(entry["skipped" if "skipped" in entry else "row"]["object"])
+
+
 def _span(row: Mapping[str, Any]) -> slice:
     """An object's frames in the arrays."""
     return slice(row["first_frame"], row["first_frame"] + row["num_frames"])
@@ -195,8 +294,8 @@ def _complete_lines(journal: Path) -> list[Any]:
     return entries
 
 
-def _shorten(file: Path, length: int) -> None:
-    """Cut a .npy file to its first `length` rows, in place: numpy leaves room in the header for the first axis."""
+def _set_length(file: Path, length: int) -> None:
+    """Cut or lengthen a .npy file to `length` rows, in place: numpy leaves room in the header for the first axis."""
     with file.open("r+b") as stream:
         npy.read_magic(stream)
         shape, fortran_order, dtype = npy.read_array_header_1_0(stream)

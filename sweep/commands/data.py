@@ -60,6 +60,15 @@ def data_prepare(
         list[str] | None,
         typer.Option(metavar="ROLE=FILE", help="A file that has a say, e.g. exclude=bad.txt.", show_default=False),
     ] = None,
+    max_unreadable: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the objects that may be unreadable and is left out, e.g. 10%; above 0 one at least.  "
+            "Default 5%, which is none of a few.",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes that read objects; default one a core.", show_default=False),
@@ -67,13 +76,25 @@ def data_prepare(
 ) -> None:
     """Import a dataset into the packed store.  An import that was interrupted goes on where it was.
 
+    All that cannot be read is found in one run and listed.  Where it is too much, what could be read is kept for the
+    next run.
+
     Example: [bold]splatsweep data prepare co3d --set category=hydrant --source /data/co3d --file exclude=bad.txt[/]
     """
     from jobs.data.prepare import prepare
 
-    options, files = parse_options(settings), _files(file)
+    options, files, share = parse_options(settings), _files(file), _share(max_unreadable)
     with _progress(name) as progress:
-        path = prepare(name, options, home.absolute(), progress, workers, source=source, files=files)
+        path = prepare(
+            name,
+            options,
+            home.absolute(),
+            progress,
+            workers,
+            source=source,
+            files=files,
+            max_unreadable=share,
+        )
     _report_left_out(path)
     console.print(f"{name}: {path}")
 
@@ -85,10 +106,11 @@ def data_check(name: DatasetName, home: Home = DEFAULT_HOME, settings: DatasetOp
     Example: [bold]splatsweep data check scans[/]
     """
     from jobs.data.inspect import check
-    from jobs.data.prepare import store_path
-    from jobs.data.store import Store
+    from jobs.data.prepare import find_prepared
 
-    problems = check(Store.open(store_path(name, parse_options(settings), home.absolute())))
+    store = find_prepared(name, parse_options(settings), home.absolute())
+    problems = check(store)
+    _report_remarks(store.path)
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
@@ -118,15 +140,44 @@ def data_show(
     console.print(f"Wrote {path}")
 
 
+#: Lines about a store's objects that are printed; its manifest has all.
+_LINES = 50
+
+
 def _report_left_out(path: Path) -> None:
     """Say what of the source is not in the store, or not all of it."""
     from jobs.data.store import Store
 
-    manifest = Store.open(path).manifest
-    for skipped in manifest.skipped:
-        say(f"left out {skipped.object}: {skipped.reason}")
-    for remark in manifest.remarks:
-        say(f"{remark.object}: {remark.text}")
+    skipped = Store.open(path).manifest.skipped
+    _say_some([f"left out {entry.object}: {entry.reason}" for entry in skipped], path)
+    _report_remarks(path)
+
+
+def _report_remarks(path: Path) -> None:
+    """Say what is worth knowing of the store's objects."""
+    from jobs.data.store import Store
+
+    _say_some([f"{remark.object}: {remark.text}" for remark in Store.open(path).manifest.remarks], path)
+
+
+def _say_some(lines: list[str], path: Path) -> None:
+    for line in lines[:_LINES]:
+        say(line)
+    if len(lines) > _LINES:
+        say(f"and {len(lines) - _LINES} more lines like these, in {path / 'manifest.json'}")
+
+
+def _share(text: str | None) -> float | None:
+    """`10%` or `0.1` -> 0.1."""
+    if text is None:
+        return None
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ValueError(f"--max-unreadable {text!r}: expected a share of the objects, such as 10% or 0.1")
+    return share
 
 
 @contextmanager

@@ -67,8 +67,8 @@ class Importer(ABC, Generic[OptionsT]):
     needs_source: ClassVar[str | None] = None
     #: files that the user may name beside the source, and what each says
     file_roles: ClassVar[Mapping[str, str]] = {}
-    #: raised when the same options come to give other pictures
-    version: ClassVar[int] = 1
+    #: options that came later, each at the value that gives what was given before; stores made before are found so
+    later_options: ClassVar[Mapping[str, Any]] = {}
     #: bounds of the surface's camera z, scene units
     near: ClassVar[float]
     far: ClassVar[float]
@@ -79,8 +79,13 @@ class Importer(ABC, Generic[OptionsT]):
     background: ClassVar[tuple[float, float, float]] = (1.0, 1.0, 1.0)
     #: see `jobs.data.sampling.evaluation_frames`
     evaluation: ClassVar[Mapping[str, Any]] = {"source_frame": 0}
-    #: more than this share of unreadable objects stops the import
+    #: more than this share of unreadable objects ends the import without a store, unless the user tolerates more
     max_skipped_share: ClassVar[float] = 0.05
+
+    @classmethod
+    def revision(cls, options: OptionsT) -> int:
+        """Raised where these options come to give other pictures than before."""
+        return 1
 
     @abstractmethod
     def items(self, progress: Progress) -> Sequence[Item]:
@@ -92,6 +97,10 @@ class Importer(ABC, Generic[OptionsT]):
     @abstractmethod
     def load(self, item: Item) -> Frames:
         """The pictures of one object.  Raises `UnreadableObjectError` where the source is at fault."""
+
+    def sources(self, item: Item) -> Sequence[Path]:
+        """Files and folders whose change makes the pictures of an object that was read before out of date."""
+        return [item.payload] if isinstance(item.payload, Path) else []
 
     def depth_bounds(self) -> tuple[float, float]:
         """Near and far, where options have a say in them."""

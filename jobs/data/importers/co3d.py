@@ -32,6 +32,9 @@ class Co3dOptions:
     image_size: Annotated[int, Field(ge=8, le=1024)] = 128
     #: whether to keep the depth maps of raw sequences
     depth: bool = False
+    #: how raw pictures and masks are shrunk: each once, or by the steps of the published preprocessing (masks through
+    #: a box of 800 px, by nearest neighbours and back bilinearly; pictures by bilinear samples, then Lanczos)
+    resampling: Literal["direct", "published"] = "direct"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,12 @@ class Co3d(Importer[Co3dOptions]):
     bounds_from_origin = True
     background = (0.0, 0.0, 0.0)
     evaluation: ClassVar = {"source_frames": [0, 30]}
+    later_options: ClassVar = {"resampling": "direct"}
+
+    @classmethod
+    def revision(cls, options: Co3dOptions) -> int:
+        """Raw sequences were normalised without two of the published steps before."""
+        return 2 if options.normalised and options.layout == "raw" else 1
 
     def items(self, progress: Progress) -> Sequence[Item]:
         if self.options.layout == "raw":
@@ -64,7 +73,14 @@ class Co3d(Importer[Co3dOptions]):
     def load(self, item: Item) -> Frames:
         size = self.options.image_size
         if self.options.layout == "raw":
-            return co3d_raw.load(item.payload, size, normalised=self.options.normalised, depth=self.options.depth)
+            options = self.options
+            return co3d_raw.load(
+                item.payload,
+                size,
+                normalised=options.normalised,
+                depth=options.depth,
+                resampling=options.resampling,
+            )
         return co3d_preprocessed.load(item.payload, size)
 
     def _excluded(self, known: set[str]) -> set[str]:

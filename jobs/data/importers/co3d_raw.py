@@ -14,18 +14,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jobs.data.importers import co3d_published
 from jobs.data.importers.base import Item, UnreadableObjectError
-from jobs.data.importers.files import inside, read_depth_bits, read_image, read_json
+from jobs.data.importers.files import inside, read_colours, read_depth_bits, read_json, read_mask
 from jobs.data.importers.poses import from_pytorch3d
 from jobs.data.store import SPLITS, Frames
 
 FRAMES, SEQUENCES = "frame_annotations.jgz", "sequence_annotations.jgz"
 #: Half the side of the cube, centred in the origin, that the point cloud of a normalised sequence just fits into.
 HALF_EXTENT = 1.2 * 0.95 / 2
+BLACK = (0.0, 0.0, 0.0)
 #: A crop that is smaller than this, in pixels, shows nothing.
 MIN_CROP = 8
 
-Box = tuple[float, float, float, float]
+Box = co3d_published.Box
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,14 @@ def sequences(root: Path, category: str, subset: str) -> list[Item]:
     ]
 
 
-def load(recording: Recording, image_size: int, *, normalised: bool, depth: bool) -> Frames:
-    """All frames: the largest square around the principal point, over black."""
+def load(recording: Recording, image_size: int, *, normalised: bool, depth: bool, resampling: str) -> Frames:
+    """All frames: the largest square around the principal point, over black.
+
+    resampling: "direct" shrinks each picture and mask once; "published" repeats the steps of the published
+    preprocessing (`jobs.data.importers.co3d_published`).
+    """
     base = recording.annotations.parent.parent  # what the annotations' paths are relative to
-    shots = [_shot(base, entry, recording.annotations, image_size, depth) for entry in recording.frames]
+    shots = [_shot(base, entry, recording.annotations, image_size, depth, resampling) for entry in recording.frames]
     if not shots:
         raise UnreadableObjectError(f"{recording.annotations}: the sequence has no frame with a camera and a mask")
     maps = [shot.depth for shot in shots if shot.depth is not None]
@@ -75,18 +81,26 @@ def load(recording: Recording, image_size: int, *, normalised: bool, depth: bool
 def normalise(poses: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
     """Cameras (n, 4, 4) of the scene moved, turned and scaled to fit, and by what lengths were multiplied.
 
-    The mean of `points` (P, 3) becomes the origin.  Cameras are held level on their way around an object: the
-    direction in which their x axes vary least is up, and becomes z.
+    The published steps: the mean of `points` (P, 3) becomes the origin; up, which becomes z, is the direction in
+    which the cameras' x axes vary least about their mean, on the side where the first camera has its head; the scene
+    moves along up until the middle of the cloud's extent is in the origin; the farthest coordinate becomes
+    HALF_EXTENT.
     """
-    centre = points.mean(axis=0)
-    sideways, _, up = np.linalg.svd(poses[:, 0, :3])[2]
-    if -poses[:, 1, :3].mean(axis=0) @ up < 0:  # cameras' y axes point down
+    sideways = poses[:, 0, :3]
+    basis = np.linalg.svd(sideways - sideways.mean(axis=0))[2]
+    aside, up = basis[0], basis[2]
+    if -poses[0, 1, :3] @ up < 0:  # cameras' y axes point down
         up = -up
-    turn = np.stack([sideways, np.cross(up, sideways), up])
-    scale = float(HALF_EXTENT / np.abs((points - centre) @ turn.T).max())
+    turn = np.stack([aside, np.cross(up, aside), up])
+    centre = points.mean(axis=0)
+    around = (points - centre) @ turn.T
+    middle = (around[:, 2].min() + around[:, 2].max()) / 2
+    around[:, 2] -= middle
+    origin = centre + middle * up
+    scale = float(HALF_EXTENT / np.abs(around).max())
     moved = poses.copy()
     moved[:, :3, :3] = poses[:, :3, :3] @ turn.T
-    moved[:, :3, 3] = scale * (poses[:, :3, 3] + poses[:, :3, :3] @ centre)
+    moved[:, :3, 3] = scale * (poses[:, :3, 3] + poses[:, :3, :3] @ origin)
     return moved, scale
 
 
@@ -164,10 +178,12 @@ class _Shot:
     focal: np.ndarray  # (2,) pixels of the square image
 
 
-def _shot(base: Path, entry: Mapping[str, Any], annotations: Path, size: int, with_depth: bool) -> _Shot:
+def _shot(
+    base: Path, entry: Mapping[str, Any], annotations: Path, size: int, with_depth: bool, resampling: str
+) -> _Shot:
     try:
-        picture = read_image(inside(base, entry["image"]["path"], annotations)).convert("RGB")
-        mask = read_image(inside(base, entry["mask"]["path"], annotations)).convert("L")
+        picture = Image.fromarray(read_colours(inside(base, entry["image"]["path"], annotations), BLACK))
+        mask = Image.fromarray(_mask(base, entry["mask"], annotations))
         rotation, translation, focal, principal = _viewpoint(entry["viewpoint"], picture.size, annotations)
         box = square_around(principal, picture.size)
         if box is None:
@@ -177,11 +193,14 @@ def _shot(base: Path, entry: Mapping[str, Any], annotations: Path, size: int, wi
             )
         if mask.size != picture.size:  # saved at another size than the picture
             mask = mask.resize(picture.size, Image.Resampling.BILINEAR)
-        small = np.asarray(mask.resize((size, size), Image.Resampling.BILINEAR, box=box))
-        colour = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box=box))
+        if resampling == "published":
+            colour, share = co3d_published.shrink(np.asarray(picture), np.asarray(mask) / 255, box, size)
+        else:
+            colour = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box=box))
+            share = np.asarray(mask.resize((size, size), Image.Resampling.BILINEAR, box=box)) / 255
         return _Shot(
-            image=np.rint(colour * (small[..., None] / 255)).astype(np.uint8).transpose(2, 0, 1),
-            mask=small,
+            image=np.rint(colour * share[..., None]).astype(np.uint8).transpose(2, 0, 1),
+            mask=np.rint(share * 255).astype(np.uint8),
             depth=_depth(base, entry, annotations, picture.size, size, box) if with_depth else None,
             world_to_camera=from_pytorch3d(rotation, translation, annotations),
             focal=focal * size / (box[2] - box[0]),
@@ -190,6 +209,13 @@ def _shot(base: Path, entry: Mapping[str, Any], annotations: Path, size: int, wi
         raise UnreadableObjectError(
             f"{annotations}: frame {entry.get('frame_number')} is malformed: {type(error).__name__}: {error}"
         ) from error
+
+
+def _mask(base: Path, entry: Mapping[str, Any], annotations: Path) -> np.ndarray:
+    """Probabilities (H, W) uint8; 0 where the annotated mass is at most a pixel, which CO3D's code calls empty."""
+    mask = read_mask(inside(base, entry["path"], annotations))
+    mass = entry.get("mass")
+    return np.zeros_like(mask) if isinstance(mass, (int, float)) and mass <= 1 else mask
 
 
 def _viewpoint(
@@ -242,7 +268,7 @@ def _depth(
         return np.zeros((size, size), np.float32)
     values = read_depth_bits(inside(base, depth["path"], annotations)) * float(depth.get("scale_adjustment") or 1)
     if depth.get("mask_path"):
-        valid = np.asarray(read_image(inside(base, depth["mask_path"], annotations)).convert("L")) > 0
+        valid = read_mask(inside(base, depth["mask_path"], annotations)) > 0
         if valid.shape != values.shape:
             raise UnreadableObjectError(f"{annotations}: {depth['mask_path']} is {valid.shape}, not {values.shape}")
         values = np.where(valid, values, 0)

@@ -30,7 +30,11 @@ MAX_TEXT_BYTES = 64 * 2**20
 MAX_EXPANSION = 100
 _CHUNK = 2**20
 
-_COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+_COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
+#: One channel of whole numbers with 16 bits, as different releases of Pillow call it.
+_DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+#: A mask whose channels differ by more is coloured: its colours tell objects apart and are no shares.
+_GREY_TOLERANCE = 16
 
 
 @contextmanager
@@ -99,14 +103,86 @@ def finite(values: np.ndarray, path: Path, what: str = "a number") -> np.ndarray
 
 
 def read_image(path: Path) -> Image.Image:
-    """A decoded picture with 8 bits a channel."""
+    """A decoded picture as the file has it: bits, grey, a palette or RGB, with or without transparency, or 16 bits."""
     with _naming(path), Image.open(path) as image:
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableObjectError(f"{path}: {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
-        if image.mode not in _COLOUR_MODES:
-            raise UnreadableObjectError(f"{path}: pixels of mode {image.mode}; allowed: {', '.join(_COLOUR_MODES)}")
+        if image.mode not in (*_COLOUR_MODES, *_DEEP_MODES):
+            allowed = ", ".join((*_COLOUR_MODES, "I;16"))
+            raise UnreadableObjectError(f"{path}: pixels of mode {image.mode}; allowed: {allowed}")
         image.load()
         return image.copy()
+
+
+def read_rgba(path: Path) -> np.ndarray:
+    """Colours and alpha (H, W, 4) uint8 of a picture; alpha is 255 everywhere where it has none."""
+    return rgba_of(read_image(path), path)
+
+
+def rgba_of(image: Image.Image, path: Path) -> np.ndarray:
+    """The same of a decoded picture, which is from `path`."""
+    with _naming(path):
+        if image.mode in _DEEP_MODES:
+            grey = _deep_values(image, path) / 257
+            opaque = np.full(grey.shape, 255.0)
+            return np.rint(np.stack([grey, grey, grey, opaque], axis=-1)).astype(np.uint8)
+        return np.asarray(image.convert("RGBA"))
+
+
+def read_colours(path: Path, background: Sequence[float]) -> np.ndarray:
+    """Colours (H, W, 3) uint8 of a picture, laid over `background` (RGB in [0, 1]) where it is transparent."""
+    return over(read_rgba(path), background)
+
+
+def over(rgba: np.ndarray, background: Sequence[float]) -> np.ndarray:
+    """Colours (..., 3) uint8 of `rgba` (..., 4) uint8 over `background`, RGB in [0, 1]."""
+    if (rgba[..., 3] == 255).all():
+        return np.ascontiguousarray(rgba[..., :3])
+    alpha = rgba[..., 3:] / 255.0
+    return np.rint(rgba[..., :3] * alpha + 255 * np.asarray(background) * (1 - alpha)).astype(np.uint8)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A mask (H, W) uint8, the share of the object times 255, of whatever kind of picture it was saved as.
+
+    Greys are shares of the type's largest value, whether 8 or 16 bits.  Pictures of nothing but 0 and 1 are booleans,
+    and so are coloured ones, palettes among them: what is not black is the object.  Where there is transparency, it
+    counts as well; under one colour for all, it alone.
+    """
+    image = read_image(path)
+    with _naming(path):
+        if image.mode in _DEEP_MODES:
+            return _shares(_deep_values(image, path))
+        rgba = rgba_of(image, path)
+        colours, alpha = rgba[..., :3], rgba[..., 3]
+        if (alpha < 255).any():
+            if (colours == colours[:1, :1]).all():
+                return alpha
+            return np.rint(_shares_of_colours(colours) * (alpha / 255.0)).astype(np.uint8)
+        return _shares_of_colours(colours)
+
+
+def _shares_of_colours(colours: np.ndarray) -> np.ndarray:
+    """Of (H, W, 3) uint8."""
+    brightest = colours.max(axis=-1)
+    if (brightest.astype(int) - colours.min(axis=-1)).max() > _GREY_TOLERANCE:
+        return np.where(brightest > 0, 255, 0).astype(np.uint8)
+    return _shares(brightest)
+
+
+def _shares(values: np.ndarray) -> np.ndarray:
+    """Whole numbers from 0 on -> uint8; their largest says whether they are booleans, 8 or 16 bits."""
+    largest = values.max(initial=0)
+    scale = 255 if largest <= 1 else 1 if largest <= 255 else 1 / 257
+    return np.rint(values * scale).astype(np.uint8)
+
+
+def _deep_values(image: Image.Image, path: Path) -> np.ndarray:
+    """The numbers (H, W) of a picture of one channel with 16 bits."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+        raise UnreadableObjectError(f"{path}: values from {values.min()} to {values.max()}, not 16 bits")
+    return values
 
 
 def read_depth_bits(path: Path) -> np.ndarray:
@@ -117,16 +193,17 @@ def read_depth_bits(path: Path) -> np.ndarray:
         return np.array(image).astype(np.uint16).view(np.float16).astype(np.float32)
 
 
-def read_square_pictures(paths: Sequence[Path]) -> np.ndarray:
-    """Square pictures of one size as (n, 3, S, S) uint8; alpha is dropped."""
+def read_square_pictures(paths: Sequence[Path], background: Sequence[float]) -> np.ndarray:
+    """Square pictures of one size as (n, 3, S, S) uint8, over `background` (RGB in [0, 1]) where transparent."""
     pictures: list[np.ndarray] = []
     for path in paths:
-        picture = read_image(path).convert("RGB")
-        if picture.width != picture.height:
-            raise UnreadableObjectError(f"{path}: {picture.width} x {picture.height} pixels, not a square")
-        if pictures and picture.width != len(pictures[0]):
-            raise UnreadableObjectError(f"{path}: {picture.width} px, those before it {len(pictures[0])}")
-        pictures.append(np.asarray(picture))
+        picture = read_colours(path, background)
+        height, width, _ = picture.shape
+        if width != height:
+            raise UnreadableObjectError(f"{path}: {width} x {height} pixels, not a square")
+        if pictures and width != len(pictures[0]):
+            raise UnreadableObjectError(f"{path}: {width} px, those before it {len(pictures[0])}")
+        pictures.append(picture)
     return np.stack(pictures).transpose(0, 3, 1, 2)
 
 

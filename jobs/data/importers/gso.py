@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jobs.data.importers import zero123
 from jobs.data.importers.base import Importer, Item, Progress
@@ -20,6 +21,7 @@ class Gso(Importer[zero123.RenderOptions]):
     source = "https://github.com/lyndonzheng/Free3D"
     licence = "CC BY 4.0"
     Options = zero123.RenderOptions
+    later_options: ClassVar = zero123.LATER_OPTIONS
     needs_source = f"a folder for each object that has {VIEWS} with its .png and .npy files"
     near, far = zero123.NEAR, zero123.FAR
     source_distance = zero123.SOURCE_DISTANCE
@@ -39,4 +41,4 @@ class Gso(Importer[zero123.RenderOptions]):
         ]
 
     def load(self, item: Item) -> Frames:
-        return zero123.load_renders(item.payload, self.options.image_size, self.background)
+        return zero123.load_renders(item.payload, self.options, self.background)

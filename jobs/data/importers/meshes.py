@@ -60,7 +60,8 @@ class Meshes(Importer[MeshesOptions]):
     def items(self, progress: Progress) -> Sequence[Item]:
         files = sorted(path for path in self.root.rglob("*") if path.suffix[1:].lower() in FORMATS)
         names = {path: path.relative_to(self.root).as_posix() for path in files}
-        geometry = group_shapes((names[path], self._shape(path)) for path in files)
+        looks = {path: self._look(path) for path in files}
+        geometry = group_shapes((names[path], looks[path][0]) for path in files)
         options = self.options
         splits = split_geometries(
             sorted(set(geometry.values())), options.val_geometries, options.test_geometries, options.seed
@@ -69,10 +70,11 @@ class Meshes(Importer[MeshesOptions]):
             Item(
                 name=name,
                 split=splits[geometry[name]],
-                category=name.split("/")[0] if "/" in name else "mesh",
+                category=_category(name),
                 geometry=geometry[name],
                 num_frames=options.views,
                 payload=path,
+                remark="; ".join(looks[path][1]) or None,
             )
             for path, name in names.items()
         ]
@@ -95,6 +97,7 @@ class Meshes(Importer[MeshesOptions]):
             background=self.background,
             supersampling=options.supersampling,
             ambient=options.ambient,
+            opacity=None if mesh.is_opaque else mesh.opacity,
         )
 
     def depth_bounds(self) -> tuple[float, float]:
@@ -108,10 +111,24 @@ class Meshes(Importer[MeshesOptions]):
             raise UnreadableObjectError(f"{path}: all vertices are in one point")
         return replace(mesh, mesh=Mesh(cameras.centred(vertices), mesh.mesh.faces))
 
-    def _shape(self, path: Path) -> np.ndarray | None:
-        """What tells shapes apart; None where the file cannot be read, which `load` will say."""
+    def _look(self, path: Path) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        """What tells shapes apart, and notes; no shape where the file cannot be read, which `load` will say."""
         try:
-            mesh = self._mesh(path).mesh
+            painted = self._mesh(path)
         except UnreadableObjectError:
-            return None
-        return describe_shape(mesh.vertices[mesh.faces])
+            return None, ()
+        notes = painted.notes
+        if self.options.up == "y" and is_google_scan(path):
+            notes += ("Google's scans are z-up, and this import takes y for up; see option up",)
+        return describe_shape(painted.mesh.vertices[painted.mesh.faces]), notes
+
+
+def is_google_scan(path: Path) -> bool:
+    """Whether a mesh file lies as Google Scanned Objects are downloaded: in `meshes`, beside `materials/textures`."""
+    return path.parent.name == "meshes" and (path.parent.parent / "materials" / "textures").is_dir()
+
+
+def _category(name: str) -> str:
+    """The folder at the top; not where each object has one of its own, as Google's scans do."""
+    parts = name.split("/")
+    return parts[0] if len(parts) > 1 and parts[1:-1] != ["meshes"] else "mesh"

@@ -76,7 +76,7 @@ class Nmr(Importer[NoOptions]):
         files = _pictures(folder)
         if [file.stem for file in files] != [f"{view:04d}" for view in range(len(files))] or not files:
             raise UnreadableObjectError(f"{folder / 'image'}: {len(files)} pictures, not numbered from 0000 on")
-        images = read_square_pictures(files)
+        images = read_square_pictures(files, self.background)
         cameras = read_cameras(folder / "cameras.npz", len(files))
         side = images.shape[-1]
         return Frames(

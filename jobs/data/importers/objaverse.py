@@ -24,6 +24,7 @@ class Objaverse(Importer[zero123.RenderOptions]):
     source = "https://github.com/cvlab-columbia/zero123"
     licence = "ODC-By 1.0 for the collection; every object has its own"
     Options = zero123.RenderOptions
+    later_options: ClassVar = zero123.LATER_OPTIONS
     needs_source = f"a folder for each uid with its .png and .npy files, and {LISTING}"
     file_roles: ClassVar = {OBJECTS: f"a JSON list of uids to use instead of {LISTING}"}
     near, far = zero123.NEAR, zero123.FAR
@@ -46,7 +47,7 @@ class Objaverse(Importer[zero123.RenderOptions]):
         ]
 
     def load(self, item: Item) -> Frames:
-        return zero123.load_renders(item.payload, self.options.image_size, self.background)
+        return zero123.load_renders(item.payload, self.options, self.background)
 
     @property
     def _listing(self) -> Path:

@@ -47,7 +47,7 @@ class Srn(Importer[NoOptions]):
         pictures, poses = _listed(folder, "rgb", "png"), _listed(folder, "pose", "txt")
         if not pictures or len(pictures) != len(poses):
             raise UnreadableObjectError(f"{folder}: {len(pictures)} pictures in rgb, {len(poses)} poses in pose")
-        images = read_square_pictures(pictures)
+        images = read_square_pictures(pictures, self.background)
         intrinsics = Intrinsics.read(folder / "intrinsics.txt")
         focal, principal = intrinsics.for_size(images.shape[-1])
         matrices = np.stack([rigid(read_floats(file, 16).reshape(4, 4), file) for file in poses])

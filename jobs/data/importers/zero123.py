@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image
 from pydantic import Field
 
 from jobs.data.importers.base import UnreadableObjectError
-from jobs.data.importers.files import read_array, read_image
+from jobs.data.importers.files import over, read_array, read_image, rgba_of
 from jobs.data.importers.poses import FROM_OPENGL, rigid
 from jobs.data.store import Frames
 from model.options import options
@@ -29,6 +29,12 @@ class RenderOptions:
 
     #: side of the stored images, pixels; larger pictures are shrunk by area
     image_size: Annotated[int, Field(ge=8, le=1024)] = 128
+    #: how larger pictures are shrunk: by area, or by Lanczos' filter as Splatter Image's loader does
+    resampling: Literal["direct", "published"] = "direct"
+
+
+#: What `RenderOptions` got later, at the value that gives what was given before.
+LATER_OPTIONS = {"resampling": "direct"}
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -36,7 +42,7 @@ def pictures(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.png"))
 
 
-def load_renders(folder: Path, image_size: int, background: tuple[float, float, float]) -> Frames:
+def load_renders(folder: Path, options: RenderOptions, background: tuple[float, float, float]) -> Frames:
     """All views of one object.  Raises `UnreadableObjectError` where one is missing or damaged."""
     files = pictures(folder)
     if not files:
@@ -49,7 +55,8 @@ def load_renders(folder: Path, image_size: int, background: tuple[float, float, 
     )
     if missing:
         raise UnreadableObjectError(f"{folder}: {', '.join(missing)} missing beside {len(files)} pictures")
-    colours, masks = zip(*(_composited(file, image_size, background) for file in files), strict=True)
+    colours, masks = zip(*(_composited(file, options, background) for file in files), strict=True)
+    image_size = options.image_size
     focal = image_size / 2 / np.tan(np.radians(FIELD_OF_VIEW) / 2)
     return Frames(
         images=np.stack(colours),
@@ -60,19 +67,22 @@ def load_renders(folder: Path, image_size: int, background: tuple[float, float, 
     )
 
 
-def _composited(path: Path, size: int, background: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
+def _composited(
+    path: Path, options: RenderOptions, background: tuple[float, float, float]
+) -> tuple[np.ndarray, np.ndarray]:
     """A picture over the background, (3, S, S) uint8, and its alpha (S, S) uint8; shrunk before it is composited."""
+    size = options.image_size
     picture = read_image(path)
-    if picture.mode != "RGBA" or picture.width != picture.height or picture.width < size:
-        raise UnreadableObjectError(
-            f"{path}: {picture.width} x {picture.height} pixels of {picture.mode}, not a square of RGBA "
-            f"with {size} px at least"
-        )
+    rgba = rgba_of(picture, path)
+    height, width, _ = rgba.shape
+    if width != height or width < size:
+        raise UnreadableObjectError(f"{path}: {width} x {height} pixels, not a square with {size} px at least")
+    if not picture.has_transparency_data:
+        raise UnreadableObjectError(f"{path}: pixels of {picture.mode} without alpha, which has to cut the object out")
     # Pillow weighs colours with their alpha here, so the black under what is transparent does not bleed.
-    shrunk = np.asarray(picture.resize((size, size), Image.Resampling.BOX))
-    alpha = shrunk[..., 3:] / 255.0
-    colour = shrunk[..., :3] * alpha + 255 * np.asarray(background) * (1 - alpha)
-    return np.rint(colour).astype(np.uint8).transpose(2, 0, 1), shrunk[..., 3]
+    filter_ = Image.Resampling.LANCZOS if options.resampling == "published" else Image.Resampling.BOX
+    shrunk = np.asarray(Image.fromarray(rgba).resize((size, size), filter_))
+    return over(shrunk, background).transpose(2, 0, 1), shrunk[..., 3]
 
 
 def _pose(path: Path) -> np.ndarray:

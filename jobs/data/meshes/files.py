@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,18 @@ import numpy as np
 from PIL import Image
 
 from jobs.data.importers.base import UnreadableObjectError
-from jobs.data.importers.files import MAX_PIXELS, finite, inside, read_bytes, read_image
+from jobs.data.importers.files import MAX_PIXELS, finite, inside, read_bytes, read_image, rgba_of
+from jobs.data.meshes import gltf
 from jobs.data.meshes.ray_tracing import Mesh
-from jobs.data.meshes.textured_mesh import Part, shrunk
+from jobs.data.meshes.textured_mesh import Part, linear_of_srgb, shrunk, srgb_of_linear
 
 if TYPE_CHECKING:
     import trimesh
 
 FORMATS = ("obj", "glb", "ply", "off", "stl")
+#: Where exporters put the textures of a material whose file lies elsewhere, seen from the mesh file's folder; the
+#: first is how Google Scanned Objects are downloaded.
+TEXTURE_FOLDERS = ("../materials/textures", "textures", "../textures")
 MAX_FILE_BYTES = 2**31
 #: What a mesh file may refer to, textures apart.
 _NO_PICTURES = (".mtl", ".bin")
@@ -29,30 +34,43 @@ def read_parts(path: Path, root: Path, max_texture: int) -> list[Part]:
 
     root: the folder that materials and textures beside the file must be in; max_texture: the longest side of a
     texture in pixels, larger ones are shrunk.
-    Raises `UnreadableObjectError` where the file, or one that it needs, is missing or damaged.
+    Vertices that no face uses, faces without area, and parts that are transparent everywhere are left out.
+    Raises `UnreadableObjectError` where the file, or one that it needs, is missing or damaged, or asks for something
+    that is not read.
     """
-    scene = _scene(path, root)
+    scene, materials = _scene(path, root)
     meshes = [geometry for geometry in _flattened(scene, path) if len(getattr(geometry, "faces", ()))]
-    if not meshes:
-        raise UnreadableObjectError(f"{path}: no faces")
-    return [_part(mesh, path, max_texture) for mesh in meshes]
+    parts = [_part(mesh, materials, path, max_texture) for mesh in meshes]
+    parts = [part for part in parts if len(part.mesh.faces)]
+    if not parts:
+        raise UnreadableObjectError(f"{path}: no faces" + (" with an area" if meshes else ""))
+    visible = [part for part in parts if part.is_visible]
+    if not visible:
+        raise UnreadableObjectError(
+            f"{path}: all of it is transparent (opacity 0 of its materials, colours or textures)"
+        )
+    return visible
 
 
 def read_points(path: Path) -> np.ndarray:
     """The vertices (P, 3) of a mesh or point cloud."""
-    clouds = [np.asarray(geometry.vertices, np.float64) for geometry in _flattened(_scene(path, path.parent), path)]
+    clouds = [np.asarray(geometry.vertices, np.float64) for geometry in _flattened(_scene(path, path.parent)[0], path)]
     if not sum(len(cloud) for cloud in clouds):
         raise UnreadableObjectError(f"{path}: no points")
     return finite(np.concatenate(clouds), path, "a point")
 
 
-def _scene(path: Path, root: Path) -> trimesh.Scene:
+def _scene(path: Path, root: Path) -> tuple[trimesh.Scene, list[gltf.Material] | None]:
+    """What trimesh reads of a file, and the materials where it is glTF."""
     import trimesh
 
     file_type = path.suffix[1:].lower()
     if file_type not in FORMATS:
         raise UnreadableObjectError(f"{path}: format {file_type!r}; allowed: {', '.join(FORMATS)}")
     content = read_bytes(path, MAX_FILE_BYTES)
+    materials = None
+    if file_type == "glb":
+        content, materials = gltf.opened(content, path)
     resolver = _resolver(path, root)
     try:
         scene = trimesh.load_scene(
@@ -62,7 +80,7 @@ def _scene(path: Path, root: Path) -> trimesh.Scene:
         raise UnreadableObjectError(f"{path}: {type(error).__name__}: {error}") from error
     if resolver.problems:
         raise UnreadableObjectError(resolver.problems[0])
-    return scene
+    return scene, materials
 
 
 def _resolver(path: Path, root: Path) -> Any:
@@ -75,11 +93,7 @@ def _resolver(path: Path, root: Path) -> Any:
 
         def get(self, key: str) -> bytes:
             try:
-                folder = path.parent.relative_to(root).as_posix()
-                relative = key.strip().strip('"').replace("\\", "/")
-                if posixpath.isabs(relative):
-                    folder = ""  # refused below, under its own name
-                file = inside(root, posixpath.join(folder, relative), path)
+                file = _referred(key.strip().strip('"').replace("\\", "/"), path, root)
                 if file.suffix.lower() not in _NO_PICTURES:
                     read_image(file)  # trimesh would go on without it
                 return read_bytes(file, MAX_FILE_BYTES)
@@ -99,6 +113,21 @@ def _resolver(path: Path, root: Path) -> Any:
     return Beside()
 
 
+def _referred(relative: str, path: Path, root: Path) -> Path:
+    """The file in `root` that the mesh file `path` calls `relative`; one of that name in the usual folders else."""
+    folder = path.parent.relative_to(root).as_posix()
+    if posixpath.isabs(relative):
+        folder = ""  # refused by `inside`, under its own name
+    file = inside(root, posixpath.join(folder, relative), path)
+    if file.exists():
+        return file
+    for place in TEXTURE_FOLDERS:
+        other = posixpath.normpath(posixpath.join(folder, place, posixpath.basename(relative)))
+        if not other.startswith("../") and (root / other).is_file():
+            return root / other
+    return file
+
+
 def _flattened(scene: trimesh.Scene, path: Path) -> list[Any]:
     """The scene's geometries where its graph puts them."""
     try:
@@ -107,59 +136,160 @@ def _flattened(scene: trimesh.Scene, path: Path) -> list[Any]:
         raise UnreadableObjectError(f"{path}: {type(error).__name__}: {error}") from error
 
 
-def _part(mesh: Any, path: Path, max_texture: int) -> Part:
-    vertices = finite(np.asarray(mesh.vertices, np.float64), path, "a vertex")
+def _part(mesh: Any, materials: list[gltf.Material] | None, path: Path, max_texture: int) -> Part:
+    vertices = np.asarray(mesh.vertices, np.float64)
     faces = np.asarray(mesh.faces, np.int64)
     if faces.min() < 0 or faces.max() >= len(vertices):  # Embree would read beyond its memory
         raise UnreadableObjectError(f"{path}: a face refers to vertex {faces.max()} of {len(vertices)}")
+    bare = Mesh(vertices, faces)
     kind = mesh.visual.kind
-    if kind == "texture":
-        return _textured(mesh, Mesh(vertices, faces), path, max_texture)
-    no_texture = np.zeros((len(vertices), 2))
-    if kind == "vertex":
-        return Part(Mesh(vertices, faces), _WHITE, no_texture, _unit(mesh.visual.vertex_colors))
-    if kind == "face":  # give every face corners of its own
+    if materials is not None:
+        part = _gltf_part(mesh, materials, bare, path, max_texture)
+    elif kind == "texture":
+        part = _textured(mesh, bare, path, max_texture)
+    elif kind == "vertex":
+        part = _coloured(bare, mesh.visual.vertex_colors)
+    elif kind == "face":  # give every face corners of its own
         apart = Mesh(vertices[faces].reshape(-1, 3), np.arange(faces.size).reshape(-1, 3))
-        return Part(apart, _WHITE, np.zeros((faces.size, 2)), np.repeat(_unit(mesh.visual.face_colors), 3, axis=0))
-    return Part(Mesh(vertices, faces), _WHITE * 0.7, no_texture)
+        part = _coloured(apart, np.repeat(mesh.visual.face_colors, 3, axis=0))
+    else:
+        part = Part(bare, _WHITE * 0.7, np.zeros((len(vertices), 2)))
+    part = _without_unused(part)
+    finite(part.mesh.vertices, path, "a vertex")
+    finite(part.texture_coordinates, path, "a texture coordinate")
+    return part
+
+
+def _without_unused(part: Part) -> Part:
+    """The part without faces that have no area, and without vertices that no face uses."""
+    vertices, faces = part.mesh.vertices, part.mesh.faces
+    corners = vertices[faces]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    kept = faces[area != 0]  # faces with a corner that is no number stay, to be refused
+    used, numbers = np.unique(kept, return_inverse=True)
+    if len(used) == len(vertices) and len(kept) == len(faces):
+        return part
+    of_vertices = {
+        name: value[used]
+        for name in ("texture_coordinates", "vertex_colours", "vertex_opacity")
+        if (value := getattr(part, name)) is not None
+    }
+    return replace(part, mesh=Mesh(vertices[used], numbers.reshape(-1, 3)), **of_vertices)
+
+
+def _coloured(mesh: Mesh, colours: Any) -> Part:
+    """sRGB colours (N, 3 or 4) of vertices, bytes or floats."""
+    rgba = _unit(colours)
+    no_texture = np.zeros((len(mesh.vertices), 2))
+    return Part(mesh, _WHITE, no_texture, rgba[:, :3], vertex_opacity=_unless_opaque(rgba[:, 3]))
 
 
 def _textured(mesh: Any, bare: Mesh, path: Path, max_texture: int) -> Part:
-    material = mesh.visual.material
-    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-    colour = _base_colour(material, has_image=image is not None)
-    uv = mesh.visual.uv
-    if image is None or uv is None:
-        return Part(bare, colour * _WHITE, np.zeros((len(bare.vertices), 2)))
-    if uv.shape != (len(bare.vertices), 2):
-        raise UnreadableObjectError(f"{path}: {uv.shape} texture coordinates for {len(bare.vertices)} vertices")
-    coordinates = finite(np.asarray(uv, np.float64), path, "a texture coordinate")
-    down = np.column_stack([coordinates[:, 0], 1 - coordinates[:, 1]])  # trimesh's v runs upwards
-    return Part(bare, _pixels(image, path, max_texture) * colour, down)
+    material, uv = mesh.visual.material, mesh.visual.uv
+    image = getattr(material, "image", None) if uv is not None else None
+    # With a texture, Kd is often left at grey or black by exporters, and viewers ignore it.
+    rgba = np.ones((1, 1, 4)) if image is not None else _unit(np.asarray(material.main_color))[None, None]
+    if image is not None:
+        rgba = rgba * _pixels(image, path, max_texture)
+    opacity = rgba[..., 3] * _dissolve(material, path)
+    return Part(bare, rgba[..., :3], _downwards(uv, bare, path), opacity=_unless_opaque(opacity))
 
 
-def _base_colour(material: Any, has_image: bool) -> np.ndarray:
-    """What a material's colour is, or multiplies its texture with: (3,) in [0, 1]."""
-    if hasattr(material, "baseColorFactor"):  # glTF: a factor
-        factor = material.baseColorFactor
-        return np.ones(3) if factor is None else _unit(np.asarray(factor))
-    # OBJ: with a texture, Kd is often left at grey or black by exporters, and viewers ignore it.
-    return np.ones(3) if has_image else _unit(np.asarray(material.main_color))
+def _gltf_part(mesh: Any, materials: list[gltf.Material], bare: Mesh, path: Path, max_texture: int) -> Part:
+    """Factors and colours of vertices multiply the texture in linear light (glTF 2.0, sections 3.9.2 and 3.9.4)."""
+    painted = getattr(mesh.visual, "material", None) if mesh.visual.kind == "texture" else None
+    name = getattr(painted, "name", None)
+    material = materials[int(name)] if name is not None else gltf.DEFAULT
+    attributes = mesh.vertex_attributes
+    coordinates, colours = attributes.get(gltf.COORDINATES), attributes.get(gltf.COLOURS)
+    image = getattr(painted, "baseColorTexture", None) if coordinates is not None else None
+    rgba = np.ones((1, 1, 4)) if image is None else _pixels(image, path, max_texture)
+    if painted is None and colours is None:
+        rgba[..., :3] = 0.7  # as other formats' meshes without a colour
+    picture, alpha = rgba[..., :3], rgba[..., 3] * material.factor[3]
+    vertices = None if colours is None else _rgba(np.clip(gltf.unit(colours), 0, 1))
+    if vertices is not None or (material.factor[:3] != 1).any():
+        light = linear_of_srgb(picture) * material.factor[:3]
+        picture = light if vertices is not None else srgb_of_linear(light)
+    alpha_of_vertices = None if vertices is None else _unless_opaque(vertices[:, 3])
+    notes: tuple[str, ...] = ()
+    if material.alpha_mode == "OPAQUE" and (alpha.min() < 1 or alpha_of_vertices is not None):
+        notes = ("alpha below 1 does not count, as its material's alphaMode is OPAQUE (glTF's default)",)
+        alpha, alpha_of_vertices = np.ones((1, 1)), None
+    return Part(
+        bare,
+        picture,
+        _moved(coordinates, material, bare, path),
+        None if vertices is None else vertices[:, :3],
+        is_linear=vertices is not None,
+        opacity=_unless_opaque(alpha),
+        vertex_opacity=alpha_of_vertices,
+        cutoff=material.cutoff if material.alpha_mode == "MASK" else None,
+        notes=notes,
+    )
+
+
+def _moved(coordinates: Any, material: gltf.Material, mesh: Mesh, path: Path) -> np.ndarray:
+    """Texture coordinates (N, 2) of glTF, whose v runs downwards, where the material moves them."""
+    if coordinates is None:
+        return np.zeros((len(mesh.vertices), 2))
+    values = gltf.unit(np.asarray(coordinates))
+    if values.shape != (len(mesh.vertices), 2):
+        raise UnreadableObjectError(f"{path}: {values.shape} texture coordinates for {len(mesh.vertices)} vertices")
+    return values @ material.transform[:, :2].T + material.transform[:, 2]
+
+
+def _downwards(uv: Any, mesh: Mesh, path: Path) -> np.ndarray:
+    """Texture coordinates (N, 2) whose v runs downwards; trimesh's runs upwards."""
+    if uv is None:
+        return np.zeros((len(mesh.vertices), 2))
+    if uv.shape != (len(mesh.vertices), 2):
+        raise UnreadableObjectError(f"{path}: {uv.shape} texture coordinates for {len(mesh.vertices)} vertices")
+    coordinates = np.asarray(uv, np.float64)
+    return np.column_stack([coordinates[:, 0], 1 - coordinates[:, 1]])
+
+
+def _dissolve(material: Any, path: Path) -> float:
+    """Opacity in [0, 1] of an OBJ material: `d`, or else 1 - `Tr`."""
+    stated: dict[str, Any] = getattr(material, "kwargs", None) or {}
+    if "map_d" in stated:
+        picture = " ".join(stated["map_d"])
+        raise UnreadableObjectError(
+            f"{path}: material {material.name!r} has an opacity picture of its own (map_d {picture}), which is not "
+            "read; put it into the alpha of map_Kd"
+        )
+    try:
+        if "d" in stated:
+            return float(np.clip(float(stated["d"][-1]), 0, 1))
+        return 1 - float(np.clip(float(stated["tr"][-1]), 0, 1)) if "tr" in stated else 1.0
+    except ValueError as error:
+        raise UnreadableObjectError(f"{path}: material {material.name!r}: opacity: {error}") from error
+
+
+def _unless_opaque(opacity: np.ndarray) -> np.ndarray | None:
+    return None if opacity.min(initial=1) >= 1 else opacity
 
 
 def _pixels(image: Image.Image, path: Path, max_texture: int) -> np.ndarray:
-    """A texture (h, w, 3) in [0, 1]."""
+    """A texture (h, w, 4) in [0, 1], RGB and alpha."""
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableObjectError(f"{path}: a texture of {image.width} x {image.height} pixels")
-    try:
-        picture = image.convert("RGB")
-    except Exception as error:  # decoded only now
-        raise UnreadableObjectError(f"{path}: its texture: {type(error).__name__}: {error}") from error
-    return np.asarray(shrunk(picture, max_texture)) / 255.0
+    rgba = rgba_of(image, path)  # decoded only now
+    if (rgba[..., 3] == 255).all():  # without alpha, which takes a step more where pictures are shrunk
+        colours = np.asarray(shrunk(Image.fromarray(rgba[..., :3]), max_texture)) / 255.0
+        return np.concatenate([colours, np.ones((*colours.shape[:2], 1))], axis=-1)
+    return np.asarray(shrunk(Image.fromarray(rgba), max_texture)) / 255.0
 
 
-def _unit(colours: np.ndarray) -> np.ndarray:
-    """RGB in [0, 1] of trimesh's RGBA, which are bytes or floats."""
+def _unit(colours: Any) -> np.ndarray:
+    """RGBA (..., 4) in [0, 1] of RGB or RGBA, bytes or floats."""
     colours = np.asarray(colours)
     scale = 255.0 if colours.dtype.kind in "ui" else 1.0
-    return np.clip(colours[..., :3] / scale, 0, 1)
+    return _rgba(np.clip(colours / scale, 0, 1))
+
+
+def _rgba(colours: np.ndarray) -> np.ndarray:
+    """RGB or RGBA -> RGBA, opaque where it has no alpha."""
+    if colours.shape[-1] == 4:
+        return colours
+    return np.concatenate([colours, np.ones((*colours.shape[:-1], 1))], axis=-1)

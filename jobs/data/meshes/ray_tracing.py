@@ -37,6 +37,13 @@ class Hits:
 
 #: Surface colour at hits, before light: Hits -> (P, 3) in [0, 1].
 Shader = Callable[[Hits], np.ndarray]
+#: How much a surface hides of what is behind it: Hits -> (P,) in [0, 1].
+Opacity = Callable[[Hits], np.ndarray]
+
+#: Surfaces that a ray passes through at most.
+MAX_LAYERS = 64
+#: A ray goes on from a hit this far behind it, as a share of the way there, and ends where less light than this comes.
+LAYER_STEP, LEAST_LIGHT = 1e-4, 1 / 512
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,16 @@ def render(
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
     supersampling: int = 2,
     ambient: float = 0.55,
+    opacity: Opacity | None = None,
 ) -> Frames:
     """Ray-trace `mesh` with supersampling x supersampling rays a pixel.
 
+    Where `opacity` is given, rays pass on through what is not opaque; without it all is.
+
     The light is fixed to the world and soft, so a surface has one colour from wherever it is seen: a share
     `ambient` is always there, the rest falls with the angle between the surface and `LIGHT`.
-    Depth is the mean over a pixel's rays that hit, mask their share times 255.
+    Depth is the mean over a pixel's rays that hit, mask their share times 255.  A ray through transparent surfaces
+    hits by as much as they hide, and has the depth of the one behind which half is hidden.
     """
     scene = EmbreeScene()
     vertices = np.ascontiguousarray(mesh.vertices, dtype=np.float32)
@@ -74,7 +85,7 @@ def render(
 
     rays = _camera_rays(rig, supersampling)
     pictures = [
-        _picture(scene, lit, camera, rays, np.asarray(background))
+        _picture(scene, lit, opacity, camera, rays, np.asarray(background))
         for camera in np.asarray(rig.world_to_camera, dtype=np.float64)
     ]
     side = rig.size * supersampling
@@ -82,7 +93,8 @@ def render(
         np.stack(layer).reshape(len(pictures), side, side, -1) for layer in zip(*pictures, strict=True)
     )
     coverage = _block_mean(hit, supersampling)
-    mean_depth = _block_mean(depth, supersampling) / np.maximum(coverage, 1e-9)
+    solid = _block_mean((depth > 0).astype(np.float64), supersampling)
+    mean_depth = _block_mean(depth, supersampling) / np.maximum(solid, 1e-9)
     count = len(pictures)
     return Frames(
         images=np.rint(_block_mean(colour, supersampling) * 255).astype(np.uint8).transpose(0, 3, 1, 2),
@@ -118,24 +130,65 @@ def _camera_rays(rig: Rig, supersampling: int) -> np.ndarray:
 def _picture(
     scene: EmbreeScene,
     shade: Callable[[Hits, np.ndarray], np.ndarray],
+    opacity: Opacity | None,
     world_to_camera: np.ndarray,
     rays: np.ndarray,
     background: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Colour (R, 3), whether each ray hit (R,), and camera z (R,), 0 where it did not."""
+    """Colour (R, 3), how much each ray hit (R,) in [0, 1], and camera z (R,), 0 where it did not hit."""
     rotation, translation = world_to_camera[:3, :3], world_to_camera[:3, 3]
     centre, directions = -rotation.T @ translation, rays @ rotation
-    origins = np.tile(centre.astype(np.float32), (len(rays), 1))
-    found = scene.run(origins, directions.astype(np.float32), output=1)
-    hit = found["primID"] >= 0
-    z, u, v = (found[name][hit].astype(np.float64) for name in ("tfar", "u", "v"))
-    points = centre + z[:, None] * directions[hit]
-    hits = Hits(points, found["primID"][hit], np.stack([1 - u - v, u, v], axis=1))
+    if opacity is not None:
+        return _through_layers(scene, shade, opacity, centre, directions, background)
+    hit, z, hits = _nearest(scene, centre, directions, np.zeros(len(rays)))
     colour = np.tile(background, (len(rays), 1))
     colour[hit] = shade(hits, directions[hit])
     depth = np.zeros(len(rays))
     depth[hit] = z
     return colour, hit.astype(np.float64), depth
+
+
+def _nearest(
+    scene: EmbreeScene, centre: np.ndarray, directions: np.ndarray, start: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Hits]:
+    """Which rays (R, 3) from `centre` hit anything behind their `start` (R,), the hits' camera z, and the hits."""
+    origins = (centre + start[:, None] * directions).astype(np.float32)
+    found = scene.run(origins, directions.astype(np.float32), output=1)
+    hit = found["primID"] >= 0
+    z, u, v = (found[name][hit].astype(np.float64) for name in ("tfar", "u", "v"))
+    z = z + start[hit]
+    points = centre + z[:, None] * directions[hit]
+    return hit, z, Hits(points, found["primID"][hit], np.stack([1 - u - v, u, v], axis=1))
+
+
+def _through_layers(
+    scene: EmbreeScene,
+    shade: Callable[[Hits, np.ndarray], np.ndarray],
+    opacity: Opacity,
+    centre: np.ndarray,
+    directions: np.ndarray,
+    background: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same as `_picture`, from front to back through surfaces that hide a share of what is behind them."""
+    colour, depth = np.zeros(directions.shape), np.zeros(len(directions))
+    light, start = np.ones(len(directions)), np.zeros(len(directions))
+    rays = np.arange(len(directions))
+    for _ in range(MAX_LAYERS):
+        hit, z, hits = _nearest(scene, centre, directions[rays], start[rays])
+        rays = rays[hit]
+        if not len(rays):
+            break
+        hidden = opacity(hits)
+        colour[rays] += (light[rays] * hidden)[:, None] * shade(hits, directions[rays])
+        light[rays] *= 1 - hidden
+        first = rays[(depth[rays] == 0) & (light[rays] <= 0.5)]
+        reached = np.zeros(len(directions))
+        reached[rays] = z
+        depth[first] = reached[first]
+        start[rays] = z * (1 + LAYER_STEP)
+        rays = rays[light[rays] > LEAST_LIGHT]
+    colour += light[:, None] * background
+    return colour, 1 - light, depth
 
 
 def _block_mean(pictures: np.ndarray, factor: int) -> np.ndarray:

@@ -19,6 +19,25 @@ class Part:
     picture: np.ndarray  # (h, w, 3) in [0, 1]; 1 x 1 where it has one colour
     texture_coordinates: np.ndarray  # (N, 2) of each vertex, wrapped around; v runs downwards
     vertex_colours: np.ndarray | None = None  # (N, 3) in [0, 1]; multiply the picture
+    #: whether picture and colours of vertices are linear light, which becomes sRGB once they are multiplied
+    is_linear: bool = False
+    opacity: np.ndarray | None = None  # (h, w) in [0, 1], as the picture; None: opaque
+    vertex_opacity: np.ndarray | None = None  # (N,) in [0, 1]; multiplies it
+    #: opacity below which there is nothing, and from which on the surface is solid; None: it blends
+    cutoff: float | None = None
+    #: what of the file is not shown as it might be expected
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether nothing shows through."""
+        return self.opacity is None and self.vertex_opacity is None
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether any of it can be seen."""
+        highest = float(_largest(self.opacity) * _largest(self.vertex_opacity))
+        return highest > 0 and (self.cutoff is None or highest >= self.cutoff)
 
 
 @dataclass(frozen=True)
@@ -28,39 +47,87 @@ class PaintedMesh:
     mesh: Mesh
     face_part: np.ndarray  # (M,) which part a face belongs to
     texture_coordinates: np.ndarray  # (N, 2)
-    pictures: list[np.ndarray]  # of each part
     vertex_colours: np.ndarray | None  # (N, 3)
+    vertex_opacity: np.ndarray | None  # (N,)
+    parts: tuple[Part, ...]
 
     @classmethod
     def join(cls, parts: Sequence[Part]) -> PaintedMesh:
         starts = np.cumsum([0, *(len(part.mesh.vertices) for part in parts)])
         faces = [part.mesh.faces + start for part, start in zip(parts, starts, strict=False)]
-        colours = None
-        if any(part.vertex_colours is not None for part in parts):
-            colours = np.concatenate([_colours(part) for part in parts])
         return cls(
             mesh=Mesh(np.concatenate([part.mesh.vertices for part in parts]), np.concatenate(faces)),
             face_part=np.repeat(np.arange(len(parts)), [len(part) for part in faces]),
             texture_coordinates=np.concatenate([part.texture_coordinates for part in parts]),
-            pictures=[part.picture for part in parts],
-            vertex_colours=colours,
+            vertex_colours=_joined([part.vertex_colours for part in parts], parts, width=3),
+            vertex_opacity=_joined([part.vertex_opacity for part in parts], parts, width=None),
+            parts=tuple(parts),
         )
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether nothing shows through, anywhere."""
+        return all(part.is_opaque for part in self.parts)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the file is not shown as it might be expected, each once."""
+        return tuple(dict.fromkeys(note for part in self.parts for note in part.notes))
 
     def colour(self, hits: Hits) -> np.ndarray:
         """Colours (P, 3) at `hits`: a `jobs.data.meshes.ray_tracing.Shader`."""
         corners = self.mesh.faces[hits.faces]
-        coordinates = _between(self.texture_coordinates[corners], hits) % 1.0
+        coordinates = self._coordinates(hits, corners)
         colours = np.empty((len(hits.faces), 3))
-        parts = self.face_part[hits.faces]
-        for index, picture in enumerate(self.pictures):
-            here = parts == index
-            height, width = picture.shape[:2]
-            column = np.minimum((coordinates[here, 0] * width).astype(np.int64), width - 1)
-            row = np.minimum((coordinates[here, 1] * height).astype(np.int64), height - 1)
-            colours[here] = picture[row, column]
+        owners = self.face_part[hits.faces]
+        for index, part in enumerate(self.parts):
+            here = owners == index
+            colours[here] = _texels(part.picture, coordinates[here])
         if self.vertex_colours is not None:
             colours *= _between(self.vertex_colours[corners], hits)
+        for index, part in enumerate(self.parts):
+            if part.is_linear:
+                here = owners == index
+                colours[here] = srgb_of_linear(colours[here])
         return colours
+
+    def opacity(self, hits: Hits) -> np.ndarray:
+        """Opacities (P,) in [0, 1] at `hits`."""
+        corners = self.mesh.faces[hits.faces]
+        coordinates = self._coordinates(hits, corners)
+        opacities = np.ones(len(hits.faces))
+        owners = self.face_part[hits.faces]
+        for index, part in enumerate(self.parts):
+            if part.opacity is not None:
+                here = owners == index
+                opacities[here] = _texels(part.opacity, coordinates[here])
+        if self.vertex_opacity is not None:
+            opacities *= _between(self.vertex_opacity[corners][..., None], hits)[:, 0]
+        for index, part in enumerate(self.parts):
+            if part.cutoff is not None:
+                here = owners == index
+                opacities[here] = opacities[here] >= part.cutoff
+        return opacities
+
+    def _coordinates(self, hits: Hits, corners: np.ndarray) -> np.ndarray:
+        """Texture coordinates (P, 2) in [0, 1] at hits, each within the repetition that its face lies in."""
+        of_corners = self.texture_coordinates[corners]
+        middle = of_corners.mean(axis=1)
+        # A whole number is an edge of two repetitions: 0 begins the first, 1 ends it, and so on.
+        repetition = np.where(middle > 0, np.ceil(middle) - 1, np.floor(middle))
+        inside = _between(of_corners, hits) - repetition
+        return np.where((inside >= 0) & (inside <= 1), inside, inside % 1.0)
+
+
+def srgb_of_linear(light: np.ndarray) -> np.ndarray:
+    """Linear light in [0, 1] as sRGB in [0, 1] (IEC 61966-2-1)."""
+    light = np.clip(light, 0, 1)
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+def linear_of_srgb(values: np.ndarray) -> np.ndarray:
+    """The inverse."""
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
 def shrunk(picture: Image.Image, max_side: int) -> Image.Image:
@@ -77,5 +144,23 @@ def _between(corners: np.ndarray, hits: Hits) -> np.ndarray:
     return (hits.barycentric[:, :, None] * corners).sum(axis=1)
 
 
-def _colours(part: Part) -> np.ndarray:
-    return np.ones((len(part.mesh.vertices), 3)) if part.vertex_colours is None else part.vertex_colours
+def _texels(picture: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    """Values (P, ...) of a picture (h, w, ...) at `coordinates` (P, 2) in [0, 1]."""
+    height, width = picture.shape[:2]
+    column = np.minimum((coordinates[:, 0] * width).astype(np.int64), width - 1)
+    row = np.minimum((coordinates[:, 1] * height).astype(np.int64), height - 1)
+    return np.asarray(picture[row, column])
+
+
+def _joined(values: Sequence[np.ndarray | None], parts: Sequence[Part], width: int | None) -> np.ndarray | None:
+    """Values of all parts' vertices, 1 where a part has none; None where no part has any."""
+    if all(value is None for value in values):
+        return None
+    shapes = [(len(part.mesh.vertices), *([] if width is None else [width])) for part in parts]
+    return np.concatenate(
+        [np.ones(shape) if value is None else value for value, shape in zip(values, shapes, strict=True)]
+    )
+
+
+def _largest(values: np.ndarray | None) -> float:
+    return 1.0 if values is None else float(values.max())

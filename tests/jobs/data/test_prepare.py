@@ -217,9 +217,9 @@ def test_unreadable_objects_are_listed_with_their_reason(tmp_path):
 
 @pytest.mark.usefixtures("flaky")
 def test_too_many_unreadable_objects_stop_the_import(tmp_path):
-    with pytest.raises(ImportFailedError, match=r"2 of 4 .* 25%[^$]*o1.obj is truncated"):
+    with pytest.raises(ImportFailedError, match=r"2 of 4 .* 25%[^$]*o1.obj is truncated[^$]*--max-unreadable 50%"):
         prepare("flaky", {"broken": 2}, tmp_path, workers=1)
-    assert [p.name for p in (tmp_path / "data").iterdir() if not p.name.endswith(".lock")] == []
+    assert find_store("flaky", {"broken": 2}, tmp_path) is None
 
 
 @pytest.mark.usefixtures("flaky")
@@ -373,15 +373,49 @@ def test_an_object_of_another_size_is_left_out(tmp_path, monkeypatch):
     assert "(3, 4, 4), before (3, 8, 8)" in skipped.reason
 
 
-@pytest.mark.usefixtures("flaky")
-def test_a_failing_import_stops_early_and_tries_again_next_time(tmp_path, monkeypatch):
-    read = []
+@pytest.fixture
+def read(monkeypatch) -> list[str]:
+    """The objects that were read, in order."""
+    names: list[str] = []
     original = Flaky.load
-    monkeypatch.setattr(Flaky, "load", lambda self, item: (read.append(item.name), original(self, item))[1])
-    for _ in range(2):
-        with pytest.raises(ImportFailedError, match=r"26 of 100 .* \(26 tried\)(?s:.*)and 6 more"):
-            prepare("flaky", {"objects": 100, "broken": 50}, tmp_path, workers=1)
-    assert read == [f"o{i}" for i in range(26)] * 2
+    monkeypatch.setattr(Flaky, "load", lambda self, item: (names.append(item.name), original(self, item))[1])
+    return names
+
+
+@pytest.mark.usefixtures("flaky")
+def test_an_import_finds_all_that_is_bad_and_keeps_what_was_read(tmp_path, read):
+    with pytest.raises(
+        ImportFailedError, match=r"60 of 100 (?s:.*)o49.obj(?s:.*)and 10 more, in .*unreadable.txt"
+    ) as e:
+        prepare("flaky", {"objects": 100, "broken": 60}, tmp_path, workers=1)
+    listed = Path(str(e.value).split("more, in ")[1].split("\n")[0]).read_text().splitlines()
+    assert [line.split(":")[0] for line in listed] == [f"o{i}" for i in range(60)]
+    assert len(read) == 100
+    read.clear()
+    store = Store.open(prepare("flaky", {"objects": 100, "broken": 60}, tmp_path, workers=1, max_unreadable=0.6))
+    assert read == [f"o{i}" for i in range(60)], "only what could not be read is tried again"
+    assert len(store.objects) == 40
+    assert len(store.manifest.skipped) == 60
+
+
+@pytest.mark.usefixtures("flaky")
+def test_a_share_stands_for_one_object_at_least(tmp_path):
+    options = {"objects": 5, "broken": 1}
+    with pytest.raises(ImportFailedError, match=r"1 of 5 objects .*, more than the 0% that are tolerated"):
+        prepare("flaky", options, tmp_path, workers=1, max_unreadable=0.0)
+    store = Store.open(prepare("flaky", options, tmp_path, workers=1, max_unreadable=0.01))
+    assert [entry.object for entry in store.manifest.skipped] == ["o0"]
+    with pytest.raises(ImportFailedError, match="1 of 1 objects"):
+        prepare("flaky", {"objects": 1, "broken": 1}, tmp_path, workers=1, max_unreadable=1.0)
+    with pytest.raises(ValueError, match="max_unreadable 5; allowed: 0 to 1"):
+        prepare("flaky", options, tmp_path, max_unreadable=5)
+
+
+@pytest.mark.usefixtures("flaky")
+def test_pictures_that_show_nothing_are_warned_of(tmp_path):
+    store = Store.open(prepare("flaky", {"objects": 2}, tmp_path, workers=1))
+    text = "2 of 2 pictures show nothing (first frame 0)"
+    assert [(remark.object, remark.text) for remark in store.manifest.remarks] == [("o0", text), ("o1", text)]
 
 
 @pytest.mark.usefixtures("flaky")

@@ -86,9 +86,8 @@ def test_a_half_written_store_is_not_seen_and_goes_on(interrupted, undisturbed):
     assert store.manifest == undisturbed.manifest
 
 
-@pytest.mark.parametrize(("identity", "capacity"), [("another", 18), ("this", 17)])
-def test_what_another_import_left_is_not_used(interrupted, identity, capacity):
-    with StoreWriter(interrupted, capacity, identity) as writer:
+def test_what_another_import_left_is_not_used(interrupted):
+    with StoreWriter(interrupted, 18, "another") as writer:
         assert writer.done == 0
         assert writer.skipped == []
 
@@ -166,5 +165,65 @@ def test_a_store_without_objects_is_refused(tmp_path):
 
 def test_the_journal_is_readable_text(interrupted):
     entries = [json.loads(line) for line in (partial_path(interrupted) / JOURNAL).read_text().splitlines()]
-    assert entries[0] == {"identity": "this", "capacity": 18}
+    assert entries[0] == {"identity": "this"}
     assert [entry.get("row", entry.get("skipped"))["object"] for entry in entries[1:]] == ["o0", "o1", "o2", "o3"]
+
+
+def test_objects_whose_source_changed_are_written_again_in_their_place(tmp_path):
+    """An import of three, then one of four: the second is new, the third was altered, the first is gone."""
+    path = tmp_path / "store"
+    facts = {"split": "train", "category": "c"}
+    with StoreWriter(path, 9, "this") as writer:
+        for number in (0, 1, 3):
+            writer.append(make_frames(number), name=f"o{number}", geometry=f"g{number}", stamp="old", **facts)
+        writer.give_up()
+    stamps = {"o1": "old", "o2": "new", "o3": "new", "o4": "new"}
+    with StoreWriter(path, 12, "this") as writer:
+        writer.keep(stamps)
+        assert writer.names() == {"o1"}
+        for number in (4, 3, 2):
+            writer.append(make_frames(10 + number), name=f"o{number}", geometry=f"g{number}", stamp="new", **facts)
+        writer.finish(["o1", "o2", "o3", "o4"], **FACTS)
+    store = Store.open(path)
+    assert store.objects["object"].tolist() == ["o1", "o2", "o3", "o4"]
+    assert store.objects["first_frame"].tolist() == [0, 3, 6, 9]
+    for row, seed in zip(store.objects.itertuples(), (1, 12, 13, 14), strict=True):
+        np.testing.assert_array_equal(
+            store.images[row.first_frame : row.first_frame + 3], make_frames(seed).images, err_msg=row.object
+        )
+    assert store.fingerprint == store.compute_fingerprint()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["store"]
+
+
+def test_what_could_not_be_read_is_tried_again_after_giving_up(interrupted):
+    with StoreWriter(interrupted, 18, "this") as writer:
+        writer.give_up()
+    with StoreWriter(interrupted, 18, "this") as writer:
+        assert writer.names() == {"o0", "o1", "o3"}
+        assert writer.skipped == []
+
+
+def test_arrays_of_another_shape_may_come_once_nothing_of_the_old_is_kept(interrupted):
+    wide = Frames(
+        images=np.zeros((2, 3, 16, 16), np.uint8),
+        world_to_camera=np.tile(np.eye(4), (2, 1, 1)),
+        focal=np.ones((2, 2)),
+        principal=np.ones((2, 2)),
+    )
+    with StoreWriter(interrupted, 4, "this") as writer:
+        writer.keep({"o0": "altered"})
+        writer.append(wide, name="o0", split="train", category="c", geometry="g0", stamp="altered")
+        writer.finish(["o0"], **FACTS)
+    assert Store.open(interrupted).images.shape == (2, 3, 16, 16)
+
+
+def test_remarks_outlive_an_interruption(tmp_path):
+    with StoreWriter(tmp_path / "store", 6, "this") as writer:
+        writer.append(
+            make_frames(0), name="a", split="train", category="c", geometry="a", remark="1 of 3 pictures show nothing"
+        )
+    with StoreWriter(tmp_path / "store", 6, "this") as writer:
+        writer.append(make_frames(1), name="b", split="train", category="c", geometry="b")
+        writer.finish(**FACTS)
+    remarks = Store.open(tmp_path / "store").manifest.remarks
+    assert [(remark.object, remark.text) for remark in remarks] == [("a", "1 of 3 pictures show nothing")]

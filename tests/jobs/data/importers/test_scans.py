@@ -217,7 +217,7 @@ def test_a_model_is_scaled_and_coloured(wheel):
     (surface,) = read_model(members, name)
     np.testing.assert_allclose(surface.mesh.vertices.max(axis=0), [0.01, 0.02, 0.03], rtol=1e-6)
     model = painted([surface], members, max_texture=16)
-    assert model.pictures[0].shape == (16, 16, 3)
+    assert model.parts[0].picture.shape == (16, 16, 3)
     top = Hits(np.zeros((1, 3)), np.array([10]), np.array([[1.0, 0, 0]]))  # a corner of the upper side
     np.testing.assert_allclose(model.colour(top)[0] * 255, RED, atol=1)
 

@@ -42,14 +42,14 @@ def test_splits_bounds_and_intrinsics(layout, source, tmp_path):
     assert degrees == pytest.approx(51.98949, abs=1e-4)
 
 
-def test_alpha_is_dropped(layout, source, tmp_path):
+def test_transparency_is_laid_over_the_background(layout, source, tmp_path):
     store = layout.prepare(source, tmp_path)
     row = store.objects.set_index("object").loc["b"]
     with Image.open(source / "cars_train/b/rgb/000001.png") as picture:
         assert picture.mode == "RGBA"
-        np.testing.assert_array_equal(
-            store.images[row["first_frame"] + 1], np.asarray(picture)[..., :3].transpose(2, 0, 1)
-        )
+        colours, alpha = np.split(np.asarray(picture) / 255.0, [3], axis=2)
+    expected = np.rint(255 * (colours * alpha + 1 - alpha)).astype(np.uint8)
+    np.testing.assert_array_equal(store.images[row["first_frame"] + 1], expected.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("nested", [False, True])

@@ -8,7 +8,7 @@ from PIL import Image
 
 from jobs.data.importers.base import Importer, ImportFailedError
 from jobs.data.inspect import check
-from jobs.data.prepare import prepare
+from jobs.data.prepare import prepare, store_path
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import Store
 
@@ -61,6 +61,41 @@ def test_pictures_are_shrunk_then_put_on_white(layouts, objaverse, tmp_path):
     assert store.mask[1, 7, 49:52].tolist() == [0, 128, 255]
 
 
+def test_pictures_may_be_shrunk_as_the_published_loader_does(layouts, objaverse, tmp_path):
+    direct = layouts["objaverse"].prepare(objaverse, tmp_path)
+    published = layouts["objaverse"].prepare(objaverse, tmp_path, resampling="published")
+    assert published.manifest.options["resampling"] == "published"
+    with Image.open(objaverse / "9f0b" / "000.png") as picture:
+        small = np.asarray(picture.resize((128, 128), Image.Resampling.LANCZOS)) / 255.0
+    expected = 255 * (small[..., :3] * small[..., 3:] + 1 - small[..., 3:])
+    np.testing.assert_allclose(published.images[0], expected.transpose(2, 0, 1), atol=0.501)
+    assert (direct.images[0] != published.images[0]).any()
+
+
+def test_stores_made_before_there_was_a_choice_of_resampling_are_found(tmp_path):
+    """The path of the version before, which knew `image_size` only."""
+    assert store_path("objaverse", {}, tmp_path).name == "objaverse-3b4433c1"
+    assert store_path("objaverse", {"resampling": "direct"}, tmp_path).name == "objaverse-3b4433c1"
+    assert store_path("objaverse", {"resampling": "published"}, tmp_path).name != "objaverse-3b4433c1"
+
+
+@pytest.mark.parametrize("mode", ["LA", "P"])
+def test_transparency_of_any_kind_cuts_out(layouts, objaverse, tmp_path, mode):
+    path = objaverse / "9f0b" / "000.png"
+    shape = np.zeros((256, 256), np.uint8)
+    shape[100:156, 100:156] = 255
+    if mode == "LA":
+        Image.fromarray(np.dstack([shape // 2, shape]), "LA").save(path)
+    else:
+        picture = Image.fromarray(shape // 255, "P")
+        picture.putpalette([0, 255, 0, 127, 127, 127])
+        picture.save(path, transparency=0)
+    store = layouts["objaverse"].prepare(objaverse, tmp_path)
+    assert store.images[0, :, 64, 64].tolist() == [127, 127, 127]
+    assert store.images[0, :, 5, 5].tolist() == [255, 255, 255]
+    assert store.mask[0, [5, 64], [5, 64]].tolist() == [0, 255]
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -71,7 +106,11 @@ def test_pictures_are_shrunk_then_put_on_white(layouts, objaverse, tmp_path):
         (lambda folder: np.save(folder / "000.npy", np.eye(3, 4)), "000.npy: the camera stands in the origin"),
         (lambda folder: np.save(folder / "000.npy", np.full((3, 4), np.inf)), "000.npy: .* not finite"),
         (lambda folder: np.save(folder / "000.npy", np.array([{}] * 3)), "000.npy: ValueError: .*Python objects"),
-        (lambda folder: Image.new("RGB", (256, 256)).save(folder / "002.png"), "002.png: .* of RGB, not a square"),
+        (lambda folder: Image.new("RGB", (256, 256)).save(folder / "002.png"), "002.png: pixels of RGB without alpha"),
+        (
+            lambda folder: Image.new("RGBA", (256, 200)).save(folder / "002.png"),
+            "002.png: 256 x 200 .* square",
+        ),
         (lambda folder: Image.new("RGBA", (64, 64)).save(folder / "002.png"), "002.png: 64 x 64 .* 128 px at least"),
     ],
 )

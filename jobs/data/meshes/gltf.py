@@ -1,0 +1,134 @@
+"""What trimesh does not hand on of a binary glTF file: exact colour factors, colours and coordinates of vertices.
+
+Such a file is given to trimesh with its materials numbered, and with the attributes of vertices that are needed here
+under names of our own, which trimesh keeps as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs.data.importers.base import UnreadableObjectError
+
+#: Extensions that change nothing of shape and base colour, or that are read.
+READ = frozenset(
+    {
+        "EXT_texture_webp",
+        "KHR_lights_punctual",
+        "KHR_materials_anisotropy",
+        "KHR_materials_clearcoat",
+        "KHR_materials_emissive_strength",
+        "KHR_materials_ior",
+        "KHR_materials_iridescence",
+        "KHR_materials_pbrSpecularGlossiness",
+        "KHR_materials_sheen",
+        "KHR_materials_specular",
+        "KHR_materials_unlit",
+        "KHR_materials_variants",
+        "KHR_texture_transform",
+        "KHR_xmp_json_ld",
+    }
+)
+#: Names under which trimesh keeps what these attributes hold.
+COLOURS, COORDINATES = "_BASE_COLOURS", "_BASE_COORDINATES"
+_MAGIC, _JSON = 0x46546C67, 0x4E4F534A
+_HEAD = struct.Struct("<5I")
+
+
+@dataclass(frozen=True)
+class Material:
+    """What of a glTF 2.0 material decides its base colour."""
+
+    factor: np.ndarray  # (4,) linear RGB and alpha
+    alpha_mode: str  # OPAQUE, MASK or BLEND
+    cutoff: float
+    transform: np.ndarray  # (2, 3) of texture coordinates, which run downwards
+    coordinates: int  # which TEXCOORD
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> Material:
+        """Raises KeyError, TypeError or ValueError where it is malformed."""
+        metallic = entry.get("pbrMetallicRoughness") or {}
+        glossy = (entry.get("extensions") or {}).get("KHR_materials_pbrSpecularGlossiness") or {}
+        factor = np.array(glossy.get("diffuseFactor") or metallic.get("baseColorFactor") or [1, 1, 1, 1], np.float64)
+        if factor.shape != (4,) or not np.isfinite(factor).all():
+            raise ValueError(f"a colour factor of {factor.tolist()}")
+        texture = glossy.get("diffuseTexture") or metallic.get("baseColorTexture") or {}
+        moved = (texture.get("extensions") or {}).get("KHR_texture_transform") or {}
+        turn = float(moved.get("rotation", 0))
+        rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+        linear = rotation @ np.diag(np.array(moved.get("scale", [1, 1]), np.float64))
+        return cls(
+            factor=np.clip(factor, 0, 1),
+            alpha_mode=str(entry.get("alphaMode", "OPAQUE")),
+            cutoff=float(entry.get("alphaCutoff", 0.5)),
+            transform=np.column_stack([linear, np.array(moved.get("offset", [0, 0]), np.float64)]),
+            coordinates=int(moved.get("texCoord", texture.get("texCoord", 0))),
+        )
+
+
+#: Of a primitive that names none.
+DEFAULT = Material.read({})
+
+
+def opened(content: bytes, path: Path) -> tuple[bytes, list[Material]]:
+    """A .glb file as trimesh shall read it, and its materials, whose numbers are their names there.
+
+    Raises `UnreadableObjectError` where it is none, or requires an extension that is not read, by that name.
+    """
+    header, rest = _parts(content, path)
+    required = [str(name) for name in header.get("extensionsRequired") or []]
+    if unread := sorted(set(required) - READ):
+        raise UnreadableObjectError(
+            f"{path}: requires the glTF extension{'s' * (len(unread) > 1)} {', '.join(unread)}, which "
+            f"{'are' if len(unread) > 1 else 'is'} not read; export it without"
+        )
+    try:
+        materials = [Material.read(entry) for entry in header.get("materials") or []]
+        for number, entry in enumerate(header.get("materials") or []):
+            entry["name"] = str(number)
+        for mesh in header.get("meshes") or []:
+            for primitive in mesh["primitives"]:
+                material = materials[primitive["material"]] if "material" in primitive else DEFAULT
+                _rename(primitive["attributes"], material)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UnreadableObjectError(f"{path}: its header is malformed: {type(error).__name__}: {error}") from error
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 4)
+    head = _HEAD.pack(_MAGIC, 2, _HEAD.size + len(text) + len(rest), len(text), _JSON)
+    return head + text + rest, materials
+
+
+def unit(values: np.ndarray) -> np.ndarray:
+    """An attribute's numbers as floats; whole ones stand for 0 to 1."""
+    scale = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1.0
+    return values.astype(np.float64) / scale
+
+
+def _rename(attributes: dict[str, Any], material: Material) -> None:
+    """Let trimesh keep a primitive's colours and coordinates under our names, and make nothing of the colours."""
+    if "COLOR_0" in attributes:
+        attributes[COLOURS] = attributes.pop("COLOR_0")
+    if f"TEXCOORD_{material.coordinates}" in attributes:
+        attributes[COORDINATES] = attributes[f"TEXCOORD_{material.coordinates}"]
+
+
+def _parts(content: bytes, path: Path) -> tuple[dict[str, Any], bytes]:
+    """The JSON chunk, which comes first, and all behind it."""
+    try:
+        magic, version, _, length, kind = _HEAD.unpack(content[: _HEAD.size])
+        if magic != _MAGIC or kind != _JSON or version != 2:
+            raise ValueError(f"not a binary glTF of version 2 (magic {magic:#x}, version {version})")
+        header = json.loads(content[_HEAD.size : _HEAD.size + length])
+    except (struct.error, ValueError, RecursionError) as error:
+        raise UnreadableObjectError(f"{path}: {type(error).__name__}: {error}") from error
+    if not isinstance(header, dict):
+        raise UnreadableObjectError(f"{path}: its header is no JSON object")
+    return header, content[_HEAD.size + length :]
