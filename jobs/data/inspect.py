@@ -107,9 +107,9 @@ def _left_out(store: Store, frames: slice, row: Any) -> np.ndarray:
 
     Not where that is true of all.
     """
-    black = ~store.images[frames].any(axis=(1, 2, 3))
+    black = np.asarray(~store.images[frames].any(axis=(1, 2, 3)))
     if store.mask is not None:
-        black &= ~(store.mask[frames] > 127).any(axis=(1, 2))
+        black = black & ~np.asarray(store.mask[frames] > 127).any(axis=(1, 2))
     if row.split != "train" and black.any():
         with suppress(ValueError):  # there is no such frame, which is a problem of its own
             black[evaluation_frames(row, store.manifest.evaluation)[0] - frames.start] = False
