@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
-from torch import Tensor
 
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
@@ -25,8 +24,7 @@ from jobs.metrics import ImageMetrics
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
 from jobs.trial import drawing, predicting, weight_identities
-from model.methods.splatter_image.predictor import GaussianPredictor
-from model.official import NetworkShape, load_official, read_weights
+from model.official import PublishedFile, read_weights, recognise
 from model.weights import WeightStore
 from results.records.atomic import write_json
 from results.records.hashing import file_sha256
@@ -50,14 +48,13 @@ _NUMPY_SCALARS: list[Any] = [
 
 @dataclass(frozen=True)
 class OfficialCheckpoint:
-    """A published file: its network's tensors and, read from them, its sizes."""
+    """A published file: its network's tensors and what they say about it."""
 
     path: Path
     sha256: str
     #: training iterations that it says it had; None where it does not say
     iteration: int | None
-    weights: dict[str, Tensor]
-    shape: NetworkShape
+    file: PublishedFile
 
     @classmethod
     def read(cls, path: Path) -> OfficialCheckpoint:
@@ -66,36 +63,19 @@ class OfficialCheckpoint:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         content = _load(path)
         try:
-            weights = {name: tensor.float() for name, tensor in read_weights(content).items()}
-            shape = NetworkShape.of(weights)
+            file = recognise({name: tensor.float() for name, tensor in read_weights(content).items()})
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         iteration = content.get("iteration")
-        return cls(path, sha256, None if iteration is None else int(iteration), weights, shape)
+        return cls(path, sha256, None if iteration is None else int(iteration), file)
 
     def settings(self, dataset: str) -> dict[str, Any]:
-        """What of a trial's configuration the file decides, evaluated on one of our datasets.
-
-        A network that is told where its cameras are is taken to have two views.
-        """
-        shape, has_camera = self.shape, self.shape.camera_channels > 0
-        return {
-            "data": {"name": dataset, "resolution": shape.resolution},
-            "model": {
-                "base_dim": shape.base_dim,
-                "num_blocks": shape.num_blocks,
-                "channel_mult": list(shape.channel_mult),
-                "attention_resolutions": list(shape.attention_resolutions),
-                "sh_degree": shape.sh_degree,
-                "camera_embedding": has_camera,
-                "input_views": 2 if has_camera else 1,
-            },
-            **{source: {"fusion": way} for source, (way, _) in shape.contexts.items()},
-        }
+        """What of a trial's configuration the file decides, evaluated on one of our datasets."""
+        return self.file.settings(dataset)
 
     def check(self, config: TrialConfig) -> None:
         """Raise ValueError where the configuration names no source of a context that the network wants."""
-        for source, (way, width) in self.shape.contexts.items():
+        for source, (way, width) in self.file.contexts.items():
             section, switch = (config.semantic, "encoder") if source == "semantic" else (config.depth, "model")
             if getattr(section, switch) == "none":
                 raise ValueError(
@@ -149,9 +129,8 @@ def _evaluate(checkpoint: OfficialCheckpoint, config: TrialConfig, store: Store,
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     frozen = WeightStore(weights_folder(home))
     context = ContextReader(config, store, frozen, cache_folder(home), device)
-    network = build_reconstructor(config, context.widths, frozen)
-    assert isinstance(network, GaussianPredictor)
-    predictor = load_official(network, checkpoint.weights).to(device).to(memory_format=torch.channels_last)
+    network = checkpoint.file.load(build_reconstructor(config, context.widths, frozen))
+    predictor = network.to(device).to(memory_format=torch.channels_last)
     return evaluate(
         drawing(predicting(predictor, context, config)),
         store,

@@ -1,12 +1,15 @@
-"""Published checkpoints of Splatter Image and of the paper's variants, in and out.
+"""Published checkpoints of Splatter Image, of the paper's variants and of PixelNeRF, in and out.
 
 Their files are dictionaries whose `model_state_dict` holds tensors by name (the averaged ones, where averaging was
-on); the names, shapes and conventions of their calls are followed here and nowhere else.
+on), or such dictionaries themselves; the names, shapes and conventions of their calls are followed here and nowhere
+else.
 """
 
 from model.official.checkpoint import NetworkShape, read_weights
 from model.official.datasets import PUBLISHED, PublishedDataset
+from model.official.files import PublishedFile, recognise
 from model.official.network import OfficialPredictor, OfficialUNet
+from model.official.pixelnerf import load_pixelnerf, pixelnerf_state_dict
 from model.official.transfer import (
     load_official,
     official_state_dict,
@@ -20,9 +23,13 @@ __all__ = [
     "OfficialPredictor",
     "OfficialUNet",
     "PublishedDataset",
+    "PublishedFile",
     "load_official",
+    "load_pixelnerf",
     "official_state_dict",
+    "pixelnerf_state_dict",
     "predictor_from_official",
     "read_weights",
+    "recognise",
     "unet_from_official",
 ]

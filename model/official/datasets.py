@@ -79,3 +79,24 @@ def published_dataset(name: str) -> PublishedDataset:
     if name not in PUBLISHED:
         raise UnknownChoiceError("published dataset", name, PUBLISHED)
     return PUBLISHED[name]
+
+
+@dataclass(frozen=True)
+class PublishedPixelNerf:
+    """What a PixelNeRF's file does not say: how large its pictures were, and whether its encoder pools them first."""
+
+    resolution: int = 128
+    first_pool: bool = True
+
+
+#: By our names of the datasets.
+_PIXELNERF = {
+    "srn_cars": PublishedPixelNerf(),
+    "srn_chairs": PublishedPixelNerf(),
+    "nmr": PublishedPixelNerf(64, False),
+}
+
+
+def published_pixelnerf(dataset: str) -> PublishedPixelNerf:
+    """The facts about PixelNeRFs trained on one of our datasets; of another, those of most."""
+    return _PIXELNERF.get(dataset, PublishedPixelNerf())

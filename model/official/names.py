@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
 
 from model.fusion import Source
 from model.fusion.concat import Concat
@@ -30,6 +33,26 @@ _FUSER_MEMBERS = {
     "key_value": "kv_proj",
     "out": "out_proj",
 }
+
+
+def check_names(expected: Mapping[str, torch.Size], constants: set[str], weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where tensors are missing, left over or of another shape; `constants` may be there or not."""
+    problems = {
+        "missing": sorted(expected.keys() - weights.keys()),
+        "left over": sorted(weights.keys() - expected.keys() - constants),
+        "of another shape": [
+            f"{name} {tuple(weights[name].shape)} instead of {tuple(shape)}"
+            for name, shape in expected.items()
+            if name in weights and weights[name].shape != shape
+        ],
+    }
+    listed = [
+        f"{len(names)} {what}: {', '.join(names[:3])}" + (", ..." if names[3:] else "")
+        for what, names in problems.items()
+        if names
+    ]
+    if listed:
+        raise ValueError("the published weights do not fit the network: " + "; ".join(listed))
 
 
 def published_names(unet: UNet, projector: str = PROJECTORS[0]) -> dict[str, str]:

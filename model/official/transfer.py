@@ -21,7 +21,7 @@ from model.methods.splatter_image.predictor import GaussianPredictor
 from model.official.checkpoint import NetworkShape, context_sizes, read_weights, unet_weights
 from model.official.constants import PREDICTOR_CONSTANTS, resampling_filters
 from model.official.datasets import published_dataset
-from model.official.names import HEAD_PREFIX, PROJECTORS, UNET_PREFIX, published_names
+from model.official.names import HEAD_PREFIX, PROJECTORS, UNET_PREFIX, check_names, published_names
 from model.official.network import FileFacts, OfficialPredictor, OfficialUNet
 
 
@@ -111,7 +111,7 @@ def load_official(network: NetworkT, weights: Mapping[str, Tensor]) -> NetworkT:
     """
     projector = next((p for p in PROJECTORS if any(n.endswith(f"{p}.weight") for n in weights)), PROJECTORS[0])
     names, constants = _names(network, projector), _constant_names(network)
-    _check({theirs: network.get_parameter(ours).shape for ours, theirs in names.items()}, constants, weights)
+    check_names({theirs: network.get_parameter(ours).shape for ours, theirs in names.items()}, constants, weights)
     network.load_state_dict({ours: weights[theirs].detach().clone() for ours, theirs in names.items()}, assign=True)
     if isinstance(network, (OfficialUNet, OfficialPredictor)):
         found = {name: weights[name].detach().clone() for name in constants if name in weights}
@@ -178,25 +178,6 @@ def _constant_names(network: OfficialUNet | GaussianPredictor) -> set[str]:
     if isinstance(network, (OfficialUNet, OfficialPredictor)):
         return set(network.file.constants)
     return {*PREDICTOR_CONSTANTS, *(UNET_PREFIX + name for name in resampling_filters(network.unet))}
-
-
-def _check(expected: Mapping[str, torch.Size], constants: set[str], weights: Mapping[str, Tensor]) -> None:
-    problems = {
-        "missing": sorted(expected.keys() - weights.keys()),
-        "left over": sorted(weights.keys() - expected.keys() - constants),
-        "of another shape": [
-            f"{name} {tuple(weights[name].shape)} instead of {tuple(shape)}"
-            for name, shape in expected.items()
-            if name in weights and weights[name].shape != shape
-        ],
-    }
-    listed = [
-        f"{len(names)} {what}: {', '.join(names[:3])}" + (", ..." if names[3:] else "")
-        for what, names in problems.items()
-        if names
-    ]
-    if listed:
-        raise ValueError("the published weights do not fit the network: " + "; ".join(listed))
 
 
 def _warn_of_other_constants(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -15,7 +15,11 @@ if TYPE_CHECKING:  # brings torch, which takes seconds
 
 Checkpoint = Annotated[
     Path,
-    typer.Option(help="A published file of Splatter Image or one of its variants.", metavar="FILE", show_default=False),
+    typer.Option(
+        help="A published file of Splatter Image, one of its variants, or PixelNeRF.",
+        metavar="FILE",
+        show_default=False,
+    ),
 ]
 Dataset = Annotated[
     str, typer.Option(help="A dataset's name; see `splatsweep data list`.", metavar="NAME", show_default=False)

@@ -12,8 +12,10 @@ from jobs.evaluate import evaluate
 from jobs.metrics import ImageMetrics
 from jobs.official import OfficialCheckpoint, evaluate_checkpoint
 from jobs.reconstructor import build_reconstructor
-from model.official import PUBLISHED, OfficialPredictor, official_state_dict
+from model.methods.pixelnerf.reconstructor import PixelNerfReconstructor
+from model.official import PUBLISHED, OfficialPredictor, official_state_dict, pixelnerf_state_dict
 from model.types import Context
+from tests.model.methods.pixelnerf.scenery import small_options
 
 
 def save(path: Path, predictor, **extra) -> Path:
@@ -78,6 +80,36 @@ def test_a_published_file_is_judged_like_the_network_in_it(views, trained, tiny,
     assert record["checkpoint"] == {"name": "model_latest.pth", "sha256": checkpoint.sha256}
     assert record["step"] == 25_001
     assert record["metrics"] == result.metrics
+
+
+def test_a_published_pixelnerf_is_judged_like_the_network_in_it(tiny, home, weights, tmp_path):
+    torch.manual_seed(0)
+    network = PixelNerfReconstructor(
+        small_options(pixel_point="corner", bounds="distance", feature_alignment="corners")
+    )
+    for parameter in network.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    torch.save(pixelnerf_state_dict(network), tmp_path / "pixel_nerf_latest")
+    checkpoint = OfficialCheckpoint.read(tmp_path / "pixel_nerf_latest")
+    settings = checkpoint.settings("chairs")
+    settings["data"]["resolution"] = 16
+    settings["model"] |= {"first_pool": False, "coarse_samples": 6, "importance_samples": 3, "depth_samples": 2}
+    result = evaluate_checkpoint(checkpoint, merged(settings, tiny()["data"], eval={"objects": 1}), home)
+
+    def draw(source, targets):
+        return network.eval()(source, Context()).render(targets.cameras, targets.background).images
+
+    expected = evaluate(
+        draw,
+        open_dataset("chairs", tiny()["data"]["options"], home),
+        split="test",
+        resolution=16,
+        limit=1,
+        metrics=ImageMetrics("vgg", weights),
+        device=torch.device("cpu"),
+    )
+    assert result.metrics == pytest.approx(expected.means(), rel=1e-3)
+    assert json.loads((result.folder / "result.json").read_text())["step"] is None
 
 
 def test_a_result_that_stands_is_not_computed_again(trained, tiny, home, tmp_path, monkeypatch):

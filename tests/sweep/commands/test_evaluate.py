@@ -8,8 +8,10 @@ from typer.testing import CliRunner
 
 from jobs.config import TrialConfig
 from jobs.reconstructor import build_reconstructor
-from model.official import PUBLISHED, OfficialPredictor, official_state_dict
+from model.methods.pixelnerf.reconstructor import PixelNerfReconstructor
+from model.official import PUBLISHED, OfficialPredictor, official_state_dict, pixelnerf_state_dict
 from sweep.cli import app
+from tests.model.methods.pixelnerf.scenery import small_options
 
 
 @pytest.fixture
@@ -25,13 +27,21 @@ def checkpoint(tiny, weights, tmp_path):
 
 
 @pytest.fixture
+def pixelnerf(tmp_path):
+    """A small published PixelNeRF."""
+    path = tmp_path / "pixel_nerf_latest"
+    torch.save(pixelnerf_state_dict(PixelNerfReconstructor(small_options())), path)
+    return path
+
+
+@pytest.fixture
 def run(checkpoint, home, tiny):
     """(further arguments) -> what `splatsweep evaluate` did on tiny chairs."""
     options = [f"data.options.{key}={value}" for key, value in tiny()["data"]["options"].items()]
     settings = [part for option in [*options, "eval.objects=2"] for part in ("--set", option)]
     environment = {"COLUMNS": "160", "TERM": "dumb", "SPLATSWEEP_HOME": str(home)}
 
-    def invoke(*arguments):
+    def invoke(*arguments, checkpoint=checkpoint):
         command = ["evaluate", "--checkpoint", str(checkpoint), "--dataset", "chairs", *settings, *arguments]
         return CliRunner().invoke(app, command, env=environment)
 
@@ -52,6 +62,22 @@ def test_a_published_file_leaves_means_and_measurements(run, home):
     assert novel.mean() == pytest.approx(content["metrics"]["novel/psnr"])
     assert str(record.parent) in result.output
     assert json.loads(run("--json").stdout) == content
+
+
+def test_a_pixelnerf_is_recognised_and_its_size_comes_from_the_settings(run, home, pixelnerf):
+    few = "model.coarse_samples=4", "model.importance_samples=2", "model.depth_samples=2"
+    settings = [
+        part for setting in ("data.resolution=16", "model.first_pool=false", *few) for part in ("--set", setting)
+    ]
+    result = run(*settings, checkpoint=pixelnerf)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    (record,) = home.glob("official/*/config.json")
+    model = json.loads(record.read_text())["model"]
+    assert model["name"] == "pixelnerf"
+    assert model["pixel_point"] == "corner"
+    assert (model["coarse_samples"], model["hidden"]) == (4, 16)
+    mistake = run("--set", "model.base_dim=16", checkpoint=pixelnerf)
+    assert "base_dim" in str(mistake.exception)
 
 
 @pytest.mark.parametrize(
