@@ -99,6 +99,8 @@ class PixelNerfFile(PublishedFile):
                 "bounds": "distance",
                 "detach_depth_samples": False,
             },
+            # It is not trained here, but a PixelNeRF with another method's losses is no valid configuration.
+            "train": {"stages": [{"iterations": 400_000, "lr": 1e-4, "losses": {"l2": 1.0}}]},
         }
 
     def load(self, network: Reconstructor) -> Reconstructor:

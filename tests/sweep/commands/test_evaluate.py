@@ -76,8 +76,7 @@ def test_a_pixelnerf_is_recognised_and_its_size_comes_from_the_settings(run, hom
     assert model["name"] == "pixelnerf"
     assert model["pixel_point"] == "corner"
     assert (model["coarse_samples"], model["hidden"]) == (4, 16)
-    mistake = run("--set", "model.base_dim=16", checkpoint=pixelnerf)
-    assert "base_dim" in str(mistake.exception)
+    assert "did you mean 'hidden'" in str(run("--set", "model.hiden=16", checkpoint=pixelnerf).exception)
 
 
 @pytest.mark.parametrize(
