@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import (
     BeforeValidator,
@@ -18,6 +18,7 @@ from pydantic import (
     SerializeAsAny,
     SerializerFunctionWrapHandler,
     ValidationError,
+    create_model,
     model_serializer,
     model_validator,
 )
@@ -25,7 +26,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import no_info_plain_validator_function
 
 from jobs.data import DATASETS
-from model.depth import DEPTH
+from model.context import SOURCES, find_source
 from model.fusion import FUSION, Source
 from model.fusion.base import Fusion, entering_kind
 from model.losses import LOSSES
@@ -46,7 +47,6 @@ from model.options import (
 )
 from model.rasterizers import BACKENDS
 from model.registry import UnknownChoiceError, resolve
-from model.semantic import SEMANTIC
 
 #: The method of a configuration that names none.
 DEFAULT_METHOD = "splatter_image"
@@ -66,48 +66,49 @@ class DataConfig(Section):
     options: dict[str, Any] = Field(default={})
 
 
-class SemanticConfig(Section):
-    """A frozen encoder of the source view, and how what it says enters the network."""
+class ContextConfig(Section):
+    """What the sections about frozen models have in common; each has its switch in front of these."""
 
-    encoder: Annotated[str, one_of("encoder", ("none", *SEMANTIC))] = "none"
-    fusion: Annotated[str, one_of("fusion", FUSION)] = "concat"
+    #: which of `model.context.SOURCES` the section is about
+    source: ClassVar[str]
+
+    fusion: Annotated[str, one_of("fusion", FUSION)]
     preprocess: Preprocess = "correct"
-    #: side in pixels that images are resized to for the encoder; null is its own
+    #: side in pixels that images are resized to for the model; null is its own
     resolution: Count | None = None
-    #: options of the encoder; see `splatsweep choices`
+    #: options of the model; see `splatsweep choices`
     options: dict[str, Any] = Field(default={})
 
     @model_validator(mode="after")
-    def _fits_the_encoder(self) -> SemanticConfig:
-        _check_source("semantic", self)
+    def _fits_the_model(self) -> ContextConfig:
+        _check_context(self)
         return self
 
     @property
     def choice(self) -> str:
-        """The encoder's name, or "none"."""
-        return self.encoder
+        """The model's name, or "none"."""
+        name: str = getattr(self, find_source(self.source).switch)
+        return name
 
 
-class DepthConfig(Section):
-    """A frozen depth model of the source view, and how its map enters the network."""
-
-    model: Annotated[str, one_of("depth model", ("none", *DEPTH))] = "none"
-    fusion: Annotated[str, one_of("fusion", FUSION)] = "input"
-    preprocess: Preprocess = "correct"
-    #: side in pixels that images are resized to for the depth model; null is its own
-    resolution: Count | None = None
-    #: options of the depth model; see `splatsweep choices`
-    options: dict[str, Any] = Field(default={})
-
-    @model_validator(mode="after")
-    def _fits_the_depth_model(self) -> DepthConfig:
-        _check_source("depth", self)
-        return self
-
-    @property
-    def choice(self) -> str:
-        """The depth model's name, or "none"."""
-        return self.model
+def _context_section(name: str) -> type[ContextConfig]:
+    """The type of the section about one source of context."""
+    source = find_source(name)
+    choice = Annotated[str, one_of(source.noun, ("none", *source.models))]
+    fusion = Annotated[str, one_of("fusion", FUSION)]
+    title = f"{name.title()}Config"
+    fields: dict[str, Any] = {source.switch: (choice, "none")}
+    switch = create_model(f"_{title}", __base__=Section, **fields)
+    section: Any = create_model(
+        title,
+        __base__=(ContextConfig, switch),
+        __doc__=source.description,
+        __module__=__name__,
+        fusion=(fusion, source.fusion),
+    )
+    section.source = name
+    globals()[title] = section  # where pickle looks for it
+    return cast("type[ContextConfig]", section)
 
 
 class LossTerm(Section):
@@ -213,13 +214,12 @@ class RenderConfig(Section):
     antialiasing: bool = False
 
 
-def _check_source(source: Source, section: SemanticConfig | DepthConfig) -> None:
-    """Refuse what does not fit the chosen encoder or depth model: fusion, preprocessing, options."""
-    model = frozen_class(source, section)
+def _check_context(section: ContextConfig) -> None:
+    """Refuse what does not fit the chosen frozen model: fusion, preprocessing, options."""
+    model, source = frozen_class(section), section.source
     if model is None:
         return
-    ways: dict[str, type[Fusion]] = {name: resolve(FUSION, name, "fusion") for name in FUSION}
-    fitting = sorted(name for name, way in ways.items() if entering_kind(way, source) in model.kinds)
+    fitting = sorted(name for name, way in _fusions().items() if entering_kind(way, source) in model.kinds)
     if section.fusion not in fitting:
         reason = "{source}.fusion {value} cannot take what this model says ({kinds}); allowed: {ways}"
         context = {"path": f"{source}.fusion", "source": source, "value": section.fusion}
@@ -231,22 +231,26 @@ def _check_source(source: Source, section: SemanticConfig | DepthConfig) -> None
         context = {"path": f"{source}.preprocess", "source": source, "value": section.preprocess}
         raise PydanticCustomError("misfit", reason, context | {"ways": ", ".join(model.preprocessings)})
     try:
-        frozen_options(source, section)
+        frozen_options(section)
     except OptionsError as error:
         raise PydanticCustomError("misfit", "{reason}", {"path": f"{source}.options", "reason": str(error)}) from None
 
 
-def frozen_class(source: Source, section: SemanticConfig | DepthConfig) -> Any | None:
+def _fusions() -> dict[str, type[Fusion]]:
+    return {name: resolve(FUSION, name, "fusion") for name in FUSION}
+
+
+def frozen_class(section: ContextConfig) -> Any | None:
     """The chosen class of `model.frozen.FrozenModel`; None where this source of context is off."""
-    registry, axis = {"semantic": (SEMANTIC, "encoder"), "depth": (DEPTH, "depth model")}[source]
-    return None if section.choice == "none" else resolve(registry, section.choice, axis)
+    source = find_source(section.source)
+    return None if section.choice == "none" else resolve(source.models, section.choice, source.noun)
 
 
-def frozen_options(source: Source, section: SemanticConfig | DepthConfig) -> Any:
-    """The options of the chosen encoder or depth model with every default filled in.  Raises `OptionsError`."""
-    cls = frozen_class(source, section)
+def frozen_options(section: ContextConfig) -> Any:
+    """The options of the chosen frozen model with every default filled in.  Raises `OptionsError`."""
+    cls = frozen_class(section)
     options = NoOptions if cls is None else cls.Options
-    return parse_options(options, section.options, choice=section.choice, where=f"{source}.options")
+    return parse_options(options, section.options, choice=section.choice, where=f"{section.source}.options")
 
 
 def _options_of_the_method(value: Any) -> MethodOptions:
@@ -295,13 +299,23 @@ _LACKS: dict[Need, dict[str, str]] = {
 }
 
 
-class TrialConfig(Section):
-    """Everything that decides the numbers of one trial."""
-
+class _DataAndMethod(Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = find_method(DEFAULT_METHOD).Options()  # type: ignore[call-arg]
-    semantic: SemanticConfig = SemanticConfig()
-    depth: DepthConfig = DepthConfig()
+
+
+if TYPE_CHECKING:
+    _WithContexts = _DataAndMethod
+else:
+    _sections = {name: _context_section(name) for name in SOURCES}
+    _WithContexts = create_model(
+        "_WithContexts", __base__=_DataAndMethod, **{name: (section, section()) for name, section in _sections.items()}
+    )
+
+
+class TrialConfig(_WithContexts):
+    """Everything that decides the numbers of one trial; every source of context is a section under its name."""
+
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     render: RenderConfig = RenderConfig()
@@ -325,11 +339,12 @@ class TrialConfig(Section):
                 },
             )
         if self.is_trained:
-            self._fits_the_method()
+            self._check_fusions()
+            self._check_losses()
         return self
 
-    def _fits_the_method(self) -> None:
-        """Refuse numbers of views and losses that the method cannot have in a training step."""
+    def _check_losses(self) -> None:
+        """Refuse losses, and numbers of views, that the method cannot have in a training step."""
         offered, drawn = self.method.offers(self.model), self.train.views_per_object
         if "views" in offered and self.model.input_views > drawn:
             reason = "model.input_views {views} is more than train.views_per_object {drawn}, which they are among"
@@ -348,6 +363,24 @@ class TrialConfig(Section):
                     raise PydanticCustomError("misfit", reason, context)
                 self._check_loss(name, path, offered)
 
+    def _check_fusions(self) -> None:
+        places = self.method.places(self.model)
+        for source, section in self.sources.items():
+            if section.choice == "none":
+                continue
+            switch, method = f"{source}.{find_source(source).switch}", self.model.name
+            if not places:
+                reason = "{path} {value} is context, which {method} does not take; allowed: none"
+                context = {"path": switch, "value": section.choice, "method": method}
+                raise PydanticCustomError("misfit", reason, context)
+            if _fusions()[section.fusion].place not in places:
+                kinds = frozen_class(section).kinds  # type: ignore[union-attr]
+                fitting = [n for n, w in _fusions().items() if w.place in places and entering_kind(w, source) in kinds]
+                reason = "{path} {value} enters at the {place}, which {method} does not have; allowed: {ways}"
+                context = {"path": f"{source}.fusion", "value": section.fusion, "method": method}
+                context |= {"place": _fusions()[section.fusion].place, "ways": ", ".join(sorted(fitting)) or "none"}
+                raise PydanticCustomError("misfit", reason, context)
+
     def _check_loss(self, name: str, path: str, offered: frozenset[Need]) -> None:
         if offered == NEEDS:  # the classes of losses bring torch along
             return
@@ -359,9 +392,9 @@ class TrialConfig(Section):
             raise PydanticCustomError("misfit", reason, context | _LACKS[lacking[0]])
 
     @property
-    def sources(self) -> dict[Source, SemanticConfig | DepthConfig]:
-        """The sections about frozen models, by the source of context that they are."""
-        return {"semantic": self.semantic, "depth": self.depth}
+    def sources(self) -> dict[Source, ContextConfig]:
+        """The sections about frozen models, by the source of context that they are about."""
+        return {name: getattr(self, name) for name in SOURCES}
 
     @property
     def method(self) -> type[Method]:
@@ -379,11 +412,10 @@ class TrialConfig(Section):
         if not self.is_trained:
             return {key: values[key] for key in ("data", "model", "eval")}
         for source, section in self.sources.items():
-            if frozen_class(source, section) is None:
-                switch = "encoder" if source == "semantic" else "model"
-                values[source] = {switch: "none"}
+            if frozen_class(section) is None:
+                values[source] = {find_source(source).switch: "none"}
                 continue
-            options = frozen_options(source, section)
+            options = frozen_options(section)
             values[source]["options"] = known_values(options, dataclasses.asdict(options))
             if not values[source]["options"]:
                 del values[source]["options"]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.config import DepthConfig, SemanticConfig, TrialConfig, frozen_class, frozen_options
+from jobs.config import ContextConfig, TrialConfig, frozen_class, frozen_options
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import SPLITS, Store
 from jobs.feature_file import FeatureFile, ensure_feature_file
@@ -36,7 +36,7 @@ _RESIDENT_SHARE = 0.25
 
 
 class ContextReader:
-    """Source views -> `Context`, by the semantic and depth sections of a configuration."""
+    """Source views -> `Context`, by the sections of a configuration that are about frozen models."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class ContextReader:
         self._sources: dict[Source, FrozenModel | CachedFeatures] = {
             source: _open(source, section, config, store, weights, cache, device)
             for source, section in config.sources.items()
-            if frozen_class(source, section) is not None
+            if frozen_class(section) is not None
         }
 
     @property
@@ -105,15 +105,15 @@ class CachedFeatures:
 
 def _open(
     source: Source,
-    section: SemanticConfig | DepthConfig,
+    section: ContextConfig,
     config: TrialConfig,
     store: Store,
     weights: WeightStore,
     cache: Path,
     device: torch.device,
 ) -> FrozenModel | CachedFeatures:
-    cls: Any = frozen_class(source, section)
-    options = frozen_options(source, section)
+    cls: Any = frozen_class(section)
+    options = frozen_options(section)
     kind = entering_kind(resolve(FUSION, section.fusion, "fusion"), source)
     assert kind is not None  # the configuration was checked
 

@@ -92,9 +92,9 @@ def training_weights(config: TrialConfig) -> tuple[str, ...]:
     names: set[str] = set()
     if config.is_trained:
         names.update(config.method.weights(config.model))
-        for source, section in config.sources.items():
-            cls = frozen_class(source, section)
-            names.update(() if cls is None else cls.weights(frozen_options(source, section)))
+        for section in config.sources.values():
+            cls = frozen_class(section)
+            names.update(() if cls is None else cls.weights(frozen_options(section)))
         for loss in {name for stage in config.train.stages for name in stage.losses}:
             names.update(resolve(LOSSES, loss, "loss").weights)
     return tuple(sorted(names))

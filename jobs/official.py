@@ -24,6 +24,7 @@ from jobs.metrics import ImageMetrics
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
 from jobs.trial import drawing, predicting, weight_identities
+from model.context import find_source
 from model.official import PublishedFile, read_weights, recognise
 from model.weights import WeightStore
 from results.records.atomic import write_json
@@ -76,8 +77,8 @@ class OfficialCheckpoint:
     def check(self, config: TrialConfig) -> None:
         """Raise ValueError where the configuration names no source of a context that the network wants."""
         for source, (way, width) in self.file.contexts.items():
-            section, switch = (config.semantic, "encoder") if source == "semantic" else (config.depth, "model")
-            if getattr(section, switch) == "none":
+            if config.sources[source].choice == "none":
+                switch = find_source(source).switch
                 raise ValueError(
                     f"{self.path}: this network takes {source} context of width {width} by {way}; "
                     f"name its model, e.g. --set {source}.{switch}=... --set {source}.preprocess=published"

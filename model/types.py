@@ -12,33 +12,34 @@ H x W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
 class _TensorFields:
-    """What every record of tensors can do: move, and be indexed along its batch dimension."""
+    """What every record of tensors can do: move."""
 
     def to(self, target: torch.device | torch.dtype | str):  # type: ignore[no-untyped-def]
         """A copy on a device, or with floating tensors in a dtype (integer tensors keep theirs).
 
         The host does not wait for a copy to a GPU.
         """
-        to_gpu = not isinstance(target, torch.dtype) and torch.device(target).type == "cuda"
+        return replace(self, **{f.name: _moved(getattr(self, f.name), target) for f in fields(self)})  # type: ignore[type-var, arg-type]
 
-        def move(value: object) -> object:
-            if isinstance(value, _TensorFields):
-                return value.to(target)
-            if isinstance(value, tuple):
-                return tuple(map(move, value))
-            if isinstance(value, Tensor):
-                if isinstance(target, torch.dtype) and not value.is_floating_point():
-                    return value
-                return value.to(target, non_blocking=to_gpu)
-            return value
 
-        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var, arg-type]
+def _moved(value: Any, target: torch.device | torch.dtype | str) -> Any:
+    """A field of a record on a device or in a dtype; what holds no tensor stays as it is."""
+    if isinstance(value, _TensorFields):
+        return value.to(target)
+    if isinstance(value, tuple):
+        return tuple(_moved(part, target) for part in value)
+    if not isinstance(value, Tensor):
+        return value
+    if isinstance(target, torch.dtype):
+        return value.to(target) if value.is_floating_point() else value
+    return value.to(target, non_blocking=torch.device(target).type == "cuda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +132,22 @@ class Rendering(_TensorFields):
         return Rendering(self.images[objects, index], taken(self.inverse_depth), taken(self.opacity), auxiliary)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Context(_TensorFields):
-    """What frozen models say about the source views; None where that axis is off."""
+    """What frozen models say about the source views, by source (`model.context.SOURCES`); absent where one is off.
 
-    semantic: Tensor | None = None  # (B, V, D) a vector per view, or (B, V, T, D) tokens, as the fusion asks
-    depth: Tensor | None = None  # (B, V, 1, H, W) a map per view, in the depth model's own unit
+    A vector per view (B, V, D), tokens (B, V, T, D), or a map per view (B, V, C, H, W) in the model's own unit.
+    """
+
+    values: dict[str, Tensor]
+
+    def __init__(self, **values: Tensor | None) -> None:
+        present = {source: value for source, value in values.items() if value is not None}
+        object.__setattr__(self, "values", present)
+
+    def get(self, source: str) -> Tensor | None:
+        """What that source says; None where it is off."""
+        return self.values.get(source)
+
+    def to(self, target: torch.device | torch.dtype | str) -> Context:
+        return Context(**{source: _moved(value, target) for source, value in self.values.items()})

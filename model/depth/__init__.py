@@ -3,6 +3,8 @@
 All maps are relative inverse depth, 0 or more, larger where the surface is nearer; scale and shift are the model's.
 """
 
+from model.context import ContextSource
+
 #: Networks that `random` can take the architecture of.
 ARCHITECTURES: dict[str, str] = {
     "midas_small": "model.depth.midas:MidasSmall",
@@ -21,3 +23,12 @@ DEPTH: dict[str, str] = {
     "constant": "model.depth.constant:ConstantDepth",
     "random": "model.depth.random:RandomDepth",
 }
+
+SOURCE = ContextSource(
+    switch="model",
+    noun="depth model",
+    models=DEPTH,
+    kinds=("map",),
+    fusion="input",
+    description="A frozen depth model of the source views, and how its map enters the network.",
+)

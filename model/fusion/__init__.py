@@ -1,13 +1,13 @@
-"""Where and how context enters the U-Net.  One file per way, one line here."""
+"""Where and how context enters a network.  One file per way, one line here."""
 
 from typing import Literal
 
 #: What is said of one view: a vector (D), tokens (T, D), or a map (C, H, W).
 Kind = Literal["vector", "tokens", "map"]
-Source = Literal["semantic", "depth"]
-
-#: The kinds that each source of context has.
-KINDS: dict[Source, tuple[Kind, ...]] = {"semantic": ("vector", "tokens"), "depth": ("map",)}
+#: A name in `model.context.SOURCES`.
+Source = str
+#: Where a fusion enters a network: beside the image, inside blocks, or behind the encoder.
+Place = Literal["input", "block", "bottleneck"]
 
 FUSION: dict[str, str] = {
     # as published

@@ -1,8 +1,7 @@
 """What a way of fusing promises.
 
-A `Fusion` is a recipe, told once what enters (a vector or a map, and its width).  The U-Net asks it for modules
-at the places it may use; each module is called with the features there and the whole `Context`, and picks its
-own source from it.
+A `Fusion` is a recipe for what enters (a vector or a map, and its width).  A network takes modules from it for the
+places that it has; each module is called with the features there and the whole `Context`, and picks its own source.
 """
 
 from __future__ import annotations
@@ -10,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from model.fusion import FUSION, KINDS, Kind, Source
+from model.context import find_source
+from model.fusion import FUSION, Kind, Place, Source
 from model.registry import resolve
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ class Fusion:
 
     #: the kinds of context that can enter this way
     accepts: ClassVar[frozenset[Kind]]
+    #: where it enters; it fits networks that have this place
+    place: ClassVar[Place]
 
     def __init__(self, source: Source, kind: Kind, width: int) -> None:
         """`width`: length of the vector or of each token, or channels of the map."""
@@ -47,7 +49,7 @@ class Fusion:
 
 def entering_kind(fusion: type[Fusion], source: Source) -> Kind | None:
     """The kind of context in which `source` enters this way; None where it cannot."""
-    kinds = [kind for kind in KINDS[source] if kind in fusion.accepts]
+    kinds = [kind for kind in find_source(source).kinds if kind in fusion.accepts]
     return kinds[0] if kinds else None
 
 

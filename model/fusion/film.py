@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.fusion import Kind, Source
+from model.fusion import Kind, Place, Source
 from model.fusion.base import Fusion
 from model.fusion.fuser import Fuser
 from model.types import Context
@@ -39,6 +39,7 @@ class Film(Fusion):
     """Enters in all encoder and decoder blocks at the attention resolutions, after their self-attention."""
 
     accepts: ClassVar[frozenset[Kind]] = frozenset({"vector", "map"})
+    place: ClassVar[Place] = "block"
 
     def block_module(self, channels: int) -> nn.Module:
         return _Modulation(self.source, self.kind, self.width, channels)

@@ -17,7 +17,7 @@ class Fuser(nn.Module):
 
     def read(self, context: Context) -> Tensor:
         """(B * V, ...) values of this fuser's source.  Raises ValueError where the context lacks it."""
-        value: Tensor | None = getattr(context, self.source)
+        value = context.get(self.source)
         if value is None:
             raise ValueError(f"the network is conditioned on {self.source}, but the context has none")
         return value.flatten(0, 1)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.fusion import Kind
+from model.fusion import Kind, Place
 from model.fusion.base import Fusion
 from model.fusion.fuser import Fuser
 from model.types import Context
@@ -22,6 +22,7 @@ class InputChannel(Fusion):
     """The map stands beside red, green and blue; nothing is normalised."""
 
     accepts: ClassVar[frozenset[Kind]] = frozenset({"map"})
+    place: ClassVar[Place] = "input"
 
     @property
     def input_channels(self) -> int:

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.fusion import Kind, Source
+from model.fusion import Kind, Place, Source
 from model.fusion.base import Fusion
 from model.fusion.fuser import Fuser
 from model.ops import convolve, norm_conv, read
@@ -84,6 +84,7 @@ class CrossAttention(Fusion):
     """Enters in all encoder and decoder blocks at the attention resolutions, after their self-attention."""
 
     accepts: ClassVar[frozenset[Kind]] = frozenset({"vector", "map"})
+    place: ClassVar[Place] = "block"
 
     def block_module(self, channels: int) -> nn.Module:
         norm: nn.Module

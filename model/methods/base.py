@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
+from model.fusion import Place
 from model.options import Count, Section
 
 if TYPE_CHECKING:
@@ -87,6 +88,11 @@ class Method(ABC):
     def weights(cls, options: Any) -> tuple[str, ...]:
         """Names, in the table of weights, of the pretrained files it starts from."""
         return ()
+
+    @classmethod
+    def places(cls, options: Any) -> frozenset[Place]:
+        """Where context can enter; a method without places takes none."""
+        return frozenset()
 
     @classmethod
     def offers(cls, options: Any) -> frozenset[Need]:

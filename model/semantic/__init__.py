@@ -1,5 +1,7 @@
 """Frozen encoders: source views -> what they show.  One file per family, one line per choice; "none" is no encoder."""
 
+from model.context import ContextSource
+
 SEMANTIC: dict[str, str] = {
     "clip_vit_b32": "model.semantic.clip:ClipVitB32",
     "clip_vit_l14": "model.semantic.clip:ClipVitL14",
@@ -15,3 +17,12 @@ SEMANTIC: dict[str, str] = {
     "transformers": "model.semantic.transformers_network:TransformersEncoder",
     "random": "model.semantic.random:RandomEncoder",
 }
+
+SOURCE = ContextSource(
+    switch="encoder",
+    noun="encoder",
+    models=SEMANTIC,
+    kinds=("vector", "tokens"),
+    fusion="concat",
+    description="A frozen encoder of the source views, and how what it says enters the network.",
+)

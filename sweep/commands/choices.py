@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -39,16 +38,16 @@ def choices(
 
 def _registries() -> dict[str, Mapping[str, str]]:
     from jobs.data import DATASETS
-    from model.depth import DEPTH
+    from model.context import SOURCES, find_source
     from model.losses import LOSSES
-    from model.semantic import SEMANTIC
+    from model.methods import METHODS
 
+    sources = {name: find_source(name) for name in SOURCES}
     return {
         "data.name": DATASETS,
-        "semantic.encoder": SEMANTIC,
-        "depth.model": DEPTH,
-        "semantic.fusion": _ways("semantic"),
-        "depth.fusion": _ways("depth"),
+        "model.name": METHODS,
+        **{f"{name}.{source.switch}": source.models for name, source in sources.items()},
+        **{f"{name}.fusion": _ways(name) for name in sources},
         "train.stages.*.losses": LOSSES,
     }
 
@@ -72,13 +71,8 @@ def _summary(choice: Any, registry: Mapping[str, str]) -> str:
 
 def _options(choice: Any) -> str:
     cls = getattr(choice, "Options", None)
-    fields = dataclasses.fields(cls) if cls is not None else ()
-    return "\n".join(f"{field.name}: {_default(field)}" for field in fields)
-
-
-def _default(field: dataclasses.Field[Any]) -> str:
-    if field.default is not dataclasses.MISSING:
-        return repr(field.default)
-    if field.default_factory is not dataclasses.MISSING:
-        return repr(field.default_factory())
-    return "required"
+    fields = cls.__pydantic_fields__ if cls is not None else {}
+    return "\n".join(
+        f"{name}: {'required' if field.is_required() else repr(field.get_default(call_default_factory=True))}"
+        for name, field in fields.items()
+    )

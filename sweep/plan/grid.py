@@ -9,15 +9,16 @@ from math import prod
 from typing import Any
 
 from jobs.config import TrialConfig
-from model.depth import DEPTH
-from model.semantic import SEMANTIC
+from model.context import SOURCES, find_source
 from sweep.file.diagnostics import Path
 from sweep.file.overrides import REMOVE, Draft, Setting, build, flatten
 from sweep.file.schema import GridBlock, Sweep
 from sweep.plan.names import short_keys, value_name
 
 #: Components with a choice that means "without": key -> what can be chosen.
-SWITCHES: Mapping[str, Mapping[str, str]] = {"semantic.encoder": SEMANTIC, "depth.model": DEPTH}
+SWITCHES: Mapping[str, Mapping[str, str]] = {
+    f"{name}.{source.switch}": source.models for name, source in ((name, find_source(name)) for name in SOURCES)
+}
 OFF = "none"
 #: Terms of the training loss, removed as `train.stages.*.losses.NAME`.
 LOSS_PREFIX = ("train", "stages")

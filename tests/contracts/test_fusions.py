@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.fusion import FUSION, KINDS
+from model.context import SOURCES
+from model.fusion import FUSION
 from model.fusion.base import Fusion, entering_kind
 from model.registry import resolve
 from model.types import Context
 
 WAYS = {name: resolve(FUSION, name, "fusion") for name in FUSION}
-PAIRS = [(name, source) for name, way in WAYS.items() for source in KINDS if entering_kind(way, source) is not None]
+PAIRS = [(name, source) for name, way in WAYS.items() for source in SOURCES if entering_kind(way, source) is not None]
 CHANNELS, SIZE = 16, 8
 VALUES = {"vector": (12,), "tokens": (9, 12), "map": (1, 16, 16)}
 
@@ -61,7 +62,7 @@ def test_enters_somewhere_and_keeps_the_size(fusion, modules, features, context)
 
 def test_says_something_of_its_own_view_only(fusion, modules, features, context):
     x = spatial(fusion, features)
-    values = getattr(context, fusion.source).clone()
+    values = context.get(fusion.source).clone()
     values[1, 0] = values[1, 0].flip(-1) ** 2
     for module in modules:
         changed = (module(x, Context(**{fusion.source: values})) - module(x, context)).flatten(1).abs().amax(1)
@@ -82,7 +83,7 @@ def test_double_precision_and_memory_layout_change_only_rounding(fusion, modules
 
 def test_gradients_are_those_of_finite_differences(fusion, modules, features, context):
     x = spatial(fusion, features)[:2, :, :4, :4].double().requires_grad_()
-    values = getattr(context, fusion.source)[:1].double()
+    values = context.get(fusion.source)[:1].double()
     values = values[..., :4, :4] if fusion.input_channels else values
     for module in modules:
         module.double()
@@ -95,3 +96,12 @@ def test_a_missing_source_is_named(fusion, modules, features):
     for module in modules:
         with pytest.raises(ValueError, match=fusion.source):
             module(features, Context())
+
+
+def test_acts_at_the_place_it_names_and_nowhere_else(fusion):
+    modules = {
+        "input": fusion.input_module(),
+        "block": fusion.block_module(CHANNELS),
+        "bottleneck": fusion.bottleneck_module(CHANNELS),
+    }
+    assert {place for place, module in modules.items() if module is not None} == {fusion.place}

@@ -49,12 +49,12 @@ def source_views(store, frames):
 def fresh(config, weights):
     """The frozen model of the only active source."""
     ((source, section),) = [(s, section) for s, section in config.sources.items() if section.choice != "none"]
-    return frozen_class(source, section)(
+    return frozen_class(section)(
         weights,
         kind=entering_kind(resolve(FUSION, section.fusion, "fusion"), source),
         preprocess=section.preprocess,
         resolution=section.resolution,
-        options=frozen_options(source, section),
+        options=frozen_options(section),
     )
 
 
@@ -68,7 +68,7 @@ def test_kept_features_are_what_the_model_says(kind, configured, store, standins
     views = source_views(store, [3, 11])
     reader = ContextReader(config, store, standins, tmp_path)
     context, model = reader(views), fresh(config, standins)
-    kept, other = (context.depth, context.semantic) if kind == "map" else (context.semantic, context.depth)
+    kept, other = (context.get(name) for name in (("depth", "semantic") if kind == "map" else ("semantic", "depth")))
     expected = model(views)
     assert other is None
     assert kept.dtype == torch.float32
@@ -92,7 +92,7 @@ def test_where_features_are_kept_no_model_is_built(kind, configured, store, stan
 
 
 def vars_of(context):
-    named = {"semantic": context.semantic, "depth": context.depth}
+    named = {source: context.get(source) for source in ("semantic", "depth")}
     return {source: values for source, values in named.items() if values is not None}
 
 
@@ -152,8 +152,8 @@ def test_a_frame_that_is_never_a_source_is_refused(configured, store, standins, 
 
 def test_several_views_of_an_object_each_have_their_own(configured, store, standins, tmp_path):
     reader = ContextReader(configured(**SECTIONS["map"]), store, standins, tmp_path)
-    together = reader(store.views(np.array([[0, 3], [6, 8]]), 16)).depth
-    apart = reader(source_views(store, [0, 3, 6, 8])).depth
+    together = reader(store.views(np.array([[0, 3], [6, 8]]), 16)).get("depth")
+    apart = reader(source_views(store, [0, 3, 6, 8])).get("depth")
     assert torch.equal(together.flatten(0, 1), apart.flatten(0, 1))
 
 
@@ -161,7 +161,7 @@ def test_what_needs_no_keeping_is_not_kept(configured, store, standins, tmp_path
     reader = ContextReader(
         configured(depth={"model": "constant", "options": {"value": 2.0}}), store, standins, tmp_path
     )
-    assert (reader(source_views(store, [0])).depth == 2).all()
+    assert (reader(source_views(store, [0])).get("depth") == 2).all()
     assert reader.widths == {"depth": 1}
     assert feature_files(tmp_path) == []
 
@@ -178,12 +178,12 @@ def test_a_gpu_reads_the_same(share, configured, store, standins, tmp_path, monk
     monkeypatch.setattr("jobs.features._RESIDENT_SHARE", share)
     config = configured(**SECTIONS["map"])
     views = source_views(store, [0, 7])
-    expected = ContextReader(config, store, standins, tmp_path)(views).depth
+    expected = ContextReader(config, store, standins, tmp_path)(views).get("depth")
     reader = ContextReader(config, store, standins, tmp_path, "cuda")
-    kept = reader(views.to("cuda")).depth
+    kept = reader(views.to("cuda")).get("depth")
     assert kept.is_cuda
     assert torch.equal(kept.cpu(), expected)
-    computed = ContextReader(config, store, standins, tmp_path / "other", "cuda")(views.to("cuda")).depth
+    computed = ContextReader(config, store, standins, tmp_path / "other", "cuda")(views.to("cuda")).get("depth")
     torch.testing.assert_close(computed.cpu(), expected, rtol=1e-3, atol=1e-3)
 
 
@@ -191,4 +191,4 @@ def test_a_gpu_reads_the_same(share, configured, store, standins, tmp_path, monk
 def test_on_a_gpu_a_frame_that_is_never_a_source_is_no_number(configured, store, standins, tmp_path):
     reader = ContextReader(configured(**SECTIONS["map"]), store, standins, tmp_path, "cuda")
     frame = store.split("test").iloc[-1].first_frame + 1
-    assert reader(source_views(store, [frame]).to("cuda")).depth.isnan().all()
+    assert reader(source_views(store, [frame]).to("cuda")).get("depth").isnan().all()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from model.fusion import Place
 from model.methods.base import Method, MethodOptions, SceneKind, Setting
 from model.options import Count, Counts, Finite, MisfitError, Positive, Section
 
@@ -51,6 +52,10 @@ class SplatterImage(Method):
     Options: ClassVar[type[MethodOptions]] = SplatterImageOptions
     scene: ClassVar[SceneKind] = "gaussians"
     adam_eps: ClassVar[float] = 1e-15
+
+    @classmethod
+    def places(cls, options: Any) -> frozenset[Place]:
+        return frozenset({"input", "block", "bottleneck"})
 
     @classmethod
     def check(cls, options: Any, resolution: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.config import DepthConfig, TrialConfig
+from jobs.config import TrialConfig
 from sweep.file.checks import find_mistakes
 from sweep.file.schema import Sweep
 from sweep.plan.grid import OFF, SWITCHES, expand
@@ -49,7 +49,7 @@ def test_axes_multiply_and_the_last_moves_fastest() -> None:
         "model=oracle fusion=input",
         "model=oracle fusion=xattn",
     ]
-    assert points[3][1].depth == DepthConfig(model="oracle", fusion="xattn")
+    assert points[3][1] == TrialConfig.model_validate({"depth": {"model": "oracle", "fusion": "xattn"}})
 
 
 def test_excluded_points_are_left_out() -> None:

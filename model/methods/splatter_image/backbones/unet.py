@@ -227,7 +227,7 @@ class UNet(nn.Module):
         def body(h: Tensor) -> Tensor:
             return self._body(h, context, views, camera)
 
-        depth = () if context.depth is None else (context.depth,)
+        depth = () if (maps := context.get("depth")) is None else (maps,)
         return in_one_call(self, body, self.stem(images), views, given=depth)
 
     def _body(self, h: Tensor, context: Context, views: int, camera: Tensor | None) -> Tensor:

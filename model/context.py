@@ -1,0 +1,43 @@
+"""Sources of context: frozen models that say something about the source views.  One package each, one line here.
+
+A source is a section of the configuration under its name.  All else follows from its `ContextSource`: the keys of
+that section, which models can be chosen, which fusions fit, what can be left out of a sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from model.fusion import Kind
+from model.registry import resolve
+
+#: Name of the section -> its `ContextSource`, in the order in which sources enter a network.
+SOURCES: dict[str, str] = {
+    "semantic": "model.semantic:SOURCE",
+    "depth": "model.depth:SOURCE",
+}
+
+
+@dataclass(frozen=True)
+class ContextSource:
+    """One source of context, without the models themselves."""
+
+    #: the key of its section that chooses a model; "none" is off
+    switch: str
+    #: what such a model is called in a message
+    noun: str
+    #: the classes of `model.frozen.FrozenModel` by name
+    models: Mapping[str, str]
+    #: in what form it can enter a network, the preferred one first
+    kinds: tuple[Kind, ...]
+    #: the fusion where the configuration names none
+    fusion: str
+    #: of the section, in one sentence
+    description: str
+
+
+def find_source(name: str) -> ContextSource:
+    """The source of that name.  Raises `UnknownChoiceError`."""
+    source: ContextSource = resolve(SOURCES, name, "source of context")
+    return source

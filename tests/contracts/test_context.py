@@ -1,0 +1,104 @@
+"""Every registered source of context, and one more that only a registry line makes known."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.config import TrialConfig, frozen_class, frozen_options
+from model.context import SOURCES, find_source
+from model.frozen import FrozenModel
+from model.fusion import FUSION
+from model.fusion.base import entering_kind
+from model.registry import resolve
+from sweep.plan.grid import SWITCHES
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_is_a_section_that_is_off_by_default(name):
+    source, section = find_source(name), TrialConfig().sources[name]
+    assert section.choice == getattr(section, source.switch) == "none"
+    assert frozen_class(section) is None
+    assert section.fusion == source.fusion
+    assert TrialConfig().identity()[name] == {source.switch: "none"}
+    assert SWITCHES[f"{name}.{source.switch}"] == source.models
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_its_models_say_what_its_default_fusion_takes(name):
+    source = find_source(name)
+    kind = entering_kind(resolve(FUSION, source.fusion, "fusion"), name)
+    assert kind in source.kinds
+    for choice in source.models:
+        cls = resolve(source.models, choice, source.noun)
+        assert issubclass(cls, FrozenModel)
+        assert set(cls.kinds) <= set(source.kinds)
+    options = {"timm": {"name": "a"}, "transformers": {"name": "a/b"}}
+    chosen = TrialConfig.model_validate({name: {source.switch: choice, "options": options.get(choice, {})}})
+    assert chosen.identity()[name]["fusion"] == source.fusion
+    assert frozen_options(chosen.sources[name]) is not None
+
+
+THIRD = """
+import sys, types
+from dataclasses import dataclass
+import torch
+from model.context import SOURCES, ContextSource
+from model.frozen import FrozenModel
+
+class Normals(FrozenModel):
+    kinds = ("map",)
+    width = 3
+    def forward(self, views):
+        return views.images * 2 - 1
+
+module = sys.modules["third"] = types.ModuleType("third")
+module.Normals = Normals
+module.SOURCE = ContextSource("model", "normal model", {"flat": "third:Normals"}, ("map",), "input", "Normals.")
+SOURCES["normals"] = "third:SOURCE"
+
+import json
+from jobs.config import TrialConfig
+from jobs.features import ContextReader
+from jobs.keys import keys_of
+from jobs.reconstructor import build_reconstructor
+from model.types import Context
+from model.weights import WeightStore
+from sweep.file.json_schema import sweep_schema
+from sweep.file.load import load_sweep
+from sweep.plan.grid import expand
+from pathlib import Path
+
+path = Path(sys.argv[1]) / "sweep.yaml"
+path.write_text("name: a\\nbase: {normals.model: flat}\\nleave_one_out: [normals.model]\\n")
+trials = dict(expand(load_sweep(path)))
+assert trials["without normals"].sources["normals"].choice == "none"
+config = trials["full"]
+assert config.identity()["normals"]["fusion"] == "input"
+keys = {keys_of(trial, "data", {"vgg16": "a"}).trial for trial in trials.values()}
+assert len(keys) == 2
+assert "normals.model" in sweep_schema()["$defs"]["Overrides"]["properties"]
+
+network = build_reconstructor(config, {"normals": 3}, WeightStore(Path(sys.argv[1])))
+assert network.unet.stem.in_channels == 6
+images = torch.rand(2, 3, 32, 32)
+with torch.no_grad():
+    one, other = (network.unet.eval()(images, Context(normals=torch.full((2, 1, 3, 32, 32), v))) for v in (0.0, 1.0))
+assert (one - other).abs().max() > 1e-3
+try:
+    TrialConfig.model_validate({"normals": {"model": "flat", "fusion": "concat"}})
+except ValueError as error:
+    assert "normals.fusion concat cannot take what this model says (map)" in str(error), error
+else:
+    raise AssertionError("a misfit passed")
+"""
+
+
+def test_a_third_source_needs_its_package_and_one_line(tmp_path):
+    """In a process of its own, because configurations are made from the registry when they are imported."""
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run([sys.executable, "-c", THIRD, str(tmp_path)], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
