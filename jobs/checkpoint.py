@@ -35,6 +35,11 @@ class Checkpoint:
     #: small exact values: running averages, seconds spent
     extra: dict[str, Any]
 
+    @property
+    def judged(self) -> dict[str, Tensor]:
+        """The weights that are judged: the moving average where there is one, the network's otherwise."""
+        return _without_prefix(self.tensors, "average.") or _without_prefix(self.tensors, "network.")
+
     def restore(
         self,
         network: nn.Module,
@@ -80,7 +85,7 @@ def capture(
 
 
 class CheckpointFolder:
-    """The checkpoints of one trial."""
+    """The checkpoints of one training."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

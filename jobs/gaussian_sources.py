@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,19 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.evaluate import object_views
-from jobs.features import ContextReader
-from jobs.reconstructor import build_reconstructor
+from jobs.trained import load_trained
 from jobs.trial import predicting
 from jobs.turntable import Subject
 from model.geometry import invert_rigid, pixel_rays
 from model.registry import nearest
 from model.scenes import GaussianScene
 from model.types import Gaussians, Views
-from model.weights import WeightStore
-from results.records.home import cache_folder, trial_folder, trials_folder, weights_folder
-from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME
+from results.records.home import trial_folder, trials_folder
+from results.records.trial_folder import CONFIG_FILENAME
 
 _SH_DC = 0.28209479177387814  # the constant spherical harmonic
 #: Standard deviations in spacings of the pixels on the surface: neighbours meet where each has 3/5 of its height.
@@ -42,22 +38,12 @@ def predicted(folder: Path, home: Path, name: str | None = None) -> Subject:
     object that its dataset does not have.
     """
     config = _read_config(folder)
-    checkpoint = CheckpointFolder(folder / CHECKPOINTS_FOLDER).latest()
-    if checkpoint is None:
-        raise ValueError(f"trial {folder.name} has no checkpoint to load a network from")
+    _, network, context = load_trained(folder.parent.parent, folder.name)
     store = open_dataset(config.data.name, config.data.options, home)
-    weights = WeightStore(weights_folder(home))
-    context = ContextReader(config, store, weights, cache_folder(home))
-    network = build_reconstructor(config, context.widths, weights)
-    # Where training kept a moving average of the weights, that is what is judged.
-    averaged = any(tensor.startswith("average.") for tensor in checkpoint.tensors)
-    judged = copy.deepcopy(network) if averaged else network
-    checkpoint.restore(network, average=judged)
-
     row = _object(store, name, config.eval.split)
     views = object_views(store, row, config.data.resolution, config.model.input_views)
     with torch.inference_mode():
-        scene = predicting(judged, context, config)(views.select(0, config.model.input_views))
+        scene = predicting(network, context, config)(views.select(0, config.model.input_views))
     return Subject(str(row.object), scene, views)
 
 

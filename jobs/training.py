@@ -7,9 +7,9 @@ the same bits as one that was not.  On a GPU the host waits for the device only 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from jobs.nonfinite import NonFiniteGuard
 from model.losses.base import Loss
 from model.scenes import Reconstructor, Scene
 from model.types import Rendering
-from results.records.journal import Journal
 
 # Streams 0, 1 and 4 of a seed belong to the sampling of batches.
 _DROPOUT_STREAM, _SUBSET_STREAM = 2, 3
@@ -35,6 +34,16 @@ _DROPOUT_STREAM, _SUBSET_STREAM = 2, 3
 
 class StopRequestedError(RuntimeError):
     """Training was asked to stop; it saved a checkpoint first, and goes on from there when it is run again."""
+
+
+class MetricLog(Protocol):
+    """Where a training writes what it measures; a `Journal` is one."""
+
+    def start(self, step: int) -> None:
+        """Training goes on after `step` finished iterations."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Values measured after `step` finished iterations."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ def train(
     store: Store,
     config: TrialConfig,
     *,
-    journal: Journal,
+    journal: MetricLog,
     checkpoints: CheckpointFolder,
     validate: Callable[[Reconstructor], Evaluation],
     device: torch.device,

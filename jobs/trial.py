@@ -1,5 +1,6 @@
-"""One trial, from its configuration to its result, in a folder of its own.
+"""One trial: a training and a way of judging it, from its configuration to its result.
 
+Its folder holds the journal and the result, that of its training the weights (`results.records.training_folder`).
 `run_trial` is the only way a trial runs, whatever executor calls it.  It may be killed at any moment and called
 again: it goes on from the last checkpoint, and returns at once where the result already stands.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,32 +19,29 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
-from jobs.environment import arithmetic_history, arithmetic_of, describe_environment
+from jobs.environment import describe_environment
 from jobs.evaluate import Draw, Evaluation, evaluate, object_views
-from jobs.features import ContextReader
-from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, frozen_weights, keys_of
+from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, Keys, frozen_weights, keys_of
 from jobs.memory import is_out_of_memory, keep_freed_memory
 from jobs.metrics import ImageMetrics
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
-from jobs.training import Pace, StopRequestedError, train
+from jobs.trained import train_once
+from jobs.training import Pace, StopRequestedError
 from jobs.turntable import Subject, photograph, save_pictures
-from model.losses import LOSSES
-from model.registry import resolve
 from model.scenes import Reconstructor, Scene
 from model.types import Context, Views
 from model.weights import WeightStore
 from results.records.atomic import write_json
 from results.records.disk import DiskFullError, SpareableLog, full_disk_explained
 from results.records.hashing import file_sha256
-from results.records.home import cache_folder, trial_folder, weights_folder
+from results.records.home import trial_folder, weights_folder
 from results.records.journal import Journal
+from results.records.training_folder import RECORD_FILENAME as TRAINING_FILENAME
 from results.records.trial_folder import (
-    CHECKPOINTS_FOLDER,
     CONFIG_FILENAME,
     ENVIRONMENT_FILENAME,
     LOCK_FILENAME,
@@ -92,6 +90,8 @@ class TrialResult:
     metrics: dict[str, float]
     #: iterations trained
     step: int
+    #: key of its training; None where there is nothing to train
+    training: str | None = None
 
 
 class TrialFailedError(RuntimeError):
@@ -110,7 +110,7 @@ def weight_identities(config: TrialConfig, home: Path) -> dict[str, str]:
 
 
 def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = None) -> TrialResult:
-    """Train and evaluate one configuration under `home`, or pick up where it stopped.
+    """Train and judge one configuration under `home`, or pick up where it stopped; trains nothing that is trained.
 
     Raises `TrialFailedError` where the trial fails for a reason of its own, which its journal then holds, and
     `StopRequestedError` where it was asked to stop, by the sweep's stop file or the folder's own (`PRUNE_FILENAME`), or
@@ -119,32 +119,42 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
     home, runtime = Path(home).absolute(), runtime or Runtime()
     store = open_dataset(config.data.name, config.data.options, home)
     weights = weight_identities(config, home)
-    key = keys_of(config, store.fingerprint, weights).trial
-    folder = trial_folder(home, key)
+    keys = keys_of(config, store.fingerprint, weights)
+    folder = trial_folder(home, keys.trial)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK_FILENAME), _log_to(folder / LOG_FILENAME):
         result = read_result(folder)
         if result is None:
-            result = _run(config, key, folder, store, home, runtime)
-            result |= {"data_fingerprint": store.fingerprint, "weights": weights, "numerics": NUMERICS_VERSION}
-            result["evaluation"] = EVALUATION_VERSION
+            result = _run(config, keys, folder, store, home, runtime, weights) | {
+                "training": keys.training,
+                "data_fingerprint": store.fingerprint,
+                "weights": weights,
+                "numerics": NUMERICS_VERSION,
+                "evaluation": EVALUATION_VERSION,
+            }
             write_json(folder / RESULT_FILENAME, result)
-    return TrialResult(key, folder, result["metrics"], result["step"])
+    return TrialResult(keys.trial, folder, result["metrics"], result["step"], keys.training)
 
 
-def _run(config: TrialConfig, key: str, folder: Path, store: Store, home: Path, runtime: Runtime) -> dict[str, Any]:
+def _run(
+    config: TrialConfig,
+    keys: Keys,
+    folder: Path,
+    store: Store,
+    home: Path,
+    runtime: Runtime,
+    frozen: Mapping[str, str],
+) -> dict[str, Any]:
     torch.set_num_threads(runtime.threads)
     keep_freed_memory()
     # Of products on a GPU; set either way, because a worker runs one trial after another.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.precision != "float32"
     write_json(folder / CONFIG_FILENAME, config.identity())
+    write_json(folder / ENVIRONMENT_FILENAME, describe_environment())
     with Journal(folder) as journal:
         try:
             with full_disk_explained(folder):
-                arithmetic = arithmetic_history(folder, arithmetic_of(config, torch.device(_device(runtime.device))))
-                write_json(folder / ENVIRONMENT_FILENAME, describe_environment() | {"arithmetic": arithmetic})
-                result = _train_and_evaluate(config, key, folder, store, home, runtime, journal)
-                return result | {"arithmetic": arithmetic}
+                return _train_and_judge(config, keys, folder, store, home, runtime, frozen, journal)
         except (StopRequestedError, DiskFullError) as request:
             log.info("%s", request)
             pruning = folder / PRUNE_FILENAME
@@ -158,19 +168,20 @@ def _run(config: TrialConfig, key: str, folder: Path, store: Store, home: Path, 
             if is_out_of_memory(error):
                 raise  # the executor knows who else was on the GPU
             journal.failed(f"{type(error).__name__}: {error}")
-            raise TrialFailedError(f"trial {key}: {type(error).__name__}: {error}") from error
+            raise TrialFailedError(f"trial {keys.trial}: {type(error).__name__}: {error}") from error
         except BaseException:  # an interrupt, or an executor that ends its worker
             journal.stopped()
             raise
 
 
-def _train_and_evaluate(
+def _train_and_judge(
     config: TrialConfig,
-    key: str,
+    keys: Keys,
     folder: Path,
     store: Store,
     home: Path,
     runtime: Runtime,
+    frozen: Mapping[str, str],
     journal: Journal,
 ) -> dict[str, Any]:
     device = torch.device(_device(runtime.device))
@@ -189,21 +200,18 @@ def _train_and_evaluate(
             device=device,
         )
 
-    seconds = 0.0
-    if config.is_trained:
-        context = ContextReader(config, store, weights, cache_folder(home), device)
-        losses = {name for stage in config.train.stages for name in stage.losses}
-        # The layout of memory that convolutions are quickest in.
-        network = build_reconstructor(config, context.widths, weights)
-        judged, seconds = train(
-            network.to(device).to(memory_format=torch.channels_last),
-            context,
-            {name: resolve(LOSSES, name, "loss")(weights).to(device) for name in sorted(losses)},
-            store,
+    seconds, arithmetic = 0.0, []
+    if keys.training is not None:
+        write_json(folder / TRAINING_FILENAME, {"key": keys.training})
+        trained = train_once(
             config,
+            keys.training,
+            store,
+            home,
+            frozen=frozen,
+            weights=weights,
             journal=journal,
-            checkpoints=CheckpointFolder(folder / CHECKPOINTS_FOLDER),
-            validate=lambda network: judge(
+            validate=lambda network, context: judge(
                 drawing(predicting(network, context, config)), "val", config.eval.val_objects
             ),
             device=device,
@@ -211,7 +219,9 @@ def _train_and_evaluate(
                 runtime.log_every, runtime.checkpoint_every, _stop_signal(runtime.stop_file, folder / PRUNE_FILENAME)
             ),
         )
-        predict = predicting(judged, context, config)
+        predict = predicting(trained.reconstructor, trained.context, config)
+        seconds, arithmetic = trained.seconds, trained.arithmetic
+        write_json(folder / ENVIRONMENT_FILENAME, describe_environment() | {"arithmetic": arithmetic})
     else:
         journal.start(0)
         predict = predicting(build_reconstructor(config, {}, weights), no_context, config)
@@ -225,10 +235,11 @@ def _train_and_evaluate(
     timing = {"time/train_s": seconds, "time/step_ms": 1000 * seconds / step} if step else {}
     journal.metrics(step, evaluation.means() | timing)
     return {
-        "key": key,
+        "key": keys.trial,
         "step": step,
         "metrics": evaluation.means(),
         "per_object_sha256": file_sha256(folder / MEASUREMENTS_FILENAME),
+        "arithmetic": arithmetic,
         "finished": time.time(),
     }
 

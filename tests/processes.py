@@ -123,6 +123,10 @@ class Home:
         """Of one trial."""
         return self.path / "trials" / str(self.trials()[name]["key"])
 
+    def training(self, name: str) -> Path:
+        """The folder of the training that one trial judges."""
+        return self.path / "trainings" / str(self.trials()[name]["training"])
+
     def events(self, name: str, kind: str) -> list[dict[str, Any]]:
         """Of one kind, from one trial's journal."""
         return [event for event in read_events(self.folder(name)) if event["event"] == kind]
@@ -140,10 +144,10 @@ class Home:
         """The `start` event of a trial that has a checkpoint and most of its iterations before it, if there is one."""
         planned = (self.path / "sweeps" / "tiny" / "plan.json").exists()
         for name, trial in self.trials().items() if planned else ():
-            events, folder = list(read_events(self.folder(name))), self.folder(name)
+            events = list(read_events(self.folder(name)))
             reached = max((event["step"] for event in events if event["event"] == "metrics"), default=0)
             iterations = sum(stage["iterations"] for stage in trial["config"].get("train", {}).get("stages", ()))
-            if reached < iterations / 2 and any(folder.glob("checkpoints/*.json")):
+            if reached < iterations / 2 and any(self.training(name).glob("checkpoints/*.json")):
                 return next(event for event in reversed(events) if event["event"] == "start")
         return None
 

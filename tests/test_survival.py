@@ -76,7 +76,7 @@ def test_stop_ends_a_running_sweep(sweep, here):
     assert "Stopped with 1 trials unfinished (by `splatsweep stop`)" in output
     assert here.trials()["baseline"]["status"] == "interrupted"
     (stopped,) = here.events("baseline", "stopped")
-    checkpoints = sorted(int(path.stem) for path in (here.folder("baseline") / "checkpoints").glob("*.json"))
+    checkpoints = sorted(int(path.stem) for path in (here.training("baseline") / "checkpoints").glob("*.json"))
     assert stopped["reason"] == f"stopped after {checkpoints[-1]} of 1000000 iterations"
 
 

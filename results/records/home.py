@@ -16,6 +16,16 @@ def trial_folder(home: Path, key: str) -> Path:
     return trials_folder(home) / key
 
 
+def trainings_folder(home: Path) -> Path:
+    """Parent of the trainings' folders."""
+    return home / "trainings"
+
+
+def training_folder(home: Path, key: str) -> Path:
+    """Folder of one training; `results.records.training_folder` names what is in it."""
+    return trainings_folder(home) / key
+
+
 def sweeps_folder(home: Path) -> Path:
     """Parent of the sweeps' folders."""
     return home / "sweeps"

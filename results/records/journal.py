@@ -42,6 +42,15 @@ class Journal:
         """Values measured after `step` finished iterations."""
         self._append("metrics", step=step, values=dict(values))
 
+    def repeat(self, folder: Path) -> None:
+        """Take over those metrics from the journal in another folder that this one lacks, with their times."""
+        here = {(event["step"], name) for event in _metrics(self._folder) for name in event["values"]}
+        for event in _metrics(folder):
+            values = {name: value for name, value in event["values"].items() if (event["step"], name) not in here}
+            here.update((event["step"], name) for name in values)
+            if values:
+                self._append("metrics", step=event["step"], values=values, time=event["time"])
+
     def stopped(self, reason: str | None = None) -> None:
         """The trial was stopped from outside, and can go on."""
         self._append("stopped", **({"reason": reason} if reason else {}))
@@ -76,6 +85,10 @@ class Journal:
         except OSError:
             self._stream.truncate(end)
             raise
+
+
+def _metrics(folder: Path) -> Iterator[dict[str, Any]]:
+    return (event for event in read_events(folder) if event["event"] == "metrics")
 
 
 def cut_torn_line(path: Path) -> None:

@@ -11,13 +11,22 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from results.errors import ResultsError
 from results.records.atomic import write_atomically
-from results.records.home import plan_file, sweeps_folder, trial_folder, trials_folder
+from results.records.home import (
+    plan_file,
+    sweeps_folder,
+    training_folder,
+    trainings_folder,
+    trial_folder,
+    trials_folder,
+)
 from results.records.ledger import proposal_name
+from results.records.training_folder import read_training
 from results.records.trial_folder import Status as RunStatus
 from results.records.trial_folder import trial_status
 
-#: state of a trial; a `blocked` one lacks a dataset or weights, and its key is not final
-Status = RunStatus | Literal["blocked"]
+#: state of a trial; a `blocked` one lacks a dataset or weights, and its key is not final; one `to be judged` has a
+#: finished training
+Status = RunStatus | Literal["blocked", "to be judged"]
 
 #: states in which a trial has told its search all that it will
 ENDED = ("finished", "failed", "pruned")
@@ -53,6 +62,8 @@ class PlannedTrial(Generic[Config]):
     proposals: tuple[int, ...] = ()
     #: whether it is a trivial row, predicted without training
     control: bool = False
+    #: key of the training that it judges; None for a control, and in the plan of a version before
+    training: str | None = None
 
     @property
     def name(self) -> str:
@@ -77,7 +88,7 @@ class PlannedTrial(Generic[Config]):
     @property
     def is_unfinished(self) -> bool:
         """Whether it is to run, or to run on: what failed is not, nor what was given up by the search alone."""
-        return self.status in ("pending", "running", "interrupted") or (
+        return self.status in ("pending", "to be judged", "running", "interrupted") or (
             self.status == "pruned" and not self.is_proposed_only
         )
 
@@ -90,6 +101,7 @@ class PlannedTrial(Generic[Config]):
             "seed": self.seed,
             "config": self.plain_config,
             "status": self.status,
+            "training": self.training,
         } | {name: list(value) for name in ("missing", "proposals") if (value := getattr(self, name))}
 
 
@@ -174,7 +186,7 @@ class Plan(Generic[Config]):
         """The same plan with every trial's state as it is now."""
         states = States(home)
         trials, controls = (
-            tuple(replace(t, status=states.of(t.key, t.missing)) for t in section)
+            tuple(replace(t, status=states.of(t.key, t.training, t.missing)) for t in section)
             for section in (self.trials, self.controls)
         )
         return replace(self, trials=trials, controls=controls, search=self.search and self.search.refreshed(trials))
@@ -207,14 +219,21 @@ class States:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        folder = trials_folder(home)
-        self._begun = frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+        self._begun, self._trained = _names(trials_folder(home)), _names(trainings_folder(home))
 
-    def of(self, key: str, missing: tuple[str, ...] = ()) -> Status:
+    def of(self, key: str, training: str | None, missing: tuple[str, ...] = ()) -> Status:
         """State of the trial of a key, which is blocked while anything is missing."""
         if missing:
             return "blocked"
-        return trial_status(trial_folder(self._home, key)) if key in self._begun else "pending"
+        state: Status = trial_status(trial_folder(self._home, key)) if key in self._begun else "pending"
+        if state in ("pending", "interrupted") and training in self._trained:
+            folder = training_folder(self._home, str(training))
+            return "to be judged" if read_training(folder) is not None else state
+        return state
+
+
+def _names(folder: Path) -> frozenset[str]:
+    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
 
 
 def freeze(plan: Plan[Any], home: Path) -> Path:
@@ -283,6 +302,7 @@ def _trial(entry: Mapping[str, Any], is_control: bool) -> RecordedTrial:
         missing=tuple(entry.get("missing", ())),
         proposals=tuple(entry.get("proposals", ())),
         control=is_control,
+        training=entry.get("training"),
     )
 
 

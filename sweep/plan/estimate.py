@@ -20,8 +20,9 @@ from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.trial import TrialFailedError, run_trial
 from model.registry import resolve
-from results.records.home import cache_folder, data_folder, trials_folder, weights_folder
+from results.records.home import cache_folder, data_folder, training_folder, trials_folder, weights_folder
 from results.records.journal import read_events
+from results.records.training_folder import training_of
 from results.records.trial_folder import CONFIG_FILENAME, ENVIRONMENT_FILENAME, RESULT_FILENAME
 from sweep.file.schema import RunOptions
 from sweep.plan.planner import Plan, PlannedTrial
@@ -169,8 +170,11 @@ def _of_finished(folder: Path) -> tuple[str, Cost] | None:
     return shape(config), Cost(step_s, max(rest_s, 0.0), _bytes(folder))
 
 
-def _bytes(folder: Path) -> float:
-    return float(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+def _bytes(trial: Path) -> float:
+    """What a trial and its training occupy."""
+    training = training_of(trial)
+    folders = [trial, *([training_folder(trial.parents[1], training)] if training is not None else [])]
+    return float(sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file()))
 
 
 # From a probe

@@ -12,7 +12,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from jobs.keys import NUMERICS_VERSION
+from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, WATCHING
 from results.records.home import trial_folder, trials_folder
 from results.records.journal import read_events
 from results.records.plan import PlanError, read_plan, read_plans
@@ -20,13 +20,33 @@ from results.records.trial_folder import CONFIG_FILENAME, read_result
 from sweep.plan.names import flat
 from sweep.plan.planner import MAX_ROWS, Identities, Plan, PlannedTrial
 
-Kind = Literal["new", "changed", "data", "weights", "numerics", "failed", "interrupted", "running", "blocked", "pruned"]
+Kind = Literal[
+    "new",
+    "changed",
+    "to be judged",
+    "data",
+    "weights",
+    "numerics",
+    "failed",
+    "interrupted",
+    "running",
+    "blocked",
+    "pruned",
+]
 
-DATA, WEIGHTS, NUMERICS = "fingerprint of the data", "weights", "numerics version"
+DATA, WEIGHTS = "fingerprint of the data", "weights"
+NUMERICS, EVALUATION = "numerics version", "evaluation version"
+
+#: Keys of a configuration that decide nothing.
+_WATCHING = {f"eval.{key}" for key in WATCHING}
 
 #: What a key has where the configuration does not have it.
 ABSENT = "absent"
 
+#: Beginnings of a reason that names the finished trial which it is compared with.
+_VERBS: dict[Kind, str] = {"new": "new, nearest is", "to be judged": "trained, to be judged; differs from"}
+
+_WAITING = ("pending", "to be judged")
 _NO_RESULT = ("failed", "blocked")
 
 _SHOWN_CHANGES = 6
@@ -65,7 +85,7 @@ class Reason:
         shown = ", ".join(str(change) for change in self.changes[:_SHOWN_CHANGES])
         more = len(self.changes) - _SHOWN_CHANGES
         other = f"{self.nearest_name} ({self.nearest})" if self.nearest_name else self.nearest
-        verb = "changed since" if self.kind != "new" else "new, nearest is"
+        verb = _VERBS.get(self.kind, "changed since")
         return f"{verb} {other}: {shown}" + (f" and {more} more" if more > 0 else "")
 
     def as_json(self) -> dict[str, Any]:
@@ -85,8 +105,8 @@ def reasons(plan: Plan, home: Path | str) -> dict[str, Reason]:
     finished; with the finished trial of this home that differs in the fewest things otherwise.
     """
     home = Path(home).absolute()
-    waiting = [trial for trial in plan.everything if trial.status == "pending"]
-    begun = [t for t in plan.everything if t.status != "pending" and (t.is_unfinished or t.status in _NO_RESULT)]
+    waiting = [trial for trial in plan.everything if trial.status in _WAITING]
+    begun = [t for t in plan.everything if t.status not in _WAITING and (t.is_unfinished or t.status in _NO_RESULT)]
     found = {t.key: _state(t, home) for t in begun}
     return found | _compared(waiting, plan.sweep, home)
 
@@ -106,7 +126,12 @@ def _state(trial: PlannedTrial, home: Path) -> Reason:
 def _compared(waiting: Sequence[PlannedTrial], sweep: str, home: Path) -> dict[str, Reason]:
     finished = _finished(home)
     if not finished:
-        return {trial.key: Reason("new", "nothing like it is finished") for trial in waiting}
+        return {
+            trial.key: Reason("to be judged", "its training is finished")
+            if trial.status == "to be judged"
+            else Reason("new", "nothing like it is finished")
+            for trial in waiting
+        }
     names, predecessors = _names(home), _predecessors(sweep, home)
     identities = Identities(home)
     wanted = {trial.key: _decisive(trial, identities) for trial in waiting}
@@ -117,7 +142,8 @@ def _compared(waiting: Sequence[PlannedTrial], sweep: str, home: Path) -> dict[s
         is_successor = before in finished
         other = before if before is not None and is_successor else nearest[trial.key]
         changes = _changes(finished[other], wanted[trial.key])
-        compared[trial.key] = Reason(_kind(changes, is_successor), "", other, names.get(other), changes)
+        kind = "to be judged" if trial.status == "to be judged" else _kind(changes, is_successor)
+        compared[trial.key] = Reason(kind, "", other, names.get(other), changes)
     return compared
 
 
@@ -138,12 +164,16 @@ _Decisive = Mapping[str, Any]
 
 def _decisive(trial: PlannedTrial, identities: Identities) -> _Decisive:
     identity = identities(trial.config)
-    return _flattened(trial.config.identity(), identity.fingerprint, identity.weights, NUMERICS_VERSION)
+    versions = NUMERICS_VERSION, EVALUATION_VERSION
+    return _flattened(trial.config.identity(), identity.fingerprint, identity.weights, *versions)
 
 
-def _flattened(config: Mapping[str, Any], data: str, weights: Mapping[str, str], numerics: int) -> _Decisive:
+def _flattened(
+    config: Mapping[str, Any], data: str, weights: Mapping[str, str], numerics: int, evaluation: int
+) -> _Decisive:
+    decisive = {key: value for key, value in flat(config) if key not in _WATCHING}
     named = {f"{WEIGHTS} {name}": sha256 for name, sha256 in weights.items()}
-    return {**dict(flat(config)), DATA: data, **named, NUMERICS: numerics}
+    return {**decisive, DATA: data, **named, NUMERICS: numerics, EVALUATION: evaluation}
 
 
 def _finished(home: Path) -> dict[str, _Decisive]:
@@ -153,7 +183,11 @@ def _finished(home: Path) -> dict[str, _Decisive]:
         result, config = read_result(folder), folder / CONFIG_FILENAME
         if result is not None and config.exists():
             finished[folder.name] = _flattened(
-                json.loads(config.read_text()), result["data_fingerprint"], result["weights"], result["numerics"]
+                json.loads(config.read_text()),
+                result["data_fingerprint"],
+                result["weights"],
+                result["numerics"],
+                result.get("evaluation", 1),  # had none before trainings and trials were apart
             )
     return finished
 

@@ -53,6 +53,7 @@ MAX_ROWS = 500
 
 _COLOURS: dict[Status, str] = {
     "pending": "",
+    "to be judged": "blue",
     "running": "cyan",
     "finished": "green",
     "failed": "red",
@@ -96,6 +97,8 @@ class Identity:
     """A trial's key, and what of it is not in the configuration; not final where anything is missing."""
 
     key: str
+    #: key of its training; None for a control
+    training: str | None
     #: the dataset's
     fingerprint: str
     #: frozen weights by name -> sha256
@@ -133,7 +136,8 @@ class Identities:
             if sha256 is None
         ]
         known = {name: sha256 or "not here" for name, sha256 in weights.items()}
-        return Identity(keys_of(config, fingerprint, known).trial, fingerprint, known, tuple(missing))
+        keys = keys_of(config, fingerprint, known)
+        return Identity(keys.trial, keys.training, fingerprint, known, tuple(missing))
 
     def _dataset(self, data: DataConfig) -> tuple[str, int] | str:
         case = json.dumps([data.name, data.options], sort_keys=True)
@@ -169,11 +173,11 @@ def _folded(
 
     `proposals` has the number of those names that a search proposed.
     """
-    first: dict[str, tuple[TrialConfig, tuple[str, ...]]] = {}
+    first: dict[str, tuple[TrialConfig, Identity]] = {}
     names: dict[str, list[str]] = {}
     for name, config in named:
         identity = identify(config)
-        first.setdefault(identity.key, (config, identity.missing))
+        first.setdefault(identity.key, (config, identity))
         names.setdefault(identity.key, []).append(name)
     states = States(home)
     return [
@@ -182,11 +186,12 @@ def _folded(
             tuple(dict.fromkeys(names[key])),
             config.seed,
             config,
-            states.of(key, missing),
-            missing,
+            states.of(key, identity.training, identity.missing),
+            identity.missing,
             tuple(dict.fromkeys(proposals[name] for name in names[key] if name in proposals)),
+            training=identity.training,
         )
-        for key, (config, missing) in first.items()
+        for key, (config, identity) in first.items()
     ]
 
 

@@ -155,7 +155,14 @@ class SearchSource:
                 return replace(trial, names=names, proposals=numbers)
         status = trial_status(self._trial_folder(identity.key))
         return PlannedTrial(
-            identity.key, (proposal.name,), config.seed, config, status, identity.missing, (proposal.number,)
+            identity.key,
+            (proposal.name,),
+            config.seed,
+            config,
+            status,
+            identity.missing,
+            (proposal.number,),
+            training=identity.training,
         )
 
     def _take_up(self, number: int, trials: Sequence[PlannedTrial], retried: Collection[str] = ()) -> None:

@@ -1,25 +1,39 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import jobs.training
 from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.training import StopRequestedError
-from jobs.trial import Runtime, TrialFailedError, run_trial
+from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
+from results.records.home import training_folder
 from results.records.journal import read_events
 from results.records.trial_folder import PRUNE_FILENAME, trial_status
 
 RUNTIME = Runtime(threads=1, log_every=3, checkpoint_every=5)
 
 
-def final_weights(folder) -> dict[str, torch.Tensor]:
-    return CheckpointFolder(folder / "checkpoints").latest().tensors
+def training_of(result: TrialResult) -> Path:
+    return training_folder(result.folder.parents[1], result.training)
+
+
+def final_weights(result: TrialResult) -> dict[str, torch.Tensor]:
+    return load_file(training_of(result) / "weights.safetensors")
+
+
+def forget(result: TrialResult, kept: Path) -> Path:
+    """Move a trial and its training out of the home; returns where the trial's folder is."""
+    kept.mkdir()
+    training_of(result).rename(kept / "training")
+    return result.folder.rename(kept / "trial")
 
 
 def measured(folder) -> dict[tuple[int, str], float]:
@@ -96,7 +110,8 @@ def test_training_lowers_the_loss(home, tiny):
 def test_a_killed_trial_ends_with_the_bits_of_an_undisturbed_one(at, home, tiny, tmp_path, monkeypatch):
     config = TrialConfig.model_validate(tiny())
     undisturbed = run_trial(config, home, RUNTIME)
-    kept = undisturbed.folder.rename(tmp_path / "undisturbed")
+    kept_weights = final_weights(undisturbed)
+    kept = forget(undisturbed, tmp_path / "undisturbed")
 
     run_and_kill(config, home, at, monkeypatch)
     resumed = run_trial(config, home, RUNTIME)
@@ -104,7 +119,7 @@ def test_a_killed_trial_ends_with_the_bits_of_an_undisturbed_one(at, home, tiny,
     assert starts == [0, at // 5 * 5]
     assert resumed.metrics == undisturbed.metrics
     assert measured(resumed.folder) == measured(kept)
-    ours, theirs = final_weights(resumed.folder), final_weights(kept)
+    ours, theirs = final_weights(resumed), kept_weights
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -115,7 +130,7 @@ def test_a_moving_average_survives_being_killed_too(at, home, tiny, tmp_path, mo
     config["train"] = config["train"] | {"ema": {"every": 2, "start": 3, "max_decay": 0.9}}
     config = TrialConfig.model_validate(config)
     undisturbed = run_trial(config, home, RUNTIME)
-    undisturbed.folder.rename(tmp_path / "undisturbed")
+    forget(undisturbed, tmp_path / "undisturbed")
     run_and_kill(config, home, at, monkeypatch)
     assert run_trial(config, home, RUNTIME).metrics == undisturbed.metrics
 
@@ -133,13 +148,13 @@ def test_the_moving_average_is_what_is_judged(home, tiny):
 def test_a_stop_file_stops_a_trial_behind_a_checkpoint(home, tiny, tmp_path):
     config = TrialConfig.model_validate(tiny())
     undisturbed = run_trial(config, home, RUNTIME)
-    undisturbed.folder.rename(tmp_path / "undisturbed")
+    forget(undisturbed, tmp_path / "undisturbed")
     stop_file = tmp_path / "stop"
     stop_file.touch()
     with pytest.raises(StopRequestedError, match="stopped after 1 of 18 iterations"):
         run_trial(config, home, replace(RUNTIME, stop_file=str(stop_file)))
     assert trial_status(undisturbed.folder) == "interrupted"
-    assert CheckpointFolder(undisturbed.folder / "checkpoints").latest().step == 1
+    assert CheckpointFolder(training_of(undisturbed) / "checkpoints").latest().step == 1
     stop_file.unlink()
     assert run_trial(config, home, replace(RUNTIME, stop_file=str(stop_file))).metrics == undisturbed.metrics
 
@@ -147,7 +162,7 @@ def test_a_stop_file_stops_a_trial_behind_a_checkpoint(home, tiny, tmp_path):
 def test_a_trial_that_is_given_up_says_so_and_can_go_on(home, tiny, tmp_path):
     config = TrialConfig.model_validate(tiny())
     undisturbed = run_trial(config, home, RUNTIME)
-    undisturbed.folder.rename(tmp_path / "undisturbed")
+    forget(undisturbed, tmp_path / "undisturbed")
     undisturbed.folder.mkdir()
     (undisturbed.folder / PRUNE_FILENAME).write_text("others are better")
     with pytest.raises(StopRequestedError):
@@ -174,7 +189,7 @@ def test_two_source_views_are_better_known_than_one(home, tiny):
 def test_a_finished_trial_is_not_run_again(home, tiny, monkeypatch):
     config = TrialConfig.model_validate(tiny())
     first = run_trial(config, home, RUNTIME)
-    monkeypatch.setattr("jobs.trial.train", None)
+    monkeypatch.setattr("jobs.trial.train_once", None)
     assert run_trial(config, home, RUNTIME).metrics == first.metrics
 
 
@@ -233,7 +248,7 @@ def test_a_loss_that_is_not_finite_goes_on_as_published_where_that_is_asked_for(
     config = tiny()
     config["train"] = config["train"] | {"nonfinite": "ignore"}
     result = run_trial(TrialConfig.model_validate(config), home, RUNTIME)
-    assert any(tensor.isnan().any() for tensor in final_weights(result.folder).values())
+    assert any(tensor.isnan().any() for tensor in final_weights(result).values())
     with np.load(result.folder / "samples.npz") as samples:
         assert (samples["render"] == 255).all()  # nothing is left but the background
     assert np.isfinite(result.metrics["novel/psnr"])
@@ -255,8 +270,8 @@ def spoil_loss(monkeypatch, at: int) -> None:
 def test_a_damaged_checkpoint_costs_time_but_no_bits(home, tiny, tmp_path, monkeypatch):
     config = TrialConfig.model_validate(tiny())
     undisturbed = run_trial(config, home, RUNTIME)
-    undisturbed.folder.rename(tmp_path / "undisturbed")
+    forget(undisturbed, tmp_path / "undisturbed")
     run_and_kill(config, home, 13, monkeypatch)
-    newest = max(undisturbed.folder.glob("checkpoints/*.safetensors"))
+    newest = max(training_of(undisturbed).glob("checkpoints/*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:100])
     assert run_trial(config, home, RUNTIME).metrics == undisturbed.metrics

@@ -50,8 +50,10 @@ def _finish(home: Path, key: str, config: TrialConfig, *, step_s: float = 0.5, h
     (folder / "config.json").write_text(json.dumps(config.identity()))
     (folder / "environment.json").write_text(json.dumps({"host": host or socket.gethostname()}))
     (folder / RESULT_FILENAME).write_text("{}")
-    (folder / "checkpoints").mkdir()
-    (folder / "checkpoints" / "weights").write_bytes(bytes(1_000_000))
+    (folder / "training.json").write_text(json.dumps({"key": f"training of {key}"}))
+    training = home / "trainings" / f"training of {key}"
+    training.mkdir(parents=True)
+    (training / "weights.safetensors").write_bytes(bytes(1_000_000))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_a_probe_measures_and_leaves_nothing_behind(home: Path, tiny: Callable[.
     assert cost is not None
     assert 0 < cost.step_s < 10
     assert 0 < cost.rest_s < 600
-    assert cost.disk_bytes > 100_000, "two checkpoints"
+    assert cost.disk_bytes > 100_000, "the weights"
     assert said == ["measuring key"]
     assert sorted(path.name for path in home.iterdir()) == sorted({*before, "cache", "data"})
     blank = measure(home, INLINE, said.append)(_trial(TrialConfig.model_validate(tiny(model={"name": "blank"})), "b"))

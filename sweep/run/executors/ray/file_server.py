@@ -1,7 +1,8 @@
 """The driver's side of trials that run where the home is not seen: their files, written under the home as they come.
 
-A `Keeper` is an actor on the driver's node.  What it is told to write it writes below the trial's folder there, so
-that journals, checkpoints and results are where they always are, and who reads them needs to know nothing of this.
+A `Keeper` is an actor on the driver's node.  It writes what workers send below the trial's folder and its training's,
+so that journals, checkpoints and results are where they always are, and their readers need to know nothing of this.
+Names of files are relative to the home.
 """
 
 from __future__ import annotations
@@ -9,13 +10,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from results.records.atomic import PARTIAL
 from results.records.disk import DiskFullError, full_disk_explained
-from results.records.home import trial_folder
-from results.records.trial_folder import CHECKPOINTS_FOLDER, JOURNAL_FILENAME, LOG_FILENAME, PRUNE_FILENAME
+from results.records.home import training_folder, trial_folder
+from results.records.trial_folder import (
+    CHECKPOINTS_FOLDER,
+    JOURNAL_FILENAME,
+    LOCK_FILENAME,
+    LOG_FILENAME,
+    PRUNE_FILENAME,
+    trial_status,
+)
 from sweep.run.stop import request_stop
 
-#: Grow by whole lines; all other files of a trial are replaced as a whole.
+#: Names of the files that grow by whole lines; all others are replaced as a whole.
 GROWING = (JOURNAL_FILENAME, LOG_FILENAME)
 _INCOMING = ".incoming"
 #: Left by writers that were killed.
@@ -36,42 +46,60 @@ class Keeper:
     def __init__(self, home: str, stop_file: str) -> None:
         self._home, self._stop_file = Path(home), Path(stop_file)
         self._workers: dict[str, str] = {}  # trial -> the worker that has it
+        self._trainings: dict[str, tuple[str, FileLock]] = {}  # training -> the trial that has it, and the lock held
 
     def sees_home(self) -> bool:
         """Whether the driver's folder for the sweep, where the stop file would be, is seen from here."""
         return self._stop_file.parent.is_dir()
 
-    def take_over(self, key: str, worker: str) -> list[str]:
-        """From now on `worker` has the trial; returns the names of the files that it goes on from."""
-        self._workers[key] = worker
-        folder = self._folder(key)
-        found = [*folder.glob(f"{CHECKPOINTS_FOLDER}/*"), *(folder / name for name in GROWING)]
-        return [str(path.relative_to(folder)) for path in found if path.is_file() and path.suffix not in _UNFINISHED]
+    def take_over(self, key: str, training: str | None, worker: str) -> list[str] | None:
+        """From now on `worker` has the trial; returns the names of the files that it goes on from.
 
-    def read(self, key: str, name: str, offset: int, size: int) -> bytes:
+        None, and nothing happens, while another trial runs the training.
+        """
+        if training is not None and not self._hold(training, key):
+            return None
+        self._workers[key] = worker
+        found = [self._folder(key) / name for name in GROWING]
+        if training is not None:
+            found += training_folder(self._home, training).rglob("*")
+        return [
+            str(path.relative_to(self._home))
+            for path in found
+            if path.is_file() and path.suffix not in _UNFINISHED and path.name != LOCK_FILENAME
+        ]
+
+    def leave(self, key: str, worker: str) -> None:
+        """The worker has done with the trial: others may run its training."""
+        if self._workers.get(key) == worker:
+            for training, (holder, lock) in list(self._trainings.items()):
+                if holder == key:
+                    lock.release()
+                    del self._trainings[training]
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
         """At most `size` bytes of a file, from `offset` on; none behind its end."""
-        with self._folder(key).joinpath(name).open("rb") as stream:
+        with self._home.joinpath(name).open("rb") as stream:
             stream.seek(offset)
             return stream.read(size)
 
     def extend(self, key: str, worker: str, name: str, offset: int, data: bytes) -> None:
         """Let a growing file end with `data` from `offset` on."""
-        self._write(key, worker, self._folder(key) / name, offset, data)
+        self._write(key, worker, self._home / name, offset, data)
 
     def replace(self, key: str, worker: str, name: str, offset: int, data: bytes, is_last: bool) -> None:
         """One piece of a file, in order; with the last one the file is there, in place of an older one."""
-        path = self._folder(key) / name
+        path = self._home / name
         incoming = path.with_name(path.name + _INCOMING)
         self._write(key, worker, incoming, offset, data, sync=is_last)
         if is_last:
             incoming.replace(path)
 
-    def keep_checkpoints(self, key: str, worker: str, names: list[str]) -> None:
-        """Delete the trial's checkpoints but these."""
+    def keep_checkpoints(self, key: str, training: str, worker: str, names: list[str]) -> None:
+        """Delete the training's checkpoints but these."""
         self._check_worker(key, worker)
-        folder = self._folder(key)
-        for path in sorted(folder.glob(f"{CHECKPOINTS_FOLDER}/*")):
-            if str(path.relative_to(folder)) not in names:
+        for path in sorted((training_folder(self._home, training) / CHECKPOINTS_FOLDER).glob("*")):
+            if str(path.relative_to(self._home)) not in names:
                 path.unlink()
 
     def stop(self) -> str | None:
@@ -87,6 +115,24 @@ class Keeper:
         """Write the stop file, unless another has."""
         if not self._stop_file.exists():
             self._stop_file.write_text(request, encoding="utf-8")
+
+    def _hold(self, training: str, key: str) -> bool:
+        """Whether the trial has its training now: nobody else, on this machine or another, is at it."""
+        if training in self._trainings:
+            holder, lock = self._trainings[training]
+            # The holder's worker may have died without a word.
+            if holder != key and trial_status(self._folder(holder)) in ("pending", "running"):
+                return False
+        else:
+            folder = training_folder(self._home, training)
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / LOCK_FILENAME, thread_local=False)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                return False
+        self._trainings[training] = key, lock
+        return True
 
     def _write(self, key: str, worker: str, path: Path, offset: int, data: bytes, sync: bool = False) -> None:
         self._check_worker(key, worker)

@@ -1,8 +1,9 @@
 """The worker's side of trials that run where the home is not seen: in a scratch home, with all that matters sent on.
 
 The scratch home, `$SPLATSWEEP_SCRATCH` or a folder of this user's below the system's for temporary files, stays from
-trial to trial: it holds the node's own datasets, weights and features.  A trial's folder in it is filled from what
-the driver has, so that it goes on wherever it was, and while the trial runs a thread sends what changes there.
+trial to trial: it holds the node's own datasets, weights and features.  The folders of a trial and of its training
+are filled from what the driver has, so that they go on from wherever they were, and while the trial runs a thread
+sends what changes there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,8 +27,9 @@ from jobs.keys import frozen_weights, keys_of
 from jobs.trial import Runtime, TrialResult, run_trial, weight_identities
 from model.weights import MissingWeightsError, WeightStore
 from results.records.atomic import PARTIAL
-from results.records.home import trial_folder, weights_folder
-from results.records.trial_folder import LOCK_FILENAME, PRUNE_FILENAME, RESULT_FILENAME
+from results.records.home import training_folder, trial_folder, weights_folder
+from results.records.training_folder import read_training
+from results.records.trial_folder import CHECKPOINTS_FOLDER, LOCK_FILENAME, PRUNE_FILENAME, RESULT_FILENAME
 from sweep.run.executors.ray.file_server import GROWING, TrialMovedError
 from sweep.run.executors.run_guarded import Attempt, Work, attempt
 from sweep.run.stop import request_prune, request_stop
@@ -58,6 +61,7 @@ def scratch_home() -> Path:
 def attempt_away(
     call: Call,
     key: str,
+    training: str | None,
     config: TrialConfig,
     home: Path,
     runtime: Runtime,
@@ -65,74 +69,97 @@ def attempt_away(
     work: Work = run_trial,
     gpu_share: float = 1.0,
 ) -> Attempt:
-    """As `attempt`, in the scratch home, with the trial's files brought from and sent to `home` through `call`."""
+    """As `attempt`, in the scratch home, with the trial's files brought from and sent to `home` through `call`.
+
+    training: key of the trial's training; None for a control.
+    """
     scratch = scratch_home()
-    with Courier(call, key, scratch) as courier:
+    with Courier(call, key, training, scratch) as courier:
         runtime = replace(runtime, stop_file=str(courier.stop_file))
         return attempt(key, config, scratch, runtime, fail_fast, _on_equal_terms(key, home, work), gpu_share)
 
 
 class Courier:
-    """Keeps a trial's folder in the scratch home and the one under the driver's home the same.
+    """Keeps the folders of a trial and its training the same in the scratch home and under the driver's home.
 
-    Entered, it fetches; inside, it sends now and then; left, it sends all that is left, and clears the scratch home.
-    Raises what `call` raises, `TrialMovedError` and `DiskFullError` among it, but never inside.
+    Entered, it fetches, once no other trial runs the training; inside, it sends now and then; left, it sends all that
+    is left, and clears the scratch home.  Raises what `call` raises, `TrialMovedError` and `DiskFullError` among it,
+    but never inside.
     """
 
-    def __init__(self, call: Call, key: str, scratch: Path) -> None:
+    def __init__(self, call: Call, key: str, training: str | None, scratch: Path) -> None:
         self._call, self._key, self._worker = call, key, f"{socket.gethostname()}-{uuid.uuid4().hex}"
+        self._training, self._scratch = training, scratch
         self._folder = trial_folder(scratch, key)
+        self._folders = [self._folder, *([training_folder(scratch, training)] if training is not None else [])]
         #: what the trial watches; says what the driver's says, and the driver's what it says
         self.stop_file = scratch / "stop" / self._worker
+        self._is_holder = False
         self._sent: dict[str, Any] = {}  # name -> what it was when it was sent
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._send_now_and_then, name="courier", daemon=True)
 
     def __enter__(self) -> Courier:
         self.stop_file.parent.mkdir(exist_ok=True)
-        self._fetch()
         self._pass_on_stop()
-        self._thread.start()
+        self._is_holder = self._fetch()
+        self._pass_on_stop()
+        if self._is_holder:
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._is_holder:
+            self.stop_file.unlink(missing_ok=True)
+            return
         self._done.set()
         self._thread.join()
         try:
             self.send()
             self._pass_on_stop()
+            self._call("leave", self._key, self._worker)
         finally:
             self.stop_file.unlink(missing_ok=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def send(self) -> None:
         """Send what is new.
 
         Seen from the driver, a journal is never behind a checkpoint, nor a result before what it was made from.
         """
-        whole = sorted(self._whole_files(), key=lambda name: (name == RESULT_FILENAME, name.endswith(".json"), name))
-        states = {name: state for name in whole if (state := _state(self._folder / name)) is not None}
-        for name in GROWING:
+        growing, whole = self._files()
+        whole.sort(key=lambda name: (Path(name).name == RESULT_FILENAME, name.endswith(".json"), name))
+        states = {name: state for name in whole if (state := _state(self._scratch / name)) is not None}
+        for name in growing:
             self._extend(name)
         for name, state in states.items():
             if self._sent.get(name) != state and self._replace(name):
                 self._sent[name] = state
-        checkpoints = [name for name in states if "/" in name]
-        if checkpoints:
-            self._call("keep_checkpoints", self._key, self._worker, checkpoints)
+        checkpoints = [name for name in states if Path(name).parent.name == CHECKPOINTS_FOLDER]
+        if self._training is not None and (checkpoints or read_training(self._folders[-1]) is not None):
+            self._call("keep_checkpoints", self._key, self._training, self._worker, checkpoints)
 
-    def _fetch(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
-        for name in self._call("take_over", self._key, self._worker):
-            path = self._folder / name
+    def _fetch(self) -> bool:
+        """Take the trial over; False where a stop was requested while another trial ran the training."""
+        while (names := self._call("take_over", self._key, self._training, self._worker)) is None:
+            self._pass_on_stop()
+            if self.stop_file.exists():
+                return False
+            time.sleep(_INTERVAL_S)
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        for name in names:
+            path = self._scratch / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as stream:
-                while piece := self._call("read", self._key, name, stream.tell(), _PIECE):
+                while piece := self._call("read", name, stream.tell(), _PIECE):
                     stream.write(piece)
-            self._sent[name] = _whole_lines(path) if name in GROWING else _state(path)
+            self._sent[name] = _whole_lines(path) if path.name in GROWING else _state(path)
+        return True
 
     def _send_now_and_then(self) -> None:
         while not self._done.wait(_INTERVAL_S):
@@ -154,14 +181,20 @@ class Courier:
         if (reason := self._call("prune_request", self._key)) is not None:
             request_prune(self._folder, reason)
 
-    def _whole_files(self) -> list[str]:
-        found = (path for path in self._folder.rglob("*") if path.is_file())
-        names = (str(path.relative_to(self._folder)) for path in found if path.suffix != PARTIAL)
-        return [name for name in names if name not in (*GROWING, PRUNE_FILENAME, LOCK_FILENAME)]
+    def _files(self) -> tuple[list[str], list[str]]:
+        """Names of the files that grow, and of those that are replaced."""
+        found = [path for folder in self._folders for path in folder.rglob("*") if path.is_file()]
+        growing = [path for path in found if path.name in GROWING]
+        passed_over = (*GROWING, PRUNE_FILENAME, LOCK_FILENAME)
+        whole = [path for path in found if path.suffix != PARTIAL and path.name not in passed_over]
+        return [self._name(path) for path in growing], [self._name(path) for path in whole]
+
+    def _name(self, path: Path) -> str:
+        return str(path.relative_to(self._scratch))
 
     def _extend(self, name: str) -> None:
-        path, sent = self._folder / name, self._sent.get(name)
-        if not path.exists() or (end := _whole_lines(path)) == sent:
+        path, sent = self._scratch / name, self._sent.get(name)
+        if (end := _whole_lines(path)) == sent:
             return
         with path.open("rb") as stream:
             stream.seek(offset := sent or 0)
@@ -171,7 +204,7 @@ class Courier:
     def _replace(self, name: str) -> bool:
         """Send a file in pieces; False where it is gone by now."""
         try:
-            stream = (self._folder / name).open("rb")
+            stream = (self._scratch / name).open("rb")
         except FileNotFoundError:
             return False
         with stream:

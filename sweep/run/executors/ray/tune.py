@@ -153,7 +153,7 @@ class _Feed(Searcher):
         share = self._packing.share_of(trial.config)
         self._given[trial_id] = trial, share
         config = trial.config.model_dump(mode="json")
-        return {"point": {"key": trial.key, "config": config, "gpus": share}}
+        return {"point": {"key": trial.key, "training": trial.training, "config": config, "gpus": share}}
 
     def _next(self) -> PlannedTrial | None:
         if self._put_back:
@@ -203,16 +203,19 @@ class _EndOfWaiting(FIFOScheduler):
 
 
 def _run_point(parameters: dict[str, Any]) -> None:
-    key, config = parameters["point"]["key"], TrialConfig.model_validate(parameters["point"]["config"])
+    key, training = parameters["point"]["key"], parameters["point"]["training"]
+    config = TrialConfig.model_validate(parameters["point"]["config"])
     runtime, home, sign = Runtime(**parameters["runtime"]), Path(parameters["home"]), parameters["sign"]
     share = parameters["point"]["gpus"]
     total = _limit_memory(share)
-    arguments = (key, config, home, runtime, parameters["fail_fast"], parameters["work"], share)
+    arguments = (config, home, runtime, parameters["fail_fast"], parameters["work"], share)
     if sign is None or os.access(sign, os.F_OK):
-        attempted = attempt(*arguments)
+        attempted = attempt(key, *arguments)
     else:
         keeper = ray.get_actor(Path(sign).name)
-        attempted = attempt_away(lambda method, *values: ray.get(getattr(keeper, method).remote(*values)), *arguments)
+        attempted = attempt_away(
+            lambda method, *values: ray.get(getattr(keeper, method).remote(*values)), key, training, *arguments
+        )
     tune.report(
         {"key": key, "is_put_back": attempted.is_put_back, "peak_bytes": attempted.gpu_bytes, "total_bytes": total}
     )

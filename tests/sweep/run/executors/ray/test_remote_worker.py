@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
 from jobs.checkpoint import Checkpoint, CheckpointFolder
 from jobs.config import TrialConfig
@@ -30,7 +32,7 @@ from sweep.run.executors.ray.remote_worker import Courier, attempt_away, scratch
 from sweep.run.stop import request_prune, withdraw_prune
 from tests.processes import wait_for
 
-KEY = "0123456789abcdef"
+KEY, TRAINING = "0123456789abcdef", "fedcba9876543210"
 
 
 @pytest.fixture
@@ -67,101 +69,152 @@ def caller(keeper: Keeper, allowed: int | None = None) -> Callable[..., Any]:
     return call
 
 
-def train(folder: Path, first: int, last: int) -> None:
-    """What a trial leaves behind: a log, a line every iteration, a checkpoint every second one."""
+def trial_in(home: Path) -> Path:
+    return home / "trials" / KEY
+
+
+def training_in(home: Path) -> Path:
+    return home / "trainings" / TRAINING
+
+
+def train(home: Path, first: int, last: int) -> None:
+    """What a trial leaves behind: a log, a line every iteration, a checkpoint of its training every second one."""
+    folder = trial_in(home)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "log.txt").touch()
-    with Journal(folder) as journal:
+    with Journal(folder) as journal, Journal(training_in(home)) as own:
         journal.start(first)
         for step in range(first + 1, last + 1):
-            journal.metrics(step, {"train/loss": 1 / step})
+            for each in (own, journal):
+                each.metrics(step, {"train/loss": 1 / step})
             if step % 2 == 0:
                 weight = torch.full((50,), float(step))
-                CheckpointFolder(folder / "checkpoints").save(Checkpoint(step, {"network.w": weight}, {}))
+                checkpoints(home).save(Checkpoint(step, {"network.w": weight}, {}))
 
 
-def finish(folder: Path) -> None:
-    measurements = b"measured" * 40
+def checkpoints(home: Path) -> CheckpointFolder:
+    return CheckpointFolder(training_in(home) / "checkpoints")
+
+
+def end_training(home: Path) -> None:
+    folder = training_in(home)
+    (folder / "weights.safetensors").write_bytes(b"weights" * 40)
+    (folder / "training.json").write_text("{}")
+    shutil.rmtree(folder / "checkpoints")
+
+
+def finish(home: Path) -> None:
+    folder, measurements = trial_in(home), b"measured" * 40
     (folder / MEASUREMENTS_FILENAME).write_bytes(measurements)
     (folder / RESULT_FILENAME).write_text(json.dumps({"per_object_sha256": sha256(measurements).hexdigest()}))
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def contents(home: Path) -> dict[str, bytes]:
+    """All of the trial and its training but the lock."""
+    paths = [path for folder in (trial_in(home), training_in(home)) for path in folder.rglob("*")]
+    return {str(path.relative_to(home)): path.read_bytes() for path in paths if path.is_file() and path.name != "lock"}
 
 
 def test_what_a_trial_makes_arrives_and_the_next_worker_goes_on_from_it(there, keeper, scratch):
-    mine, theirs = scratch / "trials" / KEY, there / "trials" / KEY
-    with Courier(caller(keeper), KEY, scratch):
-        train(mine, 0, 5)
-        made = contents(mine)
-    assert contents(theirs) == made
-    assert not mine.exists()
-    with Courier(caller(keeper), KEY, scratch):
-        assert contents(mine) == made
-        assert CheckpointFolder(mine / "checkpoints").latest().step == 4
-        train(mine, 4, 9)
-        finish(mine)
-        made = contents(mine)
-    assert contents(theirs) == made
-    assert {path.stem for path in (theirs / "checkpoints").iterdir()} == {"000000006", "000000008"}
-    assert trial_status(theirs) == "finished"
+    with Courier(caller(keeper), KEY, TRAINING, scratch):
+        train(scratch, 0, 5)
+        made = contents(scratch)
+    assert contents(there) == made
+    assert not contents(scratch)
+    with Courier(caller(keeper), KEY, TRAINING, scratch):
+        assert contents(scratch) == made
+        assert checkpoints(scratch).latest().step == 4
+        train(scratch, 4, 9)
+        made = contents(scratch)
+    assert contents(there) == made
+    assert {path.stem for path in (training_in(there) / "checkpoints").iterdir()} == {"000000006", "000000008"}
+    with Courier(caller(keeper), KEY, TRAINING, scratch):
+        end_training(scratch)
+        finish(scratch)
+        made = contents(scratch)
+    assert contents(there) == made
+    assert not any("checkpoints" in name for name in made)
+    assert trial_status(trial_in(there)) == "finished"
+
+
+def test_a_training_has_one_worker_at_a_time(there, keeper, scratch, monkeypatch):
+    monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
+    other = "another trial of the same training"
+    with Courier(caller(keeper), KEY, TRAINING, scratch):
+        train(scratch, 0, 2)
+        assert keeper.take_over(other, TRAINING, "worker") is None
+        assert keeper.take_over("a control", None, "worker") == []
+        with pytest.raises(Timeout):  # trials that see the home are kept from it too
+            FileLock(training_in(there) / "lock").acquire(timeout=0)
+    assert f"trainings/{TRAINING}/journal.jsonl" in keeper.take_over(other, TRAINING, "worker")
+    (there / "stop").write_text("enough")
+    with Courier(caller(keeper), KEY, TRAINING, scratch) as courier:  # waits, until there is no sense in it
+        assert courier.stop_file.exists()
+        assert not contents(scratch)
+
+
+def test_a_training_is_free_again_when_the_trial_that_ran_it_has_ended(there, keeper, scratch):
+    courier = Courier(caller(keeper), KEY, TRAINING, scratch).__enter__()
+    train(scratch, 0, 2)
+    courier.send()
+    assert keeper.take_over("another", TRAINING, "worker") is None
+    with Journal(trial_in(there)) as journal:
+        journal.failed("its worker process died 3 times")
+    assert keeper.take_over("another", TRAINING, "worker") is not None
 
 
 def test_wherever_the_connection_breaks_the_home_is_sound(there, scratch):
-    mine = scratch / "trials" / KEY
     for allowed in range(200):
         home = there / str(allowed)
-        theirs = home / "trials" / KEY
-        train(theirs, 0, 2)
+        train(home, 0, 2)
         try:
-            with Courier(caller(Keeper(str(home), str(home / "stop")), allowed), KEY, scratch):
-                train(mine, 2, 6)
-                finish(mine)
+            with Courier(caller(Keeper(str(home), str(home / "stop")), allowed), KEY, TRAINING, scratch):
+                train(scratch, 2, 6)
+                finish(scratch)
             break
         except ConnectionError:
-            saved = CheckpointFolder(theirs / "checkpoints").latest()
-            recorded = {event["step"] for event in read_events(theirs) if event["event"] == "metrics"}
-            assert recorded >= set(range(1, saved.step + 1))
-            assert read_result(theirs) is None or CheckpointFolder(theirs / "checkpoints").latest().step == 6
+            saved = checkpoints(home).latest()
+            for folder in (trial_in(home), training_in(home)):
+                recorded = {event["step"] for event in read_events(folder) if event["event"] == "metrics"}
+                assert recorded >= set(range(1, saved.step + 1))
+            assert read_result(trial_in(home)) is None or saved.step == 6
     else:
         pytest.fail("it never got through")
     assert allowed > 20
-    assert read_result(theirs) is not None
-    assert CheckpointFolder(theirs / "checkpoints").latest().step == 6
+    assert read_result(trial_in(home)) is not None
+    assert checkpoints(home).latest().step == 6
 
 
 def test_line_that_was_cut_short_in_the_home_is_written_anew(there, keeper, scratch):
-    theirs = there / "trials" / KEY
-    train(theirs, 0, 1)
+    theirs = trial_in(there)
+    train(there, 0, 1)
     with (theirs / "journal.jsonl").open("a") as stream:
         stream.write('{"event": "metr')
-    with Courier(caller(keeper), KEY, scratch):
-        train(scratch / "trials" / KEY, 1, 2)
+    with Courier(caller(keeper), KEY, TRAINING, scratch):
+        train(scratch, 1, 2)
     assert [event["event"] for event in read_events(theirs)] == ["start", "metrics", "start", "metrics"]
 
 
 def test_worker_whose_trial_moved_writes_nothing_more_and_stops(there, keeper, scratch, monkeypatch):
     monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
-    mine, theirs = scratch / "trials" / KEY, there / "trials" / KEY
-    courier = Courier(caller(keeper), KEY, scratch).__enter__()
-    keeper.take_over(KEY, "another")
-    train(mine, 0, 3)
+    courier = Courier(caller(keeper), KEY, TRAINING, scratch).__enter__()
+    keeper.take_over(KEY, TRAINING, "another")
+    train(scratch, 0, 3)
     wait_for(courier.stop_file.exists, "a stop")
     with pytest.raises(TrialMovedError):
         courier.__exit__(None, None, None)
-    assert not theirs.exists()
+    assert not contents(there)
 
 
 def test_stop_is_passed_on_both_ways(there, keeper, scratch, monkeypatch):
     monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
-    with Courier(caller(keeper), KEY, scratch) as courier:
+    with Courier(caller(keeper), KEY, TRAINING, scratch) as courier:
         assert not courier.stop_file.exists()
         (there / "stop").write_text("enough")
         wait_for(courier.stop_file.exists, "a stop")
         assert courier.stop_file.read_text() == "enough"
     (there / "stop").unlink()
-    with Courier(caller(keeper), KEY, scratch) as courier:
+    with Courier(caller(keeper), KEY, TRAINING, scratch) as courier:
         courier.stop_file.write_text("no room")
     assert (there / "stop").read_text() == "no room"
 
@@ -170,7 +223,7 @@ def test_trial_that_a_search_gives_up_hears_of_it_and_the_wish_is_not_sent_back(
     monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
     mine, theirs = scratch / "trials" / KEY, there / "trials" / KEY
     theirs.mkdir(parents=True)
-    with Courier(caller(keeper), KEY, scratch):
+    with Courier(caller(keeper), KEY, TRAINING, scratch):
         request_prune(theirs, "worse than the median")
         wait_for((mine / PRUNE_FILENAME).exists, "the wish")
         assert (mine / PRUNE_FILENAME).read_text() == "worse than the median"
@@ -180,28 +233,26 @@ def test_trial_that_a_search_gives_up_hears_of_it_and_the_wish_is_not_sent_back(
 
 def test_full_disk_under_the_home_stops_the_trial_and_loses_nothing(there, keeper, scratch, monkeypatch):
     monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
-    mine, theirs = scratch / "trials" / KEY, there / "trials" / KEY
-
     opened = os.open
 
     def full(path: Path | str, *options: int) -> int:
-        if Path(path).is_relative_to(theirs):
+        if Path(path).is_relative_to(trial_in(there)):
             raise OSError(errno.ENOSPC, "No space left on device")
         return opened(path, *options)
 
-    with Courier(caller(keeper), KEY, scratch) as courier:
+    with Courier(caller(keeper), KEY, TRAINING, scratch) as courier:
         with monkeypatch.context() as patch:
             patch.setattr(os, "open", full)
-            train(mine, 0, 4)
+            train(scratch, 0, 4)
             wait_for(courier.stop_file.exists, "a stop")
         assert json.loads((there / "stop").read_text())["cause"] == "disk"
-        made = contents(mine)
-    assert contents(theirs) == made
+        made = contents(scratch)
+    assert contents(there) == made
 
 
 def test_node_without_the_dataset_says_where_it_belongs(there, keeper, scratch):
     config = TrialConfig.model_validate({"data": {"name": "srn_cars"}})
-    attempt_away(caller(keeper), KEY, config, there, Runtime(), fail_fast=True)
+    attempt_away(caller(keeper), KEY, TRAINING, config, there, Runtime(), fail_fast=True)
     (failed,) = read_events(there / "trials" / KEY)
     assert failed["event"] == "failed"
     assert f"does not see {there} and works in {scratch}" in failed["error"]
@@ -213,6 +264,6 @@ def test_node_without_the_dataset_says_where_it_belongs(there, keeper, scratch):
 def test_node_with_other_data_than_planned_trains_nothing(home, keeper, there, scratch, tiny):
     (home / "data").rename(scratch / "data")
     config = TrialConfig.model_validate(tiny())
-    attempt_away(caller(keeper), KEY, config, there, Runtime(), fail_fast=False)
+    attempt_away(caller(keeper), KEY, TRAINING, config, there, Runtime(), fail_fast=False)
     (failed,) = read_events(there / "trials" / KEY)
     assert "the dataset or weights differ from those that were planned" in failed["error"]

@@ -1,0 +1,238 @@
+"""Trainings of a home: each is made once, whatever number of trials judge it, and its weights are read from there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load, save
+
+from jobs.checkpoint import CheckpointFolder
+from jobs.config import TrialConfig
+from jobs.data.prepare import open_dataset
+from jobs.data.store import Store
+from jobs.environment import arithmetic_history, arithmetic_of, describe_environment
+from jobs.evaluate import Evaluation
+from jobs.features import ContextReader
+from jobs.keys import NUMERICS_VERSION, training_identity, training_weights
+from jobs.reconstructor import build_reconstructor
+from jobs.training import Pace, StopRequestedError, train
+from model.losses import LOSSES
+from model.registry import resolve
+from model.scenes import Reconstructor
+from model.weights import WeightStore
+from results.records.atomic import write_atomically, write_json
+from results.records.home import cache_folder, training_folder, trial_folder, weights_folder
+from results.records.journal import Journal
+from results.records.training_folder import RECORD_FILENAME, WEIGHTS_FILENAME, read_training, training_of
+from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME, ENVIRONMENT_FILENAME, LOCK_FILENAME
+
+log = logging.getLogger(__name__)
+
+_WAIT_S = 1.0
+
+#: A network -> how it does on the validation split.
+Validate = Callable[[Reconstructor, ContextReader], Evaluation]
+
+
+class Training(NamedTuple):
+    """A finished training, ready to reconstruct."""
+
+    reconstructor: Reconstructor
+    context: ContextReader
+    #: spent in iterations
+    seconds: float
+    #: every arithmetic that it was computed in, in order of use
+    arithmetic: list[dict[str, Any]]
+
+
+class Trained(NamedTuple):
+    """What a later use of a trained network needs."""
+
+    config: TrialConfig
+    reconstructor: Reconstructor
+    context: ContextReader
+
+
+class _SharedJournal:
+    """What a training measures, in its own journal and in that of the trial that runs it."""
+
+    def __init__(self, *journals: Journal) -> None:
+        self._journals = journals
+
+    def start(self, step: int) -> None:
+        """The training goes on after `step` finished iterations."""
+        for journal in self._journals:
+            journal.start(step)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Values measured after `step` finished iterations."""
+        for journal in self._journals:
+            journal.metrics(step, values)
+
+
+def train_once(
+    config: TrialConfig,
+    key: str,
+    store: Store,
+    home: Path,
+    *,
+    frozen: Mapping[str, str],
+    weights: WeightStore,
+    journal: Journal,
+    validate: Validate,
+    device: torch.device,
+    pace: Pace,
+) -> Training:
+    """The training of a key: from its folder where it is finished, trained to its end otherwise.
+
+    Everything that the training measures, now or before, stands in `journal`, the trial's, afterwards.  A training
+    that another trial runs at the moment is waited for.  `frozen` names the sha256 of all frozen weights in use.
+    Raises what `train` raises.
+    """
+    folder = training_folder(home, key)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder, journal, pace.should_stop):
+        journal.repeat(folder)
+        context = ContextReader(config, store, weights, cache_folder(home), device)
+        # The layout of memory that convolutions are quickest in.
+        network = build_reconstructor(config, context.widths, weights)
+        network = network.to(device).to(memory_format=torch.channels_last)
+        record = _restored(folder, network)
+        if record is not None:
+            journal.start(record["step"])
+        else:
+            network, record = _trained(
+                config, key, store, folder, network, context, weights, frozen, journal, validate, device, pace
+            )
+        # The optimiser's state is three times the weights, and nothing goes on from it.
+        shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
+    return Training(network, context, record["seconds"], record["environment"]["arithmetic"])
+
+
+def load_trained(home: Path, key: str, device: torch.device | str = "cpu") -> Trained:
+    """The judged network of a trial or a training with this key; of one that is not finished, as far as it has come.
+
+    Raises ValueError for a key that is neither's, a trial without a network, and one without weights.
+    """
+    folder, config = _found(home, key)
+    if not config.is_trained:
+        raise ValueError(f"trial {key} has no network ({config.model.name})")
+    weights = WeightStore(weights_folder(home))
+    store = open_dataset(config.data.name, config.data.options, home)
+    context = ContextReader(config, store, weights, cache_folder(home), device)
+    network = build_reconstructor(config, context.widths, weights)
+    if _restored(folder, network) is None:
+        checkpoint = CheckpointFolder(folder / CHECKPOINTS_FOLDER).latest()
+        if checkpoint is None:
+            raise ValueError(f"trial {key} has no weights yet, and no checkpoint")
+        network.load_state_dict(checkpoint.judged)
+    return Trained(config, network.to(device).eval(), context)
+
+
+def _trained(
+    config: TrialConfig,
+    key: str,
+    store: Store,
+    folder: Path,
+    network: Reconstructor,
+    context: ContextReader,
+    weights: WeightStore,
+    frozen: Mapping[str, str],
+    journal: Journal,
+    validate: Validate,
+    device: torch.device,
+    pace: Pace,
+) -> tuple[Reconstructor, dict[str, Any]]:
+    """Train to the end and write what remains.  Returns the network to judge and the record."""
+    write_json(folder / CONFIG_FILENAME, training_identity(config))
+    arithmetic = arithmetic_history(folder, arithmetic_of(config, device))
+    environment = describe_environment() | {"arithmetic": arithmetic}
+    write_json(folder / ENVIRONMENT_FILENAME, environment)
+    losses = sorted({name for stage in config.train.stages for name in stage.losses})
+    with Journal(folder) as own:
+        judged, seconds = train(
+            network,
+            context,
+            {name: resolve(LOSSES, name, "loss")(weights).to(device) for name in losses},
+            store,
+            config,
+            journal=_SharedJournal(own, journal),
+            checkpoints=CheckpointFolder(folder / CHECKPOINTS_FOLDER),
+            validate=lambda current: validate(current, context),
+            device=device,
+            pace=pace,
+        )
+    data = save({name: tensor.detach().contiguous() for name, tensor in judged.state_dict().items()})
+    write_atomically(folder / WEIGHTS_FILENAME, data)
+    record = {
+        "key": key,
+        "step": config.train.iterations,
+        "seconds": seconds,
+        "weights_sha256": hashlib.sha256(data).hexdigest(),
+        "environment": environment,
+        "data_fingerprint": store.fingerprint,
+        "weights": {name: frozen[name] for name in training_weights(config)},
+        "numerics": NUMERICS_VERSION,
+        "finished": time.time(),
+    }
+    write_json(folder / RECORD_FILENAME, record)
+    return judged, record
+
+
+def _restored(folder: Path, network: Reconstructor) -> dict[str, Any] | None:
+    """The record of a finished training, whose weights `network` then has; None where there is none that is sound."""
+    record = read_training(folder)
+    if record is None:
+        return None
+    data = (folder / WEIGHTS_FILENAME).read_bytes()
+    if hashlib.sha256(data).hexdigest() != record["weights_sha256"]:
+        log.warning("the weights of training %s are damaged; it is not taken for finished", folder.name)
+        return None
+    network.load_state_dict(load(data))
+    return record
+
+
+def _found(home: Path, key: str) -> tuple[Path, TrialConfig]:
+    """The folder with the weights of a trial or a training, and its configuration."""
+    trial = trial_folder(home, key)
+    training = training_of(trial) or key
+    folder = training_folder(home, training)
+    # A trial of a version before keeps its checkpoints itself.
+    folder = folder if folder.is_dir() else trial
+    for path in (trial / CONFIG_FILENAME, folder / CONFIG_FILENAME):
+        if path.is_file():
+            return folder, TrialConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    raise ValueError(f"{key} is neither a trial nor a training of {home}")
+
+
+@contextmanager
+def _alone(folder: Path, journal: Journal, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Hold a training's lock.  Raises `StopRequestedError` where a stop is requested while another holds it."""
+    lock = FileLock(folder / LOCK_FILENAME)
+    is_waiting = False
+    while True:
+        try:
+            lock.acquire(timeout=_WAIT_S)
+            break
+        except Timeout:
+            if not is_waiting:
+                log.info("waiting for training %s, which another trial runs", folder.name)
+                journal.start(0)
+                is_waiting = True
+            if should_stop():
+                message = f"stopped while it waited for training {folder.name}, which another trial runs"
+                raise StopRequestedError(message) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,211 @@
+"""Trainings are made once, whatever number of trials judge them, and their weights can be read."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+
+import jobs.trained
+import jobs.training
+from jobs.checkpoint import CheckpointFolder, capture
+from jobs.config import TrialConfig
+from jobs.trained import load_trained
+from jobs.training import StopRequestedError
+from jobs.trial import Runtime, TrialResult, run_trial
+from results.records.journal import read_events
+from results.records.training_folder import read_training, training_of
+from results.records.trial_folder import trial_status
+
+RUNTIME = Runtime(threads=1, log_every=3, checkpoint_every=5)
+
+
+@pytest.fixture
+def steps(monkeypatch) -> list[int]:
+    """The iterations that were trained, in order."""
+    counted: list[int] = []
+    draw = jobs.training.training_frames
+
+    def counting(objects, *, iteration, **options):
+        counted.append(iteration)
+        return draw(objects, iteration=iteration, **options)
+
+    monkeypatch.setattr(jobs.training, "training_frames", counting)
+    return counted
+
+
+def run(home: Path, tiny, **sections) -> TrialResult:
+    return run_trial(TrialConfig.model_validate(tiny(**sections)), home, RUNTIME)
+
+
+def training(result: TrialResult) -> Path:
+    return result.folder.parents[1] / "trainings" / str(result.training)
+
+
+def measured(folder: Path) -> dict[tuple[int, str], float]:
+    return {
+        (event["step"], name): value
+        for event in read_events(folder)
+        if event["event"] == "metrics"
+        for name, value in event["values"].items()
+    }
+
+
+def of_training(folder: Path) -> dict[tuple[int, str], float]:
+    return {key: value for key, value in measured(folder).items() if key[1].startswith(("train/", "val/"))}
+
+
+@pytest.mark.parametrize("change", [{"lpips": "alex"}, {"split": "val"}, {"objects": 1}])
+def test_another_way_of_judging_trains_nothing(change, home, tiny, steps):
+    data = tiny()["data"]  # of the size that LPIPS (alex) needs
+    data = data | {"resolution": 32, "options": data["options"] | {"image_size": 32}}
+    sections = {"data": data, "model": {"base_dim": 4, "channel_mult": [1, 1]}}
+    first = run(home, tiny, **sections, eval={"objects": 2, "every": 6})
+    assert steps == list(range(18))
+    second = run(home, tiny, **sections, eval={"objects": 2, "every": 6} | change)
+    assert steps == list(range(18)), "18 iterations for both"
+    assert second.key != first.key
+    assert second.training == first.training
+    assert second.metrics != first.metrics
+    assert of_training(second.folder) == of_training(first.folder) == measured(training(first))
+    (start,) = [event for event in read_events(second.folder) if event["event"] == "start"]
+    assert start["step"] == 18
+    assert set(pd.read_parquet(second.folder / "per_object.parquet")["split"]) == {change.get("split", "test")}
+
+
+def test_curves_of_validation_are_no_reason_to_judge_again(home, tiny, steps):
+    first = run(home, tiny, eval={"objects": 2})
+    assert run(home, tiny, eval={"objects": 2, "every": 3}).key == first.key
+    assert len(steps) == 18
+
+
+def test_a_finished_training_keeps_its_weights_alone(home, tiny):
+    result = run(home, tiny)
+    files = {path.name for path in training(result).rglob("*")}
+    assert files == {
+        "config.json", "environment.json", "journal.jsonl", "lock", "training.json", "weights.safetensors",
+    }  # fmt: skip
+    record = read_training(training(result))
+    assert record is not None
+    assert (record["key"], record["step"]) == (result.training, 18)
+    assert record["environment"]["packages"]["torch"]
+    assert training_of(result.folder) == result.training
+    assert not (result.folder / "checkpoints").exists()
+
+
+def test_a_training_is_taken_up_by_another_trial_where_it_stopped(home, tiny, steps, tmp_path):
+    whole = run(home, tiny)
+    expected = load_file(training(whole) / "weights.safetensors")
+    shutil.rmtree(training(whole))
+    steps.clear()
+    stop = tmp_path / "stop"
+    stop.touch()
+    with pytest.raises(StopRequestedError):
+        run_trial(
+            TrialConfig.model_validate(tiny(eval={"split": "val", "objects": 1})),
+            home,
+            Runtime(log_every=1, checkpoint_every=5, stop_file=str(stop)),
+        )
+    assert steps == [0]
+    shutil.rmtree(whole.folder)
+    again = run(home, tiny)
+    assert steps == list(range(18))
+    assert again.metrics == whole.metrics
+    assert [event["step"] for event in read_events(again.folder) if event["event"] == "start"] == [1]
+    assert (1, "train/loss") in measured(again.folder), "measured for the other trial"
+    assert all(
+        torch.equal(tensor, expected[name]) for name, tensor in load_trained(home, again.key)[1].state_dict().items()
+    )
+
+
+def _run_in_a_process(config: TrialConfig, home: Path) -> None:
+    run_trial(config, home, RUNTIME)
+
+
+def test_two_trials_of_one_training_at_the_same_time_train_it_once(home, tiny):
+    run(home, tiny, model={"name": "blank"})  # makes the dataset
+    configs = [TrialConfig.model_validate(tiny(eval={"objects": count, "every": 6})) for count in (1, 2)]
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_run_in_a_process, args=(config, home)) for config in configs]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    (folder,) = (home / "trainings").iterdir()
+    assert [event["step"] for event in read_events(folder) if event["event"] == "start"] == [0]
+    judged = [path for path in (home / "trials").iterdir() if training_of(path) == folder.name]
+    assert len(judged) == 2
+    for trial in judged:
+        assert trial_status(trial) == "finished"
+        assert of_training(trial) == measured(folder)
+
+
+def test_a_stop_reaches_a_trial_that_waits_for_a_training(home, tiny, tmp_path, monkeypatch, steps):
+    monkeypatch.setattr(jobs.trained, "_WAIT_S", 0.01)
+    finished = run(home, tiny)
+    shutil.rmtree(finished.folder)
+    steps.clear()
+    stop = tmp_path / "stop"
+    stop.touch()
+    with FileLock(training(finished) / "lock"), pytest.raises(StopRequestedError, match="which another trial runs"):
+        run_trial(TrialConfig.model_validate(tiny()), home, Runtime(stop_file=str(stop)))
+    assert trial_status(finished.folder) == "interrupted"
+    assert run(home, tiny).metrics == finished.metrics
+    assert not steps
+
+
+def test_damaged_weights_are_trained_again(home, tiny, steps):
+    first = run(home, tiny)
+    weights = training(first) / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    steps.clear()
+    second = run(home, tiny, eval={"split": "val", "objects": 1})
+    assert steps == list(range(18))
+    assert second.training == first.training
+    shutil.rmtree(first.folder)
+    assert run(home, tiny).metrics == first.metrics
+
+
+def test_a_trained_network_is_found_by_the_key_of_its_trial_or_training(home, tiny):
+    result = run(home, tiny)
+    saved = load_file(training(result) / "weights.safetensors")
+    for key in (result.key, result.training):
+        config, network, context = load_trained(home, key)
+        assert config.train == TrialConfig.model_validate(tiny()).train
+        assert not network.training
+        assert context.widths == {}
+        assert all(torch.equal(tensor, saved[name]) for name, tensor in network.state_dict().items())
+    with pytest.raises(ValueError, match="neither a trial nor a training"):
+        load_trained(home, "0" * 16)
+    with pytest.raises(ValueError, match=r"has no network \(blank\)"):
+        load_trained(home, run(home, tiny, model={"name": "blank"}).key)
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_trials_of_the_version_before_keep_their_weights_themselves(averaged, home, tiny):
+    """Before, a trial's folder had the checkpoints, and no word of a training."""
+    result = run(home, tiny)
+    _, network, _ = load_trained(home, result.key)
+    old = home / "trials" / "0123456789abcdef"
+    old.mkdir()
+    (old / "config.json").write_text((result.folder / "config.json").read_text())
+    optimizer = torch.optim.Adam(network.parameters())
+    live = network
+    if averaged:
+        live = load_trained(home, result.key)[1]
+        torch.nn.init.zeros_(next(live.parameters()))
+    CheckpointFolder(old / "checkpoints").save(capture(18, live, optimizer, network, {}))
+    _, found, _ = load_trained(home, old.name)
+    ours, theirs = found.state_dict(), network.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    (old / "checkpoints" / "000000018.json").write_text(json.dumps({}))
+    with pytest.raises(ValueError, match="no weights yet"):
+        load_trained(home, old.name)
