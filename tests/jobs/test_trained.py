@@ -31,13 +31,13 @@ RUNTIME = Runtime(threads=1, log_every=3, checkpoint_every=5)
 def steps(monkeypatch) -> list[int]:
     """The iterations that were trained, in order."""
     counted: list[int] = []
-    draw = jobs.training.training_frames
+    draw = jobs.training.draw_batch
 
-    def counting(objects, *, iteration, **options):
+    def counting(store, objects, config, iteration, device):
         counted.append(iteration)
-        return draw(objects, iteration=iteration, **options)
+        return draw(store, objects, config, iteration, device)
 
-    monkeypatch.setattr(jobs.training, "training_frames", counting)
+    monkeypatch.setattr(jobs.training, "draw_batch", counting)
     return counted
 
 
