@@ -13,7 +13,7 @@ help:          ## show this list
 
 setup: $(VENV)/ready   ## virtual environment with the tested versions, and splatsweep itself
 
-$(VENV)/ready: pyproject.toml constraints.txt $(wildcard model/*/csrc/*)
+$(VENV)/ready: pyproject.toml constraints.txt $(wildcard model/native/csrc/* model/native/csrc/*/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip --constraint constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -52,10 +52,10 @@ def _packages(_: Path) -> Finding:
 
 
 def _rasterizer(_: Path) -> Finding:
-    from model.rasterizers.native import available_kernels
+    from model.native.library import rasteriser_kernels
 
     try:
-        kernels = ", ".join(available_kernels())
+        kernels = ", ".join(rasteriser_kernels())
     except (ImportError, RuntimeError) as error:
         return Finding("bad", "rasterizer", f"{error}")
     return Finding("good", "rasterizer", f"cpu, kernels: {kernels}")

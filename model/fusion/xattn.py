@@ -13,10 +13,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from model.attention import depth_cross_attention
 from model.fusion import Kind, Place, Source
 from model.fusion.base import Fusion
 from model.fusion.fuser import Fuser
-from model.ops import convolve, norm_conv, read
 from model.types import Context
 
 
@@ -41,7 +41,7 @@ class CrossAttentionBlock(Fuser):
 
     def queries(self, h: Tensor) -> Tensor:
         """(B, C, h, w) features -> (B, C, h, w), one query per pixel."""
-        return norm_conv(h, self.query_norm, self.query)
+        return self.query(self.query_norm(h))
 
     def tokens(self, context: Context, size: torch.Size) -> Tensor:
         """Context, height and width of the feature map -> what becomes keys and values, (B, D, ...)."""
@@ -49,7 +49,7 @@ class CrossAttentionBlock(Fuser):
 
     def forward(self, h: Tensor, context: Context) -> Tensor:
         query, tokens = self.queries(h), self.tokens(context, h.shape[-2:])
-        return convolve(attend(query, self.key_value(tokens)), self.out, residual=h)
+        return h + self.out(attend(query, self.key_value(tokens)))
 
 
 class _DepthAttentionBlock(CrossAttentionBlock):
@@ -59,8 +59,8 @@ class _DepthAttentionBlock(CrossAttentionBlock):
     key_value: nn.Conv2d
 
     def forward(self, h: Tensor, context: Context) -> Tensor:
-        attended = read(self.queries(h), self.read(context), self.context_norm, self.key_value)
-        return convolve(attended, self.out, residual=h)
+        attended = depth_cross_attention(self.queries(h), self.read(context), self.context_norm, self.key_value)
+        return h + self.out(attended)
 
 
 def attend(query: Tensor, key_value: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from model.native.library import STAGES
 from model.rasterizers import cpu
-from model.rasterizers.native import STAGES
 from model.rasterizers.validation import validate
 from model.types import Gaussians
 from sweep.bench.measure import interleaved, torch_threads

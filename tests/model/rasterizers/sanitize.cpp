@@ -1,7 +1,7 @@
 // Draws scenes from a file, forward and backward, with every kind of kernels and with one thread and three; built with
 // sanitizers, which stop it at the first fault.  Usage: sanitize FILE.
 
-#include "splat.cpp"
+#include "rasteriser.cpp"
 
 #include <cstdio>
 #include <cstdlib>
@@ -50,16 +50,16 @@ std::vector<float> draw(Scenes& s) {
   struct alignas(64) Line {
     char bytes[64];
   };
-  std::vector<Line> state(splat_state_size(&b) / sizeof(Line));
+  std::vector<Line> state(rasteriser_state_size(&b) / sizeof(Line));
   b.state = state.data();
   std::vector<float> images(3 * renders * pixels), depths(renders * pixels);
-  if (splat_forward(&b, images.data(), s.depth ? depths.data() : nullptr) != splat::kDone) std::exit(3);
+  if (rasteriser_forward(&b, images.data(), s.depth ? depths.data() : nullptr) != native::kDone) std::exit(3);
 
   std::vector<std::vector<float>> gradients;
   for (const auto& input : s.inputs) gradients.emplace_back(input.size());
-  if (splat_backward(&b, images.data(), s.depth ? depths.data() : nullptr, gradients[0].data(), gradients[1].data(),
+  if (rasteriser_backward(&b, images.data(), s.depth ? depths.data() : nullptr, gradients[0].data(), gradients[1].data(),
                      gradients[2].data(), gradients[3].data(), gradients[4].data(), gradients[5].data()) !=
-      splat::kDone)
+      native::kDone)
     std::exit(3);
   std::vector<float> all = images;
   if (s.depth) all.insert(all.end(), depths.begin(), depths.end());
@@ -75,7 +75,7 @@ int main(int, char** arguments) {
   Scenes scenes;
   int drawn = 0;
   for (; next(file, scenes); ++drawn)
-    for (int kernels = 0; splat_kernels(kernels); ++kernels) {
+    for (int kernels = 0; rasteriser_kernels(kernels); ++kernels) {
       scenes.batch.kernels = kernels;
       scenes.batch.threads = 1;
       const std::vector<float> alone = draw(scenes);

@@ -17,15 +17,16 @@ import psutil
 import pytest
 import torch
 
+from model.native import rasterise
+from model.native.library import rasteriser_kernels
 from model.rasterizers import cpu
-from model.rasterizers.native import available_kernels
 
 
 def draw(scene, antialiasing=False, return_depth=False):
     return cpu.render(scene.gaussians, scene.cameras, scene.background, antialiasing, return_depth)
 
 
-@pytest.mark.parametrize("kernels", available_kernels())
+@pytest.mark.parametrize("kernels", rasteriser_kernels())
 def test_every_variant_agrees(make_scene, assert_agrees, kernels):
     for degree in range(4):
         scene = make_scene(degree, degree=degree, count=101, batch=(2, 2))
@@ -50,7 +51,7 @@ def assert_equal(outcome, expected):
 def test_results_do_not_depend_on_threads(make_scene, evaluate, thread_count, monkeypatch, batch, borrowed):
     """Fewer scenes than threads, as many, more; several bands of rows; more Gaussians than a thread takes at a time."""
     if not borrowed:
-        monkeypatch.setattr(cpu, "parallel", lambda: None)
+        monkeypatch.setattr(rasterise, "gomp_parallel", lambda: None)
     scene = make_scene(count=700, batch=batch, degree=2, size=(100, 30))
     thread_count(1)
     expected = evaluate(cpu.render, scene, True, True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from model.rasterizers import cpu
+from model.native import library
 
-SOURCES = Path(cpu.__file__).parent / "csrc"
+SOURCES = Path(library.__file__).parent / "csrc" / "rasteriser"
 PROGRAM = Path(__file__).parent / "sanitize.cpp"
 COMPILER = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++")), None)
 FLAGS = ["-std=c++17", "-O0", "-g0", "-fno-math-errno", "-fno-trapping-math", "-pthread", "-Wno-psabi", "-w"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.rasterizers import BACKENDS, cpu, is_available, render
-from model.rasterizers.native import available_kernels
+from model.native.library import rasteriser_kernels
 from model.registry import UnknownChoiceError
 
 
@@ -79,7 +79,7 @@ def test_finite_values_whose_sum_overflows_pass(make_scene, backend):
     assert torch.isfinite(render(gaussians, scene.cameras, scene.background, backend)).any()
 
 
-@pytest.mark.parametrize("kernels", available_kernels())
+@pytest.mark.parametrize("kernels", rasteriser_kernels())
 @pytest.mark.parametrize("field", ["means", "scales", "rotations", "opacities", "sh"])
 def test_kernels_see_every_value(make_scene, kernels, field):
     """Whichever Gaussian it belongs to, also one in the last group, which may be smaller than the others."""

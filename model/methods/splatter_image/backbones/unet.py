@@ -14,12 +14,14 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from model.attention import self_attention
 from model.fusion import Source
 from model.fusion.base import Fusion, at_bottleneck, at_input, in_block
 from model.methods.splatter_image.camera_embedding import CameraMapping, linear
-from model.ops import attend, concatenate, convolve, halve, in_one_call, norm_conv, norm_silu, norm_silu_conv, repeat
 from model.types import Context
 
 DROPOUT = 0.10
@@ -45,8 +47,8 @@ def group_norm(channels: int) -> nn.GroupNorm:
 def resample(x: Tensor, direction: Literal["down", "up"] | None) -> Tensor:
     """(B, C, H, W) -> half the size by the mean of 2x2 pixels, or double the size by repetition."""
     if direction == "down":
-        return halve(x)
-    return repeat(x) if direction == "up" else x
+        return F.avg_pool2d(x, 2)
+    return F.interpolate(x, scale_factor=2, mode="nearest") if direction == "up" else x
 
 
 def join_views(x: Tensor, views: int) -> Tensor:
@@ -74,8 +76,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, views: int = 1) -> Tensor:
         x = join_views(x, views)
-        attended = attend(norm_conv(x, self.norm, self.qkv))
-        return split_views(convolve(attended, self.proj, residual=x, scale=SKIP_SCALE), views)
+        attended = self_attention(self.qkv(self.norm(x)))
+        return split_views((self.proj(attended) + x) * SKIP_SCALE, views)
 
 
 class ResidualBlock(nn.Module):
@@ -108,29 +110,20 @@ class ResidualBlock(nn.Module):
         self.fusers = nn.ModuleList(fusers)
 
     def forward(self, x: Tensor, context: Context, views: int = 1, camera: Tensor | None = None) -> Tensor:
-        def plain(x: Tensor) -> Tensor:
-            return self._plain(x, views, camera)
-
-        h = in_one_call(self, plain, x, views)
+        h = self.conv0(resample(F.silu(self.norm0(x)), self.direction))
+        if self.affine is not None:
+            # As published, the same norm and activation then act once more.
+            h = F.silu(self.norm1(h + self.affine(camera)[:, :, None, None]))
+        skip = resample(x, self.direction)
+        if self.skip is not None:
+            skip = self.skip(skip)
+        h = self.conv1(F.dropout(F.silu(self.norm1(h)), DROPOUT, self.training))
+        h = (h + skip) * SKIP_SCALE
+        if self.attention is not None:
+            h = self.attention(h, views)
         for fuser in self.fusers:
             h = fuser(h, context)
         return h
-
-    def _plain(self, x: Tensor, views: int, camera: Tensor | None) -> Tensor:
-        """All but what context adds."""
-        if self.direction is None:
-            h = norm_silu_conv(x, self.norm0, self.conv0)
-        else:
-            h = convolve(resample(norm_silu(x, self.norm0), self.direction), self.conv0)
-        if self.affine is not None:
-            # As published, the same norm and activation then act once more.
-            h = norm_silu(h + self.affine(camera)[:, :, None, None], self.norm1)
-        skip = resample(x, self.direction)
-        if self.skip is not None:
-            skip = convolve(skip, self.skip)
-        dropout = DROPOUT if self.training else 0.0
-        h = norm_silu_conv(h, self.norm1, self.conv1, dropout=dropout, residual=skip, scale=SKIP_SCALE)
-        return h if self.attention is None else self.attention(h, views)
 
 
 class UNet(nn.Module):
@@ -224,14 +217,7 @@ class UNet(nn.Module):
         for fuser in self.input_fusers:
             images = fuser(images, context)
 
-        def body(h: Tensor) -> Tensor:
-            return self._body(h, context, views, camera)
-
-        depth = () if (maps := context.get("depth")) is None else (maps,)
-        return in_one_call(self, body, self.stem(images), views, given=depth)
-
-    def _body(self, h: Tensor, context: Context, views: int, camera: Tensor | None) -> Tensor:
-        """All but the stem: (B * V, base_dim, R, R) -> (B * V, out_channels, R, R)."""
+        h = self.stem(images)
         stack = [h]
         for module in self.encoder:
             h = module(h, context, views, camera)
@@ -242,5 +228,5 @@ class UNet(nn.Module):
             for module in entry:  # type: ignore[attr-defined]
                 h = module(h, context, views, camera)
             for module in blocks:  # type: ignore[attr-defined]
-                h = module(concatenate(h, stack.pop()), context, views, camera)
-        return norm_silu_conv(h, self.tail_norm, self.tail_conv)
+                h = module(torch.cat([h, stack.pop()], dim=1), context, views, camera)
+        return self.tail_conv(F.silu(self.tail_norm(h)))

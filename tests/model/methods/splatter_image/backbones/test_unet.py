@@ -13,7 +13,6 @@ from model.methods.splatter_image.backbones.unet import SelfAttention, UNet, joi
 from model.methods.splatter_image.camera_embedding import POSE_CHANNELS
 from model.official import OfficialUNet, official_state_dict, unet_from_official
 from model.official.names import published_names
-from model.ops.native import available_kernels
 from model.types import Context
 
 # Sizes of `functional_reference.Sizes`, and the shape of the images (B, V, H, W).
@@ -297,32 +296,3 @@ def test_a_pose_embedding_is_given_to_those_that_take_one():
         UNet(**sizes)(images, Context(), pose_embedding=pose)
     with pytest.raises(ValueError, match="none was given"):
         UNet(**sizes, camera_channels=60)(images, Context())
-
-
-@pytest.mark.skipif(not available_kernels(), reason="the kernels are not built, or not for this processor")
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("ways", [(), (InputChannel,), (CrossAttention,)], ids=["plain", "input", "xattn"])
-def test_a_network_is_one_call_that_computes_what_its_layers_do(ways, training, monkeypatch):
-    """A guard of the speed: nothing keeps the network from being recorded, nor do the published ways of depth."""
-    torch.manual_seed(0)
-    sizes = {"resolution": 16, "base_dim": 16, "num_blocks": 1, "channel_mult": (1, 2), "attention_resolutions": (8,)}
-    unet = UNet(**sizes, fusions=[way("depth", "map", 1) for way in ways])
-    unet.to(memory_format=torch.channels_last).train(training)
-    images, context = torch.rand(2, 3, 16, 16), Context(depth=torch.rand(2, 1, 1, 16, 16))
-
-    def maps_and_gradients():
-        torch.manual_seed(1)
-        maps = unet(images, context)
-        return [maps, *torch.autograd.grad(maps.square().sum(), list(unet.parameters()))]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(
-            "model.methods.splatter_image.backbones.unet.in_one_call", lambda _module, body, x, *_key, **_given: body(x)
-        )
-        expected = maps_and_gradients()
-    with monkeypatch.context() as patched:
-        patched.delattr("model.ops.fused_layer")
-        patched.delattr("model.ops.F")
-        actual = maps_and_gradients()
-    for a, e in zip(actual, expected, strict=True):
-        assert (a - e).norm() <= 1e-5 * e.norm() + 1e-9

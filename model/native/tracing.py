@@ -1,0 +1,208 @@
+"""Records the torch calls that one run of a module makes, as a graph that runs again without the module's Python.
+
+A `TorchFunctionMode` sees every call on tensors at the level of the source: `group_norm`, `conv2d`, `silu`.  The graph
+holds for equal shapes and modes only.  What depends on the numbers in a tensor cannot be recorded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+#: Queries whose answers follow from shapes and types, which a graph holds for.
+_STATIC_QUERIES = frozenset(
+    {"__get__", "__len__", "dim", "size", "stride", "numel", "nelement", "element_size", "ndimension"}
+    | {"is_floating_point", "is_complex", "is_contiguous", "get_device", "promote_types", "result_type"}
+)
+#: Calls that a replay would not repeat, or that change what other calls mean.
+_FORBIDDEN = frozenset({"_set_grad_enabled", "set_grad_enabled", "manual_seed", "__setitem__", "__set__", "__delete__"})
+
+
+class NotTraceableError(TypeError):
+    """A module does something that a graph of its calls would not repeat."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One of the tensors of a graph, by number, where a call takes or gives it."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One torch call; tensors in arguments and result are `Value`s."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    result: Any
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """The argument at a position or of a name; `default` where it was not given."""
+        if position < len(self.arguments):
+            return self.arguments[position]
+        return self.keywords.get(name, default)
+
+    @property
+    def reads(self) -> list[int]:
+        """Numbers of the values it takes, each as often as it is taken."""
+        return [value.number for value in _values((self.arguments, self.keywords))]
+
+    @property
+    def writes(self) -> list[int]:
+        """Numbers of the values it gives."""
+        return [value.number for value in _values(self.result)]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a graph may rely on about a value."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+    requires_grad: bool
+
+
+@dataclass
+class Graph:
+    """The calls from inputs to result, in order.  Values are numbered from 0."""
+
+    inputs: list[int] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    facts: list[Facts] = field(default_factory=list)
+    #: parameters and buffers: the module that owns each, and the attribute's name
+    owned: dict[int, tuple[nn.Module, str]] = field(default_factory=dict)
+    #: tensors that are none of these and that no call gives
+    constants: dict[int, Tensor] = field(default_factory=dict)
+    result: int = -1
+
+    def add(self, tensor: Tensor) -> int:
+        """A new value; returns its number."""
+        self.facts.append(Facts(tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad))
+        return len(self.facts) - 1
+
+    def add_owned(self, owner: nn.Module, name: str, tensor: Tensor) -> int:
+        """A new value for a parameter or buffer of a module."""
+        number = self.add(tensor)
+        self.owned[number] = (owner, name)
+        return number
+
+
+def trace(module: nn.Module, function: Callable[..., Any], arguments: Any, keywords: dict[str, Any]) -> Graph:
+    """Run `function`, the forward pass of `module`, and record it.
+
+    Raises NotTraceableError where a replay would not repeat it, and whatever the function raises.
+    """
+    tracer = _Tracer(module, tensors_of((arguments, keywords)))
+    with tracer:
+        result = function(*arguments, **keywords)
+    if not isinstance(result, Tensor):
+        raise NotTraceableError(f"its result is a {type(result).__name__}, not one tensor")
+    tracer.graph.result = tracer.number(result)
+    return tracer.graph
+
+
+class _Tracer(TorchFunctionMode):
+    def __init__(self, module: nn.Module, inputs: list[Tensor]) -> None:
+        super().__init__()
+        self.graph = Graph()
+        self._numbers: dict[int, int] = {}
+        self._alive: list[Tensor] = []  # an identity belongs to one tensor only while that lives
+        self._owners = {
+            id(tensor): (owner, name)
+            for owner in module.modules()
+            for name, tensor in (*owner._parameters.items(), *owner._buffers.items())
+            if tensor is not None
+        }
+        self.graph.inputs = [self._add(tensor) for tensor in inputs]
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(function, "__name__", str(function))
+        if name in _FORBIDDEN or _is_in_place(name) or kwargs.get("out") is not None or kwargs.get("inplace"):
+            raise NotTraceableError(f"{name} changes tensors or modes in place")
+        result = function(*args, **kwargs)
+        given = tensors_of(result)
+        if not given:
+            if tensors_of((args, kwargs)) and name not in _STATIC_QUERIES:
+                raise NotTraceableError(f"{name} reads the numbers in a tensor")
+            return result
+        if all(id(tensor) in self._numbers for tensor in given):
+            return result  # its argument, as `dropout` gives it in evaluation
+        arguments, keywords = (map_tensors(tree, lambda t: Value(self.number(t))) for tree in (args, kwargs))
+        self.graph.calls.append(Call(function, arguments, keywords, map_tensors(result, lambda t: Value(self._add(t)))))
+        return result
+
+    def number(self, tensor: Tensor) -> int:
+        """The value's number.  A tensor that no call gave is one of the module's, or a constant."""
+        known = self._numbers.get(id(tensor))
+        if known is not None:
+            return known
+        number = self._add(tensor)
+        owner = self._owners.get(id(tensor))
+        if owner is None:
+            self.graph.constants[number] = tensor
+        else:
+            self.graph.owned[number] = owner
+        return number
+
+    def _add(self, tensor: Tensor) -> int:
+        number = self.graph.add(tensor)
+        self._numbers[id(tensor)] = number
+        self._alive.append(tensor)
+        return number
+
+
+def _is_in_place(name: str) -> bool:
+    return (name.endswith("_") and not name.endswith("__")) or (name.startswith("__i") and name not in {"__invert__"})
+
+
+def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
+    """`tree` with every tensor replaced; looks into tuples, lists, dictionaries and dataclasses."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, tuple | list):
+        mapped = [map_tensors(item, function) for item in tree]
+        return tuple(mapped) if isinstance(tree, tuple) else mapped
+    if isinstance(tree, dict):
+        return {key: map_tensors(item, function) for key, item in tree.items()}
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        return tuple(map_tensors(getattr(tree, f.name), function) for f in dataclasses.fields(tree))
+    return tree
+
+
+def tensors_of(tree: Any) -> list[Tensor]:
+    """The tensors in `tree`, in the order in which `map_tensors` meets them."""
+    found: list[Tensor] = []
+    map_tensors(tree, found.append)
+    return found
+
+
+def replace_values(tree: Any, tensors: Callable[[int], Any]) -> Any:
+    """`tree`, the arguments of a call, with the tensor of its number in place of every `Value`."""
+    if isinstance(tree, Value):
+        return tensors(tree.number)
+    if isinstance(tree, tuple | list):
+        return type(tree)(replace_values(item, tensors) for item in tree)
+    if isinstance(tree, dict):
+        return {key: replace_values(item, tensors) for key, item in tree.items()}
+    return tree
+
+
+def _values(tree: Any) -> Iterator[Value]:
+    if isinstance(tree, Value):
+        yield tree
+    elif isinstance(tree, tuple | list):
+        for item in tree:
+            yield from _values(item)
+    elif isinstance(tree, dict):
+        for item in tree.values():
+            yield from _values(item)
