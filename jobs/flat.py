@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 
-def lay_flat(network: nn.Module) -> nn.Parameter:
+def flatten_parameters(network: nn.Module) -> nn.Parameter:
     """Move the trained parameters of `network`; returns all of them as one (N,), with its gradient, at first zero.
 
     The network's own parameters become views of it, each in the layout it has, and their gradients those of its

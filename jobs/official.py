@@ -16,6 +16,7 @@ from filelock import FileLock
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
+from jobs.device import prepare
 from jobs.environment import describe_environment
 from jobs.evaluate import Evaluation, evaluate
 from jobs.features import ContextReader
@@ -130,8 +131,7 @@ def _evaluate(checkpoint: OfficialCheckpoint, config: TrialConfig, store: Store,
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     frozen = WeightStore(weights_folder(home))
     context = ContextReader(config, store, frozen, cache_folder(home), device)
-    network = checkpoint.file.load(build_reconstructor(config, context.widths, frozen))
-    predictor = network.to(device).to(memory_format=torch.channels_last)
+    predictor = prepare(checkpoint.file.load(build_reconstructor(config, context.widths, frozen)), device)
     return evaluate(
         drawing(predicting(predictor, context, config)),
         store,

@@ -20,6 +20,7 @@ from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
+from jobs.device import prepare
 from jobs.environment import arithmetic_history, arithmetic_of, describe_environment
 from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
@@ -104,9 +105,7 @@ def train_once(
     with _alone(folder, journal, pace.should_stop):
         journal.repeat(folder)
         context = ContextReader(config, store, weights, cache_folder(home), device)
-        # The layout of memory that convolutions are quickest in.
-        network = build_reconstructor(config, context.widths, weights)
-        network = network.to(device).to(memory_format=torch.channels_last)
+        network = prepare(build_reconstructor(config, context.widths, weights), device)
         record = _restored(folder, network)
         if record is not None:
             journal.start(record["step"])
@@ -130,13 +129,13 @@ def load_trained(home: Path, key: str, device: torch.device | str = "cpu") -> Tr
     weights = WeightStore(weights_folder(home))
     store = open_dataset(config.data.name, config.data.options, home)
     context = ContextReader(config, store, weights, cache_folder(home), device)
-    network = build_reconstructor(config, context.widths, weights)
+    network = prepare(build_reconstructor(config, context.widths, weights), torch.device(device))
     if _restored(folder, network) is None:
         checkpoint = CheckpointFolder(folder / CHECKPOINTS_FOLDER).latest()
         if checkpoint is None:
             raise ValueError(f"trial {key} has no weights yet, and no checkpoint")
         network.load_state_dict(checkpoint.judged)
-    return Trained(config, network.to(device).eval(), context)
+    return Trained(config, network.eval(), context)
 
 
 def _trained(

@@ -22,7 +22,7 @@ from jobs.data.store import Store
 from jobs.ema import MovingAverage
 from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
-from jobs.flat import lay_flat
+from jobs.flat import flatten_parameters
 from jobs.nonfinite import NonFiniteGuard
 from model.losses.base import Loss
 from model.scenes import Reconstructor, Scene
@@ -115,7 +115,7 @@ def train(
     journal.start(iteration)
 
     objects, judged = store.split("train"), network
-    weights = lay_flat(network)
+    weights = flatten_parameters(network)
     in_bf16 = config.train.precision == "bf16" and device.type == "cuda"
     for stage, first, last in stage_spans(config.train.stages):
         optimizer = torch.optim.Adam([weights], lr=stage.lr, eps=config.method.adam_eps, fused=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def overridable(function: Function) -> Function:
     """`function` of tensors, visible to torch's function modes as a whole."""
-    wrapped: Function = wrap_torch_function(lambda *args, **_: [a for a in args if isinstance(a, Tensor)])(function)
-    return wrapped
+    return cast(Function, wrap_torch_function(lambda *args, **_: [a for a in args if isinstance(a, Tensor)])(function))
 
 
 @overridable

@@ -38,6 +38,11 @@ class Scene(ABC):
 class Reconstructor(nn.Module, ABC):
     """A method's network, or whatever it has instead of one."""
 
+    @property
+    def backbone(self) -> nn.Module | None:
+        """The part that maps tensors to one tensor and takes nearly all the time; None where there is none."""
+        return None
+
     @abstractmethod
     def forward(self, source: Views, context: Context) -> Scene:
         """source: B objects with their source views, the first camera of each at the identity."""

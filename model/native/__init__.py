@@ -6,6 +6,6 @@
 Both share one library (`csrc/`), its vector types (`csrc/vectors.inc`) and its team of threads (`csrc/threads.hpp`),
 which are torch's own.
 
-A network's way: `tracing` records its torch calls, `lowering` replaces those that `layers` knows, `recorder` writes them
-down as steps, and `graph_executor` runs many steps in one call.
+The path of a network: `tracing` records its torch calls, `lowering` replaces those that `layers` has, `recorder` writes
+them down as steps, and `graph_executor` runs many steps in one call.
 """

@@ -34,10 +34,10 @@ def accelerate(network: Network) -> Network:
     """Compute `network` with the compiled CPU layers wherever they fit, forward and backward; returns the network.
 
     Its parameters, their names and its results, but for rounding, stay the same; dropout draws other numbers of the
-    same generator.  The layers do group norm, SiLU, dropout, 1x1 and 3x3 convolutions with residual and scale, resampling
-    by two, concatenation, and the functions of `model.attention`, in float32 on the CPU, for numbers of channels that
-    fill the processor's vectors.  Everything else is called in torch as written: other operators, other types and
-    devices, under autocast and in `torch.compile`.  What torch has to do, and why, is logged once.
+    same generator.  The layers do group norm, SiLU, dropout, 1x1 and 3x3 convolutions with residual and scale,
+    resampling by two, concatenation, and the functions of `model.attention`, in float32 on the CPU, for numbers of
+    channels that fill the processor's vectors.  Everything else is called in torch as written: other operators, other
+    types and devices, under autocast and in `torch.compile`.  What torch has to do, and why, is logged once.
 
     The forward pass may depend on the shapes of tensors, on other arguments and on `network.training`, but not on the
     numbers in tensors.  Copies made by `copy.deepcopy` are accelerated as well.
@@ -46,7 +46,7 @@ def accelerate(network: Network) -> Network:
     if reason is not None:
         _say(f"torch computes {type(network).__name__}: {reason}")
     elif not isinstance(network.__dict__.get("forward"), _Accelerated):
-        network.forward = _Accelerated(network)  # type: ignore[assignment]
+        network.forward = _Accelerated(network)
     return network
 
 
@@ -73,7 +73,7 @@ class _Accelerated:
 
     @property
     def _plain(self) -> Callable[..., Any]:
-        return type(self._module).forward.__get__(self._module)  # type: ignore[no-any-return]
+        return type(self._module).forward.__get__(self._module)
 
     def _schedule(self, arguments: Any, keywords: dict[str, Any]) -> _Schedule | None:
         name, state = type(self._module).__name__, torch.get_rng_state()
@@ -171,7 +171,7 @@ def _hashable(tree: Any) -> Hashable:
         return tuple(map(_hashable, tree))
     if isinstance(tree, dict):
         return tuple((key, _hashable(item)) for key, item in tree.items())
-    return tree  # type: ignore[no-any-return]
+    return tree
 
 
 def _say(message: str) -> None:

@@ -172,7 +172,7 @@ class Placement:
 
     @classmethod
     def of(cls, spans: dict[int, tuple[int, int, int]]) -> Placement:
-        """spans: of each buffer its length, and the first and last step that need it.  Takes the first gap that fits."""
+        """spans: of each buffer its length, and the first and last step that need it.  Each takes the first gap."""
         offsets: dict[int, int] = {}
         taken: list[tuple[int, int, int]] = []  # (offset, end, last step), by offset
         total = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from model.native.library import MAX_CHANNELS, Layer, StepKind, layer_kernels
 from model.native.recorder import Recorder, Shape4

@@ -149,7 +149,7 @@ def why_no_layers() -> str | None:
 
 @functools.cache
 def gomp_parallel() -> int | None:
-    """The address of `GOMP_parallel`, by which the library borrows the threads of torch; None where there is no libgomp.
+    """The address of `GOMP_parallel`, by which the library borrows torch's threads; None where there is no libgomp.
 
     Torch has loaded libgomp already, and the loader gives the same copy again by its name.
     """

@@ -275,4 +275,4 @@ class _Lowering:
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (tuple(value) * 2)[:2]  # type: ignore[return-value]
+    return (value, value) if isinstance(value, int) else (tuple(value) * 2)[:2]

@@ -1,5 +1,7 @@
 """How fast a training step is: ours beside the same network in stock torch, and where the rest of a step goes.
 
+Four sides of one network: stock torch in its default layout, stock torch in channels last, `torch.compile`, and ours.
+
 FLOP are counted by torch's counter on the stock network, 2 a multiply-add, forward and backward.  The convolution peak
 is what the machine's library reaches, forward and backward, on the fastest of the shapes of `PEAK_SHAPES`; its
 convolution runs in turn with the cases, so that both see the machine equally busy.
@@ -7,6 +9,7 @@ convolution runs in turn with the cases, so that both see the machine equally bu
 
 from __future__ import annotations
 
+import copy
 import itertools
 import tempfile
 from collections.abc import Callable
@@ -21,19 +24,21 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.batch import draw_batch
 from jobs.config import TrialConfig
-from jobs.data.prepare import open_dataset, prepare
+from jobs.data.prepare import open_dataset
+from jobs.data.prepare import prepare as prepare_dataset
 from jobs.data.store import Store
+from jobs.device import prepare
 from jobs.features import ContextReader
-from jobs.flat import lay_flat
+from jobs.flat import flatten_parameters
 from jobs.memory import keep_freed_memory
 from jobs.reconstructor import build_reconstructor
 from model.methods.splatter_image import SplatterImage
 from model.methods.splatter_image.backbones.unet import UNet
+from model.native.accelerate import accelerate
 from model.types import Context
 from model.weights import WeightStore
 from results.records.home import cache_folder
-from sweep.bench.measure import BenchResult, fastest_convolution, interleaved, machine, torch_threads
-from sweep.bench.stock import stock_unet
+from sweep.bench.measure import BenchResult, Convolution, fastest_convolution, interleaved, machine, torch_threads
 
 
 @dataclass(frozen=True)
@@ -88,46 +93,63 @@ def run(quick: bool) -> BenchResult:
     with torch_threads(1):
         peak = fastest_convolution(batch=2 if quick else 8, rounds=2 if quick else 5)
         for size in QUICK_SIZES if quick else SIZES:
-            rows += _network_rows(size, peak.case(), peak.gflop, rounds)
+            rows += _network_rows(size, peak, rounds, compiled=not quick)
             rows += _step_rows(size, QUICK_CONDITIONED if quick else CONDITIONED, rounds)
     notes = [
         "one thread, as a trial has by default",
         f"peak: a 3x3 convolution of {peak.channels} channels, {peak.side}x{peak.side} pixels, batch {peak.batch}",
-        "network: forward, backward and Adam.  stock: the same network in torch's own modules and default layout",
+        "network: forward, backward and Adam.  stock: the network in torch's own operators and default layout; "
+        "compiled: torch.compile in channels last, its first call not counted; ours: model.native.accelerate",
         "step: batch, network, rendering, loss, backward, Adam; its parts and the conditioned ones as a share of it",
     ]
     return BenchResult("step", machine(), rows, notes)
 
 
-def _network_rows(size: Size, peak: Callable[[], object], peak_gflop: float, rounds: int) -> list[dict[str, Any]]:
-    ours = size.unet()
-    stock = stock_unet(ours)
+def _network_rows(size: Size, peak: Convolution, rounds: int, *, compiled: bool) -> list[dict[str, Any]]:
+    """The four sides in turn; `compiled`: `torch.compile` among them, which takes a minute."""
+    torch.manual_seed(0)
+    stock = size.unet()
+    sides: dict[str, nn.Module] = {
+        "network, stock": copy.deepcopy(stock),
+        "network, channels last": copy.deepcopy(stock).to(memory_format=torch.channels_last),
+        "network, ours": accelerate(copy.deepcopy(stock).to(memory_format=torch.channels_last)),
+    }
+    if compiled:
+        network = copy.deepcopy(stock).to(memory_format=torch.channels_last)
+        network.compile(dynamic=False)
+        sides["network, compiled"] = network
     images = torch.rand(size.batch, 3, size.resolution, size.resolution)
-    channels_last: Any = {"memory_format": torch.channels_last}
+    in_channels_last = images.contiguous(memory_format=torch.channels_last)
     cases = {
-        "network, ours": _network_step(ours.to(**channels_last), images.contiguous(**channels_last), flat=True),
-        "network, stock": _network_step(stock, images, flat=False),
+        name: _network_step(network, images if name == "network, stock" else in_channels_last)
+        for name, network in sides.items()
     }
     with FlopCounterMode(display=False) as counter:
         cases["network, stock"]()
     gflop = counter.get_total_flops() / 1e9
-    times = {name: median(ms) for name, ms in interleaved(cases | {"peak": peak}, rounds).items()}
-    peak_rate = 1e3 * peak_gflop / times["peak"]
+    times = {name: median(ms) for name, ms in interleaved(cases | {"peak": peak.case()}, rounds).items()}
+    peak_rate = 1e3 * peak.gflop / times["peak"]
     return [
-        _row(size, name, times[name], gflop=gflop, gflop_per_s=1e3 * gflop / times[name], peak_gflop_per_s=peak_rate)
+        _row(
+            size,
+            name,
+            times[name],
+            of_stock=times[name] / times["network, stock"],
+            gflop=gflop,
+            gflop_per_s=1e3 * gflop / times[name],
+            peak_gflop_per_s=peak_rate,
+        )
         for name in cases
     ]
 
 
-def _network_step(network: nn.Module, images: Tensor, *, flat: bool) -> Callable[[], None]:
+def _network_step(network: nn.Module, images: Tensor) -> Callable[[], None]:
     network.train()
-    optimizer = torch.optim.Adam(
-        [lay_flat(network)] if flat else network.parameters(), lr=5e-5, eps=SplatterImage.adam_eps, fused=True
-    )
+    optimizer = torch.optim.Adam([flatten_parameters(network)], lr=5e-5, eps=SplatterImage.adam_eps, fused=True)
     by_maps = torch.ones(1)
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=not flat)
+        optimizer.zero_grad(set_to_none=False)
         maps = network(images, Context())
         maps.backward(by_maps.expand_as(maps))
         optimizer.step()
@@ -149,7 +171,7 @@ def _step_rows(size: Size, depth: dict[str, Any], rounds: int) -> list[dict[str,
     }
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        prepare(plain.data.name, plain.data.options, home)
+        prepare_dataset(plain.data.name, plain.data.options, home)
         store = open_dataset(plain.data.name, plain.data.options, home)
         objects, counter = store.split("train"), itertools.count()
         cases = {
@@ -166,9 +188,8 @@ def _training_step(config: TrialConfig, store: Store, home: Path) -> Callable[[]
     """What `jobs.training` does in one iteration, with the features of the sources cached beforehand."""
     weights = WeightStore(home / "weights")
     context = ContextReader(config, store, weights, cache_folder(home))
-    predictor = build_reconstructor(config, context.widths, weights).to(memory_format=torch.channels_last)
-    predictor.train()
-    optimizer = torch.optim.Adam([lay_flat(predictor)], lr=5e-5, eps=SplatterImage.adam_eps, fused=True)
+    predictor = prepare(build_reconstructor(config, context.widths, weights), torch.device("cpu")).train()
+    optimizer = torch.optim.Adam([flatten_parameters(predictor)], lr=5e-5, eps=SplatterImage.adam_eps, fused=True)
     objects, counter = store.split("train"), itertools.count()
 
     def step() -> None:
@@ -184,7 +205,7 @@ def _training_step(config: TrialConfig, store: Store, home: Path) -> Callable[[]
 
 def _row(size: Size, case: str, milliseconds: float, **figures: float) -> dict[str, Any]:
     row: dict[str, Any] = {"size": size.name, "case": case, "ms": milliseconds}
-    for name in ("gflop", "gflop_per_s", "peak_gflop_per_s", "of_step"):
+    for name in ("of_stock", "gflop", "gflop_per_s", "peak_gflop_per_s", "of_step"):
         row[name] = figures.get(name)
     rate, peak = row["gflop_per_s"], row["peak_gflop_per_s"]
     row["of_peak"] = rate / peak if rate and peak else None

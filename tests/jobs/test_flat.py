@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from jobs.flat import lay_flat
+from jobs.flat import flatten_parameters
 
 
 def network() -> nn.Sequential:
@@ -23,7 +23,7 @@ def train(trained: nn.Module, parameters: list[nn.Parameter], steps: int) -> tor
 
 def test_training_is_the_same_to_the_bit():
     plain, laid = network(), network()
-    flat = lay_flat(laid)
+    flat = flatten_parameters(laid)
     assert flat.shape == (sum(p.numel() for p in plain.parameters()),)
     train(plain, list(plain.parameters()), 3)
     train(laid, [flat], 3)
@@ -36,7 +36,7 @@ def test_training_is_the_same_to_the_bit():
 
 def test_weights_that_are_loaded_are_trained():
     laid, source = network(), network()
-    flat = lay_flat(laid)
+    flat = flatten_parameters(laid)
     with torch.no_grad():
         for parameter in source.parameters():
             parameter.add_(1.0)
@@ -50,7 +50,7 @@ def test_frozen_parameters_are_left_out():
     laid = network()
     laid[3].requires_grad_(False)
     before = laid[3].weight.clone()
-    flat = lay_flat(laid)
+    flat = flatten_parameters(laid)
     assert len(flat) == sum(p.numel() for p in (*laid[0].parameters(), *laid[1].parameters()))
     train(laid, [flat], 2)
     assert torch.equal(laid[3].weight, before)
@@ -61,6 +61,6 @@ def test_a_network_of_mixed_or_no_parameters_is_refused():
     mixed = network()
     mixed[3].double()
     with pytest.raises(ValueError, match=r"float32.*float64"):
-        lay_flat(mixed)
+        flatten_parameters(mixed)
     with pytest.raises(ValueError, match="one type"):
-        lay_flat(nn.Flatten())
+        flatten_parameters(nn.Flatten())

@@ -59,6 +59,10 @@ class GaussianPredictor(Reconstructor):
         self.unet, self.head = unet, head
         self.backend, self.antialiasing = backend, antialiasing
 
+    @property
+    def backbone(self) -> UNet:
+        return self.unet
+
     def forward(self, source: Views, context: Context) -> GaussianScene:
         return GaussianScene(self.gaussians(source, context), self.backend, self.antialiasing)
 

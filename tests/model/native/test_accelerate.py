@@ -222,7 +222,7 @@ def test_attention_to_a_depth_map(steepness: float, runs: list[GraphExecutor]) -
     assert len(runs) == 3
 
 
-def test_a_gradient_to_the_depth_map_is_torchs(runs: list[GraphExecutor]) -> None:
+def test_a_gradient_to_the_depth_map_is_torchs() -> None:
     network, x, depth = DepthReader(32, 1.0), torch.randn(2, 32, 4, 4), torch.randn(2, 1, 8, 8)
     assert_is_computed(network, x, depth, tolerance=1e-5)
     (gradient,) = torch.autograd.grad(network(x, depth.requires_grad_()).square().sum(), depth)

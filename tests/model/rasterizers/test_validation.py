@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.rasterizers import BACKENDS, cpu, is_available, render
 from model.native.library import rasteriser_kernels
+from model.rasterizers import BACKENDS, cpu, is_available, render
 from model.registry import UnknownChoiceError
 
 

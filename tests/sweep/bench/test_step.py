@@ -19,8 +19,9 @@ def report():
 
 def test_every_case_is_measured(report):
     assert {row["case"] for row in report["rows"]} == {
-        "network, ours",
         "network, stock",
+        "network, channels last",
+        "network, ours",
         "step",
         "batch",
         "step with midas_small, input",

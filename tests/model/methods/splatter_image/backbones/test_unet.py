@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from model.fusion.concat import Concat
-from model.fusion.input import InputChannel
 from model.fusion.xattn import CrossAttention
 from model.methods.splatter_image.backbones.unet import SelfAttention, UNet, join_views, split_views
 from model.methods.splatter_image.camera_embedding import POSE_CHANNELS
