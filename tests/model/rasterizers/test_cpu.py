@@ -19,25 +19,7 @@ import torch
 
 from model.native import rasterise
 from model.native.library import rasteriser_kernels
-<<<<<<< HEAD
 from model.rasterizers import cpu
-=======
-from model.rasterizers import cpu, reference
-from model.rasterizers.reference import TRANSMITTANCE_MIN, alpha_maps, project, select
-
-ROUNDING = 3e-5  # relative; float32 may decide otherwise about an alpha or transmittance this close to its threshold
-
-
-def take(scene, scenes, views):
-    """The part of a scene in two slices of the batch."""
-    return replace(
-        scene,
-        gaussians=select(scene.gaussians, scenes),
-        cameras=select(scene.cameras, scenes, views),
-        background=scene.background[scenes],
-        weights=scene.weights[scenes, views],
-    )
->>>>>>> dd9d0b3 (One library for layers and rasteriser; bench step shows four sides; what a device needs lies in jobs/device.py)
 
 
 def draw(scene, antialiasing=False, return_depth=False):
