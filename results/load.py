@@ -150,10 +150,13 @@ class Evidence:
         )
 
 
-def read_evidence(sweep: SweepLike, home: Path | str) -> Evidence:
-    """Join a sweep's plan and its runs.  Raises `ResultsError` for a sweep that was never planned."""
+def read_evidence(sweep: SweepLike, home: Path | str, plan_name: str | None = None) -> Evidence:
+    """Join a sweep's plan, the last or an earlier one, and its runs.
+
+    Raises `ResultsError` for a sweep that was never planned, and for a plan that it does not have.
+    """
     home = Path(home).absolute()
-    plan = read_plan(sweep.name, home)
+    plan = read_plan(sweep.name, home, plan_name)
     planned = (*plan.trials, *plan.controls)
     store = ResultStore.of(home, sweep.tracking.uri)
     runs = store.runs()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Sequence
+import json
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 
+from results.errors import ResultsError
 from results.figures import grid
 from results.figures.style import save
 from results.gallery import (
@@ -29,21 +31,37 @@ from results.store import Run
 from results.table import Table
 from results.tables import build_tables
 
+#: lists the other files of a report, so that a later one replaces them and nothing else
+MANIFEST_FILENAME = "report.json"
+
 #: trained trials whose pictures are shown; the first of the plan
 MOST_PICTURED = 12
 
 
 @garbage_collection_paused()
-def build_report(sweep: SweepLike, home: Path, out: Path | None = None, tables: Sequence[str] = ("auto",)) -> Path:
+def build_report(
+    sweep: SweepLike,
+    home: Path,
+    out: Path | None = None,
+    tables: Sequence[str] = ("auto",),
+    plan: str | None = None,
+) -> Path:
     """Write the report of `sweep` to `out`, by default `home/reports/<sweep name>/`; returns its index.html.
 
-    Each file is replaced as a whole, so a reader never sees half of one; equal results give equal bytes.
-    A sweep that is half done, or failed, gets a report that says so.  Raises `ResultsError` for a sweep that
-    was never planned, a store that cannot be read, or an unknown table.
+    `plan` is the beginning of the name of an earlier plan (`results.records.plan.earlier_plans`); by default the report
+    is of the last.
+
+    The folder is written whole beside `out` and takes its place, so nothing of an earlier report stays, and a reader
+    never sees half of one; equal results give equal bytes.  A sweep that is half done, or failed, gets a report that
+    says so.  Raises `ResultsError` for a sweep that was never planned, a store that cannot be read, an unknown table,
+    or a folder that holds anything but a report.
     """
     home = Path(home)
-    out = Path(out) if out is not None else report_folder(home, sweep.name)
-    evidence = read_evidence(sweep, home)
+    own = report_folder(home, sweep.name)
+    out = Path(out).absolute() if out is not None else own
+    if out != own:
+        _refuse_foreign_files(out)
+    evidence = read_evidence(sweep, home, plan)
     built = build_tables(tables, evidence)
     figures = illustrate(evidence, built)
     shown = _pictured(evidence)
@@ -51,9 +69,8 @@ def build_report(sweep: SweepLike, home: Path, out: Path | None = None, tables: 
     files = {**_table_files(built), **_figure_files(figures), **_picture_files(pictures)}
     files |= {f"turntable_{turntable.key}.gif": turntable.animation for turntable in turntables}
     files["index.html"] = page.render(evidence, built, figures, pictures, turntables).encode()
-    out.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        _replace(out / name, content)
+    files[MANIFEST_FILENAME] = json.dumps({"sweep": sweep.name, "files": sorted(files)}, indent=2).encode()
+    _swap_in(out, files)
     return out / "index.html"
 
 
@@ -87,11 +104,10 @@ def _figure_files(figures: Sequence[Illustration]) -> dict[str, bytes]:
 
 
 def _table_files(tables: Sequence[Table]) -> dict[str, bytes]:
-    """The first table is `table.*`, the others carry their names."""
-    stems = ["table" if index == 0 else f"table_{table.name}" for index, table in enumerate(tables)]
+    """Files called as their table: `auto.tex`, `paper-1.csv`."""
     return {
-        f"{stem}{suffix}": resolve_name(renderer)(table).encode()
-        for stem, table in zip(stems, tables, strict=True)
+        f"{table.name}{suffix}": resolve_name(renderer)(table).encode()
+        for table in tables
         for suffix, renderer in RENDERERS.items()
     }
 
@@ -102,15 +118,43 @@ def _picture_files(pictures: Sequence[Gallery]) -> dict[str, bytes]:
     return {f"{stem}.png": grid.png(grid.draw(gallery)) for stem, gallery in zip(stems, pictures, strict=False)}
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write to a temporary sibling, then rename over `path`."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def _refuse_foreign_files(out: Path) -> None:
+    """Raise `ResultsError` where a folder holds what no report wrote, since a report replaces the folder."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ResultsError(f"{out} is a file; a report is a folder: choose another with --out")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        # mkstemp is private to its owner; a report is read by others and by web servers.
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        listed = json.loads((out / MANIFEST_FILENAME).read_text(encoding="utf-8"))["files"]
+        known = {MANIFEST_FILENAME, *map(str, listed)}
+    except (OSError, ValueError, KeyError, TypeError):
+        known = set()
+    foreign = sorted({path.name for path in out.iterdir()} - known)
+    if foreign:
+        shown = ", ".join(foreign[:5]) + (", ..." if len(foreign) > 5 else "")
+        raise ResultsError(
+            f"{out} holds files that no report wrote ({shown}), and a report replaces its folder; "
+            "choose a new or empty folder with --out"
+        )
+
+
+def _swap_in(out: Path, files: Mapping[str, bytes]) -> None:
+    """Make `out` a folder of just these files; until that is done, the former one stays as it is."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = out.parent / f".{out.name}.{uuid.uuid4().hex}"
+    fresh.mkdir()
+    former = fresh.with_name(f"{fresh.name}.former")
+    try:
+        for name, content in files.items():
+            (fresh / name).write_bytes(content)
+        if out.exists():
+            out.rename(former)
+        try:
+            fresh.rename(out)
+        except OSError:
+            if former.exists():
+                former.rename(out)
+            raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)

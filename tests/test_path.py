@@ -170,7 +170,7 @@ def test_a_trial_that_fails_explains_itself_and_stops_no_other(sweep, tmp_path):
     finished = Finished(tmp_path, output)
     assert finished.trials()["calm"]["status"] == "finished"
     assert finished.trials()["burst"]["status"] == "failed"
-    report = (tmp_path / "reports" / "tiny" / "table.md").read_text()
+    report = (tmp_path / "reports" / "tiny" / "auto.md").read_text()
     assert "burst" in report
 
 

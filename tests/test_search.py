@@ -50,7 +50,7 @@ def journals(home: Home) -> dict[str, bytes]:
 def test_what_was_planned_runs_first_and_the_report_shows_the_best(sweep, undisturbed):
     assert tuple(undisturbed.trials())[:5] == PLANNED + PROPOSED
     assert {trial["status"] for trial in undisturbed.trials().values()} == {"finished"}
-    report = (undisturbed.path / "reports" / "tiny" / "table.md").read_text()
+    report = (undisturbed.path / "reports" / "tiny" / "search.md").read_text()
     assert all(name in report for name in PROPOSED)
     assert "3 of 3 configurations tried, 0 left" in run("plan", sweep, home=undisturbed.path)
     assert "3 of 3 configurations tried, 0 left" in run("status", sweep, home=undisturbed.path)

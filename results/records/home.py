@@ -41,6 +41,11 @@ def plan_file(home: Path, sweep: str) -> Path:
     return sweep_folder(home, sweep) / "plan.json"
 
 
+def earlier_plans_folder(home: Path, sweep: str) -> Path:
+    """Plans of a sweep that later ones replaced."""
+    return sweep_folder(home, sweep) / "plans"
+
+
 def code_file(home: Path, sweep: str) -> Path:
     """State of the code in git when a sweep was last run."""
     return sweep_folder(home, sweep) / "code.json"

@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from results.errors import ResultsError
 from results.records.atomic import write_atomically
 from results.records.home import (
+    earlier_plans_folder,
     plan_file,
     sweeps_folder,
     training_folder,
@@ -160,6 +161,8 @@ class Plan(Generic[Config]):
     trials: tuple[PlannedTrial[Config], ...]
     controls: tuple[PlannedTrial[Config], ...]
     search: SearchState | None = None
+    #: what tables compare the rows with: a row's name, or the setting of each axis; None where the file names none
+    baseline: str | Mapping[str, Any] | None = None
 
     @property
     def everything(self) -> tuple[PlannedTrial[Config], ...]:
@@ -205,7 +208,8 @@ class Plan(Generic[Config]):
             for name, trials in sections.items()
         }
         searched = {"search": asdict(self.search)} if self.search else {}
-        about_all = {"sweep": self.sweep, "created": self.created, **searched, **about_all}
+        compared = {"baseline": self.baseline} if self.baseline is not None else {}
+        about_all = {"sweep": self.sweep, "created": self.created, **compared, **searched, **about_all}
         heads = [f'"{name}": {json.dumps(value)}' for name, value in about_all.items()]
         return "{" + ",\n".join([*heads, *(f'"{name}": [\n{text}\n]' for name, text in lines.items())]) + "}\n"
 
@@ -237,15 +241,45 @@ def _names(folder: Path) -> frozenset[str]:
 
 
 def freeze(plan: Plan[Any], home: Path) -> Path:
-    """Write the plan for trials and reports to read."""
+    """Write the plan for trials and reports to read.  One that had other trials is kept among the earlier plans."""
     path = plan_file(home, plan.sweep)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _keep_former(path, plan, home)
     write_atomically(path, plan.to_json().encode())
     return path
 
 
-def read_plan(sweep: str, home: Path) -> FrozenPlan:
-    """The frozen plan of a sweep.  Raises `PlanError` where it is missing or not a plan."""
+def _keep_former(path: Path, plan: Plan[Any], home: Path) -> None:
+    """Copy the plan at `path` aside where it has trials that `plan` lacks."""
+    try:
+        former = _read(path)
+    except PlanError:  # none, or of another version: it could not be reported either
+        return
+    if {trial.key for trial in former.everything} <= {trial.key for trial in plan.everything}:
+        return
+    folder = earlier_plans_folder(home, plan.sweep)
+    folder.mkdir(exist_ok=True)
+    stamp = former.created.replace(":", "").replace("+0000", "")
+    write_atomically(folder / f"{stamp}.json", path.read_bytes())
+
+
+def earlier_plans(sweep: str, home: Path) -> list[str]:
+    """Names of a sweep's earlier plans, which are the times at which they were made (UTC), the oldest first."""
+    return sorted(path.stem for path in earlier_plans_folder(home, sweep).glob("*.json"))
+
+
+def read_plan(sweep: str, home: Path, name: str | None = None) -> FrozenPlan:
+    """The frozen plan of a sweep, or an earlier one, by the beginning of its name.
+
+    Raises `PlanError` where it is missing, not a plan, or one of several that begin so.
+    """
+    if name is not None:
+        names = earlier_plans(sweep, home)
+        found = [known for known in names if known.startswith(name)]
+        if len(found) != 1:
+            allowed = ", ".join(names) or "none: no plan of it was replaced by one without its trials"
+            raise PlanError(f"{len(found)} earlier plans of sweep {sweep!r} begin with {name!r}; allowed: {allowed}")
+        return _read(earlier_plans_folder(home, sweep) / f"{found[0]}.json")
     path = plan_file(home, sweep)
     if not path.exists():
         raise PlanError(
@@ -283,7 +317,14 @@ def _parsed(content: Mapping[str, Any]) -> FrozenPlan:
         for entries, is_control in ((content["trials"], False), (content.get("controls", ()), True))
     )
     search = content.get("search")
-    return Plan(str(content["sweep"]), str(content["created"]), trials, controls, _search(search) if search else None)
+    return Plan(
+        str(content["sweep"]),
+        str(content["created"]),
+        trials,
+        controls,
+        _search(search) if search else None,
+        content.get("baseline"),
+    )
 
 
 def _repeated(key: str, seen: set[str]) -> bool:

@@ -6,14 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from results.load import Evidence, TrialRecord
 from results.table import Table
+from results.tables.baseline import find_baseline
 from results.tables.fill import Block, Entry, fill, with_texts
 from results.tables.metric_columns import STANDARD
 from results.tables.options import Columns, Stem
 from results.tables.options import Options as CommonOptions
 from results.tables.select import configurations
-
-#: names under which presets, grids and leave-one-out blocks run what everything else is compared with
-BASELINES = ("baseline", "full", "base")
 
 #: what each trivial predictor does; its trial's name may say more after a space
 _TRIVIAL = {
@@ -29,7 +27,7 @@ class Options(CommonOptions):
     caption: str = "Reconstruction quality per trial: mean over views, then over objects."
     #: empty means the published metrics on both kinds of views
     columns: Columns = ()
-    #: name of the trial that all others are compared with; null means one of `BASELINES`
+    #: name of the trial that all others are compared with; null means the sweep file's, or one of the usual names
     baseline: str | None = None
 
 
@@ -37,8 +35,8 @@ def build(evidence: Evidence, options: Options) -> Table:
     """Means over objects per seed, then over seeds.  A NaN among the values makes the mean NaN."""
     trained = entries(record for record in evidence.records if not record.planned.control)
     controls = entries(record for record in evidence.records if record.planned.control)
-    baseline = baseline_of(trained, options.baseline)
-    notes = (*_trivial_notes([entry.label for entry in controls]), *without_baseline(options.baseline, baseline))
+    baseline, comparison = find_baseline(trained, evidence, options.baseline)
+    notes = (*_trivial_notes([entry.label for entry in controls]), *comparison)
     frame = Table(options.name, options.caption, (), (), notes=notes)
     quantities = options.columns or STANDARD
     table = fill(frame, [Block(trained), Block(controls, ranked=False)], quantities, evidence, baseline)
@@ -48,20 +46,6 @@ def build(evidence: Evidence, options: Options) -> Table:
 def entries(records: Iterable[TrialRecord]) -> tuple[Entry, ...]:
     """A row for each configuration, called as its trials."""
     return tuple(Entry(group[0].planned.name, group) for group in configurations(records))
-
-
-def baseline_of(rows: Sequence[Entry], declared: str | None) -> Entry | None:
-    """The row called `declared`, or else as baselines are usually called; None without one."""
-    by_label = {entry.label: entry for entry in reversed(rows)}
-    wanted = (declared,) if declared else BASELINES
-    return next((by_label[name] for name in wanted if name in by_label), None)
-
-
-def without_baseline(declared: str | None, found: Entry | None) -> tuple[str, ...]:
-    """A note where a baseline was asked for, and there is none, or no single one."""
-    if declared is None or found is not None:
-        return ()
-    return (f"Nothing is compared: the sweep has no single configuration for the baseline {declared!r}.",)
 
 
 def _axes(rows: Sequence[Entry]) -> dict[str, dict[str, str]]:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from results.load import Evidence
 from results.table import Cell, Column, Table
-from results.tables.auto import baseline_of, entries
+from results.tables.auto import entries
+from results.tables.baseline import find_baseline
 from results.tables.fill import Block, Entry, fill
 from results.tables.metric_columns import Quantity, named
 from results.tables.options import Columns, Stem
@@ -25,17 +26,16 @@ class Options(CommonOptions):
     caption: str = "What is lost without each component."
     #: empty means the published metrics on novel views
     columns: Columns = ()
-    #: name of the full configuration's trial; null means the usual names
+    #: name of the full configuration's trial; null means the sweep file's baseline, or one of the usual names
     baseline: str | None = None
 
 
 def build(evidence: Evidence, options: Options) -> Table:
     """Every column of numbers has one of differences beside it: this row minus the full one, seed by seed."""
     trained = entries(record for record in evidence.records if not record.planned.control)
-    full = baseline_of(trained, options.baseline)
+    full, notes = find_baseline(trained, evidence, options.baseline)
     rows = tuple(entry for entry in trained if entry is full or entry.label.startswith(_PREFIX))
     quantities = options.columns or _DEFAULT
-    notes: tuple[str, ...] = ()
     if full is None or len(rows) < 2:
         notes = ("Nothing to show: the sweep has no trials called `without ...` beside a full one (`leave_one_out`).",)
         rows = ()

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from results.load import Evidence, TrialRecord
 from results.table import Table, printed_order, rounded
-from results.tables.auto import baseline_of, without_baseline
+from results.tables.baseline import find_baseline
 from results.tables.fill import Block, Entry, fill
 from results.tables.metric_columns import STANDARD, Quantity
 from results.tables.options import Columns, Strict, as_tuple
@@ -79,15 +79,14 @@ def build(evidence: Evidence, options: Options) -> Table:
         Block(tuple(entry for row in section.rows for entry in _entries(row, evidence)), section.ranked, section.label)
         for section in options.sections
     ]
-    baseline = _baseline(options, blocks, evidence)
-    declared = options.baseline.label if isinstance(options.baseline, RowOptions) else options.baseline
+    baseline, comparison = _baseline(options, blocks, evidence)
     frame = Table(
         name=options.name,
         caption=options.caption,
         columns=(),
         sections=(),
         row_header=options.row_header,
-        notes=(*options.notes, *without_baseline(declared, baseline)),
+        notes=(*options.notes, *comparison),
         citation=options.citation,
         remarks=(*_findings(options, quantities), *options.remarks),
     )
@@ -115,12 +114,16 @@ def _matching(row: RowOptions, evidence: Evidence) -> list[tuple[TrialRecord, ..
     return configurations(selected(records, row.select))
 
 
-def _baseline(options: Options, blocks: Sequence[Block], evidence: Evidence) -> Entry | None:
+def _baseline(options: Options, blocks: Sequence[Block], evidence: Evidence) -> tuple[Entry | None, tuple[str, ...]]:
+    """The baseline, which need not stand in the table, and what is to be noted of it."""
     if isinstance(options.baseline, RowOptions):
         groups = _matching(options.baseline, evidence)
-        # Which of several is meant, nobody can say.
-        return Entry(options.baseline.label, groups[0]) if len(groups) == 1 else None
-    return baseline_of([entry for block in blocks for entry in block.entries if entry.records], options.baseline)
+        if len(groups) == 1:
+            return Entry(options.baseline.label, groups[0]), ()
+        label, count = options.baseline.label, len(groups)
+        return None, (f"Nothing is compared: {count or 'no'} configurations are the baseline {label!r}.",)
+    rows = [entry for block in blocks for entry in block.entries if entry.records]
+    return find_baseline(rows, evidence, options.baseline)
 
 
 def _findings(options: Options, quantities: Sequence[Quantity]) -> list[str]:

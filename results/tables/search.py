@@ -14,7 +14,8 @@ from results.load import Evidence
 from results.provenance import ABSENT
 from results.records.flat import flatten
 from results.table import Table
-from results.tables.auto import baseline_of, entries, without_baseline
+from results.tables.auto import entries
+from results.tables.baseline import find_baseline
 from results.tables.fill import Block, Entry, fill, with_texts
 from results.tables.metric_columns import STANDARD, Quantity, named
 from results.tables.options import Column as QuantityOption
@@ -41,7 +42,7 @@ class Options(CommonOptions):
     columns: Columns = ()
     #: rows shown
     best: Annotated[int, Field(ge=1, le=1000)] = 10
-    #: name of the trial that all others are compared with; null means the usual names
+    #: name of the trial that all others are compared with; null means the sweep file's, or one of the usual names
     baseline: str | None = None
 
 
@@ -51,7 +52,7 @@ def build(evidence: Evidence, options: Options) -> Table:
     Where the sweep has a search, these are what it proposed, and the baseline is only compared with; else all trials.
     """
     trained = entries(record for record in evidence.records if not record.planned.control)
-    baseline = baseline_of(trained, options.baseline)
+    baseline, comparison = find_baseline(trained, evidence, options.baseline)
     if any(_is_proposed(entry) for entry in trained):
         trained = tuple(entry for entry in trained if _is_proposed(entry))
     value = _value(evidence, options)
@@ -60,8 +61,7 @@ def build(evidence: Evidence, options: Options) -> Table:
     found.sort(key=lambda item: item[1], reverse=value.column.direction == "up")
     importance = _importance([(flatten(e.records[0].planned.config), mean) for e, mean in found], value)
     shown = tuple(entry for entry, _ in found[: options.best])
-    notes = (*_said(importance, len(found)), *_left_out(trained, found, len(shown)))
-    notes += without_baseline(options.baseline, baseline)
+    notes = (*_said(importance, len(found)), *_left_out(trained, found, len(shown)), *comparison)
     frame = Table(options.name, options.caption, (), (), notes=notes)
     table = fill(frame, [Block(shown)], options.columns or STANDARD, evidence, baseline)
     return with_texts(table, _settings(shown, list(importance)))

@@ -40,12 +40,22 @@ def varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
 
 
+def has_setting(config: Mapping[str, Any], setting: Mapping[str, Any]) -> bool:
+    """Whether a configuration meets every condition of a selector that does not look at names."""
+    flat = flatten(config)
+    return all(_is_one_of(_values(flat, key), wanted) for key, wanted in setting.items())
+
+
 def _meets(record: TrialRecord, key: str, wanted: Any) -> bool:
-    if key == TRIAL:
-        found: list[Any] = list(record.planned.names)
-    else:
-        flat = flatten(record.planned.config)
-        found = [value for name, value in flat.items() if fnmatchcase(name, key) and value not in (None, "none")]
+    found = list(record.planned.names) if key == TRIAL else _values(flatten(record.planned.config), key)
+    return _is_one_of(found, wanted)
+
+
+def _values(flat: Mapping[str, Any], key: str) -> list[Any]:
+    return [value for name, value in flat.items() if fnmatchcase(name, key) and value not in (None, "none")]
+
+
+def _is_one_of(found: Sequence[Any], wanted: Any) -> bool:
     options = wanted if isinstance(wanted, list | tuple) else [wanted]
     return any(_is_like(found, option) for option in options)
 

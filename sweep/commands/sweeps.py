@@ -202,17 +202,26 @@ def report(
         Path | None,
         typer.Option(metavar="DIR", help="Where to write; default: in the home.", show_default=False),
     ] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Report an earlier plan: the beginning of its time.", show_default=False),
+    ] = None,
 ) -> None:
-    """Write tables, figures and the HTML page from what is finished.
+    """Write tables, figures and the HTML page from what is finished.  A report replaces its folder.
 
     Example: [bold]splatsweep report sweep.yaml --out paper/tables[/]
+
+    Example: [bold]splatsweep report sweep.yaml --plan 2026-11-26 --out before[/]
     """
+    from results.records.plan import earlier_plans
     from results.report import build_report
 
     home = home.absolute()
     checked = planned_sweep(sweep, settings, home)
-    path = build_report(checked, home, out, checked.tables)
+    path = build_report(checked, home, out, checked.tables, plan)
     console.print(f"Report: {path}")
+    if plan is None and (earlier := earlier_plans(checked.name, home)):
+        console.print(f"Earlier plans, for --plan: {', '.join(earlier)}")
 
 
 def sync(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None) -> None:

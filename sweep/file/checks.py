@@ -22,11 +22,13 @@ from sweep.plan.grid import (
     Point,
     base_settings,
     count_product,
+    expand,
     grid_choices,
     is_loss,
     points,
     position_on_axis,
 )
+from sweep.plan.names import differing_keys
 from sweep.search.checks import search_findings
 from sweep.search.space import probes
 
@@ -51,6 +53,31 @@ def find_mistakes(sweep: Sweep, *, is_complete: bool = True) -> Iterator[Finding
         yield Finding(("grid",), f"stands for {count} trials; at most {MAX_TRIALS} can be planned")
         sweep, is_complete = sweep.model_copy(update={"grid": ()}), False
     yield from _configuration_findings(sweep, is_complete)
+    if is_complete and sweep.baseline is not None:
+        yield from _baseline_findings(sweep)
+
+
+def _baseline_findings(sweep: Sweep) -> Iterator[Finding]:
+    """The baseline must be one row; a setting may leave out what all rows share."""
+    try:
+        named = expand(sweep)
+    except (OverrideError, ValueError):  # found and located by the other checks
+        return
+    if isinstance(sweep.baseline, str):
+        names = list(dict.fromkeys(name for name, _ in named))
+        if sweep.baseline not in names:
+            yield Finding(("baseline",), "no row has this name", sweep.baseline, allowed=tuple(names))
+        return
+    assert sweep.baseline is not None
+    from results.tables.select import has_setting  # pandas
+
+    rows = {name: config.identity() for name, config in named if config.seed == sweep.seeds[0]}
+    found = [name for name, config in rows.items() if has_setting(config, sweep.baseline)]
+    if len(found) != 1:
+        varying = ", ".join(key for key in differing_keys(list(rows.values())) if key != "seed") or "nothing"
+        count = f"{len(found)} rows have" if found else "no row has"
+        reason = f"{count} this setting, and the baseline is one; these settings vary: {varying}"
+        yield Finding(("baseline",), reason, dict(sweep.baseline))
 
 
 def _repeated(values: tuple[Any, ...], path: Path) -> Iterator[Finding]:

@@ -246,6 +246,8 @@ class Sweep(Section):
     grid: Many[GridBlock] = ()
     #: components of `base` to switch off one at a time
     leave_one_out: Many[str] = ()
+    #: what the rows of tables are compared with: a row's name, or the setting of each axis that counts as the base
+    baseline: str | Annotated[dict[str, Any], Field(min_length=1)] | None = None
     seeds: Annotated[Many[Seed], Field(min_length=1)] = (0,)
     search: Search | None = None
     #: built-in tables by name, or YAML files: relative to the sweep file there, absolute once they are loaded

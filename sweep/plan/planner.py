@@ -85,6 +85,7 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
         trials=tuple(t for t in trials if t.key not in extra),
         controls=tuple(replace(c, names=c.names + extra.get(c.key, ()), control=True) for c in controls),
         search=search.state and search.state.refreshed(trials),
+        baseline=sweep.baseline,
     )
 
 

@@ -18,11 +18,12 @@ from results.report import build_report
 
 FILES = {
     "index.html",
-    "table.tex",
-    "table_standalone.tex",
-    "table.md",
-    "table.csv",
-    "table.json",
+    "report.json",
+    "auto.tex",
+    "auto_standalone.tex",
+    "auto.md",
+    "auto.csv",
+    "auto.json",
     "curves.pdf",
     "curves.png",
     "samples.png",
@@ -90,12 +91,67 @@ def test_writing_elsewhere_and_over_damaged_files_gives_the_same_bytes(
     index: Path, study, sweep, tmp_path: Path
 ) -> None:
     folder = tmp_path / "a" / "b"
-    folder.mkdir(parents=True)
-    (folder / "table.tex").write_text("half of")
+    build_report(sweep, study.home, folder)
+    (folder / "auto.tex").write_text("half of")
     assert build_report(sweep, study.home, folder) == folder / "index.html"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         path.name: path.read_bytes() for path in index.parent.iterdir()
     }
+
+
+def test_nothing_of_an_earlier_report_stays(recorded, sweep, tmp_path: Path) -> None:
+    from tests.results.conftest import record_study
+
+    record_study(recorded)
+    folder = tmp_path / "report"
+    build_report(sweep, recorded.home, folder, tables=["auto", "pivot"])
+    assert (folder / "pivot.tex").exists()
+    build_report(sweep, recorded.home, folder, tables=["auto"])
+    assert {path.name for path in folder.iterdir()} == FILES | TURNTABLES
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_folder_with_other_files_is_left_alone(study, sweep, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ResultsError, match=r"holds files that no report wrote \(thesis\.tex\)"):
+        build_report(sweep, study.home, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(ResultsError, match="is a file"):
+        build_report(sweep, study.home, tmp_path / "thesis.tex")
+
+
+def test_a_report_that_cannot_be_written_leaves_the_former_one(study, sweep, tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "report"
+    build_report(sweep, study.home, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            build_report(sweep, study.home, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_an_earlier_plan_can_be_reported(recorded, sweep, tmp_path: Path) -> None:
+    from results.records.plan import Plan, PlannedTrial, earlier_plans, freeze
+
+    def plan(created: str, *keys: str) -> Plan:
+        return Plan("study", created, tuple(PlannedTrial(key, (key,), 0, {}, "pending") for key in keys), ())
+
+    freeze(plan("2026-03-01T12:00:00+00:00", "a", "b"), recorded.home)
+    freeze(plan("2026-03-02T12:00:00+00:00", "a", "b", "c"), recorded.home)  # all that was planned still is
+    assert earlier_plans("study", recorded.home) == []
+    freeze(plan("2026-03-03T12:00:00+00:00", "c"), recorded.home)
+    assert earlier_plans("study", recorded.home) == ["2026-03-02T120000"]
+    assert "0 of 1 trials" in Page(build_report(sweep, recorded.home).read_text()).text
+    earlier = build_report(sweep, recorded.home, tmp_path / "earlier", plan="2026-03-02")
+    assert "0 of 3 trials" in Page(earlier.read_text()).text
+    with pytest.raises(ResultsError, match=r"0 earlier plans .* begin with 'noon'; allowed: 2026-03-02T120000"):
+        build_report(sweep, recorded.home, plan="noon")
 
 
 def test_a_report_needs_neither_torch_nor_the_other_packages_nor_pyplot(study, tmp_path: Path) -> None:
@@ -202,7 +258,7 @@ def test_names_cannot_inject_markup(recorded, sweep) -> None:
 
 
 def test_numbers_can_be_followed_to_their_runs(index: Path) -> None:
-    rows = json.loads((index.parent / "table.json").read_text())["rows"]
+    rows = json.loads((index.parent / "auto.json").read_text())["rows"]
     assert [source["key"] for source in rows[1]["sources"]] == ["b0", "b1"]
     assert all(len(source["run_id"]) == 32 for source in rows[1]["sources"])
     assert rows[1]["cells"]["novel_psnr"]["values"] == pytest.approx([22.0, 22.5])

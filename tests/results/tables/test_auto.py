@@ -55,7 +55,7 @@ def test_the_usual_names_are_the_baseline_unless_another_is_declared(make) -> No
 def test_a_declared_baseline_that_is_not_there_is_said(make) -> None:
     table = build(make.evidence(*make.trained("baseline", 20.0), *make.trained("b", 21.0)), Options(baseline="c"))
     assert table.rows[1].cells[-3].comparison is None
-    assert "Nothing is compared: the sweep has no single configuration for the baseline 'c'." in table.notes
+    assert "Nothing is compared: no row is the baseline 'c' of the table file." in table.notes
 
 
 def test_axes_of_a_grid_become_columns_of_text(make) -> None:

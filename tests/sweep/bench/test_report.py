@@ -60,4 +60,4 @@ def test_both_ways_load_the_same_runs(home: Path) -> None:
 def test_the_command_is_what_is_measured(home: Path) -> None:
     took = report.in_process("splatsweep report", report_stores.Store("SQLite", home))
     assert took["seconds"] > 0
-    assert "baseline" in (home / "reports" / report_cases.SWEEP / "table.md").read_text()
+    assert "baseline" in (home / "reports" / report_cases.SWEEP / "auto.md").read_text()

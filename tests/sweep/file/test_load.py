@@ -301,7 +301,7 @@ def test_mistakes_on_the_command_line_stand_there(tmp_path: Path) -> None:
     found = _mistakes(tmp_path, EVERYTHING, "base.train.batch_size=none", "runn.executor=ray", "seeds=[1, 1]")
     assert [str(mistake) for mistake in found] == [
         "--set runn.executor: runn: unknown key; got 'runn'; allowed: name, extends, base, trials, grid, "
-        "leave_one_out, seeds, search, tables, run, tracking; did you mean 'run'?",
+        "leave_one_out, baseline, seeds, search, tables, run, tracking; did you mean 'run'?",
         "--set seeds: seeds.1: is given twice; got 1",
         "--set base.train.batch_size: base.train.batch_size: must be a whole number; got 'none'",
     ]
@@ -361,3 +361,30 @@ def test_whatever_stands_where_the_sweep_expands_or_mistakes_are_placed(tmp_path
         placed = [(1, 1)]
     assert placed
     assert all(line and column for line, column in placed)
+
+
+GRID = "grid: [{axes: {depth.model: [none, oracle, constant], depth.fusion: [input, xattn]}}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("trials: {vanilla: {}, tv: {train.stages.*.losses.tv: 0.1}}\nbaseline: vanila", "did you mean 'vanilla'"),
+        (GRID + "baseline: {depth.model: oracle}", "2 rows have this setting"),
+        (GRID + "baseline: {depth.model: zoedepth}", "no row has this setting"),
+        (GRID + "baseline: {}", "baseline"),
+    ],
+)
+def test_a_baseline_is_one_row(tmp_path, text, expected):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"name: s\n{text}\n")
+    with pytest.raises(SweepError, match=expected):
+        load_sweep(path)
+
+
+@pytest.mark.parametrize("baseline", ["vanilla", "{depth.model: oracle, depth.fusion: xattn}", "{depth.model: none}"])
+def test_a_baseline_by_name_or_setting(tmp_path, baseline):
+    path = tmp_path / "sweep.yaml"
+    grid = GRID.replace("none, ", "")
+    path.write_text(f"name: s\ntrials: {{vanilla: {{}}}}\n{grid}baseline: {baseline}\n")
+    assert load_sweep(path).baseline

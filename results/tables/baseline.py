@@ -1,0 +1,70 @@
+"""Which row the others of a table are compared with, and a sentence that says why, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from results.load import Evidence
+from results.tables.fill import Entry
+from results.tables.select import selected
+
+#: names under which presets, grids and leave-one-out blocks run what everything else is compared with
+USUAL_NAMES = ("baseline", "full", "base")
+
+#: a row's name, or the setting of each axis that counts as the base
+Declared = str | Mapping[str, Any]
+
+_MOST_LISTED = 8
+
+
+def find_baseline(
+    rows: Sequence[Entry], evidence: Evidence, declared: str | None = None
+) -> tuple[Entry | None, tuple[str, ...]]:
+    """The baseline among `rows`, and notes for below the table.
+
+    The table's own (`declared`) counts before that of the sweep file, and that before `USUAL_NAMES`.
+    """
+    if declared is not None:
+        return _declared(rows, declared, "the table file")
+    if evidence.plan.baseline is not None:
+        return _declared(rows, evidence.plan.baseline, "the sweep file")
+    by_label = {entry.label: entry for entry in reversed(rows)}
+    usual = next((by_label[name] for name in USUAL_NAMES if name in by_label), None)
+    if len(rows) < 2:
+        return usual, ()
+    if usual is not None:
+        return usual, (f"Compared with {usual.label!r}, by its name; `baseline:` in the sweep file names another row.",)
+    listed = ", ".join(entry.label for entry in rows[:_MOST_LISTED]) + (", ..." if len(rows) > _MOST_LISTED else "")
+    names = ", ".join(USUAL_NAMES)
+    return None, (
+        f"Nothing is compared: no row is called {names}, and the sweep file has no `baseline:`. "
+        f"Name one of its rows there ({listed}), or the setting of each axis that counts as the base.",
+    )
+
+
+def described(baseline: Declared) -> str:
+    """A declared baseline in words: 'vanilla', or {depth.model: none, depth.fusion: input}."""
+    if isinstance(baseline, str):
+        return repr(baseline)
+    return "{" + ", ".join(f"{key}: {value}" for key, value in baseline.items()) + "}"
+
+
+def _declared(rows: Sequence[Entry], baseline: Declared, where: str) -> tuple[Entry | None, tuple[str, ...]]:
+    if isinstance(baseline, str):
+        found = [entry for entry in rows if _is_called(entry, baseline)]
+    else:
+        found = [entry for entry in rows if entry.records and selected(entry.records[:1], baseline)]
+    if len(found) == 1:
+        return found[0], ()
+    if not found:
+        return None, (f"Nothing is compared: no row is the baseline {described(baseline)} of {where}.",)
+    listed = ", ".join(entry.label for entry in found[:_MOST_LISTED])
+    return None, (
+        f"Nothing is compared: {len(found)} rows are the baseline {described(baseline)} of {where}: {listed}. "
+        "Give the setting of more axes.",
+    )
+
+
+def _is_called(entry: Entry, name: str) -> bool:
+    return entry.label == name or any(name in record.planned.names for record in entry.records)
