@@ -25,7 +25,7 @@ def trials(make):
 
 def built(make, trials, of_sweep=None, **options):
     found = make.evidence(*trials)
-    return auto.build(replace(found, plan=replace(found.plan, baseline=baseline)), auto.Options(**options))
+    return auto.build(replace(found, plan=replace(found.plan, baseline=of_sweep)), auto.Options(**options))
 
 
 def compared_with(table):
