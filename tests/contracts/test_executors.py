@@ -1,0 +1,112 @@
+"""What every executor promises, and their options together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from model.registry import resolve
+from results.records.home import trial_folder
+from results.records.journal import read_events
+from results.records.trial_folder import trial_status
+from sweep.file.schema import RunOptions
+from sweep.run.executors import EXECUTORS
+from sweep.run.executors.base import Assignment, ExecutorOptions
+from sweep.run.executors.queue import Listed
+from sweep.run.stop import request_stop
+from tests import works
+
+
+class Silent:
+    """Notices that are kept."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def wait_for(self, what: str | None) -> None:
+        if what is not None:
+            self.said.append(what)
+
+
+class Watched(Listed):
+    """Notes which trials were reported as ended."""
+
+    def __init__(self, trials: list[Any]) -> None:
+        super().__init__(trials)
+        self.reported: list[str] = []
+
+    def ended(self, trial: Any) -> None:
+        self.reported.append(trial.key)
+
+
+@pytest.fixture(params=sorted(EXECUTORS))
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Watched]:
+    executor = resolve(EXECUTORS, request.param, "executor")
+    options = executor.Options()
+
+    def run(*seeds: int, fail_fast: bool = False, work: Any = works.work, is_stopped: bool = False) -> Watched:
+        stop_file = tmp_path / "sweeps" / "s" / "stop"
+        stop_file.parent.mkdir(parents=True)
+        if is_stopped:
+            request_stop(stop_file, "asked", "before it began")
+        source = Watched([works.trial_of(seed) for seed in seeds])
+        executor.run(Assignment(source, tmp_path, stop_file, work, Silent(), fail_fast), options)
+        return source
+
+    return run
+
+
+def state(home: Path, seed: int) -> str:
+    return trial_status(trial_folder(home, f"{seed:016x}"))
+
+
+def test_every_trial_is_brought_to_an_end_and_reported(run, tmp_path: Path) -> None:
+    source = run(1, works.FAILING, works.RAISING, 2)
+    assert sorted(source.reported) == sorted(trial.key for trial in source.trials)
+    assert [state(tmp_path, seed) for seed in (1, works.FAILING, works.RAISING, 2)] == [
+        "finished",
+        "failed",
+        "failed",
+        "finished",
+    ]
+    (failure,) = [e for e in read_events(trial_folder(tmp_path, f"{works.RAISING:016x}")) if e["event"] == "failed"]
+    assert failure["error"] == "ValueError: before it could say why"
+
+
+def test_nothing_starts_once_a_stop_is_asked_for(run, tmp_path: Path) -> None:
+    run(1, 2, is_stopped=True)
+    assert {state(tmp_path, 1), state(tmp_path, 2)} == {"pending"}
+
+
+# Options
+
+
+@pytest.mark.parametrize("name", EXECUTORS)
+def test_options_belong_to_the_executor_and_to_sweep_files(name: str) -> None:
+    executor = resolve(EXECUTORS, name, "executor")
+    assert issubclass(executor.Options, ExecutorOptions)
+    options = RunOptions(executor=name)
+    assert isinstance(options, executor.Options), "a sweep's `run` section is what the executor takes"
+    assert executor.at_once(options) >= 1
+
+
+def test_an_option_that_two_executors_have_is_one_option() -> None:
+    seen: dict[str, Any] = {}
+    for name in EXECUTORS:
+        for field, info in resolve(EXECUTORS, name, "executor").Options.model_fields.items():
+            assert repr(seen.setdefault(field, info)) == repr(info), f"{name}: {field}"
+
+
+def test_a_file_may_have_the_options_of_all_executors_whichever_is_chosen() -> None:
+    values = {"max_concurrent": 1, "max_failures": 0, "scratch": "always", "cpus_per_trial": 2}
+    for name in EXECUTORS:
+        assert RunOptions.model_validate({"executor": name, **values}).model_dump().items() >= values.items()
+    with pytest.raises(ValidationError, match="max_concurent"):
+        RunOptions.model_validate({"max_concurent": 1})

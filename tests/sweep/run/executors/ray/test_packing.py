@@ -1,0 +1,75 @@
+"""Shares of a GPU follow memory that was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.config import TrialConfig
+from model.methods.blank import BlankOptions
+from sweep.run.executors.ray.packing import CONTEXT_BYTES, Packing, Use, memory_limit, whole_part
+
+GIB = 1 << 30
+CONFIG, OTHER = TrialConfig(seed=1), TrialConfig(seed=2)
+
+
+def packing(share: float, memory: Path | None = None) -> Packing:
+    """Shapes are told apart by the seed."""
+    return Packing(share, lambda config: str(config.seed), memory)
+
+
+@pytest.mark.parametrize(
+    ("share", "part"), [(0, 0), (0.1, 0.1), (0.25, 0.25), (0.26, 1 / 3), (0.34, 0.5), (0.6, 1), (2, 1)]
+)
+def test_shares_fill_a_gpu(share: float, part: float) -> None:
+    assert whole_part(share) == pytest.approx(part)
+
+
+def test_a_trial_that_ran_out_gets_more_until_it_has_a_whole_gpu() -> None:
+    shares = packing(0.25)
+    share = shares.share_of(CONFIG)
+    seen = [share]
+    while (larger := shares.ran_out(CONFIG, share)) is not None:
+        share = shares.share_of(CONFIG)
+        assert share == larger
+        seen.append(share)
+    assert seen == [0.25, 0.5, 1.0]
+    assert shares.share_of(OTHER) == 0.25, "of another shape"
+
+
+def test_trials_get_what_others_of_their_shape_were_measured_to_need() -> None:
+    shares = packing(0.25)
+    shares.used(CONFIG, Use(peak_bytes=30 * GIB, total_bytes=80 * GIB))
+    assert shares.share_of(CONFIG) == 0.5
+    shares.used(OTHER, Use(peak_bytes=2 * GIB, total_bytes=80 * GIB))
+    assert shares.share_of(OTHER) == 0.25, "never less than the file says"
+
+
+def test_what_was_learned_outlives_the_run(tmp_path: Path) -> None:
+    memory = tmp_path / "cache" / "gpu-memory.json"
+    packing(0.25, memory).ran_out(CONFIG, 0.25)
+    assert packing(0.25, memory).share_of(CONFIG) == 0.5
+    memory.write_text("{damaged")
+    assert packing(0.25, memory).share_of(CONFIG) == 0.25
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 2.0])
+def test_whole_gpus_and_none_stay_as_they_are(share: float) -> None:
+    shares = packing(share)
+    assert not shares.is_shared
+    shares.used(CONFIG, Use(70 * GIB, 80 * GIB))
+    assert shares.share_of(CONFIG) == share
+
+
+def test_trivial_rows_need_no_more() -> None:
+    shares = packing(0.25)
+    control = TrialConfig(model=BlankOptions(), seed=1)
+    shares.ran_out(CONFIG, 0.5)
+    assert shares.share_of(control) == 0.25
+
+
+def test_torch_is_held_to_its_share_without_the_context() -> None:
+    total = 80 * GIB
+    assert memory_limit(0.25, total) * total == pytest.approx(20 * GIB - CONTEXT_BYTES)
+    assert 4 * (memory_limit(0.25, total) * total + CONTEXT_BYTES) <= total + 1

@@ -1,0 +1,109 @@
+"""Waiting under Ray is said and ends when it is asked to; trials that share a GPU are put back, not failed."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import ray
+
+from results.records.home import trial_folder
+from results.records.journal import read_events
+from results.records.trial_folder import trial_status
+from sweep.run.executors.base import Assignment
+from sweep.run.executors.queue import Listed
+from sweep.run.executors.ray import RayOptions, tune
+from sweep.run.stop import request_stop
+from tests import works
+from tests.processes import wait_for
+
+
+class Notices:
+    def __init__(self) -> None:
+        self.waited: list[str] = []
+        self.changed = threading.Condition()
+
+    def say(self, text: str) -> None:
+        """Not looked at here."""
+
+    def wait_for(self, what: str | None) -> None:
+        with self.changed:
+            self.waited.append(what or "")
+            self.changed.notify_all()
+
+    def await_word(self, word: str) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: any(word in waited for waited in self.waited), 300), self.waited
+
+
+def start_ray(monkeypatch: pytest.MonkeyPatch, **resources: float) -> None:
+    """Let the executor meet a Ray with these resources, real or not."""
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, **resources)
+    monkeypatch.setattr(tune, "connect", lambda: None)
+
+
+@pytest.fixture
+def stop_file(tmp_path: Path) -> Path:
+    path = tmp_path / "sweeps" / "s" / "stop"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+def shares(home: Path, seed: int) -> list[float]:
+    events = read_events(trial_folder(home, f"{seed:016x}"))
+    return [event["values"]["test/share"] for event in events if event["event"] == "metrics"]
+
+
+def test_a_wait_for_room_is_said_and_ends_with_a_stop(tmp_path, stop_file, monkeypatch) -> None:
+    start_ray(monkeypatch, num_cpus=1)
+    monkeypatch.setattr(tune, "_HEARTBEAT_S", 0.2)
+
+    @ray.remote(num_cpus=1)
+    class Occupant:
+        def is_here(self) -> bool:
+            return True
+
+    occupant = Occupant.remote()
+    assert ray.get(occupant.is_here.remote())
+    notices, source = Notices(), Listed([works.trial_of(1), works.trial_of(2)])
+
+    def stop() -> None:
+        notices.await_word("1 CPU on one node; free: 0 of 1 CPU")
+        request_stop(stop_file, "asked", "by a test")
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    tune.run(Assignment(source, tmp_path, stop_file, works.work, notices), RayOptions())
+    stopper.join()
+    assert {trial_status(trial_folder(tmp_path, t.key)) for t in source.trials} == {"pending"}
+    assert notices.waited[-1] == ""
+
+
+def test_running_trials_end_behind_their_checkpoints_while_waiting_ones_are_dropped(
+    tmp_path, stop_file, monkeypatch
+) -> None:
+    start_ray(monkeypatch, num_cpus=1)
+    source = Listed([works.trial_of(1), works.trial_of(2)])
+
+    def stop() -> None:
+        wait_for(lambda: trial_status(trial_folder(tmp_path, f"{1:016x}")) == "running", "the first trial")
+        request_stop(stop_file, "asked", "by a test")
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    tune.run(Assignment(source, tmp_path, stop_file, works.endless_work, Notices()), RayOptions())
+    stopper.join()
+    assert [trial_status(trial_folder(tmp_path, t.key)) for t in source.trials] == ["interrupted", "pending"]
+
+
+def test_a_trial_without_memory_is_run_again_with_fewer_beside_it(tmp_path, stop_file, monkeypatch) -> None:
+    start_ray(monkeypatch, num_cpus=4, num_gpus=1)
+    trials = [works.trial_of(seed, is_trained=True) for seed in (1, works.GREEDY, 2)]
+    options = RayOptions(gpus_per_trial=0.25)
+    tune.run(Assignment(Listed(trials), tmp_path, stop_file, works.greedy_work, Notices()), options)
+    assert [trial_status(trial_folder(tmp_path, t.key)) for t in trials] == ["finished"] * 3
+    assert shares(tmp_path, works.GREEDY) == [0.25, 0.5, 1.0]
+    reasons = [e["reason"] for e in read_events(trial_folder(tmp_path, trials[1].key)) if e["event"] == "stopped"]
+    assert len(reasons) == 2
+    assert all("put back to run with fewer beside it (OutOfMemoryError" in reason for reason in reasons)

@@ -1,0 +1,63 @@
+"""Running out of GPU memory beside others puts a trial back; alone, it fails with advice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import torch
+
+from jobs.memory import is_out_of_memory
+from jobs.trial import Runtime
+from results.records.home import trial_folder
+from results.records.journal import Journal, read_events
+from results.records.trial_folder import trial_status
+from sweep.run.executors.run_guarded import attempt
+from tests.works import trial_of
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
+
+
+def end_with(error: Exception, home: Path, gpu_share: float):
+    trial = trial_of(1)
+
+    def work(*_: object) -> NoReturn:
+        with Journal(trial_folder(home, trial.key)) as journal:
+            journal.start(3)
+        raise error
+
+    attempted = attempt(trial.key, trial.config, home, Runtime(), False, work, gpu_share)
+    return attempted, trial_folder(home, trial.key)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+def test_beside_others_a_trial_is_put_back(error: Exception, tmp_path: Path) -> None:
+    attempted, folder = end_with(error, tmp_path, 0.25)
+    assert attempted.is_put_back
+    assert trial_status(folder) == "interrupted"
+    (stopped,) = [event for event in read_events(folder) if event["event"] == "stopped"]
+    assert stopped["reason"].startswith("out of memory with 0.25 of a GPU, put back to run with fewer beside it")
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+def test_alone_on_its_gpu_a_trial_fails_with_advice(error: Exception, tmp_path: Path) -> None:
+    attempted, folder = end_with(error, tmp_path, 1.0)
+    assert not attempted.is_put_back
+    assert trial_status(folder) == "failed"
+    (failed,) = [event for event in read_events(folder) if event["event"] == "failed"]
+    assert "train.batch_size" in failed["error"]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes do not match"), MemoryError("host"), ValueError("out of memory")]
+)
+def test_other_errors_are_the_trials_own(error: Exception, tmp_path: Path) -> None:
+    assert not is_out_of_memory(error)
+    attempted, folder = end_with(error, tmp_path, 0.25)
+    assert not attempted.is_put_back
+    assert trial_status(folder) == "failed"
