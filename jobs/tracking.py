@@ -43,6 +43,7 @@ from results.records.flat import flatten
 from results.records.hashing import file_sha256
 from results.records.home import artifacts_folder, database_file, database_lock, trial_folder
 from results.records.journal import read_events
+from results.records.permissions import open_as_folder
 from results.records.trial_folder import ARTIFACTS, ENVIRONMENT_FILENAME, Status, read_result, trial_status
 
 # It prints, with a traceback, what is raised as well.
@@ -108,6 +109,8 @@ class Tracker:
         # Sweeps of one home share trials, and a fresh database is spoilt by two that set it up.
         self._lock = FileLock(database_lock(self._home))
         with self._lock:
+            if self.uri == default_uri(self._home):
+                _make_shared(database_file(self._home))
             _refuse_dead_database(self.uri)
             self._client = MlflowClient(self.uri)
             self._experiment_id = self._open_experiment(experiment)
@@ -263,6 +266,12 @@ def _provenance(folder: Path) -> dict[str, str]:
         values[tags.DATA_FINGERPRINT] = result["data_fingerprint"]
         values |= {tags.WEIGHTS + name: sha256 for name, sha256 in result["weights"].items()}
     return values
+
+
+def _make_shared(database: Path) -> None:
+    """Have an empty database with the permissions of the home, where SQLite would leave out the group's."""
+    database.touch()
+    open_as_folder(database)
 
 
 def _use_write_ahead_log(database: Path) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import typer
 
+from results.records.permissions import whose
 from sweep.commands import bench, choices, data, evaluate, explain, machine, render, schema, submit, sweeps, weights
 from sweep.terminal import survive_any_text
 
@@ -54,4 +56,7 @@ def main() -> None:
         if os.environ.get("SPLATSWEEP_DEBUG"):
             raise
         print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, PermissionError) and error.filename is not None:
+            if owner := whose(Path(os.fsdecode(error.filename))):
+                print(f"({owner})", file=sys.stderr)
         sys.exit(2)

@@ -214,6 +214,7 @@ class WeightStore:
         # The record first: a file of tensors alone would be taken for one that somebody put here.
         record_partial = self._record(weight.name).with_suffix(".json.partial")
         record_partial.write_text(json.dumps(record, indent=2))
+        shutil.copymode(record_partial, partial)  # safetensors makes files that are private to their owner
         record_partial.replace(self._record(weight.name))
         partial.replace(self._path(weight.name))
 

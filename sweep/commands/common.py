@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from results.records.permissions import widen_umask
 from sweep.invocation import DEFAULT_HOME, command
 from sweep.terminal import console, errors
 
@@ -28,8 +29,20 @@ __all__ = [
 ]
 
 SweepFile = Annotated[Path, typer.Argument(help="The sweep file.", metavar="SWEEP", show_default=False)]
+
+
+def _as_home(path: Path) -> Path:
+    """The home, with `~` expanded; what a command writes there can be written by all who can write it."""
+    path = path.expanduser()
+    widen_umask(path.absolute())
+    return path
+
+
 Home = Annotated[
-    Path, typer.Option("--home", envvar="SPLATSWEEP_HOME", help="Where everything is kept.", metavar="DIR")
+    Path,
+    typer.Option(
+        "--home", envvar="SPLATSWEEP_HOME", help="Where everything is kept.", metavar="DIR", callback=_as_home
+    ),
 ]
 Settings = Annotated[
     list[str] | None,

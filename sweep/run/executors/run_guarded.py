@@ -13,6 +13,7 @@ from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
 from results.records.disk import DiskFullError
 from results.records.home import trial_folder
 from results.records.journal import Journal
+from results.records.permissions import widen_umask
 from results.records.trial_folder import trial_status
 from sweep.run.executors.base import ExecutorOptions
 from sweep.run.stop import request_stop
@@ -60,6 +61,7 @@ def attempt(
     stop_file = None if runtime.stop_file is None else Path(runtime.stop_file)
     if stop_file is not None and stop_file.exists():
         return Attempt()
+    widen_umask(home)
     folder, problem = trial_folder(home, key), None
     watch_gpu_memory()
     try:
