@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
+from types import MappingProxyType
 
 from results.errors import ResultsError
 from results.figures import grid
@@ -45,11 +46,16 @@ def build_report(
     out: Path | None = None,
     tables: Sequence[str] = ("auto",),
     plan: str | None = None,
+    *,
+    notes: str | None = None,
+    labels: Mapping[str, str] = MappingProxyType({}),
+    on_tables: Callable[[Sequence[Table]], None] = lambda _: None,
 ) -> Path:
     """Write the report of `sweep` to `out`, by default `home/reports/<sweep name>/`; returns its index.html.
 
     `plan` is the beginning of the name of an earlier plan (`results.records.plan.earlier_plans`); by default the report
-    is of the last.
+    is of the last.  `notes` and `labels` are what the sweep file says that the sweep is about; `on_tables` is called
+    with the tables once they are built.
 
     The folder is written whole beside `out` and takes its place, so nothing of an earlier report stays, and a reader
     never sees half of one; equal results give equal bytes.  A sweep that is half done, or failed, gets a report that
@@ -63,12 +69,13 @@ def build_report(
         _refuse_foreign_files(out)
     evidence = read_evidence(sweep, home, plan)
     built = build_tables(tables, evidence)
+    on_tables(built)
     figures = illustrate(evidence, built)
     shown = _pictured(evidence)
     pictures, turntables = _pictures(evidence, shown), _turntables(evidence, shown)
     files = {**_table_files(built), **_figure_files(figures), **_picture_files(pictures)}
     files |= {f"turntable_{turntable.key}.gif": turntable.animation for turntable in turntables}
-    files["index.html"] = page.render(evidence, built, figures, pictures, turntables).encode()
+    files["index.html"] = page.render(evidence, built, figures, pictures, turntables, notes, labels).encode()
     files[MANIFEST_FILENAME] = json.dumps({"sweep": sweep.name, "files": sorted(files)}, indent=2).encode()
     _swap_in(out, files)
     return out / "index.html"

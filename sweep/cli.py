@@ -56,7 +56,7 @@ def main() -> None:
         if os.environ.get("SPLATSWEEP_DEBUG"):
             raise
         print(f"error: {error}", file=sys.stderr)
-        if isinstance(error, PermissionError) and error.filename is not None:
-            if owner := whose(Path(os.fsdecode(error.filename))):
-                print(f"({owner})", file=sys.stderr)
+        filename = error.filename if isinstance(error, PermissionError) else None
+        if filename is not None and (owner := whose(Path(os.fsdecode(filename)))):
+            print(f"({owner})", file=sys.stderr)
         sys.exit(2)

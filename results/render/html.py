@@ -8,10 +8,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from results.figures.grid import data_uri, enlargement, error_map
@@ -53,13 +54,20 @@ def render(
     figures: Sequence[Illustration],
     galleries: Sequence[Gallery],
     turntables: Sequence[Turntable] = (),
+    notes: str | None = None,
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """The page.  Every piece of text is escaped."""
+    """The page.  Every piece of text is escaped.
+
+    notes, labels: what the sweep file says the sweep is about.
+    """
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     return _template().render(
         script=script,
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         evidence=evidence,
+        notes=notes,
+        labels=labels,
         records=evidence.records,
         unfinished=[record for record in evidence.records if record.state not in ("finished", "pruned")],
         pruned=sum(record.state == "pruned" for record in evidence.records),

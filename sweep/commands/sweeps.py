@@ -123,6 +123,14 @@ def run(
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Take the sweep's name over from another file that has it here.")
     ] = False,
+    notify: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CMD",
+            help="A shell command to run at the end; it reads one line about it, and SPLATSWEEP_OUTCOME.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run what is missing, then write the report.  Run it again after a crash: it goes on where it stopped.
 
@@ -130,6 +138,7 @@ def run(
     """
     from sweep.file.load import load_sweep
     from sweep.run.driver import run_sweep
+    from sweep.run.notify import notified
     from sweep.run.submit import lost_home_warning
 
     home = home.absolute()
@@ -137,15 +146,17 @@ def run(
     if warning is not None:
         console.print(warning, style="yellow")
     checked = load_sweep(sweep, [*(settings or []), *([f"run.executor={executor}"] if executor else [])])
-    outcome = run_sweep(
-        checked,
-        home,
-        console=console,
-        only=only,
-        retry_failed=retry_failed,
-        fail_fast=fail_fast,
-        take_over=take_over,
-    )
+    with notified(notify, checked.name) as tell:
+        outcome = run_sweep(
+            checked,
+            home,
+            console=console,
+            only=only,
+            retry_failed=retry_failed,
+            fail_fast=fail_fast,
+            take_over=take_over,
+        )
+        tell(outcome)
     for trial in outcome.failed:
         _explain_failure(checked, home, trial.name, trial.key)
     if outcome.tracking_error:
@@ -218,7 +229,9 @@ def report(
 
     home = home.absolute()
     checked = planned_sweep(sweep, settings, home)
-    path = build_report(checked, home, out, checked.tables, plan)
+    path = build_report(
+        checked, home, out, checked.tables, plan, notes=checked.notes, labels=checked.tags
+    )
     console.print(f"Report: {path}")
     if plan is None and (earlier := earlier_plans(checked.name, home)):
         console.print(f"Earlier plans, for --plan: {', '.join(earlier)}")

@@ -6,6 +6,7 @@ configuration): what they mean is decided where they are put together, in `sweep
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from model.methods import controls
 from model.options import Section
 from model.registry import resolve
 from results.address import check_address
+from results.records import tags
 from results.records.ledger import PREFIX
 from results.tables import SUFFIXES, TABLES
 from sweep.run.executors import EXECUTORS
@@ -38,6 +40,7 @@ from sweep.search import METRICS, PRUNERS, SAMPLERS, Direction
 CONTROLS = controls()
 
 _MAX_NAME = 100
+_MAX_TAG = 250
 
 
 def _check_file_name(name: str) -> str:
@@ -57,6 +60,22 @@ def _check_trial_name(name: str) -> str:
     if name.startswith(PREFIX) and name.removeprefix(PREFIX).isdecimal():
         raise PydanticCustomError("trial_name", "names of this form belong to the trials that a search proposes")
     return name
+
+
+def _check_tag(name: str) -> str:
+    is_safe = len(name) <= _MAX_TAG and re.fullmatch(r"[\w./: -]+", name) is not None
+    if not is_safe:
+        raise PydanticCustomError("tag", "must be 1 to 250 letters, digits, blanks and any of . / : - _")
+    if name.startswith(("mlflow.", tags.PREFIX)):
+        raise PydanticCustomError("tag", "names of this form belong to MLflow and to splatsweep")
+    return name
+
+
+def _tag_text(value: Any) -> Any:
+    """A number or a truth value as it is written in YAML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value}" if isinstance(value, int | float) else value
 
 
 def is_table_file(name: str) -> bool:
@@ -111,6 +130,8 @@ TableName = Annotated[
     AfterValidator(_check_table),
     Field(json_schema_extra={"anyOf": [{"enum": sorted(TABLES)}, {"pattern": r"\.ya?ml$"}]}),
 ]
+TagName = Annotated[str, AfterValidator(_check_tag)]
+TagValue = Annotated[str, BeforeValidator(_tag_text)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -239,6 +260,10 @@ class Sweep(Section):
 
     #: names the sweep's folders and its MLflow experiment
     name: FileName
+    #: what the sweep is about, for its report and MLflow
+    notes: str | None = None
+    #: labels of its runs in MLflow, shown in its report too
+    tags: dict[TagName, TagValue] = Field(default_factory=dict)
     #: another sweep file that this one is written on top of; `sweep.file.inheritance` has put them together by now
     extends: str | None = None
     base: Overrides = Field(default_factory=dict)

@@ -24,8 +24,10 @@ from results.address import default_uri, is_database, reason, without_secrets
 from results.records import tags
 from results.records.atomic import write_json
 from results.records.disk import full_disk_explained
-from results.records.home import code_file, sweep_folder, trial_folder
+from results.records.home import code_file, database_file, sweep_folder, trial_folder
+from results.records.permissions import whose
 from results.records.plan import freeze
+from results.table import Table
 from sweep.file.load import RunOptions, Sweep
 from sweep.invocation import command
 from sweep.plan.planner import Plan, PlannedTrial, make_plan
@@ -35,11 +37,14 @@ from sweep.run.executors.base import Assignment, Executor
 from sweep.run.executors.queue import Listed, Source
 from sweep.run.executors.run_guarded import Work
 from sweep.run.frozen_file import claim
+from sweep.run.result_table import result_table
 from sweep.run.stop import FILENAME as STOP_FILENAME
 from sweep.run.stop import Stop, request_stop, stop_on_signals, stop_requested, withdraw_prune
 
 LOCK_FILENAME, OWNER_FILENAME = "driver.lock", "driver.json"
 _SYNC_INTERVAL_S = 2.0
+#: MLflow's own name for a run's description
+_NOTES_TAG = "mlflow.note.content"
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +130,7 @@ def run_sweep(
         is_searched = plan.search is not None and plan.search.left > 0 and _is_wanted(plan.search.next_name, only)
         wanted = _matching(plan.trials, only, or_nothing=is_searched)
         _refuse_blocked(wanted, plan.search.missing if plan.search and is_searched else ())
-        chosen = [t for t in wanted if _to_run(t, retry_failed)]
+        chosen = ordered([t for t in wanted if _to_run(t, retry_failed)], sweep)
         controls = [t for t in plan.controls if _to_run(t, retry_failed)]
         finished = sum(trial.status == "finished" for trial in plan.trials)
         console.print(f"{len(plan.trials)} trials: {finished} finished before, {len(chosen)} to run")
@@ -147,7 +152,7 @@ def run_sweep(
         freeze(plan, home)
 
         left = plan.search.left if plan.search is not None and is_searched else 0
-        report = _report(sweep, home, tracker.error)
+        report = _report(sweep, home, tracker.error, console)
         return Outcome(plan, tuple(chosen), report, tracker.error, stop_requested(stop_file), left)
 
 
@@ -180,7 +185,9 @@ def sync_sweep(sweep: Sweep, home: Path) -> int:
         _tracker(sweep, home).sync(tracked)
     except Exception as error:  # as below
         where = without_secrets(sweep.tracking.uri or default_uri(home))
-        raise TrackingError(f"the MLflow store {where} cannot be written: {reason(error)}") from error
+        raise TrackingError(
+            f"the MLflow store {where} cannot be written: {_why_not_written(sweep, home, error)}"
+        ) from error
     return len(tracked)
 
 
@@ -193,6 +200,8 @@ def tracked_trials(sweep: Sweep, plan: Plan) -> list[TrackedTrial]:
             run_name=f"{trial.name} seed {trial.seed}" if several and trial in plan.trials else trial.name,
             config=trial.config.identity(),
             tags={
+                **sweep.tags,
+                **({_NOTES_TAG: sweep.notes} if sweep.notes else {}),
                 tags.SWEEP: sweep.name,
                 tags.TRIAL: trial.name,
                 tags.SEED: str(trial.seed),
@@ -242,8 +251,14 @@ class Recorder:
             self._tracker.sync(tracked_trials(self._sweep, self.plan))
             self.error = None
         except Exception as error:  # whatever a database or a server throws: the journals stay the truth
-            self.error = f"{type(error).__name__}: {reason(error)}"
+            self.error = f"{type(error).__name__}: {_why_not_written(self._sweep, self._home, error)}"
             log.debug("MLflow could not be written: %s", self.error)
+
+
+def _why_not_written(sweep: Sweep, home: Path, error: Exception) -> str:
+    """What the store says, and whose its file is where that is why."""
+    owner = whose(database_file(home)) if sweep.tracking.uri is None else None
+    return reason(error) if owner is None else f"{reason(error)}; {owner}"
 
 
 def _tracker(sweep: Sweep, home: Path) -> Tracker:
@@ -321,16 +336,29 @@ def _refuse_blocked(trials: Sequence[PlannedTrial], searched: Sequence[str]) -> 
         )
 
 
-def _report(sweep: Sweep, home: Path, tracking_error: str | None) -> Path | None:
+def _report(sweep: Sweep, home: Path, tracking_error: str | None, console: Console) -> Path | None:
+    """Write the report, and show its first table here."""
     from results.errors import ResultsError
     from results.report import build_report  # seconds of imports, needed only now
 
+    def show(tables: Sequence[Table]) -> None:
+        for table in tables[:1]:
+            console.print(result_table(table))
+
     try:
-        return build_report(sweep, home, tables=sweep.tables)
+        return build_report(sweep, home, tables=sweep.tables, notes=sweep.notes, labels=sweep.tags, on_tables=show)
     except ResultsError:
         if tracking_error is None:
             raise
         return None  # said already: what is recorded cannot be read either
+
+
+def ordered(trials: Sequence[PlannedTrial], sweep: Sweep) -> list[PlannedTrial]:
+    """Trials in the order in which they are to run (`run.order`)."""
+    if sweep.run.order == "rows-first":
+        return list(trials)
+    turns = {seed: turn for turn, seed in enumerate(sweep.seeds)}
+    return sorted(trials, key=lambda trial: turns.get(trial.seed, len(turns)))
 
 
 def _to_run(trial: PlannedTrial, retry_failed: bool) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -28,6 +28,9 @@ class ExecutorOptions(Section):
     log_every: Annotated[int, Field(ge=1)] = 50
     #: iterations between two checkpoints
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    #: which trials come first: the first seed of every row, then the second, so that a picture forms early; or all
+    #: seeds of a row before the next row
+    order: Literal["seeds-first", "rows-first"] = "seeds-first"
 
 
 class Notices(Protocol):
@@ -84,3 +87,11 @@ class Executor(Protocol):
         Raises ValueError where the options ask for what no trial can ever have.
         """
         ...
+
+
+def unused_gpus(count: float, options: ExecutorOptions, share: float) -> str | None:
+    """What to say where trials run beside GPUs that none of them uses; share: what to suggest for each."""
+    if options.gpus_per_trial or count < 1:
+        return None
+    found = "a GPU" if count == 1 else f"{count:g} GPUs"
+    return f"There is {found} here that no trial asks for; to use it: --set run.gpus_per_trial={share:g}"

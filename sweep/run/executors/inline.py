@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sweep.run.executors.base import Assignment, ExecutorOptions
+from sweep.run.executors.base import Assignment, ExecutorOptions, unused_gpus
 
 
 class Inline:
@@ -22,8 +22,13 @@ class Inline:
     @staticmethod
     def run(assignment: Assignment, options: ExecutorOptions, /) -> None:
         """Run the source's trials here."""
-        from sweep.run.executors.run_guarded import attempt, runtime_of  # torch
+        import torch
 
+        from sweep.run.executors.run_guarded import attempt, runtime_of
+
+        unused = unused_gpus(torch.cuda.device_count(), options, share=1)
+        if unused is not None:
+            assignment.notices.say(unused)
         runtime = runtime_of(options, assignment.stop_file)
         while (trial := assignment.source.next()) is not None:
             attempt(trial.key, trial.config, assignment.home, runtime, assignment.fail_fast, assignment.work)

@@ -42,7 +42,7 @@ from results.records.home import cache_folder, ray_folder, trial_folder
 from results.records.journal import Journal
 from results.records.trial_folder import trial_status
 from sweep.plan.planner import PlannedTrial
-from sweep.run.executors.base import Assignment, Notices
+from sweep.run.executors.base import Assignment, Notices, unused_gpus
 from sweep.run.executors.queue import Source
 from sweep.run.executors.ray import RayOptions
 from sweep.run.executors.ray.cluster import (
@@ -79,6 +79,9 @@ def run(assignment: Assignment, options: RayOptions) -> None:
     try:
         nodes = living_nodes()
         lacking = check_room(options, list(nodes.values()), find_autoscaler(), named_address())
+        unused = unused_gpus(sum(node.gpus for node in nodes.values()), options, share=0.25)
+        if unused is not None:
+            notices.say(unused)
         if not stop_file.exists():
             _tune(assignment, options, storage, _Watch(notices, NodeWatch(notices, nodes), options, lacking))
     finally:

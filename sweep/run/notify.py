@@ -1,0 +1,80 @@
+"""A command of the user's own that is run when a sweep ends, however it does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sweep.terminal import errors
+
+if TYPE_CHECKING:  # brings torch, which takes seconds
+    from sweep.run.driver import Outcome
+
+_PATIENCE_S = 60.0
+
+
+def notify(command: str, sweep: str, outcome: str, message: str, report: str = "") -> str | None:
+    """Run a shell command with the message as its input, and what it may want in its environment.
+
+    outcome: finished, failed, stopped or error.  Returns what went wrong with the command, if anything.
+    """
+    variables = {
+        "SPLATSWEEP_SWEEP": sweep,
+        "SPLATSWEEP_OUTCOME": outcome,
+        "SPLATSWEEP_MESSAGE": message,
+        "SPLATSWEEP_REPORT": report,
+    }
+    try:
+        done = subprocess.run(
+            command,
+            shell=True,
+            input=message + "\n",
+            text=True,
+            errors="replace",
+            capture_output=True,
+            timeout=_PATIENCE_S,
+            check=False,
+            env={**os.environ, **variables},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"--notify {command}: {error}"
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).partition("\n")[0]
+        return f"--notify {command}: exit code {done.returncode}" + (f" ({said})" if said else "")
+    return None
+
+
+@contextmanager
+def notified(command: str | None, sweep: str) -> Iterator[Callable[[Outcome], None]]:
+    """Run the command when the body ends: with the outcome that it hands over, or with the error that ends it."""
+    told: list[Outcome] = []
+    try:
+        yield told.append
+    except BaseException as error:
+        if command is not None:
+            _warn(notify(command, sweep, "error", f"{sweep}: {type(error).__name__}: {error}"))
+        raise
+    if command is not None:
+        for outcome in told:
+            kind, message = describe(outcome)
+            _warn(notify(command, sweep, kind, message, str(outcome.report or "")))
+
+
+def describe(outcome: Outcome) -> tuple[str, str]:
+    """What a run of a sweep came to, in a word and in a line."""
+    trials = outcome.plan.trials
+    finished = sum(trial.status == "finished" for trial in trials)
+    failed, unfinished = len(outcome.failed), len(outcome.unfinished)
+    kind = "stopped" if unfinished or (outcome.unsearched and outcome.stop) else "failed" if failed else "finished"
+    parts = [f"{finished} of {len(trials)} trials finished"]
+    parts += [f"{failed} failed"] if failed else []
+    parts += [f"{unfinished} stopped before their end"] if unfinished else []
+    return kind, f"{outcome.plan.sweep}: {', '.join(parts)}"
+
+
+def _warn(problem: str | None) -> None:
+    if problem is not None:
+        errors.print(problem, style="yellow")
