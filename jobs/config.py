@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     GetJsonSchemaHandler,
@@ -141,6 +142,11 @@ def _as_term(value: Any) -> Any:
     return value
 
 
+def _without_zeros(losses: dict[str, LossTerm]) -> dict[str, LossTerm]:
+    """Terms that count: a weight of 0 is the same as none, and makes the same trial.  All where none counts."""
+    return {name: term for name, term in losses.items() if term.weight != 0} or losses
+
+
 LossName = Annotated[str, one_of("loss", LOSSES)]
 
 
@@ -152,6 +158,7 @@ class Stage(Section):
     losses: Annotated[
         dict[Annotated[str, one_of("loss", LOSSES)], Annotated[LossTerm, BeforeValidator(_as_term)]],
         Field(min_length=1),
+        AfterValidator(_without_zeros),
     ]
 
     @model_validator(mode="after")

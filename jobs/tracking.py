@@ -173,7 +173,7 @@ class Tracker:
         values = _provenance(folder)
         if status in ("finished", "failed", "pruned"):
             for path in (folder / name for name in ARTIFACTS):
-                if path.exists():
+                if path.exists() and path.stat().st_size:  # an empty log says nothing
                     self._client.log_artifact(run.run_id, str(path))
                     values[tags.HASH + path.name] = file_sha256(path)
         self._client.log_batch(run.run_id, tags=[RunTag(*tag) for tag in values.items()])

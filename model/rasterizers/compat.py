@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,7 @@ class GaussianRasterizer(nn.Module):
     def forward(
         self,
         means3D: Tensor,
-        means2D: Tensor,
+        means2D: Tensor | None,
         opacities: Tensor,
         shs: Tensor | None = None,
         colors_precomp: Tensor | None = None,
@@ -99,7 +99,7 @@ class GaussianRasterizer(nn.Module):
 
 def rasterize_gaussians(
     means3D: Tensor,
-    means2D: Tensor,
+    means2D: Tensor | None,
     sh: Tensor | None,
     colors_precomp: Tensor | None,
     opacities: Tensor,
@@ -114,7 +114,7 @@ def rasterize_gaussians(
         means3D: (N, 3) in the world.
         means2D: (N, 3).  Its values are not used; its gradient is that of the loss by the centres on the image in
             clip-space units, d loss / d pixel * image size / 2, third component 0.  This is what the densification
-            of 3D Gaussian Splatting looks at.
+            of 3D Gaussian Splatting looks at.  None where nobody does.
         sh: (N, K, 3) spherical harmonics, of which the first (sh_degree + 1)^2 count; 0.5 is added, and negative
             sums are cut off.
         colors_precomp: (N, 3) colours instead, used as they are.
@@ -131,7 +131,9 @@ def rasterize_gaussians(
         ValueError: a shape is wrong, a value is NaN or infinite, colours or shapes are given twice or not at all.
     """
     optional = map(_present, (sh, colors_precomp, scales, rotations, cov3Ds_precomp))
-    inputs, settings = _Inputs(means3D, means2D, opacities, *optional), raster_settings
+    if means2D is None:
+        means2D = torch.zeros_like(means3D)
+    inputs, settings = _Inputs(means3D, means2D, opacities, *optional), _plain(raster_settings, means3D)
     _check(inputs, settings)
     antialiasing = getattr(settings, "antialiasing", None)
     drawn = torch.nonzero(_in_front(_to_camera(means3D, settings))).squeeze(1)
@@ -143,6 +145,36 @@ def rasterize_gaussians(
     radii[drawn] = _radii(splats, settings)
     image = image.to(means3D.dtype)
     return (image, radii) if inverse_depth is None else (image, radii, inverse_depth.to(means3D.dtype))
+
+
+def _plain(settings: GaussianRasterizationSettings, like: Tensor) -> GaussianRasterizationSettings:
+    """Settings with plain numbers and tensors, whatever stood for them: NumPy's integers, 32.0 px, a list of colours.
+
+    Raises ValueError, naming the field, for what is neither.
+    """
+    whole = {name: _whole(name, getattr(settings, name)) for name in ("image_height", "image_width", "sh_degree")}
+    tensors = {}
+    for name in ("bg", "viewmatrix", "projmatrix", "campos"):
+        value = getattr(settings, name)
+        try:
+            tensors[name] = value if isinstance(value, Tensor) else torch.as_tensor(value, device=like.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"{name} must be a tensor or a list of numbers, got {value!r}") from None
+    fields = {
+        name: getattr(settings, name) for name in GaussianRasterizationSettings._fields if hasattr(settings, name)
+    }
+    return GaussianRasterizationSettings(**{**fields, **whole, **tensors})
+
+
+def _whole(name: str, value: Any) -> int:
+    """A whole number of any kind."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} must be a whole number, got {value!r}") from None
+    if number != value or isinstance(value, bool):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    return number
 
 
 def _drawing(device: torch.device) -> Callable[..., tuple[Tensor, Tensor | None]]:
@@ -264,7 +296,7 @@ def _radii(splats: Splats, settings: GaussianRasterizationSettings) -> Tensor:
 def _check(inputs: _Inputs, settings: GaussianRasterizationSettings) -> None:
     """Raises ValueError, naming the argument by the package's name."""
     _check_alternatives(inputs)
-    if not isinstance(settings.sh_degree, int) or not 0 <= settings.sh_degree <= 3:
+    if not 0 <= settings.sh_degree <= 3:
         raise ValueError(f"sh_degree must be 0, 1, 2 or 3, got {settings.sh_degree!r}")
     for name in ("tanfovx", "tanfovy"):
         if not 0 < getattr(settings, name) < float("inf"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 
 from model.options import options
 from model.preprocess import Triple
-from model.registry import UnknownChoiceError
+from model.registry import nearest
 from model.semantic.encoder import Encoder, PublishedEncoder
-from model.weights import find_weight
+
+#: Without the signs of a glob.
+_PLAIN_NAME = re.compile(r"\w+")
 
 
 class TimmNetwork(Encoder):
@@ -66,13 +69,19 @@ class TimmNetwork(Encoder):
         return facts
 
 
-def _with_tag(name: str) -> str:
-    if "." not in name:
+def _known_name(name: str) -> str:
+    """A name with its tag, of timm's own list, which needs no network.  Raises ValueError."""
+    import timm  # takes seconds, so only who picks such a model waits for it
+
+    architecture, dot, _ = name.partition(".")
+    if not dot:
         raise ValueError(f"{name!r} names no weights; timm's names end in a tag, as vit_tiny_patch16_224.augreg_in21k")
-    try:
-        find_weight(f"timm:{name}")
-    except UnknownChoiceError as error:
-        raise ValueError(f"{name!r} is not a name of timm's") from error
+    tagged = timm.list_models(f"{architecture}.*", pretrained=True) if _PLAIN_NAME.fullmatch(architecture) else []
+    if name not in tagged:
+        known = tagged or timm.list_models(pretrained=True)
+        hint = nearest(name, known)
+        listed = f"; allowed: {', '.join(tagged)}" if tagged else "; `timm.list_models(pretrained=True)` lists them"
+        raise ValueError(f"{name!r} is not a name of timm's{listed}" + (f"; did you mean {hint!r}?" if hint else ""))
     return name
 
 
@@ -81,7 +90,7 @@ class TimmOptions:
     """Which model."""
 
     #: architecture and tag, as `vit_tiny_patch16_224.augreg_in21k`; `timm.list_pretrained()` lists them
-    name: Annotated[str, pydantic.AfterValidator(_with_tag)]
+    name: Annotated[str, pydantic.AfterValidator(_known_name)]
 
 
 class TimmEncoder(TimmNetwork):

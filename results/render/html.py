@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parent
 #: functions of `results.render.layout` that the templates call
 _LAYOUT = (
-    "below", "blocks", "column_title", "compared_rows", "is_text", "leading_text", "probability", "signed",
-    "signed_difference",
+    "below", "blocks", "column_title", "compared_rows", "effect_size", "is_text", "leading_text", "probability",
+    "signed", "signed_difference",
 )  # fmt: skip
 
 

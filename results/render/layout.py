@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,11 @@ def signed(value: float, precision: int) -> str:
 def probability(p: float) -> str:
     """A p-value with three decimals, "< 0.001" below them."""
     return "< 0.001" if p < 0.001 else rounded(p, 3)
+
+
+def effect_size(found: Comparison) -> str:
+    """Cohen's d with two decimals; a dash where one object leaves no spread to measure it by."""
+    return rounded(found.effect_size, 2) if not math.isnan(found.effect_size) else "–"
 
 
 def compared_rows(table: Table) -> list[ComparedRow]:

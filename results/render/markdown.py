@@ -9,6 +9,7 @@ from results.render.layout import (
     below,
     column_title,
     compared_rows,
+    effect_size,
     probability,
     signed,
     signed_difference,
@@ -94,7 +95,7 @@ def _compared(compared: list[ComparedRow]) -> tuple[list[str], list[list[str]]]:
             _sign(signed(found.difference, column.precision + 1)),
             _sign(f"{rounded(found.low, column.precision + 1)} to {rounded(found.high, column.precision + 1)}"),
             probability(found.p_adjusted),
-            _sign(rounded(found.effect_size, 2)),
+            _sign(effect_size(found)),
             found.verdict,
         ]
         for line in compared

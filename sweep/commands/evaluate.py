@@ -29,7 +29,7 @@ TrialSettings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="A key of a trial's configuration, e.g. eval.objects=10 or data.options.category=hydrant.",
+        help="A key of a trial's configuration, e.g. eval.objects=10, or as in a sweep file: base.eval.objects=10.",
         show_default=False,
     ),
 ]
@@ -97,4 +97,4 @@ def _parsed(assignment: str) -> list[Any]:
     if not equals or not key.strip():
         raise ValueError(f"--set {assignment!r}: expected KEY=VALUE, e.g. eval.objects=10")
     origin = f"--set {key.strip()}"
-    return list(flatten(parse(text, origin).value, (origin,), key.strip()))
+    return list(flatten(parse(text, origin).value, (origin,), key.strip().removeprefix("base.")))

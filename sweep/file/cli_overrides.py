@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from jobs.config import TrialConfig
 from sweep.file.diagnostics import Mistake, Path, SweepError
 from sweep.file.overrides import flatten
+from sweep.file.schema import Sweep
 from sweep.file.yaml_reader import Document, Place, parse
 
 #: Where a whole dotted key is one key of a mapping (`*` for any name or index).  Elsewhere dots lead inwards.
@@ -19,6 +21,10 @@ _DOTTED_SECTIONS: tuple[tuple[str, ...], ...] = (
     ("grid", "*", "when"),
     ("grid", "*", "when", "*"),
 )
+
+
+#: Sections of a trial's configuration; `seeds` sets the seed.
+_TRIAL_SECTIONS = frozenset(TrialConfig.model_fields) - {"seed"} - frozenset(Sweep.model_fields)
 
 
 def assign(document: Document, overrides: Sequence[str]) -> None:
@@ -33,9 +39,15 @@ def assign(document: Document, overrides: Sequence[str]) -> None:
             parsed = parse(text, file)
             if parsed.mistakes:
                 raise SweepError(parsed.mistakes)
-            _descend(document, document.value, (), key.strip(), parsed.value, Place(file))
+            _descend(document, document.value, (), _whole_key(key.strip()), parsed.value, Place(file))
         except SweepError as error:
             document.mistakes.extend(_on_command_line(error.mistakes))
+
+
+def _whole_key(key: str) -> str:
+    """`base.train.batch_size` for `train.batch_size`: a section of a trial's configuration stands in `base`."""
+    section = key.partition(".")[0]
+    return f"base.{key}" if section in _TRIAL_SECTIONS else key
 
 
 def _on_command_line(mistakes: list[Mistake]) -> list[Mistake]:

@@ -179,6 +179,17 @@ class Tracking(Section):
     experiment: str | None = None
 
 
+def comparable(value: Any) -> str:
+    """Equal for values that make equal configurations."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(float(value))
+    if isinstance(value, dict):
+        return repr(sorted((key, comparable(item)) for key, item in value.items()))
+    if isinstance(value, list | tuple):
+        return repr([comparable(item) for item in value])
+    return repr(value)
+
+
 def _listed_choices(value: Any) -> Any:
     return {"choices": value} if isinstance(value, list) else value
 
@@ -219,6 +230,12 @@ class SearchAxis(Section):
         if self.int and any(number != round(number) for number in numbers):
             return "bounds and step must be whole numbers where int is true"
         return None
+
+
+def distinct_choices(axis: SearchAxis) -> tuple[int, ...]:
+    """Indices of the choices, equal ones once: `1e-4` and `0.0001` are one, `1` and `true` are two."""
+    texts = [comparable(choice) for choice in axis.choices or ()]
+    return tuple(index for index, text in enumerate(texts) if text not in texts[:index])
 
 
 class Search(Section):

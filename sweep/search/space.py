@@ -18,8 +18,8 @@ from pydantic import BaseModel, ValidationError
 from jobs.config import TrialConfig
 from sweep.file.diagnostics import ABSENT, Path
 from sweep.file.overrides import Setting, build, flatten
-from sweep.file.schema import Search, SearchAxis, Sweep
-from sweep.plan.grid import Point, base_draft
+from sweep.file.schema import Search, SearchAxis, Sweep, comparable, distinct_choices
+from sweep.plan.grid import Point, base_draft, is_loss
 
 #: dotted key -> a number, or the index of a choice
 Params = Mapping[str, Any]
@@ -94,7 +94,7 @@ def is_continuous(axis: SearchAxis) -> bool:
 
 def _count(axis: SearchAxis) -> int | None:
     if axis.choices is not None:
-        return len(axis.choices)
+        return len(distinct_choices(axis))
     assert axis.low is not None
     assert axis.high is not None
     step = axis.step or (1.0 if axis.int else None)
@@ -136,12 +136,14 @@ def _combinations(axes: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
 def _param(axis: SearchAxis, key: str, config: TrialConfig) -> Any:
     """What a configuration has at `key`, as a parameter; None where it is not on the axis."""
     found = list(_found(config, key.split(".")))
+    if is_loss(key):  # a term that is not there has no weight
+        found = [0.0 if value is ABSENT else value for value in found]
     if ABSENT in found or any(value != found[0] for value in found):
         return None
     value = found[0]
     if axis.choices is not None:
-        texts = [json.dumps(choice, sort_keys=True) for choice in axis.choices]
-        text = json.dumps(value, sort_keys=True)
+        texts = [comparable(choice) for choice in axis.choices]
+        text = comparable(value)
         return texts.index(text) if text in texts else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

@@ -19,7 +19,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from model.registry import resolve
-from sweep.file.schema import Search, SearchAxis
+from sweep.file.schema import Search, SearchAxis, distinct_choices
 from sweep.search import PRUNERS, SAMPLERS
 from sweep.search.outcome import Outcome
 from sweep.search.pruners import Training
@@ -120,7 +120,7 @@ class Study:
 
 def _distribution(axis: SearchAxis) -> BaseDistribution:
     if axis.choices is not None:
-        return CategoricalDistribution(range(len(axis.choices)))
+        return CategoricalDistribution(distinct_choices(axis))
     assert axis.low is not None
     assert axis.high is not None
     if axis.int:

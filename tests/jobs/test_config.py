@@ -41,3 +41,13 @@ def test_iterations_are_positive_whole_numbers(value):
 def test_a_configuration_cannot_change_after_it_was_hashed():
     with pytest.raises(ValidationError):
         config().seed = 3
+
+
+def test_a_loss_of_weight_0_is_the_same_as_none() -> None:
+    def of(**losses) -> TrialConfig:
+        return config(train={"stages": [{"iterations": 4, "lr": 1e-4, "losses": losses}]})
+
+    assert of(l2=1.0, tv=0.0).identity() == of(l2=1.0).identity()
+    assert of(l2=1.0, tv={"weight": 0, "start": 2}).identity() == of(l2=1).identity()
+    assert of(l2=1.0, tv=0.1).identity() != of(l2=1.0).identity()
+    assert of(l2=0.0).train.stages[0].losses.keys() == {"l2"}, "or nothing would be left"

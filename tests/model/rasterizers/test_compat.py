@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
@@ -387,3 +389,40 @@ def test_wrong_settings_are_refused(make_scene, changes, message):
     scene = make_scene()
     with pytest.raises(ValueError, match=message):
         draw(settings_for(scene, **changes), **leaves_of(scene))
+
+
+def test_what_stands_for_a_number_or_a_tensor_is_taken(make_scene):
+    scene = make_scene()
+    plain = settings_for(scene)
+    odd = settings_for(
+        scene,
+        image_height=np.int64(plain.image_height),
+        image_width=float(plain.image_width),
+        sh_degree=np.int32(plain.sh_degree),
+        campos=plain.campos.tolist(),
+        viewmatrix=plain.viewmatrix.numpy(),
+        projmatrix=plain.projmatrix.tolist(),
+        bg=[0.25, 0.5, 0.75],
+    )
+    leaves = leaves_of(scene)
+    arguments = {"opacities": leaves["opacities"], "shs": leaves["sh"], "scales": leaves["scales"]}
+    arguments |= {"means3D": leaves["means"], "rotations": leaves["rotations"]}
+    expected, _ = GaussianRasterizer(plain._replace(bg=torch.tensor([0.25, 0.5, 0.75])))(means2D=None, **arguments)
+    image, _ = GaussianRasterizer(odd)(means2D=None, **arguments)
+    torch.testing.assert_close(image, expected)
+    image.sum().backward()
+    assert leaves["means"].grad is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sh_degree": 1.5}, "sh_degree must be a whole number, got 1.5"),
+        ({"image_height": "32"}, "image_height must be a whole number, got '32'"),
+        ({"image_width": float("nan")}, "image_width must be a whole number, got nan"),
+        ({"campos": "here"}, "campos must be a tensor or a list of numbers, got 'here'"),
+    ],
+)
+def test_what_stands_for_neither_is_named(make_scene, changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        draw(settings_for(make_scene(), **changes), **leaves_of(make_scene()))

@@ -104,3 +104,21 @@ def test_efficientnet_lite0_refuses_other_tensors(tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "efficientnet_lite0.pth")
     with pytest.raises(ValueError, match="not the weights of efficientnet_lite0"):
         EfficientNetLite0(WeightStore(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("vit_tiny_patch16_224", "names no weights"),
+        ("vit_tiny_patch16_224.augreg_in22k", "did you mean 'vit_tiny_patch16_224.augreg_in21k'"),
+        ("vit_tinny_patch16_224.augreg_in21k", "did you mean 'vit_tiny_patch16_224.augreg_in21k'"),
+        ("resnet*.a1_in1k", "is not a name of timm's"),
+        ("../secret.x", "is not a name of timm's"),
+    ],
+)
+def test_names_that_timm_does_not_have_are_refused_without_network(name: str, words: str) -> None:
+    from model.options import OptionsError, parse_options
+
+    with pytest.raises(OptionsError) as caught:
+        parse_options(TimmOptions, {"name": name}, choice="timm", where="semantic.options")
+    assert words in str(caught.value)

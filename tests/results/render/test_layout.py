@@ -9,6 +9,7 @@ import pytest
 from results.render.layout import (
     blocks,
     compared_rows,
+    effect_size,
     is_text,
     leading_text,
     probability,
@@ -66,3 +67,10 @@ def test_text_columns_before_the_first_number() -> None:
     table = Table("t", "", columns, (Section((Row("r", (Cell(text="x"), Cell((1.0,)), Cell(text="y"))),)),))
     assert [is_text(table, index) for index in range(3)] == [True, False, True]
     assert leading_text(table) == 1
+
+
+@pytest.mark.parametrize(("value", "text"), [(float("nan"), "–"), (0.5, "0.50"), (-1.234, "-1.23")])
+def test_an_effect_that_one_object_leaves_without_spread_is_a_dash(value: float, text: str) -> None:
+    from types import SimpleNamespace
+
+    assert effect_size(SimpleNamespace(effect_size=value)) == text

@@ -70,3 +70,14 @@ def test_what_leads_nowhere_is_said(override: str, message: str) -> None:
     assert message in str(mistake)
     assert mistake.line is None
     assert document.value == parse(FILE, "s.yaml").value
+
+
+@pytest.mark.parametrize("key", ["train.batch_size", "base.train.batch_size"])
+def test_a_key_of_a_configuration_stands_in_base(key: str) -> None:
+    document = _assigned(f"{key}=4")
+    assert document.mistakes == []
+    assert document.value["base"] == {"train": {}, "data.resolution": 32, "train.batch_size": 4}
+
+
+def test_a_whole_section_of_a_configuration_stands_in_base() -> None:
+    assert _assigned("train={batch_size: 2}").value["base"]["train"] == {"batch_size": 2}

@@ -119,3 +119,30 @@ def test_a_study_is_that_of_its_space_metric_and_base() -> None:
 def test_without_a_search_there_are_no_examples() -> None:
     assert examples(Sweep(name="s")) == []
     assert isinstance(examples(sweep({"train.batch_size": [1]}))[0], TrialConfig)
+
+
+@pytest.mark.parametrize(
+    ("choices", "count"),
+    [
+        ([1e-4, 0.0001, 1e-3], 2),
+        ([1, 1.0, True], 2),
+        ([[1, 2], [1.0, 2.0], [2, 1]], 2),
+        ([{"every": 5}, {"every": 5.0}, None], 2),
+        (["a", "b"], 2),
+    ],
+)
+def test_equal_choices_count_once(choices: list[Any], count: int) -> None:
+    axes = sweep({"train.ema": choices, "train.batch_size": [1, 2]})
+    assert count_points(axes.search) == 2 * count
+
+
+def test_equal_choices_are_proposed_once_and_found_again_under_the_first() -> None:
+    key = "train.stages.0.lr"
+    search = sweep({key: [1e-4, 0.0001, 1e-3]}).search
+    (config,) = configurations(sweep({key: [1e-4, 0.0001, 1e-3]}), {key: 1})
+    assert params_of(search, config) == {key: 0}
+
+
+def test_a_loss_of_no_weight_is_one_that_is_not_there() -> None:
+    search = sweep({"train.stages.*.losses.tv": {"low": 0.0, "high": 1.0}}).search
+    assert params_of(search, TrialConfig()) == {"train.stages.*.losses.tv": 0.0}
