@@ -229,9 +229,7 @@ def report(
 
     home = home.absolute()
     checked = planned_sweep(sweep, settings, home)
-    path = build_report(
-        checked, home, out, checked.tables, plan, notes=checked.notes, labels=checked.tags
-    )
+    path = build_report(checked, home, out, checked.tables, plan, notes=checked.notes, labels=checked.tags)
     console.print(f"Report: {path}")
     if plan is None and (earlier := earlier_plans(checked.name, home)):
         console.print(f"Earlier plans, for --plan: {', '.join(earlier)}")
