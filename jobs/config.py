@@ -271,7 +271,13 @@ def _options_of_the_method(value: Any) -> MethodOptions:
             "unknown_choice", "{reason}", {"reason": str(unknown), "allowed": unknown.allowed}
         )
         raise ValidationError.from_exception_data("model", [{"type": problem, "loc": ("name",), "input": name}])
-    return find_method(name).options_for(value).model_validate(value)
+    try:
+        options = find_method(name).options_for(value)
+    except MisfitError as error:
+        problem = PydanticCustomError("unknown_choice", "{reason}", {"reason": str(error)})
+        loc = tuple(error.key.split(".")[1:])
+        raise ValidationError.from_exception_data("model", [{"type": problem, "loc": loc, "input": None}]) from None
+    return options.model_validate(value)
 
 
 def _schema_of_all_methods(_: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

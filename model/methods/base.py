@@ -76,7 +76,10 @@ class Method(ABC):
 
     @classmethod
     def options_for(cls, values: Any) -> type[MethodOptions]:
-        """The class of options that the keys in `values`, not checked yet, are meant for."""
+        """The class of options that the keys in `values`, not checked yet, are meant for.
+
+        Raises `MisfitError` where they name a variant that there is not.
+        """
         return cls.Options
 
     @classmethod

@@ -123,7 +123,7 @@ def load_official(network: NetworkT, weights: Mapping[str, Tensor]) -> NetworkT:
 def official_state_dict(network: OfficialUNet | OfficialPredictor) -> dict[str, Tensor]:
     """The tensors of a network under their published names, constants included; they share memory with it.
 
-    A predictor of ours becomes publishable by `OfficialPredictor(ours.unet, ours.head, PUBLISHED[name])`.
+    A predictor of ours becomes publishable by `OfficialPredictor(ours.backbone, ours.head, PUBLISHED[name])`.
     Raises ValueError for a network with parts that were never published.
     """
     state = network.state_dict()
@@ -167,17 +167,28 @@ def _head_channels(weights: Mapping[str, Tensor]) -> int:
 
 def _names(network: OfficialUNet | GaussianPredictor, projector: str) -> dict[str, str]:
     """Our name -> published name, for every parameter."""
-    inside = UNET_PREFIX if isinstance(network, GaussianPredictor) else ""
-    names = {f"unet.{ours}": inside + theirs for ours, theirs in published_names(network.unet, projector).items()}
+    is_whole = isinstance(network, GaussianPredictor)
+    ours, theirs = ("backbone.", UNET_PREFIX) if is_whole else ("unet.", "")
+    names = {ours + name: theirs + other for name, other in published_names(_unet_of(network), projector).items()}
     if isinstance(network, GaussianPredictor):
         names |= {f"head.{name}": HEAD_PREFIX + name for name in network.head.state_dict()}
     return names
 
 
+def _unet_of(network: OfficialUNet | GaussianPredictor) -> UNet:
+    if isinstance(network, OfficialUNet):
+        return network.unet
+    if not isinstance(network.backbone, UNet):
+        raise ValueError(
+            f"published networks are U-Nets, not {type(network.backbone).__name__}; set model.backbone to unet"
+        )
+    return network.backbone
+
+
 def _constant_names(network: OfficialUNet | GaussianPredictor) -> set[str]:
     if isinstance(network, (OfficialUNet, OfficialPredictor)):
         return set(network.file.constants)
-    return {*PREDICTOR_CONSTANTS, *(UNET_PREFIX + name for name in resampling_filters(network.unet))}
+    return {*PREDICTOR_CONSTANTS, *(UNET_PREFIX + name for name in resampling_filters(_unet_of(network)))}
 
 
 def _warn_of_other_constants(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -14,10 +14,12 @@ from enum import Enum
 from functools import cache, cached_property
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from jobs.config import DEFAULT_METHOD, TrialConfig
 from model.methods import METHODS, find_method
+from model.methods.base import MethodOptions
+from model.options import MisfitError
 from sweep.file.diagnostics import Finding, Path, key_path
 from sweep.file.pydantic_errors import explain
 
@@ -102,24 +104,33 @@ def _adapter(section: str) -> TypeAdapter[Any]:
     return TypeAdapter(checked)
 
 
+def chosen_options(value: Any) -> type[MethodOptions]:
+    """The class of options that the section `model` chooses; the default's where it chooses none that there is."""
+    name = value.get("name", DEFAULT_METHOD) if isinstance(value, dict) else DEFAULT_METHOD
+    try:
+        return find_method(name if name in METHODS else DEFAULT_METHOD).options_for(value)
+    except MisfitError:
+        return find_method(DEFAULT_METHOD).Options
+
+
 def method_keys(value: Any, origins: Mapping[Path, Path]) -> Any:
     """The section `model` as the chosen method has it.
 
     Rows of several methods share one `base`, so keys that only other methods have count as absent, and so do the
     defaults of other methods.  A key that no method has stays, to be refused.
     """
-    if not isinstance(value, dict) or value.get("name", DEFAULT_METHOD) not in METHODS:
+    if not isinstance(value, dict):
         return value
-    own = find_method(value.get("name", DEFAULT_METHOD)).options_for(value).model_fields
-    if own.keys() >= value.keys() and own is _DEFAULT_KEYS:
+    own = chosen_options(value).model_fields
+    is_default = own is _DEFAULT_KEYS
+    if is_default and own.keys() >= value.keys():
         return value
     written = {key[1] for key in origins if key[0] == METHOD_SECTION and len(key) > 1}
-    replaced = (METHOD_SECTION,) in origins
+    replaced = (METHOD_SECTION,) in origins  # as a whole, so that nothing in it is a default
     return {
         key: item
         for key, item in value.items()
-        if (key == "name" or key in written or replaced or own is _DEFAULT_KEYS)
-        and (key in own or key not in known_method_keys())
+        if (key in own and (is_default or replaced or key in written)) or key not in known_method_keys()
     }
 
 
@@ -165,12 +176,6 @@ class Draft:
         }
         return Draft(values, origins, sections)
 
-    def method_options(self) -> type[BaseModel]:
-        """The class of options of the chosen method; the default's where it is not known."""
-        value = self.values.get(METHOD_SECTION)
-        name = value.get("name", DEFAULT_METHOD) if isinstance(value, dict) else DEFAULT_METHOD
-        return find_method(name if name in METHODS else DEFAULT_METHOD).options_for(value)
-
     def origin(self, key: Path) -> Path | None:
         """Where the value of `key` was written; None for a default."""
         for length in range(len(key), 0, -1):
@@ -207,7 +212,9 @@ class Draft:
         try:
             self.config()
         except ValidationError as error:
-            return list(explain(error, TrialConfig, locate, {METHOD_SECTION: self.method_options()})), keys
+            return list(
+                explain(error, TrialConfig, locate, {METHOD_SECTION: chosen_options(self.values.get(METHOD_SECTION))})
+            ), keys
         return [], keys
 
     def _last_written(self, message: str) -> Path | None:

@@ -83,10 +83,11 @@ assert len(keys) == 2
 assert "normals.model" in sweep_schema()["$defs"]["Overrides"]["properties"]
 
 network = build_reconstructor(config, {"normals": 3}, WeightStore(Path(sys.argv[1])))
-assert network.unet.stem.in_channels == 6
+assert network.backbone.stem.in_channels == 6
 images = torch.rand(2, 3, 32, 32)
 with torch.no_grad():
-    one, other = (network.unet.eval()(images, Context(normals=torch.full((2, 1, 3, 32, 32), v))) for v in (0.0, 1.0))
+    contexts = [Context(normals=torch.full((2, 1, 3, 32, 32), value)) for value in (0.0, 1.0)]
+    one, other = (network.backbone.eval()(images, context) for context in contexts)
 assert (one - other).abs().max() > 1e-3
 try:
     TrialConfig.model_validate({"normals": {"model": "flat", "fusion": "concat"}})

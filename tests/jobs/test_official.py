@@ -20,7 +20,7 @@ from tests.model.methods.pixelnerf.scenery import small_options
 
 def save(path: Path, predictor, **extra) -> Path:
     """A checkpoint as published training writes it."""
-    ours = OfficialPredictor(predictor.unet, predictor.head, PUBLISHED["cars"])
+    ours = OfficialPredictor(predictor.backbone, predictor.head, PUBLISHED["cars"])
     content = {
         "iteration": 25_001,
         "optimizer_state_dict": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 5e-5}]},

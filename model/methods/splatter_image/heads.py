@@ -1,13 +1,18 @@
-"""From the U-Net's feature map to the raw parameters of one Gaussian per pixel."""
+"""From the backbone's feature map to the raw parameters of one Gaussian per pixel, or two."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import log
+from dataclasses import dataclass, replace
+from math import expm1, log
 
 import torch
 from torch import Tensor, nn
+
+#: Of the groups of the second Gaussian.
+SECOND = "second_"
+#: How far the second Gaussian lies behind the first at the start, as a part of the range of depths.
+_FIRST_STEP = 0.1
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,11 @@ class Group:
     bias: float
 
 
-def gaussian_groups(options: Mapping[str, float], sh_degree: int) -> list[Group]:
-    """The channel groups in the published order; `options` are those of `jobs.config.HeadConfig`."""
+def gaussian_groups(options: Mapping[str, float], sh_degree: int, per_pixel: int = 1) -> list[Group]:
+    """The channel groups in the published order, `options` as in `HeadOptions`.
+
+    With two Gaussians per pixel the groups of the second follow; in place of a depth it has a step behind the first.
+    """
     groups = [
         Group("depth", 1, options["depth_scale"], options["depth_bias"]),
         Group("offset", 3, options["offset_scale"], options["offset_bias"]),
@@ -32,7 +40,10 @@ def gaussian_groups(options: Mapping[str, float], sh_degree: int) -> list[Group]
     ]
     if sh_degree > 0:
         groups.append(Group("sh_rest", 3 * ((sh_degree + 1) ** 2 - 1), 0.0, 0.0))
-    return groups
+    if per_pixel == 1:
+        return groups
+    step = Group(f"{SECOND}step", 1, options["depth_scale"], log(expm1(_FIRST_STEP)))  # what softplus makes that of
+    return [*groups, step, *(replace(group, name=SECOND + group.name) for group in groups[1:])]
 
 
 class GaussianHead(nn.Module):

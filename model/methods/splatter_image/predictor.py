@@ -1,11 +1,11 @@
-"""Splatter Image: source views -> one Gaussian per source pixel, in the world frame (Szymanowicz et al. 2024)."""
+"""Splatter Image: source views -> Gaussians for every source pixel, in the world frame (Szymanowicz et al. 2024)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.geometry import (
@@ -15,9 +15,8 @@ from model.geometry import (
     quaternion_matrix,
     rotate_sh1,
 )
-from model.methods.splatter_image.backbones.unet import UNet
 from model.methods.splatter_image.camera_embedding import embed_pose
-from model.methods.splatter_image.heads import GaussianHead
+from model.methods.splatter_image.heads import SECOND, GaussianHead
 from model.scenes import GaussianScene, Reconstructor
 from model.types import Context, Gaussians, Views
 
@@ -51,12 +50,14 @@ class Frustums:
 
 
 class GaussianPredictor(Reconstructor):
-    """A U-Net, a head, and the geometry that turns raw maps into Gaussians."""
+    """A backbone, a head, and the geometry that turns raw maps into Gaussians."""
 
-    def __init__(self, unet: UNet, head: GaussianHead, backend: str = "auto", antialiasing: bool = False) -> None:
+    def __init__(
+        self, backbone: nn.Module, head: GaussianHead, backend: str = "auto", antialiasing: bool = False
+    ) -> None:
         """`backend` and `antialiasing`: how its scenes are rendered."""
         super().__init__()
-        self.unet, self.head = unet, head
+        self.backbone, self.head = backbone, head
         self.backend, self.antialiasing = backend, antialiasing
 
     @property
@@ -67,7 +68,10 @@ class GaussianPredictor(Reconstructor):
         return GaussianScene(self.gaussians(source, context), self.backend, self.antialiasing)
 
     def gaussians(self, source: Views, context: Context) -> Gaussians:
-        """source: B objects with V views of H x W -> B scenes of V * H * W Gaussians, view by view, row by row."""
+        """source: B objects with V views of H x W -> B scenes of V * H * W Gaussians, view by view, row by row.
+
+        With two for each pixel there are twice as many, the second ones behind all first ones.
+        """
         # Positions need more digits than bfloat16 has, whatever the network computes in.
         with torch.autocast(source.images.device.type, enabled=False):
             frustums = Frustums.of(source)
@@ -81,8 +85,8 @@ class GaussianPredictor(Reconstructor):
         The views of an object attend to each other.
         """
         batch, views = images.shape[:2]
-        pose = None if self.unet.camera is None else embed_pose(camera_to_world).flatten(0, 1)
-        raw = self.head(self.unet(images.flatten(0, 1), context, views, pose))
+        pose = None if self.backbone.camera is None else embed_pose(camera_to_world).flatten(0, 1)
+        raw = self.head(self.backbone(images.flatten(0, 1), context, views, pose))
         precision = torch.promote_types(raw["depth"].dtype, torch.float32)
         return {name: part.to(precision).unflatten(0, (batch, views)) for name, part in raw.items()}
 
@@ -96,11 +100,23 @@ def place(raw: dict[str, Tensor], frustums: Frustums) -> Gaussians:
     """Raw maps {name: (B, V, n, H, W)} -> Gaussians in the world frame.
 
     Depth is camera z, between near and far; the position is that depth along the pixel's ray plus an unbounded
-    offset in camera axes.
+    offset in camera axes.  Where there is a second Gaussian for each pixel, its depth is the first one's plus a
+    positive step, as in Flash3D (Szymanowicz et al. 2025); the second ones stand behind all first ones.
     """
+    span = frustums.far - frustums.near
+    depth = torch.sigmoid(raw["depth"]) * span + frustums.near
+    first = _place_one(raw, depth, frustums)
+    behind = {name.removeprefix(SECOND): part for name, part in raw.items() if name.startswith(SECOND)}
+    if not behind:
+        return first
+    second = _place_one(behind, depth + F.softplus(behind["step"]) * span, frustums)
+    return Gaussians(**{f.name: torch.cat([getattr(first, f.name), getattr(second, f.name)], 1) for f in fields(first)})
+
+
+def _place_one(raw: dict[str, Tensor], depth: Tensor, frustums: Frustums) -> Gaussians:
+    """One Gaussian for every pixel, at `depth` (B, V, 1, H, W)."""
     camera_to_world = frustums.camera_to_world
     rotation = camera_to_world[..., :3, :3]
-    depth = torch.sigmoid(raw["depth"]) * (frustums.far - frustums.near) + frustums.near
     in_camera = _per_pixel(frustums.rays * depth + raw["offset"])  # (B, V, HW, 3)
     means = in_camera @ rotation.transpose(-1, -2) + camera_to_world[..., None, :3, 3]
     # As published, divided by the homogeneous coordinate, which is 1, and a little more.

@@ -383,4 +383,4 @@ def test_a_unet_by_itself_may_stand_in_the_file_of_a_predictor(published):
     inside = {name: tensor for name, tensor in state.items() if "encoder." in name}
     unet = unet_from_official(inside, resolution=SIZE, base_dim=sizes.base, num_blocks=1, **options)
     x = torch.rand(2, 3, SIZE, SIZE, dtype=torch.float64)
-    assert torch.equal(unet(x), load(state, sizes).unet(x, Context()))
+    assert torch.equal(unet(x), load(state, sizes).backbone(x, Context()))

@@ -20,7 +20,7 @@ def checkpoint(tiny, weights, tmp_path):
     sections = tiny()
     config = TrialConfig.model_validate({name: sections[name] for name in ("data", "model")})
     predictor = build_reconstructor(config, {}, weights)
-    published = OfficialPredictor(predictor.unet, predictor.head, PUBLISHED["chairs"])
+    published = OfficialPredictor(predictor.backbone, predictor.head, PUBLISHED["chairs"])
     path = tmp_path / "model_latest.pth"
     torch.save({"model_state_dict": official_state_dict(published), "iteration": 7}, path)
     return path

@@ -169,3 +169,29 @@ def test_positions_keep_their_digits_in_bfloat16(monkeypatch):
         monkeypatch.setattr(network, "raw_maps", lambda *_: raw)
         found = network.gaussians(source, Context())
     assert torch.equal(found.means, place(raw, Frustums.of(source)).means)
+
+
+def test_the_second_gaussian_of_a_pixel_lies_a_positive_step_behind_the_first():
+    source = views(random_poses(2, 1), 4, 5.0, near=1.0, far=3.0)
+    raw, behind = raw_maps(2, 1, 4), raw_maps(2, 1, 4)
+    raw["offset"].zero_()
+    behind["offset"].zero_()
+    del behind["depth"]
+    step = torch.randn(2, 1, 1, 4, 4).double()
+    both = place(raw | {"second_step": step} | {f"second_{n}": part for n, part in behind.items()}, Frustums.of(source))
+    alone = place(raw, Frustums.of(source))
+    assert both.means.shape == (2, 32, 3)
+    for name in ("means", "scales", "rotations", "opacities", "sh"):
+        assert torch.equal(getattr(both, name)[:, :16], getattr(alone, name)), "the first ones are as ever"
+    pose = source.cameras.world_to_camera[:, 0]
+    depth = (both.means @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3])[..., 2]
+    expected = torch.log1p(step.exp()).flatten(1) * 2  # softplus, in parts of far - near
+    torch.testing.assert_close(depth[:, 16:] - depth[:, :16], expected)
+
+
+def test_a_head_of_two_gaussians_starts_the_second_close_behind():
+    one, two = (GaussianHead(gaussian_groups(HEAD, 1, count)) for count in (1, 2))
+    assert two.channels == 2 * one.channels
+    raw = two(torch.zeros(1, two.channels, 2, 2))
+    torch.testing.assert_close(torch.nn.functional.softplus(raw["second_step"]), torch.full((1, 1, 2, 2), 0.1))
+    assert raw["second_opacity"].eq(-2).all()

@@ -1,0 +1,58 @@
+"""The U-Net of Splatter Image: its keys, and what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from model.fusion import Place
+from model.methods.splatter_image.backbones.base import Backbone
+from model.methods.splatter_image.options import SplatterImageOptions
+from model.options import ADDED_LATER, Count, Counts, MisfitError
+
+if TYPE_CHECKING:
+    from model.fusion.base import Fusion
+    from model.methods.splatter_image.backbones.unet import UNet
+
+
+class UNetOptions(SplatterImageOptions):
+    """Sizes of the U-Net."""
+
+    backbone: Annotated[Literal["unet"], ADDED_LATER] = "unet"
+    base_dim: Annotated[int, Field(gt=0, multiple_of=4)] = 16
+    num_blocks: Count = 1
+    channel_mult: Annotated[Counts, Field(min_length=1)] = (1, 2, 2, 2)
+    #: side lengths, in pixels, of the feature maps whose encoder blocks attend to themselves
+    attention_resolutions: Counts = (8,)
+
+
+class UNetBackbone(Backbone):
+    """A U-Net of residual blocks, as published."""
+
+    Options: ClassVar[type[SplatterImageOptions]] = UNetOptions
+    places: ClassVar[frozenset[Place]] = frozenset({"input", "block", "bottleneck"})
+
+    @classmethod
+    def check(cls, options: UNetOptions, resolution: int) -> None:
+        halvings = len(options.channel_mult) - 1
+        if resolution % (1 << halvings):
+            reason = f"data.resolution {resolution} cannot be halved {halvings} times, as model.channel_mult asks"
+            raise MisfitError("data.resolution", reason)
+
+    @classmethod
+    def build(cls, options: UNetOptions, resolution: int, out_channels: int, fusions: Sequence[Fusion]) -> UNet:
+        from model.methods.splatter_image.backbones.unet import UNet
+        from model.methods.splatter_image.camera_embedding import POSE_CHANNELS
+
+        return UNet(
+            resolution=resolution,
+            out_channels=out_channels,
+            base_dim=options.base_dim,
+            num_blocks=options.num_blocks,
+            channel_mult=options.channel_mult,
+            attention_resolutions=options.attention_resolutions,
+            camera_channels=POSE_CHANNELS if options.camera_embedding else 0,
+            fusions=fusions,
+        )

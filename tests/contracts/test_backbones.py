@@ -1,0 +1,113 @@
+"""Every registered backbone of Splatter Image: maps of the right size, gradients, views, context, what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from jobs.config import TrialConfig
+from jobs.reconstructor import build_reconstructor
+from model.fusion import FUSION
+from model.fusion.base import make_fusion
+from model.methods.splatter_image.backbones import BACKBONES, find_backbone
+from model.methods.splatter_image.camera_embedding import POSE_CHANNELS
+from model.registry import resolve
+from model.types import Context
+
+SIZE, OUT = 16, 24
+SMALL = {"unet": {"base_dim": 8, "channel_mult": (1, 2)}, "transformer": {"width": 16, "layers": 2, "heads": 2}}
+
+
+@pytest.fixture(params=BACKBONES)
+def name(request) -> str:
+    return request.param
+
+
+def options(name, **more):
+    return find_backbone(name).Options(**SMALL.get(name, {}), **more)
+
+
+def build(name, fusions=(), **more):
+    torch.manual_seed(0)
+    return find_backbone(name).build(options(name, **more), SIZE, OUT, fusions)
+
+
+def shaken(network):
+    """With weights that hide nothing behind tiny initial gains, in double precision."""
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return network.double().eval()
+
+
+def test_its_options_name_it_and_are_the_methods_keys(name):
+    assert find_backbone(name).Options().backbone == name
+    chosen = TrialConfig.model_validate({"model": {"backbone": name}})
+    assert type(chosen.model) is find_backbone(name).Options
+    assert TrialConfig.model_validate(chosen.identity()) == chosen
+
+
+def test_maps_have_the_size_of_the_pictures_and_gradients_reach_all(name):
+    network = build(name)
+    images = torch.rand(4, 3, SIZE, SIZE, requires_grad=True)
+    maps = network(images, Context(), 2, None)
+    assert maps.shape == (4, OUT, SIZE, SIZE)
+    maps.square().sum().backward()
+    assert images.grad.abs().sum() > 0
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    with pytest.raises(ValueError, match="pose_embedding"):
+        network(images, Context(), 2, torch.zeros(4, POSE_CHANNELS))
+
+
+def test_views_of_an_object_attend_to_each_other_and_objects_do_not(name):
+    network, images = shaken(build(name)), torch.rand(4, 3, SIZE, SIZE).double()
+    changed = images.clone()
+    changed[1] = changed[1].flip(-1)
+    with torch.no_grad():
+        difference = (network(images, Context(), 2, None) - network(changed, Context(), 2, None)).flatten(1).abs()
+    assert difference[0].max() > 1e-9
+    assert difference[2:].max() < 1e-12
+
+
+def test_takes_where_its_cameras_are(name):
+    network, images = shaken(build(name, camera_embedding=True)), torch.rand(2, 3, SIZE, SIZE).double()
+    with torch.no_grad():
+        here, there = (network(images, Context(), 2, torch.randn(2, POSE_CHANNELS).double()) for _ in range(2))
+    assert (here - there).abs().max() > 1e-9
+    with pytest.raises(ValueError, match="pose_embedding"):
+        network(images, Context(), 2, None)
+
+
+def test_has_the_places_that_it_names(name):
+    """Whatever enters at one of them is used; what enters elsewhere is refused with the fusions that fit."""
+    values = {"vector": torch.rand(2, 1, 6), "tokens": torch.rand(2, 1, 9, 6), "map": torch.rand(2, 1, 1, SIZE, SIZE)}
+    for way in FUSION:
+        place = resolve(FUSION, way, "fusion").place
+        source = "depth" if "map" in resolve(FUSION, way, "fusion").accepts else "semantic"
+        section = {"depth": {"model": "oracle"}, "semantic": {"encoder": "dinov2_small"}}[source] | {"fusion": way}
+        sections = {"model": {"backbone": name}, source: section}
+        if place not in find_backbone(name).places:
+            with pytest.raises(ValidationError, match=rf"{source}.fusion {way} enters at the {place}.*allowed: .*film"):
+                TrialConfig.model_validate(sections)
+            continue
+        assert TrialConfig.model_validate(sections)
+        fusion = make_fusion(way, source, 1 if source == "depth" else 6)
+        network, images = shaken(build(name, [fusion])), torch.rand(2, 3, SIZE, SIZE).double()
+        value = values[fusion.kind].double()
+        with torch.no_grad():
+            one, other = (network(images, Context(**{source: v}), 1, None) for v in (value, value.flip(-1) ** 2))
+        assert (one - other).abs().max() > 1e-9, way
+
+
+def test_two_gaussians_a_pixel_work_with_it(name):
+    model = {"backbone": name, "gaussians_per_pixel": 2} | SMALL.get(name, {})
+    config = TrialConfig.model_validate({"data": {"resolution": SIZE}, "model": model})
+    network = build_reconstructor(config, {}, None)
+    raw = network.head(network.backbone(torch.rand(1, 3, SIZE, SIZE), Context(), 1, None))
+    assert raw["second_step"].shape == (1, 1, SIZE, SIZE)
+    assert config.identity()["model"]["gaussians_per_pixel"] == 2
+
+
+def test_an_unknown_backbone_is_refused_with_those_there_are():
+    with pytest.raises(ValidationError, match=r"unknown backbone 'unte'; allowed: transformer, unet; did you mean"):
+        TrialConfig.model_validate({"model": {"backbone": "unte"}})
