@@ -14,8 +14,8 @@ _CHANNELS_LAST_ON_CUDA = (2, 15)
 def prepare(network: Reconstructor, device: torch.device) -> Reconstructor:
     """Move `network` to a device, in the layout and with the layers that are fastest there; returns it."""
     network.to(device).to(memory_format=memory_format(device))
-    if network.backbone is not None and device.type == "cpu":
-        accelerate(network.backbone)
+    if network.main_network is not None and device.type == "cpu":
+        accelerate(network.main_network)
     return network
 
 

@@ -39,7 +39,7 @@ class Reconstructor(nn.Module, ABC):
     """A method's network, or whatever it has instead of one."""
 
     @property
-    def backbone(self) -> nn.Module | None:
+    def main_network(self) -> nn.Module | None:
         """The part that maps tensors to one tensor and takes nearly all the time; None where there is none."""
         return None
 

@@ -14,7 +14,15 @@ from typing import Any
 
 from jobs.data import DATASETS
 from sweep.file.diagnostics import ABSENT, Finding, Path, shown, split_allowed
-from sweep.file.overrides import Draft, OverrideError, Setting
+from sweep.file.overrides import (
+    METHOD_SECTION,
+    Draft,
+    OverrideError,
+    Setting,
+    chosen_options,
+    known_method_keys,
+    variants_with,
+)
 from sweep.file.schema import GridBlock, Sweep
 from sweep.plan.grid import (
     OFF,
@@ -304,23 +312,33 @@ def _importer_findings(name: str, options: dict[str, Any], draft: Draft) -> Iter
 
 
 def _inactive_findings(drafts: list[Draft]) -> Iterator[Finding]:
-    """Settings of an axis that is off in every trial that has them; where it is on in some, the others fold."""
+    """Settings that have no effect in any trial that has them; where they have one in some, the others fold."""
     on: set[Path] = set()
     off: dict[Path, tuple[str, Any]] = {}
     for draft in drafts:
         for key, origin in draft.origins.items():
-            switch = _switch_of(key)
-            if switch and _value(draft, switch) == OFF:
-                off[origin] = switch, _value(draft, ".".join(map(str, key)))
-            elif switch:
+            reason = _why_off(draft, key)
+            if reason is None:
                 on.add(origin)
-    for origin, (switch, value) in off.items():
+            else:
+                off[origin] = reason, _value(draft, ".".join(map(str, key)))
+    for origin, (reason, value) in off.items():
         if origin not in on:
-            choices = ", ".join(SWITCHES[switch])
-            message = (
-                f"has no effect, since {switch} is {OFF!r} in every trial that inherits it ({switch} may be {choices})"
-            )
-            yield Finding(origin, message, value, at="key")
+            yield Finding(origin, f"has no effect, since {reason}", value, at="key")
+
+
+def _why_off(draft: Draft, key: Path) -> str | None:
+    """Why a key has no effect in a draft; None where it may have one."""
+    switch = _switch_of(key)
+    if switch and _value(draft, switch) == OFF:
+        choices = ", ".join(SWITCHES[switch])
+        return f"{switch} is {OFF!r} in every trial that inherits it ({switch} may be {choices})"
+    if key[0] == METHOD_SECTION and len(key) > 1 and key[1] in known_method_keys():
+        options = chosen_options(draft.values[METHOD_SECTION])
+        if key[1] not in options.model_fields:
+            having = ", ".join(variants_with(str(key[1])))
+            return f"no trial that inherits it has a method with this key (it belongs to {having})"
+    return None
 
 
 def _switch_of(key: Path) -> str | None:

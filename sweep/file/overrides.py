@@ -137,9 +137,17 @@ def method_keys(value: Any, origins: Mapping[Path, Path]) -> Any:
 @cache
 def known_method_keys() -> frozenset[str]:
     """The keys of all methods."""
-    return frozenset(
-        key for name in METHODS for options in find_method(name).all_options() for key in options.model_fields
-    )
+    return frozenset(key for options in _all_options() for key in options.model_fields)
+
+
+def variants_with(key: str) -> list[str]:
+    """The methods, and backbones of methods, that have a key."""
+    found = [options.model_fields for options in _all_options() if key in options.model_fields]
+    return [" ".join(fields[part].default for part in ("name", "backbone") if part in fields) for fields in found]
+
+
+def _all_options() -> list[type[MethodOptions]]:
+    return [options for name in METHODS for options in find_method(name).all_options()]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from model.fusion import FUSION
 from model.fusion.base import make_fusion
 from model.methods.splatter_image.backbones import BACKBONES, find_backbone
 from model.methods.splatter_image.camera_embedding import POSE_CHANNELS
+from model.native.accelerate import accelerate
 from model.registry import resolve
 from model.types import Context
 
@@ -97,6 +98,14 @@ def test_has_the_places_that_it_names(name):
         with torch.no_grad():
             one, other = (network(images, Context(**{source: v}), 1, None) for v in (value, value.flip(-1) ** 2))
         assert (one - other).abs().max() > 1e-9, way
+
+
+def test_compiled_layers_change_only_rounding(name):
+    plain, fast = build(name).eval(), accelerate(build(name).eval())
+    images = torch.rand(2, 3, SIZE, SIZE)
+    torch.testing.assert_close(
+        fast(images, Context(), 1, None), plain(images, Context(), 1, None), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_two_gaussians_a_pixel_work_with_it(name):

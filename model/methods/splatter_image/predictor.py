@@ -61,8 +61,8 @@ class GaussianPredictor(Reconstructor):
         self.backend, self.antialiasing = backend, antialiasing
 
     @property
-    def backbone(self) -> UNet:
-        return self.unet
+    def main_network(self) -> nn.Module:
+        return self.backbone
 
     def forward(self, source: Views, context: Context) -> GaussianScene:
         return GaussianScene(self.gaussians(source, context), self.backend, self.antialiasing)
