@@ -6,7 +6,7 @@ export SPLATSWEEP_HOME ?= $(CURDIR)/runs
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup weights demo test soak image lint format clean
+.PHONY: help setup weights demo test soak image gpu lint format clean
 
 help:          ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -31,8 +31,12 @@ test: weights  ## the whole test suite
 soak: weights  ## kill everything that runs a sweep, 20 times; half an hour
 	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python tests/soak.py --rounds 20
 
-image:         ## the CPU image's steps in a clean Debian root, without a container engine; as root, a quarter of an hour
-	docker/check-in-clean-root.sh
+IMAGE ?= cpu
+image:         ## an image's steps in a clean Debian root, without a container engine (IMAGE=cpu or cuda); as root
+	docker/check-in-clean-root.sh --image $(IMAGE)
+
+gpu:           ## all that a GPU has to show, in six minutes: tests, benchmarks, a sweep that is killed; installs nothing
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) tests/gpu/check.py --out $(SPLATSWEEP_HOME)/gpu
 
 lint: setup    ## style, types
 	$(BIN)/ruff check .

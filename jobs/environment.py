@@ -40,8 +40,10 @@ def arithmetic_of(config: TrialConfig, device: torch.device, execution: Executio
     """
     if not config.is_trained:
         return None
+    draws = config.method.scene == "gaussians"
+    render = config.render
     return Arithmetic(
-        backend=choose(config.render.backend, device.type, antialiasing=config.render.antialiasing),
+        backend=choose(render.backend, device.type, antialiasing=render.antialiasing) if draws else None,
         execution=execution,
         precision=config.train.precision if device.type == "cuda" else "float32",
         device=device.type,

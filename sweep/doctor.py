@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,40 +27,53 @@ class Finding:
 
 def examine(home: Path) -> list[Finding]:
     """Look at everything a sweep needs."""
-    checks: list[Callable[[Path], Finding]] = [
-        _machine,
-        _packages,
-        _rasterizer,
-        _gpu,
-        _home,
-        _weights,
-        _store,
+    return [
+        _machine(),
+        _packages(),
+        *_rasterizers(),
+        _gpu(),
+        _home(home),
+        _weights(home),
+        _store(home),
     ]
-    return [check(home) for check in checks]
 
 
-def _machine(_: Path) -> Finding:
+def _machine() -> Finding:
     memory = psutil.virtual_memory().total / _GIB
     detail = f"{os.cpu_count()} CPUs, {memory:.0f} GiB memory, Python {platform.python_version()}"
     return Finding("good", "machine", detail)
 
 
-def _packages(_: Path) -> Finding:
+def _packages() -> Finding:
     names = ("torch", "ray", "mlflow", "lpips", "timm", "embreex")
     return Finding("good", "packages", ", ".join(f"{name} {metadata.version(name)}" for name in names))
 
 
-def _rasterizer(_: Path) -> Finding:
+def _rasterizers() -> list[Finding]:
+    """A finding for each backend; one that only a GPU needs is of limited use where it is absent."""
+    import torch
+
     from model.native.library import rasteriser_kernels
+    from model.rasterizers import BACKENDS, CUDA_BACKENDS, capabilities
+    from model.rasterizers.packages import BackendUnavailableError
 
-    try:
-        kernels = ", ".join(rasteriser_kernels())
-    except (ImportError, RuntimeError) as error:
-        return Finding("bad", "rasterizer", f"{error}")
-    return Finding("good", "rasterizer", f"cpu, kernels: {kernels}")
+    findings = []
+    for name in BACKENDS:
+        subject = f"rasteriser {name}"
+        try:
+            details = [str(capabilities(name))]
+        except BackendUnavailableError as error:
+            findings.append(Finding("limited" if name in CUDA_BACKENDS else "bad", subject, str(error)))
+            continue
+        if name == "cpu":
+            details.append(f"kernels: {', '.join(rasteriser_kernels())}")
+        if name in CUDA_BACKENDS and not torch.cuda.is_available():
+            details.append("installed, but there is no GPU to draw on")
+        findings.append(Finding("good", subject, ", ".join(filter(None, details)) or "plain torch, slow"))
+    return findings
 
 
-def _gpu(_: Path) -> Finding:
+def _gpu() -> Finding:
     import torch
 
     if not torch.cuda.is_available():

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
 FOLDER = Path(__file__).parent.parent / "docker"
@@ -28,10 +30,61 @@ def test_images_run_as_nobody_in_particular_and_copy_what_exists(path):
         assert all((FOLDER.parent / source).exists() for source in sources)
 
 
-def test_cuda_rasterisers_are_pinned_to_commits():
-    urls = re.findall(r"git\+(\S+?)\"", (FOLDER / "cuda.Dockerfile").read_text())
-    assert {re.sub(r".*/(.+)\.git@.*", r"\1", url) for url in urls} == {"diff-gaussian-rasterization", "gsplat"}
-    assert all(re.fullmatch(r"https://github\.com/\S+@[0-9a-f]{40}", url) for url in urls)
+def pinned(package: str, text: str) -> str:
+    """The version that a text of requirements pins a package to."""
+    found = re.search(rf"(?m)\b{re.escape(package)}(?:\[[a-z,]+\])?==([^\s\"]+)", text)
+    assert found is not None, package
+    return found.group(1)
+
+
+def test_the_cuda_compiler_is_of_the_version_that_the_pinned_torch_is_built_for():
+    dockerfile = (FOLDER / "cuda.Dockerfile").read_text()
+    torch = metadata.distribution("torch")
+    if torch.version.split("+")[0] != pinned("torch", (FOLDER.parent / "constraints.txt").read_text()):
+        pytest.skip("another torch than the pinned one is installed")
+    toolkits = [Requirement(text) for text in torch.requires or () if text.startswith("cuda-toolkit")]
+    if not toolkits:
+        pytest.skip("this torch is built without CUDA")
+    version = pinned("cuda-toolkit", dockerfile)
+    assert all(requirement.specifier.contains(version) for requirement in toolkits)
+    assert f"/nvidia/cu{version.split('.')[0]}\n" in dockerfile
+
+
+def test_the_image_has_the_rasterisers_that_presets_ask_for():
+    from model.rasterizers import CUDA_BACKENDS, gsplat, inria
+    from sweep.file.load import load_sweep
+    from sweep.plan.grid import expand
+
+    dockerfile = (FOLDER / "cuda.Dockerfile").read_text()
+    commit = re.search(r"github\.com/graphdeco-inria/diff-gaussian-rasterization\.git@(\w+)", dockerfile)
+    assert commit is not None
+    assert commit.group(1) == inria.COMMIT, "the remedy that the adapter names is what the image installs"
+    assert re.fullmatch("[0-9a-f]{40}", inria.COMMIT)
+    assert tuple(map(int, pinned("gsplat", dockerfile).split(".")[:2])) >= gsplat.OLDEST
+
+    #: what each commit can do, read in its source
+    has_antialiasing = {
+        "59f5f77e3ddbac3ed9db93ec2cfe99ed6c5d121d": False,
+        "9c5c2028f6fbee2be239bc4c9421ff894fe4fbe0": True,
+    }
+    asked = {
+        (config.render.backend, config.render.antialiasing)
+        for path in (FOLDER.parent / "sweep" / "presets").glob("*.yaml")
+        for _, config in expand(load_sweep(path))
+        if config.render.backend in CUDA_BACKENDS
+    }
+    assert ("inria", True) in asked
+    assert has_antialiasing[commit.group(1)]
+
+
+def test_what_compilers_of_today_want_is_in_the_build():
+    """GCC 13 wants <cstdint> named; torch's headers want C++20, and gsplat 1.5 asks for C++17."""
+    build = re.sub(r"\\\n\s*", "", (FOLDER / "cuda.Dockerfile").read_text())
+    (line,) = (line for line in build.splitlines() if line.startswith("RUN") and "gsplat" in line)
+    assert 'NVCC_PREPEND_FLAGS="-include cstdint"' in line
+    assert 'NVCC_APPEND_FLAGS="-std=c++20"' in line
+    assert "--no-build-isolation" in line
+    assert "--no-binary gsplat" in line, "the wheel would compile at first use, in every container anew"
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
@@ -48,8 +101,10 @@ def test_scripts_are_linted(name):
     assert done.returncode == 0, done.stdout
 
 
-def test_clean_root_is_made_by_instructions_that_its_script_knows():
-    words = re.findall(r"^([A-Z]+) ", re.sub(r"\\\n", " ", (FOLDER / "cpu.Dockerfile").read_text()), re.MULTILINE)
+@pytest.mark.parametrize("image", ["cpu", "cuda"])
+def test_clean_root_is_made_by_instructions_that_its_script_knows(image):
+    dockerfile = (FOLDER / f"{image}.Dockerfile").read_text()
+    words = re.findall(r"^([A-Z]+) ", re.sub(r"\\\n", " ", dockerfile), re.MULTILINE)
     known = re.findall(r"^        ([A-Z\"|: ]+)\)", (FOLDER / "check-in-clean-root.sh").read_text(), re.MULTILINE)
     assert set(words) <= {word.strip() for case in known for word in case.split("|")}
 

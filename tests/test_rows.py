@@ -54,6 +54,7 @@ def small(config: TrialConfig, data: dict[str, Any], **train: Any) -> TrialConfi
     for stage in values["train"]["stages"]:
         stage["iterations"] = 2
     values["eval"] |= {"objects": 1, "every": None}
+    values["render"]["backend"] = "auto"
     for section in (values["semantic"], values["depth"]):
         if "of" in section["options"]:
             section["options"]["of"], section["resolution"] = SMALLER[section["options"]["of"]]

@@ -7,9 +7,9 @@ composites depths, not inverse depths, so these are drawn like a colour, by a se
 (gsplat 1.5) in that
 
 - alpha is cut off at 0.999, in later versions at 0.99, and no gradient passes where it is;
-- Gaussians end at 3.33 standard deviations, and those exactly on the near plane are drawn;
+- Gaussians exactly on the near plane are drawn;
 - the Jacobian is bounded at 0.3 * tan(fov/2) beyond the image's edges, which is our bound for a centred principal
-  point only;
+  point only, and its derivative there is exact;
 - antialiasing has no lower bound on the factor;
 - everything is float32, so Gaussians at almost equal depths may be drawn in another order.
 """

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from jobs.memory import keep_freed_memory
-from model.rasterizers import is_available
 from sweep.bench.measure import BenchResult, interleaved, machine, matmul_gflops, torch_threads
 from sweep.bench.raster_cases import WORKLOADS, Workload, make_task
+from sweep.bench.raster_gpu import NOTE as GPU_NOTE
+from sweep.bench.raster_gpu import gpu_backends, gpu_rows
 from sweep.bench.raster_profile import NOTE, profiles
 
 #: GFLOP/s of a 2048 float32 matrix product on one core of the machine that the targets are for.
@@ -29,19 +30,16 @@ class Case:
 
     workload: Workload
     backend: str
-    device: str
     threads: int
 
     def calls(self) -> dict[str, Callable[[], object]]:
         """What to measure, by column."""
-        task = make_task(self.workload, self.device)
+        task = make_task(self.workload)
 
         def measured(call: Callable[[str], object]) -> Callable[[], object]:
             def run() -> None:
                 with torch_threads(self.threads):
                     call(self.backend)
-                if self.device == "cuda":
-                    torch.cuda.synchronize()
 
             return run
 
@@ -49,21 +47,23 @@ class Case:
 
 
 def cases_of(workload: Workload) -> list[Case]:
-    """All backends that can draw a workload here."""
-    cases = [Case(workload, "cpu", "cpu", threads) for threads in (1, 2)]
-    if workload.dense_pairs <= DENSE_PAIRS_MAX:
-        cases += [Case(workload, "reference", "cpu", threads) for threads in (1, 2)]
-    if torch.cuda.is_available():
-        cases += [Case(workload, name, "cuda", 1) for name in ("inria", "gsplat") if is_available(name)]
-    return cases
+    """All backends that can draw a workload on the processor."""
+    names = ("cpu", "reference") if workload.dense_pairs <= DENSE_PAIRS_MAX else ("cpu",)
+    return [Case(workload, name, threads) for name in names for threads in (1, 2)]
 
 
 def run(quick: bool) -> BenchResult:
-    """Medians over interleaved rounds, and the targets scaled by the matrix product measured in the same run."""
+    """Medians over interleaved rounds, and the targets scaled by the matrix product measured in the same run.
+
+    On a machine with a GPU, the backends that draw there come first.
+    """
     keep_freed_memory()  # as trials do
     gflops = {threads: matmul_gflops(threads) for threads in (1, 2)}
     workloads = WORKLOADS[:1] if quick else WORKLOADS
-    rows = [row for workload in workloads for row in _measure(workload, gflops, turns=2 if quick else 5)]
+    rows = gpu_rows(gpu_backends(), rounds=5 if quick else 20) if torch.cuda.is_available() else []
+    rows += [row for workload in workloads for row in _measure(workload, gflops, turns=2 if quick else 5)]
+    columns = dict.fromkeys(name for row in rows for name in row)
+    rows = [{name: row.get(name) for name in columns} for row in rows]
     facts = machine() | {f"matmul GFLOP/s with {threads}": rate for threads, rate in gflops.items()}
     return BenchResult("raster", facts, rows, _notes(), profiles(workloads, rounds=3 if quick else 25))
 
@@ -75,12 +75,13 @@ def _measure(workload: Workload, gflops: dict[int, float], turns: int) -> list[d
     ours = medians[cases[0], "both ms"]
     rows = []
     for case in cases:
-        target = workload.targets[case.threads - 1] if case.backend == "cpu" else None
+        target = workload.targets[case.threads - 1] if case.backend == "cpu" and workload.targets else None
         both = medians[case, "both ms"]
         rows.append(
             {
                 "workload": workload.name,
                 "backend": case.backend,
+                "device": "cpu",
                 "threads": case.threads,
                 "forward ms": medians[case, "forward ms"],
                 "both ms": both,
@@ -111,5 +112,6 @@ def _notes() -> list[str]:
         "Both: forward, mean squared error and backward. Times cpu: both, over that of cpu with one thread.",
         f"Target: for a core that multiplies matrices at {REFERENCE_GFLOPS:g} GFLOP/s; scaled by the product measured "
         "here. The product gains more by wide vectors than drawing can.",
+        *([GPU_NOTE] if torch.cuda.is_available() else []),
         NOTE,
     ]

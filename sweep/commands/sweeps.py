@@ -57,6 +57,7 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
     Example: [bold]splatsweep validate sweep.yaml[/]
     """
     from sweep.file.load import SweepError, load_sweep
+    from sweep.plan.drawing import drawing_lines, undrawable
     from sweep.plan.grid import expand
 
     try:
@@ -67,7 +68,10 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
         print(f"{count} mistake{'s' if count > 1 else ''}", file=sys.stderr)
         raise typer.Exit(2) from None
     more = f", and a search of {checked.search.trials} configurations" if checked.search else ""
-    console.print(f"{sweep}: all well, {len(expand(checked))} trials{more}")
+    named = expand(checked)
+    console.print(f"{sweep}: all well, {len(named)} trials{more}")
+    for line in drawing_lines(undrawable(named, checked.run)):
+        console.print(Text(line))
 
 
 def plan(
@@ -87,6 +91,7 @@ def plan(
     Example: [bold]splatsweep plan sweep.yaml --json | jq '.trials[].key'[/]
     """
     from sweep.file.load import load_sweep
+    from sweep.plan.drawing import drawing_as_json, drawing_lines, undrawable
     from sweep.plan.estimate import estimate, measure
     from sweep.plan.plan_diff import reasons, why_table
     from sweep.plan.planner import make_plan, plan_table
@@ -96,14 +101,17 @@ def plan(
     planned = make_plan(checked, home, progress=say)
     expected = estimate(planned, home, checked.run, measure(home, checked.run, say) if probe else None)
     why = reasons(planned, home) if diff else {}
+    cannot = undrawable(((trial.name, trial.config) for trial in planned.trials), checked.run)
     if as_json:
         more = {key: {"why": reason.as_json()} for key, reason in why.items()}
-        print(planned.to_json(more, estimate=expected.as_json()), end="")
+        print(planned.to_json(more, estimate=expected.as_json(), rasterizers=drawing_as_json(cannot)), end="")
         return
     console.print(why_table(planned, why) if diff else plan_table(planned))
     console.print(f"{expected}")
     if planned.search is not None and planned.search.proposed < planned.search.wanted:
         console.print("What the search will propose is not in that.")
+    for line in drawing_lines(cannot):
+        console.print(Text(line))
     for reason in planned.missing:
         console.print(Text.assemble(("missing", "magenta"), f" {reason}"))
 

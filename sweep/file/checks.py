@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 from jobs.data import DATASETS
+from model.rasterizers import BACKENDS, CUDA_BACKENDS
 from sweep.file.diagnostics import ABSENT, Finding, Path, shown, split_allowed
 from sweep.file.overrides import (
     METHOD_SECTION,
@@ -222,6 +223,8 @@ def _configuration_findings(sweep: Sweep, is_complete: bool) -> Iterator[Finding
     if sweep.search is not None:
         yield from search_findings(sweep.search, sweep.seeds, every=_value(base, "eval.every"))
     yield from _option_findings([draft for _, draft in drafts])
+    if sweep.run.gpus_per_trial == 0:
+        yield from _backend_findings([draft for _, draft in drafts])
     if is_complete:
         yield from _inactive_findings([draft for _, draft in drafts])
 
@@ -309,6 +312,19 @@ def _importer_findings(name: str, options: dict[str, Any], draft: Draft) -> Iter
             path = draft.origin(("data", "options", *option.split("."))) or ("base",)
             message, allowed = split_allowed(problem)
             yield Finding(path, message, option if allowed else ABSENT, allowed, at="key")
+
+
+def _backend_findings(drafts: list[Draft]) -> Iterator[Finding]:
+    """Rasterisers that need a GPU, in trials that get none."""
+    allowed = tuple(name for name in ("auto", *BACKENDS) if name not in CUDA_BACKENDS)
+    origins = {
+        draft.origin(("render", "backend")): backend
+        for draft in drafts
+        if (backend := _value(draft, "render.backend")) in CUDA_BACKENDS
+    }
+    for origin, backend in origins.items():
+        if origin is not None:
+            yield Finding(origin, "needs a GPU, and run.gpus_per_trial is 0", backend, allowed)
 
 
 def _inactive_findings(drafts: list[Draft]) -> Iterator[Finding]:

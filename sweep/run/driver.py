@@ -30,6 +30,7 @@ from results.records.plan import freeze
 from results.table import Table
 from sweep.file.load import RunOptions, Sweep
 from sweep.invocation import command
+from sweep.plan.drawing import refuse_undrawable
 from sweep.plan.planner import Plan, PlannedTrial, make_plan
 from sweep.run.display import Display
 from sweep.run.executors import EXECUTORS
@@ -131,6 +132,7 @@ def run_sweep(
         wanted = _matching(plan.trials, only, or_nothing=is_searched)
         _refuse_blocked(wanted, plan.search.missing if plan.search and is_searched else ())
         chosen = ordered([t for t in wanted if _to_run(t, retry_failed)], sweep)
+        refuse_undrawable(((trial.name, trial.config) for trial in chosen), sweep.run)
         controls = [t for t in plan.controls if _to_run(t, retry_failed)]
         finished = sum(trial.status == "finished" for trial in plan.trials)
         console.print(f"{len(plan.trials)} trials: {finished} finished before, {len(chosen)} to run")

@@ -7,6 +7,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from model.rasterizers import BACKENDS
 from sweep.cli import app
 
 
@@ -93,7 +94,8 @@ def test_plan_as_json_is_nothing_but_json(home, tmp_path, tiny):
 
 def test_doctor_looks_at_everything(home):
     output = invoke("doctor", home=home).output
-    for subject in ("machine", "packages", "rasterizer", "gpu", "home", "weights", "mlflow"):
+    rasterisers = [f"rasteriser {name}" for name in BACKENDS]
+    for subject in ("machine", "packages", *rasterisers, "gpu", "home", "weights", "mlflow"):
         assert re.search(rf"^(ok|--)\s+{subject}", output, re.MULTILINE)
 
 

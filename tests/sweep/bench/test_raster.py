@@ -9,7 +9,8 @@ import torch
 from model.rasterizers.reference import alpha_maps, project, select
 from model.types import Gaussians
 from sweep.bench import raster
-from sweep.bench.raster_cases import WORKLOADS, Workload, make_task
+from sweep.bench.raster_cases import PAPER_STEP, WORKLOADS, Workload, make_task
+from sweep.bench.raster_gpu import GPU_WORKLOADS, gpu_rows
 from sweep.bench.raster_profile import PARTS, profile
 
 
@@ -46,6 +47,30 @@ def test_dense_torch_is_not_asked_for_more_than_it_can_hold():
     assert "reference" in backends["64 px"]
     assert "reference" not in backends["128 px"]
     assert math.isclose(WORKLOADS[3].targets[0], 36)
+
+
+def test_backends_of_a_gpu_stand_beside_each_other():
+    """With a stopwatch of our own in the events' place, and the processor in the GPU's."""
+    calls = []
+
+    def stopwatch(call):
+        images_or_gradients = call()
+        calls.append(type(images_or_gradients))
+        return float(len(calls))
+
+    workloads = (Workload("tiny", 2, 2, 4), Workload("small", 1, 1, 8))
+    rows = gpu_rows(["cpu", "reference"], 2, workloads, device="cpu", stopwatch=stopwatch)
+    assert [(row["workload"], row["backend"]) for row in rows] == [
+        (workload.name, backend) for workload in workloads for backend in ("cpu", "reference")
+    ]
+    assert len(calls) == 2 * 2 * 2 * (3 + 2), "backends, columns, workloads, rounds with those that warm up"
+    assert rows[0]["forward ms"] == (13 + 17) / 2, "what warms up is not counted"
+    assert all(row["times inria"] is None for row in rows)
+
+
+def test_a_gpu_draws_what_the_paper_trains_on():
+    assert PAPER_STEP in GPU_WORKLOADS
+    assert (PAPER_STEP.scenes, PAPER_STEP.views, PAPER_STEP.size) == (8, 4, 128)
 
 
 def test_profile_adds_up():

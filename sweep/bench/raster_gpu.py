@@ -1,0 +1,72 @@
+"""How fast the rasterisers draw on a GPU: every backend that runs there, in turn, by CUDA events.
+
+Between two events lies all that the device does for a call, and the time that it waits for the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+
+from model.rasterizers import CUDA_BACKENDS, is_available
+from sweep.bench.raster_cases import PAPER_STEP, WORKLOADS, Workload, make_task
+
+#: What one training step draws, at the laptop's size and at the paper's, and a single picture.
+GPU_WORKLOADS = (WORKLOADS[2], WORKLOADS[3], PAPER_STEP)
+NOTE = "On a GPU: medians by CUDA events. Times inria: both, over that of inria in the same run."
+_WARMUP = 3
+
+#: A call -> milliseconds.
+Stopwatch = Callable[[Callable[[], object]], float]
+
+
+def by_events(call: Callable[[], object]) -> float:
+    """Milliseconds between two events of the current stream around a call."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end))
+
+
+def gpu_backends() -> list[str]:
+    """Backends that run on the GPU of this machine."""
+    return [name for name in CUDA_BACKENDS if is_available(name)]
+
+
+def gpu_rows(
+    backends: Sequence[str],
+    rounds: int,
+    workloads: Sequence[Workload] = GPU_WORKLOADS,
+    device: str = "cuda",
+    stopwatch: Stopwatch = by_events,
+) -> list[dict[str, Any]]:
+    """One row for each workload and backend; in every round all backends draw in turn."""
+    rows = []
+    for workload in workloads:
+        task = make_task(workload, device)
+        times: dict[tuple[str, str], list[float]] = {}
+        for index in range(_WARMUP + rounds):
+            for backend in backends:
+                for column, call in (("forward ms", task.forward), ("both ms", task.both)):
+                    ms = stopwatch(lambda call=call, backend=backend: call(backend))  # type: ignore[misc]
+                    if index >= _WARMUP:
+                        times.setdefault((backend, column), []).append(ms)
+        medians = {key: median(values) for key, values in times.items()}
+        published = medians.get(("inria", "both ms"))
+        rows += [
+            {
+                "workload": workload.name,
+                "backend": backend,
+                "device": device,
+                "forward ms": medians[backend, "forward ms"],
+                "both ms": medians[backend, "both ms"],
+                "times inria": published and medians[backend, "both ms"] / published,
+            }
+            for backend in backends
+        ]
+    return rows

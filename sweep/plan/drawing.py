@@ -1,0 +1,81 @@
+"""Rasterisers that are installed, and trials of a sweep that none of them can draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs.config import TrialConfig
+from model.rasterizers import BACKENDS, capabilities, why_not
+from model.rasterizers.packages import BackendUnavailableError
+from sweep.file.schema import RunOptions
+
+#: Names that a sentence lists before it counts the rest.
+_LISTED = 4
+
+
+@dataclass(frozen=True)
+class Undrawable:
+    """Trials that what is installed cannot draw, for one reason."""
+
+    names: tuple[str, ...]
+    #: with the remedy
+    reason: str
+
+    def __str__(self) -> str:
+        more = len(self.names) - _LISTED
+        listed = ", ".join(self.names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+        return f"{listed}: {self.reason}"
+
+
+def undrawable(named: Iterable[tuple[str, TrialConfig]], options: RunOptions) -> tuple[Undrawable, ...]:
+    """Trials that would fail at their first step for want of a rasteriser, by reason.
+
+    Looks at the packages of this environment, not for a GPU: trials may run on other nodes of the same environment.
+    """
+    device = "cuda" if options.gpus_per_trial > 0 else "cpu"
+    wishes: dict[tuple[str, bool], dict[str, None]] = {}
+    for name, config in named:
+        if config.method.scene == "gaussians":
+            wishes.setdefault((config.render.backend, config.render.antialiasing), {})[name] = None
+    found = [
+        (tuple(names), why_not(backend, device, antialiasing=antialiasing))
+        for (backend, antialiasing), names in wishes.items()
+    ]
+    return tuple(Undrawable(names, reason) for names, reason in found if reason is not None)
+
+
+def refuse_undrawable(named: Iterable[tuple[str, TrialConfig]], options: RunOptions) -> None:
+    """Raises ValueError where trials cannot be drawn, before anything trains."""
+    found = undrawable(named, options)
+    if found:
+        listed = "".join(f"\n  {item}" for item in found)
+        raise ValueError(
+            f"some trials cannot be drawn with what is installed here:{listed}\nor choose others with --only"
+        )
+
+
+def installed() -> dict[str, str]:
+    """Backend -> what is installed of it: a generation, or "" for our own; absent ones are left out."""
+    found = {}
+    for name in BACKENDS:
+        try:
+            found[name] = str(capabilities(name))
+        except BackendUnavailableError:
+            continue
+    return found
+
+
+def drawing_lines(found: Iterable[Undrawable]) -> list[str]:
+    """For people: what is installed, and what it cannot draw."""
+    here = installed()
+    absent = [name for name in BACKENDS if name not in here]
+    line = f"rasterisers: {', '.join(f'{name} {text}'.strip() for name, text in here.items())}"
+    line += f"; not installed: {', '.join(absent)}" if absent else ""
+    return [line, *(f"cannot be drawn here: {item}" for item in found)]
+
+
+def drawing_as_json(found: Iterable[Undrawable]) -> dict[str, Any]:
+    """The same as plain values."""
+    return {"installed": installed(), "cannot_draw": [asdict(item) for item in found]}

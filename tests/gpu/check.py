@@ -1,0 +1,330 @@
+"""Shows on a machine with a GPU that all is right there, and how fast it is, in at most six minutes: `make gpu`.
+
+    python tests/gpu/check.py --out runs/gpu
+
+Four parts run one after another: the tests that are marked `gpu`, `bench raster`, `bench step`, and a sweep of the
+preset `quick` under Ray with four trials on a GPU, killed in its middle and run again.  Each has a time limit.  The
+folder gets a log of each, `parts.json` as they end, and the summary: `summary.txt` and `summary.json`.
+
+Nothing is installed or fetched.  A part that lacks something says what, and does not count as failed; the sweep needs
+the weights that `make weights` fetches.  Without a GPU it says so and ends well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+from xml.etree import ElementTree
+
+REPOSITORY = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+State = Literal["passed", "failed", "timed out", "not run"]
+
+SPLATSWEEP = (sys.executable, "-c", "from sweep.cli import main; main()")
+PRESET = REPOSITORY / "sweep" / "presets" / "quick.yaml"
+#: Of a GPU, so that several trials share one.
+SHARE = 0.25
+#: Iterations between checkpoints: some before the kill, also in short stages.
+CHECKPOINT_EVERY = 40
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one part."""
+
+    name: str
+    state: State
+    seconds: float = 0.0
+    #: a sentence: counts, the best figures, or what was lacking
+    detail: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something to be shown, and the seconds that it may take."""
+
+    name: str
+    limit: float
+    run: Callable[[float, Path], Outcome]
+
+
+def run_limited(command: Sequence[str | Path], limit: float, log: Path, stdout: Path | None = None) -> int | None:
+    """Run a command from the repository; its exit code, or None where it was ended after `limit` seconds.
+
+    Errors, and without `stdout` all that it prints, go to `log`.  All processes of its group end with it.
+    """
+    with log.open("ab") as errors, (stdout or log).open("ab") as output:
+        process = _start(command, output, errors)
+        try:
+            return process.wait(timeout=limit)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _start(command: Sequence[str | Path], output: IO[bytes], errors: IO[bytes]) -> subprocess.Popen[bytes]:
+    """In a process group of its own, so that all of it can be ended."""
+    return subprocess.Popen(
+        list(map(str, command)),
+        cwd=REPOSITORY,
+        stdout=output,
+        stderr=errors,
+        env=_environment(),
+        start_new_session=True,
+    )
+
+
+def _environment() -> dict[str, str]:
+    weights = os.environ.get("SPLATSWEEP_WEIGHTS") or str(REPOSITORY / "runs" / "weights")
+    path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, "SPLATSWEEP_WEIGHTS": weights}
+
+
+# Parts
+
+
+def tests(limit: float, folder: Path) -> Outcome:
+    """The tests that are marked `gpu`."""
+    report = folder / "tests.xml"
+    command = (sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}", "tests")
+    code = run_limited(command, limit, folder / "tests.log")
+    if code is None:
+        return Outcome("tests", "timed out")
+    if not report.exists():
+        return Outcome("tests", "failed", detail=f"pytest ended with {code} and no report; see tests.log")
+    return tests_outcome(code, report)
+
+
+def tests_outcome(code: int, report: Path) -> Outcome:
+    """From pytest's exit code and its report in JUnit's format."""
+    root = ElementTree.parse(report).getroot()
+    cases = list(root.iter("testcase"))
+    bad = [
+        f"{case.get('name')}" for case in cases if case.find("failure") is not None or case.find("error") is not None
+    ]
+    skipped = [reason for case in cases for reason in case.iter("skipped")]
+    figures = {
+        "passed": len(cases) - len(bad) - len(skipped),
+        "failed": bad,
+        "skipped": sorted({reason.get("message", "") for reason in skipped}),
+    }
+    detail = f"{figures['passed']} passed, {len(bad)} failed, {len(skipped)} skipped"
+    detail += f": {', '.join(bad)}" if bad else ""
+    return Outcome("tests", "passed" if code == 0 else "failed", detail=detail, figures=figures)
+
+
+def bench(name: str) -> Callable[[float, Path], Outcome]:
+    """A benchmark of `splatsweep bench`."""
+
+    def run(limit: float, folder: Path) -> Outcome:
+        result = folder / f"{name}.json"
+        code = run_limited((*SPLATSWEEP, "bench", name, "--json"), limit, folder / f"{name}.log", result)
+        if code is None:
+            return Outcome(name, "timed out")
+        if code != 0:
+            return Outcome(name, "failed", detail=f"exit code {code}; see {name}.log")
+        return bench_outcome(name, json.loads(result.read_text()))
+
+    return run
+
+
+def bench_outcome(name: str, result: Mapping[str, Any]) -> Outcome:
+    """The rows that were measured on the GPU: those that say so, or all of a benchmark that knows one device."""
+    rows = [row for row in result["rows"] if row.get("device", "cuda") == "cuda"]
+    if not rows or not result["machine"].get("gpu"):
+        return Outcome(name, "not run", detail="the benchmark has no row for this GPU")
+    return Outcome(name, "passed", detail=f"{len(rows)} rows", figures={"rows": rows, "notes": result["notes"]})
+
+
+def sweep(limit: float, folder: Path) -> Outcome:
+    """The preset `quick` under Ray, several trials on a GPU, killed and run again."""
+    lacking = missing_weights(PRESET)
+    if lacking:
+        detail = f"weights {', '.join(lacking)} are not here; `make weights` fetches them where there is a network"
+        return Outcome("sweep", "not run", detail=detail)
+    settings = ("--set", f"run.gpus_per_trial={SHARE}", "--set", f"run.checkpoint_every={CHECKPOINT_EVERY}")
+    return killed_and_resumed((PRESET, *settings), limit, folder)
+
+
+def killed_and_resumed(arguments: Sequence[str | Path], limit: float, folder: Path) -> Outcome:
+    """`splatsweep run ARGUMENTS` in a home of its own, its driver killed behind a checkpoint, then run to its end."""
+    home, log, deadline = folder / "home", folder / "sweep.log", time.monotonic() + limit
+    command = [*SPLATSWEEP, "run", *arguments, "--home", home]
+    with log.open("wb") as output:
+        driver = _start(command, output, output)
+        while driver.poll() is None and time.monotonic() < deadline and not _checkpoints(home):
+            time.sleep(0.05)
+        was_running = driver.poll() is None
+        driver.kill()
+        driver.wait()
+    if not was_running:
+        return Outcome("sweep", "failed", detail="the sweep ended before it could be killed; see sweep.log")
+    code = run_limited(command, deadline - time.monotonic(), log)
+    if code is None:
+        return Outcome("sweep", "timed out")
+    return sweep_outcome(code, home)
+
+
+def _checkpoints(home: Path) -> list[Path]:
+    return [*home.glob("trainings/*/checkpoints/*.json"), *home.glob("trials/*/checkpoints/*.json")]
+
+
+def sweep_outcome(code: int, home: Path) -> Outcome:
+    """What stands in the home of a sweep that was killed and run again."""
+    from results.records.journal import read_events
+
+    (plan,) = home.glob("sweeps/*/plan.json")
+    trials = json.loads(plan.read_text())["trials"]
+    states = {trial["name"]: trial["status"] for trial in trials}
+    folders = [home / "trials" / trial["key"] for trial in trials]
+    resumed = sum(
+        any(event["event"] == "start" and event["step"] > 0 for event in read_events(folder)) for folder in folders
+    )
+    results = [
+        json.loads((folder / "result.json").read_text()) for folder in folders if (folder / "result.json").exists()
+    ]
+    arithmetic = {json.dumps(entry, sort_keys=True) for result in results for entry in result.get("arithmetic", ())}
+    figures = {
+        "states": states,
+        "resumed": resumed,
+        "arithmetic": [json.loads(text) for text in sorted(arithmetic)],
+    }
+    finished = sum(state == "finished" for state in states.values())
+    detail = f"{finished} of {len(states)} trials finished, {resumed} resumed from a checkpoint"
+    is_well = code == 0 and finished == len(states) and resumed > 0
+    return Outcome("sweep", "passed" if is_well else "failed", detail=detail, figures=figures)
+
+
+def missing_weights(sweep_file: Path) -> list[str]:
+    """Names of frozen weights that a sweep needs and that are not here."""
+    from jobs.keys import frozen_weights
+    from model.weights import WeightStore
+    from sweep.file.load import load_sweep
+    from sweep.plan.grid import expand
+
+    here = WeightStore(Path(_environment()["SPLATSWEEP_WEIGHTS"])).names()
+    needed = {name for _, config in expand(load_sweep(sweep_file)) for name in frozen_weights(config)}
+    return sorted(needed - set(here))
+
+
+PARTS = (
+    Part("tests", 110, tests),
+    Part("raster", 50, bench("raster")),
+    Part("step", 80, bench("step")),
+    Part("sweep", 110, sweep),
+)
+
+
+# The summary
+
+
+def summary_text(machine: Mapping[str, Any], outcomes: Iterable[Outcome]) -> str:
+    """For people: the machine, a line a part, and the tables of the benchmarks."""
+    outcomes = list(outcomes)
+    lines = [f"{name}: {value}" for name, value in machine.items() if value is not None]
+    lines += ["", *(f"{o.state:<10} {o.name:<8} {o.seconds:5.0f} s  {o.detail}".rstrip() for o in outcomes)]
+    for outcome in outcomes:
+        rows = outcome.figures.get("rows", [])
+        lines += ["", f"{outcome.name}:", *_table(rows)] if rows else []
+        lines += [f"  skipped: {reason}" for reason in outcome.figures.get("skipped", ())]
+        lines += [f"  arithmetic: {_pairs(entry)}" for entry in outcome.figures.get("arithmetic", ())]
+    lines += ["", "all well" if is_well(outcomes) else "not all well"]
+    return "\n".join(lines) + "\n"
+
+
+def is_well(outcomes: Iterable[Outcome]) -> bool:
+    """Whether nothing failed or took too long; what could not run for want of something does not count."""
+    return not any(outcome.state in ("failed", "timed out") for outcome in outcomes)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Columns that hold anything, numbers to three digits."""
+    columns = [name for name in rows[0] if any(row.get(name) is not None for row in rows)]
+    cells = [columns, *([_cell(row.get(name)) for name in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    ]
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _pairs(entry: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in entry.items())
+
+
+def describe_machine() -> dict[str, Any]:
+    """The card, and the versions that decide what it does."""
+    import torch
+
+    from sweep.plan.drawing import installed
+
+    card = torch.cuda.get_device_properties(0)
+    return {
+        "card": f"{torch.cuda.device_count()} x {card.name}, {card.total_memory / 2**30:.0f} GiB",
+        "torch": f"{torch.__version__}, CUDA {torch.version.cuda}, compute capability {card.major}.{card.minor}",
+        "python": sys.version.split()[0],
+        "cpus": os.cpu_count(),
+        "rasterisers": ", ".join(f"{name} {text}".strip() for name, text in installed().items()),
+    }
+
+
+def check(parts: Iterable[Part], folder: Path, machine: Mapping[str, Any]) -> int:
+    """Run the parts, record each as it ends, and write the summary.  Returns the exit code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    outcomes: list[Outcome] = []
+    for part in parts:
+        print(f"{part.name} (at most {part.limit:.0f} s) ...", flush=True)
+        started = time.monotonic()
+        try:
+            outcome = part.run(part.limit, folder)
+        except Exception as error:  # one part must not take the others' outcomes with it
+            outcome = Outcome(part.name, "failed", detail=f"{type(error).__name__}: {error}")
+        detail = outcome.detail or (f"more than {part.limit:.0f} s" if outcome.state == "timed out" else "")
+        seconds = time.monotonic() - started
+        outcomes.append(Outcome(part.name, outcome.state, seconds, detail, outcome.figures))
+        _write_json(folder / "parts.json", [asdict(each) for each in outcomes])
+    text = summary_text(machine, outcomes)
+    (folder / "summary.txt").write_text(text)
+    content = {"machine": dict(machine), "parts": [asdict(each) for each in outcomes], "all_well": is_well(outcomes)}
+    _write_json(folder / "summary.json", content)
+    print(f"\n{text}\nalso in {folder / 'summary.txt'} and {folder / 'summary.json'}")
+    return 0 if is_well(outcomes) else 1
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2))
+
+
+def main() -> int:
+    import torch
+
+    parser = argparse.ArgumentParser(description="Show that all is right on this machine's GPU.")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "gpu", help="folder of logs and summary")
+    folder: Path = parser.parse_args().out
+    if not torch.cuda.is_available():
+        print("no GPU is here: nothing was run")
+        return 0
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return check(PARTS, folder.absolute() / stamp, describe_machine())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The command `make gpu`: its parts are ended in time and recorded, and its summary says what they found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import psutil
+import pytest
+import torch
+
+from tests.gpu import check
+from tests.gpu.check import Outcome, Part
+from tests.processes import LONG, tiny_sweep
+
+MACHINE = {"card": "1 x NVIDIA H100", "torch": "2.14.1, CUDA 13.0", "driver": None}
+ROWS = [
+    {"workload": "8 x 4 at 128 px", "backend": "gsplat", "device": "cuda", "both ms": 5.7123, "threads": None},
+    {"workload": "8 x 4 at 128 px", "backend": "inria", "device": "cuda", "both ms": 21.0, "threads": None},
+]
+
+
+def test_summary_names_the_machine_the_parts_and_the_figures():
+    outcomes = [
+        Outcome("tests", "passed", 52.3, "57 passed, 0 failed, 3 skipped", {"skipped": ["needs gsplat"]}),
+        Outcome("raster", "passed", 30.0, "2 rows", {"rows": ROWS}),
+        Outcome("sweep", "not run", 0.0, "weights vgg16 are not here"),
+    ]
+    text = check.summary_text(MACHINE, outcomes)
+    assert text.splitlines()[:2] == ["card: 1 x NVIDIA H100", "torch: 2.14.1, CUDA 13.0"]
+    assert "passed     tests       52 s  57 passed, 0 failed, 3 skipped" in text
+    assert "not run    sweep        0 s  weights vgg16 are not here" in text
+    assert "  workload         backend  device  both ms\n  8 x 4 at 128 px  gsplat   cuda    5.71\n" in text
+    assert "skipped: needs gsplat" in text
+    assert text.endswith("all well\n")
+    assert "not all well" not in text
+
+
+@pytest.mark.parametrize(
+    ("state", "well"), [("passed", True), ("not run", True), ("failed", False), ("timed out", False)]
+)
+def test_what_failed_or_took_too_long_is_not_well(state, well):
+    outcomes = [Outcome("a", "passed"), Outcome("b", state)]
+    assert check.is_well(outcomes) is well
+    assert check.summary_text(MACHINE, outcomes).endswith("\nall well\n") is well
+
+
+def test_a_part_that_breaks_leaves_the_others(tmp_path, capsys):
+    def breaks(limit, folder):
+        raise RuntimeError(f"no such thing within {limit:g} s in {folder.name}")
+
+    parts = [Part("first", 3, breaks), Part("second", 4, lambda _, __: Outcome("second", "timed out"))]
+    parts.append(Part("third", 5, lambda _, __: Outcome("third", "passed", figures={"rows": ROWS})))
+    assert check.check(parts, tmp_path / "out", MACHINE) == 1
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["all_well"] is False
+    assert summary["machine"] == MACHINE
+    assert [(part["name"], part["state"]) for part in summary["parts"]] == [
+        ("first", "failed"),
+        ("second", "timed out"),
+        ("third", "passed"),
+    ]
+    assert summary["parts"][0]["detail"] == "RuntimeError: no such thing within 3 s in out"
+    assert summary["parts"][1]["detail"] == "more than 4 s"
+    assert json.loads((tmp_path / "out" / "parts.json").read_text()) == summary["parts"]
+    assert (tmp_path / "out" / "summary.txt").read_text() in capsys.readouterr().out
+
+
+def test_all_parts_together_fit_into_six_minutes():
+    assert sum(part.limit for part in check.PARTS) <= 360
+    assert [part.name for part in check.PARTS] == ["tests", "raster", "step", "sweep"]
+
+
+def test_a_command_is_ended_with_all_that_it_started(tmp_path):
+    pid = tmp_path / "pid"
+    command = ("sh", "-c", f"sleep 600 & echo $! > {pid}.new; mv {pid}.new {pid}; wait")
+    limit = 0.0
+    while not pid.exists():  # the limit may have come before the shell did anything
+        limit += 1.0
+        assert check.run_limited(command, limit, tmp_path / "log") is None
+    child = int(pid.read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_output_and_errors_go_where_they_belong(tmp_path):
+    code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
+    assert check.run_limited((sys.executable, "-c", code), 60, tmp_path / "log", tmp_path / "out") == 3
+    assert ((tmp_path / "out").read_text(), (tmp_path / "log").read_text()) == ("out\n", "err\n")
+
+
+def test_counts_are_those_of_pytest(tmp_path):
+    report = tmp_path / "tests.xml"
+    report.write_text(
+        '<testsuites><testsuite><testcase name="a"/><testcase name="b"><failure message="no"/></testcase>'
+        '<testcase name="c"><skipped message="needs gsplat"/></testcase></testsuite></testsuites>'
+    )
+    outcome = check.tests_outcome(1, report)
+    assert (outcome.state, outcome.detail) == ("failed", "1 passed, 1 failed, 1 skipped: b")
+    assert outcome.figures["skipped"] == ["needs gsplat"]
+
+
+def test_figures_of_a_benchmark_are_those_of_the_gpu():
+    result = {
+        "machine": {"gpu": "NVIDIA H100"},
+        "notes": ["a note"],
+        "rows": [*ROWS, {"device": "cpu", "both ms": 36.0}],
+    }
+    outcome = check.bench_outcome("raster", result)
+    assert (outcome.state, outcome.figures["rows"]) == ("passed", ROWS)
+    assert check.bench_outcome("raster", result | {"machine": {"gpu": None}}).state == "not run"
+
+
+def test_weights_that_are_lacking_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPLATSWEEP_WEIGHTS", str(tmp_path))
+    outcome = check.sweep(1.0, tmp_path)
+    assert outcome.state == "not run"
+    assert "vgg16" in outcome.detail
+    assert "`make weights`" in outcome.detail
+
+
+def test_a_sweep_is_killed_and_goes_on(prepared_home, weights, tmp_path):  # noqa: ARG001 - the commands find them
+    shutil.copytree(prepared_home, tmp_path / "home")
+    sweep = tmp_path / "tiny.yaml"
+    sweep.write_text(tiny_sweep(LONG))
+    outcome = check.killed_and_resumed((sweep, "--executor", "inline"), 600, tmp_path)
+    assert outcome.state == "passed", (outcome, (tmp_path / "sweep.log").read_text())
+    assert outcome.detail == "2 of 2 trials finished, 1 resumed from a checkpoint"
+    assert outcome.figures["arithmetic"] == [
+        {"backend": "cpu", "execution": "eager", "precision": "float32", "device": "cpu"}
+    ]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so_and_ends_well(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["check.py", "--out", str(tmp_path / "gpu")])
+    assert check.main() == 0
+    assert capsys.readouterr().out == "no GPU is here: nothing was run\n"
+    assert not (tmp_path / "gpu").exists()
