@@ -31,8 +31,8 @@ BACKENDS: dict[str, str] = {
 
 #: Backends that look at values while they draw; before the others `render` does it, in passes of its own.
 _REFUSE_BY_THEMSELVES = ("cpu",)
-#: What "auto" picks from for tensors on a GPU, fastest first.
-CUDA_BACKENDS = ("gsplat", "inria")
+#: What "auto" picks from for tensors on a GPU, best first.
+CUDA_BACKENDS = ("gsplat", "inria", "triton")
 
 
 class Backend(Protocol):

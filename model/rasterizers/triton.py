@@ -25,13 +25,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.rasterizers import packages
+from model.rasterizers.backend import Capabilities
 from model.rasterizers.reference import ALPHA_MIN, Splats, determinants
 from model.types import Cameras, Gaussians
 
 #: Bytes that the lists of all tiles of a call may take up before they are made shorter than a scene.
 LIST_BYTES = 512 << 20
 
-_INSTALLATION = "It comes with torch's CUDA builds for Linux."
+PACKAGE = "triton"
+INSTALLATION = "It comes with torch's CUDA builds for Linux."
 TILE = 8  # side of a tile, pixels: a power of two
 _BLOCK = 128  # Gaussians of one program
 _SCAN = 1024  # spans that a tile looks at together
@@ -54,7 +56,14 @@ class _Options:
 
 def is_available() -> bool:
     """Whether Triton is installed, and there is a GPU for it or its interpreter is switched on."""
-    return importlib.util.find_spec("triton") is not None and (torch.cuda.is_available() or _is_interpreted())
+    return importlib.util.find_spec(PACKAGE) is not None and (torch.cuda.is_available() or _is_interpreted())
+
+
+def capabilities() -> Capabilities:
+    """Everything.  Raises `BackendUnavailableError` where Triton is absent."""
+    package = packages.load(PACKAGE, "triton", INSTALLATION)
+    devices = ("cpu", "cuda") if _is_interpreted() else ("cuda",)
+    return Capabilities(devices=devices, batched=True, generation=package.__version__)
 
 
 def _is_interpreted() -> bool:
@@ -69,7 +78,7 @@ def render(
     Raises `BackendUnavailableError` where Triton is absent, and ValueError for tensors that are not on a GPU, unless
     Triton's interpreter is switched on.
     """
-    package = packages.load("triton", "triton", _INSTALLATION)
+    package = packages.load(PACKAGE, "triton", INSTALLATION)
     if not _is_interpreted():
         packages.require_gpu(package, "triton", gaussians)
     if 0 in (*cameras.focal.shape[:2], gaussians.means.shape[1]):

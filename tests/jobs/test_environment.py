@@ -11,7 +11,7 @@ import torch
 
 from jobs.config import TrialConfig
 from jobs.environment import arithmetic_history, arithmetic_of
-from model.rasterizers import gsplat, inria
+from model.rasterizers import gsplat, inria, triton
 from model.rasterizers.packages import BackendUnavailableError
 from results.records.arithmetic import Arithmetic
 from results.records.trial_folder import ENVIRONMENT_FILENAME
@@ -44,7 +44,7 @@ def test_a_gpu_computes_as_configured_with_the_backend_that_auto_stands_for():
 
 
 def test_a_gpu_without_a_rasteriser_is_refused(monkeypatch):
-    for backend in (gsplat, inria):
+    for backend in (gsplat, inria, triton):
         monkeypatch.setattr(backend, "PACKAGE", "a_package_that_is_nowhere")
     with pytest.raises(BackendUnavailableError, match="pip install 'gsplat"):
         arithmetic_of(config(), CUDA)

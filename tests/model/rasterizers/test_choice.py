@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from model.rasterizers import BACKENDS, capabilities, choose, compat, gsplat, inria, why_not
+from model.rasterizers import BACKENDS, capabilities, choose, compat, gsplat, inria, triton, why_not
 from model.rasterizers.packages import BackendUnavailableError
 
 NEWER = compat.GaussianRasterizationSettings
@@ -23,8 +23,9 @@ def install(monkeypatch):
         packages = {
             "gsplat": lambda version: SimpleNamespace(__version__=version),
             "inria": lambda settings: SimpleNamespace(GaussianRasterizationSettings=settings),
+            "triton": lambda version: SimpleNamespace(__version__=version),
         }
-        for name, module in (("gsplat", gsplat), ("inria", inria)):
+        for name, module in (("gsplat", gsplat), ("inria", inria), ("triton", triton)):
             is_here = name in versions
             monkeypatch.setattr(module, "is_available", lambda is_here=is_here: is_here)
             if is_here:
@@ -47,8 +48,14 @@ def test_a_name_stands_for_itself(install):
 
 
 def test_a_gpu_is_drawn_on_by_gsplat_before_inria(install):
-    install(gsplat="1.5.3", inria=NEWER)
+    install(gsplat="1.5.3", inria=NEWER, triton="3.8.0")
     assert choose("auto", "cuda") == "gsplat"
+
+
+def test_what_comes_with_torch_draws_where_nothing_else_can(install):
+    install(inria=OLDER, triton="3.8.0")
+    assert choose("auto", "cuda") == "inria"
+    assert choose("auto", "cuda", antialiasing=True) == "triton"
 
 
 def test_auto_passes_over_what_cannot_do_what_is_asked(install):
@@ -95,7 +102,7 @@ def test_planning_needs_no_gpu(install, monkeypatch):
 
 
 def test_every_backend_states_what_it_can_do(install):
-    install(gsplat="1.6.0", inria=NEWER)
+    install(gsplat="1.6.0", inria=NEWER, triton="3.8.0")
     for name in BACKENDS:
         assert capabilities(name).devices
     assert str(capabilities("gsplat")) == "1.6.0"

@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from jobs.config import TrialConfig
-from model.rasterizers import compat, gsplat, inria
+from model.rasterizers import compat, gsplat, inria, triton
 from sweep.cli import app
 from sweep.file.load import RunOptions, SweepError, load_sweep
 from sweep.plan.drawing import drawing_as_json, drawing_lines, installed, refuse_undrawable, undrawable
@@ -27,13 +27,14 @@ ON_GPU, ON_CPU = RunOptions(gpus_per_trial=0.5), RunOptions()
 
 @pytest.fixture
 def nothing_installed(monkeypatch):
-    for module in (gsplat, inria):
+    for module in (gsplat, inria, triton):
         monkeypatch.setattr(module, "PACKAGE", "a_package_that_is_nowhere")
 
 
 @pytest.fixture
 def older_inria(monkeypatch):
-    monkeypatch.setattr(gsplat, "PACKAGE", "a_package_that_is_nowhere")
+    for module in (gsplat, triton):
+        monkeypatch.setattr(module, "PACKAGE", "a_package_that_is_nowhere")
     monkeypatch.setitem(sys.modules, inria.PACKAGE, SimpleNamespace(GaussianRasterizationSettings=OLDER))
 
 
@@ -65,7 +66,7 @@ def test_the_older_generation_draws_rows_without_antialiasing():
     assert installed()["inria"] == "older generation, without antialiasing and inverse depth"
     first, second = drawing_lines([found])
     assert first.startswith("rasterisers: cpu, inria older generation")
-    assert first.endswith("not installed: gsplat")
+    assert first.endswith("not installed: gsplat, triton")
     assert second.startswith("cannot be drawn here: baseline: ")
     assert drawing_as_json([found])["cannot_draw"] == [{"names": ("baseline",), "reason": found.reason}]
 
@@ -89,7 +90,7 @@ def test_validate_and_plan_say_it_and_run_refuses_it(home, tiny, tmp_path, monke
         done = CliRunner().invoke(app, [command[0], str(path), *command[1:]], catch_exceptions=False)
         assert done.exit_code == 0
         assert "cannot be drawn here: gpu row: nothing that is installed draws this on a GPU" in done.output
-        assert "not installed: gsplat, inria" in done.output
+        assert "not installed: gsplat, inria, triton" in done.output
     done = CliRunner().invoke(app, ["plan", str(path), "--home", str(home), "--json"], catch_exceptions=False)
     assert [item["names"] for item in json.loads(done.stdout)["rasterizers"]["cannot_draw"]] == [["gpu row"]]
 
