@@ -12,7 +12,7 @@ import torch
 
 from tests.gpu import check
 from tests.gpu.check import Outcome, Part
-from tests.processes import LONG, tiny_sweep
+from tests.processes import LONG, tiny_sweep, wait_for
 
 MACHINE = {"card": "1 x NVIDIA H100", "torch": "2.14.1, CUDA 13.0", "driver": None}
 ROWS = [
@@ -72,6 +72,10 @@ def test_all_parts_together_fit_into_six_minutes():
     assert [part.name for part in check.PARTS] == ["tests", "raster", "step", "sweep"]
 
 
+def _is_gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
 def test_a_command_is_ended_with_all_that_it_started(tmp_path):
     pid = tmp_path / "pid"
     command = ("sh", "-c", f"sleep 600 & echo $! > {pid}.new; mv {pid}.new {pid}; wait")
@@ -80,7 +84,7 @@ def test_a_command_is_ended_with_all_that_it_started(tmp_path):
         limit += 1.0
         assert check.run_limited(command, limit, tmp_path / "log") is None
     child = int(pid.read_text())
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    wait_for(lambda: _is_gone(child), "the end of what the command started")
 
 
 def test_output_and_errors_go_where_they_belong(tmp_path):
