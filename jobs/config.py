@@ -238,9 +238,14 @@ def _check_context(section: ContextConfig) -> None:
         context = {"path": f"{source}.preprocess", "source": source, "value": section.preprocess}
         raise PydanticCustomError("misfit", reason, context | {"ways": ", ".join(model.preprocessings)})
     try:
-        frozen_options(section)
+        options = frozen_options(section)
     except OptionsError as error:
         raise PydanticCustomError("misfit", "{reason}", {"path": f"{source}.options", "reason": str(error)}) from None
+    try:
+        model.check_resolution(section.resolution, options)
+    except ValueError as error:
+        context = {"path": f"{source}.resolution", "reason": f"{source}.{error}"}
+        raise PydanticCustomError("misfit", "{reason}", context) from None
 
 
 def _fusions() -> dict[str, type[Fusion]]:

@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
+from jobs.data.requirements import Requirements
 from jobs.data.store import Store
 from jobs.environment import describe_environment
 from jobs.evaluate import Draw, Evaluation, evaluate, object_views
@@ -184,6 +185,8 @@ def _train_and_judge(
     frozen: Mapping[str, str],
     journal: Journal,
 ) -> dict[str, Any]:
+    if problems := Requirements(store).problems(config):
+        raise ValueError("; ".join(problems))
     device = torch.device(_device(runtime.device))
     weights = WeightStore(weights_folder(home))
     metrics = ImageMetrics(config.eval.lpips, weights).to(device)

@@ -22,6 +22,8 @@ class FrozenModel(nn.Module, ABC):
     preprocessings: ClassVar[tuple[str, ...]] = ("correct",)
     #: typed fields, made with `model.options.options`
     Options: ClassVar[type] = NoOptions
+    #: whether it reads the dataset's own depth
+    needs_depth: ClassVar[bool] = False
     #: whether its values are worth keeping on disk, so that no trial computes them again
     cached: ClassVar[bool] = True
 
@@ -38,6 +40,10 @@ class FrozenModel(nn.Module, ABC):
                 raise ValueError(f"{name} {value!r}; allowed: {', '.join(allowed)}")
         self.kind: Kind = kind
         self.preprocess, self.options = preprocess, options
+
+    @classmethod
+    def check_resolution(cls, resolution: int | None, options: Any) -> None:
+        """Raises ValueError for a side that the model cannot be shown, as far as its name tells."""
 
     @classmethod
     def weights(cls, options: Any) -> tuple[str, ...]:

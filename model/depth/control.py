@@ -26,6 +26,10 @@ class ControlDepth(FrozenModel):
         """Raises ValueError for a resolution, because nothing is resized."""
         options = self.Options() if options is None else options
         super().__init__(store, kind=kind, preprocess=preprocess, resolution=resolution, options=options)
+        self.check_resolution(resolution, options)
+
+    @classmethod
+    def check_resolution(cls, resolution: int | None, options: Any) -> None:
         if resolution is not None:
             raise ValueError(
                 f"resolution {resolution} for a depth control; allowed: null, because it looks at no picture"

@@ -61,11 +61,15 @@ class DepthNetwork(FrozenModel):
         where the weights are missing or do not fit.
         """
         super().__init__(store, kind=kind, preprocess=preprocess, resolution=resolution, options=options)
-        if resolution is not None and resolution % self.stride:
-            raise ValueError(f"resolution {resolution} for {self.name}; allowed: multiples of {self.stride}")
+        self.check_resolution(resolution, options)
         self.resolution = resolution
         self.network = network if network is not None else self.trained(store)
         self.requires_grad_(False).eval()
+
+    @classmethod
+    def check_resolution(cls, resolution: int | None, options: Any) -> None:
+        if resolution is not None and resolution % cls.stride:
+            raise ValueError(f"resolution {resolution} for {cls.name}; allowed: multiples of {cls.stride}")
 
     @classmethod
     def weights(cls, options: Any) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,8 @@ class OracleDepth(ControlDepth):
     It is nearest / z: z is camera depth, nearest that of the view's own nearest surface.  So the scale of the
     scene, which no monocular model can know, is not told either.
     """
+
+    needs_depth: ClassVar[bool] = True
 
     def forward(self, views: Views) -> Tensor:
         return true_inverse_depth(views)

@@ -34,6 +34,7 @@ class NoisyOracleDepth(ControlDepth):
     """
 
     Options: ClassVar[type] = NoisyOracleOptions
+    needs_depth: ClassVar[bool] = True
 
     def forward(self, views: Views) -> Tensor:
         truth = true_inverse_depth(views)

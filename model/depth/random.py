@@ -56,6 +56,10 @@ class RandomDepth(FrozenModel):
             store, kind=kind, preprocess=preprocess, resolution=resolution, network=cls.untrained(options.seed)
         )
 
+    @classmethod
+    def check_resolution(cls, resolution: int | None, options: RandomDepthOptions) -> None:
+        resolve(ARCHITECTURES, options.of, "depth network").check_resolution(resolution, None)
+
     @property
     def width(self) -> int:
         return self.model.width

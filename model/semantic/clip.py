@@ -60,6 +60,7 @@ class ClipVitB32(ClipEncoder):
     """ViT-B/32 at 224 px: a vector of 512, or 49 tokens of 768."""
 
     name: ClassVar[str] = "clip_vit_b32"
+    patch: ClassVar[int] = 32
     config: ClassVar[dict[str, Any]] = {
         "hidden_size": 768,
         "intermediate_size": 3072,
@@ -76,6 +77,7 @@ class ClipVitL14(ClipEncoder):
     """ViT-L/14 at 224 px: a vector of 768, or 256 tokens of 1024."""
 
     name: ClassVar[str] = "clip_vit_l14"
+    patch: ClassVar[int] = 14
     config: ClassVar[dict[str, Any]] = {
         "hidden_size": 1024,
         "intermediate_size": 4096,

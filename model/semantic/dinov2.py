@@ -19,6 +19,7 @@ SIDE = 224
 class Dinov2Encoder(PublishedEncoder):
     """The vector is the class token behind the last norm; tokens are the patches behind it, without registers."""
 
+    patch: ClassVar[int] = 14
     #: what the hub's config.json says beyond the library's defaults
     config: ClassVar[dict[str, Any]]
 

@@ -51,6 +51,7 @@ class Dinov2VitL14RegistersClassifier(PublishedEncoder):
     """The vector is the 1000 logits, not features, as in the paper; tokens are the last layer's 256 of 1024."""
 
     name: ClassVar[str] = "dinov2_vitl14_reg_lc"
+    patch: ClassVar[int] = 14
 
     @classmethod
     def architecture(cls) -> nn.Module:

@@ -105,6 +105,13 @@ class PublishedEncoder(Encoder):
     """An encoder with an entry of its own in the table of weights."""
 
     name: ClassVar[str]
+    #: side of its patches as it is published, pixels
+    patch: ClassVar[int] = 1
+
+    @classmethod
+    def check_resolution(cls, resolution: int | None, options: Any) -> None:
+        if resolution is not None and resolution % cls.patch:
+            raise ValueError(f"resolution {resolution} for {cls.name}; allowed: multiples of {cls.patch}")
 
     @classmethod
     def weights(cls, options: Any) -> tuple[str, ...]:

@@ -61,6 +61,10 @@ class RandomEncoder(FrozenModel):
         )
         self.eval()
 
+    @classmethod
+    def check_resolution(cls, resolution: int | None, options: RandomOptions) -> None:
+        resolve(SEMANTIC, options.of, "encoder").check_resolution(resolution, None)
+
     @property
     def width(self) -> int:
         return self.encoder.width

@@ -17,6 +17,8 @@ from rich.text import Text
 
 from jobs.config import DataConfig, TrialConfig
 from jobs.data.prepare import MissingDatasetError, open_dataset
+from jobs.data.requirements import Requirements
+from jobs.data.store import Store
 from jobs.keys import frozen_weights, keys_of
 from model.methods import find_method
 from model.weights import WeightStore
@@ -69,7 +71,8 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
 
     Datasets that can be made or fetched are prepared first, since their content is part of the keys; a trial whose
     dataset the user has to bring, or whose weights can only be told apart by their file, is `blocked` until they
-    are here.  Raises `PlanError` for a resolution that a dataset does not hold, and what `open_dataset` raises.
+    are here.  Raises `PlanError` with all that unfinished trials ask of a dataset and it cannot do, and what
+    `open_dataset` raises.
     """
     home = Path(home).absolute()
     named = expand(sweep)
@@ -77,6 +80,8 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
     search = searched(sweep, sweep_folder(home, sweep.name), identify)
     controls = _folded(_controls([*(config for _, config in named), *search.examples]), identify, home)
     trials = _folded([*named, *search.trials], identify, home, search.numbers)
+    unfinished = [(trial.name, trial.config) for trial in (*trials, *controls) if trial.status != "finished"]
+    _refuse_misfits([*unfinished, *(("the search", config) for config in search.examples)], identify)
     # A trial that makes a trivial prediction is a control under one more name.
     extra = {t.key: t.names for t in trials if t.key in {control.key for control in controls}}
     return Plan(
@@ -87,6 +92,21 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
         search=search.state and search.state.refreshed(trials),
         baseline=sweep.baseline,
     )
+
+
+def _refuse_misfits(named: Iterable[tuple[str, TrialConfig]], identify: Identities) -> None:
+    """Raises `PlanError` with what the datasets cannot do, each once, and which trials ask for it."""
+    asking: dict[str, list[str]] = {}
+    for name, config in named:
+        for problem in identify.problems(config):
+            asking.setdefault(problem, []).append(name)
+    if asking:
+        raise PlanError("\n".join(f"{problem} (asked for by {_listed(names)})" for problem, names in asking.items()))
+
+
+def _listed(names: Sequence[str]) -> str:
+    different = list(dict.fromkeys(names))
+    return ", ".join(different[:3]) + (f" and {len(different) - 3} more" if len(different) > 3 else "")
 
 
 def _say_nothing(_: str) -> None:
@@ -115,21 +135,17 @@ class Identities:
         self._home = home
         self._report = report
         self._identity = cache(WeightStore(weights_folder(home)).identity)
-        self._datasets: dict[str, tuple[str, int] | str] = {}  # -> fingerprint and side of the images, or what to do
+        #: the store and what it can do, or what to do to have it
+        self._datasets: dict[str, tuple[Store, Requirements] | str] = {}
 
     def __call__(self, config: TrialConfig) -> Identity:
-        """The identity of one trial.  Raises `PlanError` for a resolution that its dataset does not hold."""
+        """The identity of one trial."""
         missing, fingerprint = [], "not here"
         dataset = self._dataset(config.data)
         if isinstance(dataset, str):
             missing.append(dataset)
         else:
-            fingerprint, resolution = dataset
-            if resolution < config.data.resolution:
-                raise PlanError(
-                    f"data.resolution {config.data.resolution}: dataset {config.data.name!r} has images of "
-                    f"{resolution} px; see its options for larger ones"
-                )
+            fingerprint = dataset[0].fingerprint
         weights = {name: self._identity(name) for name in frozen_weights(config)}
         missing += [
             f"weights {name!r} are not here; run: splatsweep weights fetch {name}"
@@ -140,12 +156,17 @@ class Identities:
         keys = keys_of(config, fingerprint, known)
         return Identity(keys.trial, keys.training, fingerprint, known, tuple(missing))
 
-    def _dataset(self, data: DataConfig) -> tuple[str, int] | str:
+    def problems(self, config: TrialConfig) -> list[str]:
+        """What the trial asks of its dataset and it cannot do; nothing where the dataset is not here."""
+        dataset = self._dataset(config.data)
+        return [] if isinstance(dataset, str) else dataset[1].problems(config)
+
+    def _dataset(self, data: DataConfig) -> tuple[Store, Requirements] | str:
         case = json.dumps([data.name, data.options], sort_keys=True)
         if case not in self._datasets:
             try:
                 store = open_dataset(data.name, data.options, self._home, in_tenths(data.name, self._report))
-                self._datasets[case] = store.fingerprint, store.resolution
+                self._datasets[case] = store, Requirements(store)
             except MissingDatasetError as error:
                 self._datasets[case] = str(error)
         return self._datasets[case]

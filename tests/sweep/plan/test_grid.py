@@ -174,13 +174,13 @@ def test_where_an_axis_does_not_exist_the_base_decides() -> None:
 
 def test_conditions_may_lead_to_conditions() -> None:
     axes = {**CONDITIONAL, "depth.resolution": [32, 64]}
-    when = {"depth.resolution": {"depth.fusion": "xattn"}, "depth.fusion": {"depth.model": "oracle"}}
+    when = {"depth.resolution": {"depth.fusion": "xattn"}, "depth.fusion": {"depth.model": "midas_small"}}
     assert _block_names(axes=axes, when=when) == [
         "model=none",
-        "model=oracle fusion=input",
-        "model=oracle fusion=xattn resolution=32",
-        "model=oracle fusion=xattn resolution=64",
-        "model=midas_small",
+        "model=oracle",
+        "model=midas_small fusion=input",
+        "model=midas_small fusion=xattn resolution=32",
+        "model=midas_small fusion=xattn resolution=64",
     ]
 
 

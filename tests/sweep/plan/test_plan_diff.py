@@ -16,6 +16,7 @@ from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
 from sweep.plan.plan_diff import Reason, reasons, why_table
 from sweep.plan.planner import Identities, Plan, PlannedTrial, make_plan
+from tests.datasets import planned_dataset
 
 STAGES = [{"iterations": 5, "lr": 1e-4, "losses": {"l2": 1.0}}]
 
@@ -23,7 +24,7 @@ STAGES = [{"iterations": 5, "lr": 1e-4, "losses": {"l2": 1.0}}]
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The only dataset."""
-    store = SimpleNamespace(fingerprint="f" * 64, resolution=64)
+    store = planned_dataset()
     monkeypatch.setattr(plan_module, "open_dataset", lambda *_: store)
     return store
 

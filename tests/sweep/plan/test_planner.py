@@ -18,6 +18,7 @@ from sweep.file.load import load_sweep
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
 from sweep.plan.planner import in_tenths, make_plan, plan_table
+from tests.datasets import planned_dataset
 
 SMALL = {"base": {"train.stages": [{"iterations": 5, "lr": 1e-4, "losses": {"l2": 1.0}}]}}
 
@@ -33,7 +34,7 @@ class _Datasets:
     def open(self, name: str, options: Mapping[str, Any], home: Path, progress: Callable[..., None]) -> SimpleNamespace:
         assert home.is_absolute()
         self.opened.append((name, dict(options)))
-        return SimpleNamespace(fingerprint=self.fingerprint + name, resolution=self.resolution)
+        return planned_dataset(self.fingerprint + name, self.resolution)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from sweep.plan import planner as plan_module
 from sweep.plan.planner import make_plan
 from sweep.run import driver
 from sweep.run.driver import Recorder, TrackingError, run_sweep, sync_sweep
+from tests.datasets import planned_dataset
 from tests.processes import wait_for
 from tests.servers import Proxy
 
@@ -30,7 +30,7 @@ PASSWORD = "open-sesame"
 @pytest.fixture(autouse=True)
 def _dataset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Stands in for the packed store; fingerprints differ between tests, and so do keys."""
-    dataset = SimpleNamespace(fingerprint=str(tmp_path), resolution=64)
+    dataset = planned_dataset(fingerprint=str(tmp_path))
     monkeypatch.setattr(plan_module, "open_dataset", lambda *_, **__: dataset)
 
 

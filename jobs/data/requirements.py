@@ -1,0 +1,95 @@
+"""What a configuration asks of its dataset, compared with what the store has, before anything is trained.
+
+Planning and trials use the same checks, so that nothing is refused after a training that could be refused before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from jobs.config import TrialConfig, frozen_class
+from jobs.data.sampling import evaluation_frames
+from jobs.data.store import SPLITS, Store
+from model.context import find_source
+
+
+class Requirements:
+    """Checks configurations against one store; what many ask alike is looked up once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._judged = cache(self._problem_of_judging)
+
+    def problems(self, config: TrialConfig) -> list[str]:
+        """Everything that `config` asks for and the store cannot do, a sentence each that begins with the key."""
+        return list(dict.fromkeys(self._found(config)))
+
+    def _found(self, config: TrialConfig) -> Iterator[str]:
+        name, store = config.data.name, self._store
+        if config.data.resolution > store.resolution:
+            yield (
+                f"data.resolution {config.data.resolution}: dataset {name!r} has images of {store.resolution} px; "
+                "see its options for larger ones"
+            )
+        if config.is_trained:
+            yield from self._training_problems(config)
+        views = config.model.input_views
+        if problem := self._judged(config.eval.split, config.eval.objects, views):
+            yield f"eval.split {config.eval.split}: {problem}"
+
+    def _training_problems(self, config: TrialConfig) -> Iterator[str]:
+        train, views = config.train, config.model.input_views
+        objects = self._rows("train")
+        if not len(objects):
+            yield f"data.name {config.data.name}: there is nothing to train on; {self._present()}"
+        else:
+            row = objects.loc[objects["num_frames"].idxmin()]
+            fewest = f"object {row['object']!r} of the train split has {row['num_frames']} frames"
+            if train.views_per_object > row["num_frames"]:
+                yield f"train.views_per_object {train.views_per_object}: {fewest}, which is the most"
+            if views > row["num_frames"]:
+                yield f"model.input_views {views}: {fewest}, which is the most"
+            if train.batch_size > len(objects):
+                yield (
+                    f"train.batch_size {train.batch_size}: the train split has {len(objects)} objects, which is the "
+                    "most that a batch holds without one twice"
+                )
+        every = config.eval.every
+        if every and (problem := self._judged("val", config.eval.val_objects, views)):
+            yield f"eval.every {every}: {problem}"
+        yield from self._context_problems(config)
+
+    def _context_problems(self, config: TrialConfig) -> Iterator[str]:
+        for source, section in config.sources.items():
+            model = frozen_class(section)
+            if model is None:
+                continue
+            key = f"{source}.{find_source(source).switch} {section.choice}"
+            if model.needs_depth and self._store.depth is None:
+                yield f"{key}: it reads the dataset's own depth, and {config.data.name} as it is prepared has none"
+            if model.cached:  # asked of all views that can be a source, whatever is judged
+                for split in SPLITS[1:]:
+                    if len(self._rows(split)) and (problem := self._judged(split, None, config.model.input_views)):
+                        yield f"{key}: {problem}"
+
+    def _problem_of_judging(self, split: str, limit: int | None, input_views: int) -> str | None:
+        """Why the first `limit` objects of a split cannot be seen from their sources; None where they can."""
+        rows = self._rows(split)
+        if not len(rows):
+            return f"the dataset has no objects in the {split} split; {self._present()}"
+        novel = False
+        for row in rows.head(len(rows) if limit is None else limit).itertuples():
+            try:
+                novel |= len(evaluation_frames(row, self._store.manifest.evaluation, input_views)) > input_views
+            except ValueError as error:
+                return f"{error} ({split} split; the protocol of {self._store.manifest.importer})"
+        return None if novel else f"no object of the {split} split has views beside its {input_views} sources"
+
+    def _rows(self, split: str) -> Any:
+        return self._store.objects[self._store.objects["split"] == split]
+
+    def _present(self) -> str:
+        counts = {split: len(self._rows(split)) for split in SPLITS}
+        return "it has " + ", ".join(f"{count} in {split}" for split, count in counts.items() if count)
