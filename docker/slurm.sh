@@ -2,7 +2,8 @@
 # One sweep on some nodes of a Slurm cluster:  sbatch docker/slurm.sh SWEEP [further options of `splatsweep run`]
 #
 # Ray runs between the nodes of this job, with a token of its own.  Two minutes before the time is up Slurm sends
-# SIGTERM to this script: the trials stop behind a checkpoint, and the same command goes on with them.
+# SIGUSR1 to this script: the trials stop behind a checkpoint, the job goes back into the queue by itself, and goes on
+# with them when it runs again.  With `sbatch --no-requeue`, or on SIGTERM, it ends there; the same command goes on.
 # Set SPLATSWEEP_HOME to a folder that all nodes see; `splatsweep` has to be on the PATH.
 #SBATCH --job-name=splatsweep
 #SBATCH --nodes=2
@@ -10,7 +11,9 @@
 #SBATCH --cpus-per-task=8
 #SBATCH --gpus-per-task=1
 #SBATCH --time=24:00:00
-#SBATCH --signal=B:TERM@120
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
 set -euo pipefail
 
 sweep=${1:?usage: sbatch docker/slurm.sh SWEEP [options]}
@@ -39,10 +42,22 @@ for node in "${nodes[@]:1}"; do
     start_node "$node" --address="$RAY_ADDRESS"
 done
 
+is_time_up=false
 splatsweep run "$sweep" "$@" &
 driver=$!
 trap 'kill -TERM "$driver"' TERM
+trap 'is_time_up=true; kill -TERM "$driver"' USR1
 # A trap ends the first wait; the second one is for the checkpoints.
 wait "$driver" || wait "$driver" && code=0 || code=$?
 ray stop > /dev/null 2>&1 || true
+
+stopped=130
+if "$is_time_up" && ((code == stopped)); then
+    if scontrol show job "$SLURM_JOB_ID" | grep -q 'Requeue=1'; then
+        echo "The time is up; the job goes back into the queue (restart $((${SLURM_RESTART_COUNT:-0} + 1)))."
+        scontrol requeue "$SLURM_JOB_ID"
+    else
+        echo "The time is up; the same command goes on: sbatch $0 $sweep $*"
+    fi
+fi
 exit "$code"

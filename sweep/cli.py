@@ -8,17 +8,38 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from results.records.permissions import whose
-from sweep.commands import bench, choices, data, evaluate, explain, machine, render, schema, submit, sweeps, weights
+from sweep.commands import (
+    bench,
+    choices,
+    data,
+    evaluate,
+    explain,
+    logs,
+    machine,
+    render,
+    schema,
+    submit,
+    sweeps,
+    weights,
+)
 from sweep.terminal import survive_any_text
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"splatsweep {metadata.version('splatsweep')}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="splatsweep",
-    help="Ablation sweeps for single-view 3D reconstruction with Gaussian splats.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -32,6 +53,7 @@ for command in (
     submit.submit,
     submit.stop,
     sweeps.status,
+    logs.logs,
     sweeps.report,
     sweeps.sync,
     explain.explain,
@@ -45,6 +67,15 @@ for command in (
 app.add_typer(data.app, name="data")
 app.add_typer(render.app, name="render")
 app.add_typer(weights.app, name="weights")
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Ablation sweeps for single-view 3D reconstruction with Gaussian splats."""
 
 
 def main() -> None:

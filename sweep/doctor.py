@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,7 @@ def examine(home: Path) -> list[Finding]:
         _packages(),
         *_rasterizers(),
         _gpu(),
+        *_sharing(),
         _home(home),
         _weights(home),
         _store(home),
@@ -79,6 +81,24 @@ def _gpu() -> Finding:
     if not torch.cuda.is_available():
         return Finding("limited", "gpu", "no CUDA device: trials run on the CPU (run.gpus_per_trial: 0)")
     return Finding("good", "gpu", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))
+
+
+def _sharing() -> Iterator[Finding]:
+    """NVIDIA's multi-process service, which lets the kernels of several trials run on one GPU at once."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    folder = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps")
+    if (folder / "control").exists():
+        yield Finding("good", "gpu sharing", f"MPS is on ({folder}): trials that share a GPU run side by side")
+        return
+    yield Finding(
+        "limited",
+        "gpu sharing",
+        "MPS is off: trials that share a GPU (run.gpus_per_trial below 1) take turns on it; "
+        "to have them run side by side, start it before the sweep: nvidia-cuda-mps-control -d",
+    )
 
 
 def _home(home: Path) -> Finding:

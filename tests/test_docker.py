@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -131,3 +133,57 @@ def test_rayjob_runs_the_ray_that_is_tested_with_a_token():
         pod = group["template"]["spec"]
         volumes = {volume["name"] for volume in pod["volumes"]}
         assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == volumes == {"home", "sweep"}
+
+
+FAKES = {
+    "scontrol": """case "$1 $2" in
+        "show hostnames") echo node1 ;;
+        "show job") echo "   Requeue=$REQUEUE Restarts=0" ;;
+        requeue*) echo "requeued $2" ;;
+        esac""",
+    "srun": "echo 10.0.0.1",
+    "ray": "exit 0",
+    "splatsweep": """trap 'echo stopped behind a checkpoint; exit 130' TERM
+        echo "$@" ; while true; do sleep 0.05; done""",
+}
+
+
+@pytest.fixture
+def slurm_job(tmp_path):
+    """Starts docker/slurm.sh among stand-ins for Slurm, Ray and splatsweep, and waits until the sweep runs."""
+    for name, body in FAKES.items():
+        path = tmp_path / name
+        path.write_text(f"#!/usr/bin/env bash\n{body}\n")
+        path.chmod(0o755)
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SPLATSWEEP_HOME": str(tmp_path)}
+    variables |= {"SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "node1", "SLURM_CPUS_PER_TASK": "1"}
+    started = []
+
+    def start(requeue):
+        command = ["bash", str(FOLDER / "slurm.sh"), "my sweep.yaml", "--only", "a b"]
+        environment = {**os.environ, **variables, "REQUEUE": str(int(requeue))}
+        job = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        started.append(job)
+        lines = []
+        while not any(line.startswith("run") for line in lines):
+            lines.append(job.stdout.readline())
+            assert lines[-1], lines
+        assert lines[-1] == "run my sweep.yaml --only a b\n"
+        return job
+
+    yield start
+    for job in started:
+        job.kill()
+
+
+@pytest.mark.parametrize(
+    ("number", "requeue", "is_requeued"),
+    [(signal.SIGUSR1, True, True), (signal.SIGUSR1, False, False), (signal.SIGTERM, True, False)],
+)
+def test_slurm_job_goes_back_into_the_queue_when_its_time_is_up(slurm_job, number, requeue, is_requeued):
+    job = slurm_job(requeue)
+    job.send_signal(number)
+    output, _ = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert "stopped behind a checkpoint" in output
+    assert ("requeued 17" in output) == is_requeued

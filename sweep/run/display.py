@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pdb
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +57,8 @@ class Display:
         self._reminded = 0.0
         self._began = time.monotonic()
         self._clock = Clock()
+        #: set while somebody debugs a trial in this process
+        self._quiet = threading.Event()
 
     def say(self, text: str) -> None:
         """A line above the table, or among the others."""
@@ -82,7 +87,8 @@ class Display:
         thread = threading.Thread(target=show, args=(look, stop), name="progress", daemon=True)
         thread.start()
         try:
-            yield
+            with _at_breakpoints(self._quiet.set):
+                yield
         finally:
             stop.set()
             thread.join()
@@ -93,9 +99,14 @@ class Display:
             rows = max(self._console.height - _AROUND, 3)
             return Group(Text(self._headline(seen)), state_table(seen.states, seen.left, self._console.width, rows))
 
-        with Live(view(), console=self._console, refresh_per_second=4) as live:
+        live = Live(view(), console=self._console, refresh_per_second=4)
+        with live:
             while not stop.wait(_REFRESH_S):
+                if self._quiet.is_set():
+                    live.stop()
+                    continue
                 live.update(view())
+            live.start()
             live.update(view())
 
     def _headline(self, seen: Seen) -> str:
@@ -132,6 +143,25 @@ class Display:
 
     def _line(self, text: str) -> None:
         self._console.print(f"  {time.monotonic() - self._began:5.0f} s  {text}")
+
+
+@contextmanager
+def _at_breakpoints(quieten: Callable[[], None]) -> Iterator[None]:
+    """Have a quiet terminal at a `breakpoint()` in this process, for the rest of the display's life."""
+    before = sys.breakpointhook
+
+    def stop_here(*arguments: Any, **options: Any) -> Any:
+        quieten()
+        time.sleep(_REFRESH_S + 0.2)  # until the display has noticed
+        if before is sys.__breakpointhook__ and os.environ.get("PYTHONBREAKPOINT", "") in ("", "pdb.set_trace"):
+            return pdb.Pdb().set_trace(sys._getframe(1))  # where `breakpoint()` stands, not here
+        return before(*arguments, **options)
+
+    sys.breakpointhook = stop_here
+    try:
+        yield
+    finally:
+        sys.breakpointhook = before
 
 
 class Seen:

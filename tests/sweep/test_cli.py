@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -143,3 +144,63 @@ def test_what_was_planned_is_told_while_the_file_is_being_changed(home, tmp_path
 
 def test_the_ui_needs_a_store(home):
     assert "run a sweep first" in str(invoke("ui", home=home, code=1).exception)
+
+
+def test_the_version_is_printed():
+    from importlib.metadata import version
+
+    assert invoke("--version").output == f"splatsweep {version('splatsweep')}\n"
+
+
+def test_logs_are_found_by_name(home):
+    from results.records.home import trial_folder
+    from results.records.journal import Journal
+    from results.records.plan import Plan, PlannedTrial, freeze
+
+    freeze(Plan("s", "now", (PlannedTrial("aa11", ("ours [ema]",), 0, {}, "pending"),), ()), home)
+    with Journal(trial_folder(home, "aa11")) as journal:
+        journal.start(0)
+        journal.failed("[/lpips] is nan")
+    lines = invoke("logs", "ours [ema]", "--follow", home=home).output.splitlines()
+    assert lines[1].endswith("failed: [/lpips] is nan")
+    assert lines[-1] == "aa11: failed"
+    assert "ours [ema] seed 0" in str(invoke("logs", "theirs", home=home, code=1).exception)
+
+
+def test_doctor_names_mps_where_it_would_help(tmp_path, monkeypatch):
+    from sweep.doctor import _sharing
+
+    assert list(_sharing()) == [], "without a GPU there is nothing to share"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    (finding,) = _sharing()
+    assert finding.state == "limited"
+    assert "nvidia-cuda-mps-control -d" in finding.detail
+    (tmp_path / "control").touch()
+    assert [finding.state for finding in _sharing()] == ["good"]
+
+
+def test_only_names_a_trial_exactly_or_by_glob():
+    from sweep.run.driver import _matching
+    from tests.works import trial_of
+
+    names = ("ours [ema]", "ours e", "it's", "a*", "ab")
+    trials = [dataclasses.replace(trial_of(seed), names=(name,)) for seed, name in enumerate(names)]
+    assert [t.name for name in names for t in _matching(trials, name, False)] == list(names)
+    assert [t.name for t in _matching(trials, "ours*", False)] == ["ours [ema]", "ours e"]
+    with pytest.raises(ValueError, match="matches no trial"):
+        _matching(trials, "theirs", False)
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [("seeds-first", [(0, 5), (1, 5), (0, 3), (1, 3)]), ("rows-first", [(0, 5), (0, 3), (1, 5), (1, 3)])],
+)
+def test_the_first_seed_of_every_row_comes_first(order, expected):
+    from sweep.file.schema import Sweep
+    from sweep.run.driver import ordered
+    from tests.works import trial_of
+
+    trials = [dataclasses.replace(trial_of(seed), key=f"{row}{seed}") for row in (0, 1) for seed in (5, 3)]
+    sweep = Sweep.model_validate({"name": "a", "seeds": [5, 3], "run": {"order": order}})
+    assert [(int(t.key[0]), t.seed) for t in ordered(trials, sweep)] == expected

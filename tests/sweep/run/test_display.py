@@ -1,0 +1,160 @@
+"""The progress view: sound at 80 columns and in a pipe, with words for what is waited for."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from results.records.home import trial_folder
+from results.records.journal import Journal
+from sweep.run import display
+from sweep.run.display import Display, failures, state_table
+from sweep.run.executors.queue import Listed
+from sweep.run.progress import TrialState
+from sweep.terminal import Terminal
+from tests.works import trial_of
+
+STATES = [
+    TrialState(
+        key="a",
+        name="depth.model=midas_small depth.fusion=xattn_positional",
+        seed=2,
+        status="finished",
+        step=30000,
+        steps=30000,
+        rate=8.1,
+        metrics={"train/loss": 0.0123, "val/psnr": 21.17, "novel/psnr": 20.02},
+    ),
+    TrialState(
+        key="b",
+        name="ours [ema]",
+        seed=0,
+        status="running",
+        step=12345,
+        steps=30000,
+        rate=7.9,
+        metrics={"train/loss": 0.0234, "val/psnr": 19.5},
+    ),
+    TrialState(
+        key="c",
+        name="no [/lpips]",
+        seed=1,
+        status="failed",
+        step=10,
+        steps=30000,
+        error="NonFiniteError: [loss] is nan\nmore",
+    ),
+    TrialState(key="d", name="blank", seed=0, status="pending", step=0, steps=0),
+]
+LEFT = [0.0, 4320.0, 0.0, None]
+
+
+def drawn(width: int, rows: int | None = None) -> str:
+    stream = io.StringIO()
+    Terminal(file=stream, width=width).print(state_table(STATES, LEFT, width, rows))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_the_table_fits_and_loses_nothing(width: int) -> None:
+    lines = drawn(width).splitlines()
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    for words in (
+        "ours [ema]",
+        "no [/lpips]",
+        "running 12345/30000",
+        "1 h 12 min",
+        "19.50",
+        "20.02",
+        "21.17",
+        "0.0234",
+    ):
+        assert words in text
+    assert ("it/s" in text) == (width >= 100)
+
+
+def test_scores_stand_under_what_they_are_of() -> None:
+    header = drawn(80).splitlines()[:2]
+    assert header[0].split()[-2:] == ["val", "test"]
+    assert header[1].split()[-2:] == ["PSNR", "PSNR"]
+    (running,) = [line for line in drawn(80).splitlines() if line.startswith("ours")]
+    assert running.rstrip().endswith("19.50"), "a validation score is not in the test column"
+    assert len(running.rstrip()) < len(drawn(80).splitlines()[1].rstrip())
+
+
+def test_running_trials_are_above_the_fold() -> None:
+    lines = drawn(80, rows=1).splitlines()
+    assert "ours [ema]" in lines[2]
+    assert lines[-1].strip() == "... and 3 more"
+
+
+def test_why_trials_failed_is_one_line_each() -> None:
+    assert failures(STATES) == ["no [/lpips] seed 1 failed: NonFiniteError: [loss] is nan"]
+
+
+def test_lines_in_a_pipe_say_what_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display, "_REFRESH_S", 0.02)
+    monkeypatch.setattr(display, "_REMINDER_S", 0.05)
+    stream = io.StringIO()
+    shown = Display(Terminal(file=stream, width=80), tmp_path)
+    trial = trial_of(1)
+    with shown.follow(Listed([trial]), at_once=1):
+        shown.wait_for("1 GPU on one node; free: 0 of 2 GPUs")
+        deadline = time.monotonic() + 60
+        while stream.getvalue().count("waiting for") < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        shown.wait_for(None)
+        shown.say("Node 10.0.0.2 has left the cluster")
+        with Journal(trial_folder(tmp_path, trial.key)) as journal:
+            journal.start(0)
+            journal.failed("[/lpips] is nan")
+    text = stream.getvalue()
+    assert "waiting for 1 GPU on one node; free: 0 of 2 GPUs, 0 s so far" in text
+    assert "Node 10.0.0.2 has left the cluster" in text
+    assert "trial 1: failed  [/lpips] is nan" in text
+    assert "0 of 1 done, 1 failed" in text
+
+
+def test_a_breakpoint_finds_a_quiet_terminal_at_its_own_line(tmp_path: Path) -> None:
+    script = tmp_path / "debugged.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from sweep.run.display import Display\n"
+        "from sweep.run.executors.queue import Listed\n"
+        "from sweep.terminal import Terminal\n"
+        "from tests.works import trial_of\n"
+        "shown = Display(Terminal(), Path(sys.argv[1]))\n"
+        "def trial():\n"
+        "    answer = 42\n"
+        "    breakpoint()\n"
+        "    return answer\n"
+        "with shown.follow(Listed([trial_of(1)]), 1):\n"
+        "    trial()\n"
+        "print('quiet', shown._quiet.is_set())\n"
+        "before = sys.breakpointhook\n"
+        "assert before is sys.__breakpointhook__\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        input="p answer\np trial.__name__\ncontinue\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(Pdb) 42" in done.stdout
+    assert "quiet True" in done.stdout
+
+
+def test_threads_of_the_display_end_with_it(tmp_path: Path) -> None:
+    with Display(Terminal(file=io.StringIO()), tmp_path).follow(Listed([]), 1):
+        assert any(thread.name == "progress" for thread in threading.enumerate())
+    assert not any(thread.name == "progress" for thread in threading.enumerate())

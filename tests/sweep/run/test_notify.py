@@ -1,0 +1,36 @@
+"""A command of the user's own at the end of a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweep.run.notify import notified, notify
+
+
+def test_the_command_reads_a_line_and_its_environment(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = (
+        f'cat > {out}; echo "$SPLATSWEEP_SWEEP/$SPLATSWEEP_OUTCOME/$SPLATSWEEP_REPORT/$SPLATSWEEP_MESSAGE" >> {out}'
+    )
+    assert notify(command, "a", "finished", "a: it's [done]; $HOME", "/r/index.html") is None
+    assert out.read_text() == "a: it's [done]; $HOME\na/finished//r/index.html/a: it's [done]; $HOME\n"
+
+
+def test_a_command_that_fails_is_a_warning() -> None:
+    assert notify("echo no such channel >&2; exit 3", "a", "finished", "x") == (
+        "--notify echo no such channel >&2; exit 3: exit code 3 (no such channel)"
+    )
+
+
+def test_an_error_is_told_too_and_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="no room"), notified(f"cat > {out}", "a"):
+        raise ValueError("no room")
+    assert out.read_text() == "a: ValueError: no room\n"
+
+
+def test_nothing_is_run_where_nothing_is_asked_for() -> None:
+    with notified(None, "a") as tell:
+        tell(None)  # type: ignore[arg-type]
