@@ -17,7 +17,7 @@ from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.device import prepare
-from jobs.environment import describe_environment
+from jobs.environment import arithmetic_of, describe_environment
 from jobs.evaluate import Evaluation, evaluate
 from jobs.features import ContextReader
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, judging_weights, training_key, training_weights, trial_key
@@ -128,7 +128,7 @@ def evaluate_checkpoint(checkpoint: OfficialCheckpoint, config: TrialConfig, hom
 
 
 def _evaluate(checkpoint: OfficialCheckpoint, config: TrialConfig, store: Store, home: Path) -> Evaluation:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     frozen = WeightStore(weights_folder(home))
     context = ContextReader(config, store, frozen, cache_folder(home), device)
     predictor = prepare(checkpoint.file.load(build_reconstructor(config, context.widths, frozen)), device)
@@ -144,13 +144,20 @@ def _evaluate(checkpoint: OfficialCheckpoint, config: TrialConfig, store: Store,
     )
 
 
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _write(evaluation: Evaluation, folder: Path, config: TrialConfig) -> dict[str, Any]:
     """Write all but the result itself, and return the part of it that was measured."""
     evaluation.write(folder)
     sample_sheet(evaluation.samples).save(folder / SHEET_FILENAME)
     write_json(folder / CONFIG_FILENAME, config.identity())
-    write_json(folder / ENVIRONMENT_FILENAME, describe_environment())
+    computed = arithmetic_of(config, _device())
+    arithmetic = [] if computed is None else [computed.as_json()]
+    write_json(folder / ENVIRONMENT_FILENAME, describe_environment() | {"arithmetic": arithmetic})
     return {
+        "arithmetic": arithmetic,
         "metrics": evaluation.means(),
         "per_object_sha256": file_sha256(folder / MEASUREMENTS_FILENAME),
         "finished": time.time(),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
 from tests.gpu import check
-from tests.gpu.check import Outcome, Part
+from tests.gpu.check import REPOSITORY, Outcome, Part
 from tests.processes import LONG, tiny_sweep, wait_for
 
 MACHINE = {"card": "1 x NVIDIA H100", "torch": "2.14.1, CUDA 13.0", "driver": None}
@@ -74,6 +75,14 @@ def test_all_parts_together_fit_into_six_minutes():
 
 def _is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_every_test_that_is_marked_lies_where_it_is_looked_for():
+    tests = REPOSITORY / "tests"
+    marked = [path for path in tests.rglob("test_*.py") if "mark.gpu" in path.read_text() and path != Path(__file__)]
+    assert len(marked) >= 4
+    folders = [REPOSITORY / folder for folder in check.FOLDERS]
+    assert all(any(path.is_relative_to(folder) for folder in folders) for path in marked)
 
 
 def test_a_command_is_ended_with_all_that_it_started(tmp_path):

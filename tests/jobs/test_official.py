@@ -77,6 +77,8 @@ def test_a_published_file_is_judged_like_the_network_in_it(views, trained, tiny,
     measured = pd.read_parquet(result.folder / "per_object.parquet")
     assert len(measured) == len(expected.per_object)
     record = json.loads((result.folder / "result.json").read_text())
+    computed = {"backend": "cpu", "execution": "eager", "precision": "float32", "device": "cpu"}
+    assert record["arithmetic"] == [computed]
     assert record["checkpoint"] == {"name": "model_latest.pth", "sha256": checkpoint.sha256}
     assert record["step"] == 25_001
     assert record["metrics"] == result.metrics
@@ -109,7 +111,9 @@ def test_a_published_pixelnerf_is_judged_like_the_network_in_it(tiny, home, weig
         device=torch.device("cpu"),
     )
     assert result.metrics == pytest.approx(expected.means(), rel=1e-3)
-    assert json.loads((result.folder / "result.json").read_text())["step"] is None
+    record = json.loads((result.folder / "result.json").read_text())
+    assert record["step"] is None
+    assert record["arithmetic"][0]["backend"] is None, "its scenes are no Gaussians"
 
 
 def test_a_result_that_stands_is_not_computed_again(trained, tiny, home, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ class Backend:
         return images.cpu(), None if depths is None else depths.cpu()
 
 
-@pytest.fixture(scope="module", params=["cpu", "triton"])
+@pytest.fixture(scope="module", params=["cpu", pytest.param("triton", marks=pytest.mark.gpu)])
 def backend(request):
     if request.param == "cpu":
         yield Backend(cpu, "cpu", examples=200, repeats_bits=True)

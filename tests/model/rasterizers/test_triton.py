@@ -16,6 +16,7 @@ from model.rasterizers import triton as triton_backend
 
 triton = pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(autouse=True)
