@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import random
+import shlex
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
@@ -29,22 +30,25 @@ os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.entities import Experiment, Metric, Param, RunStatus, RunTag, ViewType
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.utils.uri import is_http_uri
-from sqlalchemy import create_engine
+from sqlalchemy import column, create_engine, table, update
 from sqlalchemy.pool import NullPool
 
-from results.address import default_uri
+from results.address import default_uri, reason, without_secrets
+from results.adoption import adopt_store
+from results.errors import ResultsError
 from results.records import tags
 from results.records.arithmetic import arithmetic_tags
 from results.records.flat import flatten
 from results.records.hashing import file_sha256
 from results.records.home import artifacts_folder, database_file, database_lock, trial_folder
-from results.records.journal import read_events
+from results.records.journal import JournalReader
+from results.records.monitor import Monitor
 from results.records.permissions import open_as_folder
-from results.records.trial_folder import ARTIFACTS, ENVIRONMENT_FILENAME, Status, read_result, trial_status
+from results.records.trial_folder import ARTIFACTS, Status, read_environment, read_result
 
 # It prints, with a traceback, what is raised as well.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -56,6 +60,30 @@ _COLLISIONS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE")
 _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100
 _PARAM_LENGTH = 6000
+
+
+_RUNS = table("runs", column("run_uuid"), column("artifact_uri"))
+
+
+class UnrecordedTrialsError(ResultsError):
+    """MLflow refused trials; all others are recorded."""
+
+    def __init__(self, refused: Mapping[str, str]) -> None:
+        """refused: trial -> why."""
+        name, why = next(iter(refused.items()))
+        more = f", and {len(refused) - 1} more trials" if len(refused) > 1 else ""
+        super().__init__(f"MLflow does not take trial {name!r}: {why}{more}")
+
+
+class ExperimentDeletedError(ResultsError):
+    """The experiment of a sweep was deleted from its store."""
+
+    def __init__(self, name: str, number: str, uri: str) -> None:
+        restore = f"MLFLOW_TRACKING_URI={shlex.quote(without_secrets(uri))} mlflow experiments restore -x {number}"
+        super().__init__(
+            f"the experiment {name!r} was deleted from the MLflow store {without_secrets(uri)}; to have it back: "
+            f"{restore}; or choose another name in the sweep file: tracking.experiment"
+        )
 
 
 @dataclass(frozen=True)
@@ -74,7 +102,7 @@ class _Run:
     run_id: str
     #: what MLflow last heard of the trial's status
     published: str
-    events_read: int = 0
+    reader: JournalReader
     logged: set[tuple[str, int]] = field(default_factory=set)
 
 
@@ -97,7 +125,7 @@ def _params(config: Mapping[str, Any]) -> dict[str, str]:
 class Tracker:
     """Fills MLflow from the journals of some trials."""
 
-    def __init__(self, home: Path, uri: str | None, experiment: str) -> None:
+    def __init__(self, home: Path, uri: str | None, experiment: str, monitor: Monitor | None = None) -> None:
         """uri: MLflow's tracking server or database; None is the home's own.
 
         Credentials of a server come from MLflow's own variables, MLFLOW_TRACKING_USERNAME or _TOKEN say, those of
@@ -105,52 +133,71 @@ class Tracker:
         """
         self._home = home.absolute()
         self.uri = uri or default_uri(self._home)
+        self._monitor = monitor or Monitor(self._home)
         self._runs: dict[str, _Run] = {}
         # Sweeps of one home share trials, and a fresh database is spoilt by two that set it up.
         self._lock = FileLock(database_lock(self._home))
+        self._is_own = self.uri == default_uri(self._home)
+        self._experiment = experiment
         with self._lock:
-            if self.uri == default_uri(self._home):
+            if self._is_own:
                 _make_shared(database_file(self._home))
             _refuse_dead_database(self.uri)
+            if self._is_own:
+                adopt_store(self._home)
             self._client = MlflowClient(self.uri)
-            self._experiment_id = self._open_experiment(experiment)
-            if self.uri == default_uri(self._home):
+            self._experiment_id()
+            if self._is_own:
                 _use_write_ahead_log(database_file(self._home))
 
     def sync(self, trials: Sequence[TrackedTrial]) -> None:
-        """Write what the journals hold and MLflow does not yet.  MLflow's own errors pass through."""
-        for trial in trials:
-            folder = trial_folder(self._home, trial.key)
-            if trial_status(folder) != "pending":
-                with self._lock:
-                    self._sync_trial(trial, folder)
+        """Write what the journals hold and MLflow does not yet.
 
-    def _sync_trial(self, trial: TrackedTrial, folder: Path) -> None:
+        A trial that MLflow refuses stops no other: all refusals are raised together, as `UnrecordedTrialsError`.
+        Errors of the store itself pass through at once.
+        """
+        found = self._monitor.look_at(trial.key for trial in trials)
+        refused: dict[str, str] = {}
+        for trial in trials:
+            run, status = self._runs.get(trial.key), found[trial.key].status
+            is_known = run is not None and run.published == status and not run.reader.has_new()
+            if status == "pending" or is_known or (run is not None and run.published == "finished"):
+                continue
+            try:
+                with self._lock:
+                    self._sync_trial(trial, status)
+            except MlflowException as error:
+                if error.error_code not in _COLLISIONS:
+                    raise
+                refused[trial.run_name] = reason(error)
+        if refused:
+            raise UnrecordedTrialsError(refused)
+
+    def _sync_trial(self, trial: TrackedTrial, status: Status) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                self._tell(trial, folder)
+                self._tell(trial, status)
                 return
             except MlflowException as error:
                 if error.error_code not in _COLLISIONS or attempt == _ATTEMPTS:
                     raise
             time.sleep(random.uniform(0, 0.1 * attempt))
 
-    def _tell(self, trial: TrackedTrial, folder: Path) -> None:
+    def _tell(self, trial: TrackedTrial, status: Status) -> None:
         # Taken out while it is written: where that fails, nobody knows what MLflow took, and all is told again.
         known = self._runs.pop(trial.key, None)
         before = known and known.published
         run = known or self._open_run(trial)
         if run.published != "finished":
-            self._write(run, folder)
-            if run.published != before and self.uri != default_uri(self._home):
+            self._write(run, trial_folder(self._home, trial.key), status)
+            if run.published != before and not self._is_own:
                 self._delete_doubles(trial.key)
         self._runs[trial.key] = run
 
-    def _write(self, run: _Run, folder: Path) -> None:
-        status = trial_status(folder)  # before the journal, which only grows
+    def _write(self, run: _Run, folder: Path, status: Status) -> None:
+        """`status` was seen before the journal is read, which only grows."""
         metrics = []
-        for event in list(read_events(folder))[run.events_read :]:
-            run.events_read += 1
+        for event in run.reader.new():
             if event["event"] == "metrics":
                 metrics += self._new_metrics(run, event)
             elif event["event"] == "failed":
@@ -188,19 +235,21 @@ class Tracker:
 
     def _open_run(self, trial: TrackedTrial) -> _Run:
         """The run of a trial's key, wherever it was first made, or a new one."""
+        reader = JournalReader(trial_folder(self._home, trial.key))
         found = self._find_run(trial.key)
         if found is not None and _published(found) == "finished":
-            return _Run(found.info.run_id, "finished")
+            return _Run(found.info.run_id, "finished", reader)
         run = found or self._create_run(trial)
+        self._keep_artifacts_here(run)
         # Of a run that was found too: who made it may have been killed before it came to them.
         params = [Param(key, value[:_PARAM_LENGTH]) for key, value in _params(trial.config).items()]
         for start in range(0, len(params), _PARAMS_PER_CALL):
             self._client.log_batch(run.info.run_id, params=params[start : start + _PARAMS_PER_CALL])
-        return _Run(run.info.run_id, _published(run))
+        return _Run(run.info.run_id, _published(run), reader)
 
     def _create_run(self, trial: TrackedTrial) -> MlflowRun:
         values = {**trial.tags, tags.KEY: trial.key, tags.STATUS: "running"}
-        created = self._client.create_run(self._experiment_id, tags=values, run_name=trial.run_name)
+        created = self._client.create_run(self._experiment_id(), tags=values, run_name=trial.run_name)
         first = self._find_run(trial.key) or created
         if first.info.run_id != created.info.run_id:  # another home made it meanwhile
             self._client.delete_run(created.info.run_id)
@@ -221,21 +270,55 @@ class Tracker:
         found = self._client.search_runs(experiments, f"tags.`{tags.KEY}` = '{key}'")
         return sorted(found, key=lambda r: (_published(r) != "finished", r.info.start_time, r.info.run_id))
 
-    def _open_experiment(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return found.experiment_id
+    def _experiment_id(self) -> str:
+        """The experiment of a name, which may have been renamed since it was made; a new one where there is none.
+
+        Raises `ExperimentDeletedError` for one that was deleted.
+        """
+        found = self._client.get_experiment_by_name(self._experiment) or self._renamed_experiment()
+        if found is None:
+            found = self._create_experiment()
+        if found.lifecycle_stage != "active":
+            raise ExperimentDeletedError(self._experiment, found.experiment_id, self.uri)
+        if found.tags.get(tags.EXPERIMENT) is None:
+            self._client.set_experiment_tag(found.experiment_id, tags.EXPERIMENT, self._experiment)
+        return str(found.experiment_id)
+
+    def _renamed_experiment(self) -> Experiment | None:
+        """The experiment that was made for this name and has another by now."""
+        everything = self._client.search_experiments(view_type=ViewType.ALL)
+        named = [found for found in everything if found.tags.get(tags.EXPERIMENT) == self._experiment]
+        named.sort(key=lambda found: found.lifecycle_stage != "active")
+        return named[0] if named else None
+
+    def _create_experiment(self) -> Experiment:
         # A server knows a place for artifacts; a database alone would have them in the working directory.
         artifacts = None if is_http_uri(self.uri) else artifacts_folder(self._home).as_uri()
-        # Opens the UI on the pages for training runs instead of those for language models.
-        kind = {"mlflow.experimentKind": "custom_model_development"}
+        # The first opens the UI on the pages for training runs instead of those for language models.
+        kinds = {"mlflow.experimentKind": "custom_model_development", tags.EXPERIMENT: self._experiment}
         try:
-            return self._client.create_experiment(name, artifact_location=artifacts, tags=kind)
+            made = self._client.create_experiment(self._experiment, artifact_location=artifacts, tags=kinds)
         except MlflowException:
-            found = self._client.get_experiment_by_name(name)
+            found = self._client.get_experiment_by_name(self._experiment)
             if found is None:
                 raise
-            return found.experiment_id  # another home made it meanwhile
+            return found  # another home made it meanwhile
+        return self._client.get_experiment(made)
+
+    def _keep_artifacts_here(self, run: MlflowRun) -> None:
+        """Have a database name this home's folder for the artifacts of a run that this home records.
+
+        MLflow takes the folder from the experiment, where it may be that of another home, or of this one before it
+        was moved.  A tracking server has a place of its own.
+        """
+        here = f"{artifacts_folder(self._home).as_uri()}/{run.info.run_id}/artifacts"
+        if is_http_uri(self.uri) or run.info.artifact_uri == here:
+            return
+        engine = create_engine(self.uri, poolclass=NullPool)
+        with engine.begin() as connection:
+            connection.execute(
+                update(_RUNS).where(_RUNS.c.run_uuid == run.info.run_id).values({_RUNS.c.artifact_uri: here})
+            )
 
 
 def _published(run: MlflowRun) -> str:
@@ -251,21 +334,23 @@ def _refuse_dead_database(uri: str) -> None:
 
 def _provenance(folder: Path) -> dict[str, str]:
     """Tags that say what a trial ran on: code, machine, and, once it has a result, data and frozen weights."""
-    values: dict[str, str] = {}
-    environment = folder / ENVIRONMENT_FILENAME
-    if environment.exists():
-        content = json.loads(environment.read_text())
-        values |= {tags.PREFIX + name: str(content[name]) for name in ("host", "python")}
-        values |= {tags.VERSION + name: str(version) for name, version in content["packages"].items()}
-        if content["git"]:
-            values[tags.COMMIT] = content["git"]["commit"]
-            values[tags.CODE_CHANGED] = str(content["git"]["dirty"]).lower()
-        values |= arithmetic_tags(content.get("arithmetic", ()))
-    result = read_result(folder)
-    if result is not None:
-        values[tags.DATA_FINGERPRINT] = result["data_fingerprint"]
-        values |= {tags.WEIGHTS + name: sha256 for name, sha256 in result["weights"].items()}
-    return values
+    content, result = read_environment(folder) or {}, read_result(folder) or {}
+    values = {tags.PREFIX + name: str(content[name]) for name in ("host", "python") if name in content}
+    values |= {tags.VERSION + name: str(version) for name, version in _object(content, "packages").items()}
+    git = _object(content, "git")
+    if "commit" in git:
+        values[tags.COMMIT] = str(git["commit"])
+        values[tags.CODE_CHANGED] = str(git.get("dirty")).lower()
+    values |= arithmetic_tags(content.get("arithmetic", ()))
+    if "data_fingerprint" in result:
+        values[tags.DATA_FINGERPRINT] = str(result["data_fingerprint"])
+    return values | {tags.WEIGHTS + name: str(sha256) for name, sha256 in _object(result, "weights").items()}
+
+
+def _object(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A member that is an object; an empty one where it is anything else."""
+    value = content.get(name)
+    return value if isinstance(value, Mapping) else {}
 
 
 def _make_shared(database: Path) -> None:

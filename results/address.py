@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from results.errors import ResultsError
 from results.records.home import database_file
@@ -18,6 +18,12 @@ SERVERS = ("http", "https")
 _PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):\S*@")
 _SECRET_OPTION = re.compile(r"(?i)([?&](?:\w*password|passwd|pwd|token|odbc_connect)=)[^&\s]*")
 _SQLITE = "sqlite:///"
+#: the same with its driver's name, in front of a path that is %-encoded: MLflow makes the folder that an address of the
+#: short form names, as it is written there
+_ENCODED = "sqlite+pysqlite:///"
+_FILE = re.compile(r"sqlite(\+\w+)?:///(?P<path>[^?]*)")
+#: what a database's driver said: (sqlite3.OperationalError) database is locked
+_FROM_DRIVER = re.compile(r"\((\w+\.)+\w+\) ")
 
 
 class AddressError(ResultsError):
@@ -30,7 +36,7 @@ def check_address(uri: str) -> None:
     if kind not in (*DATABASES, *SERVERS):
         beginnings = ", ".join(f"{name}://" for name in (*DATABASES, *SERVERS))
         raise AddressError(f"not the address of an MLflow store; allowed: {beginnings}")
-    if kind == "sqlite" and not uri.startswith(f"{_SQLITE}/"):
+    if kind == "sqlite" and not (sqlite_path(uri) or "").startswith("/"):
         raise AddressError("the path of a SQLite file must be absolute, as in sqlite:////data/mlflow.db")
     try:
         parts = urlsplit(uri)
@@ -51,12 +57,15 @@ def is_database(uri: str) -> bool:
 
 def sqlite_path(uri: str) -> str | None:
     """The file of a SQLite store; None for any other."""
-    return uri.removeprefix(_SQLITE) if uri.startswith(_SQLITE) else None
+    found = _FILE.match(uri)
+    return unquote(found["path"]) if found else None
 
 
 def sqlite_uri(path: Path) -> str:
-    """The address of a SQLite store."""
-    return f"{_SQLITE}{path.absolute()}"
+    """The address of a SQLite store; what means something in an address is %-encoded."""
+    plain = str(path.absolute())
+    encoded = plain.replace("%", "%25").replace("?", "%3F")
+    return f"{_SQLITE if plain == encoded else _ENCODED}{encoded}"
 
 
 def default_uri(home: Path) -> str:
@@ -70,8 +79,14 @@ def without_secrets(text: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error, without secrets; those of databases go on with statements, of servers with pages."""
-    return without_secrets(str(error)).strip().partition("\n")[0]
+    """The telling line of an error, without secrets.
+
+    Errors of databases say what happened behind a hint for programmers and before the statement; those of servers go
+    on with pages.
+    """
+    lines = [line.strip() for line in without_secrets(str(error)).splitlines() if line.strip()]
+    telling = [line for line in lines if _FROM_DRIVER.match(line)]
+    return (telling or lines or [type(error).__name__])[0]
 
 
 def _kind(uri: str) -> str:

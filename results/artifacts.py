@@ -19,7 +19,7 @@ from results.address import reason
 from results.errors import ResultsError
 from results.records import tags
 from results.records.hashing import file_sha256
-from results.records.home import cache_folder, trials_folder
+from results.records.home import artifacts_folder, cache_folder, trials_folder
 
 
 class RunLike(Protocol):
@@ -40,6 +40,7 @@ class Artifacts:
 
     def __init__(self, home: Path, uri: str) -> None:
         self._trials, self._cache, self._uri = trials_folder(home), cache_folder(home) / "artifacts", uri
+        self._own = artifacts_folder(home)
 
     @contextmanager
     def file(self, run: RunLike, name: str) -> Iterator[Path]:
@@ -48,7 +49,7 @@ class Artifacts:
         Raises `FileNotFoundError` where there is none or it cannot be fetched, and `ResultsError` for one that is not
         what its run says.
         """
-        recorded = _local(run, name)
+        recorded = self._local(run, name)
         sha256 = run.tags.get(tags.HASH + name)
         if sha256 is not None:
             yield self._identical(run, name, sha256, recorded)
@@ -60,7 +61,7 @@ class Artifacts:
 
     def _identical(self, run: RunLike, name: str, sha256: str, recorded: Path | None) -> Path:
         cached = self._cache / f"{sha256}{Path(name).suffix}"
-        copies = [recorded, self._trials / run.key / name, cached]
+        copies = [self._trials / run.key / name, cached, recorded]
         for path in copies:
             if path is not None and path.is_file() and file_sha256(path) == sha256:
                 return path
@@ -73,6 +74,17 @@ class Artifacts:
                 raise _damaged(name, run)
             return path.replace(cached)
 
+    def _local(self, run: RunLike, name: str) -> Path | None:
+        """Where an artifact lies that the store keeps in a folder; None for one that a server keeps.
+
+        An address may be that of the home before it was moved or copied: what lies in the home comes first.
+        """
+        parts = urlsplit(run.artifact_uri)
+        if parts.scheme not in ("", "file"):
+            return None
+        here = self._own / run.run_id / "artifacts" / name
+        return here if here.is_file() else Path(unquote(parts.path)) / name
+
     def _download(self, run: RunLike, name: str, folder: Path) -> Path:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         from mlflow.exceptions import MlflowException
@@ -84,12 +96,6 @@ class Artifacts:
         except (OSError, MlflowException) as error:
             raise FileNotFoundError(f"run {run.run_id}: artifact {name} cannot be fetched: {reason(error)}") from error
         return folder / name
-
-
-def _local(run: RunLike, name: str) -> Path | None:
-    """Where an artifact lies that the store keeps in a folder; None for one that a server keeps."""
-    parts = urlsplit(run.artifact_uri)
-    return Path(unquote(parts.path)) / name if parts.scheme in ("", "file") else None
 
 
 def _existing(path: Path, run: RunLike, name: str) -> Path:

@@ -22,7 +22,8 @@ from results.gallery import TrialSamples, read_pictures
 from results.records import tags
 from results.records.plan import FrozenPlan, RecordedTrial, read_plan
 from results.records.trial_folder import MEASUREMENTS_FILENAME, SAMPLES_FILENAME
-from results.store import ResultStore, Run
+from results.runs import Run
+from results.store import ResultStore
 
 #: metrics of the tables, as published: on unclamped renders
 METRICS = ("psnr", "ssim", "lpips")

@@ -28,7 +28,7 @@ from results.records.plan import RecordedTrial
 from results.records.trial_folder import TURNTABLE_FILENAME
 from results.render import RENDERERS
 from results.render import html as page
-from results.store import Run
+from results.runs import Run
 from results.table import Table
 from results.tables import build_tables
 

@@ -18,7 +18,7 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request_safe
 
 from results.records.tags import KEY
-from results.store import Run
+from results.runs import Run
 
 _RUNS_AT_ONCE = 1000
 #: limits of MLflow's request for the histories of several runs

@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 from results.address import reason, without_secrets
 from results.errors import ResultsError
 from results.records.tags import KEY
-from results.store import Run
+from results.runs import Run
 
 _EXPERIMENTS = table("experiments", column("experiment_id"), column("lifecycle_stage"))
 _RUNS = table(

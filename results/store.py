@@ -10,83 +10,25 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import pandas as pd
 
-from results.address import AddressError, check_address, default_uri, is_database, reason, sqlite_path, without_secrets
+from results.address import AddressError, check_address, default_uri, is_database, sqlite_path, without_secrets
 from results.artifacts import Artifacts
 from results.errors import ResultsError
-from results.records.tags import KEY, STATUS
+from results.runs import HISTORY_COLUMNS, Reader, Run
+from results.store_errors import store_problem
 
-HISTORY_COLUMNS = ["run_id", "metric", "step", "value"]
-
-_STATUS_OF_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
 _DOWNLOADS_AT_ONCE = 8
 
 Content = TypeVar("Content")
-
-
-@dataclass(frozen=True)
-class Run:
-    """The record of one trial, without its histories and artifacts."""
-
-    run_id: str
-    key: str
-    status: str
-    tags: Mapping[str, str]
-    #: names of the metrics it has
-    metrics: tuple[str, ...]
-    artifact_uri: str
-    started: datetime | None
-    ended: datetime | None
-
-    @classmethod
-    def recorded(
-        cls,
-        run_id: str,
-        mlflow_status: str,
-        tags: Mapping[str, str],
-        metrics: Sequence[str],
-        artifact_uri: str | None,
-        started: int | None,
-        ended: int | None,
-    ) -> Run:
-        """From what MLflow keeps of a run; moments are milliseconds since 1970."""
-        return cls(
-            run_id=run_id,
-            key=tags[KEY],
-            status=tags.get(STATUS) or _STATUS_OF_MLFLOW.get(mlflow_status, "running"),
-            tags=tags,
-            metrics=tuple(sorted(metrics)),
-            artifact_uri=artifact_uri or "",
-            started=_moment(started),
-            ended=_moment(ended),
-        )
-
-
-class Reader(Protocol):
-    """How runs are read from one kind of store."""
-
-    @property
-    def errors(self) -> tuple[type[Exception], ...]:
-        """What it raises where the store does not answer."""
-        ...
-
-    def runs(self) -> list[Run]:
-        """Every run that carries the tag `KEY`, of experiments that were not deleted."""
-        ...
-
-    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-        """Every logged point of `metrics`: run_id, metric, step, value, and timestamp, in any order."""
-        ...
 
 
 class ResultStore:
@@ -195,8 +137,4 @@ class ResultStore:
         try:
             yield reader
         except reader.errors as error:
-            raise ResultsError(f"the MLflow store {self.label} cannot be read: {reason(error)}") from error
-
-
-def _moment(milliseconds: int | None) -> datetime | None:
-    return None if not milliseconds else datetime.fromtimestamp(milliseconds / 1000, UTC)
+            raise ResultsError(store_problem(self.uri, error, "read")) from error

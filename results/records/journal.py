@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from results.records.damage import DamagedFileError, pass_over
 from results.records.disk import full_disk_explained
 
 FILENAME = "journal.jsonl"
@@ -100,12 +101,85 @@ def cut_torn_line(path: Path) -> None:
         stream.truncate(content.rfind(b"\n") + 1)
 
 
-def read_events(folder: Path) -> Iterator[dict[str, Any]]:
+Event = dict[str, Any]
+
+_Members = dict[str, type | tuple[type, ...]]
+#: what every event must hold
+_COMMON: _Members = {"event": str, "time": (int, float)}
+#: what else events of these names must hold; others are passed on as they are
+_MEMBERS: dict[str, _Members] = {
+    "start": {"step": int, "host": str, "pid": int, "created": (int, float)},
+    "metrics": {"step": int, "values": dict},
+    "failed": {"error": str},
+    "pruned": {"reason": str},
+}
+
+
+class JournalReader:
+    """Reads a trial's journal piece by piece: what is new since it was last looked at."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILENAME
+        self._offset, self._line = 0, 0
+        self._file: tuple[int, int] | None = None
+        #: raised when the journal was replaced or cut, so that `new` begins at its start again
+        self.generation = 0
+
+    def new(self) -> list[Event]:
+        """Whole events behind those that were read before; none where nothing is new or there is no journal.
+
+        A line that is no event, written by hand or damaged, is passed over.
+        """
+        try:
+            found = self._path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            self._begin_again(None)
+            return []
+        if (found.st_dev, found.st_ino) != self._file or found.st_size < self._offset:
+            self._begin_again((found.st_dev, found.st_ino))
+        if found.st_size == self._offset:
+            return []
+        with self._path.open("rb") as stream:
+            stream.seek(self._offset)
+            lines = stream.read().split(b"\n")[:-1]
+        events = []
+        for line in lines:
+            self._line += 1
+            self._offset += len(line) + 1
+            try:
+                events.append(self._event(line))
+            except DamagedFileError as error:
+                pass_over(error, "the line is passed over")
+        return events
+
+    def has_new(self) -> bool:
+        """Whether the file has changed since `new` read it, in any way."""
+        try:
+            found = self._path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return self._file is not None
+        return (found.st_dev, found.st_ino) != self._file or found.st_size != self._offset
+
+    def _begin_again(self, file: tuple[int, int] | None) -> None:
+        self.generation += self._file is not None
+        self._file, self._offset, self._line = file, 0, 0
+
+    def _event(self, line: bytes) -> Event:
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            raise DamagedFileError(self._path, f"line {self._line} is not JSON") from None
+        if not isinstance(event, dict):
+            raise DamagedFileError(self._path, f"line {self._line} is no JSON object")
+        kind = event.get("event")
+        for name, kinds in {**_COMMON, **_MEMBERS.get(str(kind), {})}.items():
+            if not isinstance(event.get(name), kinds):
+                raise DamagedFileError(self._path, f"line {self._line} has no {name!r} as events have it")
+        if kind == "metrics" and not all(isinstance(value, (int, float)) for value in event["values"].values()):
+            raise DamagedFileError(self._path, f"line {self._line} has values that are no numbers")
+        return event
+
+
+def read_events(folder: Path) -> list[Event]:
     """All whole events of a trial's journal, oldest first; none where there is no journal."""
-    path = folder / FILENAME
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8") as stream:
-        for line in stream:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    return JournalReader(folder).new()

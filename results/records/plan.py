@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -17,13 +18,12 @@ from results.records.home import (
     sweeps_folder,
     training_folder,
     trainings_folder,
-    trial_folder,
     trials_folder,
 )
 from results.records.ledger import proposal_name
+from results.records.monitor import Monitor
 from results.records.training_folder import read_training
 from results.records.trial_folder import Status as RunStatus
-from results.records.trial_folder import trial_status
 
 #: state of a trial; a `blocked` one lacks a dataset or weights, and its key is not final; one `to be judged` has a
 #: finished training
@@ -71,12 +71,12 @@ class PlannedTrial(Generic[Config]):
         """The name that comes first in the sweep file."""
         return self.names[0]
 
-    @property
+    @cached_property
     def plain_config(self) -> Mapping[str, Any]:
         """The configuration as plain JSON values."""
         return self.config if isinstance(self.config, Mapping) else self.config.identity()
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Training iterations; 0 where nothing is trained."""
         return sum(stage["iterations"] for stage in self.plain_config.get("train", {}).get("stages", ()))
@@ -185,9 +185,9 @@ class Plan(Generic[Config]):
         searched = self.search.missing if self.search else ()
         return tuple(dict.fromkeys((*(reason for trial in self.everything for reason in trial.missing), *searched)))
 
-    def refreshed(self, home: Path) -> Plan[Config]:
+    def refreshed(self, monitor: Monitor) -> Plan[Config]:
         """The same plan with every trial's state as it is now."""
-        states = States(home)
+        states = States(monitor)
         trials, controls = (
             tuple(replace(t, status=states.of(t.key, t.training, t.missing)) for t in section)
             for section in (self.trials, self.controls)
@@ -221,15 +221,15 @@ FrozenPlan = Plan[Mapping[str, Any]]
 class States:
     """States of a home's trials; only those that have a folder are looked at."""
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._begun, self._trained = _names(trials_folder(home)), _names(trainings_folder(home))
+    def __init__(self, monitor: Monitor) -> None:
+        self._home, self._monitor = monitor.home, monitor
+        self._begun, self._trained = _names(trials_folder(self._home)), _names(trainings_folder(self._home))
 
     def of(self, key: str, training: str | None, missing: tuple[str, ...] = ()) -> Status:
         """State of the trial of a key, which is blocked while anything is missing."""
         if missing:
             return "blocked"
-        state: Status = trial_status(trial_folder(self._home, key)) if key in self._begun else "pending"
+        state: Status = self._monitor.look(key).status if key in self._begun else "pending"
         if state in ("pending", "interrupted") and training in self._trained:
             folder = training_folder(self._home, str(training))
             return "to be judged" if read_training(folder) is not None else state

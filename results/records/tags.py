@@ -34,5 +34,8 @@ HASH = f"{PREFIX}sha256."
 WEIGHTS = f"{PREFIX}weights."
 #: a field of `results.records.arithmetic.Arithmetic` follows
 ARITHMETIC = f"{PREFIX}arithmetic."
+#: tag of an experiment: the name that sweeps ask for, whatever it is called by now
+EXPERIMENT = f"{PREFIX}experiment"
+
 #: a package's name follows
 VERSION = f"{PREFIX}version."

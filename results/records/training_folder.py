@@ -16,9 +16,10 @@ Homes of the versions before keep a trial's checkpoints in its own folder; they 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from results.records.damage import DamagedFileError, member, pass_over, read_object
 
 RECORD_FILENAME = "training.json"
 WEIGHTS_FILENAME = "weights.safetensors"
@@ -30,17 +31,24 @@ def read_training(folder: Path) -> dict[str, Any] | None:
     Keys: `key`, `step` (iterations), `seconds` spent in them, `weights_sha256` of the file, `environment`,
     `data_fingerprint`, `weights` (frozen ones by name), `numerics`, `finished` (time).
     """
-    try:
-        record: dict[str, Any] = json.loads((folder / RECORD_FILENAME).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return record if (folder / WEIGHTS_FILENAME).exists() else None
+    record = _record(folder, "the training counts as not finished")
+    return record if record is not None and (folder / WEIGHTS_FILENAME).exists() else None
 
 
 def training_of(trial: Path) -> str | None:
     """Key of the training that the trial in a folder judges; None for a control, and a trial of a version before."""
+    record = _record(trial, "which training the trial judges is not known from its folder")
+    return None if record is None else str(record["key"])
+
+
+def _record(folder: Path, consequence: str) -> dict[str, Any] | None:
+    path = folder / RECORD_FILENAME
     try:
-        key: str = json.loads((trial / RECORD_FILENAME).read_text(encoding="utf-8"))["key"]
-    except FileNotFoundError:
+        record = read_object(path)
+        member(record, "key", str, path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return key
+    except DamagedFileError as error:
+        pass_over(error, consequence)
+        return None
+    return record

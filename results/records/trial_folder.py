@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +10,8 @@ from typing import Any, Literal
 import psutil
 
 from results.records import journal
+from results.records.damage import DamagedFileError, member, pass_over, read_object
+from results.records.hashing import file_sha256
 from results.records.journal import read_events
 
 JOURNAL_FILENAME = journal.FILENAME
@@ -42,17 +42,59 @@ ARTIFACTS = (
 Status = Literal["pending", "running", "finished", "failed", "interrupted", "pruned"]
 
 
+#: events that decide a trial's state, but for a finished one
+DECISIVE = ("start", "stopped", "pruned", "failed")
+
+
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The content of `result.json`, or None while the trial has no valid result.
 
-    A result is valid when the measurements it was made from are there, unchanged.
+    A result is valid when the measurements it was made from are there, unchanged.  A damaged one is passed over: the
+    trial goes on from its last checkpoint, and is judged again.
     """
-    path, measurements = folder / RESULT_FILENAME, folder / MEASUREMENTS_FILENAME
-    if not path.exists() or not measurements.exists():
+    path = folder / RESULT_FILENAME
+    try:
+        return _read_result(path, folder / MEASUREMENTS_FILENAME)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    result: dict[str, Any] = json.loads(path.read_text())
-    sha256 = hashlib.sha256(measurements.read_bytes()).hexdigest()
-    return result if sha256 == result["per_object_sha256"] else None
+    except DamagedFileError as error:
+        pass_over(error, "the trial counts as not finished, and is judged again when it runs")
+        return None
+
+
+def _read_result(path: Path, measurements: Path) -> dict[str, Any]:
+    result = read_object(path)
+    expected = member(result, "per_object_sha256", str, path)
+    for name, value in member(result, "metrics", dict, path).items():
+        if not isinstance(value, (int, float)):
+            raise DamagedFileError(path, f"its metric {name!r} is no number")
+    try:
+        sha256 = file_sha256(measurements)
+    except OSError as error:
+        raise DamagedFileError(measurements, error.strerror or str(error)) from error
+    if sha256 != expected:
+        raise DamagedFileError(measurements, f"its SHA-256 is not the one in {path.name}")
+    return result
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """The configuration that a trial was run with; None where it was not written or is damaged."""
+    return _optional(folder / CONFIG_FILENAME, "the trial's configuration is not known from its folder")
+
+
+def read_environment(folder: Path) -> dict[str, Any] | None:
+    """What a trial ran on; None where it was not written or is damaged."""
+    return _optional(folder / ENVIRONMENT_FILENAME, "the trial's code and machine are not recorded")
+
+
+def _optional(path: Path, consequence: str) -> dict[str, Any] | None:
+    try:
+        return read_object(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except DamagedFileError as error:
+        pass_over(error, consequence)
+        return None
 
 
 def trial_status(folder: Path) -> Status:
@@ -63,19 +105,18 @@ def trial_status(folder: Path) -> Status:
     """
     if read_result(folder) is not None:
         return "finished"
-    last = None
-    for event in read_events(folder):
-        if event["event"] in ("start", "stopped", "pruned", "failed"):
-            last = event
-    if last is None:
+    decisive = [event for event in read_events(folder) if event["event"] in DECISIVE]
+    return status_after(decisive[-1] if decisive else None)
+
+
+def status_after(event: Mapping[str, Any] | None) -> Status:
+    """The state of a trial without a result, by the newest of its decisive events."""
+    if event is None:
         return "pending"
-    if last["event"] == "failed":
-        return "failed"
-    if last["event"] == "pruned":
-        return "pruned"
-    if last["event"] == "stopped":
-        return "interrupted"
-    return "running" if _alive(last) else "interrupted"
+    if event["event"] == "start":
+        return "running" if _alive(event) else "interrupted"
+    states: dict[str, Status] = {"failed": "failed", "pruned": "pruned", "stopped": "interrupted"}
+    return states[event["event"]]
 
 
 def _alive(owner: Mapping[str, Any]) -> bool:

@@ -76,7 +76,7 @@ def _busy(folder: Path) -> float:
     result = read_result(folder)
     if result is None:
         raise RuntimeError(f"a trial of the preset did not end: {folder}")
-    return float(result["finished"]) - float(next(read_events(folder))["time"])
+    return float(result["finished"]) - float(read_events(folder)[0]["time"])
 
 
 class _ProcessorClock:

@@ -150,7 +150,7 @@ def _span(folder: Path) -> tuple[float, float]:
     result = read_result(folder)
     if result is None:
         raise RuntimeError(f"a trial that only sleeps did not end: {folder}")
-    return next(read_events(folder))["time"], result["finished"]
+    return read_events(folder)[0]["time"], result["finished"]
 
 
 def _median_gap(found: list[Gaps]) -> float:

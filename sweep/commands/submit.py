@@ -59,7 +59,7 @@ def stop(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None)
     Works from every machine that sees the home.  Example: [bold]splatsweep stop sweep.yaml[/]
     """
     from sweep.file.load import load_sweep
-    from sweep.run.driver import stop_sweep
+    from sweep.run.driver_lock import stop_sweep
 
     owner = stop_sweep(load_sweep(sweep, settings or [], configurations=False), home.absolute())
     console.print(f"Asked {owner} to stop its trials behind a checkpoint.")

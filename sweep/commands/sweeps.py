@@ -249,7 +249,7 @@ def sync(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None)
     Example: [bold]splatsweep sync sweep.yaml[/]
     """
     from sweep.file.load import load_sweep
-    from sweep.run.driver import sync_sweep
+    from sweep.run.recording import sync_sweep
 
     synced = sync_sweep(load_sweep(sweep, settings or [], configurations=False), home.absolute())
     console.print(f"{synced} trials are in MLflow")

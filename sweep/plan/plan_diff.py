@@ -16,7 +16,7 @@ from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, WATCHING
 from results.records.home import trial_folder, trials_folder
 from results.records.journal import read_events
 from results.records.plan import PlanError, read_plan, read_plans
-from results.records.trial_folder import CONFIG_FILENAME, read_result
+from results.records.trial_folder import read_config, read_result
 from sweep.plan.names import flat
 from sweep.plan.planner import MAX_ROWS, Identities, Plan, PlannedTrial
 
@@ -39,6 +39,9 @@ NUMERICS, EVALUATION = "numerics version", "evaluation version"
 
 #: Keys of a configuration that decide nothing.
 _WATCHING = {f"eval.{key}" for key in WATCHING}
+
+#: What a result holds of its trial's identity besides the configuration.
+_IDENTITY = ("data_fingerprint", "weights", "numerics")
 
 #: What a key has where the configuration does not have it.
 ABSENT = "absent"
@@ -180,15 +183,11 @@ def _finished(home: Path) -> dict[str, _Decisive]:
     """Key -> what decided its numbers, for every trial of the home with a valid result."""
     finished = {}
     for folder in sorted(trials_folder(home).glob("*")):
-        result, config = read_result(folder), folder / CONFIG_FILENAME
-        if result is not None and config.exists():
-            finished[folder.name] = _flattened(
-                json.loads(config.read_text()),
-                result["data_fingerprint"],
-                result["weights"],
-                result["numerics"],
-                result.get("evaluation", 1),  # had none before trainings and trials were apart
-            )
+        result, config = read_result(folder), read_config(folder)
+        if result is not None and config is not None and result.keys() >= set(_IDENTITY):
+            # The version of judging is absent from results made before trainings and trials were apart.
+            data, weights, numerics = (result[name] for name in _IDENTITY)
+            finished[folder.name] = _flattened(config, data, weights, numerics, result.get("evaluation", 1))
     return finished
 
 

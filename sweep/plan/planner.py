@@ -24,6 +24,7 @@ from model.methods import find_method
 from model.weights import WeightStore
 from results.pause_gc import garbage_collection_paused
 from results.records.home import sweep_folder, weights_folder
+from results.records.monitor import Monitor
 from results.records.plan import Plan as RecordedPlan
 from results.records.plan import PlanError, States, Status
 from results.records.plan import PlannedTrial as RecordedTrial
@@ -201,7 +202,7 @@ def _folded(
         identity = identify(config)
         first.setdefault(identity.key, (config, identity))
         names.setdefault(identity.key, []).append(name)
-    states = States(home)
+    states = States(Monitor(home))
     return [
         PlannedTrial(
             key,

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -17,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from results.records.monitor import Monitor
 from results.records.plan import PlannedTrial
 from sweep.run.progress import (
     Clock,
@@ -50,8 +50,8 @@ _STYLES: dict[str, str] = {
 class Display:
     """Shows what trials do while they run, and what an executor has to say (`executors.base.Notices`)."""
 
-    def __init__(self, console: Console, home: Path) -> None:
-        self._console, self._home = console, home
+    def __init__(self, console: Console, monitor: Monitor) -> None:
+        self._console, self._monitor = console, monitor
         self._lock = threading.Lock()
         self._waiting: tuple[str, float] | None = None  # for what, and since when
         self._reminded = 0.0
@@ -83,7 +83,7 @@ class Display:
         """
         stop = threading.Event()
         show = self._show_live if self._console.is_terminal else self._show_lines
-        look = _Looker(source, self._home, self._clock, at_once, before)
+        look = _Looker(source, self._monitor, self._clock, at_once, before)
         thread = threading.Thread(target=show, args=(look, stop), name="progress", daemon=True)
         thread.start()
         try:
@@ -172,15 +172,15 @@ class Seen:
 
 
 class _Looker:
-    """Looks at a source's trials; those that have ended are read once."""
+    """Looks at a source's trials."""
 
-    def __init__(self, source: Source, home: Path, clock: Clock, at_once: int, before: int) -> None:
-        self._source, self._home, self._clock = source, home, clock
+    def __init__(self, source: Source, monitor: Monitor, clock: Clock, at_once: int, before: int) -> None:
+        self._source, self._monitor, self._clock = source, monitor, clock
         self._at_once, self._before = at_once, before
 
     def __call__(self) -> Seen:
         trials = list(self._source.trials)
-        states = [trial_state(trial, self._home) for trial in trials]
+        states = [trial_state(trial, self._monitor) for trial in trials]
         return seen_as(trials, states, self._clock, self._at_once, self._before)
 
 

@@ -1,4 +1,4 @@
-"""Progress of trials, read from their journals: what each does, and how long all of them still take."""
+"""Progress of trials, as a monitor sees them: what each does, and how long all of them still take."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from results.records.home import trial_folder
-from results.records.journal import read_events
+from results.records.monitor import Monitor
 from results.records.plan import PlannedTrial
-from results.records.trial_folder import Status, read_result, trial_status
+from results.records.trial_folder import Status
 
 #: Of these, nothing more is to come.
 DONE = ("finished", "failed", "pruned")
@@ -60,45 +58,22 @@ class TrialState:
         return self.metrics.get("val/psnr")
 
 
-def trial_state(trial: PlannedTrial[Any], home: Path) -> TrialState:
-    """Read one trial's journal."""
-    folder = trial_folder(home, trial.key)
-    started: tuple[float, int] | None = None
-    trained_at, newest = 0.0, 0.0
-    step, rate, error, judged_s = 0, None, None, None
-    metrics: dict[str, float] = {}
-    for event in read_events(folder):
-        newest = event["time"]
-        if event["event"] == "start":
-            started, step, error = (event["time"], event["step"]), event["step"], None
-            trained_at = newest
-        elif event["event"] == "failed":
-            error = event["error"]
-        elif event["event"] in ("stopped", "pruned"):
-            error = event.get("reason")
-        elif event["event"] == "metrics":
-            metrics |= event["values"]
-            step = event["step"]
-            if any(name.startswith("novel/") for name in event["values"]):
-                judged_s = newest - trained_at
-                continue
-            trained_at = newest
-            if started and step > started[1] and newest > started[0]:
-                rate = (step - started[1]) / (newest - started[0])
-    result = read_result(folder)
+def trial_state(trial: PlannedTrial[Any], monitor: Monitor) -> TrialState:
+    """One trial of a plan, as it is now."""
+    found = monitor.look(trial.key)
     return TrialState(
         key=trial.key,
         name=trial.name,
         seed=trial.seed,
-        status=trial_status(folder),
-        step=step,
+        status=found.status,
+        step=found.step,
         steps=trial.steps,
-        rate=rate,
-        metrics=metrics if result is None else metrics | result["metrics"],
+        rate=found.rate,
+        metrics=found.metrics,
         split=trial.plain_config["eval"]["split"],
-        error=error,
-        judged_s=judged_s,
-        silent_s=max(time.time() - newest, 0.0) if newest else 0.0,
+        error=found.error,
+        judged_s=found.judged_s,
+        silent_s=0.0 if found.newest is None else max(time.time() - found.newest, 0.0),
     )
 
 

@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from model.registry import resolve
+from results.records.monitor import Monitor
 from results.records.plan import read_plan
 from sweep.file.schema import Sweep
 from sweep.run.display import Seen, failures, seen_as, state_table
@@ -40,7 +41,7 @@ class SweepStatus:
     """Looks at a sweep, now or again and again; a search adds trials to its plan."""
 
     def __init__(self, sweep: Sweep, home: Path) -> None:
-        self._sweep, self._home = sweep, home
+        self._sweep, self._home, self._monitor = sweep, home, Monitor(home)
         executor: Executor = resolve(EXECUTORS, sweep.run.executor, "executor")
         self._at_once = executor.at_once(sweep.run)
         self._clock = Clock()
@@ -48,7 +49,7 @@ class SweepStatus:
     def __call__(self) -> Shown:
         """Now."""
         plan = read_plan(self._sweep.name, self._home)
-        states = [trial_state(trial, self._home) for trial in plan.trials]
-        search = plan.refreshed(self._home).search
+        states = [trial_state(trial, self._monitor) for trial in plan.trials]
+        search = plan.refreshed(self._monitor).search
         seen = seen_as(plan.trials, states, self._clock, self._at_once)
         return Shown(seen, (*failures(states), *([str(search)] if search is not None else [])))

@@ -1,15 +1,13 @@
-"""What came of a proposal, read from its trials' folders."""
+"""What came of a proposal, as a monitor sees its trials."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from results.records.journal import read_events
-from results.records.trial_folder import read_result, trial_status
+from results.records.monitor import TrialProgress
 
 
 @dataclass(frozen=True)
@@ -21,27 +19,24 @@ class Outcome:
     value: float | None = None
 
 
-def outcome(folders: Sequence[Path], metric: str) -> Outcome | None:
+def outcome(trials: Sequence[TrialProgress], metric: str) -> Outcome | None:
     """Of the trials of one configuration, a seed each: the mean if all have finished; None while some may go on.
 
     metric: as tables name it, `novel_psnr`.
     """
-    states = [trial_status(folder) for folder in folders]
+    states = [trial.status for trial in trials]
     if "failed" in states:
         return Outcome("failed")
     if "pruned" in states:
         return Outcome("pruned")
     if any(state != "finished" for state in states):
         return None
-    results = [read_result(folder) for folder in folders]
-    return Outcome("finished", statistics.fmean(r["metrics"][metric.replace("_", "/")] for r in results if r))
+    values = [trial.metrics.get(metric.replace("_", "/")) for trial in trials]
+    if None in values:  # judged by another version, or changed by hand: it tells nothing
+        return Outcome("failed")
+    return Outcome("finished", statistics.fmean(value for value in values if value is not None))
 
 
-def reported(folder: Path, metric: str) -> dict[int, float]:
+def reported(trial: TrialProgress, metric: str) -> Mapping[int, float]:
     """Iteration -> the metric on the validation split, of novel views, as far as a trial has come."""
-    name = "val/" + metric.rpartition("_")[2]
-    return {
-        event["step"]: event["values"][name]
-        for event in read_events(folder)
-        if event["event"] == "metrics" and name in event["values"]
-    }
+    return trial.validation.get("val/" + metric.rpartition("_")[2], {})

@@ -17,8 +17,8 @@ from pathlib import Path
 from jobs.config import TrialConfig
 from results.records.home import sweep_folder, trial_folder
 from results.records.ledger import Proposal, append_proposal, read_proposals
+from results.records.monitor import Monitor
 from results.records.plan import ENDED
-from results.records.trial_folder import trial_status
 from sweep.file.schema import Sweep
 from sweep.plan.planner import Identities, Plan, PlannedTrial
 from sweep.run.stop import request_prune, withdraw_prune
@@ -45,6 +45,7 @@ class SearchSource:
         stop_file: Path | None = None,
         retried: Collection[str] = (),
         on_growth: Callable[[Plan], None] = lambda _: None,
+        monitor: Monitor | None = None,
     ) -> None:
         """first: what to run before anything is proposed; retried: keys of failed trials to run again.
 
@@ -58,6 +59,7 @@ class SearchSource:
         self._state, self._stop_file, self._on_growth = plan.search, stop_file, on_growth
         self._folder = sweep_folder(home, sweep.name)
         self._identify = Identities(home)
+        self._monitor = monitor or Monitor(home)
         self._lock = threading.RLock()
         self._queue = deque(first)
         self._handed: list[PlannedTrial] = []
@@ -153,7 +155,7 @@ class SearchSource:
             if trial.key == identity.key:
                 names, numbers = (*trial.names, proposal.name), (*trial.proposals, proposal.number)
                 return replace(trial, names=names, proposals=numbers)
-        status = trial_status(self._trial_folder(identity.key))
+        status = self._monitor.look(identity.key).status
         return PlannedTrial(
             identity.key,
             (proposal.name,),
@@ -171,7 +173,7 @@ class SearchSource:
         for trial in trials:
             if trial.key in self._open:
                 continue
-            status = trial_status(self._trial_folder(trial.key))
+            status = self._monitor.look(trial.key).status
             if status == "pruned" and self._search.pruner == "none":
                 withdraw_prune(self._trial_folder(trial.key))
             elif status in ENDED and trial.key not in retried:
@@ -188,7 +190,7 @@ class SearchSource:
         for number, keys in list(self._awaited.items()):
             if not self._open.isdisjoint(keys):
                 continue
-            found = outcome([self._trial_folder(key) for key in keys], self._search.metric) if keys else _MISFIT
+            found = outcome([self._monitor.look(key) for key in keys], self._search.metric) if keys else _MISFIT
             if found is not None:
                 self._report(number, keys)
                 self._study.tell(number, found)
@@ -198,11 +200,11 @@ class SearchSource:
         keys = [trial.key for trial in planned]
         if not self._open.isdisjoint(keys):
             return
-        found = outcome([self._trial_folder(key) for key in keys], self._search.metric)
+        found = outcome([self._monitor.look(key) for key in keys], self._search.metric)
         params = params_of(self._search, planned[0].config)
         self._evidence.remove(planned)
         if found is not None and found.value is not None and params is not None:
-            values = reported(self._trial_folder(keys[0]), self._search.metric) if len(keys) == 1 else {}
+            values = reported(self._monitor.look(keys[0]), self._search.metric) if len(keys) == 1 else {}
             self._study.add_evidence(params, found.value, values)
 
     def _planned_in_space(self) -> list[tuple[PlannedTrial, ...]]:
@@ -231,7 +233,7 @@ class SearchSource:
 
     def _report(self, number: int, keys: Sequence[str]) -> None:
         if self._search.pruner != "none" and keys:
-            self._study.report(number, reported(self._trial_folder(keys[0]), self._search.metric))
+            self._study.report(number, reported(self._monitor.look(keys[0]), self._search.metric))
 
     def _training(self) -> Training:
         config = examples(self._sweep)[0]

@@ -6,6 +6,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from mlflow import MlflowClient
@@ -13,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from sqlalchemy.exc import OperationalError
 
-from jobs.tracking import TrackedTrial, Tracker
+from jobs.tracking import ExperimentDeletedError, TrackedTrial, Tracker, UnrecordedTrialsError
 from results.address import default_uri
 from results.records.flat import flatten
 from results.records.journal import Journal
@@ -76,7 +77,9 @@ def finish(folder) -> None:
     (folder / MEASUREMENTS_FILENAME).write_bytes(b"rows")
     sha256 = hashlib.sha256(b"rows").hexdigest()
     (folder / RESULT_FILENAME).write_text(
-        json.dumps({"per_object_sha256": sha256, "data_fingerprint": "f00d", "weights": {"vgg16": "cafe"}})
+        json.dumps(
+            {"per_object_sha256": sha256, "metrics": {}, "data_fingerprint": "f00d", "weights": {"vgg16": "cafe"}}
+        )
     )
 
 
@@ -308,7 +311,7 @@ def test_collisions_with_another_home_are_tried_again_but_not_forever(times, tmp
         tracker(tmp_path).sync([TRIAL])
         assert history(client, "train/loss") == [(5, 0.5)]
     else:
-        with pytest.raises(MlflowException, match="duplicate key"):
+        with pytest.raises(UnrecordedTrialsError, match="'baseline': duplicate key"):
             tracker(tmp_path).sync([TRIAL])
 
 
@@ -404,3 +407,126 @@ def test_a_server_that_is_killed_and_comes_back_loses_nothing(kind, tmp_path, re
         run, losses = found(uri, trial)
         assert run.info.status == "FINISHED"
         assert losses == [(step, 1 / step) for step in range(1, 6)] + [(6, 0.0)]
+
+
+def artifacts(client: MlflowClient) -> Path:
+    return Path(unquote(urlsplit(only_run(client).info.artifact_uri).path))
+
+
+@pytest.mark.parametrize("name", ["moved", "with blank", "per%20cent", "what?", "hash#tag", "größe 大", "a'b&c=d"])
+@pytest.mark.parametrize("kind", ["copied", "moved"])
+def test_a_home_goes_on_where_it_is_now_and_leaves_alone_where_it_was(tmp_path, empty_store, kind, name):
+    old, new = tmp_path / "old", tmp_path / name
+    folder = old / "trials" / TRIAL.key
+    folder.mkdir(parents=True)
+    shutil.copy(empty_store, old / "mlflow.db")
+    measure_loss(folder)
+    with Journal(folder) as journal:
+        journal.stopped()
+    finished = replace(TRIAL, key="f" * 16, run_name="finished")
+    shutil.copytree(folder, old / "trials" / finished.key)
+    finish(old / "trials" / finished.key)
+    tracker(old).sync([TRIAL, finished])
+    if kind == "copied":
+        shutil.copytree(old, new)
+    else:
+        old.rename(new)
+    before = sorted(old.rglob("*"))
+    around = sorted(path.name for path in tmp_path.iterdir())
+
+    finish(new / "trials" / TRIAL.key)
+    tracker(new).sync([TRIAL, finished])
+    client = MlflowClient(default_uri(new))
+    experiment = client.get_experiment_by_name("experiment")
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for address in (experiment.artifact_location, *(run.info.artifact_uri for run in runs)):
+        assert Path(unquote(urlsplit(address).path)).is_relative_to(new / "artifacts")
+    for run in runs:
+        assert (new / "artifacts" / run.info.run_id / "artifacts" / MEASUREMENTS_FILENAME).read_bytes() == b"rows"
+        assert client.list_artifacts(run.info.run_id)
+    assert sorted(old.rglob("*")) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == around
+
+
+def test_runs_of_another_home_keep_their_artifacts_where_they_are(tmp_path, folder, client):
+    other = tmp_path / "other"
+    (other / "trials").mkdir(parents=True)
+    measure_loss(folder)
+    shutil.copytree(folder, other / "trials" / TRIAL.key)
+    finish(other / "trials" / TRIAL.key)
+    Tracker(other, default_uri(tmp_path), "experiment").sync([TRIAL])
+    assert artifacts(client).is_relative_to(other / "artifacts")
+    tracker(tmp_path).sync([TRIAL])
+    assert artifacts(client).is_relative_to(other / "artifacts")
+    assert (artifacts(client) / MEASUREMENTS_FILENAME).exists()
+
+
+def test_an_experiment_that_was_renamed_is_found(tmp_path, folder, client):
+    tracker(tmp_path)
+    experiment = client.get_experiment_by_name("experiment").experiment_id
+    client.rename_experiment(experiment, "for the paper")
+    measure_loss(folder)
+    tracker(tmp_path).sync([TRIAL])
+    assert only_run(client).info.experiment_id == experiment
+    assert client.get_experiment_by_name("experiment") is None
+    assert Tracker(tmp_path, None, "another")._experiment_id() != experiment
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_an_experiment_that_was_deleted_is_named_with_what_brings_it_back(tmp_path, folder, client, renamed):
+    writer = tracker(tmp_path)
+    experiment = client.get_experiment_by_name("experiment").experiment_id
+    if renamed:
+        client.rename_experiment(experiment, "old")
+    client.delete_experiment(experiment)
+    measure_loss(folder)
+    for write in (lambda: tracker(tmp_path), lambda: writer.sync([TRIAL])):
+        with pytest.raises(ExperimentDeletedError) as caught:
+            write()
+        assert "'experiment' was deleted" in str(caught.value)
+        assert f"mlflow experiments restore -x {experiment}" in str(caught.value)
+        assert "tracking.experiment" in str(caught.value)
+    client.restore_experiment(experiment)
+    writer.sync([TRIAL])
+    assert history(client, "train/loss") == [(5, 0.5)]
+
+
+def test_a_trial_that_is_refused_stops_no_other(tmp_path, folder, client, monkeypatch):
+    measure_loss(folder)
+    bad = replace(TRIAL, key="b" * 16, run_name="bad")
+    shutil.copytree(folder, tmp_path / "trials" / bad.key)
+    log_batch = MlflowClient.log_batch
+    writer = tracker(tmp_path)
+    writer.sync([TRIAL, bad])
+    broken = next(run for run in client.search_runs(["1"]) if run.data.tags["splatsweep.key"] == bad.key).info.run_id
+
+    def refusing(self, run_id, *arguments, **options):
+        if run_id == broken:
+            raise MlflowException("no such value", BAD_REQUEST)
+        return log_batch(self, run_id, *arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", refusing)
+    for key in (bad.key, TRIAL.key):
+        with Journal(tmp_path / "trials" / key) as journal:
+            journal.metrics(6, {"train/loss": 0.25})
+    with pytest.raises(UnrecordedTrialsError, match="'bad': no such value"):
+        writer.sync([bad, TRIAL])
+    steps = {
+        run.data.tags["splatsweep.key"]: len(client.get_metric_history(run.info.run_id, "train/loss"))
+        for run in client.search_runs(["1"])
+    }
+    assert steps == {bad.key: 1, TRIAL.key: 2}
+    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+    writer.sync([bad, TRIAL])
+    assert {len(client.get_metric_history(run.info.run_id, "train/loss")) for run in client.search_runs(["1"])} == {2}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1, "packages": [], "git": "x"}', "{}"])
+def test_a_damaged_environment_costs_its_tags_only(tmp_path, folder, client, content):
+    measure_loss(folder)
+    (folder / "environment.json").write_text(content)
+    finish(folder)
+    tracker(tmp_path).sync([TRIAL])
+    assert only_run(client).info.status == "FINISHED"
+    assert only_run(client).data.tags["splatsweep.data_fingerprint"] == "f00d"

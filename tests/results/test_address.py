@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from results.address import AddressError, check_address, is_database, reason, without_secrets
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from results.address import AddressError, check_address, is_database, reason, sqlite_path, sqlite_uri, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -71,4 +75,25 @@ def test_other_addresses_are_refused_with_what_is_wrong(uri: str, reason: str) -
 def test_an_error_is_told_in_a_line() -> None:
     error = ValueError("no answer at postgresql://me:secret@db/a\n[SQL: SELECT 1]")
     assert reason(error) == "no answer at postgresql://me:***@db/a"
-    assert reason(ValueError()) == ""
+    assert reason(ValueError()) == "ValueError"
+
+
+def test_what_a_driver_said_stands_for_an_error_that_begins_with_a_hint() -> None:
+    error = ValueError(
+        "(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush block)\n"
+        "(sqlite3.OperationalError) attempt to write a readonly database\n[SQL: INSERT INTO runs]"
+    )
+    assert reason(error) == "(sqlite3.OperationalError) attempt to write a readonly database"
+
+
+@pytest.mark.parametrize("name", ["plain", "a b", "a%20b", "a%zz", "a?b=c", "a#b", "größe 大", "a&b;c", "[x]"])
+def test_the_address_of_a_file_opens_that_file_whatever_its_path(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name / "mlflow.db"
+    file.parent.mkdir()
+    uri = sqlite_uri(file)
+    check_address(uri)
+    assert sqlite_path(uri) == str(file)
+    with create_engine(uri, poolclass=NullPool).connect() as connection:
+        connection.execute(text("CREATE TABLE made (x)"))
+        connection.commit()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]

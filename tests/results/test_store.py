@@ -16,7 +16,8 @@ from sqlalchemy.engine import Engine
 from results.errors import ResultsError
 from results.load import read_evidence
 from results.records.tags import HASH
-from results.store import ResultStore, Run
+from results.runs import Run
+from results.store import ResultStore
 from tests.results.conftest import FakeSweep, RecordedHome, Tracking, record_study
 
 

@@ -1,14 +1,11 @@
-import hashlib
 import json
+import math
 import os
-import subprocess
-import sys
 
 import pytest
 
 from results.records.disk import DiskFullError
-from results.records.journal import FILENAME, Journal, read_events
-from results.records.trial_folder import read_result, trial_status
+from results.records.journal import FILENAME, Journal, JournalReader, read_events
 
 
 def test_events_come_back_in_order(tmp_path):
@@ -33,43 +30,6 @@ def test_a_line_cut_short_by_a_crash_is_ignored_and_then_cut_off(tmp_path):
         json.loads(line)
 
 
-def test_status_follows_what_happens(tmp_path):
-    assert trial_status(tmp_path) == "pending"
-    with Journal(tmp_path) as journal:
-        journal.start(0)
-        assert trial_status(tmp_path) == "running"
-        journal.failed("ValueError: no")
-    assert trial_status(tmp_path) == "failed"
-    with Journal(tmp_path) as journal:
-        journal.start(3)
-        assert trial_status(tmp_path) == "running"
-        journal.stopped()
-    assert trial_status(tmp_path) == "interrupted"
-
-
-def test_a_trial_whose_owner_died_is_interrupted(tmp_path):
-    code = "import sys, os, signal; from pathlib import Path; from results.records.journal import Journal\n"
-    code += "Journal(Path(sys.argv[1])).start(0); os.kill(os.getpid(), signal.SIGKILL)"
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
-    assert trial_status(tmp_path) == "interrupted"
-
-
-@pytest.mark.parametrize("damage", ["changed", "missing"])
-def test_a_result_counts_only_with_the_measurements_it_was_made_from(tmp_path, damage):
-    measurements = tmp_path / "per_object.parquet"
-    measurements.write_bytes(b"numbers")
-    sha256 = hashlib.sha256(b"numbers").hexdigest()
-    (tmp_path / "result.json").write_text(json.dumps({"per_object_sha256": sha256}))
-    assert read_result(tmp_path) is not None
-    assert trial_status(tmp_path) == "finished"
-    if damage == "changed":
-        measurements.write_bytes(b"other numbers")
-    else:
-        measurements.unlink()
-    assert read_result(tmp_path) is None
-    assert trial_status(tmp_path) == "pending"
-
-
 def fill(journal: Journal) -> None:
     for step in range(100_000):
         journal.metrics(step, {"loss": 1 / 3})
@@ -88,3 +48,64 @@ def test_a_full_disk_leaves_whole_lines_and_takes_more_once_there_is_room(small_
         journal.metrics(len(metrics), {"loss": 0.0})
     assert len(list(read_events(folder))) == 2 + len(metrics)
     assert (folder / FILENAME).read_bytes().count(b"\n") == 2 + len(metrics)
+
+
+def test_a_reader_gives_every_event_once(tmp_path):
+    reader = JournalReader(tmp_path)
+    assert reader.new() == []
+    with Journal(tmp_path) as journal:
+        journal.start(0)
+        journal.metrics(1, {"a": 1.0})
+        assert [event["event"] for event in reader.new()] == ["start", "metrics"]
+        assert reader.new() == []
+        with (tmp_path / FILENAME).open("a") as stream:
+            stream.write('{"event": "metrics", "st')
+        assert reader.new() == []
+    with Journal(tmp_path) as journal:
+        journal.metrics(2, {"a": 2.0})
+        assert [event["step"] for event in reader.new()] == [2]
+    assert reader.generation == 0
+
+
+@pytest.mark.parametrize("change", ["replaced", "cut"])
+def test_a_reader_begins_again_where_the_journal_is_another(tmp_path, change):
+    reader, path = JournalReader(tmp_path), tmp_path / FILENAME
+    with Journal(tmp_path) as journal:
+        journal.metrics(1, {"a": 1.0})
+        journal.metrics(2, {"a": 1.0})
+    assert len(reader.new()) == 2
+    content = path.read_bytes().splitlines(keepends=True)[0]
+    if change == "replaced":
+        path.rename(tmp_path / "old")
+    path.write_bytes(content)
+    assert [event["step"] for event in reader.new()] == [1]
+    assert reader.generation == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "nonsense",
+        "[]",
+        "7",
+        '{"event": "metrics"}',
+        '{"event": "metrics", "time": 1.0, "step": "two", "values": {}}',
+        '{"event": "metrics", "time": 1.0, "step": 2, "values": {"a": "high"}}',
+        '{"event": "start", "time": 1.0, "step": 0}',
+        '{"event": "failed", "time": 1.0}',
+        "[" * 5000,
+    ],
+)
+def test_a_line_that_is_no_event_is_passed_over_and_named(tmp_path, caplog, line):
+    with Journal(tmp_path) as journal:
+        journal.metrics(1, {"a": 1.0})
+    with (tmp_path / FILENAME).open("a") as stream:
+        stream.write(line + "\n")
+    with Journal(tmp_path) as journal:
+        journal.metrics(3, {"a": math.nan})
+    assert [event["step"] for event in read_events(tmp_path)] == [1, 3]
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert str(tmp_path / FILENAME) in warning
+    assert "line 2" in warning
+    assert "passed over" in warning

@@ -14,7 +14,8 @@ import pytest
 
 from results.load import Evidence, TrialRecord
 from results.records.plan import Plan, PlannedTrial
-from results.store import ResultStore, Run
+from results.runs import Run
+from results.store import ResultStore
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _SCHEMA = pa.schema([*((name, _TEXT) for name in ("object", "split", "view_kind", "metric")), ("value", pa.float64())])

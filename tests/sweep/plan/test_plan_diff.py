@@ -10,6 +10,7 @@ from rich.console import Console
 
 from jobs.keys import NUMERICS_VERSION
 from results.records.journal import Journal
+from results.records.monitor import Monitor
 from results.records.plan import freeze
 from results.records.trial_folder import MEASUREMENTS_FILENAME, RESULT_FILENAME
 from sweep.file.schema import Sweep
@@ -44,6 +45,7 @@ def _finish(plan: Plan, home: Path, numerics: int = NUMERICS_VERSION) -> None:
         (folder / "config.json").write_text(json.dumps(trial.config.identity()))
         (folder / MEASUREMENTS_FILENAME).write_bytes(b"measured")
         result = {
+            "metrics": {},
             "per_object_sha256": hashlib.sha256(b"measured").hexdigest(),
             "data_fingerprint": identity.fingerprint,
             "weights": identity.weights,
@@ -158,7 +160,7 @@ def test_what_was_begun_says_how_it_stands(tmp_path: Path) -> None:
         journal.stopped()
     with _journal(running, tmp_path) as journal:
         journal.start(2)
-    why = _why(plan.refreshed(tmp_path), tmp_path)
+    why = _why(plan.refreshed(Monitor(tmp_path)), tmp_path)
     assert {name: str(reason) for name, reason in why.items()} == {
         "failed": "failed: ValueError: no good",
         "stopped": "interrupted: at iteration 3 of 5",
@@ -180,7 +182,7 @@ def test_damaged_results_and_plans_are_passed_over(tmp_path: Path) -> None:
     _finish(plan, tmp_path)
     (tmp_path / "sweeps" / "a" / "plan.json").write_text("[]")
     (tmp_path / "trials" / plan.trials[0].key / MEASUREMENTS_FILENAME).write_bytes(b"other")
-    later = plan.refreshed(tmp_path)
+    later = plan.refreshed(Monitor(tmp_path))
     assert {later.trials[0].status, *(r.kind for r in _why(later, tmp_path).values())} == {"pending", "new"}
 
 

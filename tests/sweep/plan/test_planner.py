@@ -11,8 +11,8 @@ from rich.console import Console
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from results.records import atomic
-from results.records import plan as record
 from results.records.home import plan_file
+from results.records.monitor import Monitor, TrialProgress
 from results.records.plan import PlanError, freeze, read_plan
 from sweep.file.load import load_sweep
 from sweep.file.schema import Sweep
@@ -143,8 +143,8 @@ def test_what_is_pending_is_what_has_no_result_and_did_not_fail(
     states = dict(zip([t.key for t in plan.trials], ["finished", "failed", "interrupted", "pending"], strict=True))
     for trial in plan.everything:
         (tmp_path / "trials" / trial.key).mkdir(parents=True)
-    monkeypatch.setattr(record, "trial_status", lambda folder: states.get(folder.name, "finished"))
-    for later in (make_plan(sweep, tmp_path), plan.refreshed(tmp_path)):
+    monkeypatch.setattr(Monitor, "look", lambda _, key: TrialProgress(states.get(key, "finished")))
+    for later in (make_plan(sweep, tmp_path), plan.refreshed(Monitor(tmp_path))):
         assert [trial.name for trial in later.pending] == ["c", "d"]
         assert [trial.name for trial in later.failed] == ["b"]
 
@@ -212,7 +212,7 @@ def test_a_plan_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
     with pytest.raises(OSError, match="No space"):
         freeze(make_plan(_sweep(seeds=[1]), tmp_path), tmp_path)
     assert path.read_text() == before
-    assert [entry.name for entry in path.parent.iterdir()] == ["plan.json"]
+    assert [entry.name for entry in path.parent.rglob("*") if entry.is_file()] == ["plan.json"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"sweep": "a", "created": "", "trials": [{}], "controls": []}'])
@@ -234,8 +234,8 @@ def test_the_table_shows_names_as_they_are(tmp_path: Path, monkeypatch: pytest.M
     plan = make_plan(_sweep(trials={"[bold]x": {}, "same": {}}), tmp_path)
     finished = plan.trials[0].key
     (tmp_path / "trials" / finished).mkdir(parents=True)
-    monkeypatch.setattr(record, "trial_status", lambda folder: "finished" if folder.name == finished else "pending")
-    plan = plan.refreshed(tmp_path)
+    monkeypatch.setattr(Monitor, "look", lambda _, key: TrialProgress("finished" if key == finished else "pending"))
+    plan = plan.refreshed(Monitor(tmp_path))
     written = io.StringIO()
     Console(file=written, width=100).print(plan_table(plan))
     text = written.getvalue()

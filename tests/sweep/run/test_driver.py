@@ -15,11 +15,13 @@ from rich.console import Console
 
 from results.errors import ResultsError
 from results.records.journal import Journal
+from results.records.plan import freeze
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
 from sweep.plan.planner import make_plan
-from sweep.run import driver
-from sweep.run.driver import Recorder, TrackingError, run_sweep, sync_sweep
+from sweep.run import recording
+from sweep.run.driver import run_sweep
+from sweep.run.recording import Recorder, TrackingError, sync_sweep
 from tests.datasets import planned_dataset
 from tests.processes import wait_for
 from tests.servers import Proxy
@@ -40,6 +42,13 @@ def sweep_at(uri: str) -> Sweep:
     return Sweep.model_validate({**content, "tracking": {"uri": uri}})
 
 
+def planned(sweep: Sweep, home: Path) -> str:
+    """Freeze a sweep's plan; returns the key of its first trial."""
+    plan = make_plan(sweep, home)
+    freeze(plan, home)
+    return plan.trials[0].key
+
+
 def losses(uri: str, key: str) -> list[int]:
     """Steps at which the run of a key has a loss."""
     client = MlflowClient(uri)
@@ -51,7 +60,7 @@ def losses(uri: str, key: str) -> list[int]:
 def test_a_server_that_does_not_answer_delays_no_trial(
     proxy: Proxy, mlflow_server, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(driver, "_SYNC_INTERVAL_S", 0.05)
+    monkeypatch.setattr(recording, "_SYNC_INTERVAL_S", 0.05)
     sweep = sweep_at(proxy.uri)
     plan = make_plan(sweep, tmp_path)
     key = plan.trials[0].key
@@ -73,7 +82,7 @@ def test_a_server_that_asks_for_a_password_has_it_from_the_environment(
 ) -> None:
     proxy.authorization = f"Basic {base64.b64encode(f'me:{PASSWORD}'.encode()).decode()}"
     sweep = sweep_at(proxy.uri)
-    key = make_plan(sweep, tmp_path).trials[0].key
+    key = planned(sweep, tmp_path)
     with Journal(tmp_path / "trials" / key) as journal:
         journal.start(0)
         journal.metrics(1, {"train/loss": 1.0})
@@ -90,7 +99,7 @@ def test_a_server_that_asks_for_a_password_has_it_from_the_environment(
 @pytest.mark.parametrize("kind", ["postgresql", "http"])
 def test_a_store_that_is_down_is_named_without_its_password(kind: str, tmp_path: Path) -> None:
     sweep = sweep_at(f"{kind}://me:{PASSWORD}@127.0.0.1:9/mlflow")
-    key = make_plan(sweep, tmp_path).trials[0].key
+    key = planned(sweep, tmp_path)
     with Journal(tmp_path / "trials" / key) as journal:
         journal.start(0)
     began = time.monotonic()

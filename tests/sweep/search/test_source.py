@@ -14,6 +14,7 @@ import pytest
 
 from results.records.journal import Journal
 from results.records.ledger import FILENAME, read_proposals
+from results.records.monitor import Monitor
 from results.records.trial_folder import MEASUREMENTS_FILENAME, PRUNE_FILENAME, RESULT_FILENAME, trial_status
 from sweep.file.schema import Sweep
 from sweep.plan.plan_diff import reasons
@@ -95,7 +96,7 @@ def test_the_plan_grows_before_a_trial_is_handed_out(home, tiny):
     first = trials.next()
     assert [trial.key for trial in plans[-1].trials] == [first.key]
     assert plans[-1].search.open == ()
-    assert plans[-1].refreshed(home).search.open == (0,)
+    assert plans[-1].refreshed(Monitor(home)).search.open == (0,)
 
 
 @pytest.mark.parametrize("state", ["never began", "was interrupted", "had ended"])
@@ -144,7 +145,7 @@ def test_what_has_a_result_is_not_run(home, tiny):
     assert [trial.config.train.batch_size for trial in ran[2:]] == [3], "batch size 2 was planned, and had run"
     folded = {name for trial in trials.plan.trials for name in trial.names if trial.names[0] == "a"}
     assert folded > {"a"}
-    assert trials.plan.refreshed(home).search.ended == 2
+    assert trials.plan.refreshed(Monitor(home)).search.ended == 2
 
 
 def test_planned_trials_run_first_and_count_as_evidence(home, tiny):

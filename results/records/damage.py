@@ -1,0 +1,85 @@
+"""Files of ours that are damaged, empty or written by hand: one way to read them, and to say what follows.
+
+A file that a command cannot do without raises `DamagedFileError`.  Any other is passed over: what follows from that is
+logged once a process as a warning, which a command line shows on its error stream.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from results.errors import ResultsError
+
+log = logging.getLogger(__name__)
+
+_said: set[tuple[Path, str]] = set()
+_lock = threading.Lock()
+
+
+class DamagedFileError(ResultsError):
+    """A file of ours that is not what was written; the message names it."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path} cannot be used: {problem}")
+        self.path, self.problem = path, problem
+
+
+def pass_over(error: DamagedFileError, consequence: str) -> None:
+    """Say, once a process, which file is passed over, why, and what follows."""
+    said = (error.path, error.problem)
+    with _lock:
+        if said in _said:
+            return
+        _said.add(said)
+    log.warning("%s: %s", error, consequence)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file.
+
+    Raises `FileNotFoundError` or `NotADirectoryError` where there is none, and `DamagedFileError` for another content.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedFileError(path, json_problem(path, error)) from error
+    if not isinstance(content, dict):
+        raise DamagedFileError(path, f"a JSON object is expected, not {_kind(content)}")
+    return content
+
+
+def json_problem(path: Path, error: Exception) -> str:
+    """Why a file is no JSON, in few words."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if path.is_file() and not path.stat().st_size:
+        return "it is empty"
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+    if isinstance(error, UnicodeDecodeError):
+        return "not text in UTF-8"
+    return f"not JSON: {error}"
+
+
+def member(content: Mapping[str, Any], name: str, kind: type | tuple[type, ...], path: Path) -> Any:
+    """A member of the object that `path` holds.  Raises `DamagedFileError` where it is absent or of another kind."""
+    if name not in content:
+        raise DamagedFileError(path, f"it lacks {name!r}")
+    value = content[name]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise DamagedFileError(path, f"{name!r} is {_kind(value)}")
+    return value
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,168 @@
+"""Monitor of a home's trials: who looks at them again and again reads only what is new.
+
+Progress, tracking, search and plans look through one monitor in the driver.  A finished trial is read once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from results.records.home import trial_folder, trials_folder
+from results.records.journal import Event, JournalReader
+from results.records.trial_folder import DECISIVE, RESULT_FILENAME, Status, read_result, status_after
+
+#: metrics whose values at all steps are kept: those on the validation split, of which there are few
+_KEPT = "val/"
+#: metrics of the final evaluation
+_JUDGED = ("novel/", "conditioned/")
+
+
+@dataclass(frozen=True)
+class TrialProgress:
+    """What a trial's folder says at one moment."""
+
+    status: Status = "pending"
+    #: iterations trained
+    step: int = 0
+    #: iterations a second since the trial was last taken up, evaluations on the validation split included
+    rate: float | None = None
+    #: newest value of every metric
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    #: metric on the validation split -> iteration -> value
+    validation: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    #: why it failed, was stopped or given up
+    error: str | None = None
+    #: seconds that the final evaluation took; None before its end
+    judged_s: float | None = None
+    #: moment of the newest event, in seconds since 1970; None without events
+    newest: float | None = None
+    #: content of `result.json` of a finished trial
+    result: Mapping[str, Any] | None = None
+
+
+class Monitor:
+    """Looks at trials of one home, for several threads at once.
+
+    A trial that was seen finished stays finished for this monitor.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._watched: dict[str, _Watched] = {}
+        self._lock = threading.Lock()
+
+    def look(self, key: str) -> TrialProgress:
+        """One trial as it is now."""
+        with self._lock:
+            watched = self._watched.get(key)
+            if watched is None:
+                watched = self._watched[key] = _Watched(trial_folder(self.home, key))
+            return watched.look()
+
+    def look_at(self, keys: Iterable[str]) -> dict[str, TrialProgress]:
+        """Several trials; those without a folder cost nothing."""
+        begun = self._begun()
+        return {key: self.look(key) if key in begun else TrialProgress() for key in keys}
+
+    def _begun(self) -> frozenset[str]:
+        folder = trials_folder(self.home)
+        return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+
+
+class _Watched:
+    """One trial under a monitor."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._reader = JournalReader(folder)
+        self._generation = 0
+        self._story = _Story()
+        self._result_file: tuple[int, int, int] | None = None
+        self._finished: TrialProgress | None = None
+
+    def look(self) -> TrialProgress:
+        if self._finished is not None:
+            return self._finished
+        result = self._new_result()  # before the journal: once it is there, the journal is whole
+        events = self._reader.new()
+        if self._reader.generation != self._generation:
+            self._generation, self._story = self._reader.generation, _Story()
+        for event in events:
+            self._story.add(event)
+        now = self._story.progress(result)
+        if result is not None:
+            self._finished = now
+        return now
+
+    def _new_result(self) -> Mapping[str, Any] | None:
+        """The valid result; a file that was found invalid is read again once it was written again."""
+        try:
+            found = (self._folder / RESULT_FILENAME).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        file = (found.st_mtime_ns, found.st_size, found.st_ino)
+        if file == self._result_file:
+            return None
+        self._result_file = file
+        return read_result(self._folder)
+
+
+class _Story:
+    """What the events of a journal come to, one after another."""
+
+    def __init__(self) -> None:
+        self._decisive: Event | None = None
+        self._taken_up: tuple[float, int] | None = None
+        self._trained_at = 0.0
+        self._newest: float | None = None
+        self._step = 0
+        self._rate: float | None = None
+        self._error: str | None = None
+        self._judged_s: float | None = None
+        self._metrics: dict[str, float] = {}
+        self._validation: dict[str, dict[int, float]] = {}
+
+    def add(self, event: Event) -> None:
+        kind = event["event"]
+        self._newest = event["time"]
+        if kind in DECISIVE:
+            self._decisive = event
+        if kind == "start":
+            self._taken_up, self._trained_at = (event["time"], event["step"]), event["time"]
+            self._step, self._error = event["step"], None
+        elif kind == "failed":
+            self._error = event["error"]
+        elif kind in ("stopped", "pruned"):
+            self._error = event.get("reason")
+        elif kind == "metrics":
+            self._measured(event["time"], event["step"], event["values"])
+
+    def _measured(self, time: float, step: int, values: Mapping[str, float]) -> None:
+        self._metrics |= values
+        self._step = step
+        for name, value in values.items():
+            if name.startswith(_KEPT):
+                self._validation.setdefault(name, {})[step] = value
+        if any(name.startswith(_JUDGED) for name in values):
+            self._judged_s = time - self._trained_at
+            return
+        self._trained_at = time
+        if self._taken_up and step > self._taken_up[1] and time > self._taken_up[0]:
+            self._rate = (step - self._taken_up[1]) / (time - self._taken_up[0])
+
+    def progress(self, result: Mapping[str, Any] | None) -> TrialProgress:
+        return TrialProgress(
+            status=status_after(self._decisive) if result is None else "finished",
+            step=self._step,
+            rate=self._rate,
+            metrics=self._metrics | (dict(result["metrics"]) if result else {}),
+            validation={name: dict(values) for name, values in self._validation.items()},
+            error=self._error,
+            judged_s=self._judged_s,
+            newest=self._newest,
+            result=result,
+        )

@@ -1,0 +1,75 @@
+"""Runs as an MLflow store keeps them, and how one kind of store is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+import pandas as pd
+
+from results.records.tags import KEY, STATUS
+
+HISTORY_COLUMNS = ["run_id", "metric", "step", "value"]
+
+_STATUS_OF_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """The record of one trial, without its histories and artifacts."""
+
+    run_id: str
+    key: str
+    status: str
+    tags: Mapping[str, str]
+    #: names of the metrics it has
+    metrics: tuple[str, ...]
+    artifact_uri: str
+    started: datetime | None
+    ended: datetime | None
+
+    @classmethod
+    def recorded(
+        cls,
+        run_id: str,
+        mlflow_status: str,
+        tags: Mapping[str, str],
+        metrics: Sequence[str],
+        artifact_uri: str | None,
+        started: int | None,
+        ended: int | None,
+    ) -> Run:
+        """From what MLflow keeps of a run; moments are milliseconds since 1970."""
+        return cls(
+            run_id=run_id,
+            key=tags[KEY],
+            status=tags.get(STATUS) or _STATUS_OF_MLFLOW.get(mlflow_status, "running"),
+            tags=tags,
+            metrics=tuple(sorted(metrics)),
+            artifact_uri=artifact_uri or "",
+            started=_moment(started),
+            ended=_moment(ended),
+        )
+
+
+class Reader(Protocol):
+    """How runs are read from one kind of store."""
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What it raises where the store does not answer."""
+        ...
+
+    def runs(self) -> list[Run]:
+        """Every run that carries the tag `KEY`, of experiments that were not deleted."""
+        ...
+
+    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+        """Every logged point of `metrics`: run_id, metric, step, value, and timestamp, in any order."""
+        ...
+
+
+def _moment(milliseconds: int | None) -> datetime | None:
+    return None if not milliseconds else datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,57 @@
+"""What went wrong with an MLflow store, in one sentence: the store, the telling line of the error, and the remedy."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from results.address import reason, sqlite_path, without_secrets
+from results.records.permissions import whose
+
+_NEWER = "it was written by a newer MLflow than the one that is installed: pip install --upgrade mlflow"
+_LOCKED = "another program holds it: close what has it open, and on network storage give the store to one machine"
+_OTHER_FILE = (
+    "move the file away; the store is made anew from the trials' journals by `splatsweep sync`, for each sweep"
+)
+
+
+def store_problem(uri: str, error: Exception, tried: Literal["read", "written"]) -> str:
+    """Why the store at `uri` cannot be read or written, without its secrets.
+
+    The remedy follows where the kind of error has one.
+    """
+    why = reason(error)
+    text = str(error).lower()
+    remedy = next((remedy(uri) for sign, remedy in _REMEDIES if re.search(sign, text)), None)
+    if remedy is not None and "database schema" in text:
+        why = why.partition(" Take a backup")[0].rstrip(".")
+    sentence = f"the MLflow store {without_secrets(uri)} cannot be {tried}: {why}"
+    return sentence if remedy is None else f"{sentence}; {remedy}"
+
+
+def _whose(uri: str) -> str | None:
+    """Whose the file of a SQLite store is, for somebody who may not use it."""
+    path = sqlite_path(uri)
+    return None if path is None else whose(Path(path))
+
+
+def _upgrade(uri: str) -> str:
+    return f"it is of an older MLflow; make a copy of it, then: mlflow db upgrade {shlex.quote(without_secrets(uri))}"
+
+
+def _not_a_store(uri: str) -> str:
+    is_file = sqlite_path(uri) is not None
+    return f"this is no MLflow store, or a damaged one; {_OTHER_FILE}" if is_file else "this is no MLflow store"
+
+
+_REMEDIES: tuple[tuple[str, Callable[[str], str | None]], ...] = (
+    (r"readonly database|unable to open database|permission denied", _whose),
+    (r"database is locked", lambda _: _LOCKED),
+    (r"out-of-date database schema|database schema \(found", _upgrade),
+    (r"can't locate revision", lambda _: _NEWER),
+    (r"not a database|malformed|no such table|no such column", _not_a_store),
+    (r"disk is full|no space left", lambda _: "make room, then: splatsweep sync"),
+)

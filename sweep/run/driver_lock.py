@@ -1,0 +1,80 @@
+"""Lock of a sweep: one driver per home and sweep, which signs it, and how another process has it stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from results.records.home import sweep_folder
+from sweep.file.schema import Sweep
+from sweep.invocation import command
+from sweep.run.stop import FILENAME as STOP_FILENAME
+from sweep.run.stop import request_stop
+
+LOCK_FILENAME, OWNER_FILENAME = "driver.lock", "driver.json"
+
+
+class SweepBusyError(RuntimeError):
+    """Another driver runs this sweep under this home."""
+
+
+class SweepIdleError(RuntimeError):
+    """No driver runs this sweep under this home."""
+
+
+@contextmanager
+def sole_driver(sweep: Sweep, home: Path, console: Console) -> Iterator[None]:
+    """Hold the sweep's lock, which the operating system frees when its owner dies, and sign it.
+
+    Raises `SweepBusyError` where another driver holds it.
+    """
+    folder = sweep_folder(home, sweep.name)
+    signature, stop_file, lock = folder / OWNER_FILENAME, folder / STOP_FILENAME, FileLock(folder / LOCK_FILENAME)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        way_out = f"wait for it, or run: {command('stop', sweep, home)}"
+        raise SweepBusyError(f"sweep {folder.name!r} is being run by {_owner(folder)}; {way_out}") from None
+    try:
+        if signature.exists():
+            console.print(f"Taking over from {_owner(folder)}, which died while it ran this sweep.")
+        stop_file.unlink(missing_ok=True)
+        signature.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        yield
+    finally:
+        signature.unlink(missing_ok=True)
+        stop_file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _owner(folder: Path) -> str:
+    """The driver that signed the lock, in words."""
+    try:
+        who = json.loads((folder / OWNER_FILENAME).read_text())
+        return f"process {who['pid']} on {who['host']}"
+    except (OSError, ValueError, KeyError):  # about to sign, or killed while it did
+        return "a driver that left no name"
+
+
+def stop_sweep(sweep: Sweep, home: Path) -> str:
+    """Ask the driver of a running sweep, wherever it runs, to stop its trials behind a checkpoint.
+
+    Returns who it is.  Raises `SweepIdleError` where none is at it.
+    """
+    folder = sweep_folder(home, sweep.name)
+    lock = FileLock(folder / LOCK_FILENAME)
+    if folder.exists():
+        try:
+            with lock.acquire(timeout=0):
+                pass
+        except Timeout:
+            request_stop(folder / STOP_FILENAME, "asked", "by `splatsweep stop`")
+            return _owner(folder)
+    raise SweepIdleError(f"sweep {sweep.name!r} is not being run in {home}: nothing to stop")

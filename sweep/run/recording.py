@@ -1,0 +1,138 @@
+"""Recording of a sweep in MLflow: beside its running trials, or afterwards from their journals."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from results.address import default_uri, is_database
+from results.errors import ResultsError
+from results.records import tags
+from results.records.monitor import Monitor
+from results.records.plan import Plan, PlannedTrial, read_plan
+from results.store_errors import store_problem
+from sweep.file.schema import Sweep
+
+if TYPE_CHECKING:  # brings MLflow, which takes seconds
+    from jobs.tracking import TrackedTrial, Tracker
+
+_SYNC_INTERVAL_S = 2.0
+#: MLflow's own name for a run's description
+_NOTES_TAG = "mlflow.note.content"
+
+log = logging.getLogger(__name__)
+
+
+class TrackingError(RuntimeError):
+    """The MLflow store cannot be written now."""
+
+
+def sync_sweep(sweep: Sweep, home: Path) -> int:
+    """Replay the journals of a planned sweep into MLflow.  Returns how many trials were looked at.
+
+    Raises `TrackingError` where MLflow cannot be written, and ValueError as `run_sweep` does.
+    """
+    require_driver(sweep)
+    plan = read_plan(sweep.name, home)
+    tracked = tracked_trials(sweep, plan)
+    try:
+        _tracker(sweep, home, Monitor(home)).sync(tracked)
+    except Exception as error:  # as below
+        raise TrackingError(_unwritten(sweep, home, error)) from error
+    return len(tracked)
+
+
+def tracked_trials(sweep: Sweep, plan: Plan[Any]) -> list[TrackedTrial]:
+    """The trials of a plan as MLflow shows them."""
+    from jobs.tracking import TrackedTrial
+
+    several = len({trial.seed for trial in plan.trials}) > 1
+    return [
+        TrackedTrial(
+            key=trial.key,
+            run_name=f"{trial.name} seed {trial.seed}" if several and not trial.control else trial.name,
+            config=trial.plain_config,
+            tags={
+                **sweep.tags,
+                **({_NOTES_TAG: sweep.notes} if sweep.notes else {}),
+                tags.SWEEP: sweep.name,
+                tags.TRIAL: trial.name,
+                tags.SEED: str(trial.seed),
+                **_search_tags(trial, plan),
+            },
+        )
+        for trial in (*plan.trials, *plan.controls)
+    ]
+
+
+def _search_tags(trial: PlannedTrial[Any], plan: Plan[Any]) -> dict[str, str]:
+    """What a search says of a trial that it proposed; its state is that of the trial."""
+    if plan.search is None or not trial.proposals:
+        return {}
+    numbers = ", ".join(map(str, trial.proposals))
+    return {tags.SEARCH: plan.search.study, tags.SEARCH_NUMBER: numbers}
+
+
+class Recorder:
+    """Drains journals into MLflow beside the running trials; its failures never reach them."""
+
+    def __init__(self, sweep: Sweep, plan: Plan[Any], home: Path, monitor: Monitor | None = None) -> None:
+        """plan: may be replaced while it is drained, by one with more trials."""
+        self._sweep, self._home, self.plan = sweep, home, plan
+        self._monitor = monitor or Monitor(home)
+        self._tracked: tuple[Plan[Any], list[TrackedTrial]] | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._drain, name="mlflow-writer", daemon=True)
+        self._tracker: Tracker | None = None
+        self.error: str | None = None
+
+    def __enter__(self) -> Recorder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _drain(self) -> None:
+        while not self._stop.wait(_SYNC_INTERVAL_S):
+            self._sync()
+        self._sync()
+
+    def _sync(self) -> None:
+        try:
+            if self._tracker is None:
+                self._tracker = _tracker(self._sweep, self._home, self._monitor)
+            self._tracker.sync(self._trials())
+            self.error = None
+        except Exception as error:  # whatever a database or a server throws: the journals stay the truth
+            self.error = _unwritten(self._sweep, self._home, error)
+            log.debug("%s", self.error)
+
+    def _trials(self) -> list[TrackedTrial]:
+        plan = self.plan
+        if self._tracked is None or self._tracked[0] is not plan:
+            self._tracked = plan, tracked_trials(self._sweep, plan)
+        return self._tracked[1]
+
+
+def _tracker(sweep: Sweep, home: Path, monitor: Monitor) -> Tracker:
+    from jobs.tracking import Tracker  # seconds of imports
+
+    return Tracker(home, sweep.tracking.uri, sweep.tracking.experiment or sweep.name, monitor)
+
+
+def _unwritten(sweep: Sweep, home: Path, error: Exception) -> str:
+    """Why MLflow does not hold everything, with the remedy where one is known."""
+    uri = sweep.tracking.uri or default_uri(home)
+    return str(error) if isinstance(error, ResultsError) else store_problem(uri, error, "written")
+
+
+def require_driver(sweep: Sweep) -> None:
+    """Better said before trials run than after.  Raises `ResultsError`."""
+    from results import sql
+
+    if sweep.tracking.uri is not None and is_database(sweep.tracking.uri):
+        sql.require_driver(sweep.tracking.uri)

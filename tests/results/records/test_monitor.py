@@ -1,0 +1,110 @@
+import hashlib
+import json
+
+import pytest
+
+from results.records import journal, monitor
+from results.records.journal import Journal
+from results.records.monitor import Monitor, TrialProgress
+
+KEY = "0123456789abcdef"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "trials" / KEY
+
+
+def finish(folder, **metrics):
+    (folder / "per_object.parquet").write_bytes(b"numbers")
+    sha256 = hashlib.sha256(b"numbers").hexdigest()
+    (folder / "result.json").write_text(json.dumps({"per_object_sha256": sha256, "metrics": metrics}))
+
+
+def test_what_a_trial_does_is_followed_from_its_first_event_to_its_result(tmp_path, folder):
+    here = Monitor(tmp_path)
+    assert here.look(KEY) == TrialProgress()
+    with Journal(folder) as trial:
+        trial.start(0)
+        assert here.look(KEY).status == "running"
+        trial.metrics(10, {"train/loss": 2.0})
+        trial.metrics(20, {"train/loss": 1.0, "val/psnr": 20.0})
+        trial.metrics(30, {"val/psnr": 21.0})
+        seen = here.look(KEY)
+        assert (seen.step, seen.metrics) == (30, {"train/loss": 1.0, "val/psnr": 21.0})
+        assert seen.validation == {"val/psnr": {20: 20.0, 30: 21.0}}
+        assert seen.rate > 0
+        assert seen.judged_s is None
+        trial.metrics(30, {"novel/psnr": 22.0})
+        assert here.look(KEY).judged_s >= 0
+    finish(folder, **{"novel/psnr": 22.0})
+    seen = here.look(KEY)
+    assert (seen.status, seen.step, seen.metrics["novel/psnr"]) == ("finished", 30, 22.0)
+    assert seen.result["metrics"] == {"novel/psnr": 22.0}
+
+
+@pytest.mark.parametrize(("end", "status"), [("failed", "failed"), ("pruned", "pruned"), ("stopped", "interrupted")])
+def test_a_trial_that_is_taken_up_again_is_seen_again(tmp_path, folder, end, status):
+    here = Monitor(tmp_path)
+    with Journal(folder) as trial:
+        trial.start(0)
+        getattr(trial, end)("why")
+        assert (here.look(KEY).status, here.look(KEY).error) == (status, "why")
+        trial.start(5)
+        assert (here.look(KEY).status, here.look(KEY).error, here.look(KEY).step) == ("running", None, 5)
+
+
+def test_a_finished_trial_is_read_once_and_of_others_only_what_is_new(tmp_path, folder, monkeypatch):
+    with Journal(folder) as trial:
+        trial.start(0)
+        for step in range(1000):
+            trial.metrics(step, {"train/loss": 1.0})
+        here = Monitor(tmp_path)
+        here.look(KEY)
+        parsed = []
+        monkeypatch.setattr(
+            journal.json, "loads", lambda text: parsed.append(text) or json.JSONDecoder().decode(text.decode())
+        )
+        assert here.look(KEY).status == "running"
+        assert parsed == []
+        trial.metrics(1000, {"train/loss": 1.0})
+        assert here.look(KEY).step == 1000
+        assert len(parsed) == 1
+    monkeypatch.undo()
+    finish(folder)
+    assert here.look(KEY).status == "finished"
+
+    def not_again(_):
+        raise AssertionError("a finished trial is read again")
+
+    monkeypatch.setattr(monitor, "read_result", not_again)
+    monkeypatch.setattr(monitor.Path, "stat", not_again)
+    assert here.look(KEY).status == "finished"
+
+
+def test_an_invalid_result_is_read_again_once_it_was_written_again(tmp_path, folder):
+    here = Monitor(tmp_path)
+    with Journal(folder) as trial:
+        trial.start(0)
+        (folder / "result.json").write_text("{")
+        assert here.look(KEY).status == "running"
+    finish(folder)
+    assert here.look(KEY).status == "finished"
+
+
+def test_several_are_looked_at_and_what_is_no_trial_is_left_alone(tmp_path, folder):
+    with Journal(folder) as trial:
+        trial.start(0)
+    (folder.parent / "notes.txt").write_text("mine")
+    (folder.parent / "empty").mkdir()
+    found = Monitor(tmp_path).look_at([KEY, "other", "empty", "notes.txt"])
+    assert {key: seen.status for key, seen in found.items()} == {
+        KEY: "running",
+        "other": "pending",
+        "empty": "pending",
+        "notes.txt": "pending",
+    }
+
+
+def test_a_home_without_trials_has_only_pending_ones(tmp_path):
+    assert Monitor(tmp_path / "nowhere").look_at([KEY]) == {KEY: TrialProgress()}

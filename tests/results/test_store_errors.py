@@ -1,0 +1,48 @@
+"""What is said of a store that cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from results import store_errors
+from results.address import sqlite_uri
+from results.store_errors import store_problem
+
+SCHEMA = (
+    "Detected out-of-date database schema (found version 89d4b8295536, but expected 76601a5f987d). Take a backup of "
+    "your database, then run 'mlflow db upgrade <database_uri>' to migrate your database to the latest schema. NOTE"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("(sqlite3.OperationalError) database is locked", "another program holds it"),
+        (SCHEMA, "mlflow db upgrade 'sqlite:////"),
+        ("Can't locate revision identified by 'ffff'", "newer MLflow"),
+        ("file is not a database", "made anew from the trials' journals by `splatsweep sync`"),
+        ("database disk image is malformed", "made anew"),
+        ("no such table: experiments", "no MLflow store"),
+        ("(sqlite3.OperationalError) database or disk is full", "make room"),
+    ],
+)
+def test_the_remedy_follows_the_reason(tmp_path: Path, error: str, said: str) -> None:
+    uri = sqlite_uri(tmp_path / "my home" / "mlflow.db")
+    problem = store_problem(uri, ValueError(error), "written")
+    assert problem.startswith(f"the MLflow store {uri} cannot be written: {error[:30]}")
+    assert said in problem
+    assert "Take a backup" not in problem
+
+
+def test_whose_a_file_is_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mlflow.db"
+    monkeypatch.setattr(store_errors, "whose", lambda file: f"{file} belongs to alice")
+    problem = store_problem(sqlite_uri(path), ValueError("attempt to write a readonly database"), "written")
+    assert problem.endswith(f"attempt to write a readonly database; {path} belongs to alice")
+
+
+def test_a_reason_without_a_remedy_stands_alone_and_without_secrets() -> None:
+    problem = store_problem("postgresql://me:pw@db/a", ValueError("no answer at postgresql://me:pw@db/a"), "read")
+    assert problem == "the MLflow store postgresql://me:***@db/a cannot be read: no answer at postgresql://me:***@db/a"
