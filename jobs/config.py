@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -26,36 +26,29 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import no_info_plain_validator_function
 
+from jobs.contexts import ContextConfig, context_section, frozen_class, frozen_options
 from jobs.data import DATASETS
+from jobs.fit import check_fit
 from model.context import SOURCES, find_source
-from model.fusion import FUSION, Source
-from model.fusion.base import Fusion, entering_kind
+from model.fusion import Source
 from model.losses import LOSSES
 from model.methods import METHODS, find_method
-from model.methods.base import NEEDS, Method, MethodOptions, Need
+from model.methods.base import Method, MethodOptions
 from model.options import (
     Count,
     Finite,
     MisfitError,
-    NoOptions,
-    OptionsError,
     Positive,
     Section,
     as_tuple,
     known_values,
     one_of,
-    parse_options,
 )
 from model.rasterizers import BACKENDS
-from model.registry import UnknownChoiceError, resolve
+from model.registry import UnknownChoiceError
 
 #: The method of a configuration that names none.
 DEFAULT_METHOD = "splatter_image"
-
-#: The smallest pictures, in pixels, of which the poolings of each LPIPS trunk leave anything.
-SMALLEST_LPIPS = {"vgg": 16, "alex": 32}
-
-Preprocess = Literal["published", "correct"]
 
 
 class DataConfig(Section):
@@ -65,51 +58,6 @@ class DataConfig(Section):
     resolution: Annotated[int, Field(gt=0, multiple_of=8)] = 32
     #: options of the dataset's importer; see `splatsweep data list`
     options: dict[str, Any] = Field(default={})
-
-
-class ContextConfig(Section):
-    """What the sections about frozen models have in common; each has its switch in front of these."""
-
-    #: which of `model.context.SOURCES` the section is about
-    source: ClassVar[str]
-
-    fusion: Annotated[str, one_of("fusion", FUSION)]
-    preprocess: Preprocess = "correct"
-    #: side in pixels that images are resized to for the model; null is its own
-    resolution: Count | None = None
-    #: options of the model; see `splatsweep choices`
-    options: dict[str, Any] = Field(default={})
-
-    @model_validator(mode="after")
-    def _fits_the_model(self) -> ContextConfig:
-        _check_context(self)
-        return self
-
-    @property
-    def choice(self) -> str:
-        """The model's name, or "none"."""
-        name: str = getattr(self, find_source(self.source).switch)
-        return name
-
-
-def _context_section(name: str) -> type[ContextConfig]:
-    """The type of the section about one source of context."""
-    source = find_source(name)
-    choice = Annotated[str, one_of(source.noun, ("none", *source.models))]
-    fusion = Annotated[str, one_of("fusion", FUSION)]
-    title = f"{name.title()}Config"
-    fields: dict[str, Any] = {source.switch: (choice, "none")}
-    switch = create_model(f"_{title}", __base__=Section, **fields)
-    section: Any = create_model(
-        title,
-        __base__=(ContextConfig, switch),
-        __doc__=source.description,
-        __module__=__name__,
-        fusion=(fusion, source.fusion),
-    )
-    section.source = name
-    globals()[title] = section  # where pickle looks for it
-    return cast("type[ContextConfig]", section)
 
 
 class LossTerm(Section):
@@ -221,50 +169,6 @@ class RenderConfig(Section):
     antialiasing: bool = False
 
 
-def _check_context(section: ContextConfig) -> None:
-    """Refuse what does not fit the chosen frozen model: fusion, preprocessing, options."""
-    model, source = frozen_class(section), section.source
-    if model is None:
-        return
-    fitting = sorted(name for name, way in _fusions().items() if entering_kind(way, source) in model.kinds)
-    if section.fusion not in fitting:
-        reason = "{source}.fusion {value} cannot take what this model says ({kinds}); allowed: {ways}"
-        context = {"path": f"{source}.fusion", "source": source, "value": section.fusion}
-        raise PydanticCustomError(
-            "misfit", reason, context | {"kinds": ", ".join(model.kinds), "ways": ", ".join(fitting)}
-        )
-    if section.preprocess not in model.preprocessings:
-        reason = "{source}.preprocess {value} is not known to this model; allowed: {ways}"
-        context = {"path": f"{source}.preprocess", "source": source, "value": section.preprocess}
-        raise PydanticCustomError("misfit", reason, context | {"ways": ", ".join(model.preprocessings)})
-    try:
-        options = frozen_options(section)
-    except OptionsError as error:
-        raise PydanticCustomError("misfit", "{reason}", {"path": f"{source}.options", "reason": str(error)}) from None
-    try:
-        model.check_resolution(section.resolution, options)
-    except ValueError as error:
-        context = {"path": f"{source}.resolution", "reason": f"{source}.{error}"}
-        raise PydanticCustomError("misfit", "{reason}", context) from None
-
-
-def _fusions() -> dict[str, type[Fusion]]:
-    return {name: resolve(FUSION, name, "fusion") for name in FUSION}
-
-
-def frozen_class(section: ContextConfig) -> Any | None:
-    """The chosen class of `model.frozen.FrozenModel`; None where this source of context is off."""
-    source = find_source(section.source)
-    return None if section.choice == "none" else resolve(source.models, section.choice, source.noun)
-
-
-def frozen_options(section: ContextConfig) -> Any:
-    """The options of the chosen frozen model with every default filled in.  Raises `OptionsError`."""
-    cls = frozen_class(section)
-    options = NoOptions if cls is None else cls.Options
-    return parse_options(options, section.options, choice=section.choice, where=f"{section.source}.options")
-
-
 def _options_of_the_method(value: Any) -> MethodOptions:
     """The section `model` as the options of the method that its `name` chooses."""
     if isinstance(value, MethodOptions):
@@ -310,13 +214,6 @@ ModelConfig = Annotated[
 ]
 
 
-#: What a loss needs, and what methods without it have instead.
-_LACKS: dict[Need, dict[str, str]] = {
-    "views": {"needs": "whole views", "has": "is trained on single pixels"},
-    "gaussians": {"needs": "a scene of Gaussians", "has": "makes none"},
-}
-
-
 class _DataAndMethod(Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = find_method(DEFAULT_METHOD).Options()  # type: ignore[call-arg]
@@ -325,7 +222,8 @@ class _DataAndMethod(Section):
 if TYPE_CHECKING:
     _WithContexts = _DataAndMethod
 else:
-    _sections = {name: _context_section(name) for name in SOURCES}
+    _sections = {name: context_section(name) for name in SOURCES}
+    globals().update({section.__name__: section for section in _sections.values()})  # where pickle looks for them
     _WithContexts = create_model(
         "_WithContexts", __base__=_DataAndMethod, **{name: (section, section()) for name, section in _sections.items()}
     )
@@ -342,72 +240,10 @@ class TrialConfig(_WithContexts):
     @model_validator(mode="after")
     def _fits_together(self) -> TrialConfig:
         try:
-            self.method.check(self.model, self.data.resolution)
+            check_fit(self)
         except MisfitError as error:
             raise PydanticCustomError("misfit", "{reason}", {"path": error.key, "reason": str(error)}) from None
-        if self.data.resolution < SMALLEST_LPIPS[self.eval.lpips]:
-            raise PydanticCustomError(
-                "misfit",
-                "eval.lpips {variant} needs data.resolution {smallest} or more, got {resolution}",
-                {
-                    "path": "eval.lpips",
-                    "variant": self.eval.lpips,
-                    "smallest": SMALLEST_LPIPS[self.eval.lpips],
-                    "resolution": self.data.resolution,
-                },
-            )
-        if self.is_trained:
-            self._check_fusions()
-            self._check_losses()
         return self
-
-    def _check_losses(self) -> None:
-        """Refuse losses, and numbers of views, that the method cannot have in a training step."""
-        offered, drawn = self.method.offers(self.model), self.train.views_per_object
-        if "views" in offered and self.model.input_views > drawn:
-            reason = "model.input_views {views} is more than train.views_per_object {drawn}, which they are among"
-            context = {"path": "model.input_views", "views": self.model.input_views, "drawn": drawn}
-            raise PydanticCustomError("misfit", reason, context)
-        for index, stage in enumerate(self.train.stages):
-            for name, term in stage.losses.items():
-                path = f"train.stages.{index}.losses.{name}"
-                if term.views is not None and "views" not in offered:
-                    reason = "{path} {views} needs {needs}, and {method} {has}; allowed: null"
-                    context = {"path": f"{path}.views", "views": term.views, "method": self.model.name}
-                    raise PydanticCustomError("misfit", reason, context | _LACKS["views"])
-                if term.views is not None and term.views > drawn:
-                    reason = "{path} {views} is more than train.views_per_object {drawn}"
-                    context = {"path": f"{path}.views", "views": term.views, "drawn": drawn}
-                    raise PydanticCustomError("misfit", reason, context)
-                self._check_loss(name, path, offered)
-
-    def _check_fusions(self) -> None:
-        places = self.method.places(self.model)
-        for source, section in self.sources.items():
-            if section.choice == "none":
-                continue
-            switch, method = f"{source}.{find_source(source).switch}", self.model.name
-            if not places:
-                reason = "{path} {value} is context, which {method} does not take; allowed: none"
-                context = {"path": switch, "value": section.choice, "method": method}
-                raise PydanticCustomError("misfit", reason, context)
-            if _fusions()[section.fusion].place not in places:
-                kinds = frozen_class(section).kinds  # type: ignore[union-attr]
-                fitting = [n for n, w in _fusions().items() if w.place in places and entering_kind(w, source) in kinds]
-                reason = "{path} {value} enters at the {place}, which {method} does not have; allowed: {ways}"
-                context = {"path": f"{source}.fusion", "value": section.fusion, "method": method}
-                context |= {"place": _fusions()[section.fusion].place, "ways": ", ".join(sorted(fitting)) or "none"}
-                raise PydanticCustomError("misfit", reason, context)
-
-    def _check_loss(self, name: str, path: str, offered: frozenset[Need]) -> None:
-        if offered == NEEDS:  # the classes of losses bring torch along
-            return
-        needs: dict[str, frozenset[Need]] = {loss: resolve(LOSSES, loss, "loss").needs for loss in LOSSES}
-        if lacking := sorted(needs[name] - offered):
-            fitting = ", ".join(sorted(loss for loss, wanted in needs.items() if wanted <= offered))
-            context = {"path": path, "loss": name, "method": self.model.name, "fitting": fitting}
-            reason = "the loss {loss} needs {needs}, and {method} {has}; allowed: {fitting}"
-            raise PydanticCustomError("misfit", reason, context | _LACKS[lacking[0]])
 
     @property
     def sources(self) -> dict[Source, ContextConfig]:

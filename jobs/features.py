@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.config import ContextConfig, TrialConfig, frozen_class, frozen_options
+from jobs.config import TrialConfig
+from jobs.contexts import ContextConfig, frozen_class, frozen_options
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import SPLITS, Store
 from jobs.feature_file import FeatureFile, ensure_feature_file

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.config import TrialConfig, frozen_class, frozen_options
+from jobs.config import TrialConfig
+from jobs.contexts import frozen_class, frozen_options
 from model.losses import LOSSES, LPIPS_TRUNKS
 from model.registry import resolve
 

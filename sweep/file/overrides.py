@@ -230,13 +230,18 @@ class Draft:
 
         Where all of these are defaults, their section's last written.
         """
-        named = [tuple(key.split(".")) for key in _DOTTED.findall(message)]
-        for length in (None, 1):
-            wanted = {key[:length] for key in named}
-            written = [origin for key, origin in self.origins.items() if key[:length] in wanted]
-            if written:
-                return written[-1]
-        return None
+        named = [_key(dotted) for dotted in _DOTTED.findall(message)]
+        order = {key: position for position, key in enumerate(self.origins)}
+        # A key may have been written with the mapping or list that it is in, as far down as its section's keys.
+        written = [
+            (order[key[:length]], length, key)
+            for key in named
+            if (length := next((n for n in range(len(key), 1, -1) if key[:n] in order), None)) is not None
+        ]
+        if written:
+            return self.origin(max(written)[2])
+        sections = {key[0] for key in named}
+        return next((origin for key, origin in reversed(list(self.origins.items())) if key[0] in sections), None)
 
     def _with_defaults_at(self, wrong: Iterable[Path]) -> Draft:
         """This draft with the parts that hold the keys `wrong` (two levels deep) as they are by default."""
@@ -248,6 +253,10 @@ class Draft:
             else:
                 _reset(values[name], inner[0], defaults[name])
         return self._with(values, self.origins)
+
+
+def _key(dotted: str) -> Path:
+    return tuple(int(part) if part.isdecimal() else part for part in dotted.split("."))
 
 
 def _reset(node: dict[Any, Any], key: Any, defaults: Mapping[Any, Any]) -> None:

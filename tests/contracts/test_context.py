@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import TrialConfig, frozen_class, frozen_options
+from jobs.config import TrialConfig
+from jobs.contexts import frozen_class, frozen_options
 from model.context import SOURCES, find_source
 from model.frozen import FrozenModel
 from model.fusion import FUSION

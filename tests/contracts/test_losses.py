@@ -84,7 +84,7 @@ def test_a_method_without_what_it_needs_is_refused(loss, request, monkeypatch):
     if not lacking:
         assert TrialConfig.model_validate(sections)
         return
-    with pytest.raises(ValidationError, match=rf"the loss {name} needs .* splatter_image .*; allowed: .*\bl2\b"):
+    with pytest.raises(ValidationError, match=rf"losses\.{name} needs .* splatter_image .*; allowed: .*\bl2\b"):
         TrialConfig.model_validate(sections)
 
 

@@ -149,7 +149,7 @@ def test_losses_that_do_not_fit_are_refused_and_others_are_trained_on(configure,
         if resolve(LOSSES, loss, "loss").needs <= offered:
             assert configure(train=train)
         else:
-            with pytest.raises(ValidationError, match=f"the loss {loss} needs .*{name}.*; allowed: l1, l2"):
+            with pytest.raises(ValidationError, match=rf"losses\.{loss} needs .*{name}.*; allowed: l1, l2"):
                 configure(train=train)
 
 
@@ -157,7 +157,7 @@ def test_context_where_it_has_no_place_is_refused(configure, name):
     method = find_method(name)
     if not method.trained or method.places(configure().model):
         return
-    with pytest.raises(ValidationError, match=f"depth.model oracle is context, which {name} does not take"):
+    with pytest.raises(ValidationError, match=f"depth.model oracle is context, which model.name {name} does not take"):
         configure(depth={"model": "oracle"})
 
 

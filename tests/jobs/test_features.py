@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.config import TrialConfig, frozen_class, frozen_options
+from jobs.config import TrialConfig
+from jobs.contexts import frozen_class, frozen_options
 from jobs.data.prepare import open_dataset
 from jobs.feature_file import FeatureFile
 from jobs.features import ContextReader, source_frames

@@ -388,3 +388,64 @@ def test_a_baseline_by_name_or_setting(tmp_path, baseline):
     grid = GRID.replace("none, ", "")
     path.write_text(f"name: s\ntrials: {{vanilla: {{}}}}\n{grid}baseline: {baseline}\n")
     assert load_sweep(path).baseline
+
+
+def test_rows_of_several_methods_share_a_base(tmp_path: Path) -> None:
+    """Keys of the base that a row's method does not have count as absent, and its own have their own defaults."""
+    text = """\
+name: a
+base:
+  model: {base_dim: 8, input_views: 2, head: {offset_scale: 0.2}}
+  train.stages: [{iterations: 3, lr: 0.001, losses: {l2: 1.0}}]
+trials:
+  baseline: {}
+  transformer: {model: {backbone: transformer, width: 32}}
+  nerf: {model.name: pixelnerf, model.hidden: 32}
+"""
+    configs = dict(expand(_load(tmp_path, text)))
+    assert configs["baseline"].model.base_dim == 8
+    models = {name: config.identity()["model"] for name, config in configs.items()}
+    assert models["transformer"]["width"] == 32
+    assert models["transformer"]["head"]["offset_scale"] == 0.2
+    assert models["nerf"]["hidden"] == 32
+    assert models["nerf"]["coarse_samples"] == 64
+    assert all(model["input_views"] == 2 for model in models.values())
+    assert "base_dim" not in models["nerf"] | models["transformer"]
+    assert "backbone" not in models["baseline"]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        (
+            "base: {model.name: pixelnerf, train.stages: [{iterations: 3, lr: 0.1, losses: {l2: 1, ssim: 1}}]}",
+            "base.train.stages.0.losses.ssim",
+            "train.stages.0.losses.ssim needs whole views, and model.name pixelnerf is trained on single pixels",
+        ),
+        (
+            "base: {train.stages.*.losses.lpips: 0.1}\ntrials: {a: {model.name: pixelnerf}}",
+            "trials.a.model.name",
+            "train.stages.0.losses.lpips needs whole views",
+        ),
+        (
+            "base: {model: {name: pixelnerf, base_dim: 8}, train.stages: [{iterations: 3, lr: 0.1, losses: {l2: 1}}]}",
+            "base.model.base_dim",
+            "has no effect, since no trial that inherits it has a method with this key (it belongs to splatter_image",
+        ),
+        ("trials: {a: {model: {backbone: transformer, num_blocks: 2}}}", "trials.a.model.num_blocks", "has no effect"),
+        ("base: {model.name: splatterimage}", "base.model.name", "did you mean 'splatter_image'"),
+        ("base: {model.backbone: resnet}", "base.model.backbone", "allowed: transformer, unet"),
+        ("base: {model: {name: pixelnerf, hiden: 8}}", "base.model.hiden", "did you mean 'hidden'"),
+        ("base: {model.head.sclae: 1.0}", "base.model.head.sclae", "did you mean 'scale_bias'"),
+        ("base: {model.sh_degree: 2}", "base.model.sh_degree", "allowed: 0, 1"),
+        (
+            "base: {model.backbone: transformer, semantic: {encoder: clip_vit_b32, fusion: concat}}",
+            "base.semantic.fusion",
+            "enters at the bottleneck, which the network (model.backbone transformer) does not have",
+        ),
+    ],
+)
+def test_what_a_method_does_not_have_is_named(text: str, place: str, message: str, tmp_path: Path) -> None:
+    mistakes = [m for m in _mistakes(tmp_path, f"name: a\n{text}\n") if m.path == place]
+    assert mistakes, [str(m) for m in _mistakes(tmp_path, f"name: a\n{text}\n")]
+    assert message in str(mistakes[0]), str(mistakes[0])

@@ -1,0 +1,83 @@
+"""What of a configuration has to fit together, beyond each section by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobs.contexts import ContextConfig, frozen_class, fusion_classes
+from model.context import find_source
+from model.fusion.base import entering_kind
+from model.losses import LOSSES
+from model.methods.base import NEEDS, Need
+from model.options import MisfitError
+from model.registry import resolve
+
+if TYPE_CHECKING:
+    from jobs.config import LossTerm, TrialConfig
+
+#: The smallest pictures, in pixels, of which the poolings of each LPIPS trunk leave anything.
+SMALLEST_LPIPS = {"vgg": 16, "alex": 32}
+
+#: What a loss may need, and what a method without it does.
+_LACKS: dict[Need, tuple[str, str]] = {
+    "views": ("whole views", "is trained on single pixels"),
+    "gaussians": ("a scene of Gaussians", "makes none"),
+}
+
+
+def check_fit(config: TrialConfig) -> None:
+    """Raise `MisfitError` where sections of a configuration do not fit each other, or the method."""
+    config.method.check(config.model, config.data.resolution)
+    smallest = SMALLEST_LPIPS[config.eval.lpips]
+    if config.data.resolution < smallest:
+        reason = (
+            f"eval.lpips {config.eval.lpips} needs data.resolution {smallest} or more, got {config.data.resolution}"
+        )
+        raise MisfitError("eval.lpips", reason)
+    if not config.is_trained:
+        return
+    for source, section in config.sources.items():
+        if section.choice != "none":
+            _check_context(config, source, section)
+    offered, drawn = config.method.offers(config.model), config.train.views_per_object
+    if "views" in offered and config.model.input_views > drawn:
+        reason = f"model.input_views {config.model.input_views} is more than train.views_per_object {drawn}"
+        raise MisfitError("model.input_views", f"{reason}, which they are among")
+    for index, stage in enumerate(config.train.stages):
+        for name, term in stage.losses.items():
+            _check_loss(config, name, term, f"train.stages.{index}.losses.{name}", offered)
+
+
+def _check_context(config: TrialConfig, source: str, section: ContextConfig) -> None:
+    """Context enters at a place that the network has."""
+    places = config.method.places(config.model)
+    if not places:
+        key = f"{source}.{find_source(source).switch}"
+        reason = f"{key} {section.choice} is context, which model.name {config.model.name} does not take"
+        raise MisfitError(key, reason, ["none"])
+    ways, model = fusion_classes(), frozen_class(section)
+    assert model is not None
+    if (place := ways[section.fusion].place) not in places:
+        fitting = [n for n, w in ways.items() if w.place in places and entering_kind(w, source) in model.kinds]
+        variant = "backbone" if "backbone" in type(config.model).model_fields else "name"
+        network = f"model.{variant} {getattr(config.model, variant)}"
+        reason = f"{source}.fusion {section.fusion} enters at the {place}, which the network ({network}) does not have"
+        raise MisfitError(f"{source}.fusion", reason, sorted(fitting))
+
+
+def _check_loss(config: TrialConfig, name: str, term: LossTerm, key: str, offered: frozenset[Need]) -> None:
+    """A loss finds in a training step what it needs."""
+    method = f"model.name {config.model.name}"
+    if term.views is not None and "views" not in offered:
+        needed, instead = _LACKS["views"]
+        raise MisfitError(f"{key}.views", f"{key}.views {term.views} needs {needed}, and {method} {instead}", ["null"])
+    if term.views is not None and term.views > config.train.views_per_object:
+        reason = f"{key}.views {term.views} is more than train.views_per_object {config.train.views_per_object}"
+        raise MisfitError(f"{key}.views", reason)
+    if offered == NEEDS:  # the classes of losses bring torch along
+        return
+    needs: dict[str, frozenset[Need]] = {loss: resolve(LOSSES, loss, "loss").needs for loss in LOSSES}
+    for lacking in sorted(needs[name] - offered):
+        needed, instead = _LACKS[lacking]
+        fitting = sorted(loss for loss, wanted in needs.items() if wanted <= offered)
+        raise MisfitError(key, f"{key} needs {needed}, and {method} {instead}", fitting)
