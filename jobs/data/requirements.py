@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from jobs.config import TrialConfig, frozen_class
+from jobs.config import TrialConfig
+from jobs.contexts import frozen_class
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import SPLITS, Store
 from model.context import find_source
