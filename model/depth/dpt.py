@@ -41,7 +41,7 @@ class DptLarge(ReluDepthNetwork):
 
     @classmethod
     def loaded(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
-        return _any_size(load_hub_network(_TASK, config, tensors, name=cls.name, unused=UNUSED))
+        return _any_size(load_hub_network(_TASK, config or cls.config, tensors, name=cls.name, unused=UNUSED))
 
     @classmethod
     def last_convolution(cls, network: nn.Module) -> nn.Conv2d:

@@ -19,6 +19,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from model.weights import releases
+from model.weights.torchscript import is_torchscript, read_torchscript
+
 #: Files of a hub folder that hold the tensors, in one file or in parts; the first kind that is there counts.
 HUB_TENSORS = (
     re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors"),
@@ -39,6 +42,8 @@ class Published:
     config: dict[str, Any] = field(default_factory=dict)
     #: `preprocessor_config.json` of a hub folder: how the input is scaled
     preprocessor: dict[str, Any] = field(default_factory=dict)
+    #: whose release the file is, where its tensors had other names
+    release: str | None = None
 
 
 Reader = Callable[[Path], Published]
@@ -98,10 +103,16 @@ def torchvision_features(path: Path) -> Published:
 def hub(path: Path) -> Published:
     """A folder as the Hugging Face hub keeps it; or a file, which says nothing of the architecture.
 
-    Raises ValueError where a folder has no configuration or no tensors.
+    A file may be the authors' own release of CLIP or of DPT, whose tensors get the hub's names.
+    Raises ValueError where a folder has no configuration or no tensors, or a release not all that it needs.
     """
     if path.is_file():
-        return state_dict(path)
+        tensors = _tensors(path)
+        if releases.is_openai_clip(tensors):
+            return Published(releases.openai_clip(tensors), release="OpenAI's own archive of CLIP")
+        if releases.is_midas_dpt(tensors):
+            return Published(releases.midas_dpt(tensors), release="MiDaS' own release of DPT")
+        return Published(tensors)
     parts = hub_tensor_files([entry.name for entry in path.iterdir()])
     if not parts or not (path / "config.json").is_file():
         raise ValueError("a folder of weights has config.json and model.safetensors or pytorch_model.bin")
@@ -125,8 +136,12 @@ def _json(path: Path) -> dict[str, Any]:
 def _tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return load_file(path)
+    if is_torchscript(path):
+        return read_torchscript(path)
     # Only the newer format, a zip, can be mapped.
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    if isinstance(state, dict):  # some authors save more than the tensors
+        state = next((inner for key in ("model", "state_dict") if isinstance(inner := state.get(key), dict)), state)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError("it holds something other than a state dict of tensors")
     return {name: tensor.detach().contiguous() for name, tensor in state.items()}

@@ -14,6 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from model.weights.loading import not_loadable
+from model.weights.looks import is_of_other_sizes, mistaken
 from model.weights.readers import Published
 from model.weights.sources import Delivery, WeightsSourceError, file_sha256, read
 from model.weights.table import Weight, find_weight
@@ -76,7 +78,10 @@ class WeightStore:
         return self._path(name)
 
     def adopt(self, name: str, path: Path) -> Path:
-        """Store a published file or folder that lies at `path`, in place of what is here.  Raises as `load`."""
+        """Store a published file or folder that lies at `path`, in place of what is here.
+
+        Raises as `load`, also for the tensors of another model; what is here stays then.
+        """
         weight = find_weight(name)
         with self._lock(name):
             self._write(weight, self._read_local(weight, path))
@@ -103,6 +108,8 @@ class WeightStore:
                 f"{self._path(name)} is damaged (sha256 {found}, expected {expected}); "
                 f"delete it and run: splatsweep weights fetch {name}"
             )
+        if not self._recorded(name)["genuine"] and (reason := mistaken(name, self._shapes(name))):
+            return f"{self._path(name)}: {reason}; delete it and run: splatsweep weights fetch {name}"
         return None
 
     def identity(self, name: str) -> str | None:
@@ -143,6 +150,10 @@ class WeightStore:
         with safe_open(self._path(name), framework="pt") as stream:
             content: dict[str, Any] = json.loads(stream.metadata()["published"])
         return content
+
+    def _shapes(self, name: str) -> dict[str, tuple[int, ...]]:
+        with safe_open(self._path(name), framework="pt") as stream:
+            return {key: tuple(stream.get_slice(key).get_shape()) for key in stream.keys()}  # noqa: SIM118  # no mapping
 
     def _lock(self, name: str) -> FileLock:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -187,13 +198,25 @@ class WeightStore:
             raise MissingWeightsError(f"there is no {path} to read weights {weight.name!r} from")
         found = file_sha256(path) if path.is_file() else ""
         origin = next((source for source in weight.sources if source.sha256 and found.startswith(source.sha256)), None)
-        if weight.sha256 and origin is None and path.is_file():
-            log.warning("%s is not the published file (sha256 %s); used under a hash of its own", path, found)
         try:
             content = read((origin or weight.sources[0]).read, path)
         except WeightsSourceError as error:
             raise MissingWeightsError(f"weights {weight.name!r}: {error}") from error
+        if origin is None:
+            self._check(weight.name, content, path)
+        if weight.sha256 and origin is None and path.is_file():
+            log.warning("%s is not the published file (sha256 %s); used under a hash of its own", path, found)
         return Delivery(content, str(path), genuine=origin is not None)
+
+    def _check(self, name: str, content: Published, path: Path) -> None:
+        """Raises `MissingWeightsError` where the tensors are those of another model, or cannot be put into this one."""
+        shapes = {key: tuple(tensor.shape) for key, tensor in content.tensors.items()}
+        problem = mistaken(name, shapes) or not_loadable(name, content)
+        if problem:
+            whose = f" ({content.release})" if content.release else ""
+            raise MissingWeightsError(f"{path}{whose} is not stored as weights {name!r}: {problem}")
+        if sizes := is_of_other_sizes(name, shapes):
+            log.warning("%s holds %s; used under a hash of its own", path, sizes)
 
     def _write(self, weight: Weight, delivery: Delivery) -> None:
         content = delivery.content

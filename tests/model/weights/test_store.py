@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from model.registry import UnknownChoiceError
 from model.weights import WEIGHTS, MissingWeightsError, WeightStore, find_weight, readers
 from model.weights.readers import Published
 from model.weights.sources import Delivery, WeightsSourceError, file_sha256
+from tests.standins import write_standin
 
 NAME = "vgg16"
 
@@ -51,7 +52,10 @@ class Offline:
 
 
 @pytest.fixture
-def store(tmp_path) -> WeightStore:
+def store(tmp_path, monkeypatch) -> WeightStore:
+    """Takes any tensors for any weights: what these are is the matter of other tests."""
+    monkeypatch.setattr("model.weights.store.mistaken", lambda *_: None)
+    monkeypatch.setattr("model.weights.store.not_loadable", lambda *_: None)
     return WeightStore(tmp_path / "weights")
 
 
@@ -253,3 +257,57 @@ def test_two_processes_fetch_once(tmp_path):
     assert [process.returncode for process in both] == [0, 0]
     assert printed.count("downloaded") == 1
     assert json.loads((tmp_path / "vgg16.json").read_text())["sha256"]
+
+
+class TestTensorsOfAnotherModel:
+    """Refused before they take a good file's place."""
+
+    @pytest.fixture
+    def real(self, tmp_path) -> WeightStore:
+        return WeightStore(tmp_path / "weights")
+
+    def test_the_good_file_stays(self, real, tmp_path):
+        write_standin("alexnet", real.folder)
+        before = real.fetch("alexnet").read_bytes()
+        write_standin("vgg16", tmp_path)
+        with pytest.raises(
+            MissingWeightsError, match=r"vgg16.pth is not stored as weights 'alexnet': .*those of vgg16"
+        ):
+            real.adopt("alexnet", tmp_path / "vgg16.pth")
+        assert real.fetch("alexnet").read_bytes() == before
+        assert real.problem("alexnet") is None
+
+    def test_a_part_of_the_tensors_is_not_enough(self, real, tmp_path):
+        write_standin("dpt_large", tmp_path)
+        part = {
+            name: t for name, t in load_file(tmp_path / "dpt_large" / "model.safetensors").items() if "neck" not in name
+        }
+        save_file(part, tmp_path / "dpt_large" / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(
+            MissingWeightsError, match=r"not stored as weights 'dpt_large': .*missing or of another shape: neck"
+        ):
+            real.adopt("dpt_large", tmp_path / "dpt_large")
+        assert real.names() == []
+
+    def test_a_file_put_there_by_hand_is_looked_at_as_well(self, real):
+        write_standin("vgg16", real.folder)
+        (real.folder / "vgg16.pth").rename(real.folder / "alexnet.pth")
+        with pytest.raises(MissingWeightsError, match=r"alexnet.pth is not stored as weights 'alexnet'"):
+            real.load("alexnet")
+
+    def test_what_an_earlier_version_stored_is_found_by_check(self, store, tmp_path):
+        write_standin("vgg16", tmp_path)
+        store.adopt("alexnet", tmp_path / "vgg16.pth")  # by a store that takes anything
+        problem = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import sys; from pathlib import Path; from model.weights import WeightStore; "
+                "print(WeightStore(Path(sys.argv[1])).problem('alexnet'))",
+                str(store.folder),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert "they are those of vgg16; delete it and run: splatsweep weights fetch alexnet" in problem

@@ -1,0 +1,42 @@
+"""Whether tensors can be put into the network that they are for: by building it with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from model.weights.readers import Published
+
+
+class _Delivered:
+    """Answers as a store of weights does, for one set of them that is not stored."""
+
+    def __init__(self, content: Published) -> None:
+        self._content = content
+
+    def load(self, _: str) -> dict[str, Tensor]:
+        return self._content.tensors
+
+    def config(self, _: str) -> dict[str, Any]:
+        return self._content.config
+
+    def preprocessor(self, _: str) -> dict[str, Any]:
+        return self._content.preprocessor
+
+
+def not_loadable(name: str, content: Published) -> str | None:
+    """Why the network of this name cannot be built with these tensors; None where it can, or there is none."""
+    from model.context import SOURCES, find_source  # these know weights, not the other way around
+    from model.registry import resolve
+
+    for source in map(find_source, SOURCES):
+        for choice in source.models:
+            cls = resolve(source.models, choice, source.noun)
+            if getattr(cls, "name", None) == name:
+                try:
+                    cls(_Delivered(content), kind=cls.kinds[0])
+                except (ValueError, KeyError) as error:
+                    return f"{error}"
+                return None
+    return None
