@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
+
+if TYPE_CHECKING:
+    from sweep.file.schema import Sweep
 
 _GIB = 1 << 30
 _LITTLE_DISK_GIB = 5
@@ -26,12 +29,13 @@ class Finding:
     detail: str
 
 
-def examine(home: Path) -> list[Finding]:
-    """Look at everything a sweep needs."""
+def examine(home: Path, sweep: Sweep | None = None) -> list[Finding]:
+    """Look at everything a sweep needs; with one, also at what its rows need."""
     return [
         _machine(),
         _packages(),
         *_rasterizers(),
+        *(_rows(sweep) if sweep else ()),
         _gpu(),
         *_sharing(),
         _home(home),
@@ -73,6 +77,18 @@ def _rasterizers() -> list[Finding]:
             details.append("installed, but there is no GPU to draw on")
         findings.append(Finding("good", subject, ", ".join(filter(None, details)) or "plain torch, slow"))
     return findings
+
+
+def _rows(sweep: Sweep) -> list[Finding]:
+    """The rows of a sweep that the rasterisers above cannot draw."""
+    from sweep.plan.drawing import undrawable
+    from sweep.plan.grid import expand
+
+    named = expand(sweep)
+    found = undrawable(named, sweep.run)
+    if not found:
+        return [Finding("good", f"sweep {sweep.name}", f"all {len(named)} trials can be drawn")]
+    return [Finding("bad", f"sweep {sweep.name}", f"cannot be drawn: {item}") for item in found]
 
 
 def _gpu() -> Finding:

@@ -16,14 +16,26 @@ from sweep.commands.common import DEFAULT_HOME, Home, Settings, console
 _MARKS = {"good": Text("ok", "green"), "limited": Text("--", "yellow"), "bad": Text("no", "red")}
 
 
-def doctor(home: Home = DEFAULT_HOME) -> None:
+def doctor(
+    sweep: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SWEEP]", help="A sweep file whose rows are looked at too.", show_default=False),
+    ] = None,
+    home: Home = DEFAULT_HOME,
+    settings: Settings = None,
+) -> None:
     """Say what this machine can and cannot do, and how to mend it.
 
     Example: [bold]splatsweep doctor[/]
+
+    Example: [bold]splatsweep doctor sweep.yaml[/]
     """
     from sweep.doctor import examine
+    from sweep.file.load import load_sweep
 
-    findings = examine(home.absolute())
+    if sweep is None and settings:
+        raise ValueError("--set changes a sweep file; name the file too")
+    findings = examine(home.absolute(), load_sweep(sweep, settings or []) if sweep else None)
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
         table.add_row(_MARKS[finding.state], finding.subject, finding.detail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,6 +87,11 @@ def sweep_file(folder: Path, content: dict[str, object]) -> Path:
 def test_validate_and_plan_say_it_and_run_refuses_it(home, tiny, tmp_path, monkeypatch):
     trials = {"gpu row": {}, "cpu row": {"render.backend": "cpu"}}
     path = sweep_file(tmp_path, {"name": "a", "base": tiny(), "trials": trials, "run": {"gpus_per_trial": 1}})
+    done = CliRunner().invoke(app, ["doctor", str(path), "--home", str(home)], env={"COLUMNS": "400"})
+    assert done.exit_code == 2
+    assert re.search(r"no +sweep a +cannot be drawn: gpu row: nothing that is installed", done.output)
+    on_cpu = ["doctor", str(path), "--set", "run.gpus_per_trial=0", "--home", str(home)]
+    assert "all 2 trials can be drawn" in CliRunner().invoke(app, on_cpu, env={"COLUMNS": "400"}).output
     for command in (["validate"], ["plan", "--home", str(home)]):
         done = CliRunner().invoke(app, [command[0], str(path), *command[1:]], catch_exceptions=False)
         assert done.exit_code == 0
