@@ -1,32 +1,252 @@
-"""Everything that is special about a device, beside the training loop."""
+"""Everything that is special about a device, beside the training loop.
+
+A network runs in one of three ways, which are three arithmetics: as written (`eager`), through `torch.compile`
+(`compiled`), or replayed from a CUDA graph (`graph`).  Only training uses the latter two; networks that are judged, and
+copies of a network, run as written.
+"""
 
 from __future__ import annotations
 
-import torch
+import copy
+import gc
+import os
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
 
+import torch
+from torch import Tensor, nn
+
+from jobs.config import TrialConfig
+from model.group_norm import use_plain_operators
 from model.native.accelerate import accelerate
+from model.native.tracing import rebuild, signature, tensors_of
 from model.scenes import Reconstructor
+from results.records.arithmetic import Execution, Precision
+
+#: `auto` compiles where that pays, `never` runs as written, `always` compiles on any device.
+CompileMode = Literal["auto", "never", "always"]
 
 #: The first version whose group norm takes channels last on a GPU; before, every layer turns its input round.
 _CHANNELS_LAST_ON_CUDA = (2, 15)
+#: Iterations from which compiling, one to two minutes, is won back.
+_WORTH_COMPILING = 5_000
+#: Numbers in the source pictures of a batch below which a GPU waits for the host to launch kernels: 64 px, batch 10.
+_LAUNCH_BOUND = 2**17
+
+
+class ExecutionError(RuntimeError):
+    """A network could not be compiled or captured; it never falls back to another arithmetic by itself."""
 
 
 def prepare(network: Reconstructor, device: torch.device) -> Reconstructor:
     """Move `network` to a device, in the layout and with the layers that are fastest there; returns it."""
-    network.to(device).to(memory_format=memory_format(device))
+    network.to(device).to(memory_format=memory_format(device, "eager"))
     if network.main_network is not None and device.type == "cpu":
         accelerate(network.main_network)
     return network
 
 
-def memory_format(device: torch.device) -> torch.memory_format:
-    """The layout of feature maps and convolution weights in which eager torch is fastest."""
-    if device.type == "cuda" and torch_version() < _CHANNELS_LAST_ON_CUDA:
-        return torch.contiguous_format
-    return torch.channels_last
+def choose_execution(config: TrialConfig, device: torch.device, mode: CompileMode = "auto") -> Execution:
+    """How the network of a configuration is trained on a device.
+
+    On a GPU `auto` captures networks that are bound by launches, and compiles others where they are trained for long
+    enough; on a CPU it leaves networks as they are.
+    """
+    if mode == "always":
+        return "compiled"
+    if mode == "never" or device.type != "cuda":
+        return "eager"
+    numbers = 3 * config.train.batch_size * config.model.input_views * config.data.resolution**2
+    if numbers < _LAUNCH_BOUND:
+        return "graph"
+    return "compiled" if config.train.iterations >= _WORTH_COMPILING else "eager"
+
+
+def prepare_training(
+    network: Reconstructor, device: torch.device, execution: Execution, precision: Precision
+) -> Execution:
+    """Set `network` up to be trained on a device; returns the execution, which is `eager` without a backbone.
+
+    bfloat16 is used on a GPU, within the backbone alone: Gaussians, rendering, losses and weights stay in float32.
+    """
+    in_bf16 = precision == "bf16" and device.type == "cuda"
+    module: nn.Module = network if network.main_network is None else network.main_network
+    if network.main_network is None:
+        execution = "eager"
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # shapes stay the same for thousands of steps
+        network.to(memory_format=memory_format(device, execution))
+    if execution != "eager" or in_bf16:
+        ways: dict[Execution, Callable[..., Callable[..., Any]]]
+        ways = {"eager": _Eager, "compiled": _Compiled, "graph": _Graphed}
+        module.forward = _InTraining(module, ways[execution](module, device, in_bf16))
+    return execution
+
+
+def memory_format(device: torch.device, execution: Execution) -> torch.memory_format:
+    """The layout of feature maps and convolution weights that is fastest."""
+    channels_first = device.type == "cuda" and execution != "compiled" and torch_version() < _CHANNELS_LAST_ON_CUDA
+    return torch.contiguous_format if channels_first else torch.channels_last
 
 
 def torch_version() -> tuple[int, int]:
     """Major and minor version of torch."""
     major, minor, *_ = torch.__version__.split(".")
     return int(major), int(minor)
+
+
+def share_compiled_code(cache: Path) -> None:
+    """Keep compiled code in `cache`: all trials of one architecture compile once.  A user's setting goes first."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(cache / "triton"))
+
+
+class _InTraining:
+    """Stands in for the `forward` of a module, for training only."""
+
+    def __init__(self, module: nn.Module, run: Callable[..., Any]) -> None:
+        self._module, self._run, self._as_written = module, run, module.forward
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self._as_written, memo)
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        trains = self._module.training and torch.is_grad_enabled()
+        return (self._run if trains else self._as_written)(*arguments, **keywords)
+
+
+class _Eager:
+    """The module as written, in bfloat16 where that is wanted."""
+
+    def __init__(self, module: nn.Module, device: torch.device, in_bf16: bool) -> None:
+        self._forward, self._device, self._in_bf16 = module.forward, device, in_bf16
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._in_bf16):
+            return _in_float32(self._forward(*arguments, **keywords))
+
+
+class _Compiled:
+    """The module through `torch.compile`, with group norms that fuse; for the shapes that it meets."""
+
+    def __init__(self, module: nn.Module, device: torch.device, in_bf16: bool) -> None:
+        self._device, self._in_bf16 = device, in_bf16
+        twin = twin_of(module)
+        use_plain_operators(twin)
+        # Inductor's own rules leave a U-Net in channels first.
+        options: dict[str, Any] | None = {"force_layout_optimization": True} if device.type == "cuda" else None
+        # fullgraph: an error instead of falling back to eager code.
+        self._run = torch.compile(twin, fullgraph=True, dynamic=False, options=options)
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._in_bf16):
+                return _in_float32(self._run(*arguments, **keywords))
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise ExecutionError(f"torch.compile failed; run.compile: never does without it: {error}") from error
+
+
+class _Graphed:
+    """The module's forward and backward pass as CUDA graphs, captured at the first call of each signature.
+
+    Dropout stays a function of the seed set before a call: replays read the generator's state from the device.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device, in_bf16: bool) -> None:
+        self._twin, self._device, self._in_bf16 = twin_of(module), device, in_bf16
+        self._graphs: dict[Hashable, Callable[..., Any]] = {}
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        given = (arguments, keywords)
+        tensors, key = tensors_of(given), signature(given)
+        if key not in self._graphs:
+            self._graphs[key] = self._capture(given, tensors)
+        return self._graphs[key](*tensors)
+
+    def _capture(self, given: Any, tensors: list[Tensor]) -> Callable[..., Any]:
+        # Warm-up and capture draw numbers; the step that follows must not notice.
+        state = torch.cuda.get_rng_state(self._device)
+        samples = tuple(torch.empty_like(t).copy_(t).requires_grad_(t.requires_grad) for t in tensors)
+        try:
+            captured: Callable[..., Any] = torch.cuda.make_graphed_callables(
+                _OfTensors(self._twin, given, self._device, self._in_bf16), samples, allow_unused_input=True
+            )
+        except RuntimeError as error:
+            raise ExecutionError(f"the network cannot be captured; run.compile: never does without: {error}") from error
+        torch.cuda.set_rng_state(state, self._device)
+        return captured
+
+
+class _OfTensors(nn.Module):
+    """A module as a function of the tensors in its arguments, the rest of which is fixed."""
+
+    def __init__(self, module: nn.Module, given: Any, device: torch.device, in_bf16: bool) -> None:
+        super().__init__()
+        self.module, self._given, self._device, self._in_bf16 = module, given, device, in_bf16
+
+    def forward(self, *tensors: Tensor) -> Any:
+        arguments, keywords = rebuild(self._given, iter(tensors))
+        # No cache: weights that a capture has cast would stay as they were.
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._in_bf16, cache_enabled=False):
+            return _in_float32(self.module(*arguments, **keywords))
+
+
+def twin_of(module: nn.Module) -> nn.Module:
+    """A copy of the module's structure with the same parameters and buffers, every part with its class's forward."""
+    shared: dict[int, Any] = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    twin = copy.deepcopy(module, shared)
+    for part in twin.modules():
+        part.__dict__.pop("forward", None)
+    return twin
+
+
+def _in_float32(result: Any) -> Any:
+    return result.float() if isinstance(result, Tensor) and result.dtype == torch.bfloat16 else result
+
+
+Drawn = TypeVar("Drawn")
+
+
+class BatchAhead(Generic[Drawn]):
+    """Batches by iteration.  On a GPU the next one is copied and resampled while the current one is computed with."""
+
+    def __init__(self, draw: Callable[[int], Drawn], device: torch.device, end: int) -> None:
+        """`draw` gives the batch of an iteration below `end`, whose tensors are on `device`."""
+        self._draw, self._end = draw, end
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._ready: tuple[int, Drawn] | None = None
+
+    def take(self, iteration: int) -> Drawn:
+        """The batch of an iteration; starts on the one after it."""
+        if self._stream is None:
+            return self._draw(iteration)
+        if self._ready is None or self._ready[0] != iteration:
+            self._ready = (iteration, self._drawn(iteration))
+        _, batch = self._ready
+        current = torch.cuda.current_stream()
+        current.wait_stream(self._stream)
+        for tensor in tensors_of(batch):
+            tensor.record_stream(current)
+        following = iteration + 1
+        self._ready = (following, self._drawn(following)) if following < self._end else None
+        return batch
+
+    def _drawn(self, iteration: int) -> Drawn:
+        with torch.cuda.stream(self._stream):
+            return self._draw(iteration)
+
+
+@contextmanager
+def steady_memory(device: torch.device) -> Iterator[None]:
+    """Garbage collection looks at nothing old inside, on a GPU: a pass over all objects stalls the launches."""
+    if device.type != "cuda":
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

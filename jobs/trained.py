@@ -20,7 +20,7 @@ from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
-from jobs.device import prepare
+from jobs.device import CompileMode, choose_execution, prepare, prepare_training, share_compiled_code, steady_memory
 from jobs.environment import arithmetic_history, arithmetic_of, describe_environment
 from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
@@ -28,9 +28,11 @@ from jobs.keys import NUMERICS_VERSION, training_identity, training_weights
 from jobs.reconstructor import build_reconstructor
 from jobs.training import Pace, StopRequestedError, train
 from model.losses import LOSSES
+from model.losses.base import Loss
 from model.registry import resolve
 from model.scenes import Reconstructor
 from model.weights import WeightStore
+from results.records.arithmetic import Execution
 from results.records.atomic import write_atomically, write_json
 from results.records.home import cache_folder, training_folder, trial_folder, weights_folder
 from results.records.journal import Journal
@@ -93,6 +95,7 @@ def train_once(
     validate: Validate,
     device: torch.device,
     pace: Pace,
+    compile_mode: CompileMode = "auto",
 ) -> Training:
     """The training of a key: from its folder where it is finished, trained to its end otherwise.
 
@@ -110,9 +113,14 @@ def train_once(
         if record is not None:
             journal.start(record["step"])
         else:
-            network, record = _trained(
-                config, key, store, folder, network, context, weights, frozen, journal, validate, device, pace
-            )
+            execution = choose_execution(config, device, compile_mode)
+            share_compiled_code(cache_folder(home))
+            execution = prepare_training(network, device, execution, config.train.precision)
+            with steady_memory(device):
+                network, record = _trained(
+                    config, key, store, folder, network, context, weights, frozen, journal, validate, device, pace,
+                    execution,
+                )  # fmt: skip
         # The optimiser's state is three times the weights, and nothing goes on from it.
         shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
     return Training(network, context, record["seconds"], record["environment"]["arithmetic"])
@@ -151,10 +159,11 @@ def _trained(
     validate: Validate,
     device: torch.device,
     pace: Pace,
+    execution: Execution,
 ) -> tuple[Reconstructor, dict[str, Any]]:
     """Train to the end and write what remains.  Returns the network to judge and the record."""
     write_json(folder / CONFIG_FILENAME, training_identity(config))
-    arithmetic = arithmetic_history(folder, arithmetic_of(config, device))
+    arithmetic = arithmetic_history(folder, arithmetic_of(config, device, execution))
     environment = describe_environment() | {"arithmetic": arithmetic}
     write_json(folder / ENVIRONMENT_FILENAME, environment)
     losses = sorted({name for stage in config.train.stages for name in stage.losses})
@@ -162,7 +171,7 @@ def _trained(
         judged, seconds = train(
             network,
             context,
-            {name: resolve(LOSSES, name, "loss")(weights).to(device) for name in losses},
+            {name: _loss(name, config, weights, device) for name in losses},
             store,
             config,
             journal=_SharedJournal(own, journal),
@@ -186,6 +195,12 @@ def _trained(
     }
     write_json(folder / RECORD_FILENAME, record)
     return judged, record
+
+
+def _loss(name: str, config: TrialConfig, weights: WeightStore, device: torch.device) -> Loss:
+    loss: Loss = resolve(LOSSES, name, "loss")(weights).to(device)
+    loss.precision = config.train.precision
+    return loss
 
 
 def _restored(folder: Path, network: Reconstructor) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from jobs.batch import draw_batch
 from jobs.checkpoint import CheckpointFolder, capture
 from jobs.config import LossTerm, Stage, TrialConfig
 from jobs.data.store import Store
+from jobs.device import BatchAhead
 from jobs.ema import MovingAverage
 from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
@@ -116,7 +117,7 @@ def train(
 
     objects, judged = store.split("train"), network
     weights = flatten_parameters(network)
-    in_bf16 = config.train.precision == "bf16" and device.type == "cuda"
+    batches = BatchAhead(lambda i: draw_batch(store, objects, config, i, device), device, config.train.iterations)
     for stage, first, last in stage_spans(config.train.stages):
         optimizer = torch.optim.Adam([weights], lr=stage.lr, eps=config.method.adam_eps, fused=True)
         average = MovingAverage(network, config.train.ema)
@@ -126,11 +127,10 @@ def train(
         while iteration < last:
             started = time.perf_counter()
             torch.manual_seed(stream_seed(config.seed, _DROPOUT_STREAM, iteration))
-            batch = draw_batch(store, objects, config, iteration, device)
+            batch = batches.take(iteration)
 
             network.train()
-            with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
-                scene: Scene = network(batch.source, context(batch.source))
+            scene: Scene = network(batch.source, context(batch.source))
             if config.train.nonfinite == "ignore":
                 scene = scene.without_non_finite()
             rendering = scene.render(batch.seen.cameras, batch.seen.background, batch.pixels)

@@ -23,6 +23,7 @@ from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.requirements import Requirements
 from jobs.data.store import Store
+from jobs.device import CompileMode
 from jobs.environment import describe_environment
 from jobs.evaluate import Draw, Evaluation, evaluate, object_views
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, Keys, frozen_weights, keys_of
@@ -75,6 +76,8 @@ class Runtime:
     threads: int = 1
     #: a torch device, or "auto": the GPU where there is one
     device: str = "auto"
+    #: how networks are trained, see `jobs.device.choose_execution`
+    compile: CompileMode = "auto"
     log_every: int = 50
     checkpoint_every: int = 500
     #: while this file exists, trials stop after their next checkpoint, which they write at once
@@ -218,6 +221,7 @@ def _train_and_judge(
                 drawing(predicting(network, context, config)), "val", config.eval.val_objects
             ),
             device=device,
+            compile_mode=runtime.compile,
             pace=Pace(
                 runtime.log_every, runtime.checkpoint_every, _stop_signal(runtime.stop_file, folder / PRUNE_FILENAME)
             ),

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.constants import constant
+
 
 def pixel_rays(height: int, width: int, focal: Tensor, principal: Tensor) -> Tensor:
     """Points at camera z = 1 behind every pixel centre.
@@ -73,7 +75,7 @@ def rotate_sh1(sh: Tensor, rotation: Tensor) -> Tensor:
     sh: (..., N, 3, 3) coefficients k = 0..2 by colour; rotation: (..., 3, 3) from the frame of `sh` to the new one.
     The band is the vector (-s2, -s0, s1): evaluating it along d gives its inner product with d (times C1).
     """
-    to_vector = rotation.new_tensor([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    to_vector = constant([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], rotation)
     turn = to_vector.T @ rotation @ to_vector
     by_colour = sh.transpose(-1, -2).flatten(-3, -2)  # (..., N * 3, k): one product of matrices, not N small ones
     return (by_colour @ turn.transpose(-1, -2)).unflatten(-2, (-1, 3)).transpose(-1, -2)

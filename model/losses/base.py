@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -20,6 +20,8 @@ class Loss(nn.Module, ABC):
     weights: ClassVar[tuple[str, ...]] = ()
     #: what a training step must offer; a configuration whose method does not is refused
     needs: ClassVar[frozenset[Need]] = frozenset()
+    #: of products in a network that a loss may have; bfloat16 is for GPUs only
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
 
     def __init__(self, store: WeightStore) -> None:
         """`store` is where a loss with weights finds them."""

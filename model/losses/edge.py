@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.constants import constant
 from model.losses.base import Loss, pictures
 from model.methods.base import Need
 from model.scenes import Scene
 from model.types import Rendering
 
+_ACROSS = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
+_DOWN = tuple(zip(*_ACROSS, strict=True))
+
 
 def sobel_magnitude(images: Tensor, eps: float) -> Tensor:
     """(N, C, H, W) -> sqrt(gx^2 + gy^2 + eps) per channel; 3x3 Sobel (1-2-1, not normalised), zero padding 1."""
     channels = images.shape[1]
-    across = images.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
-    kernels = torch.stack([across, across.T])[:, None].repeat(channels, 1, 1, 1)  # (2C, 1, 3, 3)
+    kernels = constant(channels * (_ACROSS, _DOWN), images)[:, None]  # (2C, 1, 3, 3)
     gradients = F.conv2d(images, kernels, padding=1, groups=channels).unflatten(1, (channels, 2))
     return (gradients.square().sum(2) + eps).sqrt()
 

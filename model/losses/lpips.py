@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import ClassVar
 
@@ -16,6 +17,14 @@ from model.methods.base import Need
 from model.scenes import Scene
 from model.types import Rendering
 from model.weights import WeightStore
+
+#: Memory for features of target pictures on a CPU: 2,000 pictures of 32 px, whose features are half of the work.
+_CACHE_BYTES = 2**30
+
+
+#: Features of targets are computed for multiples of so many pictures: the library sums in another order for one or two,
+#: and features must not depend on what was met before.
+_TOGETHER = 4
 
 
 class LpipsDistance(nn.Module):
@@ -47,9 +56,15 @@ class LpipsDistance(nn.Module):
         """Stays in evaluation mode."""
         return super().train(False)
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) RGB in [0, 1], not clamped -> unit vectors (N, C, h, w) of each layer compared."""
-        return [_unit(layer) for layer in self.network.net(self.network.scaling_layer(2 * images - 1))]
+    def features(self, images: Tensor, *, in_bf16: bool = False) -> list[Tensor]:
+        """(N, 3, H, W) RGB in [0, 1], not clamped -> unit vectors (N, C, h, w) of each layer compared.
+
+        in_bf16: the trunk computes in bfloat16, everything else in float32.
+        """
+        scaled = self.network.scaling_layer(2 * images - 1)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=in_bf16):
+            layers = self.network.net(scaled)
+        return [_unit(layer.to(images.dtype)) for layer in layers]
 
     def between(self, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
         """The distances (N,) of pictures with these features."""
@@ -77,6 +92,35 @@ def shared_lpips(variant: str, store: WeightStore) -> LpipsDistance:
     return LpipsDistance(variant, store)
 
 
+class FeatureCache:
+    """Features of pictures that recur, by the pictures' bytes; keeps the first that fit into its memory."""
+
+    def __init__(self, compute: Callable[[Tensor], list[Tensor]], limit: int) -> None:
+        """`compute`: (N, 3, H, W) -> features (N, ...) of several layers; `limit` in bytes."""
+        self._compute, self._left = compute, limit
+        self._kept: dict[bytes, list[Tensor]] = {}
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """What `compute` gives for images on the CPU."""
+        images = images.detach().contiguous()
+        keys = [hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in images]
+        found = {key: self._kept[key] for key in keys if key in self._kept}
+        missing = {key: number for number, key in enumerate(keys) if key not in found}
+        if missing:
+            numbers = list(missing.values())
+            numbers += numbers[-1:] * (-len(numbers) % _TOGETHER)
+            for key, *layers in zip(missing, *self._compute(images[numbers]), strict=False):
+                found[key] = layers
+                self._keep(key, layers)
+        return [torch.stack(layer) for layer in zip(*(found[key] for key in keys), strict=True)]
+
+    def _keep(self, key: bytes, layers: Sequence[Tensor]) -> None:
+        size = sum(layer.nbytes for layer in layers)
+        if size <= self._left:
+            self._left -= size
+            self._kept[key] = [layer.clone() for layer in layers]
+
+
 class Lpips(Loss):
     """Mean LPIPS (vgg) over the pictures."""
 
@@ -86,6 +130,14 @@ class Lpips(Loss):
     def __init__(self, store: WeightStore) -> None:
         super().__init__(store)
         self.distance = shared_lpips("vgg", store)
+        self._target_features = FeatureCache(self.distance.features, _CACHE_BYTES)
 
     def forward(self, rendering: Rendering, target: Rendering, scene: Scene) -> Tensor:
-        return self.distance(pictures(rendering), pictures(target)).mean()
+        ours, theirs = pictures(rendering), pictures(target)
+        in_bf16 = self.precision == "bf16" and ours.is_cuda
+        with torch.no_grad():
+            if theirs.device.type == "cpu" and theirs.dtype == torch.float32 and len(theirs) >= _TOGETHER:
+                expected = self._target_features(theirs)
+            else:
+                expected = self.distance.features(theirs, in_bf16=in_bf16)
+        return self.distance.between(self.distance.features(ours, in_bf16=in_bf16), expected).mean()

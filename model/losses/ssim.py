@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -24,9 +25,7 @@ def ssim(render: Tensor, target: Tensor) -> Tensor:
     Gaussian window 11x11, sigma 1.5, zero padding 5, mean over the whole map and the channels; the padding is
     what distinguishes it from the versions of the image libraries, which crop or mirror.
     """
-    offsets = torch.arange(_WINDOW, dtype=render.dtype, device=render.device) - _WINDOW // 2
-    window = torch.exp(-offsets.square() / (2 * _SIGMA**2))
-    window = (window / window.sum()).expand(render.shape[1], 1, 1, -1)
+    window = _window(render.dtype, render.device).expand(render.shape[1], 1, 1, -1)
 
     def blur(x: Tensor) -> Tensor:
         channels, pad = x.shape[1], _WINDOW // 2
@@ -40,6 +39,15 @@ def ssim(render: Tensor, target: Tensor) -> Tensor:
     numerator = (2 * mean_r * mean_t + _C1) * (2 * covariance + _C2)
     denominator = (mean_r.square() + mean_t.square() + _C1) * (var_r + var_t + _C2)
     return (numerator / denominator).flatten(1).mean(1)
+
+
+@lru_cache(maxsize=16)
+def _window(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The window along one axis, made once for each device."""
+    with torch.inference_mode(False):  # an evaluation that comes first must not spoil it for training
+        offsets = torch.arange(_WINDOW, dtype=dtype, device=device) - _WINDOW // 2
+        window = torch.exp(-offsets.square() / (2 * _SIGMA**2))
+        return window / window.sum()
 
 
 class Ssim(Loss):

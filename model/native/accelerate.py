@@ -17,8 +17,8 @@ from model.native.tracing import (
     Call,
     Graph,
     NotTraceableError,
-    map_tensors,
     replace_values,
+    signature,
     tensors_of,
     trace,
 )
@@ -65,7 +65,7 @@ class _Accelerated:
         tensors = tensors_of(given)
         if not _fits(tensors):
             return self._plain(*arguments, **keywords)
-        key = (_signature(given), self._module.training, torch.is_grad_enabled())
+        key = (signature(given), self._module.training, torch.is_grad_enabled())
         if key not in self._schedules:
             self._schedules[key] = self._schedule(arguments, keywords)
         schedule = self._schedules[key]
@@ -158,20 +158,6 @@ def _fits(tensors: Sequence[Tensor]) -> bool:
     """Whether the compiled layers can do something with these arguments, as things stand."""
     on_host = all(t.device.type == "cpu" and (t.dtype == torch.float32 or not t.is_floating_point()) for t in tensors)
     return bool(tensors) and on_host and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
-
-
-def _signature(tree: Any) -> Hashable:
-    """What a graph depends on beside the numbers in tensors."""
-    described = map_tensors(tree, lambda t: (t.shape, t.dtype, t.requires_grad))
-    return _hashable(described)
-
-
-def _hashable(tree: Any) -> Hashable:
-    if isinstance(tree, list | tuple):
-        return tuple(map(_hashable, tree))
-    if isinstance(tree, dict):
-        return tuple((key, _hashable(item)) for key, item in tree.items())
-    return tree
 
 
 def _say(message: str) -> None:

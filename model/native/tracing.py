@@ -7,7 +7,7 @@ holds for equal shapes and modes only.  What depends on the numbers in a tensor 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -184,6 +184,35 @@ def tensors_of(tree: Any) -> list[Tensor]:
     found: list[Tensor] = []
     map_tensors(tree, found.append)
     return found
+
+
+def rebuild(tree: Any, tensors: Iterator[Tensor]) -> Any:
+    """A copy of `tree` with the next of `tensors` in place of each of its own, in the order of `tensors_of`."""
+    if isinstance(tree, Tensor):
+        return next(tensors)
+    if isinstance(tree, tuple | list):
+        return type(tree)(rebuild(item, tensors) for item in tree)
+    if isinstance(tree, dict):
+        return {key: rebuild(item, tensors) for key, item in tree.items()}
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        rebuilt = object.__new__(type(tree))
+        for f in dataclasses.fields(tree):
+            object.__setattr__(rebuilt, f.name, rebuild(getattr(tree, f.name), tensors))
+        return rebuilt
+    return tree
+
+
+def signature(tree: Any) -> Hashable:
+    """All of `tree` but the numbers in its tensors."""
+    return _hashable(map_tensors(tree, lambda t: (t.shape, t.dtype, t.requires_grad)))
+
+
+def _hashable(tree: Any) -> Hashable:
+    if isinstance(tree, list | tuple):
+        return tuple(map(_hashable, tree))
+    if isinstance(tree, dict):
+        return tuple((key, _hashable(item)) for key, item in tree.items())
+    return tree
 
 
 def replace_values(tree: Any, tensors: Callable[[int], Any]) -> Any:

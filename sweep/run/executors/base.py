@@ -24,6 +24,8 @@ class ExecutorOptions(Section):
 
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
     gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    #: whether networks are trained through torch.compile or CUDA graphs: where it pays, never, or compiled always
+    compile: Literal["auto", "never", "always"] = "auto"
     #: iterations between two lines of the journal
     log_every: Annotated[int, Field(ge=1)] = 50
     #: iterations between two checkpoints

@@ -27,6 +27,7 @@ def runtime_of(options: ExecutorOptions, stop_file: Path) -> Runtime:
     return Runtime(
         threads=options.cpus_per_trial,
         device="cuda" if options.gpus_per_trial > 0 else "cpu",
+        compile=options.compile,
         log_every=options.log_every,
         checkpoint_every=options.checkpoint_every,
         stop_file=str(stop_file),

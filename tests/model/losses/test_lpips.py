@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from model.losses.lpips import Lpips, _unit, shared_lpips
+from model.losses.lpips import FeatureCache, Lpips, _unit, shared_lpips
 from model.types import Rendering
 
 
@@ -60,3 +60,54 @@ def test_stays_frozen(variant, weights):
     distance.train()
     assert not any(module.training for module in distance.modules())
     assert not any(parameter.requires_grad for parameter in distance.parameters())
+
+
+def test_features_of_targets_that_recur_are_computed_once(weights, ordinary, monkeypatch):
+    loss, plain = Lpips(weights), shared_lpips("vgg", weights)
+    pool = torch.rand(9, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    computed = []
+    compute = loss._target_features._compute
+    monkeypatch.setattr(
+        loss._target_features, "_compute", lambda images: computed.append(len(images)) or compute(images)
+    )
+    for chosen in ([0, 1, 2, 3, 4], [4, 3, 2], [0, 5, 5, 1], [8, 0, 1, 2]):
+        render, target = pool[chosen].flip(-1).requires_grad_(), pool[chosen]
+        value = loss(Rendering(render[None]), Rendering(target[None]), ordinary)
+        assert torch.allclose(value, plain(render, target).mean(), rtol=1e-5)
+        (gradient,) = torch.autograd.grad(value, render)
+        assert gradient.abs().max() > 0
+    assert computed == [8, 4, 4]  # fives, none, one and one new ones, in fours
+
+
+def test_features_do_not_depend_on_what_was_met_before(weights):
+    pool = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    compute = shared_lpips("vgg", weights).features
+    with torch.no_grad():
+        cold, warm = FeatureCache(compute, 2**30), FeatureCache(compute, 2**30)
+        warm(pool[3:5]), warm(pool[[7, 0, 9, 2, 11]])
+        for a, b in zip(cold(pool), warm(pool), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_a_full_cache_keeps_what_it_has():
+    computed = []
+
+    def compute(images):
+        computed.append(len(images))
+        return [images * 2]
+
+    cache = FeatureCache(compute, limit=2 * 3 * 4 * 4 * 4)
+    pool = torch.rand(4, 3, 4, 4)
+    for _ in range(2):
+        assert torch.equal(cache(pool)[0], pool * 2)
+    assert torch.equal(cache(pool[:2])[0], pool[:2] * 2)
+    assert computed == [4, 4]
+
+
+def test_in_bfloat16_values_move_by_less_than_a_thousandth(weights, pictures):
+    distance = shared_lpips("vgg", weights)
+    expected = distance(*pictures)
+    actual = distance.between(*(distance.features(picture, in_bf16=True) for picture in pictures))
+    assert actual.dtype == torch.float32
+    assert not torch.equal(actual, expected)
+    assert (actual - expected).abs().max() < 1e-3

@@ -1,0 +1,302 @@
+"""What depends on the device: choices, and the ways of running a network, as far as a CPU shows them."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from jobs import device as devices
+from jobs.batch import draw_batch
+from jobs.config import TrialConfig
+from jobs.data.prepare import open_dataset
+from jobs.data.prepare import prepare as prepare_dataset
+from jobs.device import BatchAhead, ExecutionError, choose_execution, memory_format, prepare, prepare_training, twin_of
+from jobs.flat import flatten_parameters
+from jobs.reconstructor import build_reconstructor
+from model.losses import LOSSES
+from model.registry import resolve
+from model.types import Context
+from model.weights import WeightStore
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+SMALL = {"base_dim": 8, "num_blocks": 1, "channel_mult": [1], "attention_resolutions": [16]}
+
+
+def configuration(**sections: Any) -> TrialConfig:
+    options = {"train": 2, "val": 1, "test": 1, "views": 4, "image_size": 16}
+    data = {"name": "chairs", "resolution": 16, "options": options}
+    model = {**SMALL, **sections.pop("model", {})}
+    train = {"batch_size": 2, "views_per_object": 2, **sections.pop("train", {})}
+    return TrialConfig.model_validate({"data": data, "model": model, "train": train, **sections})
+
+
+def stages(iterations: int) -> dict[str, Any]:
+    return {"stages": [{"iterations": iterations, "lr": 1e-3, "losses": {"l2": 1.0}}]}
+
+
+@pytest.mark.parametrize(
+    ("mode", "device", "iterations", "batch_size", "expected"),
+    [
+        ("auto", CPU, 30_000, 2, "eager"),
+        ("never", CUDA, 30_000, 2, "eager"),
+        ("always", CPU, 10, 2, "compiled"),
+        ("always", CUDA, 10, 2, "compiled"),
+        ("auto", CUDA, 10, 2, "graph"),  # 8 px: bound by launches
+        ("auto", CUDA, 30_000, 1000, "compiled"),
+        ("auto", CUDA, 1000, 1000, "eager"),  # not worth a minute of compiling
+    ],
+)
+def test_execution_is_chosen_by_device_size_and_length(mode, device, iterations, batch_size, expected):
+    config = configuration(train={**stages(iterations), "batch_size": batch_size})
+    assert choose_execution(config, device, mode) == expected
+
+
+def test_layout_is_chosen_by_device_and_version(monkeypatch):
+    assert memory_format(CPU, "eager") == torch.channels_last
+    for version, expected in (("2.11.0+cu130", torch.contiguous_format), ("2.15.1", torch.channels_last)):
+        monkeypatch.setattr(torch, "__version__", version)
+        assert memory_format(CUDA, "eager") == memory_format(CUDA, "graph") == expected
+        assert memory_format(CUDA, "compiled") == torch.channels_last
+
+
+def reconstructor(**model: Any) -> Any:
+    return build_reconstructor(configuration(model=model), {}, WeightStore("nowhere"))
+
+
+def outcome(network: nn.Module, images: Tensor, seed: int = 3) -> list[Tensor]:
+    torch.manual_seed(seed)
+    maps = network(images, Context())
+    return [maps, *torch.autograd.grad(maps.square().sum(), list(network.parameters()))]
+
+
+def assert_close(actual: list[Tensor], expected: list[Tensor], tolerance: float = 1e-5) -> None:
+    for a, e in zip(actual, expected, strict=True):
+        assert (a - e).norm() <= tolerance * e.norm() + 1e-7
+
+
+def test_a_twin_shares_parameters_and_has_no_stand_ins():
+    unet = prepare(reconstructor(base_dim=16), CPU).main_network
+    twin = twin_of(unet)
+    assert all(a is b for a, b in zip(unet.parameters(), twin.parameters(), strict=True))
+    assert "forward" not in twin.__dict__
+    assert twin is not unet
+
+
+@pytest.fixture
+def captures(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, ...]]:
+    """Stands in for CUDA graphs: a capture draws random numbers, as warming up does, and gives the module."""
+    seen: list[tuple[Tensor, ...]] = []
+
+    def make(module: nn.Module, samples: tuple[Tensor, ...], allow_unused_input: bool) -> nn.Module:
+        assert allow_unused_input
+        assert isinstance(module, nn.Module)  # parameters of a plain function would get no gradient
+        torch.rand(5)
+        seen.append(samples)
+        return module
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda _device: torch.get_rng_state())
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, _device: torch.set_rng_state(state))
+    return seen
+
+
+def test_a_graph_is_captured_once_a_signature_and_draws_nothing(captures):
+    network = reconstructor()
+    unet, images = network.main_network.train(), torch.rand(2, 3, 16, 16)
+    expected = outcome(unet, images)
+    assert prepare_training(network, CPU, "graph", "float32") == "graph"
+    for _ in range(2):
+        assert_close(outcome(unet, images), expected)
+    assert len(captures) == 1
+    assert captures[0][0].data_ptr() != images.data_ptr()
+    outcome(unet, images[:1])
+    assert len(captures) == 2
+
+
+def test_only_training_is_captured(captures):
+    network = reconstructor()
+    prepare_training(network, CPU, "graph", "float32")
+    unet, images = network.main_network, torch.rand(2, 3, 16, 16)
+    unet.eval()(images, Context())
+    with torch.no_grad():
+        unet.train()(images, Context())
+    outcome(copy.deepcopy(unet).train(), images)
+    assert not captures
+
+
+def test_weights_that_change_are_seen(captures):
+    network = reconstructor()
+    prepare_training(network, CPU, "graph", "float32")
+    unet, images = network.main_network.eval().train(), torch.rand(2, 3, 16, 16)
+    weights = flatten_parameters(network)
+    first = outcome(unet, images)[0]
+    with torch.no_grad():
+        weights.mul_(1.5)
+    assert not torch.allclose(outcome(unet, images)[0], first)
+    assert len(captures) == 1
+
+
+@pytest.mark.usefixtures("captures")
+def test_a_failed_capture_is_an_error(monkeypatch):
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", fail)
+    network = reconstructor()
+    prepare_training(network, CPU, "graph", "float32")
+    with pytest.raises(ExecutionError, match=r"cannot be captured; run.compile: never .*stream is capturing"):
+        outcome(network.main_network.train(), torch.rand(2, 3, 16, 16))
+
+
+def test_a_compiled_network_agrees_for_twenty_steps(monkeypatch):
+    """With group norms in plain operators, through Inductor's code for the CPU; without dropout, which draws anew."""
+    monkeypatch.setattr("model.methods.splatter_image.backbones.unet.DROPOUT", 0.0)
+    torch.manual_seed(0)
+    images, losses = torch.rand(2, 3, 16, 16), {}
+    for execution in ("eager", "compiled"):
+        network = reconstructor()
+        unet = network.main_network.train()
+        prepare_training(network, CPU, execution, "float32")
+        optimizer = torch.optim.Adam([flatten_parameters(network)], lr=1e-3)
+        losses[execution] = []
+        for _ in range(20):
+            loss = (unet(images, Context()) - 1).square().mean()
+            optimizer.zero_grad(set_to_none=False)
+            loss.backward()
+            optimizer.step()
+            losses[execution].append(loss.item())
+    assert losses["compiled"] == pytest.approx(losses["eager"], rel=1e-4)
+    assert losses["eager"][-1] < losses["eager"][0]
+
+
+def test_a_failed_compilation_is_an_error(monkeypatch):
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch._dynamo.exc.BackendCompilerFailed(lambda: None, RuntimeError("no compiler found"), None)
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
+    network = reconstructor()
+    prepare_training(network, CPU, "compiled", "float32")
+    with pytest.raises(ExecutionError, match=r"(?s)torch.compile failed; run.compile: never .*no compiler found"):
+        outcome(network.main_network.train(), torch.rand(2, 3, 16, 16))
+
+
+def test_bfloat16_is_the_gpus_alone():
+    network = reconstructor()
+    expected = outcome(network.main_network.train(), torch.rand(2, 3, 16, 16))[0]
+    assert prepare_training(network, CPU, "eager", "bf16") == "eager"
+    assert expected.dtype == torch.float32
+    assert "forward" not in network.main_network.__dict__
+
+
+def test_in_bfloat16_a_network_gives_float32():
+    network = reconstructor()
+    images = torch.rand(2, 3, 16, 16)
+    expected = outcome(network.main_network.train(), images)[0]
+    maps = devices._Eager(network.main_network, CPU, in_bf16=True)(images, Context())
+    assert maps.dtype == torch.float32
+    assert not torch.equal(maps, expected)
+    assert (maps - expected).norm() < 0.1 * expected.norm() + 1e-3
+
+
+def test_batches_on_a_cpu_are_drawn_when_they_are_taken():
+    drawn: list[int] = []
+    batches = BatchAhead(lambda i: drawn.append(i) or i, CPU, end=3)
+    assert [batches.take(i) for i in (0, 1, 2)] == drawn == [0, 1, 2]
+
+
+def test_batches_on_a_gpu_are_drawn_one_ahead(monkeypatch):
+    """With a stand-in for streams; one that was not foreseen is drawn at once."""
+    waited: list[object] = []
+    stream = SimpleNamespace(wait_stream=waited.append)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _device: "side")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _stream: nullcontext())
+    recorded: list[object] = []
+    monkeypatch.setattr(Tensor, "record_stream", lambda _self, at: recorded.append(at))
+    drawn: list[int] = []
+
+    def draw(iteration: int) -> Tensor:
+        drawn.append(iteration)
+        return torch.tensor(iteration)
+
+    batches = BatchAhead(draw, CUDA, end=7)
+    assert [int(batches.take(i)) for i in (0, 1, 5, 6)] == [0, 1, 5, 6]
+    assert drawn == [0, 1, 2, 5, 6]
+    assert waited == ["side"] * 4
+    assert recorded == [stream] * 4
+
+
+def test_garbage_is_collected_as_ever_afterwards(monkeypatch):
+    calls: list[str] = []
+    for name in ("collect", "freeze", "unfreeze"):
+        monkeypatch.setattr(gc, name, lambda name=name: calls.append(name))
+    with devices.steady_memory(CPU):
+        assert not calls
+    with devices.steady_memory(CUDA):
+        assert calls == ["collect", "freeze"]
+    assert calls[-1] == "unfreeze"
+
+
+def test_compiled_code_lies_in_the_cache_unless_its_place_is_set(monkeypatch, tmp_path):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", "elsewhere")
+    devices.share_compiled_code(tmp_path)
+    assert devices.os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "inductor")
+    assert devices.os.environ["TRITON_CACHE_DIR"] == "elsewhere"
+
+
+class HostReads(TorchFunctionMode):
+    """Names of calls that have a GPU's host wait: numbers that are read, and tensors that are made from numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(function, "__name__", "")
+        reads = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__", "cpu", "numpy", "nonzero", "equal"}
+        made = {"tensor", "new_tensor", "as_tensor", "asarray"}
+        if name in reads or name in made:
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("model", [{}, {"input_views": 2, "camera_embedding": True}], ids=["one view", "two views"])
+def test_a_step_has_no_host_reads(tmp_path, model):
+    """Network, placing of Gaussians, losses, guard and averages; the rasteriser is not looked at here."""
+    from jobs.nonfinite import NonFiniteGuard
+    from jobs.training import Averages
+    from model.types import Rendering
+
+    config = configuration(model=model)
+    prepare_dataset(config.data.name, config.data.options, tmp_path)
+    store = open_dataset(config.data.name, config.data.options, tmp_path)
+    weights = WeightStore(tmp_path)
+    network = build_reconstructor(config, {}, weights).train()
+    parameter = flatten_parameters(network)
+    optimizer = torch.optim.Adam([parameter], lr=1e-3, fused=True)
+    guard, averages = NonFiniteGuard("stop", optimizer, CPU), Averages()
+    losses = {name: resolve(LOSSES, name, "loss") for name in LOSSES}
+    losses = {name: loss(weights) for name, loss in losses.items() if not loss.weights}
+    assert {"l2", "edge", "ssim", "tv"} <= set(losses)
+    mode = HostReads()
+    for iteration in range(2):
+        batch = draw_batch(store, store.split("train"), config, iteration)
+        mode.seen.clear()  # constants are made in the first step, once
+        with mode:
+            scene = network(batch.source, Context())
+            images = batch.seen.images + 0 * scene.gaussians.means.mean()
+            terms = {name: loss(Rendering(images), batch.target, scene) for name, loss in losses.items()}
+            total = torch.stack([0.1 * term for term in terms.values()]).sum()
+            optimizer.zero_grad(set_to_none=False)
+            total.backward()
+            averages.add({"loss": total, **terms}, guard.watch(iteration, terms, [parameter]), 0.1)
+    assert mode.seen == []
