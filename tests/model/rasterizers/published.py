@@ -7,6 +7,8 @@ and neither an adapter's mistake nor rounding.  What is left for bounds is round
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,6 @@ from model.rasterizers.reference import ALPHA_MIN, Splats, determinants
 from model.types import Cameras
 
 TILE = 16  # px
-GSPLAT_ALPHA_MAX = 0.999
 GSPLAT_MARGIN = 0.3  # of tan(fov/2) beyond the image's edges
 #: Relative change of the thresholds that decide whether a Gaussian counts at a pixel.  The scenes under test draw the
 #: same with either sign, so float32, whose errors are smaller, decides as float64 does.
@@ -47,25 +48,26 @@ def as_inria(monkeypatch, slack: float = 0.0) -> None:
     monkeypatch.setattr(reference, "alpha_maps", cut)
 
 
-def as_gsplat(monkeypatch, slack: float = 0.0) -> None:
-    """The definition draws as gsplat 1.5 does.
+def as_gsplat(monkeypatch, slack: float = 0.0, version: str = "1.5.3") -> None:
+    """The definition draws as gsplat does.
 
-    Alpha ends at 0.999, where its gradient does; the Jacobian is bounded beyond the image's edges, wherever the
-    principal point is, with its exact derivative.  The tiles never cut: the opacity's own extent, at most 3.33
-    deviations, is where alpha falls to 1/255.
+    Alpha ends at 0.999, from version 1.6 on at 0.99, where its gradient does; the Jacobian is bounded beyond the
+    image's edges, wherever the principal point is, with its exact derivative.  The tiles never cut: the opacity's own
+    extent, at most 3.33 deviations, is where alpha falls to 1/255.
     """
     monkeypatch.setattr(reference, "ALPHA_MIN", ALPHA_MIN * (1 + slack))
-    monkeypatch.setattr(reference, "alpha_maps", _gsplat_alpha_maps)
+    alpha_max = 0.999 if tuple(map(int, version.split(".")[:2])) < (1, 6) else 0.99
+    monkeypatch.setattr(reference, "alpha_maps", partial(_gsplat_alpha_maps, alpha_max))
     monkeypatch.setattr(reference, "_jacobians", _gsplat_jacobians)
 
 
-def _gsplat_alpha_maps(splats: Splats, height: int, width: int) -> Tensor:
+def _gsplat_alpha_maps(alpha_max: float, splats: Splats, height: int, width: int) -> Tensor:
     columns, rows = (torch.arange(size).to(splats.centres) for size in (width, height))
     dx, dy = (columns - splats.centres[:, :1])[:, None, :], (rows - splats.centres[:, 1:])[:, :, None]
     inverse = splats.covariances / determinants(splats.covariances)[:, None]
     xx, xy, yy = inverse[:, :, None, None].unbind(1)
     power = -0.5 * (yy * dx**2 + xx * dy**2) + xy * dx * dy
-    alphas = (splats.opacities[:, None, None] * power.exp()).clamp(max=GSPLAT_ALPHA_MAX)
+    alphas = (splats.opacities[:, None, None] * power.exp()).clamp(max=alpha_max)
     return torch.where((power <= 0) & (alphas >= reference.ALPHA_MIN), alphas, 0.0)
 
 

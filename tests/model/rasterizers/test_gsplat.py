@@ -211,5 +211,5 @@ def test_absence_is_explained(make_scene, monkeypatch):
 def test_on_a_gpu(make_scene, agrees_with_reference, monkeypatch, degree, antialiasing):
     """Judged by the definition with gsplat's own bounds; what is left is float32 and fast math (`published.py`)."""
     scene = make_scene(30 + degree, degree=degree, batch=(2, 2), yaw=150.0)
-    as_gsplat(monkeypatch)
+    as_gsplat(monkeypatch, version=gsplat.capabilities().generation)
     agrees_with_reference(gsplat.render, scene, antialiasing, True, "cuda", image_error=1e-4, relative_error=1e-3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -71,7 +73,7 @@ def test_gsplats_bounds_are_the_error_that_a_gpu_showed(gpu_scene, drawn):
                 assert error < 0.02
 
 
-@pytest.mark.parametrize("package", [as_inria, as_gsplat])
+@pytest.mark.parametrize("package", [as_inria, as_gsplat, partial(as_gsplat, version="1.6.0")])
 @pytest.mark.parametrize("degree", DEGREES)
 def test_no_pixel_of_the_scenes_is_undecided(gpu_scene, drawn, degree, package):
     """Thresholds moved by more than float32 rounds to change nothing: the bounds on a GPU are those of rounding."""
