@@ -29,12 +29,14 @@ from pydantic_core.core_schema import no_info_plain_validator_function
 from jobs.contexts import ContextConfig, context_section, frozen_class, frozen_options
 from jobs.data import DATASETS
 from jobs.fit import check_fit
+from jobs.metrics import METRICS
 from model.context import SOURCES, find_source
 from model.fusion import Source
 from model.losses import LOSSES
 from model.methods import METHODS, find_method
 from model.methods.base import Method, MethodOptions
 from model.options import (
+    ADDED_LATER,
     Count,
     Finite,
     MisfitError,
@@ -46,6 +48,8 @@ from model.options import (
 )
 from model.rasterizers import BACKENDS
 from model.registry import UnknownChoiceError
+from results.metrics import METRICS as FACTS
+from results.metrics import PUBLISHED
 
 #: The method of a configuration that names none.
 DEFAULT_METHOD = "splatter_image"
@@ -149,6 +153,11 @@ class TrainConfig(Section):
         return sum(stage.iterations for stage in self.stages)
 
 
+def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Each metric once, in the registry's order: what is measured is a set."""
+    return tuple(name for name in METRICS if name in names)
+
+
 class EvalConfig(Section):
     """What a trained network is judged on."""
 
@@ -156,6 +165,14 @@ class EvalConfig(Section):
     #: the first so many objects of the split; null means all
     objects: Count | None = None
     lpips: Literal["vgg", "alex"] = "vgg"
+    #: what is measured; see `splatsweep choices`
+    metrics: Annotated[
+        tuple[Annotated[str, one_of("metric", METRICS)], ...],
+        as_tuple,
+        Field(min_length=1),
+        AfterValidator(_in_order),
+        ADDED_LATER,
+    ] = PUBLISHED
     #: iterations between evaluations on the validation split while training; null means none
     every: Count | None = None
     #: objects of the validation split that those use
@@ -246,6 +263,12 @@ class TrialConfig(_WithContexts):
         return self
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """The chosen metrics that renderings of the method allow."""
+        offered = self.method.geometry(self.model)
+        return tuple(name for name in self.eval.metrics if FACTS[name].of_rendering <= offered)
+
+    @property
     def sources(self) -> dict[Source, ContextConfig]:
         """The sections about frozen models, by the source of context that they are about."""
         return {name: getattr(self, name) for name in SOURCES}
@@ -263,6 +286,8 @@ class TrialConfig(_WithContexts):
     def identity(self) -> dict[str, Any]:
         """The configuration as plain JSON values, without the keys of inactive axes and those that came later."""
         values = known_values(self, self.model_dump(mode="json"))
+        if "lpips" not in self.eval.metrics:
+            del values["eval"]["lpips"]
         if not self.is_trained:
             return {key: values[key] for key in ("data", "model", "eval")}
         for source, section in self.sources.items():

@@ -15,31 +15,38 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from jobs.config import TrialConfig
 from jobs.data.sampling import FrameRange, evaluation_frames
 from jobs.data.store import Store
-from jobs.metrics import METRICS, ImageMetrics
-from model.types import Views
+from jobs.metrics import METRICS
+from jobs.metrics.base import Seen
+from jobs.metrics.metric_set import MetricSet
+from model.scenes import Reconstructor, Scene
+from model.types import Context, Rendering, Views
+from model.weights import WeightStore
+from results.metrics import VIEW_KINDS
 from results.records.trial_folder import MEASUREMENTS_FILENAME, SAMPLES_FILENAME
 
-#: source (1, S views), targets (1, V views; cameras relative to the first source) -> pictures (1, V, 3, H, W)
-Draw = Callable[[Views, Views], Tensor]
+#: source views -> a scene
+Predict = Callable[[Views], Scene]
+#: source (1, S views), targets (1, V views; cameras relative to the first source) -> whole views (1, V)
+Draw = Callable[[Views, Views], Rendering]
 
 SAMPLE_OBJECTS = 6
 SAMPLE_VIEWS = 3
-VIEW_KINDS = ("conditioned", "novel")
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What one evaluation found."""
 
-    #: columns object, split, view_kind, metric, value; see `jobs.metrics`
+    #: columns object, split, view_kind, metric, value
     per_object: pd.DataFrame
     #: objects (K,), source (K, 3, H, W), target and render (K, M, 3, H, W), pictures as uint8
     samples: dict[str, np.ndarray]
 
     def means(self) -> dict[str, float]:
-        """Mean over objects: {"novel/psnr": ..., "conditioned/lpips": ..., ...}, published metrics only."""
+        """Mean over objects: {"novel/psnr": ..., "conditioned/lpips": ..., ...}, of colours that are not clamped."""
         rows = self.per_object[self.per_object["metric"].isin(METRICS)]
         names = rows["view_kind"] + "/" + rows["metric"]
         return {str(name): float(value) for name, value in rows["value"].groupby(names).mean().items()}
@@ -50,6 +57,59 @@ class Evaluation:
         np.savez_compressed(folder / SAMPLES_FILENAME, **self.samples)  # type: ignore[arg-type]
 
 
+def no_context(source: Views) -> Context:  # noqa: ARG001 - the signature of a `ContextReader`
+    """Nothing beside the pictures."""
+    return Context()
+
+
+def predicting(reconstructor: Reconstructor, context: Callable[[Views], Context], config: TrialConfig) -> Predict:
+    """How a network predicts: source views -> a scene, as it is judged."""
+
+    def predict(source: Views) -> Scene:
+        reconstructor.eval()
+        scene: Scene = reconstructor(source, context(source))
+        return scene.without_non_finite() if config.train.nonfinite == "ignore" else scene
+
+    return predict
+
+
+def drawing(predict: Predict, geometry: bool = False) -> Draw:
+    """How predictions are drawn: source views -> a scene -> what the targets' cameras see of it.
+
+    geometry: whether renderings have opacity and inverse depth, where the scene has them.
+    """
+
+    def draw(source: Views, targets: Views) -> Rendering:
+        scene = predict(source)
+        rendering = scene.render(targets.cameras, targets.background)
+        return scene.with_geometry(rendering, targets.cameras) if geometry else rendering
+
+    return draw
+
+
+def judge(
+    predict: Predict,
+    config: TrialConfig,
+    store: Store,
+    weights: WeightStore,
+    device: torch.device,
+    split: str | None = None,
+    limit: int | None = None,
+) -> Evaluation:
+    """Judge predictions as a configuration says; on the first `limit` objects of `split`, where that is given."""
+    metrics = MetricSet(config.metrics, config.eval.lpips, weights).to(device)
+    return evaluate(
+        drawing(predict, metrics.of_geometry),
+        store,
+        split=split or config.eval.split,
+        resolution=config.data.resolution,
+        limit=limit if split else config.eval.objects,
+        input_views=config.model.input_views,
+        metrics=metrics,
+        device=device,
+    )
+
+
 @torch.inference_mode()
 def evaluate(
     draw: Draw,
@@ -58,7 +118,7 @@ def evaluate(
     split: str,
     resolution: int,
     limit: int | None,
-    metrics: ImageMetrics,
+    metrics: MetricSet,
     device: torch.device,
     input_views: int = 1,
 ) -> Evaluation:
@@ -67,11 +127,12 @@ def evaluate(
     samples: list[tuple[str, Views, Tensor]] = []
     for row in store.split(split).head(limit if limit is not None else len(store.objects)).itertuples():
         views = object_views(store, row, resolution, input_views, device)
-        render = draw(views.select(0, input_views), views)
-        values = metrics(render[0], views.images[0])
-        records += _records(str(row.object), split, values, views.images[0], input_views)
+        rendering = draw(views.select(0, input_views), views)
+        masks = store.masks(views.frames.cpu().numpy(), resolution, device) if "mask" in metrics.of_truth else None
+        scores = metrics(Seen.rendered(rendering, views), Seen.true(views, masks), _kinds(views.images[0], input_views))
+        records += [{"object": str(row.object), "split": split, **score._asdict()} for score in scores]
         if len(samples) < SAMPLE_OBJECTS:
-            samples.append((str(row.object), views, render))
+            samples.append((str(row.object), views, rendering.images))
     return Evaluation(pd.DataFrame(records), _pack_samples(samples, input_views))
 
 
@@ -83,25 +144,12 @@ def object_views(
     return store.views(frames, resolution, device)
 
 
-def _records(
-    name: str, split: str, values: dict[str, Tensor], target: Tensor, input_views: int
-) -> list[dict[str, object]]:
+def _kinds(target: Tensor, input_views: int) -> dict[str, Tensor]:
+    """Views (N,) bool of each kind, of an object's (N, 3, H, W), whose sources come first."""
     # A picture that is black everywhere shows nothing; the published evaluation leaves it out.
     seen = target.flatten(1).any(1)
     novel = torch.arange(len(target), device=target.device) >= input_views
-    chosen = {"conditioned": seen & ~novel, "novel": seen & novel}
-    return [
-        {
-            "object": name,
-            "split": split,
-            "view_kind": kind,
-            "metric": metric,
-            "value": value[views].mean().item(),
-        }
-        for kind, views in chosen.items()
-        if views.any()
-        for metric, value in values.items()
-    ]
+    return dict(zip(VIEW_KINDS, (seen & ~novel, seen & novel), strict=True))
 
 
 def _pack_samples(samples: list[tuple[str, Views, Tensor]], input_views: int) -> dict[str, np.ndarray]:

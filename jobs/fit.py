@@ -11,6 +11,7 @@ from model.losses import LOSSES
 from model.methods.base import NEEDS, Need
 from model.options import MisfitError
 from model.registry import resolve
+from results.metrics import METRICS
 
 if TYPE_CHECKING:
     from jobs.config import LossTerm, TrialConfig
@@ -28,12 +29,7 @@ _LACKS: dict[Need, tuple[str, str]] = {
 def check_fit(config: TrialConfig) -> None:
     """Raise `MisfitError` where sections of a configuration do not fit each other, or the method."""
     config.method.check(config.model, config.data.resolution)
-    smallest = SMALLEST_LPIPS[config.eval.lpips]
-    if config.data.resolution < smallest:
-        reason = (
-            f"eval.lpips {config.eval.lpips} needs data.resolution {smallest} or more, got {config.data.resolution}"
-        )
-        raise MisfitError("eval.lpips", reason)
+    _check_metrics(config)
     if not config.is_trained:
         return
     for source, section in config.sources.items():
@@ -46,6 +42,23 @@ def check_fit(config: TrialConfig) -> None:
     for index, stage in enumerate(config.train.stages):
         for name, term in stage.losses.items():
             _check_loss(config, name, term, f"train.stages.{index}.losses.{name}", offered)
+
+
+def _check_metrics(config: TrialConfig) -> None:
+    """Views are large enough for LPIPS, and renderings have what metrics look at; a control goes without the others."""
+    smallest, side = SMALLEST_LPIPS[config.eval.lpips], config.data.resolution
+    if "lpips" in config.eval.metrics and side < smallest:
+        raise MisfitError(
+            "eval.lpips", f"eval.lpips {config.eval.lpips} needs data.resolution {smallest} or more, got {side}"
+        )
+    offered = config.method.geometry(config.model)
+    for name in config.eval.metrics if config.is_trained else ():
+        if lacking := sorted(METRICS[name].of_rendering - offered):
+            fitting = [other for other, facts in METRICS.items() if facts.of_rendering <= offered]
+            reason = (
+                f"eval.metrics {name} needs {' and '.join(lacking)}, which model.name {config.model.name} renders not"
+            )
+            raise MisfitError("eval.metrics", reason, fitting)
 
 
 def _check_context(config: TrialConfig, source: str, section: ContextConfig) -> None:

@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
-from jobs.evaluate import object_views
+from jobs.evaluate import object_views, predicting
 from jobs.trained import load_trained
-from jobs.trial import predicting
 from jobs.turntable import Subject
 from model.geometry import invert_rigid, pixel_rays
 from model.registry import nearest

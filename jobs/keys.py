@@ -16,7 +16,8 @@ from typing import Any
 
 from jobs.config import TrialConfig
 from jobs.contexts import frozen_class, frozen_options
-from model.losses import LOSSES, LPIPS_TRUNKS
+from jobs.metrics import find_metric
+from model.losses import LOSSES
 from model.registry import resolve
 
 #: Version of the arithmetic of training.  It is raised when equal configurations would train to weights that differ
@@ -103,7 +104,7 @@ def training_weights(config: TrialConfig) -> tuple[str, ...]:
 
 def judging_weights(config: TrialConfig) -> tuple[str, ...]:
     """Names of the frozen weights that the metrics use."""
-    return (LPIPS_TRUNKS[config.eval.lpips],)
+    return tuple(sorted({weight for name in config.metrics for weight in find_metric(name).weights(config.eval.lpips)}))
 
 
 def frozen_weights(config: TrialConfig) -> tuple[str, ...]:

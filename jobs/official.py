@@ -18,13 +18,12 @@ from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.device import prepare
 from jobs.environment import arithmetic_of, describe_environment
-from jobs.evaluate import Evaluation, evaluate
+from jobs.evaluate import Evaluation, judge, predicting
 from jobs.features import ContextReader
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, judging_weights, training_key, training_weights, trial_key
-from jobs.metrics import ImageMetrics
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
-from jobs.trial import drawing, predicting, weight_identities
+from jobs.trial import weight_identities
 from model.context import find_source
 from model.official import PublishedFile, read_weights, recognise
 from model.weights import WeightStore
@@ -132,16 +131,7 @@ def _evaluate(checkpoint: OfficialCheckpoint, config: TrialConfig, store: Store,
     frozen = WeightStore(weights_folder(home))
     context = ContextReader(config, store, frozen, cache_folder(home), device)
     predictor = prepare(checkpoint.file.load(build_reconstructor(config, context.widths, frozen)), device)
-    return evaluate(
-        drawing(predicting(predictor, context, config)),
-        store,
-        split=config.eval.split,
-        resolution=config.data.resolution,
-        limit=config.eval.objects,
-        metrics=ImageMetrics(config.eval.lpips, frozen).to(device),
-        device=device,
-        input_views=config.model.input_views,
-    )
+    return judge(predicting(predictor, context, config), config, store, frozen, device)
 
 
 def _device() -> torch.device:

@@ -154,8 +154,7 @@ def train(
             if iteration % pace.log_every == 0 or iteration == last:
                 journal.metrics(iteration, averages.take())
             if config.eval.every is not None and (iteration % config.eval.every == 0 or iteration == last):
-                means = validate(average.network).means()
-                journal.metrics(iteration, {f"val/{m}": means[f"novel/{m}"] for m in ("psnr", "ssim", "lpips")})
+                journal.metrics(iteration, validation_scores(validate(average.network)))
             stopping = pace.should_stop()
             if stopping or iteration % pace.checkpoint_every == 0 or iteration == config.train.iterations:
                 guard.raise_if_bad(scene)
@@ -167,6 +166,13 @@ def train(
         if last < config.train.iterations:
             average.hand_over()
     return judged, averages.seconds
+
+
+def validation_scores(evaluation: Evaluation) -> dict[str, float]:
+    """Means on novel views, under `val/`."""
+    novel = "novel/"
+    means = evaluation.means().items()
+    return {f"val/{name.removeprefix(novel)}": mean for name, mean in means if name.startswith(novel)}
 
 
 def stage_spans(stages: tuple[Stage, ...]) -> list[tuple[Stage, int, int]]:

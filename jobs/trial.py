@@ -25,17 +25,14 @@ from jobs.data.requirements import Requirements
 from jobs.data.store import Store
 from jobs.device import CompileMode
 from jobs.environment import describe_environment
-from jobs.evaluate import Draw, Evaluation, evaluate, object_views
+from jobs.evaluate import Predict, judge, no_context, object_views, predicting
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, Keys, frozen_weights, keys_of
 from jobs.memory import is_out_of_memory, keep_freed_memory
-from jobs.metrics import ImageMetrics
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
 from jobs.trained import train_once
 from jobs.training import Pace, StopRequestedError
 from jobs.turntable import Subject, photograph, save_pictures
-from model.scenes import Reconstructor, Scene
-from model.types import Context, Views
 from model.weights import WeightStore
 from results.records.atomic import write_json
 from results.records.disk import DiskFullError, SpareableLog, full_disk_explained
@@ -57,9 +54,6 @@ from results.records.trial_folder import (
 )
 
 log = logging.getLogger(__name__)
-
-#: source views -> a scene
-Predict = Callable[[Views], Scene]
 
 TURNTABLE_VIEWS = 24
 #: pixels a side
@@ -192,20 +186,6 @@ def _train_and_judge(
         raise ValueError("; ".join(problems))
     device = torch.device(_device(runtime.device))
     weights = WeightStore(weights_folder(home))
-    metrics = ImageMetrics(config.eval.lpips, weights).to(device)
-
-    def judge(draw: Draw, split: str, limit: int | None) -> Evaluation:
-        return evaluate(
-            draw,
-            store,
-            split=split,
-            resolution=config.data.resolution,
-            limit=limit,
-            input_views=config.model.input_views,
-            metrics=metrics,
-            device=device,
-        )
-
     seconds, arithmetic = 0.0, []
     if keys.training is not None:
         write_json(folder / TRAINING_FILENAME, {"key": keys.training})
@@ -218,7 +198,7 @@ def _train_and_judge(
             weights=weights,
             journal=journal,
             validate=lambda network, context: judge(
-                drawing(predicting(network, context, config)), "val", config.eval.val_objects
+                predicting(network, context, config), config, store, weights, device, "val", config.eval.val_objects
             ),
             device=device,
             compile_mode=runtime.compile,
@@ -233,7 +213,7 @@ def _train_and_judge(
         journal.start(0)
         predict = predicting(build_reconstructor(config, {}, weights), no_context, config)
 
-    evaluation = judge(drawing(predict), config.eval.split, config.eval.objects)
+    evaluation = judge(predict, config, store, weights, device)
     evaluation.write(folder)
     sample_sheet(evaluation.samples).save(folder / SHEET_FILENAME)
     if config.is_trained:
@@ -249,31 +229,6 @@ def _train_and_judge(
         "arithmetic": arithmetic,
         "finished": time.time(),
     }
-
-
-def no_context(source: Views) -> Context:  # noqa: ARG001 - the signature of a `ContextReader`
-    """Nothing beside the pictures."""
-    return Context()
-
-
-def predicting(reconstructor: Reconstructor, context: Callable[[Views], Context], config: TrialConfig) -> Predict:
-    """How a trained network predicts: source views -> a scene, as it is judged."""
-
-    def predict(source: Views) -> Scene:
-        reconstructor.eval()
-        scene: Scene = reconstructor(source, context(source))
-        return scene.without_non_finite() if config.train.nonfinite == "ignore" else scene
-
-    return predict
-
-
-def drawing(predict: Predict) -> Draw:
-    """How predictions are drawn: source views -> a scene -> pictures from the targets' cameras."""
-
-    def draw(source: Views, targets: Views) -> torch.Tensor:
-        return predict(source).render(targets.cameras, targets.background).images
-
-    return draw
 
 
 @torch.inference_mode()

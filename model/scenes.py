@@ -6,14 +6,14 @@ Dimensions: B objects, V views, P pixels of each object, H x W pixels a view.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from model.methods.base import SceneKind
-from model.rasterizers import render
+from model.rasterizers import render, why_not
 from model.types import Cameras, Context, Gaussians, Pixels, Rendering, Views
 
 
@@ -25,6 +25,10 @@ class Scene(ABC):
     @abstractmethod
     def render(self, cameras: Cameras, background: Tensor, pixels: Pixels | None = None) -> Rendering:
         """What V cameras a scene see over `background` (B, 3); only at `pixels` where they are given."""
+
+    def with_geometry(self, rendering: Rendering, cameras: Cameras) -> Rendering:
+        """A rendering of whole views by these cameras, with opacity and inverse depth where the scene has them."""
+        return rendering
 
     def extent(self) -> str:
         """Smallest and largest values of what the scene consists of, for a report."""
@@ -61,6 +65,23 @@ class GaussianScene(Scene):
     def render(self, cameras: Cameras, background: Tensor, pixels: Pixels | None = None) -> Rendering:
         images = render(self.gaussians, cameras, background, self.backend, self.antialiasing)
         return Rendering(images if pixels is None else pixels.of(images))
+
+    def with_geometry(self, rendering: Rendering, cameras: Cameras) -> Rendering:
+        """Draws the Gaussians once more, black before white: what is missing to white is their opacity."""
+        gaussians = self.gaussians
+        # The constant harmonic that takes colours below 0, where they are cut off.
+        black = torch.zeros_like(gaussians.sh[:, :, :1]) - 2.0
+        white = gaussians.means.new_ones(3)
+        unable = why_not(self.backend, gaussians.means.device.type, antialiasing=self.antialiasing, inverse_depth=True)
+        images, inverse_depth = render(
+            replace(gaussians, sh=black),
+            cameras,
+            white,
+            "auto" if unable else self.backend,
+            self.antialiasing,
+            return_depth=True,
+        )
+        return replace(rendering, opacity=(1 - images[:, :, :1]).clamp(0, 1), inverse_depth=inverse_depth)
 
     def extent(self) -> str:
         parts = []

@@ -19,15 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from results.gallery import TrialSamples, read_pictures
+from results.metrics import PUBLISHED
 from results.records import tags
 from results.records.plan import FrozenPlan, RecordedTrial, read_plan
 from results.records.trial_folder import MEASUREMENTS_FILENAME, SAMPLES_FILENAME
 from results.runs import Run
 from results.store import ResultStore
-
-#: metrics of the tables, as published: on unclamped renders
-METRICS = ("psnr", "ssim", "lpips")
-VIEW_KINDS = ("conditioned", "novel")
 
 RESULT_COLUMNS = ["trial", "key", "seed", "split", "object", "view_kind", "metric", "value"]
 CURVE_COLUMNS = ["trial", "key", "seed", "metric", "step", "value"]
@@ -97,7 +94,7 @@ class Evidence:
         ]
         return pd.DataFrame(rows, columns=TRIAL_COLUMNS)
 
-    def results(self, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    def results(self, metrics: Sequence[str] = PUBLISHED) -> pd.DataFrame:
         """One row per finished trial, object, view kind and metric; columns `RESULT_COLUMNS`, text as categories."""
         if not len(self._scores):
             return pd.DataFrame(columns=RESULT_COLUMNS).astype({"seed": "int64", "value": "float64"})
@@ -168,7 +165,7 @@ def read_evidence(sweep: SweepLike, home: Path | str, plan_name: str | None = No
     return Evidence(plan, store, records)
 
 
-def load_results(sweep: SweepLike, home: Path | str, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+def load_results(sweep: SweepLike, home: Path | str, metrics: Sequence[str] = PUBLISHED) -> pd.DataFrame:
     """Per-object scores of every finished trial of `sweep`.
 
     Columns: trial, key, seed, split, object, view_kind (conditioned|novel), metric, value (the mean over the

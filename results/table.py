@@ -11,7 +11,8 @@ from functools import cached_property
 from itertools import groupby
 from typing import Literal
 
-Direction = Literal["up", "down"]
+from results.metrics import Direction
+
 Rank = Literal["best", "second"]
 #: what a comparison with the baseline allows one to say; the last: not even that there is no difference that matters
 Verdict = Literal["better", "worse", "no difference shown", "underpowered"]

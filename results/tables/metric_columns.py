@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from results.load import METRICS, VIEW_KINDS
-from results.table import Column, Direction
+from results.metrics import METRICS, PUBLISHED, VIEW_KINDS, Direction, facts_of, split_column
+from results.table import Column
 
 
 @dataclass(frozen=True)
@@ -24,23 +26,6 @@ class Quantity:
         return f"{self.view_kind}_{self.metric}"
 
 
-@dataclass(frozen=True)
-class _Print:
-    label: str
-    direction: Direction | None
-    precision: int
-    relevant: float | None
-
-
-# What is relevant is of the order of the smallest differences that papers on this task make a point of.
-_PRINTS = {
-    "psnr": _Print("PSNR", "up", 2, 0.2),
-    "psnr_clamped": _Print("PSNR (clamped)", "up", 2, 0.2),
-    "ssim": _Print("SSIM", "up", 3, 0.01),
-    "ssim_clamped": _Print("SSIM (clamped)", "up", 3, 0.01),
-    "lpips": _Print("LPIPS", "down", 3, 0.01),
-    "lpips_clamped": _Print("LPIPS (clamped)", "down", 3, 0.01),
-}
 _GROUPS = {"conditioned": "Conditioned views", "novel": "Novel views"}
 
 
@@ -55,25 +40,33 @@ def quantity(
     relevant: float | None = None,
 ) -> Quantity:
     """A column with its usual print, unless told otherwise.  An unknown metric is not ranked by itself."""
-    usual = _PRINTS.get(metric, _Print(metric, None, 3, None))
+    usual = facts_of(metric)
+    precision = precision if precision is not None else usual.precision if usual else 3
     column = Column(
         f"{view_kind}_{metric}",
-        usual.label if label is None else label,
+        label if label is not None else usual.label if usual else metric,
         _GROUPS[view_kind] if group is None else group,
-        direction or usual.direction,
-        usual.precision if precision is None else precision,
+        direction or (usual.direction if usual else None),
+        precision,
     )
-    return Quantity(view_kind, metric, column, usual.relevant if relevant is None else relevant)
+    return Quantity(view_kind, metric, column, usual.relevant if relevant is None and usual else relevant)
 
 
 def named(name: str) -> Quantity:
     """The quantity called `name`.  Raises `ValueError` where that is not a kind of views and a metric."""
-    view_kind, _, metric = name.partition("_")
-    if view_kind not in VIEW_KINDS or not metric:
-        allowed = ", ".join(item.name for item in STANDARD)
-        raise ValueError(f"{name!r} is not a column; allowed: {allowed}, or another metric that was recorded")
-    return quantity(view_kind, metric)
+    return quantity(*split_column(name))
+
+
+def of_metrics(metrics: Iterable[str]) -> tuple[Quantity, ...]:
+    """These metrics on both kinds of views, in the registry's order."""
+    chosen = set(metrics)
+    return tuple(quantity(kind, metric) for kind in VIEW_KINDS for metric in METRICS if metric in chosen)
+
+
+def measured(configs: Iterable[Mapping[str, Any]]) -> tuple[Quantity, ...]:
+    """The metrics that the trials with these configurations are judged by, on both kinds of views."""
+    return of_metrics(metric for config in configs for metric in config.get("eval", {}).get("metrics", PUBLISHED))
 
 
 #: the published metrics on both kinds of views
-STANDARD = tuple(quantity(kind, metric) for kind in VIEW_KINDS for metric in METRICS)
+STANDARD = of_metrics(PUBLISHED)

@@ -17,7 +17,7 @@ from results.table import Table
 from results.tables.auto import entries
 from results.tables.baseline import find_baseline
 from results.tables.fill import Block, Entry, fill, with_texts
-from results.tables.metric_columns import STANDARD, Quantity, named
+from results.tables.metric_columns import Quantity, measured, named
 from results.tables.options import Column as QuantityOption
 from results.tables.options import Columns, Stem
 from results.tables.options import Options as CommonOptions
@@ -38,7 +38,7 @@ class Options(CommonOptions):
     caption: str = "The best configurations found."
     #: what is searched for; null means what the sweep's search is after, or novel_psnr where it has none
     value: QuantityOption | None = None
-    #: empty means the published metrics on both kinds of views
+    #: empty means the metrics that the trials are judged by, on both kinds of views
     columns: Columns = ()
     #: rows shown
     best: Annotated[int, Field(ge=1, le=1000)] = 10
@@ -63,7 +63,13 @@ def build(evidence: Evidence, options: Options) -> Table:
     shown = tuple(entry for entry, _ in found[: options.best])
     notes = (*_said(importance, len(found)), *_left_out(trained, found, len(shown)), *comparison)
     frame = Table(options.name, options.caption, (), (), notes=notes)
-    table = fill(frame, [Block(shown)], options.columns or STANDARD, evidence, baseline)
+    table = fill(
+        frame,
+        [Block(shown)],
+        options.columns or measured(record.planned.plain_config for record in evidence.records),
+        evidence,
+        baseline,
+    )
     return with_texts(table, _settings(shown, list(importance)))
 
 

@@ -38,6 +38,7 @@ def choices(
 
 def _registries() -> dict[str, Mapping[str, str]]:
     from jobs.data import DATASETS
+    from jobs.metrics import METRICS
     from model.context import SOURCES, find_source
     from model.losses import LOSSES
     from model.methods import METHODS
@@ -49,6 +50,7 @@ def _registries() -> dict[str, Mapping[str, str]]:
         **{f"{name}.{source.switch}": source.models for name, source in sources.items()},
         **{f"{name}.fusion": _ways(name) for name in sources},
         "train.stages.*.losses": LOSSES,
+        "eval.metrics": METRICS,
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from results.metrics import METRICS, VIEW_KINDS
 from sweep.commands.common import DEFAULT_HOME, AsJson, Home, console
 
 if TYPE_CHECKING:  # brings torch, which takes seconds
@@ -62,12 +63,14 @@ def evaluate(
 
 
 def _means_table(metrics: dict[str, float]) -> Table:
-    kinds = sorted({name.partition("/")[0] for name in metrics})
+    kinds = [kind for kind in VIEW_KINDS if any(name.startswith(f"{kind}/") for name in metrics)]
+    measured = [name for name in METRICS if any(f"{kind}/{name}" in metrics for kind in kinds)]
     table = Table(box=None, pad_edge=False)
-    for heading in ("", "psnr", "ssim", "lpips"):
+    for heading in ("", *measured):
         table.add_column(heading, justify="right" if heading else "left")
     for kind in kinds:
-        table.add_row(kind, *(f"{metrics[f'{kind}/{name}']:.3f}" for name in ("psnr", "ssim", "lpips")))
+        scores = (metrics.get(f"{kind}/{name}") for name in measured)
+        table.add_row(kind, *("" if score is None else f"{score:.3f}" for score in scores))
     return table
 
 

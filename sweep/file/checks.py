@@ -221,7 +221,7 @@ def _configuration_findings(sweep: Sweep, is_complete: bool) -> Iterator[Finding
             drafts.append((point, draft))
     yield from _name_findings(drafts)
     if sweep.search is not None:
-        yield from search_findings(sweep.search, sweep.seeds, every=_value(base, "eval.every"))
+        yield from search_findings(sweep.search, sweep.seeds, _value(base, "eval"))
     yield from _option_findings([draft for _, draft in drafts])
     if sweep.run.gpus_per_trial == 0:
         yield from _backend_findings([draft for _, draft in drafts])

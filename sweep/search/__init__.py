@@ -6,6 +6,9 @@
 
 from typing import Literal
 
+from results.metrics import METRICS as KNOWN
+from results.metrics import columns, split_column
+
 Direction = Literal["maximize", "minimize"]
 
 SAMPLERS: dict[str, str] = {
@@ -26,10 +29,5 @@ PRUNERS: dict[str, str] = {
 
 #: What a search can be after: metrics as tables name them, of the final evaluation -> which way is better.
 METRICS: dict[str, Direction] = {
-    "conditioned_psnr": "maximize",
-    "conditioned_ssim": "maximize",
-    "conditioned_lpips": "minimize",
-    "novel_psnr": "maximize",
-    "novel_ssim": "maximize",
-    "novel_lpips": "minimize",
+    name: "maximize" if KNOWN[split_column(name)[1]].direction == "up" else "minimize" for name in columns()
 }

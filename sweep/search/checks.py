@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from results.metrics import PUBLISHED, split_column
 from sweep.file.diagnostics import Finding
 from sweep.file.schema import Search
 from sweep.search.space import count_points, is_continuous
 
 
-def search_findings(search: Search, seeds: Sequence[int], every: object) -> Iterator[Finding]:
-    """Mistakes in a search; `every` is `eval.every` of `base`."""
+def search_findings(search: Search, seeds: Sequence[int], judging: object) -> Iterator[Finding]:
+    """Mistakes in a search; `judging` is the section `eval` of `base`, perhaps a mistaken one."""
+    section = judging if isinstance(judging, Mapping) else {}
     yield from _sampler_findings(search)
+    metric, measured = split_column(search.metric)[1], section.get("metrics") or PUBLISHED
+    if isinstance(measured, list | tuple) and metric not in measured and "eval.metrics" not in search.space:
+        message = f"is not among base.eval.metrics: {', '.join(map(str, measured))}"
+        yield Finding(("search", "metric"), message, search.metric)
     if search.pruner != "none":
-        yield from _pruner_findings(search, seeds, every)
+        yield from _pruner_findings(search, seeds, section.get("every"))
 
 
 def _sampler_findings(search: Search) -> Iterator[Finding]:

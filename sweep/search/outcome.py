@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from results.metrics import score_name, split_column
 from results.records.monitor import TrialProgress
 
 
@@ -31,7 +32,7 @@ def outcome(trials: Sequence[TrialProgress], metric: str) -> Outcome | None:
         return Outcome("pruned")
     if any(state != "finished" for state in states):
         return None
-    values = [trial.metrics.get(metric.replace("_", "/")) for trial in trials]
+    values = [trial.metrics.get(score_name(metric)) for trial in trials]
     if None in values:  # judged by another version, or changed by hand: it tells nothing
         return Outcome("failed")
     return Outcome("finished", statistics.fmean(value for value in values if value is not None))
@@ -39,4 +40,4 @@ def outcome(trials: Sequence[TrialProgress], metric: str) -> Outcome | None:
 
 def reported(trial: TrialProgress, metric: str) -> Mapping[int, float]:
     """Iteration -> the metric on the validation split, of novel views, as far as a trial has come."""
-    return trial.validation.get("val/" + metric.rpartition("_")[2], {})
+    return trial.validation.get(f"val/{split_column(metric)[1]}", {})

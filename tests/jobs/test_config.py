@@ -26,12 +26,34 @@ def config(**sections) -> TrialConfig:
             r"what this model says \(map\); allowed: film",
         ),
         ({"depth": {"model": "oracle", "preprocess": "published"}}, ("depth",), "allowed: correct"),
+        ({"eval": {"metrics": ["psnrs"]}}, ("eval", "metrics", 0), "unknown metric 'psnrs'.*did you mean 'psnr'"),
+        ({"eval": {"metrics": []}}, ("eval", "metrics"), "at least 1 item"),
+        (
+            {"data": {"resolution": 16}, "model": {"channel_mult": [1]}, "eval": {"lpips": "alex"}},
+            (),
+            "eval.lpips alex needs data.resolution 32 or more, got 16",
+        ),
     ],
 )
 def test_mistakes_are_named(sections, place, message):
     with pytest.raises(ValidationError, match=message) as caught:
         config(**sections)
     assert caught.value.errors()[0]["loc"] == place
+
+
+def test_a_metric_that_the_method_renders_nothing_for_is_refused(monkeypatch):
+    method = config().method
+    monkeypatch.setattr(method, "geometry", lambda _: frozenset({"opacity"}))
+    assert config(eval={"metrics": ["iou"]}).metrics == ("iou",)
+    with pytest.raises(
+        ValidationError, match="abs_rel needs inverse_depth, and splatter_image renders none; allowed: psnr"
+    ):
+        config(eval={"metrics": ["psnr", "abs_rel"]})
+
+
+def test_small_pictures_need_no_lpips():
+    small = {"data": {"resolution": 8}, "model": {"channel_mult": [1]}}
+    assert config(**small, eval={"metrics": ["psnr", "ssim"]}).metrics == ("psnr", "ssim")
 
 
 @pytest.mark.parametrize("value", [0, -5, 2.5, float("nan")])

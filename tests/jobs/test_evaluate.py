@@ -2,9 +2,14 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.evaluate import evaluate
-from jobs.metrics import ImageMetrics
+from jobs.metrics.metric_set import MetricSet
+from jobs.trial import Runtime, run_trial
+from model.types import Rendering
+from results.metrics import PUBLISHED
+from results.records.journal import read_events
 
 
 @pytest.fixture
@@ -15,7 +20,7 @@ def store(home, tiny):
 
 @pytest.fixture
 def judge(store, weights):
-    metrics = ImageMetrics("vgg", weights)
+    metrics = MetricSet(PUBLISHED, "vgg", weights)
 
     def run(draw, **options):
         defaults = {"split": "test", "resolution": 16, "limit": None, "device": torch.device("cpu")}
@@ -28,7 +33,7 @@ def brighter(amounts):
     """A predictor that returns the truth with a constant added, another one for each view."""
 
     def draw(_, targets):
-        return targets.images + torch.tensor(amounts).view(1, -1, 1, 1, 1)
+        return Rendering(targets.images + torch.tensor(amounts).view(1, -1, 1, 1, 1))
 
     return draw
 
@@ -50,7 +55,7 @@ def test_the_source_is_the_first_camera_and_the_identity(judge):
         assert source.images.shape[1] == 1
         assert torch.equal(source.images[:, 0], targets.images[:, 0])
         torch.testing.assert_close(targets.cameras.world_to_camera[:, 0], torch.eye(4)[None], atol=1e-5, rtol=0)
-        return targets.images
+        return Rendering(targets.images)
 
     judge(draw)
 
@@ -76,3 +81,19 @@ def test_samples_are_the_same_views_for_every_predictor(judge):
     assert not np.array_equal(one["render"], other["render"])
     assert one["target"].shape == (3, 3, 3, 16, 16)
     assert one["render"].dtype == np.uint8
+
+
+def test_what_is_measured_is_chosen_and_a_control_goes_without_what_it_does_not_render(home, tiny):
+    chosen = ["iou", "psnr", "abs_rel", "psnr_masked", "delta1", "ssim_masked"]
+    judging = tiny()["eval"] | {"metrics": chosen}
+    trained = run_trial(TrialConfig.model_validate(tiny(eval=judging)), home, Runtime())
+    names = {f"{kind}/{metric}" for kind in ("conditioned", "novel") for metric in chosen}
+    assert set(trained.metrics) == names
+    assert all(np.isfinite(value) for value in trained.metrics.values())
+    validated = {name for event in read_events(trained.folder) for name in event.get("values", {}) if "val/" in name}
+    assert validated == {f"val/{metric}" for metric in chosen}
+    blank = run_trial(TrialConfig.model_validate(tiny(eval=judging, model={"name": "blank"})), home, Runtime())
+    assert set(blank.metrics) == {
+        name for name in names if name.partition("/")[2] in ("psnr", "psnr_masked", "ssim_masked")
+    }
+    assert blank.metrics["novel/psnr_masked"] < blank.metrics["novel/psnr"], "it gets the background right"

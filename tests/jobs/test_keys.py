@@ -54,7 +54,7 @@ def test_whatever_training_reads_changes_both_keys(sections):
     assert changed.trial != plain.trial
 
 
-@pytest.mark.parametrize("section", [{"split": "val"}, {"lpips": "alex"}, {"objects": 5}])
+@pytest.mark.parametrize("section", [{"split": "val"}, {"lpips": "alex"}, {"objects": 5}, {"metrics": ["psnr"]}])
 def test_another_way_of_judging_is_another_trial_of_the_same_training(section):
     changed, plain = keys(config(eval=section)), keys(config())
     assert changed.training == plain.training
@@ -64,6 +64,20 @@ def test_another_way_of_judging_is_another_trial_of_the_same_training(section):
 @pytest.mark.parametrize("section", [{"every": 100}, {"val_objects": 3}])
 def test_curves_of_training_are_in_no_key(section):
     assert keys(config(eval=section)) == keys(config())
+
+
+def test_metrics_are_a_set_and_the_published_ones_are_not_named():
+    assert "metrics" not in config(eval={"metrics": ["lpips", "psnr", "ssim", "psnr"]}).identity()["eval"]
+    ours, theirs = (keys(config(eval={"metrics": names})) for names in (["iou", "psnr"], ["psnr", "iou"]))
+    assert ours == theirs
+    plain = config(eval={"metrics": ["psnr"]})
+    assert keys(plain) == keys(config(eval={"metrics": ["psnr"], "lpips": "alex"})), "it is not measured"
+    assert judging_weights(plain) == ()
+    assert judging_weights(config(eval={"metrics": ["dists", "lpips"], "lpips": "alex"})) == (
+        "alexnet",
+        "dists",
+        "vgg16",
+    )
 
 
 def test_data_and_weights_are_in_the_keys():
@@ -171,6 +185,11 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "render": {"render": {"backend": "reference", "antialiasing": True}},
     "blank": {"model": {"name": "blank"}},
     "copied input": {"model": {"name": "copy_input"}, "eval": {"split": "val"}},
+    "pixelnerf": {
+        "model": {"name": "pixelnerf"},
+        "train": {"stages": [{"iterations": 9, "lr": 1e-4, "losses": {"l2": 1.0}}]},
+    },
+    "metrics": {"eval": {"metrics": ["psnr", "dists", "iou", "abs_rel"]}},
 }
 
 #: The versions and, by name, what `digests` gave when these were new; `python -m tests.jobs.test_keys` writes it.

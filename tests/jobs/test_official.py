@@ -9,12 +9,13 @@ import torch
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.evaluate import evaluate
-from jobs.metrics import ImageMetrics
+from jobs.metrics.metric_set import MetricSet
 from jobs.official import OfficialCheckpoint, evaluate_checkpoint
 from jobs.reconstructor import build_reconstructor
 from model.methods.pixelnerf.reconstructor import PixelNerfReconstructor
 from model.official import PUBLISHED, OfficialPredictor, official_state_dict, pixelnerf_state_dict
 from model.types import Context
+from results.metrics import PUBLISHED as METRICS
 from tests.model.methods.pixelnerf.scenery import small_options
 
 
@@ -61,7 +62,7 @@ def test_a_published_file_is_judged_like_the_network_in_it(views, trained, tiny,
     result = evaluate_checkpoint(checkpoint, merged(settings, tiny()["data"], eval={"objects": 2}), home)
 
     def draw(source, targets):
-        return predictor(source, Context()).render(targets.cameras, targets.background).images
+        return predictor(source, Context()).render(targets.cameras, targets.background)
 
     expected = evaluate(
         draw,
@@ -69,7 +70,7 @@ def test_a_published_file_is_judged_like_the_network_in_it(views, trained, tiny,
         split="test",
         resolution=16,
         limit=2,
-        metrics=ImageMetrics("vgg", weights),
+        metrics=MetricSet(METRICS, "vgg", weights),
         device=torch.device("cpu"),
         input_views=views,
     )
@@ -99,7 +100,7 @@ def test_a_published_pixelnerf_is_judged_like_the_network_in_it(tiny, home, weig
     result = evaluate_checkpoint(checkpoint, merged(settings, tiny()["data"], eval={"objects": 1}), home)
 
     def draw(source, targets):
-        return network.eval()(source, Context()).render(targets.cameras, targets.background).images
+        return network.eval()(source, Context()).render(targets.cameras, targets.background)
 
     expected = evaluate(
         draw,
@@ -107,7 +108,7 @@ def test_a_published_pixelnerf_is_judged_like_the_network_in_it(tiny, home, weig
         split="test",
         resolution=16,
         limit=1,
-        metrics=ImageMetrics("vgg", weights),
+        metrics=MetricSet(METRICS, "vgg", weights),
         device=torch.device("cpu"),
     )
     assert result.metrics == pytest.approx(expected.means(), rel=1e-3)
@@ -121,7 +122,7 @@ def test_a_result_that_stands_is_not_computed_again(trained, tiny, home, tmp_pat
     checkpoint = OfficialCheckpoint.read(save(tmp_path / "model.pth", predictor))
     config = merged(checkpoint.settings("chairs"), tiny()["data"], eval={"objects": 1})
     first = evaluate_checkpoint(checkpoint, config, home)
-    monkeypatch.setattr("jobs.official.evaluate", None)
+    monkeypatch.setattr("jobs.official.judge", None)
     assert evaluate_checkpoint(checkpoint, config, home) == first
     other = config.model_copy(update={"eval": config.eval.model_copy(update={"objects": 2})})
     with pytest.raises(TypeError):

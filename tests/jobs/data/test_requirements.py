@@ -178,3 +178,13 @@ def test_planning_refuses_all_rows_at_once_and_names_them(home, tmp_path):
 def test_what_a_frozen_model_refuses_is_refused_at_validation(section, reason):
     with pytest.raises(ValueError, match=reason):
         TrialConfig.model_validate(section)
+
+
+def test_a_metric_needs_its_truth_in_the_dataset(store):
+    chosen = config(eval={"metrics": ["psnr", "iou", "abs_rel"]})
+    assert Requirements(store).problems(chosen) == []
+    (problem,) = Requirements(replace(store, mask=None)).problems(chosen)
+    assert problem.startswith(
+        "eval.metrics iou: dataset 'chairs' has no mask; allowed: psnr, ssim, lpips, dists, abs_rel"
+    )
+    assert Requirements(replace(store, mask=None)).problems(config(model={"name": "blank"})) == []

@@ -1,0 +1,91 @@
+"""What a metric promises: rendered and true views of an object -> a number for each view, or for all together.
+
+Dimensions: N views of one object, H x W pixels a view.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from model.types import Rendering, Views
+from model.weights import WeightStore
+
+#: Share of a pixel that an object covers, or opacity of a rendered one, from which on the pixel belongs to the object.
+COVERED = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """N views of one object, true or rendered: the same facts of both, so that they are compared term by term."""
+
+    images: Tensor  # (N, 3, H, W) RGB; true ones in [0, 1], rendered ones not clamped
+    covered: Tensor | None = None  # (N, 1, H, W) bool: pixels of the object
+    depth: Tensor | None = None  # (N, 1, H, W) camera z, scene units; 0 where nothing is known
+
+    def where(self, views: Tensor) -> Seen:
+        """The views at these indices, or where this (N,) is true."""
+        covered, depth = (None if part is None else part[views] for part in (self.covered, self.depth))
+        return Seen(self.images[views], covered, depth)
+
+    def clamped(self) -> Seen:
+        """The same views with colours in [0, 1]."""
+        return replace(self, images=self.images.clamp(0, 1))
+
+    @classmethod
+    def true(cls, views: Views, masks: Tensor | None = None) -> Seen:
+        """Views (1, N) of a dataset, and their masks (1, N, 1, H, W) where they are wanted."""
+        covered = None if masks is None else masks[0] >= COVERED
+        return cls(views.images[0], covered, None if views.depth is None else views.depth[0])
+
+    @classmethod
+    def rendered(cls, rendering: Rendering, views: Views) -> Seen:
+        """What was rendered (1, N) for `views`.
+
+        A pixel's depth is that of what is drawn in it: opacity / inverse depth.  Where less than half is drawn, and
+        for what lies behind it, it is the far bound of the dataset.
+        """
+        covered = None if rendering.opacity is None else rendering.opacity[0] >= COVERED
+        if rendering.inverse_depth is None:
+            return cls(rendering.images[0], covered)
+        far = views.far[:, None] + (0 if views.origin_distance is None else views.origin_distance)  # (1, N)
+        far = far.expand(1, views.images.shape[1])[0, :, None, None, None]
+        inverse = rendering.inverse_depth[0]
+        drawn = torch.ones_like(inverse) if rendering.opacity is None else rendering.opacity[0]
+        depth = torch.where(inverse > 0, drawn / inverse, far)
+        depth = torch.where(drawn >= COVERED, depth, far).minimum(far)
+        return cls(rendering.images[0], covered, depth)
+
+
+class Metric(nn.Module, ABC):
+    """One metric.  What it needs, its label and its direction stand in `results/metrics.py`."""
+
+    #: whether it gives a number for each view, or one for all views of a kind that an object has
+    per: ClassVar[Literal["view", "set"]] = "view"
+    #: whether it looks at colours; it is then computed of clamped ones as well
+    of_colours: ClassVar[bool] = True
+
+    @classmethod
+    def weights(cls, lpips: str) -> tuple[str, ...]:
+        """Names, in the table of weights, of what it loads; `lpips` is `eval.lpips`."""
+        return ()
+
+    def __init__(self, store: WeightStore, lpips: str) -> None:
+        """`store` is where a metric with weights finds them."""
+        super().__init__()
+
+    def reference(self, target: Seen) -> Any:
+        """What it needs of the true views alone, computed once: None, a tensor (N, ...), or a list of such."""
+        return None
+
+    def defined(self, target: Seen) -> Tensor:
+        """(N,) bool: views that it says something of.  Others are left out of means."""
+        return torch.ones(len(target.images), dtype=torch.bool, device=target.images.device)
+
+    @abstractmethod
+    def forward(self, render: Seen, target: Seen, reference: Any) -> Tensor:
+        """(N,) numbers; () where `per` is "set"."""

@@ -1,0 +1,25 @@
+"""Intersection over union of the rendered and the true silhouette."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from jobs.metrics.base import Metric, Seen
+
+
+class Iou(Metric):
+    """Pixels in both silhouettes over pixels in either, each of those that are at least half covered."""
+
+    of_colours: ClassVar[bool] = False
+
+    def defined(self, target: Seen) -> Tensor:
+        assert target.covered is not None
+        return target.covered.flatten(1).any(1)
+
+    def forward(self, render: Seen, target: Seen, reference: Any) -> Tensor:
+        assert render.covered is not None
+        assert target.covered is not None
+        ours, theirs = render.covered.flatten(1), target.covered.flatten(1)
+        return (ours & theirs).sum(1) / (ours | theirs).sum(1).clamp(min=1)

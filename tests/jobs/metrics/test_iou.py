@@ -1,0 +1,16 @@
+import pytest
+import torch
+
+from jobs.metrics.base import Seen
+from jobs.metrics.iou import Iou
+
+
+def test_iou_of_known_silhouettes(weights):
+    ours, theirs = torch.zeros(3, 1, 4, 4, dtype=torch.bool), torch.zeros(3, 1, 4, 4, dtype=torch.bool)
+    theirs[:2, :, :2] = True  # 8 pixels
+    ours[0, :, 1:3] = True  # 8 pixels, 4 of them shared
+    images = torch.zeros(3, 3, 4, 4)
+    metric = Iou(weights, "vgg")
+    assert metric(Seen(images, ours), Seen(images, theirs), None).tolist()[:2] == [pytest.approx(4 / 12), 0]
+    assert metric(Seen(images, theirs), Seen(images, theirs), None).tolist()[:2] == [1, 1]
+    assert metric.defined(Seen(images, theirs)).tolist() == [True, True, False]
