@@ -29,7 +29,6 @@ from pydantic_core.core_schema import no_info_plain_validator_function
 from jobs.contexts import ContextConfig, context_section, frozen_class, frozen_options
 from jobs.data import DATASETS
 from jobs.fit import check_fit
-from jobs.metrics import METRICS
 from model.context import SOURCES, find_source
 from model.fusion import Source
 from model.losses import LOSSES
@@ -48,8 +47,7 @@ from model.options import (
 )
 from model.rasterizers import BACKENDS
 from model.registry import UnknownChoiceError
-from results.metrics import METRICS as FACTS
-from results.metrics import PUBLISHED
+from results.metrics import METRICS, PUBLISHED
 
 #: The method of a configuration that names none.
 DEFAULT_METHOD = "splatter_image"
@@ -266,7 +264,7 @@ class TrialConfig(_WithContexts):
     def metrics(self) -> tuple[str, ...]:
         """The chosen metrics that renderings of the method allow."""
         offered = self.method.geometry(self.model)
-        return tuple(name for name in self.eval.metrics if FACTS[name].of_rendering <= offered)
+        return tuple(name for name in self.eval.metrics if METRICS[name].of_rendering <= offered)
 
     @property
     def sources(self) -> dict[Source, ContextConfig]:

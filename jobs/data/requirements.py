@@ -13,8 +13,8 @@ from jobs.config import TrialConfig
 from jobs.contexts import frozen_class
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import SPLITS, Store
-from jobs.metrics import METRICS, find_metric
 from model.context import find_source
+from results.metrics import METRICS
 
 
 class Requirements:
@@ -47,7 +47,7 @@ class Requirements:
 
     def _lacks(self, metric: str) -> list[str]:
         """What a metric compares with and the store does not have."""
-        return [need for need in sorted(find_metric(metric).of_truth) if getattr(self._store, need) is None]
+        return [need for need in sorted(METRICS[metric].of_truth) if getattr(self._store, need) is None]
 
     def _training_problems(self, config: TrialConfig) -> Iterator[str]:
         train, views = config.train, config.model.input_views

@@ -46,7 +46,7 @@ def test_a_metric_that_the_method_renders_nothing_for_is_refused(monkeypatch):
     monkeypatch.setattr(method, "geometry", lambda _: frozenset({"opacity"}))
     assert config(eval={"metrics": ["iou"]}).metrics == ("iou",)
     with pytest.raises(
-        ValidationError, match="abs_rel needs inverse_depth, and splatter_image renders none; allowed: psnr"
+        ValidationError, match=r"eval.metrics abs_rel needs inverse_depth, which model.name splatter_image renders not"
     ):
         config(eval={"metrics": ["psnr", "abs_rel"]})
 

@@ -184,7 +184,7 @@ def test_a_metric_needs_its_truth_in_the_dataset(store):
     chosen = config(eval={"metrics": ["psnr", "iou", "abs_rel"]})
     assert Requirements(store).problems(chosen) == []
     (problem,) = Requirements(replace(store, mask=None)).problems(chosen)
-    assert problem.startswith(
-        "eval.metrics iou: dataset 'chairs' has no mask; allowed: psnr, ssim, lpips, dists, abs_rel"
+    assert problem == (
+        "eval.metrics iou: dataset 'chairs' has no mask; allowed: psnr, ssim, lpips, dists, abs_rel, delta1"
     )
     assert Requirements(replace(store, mask=None)).problems(config(model={"name": "blank"})) == []
