@@ -29,6 +29,7 @@ from sweep.commands import (
     sweeps,
     weights,
 )
+from sweep.invocation import completed
 from sweep.terminal import survive_any_text
 
 
@@ -86,7 +87,7 @@ def main() -> None:
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("SPLATSWEEP_DEBUG"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {completed(str(error))}", file=sys.stderr)
         filename = error.filename if isinstance(error, PermissionError) else None
         if filename is not None and (owner := whose(Path(os.fsdecode(filename)))):
             print(f"({owner})", file=sys.stderr)

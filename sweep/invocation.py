@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,3 +28,19 @@ def command(verb: str, sweep: Sweep, home: Path, *options: str) -> str:
 def home_options(home: Path) -> list[str]:
     """`--home DIR`, where the home is not the one that a command without it takes."""
     return [] if home.absolute() == DEFAULT_HOME.absolute() else ["--home", str(home)]
+
+
+#: `--home DIR` of this call, for hints of code that knows no home.
+_home_of_call: list[str] = []
+_HINT = re.compile(r"(?:run|with): (splatsweep (?!.*--home).*)$", re.MULTILINE)
+
+
+def remember_home(home: Path) -> None:
+    """From here on, `completed` completes hints with this home."""
+    _home_of_call[:] = home_options(home)
+
+
+def completed(text: str) -> str:
+    """A message whose hints, `run: splatsweep ...` at the end of a line, name the home of this call."""
+    more = shlex.join(_home_of_call)
+    return _HINT.sub(lambda hint: f"{hint[0]} {more}", text) if more else text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from results.records.permissions import widen_umask
-from sweep.invocation import DEFAULT_HOME, command
+from sweep.invocation import DEFAULT_HOME, command, remember_home
 from sweep.terminal import console, errors
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def _as_home(path: Path) -> Path:
     """The home, with `~` expanded; what a command writes there can be written by all who can write it."""
     path = path.expanduser()
     widen_umask(path.absolute())
+    remember_home(path)
     return path
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.commands.common import DEFAULT_HOME, Home, Settings, console
+from sweep.invocation import completed
 
 _MARKS = {"good": Text("ok", "green"), "limited": Text("--", "yellow"), "bad": Text("no", "red")}
 
@@ -38,7 +39,7 @@ def doctor(
     findings = examine(home.absolute(), load_sweep(sweep, settings or []) if sweep else None)
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
-        table.add_row(_MARKS[finding.state], finding.subject, finding.detail)
+        table.add_row(_MARKS[finding.state], finding.subject, completed(finding.detail))
     console.print(table)
     if any(finding.state == "bad" for finding in findings):
         raise typer.Exit(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from importlib import resources
@@ -22,7 +23,7 @@ from sweep.commands.common import (
     planned_sweep,
     say,
 )
-from sweep.invocation import command
+from sweep.invocation import command, completed
 
 if TYPE_CHECKING:
     from sweep.file.schema import Sweep
@@ -48,7 +49,7 @@ def init(
     if out.exists():
         raise ValueError(f"{out} exists; choose another name with --out")
     out.write_text(presets[preset].read_text())
-    console.print(f"Wrote {out}. Next: splatsweep plan {out}")
+    console.print(f"Wrote {out}. Next: {shlex.join(['splatsweep', 'plan', str(out)])}")
 
 
 def validate(sweep: SweepFile, settings: Settings = None) -> None:
@@ -113,7 +114,7 @@ def plan(
     for line in drawing_lines(cannot):
         console.print(Text(line))
     for reason in planned.missing:
-        console.print(Text.assemble(("missing", "magenta"), f" {reason}"))
+        console.print(Text.assemble(("missing", "magenta"), f" {completed(reason)}"))
 
 
 def run(

@@ -108,7 +108,8 @@ def run_sweep(
         refuse_undrawable(((trial.name, trial.config) for trial in chosen), sweep.run)
         controls = [t for t in plan.controls if _to_run(t, retry_failed)]
         finished = sum(trial.status == "finished" for trial in plan.trials)
-        console.print(f"{len(plan.trials)} trials: {finished} finished before, {len(chosen)} to run")
+        untrained = f", and {len(controls)} rows without training" if controls else ""
+        console.print(f"{len(plan.trials)} trials: {finished} finished before, {len(chosen)} to run{untrained}")
         if is_searched:
             console.print(f"{plan.search}")
         elif not chosen:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.file.schema import Origin, Sweep
-from sweep.invocation import command
+from sweep.invocation import command, completed, remember_home
 from sweep.terminal import Terminal
 
 ROOT = Path(__file__).parent.parent.parent
@@ -104,3 +104,24 @@ def test_commands_leave_out_the_home_that_is_taken_without(monkeypatch: pytest.M
     sweep = Sweep(name="a").read_from(Origin(Path("a.yaml")))
     assert command("stop", sweep, tmp_path / "runs") == "splatsweep stop a.yaml"
     assert command("stop", sweep, tmp_path / "other") == f"splatsweep stop a.yaml --home {tmp_path / 'other'}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "weights 'x' are not here; run: splatsweep weights fetch x",
+        "cannot run yet:\n  no data; run: splatsweep data prepare srn --source DIR\nor choose others with --only",
+        "look at it with: splatsweep ui",
+    ],
+)
+def test_hints_of_code_that_knows_no_home_get_that_of_the_call(
+    text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    remember_home(tmp_path / "runs")
+    assert completed(text) == text
+    remember_home(Path("/my runs"))
+    hint = next(line for line in completed(text).splitlines() if "splatsweep" in line)
+    assert shlex.split(hint.partition(": splatsweep ")[2])[-2:] == ["--home", "/my runs"]
+    assert completed(completed(text)) == completed(text)
+    remember_home(tmp_path / "runs")

@@ -1,0 +1,89 @@
+"""Signals ask for a stop behind a checkpoint."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweep.run.stop import stop_on_signals, stop_requested
+from sweep.terminal import Terminal
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_asks_for_a_stop(tmp_path: Path, number: signal.Signals) -> None:
+    stream = io.StringIO()
+    before = signal.getsignal(number)
+    with stop_on_signals(tmp_path / "stop", Terminal(file=stream)):
+        send(number)
+        asked = stop_requested(tmp_path / "stop")
+    assert asked is not None
+    assert asked.reason == f"by {number.name}"
+    assert "Stopping after a checkpoint" in stream.getvalue()
+    assert signal.getsignal(number) == (signal.SIG_IGN if number == signal.SIGHUP else before)
+    signal.signal(number, before)
+
+
+def test_a_second_interrupt_ends_at_once_and_a_closed_terminal_never_does(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    with stop_on_signals(tmp_path / "stop", Terminal(file=io.StringIO())):
+        send(signal.SIGHUP)
+        send(signal.SIGHUP)
+        send(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGTERM)
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_under_nohup_a_closed_terminal_is_no_reason_to_stop(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals(tmp_path / "stop", Terminal(file=io.StringIO())):
+            send(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert stop_requested(tmp_path / "stop") is None
+
+
+def test_what_is_written_behind_a_closed_terminal_raises_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "closed.py"
+    script.write_text(
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from sweep.run.stop import stop_on_signals\n"
+        "from sweep.terminal import Terminal\n"
+        "folder = Path(sys.argv[1])\n"
+        "terminal = Terminal()\n"
+        "with stop_on_signals(folder / 'stop', terminal):\n"
+        "    (folder / 'ready').touch()\n"
+        "    while not (folder / 'stop').exists():\n"
+        "        time.sleep(0.05)\n"
+        "terminal.print('the report')\n"
+        "print('and more', flush=True)\n"
+        "(folder / 'done').touch()\n"
+    )
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+    )
+    os.close(follower)
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None
+    os.close(leader)  # closes the terminal: the kernel sends SIGHUP
+    assert process.wait(timeout=120) == 0
+    assert (tmp_path / "done").exists()
