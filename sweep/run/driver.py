@@ -215,7 +215,7 @@ def _report(sweep: Sweep, home: Path, tracking_error: str | None, console: Conso
 
     def show(tables: Sequence[Table]) -> None:
         for table in tables[:1]:
-            console.print(result_table(table))
+            console.print(result_table(table, console))
 
     try:
         return build_report(sweep, home, tables=sweep.tables, notes=sweep.notes, labels=sweep.tags, on_tables=show)

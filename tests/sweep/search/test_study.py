@@ -101,23 +101,6 @@ def test_evidence_outside_the_space_is_left_out() -> None:
     assert study.ask(0) == Study(options, TRAINING).ask(0)
 
 
-@pytest.mark.parametrize("pruner", ["median", "percentile", "halving", "hyperband"])
-def test_a_trial_behind_all_others_is_pruned_and_one_ahead_is_not(pruner: str) -> None:
-    study = Study(search("random", pruner=pruner), TRAINING)
-    for number in range(20):
-        study.ask(number)
-        study.report(number, {step: 10.0 + number + step / 100 for step in range(10, 101, 10)})
-        study.should_prune(number)
-        study.tell(number, Outcome("finished", 10.0 + number))
-    study.ask(20)
-    study.report(20, dict.fromkeys(range(10, 91, 10), 1.0))
-    assert study.should_prune(20)
-    study.tell(20, Outcome("pruned"))
-    study.ask(21)
-    study.report(21, {10: 99.0})
-    assert not study.should_prune(21)
-
-
 def test_failures_and_values_that_are_no_numbers_do_not_end_it() -> None:
     study = Study(search("tpe"), TRAINING)
     for number, told in enumerate([Outcome("failed"), Outcome("finished", math.nan), Outcome("pruned")]):

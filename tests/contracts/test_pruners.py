@@ -1,0 +1,79 @@
+"""What every pruner promises: given up is who trails all others, and nobody else."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from sweep.file.schema import Search
+from sweep.search import PRUNERS
+from sweep.search.outcome import Outcome
+from sweep.search.pruners import Training
+from sweep.search.study import Study
+
+TRAINING = Training(every=10, iterations=100)
+STEPS = range(TRAINING.every, TRAINING.iterations + 1, TRAINING.every)
+PRUNING = sorted(set(PRUNERS) - {"none"})
+
+
+def study_of(pruner: str, aim: str = "maximize", training: Training = TRAINING) -> Study:
+    """A study of twenty finished configurations, scored 0 to 19."""
+    space = {"train.batch_size": {"low": 1, "high": 64, "int": True}}
+    content = {"space": space, "trials": 40, "sampler": "random", "pruner": pruner, "direction": aim}
+    study = Study(Search.model_validate(content), training)
+    for number in range(20):
+        study.ask(number)
+        study.report(number, {step: float(number) for step in STEPS})
+        study.should_prune(number)
+        study.tell(number, Outcome("finished", float(number)))
+    return study
+
+
+def is_given_up(study: Study, number: int, score: float) -> bool:
+    """Whether a trial with that score is given up at any evaluation before its last."""
+    study.ask(number)
+    for step in STEPS[:-1]:
+        study.report(number, {step: score})
+        if study.should_prune(number):
+            study.tell(number, Outcome("pruned"))
+            return True
+    return False
+
+
+@pytest.mark.parametrize("aim", ["maximize", "minimize"])
+@pytest.mark.parametrize("pruner", PRUNING)
+def test_who_trails_all_others_is_given_up_and_who_leads_is_not(pruner: str, aim: str) -> None:
+    study, sign = study_of(pruner, aim), 1 if aim == "maximize" else -1
+    trailing, leading = (-100.0, 100.0) if sign > 0 else (100.0, -100.0)
+    # Hyperband assigns brackets by number, and its last one lets everybody run to the end.
+    assert any(is_given_up(study, 20 + turn, trailing) for turn in range(4))
+    assert not is_given_up(study, 30, leading)
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_nobody_is_given_up_before_there_is_anything_to_compare(pruner: str) -> None:
+    space = {"train.batch_size": {"low": 1, "high": 64, "int": True}}
+    study = Study(Search.model_validate({"space": space, "trials": 4, "pruner": pruner, "sampler": "random"}), TRAINING)
+    study.ask(0)
+    assert not study.should_prune(0)
+    study.tell(0, Outcome("finished", 1.0))
+
+
+def test_none_lets_everybody_run_to_the_end() -> None:
+    assert not is_given_up(study_of("none"), 20, -100.0)
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_a_score_that_is_no_number_ends_no_study(pruner: str) -> None:
+    study = study_of(pruner)
+    study.ask(20)
+    study.report(20, {TRAINING.every: math.nan})
+    study.should_prune(20)
+    study.tell(20, Outcome("failed"))
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+@pytest.mark.parametrize("training", [Training(1, 1), Training(100, 10), Training(7, 100)])
+def test_every_length_of_training_is_taken(pruner: str, training: Training) -> None:
+    is_given_up(study_of(pruner, training=training), 20, 0.0)
