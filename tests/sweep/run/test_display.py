@@ -13,6 +13,7 @@ import pytest
 
 from results.records.home import trial_folder
 from results.records.journal import Journal
+from results.records.monitor import Monitor
 from sweep.run import display
 from sweep.run.display import Display, failures, state_table
 from sweep.run.executors.queue import Listed
@@ -103,7 +104,7 @@ def test_lines_in_a_pipe_say_what_is_waited_for(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(display, "_REFRESH_S", 0.02)
     monkeypatch.setattr(display, "_REMINDER_S", 0.05)
     stream = io.StringIO()
-    shown = Display(Terminal(file=stream, width=80), tmp_path)
+    shown = Display(Terminal(file=stream, width=80), Monitor(tmp_path))
     trial = trial_of(1)
     with shown.follow(Listed([trial]), at_once=1):
         shown.wait_for("1 GPU on one node; free: 0 of 2 GPUs")
@@ -127,11 +128,12 @@ def test_a_breakpoint_finds_a_quiet_terminal_at_its_own_line(tmp_path: Path) -> 
     script.write_text(
         "import sys\n"
         "from pathlib import Path\n"
+        "from results.records.monitor import Monitor\n"
         "from sweep.run.display import Display\n"
         "from sweep.run.executors.queue import Listed\n"
         "from sweep.terminal import Terminal\n"
         "from tests.works import trial_of\n"
-        "shown = Display(Terminal(), Path(sys.argv[1]))\n"
+        "shown = Display(Terminal(), Monitor(Path(sys.argv[1])))\n"
         "def trial():\n"
         "    answer = 42\n"
         "    breakpoint()\n"
@@ -155,6 +157,6 @@ def test_a_breakpoint_finds_a_quiet_terminal_at_its_own_line(tmp_path: Path) -> 
 
 
 def test_threads_of_the_display_end_with_it(tmp_path: Path) -> None:
-    with Display(Terminal(file=io.StringIO()), tmp_path).follow(Listed([]), 1):
+    with Display(Terminal(file=io.StringIO()), Monitor(tmp_path)).follow(Listed([]), 1):
         assert any(thread.name == "progress" for thread in threading.enumerate())
     assert not any(thread.name == "progress" for thread in threading.enumerate())

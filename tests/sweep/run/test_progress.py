@@ -11,6 +11,7 @@ import pytest
 
 from results.records.home import trial_folder
 from results.records.journal import Journal
+from results.records.monitor import Monitor
 from results.records.plan import PlannedTrial
 from results.records.trial_folder import JOURNAL_FILENAME
 from sweep.run.progress import Clock, Totals, TrialState, in_words, shape, trial_state, unfinished_first
@@ -67,11 +68,11 @@ def test_validation_and_final_scores_are_two_numbers(tmp_path: Path) -> None:
     write(
         tmp_path, "a", metrics(50, 50, train_loss=0.5, val_psnr=14.28), metrics(100, 100, train_loss=0.4, val_psnr=14.5)
     )
-    state = trial_state(planned("a"), tmp_path)
+    state = trial_state(planned("a"), Monitor(tmp_path))
     assert (state.validation_score, state.score) == (14.5, None)
     assert (state.step, state.steps, state.rate) == (100, 100, pytest.approx(1.0))
     write(tmp_path, "b", metrics(100, 100, val_psnr=14.5), metrics(160, 100, novel_psnr=13.58))
-    state = trial_state(planned("b"), tmp_path)
+    state = trial_state(planned("b"), Monitor(tmp_path))
     assert (state.validation_score, state.score, state.judged_s) == (14.5, 13.58, pytest.approx(60))
 
 
@@ -80,7 +81,7 @@ def test_time_left_includes_the_evaluation(tmp_path: Path) -> None:
     write(tmp_path, "done", metrics(100, 100, train_loss=0.4), metrics(160, 100, novel_psnr=13.58))
     write(tmp_path, "half", metrics(50, 50, train_loss=0.5))
     trials = [planned("done"), planned("half"), planned("waiting")]
-    states = [trial_state(trial, tmp_path) for trial in trials]
+    states = [trial_state(trial, Monitor(tmp_path)) for trial in trials]
     states[0] = TrialState(**{**vars(states[0]), "status": "finished"})
     left = Clock().left(trials, states)
     assert left == [0.0, pytest.approx(50 + 60), pytest.approx(100 + 60)]
