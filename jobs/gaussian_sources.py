@@ -1,4 +1,4 @@
-"""Objects as Gaussians: what a trained network predicts, or what a dataset measured."""
+"""Objects to look at: the scene that a trained method reconstructs, or the Gaussians that a dataset measured."""
 
 from __future__ import annotations
 

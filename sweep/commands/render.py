@@ -1,4 +1,4 @@
-"""`splatsweep render`: objects as Gaussians, as pictures from all around and as files for viewers."""
+"""`splatsweep render`: reconstructed objects as pictures from all around, and Gaussians as files for viewers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sweep.commands.data import DatasetName, DatasetOptions, parse_options
 if TYPE_CHECKING:  # brings torch, which takes seconds
     from jobs.turntable import Subject
 
-app = typer.Typer(help="Objects as Gaussians: pictures from all around, and .ply files.", no_args_is_help=True)
+app = typer.Typer(help="Reconstructed objects: pictures from all around, and .ply files.", no_args_is_help=True)
 
 ObjectName = Annotated[
     str | None,
@@ -43,7 +43,7 @@ def render_trial(
     ply: Ply = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Draw the Gaussians that a trial's network predicts from an object's source view.
+    """Draw what a trial's method reconstructs from an object's source view; Gaussians also as a file.
 
     Example: [bold]splatsweep render trial 3f2a --object chair_00256 --out chair.gif --ply chair.ply[/]
     """
@@ -93,7 +93,8 @@ def _write(subject: Subject, views: int, size: int, out: Path | None, ply: Path 
     from model.scenes import GaussianScene
 
     if ply is not None and not isinstance(subject.scene, GaussianScene):
-        raise ValueError(f"{ply}: a file of Gaussians of {subject.name}, whose scene is a {subject.scene.kind}")
+        kind = subject.scene.kind
+        raise ValueError(f"{ply}: only Gaussians can be written, and the scene of {subject.name} is of kind {kind}")
     path = out or Path(subject.name.replace("/", "_")).with_suffix(".png")
     save_pictures(photograph(subject, views, size), path)
     console.print(f"Wrote {path}")

@@ -6,8 +6,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from jobs.turntable import Subject
 from model.ply import read_ply
+from model.scenes import PictureScene
 from sweep.cli import app
+from sweep.commands.render import _write
 
 TINY = ("--set", "train=6", "--set", "val=2", "--set", "test=3", "--set", "views=5", "--set", "image_size=16")
 
@@ -53,3 +56,12 @@ def test_mistakes(home, arguments, message):
     result = invoke(*arguments, home=home)
     assert isinstance(result.exception, ValueError)
     assert message in str(result.exception)
+
+
+def test_scenes_without_gaussians_are_no_ply(tmp_path):
+    subject = Subject("chair", PictureScene(None), None)
+    with pytest.raises(
+        ValueError, match=r"a\.ply: only Gaussians can be written, and the scene of chair is of kind pictures"
+    ):
+        _write(subject, 3, 8, tmp_path / "a.png", tmp_path / "a.ply")
+    assert not list(tmp_path.iterdir())
