@@ -71,7 +71,7 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
     more = f", and a search of {checked.search.trials} configurations" if checked.search else ""
     named = expand(checked)
     console.print(f"{sweep}: all well, {len(named)} trials{more}")
-    for line in drawing_lines(undrawable(named, checked.run)):
+    for line in drawing_lines(undrawable(named, checked.run), checked.run):
         console.print(Text(line))
 
 
@@ -111,7 +111,7 @@ def plan(
     console.print(f"{expected}")
     if planned.search is not None and planned.search.proposed < planned.search.wanted:
         console.print("What the search will propose is not in that.")
-    for line in drawing_lines(cannot):
+    for line in drawing_lines(cannot, checked.run):
         console.print(Text(line))
     for reason in planned.missing:
         console.print(Text.assemble(("missing", "magenta"), f" {completed(reason)}"))

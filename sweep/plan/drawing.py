@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from jobs.config import TrialConfig
-from model.rasterizers import BACKENDS, capabilities, why_not
+from model.rasterizers import BACKENDS, CUDA_BACKENDS, capabilities, why_not
 from model.rasterizers.packages import BackendUnavailableError
 from sweep.file.schema import RunOptions
 
@@ -35,15 +36,14 @@ def undrawable(named: Iterable[tuple[str, TrialConfig]], options: RunOptions) ->
     Looks at the packages of this environment, not for a GPU: trials may run on other nodes of the same environment.
     """
     device = "cuda" if options.gpus_per_trial > 0 else "cpu"
-    wishes: dict[tuple[str, bool], dict[str, None]] = {}
+    reason_of = cache(lambda backend, antialiasing: why_not(backend, device, antialiasing=antialiasing))
+    names: dict[str, dict[str, None]] = {}
     for name, config in named:
         if config.method.scene == "gaussians":
-            wishes.setdefault((config.render.backend, config.render.antialiasing), {})[name] = None
-    found = [
-        (tuple(names), why_not(backend, device, antialiasing=antialiasing))
-        for (backend, antialiasing), names in wishes.items()
-    ]
-    return tuple(Undrawable(names, reason) for names, reason in found if reason is not None)
+            reason = reason_of(config.render.backend, config.render.antialiasing)
+            if reason is not None:
+                names.setdefault(reason, {})[name] = None
+    return tuple(Undrawable(tuple(listed), reason) for reason, listed in names.items())
 
 
 def refuse_undrawable(named: Iterable[tuple[str, TrialConfig]], options: RunOptions) -> None:
@@ -67,12 +67,15 @@ def installed() -> dict[str, str]:
     return found
 
 
-def drawing_lines(found: Iterable[Undrawable]) -> list[str]:
-    """For people: what is installed, and what it cannot draw."""
+def drawing_lines(found: Iterable[Undrawable], options: RunOptions) -> list[str]:
+    """For people: what is installed, what `auto` stands for on a GPU, and what cannot be drawn."""
     here = installed()
     absent = [name for name in BACKENDS if name not in here]
     line = f"rasterisers: {', '.join(f'{name} {text}'.strip() for name, text in here.items())}"
     line += f"; not installed: {', '.join(absent)}" if absent else ""
+    if options.gpus_per_trial > 0:
+        chosen = next((name for name in CUDA_BACKENDS if why_not(name, "cuda") is None), None)
+        line += f"; auto is {chosen} on a GPU" if chosen else ""
     return [line, *(f"cannot be drawn here: {item}" for item in found)]
 
 

@@ -65,9 +65,10 @@ def test_the_older_generation_draws_rows_without_antialiasing():
     assert "'inria' (older generation) has no antialiasing" in found.reason
     assert inria.COMMIT in found.reason
     assert installed()["inria"] == "older generation, without antialiasing and inverse depth"
-    first, second = drawing_lines([found])
+    first, second = drawing_lines([found], ON_GPU)
     assert first.startswith("rasterisers: cpu, inria older generation")
-    assert first.endswith("not installed: gsplat, triton")
+    assert first.endswith("not installed: gsplat, triton; auto is inria on a GPU")
+    assert drawing_lines([], ON_CPU)[0].endswith("not installed: gsplat, triton")
     assert second.startswith("cannot be drawn here: baseline: ")
     assert drawing_as_json([found])["cannot_draw"] == [{"names": ("baseline",), "reason": found.reason}]
 
