@@ -38,8 +38,8 @@ from sqlalchemy import column, create_engine, table, update
 from sqlalchemy.pool import NullPool
 
 from results.address import default_uri, reason, without_secrets
-from results.adoption import adopt_store
 from results.errors import ResultsError
+from results.own_store import adopt_store
 from results.records import tags
 from results.records.arithmetic import arithmetic_tags
 from results.records.flat import flatten

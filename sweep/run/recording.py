@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from results.address import default_uri, is_database
 from results.errors import ResultsError
+from results.own_store import adopt_store, finished_keys
 from results.records import tags
 from results.records.monitor import Monitor
 from results.records.plan import Plan, PlannedTrial, read_plan
@@ -36,12 +37,24 @@ def sync_sweep(sweep: Sweep, home: Path) -> int:
     """
     require_driver(sweep)
     plan = read_plan(sweep.name, home)
-    tracked = tracked_trials(sweep, plan)
+    monitor = Monitor(home)
     try:
-        _tracker(sweep, home, Monitor(home)).sync(tracked)
+        left = _unrecorded(sweep, plan, monitor)
+        if left:  # else MLflow is not even imported
+            tracked = [trial for trial in tracked_trials(sweep, plan) if trial.key in left]
+            _tracker(sweep, home, monitor).sync(tracked)
     except Exception as error:  # as below
         raise TrackingError(_unwritten(sweep, home, error)) from error
-    return len(tracked)
+    return len(plan.everything)
+
+
+def _unrecorded(sweep: Sweep, plan: Plan[Any], monitor: Monitor) -> set[str]:
+    """Keys of the trials that were begun and are not known to be recorded to their end."""
+    begun = {key for key, found in monitor.look_at(t.key for t in plan.everything).items() if found.status != "pending"}
+    if sweep.tracking.uri not in (None, default_uri(monitor.home)):
+        return begun
+    adopt_store(monitor.home)
+    return begun - finished_keys(monitor.home)
 
 
 def tracked_trials(sweep: Sweep, plan: Plan[Any]) -> list[TrackedTrial]:
@@ -132,7 +145,7 @@ def _unwritten(sweep: Sweep, home: Path, error: Exception) -> str:
 
 def require_driver(sweep: Sweep) -> None:
     """Better said before trials run than after.  Raises `ResultsError`."""
-    from results import sql
-
     if sweep.tracking.uri is not None and is_database(sweep.tracking.uri):
+        from results import sql
+
         sql.require_driver(sweep.tracking.uri)

@@ -1,7 +1,7 @@
-"""A home that was copied, moved, renamed or mounted elsewhere: its MLflow store is made to name its own files.
+"""The home's own MLflow store, a SQLite file, looked at and mended without MLflow and its seconds of imports.
 
-MLflow keeps addresses of artifacts as absolute paths.  Those in the home's own store that name the place where the
-home was are rewritten; the files themselves lie in the home.
+MLflow keeps addresses of artifacts as absolute paths.  After a home was copied, moved, renamed or mounted elsewhere,
+those that name the place where it was are rewritten; the files themselves lie in the home.
 """
 
 from __future__ import annotations
@@ -25,16 +25,26 @@ _RUNS = """
 """
 
 
+_FINISHED = """
+    SELECT k.value FROM tags k JOIN tags s ON s.run_uuid = k.run_uuid JOIN runs r ON r.run_uuid = k.run_uuid
+    JOIN experiments e ON e.experiment_id = r.experiment_id
+    WHERE k.key = ? AND s.key = ? AND s.value = 'finished'
+    AND r.lifecycle_stage = 'active' AND e.lifecycle_stage = 'active'
+"""
+#: for a store that another process is writing
+_PATIENCE_S = 10
+
+
 def adopt_store(home: Path) -> None:
     """Rewrite addresses of artifacts in the home's own store that name another place than the home.
 
     Runs whose artifacts are not in the home keep their address.  Raises `sqlite3.Error`.
     """
-    database, folder = database_file(home), artifacts_folder(home)
-    if not database.is_file() or not database.stat().st_size:
+    if not _is_there(home):
         return
+    folder = artifacts_folder(home)
     here = folder.as_uri()
-    with closing(sqlite3.connect(database, timeout=10)) as connection, connection:
+    with closing(sqlite3.connect(database_file(home), timeout=_PATIENCE_S)) as connection, connection:
         experiments = connection.execute(_EXPERIMENTS, (here, tags.EXPERIMENT, tags.KEY)).fetchall()
         runs = [run for (run,) in connection.execute(_RUNS, (here,)) if (folder / run).is_dir()]
         if experiments:
@@ -47,3 +57,16 @@ def adopt_store(home: Path) -> None:
                 "UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?",
                 [(f"{here}/{run}/artifacts", run) for run in runs],
             )
+
+
+def finished_keys(home: Path) -> frozenset[str]:
+    """Keys of the trials whose finished runs the home's own store holds.  Raises `sqlite3.Error`."""
+    if not _is_there(home):
+        return frozenset()
+    with closing(sqlite3.connect(database_file(home), timeout=_PATIENCE_S)) as connection:
+        return frozenset(key for (key,) in connection.execute(_FINISHED, (tags.KEY, tags.STATUS)))
+
+
+def _is_there(home: Path) -> bool:
+    database = database_file(home)
+    return database.is_file() and database.stat().st_size > 0
