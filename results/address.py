@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from results.errors import ResultsError
-from results.records.home import database_file
+from results.records.home import database_file, user_path
 
 #: read and written through SQLAlchemy, which takes a driver's name behind a plus: postgresql+psycopg://
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -66,6 +66,12 @@ def sqlite_uri(path: Path) -> str:
     plain = str(path.absolute())
     encoded = plain.replace("%", "%25").replace("?", "%3F")
     return f"{_SQLITE if plain == encoded else _ENCODED}{encoded}"
+
+
+def expanded_address(uri: str) -> str:
+    """An address as a user writes it, with the `~` of a SQLite file's path expanded."""
+    path = sqlite_path(uri)
+    return uri if path is None or not path.startswith("~") else sqlite_uri(user_path(path))
 
 
 def default_uri(home: Path) -> str:

@@ -49,7 +49,7 @@ class ResultStore:
     @classmethod
     def of(cls, home: Path, uri: str | None) -> ResultStore:
         """The store at `uri`, or the home's own."""
-        home = home.resolve()
+        home = home.absolute()
         return cls(uri or default_uri(home), home)
 
     @property

@@ -6,6 +6,17 @@ import os
 from pathlib import Path
 
 
+def user_path(text: str | Path) -> Path:
+    """A path that a user names, on the command line, in a variable or in a file: `~` is expanded.
+
+    Raises ValueError for a `~NAME` of nobody.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{text}: {error}") from None
+
+
 def trials_folder(home: Path) -> Path:
     """Parent of the trials' folders."""
     return home / "trials"
@@ -68,7 +79,7 @@ def cache_folder(home: Path) -> Path:
 
 def weights_folder(home: Path) -> Path:
     """Pretrained weights: `$SPLATSWEEP_WEIGHTS` where it is set, else in the home."""
-    return Path(os.environ.get("SPLATSWEEP_WEIGHTS") or home / "weights").absolute()
+    return user_path(os.environ.get("SPLATSWEEP_WEIGHTS") or home / "weights").absolute()
 
 
 def database_file(home: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from results.records.home import user_path
 from results.records.permissions import widen_umask
 from sweep.invocation import DEFAULT_HOME, command, remember_home
 from sweep.terminal import console, errors
@@ -26,14 +27,16 @@ __all__ = [
     "errors",
     "planned_sweep",
     "say",
+    "user_path",
 ]
 
-SweepFile = Annotated[Path, typer.Argument(help="The sweep file.", metavar="SWEEP", show_default=False)]
+SweepFile = Annotated[
+    Path, typer.Argument(help="The sweep file.", metavar="SWEEP", show_default=False, parser=user_path)
+]
 
 
 def _as_home(path: Path) -> Path:
-    """The home, with `~` expanded; what a command writes there can be written by all who can write it."""
-    path = path.expanduser()
+    """The home; what a command writes there can be written by all who can write it."""
     widen_umask(path.absolute())
     remember_home(path)
     return path
@@ -42,7 +45,12 @@ def _as_home(path: Path) -> Path:
 Home = Annotated[
     Path,
     typer.Option(
-        "--home", envvar="SPLATSWEEP_HOME", help="Where everything is kept.", metavar="DIR", callback=_as_home
+        "--home",
+        envvar="SPLATSWEEP_HOME",
+        help="Where everything is kept.",
+        metavar="DIR",
+        callback=_as_home,
+        parser=user_path,
     ),
 ]
 Settings = Annotated[

@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sweep.commands.common import DEFAULT_HOME, Home, console, errors, say
+from sweep.commands.common import DEFAULT_HOME, Home, console, errors, say, user_path
 
 app = typer.Typer(help="Datasets in the packed store.", no_args_is_help=True)
 
@@ -54,7 +54,12 @@ def data_prepare(
     settings: DatasetOptions = None,
     source: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The folder to import from, for datasets that need one.", show_default=False),
+        typer.Option(
+            metavar="DIR",
+            help="The folder to import from, for datasets that need one.",
+            show_default=False,
+            parser=user_path,
+        ),
     ] = None,
     file: Annotated[
         list[str] | None,
@@ -125,7 +130,9 @@ def data_show(
     settings: DatasetOptions = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The picture to write; default NAME.png.", show_default=False),
+        typer.Option(
+            metavar="FILE", help="The picture to write; default NAME.png.", show_default=False, parser=user_path
+        ),
     ] = None,
 ) -> None:
     """Write a contact sheet of a dataset: objects in rows, their cameras beside their views.
@@ -207,7 +214,7 @@ def _files(settings: list[str] | None) -> dict[str, list[Path]]:
         role, equals, path = setting.partition("=")
         if not equals or not path:
             raise ValueError(f"--file {setting!r}: expected ROLE=FILE, e.g. exclude=bad.txt")
-        files.setdefault(role, []).append(Path(path))
+        files.setdefault(role, []).append(user_path(path))
     return files
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from results.metrics import METRICS, VIEW_KINDS
-from sweep.commands.common import DEFAULT_HOME, AsJson, Home, console
+from sweep.commands.common import DEFAULT_HOME, AsJson, Home, console, user_path
 
 if TYPE_CHECKING:  # brings torch, which takes seconds
     from jobs.config import TrialConfig
@@ -20,6 +20,7 @@ Checkpoint = Annotated[
         help="A published file of Splatter Image, one of its variants, or PixelNeRF.",
         metavar="FILE",
         show_default=False,
+        parser=user_path,
     ),
 ]
 Dataset = Annotated[

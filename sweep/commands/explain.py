@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from sweep.commands.common import DEFAULT_HOME, AsJson, Home, Settings, console, planned_sweep
+from sweep.commands.common import DEFAULT_HOME, AsJson, Home, Settings, console, planned_sweep, user_path
 
 if TYPE_CHECKING:
     from results.explain import Explanation, Origin
 
 TableName = Annotated[str, typer.Argument(help="The table's name, e.g. auto.", metavar="TABLE", show_default=False)]
-Sweep = Annotated[Path, typer.Option("--sweep", help="The sweep file that the table is of.", metavar="FILE")]
+Sweep = Annotated[
+    Path, typer.Option("--sweep", help="The sweep file that the table is of.", metavar="FILE", parser=user_path)
+]
 RowLabel = Annotated[str, typer.Argument(help="The row's label, or GROUP/LABEL.", metavar="ROW", show_default=False)]
 ColumnName = Annotated[
     str, typer.Argument(help="The column's name, e.g. novel_psnr.", metavar="COLUMN", show_default=False)

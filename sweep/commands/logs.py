@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sweep.commands.common import DEFAULT_HOME, Home, console
+from sweep.commands.common import DEFAULT_HOME, Home, console, user_path
 
 Trial = Annotated[
     str,
@@ -20,7 +20,9 @@ Trial = Annotated[
 ]
 SweepOf = Annotated[
     Path | None,
-    typer.Option("--sweep", help="The sweep file whose trial it is.", metavar="FILE", show_default=False),
+    typer.Option(
+        "--sweep", help="The sweep file whose trial it is.", metavar="FILE", show_default=False, parser=user_path
+    ),
 ]
 _INTERVAL_S = 0.5
 

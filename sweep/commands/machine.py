@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from sweep.commands.common import DEFAULT_HOME, Home, Settings, console
+from sweep.commands.common import DEFAULT_HOME, Home, Settings, console, user_path
 from sweep.invocation import completed
 
 _MARKS = {"good": Text("ok", "green"), "limited": Text("--", "yellow"), "bad": Text("no", "red")}
@@ -49,7 +49,10 @@ def ui(
     sweep: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[SWEEP]", help="The sweep file whose store to show; without it the home's.", show_default=False
+            metavar="[SWEEP]",
+            help="The sweep file whose store to show; without it the home's.",
+            show_default=False,
+            parser=user_path,
         ),
     ] = None,
     home: Home = DEFAULT_HOME,
@@ -62,7 +65,8 @@ def ui(
 
     Example: [bold]splatsweep ui sweep.yaml[/]
     """
-    from results.address import is_database
+    from results.address import default_uri, is_database
+    from results.own_store import adopt_store
     from results.store import ResultStore
     from sweep.file.load import load_sweep
 
@@ -77,5 +81,7 @@ def ui(
         raise ValueError(f"{store.label}: no MLflow store yet; run a sweep first")
     store.runs()  # says within seconds where a database is down, which the UI tries for minutes
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    if store.uri == default_uri(home):
+        adopt_store(home)  # a home that was moved names its own artifacts
     # In the environment, since the list of processes shows arguments to everybody.
     os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri})

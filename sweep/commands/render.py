@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweep.commands.common import DEFAULT_HOME, Home, console
+from sweep.commands.common import DEFAULT_HOME, Home, console, user_path
 from sweep.commands.data import DatasetName, DatasetOptions, parse_options
 
 if TYPE_CHECKING:  # brings torch, which takes seconds
@@ -23,11 +23,18 @@ ViewCount = Annotated[int, typer.Option("--views", min=1, help="Pictures once ar
 Size = Annotated[int, typer.Option(min=8, max=4096, help="Side of each picture, pixels.")]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A .png, or a .gif that turns; default OBJECT.png.", show_default=False),
+    typer.Option(
+        metavar="FILE", help="A .png, or a .gif that turns; default OBJECT.png.", show_default=False, parser=user_path
+    ),
 ]
 Ply = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Also write the Gaussians as a .ply that 3DGS viewers open.", show_default=False),
+    typer.Option(
+        metavar="FILE",
+        help="Also write the Gaussians as a .ply that 3DGS viewers open.",
+        show_default=False,
+        parser=user_path,
+    ),
 ]
 
 

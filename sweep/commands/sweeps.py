@@ -22,6 +22,7 @@ from sweep.commands.common import (
     console,
     planned_sweep,
     say,
+    user_path,
 )
 from sweep.invocation import command, completed
 
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
 def init(
     preset: Annotated[str, typer.Argument(help="The preset to start from.")] = "quick",
-    out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE")] = Path("sweep.yaml"),
+    out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE", parser=user_path)] = Path(
+        "sweep.yaml"
+    ),
 ) -> None:
     """Write a commented sweep file to start from.
 
@@ -220,7 +223,7 @@ def report(
     settings: Settings = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where to write; default: in the home.", show_default=False),
+        typer.Option(metavar="DIR", help="Where to write; default: in the home.", show_default=False, parser=user_path),
     ] = None,
     plan: Annotated[
         str | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from sweep.commands.common import DEFAULT_HOME, Home, console
+from sweep.commands.common import DEFAULT_HOME, Home, console, user_path
 
 if TYPE_CHECKING:
     from model.weights import WeightStore
@@ -55,10 +55,16 @@ def weights_fetch(
     names: WeightNames = None,
     path: Annotated[
         Path | None,
-        typer.Option("--from", help="A published file or folder that is already on this machine.", metavar="PATH"),
+        typer.Option(
+            "--from",
+            help="A published file or folder that is already on this machine.",
+            metavar="PATH",
+            parser=user_path,
+        ),
     ] = None,
     sweep: Annotated[
-        Path | None, typer.Option("--for", help="Fetch all that the trials of this sweep need.", metavar="SWEEP")
+        Path | None,
+        typer.Option("--for", help="Fetch all that the trials of this sweep need.", metavar="SWEEP", parser=user_path),
     ] = None,
     home: Home = DEFAULT_HOME,
 ) -> None:

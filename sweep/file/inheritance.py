@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path as FilePath
 from typing import Any
 
+from results.records.home import user_path
 from sweep.file.cli_overrides import is_dotted
 from sweep.file.diagnostics import Finding, Path, SweepError
 from sweep.file.overrides import Setting, flatten
@@ -28,7 +29,7 @@ def _read(path: FilePath, extended_by: tuple[FilePath, ...]) -> Document:
     name = document.value.get(KEY) if isinstance(document.value, dict) else None
     if not isinstance(name, str):
         return document  # what is neither text nor null is refused with all else that has the wrong shape
-    other = path.parent / name
+    other = path.parent / user_path(name)
     problem = _problem(other, (*extended_by, path))
     if problem is not None:
         document.mistakes.append(document.mistake(Finding((KEY,), problem, name)))

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from results.errors import ResultsError
 from results.pause_gc import garbage_collection_paused
+from results.records.home import user_path
 from results.tables import table_options
 from sweep.file.cli_overrides import assign
 from sweep.file.diagnostics import Finding, Mistake, Path, SweepError, key_path
@@ -34,7 +35,7 @@ def load_sweep(path: FilePath | str, overrides: Sequence[str] = (), *, configura
     `configurations`, the trials' are not looked into, which takes torch and its seconds: whoever asks for what was
     planned finds them in the frozen plan.
     """
-    path = FilePath(path)
+    path = user_path(path)
     document = read_extended(path)
     if not isinstance(document.value, dict):
         raise SweepError([document.mistake(_not_a_sweep(document.value))])
@@ -62,7 +63,7 @@ def _located(table: str, at: Path, document: Document, sweep_file: FilePath) -> 
         return table
     place = document.place(at)
     folder = (sweep_file if place.line is None else FilePath(place.file)).parent
-    return str((folder / table).absolute())
+    return str((folder / user_path(table)).absolute())
 
 
 def _table_findings(tables: Sequence[str]) -> Iterator[Finding]:

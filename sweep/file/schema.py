@@ -28,7 +28,7 @@ from pydantic_core.core_schema import no_info_after_validator_function
 from model.methods import controls
 from model.options import Section
 from model.registry import resolve
-from results.address import check_address
+from results.address import check_address, expanded_address
 from results.records import tags
 from results.records.ledger import PREFIX
 from results.tables import SUFFIXES, TABLES
@@ -105,6 +105,7 @@ def _one_of(kind: str, names: Collection[str]) -> GetPydanticSchema:
 
 
 def _check_store(uri: str) -> str:
+    uri = expanded_address(uri)
     check_address(uri)
     return uri
 

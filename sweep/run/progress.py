@@ -70,7 +70,7 @@ def trial_state(trial: PlannedTrial[Any], monitor: Monitor) -> TrialState:
         steps=trial.steps,
         rate=found.rate,
         metrics=found.metrics,
-        split=trial.plain_config["eval"]["split"],
+        split=trial.plain_config.get("eval", {}).get("split", "test"),
         error=found.error,
         judged_s=found.judged_s,
         silent_s=0.0 if found.newest is None else max(time.time() - found.newest, 0.0),
@@ -84,8 +84,9 @@ def shape(config: Mapping[str, Any]) -> str:
     rates, weights of losses, and how long they train.
     """
     tree = {key: value for key, value in config.items() if key != "seed"}
-    tree["data"] = {key: tree["data"][key] for key in ("name", "resolution")}
-    if "train" in tree:
+    data = tree.get("data", {})
+    tree["data"] = {key: data.get(key) for key in ("name", "resolution")}
+    if "stages" in tree.get("train", {}):
         total = sum(stage["iterations"] for stage in tree["train"]["stages"])
         stages = [
             [round(stage["iterations"] / total, 3), {name: _views(term) for name, term in stage["losses"].items()}]

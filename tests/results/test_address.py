@@ -8,7 +8,16 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from results.address import AddressError, check_address, is_database, reason, sqlite_path, sqlite_uri, without_secrets
+from results.address import (
+    AddressError,
+    check_address,
+    expanded_address,
+    is_database,
+    reason,
+    sqlite_path,
+    sqlite_uri,
+    without_secrets,
+)
 
 
 @pytest.mark.parametrize(
@@ -97,3 +106,10 @@ def test_the_address_of_a_file_opens_that_file_whatever_its_path(tmp_path: Path,
         connection.execute(text("CREATE TABLE made (x)"))
         connection.commit()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+
+
+def test_a_tilde_in_the_address_of_a_file_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded_address("sqlite:///~/mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
+    assert expanded_address("sqlite:////~/mlflow.db") == "sqlite:////~/mlflow.db"
+    assert expanded_address("http://host/~me") == "http://host/~me"

@@ -27,7 +27,7 @@ from jobs.keys import frozen_weights, keys_of
 from jobs.trial import Runtime, TrialResult, run_trial, weight_identities
 from model.weights import MissingWeightsError, WeightStore
 from results.records.atomic import PARTIAL
-from results.records.home import training_folder, trial_folder, weights_folder
+from results.records.home import training_folder, trial_folder, user_path, weights_folder
 from results.records.training_folder import read_training
 from results.records.trial_folder import CHECKPOINTS_FOLDER, LOCK_FILENAME, PRUNE_FILENAME, RESULT_FILENAME
 from sweep.run.executors.ray.file_server import GROWING, TrialMovedError
@@ -51,7 +51,7 @@ class NodeLacksError(RuntimeError):
 def scratch_home() -> Path:
     """The home of trials on a node that does not see the driver's."""
     named = os.environ.get(SCRATCH_VARIABLE)
-    folder = Path(named) if named else Path(tempfile.gettempdir()) / f"splatsweep-{os.getuid()}"
+    folder = user_path(named) if named else Path(tempfile.gettempdir()) / f"splatsweep-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not named and folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to somebody else; name another folder in {SCRATCH_VARIABLE}")

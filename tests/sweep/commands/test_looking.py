@@ -1,0 +1,134 @@
+"""Commands that only look: what they import, and paths of the home from wherever they come."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, get_args, get_origin, get_type_hints
+
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from results.records.home import user_path
+from results.records.journal import Journal
+from results.records.plan import Plan, PlannedTrial, freeze
+from sweep.bench.report_fill import Place, Size, fill
+from sweep.cli import app
+
+#: packages that take a command seconds or hundreds of megabytes
+HEAVY = {"torch", "ray", "mlflow", "transformers", "timm", "optuna", "pandas", "pyarrow", "sqlalchemy", "matplotlib"}
+#: command -> those that it may import
+LOOKING = {
+    "status": set(),
+    "stop": set(),
+    "sync": set(),
+    "explain": {"pandas", "pyarrow", "sqlalchemy"},
+    "report": {"pandas", "pyarrow", "sqlalchemy", "matplotlib"},
+}
+SWEEP = "name: bench\nbase: {data: {name: chairs}}\ntrials: {baseline: {}}\nseeds: [0]\n"
+CODE = """
+import json, sys
+from sweep.cli import main
+sys.argv = ["splatsweep", *sys.argv[1:]]
+try:
+    main()
+except SystemExit:
+    pass
+print("MODULES", json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep that is finished and recorded."""
+    home = tmp_path_factory.mktemp("home")
+    fill(home, Size(runs=4, objects=3, steps=2), Place.in_home(home))
+    (home / "sweep.yaml").write_text(SWEEP)
+    for key in (f"{number:016x}" for number in range(4)):
+        folder = home / "trials" / key
+        with Journal(folder) as journal:
+            journal.start(0)
+        (folder / "per_object.parquet").write_bytes(b"rows")
+        sha256 = hashlib.sha256(b"rows").hexdigest()
+        (folder / "result.json").write_text(json.dumps({"metrics": {}, "per_object_sha256": sha256}))
+    return home
+
+
+@pytest.mark.parametrize("command", LOOKING)
+def test_a_command_that_only_looks_imports_little(home: Path, command: str) -> None:
+    arguments = [command, str(home / "sweep.yaml")]
+    if command == "explain":
+        arguments = ["explain", "auto", "baseline", "novel_psnr", "--sweep", str(home / "sweep.yaml")]
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *arguments, "--home", str(home)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[3],
+    )
+    assert "error" not in done.stderr or command == "stop"
+    imported = set(json.loads(done.stdout.rpartition("MODULES ")[2]))
+    assert imported & HEAVY <= LOOKING[command]
+
+
+def test_a_recorded_sweep_is_synced_by_looking_and_another_is_not_taken_for_one(home: Path, monkeypatch) -> None:
+    from sweep.run import recording
+
+    result = CliRunner().invoke(app, ["sync", str(home / "sweep.yaml"), "--home", str(home)])
+    assert result.output == "4 trials are in MLflow\n"
+
+    def called(*_: object) -> None:
+        raise RuntimeError("MLflow is written")
+
+    monkeypatch.setattr(recording, "_tracker", called)
+    with Journal(home / "trials" / "fresh") as journal:
+        journal.start(0)
+    trial = PlannedTrial("fresh", ("fresh",), 0, {"seed": 0}, "pending")
+    freeze(Plan("bench", "2026-03-01T12:00:00+00:00", (trial,), ()), home)
+    result = CliRunner().invoke(app, ["sync", str(home / "sweep.yaml"), "--home", str(home)])
+    assert "MLflow is written" in str(result.exception)
+
+
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_a_home_and_a_sweep_file_below_a_tilde_are_found(tmp_path: Path, monkeypatch, way: str) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    trial = PlannedTrial("k", ("baseline",), 0, {"seed": 0, "eval": {"split": "test"}}, "pending")
+    freeze(Plan("bench", "2026-03-01T12:00:00+00:00", (trial,), ()), tmp_path / "my runs")
+    arguments = ["status", "~/sweep.yaml"]
+    if way == "variable":
+        monkeypatch.setenv("SPLATSWEEP_HOME", "~/my runs")
+    else:
+        arguments += ["--home=~/my runs"]
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, "baseline" in result.output) == (0, True), result.output
+    assert not (tmp_path / "~").exists()
+
+
+def test_every_path_of_a_command_goes_through_one_door() -> None:
+    def callbacks(commands: Typer) -> Iterator[Callable[..., None]]:
+        yield from (command.callback for command in commands.registered_commands if command.callback)
+        for group in commands.registered_groups:
+            yield from callbacks(group.typer_instance)
+
+    options = [
+        (f"{callback.__module__}.{callback.__name__} {name}", hint)
+        for callback in callbacks(app)
+        for name, hint in get_type_hints(callback, include_extras=True).items()
+        if get_origin(hint) is Annotated and Path in (get_args(hint)[0], *get_args(get_args(hint)[0]))
+    ]
+    assert len(options) > 10
+    assert [name for name, hint in options if get_args(hint)[1].parser is not user_path] == []
+
+
+def test_a_tilde_of_nobody_is_named(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["status", "~nobody-at-all/x.yaml", "--home", str(tmp_path)])
+    assert result.exit_code != 0
+    assert "~nobody-at-all/x.yaml" in result.output + str(result.exception)
+    assert list(tmp_path.iterdir()) == []
