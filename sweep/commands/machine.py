@@ -20,7 +20,9 @@ _MARKS = {"good": Text("ok", "green"), "limited": Text("--", "yellow"), "bad": T
 def doctor(
     sweep: Annotated[
         Path | None,
-        typer.Argument(metavar="[SWEEP]", help="A sweep file whose rows are looked at too.", show_default=False),
+        typer.Argument(
+            metavar="[SWEEP]", help="A sweep file whose rows are looked at too.", show_default=False, parser=user_path
+        ),
     ] = None,
     home: Home = DEFAULT_HOME,
     settings: Settings = None,
