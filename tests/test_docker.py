@@ -111,6 +111,20 @@ def test_clean_root_is_made_by_instructions_that_its_script_knows(image):
     assert set(words) <= {word.strip() for case in known for word in case.split("|")}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image", "gpu"], "--image gpu: there is no "),
+        (["--imge", "cuda"], "--imge: an option that this script does not know"),
+    ],
+)
+def test_clean_root_names_what_it_does_not_know(arguments, message):
+    script = FOLDER / "check-in-clean-root.sh"
+    done = subprocess.run([str(script), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
 def test_compose_publishes_on_loopback_only_and_keeps_no_secret():
     compose = load("compose.yaml")
     for service in compose["services"].values():
