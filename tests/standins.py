@@ -39,6 +39,13 @@ def write_standin(name: str, folder: Path) -> None:
         MAKERS[name](folder / name)
 
 
+def resnet34(path: Path) -> None:
+    """One file of torchvision's, in full size: there is no smaller one."""
+    import torchvision
+
+    torch.save(torchvision.models.resnet34().state_dict(), path.with_suffix(".pth"))
+
+
 def clip(path: Path) -> None:
     """A whole CLIP, as the hub keeps it: with a text encoder that nobody here wants."""
     from transformers import CLIPConfig, CLIPModel
@@ -154,6 +161,7 @@ def scrambled(network: Any) -> Any:
 MAKERS: dict[str, Callable[[Path], None]] = {
     "vgg16": partial(torchvision_features, network="vgg16"),
     "alexnet": partial(torchvision_features, network="alexnet"),
+    "resnet34": resnet34,
     "efficientnet_lite0": efficientnet_lite0,
     "clip_vit_b32": clip,
     "clip_vit_l14": clip,

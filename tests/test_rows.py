@@ -34,6 +34,11 @@ SMALLER = {
     "clip_vit_b32": ("clip_vit_b32", 64),
     "dpt_large": ("midas_small", 64),
 }
+#: Sizes of small networks, by method.
+SMALL = {
+    "splatter_image": {"base_dim": 8, "num_blocks": 1, "channel_mult": [1, 2], "attention_resolutions": [8]},
+    "pixelnerf": {"hidden": 16, "coarse_samples": 4, "importance_samples": 2, "depth_samples": 2, "rays_per_object": 8},
+}
 RUNTIME = Runtime(log_every=1)
 
 
@@ -49,7 +54,7 @@ def small(config: TrialConfig, data: dict[str, Any], **train: Any) -> TrialConfi
     """The same row on little data with a small network; `train` replaces keys of that section."""
     values = config.model_dump(mode="json")
     values["data"] = data
-    values["model"] |= {"base_dim": 8, "num_blocks": 1, "channel_mult": [1, 2], "attention_resolutions": [8]}
+    values["model"] |= SMALL[config.model.name]
     values["train"] |= {"batch_size": 2, "views_per_object": 3} | train
     for stage in values["train"]["stages"]:
         stage["iterations"] = 2
@@ -98,20 +103,23 @@ def losses(result: TrialResult) -> dict[str, list[float]]:
 def test_the_paper_has_all_its_rows():
     inputs = {f"Input {model}" for model in ("MiDaS_small", "DPT_Hybrid", "DPT_Large")}
     attention = {f"X-Attn {model}" for model in ("MiDaS_small", "DPT_Large")}
-    assert set(rows(PAPER)) == {"baseline", "DINO", "CLIP", "TV", "Edge"} | inputs | attention
-    assert set(rows("laptop")) == set(rows(PAPER))
+    variants = {"baseline", "DINO", "CLIP", "TV", "Edge"} | inputs | attention
+    assert set(rows(PAPER)) == variants | {"PixelNeRF"}
+    assert set(rows("laptop")) == variants | {"PixelNeRF from scratch"}
+    assert not rows("laptop")["PixelNeRF from scratch"].model.pretrained
+    assert rows(PAPER)["PixelNeRF"].model.pretrained
 
 
 @pytest.mark.parametrize(("preset", "row"), [(preset, row) for preset in (PAPER, CORRECTED) for row in rows(preset)])
 def test_trains_and_is_judged(preset, row, rows_home, data):
     config = small(rows(preset)[row], data)
     result = run_trial(config, rows_home, RUNTIME)
-    assert result.step == 4
+    assert result.step == 2 * len(config.train.stages)
     assert all(math.isfinite(value) for value in result.metrics.values())
     terms = [f"train/{name}" for stage in config.train.stages for name in stage.losses]
     assert {name: len(values) for name, values in losses(result).items()} == {
         name: 2 * terms.count(name) for name in terms
-    } | {"train/loss": 4}
+    } | {"train/loss": result.step}
 
 
 @pytest.mark.parametrize("preset", [PAPER, CORRECTED])

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.methods.pixelnerf.options import Combination
+from model.methods.pixelnerf.options import Combination, Density
 
 #: Frequencies of the encoding of positions, and the lowest in radians a scene unit; each is twice the one before.
 NUM_FREQUENCIES, LOWEST_FREQUENCY = 6, 1.5
+#: What softplus makes the density of at first.
+FOG = -1.0
 #: Length of an encoded position with the direction behind it.
 POINT_FEATURES = 3 + 2 * NUM_FREQUENCIES * 3 + 3
 
@@ -69,14 +71,18 @@ class FieldNetwork(nn.Module):
         blocks: int = 5,
         view_blocks: int = 3,
         combination: Combination = "mean",
+        density: Density = "relu",
     ) -> None:
         """latent: channels of the features at a projection; view_blocks: blocks before source views are combined."""
         super().__init__()
-        self.combination = combination
+        self.combination, self.density = combination, density
         self.input = linear(POINT_FEATURES, hidden)
         self.blocks = nn.ModuleList(ResidualBlock(hidden) for _ in range(blocks))
         self.injections = nn.ModuleList(linear(latent, hidden) for _ in range(view_blocks))
         self.output = linear(hidden, 4)
+        if density == "softplus":
+            nn.init.zeros_(self.output.weight.data[3])
+            nn.init.constant_(self.output.bias.data[3], FOG)
 
     @property
     def injection(self) -> tuple[Tensor, Tensor]:
@@ -99,4 +105,5 @@ class FieldNetwork(nn.Module):
             x = block(x)
         raw = self.output(F.relu(x))
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
-        return torch.sigmoid(raw[..., :3]), F.relu(raw[..., 3])
+        density = F.relu(raw[..., 3]) if self.density == "relu" else F.softplus(raw[..., 3])
+        return torch.sigmoid(raw[..., :3]), density

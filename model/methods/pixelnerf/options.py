@@ -24,6 +24,10 @@ BoundsOf = Literal["camera_z", "distance"]
 #: Statistics of batch normalisation while training: those of the batch, as published, or the ones that were learnt.
 Statistics = Literal["batch", "frozen"]
 
+#: From the network's last layer to a density: cut off at zero, as published, or softplus, which is never zero and
+#: starts as a thin fog.  Small networks at high learning rates lose all density, and its gradient, with the first.
+Density = Literal["relu", "softplus"]
+
 NotNegative = Annotated[int, Field(ge=0)]
 
 
@@ -45,6 +49,7 @@ class PixelNerfOptions(MethodOptions):
     #: blocks that look at one source view each, before views are combined
     view_blocks: Count = 3
     combine: Combination = "mean"
+    density: Density = "relu"
     #: samples of a ray: stratified, where the coarse pass found something, and around its depth
     coarse_samples: Count = 64
     importance_samples: NotNegative = 16

@@ -31,6 +31,7 @@ class PixelNerfReconstructor(Reconstructor):
                 blocks=options.blocks,
                 view_blocks=options.view_blocks,
                 combination=options.combine,
+                density=options.density,
             )
             for _ in range(2)
         )

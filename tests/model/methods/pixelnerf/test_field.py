@@ -67,6 +67,23 @@ def test_blocks_take_source_features_then_combine_views(combination, blocks, vie
         np.testing.assert_allclose(densities[0, point].item(), density, rtol=1e-9)
 
 
+def test_softplus_starts_as_a_fog_that_is_the_same_everywhere():
+    torch.manual_seed(0)
+    made = FieldNetwork(latent=7, hidden=6, density="softplus").double()
+    _, densities = made(torch.randn(1, 1, 9, 42).double(), torch.randn(1, 1, 9, 18).double())
+    np.testing.assert_allclose(densities.detach(), math.log(1 + math.exp(-1)), rtol=1e-6)
+
+
+def test_softplus_is_never_zero():
+    made = network(density="softplus")
+    _, densities = made(torch.randn(1, 2, 50, 42).double(), torch.randn(1, 2, 50, 18).double())
+    raw = np.log(np.expm1(densities.detach().numpy()))
+    assert (raw < 0).any()
+    relu = network()
+    _, cut = relu(torch.randn(1, 2, 50, 42).double(), torch.randn(1, 2, 50, 18).double())
+    assert not cut.all()
+
+
 def test_initial_weights_are_the_published_ones():
     torch.manual_seed(0)
     made = FieldNetwork(latent=512)
