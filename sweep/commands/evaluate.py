@@ -1,4 +1,4 @@
-"""`splatsweep evaluate`: published checkpoints, judged as trials are."""
+"""`splatsweep evaluate`: what is trained, judged: a sweep's trainings, or published checkpoints as trials are."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import typer
 from rich.table import Table
 
 from results.metrics import METRICS, VIEW_KINDS
-from sweep.commands.common import DEFAULT_HOME, AsJson, Home, console, user_path
+from sweep.commands.common import DEFAULT_HOME, AsJson, Home, Only, console, user_path
 
 if TYPE_CHECKING:  # brings torch, which takes seconds
     from jobs.config import TrialConfig
 
+Sweep = Annotated[
+    Path | None, typer.Argument(help="A sweep file.", metavar="[SWEEP]", show_default=False, parser=user_path)
+]
 Checkpoint = Annotated[
-    Path,
+    Path | None,
     typer.Option(
         help="A published file of Splatter Image, one of its variants, or PixelNeRF.",
         metavar="FILE",
@@ -24,7 +27,10 @@ Checkpoint = Annotated[
     ),
 ]
 Dataset = Annotated[
-    str, typer.Option(help="A dataset's name; see `splatsweep data list`.", metavar="NAME", show_default=False)
+    str | None,
+    typer.Option(
+        help="With --checkpoint: a dataset's name; see `splatsweep data list`.", metavar="NAME", show_default=False
+    ),
 ]
 TrialSettings = Annotated[
     list[str] | None,
@@ -38,24 +44,51 @@ TrialSettings = Annotated[
 
 
 def evaluate(
-    checkpoint: Checkpoint,
-    dataset: Dataset,
+    sweep: Sweep = None,
+    checkpoint: Checkpoint = None,
+    dataset: Dataset = None,
     settings: TrialSettings = None,
+    only: Only = None,
     home: Home = DEFAULT_HOME,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a published checkpoint on a dataset's test split, as trials are judged.
+    """Judge what is trained: a sweep's finished trainings, or a published checkpoint.  Trains nothing.
 
-    The network's sizes are read from the file; nothing in it is executed.
+    A sweep's trials are judged as its file says now, then the report is written; what is judged already stays.
+
+    A checkpoint is judged on a dataset as trials are. The network's sizes are read from the file; nothing in it is
+    executed.
+
+    Example: [bold]splatsweep evaluate sweep.yaml --set base.eval.split=val[/]
 
     Example: [bold]splatsweep evaluate --checkpoint model_latest.pth --dataset co3d --set render.antialiasing=false[/]
     """
+    if sweep is not None:
+        if checkpoint is not None or dataset is not None:
+            raise ValueError("give a sweep file, or --checkpoint and --dataset, not both")
+        _evaluate_sweep(sweep, settings or [], only, home.absolute())
+    elif checkpoint is None or dataset is None:
+        raise ValueError("give a sweep file, or --checkpoint and --dataset")
+    else:
+        _evaluate_checkpoint(checkpoint, dataset, settings or [], home.absolute(), as_json)
+
+
+def _evaluate_sweep(sweep: Path, settings: list[str], only: str | None, home: Path) -> None:
+    from sweep.commands.sweeps import conclude
+    from sweep.file.load import load_sweep
+    from sweep.run.driver import run_sweep
+
+    checked = load_sweep(sweep, settings)
+    conclude(run_sweep(checked, home, console=console, only=only, judge_only=True), checked, home)
+
+
+def _evaluate_checkpoint(checkpoint: Path, dataset: str, settings: list[str], home: Path, as_json: bool) -> None:
     from jobs.official import OfficialCheckpoint, evaluate_checkpoint
     from results.records.trial_folder import RESULT_FILENAME
 
     network = OfficialCheckpoint.read(checkpoint)
-    config = _configuration(network.settings(dataset), settings or [])
-    result = evaluate_checkpoint(network, config, home.absolute())
+    config = _configuration(network.settings(dataset), settings)
+    result = evaluate_checkpoint(network, config, home)
     if as_json:
         print((result.folder / RESULT_FILENAME).read_text())
         return

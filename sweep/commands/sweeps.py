@@ -7,7 +7,7 @@ import sys
 import time
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.text import Text
@@ -28,6 +28,7 @@ from sweep.invocation import command, completed
 
 if TYPE_CHECKING:
     from sweep.file.schema import Sweep
+    from sweep.run.driver import Outcome
 
 
 def init(
@@ -169,6 +170,11 @@ def run(
             take_over=take_over,
         )
         tell(outcome)
+    conclude(outcome, checked, home)
+
+
+def conclude(outcome: Outcome, checked: Sweep, home: Path) -> NoReturn:
+    """Say what came of a run of a sweep, and exit with its code."""
     for trial in outcome.failed:
         _explain_failure(checked, home, trial.name, trial.key)
     if outcome.tracking_error:

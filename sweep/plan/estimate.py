@@ -1,7 +1,8 @@
 """What the rest of a sweep will take on this machine: from finished trials of the same shape, or a short probe.
 
 Two trials have one shape when they differ only in what costs nothing: seed, learning rates, weights of losses, and
-how long they train, which is multiplied.  All figures are estimates, and are said to be.
+how long they train, which is multiplied.  A training that is finished, or
+that another trial of the plan runs, costs nothing more.  All figures are estimates, and are said to be.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ class Cost:
     #: what a finished trial occupies
     disk_bytes: float
 
-    def seconds(self, config: TrialConfig) -> float:
-        """A whole trial."""
-        return self.step_s * (config.train.iterations if config.is_trained else 0) + self.rest_s
+    def seconds(self, config: TrialConfig, is_trained: bool = False) -> float:
+        """A whole trial, or the judging of one whose training is finished."""
+        return self.step_s * (config.train.iterations if config.is_trained and not is_trained else 0) + self.rest_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +106,16 @@ def estimate(
         if of_its_shape not in costs and probe is not None:
             costs[of_its_shape] = probe(trial)
         found[trial.key] = costs.get(of_its_shape)
-    known = [cost for cost in found.values() if cost is not None]
-    seconds = {
-        trial.key: cost.seconds(trial.config) if (cost := found[trial.key]) is not None else None
-        for trial in plan.pending
-    }
-    return Estimate(seconds, sum(cost.disk_bytes for cost in known), trials_at_once(options))
+    seconds: dict[str, float | None] = {}
+    disk_bytes, trained = 0.0, set[str | None]()
+    for trial in plan.pending:
+        is_trained = trial.status == "to be judged" or trial.training in trained
+        trained |= {trial.training} - {None}
+        cost = found[trial.key]
+        seconds[trial.key] = None if cost is None else cost.seconds(trial.config, is_trained)
+        # What a training leaves is nearly all that a trial leaves.
+        disk_bytes += 0.0 if cost is None or is_trained else cost.disk_bytes
+    return Estimate(seconds, disk_bytes, trials_at_once(options))
 
 
 def shape(config: TrialConfig) -> str:
@@ -164,8 +169,10 @@ def _of_finished(folder: Path) -> tuple[str, Cost] | None:
     starts = [event for event in events if event["event"] == "start"]
     last = [event for event in events if event["event"] == "metrics"][-1]
     train_s = last["values"].get("time/train_s", 0.0)
-    # Where it was taken up again, its other seconds are spread over several stretches.
-    rest_s = last["time"] - starts[0]["time"] - train_s if len(starts) == 1 else 0.0
+    own_s = train_s if starts[0]["step"] == 0 else 0.0
+    # Where it was taken up again, by this trial or from another, its other seconds are spread over several stretches.
+    is_whole = len(starts) == 1 and starts[0]["step"] in (0, config.train.iterations if config.is_trained else 0)
+    rest_s = last["time"] - starts[0]["time"] - own_s if is_whole else 0.0
     step_s = train_s / config.train.iterations if config.is_trained else 0.0
     return shape(config), Cost(step_s, max(rest_s, 0.0), _bytes(folder))
 

@@ -81,11 +81,13 @@ def run_sweep(
     retry_failed: bool = False,
     fail_fast: bool = False,
     take_over: bool = False,
+    judge_only: bool = False,
 ) -> Outcome:
     """Run every trial of `sweep` without a result, then write its report.
 
     only: a trial's name, or a glob over names; retry_failed: run failed trials again too; fail_fast: stop all behind
-    a checkpoint when one fails; take_over: even where another file's sweep has the name.  Raises `SweepBusyError`
+    a checkpoint when one fails; take_over: even where another file's sweep has the name; judge_only: no trial but those
+    whose training is finished.  Raises `SweepBusyError`
     where another driver is at it, ValueError where `only` matches nothing, the name is another file's or the driver of
     the store's database is not installed, what the executor raises, and `DiskFullError`.
     """
@@ -102,17 +104,23 @@ def run_sweep(
         freeze(plan, home)
         _snapshot_code(code_file(home, sweep.name))
         is_searched = plan.search is not None and plan.search.left > 0 and _is_wanted(plan.search.next_name, only)
+        is_searched = is_searched and not judge_only
         wanted = _matching(plan.trials, only, or_nothing=is_searched)
+        if judge_only:
+            wanted = [trial for trial in wanted if trial.status == "to be judged"]
         _refuse_blocked(wanted, plan.search.missing if plan.search and is_searched else ())
         chosen = ordered([t for t in wanted if _to_run(t, retry_failed)], sweep)
         refuse_undrawable(((trial.name, trial.config) for trial in chosen), sweep.run)
         controls = [t for t in plan.controls if _to_run(t, retry_failed)]
         finished = sum(trial.status == "finished" for trial in plan.trials)
-        untrained = f", and {len(controls)} rows without training" if controls else ""
-        console.print(f"{len(plan.trials)} trials: {finished} finished before, {len(chosen)} to run{untrained}")
+        trained = sum(trial.status == "to be judged" for trial in chosen)
+        counts = [f"{finished} finished before", f"{len(chosen)} to run"]
+        counts += [f"{trained} of them trained before and to be judged"] if trained else []
+        counts += [f"and {len(controls)} rows without training"] if controls else []
+        console.print(f"{len(plan.trials)} trials: {', '.join(counts)}")
         if is_searched:
             console.print(f"{plan.search}")
-        elif not chosen:
+        elif trained == len(chosen):
             console.print("Nothing to train.")
 
         for trial in chosen:
@@ -226,11 +234,15 @@ def _report(sweep: Sweep, home: Path, tracking_error: str | None, console: Conso
 
 
 def ordered(trials: Sequence[PlannedTrial], sweep: Sweep) -> list[PlannedTrial]:
-    """Trials in the order in which they are to run (`run.order`)."""
-    if sweep.run.order == "rows-first":
-        return list(trials)
-    turns = {seed: turn for turn, seed in enumerate(sweep.seeds)}
-    return sorted(trials, key=lambda trial: turns.get(trial.seed, len(turns)))
+    """Trials in the order in which they are to run (`run.order`).
+
+    Those that share a training with one before them come last, when it is likely to be finished: who comes earlier
+    waits for it.
+    """
+    turns = {seed: turn for turn, seed in enumerate(sweep.seeds if sweep.run.order == "seeds-first" else ())}
+    in_turn = sorted(trials, key=lambda trial: turns.get(trial.seed, len(turns)))
+    first = {trial.training: trial.key for trial in reversed(in_turn)}
+    return sorted(in_turn, key=lambda trial: trial.training is not None and first[trial.training] != trial.key)
 
 
 def _to_run(trial: PlannedTrial, retry_failed: bool) -> bool:

@@ -204,3 +204,14 @@ def test_the_first_seed_of_every_row_comes_first(order, expected):
     trials = [dataclasses.replace(trial_of(seed), key=f"{row}{seed}") for row in (0, 1) for seed in (5, 3)]
     sweep = Sweep.model_validate({"name": "a", "seeds": [5, 3], "run": {"order": order}})
     assert [(int(t.key[0]), t.seed) for t in ordered(trials, sweep)] == expected
+
+
+def test_who_shares_a_training_comes_after_all_that_have_one_of_their_own():
+    from sweep.file.schema import Sweep
+    from sweep.run.driver import ordered
+    from tests.works import trial_of
+
+    trainings = ["a", "a", None, "b", "a", None, "b"]
+    trials = [dataclasses.replace(trial_of(0), key=str(n), training=key) for n, key in enumerate(trainings)]
+    sweep = Sweep.model_validate({"name": "a"})
+    assert [trial.key for trial in ordered(trials, sweep)] == ["0", "2", "3", "5", "1", "4", "6"]

@@ -4,6 +4,7 @@ import re
 import pandas as pd
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
 from jobs.config import TrialConfig
@@ -105,3 +106,40 @@ def test_an_unknown_dataset_is_named(checkpoint, home):
 def test_it_explains_itself_with_an_example():
     help_text = CliRunner().invoke(app, ["evaluate", "--help"], env={"COLUMNS": "160", "TERM": "dumb"}).output
     assert "splatsweep evaluate --checkpoint" in re.sub(r"\s+", " ", help_text)
+
+
+def test_a_sweep_is_judged_anew_and_trains_nothing(home, tiny, tmp_path, monkeypatch):
+    content = {
+        "name": "tiny",
+        "base": tiny(eval={"objects": 1}),
+        "trials": {"plain": {}, "other": {"train.batch_size": 1}},
+    }
+    sweep = tmp_path / "sweep.yaml"
+    content = json.loads(json.dumps(content)) | {"run": {"executor": "inline"}}
+    sweep.write_text(yaml.safe_dump(content, sort_keys=False))
+    environment = {"COLUMNS": "160", "TERM": "dumb", "SPLATSWEEP_HOME": str(home)}
+
+    def invoke(*arguments):
+        result = CliRunner().invoke(app, [*arguments], env=environment)
+        assert result.exit_code == 0, result.output + repr(result.exception)
+        return result.output
+
+    invoke("run", str(sweep), "--only", "plain")
+    monkeypatch.setattr("jobs.training.draw_batch", None)
+    val = ("--set", "base.eval.split=val")
+    trials = json.loads(invoke("plan", str(sweep), "--json", *val))["trials"]
+    assert [trial["status"] for trial in trials] == ["to be judged", "pending"]
+    output = invoke("evaluate", str(sweep), *val)
+    assert "1 to run, 1 of them trained before and to be judged" in output
+    assert "Nothing to train." in output
+    trials = json.loads(invoke("plan", str(sweep), "--json", *val))["trials"]
+    assert [trial["status"] for trial in trials] == ["finished", "pending"]
+    judged = pd.read_parquet(home / "trials" / trials[0]["key"] / "per_object.parquet")
+    assert set(judged["split"]) == {"val"}
+    assert len(list((home / "trainings").iterdir())) == 1
+
+
+def test_what_is_to_be_judged_is_said_once(tmp_path):
+    for arguments in ([], [str(tmp_path), "--checkpoint", "a"], ["--checkpoint", "a"]):
+        result = CliRunner().invoke(app, ["evaluate", *arguments])
+        assert "give a sweep file, or --checkpoint and --dataset" in str(result.exception)

@@ -1,6 +1,7 @@
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,27 @@ def test_a_probe_that_fails_tells_nothing(home: Path, tiny: Callable[..., dict[s
     said: list[str] = []
     assert measure(home, INLINE, said.append)(_trial(config, "key")) is None
     assert "finite" in said[-1]
+
+
+def test_what_is_trained_costs_its_judging_and_a_shared_training_costs_once(tmp_path: Path) -> None:
+    _finish(tmp_path, "finished", _config(), step_s=0.5)
+    iterations = _config().train.iterations
+    trials = (
+        replace(_trial(_config(seed=1), "judged"), status="to be judged", training="a"),
+        replace(_trial(_config(seed=2), "first"), training="b"),
+        replace(_trial(_config(seed=2), "second"), training="b"),
+    )
+    expected = estimate(Plan("a", "now", trials, ()), tmp_path, INLINE)
+    assert expected.seconds == pytest.approx({"judged": 7, "first": 0.5 * iterations + 7, "second": 7})
+    assert 1_000_000 < expected.disk_bytes < 1_100_000, "one training's"
+
+
+def test_a_trial_that_only_judged_tells_the_time_of_that(tmp_path: Path) -> None:
+    _finish(tmp_path, "judged", _config(), step_s=0.5)
+    path = tmp_path / "trials" / "judged" / "journal.jsonl"
+    start, last = [json.loads(line) for line in path.read_text().splitlines()]
+    steps = _config().train.iterations
+    start |= {"step": steps, "time": last["time"] - 3}
+    path.write_text(json.dumps(start) + "\n" + json.dumps(last) + "\n")
+    planned = Plan("a", "now", (_trial(_config(seed=1), "planned"),), ())
+    assert estimate(planned, tmp_path, INLINE).seconds == pytest.approx({"planned": 0.5 * steps + 3})

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from jobs.keys import NUMERICS_VERSION
+from results.records.home import training_folder
 from results.records.journal import Journal
 from results.records.monitor import Monitor
 from results.records.plan import freeze
@@ -16,7 +17,7 @@ from results.records.trial_folder import MEASUREMENTS_FILENAME, RESULT_FILENAME
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
 from sweep.plan.plan_diff import Reason, reasons, why_table
-from sweep.plan.planner import Identities, Plan, PlannedTrial, make_plan
+from sweep.plan.planner import Identities, Plan, PlannedTrial, make_plan, plan_table
 from tests.datasets import planned_dataset
 
 STAGES = [{"iterations": 5, "lr": 1e-4, "losses": {"l2": 1.0}}]
@@ -199,3 +200,48 @@ def test_the_table_and_the_json_say_the_same(tmp_path: Path) -> None:
     assert content["trials"][0]["why"]["changes"] == [{"key": "train.batch_size", "before": 8, "after": 3}]
     assert text in content["trials"][0]["why"]["text"]
     assert all("why" not in control for control in content["controls"])
+
+
+def _train(plan: Plan, home: Path) -> None:
+    """The trainings of a plan, finished."""
+    for trial in plan.trials:
+        folder = training_folder(home, str(trial.training))
+        folder.mkdir(parents=True)
+        (folder / "weights.safetensors").touch()
+        (folder / "training.json").write_text(json.dumps({"key": trial.training}))
+
+
+@pytest.mark.usefixtures("store")
+def test_another_way_of_judging_what_is_trained_is_no_training(tmp_path: Path) -> None:
+    first = _plan(tmp_path)
+    _train(first, tmp_path)
+    assert [trial.status for trial in _plan(tmp_path).trials] == ["to be judged"]
+    assert str(_why(_plan(tmp_path), tmp_path)["base"]) == "to be judged: its training is finished"
+    _finish(first, tmp_path)
+    plan = _plan(tmp_path, base={"eval.split": "val", "eval.every": 3})
+    (trial,) = plan.trials
+    assert trial.status == "to be judged"
+    assert trial.is_unfinished
+    assert trial.training == first.trials[0].training
+    reason = _why(plan, tmp_path)["base"]
+    assert (reason.kind, _changes(reason)) == ("to be judged", [("eval.split", "test", "val")])
+    key = first.trials[0].key
+    assert str(reason) == f"trained, to be judged; differs from base ({key}): eval.split from test to val"
+    written = io.StringIO()
+    Console(file=written, width=120).print(plan_table(plan))
+    assert "1 to be judged" in written.getvalue()
+    seeded = _plan(tmp_path, base={"eval.split": "val"}, seeds=[0, 1])
+    assert [trial.status for trial in seeded.trials] == ["to be judged", "pending"]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_trial_whose_judging_was_cut_short_is_judged_again(tmp_path: Path) -> None:
+    plan = _plan(tmp_path)
+    _train(plan, tmp_path)
+    with _journal(plan.trials[0], tmp_path) as journal:
+        journal.start(5)
+        journal.stopped()
+    assert [trial.status for trial in plan.refreshed(Monitor(tmp_path)).trials] == ["to be judged"]
+    with _journal(plan.trials[0], tmp_path) as journal:
+        journal.failed("ValueError: no good")
+    assert [trial.status for trial in plan.refreshed(Monitor(tmp_path)).trials] == ["failed"]

@@ -99,7 +99,7 @@ def checkpoints(home: Path) -> CheckpointFolder:
 def end_training(home: Path) -> None:
     folder = training_in(home)
     (folder / "weights.safetensors").write_bytes(b"weights" * 40)
-    (folder / "training.json").write_text("{}")
+    (folder / "training.json").write_text(json.dumps({"key": TRAINING}))
     shutil.rmtree(folder / "checkpoints")
 
 
