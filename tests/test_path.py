@@ -166,7 +166,7 @@ def test_a_trial_that_fails_explains_itself_and_stops_no_other(sweep, tmp_path):
     settings += ["--set", "trials={burst: {train.stages.0.lr: 1.0e+30}, calm: {}}"]
     output = run("run", sweep, "--executor", "inline", *settings, home=tmp_path, code=1)
     assert "burst failed" in output
-    assert "--only 'burst' --retry-failed" in output
+    assert "--only=burst --retry-failed" in output
     finished = Finished(tmp_path, output)
     assert finished.trials()["calm"]["status"] == "finished"
     assert finished.trials()["burst"]["status"] == "failed"

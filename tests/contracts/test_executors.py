@@ -15,7 +15,7 @@ from results.records.journal import read_events
 from results.records.trial_folder import trial_status
 from sweep.file.schema import RunOptions
 from sweep.run.executors import EXECUTORS
-from sweep.run.executors.base import Assignment, ExecutorOptions
+from sweep.run.executors.base import Assignment, ExecutorOptions, unused_gpus
 from sweep.run.executors.queue import Listed
 from sweep.run.stop import request_stop
 from tests import works
@@ -110,3 +110,18 @@ def test_a_file_may_have_the_options_of_all_executors_whichever_is_chosen() -> N
         assert RunOptions.model_validate({"executor": name, **values}).model_dump().items() >= values.items()
     with pytest.raises(ValidationError, match="max_concurent"):
         RunOptions.model_validate({"max_concurent": 1})
+
+
+def test_gpus_that_no_trial_asks_for_are_said_with_the_flag_that_uses_them() -> None:
+    assert unused_gpus(0, ExecutorOptions(), 0.25) is None
+    assert unused_gpus(2, ExecutorOptions(gpus_per_trial=0.5), 0.25) is None
+    assert "a GPU here" in str(unused_gpus(1, ExecutorOptions(), 1))
+    assert str(unused_gpus(2, ExecutorOptions(), 0.25)).endswith("--set run.gpus_per_trial=0.25")
+
+
+def test_inline_says_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    executor, notices = resolve(EXECUTORS, "inline", "executor"), Silent()
+    source = Watched([works.trial_of(1), works.trial_of(2)])
+    executor.run(Assignment(source, tmp_path, tmp_path / "stop", works.work, notices), executor.Options())
+    assert len(notices.said) == 1

@@ -39,7 +39,7 @@ def pixelnerf(tmp_path):
 def run(checkpoint, home, tiny):
     """(further arguments) -> what `splatsweep evaluate` did on tiny chairs."""
     options = [f"data.options.{key}={value}" for key, value in tiny()["data"]["options"].items()]
-    settings = [part for option in [*options, "eval.objects=2"] for part in ("--set", option)]
+    settings = [part for option in [*options, "base.eval.objects=2"] for part in ("--set", option)]
     environment = {"COLUMNS": "160", "TERM": "dumb", "SPLATSWEEP_HOME": str(home)}
 
     def invoke(*arguments, checkpoint=checkpoint):

@@ -300,7 +300,7 @@ def test_values_set_on_the_command_line_are_part_of_the_sweep(tmp_path: Path) ->
 def test_mistakes_on_the_command_line_stand_there(tmp_path: Path) -> None:
     found = _mistakes(tmp_path, EVERYTHING, "base.train.batch_size=none", "runn.executor=ray", "seeds=[1, 1]")
     assert [str(mistake) for mistake in found] == [
-        "--set runn.executor: runn: unknown key; got 'runn'; allowed: name, extends, base, trials, grid, "
+        "--set runn.executor: runn: unknown key; got 'runn'; allowed: name, notes, tags, extends, base, trials, grid, "
         "leave_one_out, baseline, seeds, search, tables, run, tracking; did you mean 'run'?",
         "--set seeds: seeds.1: is given twice; got 1",
         "--set base.train.batch_size: base.train.batch_size: must be a whole number; got 'none'",

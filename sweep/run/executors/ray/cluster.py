@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import tempfile
@@ -227,11 +228,8 @@ def find_autoscaler() -> Autoscaler | None:
     from ray._private.state import state
 
     config = state.get_cluster_config()
-    kinds = [
-        Room.of(group.name, dict(group.resources))
-        for group in (config.node_group_configs if config else ())
-        if group.max_count
-    ]
+    groups = config.node_group_configs if config else ()
+    kinds = [Room.of(g.name, dict(g.resources)) for g in groups if g.max_count and not _is_made_up(g.name)]
     if kinds:
         return Autoscaler(tuple(kinds))
     return Autoscaler(()) if _names_node_types() else None
@@ -244,7 +242,12 @@ def _names_node_types() -> bool:
 
     status = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or "{}") or {}
     active = (status.get("autoscaler_report") or {}).get("active_nodes") or {}
-    return any(not name.startswith(("node_", "local")) for name in active)
+    return any(not _is_made_up(name) for name in active)
+
+
+def _is_made_up(name: str) -> bool:
+    """Whether Ray named a node's type after the node, since nobody else named it."""
+    return name == "local" or re.fullmatch(r"node_[0-9a-f]{16,}", name) is not None
 
 
 # Who leaves it

@@ -182,3 +182,40 @@ def test_children_started_while_connecting_never_see_a_closed_terminal() -> None
     child.wait()
     assert alive
     assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.parametrize(
+    ("names", "is_one"),
+    [
+        ([], False),
+        (["node_" + "0a" * 28], False),
+        (["local"], False),
+        (["ray.worker.gpu"], True),
+        (["node_pool_a"], True),
+    ],
+)
+def test_types_that_somebody_named_mean_an_autoscaler(
+    names: list[str], is_one: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import json
+
+    from ray._private.state import state
+
+    status = {"autoscaler_report": {"active_nodes": dict.fromkeys(names, 1)}}
+    monkeypatch.setattr("ray.experimental.internal_kv._internal_kv_get", lambda _: json.dumps(status).encode())
+    monkeypatch.setattr(state, "get_cluster_config", lambda: None)
+    assert (cluster.find_autoscaler() is not None) == is_one
+
+
+def test_node_groups_of_the_cluster_are_what_its_autoscaler_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from ray._private.state import state
+
+    groups = [
+        SimpleNamespace(name="gpu-big", resources={"CPU": 32, "GPU": 8}, max_count=4),
+        SimpleNamespace(name="retired", resources={"CPU": 64}, max_count=0),
+        SimpleNamespace(name="node_" + "0a" * 28, resources={"CPU": 2}, max_count=1),
+    ]
+    monkeypatch.setattr(state, "get_cluster_config", lambda: SimpleNamespace(node_group_configs=groups))
+    assert cluster.find_autoscaler() == Autoscaler((Room("gpu-big", 32, 8),))
