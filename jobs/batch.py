@@ -69,9 +69,9 @@ def _draw_pixels(seen: Views, coverage: Tensor | None, targets: Targets, config:
     if iteration < targets.in_box_until:
         boxes = foreground_boxes(seen, coverage)  # (B, V, 2, 2)
         first, last = boxes[torch.arange(batch, device=view.device)[:, None], view].unbind(-1)  # (B, P, 2)
+        row, column = (first + (place * (last - first + 1)).floor()).long().unbind(-1)
     else:
-        first, last = place.new_zeros(2), place.new_tensor([height - 1, width - 1])
-    row, column = (first + (place * (last - first + 1)).floor()).long().unbind(-1)
+        row, column = (place[..., 0] * height).long(), (place[..., 1] * width).long()
     return Pixels(view, row, column)
 
 

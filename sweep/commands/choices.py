@@ -42,11 +42,13 @@ def _registries() -> dict[str, Mapping[str, str]]:
     from model.context import SOURCES, find_source
     from model.losses import LOSSES
     from model.methods import METHODS
+    from model.methods.splatter_image.backbones import BACKBONES
 
     sources = {name: find_source(name) for name in SOURCES}
     return {
         "data.name": DATASETS,
         "model.name": METHODS,
+        "model.backbone": BACKBONES,
         **{f"{name}.{source.switch}": source.models for name, source in sources.items()},
         **{f"{name}.fusion": _ways(name) for name in sources},
         "train.stages.*.losses": LOSSES,

@@ -31,3 +31,8 @@ def test_an_unknown_axis_is_refused_with_the_allowed_ones():
     assert isinstance(error, UnknownChoiceError)
     with pytest.raises(UnknownChoiceError, match=r"unknown axis 'depth'; allowed: .*depth.model"):
         raise error
+
+
+@pytest.mark.parametrize(("axis", "option"), [("model.name", "hidden: 512"), ("model.backbone", "patch_size: 4")])
+def test_methods_and_backbones_are_listed_with_their_keys(axis, option):
+    assert option in invoke(axis).output
