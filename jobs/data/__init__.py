@@ -10,4 +10,6 @@ DATASETS: dict[str, str] = {
     "objaverse": "jobs.data.importers.objaverse:Objaverse",
     "gso": "jobs.data.importers.gso:Gso",
     "meshes": "jobs.data.importers.meshes:Meshes",
+    "transforms": "jobs.data.importers.transforms:Transforms",
+    "colmap": "jobs.data.importers.colmap:Colmap",
 }

@@ -277,7 +277,7 @@ def _import(
             near=near,
             far=far,
             bounds_from_origin=importer.bounds_from_origin,
-            source_distance=importer.source_distance,
+            source_distance=importer.scaled_to(),
             background=importer.background,
             evaluation=_evaluation(importer, items),
             files=files,
@@ -358,14 +358,13 @@ def _check_skipped(importer: Importer, writer: StoreWriter, total: int, max_unre
     file = partial_path(writer.path) / UNREADABLE
     file.write_text("\n".join(lines) + "\n", "utf-8")
     reasons = "".join(f"\n  {line}" for line in lines[:_REASONS_TOLD])
-    more = f"\n  and {len(lines) - _REASONS_TOLD} more, in {file}" if len(lines) > _REASONS_TOLD else ""
+    more = f"; the first {_REASONS_TOLD}, and all in {file}" if len(lines) > _REASONS_TOLD else ""
     writer.give_up()
-    advice = "What could be read is kept: mend or remove these and import again"
-    if total > len(skipped):
-        advice += f", or tolerate them with --max-unreadable {math.ceil(100 * len(skipped) / total)}%"
+    tolerate = f", or tolerate them with --max-unreadable {math.ceil(100 * len(skipped) / total)}%"
     raise ImportFailedError(
-        f"{len(skipped)} of {total} objects could not be read, more than the {share:.0%} that are tolerated:"
-        f"{reasons}{more}\n{advice}"
+        f"{len(skipped)} of {total} objects could not be read, more than the {share:.0%} that are tolerated. What could "
+        f"be read is kept: mend or remove these and import again{tolerate if total > len(skipped) else ''}"
+        f"{more}:{reasons}"
     )
 
 

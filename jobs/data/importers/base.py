@@ -106,6 +106,10 @@ class Importer(ABC, Generic[OptionsT]):
         """Near and far, where options have a say in them."""
         return self.near, self.far
 
+    def scaled_to(self) -> float | None:
+        """`source_distance`, where options have a say in it."""
+        return self.source_distance
+
     @property
     def root(self) -> Path:
         """The user's folder."""

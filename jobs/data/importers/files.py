@@ -177,6 +177,15 @@ def _shares(values: np.ndarray) -> np.ndarray:
     return np.rint(values * scale).astype(np.uint8)
 
 
+def read_steps(path: Path) -> np.ndarray:
+    """The whole numbers (H, W) of a picture of one channel with 8 or 16 bits."""
+    image = read_image(path)
+    with _naming(path):
+        if image.mode not in (*_DEEP_MODES, "L"):
+            raise UnreadableObjectError(f"{path}: pixels of mode {image.mode}, not of one channel")
+        return np.asarray(image).astype(np.int64) if image.mode == "L" else _deep_values(image, path)
+
+
 def _deep_values(image: Image.Image, path: Path) -> np.ndarray:
     """The numbers (H, W) of a picture of one channel with 16 bits."""
     values = np.asarray(image).astype(np.int64)

@@ -27,6 +27,7 @@ MAX_FILE_BYTES = 2**31
 #: What a mesh file may refer to, textures apart.
 _NO_PICTURES = (".mtl", ".bin")
 _WHITE = np.ones((1, 1, 3))
+_INVISIBLE = "all of it is transparent (opacity 0 of materials, colours or textures)"
 
 
 def read_parts(path: Path, root: Path, max_texture: int) -> list[Part]:
@@ -34,7 +35,8 @@ def read_parts(path: Path, root: Path, max_texture: int) -> list[Part]:
 
     root: the folder that materials and textures beside the file must be in; max_texture: the longest side of a
     texture in pixels, larger ones are shrunk.
-    Vertices that no face uses, faces without area, and parts that are transparent everywhere are left out.
+    Vertices that no face uses, faces without area, and parts that are transparent everywhere are left out; where no
+    other part is there, they stay, with a note.
     Raises `UnreadableObjectError` where the file, or one that it needs, is missing or damaged, or asks for something
     that is not read.
     """
@@ -45,11 +47,7 @@ def read_parts(path: Path, root: Path, max_texture: int) -> list[Part]:
     if not parts:
         raise UnreadableObjectError(f"{path}: no faces" + (" with an area" if meshes else ""))
     visible = [part for part in parts if part.is_visible]
-    if not visible:
-        raise UnreadableObjectError(
-            f"{path}: all of it is transparent (opacity 0 of its materials, colours or textures)"
-        )
-    return visible
+    return visible or [replace(part, notes=(*part.notes, _INVISIBLE)) for part in parts]
 
 
 def read_points(path: Path) -> np.ndarray:

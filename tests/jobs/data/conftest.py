@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -314,6 +315,127 @@ def write_meshes(root: Path) -> None:
         box.export(folder / f"box.{suffix}")
 
 
+# ---- Posed pictures -----------------------------------------------------------------------------------------------
+
+#: Width, height, focal lengths and principal point of the photographs.
+PHOTO = {"w": 200, "h": 160, "fl_x": 180.0, "fl_y": 190.0, "cx": 104.0, "cy": 78.0}
+
+
+def photo(
+    path: Path, centre: np.ndarray, *, alpha: bool = False, size: tuple[int, int] = (200, 160), scale: float = 1.0
+) -> None:
+    """What the camera of `PHOTO` sees; where there is alpha, of a disc around the dot alone, over black."""
+    x, y, z = seen_by(centre)
+    place = np.array([PHOTO["fl_x"] * x / z + PHOTO["cx"], PHOTO["fl_y"] * y / z + PHOTO["cy"]]) * scale
+    picture = dotted(*size, place, 90, radius=3)
+    if alpha:
+        rows, columns = np.indices(size[::-1])
+        near = (columns - place[0]) ** 2 + (rows - place[1]) ** 2 < 30**2
+        picture = np.dstack([np.where(near[..., None], picture, 0), near * 255]).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path, **({"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}))
+
+
+def opengl(centre: np.ndarray) -> np.ndarray:
+    """Camera-to-world (4, 4) with OpenGL's axes."""
+    right, down, forward = axes(centre)
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = np.stack([right, -down, -forward], axis=1), centre
+    return pose
+
+
+def write_transforms(root: Path) -> None:
+    """NeRF's synthetic form, nerfstudio's and instant-ngp's, an object each; the last with a mask beside a picture."""
+    nerf = root / "lego"
+    for split in ("train", "val", "test"):
+        frames = []
+        for view, centre in enumerate(CENTRES):
+            x, y, z = seen_by(centre)
+            place = 64 + 140 * np.array([x, y]) / z
+            colour = dotted(128, 128, place, 0, radius=3)
+            (nerf / split).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.dstack([colour, colour[..., 0]])).save(nerf / split / f"r_{view}.png")
+            frames.append(
+                {"file_path": f"./{split}/r_{view}", "rotation": 0.01, "transform_matrix": opengl(centre).tolist()}
+            )
+        angle = 2 * np.arctan(64 / 140)
+        (nerf / f"transforms_{split}.json").write_text(json.dumps({"camera_angle_x": angle, "frames": frames}))
+    studio, frames = root / "studio", []
+    for view, centre in enumerate(CENTRES):
+        photo(studio / "images" / f"frame_{view:05d}.png", centre, alpha=True)
+        frames.append({"file_path": f"images/frame_{view:05d}.png", "transform_matrix": opengl(centre)[:3].tolist()})
+    shared = {**PHOTO, "k1": 0.0, "k2": 0, "p1": 0, "p2": 0.0, "camera_model": "OPENCV", "applied_scale": 1.0}
+    (studio / "transforms.json").write_text(json.dumps({**shared, "frames": frames[::-1]}))
+    ngp, frames = root / "ngp", []
+    for view, centre in enumerate(CENTRES):
+        photo(ngp / "rgb" / f"{view}.jpg", centre)
+        photo(ngp / "mask.png", centre, alpha=True)
+        with Image.open(ngp / "mask.png") as cut_out:
+            cut_out.getchannel("A").save(ngp / "rgb" / f"{view}_mask.png")
+        own = {**PHOTO, "sharpness": 20.0, "mask_path": f"rgb/{view}_mask.png"}
+        frames.append({"file_path": f"./rgb/{view}.jpg", "transform_matrix": opengl(centre).tolist(), **own})
+    (ngp / "mask.png").unlink()
+    (ngp / "transforms.json").write_text(json.dumps({"aabb_scale": 4, "frames": frames}))
+
+
+def quaternion(rotation: np.ndarray) -> np.ndarray:
+    """Real first, of a rotation (3, 3)."""
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_matrix(rotation).as_quat()[[3, 0, 1, 2]]
+
+
+def write_colmap_text(folder: Path, camera: str = "1 PINHOLE 200 160 180 190 104 78", points: int = 30) -> None:
+    """The reconstruction of one object as text; its second picture sees no point."""
+    model = folder / "sparse" / "0"
+    model.mkdir(parents=True)
+    (model / "cameras.txt").write_text(f"# Camera list with one line of data per camera:\n{camera}\n")
+    lines = ["# Image list with two lines of data per image:"]
+    for view, centre in enumerate(CENTRES):
+        name = f"a photo {view}.jpg"
+        photo(folder / "images" / name, centre)
+        (folder / "masks").mkdir(exist_ok=True)
+        photo(folder / "cut.png", centre, alpha=True)
+        with Image.open(folder / "cut.png") as cut_out:
+            cut_out.getchannel("A").save(folder / "masks" / f"{name}.png")
+        q, t = quaternion(axes(centre)), -axes(centre) @ centre
+        pose = " ".join(f"{value:.12g}" for value in (*q, *t))
+        lines += [f"{view + 1} {pose} 1 {name}", "" if view == 1 else "10.5 11.5 -1 20 30 1"]
+    (folder / "cut.png").unlink()
+    (model / "images.txt").write_text("\n".join(lines) + "\n")
+    around = np.random.default_rng(0).normal(size=(points, 3)) * 0.1 + POINT
+    rows = [f"{n} {x} {y} {z} 10 20 30 0.5 1 0 2 1" for n, (x, y, z) in enumerate(around, start=1)]
+    (model / "points3D.txt").write_text("# 3D point list\n" + "\n".join(rows) + "\n")
+
+
+def write_colmap_binary(folder: Path) -> None:
+    """The same in COLMAP's binary format, of a SIMPLE_RADIAL camera without distortion and square pixels."""
+    write_colmap_text(folder)
+    model, written = folder / "sparse" / "0", (folder / "images", folder / "masks")
+    for file in model.iterdir():
+        file.unlink()
+    (model / "cameras.bin").write_bytes(struct.pack("<QiiQQ4d", 1, 7, 1, 200, 160, 180, 190, 104, 78))
+    images = struct.pack("<Q", len(CENTRES))
+    for view, centre in enumerate(CENTRES):
+        pose = (*quaternion(axes(centre)), *(-axes(centre) @ centre))
+        images += struct.pack("<i7di", view + 1, *pose, 7) + f"a photo {view}.jpg".encode() + b"\0"
+        images += struct.pack("<Q", 2) + struct.pack("<2dq", 1, 2, -1) * 2
+    (model / "images.bin").write_bytes(images)
+    around = np.random.default_rng(0).normal(size=(30, 3)) * 0.1 + POINT
+    points = struct.pack("<Q", len(around))
+    for number, point in enumerate(around):
+        points += (
+            struct.pack("<Q3d3Bd", number, *point, 1, 2, 3, 0.5) + struct.pack("<Q", 2) + struct.pack("<4i", 1, 0, 2, 1)
+        )
+    (model / "points3D.bin").write_bytes(points)
+    assert all(path.is_dir() for path in written)
+
+
+def write_colmap(root: Path) -> None:
+    write_colmap_text(root / "text")
+    write_colmap_binary(root / "binary")
+
+
 LAYOUTS = {
     "srn_cars": Layout("srn_cars", write_srn_cars),
     "co3d_preprocessed": Layout("co3d", write_co3d_preprocessed, {"layout": "preprocessed"}),
@@ -322,6 +444,8 @@ LAYOUTS = {
     "objaverse": Layout("objaverse", write_objaverse),
     "gso": Layout("gso", write_gso),
     "meshes": Layout("meshes", write_meshes, {"views": 2, "image_size": 16, "supersampling": 1}),
+    "transforms": Layout("transforms", write_transforms, {"image_size": 64}),
+    "colmap": Layout("colmap", write_colmap, {"image_size": 64}),
 }
 
 

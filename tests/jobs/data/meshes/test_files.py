@@ -251,10 +251,16 @@ def test_transparency_of_any_kind_of_texture(tmp_path, mode):
     assert look(parts, 0.8)[1] == 0
 
 
-def test_what_is_transparent_everywhere_is_refused_and_a_part_of_it_left_out(tmp_path):
+def test_what_is_transparent_everywhere_is_named_and_a_part_of_it_left_out(tmp_path):
+    write_obj(tmp_path / "m", mtl="d 0.0")
+    text = (tmp_path / "m" / "o.obj").read_text()
+    (tmp_path / "m" / "o.obj").write_text(text + "v 0.5 0.5 0.4\nf 1/1 2/2 5/1\n")
+    store = import_(tmp_path / "m", tmp_path)
+    remarks = [remark.text for remark in store.manifest.remarks]
+    assert remarks == ["4 of 4 pictures show nothing (first frame 0)", *remarks[1:]]
+    assert "all of it is transparent" in remarks[1]
+    assert any("is empty" in problem for problem in check(store))
     write_obj(tmp_path, mtl="d 0.0")
-    with pytest.raises(ValueError, match=r"o.obj: all of it is transparent"):
-        read_parts(tmp_path / "o.obj", tmp_path, 64)
     text = (tmp_path / "o.obj").read_text() + "v 9 9 9\nv 9 8 9\nv 8 9 9\nusemtl n\nf 5 6 7\n"
     (tmp_path / "o.obj").write_text(text.replace("usemtl m", "usemtl n", 1).replace("usemtl n\nf 5", "usemtl m\nf 5"))
     (tmp_path / "o.mtl").write_text("newmtl m\nd 0\nnewmtl n\nKd 1 0 0\n")

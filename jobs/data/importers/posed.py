@@ -1,0 +1,372 @@
+"""Pictures of objects with known cameras, whoever estimated these: what `transforms` and `colmap` share.
+
+Every object is a folder.  Its cameras are moved so that the point they look at is the origin, turned so that their
+heads are up (z), and scaled so that they are 2 from there on average.  Pictures become the largest square around the
+principal point, over white where they are transparent or masked out.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from jobs.data.importers.base import Importer, Item, Progress, UnreadableObjectError
+from jobs.data.importers.co3d_raw import Box, square_around
+from jobs.data.importers.files import finite, over, read_array, read_image, read_json, read_mask, read_steps, rgba_of
+from jobs.data.importers.poses import rigid
+from jobs.data.inspect import nearest_point
+from jobs.data.store import SPLITS, Frames
+from model.options import options
+
+#: Scene units between the cameras and the point that they look at, on average.
+DISTANCE = 2.0
+#: Half the depth that the bounds leave where no points say how large an object is: half of the way there, as
+#: NeRF's synthetic scenes have it.
+REACH = DISTANCE / 2
+#: Of the points nearer than the nearest camera, this share decides how large the object and its surroundings are.
+POINTS_WITHIN, MARGIN = 0.95, 1.1
+#: Bounds never come nearer to the cameras than this.
+NEAREST = 0.1
+#: Cameras whose viewing axes are closer to parallel than this, as a share of the best condition, share no centre.
+LEAST_CONDITION = 1e-6
+#: At least so many points say how large an object is.
+LEAST_POINTS = 10
+#: At least this share of the cameras has the point that they look at before them.
+MOST_AHEAD = 0.9
+#: A picture's aspect may be off from its camera's by so much, as whole pixels round.
+ASPECT_TOLERANCE = 0.01
+SPLITS_FILE = "splits"
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera without distortion; pixels are those of a picture of `size`."""
+
+    size: tuple[int, int] | None = None  # width, height; None: that of the picture
+    focal: tuple[float, float] | None = None  # x, y
+    principal: tuple[float, float] | None = None  # x, y; None: the middle
+    #: radians, x and y, in place of `focal`; without y pixels are square
+    field_of_view: tuple[float, float | None] | None = None
+
+    def of_picture(self, width: int, height: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Focal length and principal point (2,) in pixels of a picture of that size, which may be a smaller copy."""
+        scale = np.array([width, height]) / (self.size or (width, height))
+        if abs(scale[0] / scale[1] - 1) > ASPECT_TOLERANCE:
+            raise UnreadableObjectError(f"{path}: {width} x {height} pixels, and its camera is of {self.size}")
+        if self.focal is not None:
+            focal = np.array(self.focal) * scale
+        else:
+            assert self.field_of_view is not None
+            x, y = self.field_of_view
+            across = width / 2 / np.tan(x / 2)
+            focal = np.array([across, across if y is None else height / 2 / np.tan(y / 2)])
+        principal = np.array([width, height]) / 2 if self.principal is None else np.array(self.principal) * scale
+        if not np.isfinite([*focal, *principal]).all() or focal.min() <= 0:
+            raise UnreadableObjectError(f"{path}: focal length {focal}, principal point {principal}")
+        return focal, principal
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture and its camera."""
+
+    picture: Path
+    camera: Camera
+    world_to_camera: np.ndarray  # (4, 4) OpenCV axes
+    mask: Path | None = None
+    depth: Path | None = None
+
+
+@dataclass(frozen=True)
+class Capture:
+    """An object's shots, and points of its world (P, 3) where they are known."""
+
+    shots: tuple[Shot, ...]
+    points: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+
+@options
+class PosedOptions:
+    """Which objects are in which split, and how pictures are stored."""
+
+    #: objects to evaluate on, drawn by `seed`; not where there are folders train, val, test, or a file of splits
+    test_objects: Annotated[int, Field(ge=0)] = 1
+    val_objects: Annotated[int, Field(ge=0)] = 0
+    #: side of the stored images, pixels
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 128
+    #: whether cameras are moved to look at the origin, turned upright and scaled to one distance
+    normalised: bool = True
+    #: whether to keep depth maps, where files name them
+    depth: bool = False
+    #: scene units of the files that one step of a 16-bit depth picture stands for
+    depth_unit: Annotated[float, Field(gt=0)] = 0.001
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True)
+class Posed(Importer[PosedOptions]):
+    """Objects are folders, named by their path in the source; the source itself may be one."""
+
+    source = "a folder of the user's"
+    licence = "that of the pictures"
+    Options = PosedOptions
+    file_roles: ClassVar[Mapping[str, str]] = {
+        SPLITS_FILE: 'JSON: {"train": [object, ...], "val": [...], "test": [...]}; objects in no list are left out'
+    }
+
+    @abstractmethod
+    def folders(self) -> list[Path]:
+        """The objects' folders."""
+
+    @abstractmethod
+    def capture(self, folder: Path, split: str) -> Capture:
+        """The shots of an object.  Raises `UnreadableObjectError` for what is missing, damaged or not pinhole."""
+
+    def items(self, progress: Progress) -> Sequence[Item]:
+        folders = {self._name(folder): folder for folder in self.folders()}
+        items = []
+        for name, split in self._splits(folders).items():
+            capture = self._captures[name] = self._read(folders[name], split)
+            read = capture if isinstance(capture, Capture) else Capture(())  # `load` will say why not
+            items.append(
+                Item(
+                    name=name,
+                    split=split,
+                    category=name.split("/")[0] if "/" in name else "object",
+                    geometry=name,
+                    num_frames=len(read.shots),
+                    payload=(folders[name], capture),
+                    remark="; ".join(read.notes) or None,
+                )
+            )
+        return items
+
+    def sources(self, item: Item) -> Sequence[Path]:
+        return [item.payload[0]]
+
+    def load(self, item: Item) -> Frames:
+        folder, capture = item.payload
+        if not isinstance(capture, Capture):
+            raise UnreadableObjectError(capture)
+        if not capture.shots:
+            raise UnreadableObjectError(f"{folder}: no pictures")
+        pictures = [_picture(shot, self.options, self.background) for shot in capture.shots]
+        poses, scale = np.stack([shot.world_to_camera for shot in capture.shots]), 1.0
+        if self.options.normalised:
+            poses, scale = normalise(poses, capture.points, folder)
+        depths = [picture.depth for picture in pictures if picture.depth is not None]
+        return Frames(
+            images=np.stack([picture.colours for picture in pictures]),
+            world_to_camera=poses,
+            focal=np.stack([picture.focal for picture in pictures]),
+            principal=np.full((len(pictures), 2), self.options.image_size / 2),
+            mask=_masks(capture, pictures),
+            depth=np.stack(depths) * np.float32(scale) if depths else None,
+        )
+
+    def scaled_to(self) -> float | None:
+        return DISTANCE if self.options.normalised else None
+
+    def depth_bounds(self) -> tuple[float, float]:
+        captures = [capture for capture in self._captures.values() if isinstance(capture, Capture) and capture.shots]
+        bounds = np.array([_bounds(capture, self.options.normalised) for capture in captures])
+        return float(bounds[:, 0].min()), float(bounds[:, 1].max())
+
+    @cached_property
+    def _captures(self) -> dict[str, Capture | str]:
+        """Objects, or why they cannot be read, by name; filled by `items`."""
+        return {}
+
+    def _read(self, folder: Path, split: str) -> Capture | str:
+        try:
+            return self.capture(folder, split)
+        except UnreadableObjectError as error:
+            return str(error)
+
+    def _name(self, folder: Path) -> str:
+        parts = folder.relative_to(self.root).parts
+        if not parts:
+            return self.root.resolve().name
+        return "/".join(parts[1:] if parts[0] in SPLITS and len(parts) > 1 else parts)
+
+    def _splits(self, folders: Mapping[str, Path]) -> dict[str, str]:
+        """The split of each object: by the user's file, by folders train, val and test, or else at random."""
+        for path in self.files.get(SPLITS_FILE, []):
+            return _listed_splits(path, folders)
+        first = {name: folder.relative_to(self.root).parts[:-1][:1] for name, folder in folders.items()}
+        if all(parts and parts[0] in SPLITS for parts in first.values()):
+            return {name: split for split in SPLITS for name, parts in first.items() if parts[0] == split}
+        options, names = self.options, list(folders)
+        wanted = options.val_objects + options.test_objects
+        if wanted > len(names):
+            raise ValueError(
+                f"options val_objects {options.val_objects} and test_objects {options.test_objects}: {self.root} has "
+                f"{len(names)} objects"
+            )
+        order = np.random.Generator(np.random.PCG64(options.seed)).permutation(len(names))
+        splits = ["test"] * options.test_objects + ["val"] * options.val_objects
+        splits += ["train"] * (len(names) - wanted)
+        drawn = {names[index]: split for index, split in zip(order, splits, strict=True)}
+        return {name: split for split in SPLITS for name in names if drawn[name] == split}
+
+
+def normalise(poses: np.ndarray, points: np.ndarray | None, folder: Path) -> tuple[np.ndarray, float]:
+    """Cameras (n, 4, 4) around the origin, heads up (z), DISTANCE away on average; by what lengths were multiplied."""
+    centre = _centre(poses, points, folder)
+    up = -poses[:, 1, :3].mean(axis=0)
+    turn = np.eye(3)
+    if np.linalg.norm(up) > 0.1:  # else the cameras are held in all directions alike
+        up /= np.linalg.norm(up)
+        aside = np.cross(up, np.eye(3)[np.abs(up).argmin()])
+        aside /= np.linalg.norm(aside)
+        turn = np.stack([aside, np.cross(up, aside), up])
+    scale = DISTANCE / _distances(poses, centre).mean()
+    moved = poses.copy()
+    moved[:, :3, :3] = poses[:, :3, :3] @ turn.T
+    moved[:, :3, 3] = scale * (poses[:, :3, 3] + poses[:, :3, :3] @ centre)
+    return moved, float(scale)
+
+
+def _centre(poses: np.ndarray, points: np.ndarray | None, folder: Path) -> np.ndarray:
+    """The point that the cameras look at, nearest to all their viewing axes."""
+    axes = poses[:, 2, :3]
+    condition = np.linalg.eigvalsh((np.eye(3) - axes[:, :, None] * axes[:, None]).mean(axis=0))[0]
+    if condition < LEAST_CONDITION:
+        if points is None or not len(points):
+            raise UnreadableObjectError(
+                f"{folder}: its {len(poses)} cameras look in parallel, so they share no point to put into the middle; "
+                "see option normalised"
+            )
+        return np.asarray(np.median(points, axis=0))
+    centre = np.asarray(nearest_point(poses, np.zeros((len(poses), 2))))
+    ahead = (poses[:, :3, :3] @ centre + poses[:, :3, 3])[:, 2] > 0
+    if ahead.mean() < MOST_AHEAD:
+        raise UnreadableObjectError(
+            f"{folder}: {int((~ahead).sum())} of {len(poses)} cameras look away from the point that their axes come "
+            "nearest to: these are no views of one object from around it; see option normalised"
+        )
+    return centre
+
+
+def _distances(poses: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """From the cameras' centres to a point, (n,)."""
+    return np.linalg.norm(poses[:, :3, :3] @ centre + poses[:, :3, 3], axis=1)
+
+
+def _bounds(capture: Capture, normalised: bool) -> tuple[float, float]:
+    """Near and far of an object: around its middle by what its points reach, or else half of the cameras' distance."""
+    poses = np.stack([shot.world_to_camera for shot in capture.shots])
+    try:
+        centre = _centre(poses, capture.points, Path())
+    except UnreadableObjectError:  # kept as it is, or left out
+        centre = np.zeros(3)
+    distances = _distances(poses, centre)
+    reach = REACH / DISTANCE
+    if capture.points is not None:
+        away = np.linalg.norm(capture.points - centre, axis=1)
+        near = away[away < distances.min()]
+        if len(near) >= LEAST_POINTS:
+            reach = float(np.quantile(near, POINTS_WITHIN) * MARGIN / distances.mean())
+    reach = min(reach, 1 - NEAREST / DISTANCE)
+    if normalised:
+        return DISTANCE * (1 - reach), DISTANCE * (1 + reach)
+    return float(distances.min() * (1 - reach)), float(distances.max() * (1 + reach))
+
+
+def _listed_splits(path: Path, folders: Mapping[str, Path]) -> dict[str, str]:
+    lists = read_json(path)
+    if not isinstance(lists, dict) or not set(lists) <= set(SPLITS):
+        raise ValueError(f"{path}: not lists of objects by split; allowed: {', '.join(SPLITS)}")
+    found: dict[str, str] = {}
+    for split in SPLITS:
+        for name in lists.get(split) or []:
+            if name not in folders:
+                raise ValueError(f"{path}: no object {name!r}; there are {', '.join(sorted(folders)[:5])}, ...")
+            if name in found:
+                raise ValueError(f"{path}: object {name!r} is in the splits {found[name]} and {split}")
+            found[name] = split
+    return found
+
+
+@dataclass(frozen=True)
+class _Picture:
+    colours: np.ndarray  # (3, S, S) uint8
+    mask: np.ndarray | None  # (S, S) uint8
+    depth: np.ndarray | None  # (S, S) float32, the files' scene units
+    focal: np.ndarray  # (2,) pixels of the square
+
+
+def _picture(shot: Shot, options: PosedOptions, background: tuple[float, float, float]) -> _Picture:
+    size, image = options.image_size, read_image(shot.picture)
+    rgba = rgba_of(image, shot.picture)
+    height, width, _ = rgba.shape
+    focal, principal = shot.camera.of_picture(width, height, shot.picture)
+    square = square_around(principal, (width, height))
+    if square is None:
+        raise UnreadableObjectError(f"{shot.picture}: its principal point {principal} is near or beyond its border")
+    side = square[2] - square[0]
+    if side < size - 1:
+        raise UnreadableObjectError(
+            f"{shot.picture}: the largest centred square has {side:.0f} px, fewer than option image_size {size}"
+        )
+    has_mask = image.has_transparency_data
+    if shot.mask is not None:
+        has_mask, mask = True, read_mask(shot.mask)
+        if mask.shape != rgba.shape[:2]:
+            raise UnreadableObjectError(
+                f"{shot.mask}: {mask.shape[1]} x {mask.shape[0]} pixels, not {width} x {height}"
+            )
+        rgba = np.dstack([rgba[..., :3], np.rint(rgba[..., 3] * (mask / 255.0)).astype(np.uint8)])
+    # Pillow weighs colours with their alpha here.
+    small = np.asarray(Image.fromarray(rgba).resize((size, size), Image.Resampling.BOX, box=square))
+    return _Picture(
+        colours=over(small, background).transpose(2, 0, 1),
+        mask=small[..., 3] if has_mask else None,
+        depth=_depth(shot, options, (width, height), square) if options.depth else None,
+        focal=focal * size / side,
+    )
+
+
+def _depth(shot: Shot, options: PosedOptions, picture: tuple[int, int], square: Box) -> np.ndarray:
+    """Camera z (S, S), 0 where it is unknown; nearest neighbours, because a mean over an edge lies on nothing."""
+    if shot.depth is None:
+        raise UnreadableObjectError(f"{shot.picture}: no depth map is named for it; see option depth")
+    if shot.depth.suffix == ".npy":
+        values = np.asarray(read_array(shot.depth, (None, None)), np.float32)
+    else:
+        values = read_steps(shot.depth).astype(np.float32) * np.float32(options.depth_unit)
+    values = np.where(values > 0, values, 0).astype(np.float32)
+    size = (options.image_size, options.image_size)
+    map_ = Image.fromarray(values).resize(picture, Image.Resampling.NEAREST)
+    return np.asarray(map_.resize(size, Image.Resampling.NEAREST, box=square))
+
+
+def _masks(capture: Capture, pictures: Sequence[_Picture]) -> np.ndarray | None:
+    """Masks (n, S, S) where pictures have any that say something; not where all show all of their surroundings."""
+    masks = [picture.mask for picture in pictures if picture.mask is not None]
+    if all((mask == 255).all() for mask in masks):
+        return None
+    if len(masks) < len(pictures):
+        without = next(shot for shot, picture in zip(capture.shots, pictures, strict=True) if picture.mask is None)
+        raise UnreadableObjectError(f"{without.picture}: neither transparent nor masked, as others of its object are")
+    return np.stack(masks)
+
+
+def uniform(matrix: np.ndarray, path: Path) -> np.ndarray:
+    """A pose (3, 4) or (4, 4), of which a scale of its rotation, as modelling programs export, is taken off."""
+    finite(matrix, path, "a transform_matrix")
+    pose = np.eye(4)
+    pose[:3] = matrix[:3]
+    scale = np.cbrt(np.linalg.det(pose[:3, :3]))
+    if scale > 0:
+        pose[:3, :3] /= scale
+    return rigid(pose, path)
