@@ -362,8 +362,8 @@ def _check_skipped(importer: Importer, writer: StoreWriter, total: int, max_unre
     writer.give_up()
     tolerate = f", or tolerate them with --max-unreadable {math.ceil(100 * len(skipped) / total)}%"
     raise ImportFailedError(
-        f"{len(skipped)} of {total} objects could not be read, more than the {share:.0%} that are tolerated. What could "
-        f"be read is kept: mend or remove these and import again{tolerate if total > len(skipped) else ''}"
+        f"{len(skipped)} of {total} objects could not be read, more than the {share:.0%} that are tolerated. "
+        f"What could be read is kept: mend or remove these and import again{tolerate if total > len(skipped) else ''}"
         f"{more}:{reasons}"
     )
 
