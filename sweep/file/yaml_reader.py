@@ -6,6 +6,7 @@ carries; size, depth and the growth of aliases are limited; a key given twice is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -63,6 +64,10 @@ class Document:
         return Mistake(place.file, place.line, place.column, path, finding.message, finding.value, finding.allowed)
 
 
+#: A directive of another version, by whose rules numbers and truth values would be read.
+_OTHER_VERSION = re.compile(r"^%YAML[ \t]+(?!1\.2\b)\S+", re.MULTILINE)
+
+
 def read_document(path: FilePath) -> Document:
     """The tree in a YAML file.  Raises `SweepError` for a file that is missing, too large or not YAML."""
     return parse(_read_text(path), str(path))
@@ -72,6 +77,11 @@ def parse(text: str, file: str) -> Document:
     """The tree in a YAML text; `file` names it in messages.  Raises `SweepError` with line and column."""
     # The pure loader's resolver is YAML 1.2's: `1e-5` is a number and `no` is text.
     yaml = YAML(typ="safe", pure=True)
+    other = _OTHER_VERSION.search(text)
+    if other is not None:
+        line = text.count("\n", 0, other.start()) + 1
+        message = "sweep files are YAML 1.2, in which 010 is ten and `yes` is text; take this line away"
+        raise SweepError([Mistake(file, line, 1, "", message, other[0])])
     try:
         node = yaml.compose(text)
         reader = _Reader(file, yaml.constructor.construct_object)

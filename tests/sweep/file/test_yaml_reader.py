@@ -88,3 +88,10 @@ def test_files_that_cannot_be_read(tmp_path: Path, content: bytes | None, part: 
 def test_a_folder_is_not_a_sweep_file(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="cannot be read"):
         read_document(tmp_path)
+
+
+def test_another_version_of_yaml_is_refused_by_name() -> None:
+    with pytest.raises(SweepError) as caught:
+        parse("# a sweep\n%YAML 1.1\n---\nname: a\n", "s.yaml")
+    assert str(caught.value).startswith("s.yaml:2:1: sweep files are YAML 1.2")
+    assert parse("%YAML 1.2\n---\nname: 010\n", "s.yaml").value == {"name": 10}
