@@ -60,7 +60,7 @@ def run(quick: bool) -> BenchResult:
     keep_freed_memory()  # as trials do
     gflops = {threads: matmul_gflops(threads) for threads in (1, 2)}
     workloads = WORKLOADS[:1] if quick else WORKLOADS
-    rows = gpu_rows(gpu_backends(), rounds=5 if quick else 20) if torch.cuda.is_available() else []
+    rows = gpu_rows(gpu_backends(), rounds=20) if torch.cuda.is_available() else []
     rows += [row for workload in workloads for row in _measure(workload, gflops, turns=2 if quick else 5)]
     columns = dict.fromkeys(name for row in rows for name in row)
     rows = [{name: row.get(name) for name in columns} for row in rows]
