@@ -324,9 +324,8 @@ def _stat(path: Path) -> os.stat_result | None:
 def _check_items(importer: Importer, items: Sequence[Item]) -> None:
     if not items:
         where = importer.source_path or importer.source
-        raise ValueError(
-            f"{where} holds no object" + (f"; needed: {importer.needs_source}" if importer.needs_source else "")
-        )
+        needed = f"; needed: {importer.needs_source}" if importer.needs_source else ""
+        raise ValueError(f"{where} holds no object{needed}{_looks_like(importer)}")
     names = Counter(item.name for item in items)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
@@ -339,6 +338,18 @@ def _import_identity(importer: Importer, files: Mapping[str, Sequence[RecordedFi
     versions = [FORMAT_VERSION, importer.revision(importer.options)]
     canonical = json.dumps([*versions, str(importer.source_path), hashes])
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _looks_like(importer: Importer) -> str:
+    """Which other datasets the user's folder may be of, as the end of a sentence."""
+    folder = importer.source_path
+    if folder is None:
+        return ""
+    others = [
+        name for name in DATASETS if (cls := _importer_class(name)) is not type(importer) and cls.recognises(folder)
+    ]
+    commands = " or ".join(f"splatsweep data prepare {name} --source {shlex.quote(str(folder))}" for name in others)
+    return f"; it looks like {' or '.join(others)}: {commands}" if others else ""
 
 
 def _evaluation(importer: Importer, items: Sequence[Item]) -> dict[str, Any]:

@@ -87,6 +87,11 @@ class Importer(ABC, Generic[OptionsT]):
         """Raised where these options come to give other pictures than before."""
         return 1
 
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        """Whether a folder looks like this dataset's source, at first sight."""
+        return False
+
     @abstractmethod
     def items(self, progress: Progress) -> Sequence[Item]:
         """All objects, in the store's order; fetches what has to be fetched.

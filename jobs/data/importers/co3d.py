@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -59,6 +60,10 @@ class Co3d(Importer[Co3dOptions]):
     def revision(cls, options: Co3dOptions) -> int:
         """Raw sequences were normalised without two of the published steps before."""
         return 2 if options.normalised and options.layout == "raw" else 1
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        return co3d_raw.is_raw(folder) or any(folder.glob("co3d_*_for_gs"))
 
     def items(self, progress: Progress) -> Sequence[Item]:
         if self.options.layout == "raw":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,15 @@ class Sequence:
     num_frames: int
 
 
+_FOLDER = r"co3d_[a-z]+_for_gs"
+
+
 def sequences(root: Path, category: str) -> list[Item]:
     """Folders with a frame_order.txt that both camera archives know, of every split that is there."""
     here = root / f"co3d_{category}_for_gs"
+    others = [path.name for path in (root, *sorted(root.glob("co3d_*_for_gs"))) if re.fullmatch(_FOLDER, path.name)]
+    if not here.is_dir() and others and root.name != here.name:
+        raise ValueError(f"{root}: it has {', '.join(others)}, and option category is {category!r}")
     return [item for split in SPLITS for item in _of_split((here if here.is_dir() else root) / split, split, category)]
 
 

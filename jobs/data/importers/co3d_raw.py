@@ -43,7 +43,9 @@ def sequences(root: Path, category: str, subset: str) -> list[Item]:
     """The sequences of a set list.  One that is in several splits is evaluated on, not trained on."""
     folder = root / category if (root / category / FRAMES).exists() else root
     listed = _listed(folder / "set_lists" / f"set_lists_{subset}.json")
-    clouds = {name: _cloud(entry) for name, entry in _annotations(folder / SEQUENCES)}
+    annotated = dict(_annotations(folder / SEQUENCES))
+    _check_category(category, annotated, folder / SEQUENCES)
+    clouds = {name: _cloud(entry) for name, entry in annotated.items()}
     frames = defaultdict(list)
     for name, entry in _annotations(folder / FRAMES):
         number = entry.get("frame_number")
@@ -52,6 +54,20 @@ def sequences(root: Path, category: str, subset: str) -> list[Item]:
     return [
         _item(folder / FRAMES, category, name, listed[name].split, frames[name], clouds.get(name)) for name in listed
     ]
+
+
+def is_raw(folder: Path) -> bool:
+    """Whether a folder is a category's, or holds some."""
+    return (folder / FRAMES).exists() or any(folder.glob(f"*/{FRAMES}"))
+
+
+def _check_category(category: str, annotated: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Raises ValueError where the sequences say that they are of another category."""
+    found = sorted({str(entry["category"]) for entry in annotated.values() if entry.get("category")})
+    if found and category not in found:
+        raise ValueError(
+            f"{path}: its sequences are of category {', '.join(found)}, and option category is {category!r}"
+        )
 
 
 def load(recording: Recording, image_size: int, *, normalised: bool, depth: bool, resampling: str) -> Frames:

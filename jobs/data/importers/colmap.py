@@ -60,6 +60,10 @@ class Colmap(Posed):
         "sparse/0 (cameras, images, points3D as .bin or .txt) and images: in it, or in a folder for each object"
     )
 
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        return any(folder.rglob("cameras.bin")) or any(folder.rglob("cameras.txt"))
+
     def folders(self) -> list[Path]:
         models = {file.parent for suffix in ("bin", "txt") for file in self.root.rglob(f"cameras.{suffix}")}
         return sorted({_object_of(model, self.root) for model in models})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from jobs.data.importers import zero123
@@ -25,6 +26,10 @@ class Gso(Importer[zero123.RenderOptions]):
     needs_source = f"a folder for each object that has {VIEWS} with its .png and .npy files"
     near, far = zero123.NEAR, zero123.FAR
     source_distance = zero123.SOURCE_DISTANCE
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        return any(folder.glob(f"*/{VIEWS}"))
 
     def items(self, progress: Progress) -> Sequence[Item]:
         return [

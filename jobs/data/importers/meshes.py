@@ -57,6 +57,10 @@ class Meshes(Importer[MeshesOptions]):
     Options = MeshesOptions
     needs_source = f"meshes in any sub-folders: {', '.join('.' + suffix for suffix in FORMATS)}"
 
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        return any(path.suffix[1:].lower() in FORMATS for path in folder.rglob("*"))
+
     def items(self, progress: Progress) -> Sequence[Item]:
         files = sorted(path for path in self.root.rglob("*") if path.suffix[1:].lower() in FORMATS)
         names = {path: path.relative_to(self.root).as_posix() for path in files}

@@ -51,6 +51,10 @@ class Nmr(Importer[NoOptions]):
     }
     near, far = 1.2, 4.0
 
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        return any(folder.glob("*/softras_*.lst"))
+
     def items(self, progress: Progress) -> Sequence[Item]:
         sources = self._source_views()
         items = [

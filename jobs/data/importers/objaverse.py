@@ -30,6 +30,10 @@ class Objaverse(Importer[zero123.RenderOptions]):
     near, far = zero123.NEAR, zero123.FAR
     source_distance = zero123.SOURCE_DISTANCE
 
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        return (folder / LISTING).is_file()
+
     def items(self, progress: Progress) -> Sequence[Item]:
         uids = self._uids()
         trained = 99 * len(uids) // 100

@@ -28,6 +28,10 @@ class Srn(Importer[NoOptions]):
     Options = NoOptions
     category: ClassVar[str]
 
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        return any((folder / f"{cls.category}s_{split}").is_dir() for split in SPLITS)
+
     def items(self, progress: Progress) -> Sequence[Item]:
         return [
             Item(

@@ -35,6 +35,10 @@ class Transforms(Posed):
     description = "posed pictures of objects: the JSON of NeRF-synthetic, nerfstudio or instant-ngp"
     needs_source = "transforms.json, or transforms_train.json, _val, _test: in it, or in a folder for each object"
 
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        return any(folder.rglob("transforms*.json"))
+
     def folders(self) -> list[Path]:
         return sorted(
             {file.parent for pattern in ("transforms.json", "transforms_*.json") for file in self.root.rglob(pattern)}

@@ -422,3 +422,22 @@ def test_objects_of_one_name_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Flaky, "items", lambda self, progress: original(self, progress) * 2)
     with pytest.raises(ValueError, match="4 objects are listed more than once, first 'o0'"):
         prepare("flaky", {}, tmp_path, workers=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"), [("srn_chairs", "srn_cars"), ("gso", "objaverse"), ("gso", "transforms"), ("nmr", "colmap")]
+)
+def test_a_folder_of_another_dataset_is_named(layouts, tmp_path, name, layout):
+    layouts[layout].write(tmp_path / "source")
+    with pytest.raises(ValueError, match=f"it looks like .*{layout}.*splatsweep data prepare {layout} --source"):
+        prepare(name, {}, tmp_path / "home", workers=1, source=tmp_path / "source")
+
+
+@pytest.mark.parametrize(
+    ("layout", "reason"), [("co3d_raw", "category hydrant, and"), ("co3d_preprocessed", "hydrant_for_gs, and")]
+)
+def test_a_category_that_the_files_do_not_have_is_refused(layouts, tmp_path, layout, reason):
+    layouts[layout].write(tmp_path / "source")
+    source = tmp_path / "source" / ("hydrant" if layout == "co3d_raw" else "")
+    with pytest.raises(ValueError, match=rf"{reason} option category is 'teddybear'"):
+        layouts[layout].prepare(source, tmp_path / "home", category="teddybear")
