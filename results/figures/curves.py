@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from results.figures.style import FOREGROUND, dress, line_look
+from results.metrics import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,9 +28,11 @@ class Panel:
     smooth: bool = False
 
 
+_PSNR = METRICS["psnr"]
+
 PANELS = (
     Panel("train/loss", "training loss", log=True, smooth=True),
-    Panel("val/psnr", "validation PSNR [dB]"),
+    Panel("val/psnr", f"validation {_PSNR.label} [{_PSNR.unit}]"),
 )
 
 #: trials with a colour and a name; more cannot be told apart
