@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import socket
 import subprocess
@@ -16,7 +15,7 @@ import torch
 from jobs.config import TrialConfig
 from model.rasterizers import choose
 from results.records.arithmetic import Arithmetic, Execution
-from results.records.trial_folder import CHECKPOINTS_FOLDER, ENVIRONMENT_FILENAME
+from results.records.trial_folder import CHECKPOINTS_FOLDER, ENVIRONMENT_FILENAME, read_environment
 
 _PACKAGES = ("splatsweep", "torch", "torchvision", "numpy", "ray", "mlflow", "timm", "lpips", "gsplat")
 
@@ -54,7 +53,7 @@ def arithmetic_history(folder: Path, current: Arithmetic | None) -> list[dict[st
     """Every arithmetic of a trial in order of use: those of earlier processes that left a checkpoint, and this one."""
     file, checkpoints = folder / ENVIRONMENT_FILENAME, folder / CHECKPOINTS_FOLDER
     goes_on = file.exists() and checkpoints.is_dir() and any(checkpoints.iterdir())
-    earlier = json.loads(file.read_text()).get("arithmetic", []) if goes_on else []
+    earlier = (read_environment(folder) or {}).get("arithmetic", []) if goes_on else []
     now = [] if current is None else [current.as_json()]
     return earlier if earlier[-1:] == now else [*earlier, *now]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from model.geometry import invert_rigid, pixel_rays
 from model.registry import nearest
 from model.scenes import GaussianScene
 from model.types import Gaussians, Views
+from results.records.damage import read_object
 from results.records.home import trial_folder, trials_folder
 from results.records.trial_folder import CONFIG_FILENAME
 
@@ -101,7 +101,7 @@ def _read_config(folder: Path) -> TrialConfig:
     path = folder / CONFIG_FILENAME
     if not path.is_file():
         raise ValueError(f"{folder} is not a trial's folder: it has no {CONFIG_FILENAME}")
-    config = TrialConfig.model_validate(json.loads(path.read_text()))
+    config = TrialConfig.model_validate(read_object(path))
     if not config.is_trained:
         raise ValueError(f"trial {folder.name} copies or draws nothing ({config.model.name}); it predicts no Gaussians")
     return config

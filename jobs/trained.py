@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 import time
@@ -34,6 +33,7 @@ from model.scenes import Reconstructor
 from model.weights import WeightStore
 from results.records.arithmetic import Execution
 from results.records.atomic import write_atomically, write_json
+from results.records.damage import read_object
 from results.records.home import cache_folder, training_folder, trial_folder, weights_folder
 from results.records.journal import Journal
 from results.records.training_folder import RECORD_FILENAME, WEIGHTS_FILENAME, read_training, training_of
@@ -225,7 +225,7 @@ def _found(home: Path, key: str) -> tuple[Path, TrialConfig]:
     folder = folder if folder.is_dir() else trial
     for path in (trial / CONFIG_FILENAME, folder / CONFIG_FILENAME):
         if path.is_file():
-            return folder, TrialConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            return folder, TrialConfig.model_validate(read_object(path))
     raise ValueError(f"{key} is neither a trial nor a training of {home}")
 
 

@@ -203,7 +203,15 @@ def _record(planned: RecordedTrial, run: Run | None, per_object: pa.Table | Exce
 
 
 def _per_object(path: Path) -> pa.Table:
-    """The columns `_PER_OBJECT` of a file.  Raises `ValueError` naming those that it lacks."""
+    """The columns `_PER_OBJECT` of a file.  Raises `ValueError` naming the file and what is wrong with it."""
+    try:
+        return _read_per_object(path)
+    except (pa.ArrowException, NotImplementedError, TypeError) as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(f"{path} cannot be used: {why}") from error
+
+
+def _read_per_object(path: Path) -> pa.Table:
     *text, _ = _PER_OBJECT
     metadata = pq.read_metadata(path)
     missing = [column for column in _PER_OBJECT if column not in metadata.schema.names]

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from results.records.damage import DamagedFileError, pass_over
 from results.records.journal import cut_torn_line
 
 FILENAME = "search.jsonl"
@@ -44,13 +45,28 @@ class Proposal:
 
 
 def read_proposals(folder: Path, study: str) -> list[Proposal]:
-    """The proposals of one study, in order."""
+    """The proposals of one study, in order.  A line that is no proposal, damaged or written by hand, is passed over."""
     path = folder / FILENAME
     if not path.exists():
         return []
-    with path.open(encoding="utf-8") as stream:
-        lines = [json.loads(line) for line in stream if line.endswith("\n")]
-    return [Proposal(**line) for line in lines if line["study"] == study]
+    found = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            proposal = _proposal(line)
+        except (ValueError, TypeError, RecursionError):
+            problem = DamagedFileError(path, f"line {number} is no proposal")
+            pass_over(problem, "the line is passed over; what it proposed counts as tried and tells the search nothing")
+            continue
+        found.append(proposal)
+    return [proposal for proposal in found if proposal.study == study]
+
+
+def _proposal(line: bytes) -> Proposal:
+    proposal = Proposal(**json.loads(line))
+    kinds = {"study": str, "number": int, "params": dict}
+    if not all(isinstance(getattr(proposal, name), kind) for name, kind in kinds.items()):
+        raise TypeError
+    return proposal
 
 
 def append_proposal(folder: Path, proposal: Proposal) -> None:

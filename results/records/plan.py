@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 from results.errors import ResultsError
 from results.records.atomic import write_atomically
+from results.records.damage import DamagedFileError, member, pass_over, read_object
 from results.records.home import (
     earlier_plans_folder,
     plan_file,
@@ -28,6 +29,8 @@ from results.records.trial_folder import Status as RunStatus
 #: state of a trial; a `blocked` one lacks a dataset or weights, and its key is not final; one `to be judged` has a
 #: finished training
 Status = RunStatus | Literal["blocked", "to be judged"]
+
+_STATUSES = frozenset(state for part in get_args(Status) for state in (get_args(part) or (part,)))
 
 #: states in which a trial has told its search all that it will
 ENDED = ("finished", "failed", "pruned")
@@ -300,52 +303,71 @@ def read_plans(home: Path) -> Iterator[FrozenPlan]:
 
 def _read(path: Path) -> FrozenPlan:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PlanError(f"{path} cannot be read as a plan ({error}); plan the sweep again") from error
-    try:
-        return _parsed(content)
-    except (KeyError, TypeError, ValueError) as error:
-        problem = f"{type(error).__name__} at {error}"
-        raise PlanError(f"{path} is not a plan of this version ({problem}); plan the sweep again") from error
+        content = read_object(path)
+        return _parsed(content, path)
+    except (DamagedFileError, FileNotFoundError) as error:
+        raise PlanError(f"{error}; plan the sweep again") from error
 
 
-def _parsed(content: Mapping[str, Any]) -> FrozenPlan:
+def _parsed(content: Mapping[str, Any], path: Path) -> FrozenPlan:
     seen: set[str] = set()
-    trials, controls = (
-        tuple(_trial(entry, is_control) for entry in entries if not _repeated(entry["key"], seen))
-        for entries, is_control in ((content["trials"], False), (content.get("controls", ()), True))
-    )
-    search = content.get("search")
+    trials = _trials(member(content, "trials", list, path), path, seen, is_control=False)
+    controls = _trials(content.get("controls", []), path, seen, is_control=True)
     return Plan(
-        str(content["sweep"]),
-        str(content["created"]),
+        member(content, "sweep", str, path),
+        member(content, "created", str, path),
         trials,
         controls,
-        _search(search) if search else None,
+        _search(content.get("search"), path),
         content.get("baseline"),
     )
 
 
-def _repeated(key: str, seen: set[str]) -> bool:
-    is_known = key in seen
-    seen.add(key)
-    return is_known
+def _trials(entries: Any, path: Path, seen: set[str], is_control: bool) -> tuple[RecordedTrial, ...]:
+    """The trials of one section, no key twice; one that is damaged is passed over, unless all are."""
+    read, damaged = [], []
+    for number, entry in enumerate(entries if isinstance(entries, list) else [entries], 1):
+        try:
+            trial = _trial(entry, is_control)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            which = f"{'control' if is_control else 'trial'} {number}"
+            damaged.append(DamagedFileError(path, f"{which} is none of this version ({type(error).__name__}: {error})"))
+            continue
+        if trial.key not in seen:
+            seen.add(trial.key)
+            read.append(trial)
+    if damaged and not read:
+        raise damaged[0]
+    for problem in damaged:
+        pass_over(problem, "it is left out; plan the sweep again")
+    return tuple(read)
 
 
 def _trial(entry: Mapping[str, Any], is_control: bool) -> RecordedTrial:
-    return PlannedTrial(
+    trial = PlannedTrial(
         key=entry["key"],
         names=tuple(entry.get("names") or [entry["name"]]),
         seed=int(entry["seed"]),
-        config=entry["config"],
+        config=dict(entry["config"]),
         status=entry["status"],
         missing=tuple(entry.get("missing", ())),
         proposals=tuple(entry.get("proposals", ())),
         control=is_control,
         training=entry.get("training"),
     )
+    texts = (trial.key, *trial.names)
+    if not all(isinstance(text, str) for text in texts) or "/" in trial.key or trial.status not in _STATUSES:
+        raise ValueError(f"key {trial.key!r}, names {trial.names!r}, status {trial.status!r}")
+    _ = trial.steps
+    return trial
 
 
-def _search(content: Mapping[str, Any]) -> SearchState:
-    return SearchState(**{**content, **{name: tuple(content[name]) for name in ("open", "missing")}})
+def _search(content: Any, path: Path) -> SearchState | None:
+    if content is None:
+        return None
+    try:
+        return SearchState(**{**content, **{name: tuple(content[name]) for name in ("open", "missing")}})
+    except (KeyError, TypeError) as error:
+        problem = DamagedFileError(path, f"its search is none of this version ({type(error).__name__}: {error})")
+        pass_over(problem, "how far the search is, is not shown; plan the sweep again")
+        return None

@@ -24,7 +24,7 @@ from model.registry import resolve
 from results.records.home import cache_folder, data_folder, training_folder, trials_folder, weights_folder
 from results.records.journal import read_events
 from results.records.training_folder import training_of
-from results.records.trial_folder import CONFIG_FILENAME, ENVIRONMENT_FILENAME, RESULT_FILENAME
+from results.records.trial_folder import RESULT_FILENAME, read_config, read_environment
 from sweep.file.schema import RunOptions
 from sweep.plan.planner import Plan, PlannedTrial
 from sweep.run.executors import EXECUTORS
@@ -162,9 +162,10 @@ def _figures(cost: Cost) -> tuple[float, float, float]:
 
 def _of_finished(folder: Path) -> tuple[str, Cost] | None:
     """A finished trial's shape and cost; None where another machine did it."""
-    if json.loads((folder / ENVIRONMENT_FILENAME).read_text())["host"] != socket.gethostname():
+    environment, written = read_environment(folder), read_config(folder)
+    if environment is None or written is None or environment.get("host") != socket.gethostname():
         return None
-    config = TrialConfig.model_validate(json.loads((folder / CONFIG_FILENAME).read_text()))
+    config = TrialConfig.model_validate(written)
     events = list(read_events(folder))
     starts = [event for event in events if event["event"] == "start"]
     last = [event for event in events if event["event"] == "metrics"][-1]

@@ -46,12 +46,15 @@ def request_stop(stop_file: Path, cause: Cause, reason: str) -> None:
 
 
 def stop_requested(stop_file: Path) -> Stop | None:
-    """What was asked for, if anything; a file without content, made by hand or on a full disk, counts too."""
+    """What was asked for, if anything; a file of another content, made by hand or on a full disk, counts too."""
     try:
         content = stop_file.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    return Stop(**json.loads(content)) if content else Stop("asked", f"{stop_file} was there")
+    try:
+        return Stop(**json.loads(content))
+    except (ValueError, TypeError):
+        return Stop("asked", content.strip() or f"{stop_file} was there")
 
 
 def request_prune(folder: Path, reason: str) -> None:

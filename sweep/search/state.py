@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from jobs.config import TrialConfig
-from results.records.ledger import read_proposals
+from results.records.ledger import Proposal, read_proposals
 from results.records.plan import SearchState
 from sweep.file.schema import Sweep
 from sweep.search.space import configurations, examples, study_name
@@ -37,6 +37,11 @@ class Searched:
     examples: Sequence[TrialConfig] = ()
 
 
+def _proposed(proposals: Sequence[Proposal]) -> int:
+    """How many were proposed, those included whose line of the ledger is lost."""
+    return 1 + max((proposal.number for proposal in proposals), default=-1)
+
+
 def searched(sweep: Sweep, folder: Path, identify: Callable[[TrialConfig], Identified]) -> Searched:
     """The search of a sweep, whose ledger is in `folder`; an empty one where it has none."""
     search = sweep.search
@@ -48,7 +53,7 @@ def searched(sweep: Sweep, folder: Path, identify: Callable[[TrialConfig], Ident
     proposals = read_proposals(folder, study)
     missing = tuple(dict.fromkeys(reason for identity in identities for reason in identity.missing))
     return Searched(
-        SearchState(study, search.metric, search.aim, search.trials, len(proposals), (), missing),
+        SearchState(study, search.metric, search.aim, search.trials, _proposed(proposals), (), missing),
         {proposal.name: proposal.number for proposal in proposals},
         [(p.name, config) for p in proposals for config in configurations(sweep, p.params)],
         probed,

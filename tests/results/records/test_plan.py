@@ -53,3 +53,46 @@ def test_controls_follow_the_trials_and_a_repeated_key_counts_once(tmp_path: Pat
 def test_flatten_names_list_items_by_index_and_keeps_plain_lists() -> None:
     nested = {"train": {"stages": [{"losses": {"l2": 1.0}}], "options": {}}, "mult": [1, 2]}
     assert flatten(nested) == {"train.stages.0.losses.l2": 1.0, "train.options": {}, "mult": [1, 2]}
+
+
+def whole(*trials: object, **more: object) -> dict[str, object]:
+    return {"sweep": "study", "created": "2026-03-01T12:00:00+00:00", "trials": list(trials), "controls": [], **more}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        None,
+        "a",
+        [],
+        {},
+        {"key": "b"},
+        trial("b", "bad") | {"key": 7},
+        trial("b", "bad") | {"key": "../b"},
+        trial("b", "bad") | {"names": [None]},
+        trial("b", "bad") | {"seed": "first"},
+        trial("b", "bad") | {"config": None},
+        trial("b", "bad") | {"config": {"train": {"stages": [{"lr": 1}]}}},
+        trial("b", "bad") | {"status": "perfect"},
+    ],
+)
+def test_one_bad_trial_is_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: object) -> None:
+    write(tmp_path, whole(trial("a", "good"), damaged, trial("c", "too")))
+    assert [t.name for t in read_plan("study", tmp_path).trials] == ["good", "too"]
+    assert "trial 2" in caplog.text
+    assert str(tmp_path / "sweeps" / "study" / "plan.json") in caplog.text
+    assert "plan the sweep again" in caplog.text
+
+
+@pytest.mark.parametrize("search", [7, {}, {"study": "s", "open": [], "missing": []}])
+def test_a_damaged_search_costs_no_trial(tmp_path: Path, caplog: pytest.LogCaptureFixture, search: object) -> None:
+    write(tmp_path, whole(trial("a", "good"), search=search))
+    plan = read_plan("study", tmp_path)
+    assert (plan.search, [t.name for t in plan.trials]) == (None, ["good"])
+    assert "search" in caplog.text
+
+
+def test_every_state_of_a_trial_is_read_back(tmp_path: Path) -> None:
+    states = ["pending", "running", "finished", "failed", "interrupted", "pruned", "blocked", "to be judged"]
+    write(tmp_path, whole(*(trial(f"k{n}", f"t{n}") | {"status": state} for n, state in enumerate(states))))
+    assert [t.status for t in read_plan("study", tmp_path).trials] == states
