@@ -19,7 +19,9 @@ from sweep.file.schema import Sweep
 if TYPE_CHECKING:  # brings MLflow, which takes seconds
     from jobs.tracking import TrackedTrial, Tracker
 
-_SYNC_INTERVAL_S = 2.0
+#: Between two looks for what MLflow does not hold yet.  Each costs it some milliseconds of writing for every running
+#: trial; the first comes soon, so that runs appear.
+_SYNC_INTERVAL_S, _FIRST_SYNC_S = 10.0, 2.0
 #: MLflow's own name for a run's description
 _NOTES_TAG = "mlflow.note.content"
 
@@ -110,8 +112,10 @@ class Recorder:
         self._thread.join()
 
     def _drain(self) -> None:
-        while not self._stop.wait(_SYNC_INTERVAL_S):
+        interval = min(_FIRST_SYNC_S, _SYNC_INTERVAL_S)
+        while not self._stop.wait(interval):
             self._sync()
+            interval = _SYNC_INTERVAL_S
         self._sync()
 
     def _sync(self) -> None:
