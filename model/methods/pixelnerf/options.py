@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from model.methods.base import MethodOptions
-from model.options import Count, Positive
+from model.options import ADDED_LATER, Count, Positive
 
 #: Channels of the first stage of a ResNet34, and so of the published encoder.
 PUBLISHED_WIDTH = 64
@@ -49,7 +49,7 @@ class PixelNerfOptions(MethodOptions):
     #: blocks that look at one source view each, before views are combined
     view_blocks: Count = 3
     combine: Combination = "mean"
-    density: Density = "relu"
+    density: Annotated[Density, ADDED_LATER] = "relu"
     #: samples of a ray: stratified, where the coarse pass found something, and around its depth
     coarse_samples: Count = 64
     importance_samples: NotNegative = 16
