@@ -39,6 +39,7 @@ from model.types import Context
 from model.weights import WeightStore
 from results.records.home import cache_folder
 from sweep.bench.measure import BenchResult, Convolution, fastest_convolution, interleaved, machine, torch_threads
+from sweep.bench.step_gpu import gpu_step_rows
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,14 @@ FUSIONS = ("input", "xattn")
 
 
 def run(quick: bool) -> BenchResult:
-    """Measure all sizes; `quick` a tiny one with a smaller depth network."""
+    """Measure all sizes; `quick` a tiny one with a smaller depth network.
+
+    On a machine with a GPU that is measured instead, beside the laptop's step on two CPU cores; `quick` leaves
+    `torch.compile` out.
+    """
     keep_freed_memory()
+    if torch.cuda.is_available():
+        return _on_gpu(quick)
     rounds = 3 if quick else 15
     rows = []
     with torch_threads(1):
@@ -101,6 +108,22 @@ def run(quick: bool) -> BenchResult:
         "network: forward, backward and Adam.  stock: the network in torch's own operators and default layout; "
         "compiled: torch.compile in channels last, its first call not counted; ours: model.native.accelerate",
         "step: batch, network, rendering, loss, backward, Adam; its parts and the conditioned ones as a share of it",
+    ]
+    return BenchResult("step", machine(), rows, notes)
+
+
+def _on_gpu(quick: bool) -> BenchResult:
+    rows = gpu_step_rows(rounds=10 if quick else 20, compiled=not quick)
+    with torch_threads(2):
+        ms = _step_rows(SIZES[0], None, rounds=10)[0]["ms"]
+    on_cpu = {"size": "laptop", "case": "ours", "backend": "cpu", "execution": "eager", "precision": "float32"}
+    columns = dict.fromkeys(name for row in rows for name in row)
+    rows.append(dict.fromkeys(columns) | on_cpu | {"device": "cpu", "ms": ms})
+    notes = [
+        "step: batch, network, 32 renders, squared error, backward, Adam",
+        "published style: the network as written, default layout, TF32, a rasteriser call a render",
+        "busy: of the time from the first kernel to the last; launches, synchronisations of host and device, and peak "
+        "memory of one step, beside weights and Adam's state; the cpu row has two threads",
     ]
     return BenchResult("step", machine(), rows, notes)
 
@@ -157,16 +180,17 @@ def _network_step(network: nn.Module, images: Tensor) -> Callable[[], None]:
     return step
 
 
-def _step_rows(size: Size, depth: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
-    """The whole step, its share of batches, and that of a conditioned trial; on chairs, in a home of its own."""
+def _step_rows(size: Size, depth: dict[str, Any] | None, rounds: int) -> list[dict[str, Any]]:
+    """The whole step, its share of batches, and that of a trial conditioned on `depth`; on chairs, in its own home."""
     data = {"name": "chairs", "resolution": size.resolution}
     data["options"] = {"train": size.batch, "val": 1, "test": 1, "views": 4, "image_size": 2 * size.resolution}
     train = {"batch_size": size.batch}
     plain = TrialConfig.model_validate({"data": data, "model": size.model, "train": train})
     conditioned = {
-        fusion: TrialConfig.model_validate(
-            {"data": data, "model": size.model, "train": train, "depth": depth | {"fusion": fusion}}
+        f"step with {section['options']['of']}, {fusion}": TrialConfig.model_validate(
+            {"data": data, "model": size.model, "train": train, "depth": section | {"fusion": fusion}}
         )
+        for section in ([] if depth is None else [depth])
         for fusion in FUSIONS
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -178,8 +202,8 @@ def _step_rows(size: Size, depth: dict[str, Any], rounds: int) -> list[dict[str,
             "step": _training_step(plain, store, home),
             "batch": lambda: draw_batch(store, objects, plain, next(counter)),
         }
-        for fusion, config in conditioned.items():
-            cases[f"step with {depth['options']['of']}, {fusion}"] = _training_step(config, store, home)
+        for name, config in conditioned.items():
+            cases[name] = _training_step(config, store, home)
         times = {name: median(ms) for name, ms in interleaved(cases, rounds).items()}
     return [_row(size, name, ms, of_step=ms / times["step"]) for name, ms in times.items()]
 

@@ -227,7 +227,7 @@ def missing_weights(sweep_file: Path) -> list[str]:
 PARTS = (
     Part("tests", 130, tests),
     Part("raster", 40, bench("raster", "--quick")),
-    Part("step", 80, bench("step")),
+    Part("step", 80, bench("step", "--quick")),
     Part("sweep", 110, sweep),
 )
 

@@ -1,0 +1,258 @@
+"""How fast a training step is on a GPU: ours, in every way and with every rasteriser, beside the published style.
+
+The published style is the same network as it is written, in torch's default layout, with one rasteriser call a render.
+All cases run in turn; what the host and the device do in a step is counted apart from the timed rounds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jobs.batch import draw_batch
+from jobs.config import TrialConfig
+from jobs.data.prepare import open_dataset
+from jobs.data.prepare import prepare as prepare_dataset
+from jobs.data.store import Store
+from jobs.device import BatchAhead, prepare, prepare_training
+from jobs.flat import flatten_parameters
+from jobs.reconstructor import build_reconstructor
+from model.rasterizers import CUDA_BACKENDS, is_available, render
+from model.types import Cameras, Context, Gaussians
+from model.weights import WeightStore
+from results.records.arithmetic import Execution, Precision
+from sweep.bench.measure import interleaved
+
+#: Settings of PyTorch's sync debug mode.
+_SILENT, _WARN = 0, 1
+_STEPS = 100_000  # more than any benchmark takes
+
+
+@dataclass(frozen=True)
+class GpuSize:
+    """A network and its batch."""
+
+    name: str
+    resolution: int
+    base_dim: int
+    num_blocks: int
+    attention: int
+    batch: int = 8
+    views: int = 4
+
+    def config(self, backend: str, precision: Precision) -> TrialConfig:
+        """A trial of this size on procedural chairs."""
+        options = {"train": self.batch, "val": 1, "test": 1, "views": self.views, "image_size": self.resolution}
+        model = {"base_dim": self.base_dim, "num_blocks": self.num_blocks, "attention_resolutions": [self.attention]}
+        return TrialConfig.model_validate(
+            {
+                "data": {"name": "chairs", "resolution": self.resolution, "options": options},
+                "model": model,
+                "train": {"batch_size": self.batch, "views_per_object": self.views, "precision": precision},
+                "render": {"backend": backend},
+            }
+        )
+
+
+#: That of the preset `laptop`, and the paper's.
+GPU_SIZES = (GpuSize("laptop", 32, 16, 1, 8), GpuSize("paper", 128, 128, 4, 16))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to train: the published style, or ours."""
+
+    size: GpuSize
+    backend: str
+    execution: Execution
+    precision: Precision
+    published: bool = False
+
+    @property
+    def name(self) -> str:
+        """For a table."""
+        return "published style" if self.published else "ours"
+
+
+def cases_of(size: GpuSize, backends: Sequence[str], *, compiled: bool) -> list[Case]:
+    """The published style first; ours with every backend, and with the best one in every way."""
+    # One view a call is what diff-gaussian-rasterization can do; where it is missing, another one is called so.
+    cases = [Case(size, "inria" if "inria" in backends else backends[0], "eager", "tf32", published=True)]
+    precisions: tuple[Precision, ...] = ("tf32", "bf16")
+    for precision in precisions:
+        cases += [Case(size, backend, "graph", precision) for backend in backends]
+        cases.append(Case(size, backends[0], "eager", precision))
+        if compiled:
+            cases.append(Case(size, backends[0], "compiled", precision))
+    return cases
+
+
+def gpu_step_rows(rounds: int, *, compiled: bool, sizes: Sequence[GpuSize] = GPU_SIZES) -> list[dict[str, Any]]:
+    """One row a case; `compiled`: `torch.compile` among them, which takes a minute a size and precision."""
+    device = torch.device("cuda")
+    backends = [name for name in CUDA_BACKENDS if is_available(name)]
+    rows: list[dict[str, Any]] = []
+    for size in sizes if backends else ():
+        with tempfile.TemporaryDirectory() as folder:
+            config = size.config(backends[0], "tf32")
+            prepare_dataset(config.data.name, config.data.options, Path(folder))
+            store = open_dataset(config.data.name, config.data.options, Path(folder))
+            cases = cases_of(size, backends, compiled=compiled)
+            steps = {case: make_step(case, store, device) for case in cases}
+            rows += rows_of(steps, rounds, device)
+    return rows
+
+
+def rows_of(steps: Mapping[Case, Callable[[], object]], rounds: int, device: torch.device) -> list[dict[str, Any]]:
+    """Milliseconds of interleaved rounds, and what a step does besides, relative to the published style's."""
+
+    def timed(case: Case, step: Callable[[], object]) -> Callable[[], object]:
+        def run() -> None:
+            with _products(case.precision):
+                step()
+            _wait(device)
+
+        return run
+
+    calls = {case: timed(case, step) for case, step in steps.items()}
+    times = {case: median(ms) for case, ms in interleaved(calls, rounds, warmup=5).items()}
+    stock = next(times[case] for case in times if case.published)
+    rows = []
+    for case, call in calls.items():
+        usage = usage_of(call, device)
+        rows.append(
+            {
+                "size": case.size.name,
+                "case": case.name,
+                "backend": case.backend,
+                "execution": case.execution,
+                "precision": case.precision,
+                "device": "cuda",
+                "ms": times[case],
+                "of published": times[case] / stock,
+                **usage,
+            }
+        )
+    return rows
+
+
+def make_step(case: Case, store: Store, device: torch.device) -> Callable[[], None]:
+    """One training step: batch, network, rendering, squared error, backward, Adam."""
+    config = case.size.config(case.backend, case.precision)
+    network = build_reconstructor(config, {}, WeightStore(store.path))
+    if case.published:
+        network.to(device)
+    else:
+        prepare_training(prepare(network, device), device, case.execution, case.precision)
+    network.train()
+    parameters = list(network.parameters()) if case.published else [flatten_parameters(network)]
+    optimizer = torch.optim.Adam(parameters, lr=5e-5, eps=config.method.adam_eps, fused=not case.published)
+    objects, counter = store.split("train"), itertools.count()
+    ahead = BatchAhead(lambda i: draw_batch(store, objects, config, i, device), device, _STEPS)
+
+    def step() -> None:
+        iteration = next(counter)
+        batch = draw_batch(store, objects, config, iteration, device) if case.published else ahead.take(iteration)
+        scene: Any = network(batch.source, Context())
+        cameras, background = batch.seen.cameras, batch.seen.background
+        if case.published:
+            images = render_one_by_one(scene.gaussians, cameras, background, case.backend)
+        else:
+            images = scene.render(cameras, background).images
+        optimizer.zero_grad(set_to_none=case.published)
+        (images - batch.seen.images).square().mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def render_one_by_one(gaussians: Gaussians, cameras: Cameras, background: Tensor, backend: str) -> Tensor:
+    """(B, V, 3, H, W) by one call of a rasteriser for each scene and view, as published."""
+    scenes, views = cameras.focal.shape[:2]
+    images = []
+    for b, v in itertools.product(range(scenes), range(views)):
+        scene = Gaussians(*(getattr(gaussians, name)[b : b + 1] for name in Gaussians.__dataclass_fields__))
+        camera = Cameras(
+            world_to_camera=cameras.world_to_camera[b : b + 1, v : v + 1],
+            focal=cameras.focal[b : b + 1, v : v + 1],
+            principal=cameras.principal[b : b + 1, v : v + 1],
+            height=cameras.height,
+            width=cameras.width,
+            near=cameras.near,
+        )
+        images.append(render(scene, camera, background[b : b + 1], backend))
+    return torch.stack([image[0, 0] for image in images]).unflatten(0, (scenes, views))
+
+
+def usage_of(step: Callable[[], object], device: torch.device) -> dict[str, float | None]:
+    """Busy share of the device, kernel launches, host synchronisations and peak memory of one step.
+
+    Memory is that beside weights, gradients and Adam's state, which all cases hold at once.  None without a GPU.
+    """
+    if device.type != "cuda":
+        return dict.fromkeys(("busy", "launches", "synchronisations", "peak GiB"))
+    torch.cuda.reset_peak_memory_stats(device)
+    held = torch.cuda.memory_allocated(device)
+    synchronisations = count_synchronisations(step)
+    peak = (torch.cuda.max_memory_allocated(device) - held) / 2**30
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        step()
+    kernels = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    spans = [(event.time_range.start, event.time_range.end) for event in kernels]
+    return {
+        "busy": busy_share(spans),
+        "launches": float(len(spans)),
+        "synchronisations": float(synchronisations),
+        "peak GiB": peak,
+    }
+
+
+def busy_share(spans: Iterable[tuple[float, float]]) -> float:
+    """The share of the time from the first span's start to the last one's end that is covered; 0 without spans."""
+    ordered = sorted(spans)
+    if not ordered:
+        return 0.0
+    covered, (first, reached) = 0.0, (ordered[0][0], ordered[0][0])
+    for start, end in ordered:
+        covered += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return covered / (reached - first) if reached > first else 0.0
+
+
+def count_synchronisations(step: Callable[[], object]) -> int:
+    """How often the host waits for the device in a step, as PyTorch's sync debug mode reports; the final wait apart."""
+    torch.cuda.set_sync_debug_mode(_WARN)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode(_SILENT)
+    return sum("synchroniz" in str(warning.message) for warning in caught)
+
+
+@contextmanager
+def _products(precision: Precision) -> Iterator[None]:
+    """TF32 for products of float32 inside, unless a case is to have none."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

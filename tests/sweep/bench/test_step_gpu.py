@@ -1,0 +1,103 @@
+"""The parts of the GPU's step benchmark that a CPU can run."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from jobs.data.prepare import open_dataset, prepare
+from model.rasterizers import render
+from sweep.bench import step_gpu
+from sweep.bench.step_gpu import (
+    Case,
+    GpuSize,
+    busy_share,
+    cases_of,
+    count_synchronisations,
+    make_step,
+    render_one_by_one,
+    rows_of,
+)
+
+CPU = torch.device("cpu")
+TINY = GpuSize("tiny", 16, 8, 1, 8, batch=2, views=2)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    home, config = tmp_path_factory.mktemp("home"), TINY.config("cpu", "tf32")
+    prepare(config.data.name, config.data.options, home)
+    return open_dataset(config.data.name, config.data.options, home)
+
+
+def test_busy_share_counts_overlaps_once():
+    assert busy_share([]) == 0
+    assert busy_share([(0, 4)]) == 1
+    assert busy_share([(6, 8), (0, 2), (1, 3)]) == pytest.approx(5 / 8)
+    assert busy_share([(0, 10), (2, 3)]) == 1
+
+
+def test_synchronisations_are_warnings_of_the_debug_mode(monkeypatch):
+    modes = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+
+    def step():
+        for _ in range(3):
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+
+    assert count_synchronisations(step) == 3
+    assert modes == [1, 0]
+
+
+def test_the_published_style_comes_first_and_every_backend_and_precision_follows():
+    cases = cases_of(TINY, ["gsplat", "inria"], compiled=True)
+    assert (cases[0].published, cases[0].backend, cases[0].execution) == (True, "inria", "eager")
+    ours = {(case.backend, case.execution, case.precision) for case in cases[1:]}
+    assert ours == {
+        (backend, execution, precision)
+        for precision in ("tf32", "bf16")
+        for backend, execution in (
+            ("gsplat", "graph"),
+            ("inria", "graph"),
+            ("gsplat", "eager"),
+            ("gsplat", "compiled"),
+        )
+    }
+    assert not any(case.execution == "compiled" for case in cases_of(TINY, ["triton"], compiled=False))
+
+
+def test_a_call_a_render_draws_the_same(store):
+    network, seen = [], []
+    case = Case(TINY, "cpu", "eager", "tf32", published=True)
+
+    def recorded(gaussians, cameras, background, backend):
+        network.append(gaussians)
+        seen.append((cameras, background))
+        return one_by_one(gaussians, cameras, background, backend)
+
+    one_by_one = step_gpu.render_one_by_one
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(step_gpu, "render_one_by_one", recorded)
+        make_step(case, store, CPU)()
+    (gaussians,), ((cameras, background),) = network, seen
+    assert torch.equal(
+        render_one_by_one(gaussians, cameras, background, "cpu"), render(gaussians, cameras, background, "cpu")
+    )
+
+
+def test_rows_compare_with_the_published_style(store):
+    cases = [Case(TINY, "cpu", "eager", "tf32", published=True), Case(TINY, "cpu", "eager", "bf16")]
+    rows = rows_of({case: make_step(case, store, CPU) for case in cases}, rounds=2, device=CPU)
+    assert [row["case"] for row in rows] == ["published style", "ours"]
+    assert rows[0]["of published"] == 1
+    assert rows[1]["of published"] == pytest.approx(rows[1]["ms"] / rows[0]["ms"])
+    assert rows[0]["busy"] is None
+    assert rows[0].keys() == rows[1].keys()
+
+
+def test_without_a_backend_there_is_nothing_to_measure(monkeypatch):
+    monkeypatch.setattr(step_gpu, "is_available", lambda _name: False)
+    assert step_gpu.gpu_step_rows(1, compiled=False) == []
