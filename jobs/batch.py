@@ -1,4 +1,4 @@
-"""What one training step sees of the data: sources, what is compared, and at which pixels."""
+"""The data of one training step: source views, target views, and the compared pixels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Batch:
 
     @property
     def target(self) -> Rendering:
-        """What a perfect rendering would be."""
+        """Ground truth in the form of a rendering."""
         images = self.seen.images
         return Rendering(images if self.pixels is None else self.pixels.of(images))
 

@@ -130,7 +130,7 @@ def _read(path: Path) -> Checkpoint:
 
 
 def _hash(data: bytes, step: int, extra: dict[str, Any]) -> str:
-    """Of the tensors and of the record beside them: a bit may flip in either."""
+    """SHA-256 of the tensors and of the record stored with them, so that damage to either is detected."""
     found = hashlib.sha256(data)
     found.update(json.dumps([step, extra]).encode())
     return found.hexdigest()

@@ -157,7 +157,7 @@ def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class EvalConfig(Section):
-    """What a trained network is judged on."""
+    """Data and metrics of the evaluation of a trained network."""
 
     split: Literal["val", "test"] = "test"
     #: the first so many objects of the split; null means all

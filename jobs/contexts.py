@@ -17,7 +17,7 @@ Preprocess = Literal["published", "correct"]
 
 
 class ContextConfig(Section):
-    """What the sections about frozen models have in common; each has its switch in front of these."""
+    """Options shared by the sections on frozen models; each section adds its switch before these."""
 
     #: which of `model.context.SOURCES` the section is about
     source: ClassVar[str]

@@ -1,4 +1,4 @@
-"""What a trial ran on: code, packages, machine, arithmetic.  Written beside every result."""
+"""Records a trial's environment beside its result: code, packages, machine, arithmetic."""
 
 from __future__ import annotations
 

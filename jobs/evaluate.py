@@ -38,7 +38,7 @@ SAMPLE_VIEWS = 3
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one evaluation found."""
+    """Results of one evaluation."""
 
     #: columns object, split, view_kind, metric, value
     per_object: pd.DataFrame

@@ -63,21 +63,21 @@ class FeatureFile:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the feature of one frame."""
+        """Shape of the feature of one frame."""
         return tuple(self._records.dtype["values"].shape)
 
     @property
     def frames(self) -> np.ndarray:
-        """The frames that there are features of, (n,) int64, by row."""
+        """Frame of each row, (n,) int64."""
         return np.ascontiguousarray(self._records["frame"])
 
     @property
     def scales(self) -> np.ndarray:
-        """What the values of each row are to be multiplied by, (n,) float32."""
+        """Factor that the values of each row are to be multiplied by, (n,) float32."""
         return np.ascontiguousarray(self._records["scale"])
 
     def values(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """A copy of the values of some rows, (n, *shape), as they are kept."""
+        """A copy of the stored values of some rows, (n, *shape), not yet scaled."""
         return np.ascontiguousarray(self._records["values"][rows])
 
     @property

@@ -1,4 +1,4 @@
-"""What frozen models say about the source views: computed once for all trials, then read from a mapped file."""
+"""Outputs of frozen models for the source views, computed once for all trials and read from a mapped file."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class ContextReader:
 
     @torch.no_grad()
     def __call__(self, views: Views) -> Context:
-        """What is said of every view.
+        """The context of every view.
 
-        A frame that is never a source has no features: on a CPU that is a ValueError, on a GPU, which must not
-        wait for the answer, its features are NaN and training stops on them.
+        A frame that is never a source has no features.  On a CPU this raises ValueError.  On a GPU, which must not
+        wait for the check, its features are NaN, and training stops on them.
         """
         return Context(**{source: model(views) for source, model in self._sources.items()})
 

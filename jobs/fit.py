@@ -1,4 +1,4 @@
-"""What of a configuration has to fit together, beyond each section by itself."""
+"""Checks that the sections of a configuration fit together."""
 
 from __future__ import annotations
 

@@ -30,9 +30,9 @@ _STEEPEST = 4.0
 
 
 def predicted(folder: Path, home: Path, name: str | None = None) -> Subject:
-    """What the network of the trial in `folder` makes of an object's source views.
+    """The scene that the network of the trial in `folder` predicts from an object's source views.
 
-    The object is by default the first that the trial is judged on; the checkpoint is the last, so the trial need not
+    By default the object is the first that the trial is evaluated on.  The last checkpoint is used; the trial need not
     be finished.  Raises ValueError for a folder that is no trial's, a trial without a network or checkpoint, and an
     object that its dataset does not have.
     """

@@ -1,7 +1,7 @@
-"""What becomes of a step whose loss or gradient is not a number.
+"""Handling of steps whose loss or gradient is not finite.
 
-Everything is decided on the device, so that a GPU need not wait for the host: Adam leaves weights and state alone
-where `found_inf` says so, and the host looks when it looks anyway.
+Everything is decided on the device, so that a GPU need not wait for the host: Adam skips the update
+where `found_inf` is set, and the host checks when it synchronises anyway.
 """
 
 from __future__ import annotations

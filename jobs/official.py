@@ -71,7 +71,7 @@ class OfficialCheckpoint:
         return cls(path, sha256, None if iteration is None else int(iteration), file)
 
     def settings(self, dataset: str) -> dict[str, Any]:
-        """What of a trial's configuration the file decides, evaluated on one of our datasets."""
+        """Settings of a trial's configuration that the file determines, for evaluation on one of our datasets."""
         return self.file.settings(dataset)
 
     def check(self, config: TrialConfig) -> None:
@@ -87,7 +87,7 @@ class OfficialCheckpoint:
 
 @dataclass(frozen=True)
 class OfficialResult:
-    """What one evaluation of a checkpoint leaves behind."""
+    """Results of one evaluation of a checkpoint."""
 
     key: str
     folder: Path
@@ -96,7 +96,7 @@ class OfficialResult:
 
 
 def evaluate_checkpoint(checkpoint: OfficialCheckpoint, config: TrialConfig, home: Path) -> OfficialResult:
-    """Judge a checkpoint on `config.data` as `config.eval` says; a result that stands already is returned at once.
+    """Evaluates a checkpoint on `config.data` as `config.eval` says; an existing result is returned at once.
 
     Writes `per_object.parquet`, samples and `result.json` into `home/official/<sha16>-<dataset>-<key>`.
     Raises ValueError where the tensors do not fit the configuration.

@@ -53,8 +53,8 @@ from results.records.trial_folder import ARTIFACTS, Status, read_environment, re
 # It prints, with a traceback, what is raised as well.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
-#: How often a trial is told where homes keep getting into each other's way, and what MLflow answers then: the param or
-#: tag was written by another while this one came to it, or the run was deleted for an older one.
+#: Attempts to record a trial where homes collide, and the MLflow error codes of a collision: the param or
+#: tag was written by another home at the same time, or the run was deleted in favour of an older one.
 _ATTEMPTS = 6
 _COLLISIONS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE")
 _METRICS_PER_CALL = 1000
@@ -88,7 +88,7 @@ class ExperimentDeletedError(ResultsError):
 
 @dataclass(frozen=True)
 class TrackedTrial:
-    """What a run says about its trial, besides what the journal holds."""
+    """Facts on a trial that its run records, besides the journal's contents."""
 
     key: str
     #: as people read it, e.g. "tv seed 1"
@@ -184,7 +184,7 @@ class Tracker:
             time.sleep(random.uniform(0, 0.1 * attempt))
 
     def _tell(self, trial: TrackedTrial, status: Status) -> None:
-        # Taken out while it is written: where that fails, nobody knows what MLflow took, and all is told again.
+        # Removed while it is written: if that fails, it is unknown what MLflow stored, and all is sent again.
         known = self._runs.pop(trial.key, None)
         before = known and known.published
         run = known or self._open_run(trial)

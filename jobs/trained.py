@@ -59,7 +59,7 @@ class Training(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What a later use of a trained network needs."""
+    """A trained network with everything needed to use it."""
 
     config: TrialConfig
     reconstructor: Reconstructor
@@ -67,13 +67,13 @@ class Trained(NamedTuple):
 
 
 class _SharedJournal:
-    """What a training measures, in its own journal and in that of the trial that runs it."""
+    """Writes a training's metrics to its own journal and to that of the trial that runs it."""
 
     def __init__(self, *journals: Journal) -> None:
         self._journals = journals
 
     def start(self, step: int) -> None:
-        """The training goes on after `step` finished iterations."""
+        """Training continues after `step` finished iterations."""
         for journal in self._journals:
             journal.start(step)
 

@@ -34,7 +34,7 @@ _DROPOUT_STREAM, _SUBSET_STREAM = 2, 3
 
 
 class StopRequestedError(RuntimeError):
-    """Training was asked to stop; it saved a checkpoint first, and goes on from there when it is run again."""
+    """A stop of the training was requested; it saved a checkpoint and continues from there when run again."""
 
 
 class MetricLog(Protocol):
@@ -187,9 +187,9 @@ def stage_spans(stages: tuple[Stage, ...]) -> list[tuple[Stage, int, int]]:
 def looked_at(
     term: LossTerm, rendering: Rendering, target: Rendering, seed: int, iteration: int
 ) -> tuple[Rendering, Rendering]:
-    """What a loss looks at: all there is, or as many whole views of each object as it asks for.
+    """Inputs of a loss: all views or pixels, or a random subset of `term.views` whole views of each object.
 
-    Every view is as likely as any other, so the mean over those drawn has the expectation of the mean over all.
+    Views are drawn uniformly, so the mean over those drawn is an unbiased estimate of the mean over all.
     """
     batch, views = rendering.images.shape[:2]
     if term.views is None or term.views >= views:

@@ -80,7 +80,7 @@ class Runtime:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a finished trial leaves behind."""
+    """Results of a finished trial."""
 
     key: str
     folder: Path
@@ -108,11 +108,11 @@ def weight_identities(config: TrialConfig, home: Path) -> dict[str, str]:
 
 
 def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = None) -> TrialResult:
-    """Train and judge one configuration under `home`, or pick up where it stopped; trains nothing that is trained.
+    """Trains and evaluates one configuration under `home`, or resumes it; finished trainings are reused.
 
     Raises `TrialFailedError` where the trial fails for a reason of its own, which its journal then holds, and
-    `StopRequestedError` where it was asked to stop, by the sweep's stop file or the folder's own (`PRUNE_FILENAME`), or
-    `DiskFullError`, or what `is_out_of_memory` recognises; after these it can go on.
+    `StopRequestedError` where a stop file requests it, the sweep's or the folder's own (`PRUNE_FILENAME`), or
+    `DiskFullError`, or what `is_out_of_memory` recognises; after these it can be resumed.
     """
     home, runtime = Path(home).absolute(), runtime or Runtime()
     store = open_dataset(config.data.name, config.data.options, home)

@@ -1,4 +1,4 @@
-"""What a frozen source of context promises, encoder or depth model alike."""
+"""Interface of frozen sources of context: semantic encoders and depth models."""
 
 from __future__ import annotations
 

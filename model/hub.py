@@ -37,7 +37,7 @@ def load_hub_network(
             config=parsed,
             state_dict=dict(tensors),
             dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # so that they are told, and refused below
+            ignore_mismatched_sizes=True,  # so that they are reported, and rejected below
             output_loading_info=True,
         )
     missing = sorted(key for key in found["missing_keys"] if not key.startswith(unused))

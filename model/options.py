@@ -111,11 +111,11 @@ def _later_defaults(cls: Any) -> Mapping[str, Any]:
 
 @options
 class NoOptions:
-    """Of a choice without options."""
+    """Options of a choice that has none."""
 
 
 class OptionsError(ValueError):
-    """Options that a choice does not have, or values of the wrong type.
+    """Unknown options of a choice, or values of the wrong type.
 
     `problems` lists (option, what is wrong), one for each.
     """

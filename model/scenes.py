@@ -24,14 +24,14 @@ class Scene(ABC):
 
     @abstractmethod
     def render(self, cameras: Cameras, background: Tensor, pixels: Pixels | None = None) -> Rendering:
-        """What V cameras a scene see over `background` (B, 3); only at `pixels` where they are given."""
+        """Renders V cameras per scene over `background` (B, 3); only at `pixels` where they are given."""
 
     def with_geometry(self, rendering: Rendering, cameras: Cameras) -> Rendering:
         """A rendering of whole views by these cameras, with opacity and inverse depth where the scene has them."""
         return rendering
 
     def extent(self) -> str:
-        """Smallest and largest values of what the scene consists of, for a report."""
+        """Smallest and largest values of the scene's tensors, for error messages."""
         return self.kind
 
     def without_non_finite(self) -> Scene:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 class _TensorFields:
-    """What every record of tensors can do: move."""
+    """Base class of records of tensors, with `to`."""
 
     def to(self, target: torch.device | torch.dtype | str):  # type: ignore[no-untyped-def]
         """A copy on a device, or with floating tensors in a dtype (integer tensors keep theirs).
@@ -30,7 +30,7 @@ class _TensorFields:
 
 
 def _moved(value: Any, target: torch.device | torch.dtype | str) -> Any:
-    """A field of a record on a device or in a dtype; what holds no tensor stays as it is."""
+    """A field of a record on a device or in a dtype; fields without tensors are unchanged."""
     if isinstance(value, _TensorFields):
         return value.to(target)
     if isinstance(value, tuple):
@@ -113,7 +113,7 @@ class Pixels(_TensorFields):
 
 @dataclass(frozen=True, slots=True)
 class Rendering(_TensorFields):
-    """What cameras see of a scene: whole views (B, V, C, H, W), or the values of chosen pixels (B, P, C)."""
+    """Rendering of a scene: whole views (B, V, C, H, W), or the values of chosen pixels (B, P, C)."""
 
     images: Tensor  # C = 3: RGB, not clamped
     inverse_depth: Tensor | None = None  # C = 1: 1 / camera z, 1 / scene units; 0 where nothing is seen
@@ -122,7 +122,7 @@ class Rendering(_TensorFields):
     auxiliary: tuple[Rendering, ...] = ()
 
     def take(self, index: Tensor) -> Rendering:
-        """Of whole views those with `index` (B, K) int64, other ones for each object."""
+        """Selects whole views by `index` (B, K) int64, separately for each object."""
         objects = torch.arange(len(index), device=index.device)[:, None]
 
         def taken(values: Tensor | None) -> Tensor | None:
@@ -134,7 +134,7 @@ class Rendering(_TensorFields):
 
 @dataclass(frozen=True, slots=True, init=False)
 class Context(_TensorFields):
-    """What frozen models say about the source views, by source (`model.context.SOURCES`); absent where one is off.
+    """Outputs of frozen models for the source views, by source (`model.context.SOURCES`); absent where one is off.
 
     A vector per view (B, V, D), tokens (B, V, T, D), or a map per view (B, V, C, H, W) in the model's own unit.
     """
@@ -146,7 +146,7 @@ class Context(_TensorFields):
         object.__setattr__(self, "values", present)
 
     def get(self, source: str) -> Tensor | None:
-        """What that source says; None where it is off."""
+        """Output of that source; None where it is off."""
         return self.values.get(source)
 
     def to(self, target: torch.device | torch.dtype | str) -> Context:

@@ -23,7 +23,7 @@ from results.records.home import artifacts_folder, cache_folder, trials_folder
 
 
 class RunLike(Protocol):
-    """What artifacts need of a run."""
+    """The fields of a run that `Artifacts` reads."""
 
     @property
     def run_id(self) -> str: ...

@@ -1,5 +1,5 @@
-"""What a user can mend: every error of this package is one of these."""
+"""Base class of the errors of this package that a user can fix."""
 
 
 class ResultsError(ValueError):
-    """Results that cannot be read, with the reason and, where there is one, the command that mends it."""
+    """Results cannot be read; the message gives the reason and, if there is one, the command that fixes it."""

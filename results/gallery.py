@@ -45,7 +45,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Turntable:
-    """What one trial's network predicts of an object, from all around."""
+    """An animation of one trial's predicted object, rendered from all around."""
 
     trial: str
     key: str

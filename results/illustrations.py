@@ -1,4 +1,4 @@
-"""Which figures a report has, and what is said below them."""
+"""The figures of a report and their captions."""
 
 from __future__ import annotations
 

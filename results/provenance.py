@@ -35,7 +35,7 @@ def configurations(evidence: Evidence) -> list[tuple[TrialRecord, dict[str, Any]
 
 
 def tags(evidence: Evidence) -> list[tuple[TrialRecord, dict[str, str]]]:
-    """What each run recorded of its code and machine; runs without a record in the store are left out."""
+    """Code and machine tags of each recorded trial; trials without a run in the store are left out."""
     return [
         (
             record,

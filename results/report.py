@@ -92,12 +92,12 @@ def _pictured(evidence: Evidence) -> list[tuple[RecordedTrial, Run]]:
 
 
 def _pictures(evidence: Evidence, shown: Sequence[tuple[RecordedTrial, Run]]) -> list[Gallery]:
-    """Of the recorded objects, the best, the median and the worst."""
+    """Galleries of the best, the median and the worst of the recorded objects."""
     return [representative(gallery) for gallery in galleries(evidence.samples_of(shown))]
 
 
 def _turntables(evidence: Evidence, shown: Sequence[tuple[RecordedTrial, Run]]) -> list[Turntable]:
-    """One a variant; trials without a network, and those of older versions, have none."""
+    """One turntable per variant; trials without a network, and those of older versions, have none."""
     found = evidence.store.read([run for _, run in shown], TURNTABLE_FILENAME, read_turntable)
     return [
         Turntable(planned.name, planned.key, *turntable)

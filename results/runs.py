@@ -59,7 +59,7 @@ class Reader(Protocol):
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What it raises where the store does not answer."""
+        """Exception types raised when the store does not answer."""
         ...
 
     def runs(self) -> list[Run]:

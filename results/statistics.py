@@ -1,4 +1,4 @@
-"""What may be concluded from scores of a few trained networks on the same objects.  Arrays in, numbers out.
+"""Inference from scores of a few trained networks on the same objects.  Arrays in, numbers out.
 
 Scores of one row of a table are an array (..., S, O): S seeds, each judged on the same O objects.  Seeds and objects
 are both samples, of trainings that could have been run and of objects that could have been drawn, and they are
@@ -61,7 +61,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Of the hypothesis that a mean difference is zero.  Arrays (...)."""
+    """Test of the hypothesis that a mean difference is zero.  Arrays (...)."""
 
     difference: Floats
     low: Floats
@@ -203,7 +203,7 @@ def _checked(values: ArrayLike) -> Floats:
 
 
 def _one_way(flat: Floats) -> Estimate:
-    """Of independent values (..., N)."""
+    """Mean of independent values (..., N), with its standard error."""
     count = flat.shape[-1]
     mean = flat.mean(-1)
     if count == 1:

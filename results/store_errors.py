@@ -1,4 +1,4 @@
-"""What went wrong with an MLflow store, in one sentence: the store, the telling line of the error, and the remedy."""
+"""Describes MLflow store errors in one sentence: the store, the decisive line of the error, and the remedy."""
 
 from __future__ import annotations
 

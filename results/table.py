@@ -23,7 +23,7 @@ ARROWS: dict[Direction | None, str] = {"up": "↑", "down": "↓", None: ""}
 
 @dataclass(frozen=True)
 class Column:
-    """What a column shows.  `direction` says which way is better; without one, it is not ranked."""
+    """Description of a table column.  `direction` says which way is better; a column without one is not ranked."""
 
     name: str
     label: str
@@ -173,7 +173,7 @@ class Table:
         return [index for index, is_ranked in enumerate(ranked) if is_ranked]
 
     def with_cells(self, change: Callable[[int, int, Cell], Cell]) -> Table:
-        """The table with every cell changed; `change` is told the row, counted from the top, and the column."""
+        """The table with every cell changed; `change` receives the row, counted from the top, and the column."""
         sections, first = [], 0
         for section in self.sections:
             rows = []

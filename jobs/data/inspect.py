@@ -1,4 +1,4 @@
-"""What is wrong with a finished store, by object."""
+"""Finds problems of a finished store, by object."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _object_problems(store: Store, row: Any) -> Iterator[str]:
 
 
 def emptiness(frames: Frames, background: tuple[float, float, float]) -> str | None:
-    """What to warn of where pictures of an object show nothing, or next to nothing; None where all show it."""
+    """Warning where pictures of an object show nothing or almost nothing; None where all show the object."""
     nothing = is_empty(frames.images)
     shapes = silhouettes_of(frames.images, frames.mask, background)
     hardly = ~nothing & (shapes.mean(axis=(1, 2)) < LEAST_COVERAGE)

@@ -156,7 +156,7 @@ def open_dataset(name: str, options: Mapping[str, Any], home: Path, progress: Pr
 
 @dataclasses.dataclass(frozen=True)
 class DatasetFacts:
-    """What `splatsweep data list` shows of one dataset."""
+    """Facts on one dataset that `splatsweep data list` shows."""
 
     name: str
     description: str
@@ -220,7 +220,7 @@ def _source(cls: type[Importer], name: str, options: Mapping[str, Any], source: 
 
 
 def _recorded(cls: type[Importer], name: str, files: Mapping[str, Sequence[Path]]) -> dict[str, list[RecordedFile]]:
-    """What the manifest keeps of the user's files."""
+    """Records of the user's files for the manifest."""
     for role in files:
         if role not in cls.file_roles:
             allowed = ", ".join(sorted(cls.file_roles)) or "none"

@@ -1,6 +1,6 @@
-"""What a configuration asks of its dataset, compared with what the store has, before anything is trained.
+"""Checks a configuration's requirements against the dataset's store, before anything is trained.
 
-Planning and trials use the same checks, so that nothing is refused after a training that could be refused before.
+Planning and trials use the same checks, so that errors are found before training.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Requirements:
                 yield f"eval.metrics {metric}: dataset {name!r} has no {' and no '.join(lacking)}; allowed: {fitting}"
 
     def _lacks(self, metric: str) -> list[str]:
-        """What a metric compares with and the store does not have."""
+        """Ground truth that a metric needs and the store does not have."""
         return [need for need in sorted(METRICS[metric].of_truth) if getattr(self._store, need) is None]
 
     def _training_problems(self, config: TrialConfig) -> Iterator[str]:

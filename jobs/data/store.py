@@ -58,7 +58,7 @@ class Skipped(BaseModel):
 
 
 class Remark(BaseModel):
-    """What is worth knowing of an object that could be read."""
+    """A remark on an object that was read successfully."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,7 +67,7 @@ class Remark(BaseModel):
 
 
 class RecordedFile(BaseModel):
-    """A file beside the source that the user named, and that had a say in what was imported."""
+    """An additional file, named by the user, that affected the import."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,7 +77,7 @@ class RecordedFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a store says about itself."""
+    """Metadata of a store."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -54,7 +54,7 @@ class StoreWriter:
 
     @property
     def remarks(self) -> list[Remark]:
-        """What is worth knowing of those that could."""
+        """Remarks on objects that were read successfully."""
         return [
             Remark(object=entry["row"]["object"], text=entry["remark"])
             for entry in self._entries

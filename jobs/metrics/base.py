@@ -1,4 +1,4 @@
-"""What a metric promises: rendered and true views of an object -> a number for each view, or for all together.
+"""Interface of metrics: rendered and true views of an object -> one number per view, or one for all.
 
 Dimensions: N views of one object, H x W pixels a view.
 """
@@ -44,10 +44,10 @@ class Seen:
 
     @classmethod
     def rendered(cls, rendering: Rendering, views: Views) -> Seen:
-        """What was rendered (1, N) for `views`.
+        """The views of a rendering (1, N) of `views`.
 
-        A pixel's depth is that of what is drawn in it: opacity / inverse depth.  Where less than half is drawn, and
-        for what lies behind it, it is the far bound of the dataset.
+        A pixel's depth is opacity / inverse depth.  Where the opacity is below `COVERED`, or the depth is beyond it,
+        it is the far bound of the dataset.
         """
         covered = None if rendering.opacity is None else rendering.opacity[0] >= COVERED
         if rendering.inverse_depth is None:
@@ -79,11 +79,11 @@ class Metric(nn.Module, ABC):
         super().__init__()
 
     def reference(self, target: Seen) -> Any:
-        """What it needs of the true views alone, computed once: None, a tensor (N, ...), or a list of such."""
+        """Values computed once from the true views alone: None, a tensor (N, ...), or a list of such."""
         return None
 
     def defined(self, target: Seen) -> Tensor:
-        """(N,) bool: views that it says something of.  Others are left out of means."""
+        """(N,) bool: views for which the metric is defined.  Others are left out of means."""
         return torch.ones(len(target.images), dtype=torch.bool, device=target.images.device)
 
     @abstractmethod

@@ -31,7 +31,7 @@ class MetricSet(nn.Module):
 
     @property
     def of_truth(self) -> frozenset[str]:
-        """What the members need of the true views beside their colours."""
+        """Ground truth that the members need besides colours."""
         return frozenset(need for name in self.members for need in METRICS[name].of_truth)
 
     @property
@@ -44,7 +44,7 @@ class MetricSet(nn.Module):
         """Scores of one object, whose N views each belong to one of the `kinds`, (N,) bool.
 
         A metric of colours has a second score, `NAME_clamped`, of renders clamped to [0, 1].  A kind without a view
-        that a metric says something of has no score.
+        for which a metric is defined has no score.
         """
         scores = []
         for name, metric in self._metrics().items():

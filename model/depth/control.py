@@ -1,4 +1,4 @@
-"""What the controls share: maps that no network made."""
+"""Base class of the controls: depth maps that no network predicts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.weights import WeightStore
 
 
 class ControlDepth(FrozenModel):
-    """One channel, at the pictures' own size, from no weights."""
+    """One channel, at the images' own size, without weights."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("map",)
 

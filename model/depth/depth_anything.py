@@ -16,7 +16,7 @@ _TASK = "DepthAnythingForDepthEstimation"
 
 
 def _config(width: int, layers: int, heads: int, read: list[int], necks: list[int], fusion: int) -> dict[str, Any]:
-    """What the hub's config.json says beyond the library's defaults."""
+    """Settings of the hub's config.json that differ from the library's defaults."""
     return {
         "backbone_config": {
             "model_type": "dinov2",

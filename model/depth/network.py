@@ -1,4 +1,4 @@
-"""What all depth networks share: how pictures enter them and how maps come back, with trained or random weights."""
+"""Base class of depth networks: preprocessing of images and resizing of maps, with trained or random weights."""
 
 from __future__ import annotations
 

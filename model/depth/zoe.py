@@ -62,5 +62,5 @@ class ZoeDepth(DepthNetwork):
 
 
 def _margin(length: int) -> int:
-    """What the model's own processor pads on each side, pixels; reflection needs less than the length itself."""
+    """Padding of the model's own processor on each side, pixels; reflection padding must be less than `length`."""
     return min(int(3 * math.sqrt(length / 2)), length - 1)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-#: What is said of one view: a vector (D), tokens (T, D), or a map (C, H, W).
+#: Type of the context of one view: a vector (D), tokens (T, D), or a map (C, H, W).
 Kind = Literal["vector", "tokens", "map"]
 #: A name in `model.context.SOURCES`.
 Source = str

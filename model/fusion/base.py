@@ -1,7 +1,7 @@
-"""What a way of fusing promises.
+"""Interface of fusions.
 
-A `Fusion` is a recipe for what enters (a vector or a map, and its width).  A network takes modules from it for the
-places that it has; each module is called with the features there and the whole `Context`, and picks its own source.
+A `Fusion` describes the context that enters (a vector or a map, and its width).  A network takes modules from it for the
+its places; each module is called with the features there and the whole `Context`, and reads its own source.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all modules that fuse have in common: they know their source."""
+"""Base class of fusion modules, which know their source."""
 
 from __future__ import annotations
 

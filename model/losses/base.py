@@ -1,4 +1,4 @@
-"""What a loss promises: what cameras see of a scene, and what they saw in truth -> one unweighted scalar."""
+"""Interface of losses: rendered and true views of a scene -> one unweighted scalar."""
 
 from __future__ import annotations
 

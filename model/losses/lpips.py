@@ -101,7 +101,7 @@ class FeatureCache:
         self._kept: dict[bytes, list[Tensor]] = {}
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        """What `compute` gives for images on the CPU."""
+        """Outputs of `compute` for images on the CPU, from the cache where present."""
         images = images.detach().contiguous()
         keys = [hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in images]
         found = {key: self._kept[key] for key in keys if key in self._kept}

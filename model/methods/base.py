@@ -1,4 +1,4 @@
-"""What a reconstruction method promises.
+"""Interface of reconstruction methods.
 
 This file, and the `__init__.py` of every method's folder, import no torch: a sweep file is checked without it.
 What needs torch (`model.scenes`, the networks) is imported where a method is built.
@@ -39,7 +39,7 @@ class MethodOptions(Section):
 
 @dataclass(frozen=True)
 class Targets:
-    """What one training step compares with the data."""
+    """The pixels that one training step compares with the data."""
 
     #: pixels of each object; None: whole views
     pixels: int | None = None
@@ -49,7 +49,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a method is built for, beside its own options."""
+    """Settings that a method is built with, besides its own options."""
 
     #: side of the views, pixels
     resolution: int
@@ -87,7 +87,7 @@ class Method(ABC):
 
     @classmethod
     def targets(cls, options: Any) -> Targets:
-        """What a training step asks of the data; whole views by default."""
+        """The pixels that a training step compares; whole views by default."""
         return Targets()
 
     @classmethod
@@ -102,13 +102,13 @@ class Method(ABC):
 
     @classmethod
     def offers(cls, options: Any) -> frozenset[Need]:
-        """What losses can find in a training step."""
+        """Data that a training step provides to losses."""
         whole: set[Need] = {"views"} if cls.targets(options).pixels is None else set()
         return frozenset(whole | ({"gaussians"} if cls.scene == "gaussians" else set()))
 
     @classmethod
     def geometry(cls, options: Any) -> frozenset[Geometry]:
-        """What metrics can find in a rendering beside its colours."""
+        """Data that a rendering provides to metrics besides colours."""
         return frozenset() if cls.scene == "pictures" else frozenset({"opacity", "inverse_depth"})
 
     @classmethod  # noqa: B027 - a method without rules of its own has nothing to add

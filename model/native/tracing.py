@@ -63,7 +63,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a graph may rely on about a value."""
+    """Properties of a value that are constant for a graph."""
 
     shape: torch.Size
     dtype: torch.dtype

@@ -1,4 +1,4 @@
-"""What a published file holds: tensors by name, and in their names and shapes the network they belong to."""
+"""Published checkpoints: tensors by name, whose names and shapes determine the network."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class NetworkShape:
 
     @property
     def sh_degree(self) -> int:
-        """Of the spherical harmonics that a head on this network predicts.  Raises ValueError for an unknown width."""
+        """Degree of the predicted spherical harmonics.  Raises ValueError for an unknown number of output channels."""
         if self.out_channels not in DEGREE_OF_CHANNELS:
             known = ", ".join(map(str, DEGREE_OF_CHANNELS))
             raise ValueError(f"the network has {self.out_channels} output channels; known are {known}")
@@ -75,7 +75,7 @@ class NetworkShape:
 
     @property
     def contexts(self) -> dict[Source, tuple[str, int]]:
-        """What it is conditioned on: the way of fusing and the width, by source."""
+        """Contexts that condition the network: fusion and width, by source."""
         found: dict[Source, tuple[str, int]] = {}
         if self.concat_dim:
             found["semantic"] = ("concat", self.concat_dim)

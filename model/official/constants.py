@@ -1,4 +1,4 @@
-"""What published files hold beside parameters: constants that the published modules keep as buffers."""
+"""Constants of published files besides parameters; the published modules keep them as buffers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.methods.splatter_image.backbones.unet import ResidualBlock, UNet
 from model.official.datasets import PublishedDataset
 from model.official.names import UNET_PREFIX, block_names
 
-#: Of a predictor, beside its U-Net's.
+#: Constants of a predictor, besides those of its U-Net.
 PREDICTOR_CONSTANTS = ("ray_dirs", "sh_to_v_transform", "v_to_sh_transform")
 
 

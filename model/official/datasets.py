@@ -1,7 +1,7 @@
-"""What published networks were made for: the one place in this package where datasets have names.
+"""Datasets of the published networks; no other module of this package names datasets.
 
-The names are part of the format, because the files do not say what bounds of depth and which field of view their
-numbers stand for.
+The names are part of the format, because the files do not state the depth bounds and the field of view of their
+numbers.
 """
 
 from __future__ import annotations
@@ -83,13 +83,13 @@ def published_dataset(name: str) -> PublishedDataset:
 
 @dataclass(frozen=True)
 class PublishedPixelNerf:
-    """What a PixelNeRF's file does not say: how large its pictures were, and whether its encoder pools them first."""
+    """Settings that a PixelNeRF's file lacks: resolution in pixels, and whether its encoder pools first."""
 
     resolution: int = 128
     first_pool: bool = True
 
 
-#: By our names of the datasets.
+#: Settings by our names of the datasets.
 _PIXELNERF = {
     "srn_cars": PublishedPixelNerf(),
     "srn_chairs": PublishedPixelNerf(),

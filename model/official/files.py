@@ -28,11 +28,11 @@ class PublishedFile(ABC):
     @property
     @abstractmethod
     def contexts(self) -> dict[Source, tuple[str, int]]:
-        """What the network is conditioned on: the way of fusing and the width, by source."""
+        """Contexts that condition the network: fusion and width, by source."""
 
     @abstractmethod
     def settings(self, dataset: str) -> dict[str, Any]:
-        """The keys of a trial's configuration that the file decides, judged on one of our datasets."""
+        """Settings of a trial's configuration that the file determines, for evaluation on one of our datasets."""
 
     @abstractmethod
     def load(self, network: Reconstructor) -> Reconstructor:

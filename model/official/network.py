@@ -18,7 +18,7 @@ from model.types import Context, Gaussians
 
 @dataclass
 class FileFacts:
-    """What a published file holds beside parameters; a file that is read and written again keeps its own."""
+    """Contents of a published file besides parameters, preserved when it is read and written again."""
 
     constants: dict[str, Tensor]
     projector: str = PROJECTORS[0]

@@ -36,7 +36,7 @@ CUDA_BACKENDS = ("gsplat", "inria", "triton")
 
 
 class Backend(Protocol):
-    """What a backend promises: images with gradients, from inputs that `validate` has passed."""
+    """Interface of backends: images with gradients, from inputs that have passed `validate`."""
 
     def __call__(
         self, gaussians: Gaussians, cameras: Cameras, background: Tensor, antialiasing: bool, return_depth: bool
@@ -91,7 +91,7 @@ def render(
         cameras: B x V cameras.  Gaussians at camera z <= `cameras.near` are not drawn.
         background: (B, 3) or (3,) RGB behind everything.
         backend: a name from `BACKENDS`; or "auto": for tensors on a GPU the first of `CUDA_BACKENDS` that is
-            installed and can do what is asked, for others cpu.
+            installed and supports the arguments, for others cpu.
         antialiasing: scale opacities by the loss of area in the 0.3 px dilation, as newer versions of
             diff-gaussian-rasterization can.
         return_depth: also return the inverse depth, composited like a colour over a background of 0, as newer
@@ -106,8 +106,8 @@ def render(
             outside [0, 1]; the message names it.  Values that stay on a GPU are not looked at, because the host
             would have to wait for them: the CUDA packages do not draw Gaussians that are not finite.
         UnknownChoiceError: no such backend.
-        BackendUnavailableError: the backend's package is not installed, or cannot do what is asked; with "auto", no
-            backend for a GPU is and can.
+        BackendUnavailableError: the backend's package is not installed, or does not support the arguments; with "auto", no
+            backend for a GPU is and does.
     """
     from model.rasterizers.validation import validate
 
@@ -135,9 +135,9 @@ def capabilities(backend: str) -> Capabilities:
 
 
 def choose(backend: str, device: str, *, antialiasing: bool = False, inverse_depth: bool = False) -> str:
-    """The backend that draws tensors on a kind of device ("cpu", "cuda"): what "auto" stands for, others as they are.
+    """The backend that draws tensors on a kind of device ("cpu", "cuda"); resolves "auto", returns others unchanged.
 
-    Raises `BackendUnavailableError` where "auto" finds no backend for a GPU that can do what is asked.
+    Raises `BackendUnavailableError` where "auto" finds no backend for a GPU that supports the arguments.
     """
     from model.rasterizers.packages import BackendUnavailableError
 

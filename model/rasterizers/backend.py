@@ -1,4 +1,4 @@
-"""What every backend states of itself."""
+"""Capabilities that every backend declares."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Capabilities:
     """What one backend can do, with the generation of its package that is installed."""
 
-    #: kinds of device whose tensors it takes: "cpu", "cuda"
+    #: kinds of device whose tensors it accepts: "cpu", "cuda"
     devices: tuple[str, ...]
     #: whether one call of it draws all scenes and views
     batched: bool
@@ -19,7 +19,7 @@ class Capabilities:
     generation: str = ""
 
     def lacks(self, antialiasing: bool, inverse_depth: bool) -> tuple[str, ...]:
-        """Which of the two wishes it cannot fulfil, in words."""
+        """The requested features that it does not support, in words."""
         wishes = {"antialiasing": antialiasing, "inverse depth": inverse_depth}
         can = {"antialiasing": self.antialiasing, "inverse depth": self.inverse_depth}
         return tuple(name for name, wished in wishes.items() if wished and not can[name])

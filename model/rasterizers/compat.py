@@ -178,7 +178,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _drawing(device: torch.device) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """What composites splats on this device."""
+    """The function that composites splats on this device."""
     return triton.draw if device.type == "cuda" else orthographic.draw
 
 

@@ -73,7 +73,7 @@ def render(
 
 
 def _arguments(gaussians: Gaussians, cameras: Cameras, antialiasing: bool) -> dict[str, Any]:
-    """What `gsplat.rasterization` is told in both calls: everything but colours and background."""
+    """Arguments of `gsplat.rasterization` that both calls share: all but colours and background."""
     cameras = cameras.to(torch.float32)
     intrinsics = torch.diag_embed(torch.cat([cameras.focal, torch.ones_like(cameras.focal[..., :1])], dim=-1))
     intrinsics[..., :2, 2] = cameras.principal  # pixel centres lie at halves there too

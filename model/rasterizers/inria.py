@@ -5,11 +5,11 @@ Works with both generations of the package: the older returns (image, radii); th
 know of the cameras is computed on the host for all scenes and views at once, from one copy of them; the package itself
 waits for the device once a view.
 
-What it cannot do is brought to a form that it can, exactly:
+Its limitations are worked around exactly:
 - its near plane is fixed, so the scene is scaled until `cameras.near` falls on it; pictures do not change;
-- its projection takes any principal point, through the clip-space matrix;
-- it has no gradient for the background.  Where one is asked for, the picture is drawn over black, and the background
-  added where a second drawing, of black Gaussians over white, lets it through.
+- any principal point is expressed through the clip-space matrix;
+- it has no gradient for the background.  Where one is needed, the image is drawn over black, and the background is
+  added, weighted by a second image of black Gaussians over white.
 
 It differs from `reference` in leaving out 16 px tiles beyond 3 standard deviations of a Gaussian, and in float32
 throughout, so Gaussians at almost equal depths may be drawn in another order.
@@ -45,7 +45,7 @@ def is_available() -> bool:
 
 
 def capabilities() -> Capabilities:
-    """What the installed generation can do.
+    """Capabilities of the installed generation.
 
     Raises `BackendUnavailableError` where the package is absent, or a fork that this adapter does not know.
     """
@@ -72,7 +72,7 @@ def render(
 ) -> tuple[Tensor, Tensor | None]:
     """See `model.rasterizers.Backend`.
 
-    Raises `BackendUnavailableError` where the package is absent, or of a generation that lacks what is asked for, and
+    Raises `BackendUnavailableError` where the package is absent, or its generation lacks a requested feature, and
     ValueError for tensors that are not on a GPU.
     """
     package = packages.load(PACKAGE, "inria", INSTALLATION)
@@ -83,7 +83,7 @@ def render(
             f"the installed {PACKAGE} is of the {can.generation}, which has no {wish}. {INSTALLATION}"
         )
     scenes, views = cameras.focal.shape[:2]
-    if 0 in (scenes, views, gaussians.means.shape[1]):  # of no Gaussians the package makes a black picture
+    if 0 in (scenes, views, gaussians.means.shape[1]):  # without Gaussians the package returns a black image
         return packages.draw_nothing(gaussians, cameras, background, return_depth)
 
     zoom = NEAR / cameras.near

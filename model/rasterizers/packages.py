@@ -1,4 +1,4 @@
-"""What the backends that come from other people's packages share: finding the package, and refusing to misuse it."""
+"""Shared code of the backends from external packages: finding the package, and checking how it is called."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def require_gpu(package: ModuleType, backend: str, gaussians: Gaussians) -> None
 def draw_nothing(
     gaussians: Gaussians, cameras: Cameras, background: Tensor, return_depth: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """What a backend returns for scenes without Gaussians, or without scenes or views: the background.
+    """The background, for scenes without Gaussians, or without scenes or views.
 
-    All tensors get a gradient, of zeros or empty ones.
+    All tensors receive a gradient of zeros, or an empty one.
     """
     scenes, views = cameras.focal.shape[:2]
     size = (cameras.height, cameras.width)

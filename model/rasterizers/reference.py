@@ -84,7 +84,7 @@ def _render_one(gaussians: Gaussians, camera: Cameras, background: Tensor, antia
 
 
 def project(gaussians: Gaussians, camera: Cameras, antialiasing: bool) -> Splats:
-    """What one camera sees of the Gaussians of one scene, sorted by depth (equal depths keep their order)."""
+    """Projects the Gaussians of one scene to one camera, sorted by depth (equal depths keep their order)."""
     rotation, translation = camera.world_to_camera[:3, :3], camera.world_to_camera[:3, 3]
     z = (gaussians.means @ rotation.T + translation)[:, 2].detach()
     visible = torch.nonzero(z > camera.near).squeeze(1)

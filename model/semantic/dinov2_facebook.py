@@ -34,7 +34,7 @@ _INSIDE = {
 
 
 def facebook_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What a config.json would say.  Raises ValueError where these are not the tensors of a DINOv2."""
+    """The equivalent of config.json.  Raises ValueError where these are not the tensors of a DINOv2."""
     try:
         width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
         positions = tensors["pos_embed"].shape[1] - 1  # one is the class token's

@@ -1,4 +1,4 @@
-"""What all encoders share: how pictures enter them, with trained or random weights, and what is asked of them."""
+"""Base class of encoders: preprocessing of images, trained or random weights, and the interface."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Encoder(FrozenModel):
 
     @property
     def stride(self) -> int:
-        """What sides have to be multiples of."""
+        """Number of pixels that image sides have to be multiples of."""
         return 1
 
     def trained(self, store: WeightStore) -> nn.Module:

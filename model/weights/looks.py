@@ -126,7 +126,7 @@ _FAMILIES: tuple[tuple[str, Callable[[Shapes], Looks]], ...] = (
 
 
 def identify(shapes: Shapes) -> Looks | None:
-    """What tensors of these shapes look like; None where nothing is known of them."""
+    """Identifies the model with tensors of these shapes; None where it is unknown."""
     for pattern, looks in _FAMILIES:
         if any(re.fullmatch(pattern, name) for name in shapes):
             return looks(shapes)

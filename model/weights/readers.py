@@ -35,7 +35,7 @@ _VGG16_CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
 @dataclass(frozen=True)
 class Published:
-    """What is published under one name."""
+    """Published files of one name."""
 
     tensors: dict[str, Tensor]
     #: `config.json` of a hub folder: the architecture

@@ -1,7 +1,7 @@
-"""Places that published weights can be had from.
+"""Sources of published weights.
 
-A source is asked twice: `cached()` looks on this machine only, `download()` may use a network.  Both verify
-hashes where there are any to compare with, and return a `Delivery`, or None where this source has nothing.
+A source has two methods: `cached()` looks on this machine only, `download()` may use a network.  Both verify
+known hashes, and return a `Delivery`, or None where this source has nothing.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def verify(path: Path, sha256: str | None) -> None:
 
 
 def read(reader: Reader, path: Path) -> Published:
-    """What `reader` finds at `path`.  Raises `WeightsSourceError` where it is not in the expected format."""
+    """Reads `path` with `reader`.  Raises `WeightsSourceError` where it is not in the expected format."""
     try:
         content = reader(path)
         if not content.tensors:

@@ -56,13 +56,13 @@ class WeightStore:
             return {key: stream.get_tensor(key) for key in order}
 
     def config(self, name: str) -> dict[str, Any]:
-        """What the published `config.json` says of the architecture; empty where there is none.  Raises as `load`."""
+        """The published `config.json` of the architecture; empty where there is none.  Raises as `load`."""
         self.fetch(name)
         config: dict[str, Any] = self._published(name)["config"]
         return config
 
     def preprocessor(self, name: str) -> dict[str, Any]:
-        """What the published `preprocessor_config.json` says of the input; empty where there is none."""
+        """The published `preprocessor_config.json` of the input; empty where there is none."""
         self.fetch(name)
         preprocessor: dict[str, Any] = self._published(name)["preprocessor"]
         return preprocessor
@@ -97,7 +97,7 @@ class WeightStore:
         return sorted(json.loads(record.read_text())["name"] for record in records if record.is_file())
 
     def problem(self, name: str) -> str | None:
-        """What is wrong with the stored file, or None."""
+        """Describes the problem of the stored file, or None."""
         find_weight(name)
         if not self.has(name):
             return f"weights {name!r} are not in {self.folder}; run: splatsweep weights fetch {name}"

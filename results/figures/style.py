@@ -1,4 +1,4 @@
-"""What all figures share: colours, line styles, and saving to bytes that are the same every time."""
+"""Style shared by all figures: colours, line styles, and saving to reproducible bytes."""
 
 from __future__ import annotations
 

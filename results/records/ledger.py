@@ -23,13 +23,13 @@ PREFIX = "search-"
 
 
 def proposal_name(number: int) -> str:
-    """What the search's proposal `number` is called: `search-0007`."""
+    """Name of the search's proposal `number`, e.g. `search-0007`."""
     return f"{PREFIX}{number:04}"
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """One configuration that a search asked for."""
+    """One configuration that a search proposed."""
 
     #: which search: `sweep.search.space.study_name`
     study: str

@@ -23,7 +23,7 @@ _JUDGED = ("novel/", "conditioned/")
 
 @dataclass(frozen=True)
 class TrialProgress:
-    """What a trial's folder says at one moment."""
+    """State of one trial, as its folder records it at one moment."""
 
     status: Status = "pending"
     #: iterations trained
@@ -112,7 +112,7 @@ class _Watched:
 
 
 class _Story:
-    """What the events of a journal come to, one after another."""
+    """Accumulates the events of a journal, in order, into a trial's progress."""
 
     def __init__(self) -> None:
         self._decisive: Event | None = None

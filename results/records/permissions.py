@@ -32,9 +32,9 @@ def open_as_folder(path: Path) -> None:
 
 
 def whose(path: Path) -> str | None:
-    """Who may read and write a path that this process may not, in words; None where it may do both, or is not there.
+    """Owner and mode, in words, of a path that this process may not both read and write; None where it may.
 
-    A file that does not exist is looked for in the folder that would hold it.
+    For a file that does not exist, the nearest existing parent folder is checked.
     """
     found = next((place for place in (path, *path.parents) if place.exists()), None)
     if found is None or os.access(found, os.R_OK | os.W_OK):

@@ -142,7 +142,7 @@ class SearchState:
 
     @property
     def next_name(self) -> str:
-        """What the next proposal will be called."""
+        """Name of the next proposal."""
         return proposal_name(self.proposed)
 
     def refreshed(self, trials: Iterable[PlannedTrial[Any]], proposed: int | None = None) -> SearchState:
@@ -174,17 +174,17 @@ class Plan(Generic[Config]):
 
     @property
     def pending(self) -> tuple[PlannedTrial[Config], ...]:
-        """What has no result yet and has not failed, controls first."""
+        """Trials without a result that have not failed, controls first."""
         return tuple(t for t in self.everything if t.is_unfinished)
 
     @property
     def failed(self) -> tuple[PlannedTrial[Config], ...]:
-        """What failed when it last ran."""
+        """Trials whose last run failed."""
         return tuple(t for t in self.everything if t.status == "failed")
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What has to be had before the blocked trials can run, each once."""
+        """Prerequisites that blocked trials lack, without duplicates."""
         searched = self.search.missing if self.search else ()
         return tuple(dict.fromkeys((*(reason for trial in self.everything for reason in trial.missing), *searched)))
 

@@ -83,7 +83,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def read_environment(folder: Path) -> dict[str, Any] | None:
-    """What a trial ran on; None where it was not written or is damaged."""
+    """Code and machine of a trial; None where the file is missing or damaged."""
     return _optional(folder / ENVIRONMENT_FILENAME, "the trial's code and machine are not recorded")
 
 
@@ -98,7 +98,7 @@ def _optional(path: Path, consequence: str) -> dict[str, Any] | None:
 
 
 def trial_status(folder: Path) -> Status:
-    """What has become of the trial in `folder`.
+    """Status of the trial in `folder`.
 
     `running` means that its last owner is alive, or lives on another machine; `interrupted`, that the owner is
     gone without a result.

@@ -228,7 +228,7 @@ def _published(cell: Cell, column: Column, number_format: str | None) -> str:
 
 
 def _number(text: str) -> str:
-    """What an S column reads as a number, or text in braces where it is none."""
+    """A cell of an S column: numbers as they are, other text in braces."""
     return text if text.lstrip("-").replace(".", "").isdigit() else f"{{{_sign(text)}}}"
 
 

@@ -1,4 +1,4 @@
-"""What the formats share about a table's layout: blocks of rows, differences, and the sentences below."""
+"""Table layout shared by all formats: blocks of rows, differences, and the sentences below."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def compared_rows(table: Table) -> list[ComparedRow]:
 
 
 def row_titles(table: Table) -> list[str]:
-    """What to call each row outside of its table, "Input: MiDaS_small": no two alike."""
+    """Unique title of each row for use outside of its table, e.g. "Input: MiDaS_small"."""
     titles = [f"{row.group}: {row.label}" if row.group else row.label for row in table.rows]
     repeated = {title for title, count in Counter(titles).items() if count > 1}
     seen: Counter[str] = Counter()
@@ -78,7 +78,7 @@ def row_titles(table: Table) -> list[str]:
 
 
 def column_title(column: Column) -> str:
-    """The column's name outside of its table: "Novel views: PSNR"."""
+    """Title of a column for use outside of its table, e.g. "Novel views: PSNR"."""
     return f"{column.group}: {column.label}" if column.group else column.label
 
 

@@ -1,7 +1,7 @@
-"""What may be said about the numbers of a table: comparisons with its baseline, and marks that are earned.
+"""Significance of a table's numbers: comparisons with the baseline, and marks for best and second best.
 
 All tests of a table are one family (Holm's correction): every row against the baseline in every column, and, in every
-column, the best row against all others and the second against those below it.  So the chance that any star, bold or
+column, the best row against all others and the second against those below it.  The chance that any star, bold or
 underline of a table is wrong stays below 5 %.
 """
 
@@ -32,7 +32,7 @@ _Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class _Test:
-    """Of one row against another in one column, and the seeds and objects behind it."""
+    """Paired test of one row against another in one column, with the numbers of seeds and objects."""
 
     found: PairedTest
     seeds: int
@@ -85,8 +85,8 @@ def _baseline_pairs(rows: Mapping[int, Row], baseline: Row | None, quantities: S
 
 
 def _contests(rows: Mapping[int, Row], column: int) -> dict[int, list[int]]:
-    """Who has to be told from whom: the best from all others, the second from those below it."""
-    # What is NaN has been beaten already.
+    """Rows to test against each other: the best against all others, the second against those below it."""
+    # A row whose mean is NaN ranks below the others without a test.
     means = {index: row.cells[column].mean for index, row in rows.items()}
     filled = [index for index, mean in means.items() if mean is not None and not np.isnan(mean)]
     ranks: dict[Rank | None, int] = {rows[index].cells[column].rank: index for index in filled}

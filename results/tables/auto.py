@@ -21,7 +21,7 @@ _TRIVIAL = {
 
 
 class Options(CommonOptions):
-    """What a table file may say of this kind."""
+    """Options of this kind of table."""
 
     name: Stem = "auto"
     caption: str = "Reconstruction quality per trial: mean over views, then over objects."

@@ -49,7 +49,7 @@ class Block:
 def fill(
     frame: Table, blocks: Sequence[Block], quantities: Sequence[Quantity], evidence: Evidence, baseline: Entry | None
 ) -> Table:
-    """`frame` (name, caption, what is said below) with columns and rows; rows are compared with `baseline`."""
+    """Adds columns and rows to `frame` (name, caption, notes below); rows are compared with `baseline`."""
     scores = Scores.of(evidence, quantities)
     beside = baseline.records if baseline else _first_trials(blocks)
     sections = tuple(
@@ -80,7 +80,7 @@ def with_texts(table: Table, texts: Mapping[str, Mapping[str, str]]) -> Table:
 
 
 def _first_trials(blocks: Sequence[Block]) -> tuple[TrialRecord, ...]:
-    """What rows stand beside where no baseline is declared: the first row."""
+    """Trials of the first ranked row, which others are compared with where no baseline is declared."""
     for block in blocks:
         if block.ranked and block.entries:
             return block.entries[0].records

@@ -1,4 +1,4 @@
-"""What each component is worth: the full configuration, those without one component, and what the lack costs."""
+"""Ablation table: the full configuration, those without one component each, and the differences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DEFAULT = tuple(map(named, ("novel_psnr", "novel_ssim", "novel_lpips")))
 
 
 class Options(CommonOptions):
-    """What a table file may say of this kind."""
+    """Options of this kind of table."""
 
     name: Stem = "leave_one_out"
     caption: str = "What is lost without each component."
@@ -31,7 +31,7 @@ class Options(CommonOptions):
 
 
 def build(evidence: Evidence, options: Options) -> Table:
-    """Every column of numbers has one of differences beside it: this row minus the full one, seed by seed."""
+    """Each metric column is followed by a column of differences: this row minus the full one, seed by seed."""
     trained = entries(record for record in evidence.records if not record.planned.control)
     full, notes = find_baseline(trained, evidence, options.baseline)
     rows = tuple(entry for entry in trained if entry is full or entry.label.startswith(_PREFIX))

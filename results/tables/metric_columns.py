@@ -1,4 +1,4 @@
-"""What a column of numbers holds: a metric on one kind of views, and how it is printed and judged."""
+"""Metric columns: a metric on one kind of views, its format, and which direction is better."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every kind of table may be told in a table file."""
+"""Options shared by all kinds of table."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ Crossing = Mapping[tuple[str, str], Sequence[Trials]]
 
 
 class Options(CommonOptions):
-    """What a table file may say of this kind."""
+    """Options of this kind of table."""
 
     name: Stem = "pivot"
     caption: str = "Two settings against each other."

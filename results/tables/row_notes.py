@@ -1,4 +1,4 @@
-"""What must be said at a row: seeds that are missing, and regimes in which it differs from what it stands beside."""
+"""Notes on a table row: missing seeds, and conditions in which it differs from the rows it is compared with."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _regime(records: Sequence[TrialRecord]) -> dict[str, str]:
 
 
 def _arithmetic_regime(side: Sequence[TrialRecord], *compared: Sequence[TrialRecord]) -> dict[str, str]:
-    """What `side` computed in, by name; nothing unless all that is compared recorded it."""
+    """Arithmetic settings of `side`, by name; empty unless all compared trials recorded theirs."""
     finished = [record for records in compared for record in records if record.state == "finished"]
     if not all(_arithmetic(record) for record in finished):
         return {}

@@ -44,7 +44,7 @@ class SectionOptions(Strict):
 
 
 class Options(CommonOptions):
-    """What a table file may say of this kind."""
+    """Options of this kind of table."""
 
     #: empty means the published metrics on both kinds of views
     columns: Columns = ()

@@ -35,7 +35,7 @@ class Scores:
 
     @classmethod
     def of(cls, evidence: Evidence, quantities: Sequence[Quantity]) -> Scores:
-        """What the trials of a sweep recorded of these quantities."""
+        """Scores of these quantities that the trials of a sweep recorded."""
         frame = evidence.results(list(dict.fromkeys(quantity.metric for quantity in quantities)))
         columns = np.full(len(frame), -1)
         for index, quantity in enumerate(quantities):

@@ -32,7 +32,7 @@ _MAGNITUDES = 100
 
 
 class Options(CommonOptions):
-    """What a table file may say of this kind."""
+    """Options of this kind of table."""
 
     name: Stem = "search"
     caption: str = "The best configurations found."

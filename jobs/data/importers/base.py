@@ -1,8 +1,8 @@
-"""What a dataset's importer is: one class, listed in `jobs.data.DATASETS`.
+"""Base class of dataset importers; each is one class, listed in `jobs.data.DATASETS`.
 
-An importer states its facts as class attributes, lists its objects in `items`, and turns one item into
-pictures in `load`, which runs in worker processes.  Everything around that, the store, the processes, locks,
-progress, is `jobs.data.prepare`'s.
+An importer declares its facts as class attributes, lists its objects in `items`, and turns one item into
+pictures in `load`, which runs in worker processes.  `jobs.data.prepare` does the rest: the store, the
+processes, locks and progress.
 """
 
 from __future__ import annotations

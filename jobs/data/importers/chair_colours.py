@@ -47,7 +47,7 @@ def _draw_material(generator: np.random.Generator, colours: tuple[np.ndarray, np
 
 
 def draw_materials(generator: np.random.Generator) -> tuple[Material, Material]:
-    """What seat and back wear, and what the frame is made of."""
+    """Draws the materials of seat and back, and of the frame."""
     hue = generator.uniform()
     main = _hsv(hue, generator.uniform(0.55, 0.95), generator.uniform(0.6, 0.95))
     partner = _hsv(

@@ -163,7 +163,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def _shares_of_colours(colours: np.ndarray) -> np.ndarray:
-    """Of (H, W, 3) uint8."""
+    """Coverage in 0 to 255 from colours (H, W, 3) uint8."""
     brightest = colours.max(axis=-1)
     if (brightest.astype(int) - colours.min(axis=-1)).max() > _GREY_TOLERANCE:
         return np.where(brightest > 0, 255, 0).astype(np.uint8)
@@ -248,7 +248,7 @@ def read_json(path: Path) -> Any:
 
 
 def _expanded(path: Path) -> bytes:
-    """What a gzip file holds, as long as it is not suspiciously much."""
+    """Contents of a gzip file; raises `UnreadableObjectError` where they exceed the allowed size."""
     pieces, total = [], 0
     with _naming(path):
         limit = max(MAX_TEXT_BYTES, MAX_EXPANSION * path.stat().st_size)

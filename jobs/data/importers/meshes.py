@@ -116,7 +116,7 @@ class Meshes(Importer[MeshesOptions]):
         return replace(mesh, mesh=Mesh(cameras.centred(vertices), mesh.mesh.faces))
 
     def _look(self, path: Path) -> tuple[np.ndarray | None, tuple[str, ...]]:
-        """What tells shapes apart, and notes; no shape where the file cannot be read, which `load` will say."""
+        """Shape descriptor and notes; no descriptor where the file cannot be read, which `load` reports."""
         try:
             painted = self._mesh(path)
         except UnreadableObjectError:
@@ -128,7 +128,7 @@ class Meshes(Importer[MeshesOptions]):
 
 
 def is_google_scan(path: Path) -> bool:
-    """Whether a mesh file lies as Google Scanned Objects are downloaded: in `meshes`, beside `materials/textures`."""
+    """Whether a mesh file has the folder layout of Google Scanned Objects: in `meshes`, beside `materials/textures`."""
     return path.parent.name == "meshes" and (path.parent.parent / "materials" / "textures").is_dir()
 
 

@@ -93,7 +93,7 @@ class SrnChairs(Srn):
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """What an `intrinsics.txt` says: `f cx cy 0`, two lines of no interest here, `height width`, maybe a flag."""
+    """Contents of `intrinsics.txt`: `f cx cy 0`, two unused lines, `height width`, and optionally a flag."""
 
     focal: float  # pixels of an image of `height` x `width`, as all that follows
     centre: tuple[float, float]  # x, y

@@ -59,7 +59,7 @@ def read_points(path: Path) -> np.ndarray:
 
 
 def _scene(path: Path, root: Path) -> tuple[trimesh.Scene, list[gltf.Material] | None]:
-    """What trimesh reads of a file, and the materials where it is glTF."""
+    """The scene that trimesh reads from a file, and the materials if it is glTF."""
     import trimesh
 
     file_type = path.suffix[1:].lower()

@@ -1,7 +1,7 @@
-"""What trimesh does not hand on of a binary glTF file: exact colour factors, colours and coordinates of vertices.
+"""Data of binary glTF files that trimesh drops: exact colour factors, vertex colours and texture coordinates.
 
-Such a file is given to trimesh with its materials numbered, and with the attributes of vertices that are needed here
-under names of our own, which trimesh keeps as they are.
+trimesh receives the file with its materials numbered, and with the vertex attributes that are needed here
+under names of our own, which it keeps unchanged.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _HEAD = struct.Struct("<5I")
 
 @dataclass(frozen=True)
 class Material:
-    """What of a glTF 2.0 material decides its base colour."""
+    """The fields of a glTF 2.0 material that determine its base colour."""
 
     factor: np.ndarray  # (4,) linear RGB and alpha
     alpha_mode: str  # OPAQUE, MASK or BLEND

@@ -71,7 +71,7 @@ class PaintedMesh:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What of the file is not shown as it might be expected, each once."""
+        """Features of the file that are not rendered as expected, without duplicates."""
         return tuple(dict.fromkeys(note for part in self.parts for note in part.notes))
 
     def colour(self, hits: Hits) -> np.ndarray:

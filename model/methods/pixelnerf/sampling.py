@@ -27,7 +27,7 @@ class SampleCounts:
 
     @property
     def fine(self) -> int:
-        """What the fine network evaluates: all of them."""
+        """Number of samples that the fine network evaluates: all of them."""
         return self.coarse + self.importance + self.depth
 
 

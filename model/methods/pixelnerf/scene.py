@@ -109,7 +109,7 @@ class RadianceField(Scene):
         return _rendering(fine, rays, all_distances, background, auxiliary=(first,))
 
     def _composite(self, which: int, rays: Rays, distances: Tensor) -> Composite:
-        """What the coarse (0) or fine (1) network makes of the samples at `distances` (B, R, S)."""
+        """Composites the coarse (0) or fine (1) network's values of the samples at `distances` (B, R, S)."""
         seen = self.sources.see(rays, distances, self.size, self.tracing.through)
         features = encode(seen.positions, seen.directions)
         injected = read_rows(self.tables[which], seen.places, self.size)

@@ -1,4 +1,4 @@
-"""What source views know of points: their position and direction in each source's axes, and the features there.
+"""Projection of points to source views: position and direction in each source's axes, and the features there.
 
 Dimensions: B objects, V source views, R rays of each object, S samples of each ray, h x w cells of a feature map.
 """

@@ -16,7 +16,7 @@ _LEAST_TRANSPARENCY = 1e-10
 
 @dataclass(frozen=True, slots=True)
 class Composite:
-    """What R rays see."""
+    """Volume rendering along R rays."""
 
     colours: Tensor  # (..., R, 3) over black
     weights: Tensor  # (..., R, S) share of each sample in them

@@ -1,4 +1,4 @@
-"""What a backbone of Splatter Image promises.  No torch is imported before a network is built."""
+"""Interface of Splatter Image's backbones.  torch is imported only when a network is built."""
 
 from __future__ import annotations
 
