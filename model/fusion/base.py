@@ -1,7 +1,7 @@
 """Interface of fusions.
 
-A `Fusion` describes the context that enters (a vector or a map, and its width).  A network takes modules from it for the
-its places; each module is called with the features there and the whole `Context`, and reads its own source.
+A `Fusion` describes the context that enters (a vector or a map, and its width).  A network takes its modules for its
+places; each module is called with the features there and the whole `Context`, and reads its own source.
 """
 
 from __future__ import annotations

@@ -106,8 +106,8 @@ def render(
             outside [0, 1]; the message names it.  Values that stay on a GPU are not looked at, because the host
             would have to wait for them: the CUDA packages do not draw Gaussians that are not finite.
         UnknownChoiceError: no such backend.
-        BackendUnavailableError: the backend's package is not installed, or does not support the arguments; with "auto", no
-            backend for a GPU is and does.
+        BackendUnavailableError: the backend's package is not installed, or does not support the arguments; with "auto",
+            no backend for a GPU is installed and supports them.
     """
     from model.rasterizers.validation import validate
 
