@@ -1,4 +1,4 @@
-"""What this machine can and cannot do, and how to mend it."""
+"""Checks of this machine: what works, what is limited, and how to repair it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LITTLE_DISK_GIB = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: in order, of limited use, or in the way of running at all."""
+    """The result of one check: works, limited, or prevents any run."""
 
     state: Literal["good", "limited", "bad"]
     subject: str

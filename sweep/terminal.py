@@ -1,7 +1,7 @@
-"""The terminal: all text reaches it as it is.
+"""A terminal that prints all text literally.
 
-Names, errors, paths and hints come from files and users, and may hold whatever Rich takes for markup or an emoji.
-`Terminal` reads neither, in printed lines as in the cells and titles of tables; colours are asked for by `style=`.
+Names, errors, paths and hints come from files and users, and may contain text that Rich reads as markup or an emoji.
+`Terminal` interprets neither, in printed lines and in the cells and titles of tables; `style=` sets colours.
 """
 
 from __future__ import annotations

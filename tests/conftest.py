@@ -1,4 +1,4 @@
-"""What all tests share: weights from a folder that is filled once, and homes that are thrown away."""
+"""Fixtures of all tests: weights in a folder that is filled once, and temporary homes."""
 
 from __future__ import annotations
 

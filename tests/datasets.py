@@ -12,7 +12,7 @@ from jobs.data.store import SPLITS
 
 
 def planned_dataset(fingerprint: str = "f" * 64, resolution: int = 64, **facts: Any) -> SimpleNamespace:
-    """What planning reads of a store: of 300 objects in each split, with 16 frames each and their depth."""
+    """A stand-in for a store in planning: 300 objects in each split, with 16 frames each, depth and masks."""
     rows = [(f"{split}_{number}", split) for split in SPLITS for number in range(300)]
     objects = pd.DataFrame(rows, columns=["object", "split"])
     objects["num_frames"] = 16

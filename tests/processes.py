@@ -110,7 +110,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_
 
 @dataclass(frozen=True)
 class Home:
-    """What stands in a home after, or while, `SWEEP` is run in it."""
+    """The content of a home during or after a run of `SWEEP` in it."""
 
     path: Path
 
@@ -120,7 +120,7 @@ class Home:
         return {trial["name"]: trial for trial in plan["trials"] + plan["controls"]}
 
     def folder(self, name: str) -> Path:
-        """Of one trial."""
+        """The folder of one trial."""
         return self.path / "trials" / str(self.trials()[name]["key"])
 
     def training(self, name: str) -> Path:
@@ -128,7 +128,7 @@ class Home:
         return self.path / "trainings" / str(self.trials()[name]["training"])
 
     def events(self, name: str, kind: str) -> list[dict[str, Any]]:
-        """Of one kind, from one trial's journal."""
+        """The events of one kind in one trial's journal."""
         return [event for event in read_events(self.folder(name)) if event["event"] == kind]
 
     def measured(self, name: str) -> dict[tuple[int, str], float]:
@@ -141,7 +141,7 @@ class Home:
         return values
 
     def in_the_middle(self) -> dict[str, Any] | None:
-        """The `start` event of a trial that has a checkpoint and most of its iterations before it, if there is one."""
+        """The last `start` event of a trial with a checkpoint and over half of its iterations left; else None."""
         planned = (self.path / "sweeps" / "tiny" / "plan.json").exists()
         for name, trial in self.trials().items() if planned else ():
             events = list(read_events(self.folder(name)))
@@ -152,7 +152,7 @@ class Home:
         return None
 
     def retrained(self, name: str) -> list[int]:
-        """For each time that a trial was taken up again: the iterations that it had to repeat."""
+        """The number of iterations that a trial repeated, for each time it was resumed."""
         repeated, reached = [], 0
         for event in read_events(self.folder(name)):
             if event["event"] == "metrics":
@@ -163,7 +163,7 @@ class Home:
 
 
 def wait_for_middle(home: Home, driver: subprocess.Popen[str]) -> dict[str, Any]:
-    """What `Home.in_the_middle` finds first, while the driver runs."""
+    """The first result of `Home.in_the_middle` while the driver runs."""
 
     def owner() -> dict[str, Any] | None:
         assert driver.poll() is None, f"the driver ended first: {driver.communicate()[0]}"

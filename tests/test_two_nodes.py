@@ -52,7 +52,7 @@ def undisturbed(sweep, prepared_home, tmp_path_factory) -> Home:
 
 
 def blindfold(folder: Path) -> Sequence[str]:
-    """What to put before a command that shall not see what is in a folder; nothing where that cannot be had."""
+    """A command prefix that hides a folder's content; empty where mount namespaces are not available."""
     words = ["unshare", "--user", "--map-root-user", "--mount"]
     script = f"mount -t tmpfs none {folder} && exec"
     possible = shutil.which("unshare") and subprocess.run([*words, "sh", "-c", f"{script} true"], check=False)
@@ -103,7 +103,7 @@ def run_and_kill_a_node(sweep: Path, home: Home, address: str, *options: str) ->
 
 
 def assert_same(home: Home, undisturbed: Home) -> None:
-    """Every trial ended with the same bits."""
+    """Asserts that every trial ended with bit-identical results."""
     for name in TRIALS:
         assert home.trials()[name]["status"] == "finished"
         assert home.measured(name) == undisturbed.measured(name)

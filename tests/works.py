@@ -1,4 +1,4 @@
-"""What trials do in tests of executors: no training, and what a test wants to see left behind in their folders."""
+"""Replacements of `run_trial` for tests of executors: they train nothing and write what a test checks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from results.records.journal import Journal
 from results.records.plan import PlannedTrial
 from results.records.trial_folder import MEASUREMENTS_FILENAME, RESULT_FILENAME
 
-#: seeds of trials with a fate of their own
+#: seeds of trials that fail, raise, or run out of GPU memory
 FAILING, RAISING, GREEDY = 7, 8, 9
 
 
@@ -30,7 +30,7 @@ def trial_of(seed: int, *, is_trained: bool = False) -> PlannedTrial[TrialConfig
 
 
 def finish(key: str, home: Path) -> TrialResult:
-    """Leave behind what a finished trial does."""
+    """Writes the files of a finished trial."""
     folder = trial_folder(home, key)
     measurements = key.encode()
     (folder / MEASUREMENTS_FILENAME).write_bytes(measurements)
@@ -41,7 +41,7 @@ def finish(key: str, home: Path) -> TrialResult:
 
 
 def work(config: TrialConfig, home: Path, _runtime: Runtime) -> TrialResult:
-    """Start, meet the fate of the seed, finish."""
+    """Starts, fails or raises where the seed says so, and finishes otherwise."""
     key = f"{config.seed:016x}"
     with Journal(trial_folder(home, key)) as journal:
         journal.start(0)
@@ -54,7 +54,7 @@ def work(config: TrialConfig, home: Path, _runtime: Runtime) -> TrialResult:
 
 
 def greedy_work(config: TrialConfig, home: Path, _runtime: Runtime) -> TrialResult:
-    """As `work`, but the greedy trial needs more of a GPU than a half: a stand-in for torch's allocator."""
+    """Finishes, but the greedy trial needs more than half a GPU: it raises the error of torch's allocator."""
     import ray
 
     key = f"{config.seed:016x}"
@@ -68,7 +68,7 @@ def greedy_work(config: TrialConfig, home: Path, _runtime: Runtime) -> TrialResu
 
 
 def endless_work(config: TrialConfig, home: Path, runtime: Runtime) -> TrialResult:
-    """Run until a stop is asked for."""
+    """Runs until the stop file exists."""
     key = f"{config.seed:016x}"
     with Journal(trial_folder(home, key)) as journal:
         journal.start(0)

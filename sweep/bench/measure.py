@@ -27,9 +27,9 @@ PEAK_SHAPES: tuple[tuple[int, int], ...] = ((64, 64), (128, 32), (256, 16), (256
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What one benchmark found: the machine, one row a case with equal keys, and notes that explain the columns.
+    """The result of one benchmark: the machine, one row per case with equal keys, and notes that explain the columns.
 
-    `details`, if there are any, are the rows of a second table.
+    `details`, if not empty, are the rows of a second table.
     """
 
     name: str
@@ -40,7 +40,7 @@ class BenchResult:
 
 
 def machine() -> dict[str, Any]:
-    """The facts about this machine that decide how fast it is."""
+    """The properties of this machine that determine its speed."""
     return {
         "processor": _processor(),
         "cpus": os.cpu_count(),
@@ -98,7 +98,7 @@ class Convolution:
 
     @property
     def gflop(self) -> float:
-        """Of one call: 2 a multiply-add, for the output and for the gradients of input and weight."""
+        """GFLOP of one call: 2 per multiply-add, for the output and the gradients of input and weight."""
         return 3 * 2 * 9 * self.channels**2 * self.side**2 * self.batch / 1e9
 
     def case(self) -> Callable[[], object]:

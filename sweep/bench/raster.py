@@ -19,9 +19,9 @@ from sweep.bench.raster_gpu import NOTE as GPU_NOTE
 from sweep.bench.raster_gpu import gpu_backends, gpu_rows
 from sweep.bench.raster_profile import NOTE, profiles
 
-#: GFLOP/s of a 2048 float32 matrix product on one core of the machine that the targets are for.
+#: GFLOP/s of a float32 matrix product of size 2048 on one core of the machine that the targets are for.
 REFERENCE_GFLOPS = 85.0
-DENSE_PAIRS_MAX = 2**24  # Gaussians times pixels that dense torch is asked to hold
+DENSE_PAIRS_MAX = 2**24  # the most pairs of Gaussian and pixel that the dense torch backend holds
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Case:
     threads: int
 
     def calls(self) -> dict[str, Callable[[], object]]:
-        """What to measure, by column."""
+        """The calls to measure, by column."""
         task = make_task(self.workload)
 
         def measured(call: Callable[[str], object]) -> Callable[[], object]:

@@ -1,6 +1,6 @@
-"""What the benchmark `raster` draws: the Gaussians that a network predicts for one input image.
+"""Scenes of the benchmark `raster`, like the Gaussians that a network predicts for one input image.
 
-One a pixel, on a smooth surface, about a pixel wide, seen from 30 degrees away.
+One Gaussian per pixel, on a smooth surface, about a pixel wide, seen from 30 degrees away.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Task:
         return self.gradients(self.forward(backend))
 
     def gradients(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Of the mean squared error of images that were drawn from the five tensors."""
+        """Gradients of the mean squared error of rendered images, with respect to the five tensors."""
         return torch.autograd.grad((images - self.targets).square().mean(), self.leaves)
 
 

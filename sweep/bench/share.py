@@ -1,8 +1,8 @@
-"""What running a sweep takes from its trials: time between them, and processor time beside them.
+"""The overhead of running a sweep: time between trials, and processor time of the driver and Ray.
 
-The first is a share of the time that the trials of the preset `quick` take on the same machine in the same call.  The
-second is what the driver and Ray's own processes compute meanwhile, as a share of what the processors could have: they
-work now and then, by the clock, so other work on the machine hardly changes it.
+The first is relative to the time that the trials of the preset `quick` take on the same machine in the same call.  The
+second is the processor time of the driver and of Ray's own processes meanwhile, relative to the available processor
+time.  These processes work at fixed intervals, so other load on the machine hardly changes it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Shares:
     available: float
 
     def percent(self, gap: float) -> dict[str, float]:
-        """What is lost of the wall clock where a worker waits for `gap` seconds between two trials."""
+        """The overhead in percent where a worker waits `gap` seconds between trials: there, beside them, and in sum."""
         between = 100 * self.trials * gap / (self.busy + self.trials * gap)
         beside = 100 * self.beside / self.available
         return {"between %": between, "beside %": beside, "both %": between + beside, "target %": TARGET_PERCENT}
@@ -100,7 +100,7 @@ class _ProcessorClock:
 
     @property
     def beside(self) -> float:
-        """What they have computed."""
+        """The processor seconds that these processes have used."""
         return sum(spent - self._first[process] for process, spent in self._last.items())
 
     def _watch(self) -> None:
@@ -125,5 +125,5 @@ class _ProcessorClock:
 
 
 def _is_worker(command: str) -> bool:
-    """Whether Ray runs trials in a process: it is named after what it runs, once it has started."""
+    """Whether a process is a Ray worker that runs trials; Ray renames a worker after its task once it has started."""
     return "default_worker.py" in command or (command.startswith("ray::") and "Agent" not in command)

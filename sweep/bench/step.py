@@ -209,7 +209,7 @@ def _step_rows(size: Size, depth: dict[str, Any] | None, rounds: int) -> list[di
 
 
 def _training_step(config: TrialConfig, store: Store, home: Path) -> Callable[[], None]:
-    """What `jobs.training` does in one iteration, with the features of the sources cached beforehand."""
+    """One iteration of `jobs.training`, with the sources' features already cached."""
     weights = WeightStore(home / "weights")
     context = ContextReader(config, store, weights, cache_folder(home))
     predictor = prepare(build_reconstructor(config, context.widths, weights), torch.device("cpu")).train()

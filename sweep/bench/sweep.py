@@ -1,9 +1,9 @@
-"""What running a trial costs besides the trial: from the end of one to the start of the next, with one worker.
+"""The overhead of a trial: seconds from the end of one to the start of the next, with one worker.
 
-`splatsweep` is the driver with everything it does meanwhile: the plan's trials under Ray, progress read from their
-journals, MLflow filled from them.  `bare tuner` is Ray Tune with reused actors and nothing else, on the same trials,
-which sleep and leave behind what a trial does.  Both run in turn in every round.  Then the preset `quick` is run, to
-see what all this is of a real sweep's time (`sweep.bench.share`).
+`splatsweep` is the complete driver: it runs the plan's trials under Ray, reads progress from their journals and copies
+these into MLflow.  `bare tuner` is Ray Tune with reused actors and nothing else, on the same trials, which sleep and
+write a trial's files.  Both run in turn in every round.  Then the preset `quick` runs, to give the overhead as a share
+of a real sweep's time (`sweep.bench.share`).
 """
 
 from __future__ import annotations

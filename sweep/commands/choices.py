@@ -66,7 +66,7 @@ def _ways(source: Source) -> dict[str, str]:
 
 
 def _summary(choice: Any, registry: Mapping[str, str]) -> str:
-    """What it says of itself, first of all; a file that holds one choice alone speaks for it."""
+    """The first paragraph of a choice's `description` or docstring, or of its module's if that has no other choice."""
     is_alone = sum(path.startswith(f"{choice.__module__}:") for path in registry.values()) == 1
     text = sys.modules[choice.__module__].__doc__ if is_alone else choice.__doc__
     text = getattr(choice, "description", None) or text or ""

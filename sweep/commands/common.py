@@ -1,4 +1,4 @@
-"""What the commands share: the terminal, and options that mean the same everywhere."""
+"""The terminal, and the options that several commands share."""
 
 from __future__ import annotations
 

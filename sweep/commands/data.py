@@ -189,7 +189,7 @@ def _share(text: str | None) -> float | None:
 
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[int, int, str], None]]:
-    """What reports an import's progress: a bar in a terminal, a line for each tenth elsewhere."""
+    """A callback that reports an import's progress: a bar in a terminal, a line for each tenth elsewhere."""
     from sweep.plan.planner import in_tenths
 
     if not errors.is_terminal:

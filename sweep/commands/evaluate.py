@@ -109,7 +109,7 @@ def _means_table(metrics: dict[str, float]) -> Table:
 
 
 def _configuration(known: dict[str, Any], assignments: list[str]) -> TrialConfig:
-    """What the file says, with `KEY=VALUE` texts on top.  Raises `SweepError` with all that is wrong with these."""
+    """The file's configuration, overridden by `KEY=VALUE` texts.  Raises `SweepError` with all their mistakes."""
     from sweep.file.diagnostics import Mistake, SweepError
     from sweep.file.overrides import Draft, OverrideError, build, flatten
 

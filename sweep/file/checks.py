@@ -1,6 +1,6 @@
-"""What can be wrong with a sweep whose shape is right: each check yields findings and repairs nothing.
+"""Checks of a sweep that matches the schema: each yields findings and repairs nothing.
 
-Whatever is found in `base` is found once, however many trials inherit it, because findings are known by the
+A mistake in `base` is reported once, however many trials inherit it, because findings are identified by the
 place where the offending value was written.
 """
 
@@ -47,9 +47,10 @@ _DEFAULTS = Draft.defaults().values
 
 
 def find_mistakes(sweep: Sweep, *, is_complete: bool = True) -> Iterator[Finding]:
-    """Everything wrong with the configurations that a sweep asks for, and with how it asks for them.
+    """All mistakes in the configurations of a sweep, and in how it describes them.
 
-    Where it `is_complete` no more, since parts had the wrong shape, no setting is said to have no effect.
+    `is_complete` is false when parts were dropped because they did not match the schema; settings without effect and
+    the baseline are then not checked.
     """
     yield from _repeated(sweep.seeds, ("seeds",))
     yield from _repeated(sweep.tables, ("tables",))
@@ -271,7 +272,7 @@ def _losses(draft: Draft) -> tuple[str, ...]:
 
 
 def _value(draft: Draft, key: str) -> Any:
-    """What a draft, perhaps a mistaken one, has at a dotted key."""
+    """The value of a draft at a dotted key; None where a (possibly invalid) draft has none."""
     node: Any = draft.values
     for part in key.split("."):
         node = node.get(part) if isinstance(node, dict) else None

@@ -1,4 +1,4 @@
-"""What is wrong with a sweep file, said so that its author can mend it: where, what, and what was meant."""
+"""Diagnostics of a sweep file: the place of each mistake, the reason, and the nearest allowed value."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def _with_dotted_keys(schema: Schema) -> Schema:
 
 
 def _component() -> Schema:
-    """What can be left out: a switch, or a loss."""
+    """A component that `leave_one_out` can name: a switch, or a loss."""
     loss = r"\.".join((*LOSS_PREFIX, _INDEX, "losses", "[a-z0-9_]+"))
     return {"anyOf": [{"enum": list(SWITCHES)}, {"type": "string", "pattern": f"^{loss}$"}]}
 

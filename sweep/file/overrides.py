@@ -196,21 +196,21 @@ class Draft:
         try:
             values = {name: section.validated for name, section in self._sections.items()}
         except ValidationError:
-            # So that mistakes of all sections are found, under their whole keys.
+            # Validating everything again finds the mistakes of all sections, under their complete keys.
             values = {name: section.value for name, section in self._sections.items()}
         return TrialConfig.model_validate(values)
 
     def findings(self, written_at: Path) -> list[Finding]:
-        """What is wrong with the configuration; with the whole of it, at `written_at` for want of better."""
+        """All mistakes in the configuration; one that belongs to no single setting is placed at `written_at`."""
         findings, wrong = self._explained(written_at)
         if findings and () not in wrong:
-            # Pydantic asks whether the parts fit together only where each is right by itself.
+            # Pydantic validates whether the sections fit together only where each is valid by itself.
             later, _ = self._with_defaults_at(wrong)._explained(written_at)
             findings += [finding for finding in later if not _names_any(finding.message, wrong)]
         return findings
 
     def _explained(self, written_at: Path) -> tuple[list[Finding], set[Path]]:
-        """Findings, and the keys that they are about."""
+        """The findings, and the keys that they concern."""
         keys: set[Path] = set()
 
         def locate(key: Path, message: str) -> Path:
@@ -226,9 +226,9 @@ class Draft:
         return [], keys
 
     def _last_written(self, message: str) -> Path | None:
-        """Where the last written of the keys in `message` stands, since keys that do not fit are named in it.
+        """The place of the last-written key in `message`, which names the keys that do not fit together.
 
-        Where all of these are defaults, their section's last written.
+        Where all of these have defaults, the place of the last-written key of their section.
         """
         named = [_key(dotted) for dotted in _DOTTED.findall(message)]
         order = {key: position for position, key in enumerate(self.origins)}

@@ -91,7 +91,7 @@ def _check_table(name: str) -> str:
 
 
 def _one_of(kind: str, names: Collection[str]) -> GetPydanticSchema:
-    """Of a text: that it is one of `names`, which editors are told."""
+    """Validates that a string is one of `names`, and exports them to the JSON Schema."""
 
     def check(name: str) -> str:
         if name not in names:
@@ -272,7 +272,7 @@ class Origin:
 
 
 class Sweep(Section):
-    """What to run: everything a sweep file says."""
+    """The content of a sweep file."""
 
     _origin: Origin | None = PrivateAttr(default=None)
 

@@ -1,8 +1,8 @@
-"""What the rest of a sweep will take on this machine: from finished trials of the same shape, or a short probe.
+"""Estimates time and disk of a sweep's remaining trials, from finished trials of the same shape or a short probe.
 
-Two trials have one shape when they differ only in what costs nothing: seed, learning rates, weights of losses, and
-how long they train, which is multiplied.  A training that is finished, or
-that another trial of the plan runs, costs nothing more.  All figures are estimates, and are said to be.
+Two trials have the same shape when they differ only in settings without cost (seed, learning rates, loss weights)
+or in the number of iterations, by which the cost of one is multiplied.  A training costs nothing when it is finished
+or another trial of the plan runs it.  All figures are estimates, and are labelled as such.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ _GB = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one shape of trial takes."""
+    """The cost of a trial of one shape."""
 
-    #: an iteration, averaged over the stages as they are weighted
+    #: seconds of an iteration, averaged over the stages in proportion to their lengths
     step_s: float
-    #: a trial's other seconds: starting, judging
+    #: a trial's other seconds: start-up and evaluation
     rest_s: float
-    #: what a finished trial occupies
+    #: the disk space of a finished trial
     disk_bytes: float
 
     def seconds(self, config: TrialConfig, is_trained: bool = False) -> float:
-        """A whole trial, or the judging of one whose training is finished."""
+        """Seconds of a whole trial, or of the evaluation alone where its training is finished."""
         return self.step_s * (config.train.iterations if config.is_trained and not is_trained else 0) + self.rest_s
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What is left to do."""
+    """Time and disk of the remaining trials."""
 
-    #: trials to run, with what each takes; None where nothing like it was ever measured here
+    #: key of a trial to run -> its seconds; None where no trial of its shape was measured on this machine
     seconds: Mapping[str, float | None]
     disk_bytes: float
     #: trials that run at the same time
@@ -65,12 +65,12 @@ class Estimate:
 
     @property
     def unknown(self) -> int:
-        """How many trials are in no total."""
+        """The number of trials without an estimate."""
         return sum(value is None for value in self.seconds.values())
 
     @property
     def wall_s(self) -> float:
-        """From start to end, of the trials that are known."""
+        """Wall-clock seconds of the trials with an estimate."""
         known = [value for value in self.seconds.values() if value is not None]
         return max(sum(known) / self.at_once, max(known, default=0.0))
 
@@ -97,7 +97,7 @@ class Estimate:
 def estimate(
     plan: Plan, home: Path | str, options: RunOptions, probe: Callable[[PlannedTrial], Cost | None] | None = None
 ) -> Estimate:
-    """Time and disk of what is to run; `probe`, such as `measure` makes, is asked once for each unknown shape."""
+    """Time and disk of the pending trials; `probe` (see `measure`) is called once for each unknown shape."""
     home = Path(home).absolute()
     costs: dict[str, Cost | None] = dict(_measured(home)) if plan.pending else {}
     found: dict[str, Cost | None] = {trial.key: None for trial in plan.pending}
@@ -119,7 +119,7 @@ def estimate(
 
 
 def shape(config: TrialConfig) -> str:
-    """What decides the cost of an iteration and of judging, as text."""
+    """The settings that determine the cost of an iteration and of the evaluation, as JSON."""
     tree = config.identity()
     tree.pop("seed", None)
     tree["data"] = {key: tree["data"][key] for key in ("name", "resolution")}
@@ -161,7 +161,7 @@ def _figures(cost: Cost) -> tuple[float, float, float]:
 
 
 def _of_finished(folder: Path) -> tuple[str, Cost] | None:
-    """A finished trial's shape and cost; None where another machine did it."""
+    """A finished trial's shape and cost; None where another machine ran it."""
     environment, written = read_environment(folder), read_config(folder)
     if environment is None or written is None or environment.get("host") != socket.gethostname():
         return None
@@ -171,7 +171,7 @@ def _of_finished(folder: Path) -> tuple[str, Cost] | None:
     last = [event for event in events if event["event"] == "metrics"][-1]
     train_s = last["values"].get("time/train_s", 0.0)
     own_s = train_s if starts[0]["step"] == 0 else 0.0
-    # Where it was taken up again, by this trial or from another, its other seconds are spread over several stretches.
+    # A training that was resumed, by this trial or another, spreads the trial's other seconds over several intervals.
     is_whole = len(starts) == 1 and starts[0]["step"] in (0, config.train.iterations if config.is_trained else 0)
     rest_s = last["time"] - starts[0]["time"] - own_s if is_whole else 0.0
     step_s = train_s / config.train.iterations if config.is_trained else 0.0
@@ -179,7 +179,7 @@ def _of_finished(folder: Path) -> tuple[str, Cost] | None:
 
 
 def _bytes(trial: Path) -> float:
-    """What a trial and its training occupy."""
+    """The bytes that a trial and its training occupy on disk."""
     training = training_of(trial)
     folders = [trial, *([training_folder(trial.parents[1], training)] if training is not None else [])]
     return float(sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file()))

@@ -61,7 +61,7 @@ def base_draft(sweep: Sweep) -> Draft:
 
 
 def base_settings(sweep: Sweep) -> list[Setting]:
-    """What `base` says."""
+    """The settings in `base`."""
     return list(flatten(sweep.base, ("base",)))
 
 
@@ -92,7 +92,7 @@ def _leave_one_out(sweep: Sweep) -> Iterator[Point]:
 
 
 def component_name(component: str) -> str:
-    """What to call a component in a table: a switch by its section, a loss by its name."""
+    """The name of a component in a table: a switch's section, a loss's name."""
     return component.split(".")[0] if component in SWITCHES else component.split(".")[-1]
 
 
@@ -168,7 +168,7 @@ def count_product(block: GridBlock) -> int:
 
 
 def _axis_groups(block: GridBlock) -> list[list[tuple[_Choice, ...]]]:
-    """What moves independently: zipped groups, each at the place of its first axis, and other axes alone."""
+    """The steps of each independent group: zipped axes, at the place of the first of them, or a single axis."""
     group_of = {key: group for group in block.zip for key in group}
     groups = dict.fromkeys(group_of.get(key, (key,)) for key in block.axes)
     return [_steps(block, group) for group in groups]

@@ -237,7 +237,7 @@ def _items(content: _Decisive) -> list[tuple[str, str]]:
 
 
 def _changes(before: _Decisive, after: _Decisive) -> tuple[Change, ...]:
-    """What differs, keys of the configuration first."""
+    """The keys that differ, those of the configuration first."""
     return tuple(
         Change(key, before.get(key, ABSENT), after.get(key, ABSENT))
         for key in {**after, **before}

@@ -158,7 +158,7 @@ class Identities:
         return Identity(keys.trial, keys.training, fingerprint, known, tuple(missing))
 
     def problems(self, config: TrialConfig) -> list[str]:
-        """What the trial asks of its dataset and it cannot do; nothing where the dataset is not here."""
+        """Requirements of the trial that its dataset does not meet; empty where the dataset is not on this machine."""
         dataset = self._dataset(config.data)
         return [] if isinstance(dataset, str) else dataset[1].problems(config)
 
@@ -238,7 +238,7 @@ def _controls(configs: Iterable[TrialConfig]) -> list[tuple[str, TrialConfig]]:
 
 
 def _judged(config: TrialConfig) -> dict[str, Any]:
-    """What decides which pictures a trial is judged on, and how."""
+    """The settings that determine which images a trial is evaluated on, and how."""
     return {
         "data": config.data.model_dump(mode="json"),
         "eval": config.eval.model_dump(mode="json"),
@@ -247,7 +247,7 @@ def _judged(config: TrialConfig) -> dict[str, Any]:
 
 
 def _suffixes(cases: Sequence[TrialConfig]) -> list[str]:
-    """What to add to a control's name: nothing for a single case, ` resolution=64` and the like for several."""
+    """Suffixes for a control's name: empty for a single case, ` resolution=64` and the like for several."""
     trees = [_judged(config) for config in cases]
     short = short_keys(differing_keys(trees))
     rows = [dict(flat(tree)) for tree in trees]

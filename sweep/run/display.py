@@ -65,7 +65,7 @@ class Display:
         self._console.print(text)
 
     def wait_for(self, what: str | None) -> None:
-        """What keeps trials from starting."""
+        """Shows why no trial can start; None ends the notice."""
         with self._lock:
             if what is None:
                 self._waiting = None
@@ -261,7 +261,7 @@ def labelled(state: TrialState) -> str:
 
 
 def first_line(text: str | None) -> str:
-    """Of an error, which may be long."""
+    """The first line of an error."""
     return (text or "").strip().partition("\n")[0]
 
 

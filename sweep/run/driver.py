@@ -37,23 +37,23 @@ from sweep.run.stop import Stop, stop_on_signals, stop_requested, withdraw_prune
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of a sweep came to."""
+    """The outcome of running a sweep."""
 
     plan: Plan
     #: trials that this call ran
     ran: tuple[PlannedTrial, ...]
-    #: None where MLflow, which it is made from, cannot be read now
+    #: None where MLflow, its source, cannot be read now
     report: Path | None
-    #: why MLflow does not hold everything, if so
+    #: why MLflow is incomplete; None where it is complete
     tracking_error: str | None
-    #: why trials were stopped before their end, if they were
+    #: why trials were stopped early; None where none was
     stop: Stop | None
-    #: configurations that the search has not tried yet, if it was to
+    #: the number of configurations that the search has not tried yet
     unsearched: int = 0
 
     @property
     def failed(self) -> list[PlannedTrial]:
-        """Trials of the sweep that stand failed."""
+        """The sweep's failed trials."""
         return [trial for trial in self.plan.trials if trial.status == "failed"]
 
     @property

@@ -52,23 +52,23 @@ class FrozenFile:
 
     @classmethod
     def read(cls, folder: Path) -> FrozenFile | None:
-        """What stands in a sweep's folder; None where nothing does, or nothing that can be read."""
+        """Reads the record in a sweep's folder; None where there is none that can be read."""
         try:
             return cls(**json.loads((folder / FILENAME).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):  # of a version before, or damaged: the next run writes it anew
+        except (OSError, ValueError, TypeError):  # from an earlier version, or damaged: the next run rewrites it
             return None
 
     def write(self, folder: Path) -> None:
-        """Put it into a sweep's folder."""
+        """Writes it into a sweep's folder."""
         write_json(folder / FILENAME, asdict(self))
 
     @property
     def path(self) -> str:
-        """Where the file was, without the machine."""
+        """The path of the file, without the machine."""
         return (self.file or "a file sent by Ray").partition(":")[2] or "a file sent by Ray"
 
     def is_gone(self) -> bool:
-        """Whether the file was on this machine and is not there any more: it was moved, renamed or deleted."""
+        """Whether the file was on this machine and no longer exists: it was moved, renamed or deleted."""
         host, _, path = (self.file or "").partition(":")
         return host == socket.gethostname() and not Path(path).exists()
 
@@ -106,9 +106,9 @@ def claim(sweep: Sweep, folder: Path, take_over: bool = False) -> str | None:
 
 
 def difference(sweep: Sweep, folder: Path, renew: str) -> str | None:
-    """What the file at hand says otherwise than the plan in a sweep's folder, in one line; None where nothing.
+    """How the sweep file differs from the plan in the sweep's folder, in one line; None where it does not.
 
-    renew: the command that plans it anew.
+    renew: the command that updates the plan.
     """
     now, before = FrozenFile.of(sweep), FrozenFile.read(folder)
     if before is None or before.content == now.content:

@@ -64,7 +64,7 @@ def notified(command: str | None, sweep: str) -> Iterator[Callable[[Outcome], No
 
 
 def describe(outcome: Outcome) -> tuple[str, str]:
-    """What a run of a sweep came to, in a word and in a line."""
+    """The outcome of running a sweep, as one word and as one line."""
     trials = outcome.plan.trials
     finished = sum(trial.status == "finished" for trial in trials)
     failed, unfinished = len(outcome.failed), len(outcome.unfinished)

@@ -78,10 +78,10 @@ def trial_state(trial: PlannedTrial[Any], monitor: Monitor) -> TrialState:
 
 
 def shape(config: Mapping[str, Any]) -> str:
-    """What decides the cost of an iteration and of judging, as text.
+    """The settings that determine the cost of an iteration and of the evaluation, as JSON.
 
-    config: a configuration as plain values.  Trials of one shape differ only in what costs nothing: seed, learning
-    rates, weights of losses, and how long they train.
+    config: a configuration as plain values.  Trials of one shape differ only in the seed, learning rates, loss weights
+    and the number of iterations.
     """
     tree = {key: value for key, value in config.items() if key != "seed"}
     data = tree.get("data", {})

@@ -83,7 +83,7 @@ def tracked_trials(sweep: Sweep, plan: Plan[Any]) -> list[TrackedTrial]:
 
 
 def _search_tags(trial: PlannedTrial[Any], plan: Plan[Any]) -> dict[str, str]:
-    """What a search says of a trial that it proposed; its state is that of the trial."""
+    """Tags of a trial that a search proposed: the study and the proposals' numbers."""
     if plan.search is None or not trial.proposals:
         return {}
     numbers = ", ".join(map(str, trial.proposals))
@@ -91,7 +91,7 @@ def _search_tags(trial: PlannedTrial[Any], plan: Plan[Any]) -> dict[str, str]:
 
 
 class Recorder:
-    """Drains journals into MLflow beside the running trials; its failures never reach them."""
+    """Copies journals into MLflow while trials run; its failures never affect them."""
 
     def __init__(self, sweep: Sweep, plan: Plan[Any], home: Path, monitor: Monitor | None = None) -> None:
         """plan: may be replaced while it is drained, by one with more trials."""

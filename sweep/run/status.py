@@ -1,4 +1,4 @@
-"""What the trials of a planned sweep do, for `splatsweep status`."""
+"""The state of a planned sweep's trials, for `splatsweep status`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sweep.run.progress import Clock, trial_state
 
 @dataclass(frozen=True)
 class Shown:
-    """A sweep at one moment."""
+    """The state of a sweep at one moment."""
 
     seen: Seen
     #: why trials failed, and how far the search is

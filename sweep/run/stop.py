@@ -1,8 +1,8 @@
-"""How a sweep is asked to stop: by a file that its trials watch, wherever they run.
+"""Stops a sweep through a file that its trials watch, on whichever machine they run.
 
-Whoever wants it writes the file: the driver on an interrupt, SIGTERM or SIGHUP, `splatsweep stop`, a trial that fails
-under `--fail-fast` or finds the disk full.  Running trials end behind a checkpoint, others do not start.  A trial that
-a search gives up has a file of its own.
+The file is written by the driver on an interrupt, SIGTERM or SIGHUP, by `splatsweep stop`, and by a trial that fails
+under `--fail-fast` or finds the disk full.  Running trials stop after writing a checkpoint; others do not start.  A
+separate file stops a single trial that a search prunes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def request_stop(stop_file: Path, cause: Cause, reason: str) -> None:
 
 
 def stop_requested(stop_file: Path) -> Stop | None:
-    """What was asked for, if anything; a file of another content, made by hand or on a full disk, counts too."""
+    """The stop request, if there is one; a file with other content, made by hand or on a full disk, counts too."""
     try:
         content = stop_file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -58,7 +58,7 @@ def stop_requested(stop_file: Path) -> Stop | None:
 
 
 def request_prune(folder: Path, reason: str) -> None:
-    """Ask the trial in a folder to stop, since others are better."""
+    """Requests that the trial in a folder stop, because a search prunes it."""
     write_atomically(folder / PRUNE_FILENAME, reason.encode())
 
 

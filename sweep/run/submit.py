@@ -78,7 +78,7 @@ def stage(sweep: Path, folder: Path) -> None:
 
 
 def lost_home_warning(home: Path) -> str | None:
-    """What to tell who runs a sweep with plain `ray job submit` and keeps it where Ray will delete it."""
+    """A warning where plain `ray job submit` runs a sweep whose home is in a directory that Ray will delete."""
     if JOB_VARIABLE not in os.environ or not home.is_relative_to(Path.cwd()):
         return None
     return (
@@ -88,9 +88,9 @@ def lost_home_warning(home: Path) -> str | None:
 
 
 def follow_job(name: str, address: str, write: Callable[[str], None]) -> int:
-    """Pass a job's log on as it grows, until the job ends; returns the exit code of its driver.
+    """Writes a job's log as it grows, until the job ends; returns the exit code of its driver.
 
-    A job that ended without one (stopped, or its node lost) counts as 130 or 2.
+    For a job that ended without one, returns 130 if it was stopped and 2 if its node was lost.
     """
     client = _client(address)
 

@@ -1,4 +1,4 @@
-"""What can be wrong with how a search goes about it; `sweep.file.checks` compares its space with a configuration."""
+"""Checks of a search's settings; `sweep.file.checks` compares its space with the configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sweep.search.space import count_points, is_continuous
 
 
 def search_findings(search: Search, seeds: Sequence[int], judging: object) -> Iterator[Finding]:
-    """Mistakes in a search; `judging` is the section `eval` of `base`, perhaps a mistaken one."""
+    """Mistakes in a search; `judging` is the section `eval` of `base`, possibly invalid."""
     section = judging if isinstance(judging, Mapping) else {}
     yield from _sampler_findings(search)
     metric, measured = split_column(search.metric)[1], section.get("metrics") or PUBLISHED

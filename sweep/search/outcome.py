@@ -1,4 +1,4 @@
-"""What came of a proposal, as a monitor sees its trials."""
+"""The outcome of a proposal, from the progress of its trials."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from results.records.monitor import TrialProgress
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an ended configuration tells a search."""
+    """The result of a configuration whose trials have ended."""
 
     state: Literal["finished", "pruned", "failed"]
-    #: None where it was not finished
+    #: None where not all trials finished
     value: float | None = None
 
 
 def outcome(trials: Sequence[TrialProgress], metric: str) -> Outcome | None:
-    """Of the trials of one configuration, a seed each: the mean if all have finished; None while some may go on.
+    """The outcome of a configuration's trials, one per seed: their mean score if all finished; None while some run.
 
-    metric: as tables name it, `novel_psnr`.
+    metric: the name of a table's column, such as `novel_psnr`.
     """
     states = [trial.status for trial in trials]
     if "failed" in states:
@@ -33,7 +33,7 @@ def outcome(trials: Sequence[TrialProgress], metric: str) -> Outcome | None:
     if any(state != "finished" for state in states):
         return None
     values = [trial.metrics.get(score_name(metric)) for trial in trials]
-    if None in values:  # judged by another version, or changed by hand: it tells nothing
+    if None in values:  # evaluated by another version, or edited by hand
         return Outcome("failed")
     return Outcome("finished", statistics.fmean(value for value in values if value is not None))
 

@@ -10,11 +10,11 @@ from optuna.pruners import BasePruner
 
 @dataclass(frozen=True)
 class Training:
-    """What there is to judge by."""
+    """The lengths that a pruner decides by."""
 
     #: iterations between the evaluations of a trial
     every: int
-    #: of a whole trial
+    #: iterations of a whole trial
     iterations: int
 
 
@@ -24,7 +24,7 @@ def none(_: Training) -> BasePruner:
 
 
 def median(_: Training) -> BasePruner:
-    """Gives up whoever is worse than the median of the others at the same iteration, after five whole trials."""
+    """Prunes trials worse than the median of the others at the same iteration, once five trials have finished."""
     return optuna.pruners.MedianPruner(n_startup_trials=5)
 
 

@@ -29,16 +29,16 @@ class Draw:
 
     @property
     def own_seed(self) -> int:
-        """Of this proposal alone."""
+        """A seed that differs for each proposal."""
         return int(np.random.SeedSequence([self.seed, self.number]).generate_state(1)[0])
 
 
-#: Those that keep something in the study besides what was proposed and what came of it.
+#: Samplers that keep state in the study besides the proposals and their outcomes.
 STATEFUL = frozenset({"cmaes", "qmc"})
 
 
 def tpe(draw: Draw) -> BaseSampler:
-    """Tree-structured Parzen estimators, which take running trials for bad ones and so do not repeat them."""
+    """Tree-structured Parzen estimators.  Running trials count as bad ones, so they are not proposed again."""
     return optuna.samplers.TPESampler(seed=draw.own_seed)
 
 

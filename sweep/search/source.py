@@ -47,10 +47,10 @@ class SearchSource:
         on_growth: Callable[[Plan], None] = lambda _: None,
         monitor: Monitor | None = None,
     ) -> None:
-        """first: what to run before anything is proposed; retried: keys of failed trials to run again.
+        """first: trials to run before any proposal; retried: keys of failed trials to run again.
 
-        on_growth is told the new plan before any trial of it is handed out; nothing is proposed once `stop_file`
-        exists.
+        on_growth is called with the new plan before any trial of it is handed out; nothing is proposed once
+        `stop_file` exists.
         """
         assert sweep.search is not None
         assert plan.search is not None
@@ -65,7 +65,7 @@ class SearchSource:
         self._handed: list[PlannedTrial] = []
         #: keys of trials that are queued or run
         self._open = {trial.key for trial in first}
-        #: planned configurations in the space, a seed each, that the study has not been told of
+        #: planned configurations in the space, one trial per seed, whose outcomes the study does not have yet
         self._evidence = self._planned_in_space()
         #: proposal -> keys, where the study does not know what came of it
         self._awaited: dict[int, tuple[str, ...]] = {}
@@ -79,7 +79,7 @@ class SearchSource:
             return [*self._handed, *self._queue]
 
     def next(self) -> PlannedTrial | None:
-        """The next trial; None when the search is through, or was asked to stop."""
+        """The next trial; None when the search is complete or the stop file exists."""
         with self._lock:
             self._tell()
             if self._stop_file is not None and self._stop_file.exists():
@@ -93,7 +93,7 @@ class SearchSource:
             return self._handed[-1]
 
     def ended(self, trial: PlannedTrial) -> None:
-        """A trial runs no more."""
+        """Marks a trial as no longer running."""
         with self._lock:
             self._open.discard(trial.key)
             self._tell()

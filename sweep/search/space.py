@@ -72,9 +72,9 @@ def probes(sweep: Sweep) -> Iterator[Point]:
 
 
 def study_name(search: Search, seeds: Sequence[int], example: str) -> str:
-    """What decides the meaning of a value in a search, as 16 hex digits: with another space or base it is another.
+    """A hash (16 hex digits) of all that a score in a search depends on, such as the space and `base`.
 
-    `example` is the key of any configuration of the space: `base`, the data and frozen weights are in it.
+    `example` is the key of any configuration of the space; it covers `base`, the data and the frozen weights.
     """
     space = {key: axis.model_dump(mode="json") for key, axis in search.space.items()}
     content = [space, search.metric, search.aim, list(seeds), example]
@@ -134,7 +134,7 @@ def _combinations(axes: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
 
 
 def _param(axis: SearchAxis, key: str, config: TrialConfig) -> Any:
-    """What a configuration has at `key`, as a parameter; None where it is not on the axis."""
+    """The study's parameter for a configuration's value at `key`; None where the value is not on the axis."""
     found = list(_found(config, key.split(".")))
     if is_loss(key):  # a term that is not there has no weight
         found = [0.0 if value is ABSENT else value for value in found]

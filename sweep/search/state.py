@@ -15,7 +15,7 @@ from sweep.search.space import configurations, examples, study_name
 
 
 class Identified(Protocol):
-    """What is known of a trial before it runs."""
+    """The identity of a trial, known before it runs."""
 
     @property
     def key(self) -> str: ...
@@ -26,19 +26,19 @@ class Identified(Protocol):
 
 @dataclass(frozen=True)
 class Searched:
-    """What a plan has to know of a search."""
+    """The part of a search that a plan includes."""
 
     state: SearchState | None = None
-    #: what was proposed so far: a trial's name -> the number of its proposal
+    #: the proposals so far: a trial's name -> the number of its proposal
     numbers: dict[str, int] = field(default_factory=dict)
-    #: names and configurations, a seed each
+    #: names and configurations, one per seed
     trials: Sequence[tuple[str, TrialConfig]] = ()
-    #: configurations that it may propose, of all kinds
+    #: example configurations that the search may propose, one of each kind
     examples: Sequence[TrialConfig] = ()
 
 
 def _proposed(proposals: Sequence[Proposal]) -> int:
-    """How many were proposed, those included whose line of the ledger is lost."""
+    """The number of proposals, including those whose ledger line is lost."""
     return 1 + max((proposal.number for proposal in proposals), default=-1)
 
 

@@ -29,7 +29,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class Study:
-    """Proposes parameters, and is told what came of them.  Not for several threads at once."""
+    """Proposes parameters, and receives their outcomes.  Not thread-safe."""
 
     def __init__(self, search: Search, training: Training) -> None:
         self._search = search
@@ -72,7 +72,7 @@ class Study:
             again = self._ask(number)
             if again.params == params:
                 return
-            # Others ran beside it, and ended in another order than they are told of now.
+            # Other trials ran at the same time, and finished in another order than they are replayed now.
             attributes = self._frozen(number).system_attrs
             self._study.tell(again, state=TrialState.FAIL)
         self._study.add_trial(
@@ -95,7 +95,7 @@ class Study:
         return trial
 
     def tell(self, number: int, told: Outcome) -> None:
-        """What came of a proposal."""
+        """Records the outcome of a proposal."""
         trial = self._numbers[number]
         if told.state == "pruned":
             self._study.tell(trial, state=TrialState.PRUNED)
@@ -105,13 +105,13 @@ class Study:
             self._study.tell(trial, told.value)
 
     def report(self, number: int, values: Mapping[int, float]) -> None:
-        """What a running trial scored so far: iteration -> value."""
+        """Records the scores of a running trial so far: iteration -> value."""
         trial = self._frozen(number)
         for step in sorted(values.keys() - trial.intermediate_values.keys()):
             self._storage.set_trial_intermediate_value(trial._trial_id, step, values[step])
 
     def should_prune(self, number: int) -> bool:
-        """Whether a running trial is to be given up, by what was reported of it and others."""
+        """Whether a running trial should be pruned, by the scores reported for it and the others."""
         return self._study.pruner.prune(self._study, self._frozen(number))
 
     def _frozen(self, number: int) -> FrozenTrial:

@@ -1,4 +1,4 @@
-"""What every executor promises, and their options together."""
+"""The contract of every executor, and the options of all together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests import works
 
 
 class Silent:
-    """Notices that are kept."""
+    """Notices that are recorded and not shown."""
 
     def __init__(self) -> None:
         self.said: list[str] = []

@@ -38,7 +38,7 @@ def modules(fusion) -> list[nn.Module]:
 
 @pytest.fixture
 def features() -> Tensor:
-    """Of 2 objects with 2 views each, folded into the batch."""
+    """Feature maps of 2 objects with 2 views each, folded into the batch."""
     return torch.randn(4, CHANNELS, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
 
 

@@ -39,7 +39,7 @@ SHAPES = [(2, 2, 3, 32, 32), (2, 40, 3)]
 
 @pytest.fixture
 def shapes(loss) -> list[tuple[int, ...]]:
-    """Of the pictures that the loss can be used on."""
+    """The shapes of the images that the loss accepts."""
     return [shape for shape in SHAPES if len(shape) == 5 or "views" not in loss.needs]
 
 
@@ -64,7 +64,7 @@ def test_is_zero_for_a_perfect_flat_picture_of_ordinary_gaussians(loss, shapes):
 
 
 def test_asks_for_gaussians_exactly_where_it_uses_them(loss):
-    """What a loss needs decides which configurations are refused."""
+    """A loss declares in `needs` that it reads Gaussians, because validation of configurations relies on that."""
     flat = Rendering(torch.full(SHAPES[0], 0.5))
     flat_scene = PictureScene(torch.full((2, 3, 32, 32), 0.5))
     if "gaussians" in loss.needs:
@@ -75,7 +75,7 @@ def test_asks_for_gaussians_exactly_where_it_uses_them(loss):
 
 
 def test_a_method_without_what_it_needs_is_refused(loss, request, monkeypatch):
-    """The specification says so, with the losses that fit."""
+    """Validation fails for a loss that needs what the method does not offer, and lists the losses that fit."""
     name = request.node.callspec.params["loss"]
     lacking = {need for need in NEEDS if need in loss.needs}
     monkeypatch.setattr(SplatterImage, "offers", classmethod(lambda *_: frozenset(NEEDS - lacking)))

@@ -1,4 +1,4 @@
-"""What every pruner promises: given up is who trails all others, and nobody else."""
+"""The contract of every pruner: it prunes a trial that is worse than all others, and no other trial."""
 
 from __future__ import annotations
 

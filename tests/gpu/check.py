@@ -43,7 +43,7 @@ CHECKPOINT_EVERY = 40
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one part."""
+    """The outcome of one part."""
 
     name: str
     state: State
@@ -187,7 +187,7 @@ def _checkpoints(home: Path) -> list[Path]:
 
 
 def sweep_outcome(code: int, home: Path) -> Outcome:
-    """What stands in the home of a sweep that was killed and run again."""
+    """The outcome of a sweep that was killed and run again, from the files in its home."""
     from results.records.journal import read_events
 
     (plan,) = home.glob("sweeps/*/plan.json")

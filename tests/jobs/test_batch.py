@@ -1,4 +1,4 @@
-"""What a step sees: sources and targets by method, pixels as functions of seed and iteration, boxes of objects."""
+"""A step's batch: sources and targets by method, pixels as functions of seed and iteration, objects' boxes."""
 
 from __future__ import annotations
 

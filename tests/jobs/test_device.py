@@ -1,4 +1,4 @@
-"""What depends on the device: choices, and the ways of running a network, as far as a CPU shows them."""
+"""Settings that depend on the device, and the ways of executing a network, as far as a CPU can test them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What trials read of frozen models: the model's own values, computed once, for every frame that can be a source."""
+"""Cached features of frozen models: equal to the model's output, computed once, for every possible source frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does not fit together: each with the key to show and what would fit."""
+"""Settings that do not fit together: each error names the key and the values that would fit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STAGE = {"iterations": 1, "lr": 0.1, "losses": {"l2": 1.0}}
 
 
 def config(model, train=None, **sections) -> TrialConfig:
-    """Sections that are right by themselves, put together without a look at each other."""
+    """A configuration of sections that are each valid, combined without validation of the whole."""
     made = TrialConfig.model_validate({"model": model, "train": {"views_per_object": 5, "stages": [STAGE]}})
     train = TrialConfig.model_validate({"train": {"stages": [STAGE]} | (train or {})}).train
     others = TrialConfig.model_validate(sections)

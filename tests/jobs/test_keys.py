@@ -206,7 +206,7 @@ def versions() -> dict[str, int]:
 
 
 def digests(sections: dict[str, Any]) -> dict[str, str]:
-    """What training and judging read of a configuration, hashed."""
+    """Hashes of the settings that training and evaluation depend on."""
     trial = config(**sections)
     parts = {"training": training_identity(trial), "judging": judging_identity(trial)}
     return {
@@ -216,7 +216,7 @@ def digests(sections: dict[str, Any]) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_the_identity_of_what_exists_never_moves(name, record):
-    """Mark a new option `ADDED_LATER`; where the old behaviour is gone, raise the version and record anew."""
+    """If this fails: mark a new option `ADDED_LATER`; if old behaviour is gone, raise the version and record again."""
     for part, version in (("training", NUMERICS_VERSION), ("judging", EVALUATION_VERSION)):
         is_same = digests(CONFIGURATIONS[name])[part] == record["identities"][name][part]
         assert is_same or version > record["versions"][part], f"what {part} reads of {name!r} has another identity"

@@ -20,7 +20,7 @@ State = dict[str, Array]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one U-Net."""
+    """The sizes of one U-Net."""
 
     resolution: int = 16
     base: int = 8
@@ -38,7 +38,7 @@ class Sizes:
 
     @property
     def sides(self) -> list[int]:
-        """Of the levels' maps."""
+        """The side lengths of the levels' feature maps."""
         return [self.resolution >> level for level in range(len(self.mult))]
 
 

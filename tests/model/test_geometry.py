@@ -92,7 +92,7 @@ def test_cameras_are_those_of_the_reference(fixtures):
 
 
 def test_rays_undo_the_reference_projection(fixtures):
-    """What the reference's projection maps onto a pixel's centre lies on our ray through it."""
+    """Points that the reference projects onto a pixel's centre lie on our ray through that pixel."""
     reference = torch.load(fixtures / "cameras.pt", weights_only=True)
     side = 128
     focal = side / 2 * reference["proj_T_cars"].double()[(0, 1), (0, 1)]

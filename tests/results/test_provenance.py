@@ -1,4 +1,4 @@
-"""What trials share and what sets them apart."""
+"""The settings that trials have in common, and those in which they differ."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_intervals_cover_as_often_as_they_say(seeds: int, objects: int, spreads:
 
 
 def test_an_interval_of_objects_alone_would_not_cover() -> None:
-    """What makes the seeds' part necessary: three trainings that differ, each judged on many objects."""
+    """Three trainings that differ, each evaluated on many objects: an interval has to include the seeds' variance."""
     values = simulated(3, 100, (0.5, 1.0, 0.5))
     pooled = values.mean(1, keepdims=True)
     low, high = bootstrap_interval(pooled, np.random.default_rng(0), resamples=400)

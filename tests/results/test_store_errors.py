@@ -1,4 +1,4 @@
-"""What is said of a store that cannot be used."""
+"""Messages about a store that cannot be used."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def test_a_sweep_that_was_never_planned_has_no_report_and_no_status(home, tmp_pa
 
 
 def test_what_was_planned_is_told_while_the_file_is_being_changed(home, tmp_path):
-    """A mistake in a trial that is yet to be planned does not matter; one in what is asked for does."""
+    """`report` ignores a mistake in a trial that is not planned yet, but not one in the tables."""
     path = tmp_path / "sweep.yaml"
     path.write_text("name: never\nbase: {train.batchsize: 4}\n")
     assert "splatsweep run" in str(invoke("report", path, home=home, code=1).exception)

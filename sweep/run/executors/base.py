@@ -1,4 +1,4 @@
-"""What an executor is.  Imported by the schema of sweep files, so neither torch nor Ray is."""
+"""The interface of executors.  The schema of sweep files imports it, so it imports neither torch nor Ray."""
 
 from __future__ import annotations
 
@@ -39,34 +39,34 @@ class Notices(Protocol):
     """Where an executor says what its user has to know; may be called from any thread."""
 
     def say(self, text: str) -> None:
-        """Something that happened: a line that stays."""
+        """Prints a permanent line about an event."""
         ...
 
     def wait_for(self, what: str | None) -> None:
-        """What keeps trials from starting, until it is another or None; said again every half minute."""
+        """Sets why no trial can start, or None; the reason is repeated every half minute until it changes."""
         ...
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What an executor is to run."""
+    """The work of an executor."""
 
     source: Source
     #: absolute
     home: Path
-    #: once it exists, running trials stop behind a checkpoint, and no other starts
+    #: once it exists, running trials stop after writing a checkpoint, and no other starts
     stop_file: Path
-    #: `run_trial`, or what stands in for it where the executors themselves are looked at
+    #: `run_trial`, or its replacement in tests of the executors
     work: Work
     notices: Notices
-    #: whether a trial that fails stops the others behind a checkpoint
+    #: whether a failing trial stops the others at their next checkpoint
     fail_fast: bool = False
 
 
 class Executor(Protocol):
     """A way to run trials.
 
-    Instances have no state.  How each trial ended stands in the trial's folder.
+    Instances have no state.  Each trial's folder records how the trial ended.
     """
 
     #: a subclass of `ExecutorOptions`
@@ -74,25 +74,25 @@ class Executor(Protocol):
 
     @staticmethod
     def at_once(options: ExecutorOptions, /) -> int:
-        """How many trials this machine runs side by side."""
+        """The number of trials that this machine runs at the same time."""
         ...
 
     @staticmethod
     def check() -> None:
-        """Raise, within seconds and before anything is planned, where the executor cannot work at all."""
+        """Raises where the executor cannot work at all; called before planning, and takes seconds at most."""
         ...
 
     @staticmethod
     def run(assignment: Assignment, options: ExecutorOptions, /) -> None:
-        """Bring every trial of the source to an end, unless the stop file appears, and report each to the source.
+        """Runs every trial of the source, unless the stop file appears, and reports the end of each to the source.
 
-        Raises ValueError where the options ask for what no trial can ever have.
+        Raises ValueError where the options request resources that no trial can ever get.
         """
         ...
 
 
 def unused_gpus(count: float, options: ExecutorOptions, share: float) -> str | None:
-    """What to say where trials run beside GPUs that none of them uses; share: what to suggest for each."""
+    """A hint where GPUs are present and no trial uses one; share: the GPU share per trial to suggest."""
     if options.gpus_per_trial or count < 1:
         return None
     found = "a GPU" if count == 1 else f"{count:g} GPUs"

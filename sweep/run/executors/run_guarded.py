@@ -1,4 +1,4 @@
-"""What every executor does with one trial, so that all of them end with the same bits."""
+"""Runs one trial, the same way in every executor, so that all produce bit-identical results."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from results.records.trial_folder import trial_status
 from sweep.run.executors.base import ExecutorOptions
 from sweep.run.stop import request_stop
 
-#: What a trial is: `run_trial`, or what stands in for it where the executors themselves are looked at.
+#: A function that runs a trial: `run_trial`, or its replacement in tests of the executors.
 Work = Callable[[TrialConfig, Path, Runtime], TrialResult]
 
 
 def runtime_of(options: ExecutorOptions, stop_file: Path) -> Runtime:
-    """From the sweep's `run` section to what a trial is told."""
+    """The runtime options of a trial, from the sweep's `run` section."""
     return Runtime(
         threads=options.cpus_per_trial,
         device="cuda" if options.gpus_per_trial > 0 else "cpu",
@@ -36,9 +36,9 @@ def runtime_of(options: ExecutorOptions, stop_file: Path) -> Runtime:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of one start of a trial, besides what its folder says."""
+    """The outcome of one start of a trial, besides what its folder records."""
 
-    #: whether it ran out of memory beside others and is to run again with more of a GPU
+    #: whether it ran out of memory on a shared GPU, and should run again with a larger share
     is_put_back: bool = False
     #: the most memory that torch reserved on the GPU; 0 without one
     gpu_bytes: int = 0

@@ -324,7 +324,7 @@ PHOTO = {"w": 200, "h": 160, "fl_x": 180.0, "fl_y": 190.0, "cx": 104.0, "cy": 78
 def photo(
     path: Path, centre: np.ndarray, *, alpha: bool = False, size: tuple[int, int] = (200, 160), scale: float = 1.0
 ) -> None:
-    """What the camera of `PHOTO` sees; where there is alpha, of a disc around the dot alone, over black."""
+    """Writes the image of the camera `PHOTO`; with alpha, only a disc around the dot is opaque, and the rest black."""
     x, y, z = seen_by(centre)
     place = np.array([PHOTO["fl_x"] * x / z + PHOTO["cx"], PHOTO["fl_y"] * y / z + PHOTO["cy"]]) * scale
     picture = dotted(*size, place, 90, radius=3)

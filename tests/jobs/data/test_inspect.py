@@ -17,7 +17,7 @@ def path(tmp_path) -> Path:
 
 
 def problems_after(path: Path, name: str, change) -> list[str]:
-    """What `check` says once an array was altered; the fingerprint is always among it."""
+    """The problems that `check` finds after `change` altered an array, without the fingerprint's, which is first."""
     array = np.load(path / f"{name}.npy")
     change(array)
     np.save(path / f"{name}.npy", array)

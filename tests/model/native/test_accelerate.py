@@ -358,7 +358,7 @@ def test_dropout_tells_a_kept_zero_from_a_dropped_one() -> None:
 
 
 def masks(seed: int, count: int = 1) -> Tensor:
-    """What dropout at one half keeps of a layer, (count, elements) of 0 and 1."""
+    """Masks of the elements that dropout with p = 0.5 keeps, (count, elements) of 0 and 1."""
     layer = accelerate(identity_behind_dropout(0.5))
     x = torch.randn(4, 16, 32, 32)
     layer(x)  # records

@@ -77,7 +77,7 @@ def judged(scene, antialiasing=False):
 
 
 def judged_splats(scene, antialiasing=False):
-    """What the definition projects, detached, and for each splat its place in the scene."""
+    """The splats that `reference` projects, and for each its index among the scene's Gaussians."""
     gaussians = select(scene.gaussians.to(torch.float64), 0)
     camera = select(scene.cameras.to(torch.float64), 0, 0)
     splats = reference.project(gaussians, camera, antialiasing)
@@ -92,7 +92,7 @@ def composite_splats(scene, splats, colours, background):
 
 
 def assert_close(actual, expected, name=""):
-    """Within 1e-4 of the norm of what is expected."""
+    """Asserts that the error is within 1e-4 of the norm of `expected`."""
     error, size = (actual.double() - expected).norm(), expected.norm()
     assert error <= 1e-4 * size, f"{name}: {error:.2e} of {size:.2e}"
 

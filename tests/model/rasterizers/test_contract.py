@@ -1,7 +1,7 @@
-"""What every backend that draws exactly what `reference` defines must keep, with all kinds of scenes.
+"""The contract of all backends that compute exactly what `reference` defines, tested with all kinds of scenes.
 
-Backend `triton` runs on the GPU where there is one; elsewhere Triton's interpreter runs its kernels, with large tiles,
-because it takes as long for a small one.
+Backend `triton` runs on the GPU where there is one; elsewhere Triton's interpreter runs its kernels.  Its tiles are
+then large, because the interpreter takes as long for a small tile.
 """
 
 from __future__ import annotations

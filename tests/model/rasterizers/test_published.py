@@ -1,4 +1,4 @@
-"""What the CUDA packages do otherwise accounts for what was measured on a GPU, and leaves no pixel undecided."""
+"""The known differences of the CUDA packages explain the errors measured on a GPU, and leave no pixel undecided."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def gpu_scene(make_scene):
 
 @pytest.fixture
 def drawn(evaluate):
-    """Images, inverse depths and gradients in float64, by the definition as it is, or as a package draws."""
+    """A function for images, inverse depths and gradients in float64, by `reference` or its variant for a package."""
 
     def drawn(scene, antialiasing=False, package=None, slack=0.0, dtype=torch.float64):
         with pytest.MonkeyPatch.context() as patch:

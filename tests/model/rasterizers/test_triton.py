@@ -1,4 +1,4 @@
-"""What only backend `triton` has: launches, lists of tiles, sums in a fixed order, kernels that compile for GPUs."""
+"""Features of backend `triton` alone: launches, tile lists, sums in a fixed order, kernels that compile for GPUs."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_host_reads_nothing(make_scene, monkeypatch):
 
 @pytest.mark.parametrize("room", [1, 3])
 def test_lists_that_are_too_short_are_made_longer(make_scene, monkeypatch, room):
-    """What is drawn does not depend on it, and the next call of the shape starts with what this one needed."""
+    """The images do not depend on a list's first length, and the next call of the shape starts with the needed one."""
     scene = make_scene(kind="huge", count=20, size=(16, 16))
     expected = drawn(scene)
     monkeypatch.setattr(triton_backend, "_needed", {})

@@ -1,4 +1,4 @@
-"""What all encoders share: preprocessing, sizes, and that nothing heavy is imported before it is needed."""
+"""Properties of all encoders: preprocessing, sizes, and no heavy import before it is needed."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What a trial computed in, as its run's tags hold it."""
+"""The arithmetic of a trial (backend, execution, precision, device), as recorded in its run's tags."""
 
 from __future__ import annotations
 

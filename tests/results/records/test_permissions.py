@@ -1,4 +1,4 @@
-"""Whoever can write the home can write what is in it."""
+"""Everyone who may write the home may write the files in it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def page(study, sweep, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def look(page: str, folder: Path, width: int, *, dark: bool) -> dict[str, Any]:
-    """What a browser and axe find in the page, with everything on it opened."""
+    """The findings of a browser and axe in the page, with all its sections opened."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f"no browser is installed: {', '.join(BROWSERS)}")

@@ -59,7 +59,7 @@ def evidence(*records: TrialRecord) -> Evidence:
 
 
 class Study:
-    """What tests build sweeps from."""
+    """Builders of records and evidence for tests."""
 
     record = staticmethod(record)
     evidence = staticmethod(evidence)

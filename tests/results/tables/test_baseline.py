@@ -1,4 +1,4 @@
-"""Which row is the baseline, and what is said where there is none."""
+"""Which row is the baseline, and the note where there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each component is worth."""
+"""The table `leave_one_out`: the effect of each component."""
 
 from __future__ import annotations
 

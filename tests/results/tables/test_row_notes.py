@@ -1,4 +1,4 @@
-"""What is said at a row of how its trials ran."""
+"""Notes at a table's row about how its trials ran."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_another_arithmetic_is_another_regime(make, arithmetic: Arithmetic, note
 
 
 def test_precision_is_the_computed_one_where_all_recorded_it(make) -> None:
-    """On a CPU bf16 and tf32 are both float32; runs of earlier versions recorded only what was asked for."""
+    """On a CPU bf16 and tf32 are both float32; runs of earlier versions recorded only the configured precision."""
     wide, narrow = ({"train": {**TRAIN, "precision": precision}} for precision in ("tf32", "bf16"))
     baseline = [make.record("baseline", config=CONFIG | wide, tags=TAGS | COMPUTED)]
     assert caveats([make.record("row", config=CONFIG | narrow, tags=TAGS | COMPUTED)], baseline) == ()

@@ -64,7 +64,7 @@ def config_of(name: str) -> dict[str, object]:
 
 
 def means_of(name: str) -> list[float]:
-    """Of a trial's six columns; chosen so that rounding up, down and to zeros all occur."""
+    """The means of a trial's six columns, chosen so that rounding up, down and to zeros all occur."""
     first = 20.0 + list(CONFIGS).index(name)
     return [first + 0.004999, 0.9004 + first / 1e4, 0.0005 + first / 1e4, first - 10 + 0.995, 0.7995, 0.2]
 

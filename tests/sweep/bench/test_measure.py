@@ -1,4 +1,4 @@
-"""What the benchmarks measure with."""
+"""The tools that the benchmarks measure with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`splatsweep render`: files are written where they were asked for; mistakes are told before anything takes long."""
+"""`splatsweep render` writes files to the given paths, and reports mistakes before any long computation."""
 
 from __future__ import annotations
 

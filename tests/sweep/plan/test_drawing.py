@@ -1,4 +1,4 @@
-"""What the rasterisers that are installed cannot draw is known before anything trains."""
+"""Configurations that the installed rasterisers cannot draw are found before anything trains."""
 
 from __future__ import annotations
 

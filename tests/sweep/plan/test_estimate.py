@@ -39,7 +39,7 @@ def _plan(*configs: TrialConfig) -> Plan:
 
 
 def _finish(home: Path, key: str, config: TrialConfig, *, step_s: float = 0.5, host: str | None = None) -> None:
-    """What a finished trial leaves behind: it trained for `step_s` an iteration and did other things for 7 s."""
+    """Writes the files of a finished trial that trained for `step_s` per iteration and took another 7 s."""
     folder = home / "trials" / key
     with Journal(folder) as journal:
         journal.start(0)

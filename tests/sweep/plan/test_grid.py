@@ -102,7 +102,7 @@ def test_leave_one_out_switches_one_thing_off_at_a_time() -> None:
 
 
 def test_switches_that_are_off_leave_their_sections_out_of_the_identity() -> None:
-    """What the checks call a setting without effect is what the key does not hold."""
+    """The settings that the checks report as without effect are those that the key leaves out."""
     off = TrialConfig().identity()
     for switch in SWITCHES:
         section, key = switch.split(".")

@@ -37,7 +37,7 @@ def _plan(home: Path, *, name: str = "a", base: dict[str, Any] | None = None, **
 
 
 def _finish(plan: Plan, home: Path, numerics: int = NUMERICS_VERSION) -> None:
-    """What trials of a plan leave behind when they finish."""
+    """Writes the files of a plan's trials as if all had finished."""
     identities = Identities(home)
     for trial in plan.everything:
         folder = home / "trials" / trial.key

@@ -1,4 +1,4 @@
-"""The driver's dealings with MLflow: a store that is slow, guarded or down, and what is said of it."""
+"""The driver and MLflow: a store that is slow, needs a login or is down, and the messages about it."""
 
 from __future__ import annotations
 

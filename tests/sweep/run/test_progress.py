@@ -1,4 +1,4 @@
-"""What trials do, and how long all of them still take."""
+"""The state of trials, and the time that all of them still take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a search is said with its place, whatever it is."""
+"""Every mistake in a search is reported with its place in the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search proposes, for every sampler."""
+"""The proposals of a search, for every sampler."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def _hang_up_kept_from_children() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Room:
-    """What one node has, or one kind of node that an autoscaler adds."""
+    """The resources of one node, or of one kind of node that an autoscaler adds."""
 
     name: str
     cpus: float
@@ -147,12 +147,12 @@ class Room:
 
     @classmethod
     def of(cls, name: str, resources: Mapping[str, float]) -> Room:
-        """From Ray's names of resources."""
+        """Reads a mapping from Ray's resource names to amounts."""
         return cls(name, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
 
     def holds(self, cpus: float, gpus: float) -> bool:
-        """Whether a trial of that size fits."""
-        # Shares of a GPU are of one GPU.
+        """Whether a trial of this size fits."""
+        # A share of a GPU lies within one GPU.
         return self.cpus >= cpus and self.gpus >= gpus
 
     def __str__(self) -> str:
@@ -161,21 +161,21 @@ class Room:
 
 @dataclass(frozen=True)
 class Autoscaler:
-    """What adds nodes to the cluster; `kinds` is empty where it does not say which."""
+    """The cluster's autoscaler; `kinds` is empty where it does not list the kinds of node that it adds."""
 
     kinds: tuple[Room, ...]
 
     def may_add(self, cpus: float, gpus: float) -> bool:
-        """Whether it can be expected to add a node that a trial of that size fits on."""
+        """Whether it may add a node that fits a trial of this size."""
         return not self.kinds or any(kind.holds(cpus, gpus) for kind in self.kinds)
 
 
 def check_room(
     options: ExecutorOptions, nodes: Sequence[Room], autoscaler: Autoscaler | None, cluster: str | None
 ) -> str | None:
-    """What has to come before trials can start, in words; None where a node that is there can run them.
+    """A phrase for what trials have to wait for; None where an existing node can run them.
 
-    cluster: as RAY_ADDRESS has it; None is this machine.  Raises `ResourcesError` where no node can ever run one.
+    cluster: the value of RAY_ADDRESS; None for this machine.  Raises `ResourcesError` where no node can ever run one.
     """
     cpus, gpus = options.cpus_per_trial, options.gpus_per_trial
     if any(node.holds(cpus, gpus) for node in nodes):
@@ -205,7 +205,7 @@ def check_room(
 
 
 def asked(cpus: float, gpus: float) -> str:
-    """What a trial asks for, in words."""
+    """The resources that a trial requests, in words."""
     return counted(cpus, "CPU") + (f" and {counted(gpus, 'GPU')}" if gpus else "")
 
 
@@ -215,7 +215,7 @@ def counted(number: float, unit: str) -> str:
 
 
 def living_nodes() -> dict[str, Room]:
-    """The nodes that are there now, by Ray's identifier."""
+    """The nodes that are alive now, by Ray's identifier."""
     import ray
 
     return {

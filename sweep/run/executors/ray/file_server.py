@@ -103,21 +103,21 @@ class Keeper:
                 path.unlink()
 
     def stop(self) -> str | None:
-        """What stands in the stop file; None where there is none."""
+        """The content of the stop file; None where there is none."""
         return self._stop_file.read_text(encoding="utf-8") if self._stop_file.exists() else None
 
     def prune_request(self, key: str) -> str | None:
-        """Why a search wants the trial given up, if it does."""
+        """Why a search prunes the trial; None where it does not."""
         path = self._folder(key) / PRUNE_FILENAME
         return path.read_text(encoding="utf-8") if path.exists() else None
 
     def ask_to_stop(self, request: str) -> None:
-        """Write the stop file, unless another has."""
+        """Writes the stop file, unless it exists."""
         if not self._stop_file.exists():
             self._stop_file.write_text(request, encoding="utf-8")
 
     def _hold(self, training: str, key: str) -> bool:
-        """Whether the trial has its training now: nobody else, on this machine or another, is at it."""
+        """Whether the trial holds the lock of its training: no other trial, on this machine or another, runs it."""
         if training in self._trainings:
             holder, lock = self._trainings[training]
             # The holder's worker may have died without a word.

@@ -26,21 +26,21 @@ _MARGIN = 1.1
 
 @dataclass(frozen=True)
 class Use:
-    """What a trial used of a GPU."""
+    """The GPU memory that a trial used."""
 
-    #: the most that torch reserved
+    #: the peak of torch's reserved memory
     peak_bytes: int
-    #: of the whole GPU
+    #: the memory of the whole GPU
     total_bytes: int
 
     @property
     def share(self) -> float:
-        """Of the GPU, with what a process needs besides."""
+        """The fraction of the GPU's memory, with a margin and the memory of a process's CUDA context."""
         return (self.peak_bytes * _MARGIN + CONTEXT_BYTES) / self.total_bytes
 
 
 class Packing:
-    """The share of a GPU that each trial gets.  Without a share of one, all trials get what the sweep file says."""
+    """The share of a GPU that each trial gets.  Where GPUs are not shared, it is the one in the sweep file."""
 
     def __init__(self, share: float, shape: Callable[[TrialConfig], str], memory: Path | None = None) -> None:
         """share: `run.gpus_per_trial`; shape: equal for trials that cost the same; memory: a file of earlier runs."""
@@ -53,18 +53,18 @@ class Packing:
         return 0 < self._wanted < 1
 
     def share_of(self, config: TrialConfig) -> float:
-        """What the trial is to get: 1/n of a GPU, so that n of them fill it, or what the sweep file says."""
+        """The share for a trial: 1/n of a GPU, so that n trials fill it, or the share in the sweep file."""
         if not self.is_shared or not config.is_trained:
             return self._wanted
         return max(self._wanted, whole_part(self._learned.get(self._shape(config), 0.0)))
 
     def used(self, config: TrialConfig, use: Use) -> None:
-        """A trial ended well."""
+        """Records the GPU memory of a trial that succeeded."""
         if self.is_shared and config.is_trained:
             self._learn(config, use.share)
 
     def ran_out(self, config: TrialConfig, share: float) -> float | None:
-        """A trial ran out of memory with that share.  Returns its next one; None where it had a whole GPU."""
+        """Records that a trial ran out of memory with this share.  Returns its next one; None if it had a whole GPU."""
         if share >= 1:
             return None
         larger = 1 / max(math.floor(1 / share + 1e-6) // 2, 1)

@@ -172,7 +172,7 @@ class Courier:
                 continue
 
     def _pass_on_stop(self) -> None:
-        """What one side is asked, the other is too."""
+        """Copies a stop request between driver and worker, and a prune request to the worker."""
         here, there = self.stop_file.exists(), self._call("stop")
         if there is not None and not here:
             self.stop_file.write_text(there, encoding="utf-8")

@@ -128,7 +128,7 @@ def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Wa
 
 
 def _resources(cpus: int, parameters: dict[str, Any]) -> dict[str, float]:
-    """What a worker for one call of `_run_point` gets."""
+    """The CPUs and GPUs of a worker for one call of `_run_point`."""
     gpus = parameters["point"]["gpus"]
     return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
 
@@ -138,7 +138,7 @@ def _shape_name(config: TrialConfig) -> str:
 
 
 class _Feed(Searcher):
-    """Hands the source's trials to Tune, which asks for one when the last has a place to run."""
+    """Hands the source's trials to Tune, which requests one as soon as the previous one has resources."""
 
     def __init__(self, source: Source, packing: Packing) -> None:
         super().__init__(metric=None, mode="max")
@@ -185,7 +185,7 @@ class _Feed(Searcher):
 
 
 class _EndOfWaiting(FIFOScheduler):
-    """First come, first served; once a stop is asked for, trials that wait for a place to run are dropped."""
+    """First come, first served; once the stop file exists, trials that wait for resources are dropped."""
 
     def __init__(self, stop_file: Path) -> None:
         super().__init__()

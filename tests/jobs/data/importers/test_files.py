@@ -58,7 +58,7 @@ def mixed_up(content: bytes) -> bytes:
 
 
 def mistake_of(action: Callable[[], object]) -> str | None:
-    """What a user would be told; None where there was nothing to tell."""
+    """The message of the `ValueError` that `action` raises; None where it raises none."""
     try:
         action()
     except ValueError as error:
@@ -69,7 +69,7 @@ def mistake_of(action: Callable[[], object]) -> str | None:
 @pytest.mark.parametrize("damage", [emptied, noise, cut_off, mixed_up])
 @pytest.mark.parametrize(("layout", "name"), [(layout, name) for layout in NEEDED for name in NEEDED[layout]])
 def test_damaged_files_end_in_an_error_that_names_them(layouts, tmp_path, monkeypatch, layout, name, damage):
-    """Or in a sound store, where a part of the file makes sense; in nothing else, and nothing else is written."""
+    """A file that can still be read in part may also give a valid store.  Nothing else is written."""
     monkeypatch.setattr(Importer, "max_skipped_share", 0.0)
     source, home = tmp_path / "source", tmp_path / "home"
     layouts[layout].write(source)
@@ -80,7 +80,7 @@ def test_damaged_files_end_in_an_error_that_names_them(layouts, tmp_path, monkey
     if message is None:
         assert damage in (cut_off, mixed_up), "nothing of the file makes sense"
     else:
-        # Too few lines of a list are told by the arrays that are longer.
+        # A list with too few lines is detected by the arrays that are longer.
         assert file.name in message or (file.name == "frame_order.txt" and "images_fg.npy" in message)
     assert {path: path.stat().st_mtime_ns for path in source.rglob("*")} == before
     assert {path.name for path in tmp_path.iterdir()} <= {"source", "home"}

@@ -176,7 +176,7 @@ def test_gradients_are_the_references(name, fixtures):
 
 
 def initial_bound(name, shape):
-    """Of the uniform distribution that a published weight starts from; None for norms and biases."""
+    """The bound of the uniform distribution that initialises a published weight; None for norms and biases."""
     if len(shape) == 1:
         return None
     gains = {

@@ -1,4 +1,4 @@
-"""What a cluster has, compared with what trials ask for; addresses that lead nowhere; nodes that come and go."""
+"""A cluster's resources against those that trials request; unreachable addresses; nodes that come and go."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ CONFIG, OTHER = TrialConfig(seed=1), TrialConfig(seed=2)
 
 
 def packing(share: float, memory: Path | None = None) -> Packing:
-    """Shapes are told apart by the seed."""
+    """A packing in which the seed determines a trial's shape."""
     return Packing(share, lambda config: str(config.seed), memory)
 
 

@@ -78,7 +78,7 @@ def training_in(home: Path) -> Path:
 
 
 def train(home: Path, first: int, last: int) -> None:
-    """What a trial leaves behind: a log, a line every iteration, a checkpoint of its training every second one."""
+    """Writes a trial's files: a log, a journal line for each iteration, a training checkpoint for every second one."""
     folder = trial_in(home)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "log.txt").touch()

@@ -1,4 +1,4 @@
-"""Waiting under Ray is said and ends when it is asked to; trials that share a GPU are put back, not failed."""
+"""Waiting under Ray is reported and ends on a stop; trials that run out of memory on a shared GPU run again."""
 
 from __future__ import annotations
 
