@@ -1,4 +1,4 @@
-"""Addresses of MLflow stores: which kinds there are, and how they are shown without their secrets."""
+"""Addresses of MLflow stores: their kinds, and how they are printed without secrets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from results.errors import ResultsError
 from results.records.home import database_file, user_path
 
-#: read and written through SQLAlchemy, which takes a driver's name behind a plus: postgresql+psycopg://
+#: databases, accessed through SQLAlchemy; a driver may follow a plus: postgresql+psycopg://
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 #: tracking servers
 SERVERS = ("http", "https")
@@ -22,16 +22,16 @@ _SQLITE = "sqlite:///"
 #: short form names, as it is written there
 _ENCODED = "sqlite+pysqlite:///"
 _FILE = re.compile(r"sqlite(\+\w+)?:///(?P<path>[^?]*)")
-#: what a database's driver said: (sqlite3.OperationalError) database is locked
+#: prefix of a database driver's message: (sqlite3.OperationalError) database is locked
 _FROM_DRIVER = re.compile(r"\((\w+\.)+\w+\) ")
 
 
 class AddressError(ResultsError):
-    """An address that no MLflow store has; it is not quoted."""
+    """An address that is none of an MLflow store; the message does not quote it."""
 
 
 def check_address(uri: str) -> None:
-    """Raises `AddressError` where MLflow can have no store."""
+    """Raises `AddressError` where the address is none of an MLflow store."""
     kind = _kind(uri)
     if kind not in (*DATABASES, *SERVERS):
         beginnings = ", ".join(f"{name}://" for name in (*DATABASES, *SERVERS))
@@ -62,7 +62,7 @@ def sqlite_path(uri: str) -> str | None:
 
 
 def sqlite_uri(path: Path) -> str:
-    """The address of a SQLite store; what means something in an address is %-encoded."""
+    """The address of a SQLite store; special characters are %-encoded."""
     plain = str(path.absolute())
     encoded = plain.replace("%", "%25").replace("?", "%3F")
     return f"{_SQLITE if plain == encoded else _ENCODED}{encoded}"
@@ -85,7 +85,7 @@ def without_secrets(text: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The telling line of an error, without secrets.
+    """The decisive line of an error, without secrets.
 
     Errors of databases say what happened behind a hint for programmers and before the statement; those of servers go
     on with pages.

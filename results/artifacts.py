@@ -1,8 +1,8 @@
-"""Artifacts of runs as local files; what is fetched from a server is fetched once.
+"""Artifacts of runs as local files; artifacts of a server are downloaded once.
 
-A run states the SHA-256 of each of its artifacts.  A file with that hash is the artifact wherever it lies: in the
-trial's own folder, or in the home's cache, where downloads go.  So a number is followed to its run although its file
-did not come from there, and a file that was damaged or changed since it was recorded is never used.
+A run records the SHA-256 of each of its artifacts.  A file with that hash is the artifact wherever it lies: in the
+trial's own folder, or in the home's cache of downloads.  A number can thus be traced to its run even if the file was
+copied, and a file that was damaged or changed since it was recorded is never used.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Artifacts:
 
     @contextmanager
     def file(self, run: RunLike, name: str) -> Iterator[Path]:
-        """A local file with the artifact; where its run states no hash of it, it may live only as long as the context.
+        """A local file with the artifact; it may be deleted when the context ends, if the run records no hash of it.
 
-        Raises `FileNotFoundError` where there is none or it cannot be fetched, and `ResultsError` for one that is not
-        what its run says.
+        Raises `FileNotFoundError` where there is none or it cannot be fetched, and `ResultsError` for one that does not
+        match its recorded hash.
         """
         recorded = self._local(run, name)
         sha256 = run.tags.get(tags.HASH + name)
@@ -75,9 +75,9 @@ class Artifacts:
             return path.replace(cached)
 
     def _local(self, run: RunLike, name: str) -> Path | None:
-        """Where an artifact lies that the store keeps in a folder; None for one that a server keeps.
+        """Path of an artifact that the store keeps in a folder; None for one on a server.
 
-        An address may be that of the home before it was moved or copied: what lies in the home comes first.
+        The recorded address may be that of the home before it was moved or copied, so the home is searched first.
         """
         parts = urlsplit(run.artifact_uri)
         if parts.scheme not in ("", "file"):
@@ -91,7 +91,7 @@ class Artifacts:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         try:
-            # Its public sibling asks for a listing first: is it a folder?
+            # The public `download_artifacts` first requests a listing, to find out whether it is a folder.
             get_artifact_repository(run.artifact_uri, tracking_uri=self._uri)._download_file(name, str(folder / name))
         except (OSError, MlflowException) as error:
             raise FileNotFoundError(f"run {run.run_id}: artifact {name} cannot be fetched: {reason(error)}") from error

@@ -28,7 +28,7 @@ class Origin:
     seed: int
     state: str
     note: str
-    #: mean over objects; None where the trial gave the cell nothing
+    #: mean over objects; None where the trial contributes nothing to the cell
     value: float | None
     run_id: str | None
     objects: tuple[str, ...]
@@ -41,7 +41,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A cell of a table, and everything behind it."""
+    """A cell of a table, with the trials that it is computed from."""
 
     table: Table
     row: Row
@@ -53,10 +53,10 @@ class Explanation:
 def explain(
     sweep: SweepLike, home: Path, tables: Sequence[str], table: str, row: str, column: str
 ) -> tuple[Explanation, ...]:
-    """The cells called so: one, or one for every row of that label.
+    """The cells of that name: one, or one for every row with that label.
 
     `row` is a label, with its group before a slash where labels repeat ("Input/DPT_Large"); `column` is a column's
-    name or title.  Raises `ResultsError` naming what there is where one of them does not exist.
+    name or title.  Raises `ResultsError`, listing the alternatives, where one of them does not exist.
     """
     evidence = read_evidence(sweep, home)
     built = {found.name: found for found in build_tables(tables, evidence)}
@@ -83,7 +83,7 @@ def _explanation(table: Table, row: Row, place: int, records: dict[str, TrialRec
     cell, column = row.cells[place], table.columns[place]
     kept = [source for source in row.sources if source.key in records]
     finished = [source.key for source in kept if source.state == "finished"]
-    # A finished trial that recorded another set of metrics gave the cell nothing; which one, the cell cannot say.
+    # A finished trial may lack the metric; then the cell does not show which value belongs to which trial.
     values = dict(zip(finished, cell.values, strict=True)) if len(finished) == cell.n else {}
     origins = tuple(_origin(records[source.key], values.get(source.key)) for source in kept)
     return Explanation(table, row, column, cell, origins)

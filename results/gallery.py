@@ -1,4 +1,4 @@
-"""Sample renders side by side: what every trial made of the same unseen objects."""
+"""Sample renders side by side: every trial's predictions for the same unseen objects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TrialSamples:
     key: str
     seed: int
     objects: tuple[str, ...]  # K
-    source: Pictures  # (K, 3, H, W): what the network saw
+    source: Pictures  # (K, 3, H, W): the network's input
     target: Pictures  # (K, M, 3, H, W): ground truth
     render: Pictures  # (K, M, 3, H, W)
 
@@ -104,7 +104,7 @@ def galleries(samples: Iterable[TrialSamples]) -> list[Gallery]:
 def representative(gallery: Gallery) -> Gallery:
     """The best, the median and the worst object of those recorded, by PSNR averaged over all variants and views.
 
-    A rule instead of a choice.  Of fewer than three objects all are shown, the best first.
+    The selection follows a fixed rule, not taste.  With fewer than three objects all are shown, the best first.
     """
     scores = np.mean([_psnr(render, gallery.target) for render in gallery.renders.values()], axis=0)
     order = np.argsort(-scores, kind="stable")

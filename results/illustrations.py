@@ -28,7 +28,7 @@ class Illustration:
 
 
 def illustrate(evidence: Evidence, tables: Sequence[Table]) -> list[Illustration]:
-    """Every figure that the evidence suffices for; training curves first."""
+    """Every figure for which there are enough results; training curves first."""
     results = evidence.results(["psnr"])
     return [*_curves(evidence), *_comparisons(results, tables), *_settings(evidence, results)]
 

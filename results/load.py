@@ -1,6 +1,6 @@
 """MLflow -> tidy frames: trial x seed x object x view kind x metric.
 
-What was planned comes from the sweep's frozen plan, what was measured from MLflow; the two are joined by key.
+Trials come from the sweep's frozen plan, measurements from MLflow; the two are joined by key.
 A planned trial without results is never dropped: `load_trials` lists it with its state and the reason.
 """
 
@@ -33,7 +33,7 @@ TRIAL_COLUMNS = ["trial", "names", "key", "seed", "control", "state", "note", "r
 #: states of a trial; "unrecorded" is finished on disk, but without usable results in MLflow
 STATES = ("finished", "running", "pending", "to be judged", "interrupted", "failed", "pruned", "unrecorded")
 
-#: state -> the tag of a run that says how it came to it
+#: state -> the tag of a run that holds the reason
 _NOTES = {"failed": tags.ERROR, "pruned": tags.PRUNED}
 
 _PER_OBJECT = ["object", "split", "view_kind", "metric", "value"]
@@ -47,7 +47,7 @@ class TrackingOptions(Protocol):
 
 
 class SweepLike(Protocol):
-    """All that results need of a sweep."""
+    """The fields of a sweep that this package reads."""
 
     @property
     def name(self) -> str: ...
@@ -58,7 +58,7 @@ class SweepLike(Protocol):
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A planned trial together with what the store knows of it."""
+    """A planned trial with its run in the store."""
 
     planned: RecordedTrial
     run: Run | None
@@ -103,7 +103,7 @@ class Evidence:
 
     @cached_property
     def _scores(self) -> pa.Table:
-        """The scores of all finished trials, each with whose it is."""
+        """The scores of all finished trials, each with its trial."""
         finished = [(record.per_object, record.planned) for record in self.records if record.per_object is not None]
         if not finished:
             return pa.table({})
@@ -169,8 +169,8 @@ def load_results(sweep: SweepLike, home: Path | str, metrics: Sequence[str] = PU
     """Per-object scores of every finished trial of `sweep`.
 
     Columns: trial, key, seed, split, object, view_kind (conditioned|novel), metric, value (the mean over the
-    object's views of that kind).  The trivial rows are trials like any other (`blank`, `copy_input`).  A key
-    that several names were folded onto appears under its first name only.
+    object's views of that kind).  The trivial baselines (`blank`, `copy_input`) are trials like any other.  A key
+    that has several names appears under its first name only.
     """
     return read_evidence(sweep, home).results(metrics)
 
@@ -217,7 +217,7 @@ def _read_per_object(path: Path) -> pa.Table:
     missing = [column for column in _PER_OBJECT if column not in metadata.schema.names]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
-    # Reading ahead is for far away stores: files of some kilobytes take three times as long.
+    # Pre-buffering suits remote stores: it makes reading files of some kilobytes three times slower.
     with pq.ParquetFile(path, metadata=metadata, read_dictionary=text, pre_buffer=False) as file:
         table = file.read(_PER_OBJECT, use_threads=False)
     kinds = [(name, pa.dictionary(pa.int32(), pa.string())) for name in text]

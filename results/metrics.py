@@ -1,6 +1,6 @@
-"""Facts of metrics that need no code to run: what each compares, how it reads, which way is better.
+"""Facts on metrics that need no torch: required data, label, and which direction is better.
 
-`jobs/metrics/` holds what computes them, under the same names.  A score is a metric on one kind of views:
+`jobs/metrics/` computes them, under the same names.  A score is a metric on one kind of views:
 `novel/psnr` in journals and MLflow, `novel_psnr` in sweep files and tables.
 """
 
@@ -17,25 +17,25 @@ VIEW_KINDS = ("conditioned", "novel")
 #: The metrics of the published tables: computed where nothing else is chosen.
 PUBLISHED = ("psnr", "ssim", "lpips")
 
-#: Ending of the name of a metric of colours that were clamped to [0, 1] first.
+#: Suffix of metrics that are computed after colours are clamped to [0, 1].
 CLAMPED = "_clamped"
 
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """How a metric is printed and judged, and what it needs."""
+    """Printing and direction of a metric, and the data that it needs."""
 
     label: str
     #: which way is better
     direction: Direction
     #: digits behind the point
     precision: int = 3
-    #: smallest difference that matters to a reader, of the order of those that papers on this task make a point of
+    #: smallest difference that matters in practice, of the order of those that papers on this task emphasise
     relevant: float | None = None
     unit: str = ""
-    #: what it compares with, beside colours: `mask`, `depth` of the dataset
+    #: ground truth that it needs besides colours: `mask`, `depth` of the dataset
     of_truth: frozenset[str] = frozenset()
-    #: what it looks at in a rendering, beside colours: `opacity`, `inverse_depth`
+    #: parts of a rendering that it needs besides colours: `opacity`, `inverse_depth`
     of_rendering: frozenset[str] = frozenset()
 
 
@@ -55,7 +55,7 @@ METRICS: dict[str, MetricFacts] = {
 
 
 def facts_of(metric: str) -> MetricFacts | None:
-    """Facts of a metric, those of its clamped variant included; None for a metric that was recorded by other code."""
+    """Facts of a metric or its clamped variant; None for an unknown metric, recorded by other code."""
     known = METRICS.get(metric.removesuffix(CLAMPED))
     if known is None or not metric.endswith(CLAMPED):
         return known

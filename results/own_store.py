@@ -1,7 +1,7 @@
-"""The home's own MLflow store, a SQLite file, looked at and mended without MLflow and its seconds of imports.
+"""The home's own MLflow store, a SQLite file, read and updated without importing MLflow, which takes seconds.
 
-MLflow keeps addresses of artifacts as absolute paths.  After a home was copied, moved, renamed or mounted elsewhere,
-those that name the place where it was are rewritten; the files themselves lie in the home.
+MLflow stores absolute paths of artifacts.  After a home was copied, moved, renamed or mounted elsewhere,
+paths to its former place are rewritten; the files themselves lie in the home.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _FINISHED = """
     WHERE k.key = ? AND s.key = ? AND s.value = 'finished'
     AND r.lifecycle_stage = 'active' AND e.lifecycle_stage = 'active'
 """
-#: for a store that another process is writing
+#: timeout for a store that another process is writing
 _PATIENCE_S = 10
 
 
 def adopt_store(home: Path) -> None:
-    """Rewrite addresses of artifacts in the home's own store that name another place than the home.
+    """Rewrite artifact paths in the home's own store that point outside the home.
 
     Runs whose artifacts are not in the home keep their address.  Raises `sqlite3.Error`.
     """

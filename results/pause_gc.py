@@ -1,4 +1,4 @@
-"""Many objects at once, without being searched for garbage again and again."""
+"""Pauses garbage collection while many objects are created."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def garbage_collection_paused() -> Iterator[None]:
-    """For code that makes thousands of objects to stay: each few thousand set off a walk over all that is loaded,
-    torch included, which costs more than making them."""
+    """Pauses garbage collection for code that creates thousands of long-lived objects.
+
+    Otherwise every few thousand of them trigger a collection over all loaded objects, torch included, which costs
+    more than creating them.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Where numbers come from: what all trials have in common, and what sets each of them apart."""
+"""Provenance of numbers: settings that all trials share, and those in which they differ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from results.records import tags as record_tags
 from results.records.flat import flatten
 
 _CODE_TAGS = ("mlflow.source.git.", record_tags.PREFIX)
-#: what an absent setting is shown as
+#: printed for an absent setting
 ABSENT = "–"
 
 

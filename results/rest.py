@@ -1,7 +1,7 @@
 """An MLflow tracking server, read in as few requests as its API allows.
 
-Runs come a thousand to a request with all their tags.  Histories come for a hundred runs and one metric to a request,
-cut down to 2,500 points a run; the few that are longer are asked for again, one by one and whole.
+One request returns a thousand runs with all their tags.  One request returns the histories of one metric of a hundred
+runs, sampled to 2,500 points per run; the few that are longer are requested again, one by one and in full.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RUNS_AT_ONCE = 1000
 #: limits of MLflow's request for the histories of several runs
 _HISTORIES_AT_ONCE, _MOST_POINTS = 100, 2500
 _REQUESTS_AT_ONCE = 8
-#: for one answer, which may hold megabytes; a server that is down is noticed at once
+#: timeout for one response, which may hold megabytes; a server that is down is detected at once
 _PATIENCE_S = 120
 
 Point = tuple[str, str, int, float, int]
@@ -72,7 +72,7 @@ class RestReader:
             yield from (_point(run_id, found) for found in page.get("metrics", []))
 
     def _pages(self, method: str, endpoint: str, **query: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Every page of a paged answer; the one entry of `query` is what http_request takes."""
+        """Every page of a paginated response; `query` has one entry, an argument of `http_request`."""
         token: str | None = ""
         while token is not None:
             asked = {kind: {**values, **({"page_token": token} if token else {})} for kind, values in query.items()}
@@ -100,5 +100,5 @@ def _run(found: dict[str, Any]) -> Run:
 
 
 def _point(run_id: str, found: dict[str, Any]) -> Point:
-    """Numbers may come as texts: NaN, and integers of 64 bits."""
+    """One point of a history; NaN and 64-bit integers may be encoded as strings."""
     return run_id, found["key"], int(found.get("step", 0)), float(found["value"]), int(found["timestamp"])

@@ -1,4 +1,4 @@
-"""Runs as an MLflow store keeps them, and how one kind of store is read."""
+"""Runs of an MLflow store, and the interface of its readers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Run:
         started: int | None,
         ended: int | None,
     ) -> Run:
-        """From what MLflow keeps of a run; moments are milliseconds since 1970."""
+        """A run from MLflow's record of it; times are milliseconds since 1970."""
         return cls(
             run_id=run_id,
             key=tags[KEY],
@@ -55,7 +55,7 @@ class Run:
 
 
 class Reader(Protocol):
-    """How runs are read from one kind of store."""
+    """Interface for reading one kind of store."""
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:

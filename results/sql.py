@@ -1,6 +1,6 @@
 """MLflow's database, read with one query per table.
 
-MLflow's own client loads runs as objects with all their parameters and asks for each metric's history by itself;
+MLflow's own client loads runs as objects with all their parameters and queries each metric's history separately;
 for thousands of runs that takes minutes.  The tables read here have kept their columns since MLflow 1.
 """
 
@@ -29,16 +29,16 @@ _RUNS = table(
 _TAGS = table("tags", *map(column, ("run_uuid", "key", "value")))
 _LATEST = table("latest_metrics", *map(column, ("run_uuid", "key")))
 _METRICS = table("metrics", *map(column, ("run_uuid", "key", "step", "value", "timestamp", "is_nan")))
-#: as many values as every database takes in one statement
+#: number of values that every supported database accepts in one statement
 _IDS_AT_ONCE = 30_000
 
 
-#: what the package of a database's driver is installed as
+#: database driver's package -> the pip requirement that installs it
 _EXTRAS = {"psycopg": "splatsweep[postgresql]"}
 
 
 def require_driver(uri: str) -> None:
-    """Raises `ResultsError` with the command that installs it, where the driver of a database is not here."""
+    """Raises `ResultsError`, with the command that installs it, where a database's driver is not installed."""
     try:
         make_url(uri).get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
@@ -93,5 +93,5 @@ class SqlReader:
 
     def _rows(self, query: Select[Any]) -> list[Any]:
         with self._engine.connect() as connection:
-            # Plain tuples: pandas asks each of SQLAlchemy's rows twice whether it has fields.
+            # Plain tuples are faster: pandas inspects each of SQLAlchemy's rows twice.
             return [tuple(row) for row in connection.execute(query)]

@@ -1,16 +1,16 @@
 """Inference from scores of a few trained networks on the same objects.  Arrays in, numbers out.
 
 Scores of one row of a table are an array (..., S, O): S seeds, each judged on the same O objects.  Seeds and objects
-are both samples, of trainings that could have been run and of objects that could have been drawn, and they are
+are both random samples, of possible trainings and of possible objects, and they are
 crossed: y[s, o] = mean + seed[s] + object[o] + rest[s, o].  The mean's variance is that of the balanced two-way
 random-effects model, so that three seeds count as three and not as three times O.
 
-Intervals are meant to cover as often as they say.  Their degrees of freedom are Satterthwaite's, with which 95 % are
+Intervals aim at nominal coverage.  Their degrees of freedom are Satterthwaite's, with which the coverage at 95 % is
 93 to 97 % where objects differ more than seeds, and 91 % at worst, with two or three seeds that move the mean as much
-as the objects do.  Tests are meant never to err more often than they say, also in the far tails that a correction for
+as the objects do.  Tests aim at never exceeding their level, also in the far tails that a correction for
 many tests reaches, where Satterthwaite's approximation fails by a factor of four: they use Banerjee's bound.
 
-With one seed nothing is known of the spread over seeds: all that is said then holds for that one training.
+With one seed the spread over seeds is unknown: all results then hold for that one training only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 #: cells that are resampled at a time, which bounds the memory
 _CHUNK = 256
-#: smaller p-values are given as zero; the others are exact to a millionth of themselves
+#: natural logarithm below which p-values are given as zero; others have a relative error of at most 1e-6
 _LEAST_LOG_P = -40.0
 _BISECTIONS = 26
 
@@ -51,7 +51,7 @@ class Estimate:
         return Estimate(self.mean[index], self.standard_error[index], self.degrees[index], parts)
 
     def bound(self, p: ArrayLike) -> Floats:
-        """A deviation from the mean that chance exceeds with probability `p` (...) or less, whatever the parts are.
+        """A deviation from the mean that chance exceeds with probability at most `p` (...), for any parts.
 
         Banerjee, Sankhya 22 (1960): quantiles of t, squared and weighted by the parts.
         """
@@ -97,13 +97,13 @@ def estimate(values: ArrayLike) -> Estimate:
         return _one_way(values.reshape(*values.shape[:-2], seeds * objects))
     seed, item, rest = _mean_squares(values)
     spread = seed**2 / (seeds - 1) + item**2 / (objects - 1) + rest**2 / ((seeds - 1) * (objects - 1))
-    # All mean squares hold the rest, which is known best: smaller ones are smaller by chance.
+    # All mean squares include the residual variance, which is estimated best: smaller ones are smaller by chance.
     seed, item = np.maximum(seed, rest), np.maximum(item, rest)
     variance = seed + item - rest
     least = float(min(seeds, objects) - 1)
     degrees = np.divide(variance**2, spread, out=np.full_like(variance, least), where=spread > 0)
     count = seeds * objects
-    # The rest counts once, in the part that has fewer degrees of freedom.
+    # The residual counts once, in the part that has fewer degrees of freedom.
     seed_part, item_part = (seed, item - rest) if seeds <= objects else (seed - rest, item)
     parts = (seed_part / count, seeds - 1), (item_part / count, objects - 1)
     return Estimate(mean, np.sqrt(variance / count), np.maximum(degrees, least), parts)
@@ -122,7 +122,7 @@ def bootstrap_interval(
     seeds, objects = values.shape[-2:]
     centre = estimate(values)
     flat = (values - centre.mean[..., None, None]).reshape(-1, seeds, objects)
-    # All cells see the same draws, so that they differ by their scores and not by chance.
+    # All cells share the same draws, so that they differ by their scores and not by chance.
     drawn_seeds = rng.multinomial(seeds, [1 / seeds] * seeds, resamples) / seeds
     drawn_objects = rng.multinomial(objects, [1 / objects] * objects, resamples).T / objects
     tails = [(1 - level) / 2, (1 + level) / 2]

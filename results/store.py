@@ -1,7 +1,7 @@
-"""The door to MLflow: runs found by their key, metric histories, artifacts.  Nothing is ever written to it.
+"""Read-only access to MLflow: runs by trial key, metric histories, artifacts.
 
-Databases are read by `results.sql`, in one query for each table, tracking servers by `results.rest`, in a request for
-many runs at a time, artifacts by `results.artifacts`.
+`results.sql` reads databases with one query per table; `results.rest` reads tracking servers with one request for
+many runs; `results.artifacts` reads artifacts.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class ResultStore:
     """Runs in an MLflow store; a missing SQLite file is not created."""
 
     def __init__(self, uri: str, home: Path) -> None:
-        """home: where artifacts are looked for first, and kept once they were fetched.
+        """home: artifacts are searched for here first, and downloads are kept here.
 
-        Raises `AddressError` where there can be no store at `uri`.
+        Raises `AddressError` where `uri` is no address of an MLflow store.
         """
         try:
             check_address(uri)
@@ -90,9 +90,9 @@ class ResultStore:
         return points.assign(value=points["value"].mask(largest, points["value"] * math.inf))
 
     def read(self, runs: Sequence[Run], name: str, parse: Callable[[Path], Content]) -> Iterator[Content | Exception]:
-        """`parse` of the artifact `name` of each run, in order; what fails with an OSError or ValueError is returned.
+        """`parse` of the artifact `name` of each run, in order; an OSError or ValueError is returned in its place.
 
-        Files are fetched by several threads, and parsed by as many as there are processors: more of them would only
+        Files are fetched by several threads, and parsed by as many as there are processors: more would only
         wait for each other.
         """
         parsing = threading.Semaphore(os.cpu_count() or 1)
@@ -112,13 +112,13 @@ class ResultStore:
         return self._artifacts.file(run, name)
 
     def exists(self) -> bool:
-        """Whether there is a SQLite file; whether a database or a server is up, only asking it tells."""
+        """Whether a SQLite file exists; True for databases and servers, which are not contacted."""
         path = sqlite_path(self.uri)
         return path is None or Path(path).is_file()
 
     @cached_property
     def _reader(self) -> Reader:
-        # A report should say within seconds that a server is down; the defaults retry for minutes.
+        # A report should fail within seconds if a server is down; the defaults retry for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

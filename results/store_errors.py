@@ -33,7 +33,7 @@ def store_problem(uri: str, error: Exception, tried: Literal["read", "written"])
 
 
 def _whose(uri: str) -> str | None:
-    """Whose the file of a SQLite store is, for somebody who may not use it."""
+    """Owner of a SQLite store's file, if this process may not use it."""
     path = sqlite_path(uri)
     return None if path is None else whose(Path(path))
 

@@ -1,4 +1,4 @@
-"""A table as numbers: cells, spread over seeds, comparisons, ranks and notes.  Renderers add the ink."""
+"""Tables as numbers: cells, spread over seeds, comparisons, ranks and notes.  Renderers format them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Literal
 from results.metrics import Direction
 
 Rank = Literal["best", "second"]
-#: what a comparison with the baseline allows one to say; the last: not even that there is no difference that matters
+#: conclusion of a comparison with the baseline; "underpowered" cannot even exclude a difference that matters
 Verdict = Literal["better", "worse", "no difference shown", "underpowered"]
 
-#: how a direction is printed beside its metric's name
+#: symbol of a direction, printed beside its metric's name
 ARROWS: dict[Direction | None, str] = {"up": "↑", "down": "↓", None: ""}
 
 
@@ -34,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Source:
-    """A trial that stands behind a row."""
+    """A trial that a row is computed from."""
 
     key: str
     seed: int
@@ -65,23 +65,23 @@ class Comparison:
 
     @property
     def is_significant(self) -> bool:
-        """Whether the difference survives the correction: what earns a star."""
+        """Whether the difference survives the correction; it then gets a star."""
         return self.verdict in ("better", "worse")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One value per finished seed, what can be said about their mean, and the rank it has earned."""
+    """One value per finished seed, the interval and comparison of their mean, and its rank."""
 
     values: tuple[float, ...] = ()
     #: among the rows of ranked sections
     rank: Rank | None = None
     #: 95 % interval of the mean, over objects and seeds; with one seed, over objects alone
     interval: tuple[float, float] | None = None
-    #: the published value; `Table.citation` says whose
+    #: the published value; `Table.citation` names its source
     reference: float | None = None
     comparison: Comparison | None = None
-    #: printed instead of a number, in columns that say how a row is configured
+    #: printed instead of a number, in columns of settings
     text: str = ""
     #: the trials behind this cell, where a row holds several configurations; else those of the row
     sources: tuple[Source, ...] = ()
@@ -119,12 +119,12 @@ class Row:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no number of our own to show; there may be published ones."""
+        """Whether the row has no measured number; it may have published ones."""
         return not any(cell.values for cell in self.cells)
 
     @property
     def is_published_only(self) -> bool:
-        """Whether the row stands for a published result that no trial of the sweep repeats."""
+        """Whether the row is a published result that no trial of the sweep reproduces."""
         return not self.sources and any(cell.reference is not None for cell in self.cells)
 
 
@@ -139,7 +139,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns, rows in sections, and what must be said below them."""
+    """Columns, rows in sections, and notes below them."""
 
     name: str
     caption: str
@@ -224,8 +224,8 @@ def rounded(value: float, precision: int) -> str:
 def ranked(table: Table) -> Table:
     """The table with best and second marked in every column that has a direction.
 
-    Values are compared as printed, and what looks alike is never marked: after a tie for best there is neither,
-    after a tie for second no second.  Whether a mark is earned, `results.tables.assess` decides.
+    Values are compared as printed, and ties are never marked: after a tie for best there is neither,
+    after a tie for second no second.  `results.tables.assess` decides whether a mark is significant.
     """
     marks = [_ranks(table, index) for index in range(len(table.columns))]
     competitors = set(table.competitors)

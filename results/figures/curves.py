@@ -37,7 +37,7 @@ PANELS = (
 
 #: trials with a colour and a name; more cannot be told apart
 MOST_NAMED = 14
-#: points of all nameless lines together; more are file size, not ink
+#: points of all nameless lines together; more only increase the file size
 MOST_BACKGROUND_POINTS = 30_000
 
 
@@ -72,7 +72,7 @@ def draw(curves: pd.DataFrame, panels: Sequence[Panel] = PANELS) -> Figure | Non
 
 
 def _background(axes: Axes, curves: pd.DataFrame) -> None:
-    """Means of the trials without a name, in one piece: a figure of a thousand lines is slow to save."""
+    """Means of the trials without a name, as one artist: a figure of a thousand lines is slow to save."""
     from matplotlib.collections import LineCollection
 
     means = curves.groupby(["trial", "step"], observed=True)["value"].mean().reset_index()
@@ -125,7 +125,7 @@ def _legend(figure: Figure, handles: dict[str, Line2D]) -> None:
         fontsize=9,
         labelcolor=FOREGROUND,
     )
-    # Set afterwards and without mathematics: a name may hold a dollar sign or begin with an underscore.
+    # Set afterwards, without math parsing: a name may hold a dollar sign or begin with an underscore.
     for text, trial in zip(legend.get_texts(), handles, strict=True):
         text.set_parse_math(False)
         text.set_text(trial)

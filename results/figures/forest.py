@@ -42,7 +42,7 @@ def draw(table: Table) -> Figure | None:
     for axes in panels[:, 0]:
         name_ticks(axes.yaxis, names)
     for axes in panels[:, 1:].flat:
-        # Names stand at the left alone; ticks that nobody sees take as long to place.
+        # Only the leftmost panel shows names; hidden ticks would still cost layout time.
         axes.yaxis.set_visible(False)
     return figure
 

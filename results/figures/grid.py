@@ -26,7 +26,7 @@ _INK, _MUTED, _FRAME, _PAPER = (24, 26, 29), (110, 114, 120), (217, 221, 226), (
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where things go, in pixels of the canvas."""
+    """Positions of the grid's parts, in pixels of the canvas."""
 
     left: int
     top: int
@@ -103,7 +103,7 @@ def _layout(gallery: Gallery, headers: list[list[str]], labels: list[str]) -> _L
 
 def _paste(canvas: Image.Image, layout: _Layout, picture: Pictures, corner: tuple[int, int]) -> None:
     x, y = corner
-    # A frame, outside the pixels: an empty picture could not be told from the paper.
+    # A frame around the pixels, without which a blank picture would not be visible on the page.
     frame = (x - 1, y - 1, x + layout.width, y + layout.height)
     ImageDraw.Draw(canvas).rectangle(frame, outline=_FRAME)
     canvas.paste(_enlarged(picture, layout.width // picture.shape[-1]), corner)
@@ -133,7 +133,7 @@ def _enlarged(picture: Pictures, scale: int) -> Image.Image:
 
 @cache
 def _font() -> FreeTypeFont:
-    # Matplotlib ships DejaVu Sans, which knows far more letters than Pillow's own font.
+    # Matplotlib ships DejaVu Sans, which covers far more characters than Pillow's default font.
     from matplotlib import get_data_path
 
     return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", _TEXT)

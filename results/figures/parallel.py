@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: with fewer settings or trials a table says it better
+#: minimum numbers; below them a table is clearer
 LEAST_SETTINGS, LEAST_TRIALS = 2, 4
 MOST_SETTINGS = 10
-#: of a choice; longer names lose their middle
+#: maximum length of a choice's name; longer names lose their middle
 MOST_CHARACTERS = 24
 
 
 def draw(trials: Sequence[tuple[Mapping[str, Any], float]], score: str) -> Figure | None:
     """`trials`: flat configuration and score of each; lines of low scores are drawn first, and darker.
 
-    None where too little differs for a picture; settings beyond `MOST_SETTINGS` are left out.
+    None where too little differs for a figure; settings beyond `MOST_SETTINGS` are left out.
     """
     trials = sorted((trial for trial in trials if np.isfinite(trial[1])), key=lambda trial: trial[1])
     _, differing = split_common([config for config, _ in trials])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: Okabe and Ito's palette, safe for colour-blind readers, without black; yellow, faint on white, is last
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#f0e442")
 LINE_STYLES = ("-", "--", "-.", ":")
-#: Text and axes.  Matplotlib leaves pure black out of SVG; this it writes, to be replaced by `currentColor`.
+#: Text and axes.  Matplotlib omits pure black from SVG; it writes this colour, which is replaced by `currentColor`.
 FOREGROUND = "#010203"
 
 # Three of matplotlib's settings can only be given globally; the lock keeps two reports from mixing them.
@@ -37,7 +37,7 @@ def line_look(index: int) -> tuple[str, str]:
 
 
 def dress(axes: Axes, title: str, x_label: str) -> None:
-    """The look of every panel: two thin axes, a faint grid, small type; names are printed as they are."""
+    """Applies the style of every panel: two thin axes, a faint grid, small type; names are printed verbatim."""
     # With a height given, matplotlib does not look for one at every drawing; nothing stands above the axes.
     axes.set_title(title, fontsize=8, color=FOREGROUND, loc="left", y=1.0, parse_math=False)
     axes.set_xlabel(x_label, fontsize=7.5, color=FOREGROUND)
@@ -89,7 +89,7 @@ def shortened(name: str, most: int) -> str:
 
 
 def name_ticks(axis: Axis, labels: Sequence[str]) -> None:
-    """Ticks at 0, 1, ... with text that is never read as mathematics: a name may hold a dollar sign."""
+    """Sets ticks at 0, 1, ... with text that is never parsed as mathematics: a name may hold a dollar sign."""
     axis.set_ticks(range(len(labels)), labels)
     for tick in axis.get_major_ticks():
         tick.label1.set_parse_math(False)
@@ -104,7 +104,7 @@ def save(figure: Figure, kind: str, dpi: int = 200) -> bytes:
         # DejaVu Sans has no emoji: a PDF shows a box in a name that holds one, a browser the character itself.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         if (engine := figure.get_layout_engine()) is not None:
-            # Where things go takes longer to work out than to draw; it is kept for the other formats.
+            # The layout takes longer than the drawing, so it is kept for the other formats.
             engine.execute(figure)
             figure.set_layout_engine(None)
         figure.savefig(target, format=kind, dpi=dpi, metadata=_NO_DATES[kind], transparent=kind == "svg")
@@ -114,7 +114,7 @@ def save(figure: Figure, kind: str, dpi: int = 200) -> bytes:
 def inline_svg(figure: Figure, name: str = "figure") -> str:
     """An `<svg>` element for HTML: text in the page's colour, lines in its `--series-N` or the palette's.
 
-    `name` begins all of its ids; a page that holds several figures calls each differently.
+    All of its ids begin with `name`, which must be unique among the figures of a page.
     """
     svg = save(figure, "svg").decode()
     svg = svg[svg.index("<svg") :].replace(FOREGROUND, "currentColor")

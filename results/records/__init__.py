@@ -1,1 +1,1 @@
-"""Records: what lies on disk, each fact once.  Writers and readers of the home import it; it needs no torch."""
+"""Files of a home, each fact stored once.  Writers and readers of the home import it; it needs no torch."""

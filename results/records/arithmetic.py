@@ -1,4 +1,4 @@
-"""The arithmetic behind a trial's numbers: what decides their last digits besides the configuration.
+"""Arithmetic of a trial: the settings besides the configuration that determine the last digits of its numbers.
 
 A trial records it in `environment.json` and `result.json` as a list: one entry, or several in order of use where the
 trial was resumed on another kind of machine.  The store holds it as tags.
@@ -15,7 +15,7 @@ from results.records.tags import ARITHMETIC
 Execution = Literal["eager", "compiled", "graph"]
 Precision = Literal["float32", "tf32", "bf16"]
 
-#: Stands between the values of a trial that went on in another arithmetic.
+#: Separator between the values of a trial that was resumed with another arithmetic.
 _THEN = " then "
 
 

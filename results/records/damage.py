@@ -1,7 +1,7 @@
-"""Files of ours that are damaged, empty or written by hand: one way to read them, and to say what follows.
+"""Reads our own files where they may be damaged, empty or edited by hand, and reports the consequence.
 
-A file that a command cannot do without raises `DamagedFileError`.  Any other is passed over: what follows from that is
-logged once a process as a warning, which a command line shows on its error stream.
+A file that a command requires raises `DamagedFileError`.  Any other is skipped, and the consequence is
+logged once per process as a warning, which the command line shows on stderr.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _lock = threading.Lock()
 
 
 class DamagedFileError(ResultsError):
-    """A file of ours that is not what was written; the message names it."""
+    """One of our files does not have the expected content; the message names it."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path} cannot be used: {problem}")
@@ -30,7 +30,7 @@ class DamagedFileError(ResultsError):
 
 
 def pass_over(error: DamagedFileError, consequence: str) -> None:
-    """Say, once a process, which file is passed over, why, and what follows."""
+    """Warn, once per process, which file is skipped, why, and with what consequence."""
     said = (error.path, error.problem)
     with _lock:
         if said in _said:
@@ -42,7 +42,7 @@ def pass_over(error: DamagedFileError, consequence: str) -> None:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object of a file.
 
-    Raises `FileNotFoundError` or `NotADirectoryError` where there is none, and `DamagedFileError` for another content.
+    Raises `FileNotFoundError` or `NotADirectoryError` where there is none, and `DamagedFileError` for other content.
     """
     try:
         content = json.loads(path.read_bytes())

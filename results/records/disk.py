@@ -1,4 +1,4 @@
-"""A full disk, told apart from what is wrong with a trial: the same trial goes on once there is room."""
+"""Distinguishes a full disk from failures of a trial; the trial can be resumed once there is space."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFullError(OSError):
-    """No room, or no quota, is left where something was to be written; what was written before is intact."""
+    """No space or quota is left for a write; everything written before is intact."""
 
 
 class SpareableLog(logging.FileHandler):
-    """A log file that a full disk cuts short, without a word on the terminal and without an error."""
+    """A log file that a full disk truncates silently, without an error."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
         """Drop the record."""
 
     def close(self) -> None:
-        """Close, whatever could not be written any more."""
+        """Close, even if pending records cannot be written."""
         with suppress(OSError):
             super().close()
 

@@ -1,4 +1,4 @@
-"""Trials by what a user calls them: a folder, a key or its beginning, or a name in a plan."""
+"""Finds trials by folder, key, beginning of a key, or name in a plan."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SHOWN = 20
 
 
 class UnknownTrialError(ResultsError):
-    """No trial is called that, or several are."""
+    """No trial has that name, or several have."""
 
 
 def find_trial_folder(text: str, home: Path, sweep: str | None = None) -> Path:
     """Folder of the trial that `text` means: its folder, its key, the beginning of its key, or its name.
 
     A name is that of a row of a planned sweep, of `sweep` where it is given, and `NAME seed N` where several seeds
-    have it.  Raises `UnknownTrialError` where it means none, or more than one.
+    have it.  Raises `UnknownTrialError` where no trial matches, or more than one does.
     """
     path = Path(text)
     if (path / JOURNAL_FILENAME).is_file() or (path / CONFIG_FILENAME).is_file():

@@ -9,7 +9,7 @@ from pathlib import Path
 def user_path(text: str | Path) -> Path:
     """A path that a user names, on the command line, in a variable or in a file: `~` is expanded.
 
-    Raises ValueError for a `~NAME` of nobody.
+    Raises ValueError for `~NAME` of an unknown user.
     """
     try:
         return Path(text).expanduser()

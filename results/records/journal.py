@@ -1,8 +1,8 @@
-"""Journal of a trial: one JSON object a line, appended, and the truth that MLflow is filled from.
+"""Append-only journal of a trial, one JSON object per line; MLflow is filled from it.
 
-Events: `start` (who runs it, and from which step), `metrics` (step -> values), `stopped` (from outside), `pruned`
-(given up by a search, and why), `failed` (why).  A finished trial is known by its `result.json`, not by its journal.
-A line cut short by a crash is ignored when reading and cut off before the next append.
+Events: `start` (the process that runs it, and the first step), `metrics` (step -> values), `stopped` (from outside),
+`pruned` (by a search, with the reason), `failed` (with the reason).  `result.json`, not the journal, marks a
+finished trial.  A line truncated by a crash is ignored when reading and removed before the next append.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ class Journal:
                 self._append("metrics", step=event["step"], values=values, time=event["time"])
 
     def stopped(self, reason: str | None = None) -> None:
-        """The trial was stopped from outside, and can go on."""
+        """The trial was stopped from outside, and can be resumed."""
         self._append("stopped", **({"reason": reason} if reason else {}))
 
     def pruned(self, reason: str) -> None:
-        """The trial was given up, since others are better; it could go on."""
+        """A search pruned the trial, since others are better; it could be resumed."""
         self._append("pruned", reason=reason)
 
     def failed(self, error: str) -> None:
-        """The trial cannot go on."""
+        """The trial failed; running it again would end the same way."""
         self._append("failed", error=error)
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class Journal:
         self.close()
 
     def _append(self, event: str, **content: Any) -> None:
-        """Write a whole line or, where the disk is full, none of it: then `DiskFullError` is raised."""
+        """Append a whole line; raises `DiskFullError` and writes nothing where the disk is full."""
         rest = json.dumps({"event": event, "time": time.time(), **content}).encode() + b"\n"
         end = os.fstat(self._stream.fileno()).st_size
         try:
@@ -93,7 +93,7 @@ def _metrics(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Drop what stands behind the last newline: the trace of a writer that was killed in mid-line."""
+    """Remove the text after the last newline, left by a writer that was killed while writing a line."""
     if not path.exists():
         return
     with path.open("rb+") as stream:
@@ -104,9 +104,9 @@ def cut_torn_line(path: Path) -> None:
 Event = dict[str, Any]
 
 _Members = dict[str, type | tuple[type, ...]]
-#: what every event must hold
+#: members of every event
 _COMMON: _Members = {"event": str, "time": (int, float)}
-#: what else events of these names must hold; others are passed on as they are
+#: further members of events of these names; other events are not checked
 _MEMBERS: dict[str, _Members] = {
     "start": {"step": int, "host": str, "pid": int, "created": (int, float)},
     "metrics": {"step": int, "values": dict},
@@ -116,7 +116,7 @@ _MEMBERS: dict[str, _Members] = {
 
 
 class JournalReader:
-    """Reads a trial's journal piece by piece: what is new since it was last looked at."""
+    """Reads a trial's journal incrementally: only events that are new since the last read."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILENAME
@@ -126,9 +126,9 @@ class JournalReader:
         self.generation = 0
 
     def new(self) -> list[Event]:
-        """Whole events behind those that were read before; none where nothing is new or there is no journal.
+        """Complete events after those that were read before; none where nothing is new or there is no journal.
 
-        A line that is no event, written by hand or damaged, is passed over.
+        A line that is no valid event, edited by hand or damaged, is skipped.
         """
         try:
             found = self._path.stat()

@@ -1,7 +1,7 @@
 """Ledger of a search: what it has proposed, one JSON object a line, appended, in `search.jsonl` beside the plan.
 
-What came of a proposal stands in its trials' folders and nowhere else, so that the two cannot disagree.  A line cut
-short by a crash was never handed out; it is cut off before the next append.
+Outcomes of proposals are stored only in the trials' folders, so that the two cannot disagree.  A proposal on a line
+truncated by a crash was never used; the line is removed before the next append.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Proposal:
 
     @property
     def name(self) -> str:
-        """As its trials are called."""
+        """Name of its trials."""
         return proposal_name(self.number)
 
 
 def read_proposals(folder: Path, study: str) -> list[Proposal]:
-    """The proposals of one study, in order.  A line that is no proposal, damaged or written by hand, is passed over."""
+    """The proposals of one study, in order.  Invalid lines, damaged or edited by hand, are skipped."""
     path = folder / FILENAME
     if not path.exists():
         return []
@@ -70,7 +70,7 @@ def _proposal(line: bytes) -> Proposal:
 
 
 def append_proposal(folder: Path, proposal: Proposal) -> None:
-    """Write a proposal down, on the disk, before anybody acts on it."""
+    """Write a proposal to disk, before any trial is started from it."""
     path = folder / FILENAME
     cut_torn_line(path)
     with path.open("ab", buffering=0) as stream:

@@ -1,6 +1,6 @@
-"""Monitor of a home's trials: who looks at them again and again reads only what is new.
+"""Monitor of a home's trials: repeated queries read only new events.
 
-Progress, tracking, search and plans look through one monitor in the driver.  A finished trial is read once.
+Progress, tracking, search and plans share one monitor in the driver.  A finished trial is read once.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class TrialProgress:
     status: Status = "pending"
     #: iterations trained
     step: int = 0
-    #: iterations a second since the trial was last taken up, evaluations on the validation split included
+    #: iterations per second since the trial was last started or resumed, including evaluations on the validation split
     rate: float | None = None
     #: newest value of every metric
     metrics: Mapping[str, float] = field(default_factory=dict)
     #: metric on the validation split -> iteration -> value
     validation: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
-    #: why it failed, was stopped or given up
+    #: why it failed, was stopped or pruned
     error: str | None = None
     #: seconds that the final evaluation took; None before its end
     judged_s: float | None = None
@@ -45,9 +45,9 @@ class TrialProgress:
 
 
 class Monitor:
-    """Looks at trials of one home, for several threads at once.
+    """Reads the state of trials of one home; safe for use by several threads.
 
-    A trial that was seen finished stays finished for this monitor.
+    A trial once found finished stays finished for this monitor.
     """
 
     def __init__(self, home: Path) -> None:
@@ -74,7 +74,7 @@ class Monitor:
 
 
 class _Watched:
-    """One trial under a monitor."""
+    """Incremental state of one trial."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -99,7 +99,7 @@ class _Watched:
         return now
 
     def _new_result(self) -> Mapping[str, Any] | None:
-        """The valid result; a file that was found invalid is read again once it was written again."""
+        """The valid result; a file found invalid is read again only after it has changed."""
         try:
             found = (self._folder / RESULT_FILENAME).stat()
         except (FileNotFoundError, NotADirectoryError):

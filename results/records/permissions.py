@@ -1,7 +1,7 @@
-"""Permissions of what is written into a home: whoever can write the home can read and write what is in it.
+"""Permissions of files in a home: all users who can write the home can read and write its files.
 
-Files get the permissions of the umask; where the home is a group's, which its folder says, the umask is widened to
-what the folder gives.  Secrets are written elsewhere, for their owner alone.
+Files get the permissions of the umask.  Where the home's folder is writable for its group or for all, the umask is
+widened accordingly.  Secrets are written elsewhere, readable for their owner only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _GROUP_WRITES, _OTHERS_WRITE = stat.S_IWGRP, stat.S_IWOTH
 
 
 def widen_umask(home: Path) -> None:
-    """Let what this process writes from now on be written by all who can write the home."""
+    """Make files that this process writes from now on writable for all users who can write the home."""
     existing = next((folder for folder in (home, *home.parents) if folder.exists()), None)
     given = 0 if existing is None else _given(existing)
     mask = os.umask(0o077)
@@ -23,7 +23,7 @@ def widen_umask(home: Path) -> None:
 
 
 def open_as_folder(path: Path) -> None:
-    """Give a file that another library made the permissions that its folder gives, where it is ours to change."""
+    """Give a file that another library created the permissions of its folder, if this user may change them."""
     given = _given(path.parent) & 0o666
     mode = stat.S_IMODE(path.stat().st_mode)
     if given and mode | given != mode:
@@ -46,9 +46,9 @@ def whose(path: Path) -> str | None:
 
 
 def _given(folder: Path) -> int:
-    """Bits that a folder's own permissions say all in it shall have."""
+    """Permission bits that a folder requires of the files in it."""
     mode = folder.stat().st_mode
-    if mode & stat.S_ISVTX:  # as /tmp: all may write there, each what is theirs
+    if mode & stat.S_ISVTX:  # sticky, such as /tmp: all users may write there, each only their own files
         return 0
     return (0o070 if mode & _GROUP_WRITES else 0) | (0o007 if mode & _OTHERS_WRITE else 0)
 

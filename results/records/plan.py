@@ -32,7 +32,7 @@ Status = RunStatus | Literal["blocked", "to be judged"]
 
 _STATUSES = frozenset(state for part in get_args(Status) for state in (get_args(part) or (part,)))
 
-#: states in which a trial has told its search all that it will
+#: states in which the outcome of a trial is final for its search
 ENDED = ("finished", "failed", "pruned")
 
 
@@ -41,7 +41,7 @@ class PlanError(ResultsError):
 
 
 class Configuration(Protocol):
-    """Configuration of a trial as code uses it."""
+    """Protocol of a trial's typed configuration."""
 
     def identity(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -60,13 +60,13 @@ class PlannedTrial(Generic[Config]):
     seed: int
     config: Config
     status: Status
-    #: what has to be had before it can run, each with the command that gets it
+    #: prerequisites it lacks, each with the command that provides it
     missing: tuple[str, ...] = ()
     #: numbers of the proposals of the sweep's search that it belongs to
     proposals: tuple[int, ...] = ()
-    #: whether it is a trivial row, predicted without training
+    #: whether it is a trivial baseline, predicted without training
     control: bool = False
-    #: key of the training that it judges; None for a control, and in the plan of a version before
+    #: key of the training that it evaluates; None for a control, and in plans of earlier versions
     training: str | None = None
 
     @property
@@ -86,12 +86,15 @@ class PlannedTrial(Generic[Config]):
 
     @property
     def is_proposed_only(self) -> bool:
-        """Whether nothing but the search asks for it."""
+        """Whether only the search requested this trial."""
         return len(self.proposals) == len(self.names)
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether it is to run, or to run on: what failed is not, nor what was given up by the search alone."""
+        """Whether work remains; failed and search-pruned trials have none.
+
+        A pruned trial that the sweep file also names is unfinished.
+        """
         return self.status in ("pending", "to be judged", "running", "interrupted") or (
             self.status == "pruned" and not self.is_proposed_only
         )
@@ -115,19 +118,19 @@ RecordedTrial = PlannedTrial[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class SearchState:
-    """How far the search of a sweep has come; its trials are among those of the plan."""
+    """Progress of a sweep's search; its trials are among those of the plan."""
 
-    #: which search: of another space or base, it is another
+    #: identifies the search: another space or base is another study
     study: str
     metric: str
     direction: str
-    #: configurations that it is to try
+    #: configurations to propose in total
     wanted: int
     #: how many it has proposed
     proposed: int = 0
     #: proposals with trials that have not ended
     open: tuple[int, ...] = ()
-    #: what has to be had before it can go on, each with the command that gets it
+    #: prerequisites it lacks, each with the command that provides it
     missing: tuple[str, ...] = ()
 
     @property
@@ -137,7 +140,7 @@ class SearchState:
 
     @property
     def left(self) -> int:
-        """Configurations to try yet."""
+        """Configurations that remain to be tried."""
         return max(self.wanted - self.ended, 0)
 
     @property
@@ -146,7 +149,7 @@ class SearchState:
         return proposal_name(self.proposed)
 
     def refreshed(self, trials: Iterable[PlannedTrial[Any]], proposed: int | None = None) -> SearchState:
-        """As these trials, all of the plan, stand now."""
+        """The state updated from the current states of `trials`, all trials of the plan."""
         waiting = {number for trial in trials if trial.status not in ENDED for number in trial.proposals}
         return replace(self, open=tuple(sorted(waiting)), proposed=self.proposed if proposed is None else proposed)
 
@@ -157,14 +160,14 @@ class SearchState:
 
 @dataclass(frozen=True)
 class Plan(Generic[Config]):
-    """All trials of a sweep, no key twice; `controls` are the trivial rows, judged like trials but not trained."""
+    """All trials of a sweep, with unique keys; `controls` are trivial baselines, evaluated but not trained."""
 
     sweep: str
     created: str
     trials: tuple[PlannedTrial[Config], ...]
     controls: tuple[PlannedTrial[Config], ...]
     search: SearchState | None = None
-    #: what tables compare the rows with: a row's name, or the setting of each axis; None where the file names none
+    #: baseline of tables: a row's name, or the setting of each axis; None where the file names none
     baseline: str | Mapping[str, Any] | None = None
 
     @property
@@ -200,10 +203,10 @@ class Plan(Generic[Config]):
     def to_json(self, more: Mapping[str, Mapping[str, Any]] = MappingProxyType({}), **about_all: Any) -> str:
         """The plan as text; `read_plan` reads it back.
 
-        `more` has what else is to stand with the trials of these keys, `about_all` with the plan.
+        `more` has further members of the trials with these keys, `about_all` of the plan.
         """
         sections = {"trials": self.trials, "controls": self.controls}
-        # A trial a line: to read, to compare, and twice as quick to write as indented text.
+        # One line per trial: readable, easy to compare, and twice as fast to write as indented text.
         lines = {
             name: ",\n".join(
                 f"  {json.dumps(trial.as_json() | dict(more.get(trial.key, {})), allow_nan=False)}" for trial in trials
@@ -222,14 +225,14 @@ FrozenPlan = Plan[Mapping[str, Any]]
 
 
 class States:
-    """States of a home's trials; only those that have a folder are looked at."""
+    """States of a home's trials; only existing folders are read."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._home, self._monitor = monitor.home, monitor
         self._begun, self._trained = _names(trials_folder(self._home)), _names(trainings_folder(self._home))
 
     def of(self, key: str, training: str | None, missing: tuple[str, ...] = ()) -> Status:
-        """State of the trial of a key, which is blocked while anything is missing."""
+        """State of the trial with that key; blocked while anything is missing."""
         if missing:
             return "blocked"
         state: Status = self._monitor.look(key).status if key in self._begun else "pending"
@@ -244,7 +247,7 @@ def _names(folder: Path) -> frozenset[str]:
 
 
 def freeze(plan: Plan[Any], home: Path) -> Path:
-    """Write the plan for trials and reports to read.  One that had other trials is kept among the earlier plans."""
+    """Write the plan for trials and reports.  A former plan with other trials is kept among the earlier plans."""
     path = plan_file(home, plan.sweep)
     path.parent.mkdir(parents=True, exist_ok=True)
     _keep_former(path, plan, home)
@@ -267,14 +270,14 @@ def _keep_former(path: Path, plan: Plan[Any], home: Path) -> None:
 
 
 def earlier_plans(sweep: str, home: Path) -> list[str]:
-    """Names of a sweep's earlier plans, which are the times at which they were made (UTC), the oldest first."""
+    """Names of a sweep's earlier plans, i.e. their creation times (UTC), the oldest first."""
     return sorted(path.stem for path in earlier_plans_folder(home, sweep).glob("*.json"))
 
 
 def read_plan(sweep: str, home: Path, name: str | None = None) -> FrozenPlan:
     """The frozen plan of a sweep, or an earlier one, by the beginning of its name.
 
-    Raises `PlanError` where it is missing, not a plan, or one of several that begin so.
+    Raises `PlanError` where it is missing or invalid, or `name` is ambiguous.
     """
     if name is not None:
         names = earlier_plans(sweep, home)
@@ -324,7 +327,7 @@ def _parsed(content: Mapping[str, Any], path: Path) -> FrozenPlan:
 
 
 def _trials(entries: Any, path: Path, seen: set[str], is_control: bool) -> tuple[RecordedTrial, ...]:
-    """The trials of one section, no key twice; one that is damaged is passed over, unless all are."""
+    """The trials of one section, with unique keys; damaged entries are skipped, unless all are damaged."""
     read, damaged = [], []
     for number, entry in enumerate(entries if isinstance(entries, list) else [entries], 1):
         try:

@@ -1,4 +1,4 @@
-"""Tags of MLflow runs, as they are written and read."""
+"""Tags of MLflow runs."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from __future__ import annotations
 PREFIX = "splatsweep."
 
 KEY = f"{PREFIX}key"
-#: state of the trial; written last, so that a run that has it has all else
+#: state of the trial; written last, so that a run with this tag is complete
 STATUS = f"{PREFIX}status"
 TRIAL = f"{PREFIX}trial"
 SEED = f"{PREFIX}seed"
 SWEEP = f"{PREFIX}sweep"
-#: tags that say which trial a run is; all others say where and how it ran
+#: tags that identify the trial; all others describe where and how it ran
 IDENTITY = (KEY, STATUS, TRIAL, SEED, SWEEP)
 
 #: why a trial failed
 ERROR = f"{PREFIX}error"
-#: why a search gave a trial up
+#: why a search pruned a trial
 PRUNED = f"{PREFIX}pruned"
 
 #: study that proposed a trial, and the proposal's number in it
@@ -34,7 +34,7 @@ HASH = f"{PREFIX}sha256."
 WEIGHTS = f"{PREFIX}weights."
 #: a field of `results.records.arithmetic.Arithmetic` follows
 ARITHMETIC = f"{PREFIX}arithmetic."
-#: tag of an experiment: the name that sweeps ask for, whatever it is called by now
+#: tag of an experiment: the name that sweeps request, even if the experiment was renamed
 EXPERIMENT = f"{PREFIX}experiment"
 
 #: a package's name follows

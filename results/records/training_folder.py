@@ -1,6 +1,6 @@
-"""Folder of a training: its files, and the record that it has once it is finished.
+"""Folder of a training: its files, and the record of a finished training.
 
-A home keeps trainings apart from trials, because several trials may judge one training:
+A home stores trainings separately from trials, because several trials may evaluate one training:
 
     trainings/<training key>/   config.json, environment.json, lock
                                 journal.jsonl         what was measured while it trained
@@ -11,7 +11,7 @@ A home keeps trainings apart from trials, because several trials may judge one t
                                 training.json         which training it judges
                                 result.json and what it stands on
 
-Homes of the versions before keep a trial's checkpoints in its own folder; they can still be read.
+Homes of earlier versions keep a trial's checkpoints in its own folder; they can still be read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def read_training(folder: Path) -> dict[str, Any] | None:
 
 
 def training_of(trial: Path) -> str | None:
-    """Key of the training that the trial in a folder judges; None for a control, and a trial of a version before."""
+    """Key of the training that the trial in a folder evaluates; None for controls and trials of earlier versions."""
     record = _record(trial, "which training the trial judges is not known from its folder")
     return None if record is None else str(record["key"])
 

@@ -1,4 +1,4 @@
-"""Folder of a trial: the names of its files, its result, and the state that it is in."""
+"""Folder of a trial: the names of its files, its result and its state."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ SHEET_FILENAME = "samples.png"
 TURNTABLE_FILENAME = "turntable.gif"
 LOCK_FILENAME = "lock"
 CHECKPOINTS_FOLDER = "checkpoints"
-#: holds the reason while a search wants the trial given up
+#: written by a search to prune the trial; holds the reason
 PRUNE_FILENAME = "prune"
 
-#: files that the trial's run in MLflow shows
+#: files that are artifacts of the trial's run in MLflow
 ARTIFACTS = (
     MEASUREMENTS_FILENAME,
     SAMPLES_FILENAME,
@@ -42,15 +42,15 @@ ARTIFACTS = (
 Status = Literal["pending", "running", "finished", "failed", "interrupted", "pruned"]
 
 
-#: events that decide a trial's state, but for a finished one
+#: events that determine the state of an unfinished trial
 DECISIVE = ("start", "stopped", "pruned", "failed")
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The content of `result.json`, or None while the trial has no valid result.
 
-    A result is valid when the measurements it was made from are there, unchanged.  A damaged one is passed over: the
-    trial goes on from its last checkpoint, and is judged again.
+    A result is valid if the measurements it was computed from are present and unchanged.  A damaged one is ignored: the
+    trial resumes from its last checkpoint, and is evaluated again.
     """
     path = folder / RESULT_FILENAME
     try:
@@ -100,8 +100,8 @@ def _optional(path: Path, consequence: str) -> dict[str, Any] | None:
 def trial_status(folder: Path) -> Status:
     """Status of the trial in `folder`.
 
-    `running` means that its last owner is alive, or lives on another machine; `interrupted`, that the owner is
-    gone without a result.
+    `running` means that its last process is alive, or ran on another machine; `interrupted`, that the process ended
+    without a result.
     """
     if read_result(folder) is not None:
         return "finished"
@@ -110,7 +110,7 @@ def trial_status(folder: Path) -> Status:
 
 
 def status_after(event: Mapping[str, Any] | None) -> Status:
-    """The state of a trial without a result, by the newest of its decisive events."""
+    """State of a trial without a result, from the newest of its `DECISIVE` events."""
     if event is None:
         return "pending"
     if event["event"] == "start":

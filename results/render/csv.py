@@ -1,4 +1,4 @@
-"""Table -> CSV at full precision: one line per row; per column what was measured, published and concluded."""
+"""Table -> CSV at full precision: one line per row; per column the measured and published values and the verdict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from results.render.layout import is_text
 from results.table import Cell, Row, Section, Table
 
-#: what follows the name of a column of numbers
+#: suffixes of a numeric column's name
 _PARTS = ("", "_std", "_low", "_high", "_reference", "_difference", "_p_adjusted", "_verdict")
 
 

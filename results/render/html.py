@@ -1,6 +1,6 @@
-"""One HTML page with everything in it: no script, no font, no picture is loaded from anywhere.
+"""A self-contained HTML page: it loads no script, font or picture.
 
-Its only script sorts tables; the page's policy names that script's hash, so a browser runs no other.
+Its only script sorts tables; the content security policy names the script's hash, so a browser runs no other.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def render(
 ) -> str:
     """The page.  Every piece of text is escaped.
 
-    notes, labels: what the sweep file says the sweep is about.
+    notes, labels: description and labels of the sweep, from the sweep file.
     """
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     return _template().render(

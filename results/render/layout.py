@@ -50,7 +50,7 @@ def probability(p: float) -> str:
 
 
 def effect_size(found: Comparison) -> str:
-    """Cohen's d with two decimals; a dash where one object leaves no spread to measure it by."""
+    """Cohen's d with two decimals; a dash where it is undefined, as with one object."""
     return rounded(found.effect_size, 2) if not math.isnan(found.effect_size) else "–"
 
 
@@ -83,13 +83,13 @@ def column_title(column: Column) -> str:
 
 
 def below(table: Table) -> list[str]:
-    """The sentences below a table: what marks mean, whose the published values are, what was found about them."""
+    """The sentences below a table: the meaning of marks, the source of published values, and remarks on them."""
     published = [f"Published values: {table.citation}, with ours minus theirs beside."] if table.has_references else []
     return [*table.legend, *published, *table.remarks]
 
 
 def is_text(table: Table, index: int) -> bool:
-    """Whether a column says how rows are configured instead of what they measured."""
+    """Whether a column shows settings of the rows instead of measurements."""
     return any(row.cells[index].text for row in table.rows)
 
 

@@ -21,7 +21,7 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$&!@])")
 
 
 def escape(text: str) -> str:
-    """Text on one line without a meaning in Markdown."""
+    """Text on one line, with Markdown's special characters escaped."""
     return _MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 

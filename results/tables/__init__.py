@@ -1,6 +1,6 @@
-"""Kinds of tables, and the files that say which tables a report has.
+"""Kinds of tables, and table files, which list the tables of a report.
 
-A kind is a module with `Options`, what a table file may say of it, and `build(evidence, options) -> Table`: numbers, no
+A kind is a module with `Options`, the keys in a table file, and `build(evidence, options) -> Table`: numbers, no
 markup.  A new kind is one such file and one line here.
 """
 
@@ -28,7 +28,7 @@ KINDS = {
     "rows": "results.tables.rows",
     "search": "results.tables.search",
 }
-#: what a sweep may ask for by name -> a kind as it is, or a table file of this package
+#: name in a sweep file -> a kind with default options, or a table file of this package
 TABLES = {
     "auto": "auto",
     "leave_one_out": "leave_one_out",
@@ -36,7 +36,7 @@ TABLES = {
     "pivot": "pivot",
     "search": "search",
 }
-#: how the path of a table file ends; anything else is taken for a name
+#: suffixes of table files; anything else is taken for a name
 SUFFIXES = (".yaml", ".yml")
 
 
@@ -54,7 +54,7 @@ def build_tables(names: Sequence[str], evidence: Evidence) -> list[Table]:
 
 
 def table_options(name: str) -> list[tuple[ModuleType, Options]]:
-    """Kind and options of each table that `name`, one of `TABLES` or the path of a table file, stands for."""
+    """Kind and options of each table of `name`, one of `TABLES` or the path of a table file."""
     from results.tables.file import read_tables
 
     source = TABLES.get(name, name)

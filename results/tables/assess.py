@@ -22,7 +22,7 @@ from results.tables.scores import Scores
 ALPHA = 0.05
 POWER = 0.8
 
-#: stands for the baseline where rows are numbered, since it need not be one of them
+#: row number of the baseline, which need not be one of the table's rows
 BASELINE = -1
 #: two rows, counted from the top of the table, and a column
 _Pair = tuple[int, int, int]
@@ -101,7 +101,7 @@ def _contests(rows: Mapping[int, Row], column: int) -> dict[int, list[int]]:
 def _tested(
     pairs: Iterable[_Pair], rows: Mapping[int, Row], quantities: Sequence[Quantity], scores: Scores
 ) -> dict[_Pair, _Test]:
-    """All tests that can be made; those of equal shape in one go."""
+    """All tests that can be computed; those of equal shape are batched."""
     by_shape: dict[tuple[int, ...], list[tuple[_Pair, NDArray[np.float64]]]] = defaultdict(list)
     keys = {
         index: {source.seed: source.key for source in row.sources if source.state == "finished"}
@@ -129,7 +129,7 @@ def _contest_p(
 
 
 def _p_of_better(test: _Test | None, quantity: Quantity) -> float:
-    if test is None or test.seeds == 1:  # one training each says nothing of the next
+    if test is None or test.seeds == 1:  # with one training each the spread over trainings is unknown
         return np.nan
     gain = test.found.difference if quantity.column.direction == "up" else -test.found.difference
     return float(test.found.p) if gain > 0 else 1.0
@@ -154,7 +154,7 @@ def _comparison(baseline: Row, test: _Test, quantity: Quantity, p_adjusted: floa
 
 
 def _verdict(test: _Test, quantity: Quantity, p_adjusted: float, detectable: float) -> Verdict:
-    """With one seed nothing is concluded: trainings of one configuration may differ as much."""
+    """The verdict of a test; "underpowered" with one seed, as trainings of one configuration may differ as much."""
     if test.seeds == 1:
         return "underpowered"
     if p_adjusted < ALPHA:

@@ -1,4 +1,4 @@
-"""One row per configuration, in the plan's order; the trivial rows stand below a rule and are not ranked."""
+"""One row per configuration, in the plan's order; trivial baselines stand below a rule and are not ranked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from results.tables.options import Columns, Stem
 from results.tables.options import Options as CommonOptions
 from results.tables.select import configurations
 
-#: what each trivial predictor does; its trial's name may say more after a space
+#: description of each trivial baseline; its trial's name may continue after a space
 _TRIVIAL = {
     "blank": "blank (the background colour everywhere)",
     "copy_input": "copy_input (the input view for every target)",
@@ -44,7 +44,7 @@ def build(evidence: Evidence, options: Options) -> Table:
 
 
 def entries(records: Iterable[TrialRecord]) -> tuple[Entry, ...]:
-    """A row for each configuration, called as its trials."""
+    """A row for each configuration, with the name of its trials."""
     return tuple(Entry(group[0].planned.name, group) for group in configurations(records))
 
 

@@ -1,4 +1,4 @@
-"""Which row the others of a table are compared with, and a sentence that says why, or why there is none."""
+"""Finds the baseline row of a table, with a note that explains the choice or why there is none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from results.load import Evidence
 from results.tables.fill import Entry
 from results.tables.select import selected
 
-#: names under which presets, grids and leave-one-out blocks run what everything else is compared with
+#: usual names of the baseline in presets, grids and leave-one-out blocks
 USUAL_NAMES = ("baseline", "full", "base")
 
 #: a row's name, or the setting of each axis that counts as the base
@@ -23,7 +23,7 @@ def find_baseline(
 ) -> tuple[Entry | None, tuple[str, ...]]:
     """The baseline among `rows`, and notes for below the table.
 
-    The table's own (`declared`) counts before that of the sweep file, and that before `USUAL_NAMES`.
+    The table's own (`declared`) has priority over that of the sweep file, and that over `USUAL_NAMES`.
     """
     if declared is not None:
         return _declared(rows, declared, "the table file")

@@ -1,4 +1,4 @@
-"""Table files: YAML that says which tables a report has.
+"""Table files: YAML that lists the tables of a report.
 
 tables:
   - kind: rows
@@ -32,7 +32,7 @@ _MAX_BYTES = 1 << 18
 def read_tables(path: Path, kinds: dict[str, str]) -> list[tuple[ModuleType, Options]]:
     """The kind and the options of each table in a file.
 
-    Raises `ResultsError` naming the file, the place in it, what stands there and what may.
+    Raises `ResultsError` naming the file, the place in it, the value there and the allowed ones.
     """
     content = _parsed(path)
     if not isinstance(content, dict) or list(content) != ["tables"] or not isinstance(content["tables"], list):

@@ -1,4 +1,4 @@
-"""From trials to a table: rows of seeds with their means, intervals, notes, comparisons and marks."""
+"""Fills a table from trials: each row has the means over seeds, intervals, notes, comparisons and marks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from results.tables.metric_columns import Quantity
 from results.tables.row_notes import caveats, states
 from results.tables.scores import Scores
 
-#: of the bootstrap's draws, so that equal results give equal intervals
+#: seed of the bootstrap's draws, so that equal results give equal intervals
 _DRAWS = 20240
 ONE_SEED = "Rows of one seed earn no marks: another training of the same configuration may differ as much."
 
@@ -33,7 +33,7 @@ class Entry:
     #: published values by column
     references: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    #: whether no trial was looked for
+    #: whether the row has no selector, and so no trials
     is_published_only: bool = False
 
 
@@ -110,13 +110,13 @@ def source_of(record: TrialRecord) -> Source:
 
 
 def with_intervals(table: Table, quantities: Sequence[Quantity], scores: Scores) -> Table:
-    """With intervals of all cells, a column for each quantity.  Cells of equally many seeds and objects go together."""
+    """Adds intervals to all cells, a column for each quantity.  Cells of equally many seeds and objects are batched."""
     by_shape: dict[tuple[int, ...], list[tuple[tuple[int, int], np.ndarray]]] = defaultdict(list)
     for index, row in enumerate(table.rows):
         for column, quantity in enumerate(quantities):
             keys = [source.key for source in table.sources(index, column) if source.state == "finished"]
             values = scores.crossed(keys, quantity)
-            # Where seeds were judged on different objects, their common ones have another mean than the cell's.
+            # Where seeds were evaluated on different objects, the mean over common objects differs from the cell's.
             mean = row.cells[column].mean
             if values is not None and mean is not None and np.isfinite(values).all() and isclose(values.mean(), mean):
                 by_shape[values.shape].append(((index, column), values))
@@ -130,7 +130,7 @@ def with_intervals(table: Table, quantities: Sequence[Quantity], scores: Scores)
 
 
 def _explained(table: Table) -> Table:
-    """With a sentence where a lack of seeds is why nothing is marked."""
+    """Adds a note where nothing is marked for lack of seeds."""
     rows = [row for index in table.competitors if not (row := table.rows[index]).is_empty]
     if len(rows) > 1 and any(all(cell.n < 2 for cell in row.cells) for row in rows):
         return replace(table, notes=(*table.notes, ONE_SEED))

@@ -14,7 +14,7 @@ from results.tables.options import Columns, Stem
 from results.tables.options import Options as CommonOptions
 from results.tables.scores import Scores
 
-#: how the trials of a `leave_one_out` block are called
+#: prefix of the names of a `leave_one_out` block's trials
 _PREFIX = "without "
 _DEFAULT = tuple(map(named, ("novel_psnr", "novel_ssim", "novel_lpips")))
 
@@ -66,5 +66,5 @@ def _with_changes(table: Table, full: Entry, quantities: tuple[Quantity, ...], s
 
 
 def _change(column: Column) -> Column:
-    """A difference is not ranked: the column beside it is."""
+    """The column of differences; it is not ranked, unlike the column beside it."""
     return Column(f"{column.name}_change", f"Δ {column.label}", column.group, None, column.precision)

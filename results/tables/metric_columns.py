@@ -17,12 +17,12 @@ class Quantity:
     view_kind: str
     metric: str
     column: Column
-    #: the smallest difference that would matter to a reader; None where nobody can say
+    #: the smallest difference that matters in practice; None where it is unknown
     relevant: float | None
 
     @property
     def name(self) -> str:
-        """ "novel_psnr", as columns are called everywhere."""
+        """Name of the column, e.g. "novel_psnr"."""
         return f"{self.view_kind}_{self.metric}"
 
 
@@ -39,7 +39,7 @@ def quantity(
     precision: int | None = None,
     relevant: float | None = None,
 ) -> Quantity:
-    """A column with its usual print, unless told otherwise.  An unknown metric is not ranked by itself."""
+    """A column with the given or the default format.  An unknown metric is ranked only if `direction` is given."""
     usual = facts_of(metric)
     precision = precision if precision is not None else usual.precision if usual else 3
     column = Column(
@@ -64,7 +64,7 @@ def of_metrics(metrics: Iterable[str]) -> tuple[Quantity, ...]:
 
 
 def measured(configs: Iterable[Mapping[str, Any]]) -> tuple[Quantity, ...]:
-    """The metrics that the trials with these configurations are judged by, on both kinds of views."""
+    """The metrics of the evaluation of trials with these configurations, on both kinds of views."""
     return of_metrics(metric for config in configs for metric in config.get("eval", {}).get("metrics", PUBLISHED))
 
 

@@ -9,25 +9,25 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from results.tables.metric_columns import Quantity, named, quantity
 
-# YAML has lists where we keep tuples.
+# Lists of YAML are stored as tuples.
 as_tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 
 
 def _check_stem(name: str) -> str:
-    """A table's name is the name of its files, and its label in LaTeX."""
+    """Checks a table's name, which names its files and its label in LaTeX."""
     if not (name.replace("_", "").replace("-", "").isalnum() and name.isascii()):
         raise ValueError("must be letters, digits, '-' and '_'")
     return name
 
 
 class Strict(BaseModel):
-    """A part of a table file: immutable, strict about types, closed to unknown keys."""
+    """A part of a table file: immutable, strictly typed; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class ColumnOptions(Strict):
-    """A column, where its name alone does not say all."""
+    """A column with options beyond its name."""
 
     view_kind: Literal["conditioned", "novel"] = "novel"
     metric: Annotated[str, Field(min_length=1)]
@@ -40,7 +40,7 @@ class ColumnOptions(Strict):
 
 
 def as_quantity(column: Any) -> Any:
-    """ "novel_psnr", or a mapping as `ColumnOptions` has it."""
+    """Parses a name such as "novel_psnr", or a mapping with the keys of `ColumnOptions`."""
     if isinstance(column, str):
         return named(column)
     if isinstance(column, Mapping):

@@ -40,7 +40,7 @@ class Options(CommonOptions):
 
 
 def build(evidence: Evidence, options: Options) -> Table:
-    """Means over objects, then over seeds.  A place where several configurations meet stays empty and says so."""
+    """Means over objects, then over seeds.  A cell with several configurations stays empty and has a note."""
     trained = [record for record in evidence.records if not record.planned.control]
     groups = configurations(selected(trained, options.select))
     frame = Table(options.name, options.caption, (), ())
@@ -58,7 +58,7 @@ def build(evidence: Evidence, options: Options) -> Table:
 
 
 def _axes(groups: Sequence[Trials], options: Options) -> list[str]:
-    """The axes asked for, or else those that vary by more than being absent."""
+    """The requested axes, or else those with more than one value, not counting absent ones."""
     if options.rows and options.columns:
         return [options.rows, options.columns]
     configs = [flatten(group[0].planned.config) for group in groups]

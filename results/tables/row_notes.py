@@ -13,7 +13,7 @@ from results.tables.scores import FINGERPRINT_TAG
 
 _COMMIT_TAG = "mlflow.source.git.commit"
 _SHORT = 7
-#: Fields of the recorded arithmetic, as a note calls them.
+#: Name in notes -> field of the recorded arithmetic.
 _ARITHMETIC = {
     "rasteriser": "backend",
     "execution": "execution",
@@ -23,7 +23,7 @@ _ARITHMETIC = {
 
 
 def caveats(records: Sequence[TrialRecord], beside: Sequence[TrialRecord] = ()) -> tuple[str, ...]:
-    """Notes on a row of `records`; `beside` are the trials of the baseline, or others that it is read against."""
+    """Notes on a row of `records`; `beside` are the trials of the baseline, or others that it is compared with."""
     notes = []
     finished = [record for record in records if record.state == "finished"]
     if 0 < len(finished) < len(records):
@@ -66,7 +66,7 @@ def _unlike_seeds(finished: Sequence[TrialRecord]) -> list[str]:
 
 
 def _unlike_regimes(records: Sequence[TrialRecord], beside: Sequence[TrialRecord]) -> list[str]:
-    """A note where the row was trained or judged differently from `beside`, apart from what it is about."""
+    """A note where training or evaluation of the row differs from `beside` in more than the setting under study."""
     if not records or not beside or records[0].planned.control:
         return []
     own, other = (_regime(side) | _arithmetic_regime(side, records, beside) for side in (records, beside))
@@ -78,7 +78,7 @@ def _unlike_regimes(records: Sequence[TrialRecord], beside: Sequence[TrialRecord
 
 
 def _regime(records: Sequence[TrialRecord]) -> dict[str, str]:
-    """Name -> value of all that should be the same in rows that are compared; "" where it is not known."""
+    """Name -> value of the conditions that compared rows should share; "" where unknown."""
     config = records[0].planned.config
     train: Mapping[str, Any] = config.get("train", {})
     render: Mapping[str, Any] = config.get("render", {})
@@ -88,7 +88,7 @@ def _regime(records: Sequence[TrialRecord]) -> dict[str, str]:
         "batch size": str(train.get("batch_size", "")),
         "iterations": " + ".join(str(stage.get("iterations", "?")) for stage in stages),
         "moving average of weights": _switch(train["ema"]) if "ema" in train else "",
-        # The configured precision counts where a run does not record what it computed in.
+        # The configured precision counts where a run does not record its arithmetic.
         "precision": str(train.get("precision", "")),
         "antialiasing": _switch(render["antialiasing"]) if "antialiasing" in render else "",
         "resolution": str(config.get("data", {}).get("resolution", "")),

@@ -1,4 +1,4 @@
-"""Rows as a table file lists them: each bound to trials by a selector, with published values beside ours."""
+"""Rows from a table file: each selects trials, and may have published values beside ours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Texts = Annotated[tuple[str, ...], as_tuple]
 
 
 class RowOptions(Strict):
-    """A row.  Without `select`, it stands for a published result that no trial repeats."""
+    """A row.  Without `select`, it is a published result that no trial reproduces."""
 
     label: Annotated[str, Field(min_length=1)]
     #: conditions on trials; see `results.tables.select.selected`
@@ -55,7 +55,7 @@ class Options(CommonOptions):
     #: where the references come from
     citation: str = ""
     notes: Texts = ()
-    #: what is known of the publication beyond its numbers
+    #: remarks on the publication beyond its numbers
     remarks: Texts = ()
 
     @model_validator(mode="after")
@@ -73,7 +73,7 @@ class Options(CommonOptions):
 
 
 def build(evidence: Evidence, options: Options) -> Table:
-    """The rows of the file, in its order; one whose selector finds nothing says so."""
+    """The rows of the file, in its order; one whose selector finds nothing has a note."""
     quantities = options.columns or STANDARD
     blocks = [
         Block(tuple(entry for row in section.rows for entry in _entries(row, evidence)), section.ranked, section.label)
@@ -107,7 +107,7 @@ def _entries(row: RowOptions, evidence: Evidence) -> list[Entry]:
 
 
 def _matching(row: RowOptions, evidence: Evidence) -> list[tuple[TrialRecord, ...]]:
-    """Trivial rows are found by name only: their configuration says nothing of a network."""
+    """Trials that match the row; trivial baselines are matched by name only, as their configuration has no network."""
     if row.select is None:
         return []
     records = [record for record in evidence.records if TRIAL in row.select or not record.planned.control]
@@ -115,7 +115,7 @@ def _matching(row: RowOptions, evidence: Evidence) -> list[tuple[TrialRecord, ..
 
 
 def _baseline(options: Options, blocks: Sequence[Block], evidence: Evidence) -> tuple[Entry | None, tuple[str, ...]]:
-    """The baseline, which need not stand in the table, and what is to be noted of it."""
+    """The baseline, which need not be a row of the table, and notes on it."""
     if isinstance(options.baseline, RowOptions):
         groups = _matching(options.baseline, evidence)
         if len(groups) == 1:
@@ -127,7 +127,7 @@ def _baseline(options: Options, blocks: Sequence[Block], evidence: Evidence) -> 
 
 
 def _findings(options: Options, quantities: Sequence[Quantity]) -> list[str]:
-    """Where published marks contradict the published numbers, and where rows fall behind the published baseline."""
+    """Remarks where published marks contradict published numbers, or rows are worse than the published baseline."""
     rows = [row for section in options.sections for row in section.rows]
     findings: list[str] = []
     for quantity in quantities:

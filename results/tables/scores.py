@@ -22,10 +22,10 @@ FINGERPRINT_TAG = tags.DATA_FINGERPRINT
 class Scores:
     """Scores of every finished trial of a sweep.
 
-    Objects of datasets with different fingerprints are different ones, whatever they are called.
+    Objects of datasets with different fingerprints are distinct, even if their names are equal.
     """
 
-    #: (trials, quantities, objects); whatever is not `present` has no meaning
+    #: (trials, quantities, objects); entries that are not `present` are undefined
     values: Floats
     present: NDArray[np.bool_]
     #: trial's key -> index

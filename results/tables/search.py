@@ -24,7 +24,7 @@ from results.tables.options import Options as CommonOptions
 from results.tables.scores import Scores
 from results.tables.select import varying
 
-#: with fewer finished configurations an importance would be noise
+#: minimum number of finished configurations; with fewer, an importance would be noise
 _LEAST = 8
 #: settings shown beside the numbers, the most important first
 _MOST_SETTINGS = 5
@@ -36,7 +36,7 @@ class Options(CommonOptions):
 
     name: Stem = "search"
     caption: str = "The best configurations found."
-    #: what is searched for; null means what the sweep's search is after, or novel_psnr where it has none
+    #: the ranking quantity; null means the objective of the sweep's search, or novel_psnr where it has none
     value: QuantityOption | None = None
     #: empty means the metrics that the trials are judged by, on both kinds of views
     columns: Columns = ()
@@ -49,7 +49,7 @@ class Options(CommonOptions):
 def build(evidence: Evidence, options: Options) -> Table:
     """Rows in order of the value, with the settings that vary and their importance (PED-ANOVA, by Optuna).
 
-    Where the sweep has a search, these are what it proposed, and the baseline is only compared with; else all trials.
+    Where the sweep has a search, the rows are its proposals, compared with the baseline; else all trials.
     """
     trained = entries(record for record in evidence.records if not record.planned.control)
     baseline, comparison = find_baseline(trained, evidence, options.baseline)
@@ -107,7 +107,7 @@ def _importance(points: Sequence[tuple[Mapping[str, Any], float]], value: Quanti
     for key, column in values.items():
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in column):
             low, high = min(column), max(column)
-            # What was varied over orders of magnitude was varied in them.
+            # Settings that vary over orders of magnitude are taken on a logarithmic scale.
             space[key] = FloatDistribution(low, high, log=0 < _MAGNITUDES * low <= high)
         else:
             values[key] = [str(value) for value in column]
@@ -121,7 +121,7 @@ def _importance(points: Sequence[tuple[Mapping[str, Any], float]], value: Quanti
 
 
 def _independent(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys that vary, one of those that always have the same value, as the same loss has in several stages."""
+    """The keys that vary; of keys with always equal values, such as one loss in several stages, only one."""
     columns: dict[str, str] = {}
     for key in varying(configs):
         columns.setdefault(json.dumps([config.get(key, ABSENT) for config in configs], default=str), key)
@@ -163,5 +163,5 @@ def _settings(shown: Sequence[Entry], keys: Sequence[str]) -> dict[str, dict[str
 
 
 def _short(value: Any) -> str:
-    """A value to read; `splatsweep plan --json` has all digits."""
+    """A value, shortened for reading; `splatsweep plan --json` has all digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

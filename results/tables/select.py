@@ -1,4 +1,4 @@
-"""Which trials a row stands for: by their configuration, or by name."""
+"""Selects the trials of a row by configuration or by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from results.load import TrialRecord
 from results.records.flat import flatten
 
-#: the key of a selector that looks at a trial's names instead of its configuration
+#: the key of a selector that matches a trial's names instead of its configuration
 TRIAL = "trial"
 
 
@@ -27,9 +27,9 @@ def configurations(records: Iterable[TrialRecord]) -> list[tuple[TrialRecord, ..
 def selected(records: Iterable[TrialRecord], selector: Mapping[str, Any]) -> list[TrialRecord]:
     """The trials that meet every condition of `selector`.
 
-    Its keys are dotted keys of a configuration, in which `*` stands for anything, or `trial`; its values what is wanted
-    there: a value, text in which `*` stands for anything, a list of these, or null for "nothing there".  Components
-    that are switched off are nothing: `{depth.model: null}` and `{depth.model: none}` mean the same.
+    Its keys are dotted keys of a configuration, in which `*` matches anything, or `trial`.  Its values are the wanted
+    ones: a value, text in which `*` matches anything, a list of these, or null for an absent key.  Components
+    that are switched off count as absent: `{depth.model: null}` and `{depth.model: none}` mean the same.
     """
     return [record for record in records if all(_meets(record, *condition) for condition in selector.items())]
 
@@ -41,7 +41,7 @@ def varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def has_setting(config: Mapping[str, Any], setting: Mapping[str, Any]) -> bool:
-    """Whether a configuration meets every condition of a selector that does not look at names."""
+    """Whether a configuration meets every condition of a selector without `trial`."""
     flat = flatten(config)
     return all(_is_one_of(_values(flat, key), wanted) for key, wanted in setting.items())
 
@@ -65,5 +65,5 @@ def _is_like(found: Sequence[Any], wanted: Any) -> bool:
         return not found
     if isinstance(wanted, str):
         return any(fnmatchcase(str(value), wanted) for value in found)
-    # True is 1 to Python, but not to a reader of YAML.
+    # True equals 1 in Python, but not in YAML.
     return any(value == wanted and isinstance(value, bool) == isinstance(wanted, bool) for value in found)
