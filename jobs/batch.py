@@ -14,13 +14,13 @@ from jobs.data.store import Store
 from model.methods.base import Targets
 from model.types import Pixels, Rendering, Views
 
-#: Difference from the background, of any channel, beyond which a pixel belongs to the object: half of a byte's step.
+#: Smallest difference of any channel from the background that makes a pixel part of the object: half a step of uint8.
 _VISIBLE = 0.5 / 255
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The sources of B objects, and the views or pixels of them that a step compares with the data."""
+    """Source views of B objects, and the views or pixels that a step compares with the data."""
 
     source: Views  # (B, S)
     seen: Views  # (B, V); the cameras that render
@@ -38,8 +38,8 @@ def draw_batch(
 ) -> Batch:
     """The batch of one step, a function of the seed and the iteration.
 
-    A method that compares whole views has its sources among them, as Splatter Image published it.  One that compares
-    pixels draws them from `train.views_per_object` views that are any of the object's.
+    For a method that compares whole views, the sources are among the targets, as in Splatter Image.  A method that
+    compares pixels draws them from `train.views_per_object` views, chosen among all of the object's.
     """
     targets, sources, train = config.method.targets(config.model), config.model.input_views, config.train
     frames = training_frames(
@@ -78,8 +78,8 @@ def _draw_pixels(seen: Views, coverage: Tensor | None, targets: Targets, config:
 def foreground_boxes(views: Views, coverage: Tensor | None = None) -> Tensor:
     """Bounding boxes of the objects in views (B, V): (B, V, 2, 2) float, rows before columns, first and last pixel.
 
-    `coverage` (B, V, 1, H, W) is how much of each pixel the object covers; where it is not known, the object is
-    whatever has not the background's colour.  A view of nothing has a box of the whole picture.
+    `coverage` (B, V, 1, H, W) is the share of each pixel that the object covers; without it, the object is
+    every pixel that differs from the background.  An empty view has a box of the whole image.
     """
     if coverage is None:
         distance = (views.images - views.background[:, None, :, None, None]).abs().amax(2)  # (B, V, H, W)
@@ -90,7 +90,7 @@ def foreground_boxes(views: Views, coverage: Tensor | None = None) -> Tensor:
 
 
 def _span(lines: Tensor) -> Tensor:
-    """First and last true of (B, V, N) -> (B, V, 2) float; those of all where none is."""
+    """First and last true index of (B, V, N) -> (B, V, 2) float; the full range where none is true."""
     count = lines.shape[-1]
     lines = lines | ~lines.any(-1, keepdim=True)
     first = lines.float().argmax(-1)

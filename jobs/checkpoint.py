@@ -1,8 +1,8 @@
-"""Everything needed to go on, in both directions: weights, Adam's state, the step, the running averages.
+"""Saves and restores training states: weights, Adam's state, the step, the running averages.
 
-Sampling and dropout are functions of (seed, iteration), so there is no random state to keep.  A checkpoint is a
-safetensors file and a JSON file with the hash of both; they are written under a temporary name, synced and renamed, the
-JSON last.  The last two are kept; a damaged one is passed over for the one before.
+Sampling and dropout are functions of (seed, iteration), so no random state is stored.  A checkpoint is a
+safetensors file and a JSON file with the hash of both.  They are written under a temporary name, synced and renamed,
+the JSON last.  The last two checkpoints are kept; if the newest is damaged, the one before is used.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Checkpoint:
 
     @property
     def judged(self) -> dict[str, Tensor]:
-        """The weights that are judged: the moving average where there is one, the network's otherwise."""
+        """The weights to evaluate: the moving average where there is one, the network's otherwise."""
         return _without_prefix(self.tensors, "average.") or _without_prefix(self.tensors, "network.")
 
     def restore(
@@ -46,9 +46,9 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer | None = None,
         average: nn.Module | None = None,
     ) -> None:
-        """Put the weights back in place, and Adam's state and the moving average where they are given.
+        """Restore the weights, and Adam's state and the moving average where these are given.
 
-        `average` may be the network itself, as it is where there is no average.
+        `average` may be the network itself, if averaging is off.
         """
         network.load_state_dict(_without_prefix(self.tensors, "network."))
         if average is not None and average is not network:
@@ -64,7 +64,7 @@ class Checkpoint:
         for parameter, fields in optimizer.state.items():
             for field, tensor in fields.items():
                 if tensor.shape == parameter.shape:
-                    # Files know no memory layout, but Adam's fused kernel walks state and weights side by side.
+                    # Files do not store memory layouts, but Adam's fused kernel needs that of the weights.
                     fields[field] = torch.empty_like(parameter).copy_(tensor)
 
 
@@ -75,7 +75,7 @@ def capture(
     average: nn.Module,
     extra: dict[str, Any],
 ) -> Checkpoint:
-    """The present state, as tensors that share memory with it; `average` may be the network itself."""
+    """The current state; tensors share memory with the networks.  `average` may be the network itself."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     if average is not network:
         tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
@@ -103,7 +103,7 @@ class CheckpointFolder:
         write_atomically(stem.with_suffix(".safetensors"), data)
         write_atomically(stem.with_suffix(".json"), json.dumps(record).encode())
         kept = {path.stem for path in self._records()[-KEEP:]}
-        for path in self.folder.iterdir():  # older ones, and what writers left that were killed
+        for path in self.folder.iterdir():  # older checkpoints, and partial files of killed writers
             if path.name.partition(".")[0] not in kept:
                 path.unlink()
 

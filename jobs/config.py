@@ -1,7 +1,7 @@
-"""The configuration of one trial, as frozen types that refuse what they do not know.
+"""The configuration of one trial, as frozen types that reject unknown keys.
 
 `TrialConfig.identity()` is what `jobs.keys` hashes.  A key that is added to a section later is marked `ADDED_LATER`
-and has as its default the value that behaves as before: the identities of what exists stay as they are.
+and defaults to the former behaviour, so that existing identities do not change.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ from model.rasterizers import BACKENDS
 from model.registry import UnknownChoiceError
 from results.metrics import METRICS, PUBLISHED
 
-#: The method of a configuration that names none.
+#: Default method of a configuration.
 DEFAULT_METHOD = "splatter_image"
 
 
 class DataConfig(Section):
-    """Which pictures a trial learns from."""
+    """The dataset of a trial."""
 
     name: Annotated[str, one_of("dataset", DATASETS)] = "chairs"
     resolution: Annotated[int, Field(gt=0, multiple_of=8)] = 32
@@ -63,14 +63,14 @@ class DataConfig(Section):
 
 
 class LossTerm(Section):
-    """How much a loss counts, and when.  A plain number in a sweep file stands for a weight without more."""
+    """Weight and schedule of a loss.  A plain number in a sweep file is a constant weight."""
 
     weight: Finite
-    #: iterations of the stage before it counts at all
+    #: iterations of the stage during which its weight is 0
     start: Annotated[int, Field(ge=0)] = 0
     #: iterations from there on over which the weight grows linearly to its full value
     ramp: Annotated[int, Field(ge=0)] = 0
-    #: rendered views of each object that it looks at, drawn anew each step, which leaves its expectation; null: all
+    #: rendered views of each object that it uses, drawn anew each step, with the same expectation; null: all
     views: Count | None = None
 
     def weight_at(self, iteration: int) -> float:
@@ -93,7 +93,7 @@ def _as_term(value: Any) -> Any:
 
 
 def _without_zeros(losses: dict[str, LossTerm]) -> dict[str, LossTerm]:
-    """Terms that count: a weight of 0 is the same as none, and makes the same trial.  All where none counts."""
+    """Losses with a weight other than 0, as a weight of 0 equals absence; all of them if all weights are 0."""
     return {name: term for name, term in losses.items() if term.weight != 0} or losses
 
 
@@ -101,7 +101,7 @@ LossName = Annotated[str, one_of("loss", LOSSES)]
 
 
 class Stage(Section):
-    """A stretch of training with one learning rate and one weighted sum of losses; Adam starts afresh in each."""
+    """A stage of training with one learning rate and one weighted sum of losses; Adam's state is reset in each."""
 
     iterations: Count
     lr: Positive
@@ -119,11 +119,11 @@ class Stage(Section):
 
 
 class EmaConfig(Section):
-    """A moving average of the weights, which is what is judged (network facts, section 4; Karras' warm-up)."""
+    """A moving average of the weights, which is evaluated (network facts, section 4; Karras' warm-up)."""
 
     #: iterations between updates
     every: Count = 10
-    #: iterations of a stage before averaging starts; until then the average is the network
+    #: iterations of a stage before averaging starts; until then the average equals the network
     start: Annotated[int, Field(ge=0)] = 100
     max_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
 
@@ -138,9 +138,9 @@ class TrainConfig(Section):
         Stage(iterations=25_000, lr=5e-5, losses={"l2": LossTerm(weight=1.0)}),
         Stage(iterations=5_000, lr=5e-6, losses={"l2": LossTerm(weight=0.99), "lpips": LossTerm(weight=0.01)}),
     )
-    #: null: the network itself is judged
+    #: null: the network itself is evaluated
     ema: EmaConfig | None = None
-    #: of products on a GPU: TF32 as published, or bfloat16 activations; a CPU always computes in float32
+    #: precision of matrix products on a GPU: TF32 as published, or bfloat16 activations; CPUs always use float32
     precision: Literal["float32", "tf32", "bf16"] = "tf32"
     #: a loss or gradient that is not finite stops the trial, skips that step, or is ignored, as published
     nonfinite: Literal["stop", "skip", "ignore"] = "stop"
@@ -152,7 +152,7 @@ class TrainConfig(Section):
 
 
 def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Each metric once, in the registry's order: what is measured is a set."""
+    """Each metric once, in the registry's order, so that equal sets of metrics are equal values."""
     return tuple(name for name in METRICS if name in names)
 
 
@@ -163,7 +163,7 @@ class EvalConfig(Section):
     #: the first so many objects of the split; null means all
     objects: Count | None = None
     lpips: Literal["vgg", "alex"] = "vgg"
-    #: what is measured; see `splatsweep choices`
+    #: the metrics to compute; see `splatsweep choices`
     metrics: Annotated[
         tuple[Annotated[str, one_of("metric", METRICS)], ...],
         as_tuple,
@@ -173,19 +173,19 @@ class EvalConfig(Section):
     ] = PUBLISHED
     #: iterations between evaluations on the validation split while training; null means none
     every: Count | None = None
-    #: objects of the validation split that those use
+    #: objects of the validation split that these evaluations use
     val_objects: Count = 8
 
 
 class RenderConfig(Section):
-    """How Gaussians become pixels."""
+    """Settings of the rasterisation of Gaussians."""
 
     backend: Annotated[str, one_of("rasterizer backend", ("auto", *BACKENDS))] = "auto"
     antialiasing: bool = False
 
 
 def _options_of_the_method(value: Any) -> MethodOptions:
-    """The section `model` as the options of the method that its `name` chooses."""
+    """Parses the section `model` as the options of the method that its `name` chooses."""
     if isinstance(value, MethodOptions):
         return value
     name = value.get("name", DEFAULT_METHOD) if isinstance(value, Mapping) else DEFAULT_METHOD
@@ -205,7 +205,7 @@ def _options_of_the_method(value: Any) -> MethodOptions:
 
 
 def _schema_of_all_methods(_: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-    """One JSON Schema with the keys of every method: which method a setting will meet, one section does not say."""
+    """One JSON Schema with the keys of all methods, as a single section may not name its method."""
     keys: dict[str, list[Any]] = {}
     for options in (options for name in METHODS for options in find_method(name).all_options()):
         schema = handler.resolve_ref_schema(handler(options.__pydantic_core_schema__))
@@ -238,14 +238,14 @@ if TYPE_CHECKING:
     _WithContexts = _DataAndMethod
 else:
     _sections = {name: context_section(name) for name in SOURCES}
-    globals().update({section.__name__: section for section in _sections.values()})  # where pickle looks for them
+    globals().update({section.__name__: section for section in _sections.values()})  # pickle looks them up here
     _WithContexts = create_model(
         "_WithContexts", __base__=_DataAndMethod, **{name: (section, section()) for name, section in _sections.items()}
     )
 
 
 class TrialConfig(_WithContexts):
-    """Everything that decides the numbers of one trial; every source of context is a section under its name."""
+    """All settings that determine a trial's results; every source of context is a section under its name."""
 
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
@@ -268,12 +268,12 @@ class TrialConfig(_WithContexts):
 
     @property
     def sources(self) -> dict[Source, ContextConfig]:
-        """The sections about frozen models, by the source of context that they are about."""
+        """The sections on frozen models, by source of context."""
         return {name: getattr(self, name) for name in SOURCES}
 
     @property
     def method(self) -> type[Method]:
-        """The reconstruction method that `model` is about."""
+        """The reconstruction method that `model` names."""
         return find_method(self.model.name)
 
     @property

@@ -1,4 +1,4 @@
-"""The sections of a configuration about frozen models: one for each of `model.context.SOURCES`."""
+"""Sections of a configuration on frozen models: one for each of `model.context.SOURCES`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Preprocess = Literal["published", "correct"]
 class ContextConfig(Section):
     """Options shared by the sections on frozen models; each section adds its switch before these."""
 
-    #: which of `model.context.SOURCES` the section is about
+    #: name of the section's source in `model.context.SOURCES`
     source: ClassVar[str]
 
     fusion: Annotated[str, one_of("fusion", FUSION)]
     preprocess: Preprocess = "correct"
-    #: side in pixels that images are resized to for the model; null is its own
+    #: side in pixels that images are resized to for the model; null: the model's own
     resolution: Count | None = None
     #: options of the model; see `splatsweep choices`
     options: dict[str, Any] = Field(default={})
@@ -45,7 +45,7 @@ class ContextConfig(Section):
 
 
 def context_section(name: str) -> type[ContextConfig]:
-    """The type of the section about one source of context."""
+    """The type of the section on one source of context."""
     source = find_source(name)
     choice = Annotated[str, one_of(source.noun, ("none", *source.models))]
     fusion = Annotated[str, one_of("fusion", FUSION)]
@@ -64,7 +64,7 @@ def context_section(name: str) -> type[ContextConfig]:
 
 
 def _check_context(section: ContextConfig) -> None:
-    """Raise `MisfitError` for what does not fit the chosen frozen model: fusion, preprocessing, options."""
+    """Raise `MisfitError` where fusion, preprocessing or options do not fit the chosen frozen model."""
     model, source = frozen_class(section), section.source
     if model is None:
         return
@@ -87,7 +87,7 @@ def _check_context(section: ContextConfig) -> None:
 
 
 def fusion_classes() -> dict[str, type[Fusion]]:
-    """Every way of fusing by its name."""
+    """All fusion classes by name."""
     return {name: resolve(FUSION, name, "fusion") for name in FUSION}
 
 

@@ -1,4 +1,4 @@
-"""A page of a store's pictures: a row for each object, with its cameras drawn beside its views."""
+"""Contact sheet of a store: a row for each object, with a drawing of its cameras beside its views."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jobs.data.store import SPLITS, Store
 #: Pictures are enlarged by a whole number until they have at least this side, pixels.
 MIN_CELL = 128
 LABEL_HEIGHT = 18
-#: The first source view that the object is evaluated from.
+#: Colour of the first source view of the evaluation.
 SOURCE_COLOUR = (214, 39, 40)
-#: First and last of the other cameras, and between them those between.
+#: Colours of the first and the last of the other cameras; those between are interpolated.
 FIRST_COLOUR, LAST_COLOUR = np.array([31, 119, 180]), np.array([255, 165, 40])
 AXIS_COLOURS = ((200, 60, 60), (60, 150, 60), (60, 60, 200))
 _SUPERSAMPLING = 4
-#: Where the drawing is seen from: turned to the side, and from above.
+#: Viewing direction of the drawing: from the side and from above.
 _AZIMUTH, _ELEVATION = np.radians(35.0), np.radians(25.0)
 _CORNERS = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
 

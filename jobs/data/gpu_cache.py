@@ -1,4 +1,4 @@
-"""Pictures where they are needed: gathered from the mapped file, or on a GPU that holds all of them."""
+"""Gathers images on a device: from the memory-mapped file, or from a copy of all of them on the GPU."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _RESIDENT_SHARE = 0.4
 
 
 def take(store: Path, name: str, array: np.ndarray, frames: np.ndarray, device: torch.device | str) -> Tensor:
-    """`array[frames]` on `device`; `name` is the array's in `store`.
+    """`array[frames]` on `device`; `name` is the array's name in `store`.
 
-    On a GPU the whole array is there after the first call, where it fits, so that a step moves indices only.
+    If the whole array fits on a GPU, the first call copies it there, and later calls transfer indices only.
     """
     device = torch.device(device)
     if device.type == "cpu":
@@ -27,7 +27,7 @@ def take(store: Path, name: str, array: np.ndarray, frames: np.ndarray, device: 
     return resident[torch.from_numpy(frames).to(device, non_blocking=True)]
 
 
-@lru_cache(maxsize=4)  # pictures and depth of the dataset at hand and of the one before
+@lru_cache(maxsize=4)  # images and depth of the current and the previous dataset
 def _resident(store: Path, name: str, device: torch.device) -> Tensor | None:
     array = np.load(store / f"{name}.npy", mmap_mode="r")
     if array.nbytes > _RESIDENT_SHARE * _free_memory(device):

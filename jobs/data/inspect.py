@@ -12,22 +12,22 @@ from jobs.data.importers.poses import is_bent
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import Frames, Store
 
-#: At least this share of one frame's surface must lie within a pixel of the object in every other; a depth that is
-#: a mean over two surfaces lies on neither.
+#: Minimum share of one frame's surface that must lie within a pixel of the object in every other frame; a depth
+#: averaged over two surfaces lies on neither.
 MIN_ON_OBJECT = 0.9
-#: An image whose values spread less than this shows nothing, in 8-bit levels.
+#: An image whose range of values is smaller than this, in 8-bit levels, is empty.
 EMPTY_SPREAD = 2
-#: Where there is no mask, the object is what differs this much from the background, in 8-bit levels.
+#: Without a mask, pixels that differ from the background by this much, in 8-bit levels, are the object.
 BACKGROUND_SPREAD = 8
-#: An object that covers less than this share of a picture is hardly in it.
+#: A smaller coverage of the image by the object, as a share, is reported.
 LEAST_COVERAGE = 0.005
-#: By how much, as a share of the image, a point of the object may miss the box around what is seen of it: part of it
-#: may be cut off, or as white as the background.
+#: Tolerance, as a share of the image, by which a point of the object may lie outside the box of its visible part: part
+#: of the object may be cropped, or as white as the background.
 BOX_MARGIN = 0.05
 
 
 def check(store: Store) -> list[str]:
-    """Everything wrong with `store`, one sentence each, naming the object; an empty list is good news."""
+    """Problems of `store`, one sentence each, naming the object; empty where there are none."""
     problems = []
     found = store.compute_fingerprint()
     if found != store.fingerprint:
@@ -96,28 +96,28 @@ def emptiness(frames: Frames, background: tuple[float, float, float]) -> str | N
 
 
 def is_empty(images: np.ndarray) -> np.ndarray:
-    """Which pictures (n, 3, S, S) have one colour only, each (n,)."""
+    """Whether each of the images (n, 3, S, S) has one colour only, (n,) bool."""
     pictures = images.reshape(len(images), -1, images.shape[-2] * images.shape[-1])
     spread = pictures.max(axis=2).astype(int) - pictures.min(axis=2)
     return np.asarray((spread < EMPTY_SPREAD).all(axis=1))
 
 
 def _left_out(store: Store, frames: slice, row: Any) -> np.ndarray:
-    """Which frames (n,) no evaluation judges or starts from: they are black and have no foreground, as CO3D has some.
+    """Frames (n,) that evaluations skip, because they are black and have no foreground, such as some of CO3D.
 
-    Not where that is true of all.
+    None of them where all frames of the object are black.
     """
     black = np.asarray(~store.images[frames].any(axis=(1, 2, 3)))
     if store.mask is not None:
         black = black & ~np.asarray(store.mask[frames] > 127).any(axis=(1, 2))
     if row.split != "train" and black.any():
-        with suppress(ValueError):  # there is no such frame, which is a problem of its own
+        with suppress(ValueError):  # no such frame, which is reported separately
             black[evaluation_frames(row, store.manifest.evaluation)[0] - frames.start] = False
     return np.zeros_like(black) if black.all() else black
 
 
 def _has_odd_intrinsics(store: Store, frames: slice) -> np.ndarray:
-    """Which frames have no positive focal length, or look past their own image."""
+    """Whether each frame's focal length is not positive, or its principal point lies outside its image."""
     focal, principal = store.focal[frames], store.principal[frames]
     numbers = np.isfinite(focal).all(axis=1) & np.isfinite(principal).all(axis=1)
     return ~(
@@ -126,7 +126,7 @@ def _has_odd_intrinsics(store: Store, frames: slice) -> np.ndarray:
 
 
 def silhouettes_of(images: np.ndarray, mask: np.ndarray | None, background: tuple[float, float, float]) -> np.ndarray:
-    """Where the object is, (n, S, S) bool: the mask, or else what differs from the background."""
+    """The object's pixels, (n, S, S) bool: the mask, or else those that differ from the background."""
     if mask is not None:
         return np.asarray(mask > 127)
     colour = np.rint(np.array(background) * 255)[:, None, None]
@@ -139,10 +139,10 @@ def _first(wrong: Any) -> int:
 
 
 def _mask_problems(store: Store, frames: np.ndarray, numbers: np.ndarray, cameras: np.ndarray) -> Iterator[str]:
-    """Whether one point in space is in the midst of what all cameras see, and within the bounds of depth.
+    """Checks that one point in space lies within the object's box in all views, and within the depth bounds.
 
-    Wrong axes, a wrong distance, a wrong scale, or intrinsics of another image size break this.
-    frames: rows (n,) of the store's arrays; numbers: of the same within their object; cameras: (n, 4, 4).
+    Wrong axes, a wrong distance, a wrong scale, or intrinsics of another image size violate this.
+    frames: rows (n,) of the store's arrays; numbers: their indices within the object; cameras: (n, 4, 4).
     """
     mask = None if store.mask is None else store.mask[frames]
     masks = silhouettes_of(store.images[frames], mask, store.manifest.background)
@@ -167,7 +167,7 @@ def _mask_problems(store: Store, frames: np.ndarray, numbers: np.ndarray, camera
 
 
 def _bounded_depth(store: Store, cameras: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Camera z (n,) as the manifest's bounds count it, each frame being the source."""
+    """Camera z (n,) relative to the manifest's bounds, with each frame as the source."""
     if store.manifest.bounds_from_origin:
         z = z - cameras[:, 2, 3]
     if store.manifest.source_distance is not None:
@@ -176,9 +176,9 @@ def _bounded_depth(store: Store, cameras: np.ndarray, z: np.ndarray) -> np.ndarr
 
 
 def _surface_problems(store: Store, frames: np.ndarray, numbers: np.ndarray, cameras: np.ndarray) -> Iterator[str]:
-    """Whether the surface that the first frame sees lies on the object in all other frames; arguments as above.
+    """Checks that the surface in the first frame projects onto the object in all other frames; arguments as above.
 
-    This also finds rotations that are wrong about the axis through the object, which the masks' middles miss.
+    This also detects wrong rotations about an axis through the object, which the masks' centres do not show.
     """
     from scipy.ndimage import binary_dilation
 

@@ -1,7 +1,7 @@
-"""From a dataset's name and options to its packed store, imported on first use.
+"""Finds the packed store of a dataset by its name and options, and imports it on first use.
 
 The store of a dataset lies under `home/data/`, named after the dataset and a hash of its resolved options, so
-different options never share a store and equal ones never import twice.
+different options never share a store, and equal options are imported once.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from model.options import parse_options as parse
 from model.registry import resolve
 from results.records.home import cache_folder, data_folder
 
-#: Unreadable objects that an error lists; all of them stand in a file beside the store.
+#: Number of unreadable objects that an error lists; a file beside the store has all of them.
 _REASONS_TOLD = 50
 UNREADABLE = "unreadable.txt"
-#: Equals no value of an option.
+#: Sentinel that equals no value of an option.
 _NEVER = object()
 
 
 class MissingDatasetError(ValueError):
-    """A dataset that has to be imported from a folder of the user's first; the message says how."""
+    """The dataset must first be imported from a folder of the user; the message says how."""
 
 
 def parse_options(name: str, options: Mapping[str, Any]) -> Any:
     """The importer's frozen `Options` with every value resolved.
 
-    Raises `UnknownChoiceError` for an unknown dataset, `OptionsError` with all that is wrong with options.
+    Raises `UnknownChoiceError` for an unknown dataset, `OptionsError` with all problems of the options.
     """
     return parse(_importer_class(name).Options, options, choice=name, where="data.options")
 
 
 def needs_source(name: str) -> bool:
-    """Whether the dataset is imported from a folder that the user has."""
+    """Whether the dataset is imported from a folder of the user."""
     return _importer_class(name).needs_source is not None
 
 
@@ -67,13 +67,13 @@ def store_path(name: str, options: Mapping[str, Any], home: Path) -> Path:
 
 
 def find_store(name: str, options: Mapping[str, Any], home: Path) -> Store | None:
-    """The dataset's store where it is prepared; nothing is imported."""
+    """The dataset's store, or None where it is not prepared; never imports."""
     path = store_path(name, options, home)
     return Store.open(path) if path.exists() else None
 
 
 def find_prepared(name: str, options: Mapping[str, Any], home: Path) -> Store:
-    """The dataset's store.  Raises `MissingDatasetError` that says which are prepared where this one is not."""
+    """The dataset's store.  Raises `MissingDatasetError`, listing the prepared options, where it is missing."""
     store = find_store(name, options, home)
     if store is not None:
         return store
@@ -86,12 +86,12 @@ def find_prepared(name: str, options: Mapping[str, Any], home: Path) -> Store:
 
 
 def prepared_options(name: str, home: Path) -> list[dict[str, Any]]:
-    """For each store of the dataset under `home`, its options where they are not the defaults."""
+    """For each store of the dataset under `home`, the options that differ from the defaults."""
     defaults, found = _resolved(name, {}), []
     for file in sorted((home / "data").glob(f"{name}-*/manifest.json")):
         try:
             options = Store.open(file.parent).manifest.options
-        except StoreError:  # damaged: nothing to offer
+        except StoreError:  # damaged, so not listed
             continue
         given = {key: value for key, value in options.items() if key in defaults}
         if store_path(name, given, home) == file.parent:  # not of an earlier version, nor renamed
@@ -121,15 +121,15 @@ def prepare(
 ) -> Path:
     """Import a dataset unless its store is there already; returns the store's path.
 
-    `workers` processes read objects (default: one per usable core; 1 stays in this process); their number
-    does not change a byte of the store.  Processes that ask for the same store at once wait for the first.
-    An import that was killed, or that found too much that is unreadable, goes on where it was.
-    `source` is the folder of a dataset that needs one, `files` what else the user names, by role.  Neither decides
-    where the store is; files are recorded in it, and a store that was made with others is refused.
-    max_unreadable: share of the objects, from 0 to 1, that may be unreadable and are left out then; above 0 it stands
-    for one object at least.  None is the importer's own share, as a rule 0.05, and no object where there are few.
+    `workers` processes read objects (default: one per usable core; with 1, this process does); their number
+    does not change a byte of the store.  Processes that prepare the same store concurrently wait for the first.
+    An import that was killed, or found too many unreadable objects, is resumed.
+    `source` is the folder of a dataset that needs one, `files` the additional files by role.  Neither affects
+    the store's path; files are recorded in the store, and a store made with other files is rejected.
+    max_unreadable: share of the objects, from 0 to 1, that may be unreadable and are then left out; above 0 it allows
+    at least one object.  None is the importer's own share, usually 0.05, which allows none of a few objects.
     Raises ValueError for bad options or paths, `MissingDatasetError` without a `source` that is needed,
-    `ImportFailedError` with all that could not be read where that is too much.
+    `ImportFailedError`, listing the unreadable objects, where they are too many.
     """
     if max_unreadable is not None and not 0 <= max_unreadable <= 1:
         raise ValueError(f"max_unreadable {max_unreadable}; allowed: 0 to 1, a share of the objects")
@@ -166,14 +166,14 @@ class DatasetFacts:
     options: dict[str, Any]
     #: what the user's folder must hold; None where none is needed
     needs_source: str | None
-    #: files that the user may name, and what they say
+    #: files that the user may name, with their meanings
     file_roles: dict[str, str]
     #: stores of this dataset under the home, whatever their options
     prepared: list[Path]
 
 
 def describe(home: Path | None = None) -> list[DatasetFacts]:
-    """Every dataset that there is."""
+    """Facts on all datasets."""
     facts = []
     for name in DATASETS:
         cls = _importer_class(name)
@@ -204,7 +204,7 @@ def _resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _source(cls: type[Importer], name: str, options: Mapping[str, Any], source: Path | None) -> Path | None:
-    """The user's folder, made absolute, where the dataset wants one."""
+    """The user's folder as an absolute path; None where the dataset needs none."""
     if cls.needs_source is None:
         if source is not None:
             raise ValueError(f"dataset {name!r} makes or fetches its own data and reads no folder, got {str(source)!r}")
@@ -235,7 +235,7 @@ def _recorded(cls: type[Importer], name: str, files: Mapping[str, Sequence[Path]
 
 
 def _check_same_files(path: Path, recorded: Mapping[str, Sequence[RecordedFile]]) -> None:
-    """Refuse a store that was made with other files than those that are given now; giving none accepts it."""
+    """Reject a store that was made with other files than those given; without given files, accept it."""
     made_with = Store.open(path).manifest.files
     for role, files in recorded.items():
         if [file.sha256 for file in files] != [file.sha256 for file in made_with.get(role, [])]:
@@ -301,12 +301,12 @@ def _write(
             stamp=stamp,
             remark=emptiness(result, background),
         )
-    except ValueError as error:  # it does not fit the objects before it, of which most are right
+    except ValueError as error:  # it does not match the previous objects, most of which are assumed correct
         writer.skip(item.name, str(error), stamp)
 
 
 def _stamp(importer: Importer, item: Item) -> str:
-    """Equal for as long as an object and its files stay what they are."""
+    """A stamp that changes when an object or its files change."""
     listed = [item.name, item.split, item.category, item.geometry, item.num_frames, repr(item.payload)]
     for source in importer.sources(item):
         inside = sorted(source.rglob("*")) if source.is_dir() else [source]
@@ -317,7 +317,7 @@ def _stamp(importer: Importer, item: Item) -> str:
 def _stat(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
-    except OSError:  # missing, or a link that leads nowhere: `load` will say so
+    except OSError:  # missing, or a broken link, which `load` reports
         return None
 
 
@@ -333,7 +333,7 @@ def _check_items(importer: Importer, items: Sequence[Item]) -> None:
 
 
 def _import_identity(importer: Importer, files: Mapping[str, Sequence[RecordedFile]]) -> str:
-    """Equal for imports of which one may use objects that the other read."""
+    """Identity of an import; imports of equal identity can share objects already read."""
     hashes = {role: [file.sha256 for file in recorded] for role, recorded in files.items()}
     versions = [FORMAT_VERSION, importer.revision(importer.options)]
     canonical = json.dumps([*versions, str(importer.source_path), hashes])
@@ -341,7 +341,7 @@ def _import_identity(importer: Importer, files: Mapping[str, Sequence[RecordedFi
 
 
 def _looks_like(importer: Importer) -> str:
-    """Which other datasets the user's folder may be of, as the end of a sentence."""
+    """Other datasets that recognise the user's folder, as the end of a sentence."""
     folder = importer.source_path
     if folder is None:
         return ""
@@ -353,13 +353,13 @@ def _looks_like(importer: Importer) -> str:
 
 
 def _evaluation(importer: Importer, items: Sequence[Item]) -> dict[str, Any]:
-    """The importer's protocol, with the objects that have a source frame of their own."""
+    """The importer's evaluation protocol, with the objects that have their own source frame."""
     own = {item.name: item.source_frame for item in items if item.source_frame is not None}
     return dict(importer.evaluation) | ({"objects": own} if own else {})
 
 
 def _check_skipped(importer: Importer, writer: StoreWriter, total: int, max_unreadable: float | None) -> None:
-    """Raises `ImportFailedError` where too much is unreadable; what was read is kept for the next import."""
+    """Raises `ImportFailedError` where too many objects are unreadable; those read are kept for the next import."""
     skipped = writer.skipped
     share = importer.max_skipped_share if max_unreadable is None else max_unreadable
     floor = 1 if max_unreadable else 0
@@ -380,4 +380,4 @@ def _check_skipped(importer: Importer, writer: StoreWriter, total: int, max_unre
 
 
 def _silent(done: int, total: int, what: str) -> None:
-    """Progress that nobody watches."""
+    """A progress callback that does nothing."""

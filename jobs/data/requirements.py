@@ -18,14 +18,14 @@ from results.metrics import METRICS
 
 
 class Requirements:
-    """Checks configurations against one store; what many ask alike is looked up once."""
+    """Checks configurations against one store; repeated queries are cached."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._judged = cache(self._problem_of_judging)
 
     def problems(self, config: TrialConfig) -> list[str]:
-        """Everything that `config` asks for and the store cannot do, a sentence each that begins with the key."""
+        """Requirements of `config` that the store does not meet, one sentence each that begins with the key."""
         return list(dict.fromkeys(self._found(config)))
 
     def _found(self, config: TrialConfig) -> Iterator[str]:
@@ -79,13 +79,13 @@ class Requirements:
             key = f"{source}.{find_source(source).switch} {section.choice}"
             if model.needs_depth and self._store.depth is None:
                 yield f"{key}: it reads the dataset's own depth, and {config.data.name} as it is prepared has none"
-            if model.cached:  # asked of all views that can be a source, whatever is judged
+            if model.cached:  # required of all views that can be a source, independent of the evaluation
                 for split in SPLITS[1:]:
                     if len(self._rows(split)) and (problem := self._judged(split, None, config.model.input_views)):
                         yield f"{key}: {problem}"
 
     def _problem_of_judging(self, split: str, limit: int | None, input_views: int) -> str | None:
-        """Why the first `limit` objects of a split cannot be seen from their sources; None where they can."""
+        """Why the first `limit` objects of a split cannot be evaluated from their sources; None where they can."""
         rows = self._rows(split)
         if not len(rows):
             return f"the dataset has no objects in the {split} split; {self._present()}"

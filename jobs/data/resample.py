@@ -1,4 +1,4 @@
-"""Smaller pictures by area: a small pixel is the mean of what it covers, parts of pixels included."""
+"""Downscaling by area: each pixel is the mean over the area it covers, fractions of pixels included."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def area_mean_of_valid(maps: Tensor, side: int) -> Tensor:
 
 
 def _area_sum(pictures: Tensor, side: int) -> Tensor:
-    """Sums over what each small pixel covers, weighted by the share of it, in whole units.
+    """Sums over the pixels that each small pixel covers, weighted by the overlap in integer units.
 
-    Whole numbers make sums of bytes exact in float32 (for S up to 256, and wherever `side` divides S): neither
-    threads nor the order of adding change a bit.
+    Integers make sums of bytes exact in float32 (for S up to 256, and wherever `side` divides S): neither
+    threads nor the order of addition change a bit.
     """
     size = pictures.shape[-1]
     if size % side == 0:
@@ -47,7 +47,7 @@ def _block_sum(pictures: Tensor, factor: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _overlaps(size: int, side: int) -> Tensor:
-    """How much of each of `size` pixels lies in each of `side` small ones, (side, size), in whole units."""
+    """Overlap of each of `size` pixels with each of `side` small ones, (side, size), in integer units."""
     unit = gcd(size, side)
     small, large = np.arange(side + 1) * (size // unit), np.arange(size + 1) * (side // unit)
     ends = np.minimum(small[1:, None], large[None, 1:])

@@ -1,7 +1,7 @@
-"""Which frames a training step or an evaluation sees: pure functions, no state to save.
+"""Sampling of frames for training and evaluation: pure functions without state.
 
-The batch of a step depends on (seed, iteration) alone, so a trial that was killed and resumed draws what an
-undisturbed one would have drawn.  Random numbers come from numpy's PCG64, seeded by a `SeedSequence` over
+The batch of a step depends on (seed, iteration) only, so a trial that was killed and resumed draws the same
+batches as one that was not.  Random numbers come from numpy's PCG64, seeded by a `SeedSequence` over
 (seed, stream, counter); numpy keeps both stable between versions.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-# Streams of numbers that never meet, whatever their counters are.  2 and 3 belong to the training loop.
+# Independent random streams.  2 and 3 belong to the training loop.
 _OBJECT_STREAM, _FRAME_STREAM, _PIXEL_STREAM = 0, 1, 4
 
 
@@ -41,11 +41,11 @@ def training_frames(
 ) -> np.ndarray:
     """The (batch_size, views) int64 frames of one step, counted from 0.
 
-    Objects come in an order that is shuffled afresh for every epoch, each once per epoch; a batch may lie
+    Objects come in an order that is reshuffled for every epoch, each once per epoch; a batch may lie
     across two epochs.  An object's frames are drawn without replacement.  As published, the first `input_views`
-    of them are the sources, and all of them are targets.  With `sources_apart` there are `input_views` more in front,
-    which are the sources; the others are drawn from all frames alike, so a source is no likelier a target than any.
-    Raises ValueError where an object has fewer frames than `views`, or there would be fewer views than sources.
+    of them are the sources, and all of them are targets.  With `sources_apart`, `input_views` more frames come first,
+    which are the sources; the targets are drawn uniformly from all frames, sources included.
+    Raises ValueError where an object has fewer frames than `views`, or there are fewer views than sources.
     """
     if not 1 <= input_views <= (input_views if sources_apart else views):
         raise ValueError(f"{input_views} input views of {views} views per object asked for; allowed: 1 to {views}")
@@ -66,9 +66,9 @@ def training_frames(
 def training_pixels(
     *, seed: int, iteration: int, batch_size: int, views: int, pixels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where the pixels of one step lie: independent draws, all places of all views alike.
+    """Positions of the pixels of one step: independent draws, uniform over all views and positions.
 
-    Returns the view of each, (batch_size, pixels) int64 below `views`, and its row and column as parts, in [0, 1), of
+    Returns the view of each, (batch_size, pixels) int64 below `views`, and its row and column as fractions in [0, 1) of
     the rectangle that pixels are drawn from, (batch_size, pixels, 2) float32.
     """
     generator = _generator(seed, _PIXEL_STREAM, iteration)
@@ -85,7 +85,7 @@ def evaluation_frames(row: FrameRange, protocol: Mapping[str, Any], input_views:
         {"source_frame": 0}                             the first source; further ones evenly around from there
         {"source_frame": 0, "objects": {"a": 7, ...}}   the same, with a first source of their own for some objects
 
-    Raises ValueError where the object has no such frame, or the protocol not so many sources.
+    Raises ValueError where the object has no such frame, or the protocol has fewer sources.
     """
     first, count = int(row.first_frame), int(row.num_frames)
     sources = _source_frames(str(row.object), count, protocol, input_views)
@@ -105,7 +105,7 @@ def _source_frames(name: str, count: int, protocol: Mapping[str, Any], input_vie
         return [int(frame) for frame in published[:input_views]]
     start = int(protocol.get("objects", {}).get(name, protocol["source_frame"]))
     if not 0 <= start < count:
-        return [start]  # refused by the caller
+        return [start]  # rejected by the caller
     return [(start + step * count // input_views) % count for step in range(input_views)]
 
 
@@ -114,7 +114,7 @@ def _objects_of_step(num_objects: int, seed: int, iteration: int, batch_size: in
     return [int(_permutation(num_objects, seed, draw // num_objects)[draw % num_objects]) for draw in draws]
 
 
-@lru_cache(maxsize=4)  # the epoch at hand and the next; anything forgotten is computed again, the same
+@lru_cache(maxsize=4)  # the current epoch and the next; evicted ones are recomputed identically
 def _permutation(num_objects: int, seed: int, epoch: int) -> np.ndarray:
     return _generator(seed, _OBJECT_STREAM, epoch).permutation(num_objects)
 

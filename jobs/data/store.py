@@ -1,6 +1,6 @@
-"""The packed store: every dataset as the same few memory-mapped arrays.
+"""The packed store: each dataset as the same set of memory-mapped arrays.
 
-A store is a directory, written once and never changed:
+A store is a directory, written once and then immutable:
 
     images.npy           uint8   (F, 3, S, S)  RGB
     world_to_camera.npy  float32 (F, 4, 4)     OpenCV axes (x right, y down, z forward), column vectors
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # takes seconds, and only `views` needs it
 
     from model.types import Views
 
-#: Raised when the layout changes; a store of another version is refused and has to be prepared again.
+#: Increased when the layout changes; a store of another version is rejected and has to be prepared again.
 FORMAT_VERSION = 1
 
 SPLITS = ("train", "val", "test")
@@ -45,11 +45,11 @@ OBJECT_COLUMNS = ("object", "split", "first_frame", "num_frames", "category", "g
 
 
 class StoreError(ValueError):
-    """A directory that is not a readable store; the message names it and says what is wrong."""
+    """A directory is not a readable store; the message names it and the problem."""
 
 
 class Skipped(BaseModel):
-    """An object that could not be read when the store was made."""
+    """An object that could not be read when the store was created."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -91,25 +91,25 @@ class Manifest(BaseModel):
     #: bounds of the surface's camera z, scene units
     near: float
     far: float
-    #: whether these bounds are counted from the camera z of the dataset's origin, which `Views` then carry
+    #: whether these bounds are relative to the camera z of the dataset's origin, which `Views` then include
     bounds_from_origin: bool = False
-    #: scene units; where it is given, each batch scales an object so that its first camera has it from the origin
+    #: scene units; if given, each batch scales an object so that its first camera has this distance from the origin
     source_distance: float | None = None
     #: RGB in [0, 1] behind the object
     background: tuple[float, float, float]
     #: how to evaluate, e.g. {"source_frame": 0}; see `jobs.data.sampling.evaluation_frames`
     evaluation: dict[str, Any]
-    #: by what they say, e.g. "exclude"
+    #: by role, e.g. "exclude"
     files: dict[str, list[RecordedFile]] = {}
     skipped: list[Skipped] = []
     remarks: list[Remark] = []
-    #: sha256 of everything that decides what a trial sees
+    #: sha256 of all data that affect a trial
     fingerprint: str
 
 
 @dataclass(frozen=True)
 class Frames:
-    """The n pictures of one object, as an importer hands them to the writer."""
+    """The n images of one object, as passed from an importer to the writer."""
 
     images: np.ndarray  # (n, 3, S, S) uint8
     world_to_camera: np.ndarray  # (n, 4, 4)
@@ -119,7 +119,7 @@ class Frames:
     depth: np.ndarray | None = None  # (n, S, S) camera z, 0 = none
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that are there, by name."""
+        """The arrays that are not None, by name."""
         named = {name: getattr(self, name) for name in (*REQUIRED_ARRAYS, *OPTIONAL_ARRAYS)}
         return {name: array for name, array in named.items() if array is not None}
 
@@ -172,11 +172,11 @@ class Store:
         return rows.reset_index(drop=True)
 
     def views(self, frames: np.ndarray, resolution: int, device: torch.device | str = "cpu") -> Views:
-        """Pictures and cameras of `frames` (B, V) on `device`, cameras relative to the first of each row.
+        """Images and cameras of `frames` (B, V) on `device`, cameras relative to the first of each row.
 
-        `resolution` is at most the stored one: pixels of smaller pictures are means over what they cover, and the
-        intrinsics shrink with them.  Depth is the mean over what has one.
-        Raises ValueError for a larger size, and for frames that the store does not hold.
+        `resolution` is at most the stored one: pixels of smaller images are means over the area they cover, and the
+        intrinsics scale with them.  Depth is the mean over pixels with depth.
+        Raises ValueError for a larger size, and for frames that the store does not have.
         """
         import torch
 
@@ -203,17 +203,17 @@ class Store:
             depth=None
             if self.depth is None
             else area_mean_of_valid(take(self.path, "depth", self.depth, frames, device).unsqueeze(2), resolution),
-            origin=torch.from_numpy(poses[:, 0, :3, 3].copy()),  # as the first cameras see it, whose frame is the world
+            origin=torch.from_numpy(poses[:, 0, :3, 3].copy()),  # in the world frame, that of the first cameras
         )
         if self.manifest.bounds_from_origin:  # the origin's camera z: minus the camera's centre, along its z axis
             views = replace(views, origin_distance=torch.from_numpy(poses[..., 2, 3].copy()))
         if self.manifest.source_distance is not None:
-            origins = poses[:, 0, :3, 3].astype(np.float64)  # seen from the first cameras
+            origins = poses[:, 0, :3, 3].astype(np.float64)  # in the frame of the first cameras
             views = _scaled(views, self.manifest.source_distance / np.linalg.norm(origins, axis=1))
         return views.to(device)
 
     def masks(self, frames: np.ndarray, resolution: int, device: torch.device | str = "cpu") -> torch.Tensor | None:
-        """How much of each pixel of `frames` (B, V) the object covers, (B, V, 1, H, W) in [0, 1]; None without masks.
+        """The object's coverage of each pixel of `frames` (B, V), (B, V, 1, H, W) in [0, 1]; None without masks.
 
         Raises ValueError as `views` does.
         """
@@ -226,7 +226,7 @@ class Store:
         return area_mean(take(self.path, "mask", self.mask, frames, device), resolution).unsqueeze(2)
 
     def compute_fingerprint(self) -> str:
-        """The fingerprint of what is on disk now; differs from `fingerprint` when the store was altered."""
+        """The fingerprint of the current files; differs from `fingerprint` if the store was altered."""
         arrays = {name: getattr(self, name) for name in (*REQUIRED_ARRAYS, *OPTIONAL_ARRAYS)}
         present = {name: array for name, array in arrays.items() if array is not None}
         return fingerprint(present, self.objects, self.manifest)
@@ -242,7 +242,7 @@ class Store:
 
 
 def fingerprint(arrays: Mapping[str, np.ndarray], objects: pd.DataFrame, manifest: Manifest) -> str:
-    """The sha256 over the arrays, the object table, and the facts that decide what a trial sees."""
+    """The sha256 over the arrays, the object table, and the facts that affect a trial."""
     header = {
         "objects": objects[list(OBJECT_COLUMNS)].values.tolist(),
         "near": manifest.near,
@@ -251,7 +251,7 @@ def fingerprint(arrays: Mapping[str, np.ndarray], objects: pd.DataFrame, manifes
         "evaluation": manifest.evaluation,
         "arrays": {name: [str(array.dtype), list(array.shape)] for name, array in arrays.items()},
     }
-    # What most datasets lack is left out where it is lacking: such a fact, newly thought of, alters no fingerprint.
+    # Facts that most datasets lack are omitted where absent, so that adding such a fact changes no fingerprint.
     uncommon = {
         "bounds_from_origin": manifest.bounds_from_origin,
         "source_distance": manifest.source_distance,
@@ -270,12 +270,12 @@ def relative_to_first(world_to_camera: np.ndarray) -> np.ndarray:
     """Cameras (B, V, 4, 4) in the frame of each row's first: W_i W_0^-1; the first becomes the identity."""
     cameras = world_to_camera.astype(np.float64)
     relative = cameras @ np.linalg.inv(cameras[:, :1])
-    relative[:, 0] = np.eye(4)  # exactly, whatever the inverse rounds to
+    relative[:, 0] = np.eye(4)  # exact, despite rounding in the inverse
     return relative.astype(np.float32)
 
 
 def _scaled(views: Views, factors: np.ndarray) -> Views:
-    """`views` with all lengths of each object multiplied by its factor (B,); their bounds stay."""
+    """`views` with all lengths of each object multiplied by its factor (B,), except for the bounds."""
     import torch
 
     scale = torch.from_numpy(factors.astype(np.float32))[:, None]

@@ -1,4 +1,4 @@
-"""Building a store beside its place, object by object, so that a killed import goes on where it was."""
+"""Builds a store beside its final path, object by object, so that a killed import can be resumed."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ JOURNAL = "journal.jsonl"
 
 
 class StoreWriter:
-    """Builds a store in a sibling directory and renames it: a half-written one is never seen.
+    """Builds a store in a sibling directory and renames it, so that partial stores are never visible.
 
-    Use as a context manager; `append` or `skip` the objects, then `finish`.  Leaving without `finish`, in whatever
-    way, keeps what was written: the next writer with the same `identity` finds its objects `done`, and `keep` says
-    which of them still count.
+    Use as a context manager; `append` or `skip` the objects, then `finish`.  Leaving without `finish`, in any
+    way, keeps the written objects: the next writer with the same `identity` counts them as `done`, and `keep` selects
+    those that are still valid.
 
-    The arrays have room for all frames from the start.  A journal names the objects that are in them, each with a
-    checksum, so that nothing is taken for written that a crash of the machine lost.
+    The arrays are allocated for all frames from the start.  A journal lists the objects in them, each with a
+    checksum, so that data lost in a crash of the machine are detected.
     """
 
     def __init__(self, path: Path, capacity: int, identity: str) -> None:
-        """`capacity`: the most frames that can come; `identity`: equal where the same objects would come."""
+        """`capacity`: upper bound of the frames; `identity`: equal for imports of the same objects."""
         self.path = path
         self._header = {"identity": identity}
         self._capacity = capacity
-        self._entries: list[dict[str, Any]] = []  # of the journal, behind the header
+        self._entries: list[dict[str, Any]] = []  # of the journal, after the header
         self._arrays: dict[str, np.memmap] = {}
-        self._used = 0  # rows of the arrays that are taken
-        self._frames = 0  # of them, those of objects that count
+        self._used = 0  # used rows of the arrays
+        self._frames = 0  # those of valid objects among them
 
     @property
     def done(self) -> int:
-        """How many objects were appended or skipped, by earlier writers as well."""
+        """Number of objects that were appended or skipped, including those of earlier writers."""
         return len(self._entries)
 
     @property
@@ -80,7 +80,7 @@ class StoreWriter:
         self._arrays.clear()
 
     def keep(self, stamps: Mapping[str, str]) -> None:
-        """Forget what earlier writers left of objects that are not among these or had other stamps."""
+        """Drop objects of earlier writers that are not among `stamps` or had other stamps."""
         kept = [entry for entry in self._entries if stamps.get(_name(entry)) == entry.get("stamp", "")]
         if len(kept) == len(self._entries):
             return
@@ -102,7 +102,7 @@ class StoreWriter:
     ) -> None:
         """Add one object.  Raises ValueError where its arrays do not fit each other or earlier objects.
 
-        stamp: equal for as long as the object's source is the same.
+        stamp: changes when the object's source changes.
         """
         if split not in SPLITS:
             raise ValueError(f"object {name!r} has split {split!r}; allowed: {', '.join(SPLITS)}")
@@ -120,17 +120,17 @@ class StoreWriter:
         self._frames += len(frames.images)
 
     def skip(self, name: str, reason: str, stamp: str = "") -> None:
-        """Note an object that cannot be read."""
+        """Record an object that cannot be read."""
         self._add({"skipped": {"object": name, "reason": reason}, "stamp": stamp})
 
     def give_up(self) -> None:
-        """Keep what could be read for the next writer, which tries again what could not."""
+        """Keep the readable objects for the next writer, which retries the skipped ones."""
         self._take([entry for entry in self._entries if "row" in entry])
 
     def finish(self, order: Sequence[str] | None = None, **facts: Any) -> None:
-        """Seal the store.  `facts` are the fields of `Manifest` that the writer does not know itself.
+        """Complete the store.  `facts` are the fields of `Manifest` that the writer cannot determine itself.
 
-        order: the objects' names; without it they stay as they came.
+        order: the objects' names; by default the order of writing.
         """
         rows = [dict(entry["row"]) for entry in self._entries if "row" in entry]
         if not rows:
@@ -157,12 +157,12 @@ class StoreWriter:
         _sync(self.path.parent)
 
     def discard(self) -> None:
-        """Remove what was written: the next import starts afresh."""
+        """Remove everything written, so that the next import starts anew."""
         self._arrays, self._entries, self._used, self._frames = {}, [], 0, 0
         shutil.rmtree(self._building)
 
     def _resume(self) -> bool:
-        """Take over what an earlier writer left; False where that is of another import, or damaged from the start."""
+        """Take over the intact objects of an earlier writer; False where its identity differs or has no record."""
         lines = _complete_lines(self._building / JOURNAL)
         if not lines or lines[0] != self._header:
             return False
@@ -178,7 +178,7 @@ class StoreWriter:
         return True
 
     def _reopen(self, row: Mapping[str, Any]) -> bool:
-        """Map the arrays that are there; False where one is damaged or too short for an object's row."""
+        """Map the existing arrays; False where one is damaged or too short for an object's row."""
         if not self._arrays:
             try:
                 self._arrays = self._mapped(sorted(path.stem for path in self._building.glob("*.npy")))
@@ -190,7 +190,7 @@ class StoreWriter:
         return {name: open_memmap(self._building / f"{name}.npy", mode="r+") for name in names}
 
     def _make_room(self, count: int) -> None:
-        """Lengthen arrays that an import of fewer frames left; its space for forgotten objects is not used again."""
+        """Extend the arrays of an import of fewer frames; the space of dropped objects is not reused."""
         if all(len(array) >= self._used + count for array in self._arrays.values()):
             return
         names = list(self._arrays)
@@ -200,7 +200,7 @@ class StoreWriter:
         self._arrays = self._mapped(names)
 
     def _put_in_order(self, rows: Sequence[dict[str, Any]]) -> int:
-        """Bring the arrays into the order of `rows`, without gaps, and let these say so; returns the frames."""
+        """Reorder the arrays as `rows`, without gaps, and update these; returns the number of frames."""
         starts = np.cumsum([0, *(row["num_frames"] for row in rows)]).tolist()
         if [row["first_frame"] for row in rows] != starts[:-1]:
             for name, array in list(self._arrays.items()):
@@ -217,7 +217,7 @@ class StoreWriter:
         return int(starts[-1])
 
     def _take(self, entries: list[dict[str, Any]]) -> None:
-        """Let these be all the journal's entries."""
+        """Replace the journal's entries."""
         self._entries = entries
         self._frames = sum(entry["row"]["num_frames"] for entry in entries if "row" in entry)
         self._rewrite_journal()
@@ -268,7 +268,7 @@ class StoreWriter:
 
 
 def partial_path(path: Path) -> Path:
-    """Where the store `path` is built."""
+    """The directory in which the store `path` is built."""
     return path.with_name(f".{path.name}.partial")
 
 
@@ -283,7 +283,7 @@ def _span(row: Mapping[str, Any]) -> slice:
 
 
 def _complete_lines(journal: Path) -> list[Any]:
-    """The journal's entries up to the first that is torn."""
+    """The journal's entries up to the first truncated one."""
     entries: list[Any] = []
     if journal.exists():
         for line in journal.read_text("utf-8", errors="replace").splitlines(keepends=True):
@@ -295,7 +295,7 @@ def _complete_lines(journal: Path) -> list[Any]:
 
 
 def _set_length(file: Path, length: int) -> None:
-    """Cut or lengthen a .npy file to `length` rows, in place: numpy leaves room in the header for the first axis."""
+    """Truncate or extend a .npy file to `length` rows, in place: numpy's header has room for the first axis."""
     with file.open("r+b") as stream:
         npy.read_magic(stream)
         shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
@@ -308,7 +308,7 @@ def _set_length(file: Path, length: int) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have the file's bytes, or the directory's entries, reach the disk."""
+    """Sync the file's bytes, or the directory's entries, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from jobs.data.store import Frames
 
-#: Called with (done, total, what is being done).
+#: Called with (done, total, description of the current task).
 Progress = Callable[[int, int, str], None]
 
 
@@ -23,29 +23,29 @@ OptionsT = TypeVar("OptionsT")
 
 
 class ImportFailedError(ValueError):
-    """An import that cannot go on: too many objects are unreadable, or one takes down the process that reads it."""
+    """An import failed: too many objects are unreadable, or one crashes the process that reads it."""
 
 
 class UnreadableObjectError(ValueError):
-    """An object of the source that cannot become pictures; it is skipped, and listed with this reason."""
+    """An object of the source cannot be read; it is skipped, and listed with this reason."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One object to import.  Small and picklable: it travels to a worker process."""
+    """One object to import.  Small and picklable, as it is sent to a worker process."""
 
     name: str
     split: str
     category: str
     #: equal for objects of equal shape; no geometry may be in two splits
     geometry: str
-    #: the most that `load` will give
+    #: upper bound of the frames that `load` returns
     num_frames: int
-    #: what `load` needs to know beyond that
+    #: further arguments for `load`
     payload: Any = None
-    #: the frame to evaluate it from, where that is its own and not the dataset's
+    #: the source frame of its evaluation, if it differs from the dataset's
     source_frame: int | None = None
-    #: what is worth knowing of it, for the manifest
+    #: remark on it, for the manifest
     remark: str | None = None
 
 
@@ -65,16 +65,16 @@ class Importer(ABC, Generic[OptionsT]):
     Options: ClassVar[type]
     #: what the user's folder must hold, in words; None where the importer makes or fetches its data
     needs_source: ClassVar[str | None] = None
-    #: files that the user may name beside the source, and what each says
+    #: files that the user may name besides the source, with their meanings
     file_roles: ClassVar[Mapping[str, str]] = {}
-    #: options that came later, each at the value that gives what was given before; stores made before are found so
+    #: options added later, at the values of the former behaviour, by which earlier stores are found
     later_options: ClassVar[Mapping[str, Any]] = {}
     #: bounds of the surface's camera z, scene units
     near: ClassVar[float]
     far: ClassVar[float]
     #: whether the bounds are counted from the camera z of the dataset's origin
     bounds_from_origin: ClassVar[bool] = False
-    #: scene units; where it is given, objects are scaled so that their source view's camera has it from the origin
+    #: scene units; if given, objects are scaled so that their source view's camera has this distance from the origin
     source_distance: ClassVar[float | None] = None
     background: ClassVar[tuple[float, float, float]] = (1.0, 1.0, 1.0)
     #: see `jobs.data.sampling.evaluation_frames`
@@ -84,7 +84,7 @@ class Importer(ABC, Generic[OptionsT]):
 
     @classmethod
     def revision(cls, options: OptionsT) -> int:
-        """Raised where these options come to give other pictures than before."""
+        """Version number, increased when these options yield other images than before."""
         return 1
 
     @classmethod
@@ -94,9 +94,9 @@ class Importer(ABC, Generic[OptionsT]):
 
     @abstractmethod
     def items(self, progress: Progress) -> Sequence[Item]:
-        """All objects, in the store's order; fetches what has to be fetched.
+        """All objects, in the store's order; downloads what is needed.
 
-        Raises ValueError, naming the file, where what lists them cannot be read.
+        Raises ValueError, naming the file, where the list of objects cannot be read.
         """
 
     @abstractmethod
@@ -104,15 +104,15 @@ class Importer(ABC, Generic[OptionsT]):
         """The pictures of one object.  Raises `UnreadableObjectError` where the source is at fault."""
 
     def sources(self, item: Item) -> Sequence[Path]:
-        """Files and folders whose change makes the pictures of an object that was read before out of date."""
+        """Files and folders of an object; if they change, it has to be read again."""
         return [item.payload] if isinstance(item.payload, Path) else []
 
     def depth_bounds(self) -> tuple[float, float]:
-        """Near and far, where options have a say in them."""
+        """Near and far bounds; importers may override it if they depend on options."""
         return self.near, self.far
 
     def scaled_to(self) -> float | None:
-        """`source_distance`, where options have a say in it."""
+        """`source_distance`; importers may override it if it depends on options."""
         return self.source_distance
 
     @property

@@ -1,4 +1,4 @@
-"""The paint of the procedural chairs: colours as functions of the point in space."""
+"""Materials of the procedural chairs: colours as functions of the point in space."""
 
 from __future__ import annotations
 

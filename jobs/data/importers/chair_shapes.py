@@ -77,7 +77,7 @@ def _frame(start: Any, end: Any) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Proportions:
-    """The measures that all parts of a chair share; lengths in seat units."""
+    """Dimensions that all parts of a chair share; lengths in seat units."""
 
     width: float  # of the seat, along y
     depth: float  # of the seat, along x
@@ -237,7 +237,7 @@ def _arms_panel(chair: Builder, p: Proportions, generator: np.random.Generator) 
         chair.box([0, y, (p.height + height) / 2], [p.depth, thickness, height - p.height], MAIN)
 
 
-#: Kinds of each part, with how often they come.
+#: Kinds of each part, with their probabilities.
 SEATS: dict[Part, float] = {_seat_box: 0.5, _seat_cushion: 0.3, _seat_round: 0.2}
 LEGS: dict[Part, float] = {
     _legs_straight: 0.25,

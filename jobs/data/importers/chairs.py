@@ -25,7 +25,7 @@ from model.options import options
 
 @options
 class ChairsOptions:
-    """How many chairs, and how they are pictured."""
+    """Numbers of chairs, and settings of their rendering."""
 
     train: Annotated[int, Field(ge=1)] = 240
     val: Annotated[int, Field(ge=1)] = 16
@@ -78,7 +78,7 @@ class Chairs(Importer[ChairsOptions]):
 
 @dataclass(frozen=True)
 class Chair:
-    """A shape and its paint."""
+    """A shape with its materials."""
 
     mesh: Mesh
     face_materials: np.ndarray  # (M,) rows of `materials`

@@ -20,12 +20,12 @@ EXCLUDE = "exclude"
 
 @options
 class Co3dOptions:
-    """Which category, and what was or is to be done to it."""
+    """The category, and its preprocessing."""
 
     category: Annotated[str, Field(pattern="^[a-z]+$")] = "hydrant"
     layout: Literal["raw", "preprocessed"] = "raw"
-    #: whether sequences are moved to the origin, turned upright and scaled to one size.  Raw sequences are, here;
-    #: of preprocessed ones it says what was done, which their files do not tell
+    #: whether sequences are moved to the origin, turned upright and scaled to one size.  This importer does so for
+    #: raw sequences; for preprocessed ones it states what was done, which their files do not record
     normalised: bool = False
     #: set list of raw sequences
     subset: Annotated[str, Field(pattern="^[a-z0-9_]+$")] = "fewview_dev"
@@ -58,7 +58,7 @@ class Co3d(Importer[Co3dOptions]):
 
     @classmethod
     def revision(cls, options: Co3dOptions) -> int:
-        """Raw sequences were normalised without two of the published steps before."""
+        """2 for normalised raw sequences: revision 1 normalised them without two of the published steps."""
         return 2 if options.normalised and options.layout == "raw" else 1
 
     @classmethod
@@ -89,7 +89,7 @@ class Co3d(Importer[Co3dOptions]):
         return co3d_preprocessed.load(item.payload, size)
 
     def _excluded(self, known: set[str]) -> set[str]:
-        """All ids in the user's lists.  Raises ValueError for a list that is of something else."""
+        """All ids in the user's lists.  Raises ValueError for a list of other objects."""
         excluded: set[str] = set()
         for path in self.files.get(EXCLUDE, []):
             listed = read_json(path) if path.suffix == ".json" else read_lines(path)

@@ -1,4 +1,4 @@
-"""CO3D sequences as Splatter Image's preprocessing leaves them: arrays that are cropped and resized already."""
+"""CO3D sequences preprocessed by Splatter Image's script: arrays, already cropped and resized."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROTATIONS, TRANSLATIONS = "camera_Rs.npz", "camera_Ts.npz"
 
 @dataclass(frozen=True)
 class Sequence:
-    """Where a sequence is."""
+    """Location of a sequence."""
 
     folder: Path
     num_frames: int
@@ -29,7 +29,7 @@ _FOLDER = r"co3d_[a-z]+_for_gs"
 
 
 def sequences(root: Path, category: str) -> list[Item]:
-    """Folders with a frame_order.txt that both camera archives know, of every split that is there."""
+    """Folders with a frame_order.txt and entries in both camera archives, of every split that is present."""
     here = root / f"co3d_{category}_for_gs"
     others = [path.name for path in (root, *sorted(root.glob("co3d_*_for_gs"))) if re.fullmatch(_FOLDER, path.name)]
     if not here.is_dir() and others and root.name != here.name:
@@ -38,7 +38,7 @@ def sequences(root: Path, category: str) -> list[Item]:
 
 
 def load(sequence: Sequence, image_size: int) -> Frames:
-    """The pictures over black; the mask is by how much they are darker than the pictures with their surroundings."""
+    """Images over black; the mask follows from their ratio to the images with background."""
     folder, count = sequence.folder, sequence.num_frames
     cut_out, full = (_pictures(folder / name, count, image_size) for name in ("images_fg.npy", "images_full.npy"))
     focal = read_array(folder / "focal_lengths.npy", (count, 1, 2))

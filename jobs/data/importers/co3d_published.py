@@ -1,4 +1,4 @@
-"""The picture steps of Splatter Image's CO3D preprocessing, repeated one by one, without PyTorch3D.
+"""Reimplements the image steps of Splatter Image's CO3D preprocessing one by one, without PyTorch3D.
 
 Numbers of the mask's box (threshold, context, 800 px) are the defaults of PyTorch3D's `JsonIndexDataset`, through
 which the published preprocessing reads masks; its bilinear resizing of tensors has no antialiasing.
@@ -18,11 +18,11 @@ if TYPE_CHECKING:  # takes seconds, and only this way of shrinking needs it
 #: Left, top, right, bottom, pixels.
 Box = tuple[float, float, float, float]
 
-#: The mask is cut out around what exceeds this probability, with so much of the box's size around it.
+#: The mask is cropped to pixels above this probability, with this share of the box's size as margin.
 BOX_THRESHOLD, BOX_CONTEXT = 0.4, 0.3
-#: By how much the threshold falls until something exceeds it.
+#: Step by which the threshold is lowered until a pixel exceeds it.
 THRESHOLD_STEP = 0.05
-#: The longer side of the mask that PyTorch3D hands on, pixels.
+#: The longer side of the mask that PyTorch3D returns, pixels.
 MASK_SIDE = 800
 
 
@@ -37,7 +37,7 @@ def shrink(picture: np.ndarray, mask: np.ndarray, square: Box, size: int) -> tup
 
     foreground = torch.from_numpy(_through_box(mask))[None, None]
     colours = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)[None]
-    # The last step before Pillow cuts off what is behind the point; it does not round.
+    # The last step before Pillow truncates to integers; it does not round.
     cropped = (_crop(colours, square)[0] * 255).byte().permute(1, 2, 0).numpy()
     small = Image.fromarray(cropped).resize((size, size), Image.Resampling.LANCZOS)
     shrunk = F.interpolate(_crop(foreground, square), (size, size), mode="bilinear", align_corners=False)
@@ -45,7 +45,7 @@ def shrink(picture: np.ndarray, mask: np.ndarray, square: Box, size: int) -> tup
 
 
 def _through_box(mask: np.ndarray) -> np.ndarray:
-    """The mask (H, W) as it comes back from its box: to 800 px by nearest neighbours, and back bilinearly."""
+    """The mask (H, W) after resizing its box to 800 px by nearest neighbours, and back bilinearly."""
     import torch
     from torch.nn import functional as F
 
@@ -53,7 +53,7 @@ def _through_box(mask: np.ndarray) -> np.ndarray:
     inside = torch.from_numpy(np.ascontiguousarray(mask[top:bottom, left:right], np.float32))[None, None]
     scale = min(MASK_SIDE / (bottom - top), MASK_SIDE / (right - left))
     enlarged = F.interpolate(inside, scale_factor=scale, mode="nearest", recompute_scale_factor=True)
-    # PyTorch3D marks all but the last row and column as filled, and only what is marked is pasted back.
+    # PyTorch3D marks all but the last row and column as valid, and pastes back only valid pixels.
     filled = enlarged[..., : max(enlarged.shape[-2] - 1, 1), : max(enlarged.shape[-1] - 1, 1)]
     pasted = np.zeros(mask.shape, np.float32)
     back = F.interpolate(filled, (bottom - top, right - left), mode="bilinear", align_corners=False)

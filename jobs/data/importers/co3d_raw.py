@@ -1,4 +1,4 @@
-"""CO3Dv2 as it is published: annotations in gzipped JSON beside videos' frames, masks, depth maps and point clouds.
+"""CO3Dv2 as published: annotations in gzipped JSON beside video frames, masks, depth maps and point clouds.
 
 Layout: facebookresearch/co3d (README, `data_types.py`).  Steps: Splatter Image's preprocessing, without PyTorch3D.
 """
@@ -24,7 +24,7 @@ FRAMES, SEQUENCES = "frame_annotations.jgz", "sequence_annotations.jgz"
 #: Half the side of the cube, centred in the origin, that the point cloud of a normalised sequence just fits into.
 HALF_EXTENT = 1.2 * 0.95 / 2
 BLACK = (0.0, 0.0, 0.0)
-#: A crop that is smaller than this, in pixels, shows nothing.
+#: A crop smaller than this, in pixels, is rejected.
 MIN_CROP = 8
 
 Box = co3d_published.Box
@@ -32,7 +32,7 @@ Box = co3d_published.Box
 
 @dataclass(frozen=True)
 class Recording:
-    """A sequence's annotations, as they stand in the files; `load` finds out whether they make sense."""
+    """A sequence's annotations as read from the files; `load` validates them."""
 
     annotations: Path
     frames: tuple[Mapping[str, Any], ...]
@@ -40,7 +40,7 @@ class Recording:
 
 
 def sequences(root: Path, category: str, subset: str) -> list[Item]:
-    """The sequences of a set list.  One that is in several splits is evaluated on, not trained on."""
+    """The sequences of a set list.  A sequence in several splits is used for evaluation, not for training."""
     folder = root / category if (root / category / FRAMES).exists() else root
     listed = _listed(folder / "set_lists" / f"set_lists_{subset}.json")
     annotated = dict(_annotations(folder / SEQUENCES))
@@ -57,12 +57,12 @@ def sequences(root: Path, category: str, subset: str) -> list[Item]:
 
 
 def is_raw(folder: Path) -> bool:
-    """Whether a folder is a category's, or holds some."""
+    """Whether a folder is that of a category, or contains such folders."""
     return (folder / FRAMES).exists() or any(folder.glob(f"*/{FRAMES}"))
 
 
 def _check_category(category: str, annotated: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Raises ValueError where the sequences say that they are of another category."""
+    """Raises ValueError where the sequences are annotated with another category."""
     found = sorted({str(entry["category"]) for entry in annotated.values() if entry.get("category")})
     if found and category not in found:
         raise ValueError(
@@ -95,11 +95,11 @@ def load(recording: Recording, image_size: int, *, normalised: bool, depth: bool
 
 
 def normalise(poses: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Cameras (n, 4, 4) of the scene moved, turned and scaled to fit, and by what lengths were multiplied.
+    """Cameras (n, 4, 4) of the normalised scene, and the factor of lengths.
 
     The published steps: the mean of `points` (P, 3) becomes the origin; up, which becomes z, is the direction in
-    which the cameras' x axes vary least about their mean, on the side where the first camera has its head; the scene
-    moves along up until the middle of the cloud's extent is in the origin; the farthest coordinate becomes
+    which the cameras' x axes vary least about their mean, with the sign of the first camera's upward axis; the scene
+    moves along up until the middle of the cloud's extent is at the origin; the largest absolute coordinate becomes
     HALF_EXTENT.
     """
     sideways = poses[:, 0, :3]
@@ -228,7 +228,7 @@ def _shot(
 
 
 def _mask(base: Path, entry: Mapping[str, Any], annotations: Path) -> np.ndarray:
-    """Probabilities (H, W) uint8; 0 where the annotated mass is at most a pixel, which CO3D's code calls empty."""
+    """Probabilities (H, W) uint8; 0 where the annotated mass is at most one pixel, which CO3D's code calls empty."""
     mask = read_mask(inside(base, entry["path"], annotations))
     mass = entry.get("mass")
     return np.zeros_like(mask) if isinstance(mass, (int, float)) and mass <= 1 else mask
@@ -278,7 +278,7 @@ def square_around(principal: np.ndarray, size: tuple[int, int]) -> Box | None:
 def _depth(
     base: Path, entry: Mapping[str, Any], annotations: Path, picture: tuple[int, int], size: int, box: Box
 ) -> np.ndarray:
-    """Camera z (S, S), 0 where it is unknown; nearest neighbours, because a mean over an edge lies on nothing."""
+    """Camera z (S, S), 0 where unknown; nearest neighbours, because a mean across an edge lies on no surface."""
     depth = entry.get("depth")
     if not depth or not depth.get("path"):
         return np.zeros((size, size), np.float32)

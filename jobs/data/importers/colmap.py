@@ -1,4 +1,4 @@
-"""Posed pictures as COLMAP leaves them: a sparse model, text or binary, beside the pictures.
+"""Posed images from COLMAP: a sparse model, text or binary, beside the images.
 
 Format: COLMAP's documentation, "Output Format"; camera models: its `models.h`.
 """
@@ -18,7 +18,7 @@ from jobs.data.importers.files import finite, inside, read_bytes, read_text
 from jobs.data.importers.posed import Camera, Capture, Posed, Shot
 from jobs.data.importers.poses import rigid
 
-#: Where a sparse model may lie in an object's folder; the first that is there counts.
+#: Possible places of a sparse model in an object's folder; the first that exists is used.
 MODELS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "distorted/sparse/0", ".")
 PICTURES, MASKS = ("images", "."), ("masks", "mask")
 MAX_MODEL_BYTES = 2**31
@@ -91,7 +91,7 @@ class Colmap(Posed):
 
 
 def read_cameras(model: Path) -> dict[int, Camera]:
-    """The cameras of a model by number.  Raises `UnreadableObjectError` for any that is no pinhole, by its model."""
+    """The cameras of a model by number.  Raises `UnreadableObjectError`, naming its model, if one is no pinhole."""
     file = _file(model, "cameras")
     if file is None:
         raise UnreadableObjectError(f"{model}: no cameras.bin or cameras.txt")
@@ -191,7 +191,7 @@ def _numbers(words: list[str], file: Path) -> tuple[float, ...]:
 
 
 class _Reader:
-    """Takes values off the front of a file.  Raises `UnreadableObjectError` where it ends too early."""
+    """Reads values from a file in sequence.  Raises `UnreadableObjectError` where it ends too early."""
 
     def __init__(self, file: Path) -> None:
         self.file, self._content, self._at = file, read_bytes(file, MAX_MODEL_BYTES), 0
@@ -241,11 +241,11 @@ def _binary_points(file: Path) -> Iterator[tuple[float, ...]]:
     reader = _Reader(file)
     for _ in range(int(reader.take("Q")[0])):
         _, x, y, z, *_rest = reader.take("Q3d3Bd")
-        reader.skip(8 * int(reader.take("Q")[0]))  # where it is seen
+        reader.skip(8 * int(reader.take("Q")[0]))  # its track: the images in which it is seen
         yield x, y, z
 
 
-# Where things lie
+# Paths
 
 
 def _file(model: Path, name: str) -> Path | None:

@@ -1,7 +1,7 @@
-"""Reading what others wrote: every file may be missing, cut off, hostile or not what its name says.
+"""Reads files of others, which may be missing, truncated, hostile or of another format than their name.
 
-All functions raise `UnreadableObjectError` with the file's name and what is wrong with it.  They check sizes before
-they allocate, unpickle nothing, and follow no path out of the folder that it is stated in.
+All functions raise `UnreadableObjectError` with the file's name and the problem.  They check sizes before
+they allocate, unpickle nothing, and follow no path that leads out of the root folder.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from PIL import Image
 
 from jobs.data.importers.base import UnreadableObjectError
 
-#: More are not read: pictures of datasets have a few million pixels, bombs have billions.
+#: Maximum number of pixels: images of datasets have a few million, decompression bombs billions.
 MAX_PIXELS = 2**26
 MAX_TEXT_BYTES = 64 * 2**20
-#: JSON shrinks by ten to twenty when compressed, a bomb by a thousand.
+#: Maximum compression ratio: JSON has ten to twenty, a decompression bomb a thousand.
 MAX_EXPANSION = 100
 _CHUNK = 2**20
 
 _COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
-#: One channel of whole numbers with 16 bits, as different releases of Pillow call it.
+#: Pillow's modes, in various releases, for one channel of 16-bit integers.
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-#: A mask whose channels differ by more is coloured: its colours tell objects apart and are no shares.
+#: A mask whose channels differ by more is coloured: its colours are labels of objects, not coverage.
 _GREY_TOLERANCE = 16
 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turns what reading `path` raises into one kind of error that names it."""
+    """Converts errors of reading `path` to `UnreadableObjectError`, which names the file."""
     try:
         yield
     except UnreadableObjectError:
         raise
-    # Decoders of damaged files raise most of what there is: OSError, SyntaxError, struct.error, MemoryError, ...
+    # Decoders raise many kinds of errors on damaged files: OSError, SyntaxError, struct.error, MemoryError, ...
     except Exception as error:
         raise UnreadableObjectError(f"{path}: {type(error).__name__}: {error}") from error
 
 
 def inside(root: Path, relative: object, stated_in: Path) -> Path:
-    """The path under `root` that a file states, which must not lead out of it."""
+    """The path `relative` under `root`, which `stated_in` names; it must not lead out of `root`."""
     if not isinstance(relative, str) or not relative or "\0" in relative:
         raise UnreadableObjectError(f"{stated_in}: {relative!r} is not a path")
     normal = posixpath.normpath(relative.replace("\\", "/"))
@@ -76,12 +76,12 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that say something, stripped."""
+    """The non-empty lines of a text file, stripped."""
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def read_floats(path: Path, count: int) -> np.ndarray:
-    """Numbers (count,) float64, divided by any white space."""
+    """Numbers (count,) float64, separated by white space."""
     return parse_floats(read_text(path), count, path)
 
 
@@ -96,7 +96,7 @@ def parse_floats(text: str, count: int, path: Path) -> np.ndarray:
 
 
 def finite(values: np.ndarray, path: Path, what: str = "a number") -> np.ndarray:
-    """`values`, of which none is NaN or infinite."""
+    """Returns `values`; raises where one of them is NaN or infinite."""
     if not np.isfinite(values).all():
         raise UnreadableObjectError(f"{path}: {what} is not finite")
     return values
@@ -143,11 +143,11 @@ def over(rgba: np.ndarray, background: Sequence[float]) -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask (H, W) uint8, the share of the object times 255, of whatever kind of picture it was saved as.
+    """A mask (H, W) uint8, the object's coverage times 255, from any kind of image.
 
-    Greys are shares of the type's largest value, whether 8 or 16 bits.  Pictures of nothing but 0 and 1 are booleans,
-    and so are coloured ones, palettes among them: what is not black is the object.  Where there is transparency, it
-    counts as well; under one colour for all, it alone.
+    Grey values are relative to the type's maximum, for 8 or 16 bits.  Images that hold only 0 and 1 are boolean.
+    Coloured images, palettes included, are boolean too: every pixel that is not black is the object.  In transparent
+    images alpha multiplies the coverage; if all their pixels have one colour, alpha alone is the coverage.
     """
     image = read_image(path)
     with _naming(path):
@@ -171,14 +171,14 @@ def _shares_of_colours(colours: np.ndarray) -> np.ndarray:
 
 
 def _shares(values: np.ndarray) -> np.ndarray:
-    """Whole numbers from 0 on -> uint8; their largest says whether they are booleans, 8 or 16 bits."""
+    """Non-negative integers -> uint8; their maximum determines whether they are booleans, 8 or 16 bits."""
     largest = values.max(initial=0)
     scale = 255 if largest <= 1 else 1 if largest <= 255 else 1 / 257
     return np.rint(values * scale).astype(np.uint8)
 
 
 def read_steps(path: Path) -> np.ndarray:
-    """The whole numbers (H, W) of a picture of one channel with 8 or 16 bits."""
+    """The integers (H, W) of a one-channel image with 8 or 16 bits."""
     image = read_image(path)
     with _naming(path):
         if image.mode not in (*_DEEP_MODES, "L"):
@@ -187,7 +187,7 @@ def read_steps(path: Path) -> np.ndarray:
 
 
 def _deep_values(image: Image.Image, path: Path) -> np.ndarray:
-    """The numbers (H, W) of a picture of one channel with 16 bits."""
+    """The integers (H, W) of a one-channel image with 16 bits."""
     values = np.asarray(image).astype(np.int64)
     if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
         raise UnreadableObjectError(f"{path}: values from {values.min()} to {values.max()}, not 16 bits")
@@ -265,7 +265,7 @@ def _expanded(path: Path) -> bytes:
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> np.ndarray:
-    """One array of an archive; its header, which decides what is allocated, must fit the member's size."""
+    """One array of an archive; its header, which determines the allocation, must match the member's size."""
     if info.file_size > max(MAX_TEXT_BYTES, MAX_EXPANSION * path.stat().st_size):
         raise UnreadableObjectError(f"{path}: {info.filename} expands to {info.file_size} bytes")
     content = archive.read(info)

@@ -1,4 +1,4 @@
-"""Any folder of meshes, ray-traced from all around."""
+"""Any folder of meshes, ray-traced from viewpoints all around."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from jobs.data.store import Frames
 from model.options import options
 
 Y_UP_TO_Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-#: Between the object's sphere and the bounds of depth, as a share of its radius.
+#: Margin between the object's sphere and the depth bounds, relative to its radius.
 _MARGIN = 0.13
 
 
 @options
 class MeshesOptions:
-    """How the meshes are divided, and how they are pictured."""
+    """Splits of the meshes, and settings of their rendering."""
 
     #: shapes, not files: files of equal shape stay together
     val_geometries: Annotated[int, Field(ge=0)] = 1
@@ -38,11 +38,11 @@ class MeshesOptions:
     image_size: Annotated[int, Field(ge=8, le=1024)] = 128
     #: rays along each side of a pixel
     supersampling: Annotated[int, Field(ge=1, le=8)] = 3
-    #: from the cameras to the middle of the object, whose own radius is 0.66
+    #: distance of the cameras from the centre of the object, whose own radius is 0.66
     radius: Annotated[float, Field(gt=0.8, le=100)] = cameras.RADIUS
     #: degrees
     field_of_view: Annotated[float, Field(gt=1, lt=160)] = 40.0
-    #: the share of light that comes from everywhere; 1 shows the meshes' colours as they are
+    #: the share of ambient light; 1 shows the meshes' colours unshaded
     ambient: Annotated[float, Field(ge=0, le=1)] = 0.55
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -87,7 +87,7 @@ class Meshes(Importer[MeshesOptions]):
         options = self.options
         mesh = self._mesh(item.payload)
         if item.split == "train":
-            # By name, not by position: another file more or less changes no picture of the others.
+            # Seeded by name, not by position: adding or removing a file does not change the images of others.
             sequence = np.random.SeedSequence([options.seed, *item.name.encode()])
             generator = np.random.Generator(np.random.PCG64(sequence))
             poses = cameras.training_cameras(generator, options.views, options.radius)
@@ -133,6 +133,6 @@ def is_google_scan(path: Path) -> bool:
 
 
 def _category(name: str) -> str:
-    """The folder at the top; not where each object has one of its own, as Google's scans do."""
+    """The top-level folder; "mesh" without one, or where each object has its own folder, as in Google's scans."""
     parts = name.split("/")
     return parts[0] if len(parts) > 1 and parts[1:-1] != ["meshes"] else "mesh"

@@ -1,8 +1,8 @@
-"""Pictures of objects with known cameras, whoever estimated these: what `transforms` and `colmap` share.
+"""Images of objects with known cameras: the shared part of the importers `transforms` and `colmap`.
 
-Every object is a folder.  Its cameras are moved so that the point they look at is the origin, turned so that their
-heads are up (z), and scaled so that they are 2 from there on average.  Pictures become the largest square around the
-principal point, over white where they are transparent or masked out.
+Every object is a folder.  Its cameras are moved so that the point they look at is the origin, rotated so that their
+mean upward axis is z, and scaled to a mean distance of 2 from the origin.  Images are cropped to the largest square
+around the principal point, over white where they are transparent or masked out.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from jobs.data.inspect import nearest_point
 from jobs.data.store import SPLITS, Frames
 from model.options import options
 
-#: Scene units between the cameras and the point that they look at, on average.
+#: Mean distance between the cameras and the point that they look at, scene units.
 DISTANCE = 2.0
-#: Half the depth that the bounds leave where no points say how large an object is: half of the way there, as
-#: NeRF's synthetic scenes have it.
+#: Half the depth range where no points determine an object's size: half of the distance, as
+#: in NeRF's synthetic scenes.
 REACH = DISTANCE / 2
-#: Of the points nearer than the nearest camera, this share decides how large the object and its surroundings are.
+#: Share of the points nearer than the nearest camera that determines the size of the object with its surroundings.
 POINTS_WITHIN, MARGIN = 0.95, 1.1
-#: Bounds never come nearer to the cameras than this.
+#: Lower limit of the near bound.
 NEAREST = 0.1
-#: Cameras whose viewing axes are closer to parallel than this, as a share of the best condition, share no centre.
+#: Minimum of the smallest eigenvalue that determines a common centre; below it the viewing axes are parallel.
 LEAST_CONDITION = 1e-6
-#: At least so many points say how large an object is.
+#: Minimum number of points to determine an object's size.
 LEAST_POINTS = 10
-#: At least this share of the cameras has the point that they look at before them.
+#: Minimum share of the cameras that have the point that they look at in front of them.
 MOST_AHEAD = 0.9
-#: A picture's aspect may be off from its camera's by so much, as whole pixels round.
+#: Tolerance between the aspect ratios of an image and its camera, as sizes are rounded to whole pixels.
 ASPECT_TOLERANCE = 0.01
 SPLITS_FILE = "splits"
 
@@ -87,7 +87,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Capture:
-    """An object's shots, and points of its world (P, 3) where they are known."""
+    """An object's shots, and points in its world frame (P, 3) where known."""
 
     shots: tuple[Shot, ...]
     points: np.ndarray | None = None
@@ -96,9 +96,9 @@ class Capture:
 
 @options
 class PosedOptions:
-    """Which objects are in which split, and how pictures are stored."""
+    """Splits of the objects, and format of the stored images."""
 
-    #: objects to evaluate on, drawn by `seed`; not where there are folders train, val, test, or a file of splits
+    #: number of test objects, drawn by `seed`; ignored with folders train, val, test, or a file of splits
     test_objects: Annotated[int, Field(ge=0)] = 1
     val_objects: Annotated[int, Field(ge=0)] = 0
     #: side of the stored images, pixels
@@ -136,7 +136,7 @@ class Posed(Importer[PosedOptions]):
         items = []
         for name, split in self._splits(folders).items():
             capture = self._captures[name] = self._read(folders[name], split)
-            read = capture if isinstance(capture, Capture) else Capture(())  # `load` will say why not
+            read = capture if isinstance(capture, Capture) else Capture(())  # `load` reports the reason
             items.append(
                 Item(
                     name=name,
@@ -220,11 +220,11 @@ class Posed(Importer[PosedOptions]):
 
 
 def normalise(poses: np.ndarray, points: np.ndarray | None, folder: Path) -> tuple[np.ndarray, float]:
-    """Cameras (n, 4, 4) around the origin, heads up (z), DISTANCE away on average; by what lengths were multiplied."""
+    """Cameras (n, 4, 4) around the origin, upright (z), at mean distance DISTANCE; and the factor of lengths."""
     centre = _centre(poses, points, folder)
     up = -poses[:, 1, :3].mean(axis=0)
     turn = np.eye(3)
-    if np.linalg.norm(up) > 0.1:  # else the cameras are held in all directions alike
+    if np.linalg.norm(up) > 0.1:  # else the cameras have no common upward direction
         up /= np.linalg.norm(up)
         aside = np.cross(up, np.eye(3)[np.abs(up).argmin()])
         aside /= np.linalg.norm(aside)
@@ -258,12 +258,12 @@ def _centre(poses: np.ndarray, points: np.ndarray | None, folder: Path) -> np.nd
 
 
 def _distances(poses: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """From the cameras' centres to a point, (n,)."""
+    """Distances of the cameras' centres from a point, (n,)."""
     return np.linalg.norm(poses[:, :3, :3] @ centre + poses[:, :3, 3], axis=1)
 
 
 def _bounds(capture: Capture, normalised: bool) -> tuple[float, float]:
-    """Near and far of an object: around its middle by what its points reach, or else half of the cameras' distance."""
+    """Near and far of an object: its centre's distance -/+ the reach of its points, or half of that distance."""
     poses = np.stack([shot.world_to_camera for shot in capture.shots])
     try:
         centre = _centre(poses, capture.points, Path())
@@ -326,7 +326,7 @@ def _picture(shot: Shot, options: PosedOptions, background: tuple[float, float, 
                 f"{shot.mask}: {mask.shape[1]} x {mask.shape[0]} pixels, not {width} x {height}"
             )
         rgba = np.dstack([rgba[..., :3], np.rint(rgba[..., 3] * (mask / 255.0)).astype(np.uint8)])
-    # Pillow weighs colours with their alpha here.
+    # Pillow weights colours by alpha here.
     small = np.asarray(Image.fromarray(rgba).resize((size, size), Image.Resampling.BOX, box=square))
     return _Picture(
         colours=over(small, background).transpose(2, 0, 1),
@@ -337,7 +337,7 @@ def _picture(shot: Shot, options: PosedOptions, background: tuple[float, float, 
 
 
 def _depth(shot: Shot, options: PosedOptions, picture: tuple[int, int], square: Box) -> np.ndarray:
-    """Camera z (S, S), 0 where it is unknown; nearest neighbours, because a mean over an edge lies on nothing."""
+    """Camera z (S, S), 0 where unknown; nearest neighbours, because a mean across an edge lies on no surface."""
     if shot.depth is None:
         raise UnreadableObjectError(f"{shot.picture}: no depth map is named for it; see option depth")
     if shot.depth.suffix == ".npy":
@@ -351,7 +351,7 @@ def _depth(shot: Shot, options: PosedOptions, picture: tuple[int, int], square: 
 
 
 def _masks(capture: Capture, pictures: Sequence[_Picture]) -> np.ndarray | None:
-    """Masks (n, S, S) where pictures have any that say something; not where all show all of their surroundings."""
+    """Masks (n, S, S); None where no image has one, or all masks cover their whole image."""
     masks = [picture.mask for picture in pictures if picture.mask is not None]
     if all((mask == 255).all() for mask in masks):
         return None
@@ -362,7 +362,7 @@ def _masks(capture: Capture, pictures: Sequence[_Picture]) -> np.ndarray | None:
 
 
 def uniform(matrix: np.ndarray, path: Path) -> np.ndarray:
-    """A pose (3, 4) or (4, 4), of which a scale of its rotation, as modelling programs export, is taken off."""
+    """A pose (3, 4) or (4, 4) without the uniform scale of its rotation that modelling programs export."""
     finite(matrix, path, "a transform_matrix")
     pose = np.eye(4)
     pose[:3] = matrix[:3]

@@ -9,7 +9,7 @@ import numpy as np
 from jobs.data.importers.base import UnreadableObjectError
 from jobs.data.importers.files import finite
 
-#: A rotation may be off by so much, as text files and float32 round.
+#: Tolerance of rotations, which text files and float32 round.
 ROTATION_TOLERANCE = 1e-4
 #: OpenGL's camera axes (x right, y up, z backward) -> OpenCV's.
 FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])

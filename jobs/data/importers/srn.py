@@ -63,7 +63,7 @@ class Srn(Importer[NoOptions]):
         )
 
     def _split_folder(self, split: str) -> Path:
-        """Where a split's objects are; the chairs' archives have one folder more in some copies."""
+        """Folder of a split's objects; some copies of the chairs' archives have an additional level."""
         folder = self.root / f"{self.category}s_{split}"
         nested = folder / f"{self.category}s_2.0_{split}"
         return nested if nested.is_dir() else folder
@@ -99,11 +99,11 @@ class Intrinsics:
     centre: tuple[float, float]  # x, y
     height: float
     width: float
-    world_to_camera: bool = False  # what the poses are; else camera-to-world
+    world_to_camera: bool = False  # whether the poses are world-to-camera; else camera-to-world
 
     @classmethod
     def read(cls, path: Path) -> Intrinsics:
-        """Raises `UnreadableObjectError` where the file is missing or not like that."""
+        """Reads the file; raises `UnreadableObjectError` where it is missing or of another format."""
         lines = [line for line in read_text(path).splitlines() if line.strip()]
         if len(lines) not in (4, 5):
             raise UnreadableObjectError(f"{path}: {len(lines)} lines, not 4 or 5")
@@ -120,7 +120,7 @@ class Intrinsics:
 
 
 def _objects(folder: Path) -> list[Path]:
-    """Folders with intrinsics; one that has pictures without them is an object too, and found unreadable."""
+    """Folders with intrinsics or images; those without intrinsics are later reported as unreadable."""
     if not folder.is_dir():
         return []
     parts = ("intrinsics.txt", "rgb")

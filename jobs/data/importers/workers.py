@@ -1,4 +1,4 @@
-"""Objects read by several processes at once, and handed on in their order."""
+"""Reads objects in several processes, and returns them in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loky.process_executor import BrokenProcessPool
 from jobs.data.importers.base import Importer, ImportFailedError, Item, UnreadableObjectError
 from jobs.data.store import Frames
 
-#: Objects that are read ahead of the writer, for each process: enough to keep them busy, few enough to hold.
+#: Objects read ahead of the writer, per process: enough to keep them busy, few enough to fit in memory.
 _AHEAD = 4
 
 
@@ -28,7 +28,7 @@ def usable_cores() -> int:
 def load_in_order(
     importer: Importer, items: Sequence[Item], workers: int
 ) -> Generator[tuple[Item, Frames | str], None, None]:
-    """Items in order, each with its pictures or why there are none, read in `workers` processes."""
+    """Items in order, each with its images or the reason why it is unreadable, read in `workers` processes."""
     if workers == 1:
         yield from ((item, _load(importer, item)) for item in items)
         return
@@ -60,7 +60,7 @@ def _finished(waiting: deque[tuple[Item, Future]]) -> tuple[Item, Frames | str]:
 
 
 def _load(importer: Importer, item: Item) -> Frames | str:
-    """An object's pictures, or why there are none."""
+    """An object's images, or the reason why it is unreadable."""
     try:
         return importer.load(item)
     except UnreadableObjectError as error:
@@ -68,7 +68,7 @@ def _load(importer: Importer, item: Item) -> Frames | str:
 
 
 def _die_with(parent: int) -> None:
-    """End this process soon after its parent is gone; one that was killed cannot say goodbye."""
+    """Ends this process soon after its parent, which may have been killed without notice."""
 
     def watch() -> None:
         while os.getppid() == parent:

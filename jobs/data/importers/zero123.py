@@ -1,4 +1,4 @@
-"""Renders in the form that Zero-1-to-3 made common: RGBA pictures, each beside its camera in a .npy file."""
+"""Renders in the format of Zero-1-to-3: RGBA images, each beside its camera in a .npy file."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from model.options import options
 
 FIELD_OF_VIEW = 49.134342641202636  # degrees
 NEAR, FAR = 0.8, 3.2
-#: Objects come at any size: they are scaled so that the source view's camera has this distance from the origin.
+#: Objects of any size are scaled so that the source view's camera has this distance from the origin.
 SOURCE_DISTANCE = 2.0
-#: A camera nearer to the origin than this cannot say how large the object is.
+#: A camera nearer to the origin than this cannot determine the scale.
 MIN_DISTANCE = 1e-5
 
 
 @options
 class RenderOptions:
-    """How the pictures are stored."""
+    """Format of the stored images."""
 
     #: side of the stored images, pixels; larger pictures are shrunk by area
     image_size: Annotated[int, Field(ge=8, le=1024)] = 128
@@ -33,7 +33,7 @@ class RenderOptions:
     resampling: Literal["direct", "published"] = "direct"
 
 
-#: What `RenderOptions` got later, at the value that gives what was given before.
+#: Options that were added later, at the values of the former behaviour.
 LATER_OPTIONS = {"resampling": "direct"}
 
 
@@ -79,7 +79,7 @@ def _composited(
         raise UnreadableObjectError(f"{path}: {width} x {height} pixels, not a square with {size} px at least")
     if not picture.has_transparency_data:
         raise UnreadableObjectError(f"{path}: pixels of {picture.mode} without alpha, which has to cut the object out")
-    # Pillow weighs colours with their alpha here, so the black under what is transparent does not bleed.
+    # Pillow weights colours by alpha here, so the black of transparent pixels does not bleed.
     filter_ = Image.Resampling.LANCZOS if options.resampling == "published" else Image.Resampling.BOX
     shrunk = np.asarray(Image.fromarray(rgba).resize((size, size), filter_))
     return over(shrunk, background).transpose(2, 0, 1), shrunk[..., 3]

@@ -1,4 +1,4 @@
-"""How rendered datasets are pictured: from a sphere, with an object of one size in its middle.
+"""Cameras of rendered datasets: on a sphere, around an object of fixed size at its centre.
 
 The world is z-up, camera matrices are those of `model.types`, angles are radians.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-# The studio that rendered datasets share.  An object of this size fills about 3/4 of the image.
+# Setup shared by rendered datasets.  An object of this size fills about 3/4 of the image.
 RADIUS = 2.0  # of the sphere that the cameras stand on, scene units
 EXTENT = 0.66  # of the sphere around the object, scene units
 FIELD_OF_VIEW = np.radians(40.0)
@@ -40,14 +40,14 @@ def focal_length(size: int, field_of_view: float = FIELD_OF_VIEW) -> float:
 
 
 def centred(vertices: np.ndarray) -> np.ndarray:
-    """Vertices (N, 3) moved and scaled: their box around the origin, EXTENT their largest radius."""
+    """Vertices (N, 3) moved and scaled: bounding box centred at the origin, largest radius EXTENT."""
     middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
     around = vertices - middle
     return around * (EXTENT / np.linalg.norm(around, axis=1).max())
 
 
 def look_at_origin(azimuth: np.ndarray, elevation: np.ndarray, radius: float) -> np.ndarray:
-    """Cameras (V, 4, 4) on a sphere around the origin of a z-up world, looking at it with their heads up.
+    """Upright cameras (V, 4, 4) on a sphere around the origin of a z-up world, looking at the origin.
 
     Angles (V,) in radians; azimuth 0 is on the x axis, a quarter turn on the y axis.
     """

@@ -1,4 +1,4 @@
-"""Mesh files of any common format, read with trimesh; nothing outside the user's folder is opened."""
+"""Mesh files of common formats, read with trimesh; files outside the user's folder are never opened."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     import trimesh
 
 FORMATS = ("obj", "glb", "ply", "off", "stl")
-#: Where exporters put the textures of a material whose file lies elsewhere, seen from the mesh file's folder; the
-#: first is how Google Scanned Objects are downloaded.
+#: Folders, relative to the mesh file's, in which exporters put textures that their material names elsewhere; the
+#: first is that of Google Scanned Objects.
 TEXTURE_FOLDERS = ("../materials/textures", "textures", "../textures")
 MAX_FILE_BYTES = 2**31
-#: What a mesh file may refer to, textures apart.
+#: Suffixes of files that a mesh file may refer to, besides textures.
 _NO_PICTURES = (".mtl", ".bin")
 _WHITE = np.ones((1, 1, 3))
 _INVISIBLE = "all of it is transparent (opacity 0 of materials, colours or textures)"
@@ -35,10 +35,10 @@ def read_parts(path: Path, root: Path, max_texture: int) -> list[Part]:
 
     root: the folder that materials and textures beside the file must be in; max_texture: the longest side of a
     texture in pixels, larger ones are shrunk.
-    Vertices that no face uses, faces without area, and parts that are transparent everywhere are left out; where no
-    other part is there, they stay, with a note.
-    Raises `UnreadableObjectError` where the file, or one that it needs, is missing or damaged, or asks for something
-    that is not read.
+    Vertices without faces, faces without area, and fully transparent parts are left out; if all parts are transparent,
+    they are kept, with a note.
+    Raises `UnreadableObjectError` where the file, or one that it needs, is missing or damaged, or uses an unsupported
+    feature.
     """
     scene, materials = _scene(path, root)
     meshes = [geometry for geometry in _flattened(scene, path) if len(getattr(geometry, "faces", ()))]
@@ -74,7 +74,7 @@ def _scene(path: Path, root: Path) -> tuple[trimesh.Scene, list[gltf.Material] |
         scene = trimesh.load_scene(
             trimesh.util.wrap_as_stream(content), file_type=file_type, resolver=resolver, process=False
         )
-    except Exception as error:  # its parsers raise whatever a damaged file leads them to
+    except Exception as error:  # its parsers raise any kind of error on damaged files
         raise UnreadableObjectError(f"{path}: {type(error).__name__}: {error}") from error
     if resolver.problems:
         raise UnreadableObjectError(resolver.problems[0])
@@ -82,7 +82,7 @@ def _scene(path: Path, root: Path) -> tuple[trimesh.Scene, list[gltf.Material] |
 
 
 def _resolver(path: Path, root: Path) -> Any:
-    """Opens what a mesh file refers to.  Its `problems` say what could not be had, where trimesh goes on without."""
+    """Opens files that a mesh file refers to; lists in `problems` those that are missing but that trimesh ignores."""
     from trimesh.resolvers import Resolver
 
     class Beside(Resolver):
@@ -93,7 +93,7 @@ def _resolver(path: Path, root: Path) -> Any:
             try:
                 file = _referred(key.strip().strip('"').replace("\\", "/"), path, root)
                 if file.suffix.lower() not in _NO_PICTURES:
-                    read_image(file)  # trimesh would go on without it
+                    read_image(file)  # trimesh would ignore a damaged one
                 return read_bytes(file, MAX_FILE_BYTES)
             except UnreadableObjectError as error:
                 self.problems.append(str(error))
@@ -112,7 +112,7 @@ def _resolver(path: Path, root: Path) -> Any:
 
 
 def _referred(relative: str, path: Path, root: Path) -> Path:
-    """The file in `root` that the mesh file `path` calls `relative`; one of that name in the usual folders else."""
+    """The file in `root` that the mesh file `path` names `relative`, or one of that name in the usual folders."""
     folder = path.parent.relative_to(root).as_posix()
     if posixpath.isabs(relative):
         folder = ""  # refused by `inside`, under its own name
@@ -127,7 +127,7 @@ def _referred(relative: str, path: Path, root: Path) -> Path:
 
 
 def _flattened(scene: trimesh.Scene, path: Path) -> list[Any]:
-    """The scene's geometries where its graph puts them."""
+    """The scene's geometries, transformed as in its graph."""
     try:
         return list(scene.dump(concatenate=False))
     except Exception as error:  # a graph with loops, missing nodes, ...
@@ -163,7 +163,7 @@ def _without_unused(part: Part) -> Part:
     vertices, faces = part.mesh.vertices, part.mesh.faces
     corners = vertices[faces]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    kept = faces[area != 0]  # faces with a corner that is no number stay, to be refused
+    kept = faces[area != 0]  # faces with a NaN corner are kept, to be rejected later
     used, numbers = np.unique(kept, return_inverse=True)
     if len(used) == len(vertices) and len(kept) == len(faces):
         return part
@@ -185,7 +185,7 @@ def _coloured(mesh: Mesh, colours: Any) -> Part:
 def _textured(mesh: Any, bare: Mesh, path: Path, max_texture: int) -> Part:
     material, uv = mesh.visual.material, mesh.visual.uv
     image = getattr(material, "image", None) if uv is not None else None
-    # With a texture, Kd is often left at grey or black by exporters, and viewers ignore it.
+    # With a texture, exporters often leave Kd grey or black, and viewers ignore it.
     rgba = np.ones((1, 1, 4)) if image is not None else _unit(np.asarray(material.main_color))[None, None]
     if image is not None:
         rgba = rgba * _pixels(image, path, max_texture)
@@ -194,7 +194,7 @@ def _textured(mesh: Any, bare: Mesh, path: Path, max_texture: int) -> Part:
 
 
 def _gltf_part(mesh: Any, materials: list[gltf.Material], bare: Mesh, path: Path, max_texture: int) -> Part:
-    """Factors and colours of vertices multiply the texture in linear light (glTF 2.0, sections 3.9.2 and 3.9.4)."""
+    """A part from glTF; factors and vertex colours multiply the texture in linear light (2.0, 3.9.2 and 3.9.4)."""
     painted = getattr(mesh.visual, "material", None) if mesh.visual.kind == "texture" else None
     name = getattr(painted, "name", None)
     material = materials[int(name)] if name is not None else gltf.DEFAULT
@@ -203,7 +203,7 @@ def _gltf_part(mesh: Any, materials: list[gltf.Material], bare: Mesh, path: Path
     image = getattr(painted, "baseColorTexture", None) if coordinates is not None else None
     rgba = np.ones((1, 1, 4)) if image is None else _pixels(image, path, max_texture)
     if painted is None and colours is None:
-        rgba[..., :3] = 0.7  # as other formats' meshes without a colour
+        rgba[..., :3] = 0.7  # the grey of other formats' meshes without a colour
     picture, alpha = rgba[..., :3], rgba[..., 3] * material.factor[3]
     vertices = None if colours is None else _rgba(np.clip(gltf.unit(colours), 0, 1))
     if vertices is not None or (material.factor[:3] != 1).any():
@@ -228,7 +228,7 @@ def _gltf_part(mesh: Any, materials: list[gltf.Material], bare: Mesh, path: Path
 
 
 def _moved(coordinates: Any, material: gltf.Material, mesh: Mesh, path: Path) -> np.ndarray:
-    """Texture coordinates (N, 2) of glTF, whose v runs downwards, where the material moves them."""
+    """Texture coordinates (N, 2) of glTF, whose v runs downwards, transformed by the material."""
     if coordinates is None:
         return np.zeros((len(mesh.vertices), 2))
     values = gltf.unit(np.asarray(coordinates))
@@ -273,7 +273,7 @@ def _pixels(image: Image.Image, path: Path, max_texture: int) -> np.ndarray:
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableObjectError(f"{path}: a texture of {image.width} x {image.height} pixels")
     rgba = rgba_of(image, path)  # decoded only now
-    if (rgba[..., 3] == 255).all():  # without alpha, which takes a step more where pictures are shrunk
+    if (rgba[..., 3] == 255).all():  # without alpha, for which resizing would take an additional step
         colours = np.asarray(shrunk(Image.fromarray(rgba[..., :3]), max_texture)) / 255.0
         return np.concatenate([colours, np.ones((*colours.shape[:2], 1))], axis=-1)
     return np.asarray(shrunk(Image.fromarray(rgba), max_texture)) / 255.0

@@ -1,4 +1,4 @@
-"""Which shapes are equal, so that no shape is in two splits."""
+"""Groups objects of equal shape, so that no shape is in two splits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 def group_shapes(shapes: Iterable[tuple[str, np.ndarray | None]]) -> dict[str, str]:
     """The geometry of each named object: the name of the first one of equal shape.
 
-    Shapes come from `describe_shape`; None stands for one that is not known, and equals no other.
+    Shapes come from `describe_shape`; None is an unknown shape, which equals no other.
     """
     known: dict[tuple[int, ...], list[tuple[str, np.ndarray]]] = {}
     geometry = {}

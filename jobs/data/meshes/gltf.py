@@ -17,7 +17,7 @@ import numpy as np
 
 from jobs.data.importers.base import UnreadableObjectError
 
-#: Extensions that change nothing of shape and base colour, or that are read.
+#: Supported extensions, or those that affect neither shape nor base colour.
 READ = frozenset(
     {
         "EXT_texture_webp",
@@ -36,7 +36,7 @@ READ = frozenset(
         "KHR_xmp_json_ld",
     }
 )
-#: Names under which trimesh keeps what these attributes hold.
+#: Names under which trimesh keeps these attributes.
 COLOURS, COORDINATES = "_BASE_COLOURS", "_BASE_COORDINATES"
 _MAGIC, _JSON = 0x46546C67, 0x4E4F534A
 _HEAD = struct.Struct("<5I")
@@ -54,7 +54,7 @@ class Material:
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Material:
-        """Raises KeyError, TypeError or ValueError where it is malformed."""
+        """Parses a material; raises KeyError, TypeError or ValueError where it is malformed."""
         metallic = entry.get("pbrMetallicRoughness") or {}
         glossy = (entry.get("extensions") or {}).get("KHR_materials_pbrSpecularGlossiness") or {}
         factor = np.array(glossy.get("diffuseFactor") or metallic.get("baseColorFactor") or [1, 1, 1, 1], np.float64)
@@ -74,14 +74,14 @@ class Material:
         )
 
 
-#: Of a primitive that names none.
+#: Material of primitives that name none.
 DEFAULT = Material.read({})
 
 
 def opened(content: bytes, path: Path) -> tuple[bytes, list[Material]]:
-    """A .glb file as trimesh shall read it, and its materials, whose numbers are their names there.
+    """A .glb file prepared for trimesh, and its materials, whose indices are their names in it.
 
-    Raises `UnreadableObjectError` where it is none, or requires an extension that is not read, by that name.
+    Raises `UnreadableObjectError` where it is no .glb file, or requires an unsupported extension, which is named.
     """
     header, rest = _parts(content, path)
     required = [str(name) for name in header.get("extensionsRequired") or []]
@@ -107,13 +107,13 @@ def opened(content: bytes, path: Path) -> tuple[bytes, list[Material]]:
 
 
 def unit(values: np.ndarray) -> np.ndarray:
-    """An attribute's numbers as floats; whole ones stand for 0 to 1."""
+    """An attribute's values as floats; integers are normalised to 0 to 1."""
     scale = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1.0
     return values.astype(np.float64) / scale
 
 
 def _rename(attributes: dict[str, Any], material: Material) -> None:
-    """Let trimesh keep a primitive's colours and coordinates under our names, and make nothing of the colours."""
+    """Renames a primitive's colours and coordinates, so that trimesh keeps them and does not apply the colours."""
     if "COLOR_0" in attributes:
         attributes[COLOURS] = attributes.pop("COLOR_0")
     if f"TEXCOORD_{material.coordinates}" in attributes:
@@ -121,7 +121,7 @@ def _rename(attributes: dict[str, Any], material: Material) -> None:
 
 
 def _parts(content: bytes, path: Path) -> tuple[dict[str, Any], bytes]:
-    """The JSON chunk, which comes first, and all behind it."""
+    """The JSON chunk, which comes first, and the remaining bytes."""
     try:
         magic, version, _, length, kind = _HEAD.unpack(content[: _HEAD.size])
         if magic != _MAGIC or kind != _JSON or version != 2:

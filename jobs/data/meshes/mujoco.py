@@ -1,6 +1,6 @@
-"""MuJoCo models as they come with robot benchmarks: one XML that names meshes, materials and textures.
+"""MuJoCo models of robot benchmarks: one XML that names meshes, materials and textures.
 
-Only what is seen is read: mesh geoms that take no part in collisions.  Source: MuJoCo's documentation, "XML
+Only visible parts are read: mesh geoms without collisions.  Source: MuJoCo's documentation, "XML
 Reference" (asset/mesh with the legacy binary MSH format, asset/texture, asset/material, body/geom).
 """
 
@@ -21,7 +21,7 @@ from jobs.data.meshes.textured_mesh import PaintedMesh, Part, shrunk
 
 @dataclass(frozen=True)
 class Surface:
-    """One visible part: a mesh and what it is painted with."""
+    """One visible part: a mesh with its colour and texture."""
 
     mesh: Mesh  # in the model's frame, scaled as the model says
     texture_coordinates: np.ndarray  # (N, 2) of each vertex; v runs downwards
@@ -39,7 +39,7 @@ class MshMesh:
 
 
 def read_msh(content: bytes) -> MshMesh:
-    """Parse MuJoCo's legacy binary mesh.  Raises ValueError where it is not one.
+    """Parse MuJoCo's legacy binary mesh format.  Raises ValueError for other content.
 
     Four int32 counts (vertices, normals, texture coordinates, faces), then those arrays as float32 and int32.
     """

@@ -1,4 +1,4 @@
-"""Pictures of a triangle mesh from pinhole cameras: RGB, mask and depth, ray-traced with Embree.
+"""Ray-traces a triangle mesh from pinhole cameras with Embree: RGB, mask and depth.
 
 World and camera frames, pixel centres and matrices are those of `model.types`.
 """
@@ -14,7 +14,7 @@ from embreex.rtcore_scene import EmbreeScene
 
 from jobs.data.store import Frames
 
-#: Towards the light, world frame (z up): from above, the front right.
+#: Direction towards the light, world frame (z up): from above, the front right.
 LIGHT = np.array([0.45, 0.30, 0.84]) / np.linalg.norm([0.45, 0.30, 0.84])
 
 
@@ -28,21 +28,21 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Hits:
-    """Where P rays met the mesh."""
+    """Intersections of P rays with the mesh."""
 
     points: np.ndarray  # (P, 3) float64, world frame
     faces: np.ndarray  # (P,) rows of the mesh's faces
     barycentric: np.ndarray  # (P, 3) weights of each face's three corners
 
 
-#: Surface colour at hits, before light: Hits -> (P, 3) in [0, 1].
+#: Surface colour at hits, before shading: Hits -> (P, 3) in [0, 1].
 Shader = Callable[[Hits], np.ndarray]
-#: How much a surface hides of what is behind it: Hits -> (P,) in [0, 1].
+#: Opacity of the surface at hits: Hits -> (P,) in [0, 1].
 Opacity = Callable[[Hits], np.ndarray]
 
-#: Surfaces that a ray passes through at most.
+#: Maximum number of surfaces that a ray passes through.
 MAX_LAYERS = 64
-#: A ray goes on from a hit this far behind it, as a share of the way there, and ends where less light than this comes.
+#: A ray continues this far behind a hit, relative to its distance, and ends where its transmittance is below this.
 LAYER_STEP, LEAST_LIGHT = 1e-4, 1 / 512
 
 
@@ -67,12 +67,12 @@ def render(
 ) -> Frames:
     """Ray-trace `mesh` with supersampling x supersampling rays a pixel.
 
-    Where `opacity` is given, rays pass on through what is not opaque; without it all is.
+    Where `opacity` is given, rays continue through surfaces that are not opaque; without it all surfaces are opaque.
 
-    The light is fixed to the world and soft, so a surface has one colour from wherever it is seen: a share
-    `ambient` is always there, the rest falls with the angle between the surface and `LIGHT`.
-    Depth is the mean over a pixel's rays that hit, mask their share times 255.  A ray through transparent surfaces
-    hits by as much as they hide, and has the depth of the one behind which half is hidden.
+    The light is fixed to the world and diffuse, so a surface has the same colour from every viewpoint: a share
+    `ambient` is constant, the rest decreases with the angle between the surface normal and `LIGHT`.
+    Depth is the mean over a pixel's rays that hit; the mask is their share times 255.  A ray through transparent
+    surfaces counts with their joint opacity, and has the depth of the surface at which it reaches one half.
     """
     scene = EmbreeScene()
     vertices = np.ascontiguousarray(mesh.vertices, dtype=np.float32)
@@ -115,7 +115,7 @@ def face_normals(mesh: Mesh) -> np.ndarray:
 
 def _light(normals: np.ndarray, directions: np.ndarray, ambient: float) -> np.ndarray:
     """Brightness (P,) of surfaces with `normals` (P, 3) met by rays along `directions` (P, 3)."""
-    # Meshes do not all agree which way their faces turn: light the side that is seen.
+    # Meshes differ in the orientation of their faces: light the visible side.
     seen = np.where((normals * directions).sum(axis=1) > 0, -1.0, 1.0)
     return ambient + (1 - ambient) * (0.5 + 0.5 * seen * (normals @ LIGHT))
 
@@ -151,7 +151,7 @@ def _picture(
 def _nearest(
     scene: EmbreeScene, centre: np.ndarray, directions: np.ndarray, start: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Hits]:
-    """Which rays (R, 3) from `centre` hit anything behind their `start` (R,), the hits' camera z, and the hits."""
+    """Rays (R, 3) from `centre` that hit a surface behind their `start` (R,), the hits' camera z, and the hits."""
     origins = (centre + start[:, None] * directions).astype(np.float32)
     found = scene.run(origins, directions.astype(np.float32), output=1)
     hit = found["primID"] >= 0
@@ -169,7 +169,7 @@ def _through_layers(
     directions: np.ndarray,
     background: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same as `_picture`, from front to back through surfaces that hide a share of what is behind them."""
+    """The same as `_picture`, composited from front to back through surfaces with opacity."""
     colour, depth = np.zeros(directions.shape), np.zeros(len(directions))
     light, start = np.ones(len(directions)), np.zeros(len(directions))
     rays = np.arange(len(directions))

@@ -13,19 +13,19 @@ from jobs.data.meshes.ray_tracing import Hits, Mesh
 
 @dataclass(frozen=True)
 class Part:
-    """A mesh with one picture on it."""
+    """A mesh with one texture."""
 
     mesh: Mesh
     picture: np.ndarray  # (h, w, 3) in [0, 1]; 1 x 1 where it has one colour
     texture_coordinates: np.ndarray  # (N, 2) of each vertex, wrapped around; v runs downwards
     vertex_colours: np.ndarray | None = None  # (N, 3) in [0, 1]; multiply the picture
-    #: whether picture and colours of vertices are linear light, which becomes sRGB once they are multiplied
+    #: whether texture and vertex colours are linear light; their product is converted to sRGB
     is_linear: bool = False
     opacity: np.ndarray | None = None  # (h, w) in [0, 1], as the picture; None: opaque
     vertex_opacity: np.ndarray | None = None  # (N,) in [0, 1]; multiplies it
-    #: opacity below which there is nothing, and from which on the surface is solid; None: it blends
+    #: opacity below which the surface is transparent and above which it is opaque; None: it blends
     cutoff: float | None = None
-    #: what of the file is not shown as it might be expected
+    #: features of the file that are not rendered as expected
     notes: tuple[str, ...] = ()
 
     @property
@@ -110,10 +110,10 @@ class PaintedMesh:
         return opacities
 
     def _coordinates(self, hits: Hits, corners: np.ndarray) -> np.ndarray:
-        """Texture coordinates (P, 2) in [0, 1] at hits, each within the repetition that its face lies in."""
+        """Texture coordinates (P, 2) in [0, 1] at hits, relative to the repetition that the face lies in."""
         of_corners = self.texture_coordinates[corners]
         middle = of_corners.mean(axis=1)
-        # A whole number is an edge of two repetitions: 0 begins the first, 1 ends it, and so on.
+        # An integer is the edge of two repetitions: 0 begins the first, 1 ends it, and so on.
         repetition = np.where(middle > 0, np.ceil(middle) - 1, np.floor(middle))
         inside = _between(of_corners, hits) - repetition
         return np.where((inside >= 0) & (inside <= 1), inside, inside % 1.0)
@@ -131,7 +131,7 @@ def linear_of_srgb(values: np.ndarray) -> np.ndarray:
 
 
 def shrunk(picture: Image.Image, max_side: int) -> Image.Image:
-    """A texture of at most `max_side` pixels a side: detail finer than a pixel would flicker from view to view."""
+    """A texture of at most `max_side` pixels a side, since detail finer than a pixel would flicker between views."""
     if max(picture.size) <= max_side:
         return picture
     shrink = max_side / max(picture.size)
@@ -140,7 +140,7 @@ def shrunk(picture: Image.Image, max_side: int) -> Image.Image:
 
 
 def _between(corners: np.ndarray, hits: Hits) -> np.ndarray:
-    """Values (P, C) at hits, from those of their faces' corners (P, 3, C)."""
+    """Values (P, C) at hits, interpolated from their faces' corners (P, 3, C)."""
     return (hits.barycentric[:, :, None] * corners).sum(axis=1)
 
 
