@@ -1,7 +1,7 @@
-"""The entry of the command line; the commands stand in `sweep.commands`.
+"""The entry point of the command line; `sweep.commands` defines the commands.
 
-Exit codes: 0 all well, 1 some trial failed, 2 bad input or environment, 130 interrupted.  A user's mistake never
-ends in a traceback; set SPLATSWEEP_DEBUG=1 to see one all the same.
+Exit codes: 0 success, 1 some trial failed, 2 invalid input or environment, 130 interrupted.  A user's mistake shows no
+traceback, unless SPLATSWEEP_DEBUG=1 is set.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _options(
 
 
 def main() -> None:
-    """The console script."""
+    """The entry point of the console script."""
     survive_any_text()
     try:
         app()

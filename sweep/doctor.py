@@ -30,7 +30,7 @@ class Finding:
 
 
 def examine(home: Path, sweep: Sweep | None = None) -> list[Finding]:
-    """Look at everything a sweep needs; with one, also at what its rows need."""
+    """Checks everything that sweeps need; with `sweep`, also whether its rows can be drawn."""
     return [
         _machine(),
         _packages(),
@@ -56,7 +56,7 @@ def _packages() -> Finding:
 
 
 def _rasterizers() -> list[Finding]:
-    """A finding for each backend; one that only a GPU needs is of limited use where it is absent."""
+    """A finding for each backend; a missing one is `limited` if only GPUs use it, and `bad` otherwise."""
     import torch
 
     from model.native.library import rasteriser_kernels
@@ -80,7 +80,7 @@ def _rasterizers() -> list[Finding]:
 
 
 def _rows(sweep: Sweep) -> list[Finding]:
-    """The rows of a sweep that the rasterisers above cannot draw."""
+    """Findings about rows of a sweep that the installed rasterisers cannot draw."""
     from sweep.plan.drawing import undrawable
     from sweep.plan.grid import expand
 
@@ -100,7 +100,7 @@ def _gpu() -> Finding:
 
 
 def _sharing() -> Iterator[Finding]:
-    """NVIDIA's multi-process service, which lets the kernels of several trials run on one GPU at once."""
+    """A finding about NVIDIA's multi-process service, which lets kernels of several trials run on one GPU at once."""
     import torch
 
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Commands that are printed as hints: quoted for a shell, with the file, the settings and the home of the call."""
+"""Commands for hints: quoted for a shell, with the file, the settings and the home of the current call."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sweep.file.schema import Sweep
 
-#: The home of commands that name none.
+#: The home of commands without `--home`.
 DEFAULT_HOME = Path("runs")
 
 
 def command(verb: str, sweep: Sweep, home: Path, *options: str) -> str:
-    """`splatsweep VERB` for a sweep, to be pasted into a terminal in the folder of this call."""
+    """The text of `splatsweep VERB` for a sweep, to run in the current directory."""
     words = ["splatsweep", verb]
     if sweep.origin is None:
         words.append("SWEEP")
@@ -26,21 +26,21 @@ def command(verb: str, sweep: Sweep, home: Path, *options: str) -> str:
 
 
 def home_options(home: Path) -> list[str]:
-    """`--home DIR`, where the home is not the one that a command without it takes."""
+    """`--home DIR`, or nothing where the home is the default."""
     return [] if home.absolute() == DEFAULT_HOME.absolute() else ["--home", str(home)]
 
 
-#: `--home DIR` of this call, for hints of code that knows no home.
+#: `--home DIR` of this call, for hints of code that does not know the home.
 _home_of_call: list[str] = []
 _HINT = re.compile(r"(?:run|with): (splatsweep (?!.*--home).*)$", re.MULTILINE)
 
 
 def remember_home(home: Path) -> None:
-    """From here on, `completed` completes hints with this home."""
+    """Sets the home that `completed` adds to hints."""
     _home_of_call[:] = home_options(home)
 
 
 def completed(text: str) -> str:
-    """A message whose hints, `run: splatsweep ...` at the end of a line, name the home of this call."""
+    """Adds the home of this call to a message's hints (`run: splatsweep ...` at the end of a line)."""
     more = shlex.join(_home_of_call)
     return _HINT.sub(lambda hint: f"{hint[0]} {more}", text) if more else text

@@ -20,18 +20,18 @@ _PIPE_WIDTH = 80
 
 
 class Terminal(Console):
-    """A console without markup, that breaks no line of text and cuts no table in a pipe."""
+    """A console without markup that wraps no text and, in a pipe, truncates no table."""
 
     def __init__(self, *, stderr: bool = False, file: IO[str] | None = None, width: int | None = None) -> None:
         super().__init__(stderr=stderr, file=file, width=width, markup=False, emoji=False, highlight=False)
         self._is_width_given = width is not None
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Text as it is, whatever `markup` says."""
+        """Renders text literally, whatever the `markup` option is."""
         return super().render_str(text, **{**options, "markup": False, "emoji": False, "highlight": False})
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print texts or something drawn; lines of text are as long as they are, so that paths can be copied."""
+        """Prints texts or renderables; lines of text are not wrapped, so that paths can be copied."""
         if all(isinstance(item, (str, Text)) for item in objects):
             options.setdefault("soft_wrap", True)
         with self._widened(objects):
@@ -39,7 +39,7 @@ class Terminal(Console):
 
     @contextmanager
     def _widened(self, objects: Sequence[Any]) -> Iterator[None]:
-        """As wide as what is printed wants to be, where nothing says how wide a line may be."""
+        """In a pipe, widens the console to the natural width of the renderables."""
         before = self._width
         if self._is_piped():
             drawn = [item for item in objects if not isinstance(item, (str, Text))]
@@ -50,7 +50,7 @@ class Terminal(Console):
             self._width = before
 
     def _is_piped(self) -> bool:
-        """Whether nothing says how wide a line may be."""
+        """Whether no width is given: no terminal, no argument, no COLUMNS."""
         return not (self.is_terminal or self._is_width_given or os.environ.get("COLUMNS"))
 
     def _wanted_width(self, item: RenderableType) -> int:
@@ -62,7 +62,7 @@ console, errors = Terminal(), Terminal(stderr=True)
 
 
 def survive_any_text() -> None:
-    """Have the standard streams write what their encoding lacks as escapes, where Python would raise."""
+    """Makes the standard streams escape characters that their encoding lacks, where Python would raise."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -1,6 +1,6 @@
-"""How the benchmarks measure: cases in turn, medians, and what the machine itself can do.
+"""Tools of the benchmarks: interleaved cases, medians, and the machine's peak performance.
 
-Other processes slow a machine down by factors, and not evenly over time.  So all cases run in turn in every round,
+Other processes slow a machine down by factors, and unevenly over time.  Therefore all cases run in turn in every round,
 results are medians over rounds, and claims are ratios between cases of one run.
 """
 
@@ -52,9 +52,9 @@ def machine() -> dict[str, Any]:
 
 
 def interleaved(cases: Mapping[Name, Callable[[], object]], rounds: int, warmup: int = 3) -> dict[Name, list[float]]:
-    """Milliseconds of every call, by case; in each round all cases are called once, in turn.
+    """Milliseconds of every call, by case; each round calls every case once, in turn.
 
-    `warmup` rounds come first and are not counted.  Raises ValueError where there is nothing to measure.
+    The first `warmup` rounds are not counted.  Raises ValueError where there is nothing to measure.
     """
     if rounds < 1 or not cases:
         raise ValueError(f"{rounds} rounds of {len(cases)} cases measure nothing; give at least one of each")
@@ -71,7 +71,7 @@ def interleaved(cases: Mapping[Name, Callable[[], object]], rounds: int, warmup:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Torch computes with `count` threads inside, and with as many as before afterwards."""
+    """Sets torch's number of threads to `count` inside the body, and restores it afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -90,7 +90,7 @@ def matmul_gflops(threads: int, size: int = 2048, rounds: int = 5) -> float:
 
 @dataclass(frozen=True)
 class Convolution:
-    """Forward and backward of one 3x3 convolution as the networks here have them, float32, channels last."""
+    """Forward and backward pass of one 3x3 convolution as in our networks, float32, channels last."""
 
     channels: int
     side: int
@@ -112,14 +112,14 @@ class Convolution:
 
 
 def fastest_convolution(batch: int = 8, rounds: int = 5) -> Convolution:
-    """The shape of `PEAK_SHAPES` at which this machine's library computes the most FLOP a second."""
+    """The shape of `PEAK_SHAPES` for which this machine's library reaches the most FLOP/s."""
     shapes = {f"{c}x{side}": Convolution(c, side, batch) for c, side in PEAK_SHAPES}
     times = interleaved({name: shape.case() for name, shape in shapes.items()}, rounds)
     return max(shapes.values(), key=lambda s: s.gflop / median(times[f"{s.channels}x{s.side}"]))
 
 
 def conv_gflops(threads: int, batch: int = 8, rounds: int = 5) -> float:
-    """The convolution peak: GFLOP/s, forward and backward, of the fastest shape of `PEAK_SHAPES`."""
+    """The convolution peak: GFLOP/s, forward and backward, for the fastest shape of `PEAK_SHAPES`."""
     with torch_threads(threads):
         peak = fastest_convolution(batch, rounds)
         milliseconds = median(interleaved({"peak": peak.case()}, rounds)["peak"])
@@ -127,7 +127,7 @@ def conv_gflops(threads: int, batch: int = 8, rounds: int = 5) -> float:
 
 
 def _processor() -> str:
-    """The processor's name as the system gives it."""
+    """The processor's name as reported by the operating system."""
     information = Path("/proc/cpuinfo")
     if information.is_file():
         for line in information.read_text("utf-8").splitlines():

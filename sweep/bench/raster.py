@@ -1,6 +1,6 @@
-"""How fast the rasterisers draw what a training step asks of them, forward alone and with the gradients of an MSE.
+"""Benchmark of the rasterisers on a training step's workload: forward alone, and with the gradients of an MSE.
 
-The backend `reference`, in float32, is the dense torch that everybody writes first.
+The backend `reference`, in float32, is the dense implementation in plain torch.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ class Case:
 
 
 def cases_of(workload: Workload) -> list[Case]:
-    """All backends that can draw a workload on the processor."""
+    """All backends that can draw a workload on the CPU."""
     names = ("cpu", "reference") if workload.dense_pairs <= DENSE_PAIRS_MAX else ("cpu",)
     return [Case(workload, name, threads) for name in names for threads in (1, 2)]
 
 
 def run(quick: bool) -> BenchResult:
-    """Medians over interleaved rounds, and the targets scaled by the matrix product measured in the same run.
+    """Runs the benchmark: medians over interleaved rounds, and targets scaled by a matrix product in the same run.
 
-    On a machine with a GPU, the backends that draw there come first.
+    On a machine with a GPU, its backends come first.
     """
     keep_freed_memory()  # as trials do
     gflops = {threads: matmul_gflops(threads) for threads in (1, 2)}
@@ -69,7 +69,7 @@ def run(quick: bool) -> BenchResult:
 
 
 def _measure(workload: Workload, gflops: dict[int, float], turns: int) -> list[dict[str, Any]]:
-    """One row a case."""
+    """One row per case."""
     cases = cases_of(workload)
     medians = _medians(cases, turns)
     ours = medians[cases[0], "both ms"]
@@ -94,7 +94,7 @@ def _measure(workload: Workload, gflops: dict[int, float], turns: int) -> list[d
 
 
 def _medians(cases: list[Case], turns: int) -> dict[tuple[Case, str], float]:
-    """Milliseconds by case and column.  Dense torch, which takes nearly all of the time, has one call in five."""
+    """Milliseconds by case and column.  Dense torch, which takes nearly all of the time, runs in one round of five."""
     calls = {(case, column): call for case in cases for column, call in case.calls().items()}
     dense = {key: call for key, call in calls.items() if key[0].backend == "reference"}
     others = {key: call for key, call in calls.items() if key not in dense}

@@ -45,7 +45,7 @@ PAPER_STEP = Workload("8 x 4 at 128 px", 8, 4, 128)
 
 @dataclass(frozen=True)
 class Task:
-    """A workload's arguments, and images to be approached."""
+    """A workload's arguments, and target images."""
 
     leaves: tuple[Tensor, ...]  # the fields of Gaussians
     cameras: Cameras
@@ -56,7 +56,7 @@ class Task:
         return render(Gaussians(*self.leaves), self.cameras, self.background, backend)
 
     def both(self, backend: str) -> tuple[Tensor, ...]:
-        """Gradients of the mean squared error by the five tensors."""
+        """Renders, and returns the gradients of the mean squared error with respect to the five tensors."""
         return self.gradients(self.forward(backend))
 
     def gradients(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -65,7 +65,7 @@ class Task:
 
 
 def make_task(workload: Workload, device: str = "cpu", seed: int = 0) -> Task:
-    """The Gaussians of a workload, always the same."""
+    """The task of a workload; the same `seed` gives the same Gaussians."""
     generator = torch.Generator().manual_seed(seed)
     scenes, views, size = workload.scenes, workload.views, workload.size
     leading = (scenes, size * size)
@@ -94,7 +94,7 @@ def make_task(workload: Workload, device: str = "cpu", seed: int = 0) -> Task:
 
 
 def _cameras(scenes: int, views: int, size: int) -> Cameras:
-    """Cameras that look at the origin from 30 degrees to the right and to the left, in turn."""
+    """Cameras that look at the origin from 30 degrees to the right and to the left, alternating."""
     matrices = torch.eye(4).repeat(scenes, views, 1, 1)
     for view in range(views):
         yaw = math.radians(YAW if view % 2 == 0 else -YAW)

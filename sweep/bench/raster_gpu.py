@@ -1,6 +1,6 @@
-"""How fast the rasterisers draw on a GPU: every backend that runs there, in turn, by CUDA events.
+"""Benchmark of the rasterisers on a GPU: every backend that runs there, interleaved, timed by CUDA events.
 
-Between two events lies all that the device does for a call, and the time that it waits for the host.
+The time between two events includes all work of the device for a call, and its waiting for the host.
 """
 
 from __future__ import annotations

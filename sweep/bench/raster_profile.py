@@ -1,7 +1,7 @@
-"""Where the time of one forward and backward call of the CPU rasteriser goes, inside the kernels and outside.
+"""Profile of one forward and backward call of the CPU rasteriser, inside the kernels and outside.
 
-What no rasteriser could save is measured by a function that only allocates: the mean squared error, its gradient, and
-torch's way from the one to the other.
+A function that only allocates its outputs measures the time that every rasteriser needs: the mean squared error, its
+gradient, and torch's overhead between them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NOTE = (
 
 
 class _Nothing(torch.autograd.Function):
-    """Takes and gives tensors of the same shapes as the rasteriser, and computes none of them."""
+    """A function with the rasteriser's tensor shapes that computes nothing."""
 
     @staticmethod
     def forward(ctx: Any, shape: torch.Size, *leaves: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class _Nothing(torch.autograd.Function):
 
 
 def profiles(workloads: Iterable[Workload], rounds: int) -> list[dict[str, Any]]:
-    """One row a part, one column a workload and number of threads."""
+    """One row per part, one column per workload and number of threads."""
     found = {
         f"{workload.name}, {threads}": profile(workload, threads, rounds)
         for workload in workloads
@@ -75,7 +75,7 @@ def profile(workload: Workload, threads: int, rounds: int) -> dict[str, float]:
 
 
 def _around(task: Task) -> dict[str, Callable[[], object]]:
-    """The whole, and its parts outside the kernels."""
+    """Milliseconds of the whole call, and of its parts outside the kernels."""
     gaussians, shape = Gaussians(*task.leaves), task.targets.shape
     return {
         "all": lambda: task.both("cpu"),

@@ -1,8 +1,8 @@
-"""How fast a report is built from many runs, and with how much memory, beside what MLflow's own calls take.
+"""Benchmark of building a report from many runs: time and memory, compared with MLflow's own calls.
 
 The same runs are read from a SQLite file, from a tracking server on this machine, and from PostgreSQL where
-$SPLATSWEEP_BENCH_DATABASE holds the address of an empty database.  Every case runs in a process of its own, so that its
-imports and its peak of memory count.
+$SPLATSWEEP_BENCH_DATABASE is the address of an empty database.  Every case runs in its own process, so that its imports
+and its peak memory are included.
 """
 
 from __future__ import annotations

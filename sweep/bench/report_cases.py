@@ -1,6 +1,6 @@
 """The cases of the benchmark `report`, each run by itself: `python -m sweep.bench.report_cases CASE HOME [URI]`.
 
-Apart from `sweep.bench.report`, whose torch would count as theirs.
+They are separate from `sweep.bench.report`, whose import of torch would count as theirs.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def report(home: Path, uri: str | None) -> None:
 
 
 def load_results(home: Path, uri: str | None) -> int:
-    """The tidy frame of the tables' metrics."""
+    """Loads the tidy frame of the tables' metrics."""
     from results.load import load_results
 
     return len(load_results(_sweep(uri), home))
 
 
 def load_by_mlflow(home: Path, uri: str | None) -> int:
-    """As a script does it that uses MLflow alone: find the runs, then fetch each one's scores."""
+    """Loads the same with MLflow alone: finds the runs, then downloads each run's scores."""
     import mlflow
     import pandas as pd
 
@@ -55,7 +55,7 @@ def load_by_mlflow(home: Path, uri: str | None) -> int:
     return len(pd.concat(frames, keys=runs["run_id"]))
 
 
-#: in this order, since the second loading finds in the home what the first one fetched from a server
+#: in this order, since the second loading reads from the home what the first one downloaded from a server
 CASES: dict[str, Callable[[Path, str | None], object]] = {
     "splatsweep report": report,
     "load_results": load_results,
@@ -87,7 +87,7 @@ def count_requests() -> Counter[str]:
 
 
 def main(case: str, home: Path, uri: str | None = None) -> None:
-    """Run one case and print what it took as JSON."""
+    """Runs one case and prints its measurements as JSON."""
     counted = count_requests()
     CASES[case](home, uri)
     usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -1,4 +1,4 @@
-"""Stores for the benchmark `report`, filled as trials fill them: tags, parameters, metrics over steps and scores."""
+"""Fills stores for the benchmark `report` as trials do: with tags, parameters, metrics over steps and scores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ROWS_AT_ONCE = 50_000
 
 @dataclass(frozen=True)
 class Size:
-    """How much is recorded; every run has 2 x `len(METRICS)` metrics of each object."""
+    """The amount of data; every run has 2 x `len(METRICS)` metrics of each object."""
 
     runs: int
     objects: int
@@ -37,12 +37,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a store keeps what is recorded."""
+    """The locations of a store's data."""
 
-    #: SQLAlchemy's address
+    #: the database's address for SQLAlchemy
     database: str
     artifacts: Path
-    #: what runs call the folder of artifacts
+    #: the artifact folder's address in the runs
     artifact_uri: str
 
     @classmethod
@@ -80,7 +80,7 @@ def fill(home: Path, size: Size, place: Place) -> None:
 
 
 def _write_scores(trials: list[dict[str, Any]], size: Size, artifacts: Path) -> list[str]:
-    """The scores of each trial as a file; returns the files' hashes."""
+    """Writes each trial's scores to a file; returns the files' hashes."""
     rng = np.random.default_rng(0)
     difficulty = rng.normal(size=size.objects)
     hashes = []
@@ -153,7 +153,7 @@ def _point(trial: dict[str, Any], name: str, value: float, step: int) -> dict[st
 
 
 def _scores(index: int, difficulty: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
-    """Per-object scores; objects differ more than trials do, as they really do."""
+    """Per-object scores; objects differ more than trials, as in real data."""
     effect = 0.1 * (index // SEEDS % 10)
     objects = len(difficulty)
     columns = [(kind, metric) for kind in VIEW_KINDS for metric in METRICS]

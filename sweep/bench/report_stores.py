@@ -15,14 +15,14 @@ from pathlib import Path
 
 from sweep.bench.report_fill import Place, Size, fill
 
-#: variable with the address of an empty database to fill, postgresql://...
+#: environment variable with the address of an empty database to fill, postgresql://...
 DATABASE_VARIABLE = "SPLATSWEEP_BENCH_DATABASE"
 _PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)
 class Store:
-    """A filled store, and the home that its runs are read from; no uri is the home's own."""
+    """A filled store, and the home that its runs are read from; without a uri, the store in the home."""
 
     name: str
     home: Path
@@ -31,7 +31,7 @@ class Store:
 
 @contextmanager
 def filled_stores(folder: Path, size: Size) -> Iterator[list[Store]]:
-    """One of each kind, with the same runs: SQLite, a database where its address is given, and a tracking server."""
+    """One store of each kind with the same runs: SQLite, a database if its address is given, a tracking server."""
     stores = [Store("SQLite", folder / "sqlite")]
     fill(stores[0].home, size, Place.in_home(stores[0].home))
     address = os.environ.get(DATABASE_VARIABLE)

@@ -27,29 +27,29 @@ from sweep.run.driver import Recorder, execute
 from sweep.run.executors.queue import Listed
 from sweep.terminal import Terminal
 
-#: Of the wall clock behind the start-up, in percent.
+#: The target for the overhead, in percent of the wall-clock time after start-up.
 TARGET_PERCENT = 3.0
-#: Two trials, as short as they can be.
+#: Settings for two trials of minimal length.
 _SMALL = (
     "trials={baseline: {}, tv: {train.stages.*.losses.tv: 0.01}}",
     "base.semantic={}",
     "base.data.options={train: 4, val: 2, test: 2, views: 5, image_size: 32}",
     "base.train.stages=[{iterations: 30, lr: 1.0e-3, losses: {l2: 1.0}}]",
 )
-#: Seldom, because looking is work beside the trials as well.
+#: Seconds between two samples; long, because sampling itself takes processor time.
 _SAMPLED_S = 1.0
 
 
 @dataclass(frozen=True)
 class Shares:
-    """How the seconds of a sweep are spent, from its first trial's start on."""
+    """Seconds of a sweep from its first trial's start on, by use."""
 
     trials: int
     #: wall-clock seconds of all trials, from their first event to their result
     busy: float
     #: processor seconds of the driver and of Ray's own processes
     beside: float
-    #: processor seconds that there were: wall-clock seconds times usable processors
+    #: available processor seconds: wall-clock seconds times usable processors
     available: float
 
     def percent(self, gap: float) -> dict[str, float]:
@@ -60,7 +60,7 @@ class Shares:
 
 
 def run_preset(small: bool) -> Shares:
-    """Run the preset `quick` with everything that the driver does, in a home of its own."""
+    """Runs the preset `quick` with all the driver's work, in a temporary home."""
     preset = resources.files("sweep.presets") / "quick.yaml"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, resources.as_file(preset) as path:
         home, sweep = Path(folder), load_sweep(path, _SMALL if small else ())
@@ -80,7 +80,7 @@ def _busy(folder: Path) -> float:
 
 
 class _ProcessorClock:
-    """Processor seconds of this process and all below it but Ray's workers, from when a trial's folder appears."""
+    """Processor seconds of this process and its descendants except Ray's workers, from the first trial's start."""
 
     def __init__(self, trials: Path) -> None:
         self._trials, self._done = trials, threading.Event()

@@ -1,10 +1,10 @@
-"""How fast a training step is: ours beside the same network in stock torch, and where the rest of a step goes.
+"""Benchmark of a training step: our network against the same in stock torch, and the parts of a step.
 
-Four sides of one network: stock torch in its default layout, stock torch in channels last, `torch.compile`, and ours.
+One network has four variants: stock torch in its default layout, stock torch in channels last, `torch.compile`, ours.
 
-FLOP are counted by torch's counter on the stock network, 2 a multiply-add, forward and backward.  The convolution peak
-is what the machine's library reaches, forward and backward, on the fastest of the shapes of `PEAK_SHAPES`; its
-convolution runs in turn with the cases, so that both see the machine equally busy.
+Torch's counter counts FLOP on the stock network, 2 per multiply-add, forward and backward.  The convolution peak is the
+performance of the machine's library, forward and backward, on the fastest of the shapes of `PEAK_SHAPES`; its
+convolution runs in turn with the cases, so that other load affects both equally.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from sweep.bench.step_gpu import gpu_step_rows
 
 @dataclass(frozen=True)
 class Size:
-    """A network, by the numbers of a configuration."""
+    """The size of a network, in terms of a configuration."""
 
     resolution: int
     base_dim: int
@@ -54,7 +54,7 @@ class Size:
 
     @property
     def name(self) -> str:
-        """Resolution, base width, blocks a level, batch."""
+        """The size as text: resolution, base width, blocks per level, batch."""
         return f"{self.resolution}/{self.base_dim}/{self.num_blocks}/{self.batch}"
 
     @property
@@ -75,11 +75,11 @@ class Size:
         )
 
 
-#: That of the preset `laptop`, and one of four times the pixels and FLOP a pixel.
+#: The network of the preset `laptop`, and one with four times its pixels and its FLOP per pixel.
 SIZES = (Size(32, 16, 1, 8), Size(64, 32, 2, 16))
 QUICK_SIZES = (Size(16, 8, 1, 8, batch=2),)
 
-#: As in the preset `laptop`; random weights cost a step as much as trained ones.
+#: As in the preset `laptop`; random weights cost as much per step as trained ones.
 CONDITIONED = {"model": "random", "resolution": 128, "options": {"of": "dpt_large"}}
 QUICK_CONDITIONED = CONDITIONED | {"options": {"of": "midas_small"}}
 #: The published ways in.
@@ -129,7 +129,7 @@ def _on_gpu(quick: bool) -> BenchResult:
 
 
 def _network_rows(size: Size, peak: Convolution, rounds: int, *, compiled: bool) -> list[dict[str, Any]]:
-    """The four sides in turn; `compiled`: `torch.compile` among them, which takes a minute."""
+    """Measures the variants in turn; `compiled` includes `torch.compile`, which takes a minute."""
     torch.manual_seed(0)
     stock = size.unet()
     sides: dict[str, nn.Module] = {
@@ -181,7 +181,7 @@ def _network_step(network: nn.Module, images: Tensor) -> Callable[[], None]:
 
 
 def _step_rows(size: Size, depth: dict[str, Any] | None, rounds: int) -> list[dict[str, Any]]:
-    """The whole step, its share of batches, and that of a trial conditioned on `depth`; on chairs, in its own home."""
+    """Measures a whole step, its part for batches, and one conditioned on `depth`, on chairs in a temporary home."""
     data = {"name": "chairs", "resolution": size.resolution}
     data["options"] = {"train": size.batch, "val": 1, "test": 1, "views": 4, "image_size": 2 * size.resolution}
     train = {"batch_size": size.batch}

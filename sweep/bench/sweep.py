@@ -34,7 +34,7 @@ from sweep.run.executors.queue import Listed
 from sweep.terminal import Terminal
 
 NAP_S = 0.2
-#: Seconds a trial, after the first: what the driver may cost.
+#: The target for the driver's overhead: seconds per trial after the first.
 TARGET_S = 0.3
 _STEPS = 10
 
@@ -51,7 +51,7 @@ class Gaps:
 
 
 def run(quick: bool) -> BenchResult:
-    """Sleep through sweeps of 4 or 24 trials."""
+    """Measures sweeps of 4 or 24 trials that only sleep."""
     trials, rounds = (4, 1) if quick else (24, 3)
     measured: dict[str, list[Gaps]] = {"splatsweep": [], "bare tuner": []}
     for _ in range(rounds):
@@ -81,7 +81,7 @@ def run(quick: bool) -> BenchResult:
 
 
 def nap(config: TrialConfig, home: Path, _runtime: Runtime) -> TrialResult:
-    """Sleep, and leave behind what a trial does."""
+    """Sleeps, and writes a trial's files."""
     key = _key(config.seed)
     folder = trial_folder(home, key)
     with Journal(folder) as journal:
@@ -130,7 +130,7 @@ def _run_bare(trials: list[PlannedTrial], home: Path, options: RunOptions) -> No
 
 
 def _gaps(run_trials: Any, count: int) -> Gaps:
-    """Run `count` naps in a home of their own, one after another, and read from their folders when each was at work."""
+    """Runs `count` naps one after another in a temporary home, and reads the times of each from its folder."""
     config = TrialConfig(model=BlankOptions())
     trials = [
         PlannedTrial(_key(seed), (f"nap {seed}",), seed, config.model_copy(update={"seed": seed}), "pending")
@@ -146,7 +146,7 @@ def _gaps(run_trials: Any, count: int) -> Gaps:
 
 
 def _span(folder: Path) -> tuple[float, float]:
-    """When a trial began and ended."""
+    """The times of a trial's start and end."""
     result = read_result(folder)
     if result is None:
         raise RuntimeError(f"a trial that only sleeps did not end: {folder}")

@@ -1,1 +1,1 @@
-"""The command line: one short function a command, one file a family of commands."""
+"""The command line: one short function per command, one file per family of commands."""

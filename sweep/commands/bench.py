@@ -1,4 +1,4 @@
-"""`splatsweep bench`: how fast this machine is at what we do."""
+"""`splatsweep bench`: measures the speed of this machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def bench(name: Name, quick: Quick = False, as_json: AsJson = False) -> None:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    """Numbers to the right, words to the left."""
+    """A terminal table with numbers aligned to the right and text to the left."""
     table = Table(box=None, pad_edge=False)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for column in columns:
@@ -46,7 +46,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _cell(value: Any) -> str:
-    """A number with three digits that count, or a word."""
+    """A number with three significant digits, or a text."""
     if value is None:
         return ""
     return (

@@ -1,4 +1,4 @@
-"""`splatsweep choices`: what a sweep file may name on each axis."""
+"""`splatsweep choices`: lists the values that a sweep file may name on each axis."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _registries() -> dict[str, Mapping[str, str]]:
 
 
 def _ways(source: Source) -> dict[str, str]:
-    """The fusions by which a source of context can enter."""
+    """The fusions that accept a source of context."""
     from model.fusion import FUSION
     from model.fusion.base import entering_kind
     from model.registry import resolve

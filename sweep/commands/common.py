@@ -36,7 +36,7 @@ SweepFile = Annotated[
 
 
 def _as_home(path: Path) -> Path:
-    """The home; what a command writes there can be written by all who can write it."""
+    """The home folder; everyone who may write it may also write the files that a command creates in it."""
     widen_umask(path.absolute())
     remember_home(path)
     return path
@@ -72,12 +72,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 
 def say(message: str) -> None:
-    """Progress goes to the error stream, so that `--json` stays clean."""
+    """Prints progress to the error stream, so that `--json` output stays valid."""
     print(message, file=sys.stderr)
 
 
 def planned_sweep(path: Path, settings: list[str] | None, home: Path) -> Sweep:
-    """The sweep of a file, for a command that shows its frozen plan; a line says where the two differ.
+    """The sweep of a file, for a command that shows its frozen plan; prints a line where file and plan differ.
 
     Raises ValueError where there is no plan.
     """

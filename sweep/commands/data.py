@@ -147,12 +147,12 @@ def data_show(
     console.print(f"Wrote {path}")
 
 
-#: Lines about a store's objects that are printed; its manifest has all.
+#: The most lines about a store's objects that are printed; its manifest has all.
 _LINES = 50
 
 
 def _report_left_out(path: Path) -> None:
-    """Say what of the source is not in the store, or not all of it."""
+    """Prints which parts of the source are missing in the store, wholly or partly."""
     from jobs.data.store import Store
 
     skipped = Store.open(path).manifest.skipped
@@ -161,7 +161,7 @@ def _report_left_out(path: Path) -> None:
 
 
 def _report_remarks(path: Path) -> None:
-    """Say what is worth knowing of the store's objects."""
+    """Prints remarks about the store's objects."""
     from jobs.data.store import Store
 
     _say_some([f"{remark.object}: {remark.text}" for remark in Store.open(path).manifest.remarks], path)
@@ -208,7 +208,7 @@ def _progress(name: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def _files(settings: list[str] | None) -> dict[str, list[Path]]:
-    """ROLE=FILE texts -> paths by role."""
+    """Parses ROLE=FILE texts to paths by role."""
     files: dict[str, list[Path]] = {}
     for setting in settings or []:
         role, equals, path = setting.partition("=")
@@ -219,7 +219,7 @@ def _files(settings: list[str] | None) -> dict[str, list[Path]]:
 
 
 def parse_options(settings: list[str] | None) -> dict[str, object]:
-    """OPTION=VALUE texts -> a mapping; values are read as YAML."""
+    """Parses OPTION=VALUE texts to a mapping; values are read as YAML."""
     from ruamel.yaml import YAML
 
     options: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""`splatsweep evaluate`: what is trained, judged: a sweep's trainings, or published checkpoints as trials are."""
+"""`splatsweep evaluate`: evaluates a sweep's finished trainings, or published checkpoints, as trials are evaluated."""
 
 from __future__ import annotations
 

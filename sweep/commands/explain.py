@@ -1,4 +1,4 @@
-"""`splatsweep explain`: from a number in a table back to the runs behind it."""
+"""`splatsweep explain`: traces a number in a table back to its runs."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _show(explanation: Explanation) -> None:
 
 
 def _sentences(explanation: Explanation) -> list[str]:
-    """Interval, comparison, published value, notes."""
+    """Sentences about the interval, the comparison, the published value and the notes."""
     cell, precision = explanation.cell, explanation.column.precision
     sentences = [f"note: {note}" for note in explanation.row.notes]
     if cell.interval:

@@ -1,4 +1,4 @@
-"""`splatsweep logs`: what a trial says, now and as it goes on."""
+"""`splatsweep logs`: prints a trial's journal and log, and follows them."""
 
 from __future__ import annotations
 

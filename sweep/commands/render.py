@@ -1,4 +1,4 @@
-"""`splatsweep render`: reconstructed objects as pictures from all around, and Gaussians as files for viewers."""
+"""`splatsweep render`: renders turntables of reconstructed objects, and writes Gaussians as files for viewers."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def render_data(
 
 
 def _check_paths(out: Path | None, ply: Path | None) -> None:
-    """Before anything takes long.  Raises ValueError for names that say another format."""
+    """Checks the paths before any long computation.  Raises ValueError for a suffix of another format."""
     from jobs.turntable import check_picture_path
 
     if out is not None:

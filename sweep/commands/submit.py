@@ -1,4 +1,4 @@
-"""Commands on a sweep that runs elsewhere: send it there, and have it stopped."""
+"""Commands for a sweep on a cluster: submit it, and stop it."""
 
 from __future__ import annotations
 

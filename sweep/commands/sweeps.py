@@ -174,7 +174,7 @@ def run(
 
 
 def conclude(outcome: Outcome, checked: Sweep, home: Path) -> NoReturn:
-    """Say what came of a run of a sweep, and exit with its code."""
+    """Prints the outcome of running a sweep, and exits with its code."""
     for trial in outcome.failed:
         _explain_failure(checked, home, trial.name, trial.key)
     if outcome.tracking_error:
@@ -266,7 +266,7 @@ def sync(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None)
 
 
 def _explain_failure(sweep: Sweep, home: Path, name: str, key: str) -> None:
-    """Why a trial failed: its own words, the end of its log, and how to run it again."""
+    """Prints why a trial failed: its error, the end of its log, and the command to run it again."""
     from results.records.home import trial_folder
     from results.records.journal import read_events
     from results.records.trial_folder import LOG_FILENAME

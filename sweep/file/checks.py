@@ -68,7 +68,7 @@ def find_mistakes(sweep: Sweep, *, is_complete: bool = True) -> Iterator[Finding
 
 
 def _baseline_findings(sweep: Sweep) -> Iterator[Finding]:
-    """The baseline must be one row; a setting may leave out what all rows share."""
+    """Mistakes in `baseline`: it must select one row; keys that all rows share may be left out."""
     try:
         named = expand(sweep)
     except (OverrideError, ValueError):  # found and located by the other checks
@@ -114,7 +114,7 @@ def _block_findings(block: GridBlock, path: Path) -> Iterator[Finding]:
 
 
 def _repeated_json(values: tuple[Any, ...], path: Path) -> Iterator[Finding]:
-    """As `_repeated`, but 1 and true differ, and values may be mappings."""
+    """Like `_repeated`, but 1 and true differ, and values may be mappings."""
     texts = [json.dumps(value, sort_keys=True) for value in values]
     for index, text in enumerate(texts):
         if text in texts[:index]:
@@ -157,7 +157,7 @@ def _when_findings(block: GridBlock, path: Path) -> Iterator[Finding]:
 
 
 def _conditioning(block: GridBlock, key: str) -> set[str]:
-    """The axes that decide whether an axis exists, also by way of others."""
+    """The axes that an axis depends on through `when`, directly or through other axes."""
     found: set[str] = set()
     waiting = list(block.when.get(key, ()))
     while waiting:
@@ -189,7 +189,7 @@ def _is_on_axis(block: GridBlock, key: str, value: Any) -> bool:
 
 
 def _without_unsound(block: GridBlock) -> GridBlock:
-    """The block without what cannot be carried out of it, so that the rest can be checked."""
+    """The block without its invalid zips, exclusions and conditions, so that the rest can be checked."""
     unsound = {finding.path[:2] for finding in _zip_findings(block, ("zip",))}
     unsound |= {finding.path[:2] for finding in _exclude_findings(block, ("exclude",))}
     has_unsound_conditions = next(_when_findings(block, ("when",)), None) is not None
@@ -208,7 +208,7 @@ def _without_unsound(block: GridBlock) -> GridBlock:
 def _configuration_findings(sweep: Sweep, is_complete: bool) -> Iterator[Finding]:
     base, findings = _built(Draft.defaults(), base_settings(sweep))
     yield from findings
-    # What does not fit together in `base` alone may fit in every trial.
+    # Settings of `base` that do not fit together by themselves may fit in every trial.
     yield from (f for f in base.findings(()) if f.path)
     component_findings = list(_component_findings(sweep, base))
     yield from component_findings
@@ -316,7 +316,7 @@ def _importer_findings(name: str, options: dict[str, Any], draft: Draft) -> Iter
 
 
 def _backend_findings(drafts: list[Draft]) -> Iterator[Finding]:
-    """Rasterisers that need a GPU, in trials that get none."""
+    """Mistakes: rasterisers that need a GPU, in trials without one."""
     allowed = tuple(name for name in ("auto", *BACKENDS) if name not in CUDA_BACKENDS)
     origins = {
         draft.origin(("render", "backend")): backend
@@ -329,7 +329,10 @@ def _backend_findings(drafts: list[Draft]) -> Iterator[Finding]:
 
 
 def _inactive_findings(drafts: list[Draft]) -> Iterator[Finding]:
-    """Settings that have no effect in any trial that has them; where they have one in some, the others fold."""
+    """Mistakes: settings without effect in every trial that has them.
+
+    Where a setting has an effect in some trials, those without it become equal and are planned once.
+    """
     on: set[Path] = set()
     off: dict[Path, tuple[str, Any]] = {}
     for draft in drafts:
@@ -345,7 +348,7 @@ def _inactive_findings(drafts: list[Draft]) -> Iterator[Finding]:
 
 
 def _why_off(draft: Draft, key: Path) -> str | None:
-    """Why a key has no effect in a draft; None where it may have one."""
+    """The reason why a key has no effect in a draft; None where it may have one."""
     switch = _switch_of(key)
     if switch and _value(draft, switch) == OFF:
         choices = ", ".join(SWITCHES[switch])
@@ -359,7 +362,7 @@ def _why_off(draft: Draft, key: Path) -> str | None:
 
 
 def _switch_of(key: Path) -> str | None:
-    """The switch that a key needs to be on; None for switches, and for keys that no switch governs or knows."""
+    """The switch that must be on for a key to have an effect; None for switches and keys without one."""
     section, *inner = key
     for switch in SWITCHES:
         governor, _, itself = switch.partition(".")

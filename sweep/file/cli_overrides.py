@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE`: values put into a sweep file's tree from the command line."""
+"""`--set KEY=VALUE`: overrides of a sweep file's values on the command line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TRIAL_SECTIONS = frozenset(TrialConfig.model_fields) - {"seed"} - frozenset(Swe
 
 
 def assign(document: Document, overrides: Sequence[str]) -> None:
-    """Put each `KEY=VALUE` into the document, later ones on top; what cannot be put goes to its mistakes."""
+    """Writes each `KEY=VALUE` into the document in turn; invalid ones are added to the document's mistakes."""
     for override in overrides:
         key, equals, text = override.partition("=")
         file = f"--set {key.strip()}"
@@ -45,7 +45,7 @@ def assign(document: Document, overrides: Sequence[str]) -> None:
 
 
 def _whole_key(key: str) -> str:
-    """`base.train.batch_size` for `train.batch_size`: a section of a trial's configuration stands in `base`."""
+    """The complete key: `base.train.batch_size` for `train.batch_size`, since `base` has a trial's sections."""
     section = key.partition(".")[0]
     return f"base.{key}" if section in _TRIAL_SECTIONS else key
 
@@ -55,7 +55,7 @@ def _on_command_line(mistakes: list[Mistake]) -> list[Mistake]:
 
 
 def _descend(document: Document, node: Any, path: Path, key: str, value: Any, place: Place) -> None:
-    """Put `value` at the dotted `key` below `node`, which stands at `path`."""
+    """Writes `value` at the dotted `key` below `node`, which is at `path`."""
     if isinstance(node, list):
         _into_list(document, node, path, key, value, place)
         return
@@ -76,7 +76,7 @@ def _descend(document: Document, node: Any, path: Path, key: str, value: Any, pl
 
 
 def _step(node: dict[str, Any], path: Path, key: str, place: Place) -> tuple[str, str]:
-    """The first key to follow and what is left.  Names may hold dots, so the longest that fits is taken."""
+    """The first key to follow, and the rest.  Names may contain dots, so the longest existing one is taken."""
     known = [name for name in node if key == name or key.startswith(f"{name}.")]
     first, _, rest = key.partition(".")
     if known:
@@ -105,14 +105,14 @@ def _write(document: Document, node: Any, path: Path, key: str | int, value: Any
         for known in [known for known in places if known[: len(at)] == at]:
             del places[known]
     if isinstance(node, dict):
-        node.pop(key, None)  # to the end: what is set last is put on top
+        node.pop(key, None)  # moves the key to the end, since the last one set takes precedence
         document.keys[at] = place
     document.values[at] = place
     node[key] = value
 
 
 def _discard(node: dict[str, Any], keys: tuple[str, ...]) -> None:
-    """Take away what the file itself has at `keys`, nested or dotted, so that it is not set twice."""
+    """Removes the file's own value at `keys`, nested or dotted, so that it is not set twice."""
     for name in list(node):
         parts = tuple(name.split("."))
         if parts == keys:

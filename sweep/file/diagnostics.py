@@ -18,7 +18,7 @@ _SHOWN = 60
 
 
 class Absent(Enum):
-    """Stands for a value that is not there, since null is one."""
+    """Marks an absent value, since null is a value."""
 
     ABSENT = "absent"
 
@@ -28,19 +28,19 @@ ABSENT: Final = Absent.ABSENT
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A mistake by its place in the tree; `Document.mistake` adds line and column."""
+    """A mistake and its place in the tree; `Document.mistake` adds line and column."""
 
     path: Path
     message: str
     value: Any = ABSENT
     allowed: tuple[str, ...] = ()
-    #: whether the key is wrong, or what stands behind it
+    #: whether the key or its value is wrong
     at: Literal["key", "value"] = "value"
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One mistake, placed.  Lines and columns count from 1; they are None on the command line (`--set`)."""
+    """A mistake with file, line and column, counted from 1; both are None on the command line (`--set`)."""
 
     file: str
     line: int | None
@@ -52,7 +52,7 @@ class Mistake:
 
     @property
     def nearest(self) -> str | None:
-        """The allowed name most like the value, or None where none is close."""
+        """The allowed name that is most similar to the value; None where none is close."""
         return nearest(self.value, self.allowed) if isinstance(self.value, str) else None
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class Mistake:
 
 
 class SweepError(ValueError):
-    """Everything that is wrong with a sweep file; `str()` gives one line for each mistake."""
+    """All mistakes in a sweep file; `str()` gives one line for each."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         distinct = {str(mistake): mistake for mistake in mistakes}
@@ -76,31 +76,31 @@ class SweepError(ValueError):
         super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
 
     def __reduce__(self) -> tuple[type[SweepError], tuple[list[Mistake]]]:
-        return SweepError, (self.mistakes,)  # raised in one process, told in another
+        return SweepError, (self.mistakes,)  # the error may be pickled into another process
 
 
 def _place(mistake: Mistake) -> tuple[bool, str, int, int]:
-    """By file, line and column; what stands on the command line comes last, in its own order."""
+    """The sort key: file, line and column; mistakes on the command line come last, in their own order."""
     if mistake.line is None:
         return True, "", 0, 0
     return False, mistake.file, mistake.line, mistake.column or 0
 
 
 def key_path(path: Path) -> Path:
-    """The path of the key that a value belongs to: an element of a list belongs to the list's."""
+    """The path of the key that a value belongs to; an element of a list belongs to the list's key."""
     while path and isinstance(path[-1], int):
         path = path[:-1]
     return path
 
 
 def split_allowed(text: str) -> tuple[str, tuple[str, ...]]:
-    """A message that lists what is allowed, as our errors do, and that list apart."""
+    """Splits one of our messages into its text and its list of allowed values."""
     message, _, listed = text.partition("; allowed: ")
     names = listed.partition(";")[0].split(", ") if listed else ()
     return message, tuple(names)
 
 
 def shown(value: Any) -> str:
-    """A value as it would stand in the file, shortened to one line, without the passwords of addresses in it."""
+    """A value as it would be written in the file, shortened to one line, without passwords in addresses."""
     text = without_secrets(repr(value) if isinstance(value, str) else json.dumps(value, default=str))
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

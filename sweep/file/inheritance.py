@@ -1,8 +1,7 @@
-"""`extends: other.yaml`: a sweep file on top of another, each value still knowing the file that it was written in.
+"""`extends: other.yaml` merges a sweep file over another; each value keeps the file and line where it was written.
 
-Mappings merge and everything else replaces.  Keys of a trial's configuration (`base`, each of `trials`) merge by
-what they mean: `train.batch_size` replaces `{train: {batch_size: ...}}`.  A section with nothing behind its key says
-nothing.
+Mappings are merged; all other values replace.  Keys of a trial's configuration (`base`, each of `trials`) are merged by
+their meaning: `train.batch_size` replaces `{train: {batch_size: ...}}`.  A section without a value changes nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ KEY = "extends"
 
 
 def read_extended(path: FilePath) -> Document:
-    """The tree in a sweep file on top of the files that it extends.  Raises `SweepError` for what cannot be read."""
+    """The tree of a sweep file merged over the files that it extends.  Raises `SweepError` for unreadable files."""
     return _read(path, ())
 
 
@@ -28,7 +27,7 @@ def _read(path: FilePath, extended_by: tuple[FilePath, ...]) -> Document:
     document = read_document(path)
     name = document.value.get(KEY) if isinstance(document.value, dict) else None
     if not isinstance(name, str):
-        return document  # what is neither text nor null is refused with all else that has the wrong shape
+        return document  # validation against the schema reports a value that is neither text nor null
     other = path.parent / user_path(name)
     problem = _problem(other, (*extended_by, path))
     if problem is not None:
@@ -54,7 +53,7 @@ def _problem(other: FilePath, extended_by: tuple[FilePath, ...]) -> str | None:
 
 
 def merge(parent: Document, child: Document) -> Document:
-    """Two trees of mappings as one, the child's values on top, with the places of both."""
+    """Merges the child's tree over the parent's, and the places of their values."""
     merged = Document({}, mistakes=[*parent.mistakes, *child.mistakes])
     said = {key: value for key, value in child.value.items() if value is not None or key not in parent.value}
     merged.value.update(_merged(parent, parent.value, child, said, (), merged))
@@ -82,7 +81,7 @@ def _merged(
 def _merged_settings(
     parent: Document, below: dict[str, Any], child: Document, above: dict[str, Any], path: Path, into: Document
 ) -> dict[str, Any]:
-    """Both files' keys of a configuration, each under its whole dotted key; the last that is set is put on top."""
+    """Merges both files' keys of a configuration, each as a complete dotted key, in the order in which they apply."""
     settings: dict[str, tuple[Document, Setting]] = {}
     for source, node in ((parent, below), (child, above)):
         for setting in flatten(node, path):
@@ -97,7 +96,7 @@ def _merged_settings(
 
 
 def _graft(source: Document, node: Any, path: Path, into: Document, target: Path) -> Any:
-    """A copy of `node`, which stands at `path` of `source`, for `target`, where its places are noted."""
+    """Copies `node`, which is at `path` of `source`, and records its places under `target`."""
     _note_place(source, path, into, target)
     if isinstance(node, dict):
         return {key: _graft(source, value, (*path, key), into, (*target, key)) for key, value in node.items()}

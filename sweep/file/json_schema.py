@@ -1,7 +1,7 @@
 """A JSON Schema of sweep.yaml for editors: completion, and most mistakes while they are typed.
 
-It knows every key and every choice, but not what fits together: whatever `splatsweep validate` lets pass, it lets
-pass too.
+It checks every key and every choice, but not whether settings fit together.  It accepts every file that
+`splatsweep validate` accepts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def sweep_schema() -> Schema:
     sweep, trial = _with_list_lengths(Sweep.model_json_schema()), _with_list_lengths(TrialConfig.model_json_schema())
     keys = list(_configuration_keys(trial))
     trial["$defs"] = {name: _with_dotted_keys(schema) for name, schema in trial["$defs"].items()}
-    # A plain number stands for a weight; a mapping may be put on top of one that has a weight.
+    # A plain number is a loss's weight; a mapping may override a loss that already has a weight.
     term = {key: value for key, value in trial["$defs"]["LossTerm"].items() if key != "required"}
     trial["$defs"]["LossTerm"] = {"anyOf": [{"type": "number"}, term]}
     overrides = {"$ref": "#/$defs/Overrides"}
@@ -45,7 +45,7 @@ def sweep_schema() -> Schema:
     space["space"] = {"minProperties": 1, **_mapping(keys, lambda value: {"anyOf": [_list_of(value), axis]})}
     block["exclude"]["items"] = {"minProperties": 1, **_mapping(keys, lambda value: value)}
     sweep["$defs"] |= trial["$defs"] | {"Overrides": _mapping(keys, lambda value: value)}
-    # A section with nothing behind its key has its defaults.
+    # A section without a value has its defaults.
     sweep["properties"] = {
         key: value if key in sweep["required"] else _or_null(value) for key, value in sweep["properties"].items()
     }
@@ -54,7 +54,7 @@ def sweep_schema() -> Schema:
 
 @dataclass(frozen=True)
 class _Key:
-    """A dotted key of a configuration: as it is written, or, where it has free parts, as a pattern only."""
+    """A dotted key of a configuration: as text, or only as a pattern where it has variable parts."""
 
     written: str | None
     pattern: str
@@ -72,7 +72,7 @@ def _configuration_keys(trial: Schema) -> Iterator[_Key]:
 
 
 def _keys_from(key: _Key, definitions: Schema) -> Iterator[_Key]:
-    """The key, and those of everything inside its value."""
+    """The key, and the keys of all values inside its value."""
     yield key
     for schema in _alternatives(key.value, definitions):
         for name, value in schema.get("properties", {}).items():
@@ -98,7 +98,7 @@ def _alternatives(schema: Schema, definitions: Schema) -> Iterator[Schema]:
 
 
 def _mapping(keys: list[_Key], wrap: Callable[[Schema], Schema]) -> Schema:
-    """A closed mapping of dotted keys, with what `wrap` makes of their values."""
+    """The schema of a closed mapping of dotted keys; `wrap` converts the schemas of their values."""
     return {
         "type": "object",
         "properties": {key.written: wrap(key.value) for key in keys if key.written is not None},
@@ -108,7 +108,7 @@ def _mapping(keys: list[_Key], wrap: Callable[[Schema], Schema]) -> Schema:
 
 
 def _with_dotted_keys(schema: Schema) -> Schema:
-    """Inside a section, keys may go on with dots; what is behind them is left to `splatsweep validate`."""
+    """Allows dotted keys inside a section; only `splatsweep validate` checks their values."""
     if schema.get("additionalProperties") is not False:
         return schema
     return schema | {"patternProperties": {r"\.": {}}}
@@ -129,7 +129,7 @@ def _or_null(schema: Schema) -> Schema:
 
 
 def _with_list_lengths(node: Any) -> Any:
-    """Pydantic's schema with the lengths of lists under their right name, which is lost behind its validators."""
+    """Pydantic's schema with list lengths under their proper name, which pydantic loses behind validators."""
     if isinstance(node, list):
         return [_with_list_lengths(item) for item in node]
     if not isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""From sweep.yaml to a checked, frozen `Sweep`; or to every mistake in it, each with line and column."""
+"""Loads sweep.yaml into a validated, frozen `Sweep`, or reports every mistake with line and column."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from sweep.file.yaml_reader import Document, is_file
 
 __all__ = ["GridBlock", "Mistake", "RunOptions", "Sweep", "SweepError", "Tracking", "load_sweep"]
 
-#: Whoever inherits a setting stands in these.
+#: Sections with trials that inherit settings.
 _TRIAL_SECTIONS = ("base", "trials", "grid")
 
 
 @garbage_collection_paused()
 def load_sweep(path: FilePath | str, overrides: Sequence[str] = (), *, configurations: bool = True) -> Sweep:
-    """Read and check a sweep file.
+    """Reads and validates a sweep file.
 
-    `overrides` are `KEY=VALUE` texts that are put into the file's tree first, as `base.train.batch_size=4` or
-    `seeds=[0, 1]`.  Raises `SweepError` with all mistakes of the file and of the overrides.  Without
-    `configurations`, the trials' are not looked into, which takes torch and its seconds: whoever asks for what was
-    planned finds them in the frozen plan.
+    `overrides` are `KEY=VALUE` texts that are applied to the file's tree first, such as `base.train.batch_size=4` or
+    `seeds=[0, 1]`.  Raises `SweepError` with all mistakes of the file and of the overrides.  With
+    `configurations=False`, the trials' configurations are not validated, which avoids the seconds of importing torch;
+    commands that show the frozen plan find them there.
     """
     path = user_path(path)
     document = read_extended(path)
@@ -58,7 +58,7 @@ def load_sweep(path: FilePath | str, overrides: Sequence[str] = (), *, configura
 
 
 def _located(table: str, at: Path, document: Document, sweep_file: FilePath) -> str:
-    """A table's name, or the absolute path of its file, which is relative to the file that names it."""
+    """A built-in table's name, or the absolute path of a table's file, relative to the file that names it."""
     if not is_table_file(table):
         return table
     place = document.place(at)
@@ -86,9 +86,9 @@ def _not_a_sweep(value: Any) -> Finding:
 
 
 def _shaped(tree: dict[str, Any]) -> tuple[Sweep, list[Finding]]:
-    """The sweep, and what is wrong with its shape.
+    """The sweep, and the places where it does not match the schema.
 
-    Where something is wrong, the sweep is that of the tree without it, so that the rest can be checked too.
+    Invalid parts are left out of the sweep, so that the rest can be checked too.
     """
     findings: list[Finding] = []
     while True:
@@ -96,16 +96,16 @@ def _shaped(tree: dict[str, Any]) -> tuple[Sweep, list[Finding]]:
             return Sweep.model_validate(tree), findings
         except ValidationError as error:
             found = list(explain(error, Sweep, lambda path, _: path))
-            findings = findings or found  # later rounds find only what the pruning did
+            findings = findings or found  # later rounds find only consequences of the removal
             for finding in found:
                 tree = _without(tree, finding.path)
             tree["name"] = "unnamed"
 
 
 def _without(tree: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The tree without what is at `path`, or what is around it where nothing is.
+    """The tree without the value at `path`; without its closest existing parent where there is no such value.
 
-    Whole lists go where an element is wrong, since the others' places must stay.
+    An invalid element removes its whole list, because the indices of the other elements must not change.
     """
     path = key_path(path)
     while path and not _holds(tree, path):

@@ -1,8 +1,8 @@
-"""Keys put on top of keys: from the defaults, by way of `base`, to one trial's configuration.
+"""Overrides of a configuration: from the defaults, through `base`, to one trial.
 
-A key may be nested (`{train: {batch_size: 4}}`) or dotted (`train.batch_size: 4`).  List elements are reached
-by index, or all at once by `*` (`train.stages.*.losses.tv`).  Mappings merge; everything else replaces.
-Every value remembers where in the sweep file it was written, so that what is wrong can be shown there.
+A key may be nested (`{train: {batch_size: 4}}`) or dotted (`train.batch_size: 4`).  An index selects one element of a
+list, and `*` selects all (`train.stages.*.losses.tv`).  Mappings merge; all other values replace.  Every value keeps
+its place in the sweep file, so that a mistake can be shown there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DEFAULT_KEYS = find_method(DEFAULT_METHOD).Options.model_fields
 
 
 class Remove(Enum):
-    """A value that takes its key away."""
+    """A value that removes its key."""
 
     REMOVE = "remove"
 
@@ -56,7 +56,7 @@ class Setting:
 
 
 class OverrideError(ValueError):
-    """A key that leads nowhere."""
+    """A key that does not exist."""
 
     def __init__(self, finding: Finding) -> None:
         self.finding = finding
@@ -64,9 +64,9 @@ class OverrideError(ValueError):
 
 
 def flatten(value: Any, origin: Path, key: str | None = None) -> Iterator[Setting]:
-    """The settings that a nested or dotted mapping stands for, in its order.
+    """The settings in a nested or dotted mapping, in its order.
 
-    `origin` is where the value was written, `key` the dotted key it belongs to, if any.
+    `origin` is the place of the value, `key` the dotted key that it belongs to, if any.
     """
     keys = () if key is None else tuple(key.split("."))
     yield from _flatten(value, origin, keys, (origin,) * len(keys))
@@ -82,16 +82,16 @@ def _flatten(value: Any, origin: Path, keys: tuple[str, ...], trail: tuple[Path,
 
 
 class _Section:
-    """One section of a draft, validated on first use: most drafts share most of theirs."""
+    """One section of a draft, validated on first use, because most drafts share most of their sections."""
 
     def __init__(self, name: str, value: Any, origins: Mapping[Path, Path]) -> None:
         self._name = name
-        #: as it is validated: without keys that the chosen method does not have
+        #: the value to validate, without keys that the chosen method does not have
         self.value = method_keys(value, origins) if name == METHOD_SECTION else value
 
     @cached_property
     def validated(self) -> Any:
-        """The section's type, or the plain value where there is none.  Raises pydantic's `ValidationError`."""
+        """The validated section, or the plain value of an unknown one.  Raises pydantic's `ValidationError`."""
         return (
             _adapter(self._name).validate_python(self.value) if self._name in TrialConfig.model_fields else self.value
         )
@@ -105,7 +105,7 @@ def _adapter(section: str) -> TypeAdapter[Any]:
 
 
 def chosen_options(value: Any) -> type[MethodOptions]:
-    """The class of options that the section `model` chooses; the default's where it chooses none that there is."""
+    """The options class of the method that the section `model` names; the default method's where it names none."""
     name = value.get("name", DEFAULT_METHOD) if isinstance(value, dict) else DEFAULT_METHOD
     try:
         return find_method(name if name in METHODS else DEFAULT_METHOD).options_for(value)
@@ -114,10 +114,10 @@ def chosen_options(value: Any) -> type[MethodOptions]:
 
 
 def method_keys(value: Any, origins: Mapping[Path, Path]) -> Any:
-    """The section `model` as the chosen method has it.
+    """The section `model`, restricted to the keys of the chosen method.
 
-    Rows of several methods share one `base`, so keys that only other methods have count as absent, and so do the
-    defaults of other methods.  A key that no method has stays, to be refused.
+    Rows of several methods share one `base`, so keys and defaults of other methods are left out.  A key that no method
+    has is kept, so that validation reports it.
     """
     if not isinstance(value, dict):
         return value
@@ -126,7 +126,7 @@ def method_keys(value: Any, origins: Mapping[Path, Path]) -> Any:
     if is_default and own.keys() >= value.keys():
         return value
     written = {key[1] for key in origins if key[0] == METHOD_SECTION and len(key) > 1}
-    replaced = (METHOD_SECTION,) in origins  # as a whole, so that nothing in it is a default
+    replaced = (METHOD_SECTION,) in origins  # the whole section was written, so nothing in it is a default
     return {
         key: item
         for key, item in value.items()
@@ -152,23 +152,23 @@ def _all_options() -> list[type[MethodOptions]]:
 
 @dataclass(frozen=True)
 class Draft:
-    """A configuration being put together.  Never changed in place: drafts share what they have in common."""
+    """A configuration under construction.  Drafts are immutable, because they share their common parts."""
 
     values: Any
-    #: key -> where it was written; the last written is last
+    #: key -> its place in the sweep file, in the order of writing
     origins: Mapping[Path, Path]
     _sections: Mapping[str, _Section] = field(compare=False, repr=False)
-    #: the setting that was last put on top, and what came of it: points of a grid differ in their last settings
+    #: cache of the last setting applied and its result, since neighbouring points of a grid share their first settings
     _latest: list[tuple[Setting, Draft]] = field(default_factory=list, compare=False, repr=False)
 
     @classmethod
     def defaults(cls) -> Draft:
-        """A trial that says nothing."""
+        """The draft of a trial without any setting."""
         values = TrialConfig().model_dump(mode="json")
         return cls(values, {}, {name: _Section(name, value, {}) for name, value in values.items()})
 
     def apply(self, setting: Setting) -> Draft:
-        """This draft with one setting on top.  Raises `OverrideError` where its key leads nowhere."""
+        """This draft with one more setting.  Raises `OverrideError` where its key does not exist."""
         if self._latest and self._latest[0][0] is setting:
             return self._latest[0][1]
         origins = dict(self.origins)
@@ -185,7 +185,7 @@ class Draft:
         return Draft(values, origins, sections)
 
     def origin(self, key: Path) -> Path | None:
-        """Where the value of `key` was written; None for a default."""
+        """The place where the value of `key` was written; None for a default."""
         for length in range(len(key), 0, -1):
             if key[:length] in self.origins:
                 return (*self.origins[key[:length]], *key[length:])
@@ -232,7 +232,7 @@ class Draft:
         """
         named = [_key(dotted) for dotted in _DOTTED.findall(message)]
         order = {key: position for position, key in enumerate(self.origins)}
-        # A key may have been written with the mapping or list that it is in, as far down as its section's keys.
+        # A key may have been written as part of a mapping or list; whole sections do not count.
         written = [
             (order[key[:length]], length, key)
             for key in named
@@ -244,7 +244,7 @@ class Draft:
         return next((origin for key, origin in reversed(list(self.origins.items())) if key[0] in sections), None)
 
     def _with_defaults_at(self, wrong: Iterable[Path]) -> Draft:
-        """This draft with the parts that hold the keys `wrong` (two levels deep) as they are by default."""
+        """This draft with defaults in place of the values at the keys `wrong`, cut off after two levels."""
         values = {name: dict(part) if isinstance(part, dict) else part for name, part in self.values.items()}
         defaults = Draft.defaults().values
         for name, *inner in wrong:
@@ -267,19 +267,19 @@ def _reset(node: dict[Any, Any], key: Any, defaults: Mapping[Any, Any]) -> None:
 
 
 def _names_any(message: str, keys: Iterable[Path]) -> bool:
-    """Whether a message speaks of a key whose value is a default only because its own was wrong."""
+    """Whether a message names a key whose invalid value was replaced by the default."""
     return any(".".join(map(str, key[:2])) in message for key in keys)
 
 
 def build(draft: Draft, settings: Sequence[Setting]) -> Draft:
-    """A draft with settings on top, one after the other."""
+    """A draft with settings applied in turn."""
     for setting in settings:
         draft = draft.apply(setting)
     return draft
 
 
 def _put(node: Any, at: Path, keys: tuple[str, ...], setting: Setting, origins: dict[Path, Path]) -> Any:
-    """`node`, which stands at the key `at`, with the setting's value at `keys` below it."""
+    """A copy of `node`, which is at the key `at`, with the setting's value at `keys` below it."""
     if not keys:
         return _leaf(node, at, setting, origins)
     key, rest = keys[0], keys[1:]
@@ -305,13 +305,13 @@ def _leaf(node: Any, at: Path, setting: Setting, origins: dict[Path, Path]) -> A
 
 def _without(node: Any, at: Path, key: str, setting: Setting, origins: dict[Path, Path]) -> Any:
     left = {k: value for k, value in node.items() if k != key}
-    if node and not left:  # the only mistake that taking away can make
+    if node and not left:  # an empty mapping is the only mistake that a removal can cause
         _note(node, at, setting.origin, origins)
     return left
 
 
 def _note(before: Any, at: Path, origin: Path, origins: dict[Path, Path]) -> None:
-    """The value at `at`, in place of `before`, was written at `origin`; what was written inside that is gone."""
+    """Records that the value at `at` was written at `origin`, and forgets the places inside `before`, its old value."""
     inside = [key for key in origins if key[: len(at)] == at] if isinstance(before, (dict, list)) else []
     for key in inside:
         del origins[key]

@@ -1,4 +1,4 @@
-"""Pydantic's findings in plain words, with the names that would have been right."""
+"""Converts pydantic's errors to findings with plain messages and the allowed names."""
 
 from __future__ import annotations
 

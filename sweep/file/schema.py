@@ -1,7 +1,7 @@
-"""sweep.yaml as frozen types, closed to unknown keys.
+"""The schema of sweep.yaml: frozen types that reject unknown keys.
 
-Configurations stay as written here (`base`, `trials`, `axes` hold nested or dotted keys of a trial's
-configuration): what they mean is decided where they are put together, in `sweep.file.overrides` and `sweep.plan.grid`.
+Configurations stay as written here: `base`, `trials` and `axes` hold nested or dotted keys of a trial's configuration.
+`sweep.file.overrides` and `sweep.plan.grid` combine and interpret them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sweep.run.executors import EXECUTORS
 from sweep.run.executors.base import ExecutorOptions
 from sweep.search import METRICS, PRUNERS, SAMPLERS, Direction
 
-#: The rows that need no training; every plan has them, so no trial may take their names.
+#: Rows without training.  Every plan has them, so no trial may have their names.
 CONTROLS = controls()
 
 _MAX_NAME = 100
@@ -72,14 +72,14 @@ def _check_tag(name: str) -> str:
 
 
 def _tag_text(value: Any) -> Any:
-    """A number or a truth value as it is written in YAML."""
+    """A number or a boolean as it is written in YAML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value}" if isinstance(value, int | float) else value
 
 
 def is_table_file(name: str) -> bool:
-    """Whether a table is one of the user's own, in a YAML file."""
+    """Whether a table is the user's own, in a YAML file."""
     return name.endswith(SUFFIXES)
 
 
@@ -111,16 +111,16 @@ def _check_store(uri: str) -> str:
 
 
 Item = TypeVar("Item")
-#: YAML has lists where we keep tuples, so that a sweep cannot change after it was checked.
+#: Lists of YAML become tuples, so that a sweep cannot change after its validation.
 Many = Annotated[tuple[Item, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
-#: Values of an axis; one may stand for itself.
+#: Values of an axis; a single one may be written without a list.
 OneOrMany = Annotated[
     tuple[Any, ...],
     BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else (value,)),
     Field(min_length=1),
     WithJsonSchema({}),
 ]
-#: Keys of a trial's configuration, nested or dotted; `name:` with nothing behind it is an empty one.
+#: Keys of a trial's configuration, nested or dotted; `name:` without a value is an empty mapping.
 Overrides = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
 FileName = Annotated[
     str, AfterValidator(_check_file_name), Field(json_schema_extra={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"})
@@ -138,20 +138,20 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class GridBlock(Section):
-    """Axes that are multiplied."""
+    """A grid: the Cartesian product of its axes."""
 
     #: dotted key -> its values
     axes: Annotated[dict[str, Annotated[Many[Any], Field(min_length=1)]], Field(min_length=1)]
-    #: points left out: those that have all the values of one entry
+    #: excluded points: those that have all the values of one entry
     exclude: Many[dict[str, Any]] = ()
     #: groups of axes that move together, value by value
     zip: Many[Many[str]] = ()
-    #: axis -> {other axis: its values with which the first exists}; with others a point has no value for it
+    #: axis -> {other axis: the values for which the first applies}; for other values a point does not set the first
     when: dict[str, Annotated[dict[str, OneOrMany], Field(min_length=1)]] = Field(default_factory=dict)
 
 
 def _most_derived(classes: Iterable[type]) -> tuple[type, ...]:
-    """Each class once, without those that others are made from."""
+    """The distinct classes, without those that others inherit from."""
     found = tuple(dict.fromkeys(classes))
     return tuple(cls for cls in found if not any(issubclass(other, cls) and other is not cls for other in found))
 
@@ -173,15 +173,15 @@ else:
 
 
 class Tracking(Section):
-    """Where results are recorded; null means the store in the home, and an experiment named as the sweep."""
+    """Where results are recorded.  Null means the store in the home, and an experiment named after the sweep."""
 
-    #: a database or a tracking server; passwords are better left to PGPASSWORD, MLFLOW_TRACKING_PASSWORD and the like
+    #: a database or a tracking server; pass passwords in PGPASSWORD, MLFLOW_TRACKING_PASSWORD or similar variables
     uri: Annotated[str, AfterValidator(_check_store)] | None = None
     experiment: str | None = None
 
 
 def comparable(value: Any) -> str:
-    """Equal for values that make equal configurations."""
+    """A text that is equal for values that give equal configurations."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return repr(float(value))
     if isinstance(value, dict):
@@ -201,7 +201,7 @@ class SearchAxis(Section):
     choices: Annotated[Many[Any], Field(min_length=1)] | None = None
     low: Number | None = None
     high: Number | None = None
-    #: whether what counts are ratios
+    #: whether the scale is logarithmic
     log: bool = False
     #: only low, low + step, low + 2 step, ...
     step: Annotated[Number, Field(gt=0)] | None = None
@@ -234,7 +234,7 @@ class SearchAxis(Section):
 
 
 def distinct_choices(axis: SearchAxis) -> tuple[int, ...]:
-    """Indices of the choices, equal ones once: `1e-4` and `0.0001` are one, `1` and `true` are two."""
+    """Indices of the distinct choices: `1e-4` and `0.0001` are one, `1` and `true` are two."""
     texts = [comparable(choice) for choice in axis.choices or ()]
     return tuple(index for index, text in enumerate(texts) if text not in texts[:index])
 
@@ -242,22 +242,22 @@ def distinct_choices(axis: SearchAxis) -> tuple[int, ...]:
 class Search(Section):
     """Configurations that Optuna proposes, one after another, on top of `base`."""
 
-    #: dotted key -> what it may be
+    #: dotted key -> its allowed values
     space: Annotated[dict[str, Annotated[SearchAxis, BeforeValidator(_listed_choices)]], Field(min_length=1)]
-    #: configurations to try
+    #: the number of configurations to propose
     trials: Annotated[int, Field(ge=1)]
-    #: of the evaluation of the trained network, on the split of `eval.split`
+    #: a metric of the trained network, on the split `eval.split`
     metric: Annotated[str, _one_of("metric", METRICS)] = "novel_psnr"
-    #: null: whichever way the metric is better
+    #: null: the direction in which the metric is better
     direction: Direction | None = None
     sampler: Annotated[str, _one_of("sampler", SAMPLERS)] = "tpe"
     pruner: Annotated[str, _one_of("pruner", PRUNERS)] = "none"
-    #: of the sampler
+    #: the sampler's seed
     seed: Seed = 0
 
     @property
     def aim(self) -> Direction:
-        """maximize or minimize."""
+        """The direction of the search: maximize or minimize."""
         return self.direction or METRICS[self.metric]
 
 
@@ -265,9 +265,9 @@ class Search(Section):
 class Origin:
     """Where a sweep was read from."""
 
-    #: as it was named
+    #: the path as the user gave it
     file: Path
-    #: `--set` texts on top
+    #: texts of `--set`
     settings: tuple[str, ...] = ()
 
 
@@ -276,35 +276,35 @@ class Sweep(Section):
 
     _origin: Origin | None = PrivateAttr(default=None)
 
-    #: names the sweep's folders and its MLflow experiment
+    #: the name of the sweep's folders and of its MLflow experiment
     name: FileName
-    #: what the sweep is about, for its report and MLflow
+    #: a description, for the report and MLflow
     notes: str | None = None
-    #: labels of its runs in MLflow, shown in its report too
+    #: labels of the runs in MLflow, also shown in the report
     tags: dict[TagName, TagValue] = Field(default_factory=dict)
-    #: another sweep file that this one is written on top of; `sweep.file.inheritance` has put them together by now
+    #: the sweep file that this one extends; `sweep.file.inheritance` has already merged them
     extends: str | None = None
     base: Overrides = Field(default_factory=dict)
     trials: dict[TrialName, Overrides] = Field(default_factory=dict)
     grid: Many[GridBlock] = ()
     #: components of `base` to switch off one at a time
     leave_one_out: Many[str] = ()
-    #: what the rows of tables are compared with: a row's name, or the setting of each axis that counts as the base
+    #: the row that tables compare with: its name, or the setting of each axis that identifies it
     baseline: str | Annotated[dict[str, Any], Field(min_length=1)] | None = None
     seeds: Annotated[Many[Seed], Field(min_length=1)] = (0,)
     search: Search | None = None
-    #: built-in tables by name, or YAML files: relative to the sweep file there, absolute once they are loaded
+    #: names of built-in tables, or YAML files; their paths are relative in the sweep file and absolute once loaded
     tables: Many[TableName] = ("auto",)
     run: RunOptions = RunOptions()
     tracking: Tracking = Tracking()
 
     @property
     def origin(self) -> Origin | None:
-        """The file and settings that the sweep was read from; None for one that was made in Python."""
+        """The file and settings that the sweep was read from; None for a sweep constructed in Python."""
         return self._origin
 
     def read_from(self, origin: Origin) -> Sweep:
-        """The same sweep, known to come from there."""
+        """A copy of the sweep with this origin."""
         sweep = self.model_copy()
         sweep._origin = origin
         return sweep
@@ -312,7 +312,7 @@ class Sweep(Section):
     @model_validator(mode="before")
     @classmethod
     def _drop_empty_sections(cls, value: Any) -> Any:
-        """A section with nothing behind its key, its lines commented out perhaps, has its defaults."""
+        """Gives a section without a value, for instance with all lines commented out, its defaults."""
         if not isinstance(value, dict):
             return value
         return {key: v for key, v in value.items() if v is not None or key not in cls.model_fields}

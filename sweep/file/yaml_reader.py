@@ -1,7 +1,7 @@
 """YAML read into plain values, with the line and column of every key and value.
 
-Safe by construction: only mappings, lists, text, numbers, booleans and null come out, whatever tags the file
-carries; size, depth and the growth of aliases are limited; a key given twice is a mistake.
+It is safe by construction: it returns only mappings, lists, text, numbers, booleans and null, whatever tags the file
+has.  It limits the size, the depth and the expansion of aliases, and reports duplicate keys as mistakes.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ MAX_VALUES = 100_000
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE_KEY = _TAG + "merge"
-#: Dates stay text: nothing in a sweep is one, and a name may look like one.
+#: Dates stay text, because no setting is a date and a name may look like one.
 _TEXT_TAGS = (_TAG + "str", _TAG + "timestamp")
 _SCALAR_TAGS = tuple(_TAG + name for name in ("int", "float", "bool", "null"))
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a key or value was written.  Without a line, `file` says which `--set` wrote it."""
+    """Where a key or value was written.  Without a line, `file` is the `--set` option that wrote it."""
 
     file: str
     line: int | None = None
@@ -40,16 +40,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Document:
-    """A tree of plain values and where each of its keys and values was written."""
+    """A tree of plain values, with the place of each key and value."""
 
     value: Any
     keys: dict[Path, Place] = field(default_factory=dict)
     values: dict[Path, Place] = field(default_factory=dict)
-    #: what the reader could not accept but read past: keys given twice, tags
+    #: mistakes after which reading could continue: duplicate keys, tags
     mistakes: list[Mistake] = field(default_factory=list)
 
     def place(self, path: Path, at: str = "value") -> Place:
-        """The place of `path`, or of the closest thing around it that was written."""
+        """The place of `path`, or of its closest parent that has one."""
         if at == "key" and path in self.keys:
             return self.keys[path]
         for length in range(len(path), -1, -1):
@@ -64,7 +64,7 @@ class Document:
         return Mistake(place.file, place.line, place.column, path, finding.message, finding.value, finding.allowed)
 
 
-#: A directive of another version, by whose rules numbers and truth values would be read.
+#: A directive for another YAML version, which has other rules for numbers and booleans.
 _OTHER_VERSION = re.compile(r"^%YAML[ \t]+(?!1\.2\b)\S+", re.MULTILINE)
 
 
@@ -98,7 +98,7 @@ def parse(text: str, file: str) -> Document:
 
 
 def is_file(path: FilePath) -> bool:
-    """Whether there is such a file; False, too, for what no file can be called."""
+    """Whether the file exists; False also for text that cannot be a path."""
     try:
         return path.is_file()
     except OSError:
@@ -132,7 +132,7 @@ def _syntax_mistake(error: MarkedYAMLError, file: str) -> Mistake:
 
 
 class _Reader:
-    """Turns a graph of YAML nodes into plain values, noting places and mistakes on the way."""
+    """Converts a graph of YAML nodes to plain values, and records places and mistakes."""
 
     def __init__(self, file: str, construct: Callable[[Node], Any]) -> None:
         self.file = file
@@ -151,7 +151,7 @@ class _Reader:
         return self._scalar(node, path)
 
     def _check_limits(self, node: Node, path: Path) -> None:
-        """An alias may name what contains it, and a few lines of aliases can stand for billions of values."""
+        """Limits aliases: one may refer to its own container, and a few lines can expand to billions of values."""
         if len(path) > MAX_DEPTH:
             self._refuse(node.start_mark, path[:3], f"nested deeper than {MAX_DEPTH} levels")
             raise SweepError(self.mistakes)

@@ -1,4 +1,4 @@
-"""Rasterisers that are installed, and trials of a sweep that none of them can draw."""
+"""The installed rasterisers, and the trials of a sweep that none of them can draw."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from model.rasterizers import BACKENDS, CUDA_BACKENDS, capabilities, why_not
 from model.rasterizers.packages import BackendUnavailableError
 from sweep.file.schema import RunOptions
 
-#: Names that a sentence lists before it counts the rest.
+#: The most names that a message lists before it counts the rest.
 _LISTED = 4
 
 
 @dataclass(frozen=True)
 class Undrawable:
-    """Trials that what is installed cannot draw, for one reason."""
+    """Trials that the installed rasterisers cannot draw, for one reason."""
 
     names: tuple[str, ...]
-    #: with the remedy
+    #: the reason, with its remedy
     reason: str
 
     def __str__(self) -> str:
@@ -31,9 +31,10 @@ class Undrawable:
 
 
 def undrawable(named: Iterable[tuple[str, TrialConfig]], options: RunOptions) -> tuple[Undrawable, ...]:
-    """Trials that would fail at their first step for want of a rasteriser, by reason.
+    """Trials that would fail at their first step because a rasteriser is missing, by reason.
 
-    Looks at the packages of this environment, not for a GPU: trials may run on other nodes of the same environment.
+    It checks the packages of this environment, but not for a GPU, since trials may run on other nodes with the same
+    environment.
     """
     device = "cuda" if options.gpus_per_trial > 0 else "cpu"
     reason_of = cache(lambda backend, antialiasing: why_not(backend, device, antialiasing=antialiasing))
@@ -57,7 +58,7 @@ def refuse_undrawable(named: Iterable[tuple[str, TrialConfig]], options: RunOpti
 
 
 def installed() -> dict[str, str]:
-    """Backend -> what is installed of it: a generation, or "" for our own; absent ones are left out."""
+    """Backend -> the installed generation of its package, or "" for our own; absent backends are left out."""
     found = {}
     for name in BACKENDS:
         try:
@@ -68,7 +69,7 @@ def installed() -> dict[str, str]:
 
 
 def drawing_lines(found: Iterable[Undrawable], options: RunOptions) -> list[str]:
-    """For people: what is installed, what `auto` stands for on a GPU, and what cannot be drawn."""
+    """Text lines: the installed rasterisers, the choice of `auto` on a GPU, and trials that cannot be drawn."""
     here = installed()
     absent = [name for name in BACKENDS if name not in here]
     line = f"rasterisers: {', '.join(f'{name} {text}'.strip() for name, text in here.items())}"

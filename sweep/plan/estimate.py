@@ -75,7 +75,7 @@ class Estimate:
         return max(sum(known) / self.at_once, max(known, default=0.0))
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The estimate as plain values."""
         return {
             "wall_s": self.wall_s,
             "disk_bytes": self.disk_bytes,
@@ -113,7 +113,7 @@ def estimate(
         trained |= {trial.training} - {None}
         cost = found[trial.key]
         seconds[trial.key] = None if cost is None else cost.seconds(trial.config, is_trained)
-        # What a training leaves is nearly all that a trial leaves.
+        # Nearly all of a trial's disk space is its training's.
         disk_bytes += 0.0 if cost is None or is_trained else cost.disk_bytes
     return Estimate(seconds, disk_bytes, trials_at_once(options))
 
@@ -132,7 +132,7 @@ def shape(config: TrialConfig) -> str:
 
 
 def trials_at_once(options: RunOptions) -> int:
-    """How many trials this machine runs side by side."""
+    """The number of trials that this machine runs at the same time."""
     executor: Executor = resolve(EXECUTORS, options.executor, "executor")
     return executor.at_once(options)
 
@@ -141,7 +141,7 @@ def trials_at_once(options: RunOptions) -> int:
 
 
 def _measured(home: Path) -> dict[str, Cost]:
-    """Shape -> the median cost of the trials of that shape that this machine has finished."""
+    """Shape -> the median cost of trials of that shape that this machine has finished."""
     found: dict[str, list[Cost]] = {}
     for result in sorted(trials_folder(home).glob(f"*/{RESULT_FILENAME}")):
         try:
@@ -189,9 +189,9 @@ def _bytes(trial: Path) -> float:
 
 
 def measure(home: Path, options: RunOptions, report: Callable[[str], None]) -> Callable[[PlannedTrial], Cost | None]:
-    """A probe: a trial's first iterations in each stage, and the judging of one object, in a home of its own.
+    """A probe: it runs a trial's first iterations of each stage and evaluates one object, in a temporary home.
 
-    Features of frozen models that it has to compute stay in the home's cache, where the trials need them.
+    Features of frozen models that it computes stay in the home's cache, since the trials need them too.
     """
 
     def probe(trial: PlannedTrial) -> Cost | None:
@@ -247,7 +247,7 @@ def _shortened(config: TrialConfig) -> TrialConfig:
 
 
 def _step_seconds(config: TrialConfig, steps: Sequence[Mapping[str, Any]]) -> float:
-    """Mean seconds of an iteration over the whole trial, each stage by the median of its probe."""
+    """The mean seconds of an iteration over the whole trial, with the median of the probe for each stage."""
     gaps = [after["time"] - before["time"] for before, after in pairwise(steps)]
     stages = config.train.stages
     assert len(gaps) == len(stages) * _PROBE_ITERATIONS

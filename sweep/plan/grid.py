@@ -15,7 +15,7 @@ from sweep.file.overrides import REMOVE, Draft, Setting, build, flatten
 from sweep.file.schema import GridBlock, Sweep
 from sweep.plan.names import short_keys, value_name
 
-#: Components with a choice that means "without": key -> what can be chosen.
+#: Components that can be switched off by the choice "none": key -> its choices.
 SWITCHES: Mapping[str, Mapping[str, str]] = {
     f"{name}.{source.switch}": source.models for name, source in ((name, find_source(name)) for name in SOURCES)
 }
@@ -27,7 +27,7 @@ UNTOUCHED = "full"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One named configuration to be: what is put on top of `base`, and the place in the sweep file."""
+    """One named configuration before it is built: its settings on top of `base`, and its place in the sweep file."""
 
     name: str
     settings: tuple[Setting, ...]
@@ -35,10 +35,10 @@ class Point:
 
 
 def expand(sweep: Sweep) -> list[tuple[str, TrialConfig]]:
-    """Every trial by name, each seed in turn, in the order of the sweep file.
+    """All trials as (name, configuration), one for each seed, in the order of the sweep file.
 
-    Points of two blocks that agree in name and configuration are one.  Raises `ValueError` for a sweep that
-    `load_sweep` would not have let pass.
+    Points of two blocks with the same name and configuration are merged.  Raises `ValueError` for a sweep that
+    `load_sweep` would reject.
     """
     base = base_draft(sweep)
     distinct: dict[str, list[TrialConfig]] = {}
@@ -66,7 +66,7 @@ def base_settings(sweep: Sweep) -> list[Setting]:
 
 
 def points(sweep: Sweep) -> Iterator[Point]:
-    """All points, before seeds; `base` alone where the sweep asks for nothing else, no search either."""
+    """All points, without seeds; `base` alone where the sweep has no trials, grid, leave-one-out or search."""
     yield from _named_trials(sweep)
     short = short_keys(key for block in sweep.grid for key in block.axes)
     for index, block in enumerate(sweep.grid):
@@ -102,7 +102,7 @@ def is_loss(component: str) -> bool:
     return len(parts) == 5 and tuple(parts[:2]) == LOSS_PREFIX and parts[3] == "losses"
 
 
-# A value of an axis, with its index on it: points are compared by index, since 1, 1.0 and true are equal.
+# An axis and the index of a value on it: points are compared by index, since 1, 1.0 and true are equal.
 _Choice = tuple[str, int]
 
 
@@ -122,7 +122,7 @@ def _grid_points(block: GridBlock, origin: Path, short: Mapping[str, str]) -> It
 
 
 def grid_choices(block: GridBlock) -> Iterator[tuple[_Choice, ...]]:
-    """The points of a block: (axis, index of value) pairs in the order of `axes`, the last moving fastest.
+    """The points of a block: (axis, index of value) pairs in the order of `axes`, the last axis varying fastest.
 
     A point has no pair for an axis whose condition it does not meet.
     """
@@ -140,7 +140,7 @@ def grid_choices(block: GridBlock) -> Iterator[tuple[_Choice, ...]]:
             yield choices
 
 
-#: Axis -> {other axis: indices of those of its values with which the first exists}.
+#: Axis -> {other axis: indices of the values for which the first axis applies}.
 _Conditions = Mapping[str, Mapping[str, frozenset[int]]]
 
 
@@ -155,7 +155,7 @@ def _conditions(block: GridBlock) -> _Conditions:
 
 
 def _exists(key: str, indices: Mapping[str, int], conditions: _Conditions) -> bool:
-    """Whether an axis exists where all axes have these values: those that its condition names exist and fit it."""
+    """Whether an axis applies at a point: all axes in its condition apply and have one of the required values."""
     return all(
         indices[other] in fitting and _exists(other, indices, conditions)
         for other, fitting in conditions.get(key, {}).items()
@@ -163,7 +163,7 @@ def _exists(key: str, indices: Mapping[str, int], conditions: _Conditions) -> bo
 
 
 def count_product(block: GridBlock) -> int:
-    """How many points a block has before exclusions and conditions."""
+    """The number of a block's points before exclusions and conditions."""
     return prod(len(steps) for steps in _axis_groups(block))
 
 

@@ -1,4 +1,4 @@
-"""Short names: of keys among other keys, of a grid's points, of what varies between configurations."""
+"""Short names of keys and of values, and the keys that differ between configurations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jobs.config import TrialConfig
 
 
 def short_keys(keys: Iterable[str]) -> dict[str, str]:
-    """Each dotted key's shortest ending that no other key shares: `model` for `depth.model`, if it can be."""
+    """The shortest unique ending of each dotted key: `model` for `depth.model`, if no other key ends so."""
     keys = list(dict.fromkeys(keys))
     return {key: _shortest_ending(key, [other for other in keys if other != key]) for key in keys}
 
@@ -18,7 +18,7 @@ def _shortest_ending(key: str, others: Sequence[str]) -> str:
     parts = key.split(".")
     for start in range(len(parts) - 1, 0, -1):
         ending = ".".join(parts[start:])
-        # An index or `*` alone says nothing to a reader.
+        # An ending that starts with an index or `*` is not informative.
         is_telling = not (parts[start] == "*" or parts[start].isdecimal())
         if is_telling and not any(f".{other}".endswith(f".{ending}") for other in others):
             return ending
@@ -26,7 +26,7 @@ def _shortest_ending(key: str, others: Sequence[str]) -> str:
 
 
 def value_name(value: Any, position: int) -> str:
-    """A value in a name.  What is too long to read is called by its `position` on its axis, from 1."""
+    """The text of a value in a name.  A value without a short text becomes its `position` on its axis, from 1."""
     if isinstance(value, str):
         return value
     if value is None or isinstance(value, bool):
@@ -47,7 +47,7 @@ def differing(configs: Iterable[TrialConfig]) -> list[str]:
 
 
 def differing_keys(trees: Sequence[Mapping[str, Any]]) -> list[str]:
-    """`differing`, for nested mappings."""
+    """Like `differing`, for nested mappings."""
     rows = [dict(flat(tree)) for tree in trees]
     absent = object()
     varying = [
@@ -55,13 +55,13 @@ def differing_keys(trees: Sequence[Mapping[str, Any]]) -> list[str]:
         for key in dict.fromkeys(key for row in rows for key in row)
         if any(row.get(key, absent) != rows[0].get(key, absent) for row in rows)
     ]
-    # A section that only later trees have in full would trail behind.
+    # Sorting by section keeps keys together that only later trees have.
     sections = list(dict.fromkeys(section for tree in trees for section in tree))
     return sorted(varying, key=lambda key: sections.index(key.split(".")[0]))
 
 
 def flat(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings and lists, under dotted keys; lists by index."""
+    """The leaves of nested mappings and lists, as (dotted key, value); a list's parts are its indices."""
     children: Iterable[tuple[Any, Any]]
     if isinstance(tree, Mapping) and tree:
         children = tree.items()

@@ -1,4 +1,4 @@
-"""Why a trial must run: what sets it apart from what is finished in this home."""
+"""Why a trial must run: its differences from the finished trials of this home."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ Kind = Literal[
 DATA, WEIGHTS = "fingerprint of the data", "weights"
 NUMERICS, EVALUATION = "numerics version", "evaluation version"
 
-#: Keys of a configuration that decide nothing.
+#: Keys of a configuration that do not affect results.
 _WATCHING = {f"eval.{key}" for key in WATCHING}
 
-#: What a result holds of its trial's identity besides the configuration.
+#: Parts of a trial's identity that a result records besides the configuration.
 _IDENTITY = ("data_fingerprint", "weights", "numerics")
 
-#: What a key has where the configuration does not have it.
+#: The value of a key that a configuration does not have.
 ABSENT = "absent"
 
-#: Beginnings of a reason that names the finished trial which it is compared with.
+#: First words of a reason that compares with a finished trial.
 _VERBS: dict[Kind, str] = {"new": "new, nearest is", "to be judged": "trained, to be judged; differs from"}
 
 _WAITING = ("pending", "to be judged")
@@ -54,13 +54,13 @@ _NO_RESULT = ("failed", "blocked")
 
 _SHOWN_CHANGES = 6
 _SHOWN_VALUE = 24
-#: Trials compared with all finished ones at a time, to keep tables of thousands by thousands out of memory.
+#: The number of trials compared with all finished ones at once, which limits the memory of the distance matrix.
 _CHUNK = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that decides numbers, in a finished trial and in the planned one; each may be `ABSENT`."""
+    """A setting that affects results, in a finished trial and in the planned one; either value may be `ABSENT`."""
 
     key: str
     before: Any
@@ -75,9 +75,9 @@ class Reason:
     """Why a trial has no result."""
 
     kind: Kind
-    #: what went wrong, or how far it came
+    #: the error, or the iteration that was reached
     detail: str = ""
-    #: the finished trial that it is compared with: its key, and its name where a plan knows it
+    #: key of the finished trial that it is compared with, and its name if a plan has it
     nearest: str | None = None
     nearest_name: str | None = None
     changes: tuple[Change, ...] = ()
@@ -102,10 +102,10 @@ class Reason:
 
 
 def reasons(plan: Plan, home: Path | str) -> dict[str, Reason]:
-    """Key -> why that trial must run, for every trial of a plan that is neither finished nor pruned for good.
+    """Key -> why that trial must run, for every trial of a plan that is neither finished nor finally pruned.
 
-    A pending trial is compared with the one that had its name and seed when this sweep was last run, if that is
-    finished; with the finished trial of this home that differs in the fewest things otherwise.
+    A pending trial is compared with the trial of the same name and seed in this sweep's last run, if that is finished;
+    otherwise with the finished trial of this home that has the fewest differences.
     """
     home = Path(home).absolute()
     waiting = [trial for trial in plan.everything if trial.status in _WAITING]
@@ -115,7 +115,7 @@ def reasons(plan: Plan, home: Path | str) -> dict[str, Reason]:
 
 
 def _state(trial: PlannedTrial, home: Path) -> Reason:
-    """Why a trial that was begun, or cannot be, has no result."""
+    """Why a trial that was started, or is blocked, has no result."""
     events = list(read_events(trial_folder(home, trial.key)))
     if trial.status == "failed":
         return Reason("failed", next((e["error"] for e in reversed(events) if e["event"] == "failed"), ""))
@@ -161,7 +161,7 @@ def _kind(changes: Iterable[Change], is_successor: bool) -> Kind:
     return "changed" if is_successor else "new"
 
 
-#: All that decides a trial's numbers, by name.
+#: All settings and identities that a trial's results depend on, by name.
 _Decisive = Mapping[str, Any]
 
 
@@ -180,33 +180,33 @@ def _flattened(
 
 
 def _finished(home: Path) -> dict[str, _Decisive]:
-    """Key -> what decided its numbers, for every trial of the home with a valid result."""
+    """Key -> the settings that its results depend on, for every trial of the home with a valid result."""
     finished = {}
     for folder in sorted(trials_folder(home).glob("*")):
         result, config = read_result(folder), read_config(folder)
         if result is not None and config is not None and result.keys() >= set(_IDENTITY):
-            # The version of judging is absent from results made before trainings and trials were apart.
+            # Results from before the separation of trainings and trials have no evaluation version.
             data, weights, numerics = (result[name] for name in _IDENTITY)
             finished[folder.name] = _flattened(config, data, weights, numerics, result.get("evaluation", 1))
     return finished
 
 
 def _names(home: Path) -> dict[str, str]:
-    """Key -> a name, from the plans of all sweeps that were run in this home."""
+    """Key -> name, from the plans of all sweeps that ran in this home."""
     return {trial.key: trial.name for plan in read_plans(home) for trial in plan.everything}
 
 
 def _predecessors(sweep: str, home: Path) -> dict[tuple[str, int], str]:
-    """(Name, seed) -> key, as of the last run of a sweep."""
+    """(Name, seed) -> key, from the last run of a sweep."""
     try:
         plan = read_plan(sweep, home)
-    except PlanError:  # never run, or of another version: names are a comfort only
+    except PlanError:  # never run, or of another version: names are optional
         return {}
     return {(name, trial.seed): trial.key for trial in plan.everything for name in trial.names}
 
 
 def _nearest(wanted: Mapping[str, _Decisive], finished: Mapping[str, _Decisive]) -> dict[str, str]:
-    """Each trial's finished trial that differs from it in the fewest things; the first of equals."""
+    """For each trial, the finished trial with the fewest differences; the first of several."""
     columns: dict[tuple[str, str], int] = {}
     for content in finished.values():
         for item in _items(content):
@@ -251,7 +251,7 @@ def _short(value: Any) -> str:
 
 
 def why_table(plan: Plan, why: Mapping[str, Reason]) -> Table:
-    """The trials that must run, and why, for a terminal."""
+    """A terminal table of the trials that must run, and why."""
     table = Table(title=f"sweep {plan.sweep}: what is not finished", title_justify="left")
     table.add_column("trial")
     table.add_column("seed", justify="right")

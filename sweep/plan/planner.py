@@ -1,4 +1,4 @@
-"""Configurations -> keys -> what is finished and what is to run, as a plan that can be printed and frozen."""
+"""Plans a sweep: configurations -> keys -> trials with their states, to be printed and frozen."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ __all__ = [
 Plan = RecordedPlan[TrialConfig]
 PlannedTrial = RecordedTrial[TrialConfig]
 
-#: Told in a few words what planning is busy with, where that takes long.
+#: Called with a short text about what takes long in planning.
 Report = Callable[[str], None]
 
-#: Rows of a table for the terminal, where nobody reads more.
+#: The most rows of a table on the terminal.
 MAX_ROWS = 500
 
 _COLOURS: dict[Status, str] = {
@@ -68,12 +68,12 @@ _COLOURS: dict[Status, str] = {
 
 @garbage_collection_paused()
 def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) -> Plan:
-    """Expand a sweep, find every trial's key, and see what has been done.
+    """Expands a sweep into trials, computes their keys, and reads their states.
 
-    Datasets that can be made or fetched are prepared first, since their content is part of the keys; a trial whose
-    dataset the user has to bring, or whose weights can only be told apart by their file, is `blocked` until they
-    are here.  Raises `PlanError` with all that unfinished trials ask of a dataset and it cannot do, and what
-    `open_dataset` raises.
+    Datasets that can be generated or downloaded are prepared first, since their content is part of the keys.  A trial
+    is `blocked` while a dataset that the user has to provide is missing, or a weights file without a known hash.
+    Raises `PlanError` with all requirements of unfinished trials that their datasets do not meet, and the errors of
+    `open_dataset`.
     """
     home = Path(home).absolute()
     named = expand(sweep)
@@ -83,7 +83,7 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
     trials = _folded([*named, *search.trials], identify, home, search.numbers)
     unfinished = [(trial.name, trial.config) for trial in (*trials, *controls) if trial.status != "finished"]
     _refuse_misfits([*unfinished, *(("the search", config) for config in search.examples)], identify)
-    # A trial that makes a trivial prediction is a control under one more name.
+    # A trial with a trivial prediction equals a control, which gets the trial's names too.
     extra = {t.key: t.names for t in trials if t.key in {control.key for control in controls}}
     return Plan(
         sweep=sweep.name,
@@ -96,7 +96,7 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
 
 
 def _refuse_misfits(named: Iterable[tuple[str, TrialConfig]], identify: Identities) -> None:
-    """Raises `PlanError` with what the datasets cannot do, each once, and which trials ask for it."""
+    """Raises `PlanError` with the requirements that datasets do not meet, each once, and the trials that have them."""
     asking: dict[str, list[str]] = {}
     for name, config in named:
         for problem in identify.problems(config):
@@ -116,27 +116,27 @@ def _say_nothing(_: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A trial's key, and what of it is not in the configuration; not final where anything is missing."""
+    """A trial's key and its parts outside the configuration; the key is not final while anything is missing."""
 
     key: str
-    #: key of its training; None for a control
+    #: key of the trial's training; None for a control
     training: str | None
-    #: the dataset's
+    #: the dataset's fingerprint
     fingerprint: str
     #: frozen weights by name -> sha256
     weights: Mapping[str, str]
-    #: what has to be had first, each with the command that gets it
+    #: missing datasets and weights, each with the command that provides it
     missing: tuple[str, ...]
 
 
 class Identities:
-    """Finds out who trials are; opens each dataset and looks for each file of weights once."""
+    """Computes the identities of trials; opens each dataset and looks up each weights file once."""
 
     def __init__(self, home: Path, report: Report = _say_nothing) -> None:
         self._home = home
         self._report = report
         self._identity = cache(WeightStore(weights_folder(home)).identity)
-        #: the store and what it can do, or what to do to have it
+        #: the store and its checks, or a message on how to obtain it
         self._datasets: dict[str, tuple[Store, Requirements] | str] = {}
 
     def __call__(self, config: TrialConfig) -> Identity:
@@ -174,7 +174,7 @@ class Identities:
 
 
 def in_tenths(name: str, report: Report) -> Callable[[int, int, str], None]:
-    """A dataset's progress, object by object, as a line for each tenth of the way."""
+    """A progress callback for preparing a dataset, which reports a line for each tenth of the objects."""
     said: set[int] = set()
 
     def progress(done: int, total: int, _: str) -> None:
@@ -192,9 +192,9 @@ def _folded(
     home: Path,
     proposals: Mapping[str, int] = MappingProxyType({}),
 ) -> list[PlannedTrial]:
-    """One planned trial a key, in order of first appearance, with all names that lead to it.
+    """One planned trial for each key, in the order of first appearance, with all its names.
 
-    `proposals` has the number of those names that a search proposed.
+    `proposals` maps the names that a search proposed to their numbers.
     """
     first: dict[str, tuple[TrialConfig, Identity]] = {}
     names: dict[str, list[str]] = {}
@@ -219,8 +219,8 @@ def _folded(
 
 
 def _controls(configs: Iterable[TrialConfig]) -> list[tuple[str, TrialConfig]]:
-    """The trivial rows for every distinct way in which the trials are judged, named apart by what differs."""
-    # Thousands of trials share these sections, so the costly comparison is left to those that do not.
+    """The control rows for each distinct evaluation of the trials; suffixes distinguish their names."""
+    # Thousands of trials share these objects, so only distinct ones need the costly comparison.
     distinct = {(id(config.data), id(config.eval), config.model.input_views): config for config in configs}
     judged = {json.dumps(_judged(config), sort_keys=True): config for config in distinct.values()}
     return [
@@ -258,7 +258,7 @@ def _suffixes(cases: Sequence[TrialConfig]) -> list[str]:
 
 
 def plan_table(plan: Plan) -> Table:
-    """The plan for a terminal: a line a trial, folded names below the first, and a summary."""
+    """A terminal table of the plan: one row per trial, with its further names below the first, and a summary."""
     counts = Counter(trial.status for trial in plan.everything)
     summary = ", ".join(f"{counts[status]} {status}" for status in _COLOURS if counts[status])
     summary += f"\n{plan.search}" if plan.search else ""

@@ -1,4 +1,4 @@
-"""Progress on a terminal: one line of totals above a table of trials; lines where it is not a terminal."""
+"""Progress display: one line of totals above a table of trials on a terminal; plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:  # brings torch, which takes seconds
 
 _REFRESH_S = 1.0
 _REMINDER_S = 30.0
-#: Between two lines of totals where nothing changes its state.
+#: Seconds between two lines of totals while no trial changes its state.
 _TOTALS_S = 300.0
-#: Lines of the terminal that are not rows of the table.
+#: Terminal lines around the table's rows.
 _AROUND = 6
-#: Columns from which on there is room for iterations a second.
+#: The terminal width from which the column of iterations per second fits.
 _WIDE = 100
 _STYLES: dict[str, str] = {
     "finished": "green",
@@ -48,20 +48,20 @@ _STYLES: dict[str, str] = {
 
 
 class Display:
-    """Shows what trials do while they run, and what an executor has to say (`executors.base.Notices`)."""
+    """Shows the progress of running trials and an executor's notices (`executors.base.Notices`)."""
 
     def __init__(self, console: Console, monitor: Monitor) -> None:
         self._console, self._monitor = console, monitor
         self._lock = threading.Lock()
-        self._waiting: tuple[str, float] | None = None  # for what, and since when
+        self._waiting: tuple[str, float] | None = None  # what trials wait for, and since when
         self._reminded = 0.0
         self._began = time.monotonic()
         self._clock = Clock()
-        #: set while somebody debugs a trial in this process
+        #: set once a breakpoint in this process is reached
         self._quiet = threading.Event()
 
     def say(self, text: str) -> None:
-        """A line above the table, or among the others."""
+        """Prints a line above the table, or among the other lines."""
         self._console.print(text)
 
     def wait_for(self, what: str | None) -> None:
@@ -77,9 +77,9 @@ class Display:
 
     @contextmanager
     def follow(self, source: Source, at_once: int, before: int = 0) -> Iterator[None]:
-        """Show the progress of a source's trials while the body runs.
+        """Shows the progress of a source's trials while the body runs.
 
-        at_once: how many run side by side; before: trials of the sweep that were done before.
+        at_once: the number of trials running at the same time; before: the number of trials finished before.
         """
         stop = threading.Event()
         show = self._show_live if self._console.is_terminal else self._show_lines
@@ -117,7 +117,7 @@ class Display:
         return f"{seen.totals}\nwaiting for {waiting[0]}, {in_words(time.monotonic() - waiting[1])} so far"
 
     def _show_lines(self, look: Callable[[], Seen], stop: threading.Event) -> None:
-        """A line whenever a trial changes its state, what is waited for every half minute, and totals now and then."""
+        """Prints a line when a trial changes its state, the reason for waiting every half minute, and totals."""
         shown: dict[str, str] = {}
         said, last = time.monotonic(), False
         while not last:
@@ -147,14 +147,14 @@ class Display:
 
 @contextmanager
 def _at_breakpoints(quieten: Callable[[], None]) -> Iterator[None]:
-    """Have a quiet terminal at a `breakpoint()` in this process, for the rest of the display's life."""
+    """From the first `breakpoint()` in this process on, silences the display until the body ends."""
     before = sys.breakpointhook
 
     def stop_here(*arguments: Any, **options: Any) -> Any:
         quieten()
-        time.sleep(_REFRESH_S + 0.2)  # until the display has noticed
+        time.sleep(_REFRESH_S + 0.2)  # the display stops at its next refresh
         if before is sys.__breakpointhook__ and os.environ.get("PYTHONBREAKPOINT", "") in ("", "pdb.set_trace"):
-            return pdb.Pdb().set_trace(sys._getframe(1))  # where `breakpoint()` stands, not here
+            return pdb.Pdb().set_trace(sys._getframe(1))  # the frame of `breakpoint()`, not this one
         return before(*arguments, **options)
 
     sys.breakpointhook = stop_here
@@ -165,14 +165,14 @@ def _at_breakpoints(quieten: Callable[[], None]) -> Iterator[None]:
 
 
 class Seen:
-    """All trials of a source at one moment."""
+    """The states of a source's trials at one moment, with the seconds left and totals."""
 
     def __init__(self, states: Sequence[TrialState], left: Sequence[float | None], totals: Totals) -> None:
         self.states, self.left, self.totals = states, left, totals
 
 
 class _Looker:
-    """Looks at a source's trials."""
+    """A callable that reads the current states of a source's trials."""
 
     def __init__(self, source: Source, monitor: Monitor, clock: Clock, at_once: int, before: int) -> None:
         self._source, self._monitor, self._clock = source, monitor, clock
@@ -187,7 +187,7 @@ class _Looker:
 def seen_as(
     trials: Sequence[PlannedTrial[Any]], states: Sequence[TrialState], clock: Clock, at_once: int, before: int = 0
 ) -> Seen:
-    """States of trials, with the time that is left."""
+    """Combines trials' states with the estimated time left."""
     left = clock.left(trials, states)
     running = sum(state.status == "running" for state in states)
     return Seen(states, left, Totals.of(states, left, max(at_once, running), before))
@@ -196,7 +196,7 @@ def seen_as(
 def state_table(
     states: Sequence[TrialState], left: Sequence[float | None], width: int, rows: int | None = None
 ) -> Table:
-    """Trials, those that run first; at most `rows` of them."""
+    """A terminal table of trials, running ones first, with at most `rows` of them."""
     splits = {state.split for state in states}
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
     table.add_column("trial", overflow="fold", ratio=1 if width < _WIDE else None)
@@ -242,7 +242,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _doing(state: TrialState) -> str:
-    """The state in words, with how far it came."""
+    """The trial's state and its iteration, as text."""
     if state.is_judged_now:
         return "being judged" if state.step or not state.steps else "starting"
     if state.status in ("running", "interrupted", "pruned", "failed") and state.steps:
@@ -251,7 +251,7 @@ def _doing(state: TrialState) -> str:
 
 
 def failures(states: Sequence[TrialState]) -> list[str]:
-    """Why trials failed, a line each."""
+    """One line for each failed trial, with the reason."""
     return [f"{labelled(s)} failed: {first_line(s.error)}" for s in states if s.status == "failed"]
 
 

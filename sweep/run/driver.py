@@ -1,4 +1,4 @@
-"""Makes a sweep so: plan, run what is missing, record it, report.  Running it again does only what is left."""
+"""The driver of a sweep: it plans, runs the missing trials, records them, and writes the report."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ class Outcome:
 
     @property
     def unfinished(self) -> list[PlannedTrial]:
-        """Trials that this call was to run and that were stopped before their end."""
+        """Trials of this call that were stopped before their end."""
         keys = {trial.key for trial in self.ran}
         return [t for t in self.plan.trials if t.key in keys and t.is_unfinished]
 
     @property
     def exit_code(self) -> int:
-        """0 all well, 1 some trial failed, 2 something around them did, 130 stopped when asked to."""
+        """0: success; 1: a trial failed; 2: the disk was full, or MLflow is incomplete; 130: stopped on request."""
         is_cut_short = bool(self.unfinished or self.unsearched)
         cause = self.stop.cause if self.stop is not None and is_cut_short else None
         if is_cut_short and cause != "failure":
@@ -83,13 +83,13 @@ def run_sweep(
     take_over: bool = False,
     judge_only: bool = False,
 ) -> Outcome:
-    """Run every trial of `sweep` without a result, then write its report.
+    """Runs every trial of `sweep` that has no result, then writes the report.
 
-    only: a trial's name, or a glob over names; retry_failed: run failed trials again too; fail_fast: stop all behind
-    a checkpoint when one fails; take_over: even where another file's sweep has the name; judge_only: no trial but those
-    whose training is finished.  Raises `SweepBusyError`
-    where another driver is at it, ValueError where `only` matches nothing, the name is another file's or the driver of
-    the store's database is not installed, what the executor raises, and `DiskFullError`.
+    only: a trial's name, or a glob over names; retry_failed: also run failed trials again; fail_fast: when one trial
+    fails, stop the others at a checkpoint; take_over: take the sweep's name over from another file; judge_only: only
+    evaluate trials whose training is finished.  Raises `SweepBusyError` where another driver runs the sweep, ValueError
+    where `only` matches nothing, the name belongs to another file or the database driver of the store is not installed,
+    the executor's errors, and `DiskFullError`.
     """
     require_driver(sweep)
     resolve(EXECUTORS, sweep.run.executor, "executor").check()
@@ -161,9 +161,9 @@ def execute(
     before: int = 0,
     monitor: Monitor | None = None,
 ) -> None:
-    """Run the source's trials; a second interrupt from the keyboard ends that at once, but not what comes after it.
+    """Runs the source's trials; a second keyboard interrupt ends this at once, and the caller continues.
 
-    before: trials of the sweep that were done before, for its totals; monitor: what else looks at the trials, if any.
+    before: the number of trials finished before, for the totals; monitor: one to share with other readers, if any.
     """
     executor: Executor = resolve(EXECUTORS, options.executor, "executor")
     display = Display(console, monitor or Monitor(home))
@@ -181,7 +181,7 @@ def _search(
     fail_fast: bool,
     monitor: Monitor,
 ) -> tuple[Plan, list[PlannedTrial]]:
-    """Run what is `chosen`, then what the search proposes.  Returns the plan with it, and all trials that ran."""
+    """Runs the `chosen` trials, then the search's proposals.  Returns the extended plan, and all trials that ran."""
     from sweep.search.source import SearchSource  # Optuna
 
     def grown(larger: Plan) -> None:
@@ -206,7 +206,7 @@ def _search(
 
 
 def _refuse_blocked(trials: Sequence[PlannedTrial], searched: Sequence[str]) -> None:
-    """searched: what the search lacks."""
+    """Raises ValueError where trials are blocked; searched: missing datasets and weights of the search."""
     blocked = [trial for trial in trials if trial.status == "blocked"]
     if blocked or searched:
         reasons = dict.fromkeys([reason for trial in blocked for reason in trial.missing] + list(searched))
@@ -217,7 +217,7 @@ def _refuse_blocked(trials: Sequence[PlannedTrial], searched: Sequence[str]) -> 
 
 
 def _report(sweep: Sweep, home: Path, tracking_error: str | None, console: Console) -> Path | None:
-    """Write the report, and show its first table here."""
+    """Writes the report, and prints its first table."""
     from results.errors import ResultsError
     from results.report import build_report  # seconds of imports, needed only now
 
@@ -230,14 +230,13 @@ def _report(sweep: Sweep, home: Path, tracking_error: str | None, console: Conso
     except ResultsError:
         if tracking_error is None:
             raise
-        return None  # said already: what is recorded cannot be read either
+        return None  # `tracking_error` already reports that the store cannot be used
 
 
 def ordered(trials: Sequence[PlannedTrial], sweep: Sweep) -> list[PlannedTrial]:
-    """Trials in the order in which they are to run (`run.order`).
+    """Trials in the order in which they run (`run.order`).
 
-    Those that share a training with one before them come last, when it is likely to be finished: who comes earlier
-    waits for it.
+    Trials that share a training with an earlier one come last, since they would wait for it if it were not finished.
     """
     turns = {seed: turn for turn, seed in enumerate(sweep.seeds if sweep.run.order == "seeds-first" else ())}
     in_turn = sorted(trials, key=lambda trial: turns.get(trial.seed, len(turns)))
@@ -254,7 +253,7 @@ def _is_wanted(name: str, only: str | None) -> bool:
 
 
 def _matching(trials: Sequence[PlannedTrial], only: str | None, or_nothing: bool) -> list[PlannedTrial]:
-    """Trials of that name; where there are none, those whose names match it as a glob."""
+    """Trials with the name `only`; where there are none, those with a name that matches it as a glob."""
     named = [trial for trial in trials if only in trial.names]
     if named:
         return named

@@ -1,4 +1,4 @@
-"""Lock of a sweep: one driver per home and sweep, which signs it, and how another process has it stop."""
+"""The lock of a sweep: one driver per home and sweep, which records who it is; another process can stop it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SweepIdleError(RuntimeError):
 
 @contextmanager
 def sole_driver(sweep: Sweep, home: Path, console: Console) -> Iterator[None]:
-    """Hold the sweep's lock, which the operating system frees when its owner dies, and sign it.
+    """Holds the sweep's lock, which the operating system frees when its owner dies, and records the owner.
 
     Raises `SweepBusyError` where another driver holds it.
     """
@@ -55,18 +55,18 @@ def sole_driver(sweep: Sweep, home: Path, console: Console) -> Iterator[None]:
 
 
 def _owner(folder: Path) -> str:
-    """The driver that signed the lock, in words."""
+    """A text for the driver that holds the lock."""
     try:
         who = json.loads((folder / OWNER_FILENAME).read_text())
         return f"process {who['pid']} on {who['host']}"
-    except (OSError, ValueError, KeyError):  # about to sign, or killed while it did
+    except (OSError, ValueError, KeyError):  # the record is not written yet, or its writer was killed
         return "a driver that left no name"
 
 
 def stop_sweep(sweep: Sweep, home: Path) -> str:
-    """Ask the driver of a running sweep, wherever it runs, to stop its trials behind a checkpoint.
+    """Requests that the driver of a running sweep, on whichever machine, stop its trials after a checkpoint.
 
-    Returns who it is.  Raises `SweepIdleError` where none is at it.
+    Returns a text for that driver.  Raises `SweepIdleError` where no driver runs the sweep.
     """
     folder = sweep_folder(home, sweep.name)
     lock = FileLock(folder / LOCK_FILENAME)

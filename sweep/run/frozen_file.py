@@ -1,6 +1,6 @@
-"""The sweep file as it was planned: whose plan stands in a sweep's folder, and what the file at hand says otherwise.
+"""A record of the sweep file at planning: which file a plan belongs to, and how the file has changed since.
 
-Read without torch, since `status` and `report` do.
+It is read without importing torch, since `status` and `report` use it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FILENAME = "sweep-file.json"
 #: HOST:PATH of the sweep file that a job was submitted from, since the job runs a copy of it.
 FILE_VARIABLE = "SPLATSWEEP_SWEEP_FILE"
 
-#: Sections that decide which trials there are.
+#: Sections that determine the trials.
 _DECISIVE = frozenset({"base", "trials", "grid", "leave_one_out", "seeds", "search"})
 
 _SHOWN = 4
@@ -36,17 +36,17 @@ class NameTakenError(ValueError):
 
 @dataclass(frozen=True)
 class FrozenFile:
-    """A sweep file when it was planned."""
+    """The content of a sweep file when it was planned."""
 
-    #: HOST:PATH; None where nobody can tell, as in a job that was sent by Ray's own command
+    #: HOST:PATH; None where it is unknown, as in a job submitted by Ray's own command
     file: str | None
     planned: str
-    #: its decisive sections, as plain values
+    #: the sections that determine the trials, as plain values
     content: Mapping[str, Any]
 
     @classmethod
     def of(cls, sweep: Sweep) -> FrozenFile:
-        """The file of a sweep, now."""
+        """The record of a sweep's file now."""
         content = json.loads(json.dumps(sweep.model_dump(mode="json", include=set(_DECISIVE)), default=str))
         return cls(file_of(sweep), datetime.now(UTC).isoformat(timespec="seconds"), content)
 
@@ -74,7 +74,7 @@ class FrozenFile:
 
 
 def file_of(sweep: Sweep) -> str | None:
-    """HOST:PATH of the file that a sweep was read from; None for one without, or a copy that Ray made."""
+    """HOST:PATH of the file that a sweep was read from; None where it has none or Ray made a copy."""
     if named := os.environ.get(FILE_VARIABLE):
         return named
     if sweep.origin is None or JOB_VARIABLE in os.environ:
@@ -83,16 +83,16 @@ def file_of(sweep: Sweep) -> str | None:
 
 
 def claim(sweep: Sweep, folder: Path, take_over: bool = False) -> str | None:
-    """Make sure that a sweep's folder belongs to this sweep's file, before a plan is written there.
+    """Ensures that a sweep's folder belongs to this sweep's file, before a plan is written there.
 
-    The file may have been edited, moved or copied without a change.  Returns what to say of it, if anything.  Raises
-    `NameTakenError` where another file with other trials has the name, unless it is to be taken over.
+    The file may have been edited or moved, or copied without changes.  Returns a message where the name is taken over.
+    Raises `NameTakenError` where another existing file with other trials has the name, unless `take_over` is set.
     """
     now, before = FrozenFile.of(sweep), FrozenFile.read(folder)
     said = None
     if before is not None and before.file != now.file and None not in (before.file, now.file):
         if before.content == now.content:
-            return None  # a copy; the name stays with the first
+            return None  # a copy: the name still belongs to the first file
         if not (take_over or before.is_gone()):
             raise NameTakenError(
                 f"the name {sweep.name!r} belongs to {before.path} in this home, planned {before.planned}: running "
@@ -121,7 +121,7 @@ def difference(sweep: Sweep, folder: Path, renew: str) -> str | None:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Each difference of the decisive sections in a few words."""
+    """A short text for each difference in the sections that determine the trials."""
     trials_before, trials_now = before.get("trials") or {}, now.get("trials") or {}
     for name in trials_now.keys() - trials_before.keys():
         yield f"trial {name!r} is new"

@@ -1,4 +1,4 @@
-"""A command of the user's own that is run when a sweep ends, however it does."""
+"""Runs a command of the user when a sweep ends, whatever its outcome."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _PATIENCE_S = 60.0
 
 
 def notify(command: str, sweep: str, outcome: str, message: str, report: str = "") -> str | None:
-    """Run a shell command with the message as its input, and what it may want in its environment.
+    """Runs a shell command with the message as its standard input, and details in environment variables.
 
-    outcome: finished, failed, stopped or error.  Returns what went wrong with the command, if anything.
+    outcome: finished, failed, stopped or error.  Returns the command's error, if any.
     """
     variables = {
         "SPLATSWEEP_SWEEP": sweep,
@@ -49,7 +49,7 @@ def notify(command: str, sweep: str, outcome: str, message: str, report: str = "
 
 @contextmanager
 def notified(command: str | None, sweep: str) -> Iterator[Callable[[Outcome], None]]:
-    """Run the command when the body ends: with the outcome that it hands over, or with the error that ends it."""
+    """Runs the command when the body ends, with the outcome that the body passes or with the error that it raises."""
     told: list[Outcome] = []
     try:
         yield told.append

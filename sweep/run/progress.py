@@ -1,4 +1,4 @@
-"""Progress of trials, as a monitor sees them: what each does, and how long all of them still take."""
+"""Progress of trials, read by a monitor: the state of each, and the time that all still take."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from results.records.monitor import Monitor
 from results.records.plan import PlannedTrial
 from results.records.trial_folder import Status
 
-#: Of these, nothing more is to come.
+#: States after which a trial does not run again in this call.
 DONE = ("finished", "failed", "pruned")
 
 
 @dataclass(frozen=True)
 class TrialState:
-    """One trial at one moment."""
+    """The state of one trial at one moment."""
 
     key: str
     name: str
@@ -29,22 +29,22 @@ class TrialState:
     step: int
     #: iterations of the whole training; 0 where nothing is trained
     steps: int
-    #: iterations a second since the trial was last taken up, evaluations on the validation split included
+    #: iterations per second since the trial was last started, including evaluations on the validation split
     rate: float | None = None
     #: the newest values of all metrics: `train/`, `val/`, and those of the final evaluation
     metrics: Mapping[str, float] = field(default_factory=dict)
-    #: of the final evaluation
+    #: the split of the final evaluation
     split: str = "test"
-    #: why it failed, was put back or given up
+    #: why the trial failed, was put back or pruned
     error: str | None = None
-    #: seconds that the final evaluation took; None before its end
+    #: duration of the final evaluation in seconds; None before its end
     judged_s: float | None = None
-    #: seconds since its newest event
+    #: seconds since the newest event in its journal
     silent_s: float = 0.0
 
     @property
     def is_judged_now(self) -> bool:
-        """Whether it is trained and its final evaluation runs."""
+        """Whether its training is finished and its final evaluation runs."""
         return self.status == "running" and self.step >= self.steps
 
     @property
@@ -54,12 +54,12 @@ class TrialState:
 
     @property
     def validation_score(self) -> float | None:
-        """PSNR of novel views on the validation split while training."""
+        """PSNR of novel views in the last evaluation on the validation split during training."""
         return self.metrics.get("val/psnr")
 
 
 def trial_state(trial: PlannedTrial[Any], monitor: Monitor) -> TrialState:
-    """One trial of a plan, as it is now."""
+    """The current state of a plan's trial."""
     found = monitor.look(trial.key)
     return TrialState(
         key=trial.key,
@@ -101,13 +101,13 @@ def _views(term: Any) -> Any:
 
 
 class Clock:
-    """How long trials still take, from what others of their shape took."""
+    """Estimates the time that trials still take, from others of the same shape."""
 
     def __init__(self) -> None:
         self._shapes: dict[str, str] = {}
 
     def left(self, trials: Sequence[PlannedTrial[Any]], states: Sequence[TrialState]) -> list[float | None]:
-        """Seconds of work left of each trial, its evaluation included; None where nothing says how long."""
+        """The remaining seconds of each trial, including its evaluation; None where they cannot be estimated."""
         for trial in trials:
             if trial.key not in self._shapes:
                 self._shapes[trial.key] = shape(trial.plain_config)
@@ -120,7 +120,7 @@ class Clock:
 
 
 class _Typical:
-    """The median of what was measured: of one shape, or of all where nothing of that shape was."""
+    """The median of measured values for one shape, or over all shapes where that shape has none."""
 
     def __init__(self, measured: Iterable[tuple[str, float]]) -> None:
         self._found: dict[str, list[float]] = {}
@@ -146,23 +146,23 @@ def _left(
     step = 1 / state.rate if state.rate else step_s(shape)
     if state.steps and step is None:
         return None
-    # Before anything was judged, training alone is the best that can be said.
+    # Before any evaluation has ended, the estimate covers the training alone.
     return (state.steps - state.step) * (step or 0.0) + (judging or 0.0)
 
 
 @dataclass(frozen=True)
 class Totals:
-    """A sweep at one moment, in one line."""
+    """Totals of a sweep at one moment, printed as one line."""
 
     counts: Mapping[str, int]
-    #: trials that were done before those that are looked at
+    #: the number of trials finished before the counted ones
     before: int = 0
-    #: until the last one has ended; None where nothing says how long
+    #: seconds until the last trial ends; None where they cannot be estimated
     seconds_left: float | None = None
 
     @classmethod
     def of(cls, states: Sequence[TrialState], left: Sequence[float | None], at_once: int, before: int = 0) -> Totals:
-        """at_once: trials that run side by side."""
+        """at_once: the number of trials that run at the same time."""
         known = [seconds for seconds in left if seconds is not None]
         total = max(sum(known) / max(at_once, 1), max(known, default=0.0))
         is_known = len(known) == len(left)
@@ -184,7 +184,7 @@ class Totals:
 
 
 def in_words(seconds: float) -> str:
-    """45 s, 12 min, 1 h 12 min, 2 d 3 h."""
+    """A duration as text: 45 s, 12 min, 1 h 12 min, 2 d 3 h."""
     if seconds < 60:
         return f"{seconds:.0f} s" if round(seconds) < 60 else "1 min"
     minutes = round(seconds / 60)
@@ -198,6 +198,6 @@ def in_words(seconds: float) -> str:
 
 
 def unfinished_first(states: Sequence[TrialState]) -> list[int]:
-    """Indices of the states in the order of interest: running, failed, waiting, done; each as planned."""
+    """Indices of the states, sorted by status: running, interrupted, failed, pending, others; each in plan order."""
     order = {"running": 0, "interrupted": 1, "failed": 2, "pending": 3}
     return sorted(range(len(states)), key=lambda index: order.get(states[index].status, 4))

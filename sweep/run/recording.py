@@ -1,4 +1,4 @@
-"""Recording of a sweep in MLflow: beside its running trials, or afterwards from their journals."""
+"""Recording of a sweep in MLflow, from the trials' journals: while trials run, or afterwards."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from sweep.file.schema import Sweep
 if TYPE_CHECKING:  # brings MLflow, which takes seconds
     from jobs.tracking import TrackedTrial, Tracker
 
-#: Between two looks for what MLflow does not hold yet.  Each costs it some milliseconds of writing for every running
-#: trial; the first comes soon, so that runs appear.
+#: Seconds between two synchronisations.  Each costs MLflow some milliseconds of writing for every running trial.  The
+#: first comes sooner, so that runs appear.
 _SYNC_INTERVAL_S, _FIRST_SYNC_S = 10.0, 2.0
 #: MLflow's own name for a run's description
 _NOTES_TAG = "mlflow.note.content"
@@ -33,7 +33,7 @@ class TrackingError(RuntimeError):
 
 
 def sync_sweep(sweep: Sweep, home: Path) -> int:
-    """Replay the journals of a planned sweep into MLflow.  Returns how many trials were looked at.
+    """Replays the journals of a planned sweep into MLflow.  Returns the number of trials checked.
 
     Raises `TrackingError` where MLflow cannot be written, and ValueError as `run_sweep` does.
     """
@@ -42,16 +42,16 @@ def sync_sweep(sweep: Sweep, home: Path) -> int:
     monitor = Monitor(home)
     try:
         left = _unrecorded(sweep, plan, monitor)
-        if left:  # else MLflow is not even imported
+        if left:  # otherwise MLflow is not imported
             tracked = [trial for trial in tracked_trials(sweep, plan) if trial.key in left]
             _tracker(sweep, home, monitor).sync(tracked)
-    except Exception as error:  # as below
+    except Exception as error:  # see `Recorder._sync`
         raise TrackingError(_unwritten(sweep, home, error)) from error
     return len(plan.everything)
 
 
 def _unrecorded(sweep: Sweep, plan: Plan[Any], monitor: Monitor) -> set[str]:
-    """Keys of the trials that were begun and are not known to be recorded to their end."""
+    """Keys of the started trials that are not known to be completely recorded."""
     begun = {key for key, found in monitor.look_at(t.key for t in plan.everything).items() if found.status != "pending"}
     if sweep.tracking.uri not in (None, default_uri(monitor.home)):
         return begun
@@ -60,7 +60,7 @@ def _unrecorded(sweep: Sweep, plan: Plan[Any], monitor: Monitor) -> set[str]:
 
 
 def tracked_trials(sweep: Sweep, plan: Plan[Any]) -> list[TrackedTrial]:
-    """The trials of a plan as MLflow shows them."""
+    """The trials of a plan with the names and tags of their MLflow runs."""
     from jobs.tracking import TrackedTrial
 
     several = len({trial.seed for trial in plan.trials}) > 1
@@ -94,7 +94,7 @@ class Recorder:
     """Copies journals into MLflow while trials run; its failures never affect them."""
 
     def __init__(self, sweep: Sweep, plan: Plan[Any], home: Path, monitor: Monitor | None = None) -> None:
-        """plan: may be replaced while it is drained, by one with more trials."""
+        """plan: the attribute may be replaced by a plan with more trials while recording runs."""
         self._sweep, self._home, self.plan = sweep, home, plan
         self._monitor = monitor or Monitor(home)
         self._tracked: tuple[Plan[Any], list[TrackedTrial]] | None = None
@@ -124,7 +124,7 @@ class Recorder:
                 self._tracker = _tracker(self._sweep, self._home, self._monitor)
             self._tracker.sync(self._trials())
             self.error = None
-        except Exception as error:  # whatever a database or a server throws: the journals stay the truth
+        except Exception as error:  # any error of a database or a server; the journals remain complete
             self.error = _unwritten(self._sweep, self._home, error)
             log.debug("%s", self.error)
 
@@ -142,13 +142,13 @@ def _tracker(sweep: Sweep, home: Path, monitor: Monitor) -> Tracker:
 
 
 def _unwritten(sweep: Sweep, home: Path, error: Exception) -> str:
-    """Why MLflow does not hold everything, with the remedy where one is known."""
+    """Why MLflow is incomplete, with the remedy if one is known."""
     uri = sweep.tracking.uri or default_uri(home)
     return str(error) if isinstance(error, ResultsError) else store_problem(uri, error, "written")
 
 
 def require_driver(sweep: Sweep) -> None:
-    """Better said before trials run than after.  Raises `ResultsError`."""
+    """Raises `ResultsError` where the driver of the store's database is missing; called before trials run."""
     if sweep.tracking.uri is not None and is_database(sweep.tracking.uri):
         from results import sql
 

@@ -1,4 +1,4 @@
-"""A table of results on the terminal."""
+"""Formats a table of results for the terminal."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _STYLES = {"best": "bold", "second": "underline"}
 
 
 def result_table(table: Table, console: Console) -> Drawn:
-    """Rows and columns as in the report; the best of a column is bold, the second underlined, stars as there.
+    """A table as in the report: the best value of a column is bold, the second underlined, stars mark significance.
 
-    Where the terminal is too narrow for it, spreads over seeds are left out.
+    Spreads over seeds are left out where the terminal is too narrow.
     """
     whole = _drawn(table, has_spread=True)
     if not console.is_terminal or _width(whole, console) <= console.width:

@@ -23,22 +23,22 @@ class Shown:
     """The state of a sweep at one moment."""
 
     seen: Seen
-    #: why trials failed, and how far the search is
+    #: reasons for failed trials, and the progress of the search
     remarks: tuple[str, ...]
 
     @property
     def is_running(self) -> bool:
-        """Whether any trial runs."""
+        """Whether any trial is running."""
         return any(state.status == "running" for state in self.seen.states)
 
     def view(self, console: Console) -> RenderableType:
-        """Totals, and a line a trial."""
+        """Renders totals and one row per trial."""
         table = state_table(self.seen.states, self.seen.left, console.width)
         return Group(Text(str(self.seen.totals)), table)
 
 
 class SweepStatus:
-    """Looks at a sweep, now or again and again; a search adds trials to its plan."""
+    """Reads the state of a sweep, once or repeatedly; a search adds trials to its plan in between."""
 
     def __init__(self, sweep: Sweep, home: Path) -> None:
         self._sweep, self._home, self._monitor = sweep, home, Monitor(home)
@@ -47,7 +47,7 @@ class SweepStatus:
         self._clock = Clock()
 
     def __call__(self) -> Shown:
-        """Now."""
+        """The state now."""
         plan = read_plan(self._sweep.name, self._home)
         states = [trial_state(trial, self._monitor) for trial in plan.trials]
         search = plan.refreshed(self._monitor).search

@@ -25,7 +25,7 @@ from results.records.trial_folder import PRUNE_FILENAME
 
 FILENAME = "stop"
 
-#: SIGTERM is how batch systems and `ray job stop` ask.
+#: Batch systems and `ray job stop` send SIGTERM.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Cause = Literal["asked", "failure", "disk"]
@@ -40,7 +40,7 @@ class Stop:
 
 
 def request_stop(stop_file: Path, cause: Cause, reason: str) -> None:
-    """Ask for a stop; the first request is the one that counts."""
+    """Writes the stop file, unless it exists: the first request counts."""
     with suppress(FileExistsError), stop_file.open("x", encoding="utf-8") as stream:
         stream.write(json.dumps(asdict(Stop(cause, reason))))
 
@@ -63,19 +63,19 @@ def request_prune(folder: Path, reason: str) -> None:
 
 
 def withdraw_prune(folder: Path) -> None:
-    """Let a trial that was given up go on, when it is run again."""
+    """Removes a prune request, so that the trial can run again."""
     (folder / PRUNE_FILENAME).unlink(missing_ok=True)
 
 
 @contextmanager
 def stop_on_signals(stop_file: Path, console: Console) -> Iterator[None]:
-    """The first interrupt from the keyboard, or the first SIGTERM, asks for a stop; the second ends all at once.
+    """The first keyboard interrupt or SIGTERM requests a stop; the second raises KeyboardInterrupt at once.
 
-    SIGHUP, sent when a terminal is closed and by some batch systems as a warning, asks for a stop too, as often as
-    it comes; under `nohup` it is ignored as before.
+    SIGHUP, which a closing terminal and some batch systems send, also requests a stop and may come repeatedly; under
+    `nohup` it stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread is given signals
+        yield  # only the main thread can handle signals
         return
     terminals = [descriptor for descriptor in (0, 1, 2) if _is_terminal(descriptor)]
     is_hung_up = False
@@ -99,7 +99,7 @@ def stop_on_signals(stop_file: Path, console: Console) -> Iterator[None]:
         yield
     finally:
         for each, handler in before.items():
-            # A terminal that is closed may say so more than once, and the report is still to be written.
+            # A closed terminal may send SIGHUP more than once, and the report still has to be written.
             signal.signal(each, signal.SIG_IGN if is_hung_up and each == signal.SIGHUP else handler)
 
 
@@ -111,7 +111,7 @@ def _is_terminal(descriptor: int) -> bool:
 
 
 def _drop(descriptors: Sequence[int]) -> None:
-    """Let what is written there from now on go nowhere: a terminal that was closed answers with errors."""
+    """Redirects the descriptors to the null device, because writing to a closed terminal raises errors."""
     with Path(os.devnull).open("r+b") as nowhere:
         for descriptor in descriptors:
             os.dup2(nowhere.fileno(), descriptor)
@@ -119,7 +119,7 @@ def _drop(descriptors: Sequence[int]) -> None:
 
 @contextmanager
 def signals_kept() -> Iterator[None]:
-    """Leave the handlers of signals as they are, whatever a library inside sets."""
+    """Restores the signal handlers after the body, where a library may replace them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,8 +1,7 @@
-"""A sweep as a Ray job: the code and the sweep file are sent to a cluster, and its driver runs there.
+"""Submits a sweep as a Ray job: sends the code and the sweep file to a cluster, where the driver runs.
 
-What is sent is this very code, so that what runs on the cluster is what was tried here; the libraries have to be
-there already, in the image or environment of its nodes.  The home has to be a folder that outlives the job, on the
-node of its driver at least.
+The job runs exactly this code.  The libraries must already be in the image or environment of the cluster's nodes.  The
+home must be a folder that outlives the job, at least on the driver's node.
 """
 
 from __future__ import annotations
@@ -17,30 +16,30 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
-#: What a job runs of ours, and which files of it.
+#: Our packages that a job contains, and the kinds of their files.
 _PACKAGES = ("sweep", "model", "jobs", "results")
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
 
 #: Ray keeps uploads in the memory of the head node, and refuses larger ones.
 UPLOAD_LIMIT_MIB = 100
 
-#: Set by Ray for the driver of a job, whose working directory is a copy that Ray deletes.
+#: An environment variable that Ray sets for a job's driver.  The job's working directory is a copy that Ray deletes.
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
-#: What a head node says that has just been started, and how long it is given.
+#: The error of a head node that has just started, and the seconds to wait for it.
 _STARTING = "No available agent"
 _PATIENCE_S = 60.0
 
 
 class SubmitError(RuntimeError):
-    """A cluster that cannot be reached or refuses, or a job too large to send."""
+    """The cluster cannot be reached or rejects the job, or the job is too large to send."""
 
 
 def submit_job(sweep: Path, address: str, home: Path, options: Sequence[str], environment: Mapping[str, str]) -> str:
-    """Send a sweep file to the cluster whose job server is at `address`, http://HOST:8265, and start its driver.
+    """Sends a sweep file to the cluster whose job server is at `address`, http://HOST:8265, and starts its driver.
 
-    home: an absolute folder there; options: further ones of `splatsweep run`;
-    environment: variables for driver and trials.  Returns the job's name.  Raises `SubmitError`.
+    home: an absolute folder on the cluster; options: further options of `splatsweep run`; environment: variables for
+    driver and trials.  Returns the job's name.  Raises `SubmitError`.
     """
     command = ["python", "-c", "from sweep.cli import main; main()", "run", sweep.name, "--home", str(home), *options]
     with tempfile.TemporaryDirectory(prefix="splatsweep-job-") as folder:
@@ -63,10 +62,10 @@ def submit_job(sweep: Path, address: str, home: Path, options: Sequence[str], en
 
 
 def stage(sweep: Path, folder: Path) -> None:
-    """Put what a job needs into `folder`: the sweep file with the YAML files beside it, and our packages.
+    """Copies a job's files into `folder`: the sweep file, the YAML files beside it, and our packages.
 
-    The files beside it are those that it may extend or take tables from.
-    Raises `SubmitError` where that is more than a cluster takes.
+    The sweep file may extend the files beside it or use them as tables.  Raises `SubmitError` where the job is larger
+    than a cluster accepts.
     """
     for path in {sweep, *sweep.absolute().parent.glob("*.yaml")}:
         shutil.copy(path, folder)
@@ -106,7 +105,7 @@ def follow_job(name: str, address: str, write: Callable[[str], None]) -> int:
 
 
 def _client(address: str):  # type: ignore[no-untyped-def]  # Ray is imported only when a sweep is sent
-    """A client of the cluster's job server; it takes the token from Ray's own variables or file."""
+    """A client of the cluster's job server; Ray reads the token from its own variables or file."""
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 

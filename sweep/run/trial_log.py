@@ -1,4 +1,4 @@
-"""A trial's journal and log as lines for people, in the order of their times."""
+"""Formats a trial's journal and log as readable lines, sorted by time."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _STAMPED = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 
 class TrialLog:
-    """Reads what both files say, and then what is new in them."""
+    """Reads both files incrementally."""
 
     def __init__(self, folder: Path) -> None:
         self._journal, self._log = _Growing(folder / JOURNAL_FILENAME), _Growing(folder / LOG_FILENAME)
 
     def read(self) -> list[str]:
-        """Lines since the last call; a line of several has the time of its first."""
+        """Lines since the last call; log lines without a time follow the line before."""
         found: list[tuple[str, str]] = []
         for line in self._journal.lines():
             try:
                 found.append(_of_event(json.loads(line)))
-            except (ValueError, KeyError, TypeError):  # damaged: shown as it is
+            except (ValueError, KeyError, TypeError):  # damaged: shown unchanged
                 found.append(("", line))
         stamp = ""
         for line in self._log.lines():
@@ -36,13 +36,13 @@ class TrialLog:
 
 
 class _Growing:
-    """A file that grows by whole lines."""
+    """A file that grows line by line."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._offset = path, 0
 
     def lines(self) -> list[str]:
-        """Whole lines behind those of the last call."""
+        """Complete lines since the last call."""
         try:
             with self._path.open("rb") as stream:
                 stream.seek(self._offset)
@@ -55,7 +55,7 @@ class _Growing:
 
 
 def _of_event(event: dict[str, Any]) -> tuple[str, str]:
-    """When an event happened, and the event in words."""
+    """The time of an event, and the event as text."""
     stamp = datetime.fromtimestamp(event["time"]).strftime(_TIME)
     kind = event["event"]
     if kind == "metrics":

@@ -1,7 +1,7 @@
-"""Search: trials that are proposed one after another, from what those before them came to.
+"""Search: proposes trials one after another, from the outcomes of earlier ones.
 
-`study` asks Optuna, `ledger` keeps what was proposed, `source` hands it to an executor.  A sampler is a function in
-`samplers` and one line here, a pruner one in `pruners`.
+`study` gets proposals from Optuna, `ledger` stores them, and `source` hands their trials to an executor.  A sampler is
+a function in `samplers` and one line here; a pruner is a function in `pruners` and one line here.
 """
 
 from typing import Literal
@@ -27,7 +27,7 @@ PRUNERS: dict[str, str] = {
     "percentile": "sweep.search.pruners:percentile",
 }
 
-#: What a search can be after: metrics as tables name them, of the final evaluation -> which way is better.
+#: Metrics of the final evaluation that a search can optimise, by their names in tables -> the better direction.
 METRICS: dict[str, Direction] = {
     name: "maximize" if KNOWN[split_column(name)[1]].direction == "up" else "minimize" for name in columns()
 }

@@ -1,4 +1,4 @@
-"""Which trials are given up early: `pruner(training) -> optuna's pruner`."""
+"""Pruners, which end bad trials early: `pruner(training) -> optuna's pruner`."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def median(_: Training) -> BasePruner:
 
 
 def percentile(_: Training) -> BasePruner:
-    """As `median`, but only the best quarter goes on."""
+    """Like `median`, but only the best quarter continues."""
     return optuna.pruners.PercentilePruner(25.0, n_startup_trials=5)
 
 
 def halving(training: Training) -> BasePruner:
-    """Successive halving: of those that reach an iteration, the best quarter goes on to four times as many."""
+    """Successive halving: the best quarter of the trials at an iteration continues to four times that iteration."""
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=training.every, reduction_factor=4)
 
 
 def hyperband(training: Training) -> BasePruner:
-    """Halvings from several first iterations, so that slow starters have a chance."""
+    """Hyperband: successive halving with several first iterations, so that slow starters have a chance."""
     return optuna.pruners.HyperbandPruner(
         min_resource=min(training.every, training.iterations), max_resource=training.iterations, reduction_factor=3
     )

@@ -1,7 +1,7 @@
-"""How the next configuration is chosen: `sampler(draw) -> optuna's sampler`.
+"""Samplers, which choose the next configuration: `sampler(draw) -> optuna's sampler`.
 
-Each proposal has a sampler of its own, seeded by (seed, number), so that what it proposes is a function of the study
-and not of how often the driver was started.
+Each proposal has a sampler of its own, seeded by (seed, number).  The proposal therefore depends on the study, and not
+on how often the driver was restarted.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from optuna.samplers import BaseSampler
 
 @dataclass(frozen=True)
 class Draw:
-    """One proposal to be."""
+    """The inputs of one proposal."""
 
     distributions: Mapping[str, BaseDistribution]
-    #: of the whole search
+    #: the seed of the whole search
     seed: int
     number: int
 
@@ -48,24 +48,24 @@ def random(draw: Draw) -> BaseSampler:
 
 
 def cmaes(draw: Draw) -> BaseSampler:
-    """Covariance matrix adaptation, for two or more numbers; choices are drawn at random."""
+    """Covariance matrix adaptation, for two or more numeric axes; choices are drawn at random."""
     return optuna.samplers.CmaEsSampler(seed=draw.own_seed, warn_independent_sampling=False)
 
 
 def gp(draw: Draw) -> BaseSampler:
-    """A Gaussian process: the fewest trials, at seconds of the driver's time for each."""
+    """A Gaussian process: needs the fewest trials, but seconds of the driver's time for each proposal."""
     return optuna.samplers.GPSampler(seed=draw.own_seed, deterministic_objective=False)
 
 
 def qmc(draw: Draw) -> BaseSampler:
-    """A scrambled Sobol sequence: draws that leave no gaps.  One sequence, so one seed for all of them."""
+    """A scrambled Sobol sequence, which covers the space evenly.  All proposals share one sequence and its seed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return optuna.samplers.QMCSampler(seed=draw.seed, scramble=True, warn_independent_sampling=False)
 
 
 def grid(draw: Draw) -> BaseSampler:
-    """Every point of a space without a continuum, each once, in random order; for numbers below that of points."""
+    """Every point of a finite space once, in random order; for no more proposals than points."""
     points = list(product(*map(grid_points, draw.distributions.values())))
     order = np.random.default_rng(draw.seed).permutation(len(points))
     point = dict(zip(draw.distributions, points[order[draw.number % len(points)]], strict=True))
@@ -75,7 +75,7 @@ def grid(draw: Draw) -> BaseSampler:
 
 
 def grid_points(distribution: BaseDistribution) -> list[float | int]:
-    """The values of a distribution that has finitely many."""
+    """The values of a distribution with finitely many."""
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)  # type: ignore[arg-type]  # indices: see `sweep.search.space`
     assert isinstance(distribution, IntDistribution | FloatDistribution)

@@ -1,8 +1,8 @@
-"""The trials of a search, one after another: what is planned first, then what the study proposes.
+"""The queue of a search's trials: the planned ones first, then those that the study proposes.
 
-Keys are the truth.  A configuration whose key has a result already, planned, of another sweep or proposed before,
-tells the study that and is not trained; after a crash the study is made from the ledger and the trials' folders, and
-goes on to exactly as many configurations as were asked for.
+Trials are identified by their keys.  A configuration whose key already has a result (of a planned trial, another
+sweep or an earlier proposal) is not trained; the study receives that result.  After a crash the study is rebuilt from
+the ledger and the trials' folders, and continues up to exactly the configured number of proposals.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from sweep.search.space import configurations, examples, params_of
 from sweep.search.study import Study
 
 _PRUNE_INTERVAL_S = 1.0
-#: Of parameters that do not fit together.
+#: The outcome of a proposal whose parameters do not fit together.
 _MISFIT = Outcome("failed")
 
 
 class SearchSource:
-    """A source of trials (`sweep.run.executors.queue`) that grows the plan by what it proposes."""
+    """A source of trials (`sweep.run.executors.queue`) that adds its proposals to the plan."""
 
     def __init__(
         self,
@@ -67,14 +67,14 @@ class SearchSource:
         self._open = {trial.key for trial in first}
         #: planned configurations in the space, one trial per seed, whose outcomes the study does not have yet
         self._evidence = self._planned_in_space()
-        #: proposal -> keys, where the study does not know what came of it
+        #: proposal -> keys, for proposals whose outcome the study does not have yet
         self._awaited: dict[int, tuple[str, ...]] = {}
         self._study = Study(self._search, self._training())
         self._recall(retried)
 
     @property
     def trials(self) -> Sequence[PlannedTrial]:
-        """All that were handed out or wait for it, in order."""
+        """All trials handed out or queued, in order."""
         with self._lock:
             return [*self._handed, *self._queue]
 
@@ -100,7 +100,7 @@ class SearchSource:
 
     @contextmanager
     def pruning(self) -> Iterator[None]:
-        """While the body runs, have running trials stopped that the pruner gives up."""
+        """While the body runs, requests that running trials stop which the pruner rejects."""
         if self._search.pruner == "none":
             yield
             return
@@ -122,7 +122,7 @@ class SearchSource:
     # Proposals
 
     def _recall(self, retried: Collection[str]) -> None:
-        """Let the study know all that was proposed before; trials that have not ended are queued."""
+        """Replays the ledger's proposals into the study, and queues those of their trials that have not ended."""
         self._tell()
         for proposal in read_proposals(self._folder, self._state.study):
             self._study.recall(proposal.number, proposal.params)
@@ -149,7 +149,7 @@ class SearchSource:
         self._take_up(number, trials)
 
     def _planned(self, config: TrialConfig, proposal: Proposal) -> PlannedTrial:
-        """A trial of a proposal: a new one, or one of the plan under one more name."""
+        """A trial of a proposal: a new one, or one in the plan, which gets one more name."""
         identity = self._identify(config)
         for trial in self.plan.trials:
             if trial.key == identity.key:
@@ -168,7 +168,7 @@ class SearchSource:
         )
 
     def _take_up(self, number: int, trials: Sequence[PlannedTrial], retried: Collection[str] = ()) -> None:
-        """Await what comes of a proposal, and queue those of its trials that have to run for that."""
+        """Registers a proposal whose outcome is pending, and queues those of its trials that have to run."""
         self._awaited[number] = tuple(trial.key for trial in trials)
         for trial in trials:
             if trial.key in self._open:
@@ -181,10 +181,10 @@ class SearchSource:
             self._open.add(trial.key)
             self._queue.append(trial)
 
-    # What came of them
+    # Outcomes
 
     def _tell(self) -> None:
-        """Tell the study what has ended since it was last told: what was planned, then what was proposed."""
+        """Passes new outcomes to the study: those of planned trials, then those of proposals."""
         for planned in list(self._evidence):
             self._tell_of_planned(planned)
         for number, keys in list(self._awaited.items()):
@@ -208,7 +208,7 @@ class SearchSource:
             self._study.add_evidence(params, found.value, values)
 
     def _planned_in_space(self) -> list[tuple[PlannedTrial, ...]]:
-        """The configurations that are planned by themselves and that the search could have proposed."""
+        """Planned configurations that lie in the search space, one trial per seed."""
         planned = {trial.key: trial for trial in self.plan.trials if not trial.is_proposed_only}
         groups = {}
         for trial in planned.values():
@@ -222,7 +222,7 @@ class SearchSource:
     # Pruning
 
     def _prune(self) -> None:
-        """Report what running trials scored so far, and ask those to stop that are to be given up."""
+        """Reports the scores of running trials to the study, and requests that those stop which it prunes."""
         names = {trial.key: trial for trial in self.plan.trials}
         for number, keys in self._awaited.items():
             self._report(number, keys)

@@ -1,6 +1,6 @@
-"""The space of a search: from its parameters to settings of a configuration, and back.
+"""The space of a search: converts its parameters to a configuration's settings, and back.
 
-A parameter is a number, or the index of a choice, so that choices may be anything that YAML has.
+A parameter is a number, or the index of a choice, so that a choice may be any YAML value.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sweep.plan.grid import Point, base_draft, is_loss
 #: dotted key -> a number, or the index of a choice
 Params = Mapping[str, Any]
 
-#: Configurations of a space that are tried on before any is proposed.
+#: The most configurations of a space that are validated before any is proposed.
 _MAX_PROBES = 1024
 
 _ORIGIN: Path = ("search", "space")
@@ -42,24 +42,24 @@ def configurations(sweep: Sweep, params: Params) -> list[TrialConfig]:
 
 
 def params_of(search: Search, config: TrialConfig) -> dict[str, Any] | None:
-    """The parameters that lead to what a configuration has at the keys of the space; None where none do.
+    """The parameters that give a configuration's values at the keys of the space; None where none do.
 
-    They need not lead to the rest of it.
+    Other keys of the configuration may differ.
     """
     found = {key: _param(axis, key, config) for key, axis in search.space.items()}
     return None if any(param is None for param in found.values()) else found
 
 
 def examples(sweep: Sweep) -> list[TrialConfig]:
-    """Configurations of all kinds that a search may propose; none where the sweep has no search."""
+    """Example configurations that a search may propose, one of each kind; empty where the sweep has no search."""
     base = base_draft(sweep)
     return [build(base, point.settings).config() for point in probes(sweep)]
 
 
 def probes(sweep: Sweep) -> Iterator[Point]:
-    """Every combination of choices, bounds and a number between them; a random thousand where there are more.
+    """All combinations of choices, bounds and a number between them; a random sample of 1024 where there are more.
 
-    What fits together at all of them, a search may propose.
+    A search may propose any point if all of these are valid configurations.
     """
     if sweep.search is None:
         return
@@ -82,7 +82,7 @@ def study_name(search: Search, seeds: Sequence[int], example: str) -> str:
 
 
 def count_points(search: Search) -> int | None:
-    """How many points a space has; None where an axis is a continuum."""
+    """The number of points of a space; None where an axis is continuous."""
     counts = [_count(axis) for axis in search.space.values()]
     return None if None in counts else math.prod(count for count in counts if count is not None)
 
@@ -110,7 +110,7 @@ def _settings(values: Mapping[str, Any], origins: Mapping[str, Path]) -> list[Se
 
 
 def _probed(axis: SearchAxis, origin: Path) -> list[tuple[Any, Path]]:
-    """Values of an axis that stand for all of them, with where each was written."""
+    """Representative values of an axis, with the place of each in the sweep file."""
     if axis.choices is not None:
         return [(choice, (*origin, index)) for index, choice in enumerate(axis.choices)]
     low, high = axis.low, axis.high
@@ -136,7 +136,7 @@ def _combinations(axes: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
 def _param(axis: SearchAxis, key: str, config: TrialConfig) -> Any:
     """The study's parameter for a configuration's value at `key`; None where the value is not on the axis."""
     found = list(_found(config, key.split(".")))
-    if is_loss(key):  # a term that is not there has no weight
+    if is_loss(key):  # a loss that is absent has the weight 0
         found = [0.0 if value is ABSENT else value for value in found]
     if ABSENT in found or any(value != found[0] for value in found):
         return None
@@ -153,7 +153,7 @@ def _param(axis: SearchAxis, key: str, config: TrialConfig) -> Any:
 
 
 def _found(node: Any, parts: Sequence[str]) -> Iterator[Any]:
-    """The plain values at a dotted key, several where it has a `*`; `ABSENT` where there is nothing."""
+    """The plain values at a dotted key, several where it has a `*`; `ABSENT` for each missing one."""
     if not parts:
         yield node.model_dump(mode="json") if isinstance(node, BaseModel) else node
         return

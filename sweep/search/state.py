@@ -1,4 +1,4 @@
-"""The search of a sweep as its plan shows it: how far it has come, and which trials it asked for."""
+"""The state of a sweep's search for its plan: its progress, and the trials that it proposed."""
 
 from __future__ import annotations
 

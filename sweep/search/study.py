@@ -1,9 +1,8 @@
-"""A search as Optuna sees it: made anew from what was proposed and what came of it whenever a driver starts.
+"""The Optuna study of a search, rebuilt from the proposals and their outcomes whenever a driver starts.
 
-Nothing of Optuna's is stored, so there is nothing to lose or to disagree: the ledger holds the proposals, the trials'
-folders their results.  Where one trial runs at a time, a search that was interrupted proposes what it would have
-proposed otherwise, with every sampler; where several run, the order in which they end decides, and where a pruner gives
-trials up, how soon it saw them.
+Optuna's own state is not stored: the ledger holds the proposals, and the trials' folders hold their results.  Where one
+trial runs at a time, an interrupted search makes the same proposals as an uninterrupted one, with every sampler.  Where
+several run, proposals depend on the order in which trials end; with a pruner, also on when it read their scores.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ class Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             pruner = resolve(PRUNERS, search.pruner, "pruner")(training)
-        # Hyperband assigns its brackets by this name, which must therefore not be drawn.
+        # Hyperband assigns brackets by this name, which must therefore not be random.
         self._study = optuna.create_study(
             storage=self._storage, pruner=pruner, direction=search.aim, study_name="search"
         )
-        #: proposal -> number in Optuna's study, where planned trials have theirs too
+        #: proposal -> its trial number in Optuna's study, which also numbers planned trials
         self._numbers: dict[int, int] = {}
 
     def add_evidence(self, params: Mapping[str, Any], value: float, reported: Mapping[int, float]) -> None:
-        """Tell of a finished configuration that was not proposed, if it is in the space."""
+        """Adds a finished configuration that was not proposed, if it lies in the space."""
         if not math.isfinite(value) or not all(
             distribution._contains(distribution.to_internal_repr(params[key]))
             for key, distribution in self._distributions.items()
@@ -66,7 +65,10 @@ class Study:
         return self._ask(number).params
 
     def recall(self, number: int, params: Mapping[str, Any]) -> None:
-        """Take up a proposal of an earlier driver; in their order, each told before the next where it has ended."""
+        """Replays a proposal of an earlier driver.
+
+        Call it in the order of the proposals, and `tell` the outcome of each that has ended before the next.
+        """
         attributes: dict[str, Any] = {}
         if self._search.sampler in STATEFUL:
             again = self._ask(number)

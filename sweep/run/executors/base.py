@@ -16,27 +16,27 @@ if TYPE_CHECKING:  # bring torch, which takes seconds
 
 
 class ExecutorOptions(Section):
-    """How trials are executed.  Nothing here changes a number in a table, so nothing here is in a key.
+    """Options of execution.  They do not affect results, so they are not part of trials' keys.
 
-    An executor's own options are a subclass.  A sweep file may have those of all executors, and an option that two
-    of them share has one type, since either may be chosen on the command line.
+    An executor's own options are a subclass.  A sweep file may have the options of all executors, since the command
+    line may choose any of them.  An option that two executors share therefore has one type.
     """
 
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
     gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    #: whether networks are trained through torch.compile or CUDA graphs: where it pays, never, or compiled always
+    #: whether to train through torch.compile or CUDA graphs: where it is faster, never, or always compiled
     compile: Literal["auto", "never", "always"] = "auto"
     #: iterations between two lines of the journal
     log_every: Annotated[int, Field(ge=1)] = 50
     #: iterations between two checkpoints
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
-    #: which trials come first: the first seed of every row, then the second, so that a picture forms early; or all
+    #: the order of trials: the first seed of every row, then the second, which gives early results for all rows; or all
     #: seeds of a row before the next row
     order: Literal["seeds-first", "rows-first"] = "seeds-first"
 
 
 class Notices(Protocol):
-    """Where an executor says what its user has to know; may be called from any thread."""
+    """Receives an executor's messages to the user; its methods are thread-safe."""
 
     def say(self, text: str) -> None:
         """Prints a permanent line about an event."""

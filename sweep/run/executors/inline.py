@@ -1,4 +1,4 @@
-"""Trials one after another in this process: for debugging, and for a single core."""
+"""Runs trials one after another in this process, for debugging and for a single core."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ class Inline:
 
     @staticmethod
     def at_once(_options: ExecutorOptions, /) -> int:
-        """One."""
+        """Trials run one after another."""
         return 1
 
     @staticmethod
     def check() -> None:
-        """Nothing is in the way."""
+        """This executor always works."""
 
     @staticmethod
     def run(assignment: Assignment, options: ExecutorOptions, /) -> None:
-        """Run the source's trials here."""
+        """Runs the source's trials in this process."""
         import torch
 
         from sweep.run.executors.run_guarded import attempt, runtime_of

@@ -1,4 +1,4 @@
-"""Where executors get their trials from, one at a time: a list, or a search that decides what comes next."""
+"""Queues from which executors take trials one at a time: a fixed list, or a search that proposes the next."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from sweep.plan.planner import PlannedTrial
 
 
 class Source(Protocol):
-    """Asked by one thread; `trials` may be read by others."""
+    """A queue of trials.  One thread calls its methods; other threads may read `trials`."""
 
     @property
     def trials(self) -> Sequence[PlannedTrial]:
-        """All trials that are known to be coming, those handed out among them."""
+        """All trials known so far, including those already handed out."""
         ...
 
     def next(self) -> PlannedTrial | None:
-        """The next trial to run; None: there will be no other."""
+        """The next trial to run; None where no more will come."""
         ...
 
     def ended(self, trial: PlannedTrial) -> None:
-        """A trial that was handed out runs no more; what became of it stands in its folder."""
+        """Reports that a trial no longer runs; its folder records its outcome."""
         ...
 
 
 class Listed:
-    """Trials that are known beforehand."""
+    """A fixed list of trials."""
 
     def __init__(self, trials: Sequence[PlannedTrial]) -> None:
         self.trials = tuple(trials)
         self._waiting = deque(trials)
 
     def next(self) -> PlannedTrial | None:
-        """In order."""
+        """The next trial of the list."""
         return self._waiting.popleft() if self._waiting else None
 
     def ended(self, trial: PlannedTrial) -> None:
-        """Changes nothing."""
+        """Does nothing, because the list is fixed."""

@@ -40,7 +40,7 @@ class Attempt:
 
     #: whether it ran out of memory on a shared GPU, and should run again with a larger share
     is_put_back: bool = False
-    #: the most memory that torch reserved on the GPU; 0 without one
+    #: the peak of torch's reserved GPU memory; 0 without a GPU
     gpu_bytes: int = 0
 
 
@@ -53,11 +53,11 @@ def attempt(
     work: Work = run_trial,
     gpu_share: float = 1.0,
 ) -> Attempt:
-    """Run one planned trial; whatever goes wrong ends in its journal, and never in another trial's way.
+    """Runs one planned trial; records every error in its journal and raises none.
 
-    Where a stop has been asked for, it does not even start.  A full disk asks for one, since the others would meet
-    it too; a failure does under `fail_fast`.  A trial that runs out of GPU memory with less than a whole GPU is put
-    back: it may fit with fewer beside it.
+    The trial does not start where the stop file exists.  A full disk writes the stop file, because it would make the
+    other trials fail too; under `fail_fast` a failure does as well.  A trial that runs out of GPU memory with less
+    than a whole GPU is put back, because it may fit with fewer trials on that GPU.
     """
     stop_file = None if runtime.stop_file is None else Path(runtime.stop_file)
     if stop_file is not None and stop_file.exists():
@@ -69,11 +69,11 @@ def attempt(
         found = work(config, home, runtime).key
         problem = None if found == key else f"the data or weights changed since it was planned: its key is now {found}"
     except (TrialFailedError, StopRequestedError):
-        pass  # its journal says why
+        pass  # the trial has recorded the reason in its journal
     except DiskFullError as error:
         if stop_file is not None:
             request_stop(stop_file, "disk", str(error))
-    except Exception as error:  # out of memory, or before it could open a journal: no dataset
+    except Exception as error:  # out of memory, or an error before the journal was opened, such as a missing dataset
         reason = f"{type(error).__name__}: {error}"
         if not is_out_of_memory(error):
             problem = reason

@@ -1,4 +1,4 @@
-"""Trials side by side under Ray Tune, on this machine or on a cluster: its options here, the rest when it runs."""
+"""The Ray executor's options; the rest is imported when it runs, since Ray takes seconds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sweep.run.executors.base import Assignment, ExecutorOptions
 
 
 class RayOptions(ExecutorOptions):
-    """Packing and restarts."""
+    """Options of the Ray executor: packing, restarts and scratch folders."""
 
     #: trials at once; null means as many as the resources allow
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     #: restarts of a trial whose process died
     max_failures: Annotated[int, Field(ge=0)] = 2
-    #: when trials work in a folder of their node and send what they make to the home: on nodes that do not see the
-    #: home, or always, where it is slow to reach
+    #: when trials run in a folder of their node and send their files to the home: `auto`, on nodes that do not see the
+    #: home; `always`, for a home that is slow to reach
     scratch: Literal["auto", "always"] = "auto"
 
 
@@ -29,7 +29,7 @@ class Ray:
 
     @staticmethod
     def at_once(options: RayOptions, /) -> int:
-        """As many as fit on this machine, whatever RAY_ADDRESS says."""
+        """The number of trials that fit on this machine, whatever RAY_ADDRESS is."""
         slots = len(os.sched_getaffinity(0)) // options.cpus_per_trial
         if options.gpus_per_trial > 0:
             import torch
@@ -39,14 +39,14 @@ class Ray:
 
     @staticmethod
     def check() -> None:
-        """Raise `ClusterError` where RAY_ADDRESS names a cluster that does not answer."""
+        """Raises `ClusterError` where RAY_ADDRESS names a cluster that does not answer."""
         from sweep.run.executors.ray.cluster import require_answer
 
         require_answer()
 
     @staticmethod
     def run(assignment: Assignment, options: RayOptions, /) -> None:
-        """Run the source's trials under Tune."""
+        """Runs the source's trials under Tune."""
         from sweep.run.executors.ray.tune import run  # Ray and torch
 
         run(assignment, options)

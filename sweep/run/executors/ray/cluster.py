@@ -1,4 +1,4 @@
-"""The cluster that trials run on: reach it, compare what trials ask for with what it has, and see who leaves it."""
+"""The cluster that trials run on: connecting to it, comparing its resources with requests, and watching its nodes."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from sweep.run.executors.base import ExecutorOptions, Notices
 
 ADDRESS_VARIABLE, FOLDER_VARIABLE = "RAY_ADDRESS", "RAY_TMPDIR"
 
-#: How long a machine may take to answer, and Ray on it.
+#: Seconds that a machine may take to accept a connection, and Ray to answer.
 _ANSWER_S, _GREETING_S = 5.0, 10.0
 _RAY_PORT, _CLIENT_PORT = 6379, 10001
 
 
 class ClusterError(RuntimeError):
-    """Ray cannot be reached, or not be started here."""
+    """Ray cannot be reached, or cannot be started on this machine."""
 
 
 class ResourcesError(ValueError):
-    """Trials ask for what no node of the cluster has or can get."""
+    """Trials request resources that no node of the cluster has, now or later."""
 
 
 class ClusterLostError(RuntimeError):
-    """All nodes of Ray are dead, and with them the trials' workers; the trials' folders are as they were."""
+    """All nodes of Ray and the trials' workers are dead; the trials' folders are intact."""
 
 
-# Reaching it
+# Connecting
 
 
 def named_address() -> str | None:
-    """The cluster that RAY_ADDRESS names; None where Ray is started on this machine."""
+    """The cluster named by RAY_ADDRESS; None where Ray is started on this machine."""
     address = os.environ.get(ADDRESS_VARIABLE, "").strip()
     return None if address in ("", "local") else address
 
 
 def require_answer() -> None:
-    """Raise `ClusterError` within seconds where RAY_ADDRESS names a machine on which no Ray answers."""
+    """Raises `ClusterError` within seconds where no Ray answers at RAY_ADDRESS."""
     address = named_address()
     place = None if address is None else _host_and_port(address)
     if place is None:
@@ -60,7 +60,7 @@ def require_answer() -> None:
 
 
 def connect() -> None:
-    """Attach to the cluster that RAY_ADDRESS names, or start Ray on this machine.  Raises `ClusterError`."""
+    """Attaches to the cluster named by RAY_ADDRESS, or starts Ray on this machine.  Raises `ClusterError`."""
     import ray
 
     if ray.is_initialized():
@@ -76,12 +76,12 @@ def connect() -> None:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ClusterError(_not_started(error)) from error
     token = Path.home() / ".ray" / "auth_token"
-    if named_address() is None and token.exists():  # Ray writes it readable for everybody
+    if named_address() is None and token.exists():  # Ray writes the token with read permission for all users
         token.chmod(0o600)
 
 
 def _host_and_port(address: str) -> tuple[str, int] | None:
-    """None for addresses that only Ray can look up, such as `auto`."""
+    """Host and port of an address; None for one that only Ray can resolve, such as `auto`."""
     scheme, separator, rest = address.rpartition("://")
     if separator and scheme != "ray":
         return None
@@ -92,7 +92,7 @@ def _host_and_port(address: str) -> tuple[str, int] | None:
 
 
 def _greet(host: str, port: int) -> None:
-    """Raises OSError where what listens there does not speak gRPC, as Ray does."""
+    """Raises OSError where the listening server does not speak gRPC, as Ray does."""
     import grpc
 
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -126,7 +126,7 @@ def _not_started(error: Exception) -> str:
 
 @contextmanager
 def _hang_up_kept_from_children() -> Iterator[None]:
-    """Processes that start inside never see SIGHUP, which a closed terminal sends to them too; ours comes later."""
+    """Blocks SIGHUP in processes started inside, to which a closed terminal sends it too; ours arrives afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
@@ -134,7 +134,7 @@ def _hang_up_kept_from_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-# What it has
+# Resources
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def living_nodes() -> dict[str, Room]:
 
 
 def find_autoscaler() -> Autoscaler | None:
-    """The cluster's autoscaler, where it has one."""
+    """The cluster's autoscaler; None where it has none."""
     from ray._private.state import state
 
     config = state.get_cluster_config()
@@ -236,7 +236,7 @@ def find_autoscaler() -> Autoscaler | None:
 
 
 def _names_node_types() -> bool:
-    """Whether the monitor of Ray's older autoscaler names node types; without one it makes up a name for each node."""
+    """Whether the monitor of Ray's older autoscaler reports real node types; without one it invents one per node."""
     from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
     from ray.experimental.internal_kv import _internal_kv_get
 
@@ -246,21 +246,21 @@ def _names_node_types() -> bool:
 
 
 def _is_made_up(name: str) -> bool:
-    """Whether Ray named a node's type after the node, since nobody else named it."""
+    """Whether a node type's name was generated by Ray from the node, because none was configured."""
     return name == "local" or re.fullmatch(r"node_[0-9a-f]{16,}", name) is not None
 
 
-# Who leaves it
+# Nodes that come and go
 
 
 class NodeWatch:
-    """Says which nodes come and go."""
+    """Reports nodes that join or leave the cluster."""
 
     def __init__(self, notices: Notices, nodes: Mapping[str, Room]) -> None:
         self._notices, self._nodes = notices, dict(nodes)
 
     def look(self, nodes: Mapping[str, Room]) -> None:
-        """nodes: those that are there now.  Raises `ClusterLostError` where none is."""
+        """Reports the changes since the last call; nodes: those alive now.  Raises `ClusterLostError` where none is."""
         if not nodes:
             raise ClusterLostError("Ray's last node died; nothing is lost: run the same command again")
         for identifier in self._nodes.keys() - nodes.keys():

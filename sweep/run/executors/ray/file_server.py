@@ -1,8 +1,8 @@
-"""The driver's side of trials that run where the home is not seen: their files, written under the home as they come.
+"""The driver's side of trials on nodes that do not see the home: it writes the files that they send under the home.
 
-A `Keeper` is an actor on the driver's node.  It writes what workers send below the trial's folder and its training's,
-so that journals, checkpoints and results are where they always are, and their readers need to know nothing of this.
-Names of files are relative to the home.
+A `Keeper` is an actor on the driver's node.  It writes what workers send into the folders of the trial and of its
+training.  Journals, checkpoints and results are therefore in their usual places, and their readers need no special
+case.  Names of files are relative to the home.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ from results.records.trial_folder import (
 )
 from sweep.run.stop import request_stop
 
-#: Names of the files that grow by whole lines; all others are replaced as a whole.
+#: Names of files that grow line by line; all others are replaced as a whole.
 GROWING = (JOURNAL_FILENAME, LOG_FILENAME)
 _INCOMING = ".incoming"
-#: Left by writers that were killed.
+#: Suffixes of files that killed writers leave behind.
 _UNFINISHED = (_INCOMING, PARTIAL)
 
 
 class TrialMovedError(RuntimeError):
-    """Another worker has taken the trial over since; what this one does no longer counts."""
+    """Another worker has taken the trial over, so this worker's writes are rejected."""
 
 
 class Keeper:
-    """Reads and writes files of trials under one home, for one worker per trial at a time.
+    """Reads and writes trials' files under one home, for one worker per trial at a time.
 
-    The worker that took a trial over last is the one that may write: one that was believed dead, and is not, is
-    refused with `TrialMovedError`.
+    Only the worker that took a trial over last may write.  An earlier one that was presumed dead, but is alive, gets
+    `TrialMovedError`.
     """
 
     def __init__(self, home: str, stop_file: str) -> None:
         self._home, self._stop_file = Path(home), Path(stop_file)
-        self._workers: dict[str, str] = {}  # trial -> the worker that has it
-        self._trainings: dict[str, tuple[str, FileLock]] = {}  # training -> the trial that has it, and the lock held
+        self._workers: dict[str, str] = {}  # trial -> its current worker
+        self._trainings: dict[str, tuple[str, FileLock]] = {}  # training -> the trial that runs it, and the held lock
 
     def sees_home(self) -> bool:
-        """Whether the driver's folder for the sweep, where the stop file would be, is seen from here."""
+        """Whether the sweep's folder, which would contain the stop file, exists on this node."""
         return self._stop_file.parent.is_dir()
 
     def take_over(self, key: str, training: str | None, worker: str) -> list[str] | None:
-        """From now on `worker` has the trial; returns the names of the files that it goes on from.
+        """Assigns the trial to `worker`; returns the names of the files that it resumes from.
 
-        None, and nothing happens, while another trial runs the training.
+        Returns None and changes nothing while another trial runs the training.
         """
         if training is not None and not self._hold(training, key):
             return None
@@ -70,7 +70,7 @@ class Keeper:
         ]
 
     def leave(self, key: str, worker: str) -> None:
-        """The worker has done with the trial: others may run its training."""
+        """Releases the trial's training, so that other trials may run it."""
         if self._workers.get(key) == worker:
             for training, (holder, lock) in list(self._trainings.items()):
                 if holder == key:
@@ -78,17 +78,17 @@ class Keeper:
                     del self._trainings[training]
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """At most `size` bytes of a file, from `offset` on; none behind its end."""
+        """Up to `size` bytes of a file from `offset` on; empty past its end."""
         with self._home.joinpath(name).open("rb") as stream:
             stream.seek(offset)
             return stream.read(size)
 
     def extend(self, key: str, worker: str, name: str, offset: int, data: bytes) -> None:
-        """Let a growing file end with `data` from `offset` on."""
+        """Truncates a growing file at `offset` and appends `data`."""
         self._write(key, worker, self._home / name, offset, data)
 
     def replace(self, key: str, worker: str, name: str, offset: int, data: bytes, is_last: bool) -> None:
-        """One piece of a file, in order; with the last one the file is there, in place of an older one."""
+        """Writes the next piece of a file; the last piece puts the file in place of the older one."""
         path = self._home / name
         incoming = path.with_name(path.name + _INCOMING)
         self._write(key, worker, incoming, offset, data, sync=is_last)
@@ -96,7 +96,7 @@ class Keeper:
             incoming.replace(path)
 
     def keep_checkpoints(self, key: str, training: str, worker: str, names: list[str]) -> None:
-        """Delete the training's checkpoints but these."""
+        """Deletes all checkpoints of the training except these."""
         self._check_worker(key, worker)
         for path in sorted((training_folder(self._home, training) / CHECKPOINTS_FOLDER).glob("*")):
             if str(path.relative_to(self._home)) not in names:
@@ -120,7 +120,7 @@ class Keeper:
         """Whether the trial holds the lock of its training: no other trial, on this machine or another, runs it."""
         if training in self._trainings:
             holder, lock = self._trainings[training]
-            # The holder's worker may have died without a word.
+            # The holder's worker may have died without releasing the training.
             if holder != key and trial_status(self._folder(holder)) in ("pending", "running"):
                 return False
         else:
@@ -150,7 +150,7 @@ class Keeper:
             raise
 
     def _check_worker(self, key: str, worker: str) -> None:
-        # A keeper that was started again believes the first one who comes.
+        # A restarted keeper accepts the first worker that calls.
         if self._workers.setdefault(key, worker) != worker:
             raise TrialMovedError(f"trial {key} runs elsewhere by now")
 

@@ -1,7 +1,7 @@
-"""How much of a GPU a trial gets: what the sweep file says, until memory that was measured says otherwise.
+"""The share of a GPU that a trial gets: the sweep file's, or a larger one where measured memory requires it.
 
-A share of a GPU is a share of its memory.  A trial that runs out of its share is put back and gets a larger one,
-up to a whole GPU; trials that cost the same get that share from then on, and trials of a later run too.
+A share of a GPU is a share of its memory.  A trial that runs out of its share is put back and gets a larger one, up to
+a whole GPU.  Trials of the same cost get that share from then on, also in later runs.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from results.records.atomic import write_json
 
 FILENAME = "gpu-memory.json"
 
-#: What a process needs on a GPU besides torch's tensors: the CUDA context, libraries' handles.
+#: The GPU memory of a process besides torch's tensors: the CUDA context and libraries' handles.
 CONTEXT_BYTES = 700 << 20
-#: Of what was measured, since fragmentation differs from run to run.
+#: The factor on measured memory, since fragmentation differs from run to run.
 _MARGIN = 1.1
 
 
@@ -43,13 +43,13 @@ class Packing:
     """The share of a GPU that each trial gets.  Where GPUs are not shared, it is the one in the sweep file."""
 
     def __init__(self, share: float, shape: Callable[[TrialConfig], str], memory: Path | None = None) -> None:
-        """share: `run.gpus_per_trial`; shape: equal for trials that cost the same; memory: a file of earlier runs."""
+        """share: `run.gpus_per_trial`; shape: equal for trials of equal cost; memory: the file of learned shares."""
         self._wanted, self._shape, self._memory = share, shape, memory
         self._learned: dict[str, float] = _read(memory)
 
     @property
     def is_shared(self) -> bool:
-        """Whether trials share GPUs at all."""
+        """Whether several trials share a GPU."""
         return 0 < self._wanted < 1
 
     def share_of(self, config: TrialConfig) -> float:
@@ -81,17 +81,17 @@ class Packing:
 
 
 def whole_part(share: float) -> float:
-    """The smallest 1/n that holds a share."""
+    """The smallest 1/n that is at least `share`."""
     return 1.0 if share >= 1 else 0.0 if share <= 0 else 1 / math.floor(1 / share + 1e-9)
 
 
 def memory_limit(share: float, total_bytes: int) -> float:
-    """The fraction of a GPU's memory that torch may use in a worker with that share, its context left out."""
+    """The fraction of a GPU's memory that torch may use in a worker with this share, without the CUDA context."""
     return max(share - CONTEXT_BYTES / total_bytes, 0.01)
 
 
 def _read(path: Path | None) -> dict[str, float]:
-    """Shares by shape; none where the file is missing or damaged, since they are measured anew."""
+    """Learned shares by shape; empty where the file is missing or damaged, since they are measured again."""
     if path is None:
         return {}
     try:

@@ -1,9 +1,9 @@
-"""The worker's side of trials that run where the home is not seen: in a scratch home, with all that matters sent on.
+"""The worker's side of trials on nodes that do not see the home: they run in a scratch home and send their files.
 
-The scratch home, `$SPLATSWEEP_SCRATCH` or a folder of this user's below the system's for temporary files, stays from
-trial to trial: it holds the node's own datasets, weights and features.  The folders of a trial and of its training
-are filled from what the driver has, so that they go on from wherever they were, and while the trial runs a thread
-sends what changes there.
+The scratch home is `$SPLATSWEEP_SCRATCH`, or a folder of this user in the system's temporary directory.  It persists
+between trials, because it holds the node's own datasets, weights and features.  Before a trial runs, its folder and
+its training's are copied from the driver, so that it resumes from the last checkpoint.  While it runs, a thread sends
+all changes to the driver.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from sweep.run.stop import request_prune, request_stop
 
 SCRATCH_VARIABLE = "SPLATSWEEP_SCRATCH"
 
-#: How old what the driver knows may be.
+#: Seconds between two transfers to the driver.
 _INTERVAL_S = 1.0
 _PIECE = 16 << 20
 
-#: Calls a method of the `Keeper`, by name.
+#: Calls a method of the `Keeper` by its name.
 Call = Callable[..., Any]
 
 
 class NodeLacksError(RuntimeError):
-    """A node that does not see the home has no equal dataset or weights of its own."""
+    """A node that does not see the home lacks the planned dataset or weights."""
 
 
 def scratch_home() -> Path:
@@ -69,7 +69,7 @@ def attempt_away(
     work: Work = run_trial,
     gpu_share: float = 1.0,
 ) -> Attempt:
-    """As `attempt`, in the scratch home, with the trial's files brought from and sent to `home` through `call`.
+    """Like `attempt`, but in the scratch home; `call` transfers the trial's files from and to `home`.
 
     training: key of the trial's training; None for a control.
     """
@@ -80,11 +80,11 @@ def attempt_away(
 
 
 class Courier:
-    """Keeps the folders of a trial and its training the same in the scratch home and under the driver's home.
+    """Synchronises the folders of a trial and its training between the scratch home and the driver's home.
 
-    Entered, it fetches, once no other trial runs the training; inside, it sends now and then; left, it sends all that
-    is left, and clears the scratch home.  Raises what `call` raises, `TrialMovedError` and `DiskFullError` among it,
-    but never inside.
+    On entry, it waits until no other trial runs the training, then fetches the files.  Inside, a thread sends changes
+    every second.  On exit, it sends the remaining changes and deletes the folders in the scratch home.  Entry and exit
+    raise the errors of `call`, such as `TrialMovedError` and `DiskFullError`; the thread raises none.
     """
 
     def __init__(self, call: Call, key: str, training: str | None, scratch: Path) -> None:
@@ -92,10 +92,10 @@ class Courier:
         self._training, self._scratch = training, scratch
         self._folder = trial_folder(scratch, key)
         self._folders = [self._folder, *([training_folder(scratch, training)] if training is not None else [])]
-        #: what the trial watches; says what the driver's says, and the driver's what it says
+        #: the stop file that the trial watches; it is synchronised with the driver's in both directions
         self.stop_file = scratch / "stop" / self._worker
         self._is_holder = False
-        self._sent: dict[str, Any] = {}  # name -> what it was when it was sent
+        self._sent: dict[str, Any] = {}  # name -> the file's state, or its length, when it was last sent
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._send_now_and_then, name="courier", daemon=True)
 
@@ -126,9 +126,10 @@ class Courier:
             shutil.rmtree(folder, ignore_errors=True)
 
     def send(self) -> None:
-        """Send what is new.
+        """Sends all changes.
 
-        Seen from the driver, a journal is never behind a checkpoint, nor a result before what it was made from.
+        The order keeps the driver's copy consistent: a journal arrives before its checkpoints, and a result after the
+        files that it was computed from.
         """
         growing, whole = self._files()
         whole.sort(key=lambda name: (Path(name).name == RESULT_FILENAME, name.endswith(".json"), name))
@@ -143,7 +144,7 @@ class Courier:
             self._call("keep_checkpoints", self._key, self._training, self._worker, checkpoints)
 
     def _fetch(self) -> bool:
-        """Take the trial over; False where a stop was requested while another trial ran the training."""
+        """Takes the trial over and fetches its files; False where a stop came while another trial ran the training."""
         while (names := self._call("take_over", self._key, self._training, self._worker)) is None:
             self._pass_on_stop()
             if self.stop_file.exists():
@@ -168,7 +169,7 @@ class Courier:
                 self.send()
             except TrialMovedError as error:
                 request_stop(self.stop_file, "asked", str(error))
-            except Exception:  # the driver's node is busy, or its disk full: all is here yet, for the next time
+            except Exception:  # the driver's node is busy, or its disk full: the next transfer sends everything
                 continue
 
     def _pass_on_stop(self) -> None:
@@ -182,7 +183,7 @@ class Courier:
             request_prune(self._folder, reason)
 
     def _files(self) -> tuple[list[str], list[str]]:
-        """Names of the files that grow, and of those that are replaced."""
+        """The names of growing files, and of files that are replaced as a whole."""
         found = [path for folder in self._folders for path in folder.rglob("*") if path.is_file()]
         growing = [path for path in found if path.name in GROWING]
         passed_over = (*GROWING, PRUNE_FILENAME, LOCK_FILENAME)
@@ -202,7 +203,7 @@ class Courier:
         self._sent[name] = end
 
     def _replace(self, name: str) -> bool:
-        """Send a file in pieces; False where it is gone by now."""
+        """Sends a file in pieces; False where it no longer exists."""
         try:
             stream = (self._scratch / name).open("rb")
         except FileNotFoundError:
@@ -218,7 +219,7 @@ class Courier:
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
-    """Differs when a file was written or replaced; None where it is gone."""
+    """A value that changes when a file is written or replaced; None where it does not exist."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -232,7 +233,7 @@ def _whole_lines(path: Path) -> int:
 
 
 def _on_equal_terms(key: str, home: Path, work: Work) -> Work:
-    """`work`, once the node is known to have the dataset and weights that the trial was planned with."""
+    """Wraps `work` with a check that the node has the dataset and weights that the trial was planned with."""
 
     def there(config: TrialConfig, scratch: Path, runtime: Runtime) -> TrialResult:
         place = f"node {socket.gethostname()} does not see {home} and works in {scratch}"

@@ -1,11 +1,11 @@
-"""Trials side by side under Ray Tune, on this machine or on the cluster that Ray is attached to.
+"""Runs trials in parallel under Ray Tune, on this machine or on the cluster that Ray is attached to.
 
-Tune packs and restarts; what to run is decided by the plan.  A worker that dies is started again up to
-`max_failures` times and its trial goes on from the checkpoint in the home.  An exception inside a trial is its
-result, not Tune's business: it would end the same way again.
+Tune packs trials and restarts workers; the plan decides which trials run.  A worker that dies is restarted up to
+`max_failures` times, and its trial resumes from the checkpoint in the home.  An exception inside a trial makes it
+failed, without a restart by Tune, because it would end the same way again.
 
-A worker that does not see the home, which it finds out for itself, sends what its trial makes to a `Keeper` beside
-the driver.
+A worker detects by itself whether it sees the home.  If not, it sends its trial's files to a `Keeper` on the driver's
+node.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# The journals are the record; Tune's own loggers would write everything a second time.
+# Trials record everything in their journals; Tune's own loggers would write it a second time.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-# An interrupt is the driver's: it asks the trials to stop, where Tune would drop them.
+# The driver handles interrupts: it lets trials write a checkpoint, whereas Tune would drop them.
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
@@ -68,12 +68,12 @@ _STOP_INTERVAL_S = 0.5
 
 
 def run(assignment: Assignment, options: RayOptions) -> None:
-    """Run the source's trials in workers of `options.cpus_per_trial` CPUs and `options.gpus_per_trial` GPUs each."""
-    # What it says about workers that died stands in the journals, without a page of traceback each.
+    """Runs the source's trials in workers of `options.cpus_per_trial` CPUs and `options.gpus_per_trial` GPUs each."""
+    # The journals record which workers died, without a page of traceback for each.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     home, stop_file, notices = assignment.home, assignment.stop_file, assignment.notices
     notices.wait_for("Ray to start" if named_address() is None else f"Ray at {named_address()} to answer")
-    with signals_kept():  # Ray's own answer to SIGTERM ends the driver on the spot
+    with signals_kept():  # Ray's own SIGTERM handler ends the driver at once
         connect()
     storage = ray_folder(home) / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     try:
@@ -87,7 +87,7 @@ def run(assignment: Assignment, options: RayOptions) -> None:
     finally:
         notices.wait_for(None)
         ray.shutdown()  # idle workers would keep their memory, and stopped trials would look alive
-        shutil.rmtree(storage, ignore_errors=True)  # Tune's own state: the journals hold all that matters
+        shutil.rmtree(storage, ignore_errors=True)  # Tune's own state, which nothing reads: journals record it all
 
 
 def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Watch) -> None:
@@ -109,8 +109,8 @@ def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Wa
         tune_config=tune.TuneConfig(
             search_alg=_Feed(assignment.source, packing),
             scheduler=_EndOfWaiting(stop_file),
-            num_samples=-1,  # until the source has no more
-            # A worker that is kept has its imports behind it: 0.1 s to the next trial instead of 6 to 10.
+            num_samples=-1,  # until the source is exhausted
+            # A reused worker has already imported everything: its next trial starts in 0.1 s instead of 6 to 10 s.
             reuse_actors=True,
             max_concurrent_trials=options.max_concurrent,
             trial_name_creator=lambda trial: str(trial.config["point"]["key"]),
@@ -148,7 +148,7 @@ class _Feed(Searcher):
         self._is_empty = False
 
     def suggest(self, trial_id: str) -> Any:
-        """The parameters of `_run_point`, besides those that are the same for all; None: not yet."""
+        """The parameters of `_run_point` that differ between trials; None while no trial is available yet."""
         trial = self._next()
         if trial is None:
             may_come_back = self._packing.is_shared and self._given
@@ -166,7 +166,7 @@ class _Feed(Searcher):
         return trial
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """Tune has done with a trial."""
+        """Called by Tune when a trial has ended: queues it again where it was put back, and else reports its end."""
         trial, share = self._given.pop(trial_id)
         result = result or {}
         if result.get("is_put_back"):
@@ -178,7 +178,7 @@ class _Feed(Searcher):
         self._source.ended(trial)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: what to run is decided by the plan."""
+        """Saves nothing, because the plan decides which trials run."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune stores its own set-up, which nobody reads
@@ -192,7 +192,7 @@ class _EndOfWaiting(FIFOScheduler):
         self._stop_file, self._looked = stop_file, 0.0
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """Called some times a second."""
+        """Called several times a second."""
         if time.monotonic() - self._looked > _STOP_INTERVAL_S:
             self._looked = time.monotonic()
             if self._stop_file.exists():
@@ -225,7 +225,7 @@ def _run_point(parameters: dict[str, Any]) -> None:
 
 
 def _limit_memory(share: float) -> int:
-    """Hold torch to the worker's share of its GPU, so that it takes none of its neighbours'.  Returns all its bytes."""
+    """Limits torch's memory to the worker's share of its GPU.  Returns the GPU's total bytes; 0 without a GPU."""
     import torch
 
     if share <= 0 or not torch.cuda.is_available():
@@ -236,9 +236,10 @@ def _limit_memory(share: float) -> int:
 
 
 def _start_keeper(storage: Path, home: Path, stop_file: Path, options: RayOptions) -> tuple[Any, str | None]:
-    """A keeper on this node, and the path of a file that is named as it is; nothing where all trials run here.
+    """Starts a keeper on this node; returns it and the path of a marker file with its name.
 
-    A worker that sees the file sees the home.  It is not written where none is to work in the home.
+    Returns (None, None) where all trials run on this node.  A worker that sees the marker file sees the home.  With
+    `scratch: always` the file is not written, so that no worker runs in the home.
     """
     if named_address() is None and len(ray.nodes()) == 1 and options.scratch != "always":
         return None, None
@@ -255,19 +256,19 @@ def _start_keeper(storage: Path, home: Path, stop_file: Path, options: RayOption
 
 
 class HomeUnseenError(RuntimeError):
-    """Nothing would be kept: not even the driver's own node of Ray sees the home, in a container perhaps."""
+    """Not even Ray's node on the driver's machine sees the home, so no result could be stored (a container perhaps)."""
 
 
 class _Watch(tune.Callback):
-    """Says what trials wait for and which nodes come and go; ends a sweep that has no node left."""
+    """Reports what trials wait for and which nodes come and go; ends a sweep whose last node died."""
 
     def __init__(self, notices: Notices, nodes: NodeWatch, options: RayOptions, lacking: str | None) -> None:
-        """lacking: what has to come before any trial can start."""
+        """lacking: what trials have to wait for before the first can start; None where nothing."""
         self._notices, self._nodes, self._options = notices, nodes, options
         self._lacking, self._looked = lacking, 0.0
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Called some times a second."""
+        """Called several times a second."""
         if time.monotonic() - self._looked < _HEARTBEAT_S:
             return
         self._looked = time.monotonic()
@@ -278,7 +279,7 @@ class _Watch(tune.Callback):
         self._notices.wait_for(self._missing() if is_waiting else None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # as the feed
+        return {}  # see `_Feed.__getstate__`
 
     def _missing(self) -> str:
         if self._lacking is not None:
@@ -292,14 +293,14 @@ class _Watch(tune.Callback):
 
 
 class _Losses(tune.Callback):
-    """Says in the journal of a trial whose workers all died that it failed, and why."""
+    """Records a trial whose workers all died as failed, in its journal."""
 
     def __init__(self, home: Path, max_failures: int, stop_file: Path | None) -> None:
-        """stop_file: written after the first loss, where it is given."""
+        """stop_file: written after the first such failure; None to let the other trials run."""
         self._home, self._max_failures, self._stop_file = home, max_failures, stop_file
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tune has given a trial up."""
+        """Called by Tune when it no longer restarts a trial."""
         key = trial.config["point"]["key"]
         folder = trial_folder(self._home, key)
         if trial_status(folder) not in ("finished", "failed"):
