@@ -1,8 +1,8 @@
-"""Everything that is special about a device, beside the training loop.
+"""Device-specific code of training: layout, execution, precision.
 
-A network runs in one of three ways, which are three arithmetics: as written (`eager`), through `torch.compile`
-(`compiled`), or replayed from a CUDA graph (`graph`).  Only training uses the latter two; networks that are judged, and
-copies of a network, run as written.
+A network has one of three executions, with different arithmetic: as written (`eager`), through `torch.compile`
+(`compiled`), or replayed from a CUDA graph (`graph`).  Only training uses the latter two; evaluation, and
+copies of a network, are eager.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from results.records.arithmetic import Execution, Precision
 #: `auto` compiles where that pays, `never` runs as written, `always` compiles on any device.
 CompileMode = Literal["auto", "never", "always"]
 
-#: The first version whose group norm takes channels last on a GPU; before, every layer turns its input round.
+#: The first torch version whose group norm supports channels last on a GPU; earlier ones transpose every input.
 _CHANNELS_LAST_ON_CUDA = (2, 15)
-#: Iterations from which compiling, one to two minutes, is won back.
+#: Number of iterations beyond which compilation, one to two minutes, pays off.
 _WORTH_COMPILING = 5_000
-#: Numbers in the source pictures of a batch below which a GPU waits for the host to launch kernels: 64 px, batch 10.
+#: Elements of a batch's source images below which kernel launches limit a GPU: 64 px, batch 10.
 _LAUNCH_BOUND = 2**17
 
 
 class ExecutionError(RuntimeError):
-    """A network could not be compiled or captured; it never falls back to another arithmetic by itself."""
+    """A network could not be compiled or captured; there is no silent fallback to another arithmetic."""
 
 
 def prepare(network: Reconstructor, device: torch.device) -> Reconstructor:
-    """Move `network` to a device, in the layout and with the layers that are fastest there; returns it."""
+    """Move `network` to a device, with the layout and the layers that are fastest there; returns it."""
     network.to(device).to(memory_format=memory_format(device, "eager"))
     if network.main_network is not None and device.type == "cpu":
         accelerate(network.main_network)
@@ -49,10 +49,10 @@ def prepare(network: Reconstructor, device: torch.device) -> Reconstructor:
 
 
 def choose_execution(config: TrialConfig, device: torch.device, mode: CompileMode = "auto") -> Execution:
-    """How the network of a configuration is trained on a device.
+    """Chooses the execution for training the network of a configuration on a device.
 
-    On a GPU `auto` captures networks that are bound by launches, and compiles others where they are trained for long
-    enough; on a CPU it leaves networks as they are.
+    On a GPU `auto` captures networks that are limited by kernel launches, and compiles others if training is long
+    enough; on a CPU it chooses `eager`.
     """
     if mode == "always":
         return "compiled"
@@ -67,9 +67,9 @@ def choose_execution(config: TrialConfig, device: torch.device, mode: CompileMod
 def prepare_training(
     network: Reconstructor, device: torch.device, execution: Execution, precision: Precision
 ) -> Execution:
-    """Set `network` up to be trained on a device; returns the execution, which is `eager` without a backbone.
+    """Set up `network` for training on a device; returns the execution, which is `eager` without a backbone.
 
-    bfloat16 is used on a GPU, within the backbone alone: Gaussians, rendering, losses and weights stay in float32.
+    bfloat16 is used only on a GPU and within the backbone: Gaussians, rendering, losses and weights stay in float32.
     """
     in_bf16 = precision == "bf16" and device.type == "cuda"
     module: nn.Module = network if network.main_network is None else network.main_network
@@ -98,13 +98,13 @@ def torch_version() -> tuple[int, int]:
 
 
 def share_compiled_code(cache: Path) -> None:
-    """Keep compiled code in `cache`: all trials of one architecture compile once.  A user's setting goes first."""
+    """Cache compiled code in `cache`, so that trials of one architecture compile once; a user's setting wins."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
     os.environ.setdefault("TRITON_CACHE_DIR", str(cache / "triton"))
 
 
 class _InTraining:
-    """Stands in for the `forward` of a module, for training only."""
+    """Replaces the `forward` of a module, in training mode only."""
 
     def __init__(self, module: nn.Module, run: Callable[..., Any]) -> None:
         self._module, self._run, self._as_written = module, run, module.forward
@@ -118,7 +118,7 @@ class _InTraining:
 
 
 class _Eager:
-    """The module as written, in bfloat16 where that is wanted."""
+    """The module as written, in bfloat16 if requested."""
 
     def __init__(self, module: nn.Module, device: torch.device, in_bf16: bool) -> None:
         self._forward, self._device, self._in_bf16 = module.forward, device, in_bf16
@@ -129,13 +129,13 @@ class _Eager:
 
 
 class _Compiled:
-    """The module through `torch.compile`, with group norms that fuse; for the shapes that it meets."""
+    """The module through `torch.compile`, with group norms that can be fused; specialised to its input shapes."""
 
     def __init__(self, module: nn.Module, device: torch.device, in_bf16: bool) -> None:
         self._device, self._in_bf16 = device, in_bf16
         twin = twin_of(module)
         use_plain_operators(twin)
-        # Inductor's own rules leave a U-Net in channels first.
+        # Inductor's heuristics leave a U-Net in channels first.
         options: dict[str, Any] | None = {"force_layout_optimization": True} if device.type == "cuda" else None
         # fullgraph: an error instead of falling back to eager code.
         self._run = torch.compile(twin, fullgraph=True, dynamic=False, options=options)
@@ -166,7 +166,7 @@ class _Graphed:
         return self._graphs[key](*tensors)
 
     def _capture(self, given: Any, tensors: list[Tensor]) -> Callable[..., Any]:
-        # Warm-up and capture draw numbers; the step that follows must not notice.
+        # Warm-up and capture draw random numbers, which must not affect the following step.
         state = torch.cuda.get_rng_state(self._device)
         samples = tuple(torch.empty_like(t).copy_(t).requires_grad_(t.requires_grad) for t in tensors)
         try:
@@ -180,7 +180,7 @@ class _Graphed:
 
 
 class _OfTensors(nn.Module):
-    """A module as a function of the tensors in its arguments, the rest of which is fixed."""
+    """A module as a function of the tensors in its arguments; all else in them is fixed."""
 
     def __init__(self, module: nn.Module, given: Any, device: torch.device, in_bf16: bool) -> None:
         super().__init__()
@@ -188,13 +188,13 @@ class _OfTensors(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Any:
         arguments, keywords = rebuild(self._given, iter(tensors))
-        # No cache: weights that a capture has cast would stay as they were.
+        # No cache: a graph would keep using the weights that were cast during its capture.
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._in_bf16, cache_enabled=False):
             return _in_float32(self.module(*arguments, **keywords))
 
 
 def twin_of(module: nn.Module) -> nn.Module:
-    """A copy of the module's structure with the same parameters and buffers, every part with its class's forward."""
+    """A copy of the module's structure that shares parameters and buffers, with the original `forward` of each part."""
     shared: dict[int, Any] = {id(t): t for t in (*module.parameters(), *module.buffers())}
     twin = copy.deepcopy(module, shared)
     for part in twin.modules():
@@ -210,16 +210,16 @@ Drawn = TypeVar("Drawn")
 
 
 class BatchAhead(Generic[Drawn]):
-    """Batches by iteration.  On a GPU the next one is copied and resampled while the current one is computed with."""
+    """Batches by iteration.  On a GPU the next batch is copied and resampled during computation of the current one."""
 
     def __init__(self, draw: Callable[[int], Drawn], device: torch.device, end: int) -> None:
-        """`draw` gives the batch of an iteration below `end`, whose tensors are on `device`."""
+        """`draw` returns the batch of an iteration below `end`, with tensors on `device`."""
         self._draw, self._end = draw, end
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ready: tuple[int, Drawn] | None = None
 
     def take(self, iteration: int) -> Drawn:
-        """The batch of an iteration; starts on the one after it."""
+        """The batch of an iteration; starts preparing the next one."""
         if self._stream is None:
             return self._draw(iteration)
         if self._ready is None or self._ready[0] != iteration:
@@ -240,7 +240,7 @@ class BatchAhead(Generic[Drawn]):
 
 @contextmanager
 def steady_memory(device: torch.device) -> Iterator[None]:
-    """Garbage collection looks at nothing old inside, on a GPU: a pass over all objects stalls the launches."""
+    """Excludes existing objects from garbage collection, on a GPU: a full collection stalls the kernel launches."""
     if device.type != "cuda":
         yield
         return

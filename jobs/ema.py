@@ -1,4 +1,4 @@
-"""A moving average of a network's weights: what is judged, and what the next stage starts from, where it is on."""
+"""A moving average of a network's weights; if enabled, it is evaluated, and the next stage starts from it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from jobs.config import EmaConfig
 
 Network = TypeVar("Network", bound=nn.Module)
 
-#: Exponent of the warm-up, for training as short as this (Karras, notes on EMA; the published training has it too).
+#: Exponent of the warm-up for short trainings (Karras, notes on EMA; also in the published training).
 _POWER = 2 / 3
 
 
 def ema_decay(step: int, config: EmaConfig) -> float:
-    """How much of the average stays at the update after `step` iterations: 0 at the start, then towards 1."""
+    """Decay of the average at the update after `step` iterations: 0 at the start, then towards 1."""
     return min(config.max_decay, 1 - (1 + max(step - config.start - 1, 0)) ** -_POWER)
 
 
@@ -29,16 +29,16 @@ class MovingAverage(Generic[Network]):
         self.network: Network = live if config is None else copy.deepcopy(live).requires_grad_(False)
 
     def update(self, step: int) -> None:
-        """Take in the weights after the stage's first `step` iterations, where an update is due."""
-        # The published update looks at a counter that starts at 0: after 1, 11, 21, ... iterations.
+        """Update the average after the stage's first `step` iterations, if an update is due."""
+        # The published update tests a counter that starts at 0: it acts after 1, 11, 21, ... iterations.
         if self._config is None or (step - 1) % self._config.every:
             return
         blend = get_ema_multi_avg_fn(ema_decay(step, self._config))
         blend(list(self.network.parameters()), list(self._live.parameters()), 0)
-        for mine, live in zip(self.network.buffers(), self._live.buffers(), strict=True):  # statistics of batches
+        for mine, live in zip(self.network.buffers(), self._live.buffers(), strict=True):  # batch statistics
             mine.copy_(live)
 
     def hand_over(self) -> None:
-        """Make the average the live network, as a stage that follows starts from."""
+        """Copy the average to the live network, from which the next stage starts."""
         if self._config is not None:
             self._live.load_state_dict(self.network.state_dict())

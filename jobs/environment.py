@@ -33,9 +33,9 @@ def describe_environment() -> dict[str, object]:
 
 
 def arithmetic_of(config: TrialConfig, device: torch.device, execution: Execution = "eager") -> Arithmetic | None:
-    """How a trial computes on a device, with every choice resolved; None for one without a network.
+    """The arithmetic of a trial on a device, with every choice resolved; None for a trial without a network.
 
-    Raises `BackendUnavailableError` where its Gaussians cannot be drawn there.
+    Raises `BackendUnavailableError` where no rasteriser can draw its Gaussians there.
     """
     if not config.is_trained:
         return None
@@ -50,7 +50,7 @@ def arithmetic_of(config: TrialConfig, device: torch.device, execution: Executio
 
 
 def arithmetic_history(folder: Path, current: Arithmetic | None) -> list[dict[str, Any]]:
-    """Every arithmetic of a trial in order of use: those of earlier processes that left a checkpoint, and this one."""
+    """All arithmetics of a trial in order of use: those of earlier processes with a checkpoint, and the current one."""
     file, checkpoints = folder / ENVIRONMENT_FILENAME, folder / CHECKPOINTS_FOLDER
     goes_on = file.exists() and checkpoints.is_dir() and any(checkpoints.iterdir())
     earlier = (read_environment(folder) or {}).get("arithmetic", []) if goes_on else []
@@ -59,7 +59,7 @@ def arithmetic_history(folder: Path, current: Arithmetic | None) -> list[dict[st
 
 
 def git_state(folder: Path) -> dict[str, object]:
-    """The commit of the checkout around `folder` and whether it was changed since; empty outside a checkout."""
+    """The commit of the checkout that contains `folder`, and whether it was modified; empty outside a checkout."""
 
     def git(*arguments: str) -> str | None:
         command = ["git", "-C", str(folder), *arguments]

@@ -1,7 +1,7 @@
-"""The only evaluation: used while training, after training, and for the trivial predictors alike.
+"""Evaluation, used during training, after training, and for the trivial baselines.
 
-Each object is seen from its source views.  *Conditioned* are those drawn again from their own cameras; *novel*
-are all other views.  Numbers are per view first, then averaged per object; a table averages over objects.
+Each object is reconstructed from its source views.  *Conditioned* views are rendered from the sources' own cameras;
+*novel* views are all others.  Scores are per view, then averaged per object; a table averages over objects.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ class Evaluation:
     samples: dict[str, np.ndarray]
 
     def means(self) -> dict[str, float]:
-        """Mean over objects: {"novel/psnr": ..., "conditioned/lpips": ..., ...}, of colours that are not clamped."""
+        """Mean over objects: {"novel/psnr": ..., "conditioned/lpips": ..., ...}, of unclamped colours."""
         rows = self.per_object[self.per_object["metric"].isin(METRICS)]
         names = rows["view_kind"] + "/" + rows["metric"]
         return {str(name): float(value) for name, value in rows["value"].groupby(names).mean().items()}
 
     def write(self, folder: Path) -> None:
-        """`per_object.parquet` and `samples.npz` into `folder`."""
+        """Writes `per_object.parquet` and `samples.npz` into `folder`."""
         self.per_object.to_parquet(folder / MEASUREMENTS_FILENAME, index=False)
         np.savez_compressed(folder / SAMPLES_FILENAME, **self.samples)  # type: ignore[arg-type]
 
 
 def no_context(source: Views) -> Context:  # noqa: ARG001 - the signature of a `ContextReader`
-    """Nothing beside the pictures."""
+    """A context without any source."""
     return Context()
 
 
 def predicting(reconstructor: Reconstructor, context: Callable[[Views], Context], config: TrialConfig) -> Predict:
-    """How a network predicts: source views -> a scene, as it is judged."""
+    """The prediction function of a network, for evaluation: source views -> a scene."""
 
     def predict(source: Views) -> Scene:
         reconstructor.eval()
@@ -74,9 +74,9 @@ def predicting(reconstructor: Reconstructor, context: Callable[[Views], Context]
 
 
 def drawing(predict: Predict, geometry: bool = False) -> Draw:
-    """How predictions are drawn: source views -> a scene -> what the targets' cameras see of it.
+    """The rendering function of predictions: source views -> a scene -> its rendering from the targets' cameras.
 
-    geometry: whether renderings have opacity and inverse depth, where the scene has them.
+    geometry: whether renderings include opacity and inverse depth, if the scene has them.
     """
 
     def draw(source: Views, targets: Views) -> Rendering:
@@ -96,7 +96,7 @@ def judge(
     split: str | None = None,
     limit: int | None = None,
 ) -> Evaluation:
-    """Judge predictions as a configuration says; on the first `limit` objects of `split`, where that is given."""
+    """Evaluates predictions as configured; `split` with `limit` (its first objects) overrides the configuration's."""
     metrics = MetricSet(config.metrics, config.eval.lpips, weights).to(device)
     return evaluate(
         drawing(predict, metrics.of_geometry),
@@ -122,7 +122,7 @@ def evaluate(
     device: torch.device,
     input_views: int = 1,
 ) -> Evaluation:
-    """Judge `draw` on the first `limit` objects of a split (None: all of them)."""
+    """Evaluates `draw` on the first `limit` objects of a split (None: all of them)."""
     records: list[dict[str, object]] = []
     samples: list[tuple[str, Views, Tensor]] = []
     for row in store.split(split).head(limit if limit is not None else len(store.objects)).itertuples():
@@ -145,8 +145,8 @@ def object_views(
 
 
 def _kinds(target: Tensor, input_views: int) -> dict[str, Tensor]:
-    """Views (N,) bool of each kind, of an object's (N, 3, H, W), whose sources come first."""
-    # A picture that is black everywhere shows nothing; the published evaluation leaves it out.
+    """Masks (N,) bool of the views of each kind, for an object's views (N, 3, H, W), sources first."""
+    # The published evaluation leaves out images that are entirely black.
     seen = target.flatten(1).any(1)
     novel = torch.arange(len(target), device=target.device) >= input_views
     return dict(zip(VIEW_KINDS, (seen & ~novel, seen & novel), strict=True))
@@ -157,7 +157,7 @@ def _pack_samples(samples: list[tuple[str, Views, Tensor]], input_views: int) ->
         return (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
     fewest = min(views.images.shape[1] for _, views, _ in samples)
-    # Spread over the novel views, which stand behind the sources.
+    # Spread over the novel views, which follow the sources.
     spread = np.linspace(input_views, fewest - 1, SAMPLE_VIEWS).round().astype(int)
     chosen = np.unique(spread) if fewest > input_views else [0]
     return {

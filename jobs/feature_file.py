@@ -1,14 +1,14 @@
-"""Features of many frames in one file: written front to back, complete or not there, mapped by all who read.
+"""Features of many frames in one file: written sequentially, present only if complete, memory-mapped by readers.
 
-A file is a numpy array of records (frame, scale, values), one for each frame, in the order they were asked for.
+A file is a numpy array of records (frame, scale, values), one for each frame, in the order of the request.
 `values`, in float16, times `scale` is the feature.  A scale is a power of two, so it costs no precision, and no
-value is too large.  Half precision changes no metric that is reported: networks (32 px, base 16) trained on features
-in float32 for 200 iterations and judged with both on 20 objects differ by at most 9e-5 dB in PSNR and 6e-6 in SSIM
+value overflows.  Half precision changes no reported metric: networks (32 px, base 16) trained on features
+in float32 for 200 iterations and evaluated with both on 20 objects differ by at most 9e-5 dB in PSNR and 6e-6 in SSIM
 and LPIPS for maps (oracle, random MiDaS), 1.1e-5 dB and 1e-6 for vectors, 3e-6 dB and 5e-7 for tokens
 (EfficientNet-Lite0).
 
-The writer appends whole records to `<name>.partial` and renames it at the end.  If it is killed, the next one goes
-on behind the last group of records that reached the file.
+The writer appends whole records to `<name>.partial` and renames it at the end.  If it is killed, the next one
+continues after the last complete group of records.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from numpy.lib import format as npy
 #: frames (n,) -> features (n, ...) as float32
 Compute = Callable[[np.ndarray], np.ndarray]
 
-#: Seconds between words on how far it has come; what was written by then is safe from a power cut.
+#: Seconds between progress messages; data written before a message are synced to disk.
 _REPORT_S = 15.0
 
 log = logging.getLogger(__name__)
 
 
 def ensure_feature_file(path: Path, frames: np.ndarray, group: int, compute: Compute) -> None:
-    """Have `path` hold the features of `frames`; one process computes, others that ask meanwhile wait for it.
+    """Ensure that `path` holds the features of `frames`; one process computes, others wait for it.
 
-    `compute` is called with `group` frames at a time (the last time with the rest), so what is kept does not
+    `compute` is called with `group` frames at a time (the last time with the rest), so the result does not
     depend on whether the work was interrupted.  Raises ValueError where features are not finite.
     """
     if path.exists():
@@ -56,7 +56,7 @@ def ensure_feature_file(path: Path, frames: np.ndarray, group: int, compute: Com
 
 
 class FeatureFile:
-    """A finished file, memory-mapped: processes that read it share its pages."""
+    """A finished file, memory-mapped: processes share its pages."""
 
     def __init__(self, path: Path) -> None:
         self._records = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -98,7 +98,7 @@ def _write(path: Path, frames: np.ndarray, group: int, compute: Compute) -> None
             if stream.tell() == 0:
                 _write_header(stream, records.dtype, len(frames))
             stream.write(records.tobytes())
-            stream.flush()  # now a killed process loses nothing of it
+            stream.flush()  # from here on it survives if the process is killed
             if progress.add(len(chunk)):
                 os.fsync(stream.fileno())
         os.fsync(stream.fileno())
@@ -118,13 +118,13 @@ def _records(frames: np.ndarray, features: np.ndarray) -> np.ndarray:
 
 
 def _write_header(stream: BinaryIO, record: np.dtype, count: int) -> None:
-    # Says how many there will be; the file is read under its own name only once they are all there.
+    # States the final count; the file gets its final name, and is read, only once it is complete.
     facts = {"descr": npy.dtype_to_descr(record), "fortran_order": False, "shape": (count,)}
     npy.write_array_header_2_0(stream, facts)
 
 
 def _whole_groups(stream: BinaryIO, group: int) -> int:
-    """How many groups an interrupted writer left behind; cuts off what it wrote of the next one."""
+    """Number of complete groups of an interrupted writer; truncates the incomplete one."""
     stream.seek(0)
     done, end = 0, 0
     try:
@@ -132,12 +132,12 @@ def _whole_groups(stream: BinaryIO, group: int) -> int:
         record = npy.read_array_header_2_0(stream)[2]
         start = stream.tell()
         while len(data := stream.read(group * record.itemsize)) == group * record.itemsize:
-            # A power cut can leave zeros where data was on its way to the disk; no scale is zero.
+            # A power cut can leave zeros in place of unwritten data; no scale is zero.
             if not np.frombuffer(data, record)["scale"].all():
                 break
             done += 1
         end = start + done * group * record.itemsize
-    except ValueError:  # not even the header is whole
+    except ValueError:  # the header is incomplete
         pass
     stream.truncate(end)
     stream.seek(end)
@@ -145,14 +145,14 @@ def _whole_groups(stream: BinaryIO, group: int) -> int:
 
 
 class _Progress:
-    """Frames done, said now and then."""
+    """Logs the number of finished frames at intervals."""
 
     def __init__(self, name: str, total: int, done: int) -> None:
         self._name, self._total, self._done, self._first = name, total, done, done
         self._started = self._reported = time.monotonic()
 
     def add(self, frames: int) -> bool:
-        """Count `frames` more; whether it was time to say so."""
+        """Count `frames` more; returns whether it logged a message."""
         self._done += frames
         now = time.monotonic()
         if now - self._reported < _REPORT_S:

@@ -26,10 +26,10 @@ from model.registry import resolve
 from model.types import Context, Views
 from model.weights import WeightStore
 
-#: Raised whenever our own code makes frozen models say something else, so that old files are not read.
+#: Increased when our own code changes the outputs of frozen models, so that old files are not read.
 FEATURES_VERSION = 1
 
-#: Frames per forward pass of a frozen model: fixed, so that the values do not depend on who asks for them.
+#: Frames per forward pass of a frozen model: fixed, so that the values do not depend on the batch size.
 _CHUNK = 16
 
 #: A GPU keeps all features of a source if they take no more than this share of its free memory.
@@ -37,7 +37,7 @@ _RESIDENT_SHARE = 0.25
 
 
 class ContextReader:
-    """Source views -> `Context`, by the sections of a configuration that are about frozen models."""
+    """Source views -> `Context`, by the sections of a configuration on frozen models."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class ContextReader:
         cache: Path,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Computes on `device` what `cache` lacks; a frozen model is loaded only then, or if it is not cached."""
+        """Computes features that `cache` lacks on `device`; loads frozen models only for these, or if not cached."""
         device = torch.device(device)
         self._sources: dict[Source, FrozenModel | CachedFeatures] = {
             source: _open(source, section, config, store, weights, cache, device)
@@ -77,7 +77,7 @@ class CachedFeatures:
         self._file = FeatureFile(path)
         self.width = self._file.shape[0 if kind == "map" else -1]
         frames = self._file.frames
-        # Frames that have none lead behind the last row, to a scale that is no number.
+        # Frames without features refer to a row after the last, whose scale is NaN.
         rows = np.full(frames.max() + 1, len(frames), np.int64)
         rows[frames] = np.arange(len(frames))
         self._rows = torch.from_numpy(rows).to(device)
@@ -146,13 +146,13 @@ def _open(
 
 
 def _identity(weights: WeightStore, name: str) -> str | None:
-    if weights.identity(name) is None:  # nobody published a hash, and the file is not here yet
+    if weights.identity(name) is None:  # no published hash, and the file is missing
         weights.fetch(name)
     return weights.identity(name)
 
 
 def source_frames(store: Store, input_views: int) -> np.ndarray:
-    """The frames that can be a source, int64: all of training, and those that evaluation starts from."""
+    """The frames that can be a source, int64: all training frames, and the sources of evaluation."""
     frames = [np.arange(row.first_frame, row.first_frame + row.num_frames) for row in _rows(store, "train")]
     for split in SPLITS[1:]:
         frames += [
@@ -168,14 +168,14 @@ def _rows(store: Store, split: str) -> list[Any]:
 def _computing(
     build: Callable[[], FrozenModel], store: Store, resolution: int, device: torch.device
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Frames -> what the model says of each, in float32; the model is built with the first."""
+    """Frames -> the model's output for each, in float32; the model is built at the first call."""
     models: list[FrozenModel] = []
 
     @torch.inference_mode()
     def compute(frames: np.ndarray) -> np.ndarray:
         if not models:
             models.append(build())
-        # One frame an item: each stands for itself.
+        # One frame per object: frames are independent.
         views = store.views(frames[:, None], resolution).to(device)
         with _full_precision():
             values: np.ndarray = models[0](views)[:, 0].float().cpu().numpy()
@@ -186,7 +186,7 @@ def _computing(
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """Products in float32, whatever the trial that comes first computes its own in: all others read this."""
+    """Matrix products in float32, whatever precision the current trial has, as all trials share the features."""
     cuda = torch.backends.cuda.matmul
     before = cuda.allow_tf32, torch.backends.cudnn.allow_tf32
     cuda.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -16,10 +16,10 @@ from results.metrics import METRICS
 if TYPE_CHECKING:
     from jobs.config import LossTerm, TrialConfig
 
-#: The smallest pictures, in pixels, of which the poolings of each LPIPS trunk leave anything.
+#: Minimum side of images, in pixels, for the poolings of each LPIPS trunk.
 SMALLEST_LPIPS = {"vgg": 16, "alex": 32}
 
-#: What a loss may need, and what a method without it does.
+#: Requirement of a loss -> how a method lacks it, for messages.
 _LACKS: dict[Need, tuple[str, str]] = {
     "views": ("whole views", "is trained on single pixels"),
     "gaussians": ("a scene of Gaussians", "makes none"),
@@ -45,7 +45,7 @@ def check_fit(config: TrialConfig) -> None:
 
 
 def _check_metrics(config: TrialConfig) -> None:
-    """Views are large enough for LPIPS, and renderings have what metrics look at; a control goes without the others."""
+    """Checks that views are large enough for LPIPS, and renderings have the data of metrics, except for controls."""
     smallest, side = SMALLEST_LPIPS[config.eval.lpips], config.data.resolution
     if "lpips" in config.eval.metrics and side < smallest:
         raise MisfitError(
@@ -62,7 +62,7 @@ def _check_metrics(config: TrialConfig) -> None:
 
 
 def _check_context(config: TrialConfig, source: str, section: ContextConfig) -> None:
-    """Context enters at a place that the network has."""
+    """Checks that context enters at a place that the network has."""
     places = config.method.places(config.model)
     if not places:
         key = f"{source}.{find_source(source).switch}"
@@ -79,7 +79,7 @@ def _check_context(config: TrialConfig, source: str, section: ContextConfig) -> 
 
 
 def _check_loss(config: TrialConfig, name: str, term: LossTerm, key: str, offered: frozenset[Need]) -> None:
-    """A loss finds in a training step what it needs."""
+    """Checks that a training step provides the data that a loss needs."""
     method = f"model.name {config.model.name}"
     if term.views is not None and "views" not in offered:
         needed, instead = _LACKS["views"]
@@ -87,7 +87,7 @@ def _check_loss(config: TrialConfig, name: str, term: LossTerm, key: str, offere
     if term.views is not None and term.views > config.train.views_per_object:
         reason = f"{key}.views {term.views} is more than train.views_per_object {config.train.views_per_object}"
         raise MisfitError(f"{key}.views", reason)
-    if offered == NEEDS:  # the classes of losses bring torch along
+    if offered == NEEDS:  # the classes of losses import torch
         return
     needs: dict[str, frozenset[Need]] = {loss: resolve(LOSSES, loss, "loss").needs for loss in LOSSES}
     for lacking in sorted(needs[name] - offered):

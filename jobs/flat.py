@@ -1,6 +1,6 @@
-"""The weights of a network one after another in memory, and so their gradients.
+"""Flattens the weights of a network, and their gradients, into one contiguous tensor.
 
-What is done to every weight alike then takes one call instead of hundreds: Adam, clearing gradients, their norm.
+Operations on all weights then take one call instead of hundreds: Adam, clearing gradients, their norm.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from torch import nn
 
 
 def flatten_parameters(network: nn.Module) -> nn.Parameter:
-    """Move the trained parameters of `network`; returns all of them as one (N,), with its gradient, at first zero.
+    """Moves the trained parameters of `network` into one (N,), which is returned, with a gradient of zero.
 
-    The network's own parameters become views of it, each in the layout it has, and their gradients those of its
-    gradient.  That lasts as long as nobody replaces them: clear gradients with `zero_grad(set_to_none=False)`.
+    The network's own parameters become views of it, each in its current layout, and their gradients views of its
+    gradient.  They must not be replaced: clear gradients with `zero_grad(set_to_none=False)`.
     Raises ValueError where there is nothing to train, or parameters of several types.
     """
     trained = [p for p in network.parameters() if p.requires_grad]

@@ -1,4 +1,4 @@
-"""Objects to look at: the scene that a trained method reconstructs, or the Gaussians that a dataset measured."""
+"""Gaussians of objects for viewing: reconstructed by a trained method, or from a dataset's depth."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from results.records.home import trial_folder, trials_folder
 from results.records.trial_folder import CONFIG_FILENAME
 
 _SH_DC = 0.28209479177387814  # the constant spherical harmonic
-#: Standard deviations in spacings of the pixels on the surface: neighbours meet where each has 3/5 of its height.
+#: Standard deviation in units of the pixel spacing on the surface: neighbours meet at 3/5 of their peak.
 _SPREAD = 0.5
-#: Depth gained per spacing beyond which it is taken for an edge; a surface seen at more than 76 degrees.
+#: Change of depth per pixel spacing beyond which it counts as an edge: a surface seen at more than 76 degrees.
 _STEEPEST = 4.0
 
 
@@ -59,9 +59,9 @@ def measured(store: Store, name: str | None = None) -> Subject:
 
 
 def gaussians_on_surface(views: Views) -> Gaussians:
-    """Views (1, V) with depth -> one scene: a round, opaque Gaussian at the surface behind each pixel.
+    """Views (1, V) with depth -> one scene: an isotropic, opaque Gaussian on the surface at each pixel.
 
-    Pixels at an edge are left out, where depth and colour are means over two surfaces.
+    Pixels at an edge, where depth and colour are means over two surfaces, are left out.
     """
     assert views.depth is not None
     depth, cameras = views.depth[0], views.cameras

@@ -1,8 +1,8 @@
-"""Keys: what decides a training's weights, and what decides a trial's numbers, as hashes.
+"""Keys: hashes of all that determines a training's weights, or a trial's results.
 
-A training key stands for all that training reads: the configuration but for `eval`, the dataset's fingerprint, the
-hashes of the frozen weights that it uses, and `NUMERICS_VERSION`.  A trial key stands for a training and a way of
-judging it: the training key, the `eval` section, the dataset's fingerprint, the hashes of the metrics' weights, and
+A training key covers all inputs of training: the configuration except for `eval`, the dataset's fingerprint, the
+hashes of the frozen weights that it uses, and `NUMERICS_VERSION`.  A trial key covers a training and its
+evaluation: the training key, the `eval` section, the dataset's fingerprint, the hashes of the metrics' weights, and
 `EVALUATION_VERSION`.  Names, tables, resources and paths are in neither.
 """
 
@@ -20,16 +20,16 @@ from jobs.metrics import find_metric
 from model.losses import LOSSES
 from model.registry import resolve
 
-#: Version of the arithmetic of training.  It is raised when equal configurations would train to weights that differ
-#: by more than rounding: another formula, another default that is not in the identity, another order of random
-#: draws.  A kernel that only adds the same terms in another order is no reason to raise it, since results on two
-#: machines differ by as much.  Whatever raises it retrains every sweep, so changes are collected.
+#: Version of the arithmetic of training.  It is increased when equal configurations would train to weights that differ
+#: by more than rounding: a changed formula, a changed default that is not in the identity, a changed order of random
+#: draws.  A kernel that only adds the same terms in another order is no reason to increase it, since results on two
+#: machines differ by as much.  Every increase retrains all sweeps, so changes are collected.
 NUMERICS_VERSION = 5
 
-#: Version of the arithmetic of judging, by the same rule.  Whatever raises it judges all trials anew and trains none.
+#: Version of the arithmetic of evaluation, by the same rule.  An increase re-evaluates all trials and trains none.
 EVALUATION_VERSION = 1
 
-#: Keys of `eval` that only add curves to the journal while training runs; they decide no weight and no result.
+#: Keys of `eval` that only add curves to the journal during training; they affect neither weights nor results.
 WATCHING = ("every", "val_objects")
 
 _DIGITS = 16
@@ -85,7 +85,7 @@ def training_identity(config: TrialConfig) -> dict[str, Any]:
 
 
 def judging_identity(config: TrialConfig) -> dict[str, Any]:
-    """The part of `TrialConfig.identity()` that decides how weights are judged."""
+    """The part of `TrialConfig.identity()` that determines the evaluation of weights."""
     return {key: value for key, value in config.identity()["eval"].items() if key not in WATCHING}
 
 
@@ -108,7 +108,7 @@ def judging_weights(config: TrialConfig) -> tuple[str, ...]:
 
 
 def frozen_weights(config: TrialConfig) -> tuple[str, ...]:
-    """Names of the frozen weights that a trial uses, for training and for judging."""
+    """Names of the frozen weights that a trial uses, for training and for evaluation."""
     return tuple(sorted({*training_weights(config), *judging_weights(config)}))
 
 

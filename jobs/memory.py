@@ -1,4 +1,4 @@
-"""Memory: what becomes of it between the steps of training, and how much of a GPU a trial takes."""
+"""Memory: reuse between training steps on a CPU, and measurement of a trial's peak on a GPU."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _AS_MUCH_AS_THERE_IS = 2**30
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep what this process frees, rather than hand it back to the system.
+    """Makes the C library keep memory that this process frees, instead of returning it to the system.
 
-    A step frees all it has allocated, and the next one wants just as much: fetching it anew, page by page, costs
-    some 5% of a small network's step.  The most memory that the process holds at a time stays the same.  Returns
-    whether that could be arranged: the C library must be glibc.
+    A step frees all it has allocated, and the next one allocates as much again: new pages from the system cost
+    some 5% of a small network's step.  The peak memory of the process does not change.  Returns
+    whether it succeeded; the C library must be glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -28,19 +28,19 @@ def keep_freed_memory() -> bool:
 
 # On a GPU
 
-#: What CUDA's libraries say where torch's own allocator did not have to.
+#: Messages of CUDA's libraries when they, not torch's allocator, run out of memory.
 _OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a GPU has no memory left, which says nothing of the trial beside others."""
+    """Whether an error reports that a GPU is out of memory, for which other trials on it may be the cause."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 def watch_gpu_memory() -> None:
-    """From here on `peak_gpu_memory` counts; memory that an earlier trial of this process left cached is given back."""
+    """Reset `peak_gpu_memory`; releases memory that an earlier trial of this process left cached."""
     if torch.cuda.is_initialized():
         gc.collect()
         torch.cuda.empty_cache()
@@ -48,5 +48,5 @@ def watch_gpu_memory() -> None:
 
 
 def peak_gpu_memory() -> int:
-    """The most bytes that torch reserved on the GPU since `watch_gpu_memory`; 0 where it has not used one."""
+    """Peak of bytes that torch reserved on the GPU since `watch_gpu_memory`; 0 if it has not used one."""
     return int(torch.cuda.max_memory_reserved()) if torch.cuda.is_initialized() else 0

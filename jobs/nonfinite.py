@@ -16,11 +16,11 @@ from model.scenes import Scene
 
 
 class NonFiniteError(RuntimeError):
-    """Training met a loss or a gradient that is not a number; the message says where."""
+    """A loss or a gradient of training is not finite; the message names it and the iteration."""
 
 
 class NonFiniteGuard:
-    """Watches every step of a stage.  `stop` freezes the weights at the first bad step, `skip` passes over it."""
+    """Checks every step of a stage.  `stop` freezes the weights at the first bad step, `skip` omits bad steps."""
 
     def __init__(
         self, policy: Literal["stop", "skip", "ignore"], optimizer: torch.optim.Optimizer, device: torch.device
@@ -30,7 +30,7 @@ class NonFiniteGuard:
         self._terms: dict[str, Tensor] = {}
 
     def watch(self, iteration: int, terms: Mapping[str, Tensor], parameters: Iterable[nn.Parameter]) -> Tensor:
-        """Look at one step between backward and the optimizer's.  Returns whether it counts, a bool on the device."""
+        """Check one step after backward and before the optimiser.  Returns whether it is used, a bool on the device."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         finite = torch.nn.utils.get_total_norm(gradients).isfinite()
         for term in terms.values():
@@ -47,7 +47,7 @@ class NonFiniteGuard:
         return finite
 
     def raise_if_bad(self, scene: Scene) -> None:
-        """Raise `NonFiniteError` if a step was bad; `scene` is what the frozen weights last predicted."""
+        """Raise `NonFiniteError` if a step was bad; `scene` is the last prediction of the frozen weights."""
         if int(self._first_bad) < 0:
             return
         values = {name: term.item() for name, term in self._terms.items()}

@@ -1,4 +1,4 @@
-"""Judging published checkpoints as trials are judged: the rows of a table that were trained elsewhere."""
+"""Evaluates published checkpoints in the same way as trials, for rows of a table that were trained elsewhere."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from results.records.trial_folder import (
     read_result,
 )
 
-#: What training scripts leave in a checkpoint beside tensors and plain numbers: a score as a numpy scalar.
+#: Further types in checkpoints of training scripts: scores as numpy scalars.
 _NUMPY_SCALARS: list[Any] = [
     np.dtype,
     *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # type: ignore[attr-defined]
@@ -49,11 +49,11 @@ _NUMPY_SCALARS: list[Any] = [
 
 @dataclass(frozen=True)
 class OfficialCheckpoint:
-    """A published file: its network's tensors and what they say about it."""
+    """A published file: its network's tensors, and the settings that follow from them."""
 
     path: Path
     sha256: str
-    #: training iterations that it says it had; None where it does not say
+    #: recorded number of training iterations; None where it is not recorded
     iteration: int | None
     file: PublishedFile
 
@@ -75,7 +75,7 @@ class OfficialCheckpoint:
         return self.file.settings(dataset)
 
     def check(self, config: TrialConfig) -> None:
-        """Raise ValueError where the configuration names no source of a context that the network wants."""
+        """Raise ValueError where the configuration lacks a source of context that the network requires."""
         for source, (way, width) in self.file.contexts.items():
             if config.sources[source].choice == "none":
                 switch = find_source(source).switch
@@ -139,7 +139,7 @@ def _device() -> torch.device:
 
 
 def _write(evaluation: Evaluation, folder: Path, config: TrialConfig) -> dict[str, Any]:
-    """Write all but the result itself, and return the part of it that was measured."""
+    """Write all files but the result itself, and return its measured part."""
     evaluation.write(folder)
     sample_sheet(evaluation.samples).save(folder / SHEET_FILENAME)
     write_json(folder / CONFIG_FILENAME, config.identity())
@@ -158,7 +158,7 @@ def _load(path: Path) -> Mapping[str, Any]:
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what is no checkpoint makes its reader fail in any way
+    except Exception as error:  # on other files the reader raises any kind of error
         reason = (str(error).splitlines() or [""])[0]
         raise ValueError(
             f"{path} is no checkpoint that can be read safely: {type(error).__name__}: {reason}"

@@ -1,4 +1,4 @@
-"""From a trial's configuration to the reconstructor of its method."""
+"""Builds the reconstructor of a trial's method from its configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model.weights import WeightStore
 
 
 def build_reconstructor(config: TrialConfig, widths: Mapping[str, int], weights: WeightStore) -> Reconstructor:
-    """A fresh one on the CPU, the same for the same configuration.
+    """A new reconstructor on the CPU, identical for equal configurations.
 
     `widths` names the active sources of context: length of the semantic vector or of each token, channels of the
     depth map.

@@ -1,4 +1,4 @@
-"""A trial's sample renders as one picture: each row an object with its source, then pairs of truth and render."""
+"""A trial's sample renders as one image: each row an object with its source, then pairs of truth and render."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Journals -> MLflow.  One writer, in the driver; trials never talk to MLflow.
+"""Journals -> MLflow.  Only the driver writes to MLflow, never the trials.
 
-Filling is idempotent: a run is found by the tag of its trial's key and never made twice, and a metric that was
-written before is written with the same time and value, which MLflow keeps once.  A server that is down loses
-nothing: the journals stay, and `splatsweep sync` replays them.  Several homes may write to one store: where two make a
-run for the same key at once, both go on with the older, and who comes second with a value tells its trial again.
+Writing is idempotent: a run is found by the tag of its trial's key and never created twice, and a metric that was
+written before is written with the same time and value, which MLflow stores once.  An outage of the server loses
+nothing: the journals stay, and `splatsweep sync` replays them.  Several homes may write to one store: if two create a
+run for the same key concurrently, both continue with the older; the home whose write collides repeats it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from results.records.monitor import Monitor
 from results.records.permissions import open_as_folder
 from results.records.trial_folder import ARTIFACTS, Status, read_environment, read_result
 
-# It prints, with a traceback, what is raised as well.
+# This logger prints, with a traceback, errors that are raised anyway.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 #: Attempts to record a trial where homes collide, and the MLflow error codes of a collision: the param or
@@ -69,7 +69,7 @@ class UnrecordedTrialsError(ResultsError):
     """MLflow refused trials; all others are recorded."""
 
     def __init__(self, refused: Mapping[str, str]) -> None:
-        """refused: trial -> why."""
+        """refused: trial -> reason."""
         name, why = next(iter(refused.items()))
         more = f", and {len(refused) - 1} more trials" if len(refused) > 1 else ""
         super().__init__(f"MLflow does not take trial {name!r}: {why}{more}")
@@ -91,7 +91,7 @@ class TrackedTrial:
     """Facts on a trial that its run records, besides the journal's contents."""
 
     key: str
-    #: as people read it, e.g. "tv seed 1"
+    #: name for people, e.g. "tv seed 1"
     run_name: str
     config: Mapping[str, Any]
     tags: Mapping[str, str]
@@ -100,13 +100,13 @@ class TrackedTrial:
 @dataclass
 class _Run:
     run_id: str
-    #: what MLflow last heard of the trial's status
+    #: status of the trial that was last written to MLflow
     published: str
     reader: JournalReader
     logged: set[tuple[str, int]] = field(default_factory=set)
 
 
-#: What each status of a trial is called by MLflow.
+#: Status of a trial -> MLflow's status.
 _MLFLOW_STATUS: dict[str, int] = {
     "running": RunStatus.RUNNING,
     "interrupted": RunStatus.KILLED,
@@ -135,7 +135,7 @@ class Tracker:
         self.uri = uri or default_uri(self._home)
         self._monitor = monitor or Monitor(self._home)
         self._runs: dict[str, _Run] = {}
-        # Sweeps of one home share trials, and a fresh database is spoilt by two that set it up.
+        # Sweeps of one home share trials, and two processes that initialise one database corrupt it.
         self._lock = FileLock(database_lock(self._home))
         self._is_own = self.uri == default_uri(self._home)
         self._experiment = experiment
@@ -151,10 +151,10 @@ class Tracker:
                 _use_write_ahead_log(database_file(self._home))
 
     def sync(self, trials: Sequence[TrackedTrial]) -> None:
-        """Write what the journals hold and MLflow does not yet.
+        """Write the journals' new events to MLflow.
 
-        A trial that MLflow refuses stops no other: all refusals are raised together, as `UnrecordedTrialsError`.
-        Errors of the store itself pass through at once.
+        If MLflow refuses a trial, the others are still written; all refusals are raised as one `UnrecordedTrialsError`.
+        Errors of the store itself are raised at once.
         """
         found = self._monitor.look_at(trial.key for trial in trials)
         refused: dict[str, str] = {}
@@ -195,7 +195,7 @@ class Tracker:
         self._runs[trial.key] = run
 
     def _write(self, run: _Run, folder: Path, status: Status) -> None:
-        """`status` was seen before the journal is read, which only grows."""
+        """Writes new events.  `status` was read before the journal, so the journal is at least as recent."""
         metrics = []
         for event in run.reader.new():
             if event["event"] == "metrics":
@@ -210,7 +210,7 @@ class Tracker:
             self._publish(run, folder, status)
 
     def _new_metrics(self, run: _Run, event: Mapping[str, Any]) -> list[Metric]:
-        """The values of one event that were not written at that step before, e.g. by a run that was killed."""
+        """The values of one event whose metric was not yet logged at that step, e.g. by a killed run."""
         step, when = event["step"], int(event["time"] * 1000)
         new = [name for name in event["values"] if (name, step) not in run.logged]
         run.logged.update((name, step) for name in new)
@@ -220,7 +220,7 @@ class Tracker:
         values = _provenance(folder)
         if status in ("finished", "failed", "pruned"):
             for path in (folder / name for name in ARTIFACTS):
-                if path.exists() and path.stat().st_size:  # an empty log says nothing
+                if path.exists() and path.stat().st_size:  # skip empty logs
                     self._client.log_artifact(run.run_id, str(path))
                     values[tags.HASH + path.name] = file_sha256(path)
         self._client.log_batch(run.run_id, tags=[RunTag(*tag) for tag in values.items()])
@@ -229,19 +229,19 @@ class Tracker:
             self._client.update_run(run.run_id, name)
         else:
             self._client.set_terminated(run.run_id, name)
-        # Last: it says that all of the above is there.
+        # Last: it marks all of the above as complete.
         self._client.set_tag(run.run_id, tags.STATUS, status)
         run.published = status
 
     def _open_run(self, trial: TrackedTrial) -> _Run:
-        """The run of a trial's key, wherever it was first made, or a new one."""
+        """The run of a trial's key, in whichever experiment it was created, or a new one."""
         reader = JournalReader(trial_folder(self._home, trial.key))
         found = self._find_run(trial.key)
         if found is not None and _published(found) == "finished":
             return _Run(found.info.run_id, "finished", reader)
         run = found or self._create_run(trial)
         self._keep_artifacts_here(run)
-        # Of a run that was found too: who made it may have been killed before it came to them.
+        # Also for an existing run: its creator may have been killed before logging them.
         params = [Param(key, value[:_PARAM_LENGTH]) for key, value in _params(trial.config).items()]
         for start in range(0, len(params), _PARAMS_PER_CALL):
             self._client.log_batch(run.info.run_id, params=params[start : start + _PARAMS_PER_CALL])
@@ -251,12 +251,12 @@ class Tracker:
         values = {**trial.tags, tags.KEY: trial.key, tags.STATUS: "running"}
         created = self._client.create_run(self._experiment_id(), tags=values, run_name=trial.run_name)
         first = self._find_run(trial.key) or created
-        if first.info.run_id != created.info.run_id:  # another home made it meanwhile
+        if first.info.run_id != created.info.run_id:  # another home created it meanwhile
             self._client.delete_run(created.info.run_id)
         return first
 
     def _delete_doubles(self, key: str) -> None:
-        """Homes that make a run at once may each look for others before the other's can be seen.  One goes on."""
+        """Two homes may create the same run concurrently; the oldest is kept."""
         for run in self._find_runs(key)[1:]:
             if _published(run) != "finished":
                 self._client.delete_run(run.info.run_id)
@@ -265,15 +265,15 @@ class Tracker:
         return next(iter(self._find_runs(key)), None)
 
     def _find_runs(self, key: str) -> list[MlflowRun]:
-        """The runs of a key: finished before others, older before younger."""
+        """The runs of a key: finished ones first, then by age, the oldest first."""
         experiments = [e.experiment_id for e in self._client.search_experiments()]
         found = self._client.search_runs(experiments, f"tags.`{tags.KEY}` = '{key}'")
         return sorted(found, key=lambda r: (_published(r) != "finished", r.info.start_time, r.info.run_id))
 
     def _experiment_id(self) -> str:
-        """The experiment of a name, which may have been renamed since it was made; a new one where there is none.
+        """The experiment of the sweep's name, even if it was renamed later; created where there is none.
 
-        Raises `ExperimentDeletedError` for one that was deleted.
+        Raises `ExperimentDeletedError` where it was deleted.
         """
         found = self._client.get_experiment_by_name(self._experiment) or self._renamed_experiment()
         if found is None:
@@ -285,16 +285,16 @@ class Tracker:
         return str(found.experiment_id)
 
     def _renamed_experiment(self) -> Experiment | None:
-        """The experiment that was made for this name and has another by now."""
+        """The experiment that was created with this name and later renamed."""
         everything = self._client.search_experiments(view_type=ViewType.ALL)
         named = [found for found in everything if found.tags.get(tags.EXPERIMENT) == self._experiment]
         named.sort(key=lambda found: found.lifecycle_stage != "active")
         return named[0] if named else None
 
     def _create_experiment(self) -> Experiment:
-        # A server knows a place for artifacts; a database alone would have them in the working directory.
+        # A server has a place for artifacts; with a database alone, MLflow would put them in the working directory.
         artifacts = None if is_http_uri(self.uri) else artifacts_folder(self._home).as_uri()
-        # The first opens the UI on the pages for training runs instead of those for language models.
+        # `mlflow.experimentKind` makes the UI open the pages for training runs instead of those for language models.
         kinds = {"mlflow.experimentKind": "custom_model_development", tags.EXPERIMENT: self._experiment}
         try:
             made = self._client.create_experiment(self._experiment, artifact_location=artifacts, tags=kinds)
@@ -302,14 +302,14 @@ class Tracker:
             found = self._client.get_experiment_by_name(self._experiment)
             if found is None:
                 raise
-            return found  # another home made it meanwhile
+            return found  # another home created it meanwhile
         return self._client.get_experiment(made)
 
     def _keep_artifacts_here(self, run: MlflowRun) -> None:
-        """Have a database name this home's folder for the artifacts of a run that this home records.
+        """Set the artifact folder of a run in a database to this home's, which records the run.
 
-        MLflow takes the folder from the experiment, where it may be that of another home, or of this one before it
-        was moved.  A tracking server has a place of its own.
+        MLflow takes the folder from the experiment, which may name that of another home, or of this one before it
+        was moved.  A tracking server stores artifacts itself.
         """
         here = f"{artifacts_folder(self._home).as_uri()}/{run.info.run_id}/artifacts"
         if is_http_uri(self.uri) or run.info.artifact_uri == here:
@@ -326,14 +326,14 @@ def _published(run: MlflowRun) -> str:
 
 
 def _refuse_dead_database(uri: str) -> None:
-    """MLflow tries for minutes to open a database that does not answer; here that fails at once."""
+    """Raises at once where a database does not answer, since MLflow would retry for minutes."""
     if not is_http_uri(uri):
         with create_engine(uri, poolclass=NullPool).connect():
             pass
 
 
 def _provenance(folder: Path) -> dict[str, str]:
-    """Tags that say what a trial ran on: code, machine, and, once it has a result, data and frozen weights."""
+    """Tags of a trial's provenance: code, machine, and, once it has a result, data and frozen weights."""
     content, result = read_environment(folder) or {}, read_result(folder) or {}
     values = {tags.PREFIX + name: str(content[name]) for name in ("host", "python") if name in content}
     values |= {tags.VERSION + name: str(version) for name, version in _object(content, "packages").items()}
@@ -348,18 +348,18 @@ def _provenance(folder: Path) -> dict[str, str]:
 
 
 def _object(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A member that is an object; an empty one where it is anything else."""
+    """A member that is a mapping; an empty one where it is anything else."""
     value = content.get(name)
     return value if isinstance(value, Mapping) else {}
 
 
 def _make_shared(database: Path) -> None:
-    """Have an empty database with the permissions of the home, where SQLite would leave out the group's."""
+    """Creates an empty database with the permissions of the home; SQLite would omit those of the group."""
     database.touch()
     open_as_folder(database)
 
 
 def _use_write_ahead_log(database: Path) -> None:
-    """Let people read the store, in the UI say, while it is being written."""
+    """Allows reading the store, for instance in the UI, while it is being written."""
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")

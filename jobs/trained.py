@@ -1,4 +1,4 @@
-"""Trainings of a home: each is made once, whatever number of trials judge it, and its weights are read from there."""
+"""Trainings of a home: each runs once, and all trials that evaluate it read its weights."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 _WAIT_S = 1.0
 
-#: A network -> how it does on the validation split.
+#: A network -> its evaluation on the validation split.
 Validate = Callable[[Reconstructor, ContextReader], Evaluation]
 
 
@@ -52,9 +52,9 @@ class Training(NamedTuple):
 
     reconstructor: Reconstructor
     context: ContextReader
-    #: spent in iterations
+    #: time spent in iterations
     seconds: float
-    #: every arithmetic that it was computed in, in order of use
+    #: the arithmetics it was computed with, in order of use
     arithmetic: list[dict[str, Any]]
 
 
@@ -97,10 +97,10 @@ def train_once(
     pace: Pace,
     compile_mode: CompileMode = "auto",
 ) -> Training:
-    """The training of a key: from its folder where it is finished, trained to its end otherwise.
+    """The training of a key: loaded from its folder if finished, otherwise trained to its end.
 
-    Everything that the training measures, now or before, stands in `journal`, the trial's, afterwards.  A training
-    that another trial runs at the moment is waited for.  `frozen` names the sha256 of all frozen weights in use.
+    Afterwards `journal`, the trial's, holds all metrics of the training, including earlier ones.  If another trial
+    runs the training at the moment, this waits for it.  `frozen` maps all frozen weights in use to their sha256.
     Raises what `train` raises.
     """
     folder = training_folder(home, key)
@@ -121,15 +121,15 @@ def train_once(
                     config, key, store, folder, network, context, weights, frozen, journal, validate, device, pace,
                     execution,
                 )  # fmt: skip
-        # The optimiser's state is three times the weights, and nothing goes on from it.
+        # Checkpoints have three times the size of the weights, and are not needed any more.
         shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
     return Training(network, context, record["seconds"], record["environment"]["arithmetic"])
 
 
 def load_trained(home: Path, key: str, device: torch.device | str = "cpu") -> Trained:
-    """The judged network of a trial or a training with this key; of one that is not finished, as far as it has come.
+    """The evaluated network of a trial or a training with this key; if unfinished, that of its last checkpoint.
 
-    Raises ValueError for a key that is neither's, a trial without a network, and one without weights.
+    Raises ValueError for an unknown key, a trial without a network, and one without weights.
     """
     folder, config = _found(home, key)
     if not config.is_trained:
@@ -161,7 +161,7 @@ def _trained(
     pace: Pace,
     execution: Execution,
 ) -> tuple[Reconstructor, dict[str, Any]]:
-    """Train to the end and write what remains.  Returns the network to judge and the record."""
+    """Train to the end, write weights and record, and return the network to evaluate and the record."""
     write_json(folder / CONFIG_FILENAME, training_identity(config))
     arithmetic = arithmetic_history(folder, arithmetic_of(config, device, execution))
     environment = describe_environment() | {"arithmetic": arithmetic}
@@ -204,7 +204,7 @@ def _loss(name: str, config: TrialConfig, weights: WeightStore, device: torch.de
 
 
 def _restored(folder: Path, network: Reconstructor) -> dict[str, Any] | None:
-    """The record of a finished training, whose weights `network` then has; None where there is none that is sound."""
+    """Loads a finished training's weights into `network` and returns its record; None if unfinished or damaged."""
     record = read_training(folder)
     if record is None:
         return None
@@ -221,7 +221,7 @@ def _found(home: Path, key: str) -> tuple[Path, TrialConfig]:
     trial = trial_folder(home, key)
     training = training_of(trial) or key
     folder = training_folder(home, training)
-    # A trial of a version before keeps its checkpoints itself.
+    # Trials of earlier versions keep their checkpoints themselves.
     folder = folder if folder.is_dir() else trial
     for path in (trial / CONFIG_FILENAME, folder / CONFIG_FILENAME):
         if path.is_file():

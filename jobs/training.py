@@ -38,10 +38,10 @@ class StopRequestedError(RuntimeError):
 
 
 class MetricLog(Protocol):
-    """Where a training writes what it measures; a `Journal` is one."""
+    """Receives the metrics of a training, as `Journal` does."""
 
     def start(self, step: int) -> None:
-        """Training goes on after `step` finished iterations."""
+        """Training continues after `step` finished iterations."""
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Values measured after `step` finished iterations."""
@@ -49,7 +49,7 @@ class MetricLog(Protocol):
 
 @dataclass(frozen=True)
 class Pace:
-    """Iterations between the things that are done now and then, and whether to stop at once; changes no number."""
+    """Intervals of logging and checkpoints in iterations, and the stop signal; they affect no result."""
 
     log_every: int
     checkpoint_every: int
@@ -58,14 +58,14 @@ class Pace:
 
 @dataclass
 class Averages:
-    """Means of the losses since they were last recorded, and the seconds spent; part of every checkpoint."""
+    """Means of the losses since the last record, and the seconds spent; part of every checkpoint."""
 
     sums: dict[str, Any] = field(default_factory=dict)  # numbers on the device, or plain ones from a checkpoint
     steps: int = 0
     seconds: float = 0.0
 
     def add(self, values: dict[str, Tensor], counts: Tensor, seconds: float) -> None:
-        """Count one step; its values only where it `counts`."""
+        """Add one step; its values are ignored where `counts` is false."""
         counted = {name: torch.where(counts, value.detach().double(), 0.0) for name, value in values.items()}
         for name, value in (counted | {"skipped": (~counts).double()}).items():
             self.sums[name] = self.sums.get(name, 0.0) + value
@@ -73,7 +73,7 @@ class Averages:
         self.seconds += seconds
 
     def take(self) -> dict[str, float]:
-        """The means under `train/`, starting afresh."""
+        """Returns the means under `train/`, and resets them."""
         sums = self.plain()["sums"]
         skipped = sums.pop("skipped")
         means = {f"train/{name}": total / max(self.steps - skipped, 1) for name, total in sums.items()}
@@ -105,7 +105,7 @@ def train(
 ) -> tuple[Reconstructor, float]:
     """Train `network` through all stages, from its last checkpoint on.
 
-    Returns the network to judge, which is the moving average where that is on, and the seconds spent in steps.
+    Returns the network to evaluate, which is the moving average if enabled, and the seconds spent in steps.
     Raises `NonFiniteError` as `train.nonfinite` says, and `StopRequestedError`.
     """
     iteration, averages = 0, Averages()
@@ -176,7 +176,7 @@ def validation_scores(evaluation: Evaluation) -> dict[str, float]:
 
 
 def stage_spans(stages: tuple[Stage, ...]) -> list[tuple[Stage, int, int]]:
-    """Each stage with its first iteration and the one behind its last."""
+    """Each stage with its first iteration and the one after its last."""
     spans, first = [], 0
     for stage in stages:
         spans.append((stage, first, first + stage.iterations))

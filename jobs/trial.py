@@ -1,8 +1,8 @@
-"""One trial: a training and a way of judging it, from its configuration to its result.
+"""One trial: a training and its evaluation, from configuration to result.
 
-Its folder holds the journal and the result, that of its training the weights (`results.records.training_folder`).
-`run_trial` is the only way a trial runs, whatever executor calls it.  It may be killed at any moment and called
-again: it goes on from the last checkpoint, and returns at once where the result already stands.
+Its folder holds the journal and the result; the folder of its training holds the weights
+(`results.records.training_folder`).  All executors run trials by `run_trial`.  It may be killed at any moment and
+called again: it resumes from the last checkpoint, and returns at once if the result exists.
 """
 
 from __future__ import annotations
@@ -62,19 +62,19 @@ SMALLEST_TURNTABLE, LARGEST_TURNTABLE = 64, 128
 
 @dataclass(frozen=True)
 class Runtime:
-    """How a trial runs; none of it belongs to its key.
+    """Execution settings of a trial, which are not part of its key.
 
-    Results are the same to the last bit for equal `threads`; sums are ordered otherwise with other counts.
+    Results are bitwise equal for equal `threads`; other numbers change the order of sums.
     """
 
     threads: int = 1
-    #: a torch device, or "auto": the GPU where there is one
+    #: a torch device, or "auto": the GPU if there is one
     device: str = "auto"
-    #: how networks are trained, see `jobs.device.choose_execution`
+    #: execution of training, see `jobs.device.choose_execution`
     compile: CompileMode = "auto"
     log_every: int = 50
     checkpoint_every: int = 500
-    #: while this file exists, trials stop after their next checkpoint, which they write at once
+    #: while this file exists, trials write a checkpoint at once and stop
     stop_file: str | None = None
 
 
@@ -97,7 +97,7 @@ class TrialFailedError(RuntimeError):
 
 
 def weight_identities(config: TrialConfig, home: Path) -> dict[str, str]:
-    """The sha256 of every frozen weight that a trial uses, fetched first where only the file can tell it."""
+    """The sha256 of every frozen weight that a trial uses; downloads files without a published hash."""
     weights = WeightStore(weights_folder(home))
     identities = {}
     for name in frozen_weights(config):
@@ -110,7 +110,7 @@ def weight_identities(config: TrialConfig, home: Path) -> dict[str, str]:
 def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = None) -> TrialResult:
     """Trains and evaluates one configuration under `home`, or resumes it; finished trainings are reused.
 
-    Raises `TrialFailedError` where the trial fails for a reason of its own, which its journal then holds, and
+    Raises `TrialFailedError` where the trial itself fails, with the reason in its journal, and
     `StopRequestedError` where a stop file requests it, the sweep's or the folder's own (`PRUNE_FILENAME`), or
     `DiskFullError`, or what `is_out_of_memory` recognises; after these it can be resumed.
     """
@@ -145,7 +145,7 @@ def _run(
 ) -> dict[str, Any]:
     torch.set_num_threads(runtime.threads)
     keep_freed_memory()
-    # Of products on a GPU; set either way, because a worker runs one trial after another.
+    # Precision of products on a GPU; set in both cases, because a worker runs one trial after another.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.precision != "float32"
     write_json(folder / CONFIG_FILENAME, config.identity())
     write_json(folder / ENVIRONMENT_FILENAME, describe_environment())
@@ -164,7 +164,7 @@ def _run(
         except Exception as error:
             log.error("%s", traceback.format_exc())
             if is_out_of_memory(error):
-                raise  # the executor knows who else was on the GPU
+                raise  # the executor knows which trials shared the GPU
             journal.failed(f"{type(error).__name__}: {error}")
             raise TrialFailedError(f"trial {keys.trial}: {type(error).__name__}: {error}") from error
         except BaseException:  # an interrupt, or an executor that ends its worker
@@ -233,7 +233,7 @@ def _train_and_judge(
 
 @torch.inference_mode()
 def _write_turntable(predict: Predict, config: TrialConfig, store: Store, device: torch.device, path: Path) -> None:
-    """The first object that the trial is judged on, from all around; none where its cameras do not say from where."""
+    """Renders the first evaluated object from all around; skipped where its cameras do not determine the orbit."""
     row = next(store.split(config.eval.split).itertuples())
     views = object_views(store, row, config.data.resolution, config.model.input_views, device)
     subject = Subject(str(row.object), predict(views.select(0, config.model.input_views)), views)
@@ -253,7 +253,7 @@ def _device(wanted: str) -> str:
 
 
 def _stop_signal(*paths: Path | str | None) -> Callable[[], bool]:
-    """Whether one of these files is there; asked of the file system once a second at most, which may be far away."""
+    """Whether one of these files exists, checked at most once a second, as the file system may be remote."""
     asked, answer = 0.0, False
 
     def should_stop() -> bool:

@@ -23,7 +23,7 @@ _GIF_MILLISECONDS = 120
 
 @dataclass(frozen=True)
 class Subject:
-    """An object and how it was pictured, both in the axes of its first camera."""
+    """An object and its views, both in the axes of its first camera."""
 
     name: str
     scene: Scene  # of one object
@@ -31,7 +31,7 @@ class Subject:
 
 
 def photograph(subject: Subject, count: int, size: int) -> Tensor:
-    """Pictures (count, 3, size, size) from once around the object."""
+    """Images (count, 3, size, size) from one orbit around the object."""
     cameras = ring(subject.views.cameras, count, size)
     with torch.inference_mode():
         images = subject.scene.render(cameras, subject.views.background).images
@@ -39,11 +39,11 @@ def photograph(subject: Subject, count: int, size: int) -> Tensor:
 
 
 def ring(cameras: Cameras, count: int, size: int) -> Cameras:
-    """`count` cameras in even steps around what the given ones (1, V) look at, the first on the first one's side.
+    """`count` cameras in even steps around the point that the given ones (1, V) look at, starting near the first one.
 
-    Their distance and height are the mean of the given ones', upwards is where those have their heads on average, and
-    the field of view is the first one's, in pictures of size x size pixels.  Raises ValueError for a single camera,
-    which does not say how far away its object is.
+    Their distance and height are the means of the given ones', their upward direction the given ones' mean, and
+    the field of view is the first one's, in images of size x size pixels.  Raises ValueError for a single camera,
+    which does not determine the distance of its object.
     """
     given = cameras.world_to_camera[0].double().cpu().numpy()
     if len(given) < 2:
@@ -75,7 +75,7 @@ def _upright_axes(up: np.ndarray, front: np.ndarray) -> np.ndarray:
     """The rows x, y, z (3, 3) of a frame with z along `up` and `front` in the half-plane of x and z."""
     z = up / np.linalg.norm(up)
     x = front - (front @ z) * z
-    if np.linalg.norm(x) < 1e-6 * np.linalg.norm(front):  # seen from right above
+    if np.linalg.norm(x) < 1e-6 * np.linalg.norm(front):  # seen from directly above
         x = np.cross(z, np.eye(3)[np.abs(z).argmin()])
     x = x / np.linalg.norm(x)
     return np.stack([x, np.cross(z, x), z])
@@ -109,6 +109,6 @@ def _save_gif(pixels: np.ndarray, path: Path, comment: str) -> None:
 
 
 def check_picture_path(path: Path) -> None:
-    """Raises ValueError for a name that ends otherwise than pictures do here."""
+    """Raises ValueError for an unsupported suffix."""
     if path.suffix not in PICTURE_SUFFIXES:
         raise ValueError(f"{path}: a picture's name must end in {' or '.join(PICTURE_SUFFIXES)}")

@@ -82,7 +82,7 @@ def evaluation_frames(row: FrameRange, protocol: Mapping[str, Any], input_views:
     `protocol` is the manifest's `evaluation`, indices within the object:
 
         {"source_frames": [64, 128]}                    the published sources, in order; there are no more
-        {"source_frame": 0}                             the first source; further ones evenly around from there
+        {"source_frame": 0}                             the first source; further ones at even steps from there
         {"source_frame": 0, "objects": {"a": 7, ...}}   the same, with a first source of their own for some objects
 
     Raises ValueError where the object has no such frame, or the protocol has fewer sources.

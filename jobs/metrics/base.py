@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from model.types import Rendering, Views
 from model.weights import WeightStore
 
-#: Share of a pixel that an object covers, or opacity of a rendered one, from which on the pixel belongs to the object.
+#: Minimum coverage or rendered opacity of a pixel that belongs to the object.
 COVERED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """N views of one object, true or rendered: the same facts of both, so that they are compared term by term."""
+    """N views of one object, true or rendered, with the same fields for both."""
 
     images: Tensor  # (N, 3, H, W) RGB; true ones in [0, 1], rendered ones not clamped
     covered: Tensor | None = None  # (N, 1, H, W) bool: pixels of the object
@@ -38,7 +38,7 @@ class Seen:
 
     @classmethod
     def true(cls, views: Views, masks: Tensor | None = None) -> Seen:
-        """Views (1, N) of a dataset, and their masks (1, N, 1, H, W) where they are wanted."""
+        """Views (1, N) of a dataset, with their masks (1, N, 1, H, W) if given."""
         covered = None if masks is None else masks[0] >= COVERED
         return cls(views.images[0], covered, None if views.depth is None else views.depth[0])
 
@@ -62,20 +62,20 @@ class Seen:
 
 
 class Metric(nn.Module, ABC):
-    """One metric.  What it needs, its label and its direction stand in `results/metrics.py`."""
+    """One metric.  `results/metrics.py` has the data it needs, its label and its direction."""
 
     #: whether it gives a number for each view, or one for all views of a kind that an object has
     per: ClassVar[Literal["view", "set"]] = "view"
-    #: whether it looks at colours; it is then computed of clamped ones as well
+    #: whether it compares colours; it is then computed of clamped ones as well
     of_colours: ClassVar[bool] = True
 
     @classmethod
     def weights(cls, lpips: str) -> tuple[str, ...]:
-        """Names, in the table of weights, of what it loads; `lpips` is `eval.lpips`."""
+        """Names, in the table of weights, of the files it loads; `lpips` is `eval.lpips`."""
         return ()
 
     def __init__(self, store: WeightStore, lpips: str) -> None:
-        """`store` is where a metric with weights finds them."""
+        """`store` provides the weights of metrics that have them."""
         super().__init__()
 
     def reference(self, target: Seen) -> Any:

@@ -80,7 +80,7 @@ class DistsDistance(nn.Module):
 
 @cache
 def shared_dists(store: WeightStore) -> DistsDistance:
-    """One network for all who measure with it in this process."""
+    """One network, shared by all metrics of this process."""
     return DistsDistance(store)
 
 

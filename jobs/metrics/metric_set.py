@@ -1,4 +1,4 @@
-"""The metrics that a trial is judged by, computed together."""
+"""Computes the metrics of a trial's evaluation together."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class MetricSet(nn.Module):
         return self.members  # type: ignore[return-value]
 
 
-#: Ending of the metric's name -> kind of views -> value.
+#: Suffix of the metric's name -> kind of views -> value.
 _Values = dict[str, dict[str, float]]
 
 
@@ -69,7 +69,7 @@ def _of_views(metric: Metric, render: Seen, target: Seen, reference: Any, chosen
         per_view[CLAMPED] = per_view[""].clone()
         clamped = render.clamped()
         outside = (clamped.images != render.images).flatten(1).any(1)
-        if outside.any():  # elsewhere clamping changes nothing, and LPIPS takes long
+        if outside.any():  # other views do not change by clamping, and LPIPS is slow
             again = metric(clamped.where(outside), target.where(outside), _where(reference, outside))
             per_view[CLAMPED][outside] = again.double()
     return {
