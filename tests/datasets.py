@@ -1,4 +1,4 @@
-"""A dataset without pictures, for what only plans."""
+"""A dataset without images, for tests of planning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Depth models among the stand-ins: tiny ones in the hub's format, and MiDaS's one file."""
+"""Stand-ins for depth models: tiny ones in the hub's format, and MiDaS's single file."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def hub_network(name: str) -> Any:
 
 
 def hub_folder(path: Path, name: str) -> None:
-    """config.json and model.safetensors; those of DPT lack what is never called, as Intel's do."""
+    """Writes config.json and model.safetensors; those of DPT lack unused layers, like Intel's files."""
     network = hub_network(name)
     path.mkdir(parents=True)
     (path / "config.json").write_text(json.dumps(network.config.to_diff_dict(), default=str))
@@ -131,7 +131,7 @@ def hub_folder(path: Path, name: str) -> None:
 
 
 def midas_small(path: Path) -> None:
-    """The one file, at full size, because it has no smaller architecture."""
+    """Writes the single file, at full size, because there is no smaller architecture."""
     torch.save(midas_tensors(), path.with_suffix(".pt"))
 
 
@@ -162,7 +162,7 @@ def midas_tensors() -> dict[str, Tensor]:
 
 
 def drawn(name: str, like: Tensor) -> Tensor:
-    """Weights that let a signal through and keep the last ReLU open, so that no map is flat."""
+    """Random weights that propagate a signal and keep the last ReLU active, so that no map is constant."""
     if not like.is_floating_point():
         return like.clone()
     noise = torch.randn(like.shape)

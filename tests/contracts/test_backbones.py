@@ -1,4 +1,4 @@
-"""Every registered backbone of Splatter Image: maps of the right size, gradients, views, context, what it refuses."""
+"""Contract of every backbone of Splatter Image: map sizes, gradients, views, context, and rejected settings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build(name, fusions=(), **more):
 
 
 def shaken(network):
-    """With weights that hide nothing behind tiny initial gains, in double precision."""
+    """The network in double precision, with weights large enough that no part is hidden by a tiny initial gain."""
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return network.double().eval()
@@ -80,7 +80,7 @@ def test_takes_where_its_cameras_are(name):
 
 
 def test_has_the_places_that_it_names(name):
-    """Whatever enters at one of them is used; what enters elsewhere is refused with the fusions that fit."""
+    """Features that enter at one of them are used; other places are rejected with a list of the fusions that fit."""
     values = {"vector": torch.rand(2, 1, 6), "tokens": torch.rand(2, 1, 9, 6), "map": torch.rand(2, 1, 1, SIZE, SIZE)}
     for way in FUSION:
         place = resolve(FUSION, way, "fusion").place

@@ -1,4 +1,4 @@
-"""Every registered source of context, and one more that only a registry line makes known."""
+"""Contract of every registered source of context, and of a new one added by a registry line alone."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ else:
 
 
 def test_a_third_source_needs_its_package_and_one_line(tmp_path):
-    """In a process of its own, because configurations are made from the registry when they are imported."""
+    """Runs in a separate process, because the import of configurations reads the registry."""
     root = Path(__file__).parent.parent.parent
     done = subprocess.run([sys.executable, "-c", THIRD, str(tmp_path)], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Every dataset: typed options, facts, a protocol, and a tiny source in its public layout that imports and is sound."""
+"""Contract of every dataset: typed options, facts, a protocol, and a valid import of a tiny source in its layout."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from model.options import OptionsError
 from model.registry import resolve
 from tests.jobs.data.conftest import CENTRES, LAYOUTS, write_srn_object
 
-#: Datasets that make their own pictures, as little as they can make.
+#: Procedural datasets, with options for their smallest size.
 MADE = {"chairs": {"train": 2, "val": 1, "test": 1, "views": 3, "image_size": 16, "supersampling": 1}}
-#: Datasets whose source is fetched, too large for a test.
+#: Datasets whose source is downloaded and too large for a test.
 FETCHED = ("scans",)
-#: How far the cameras of ShapeNet-SRN stand.
+#: The distance of ShapeNet-SRN's cameras.
 SRN_RADIUS = {"srn_cars": 1.3, "srn_chairs": 2.0}
-#: What a source of three views cannot have: the published source frames.
+#: Words in the problems of a source of three views, which lacks the published source frames.
 PUBLISHED_FRAMES = ("source frame", "input views")
 
 

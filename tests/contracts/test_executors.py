@@ -36,7 +36,7 @@ class Silent:
 
 
 class Watched(Listed):
-    """Notes which trials were reported as ended."""
+    """Records which trials were reported as ended."""
 
     def __init__(self, trials: list[Any]) -> None:
         super().__init__(trials)

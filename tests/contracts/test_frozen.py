@@ -1,4 +1,4 @@
-"""Every registered encoder and depth model, on stand-in weights: the promised shape, the same twice, never trained."""
+"""Contract of every encoder and depth model, on stand-in weights: output shape, determinism, frozen parameters."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def standins(tmp_path_factory) -> WeightStore:
 
 @pytest.fixture(scope="module", params=MODELS, ids="-".join)
 def choice(request, standins):
-    """A name's class, and its options; what it loads stands in the store."""
+    """The class of a name, and its options; the store has the weights that it loads."""
     source, name = request.param
     cls = resolve(REGISTRIES[source], name, source)
     options = parse_options(cls.Options, OPTIONS.get(name, {}), choice=name, where="options")
@@ -51,7 +51,7 @@ def choice(request, standins):
 
 @pytest.fixture(scope="module")
 def models(choice, standins):
-    """One for each kind of context that it knows, as (kind, model)."""
+    """One model for each kind of context that it can return, as (kind, model)."""
     cls, options = choice
     settings = {"preprocess": cls.preprocessings[-1], "resolution": None, "options": options}
     return [(kind, cls(standins, kind=kind, **settings)) for kind in cls.kinds]
@@ -59,7 +59,7 @@ def models(choice, standins):
 
 @pytest.fixture(scope="module")
 def said(models, views):
-    """(kind, model, what it says of the views) for each kind."""
+    """(kind, model, the model's output for the views) for each kind."""
     return [(kind, model, model(views)) for kind, model in models]
 
 

@@ -1,4 +1,4 @@
-"""Every way of fusing, with every source that can enter that way: shapes, precisions, layouts, views apart."""
+"""Contract of every fusion with every source that it accepts: shapes, precisions, layouts, independent views."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fusion(request) -> Fusion:
 
 @pytest.fixture
 def modules(fusion) -> list[nn.Module]:
-    """All that the fusion puts into a network, with weights large enough to be seen."""
+    """The modules that the fusion adds to a network, with weights large enough to have an effect."""
     torch.manual_seed(0)
     made = [fusion.input_module(), fusion.block_module(CHANNELS), fusion.bottleneck_module(CHANNELS)]
     made = [module for module in made if module is not None]
@@ -49,7 +49,7 @@ def context(fusion) -> Context:
 
 
 def spatial(fusion: Fusion, features: Tensor) -> Tensor:
-    """Features as large as the maps where the fusion acts on the image itself."""
+    """Features, enlarged to the maps' size where the fusion acts on the image itself."""
     return torch.nn.functional.interpolate(features, scale_factor=2) if fusion.input_channels else features
 
 

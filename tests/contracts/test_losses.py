@@ -1,4 +1,4 @@
-"""Every registered loss: a finite scalar with gradients, and zero where there is nothing to object to."""
+"""Contract of every loss: a finite scalar with gradients, and zero for a perfect result."""
 
 import pytest
 import torch

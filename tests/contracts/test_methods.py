@@ -1,4 +1,4 @@
-"""Every registered method: its options, what it reconstructs, gradients, seeds, what it refuses."""
+"""Contract of every method: its options, reconstructions, gradients, seeds and rejected settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from model.registry import resolve
 from model.types import Context, Pixels
 from model.weights import WEIGHTS
 
-#: Options with which a method is built in a moment.
+#: Options for a small instance of a method.
 SMALL = {
     "splatter_image": {"base_dim": 8, "channel_mult": [1, 2], "attention_resolutions": [8]},
     "pixelnerf": {
@@ -45,7 +45,7 @@ def name(request) -> str:
 
 @pytest.fixture
 def configure(name, tiny):
-    """(options of the method) -> a small trial with it; other keyword arguments replace whole sections."""
+    """A function: the method's options -> a small trial with it; other keyword arguments replace whole sections."""
 
     def make(model=None, **sections) -> TrialConfig:
         train = tiny()["train"] | {"stages": [LOSS]}

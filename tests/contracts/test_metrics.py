@@ -1,4 +1,4 @@
-"""Every registered metric: finite numbers, the better the nearer, its facts, and what it needs said beforehand."""
+"""Contract of every metric: finite, better for smaller errors, with its facts and declared needs."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def metric(name, weights) -> Metric:
 
 
 def views(error: float = 0.0) -> Seen:
-    """Three views of a square, further from the truth the larger the error."""
+    """Three views of a square that differ from the truth by `error`."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(3, 3, SIDE, SIDE, generator=generator) + error * torch.randn(
         3, 3, SIDE, SIDE, generator=generator

@@ -31,7 +31,7 @@ def study_of(pruner: str, aim: str = "maximize", training: Training = TRAINING) 
 
 
 def is_given_up(study: Study, number: int, score: float) -> bool:
-    """Whether a trial with that score is given up at any evaluation before its last."""
+    """Whether a trial with this score is pruned at any evaluation before its last."""
     study.ask(number)
     for step in STEPS[:-1]:
         study.report(number, {step: score})
@@ -46,7 +46,7 @@ def is_given_up(study: Study, number: int, score: float) -> bool:
 def test_who_trails_all_others_is_given_up_and_who_leads_is_not(pruner: str, aim: str) -> None:
     study, sign = study_of(pruner, aim), 1 if aim == "maximize" else -1
     trailing, leading = (-100.0, 100.0) if sign > 0 else (100.0, -100.0)
-    # Hyperband assigns brackets by number, and its last one lets everybody run to the end.
+    # Hyperband assigns brackets by number, and its last bracket prunes no trial.
     assert any(is_given_up(study, 20 + turn, trailing) for turn in range(4))
     assert not is_given_up(study, 30, leading)
 

@@ -55,7 +55,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Part:
-    """Something to be shown, and the seconds that it may take."""
+    """One check, and its time limit in seconds."""
 
     name: str
     limit: float
@@ -80,7 +80,7 @@ def run_limited(command: Sequence[str | Path], limit: float, log: Path, stdout: 
 
 
 def _start(command: Sequence[str | Path], output: IO[bytes], errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    """In a process group of its own, so that all of it can be ended."""
+    """Starts a command in a process group of its own, so that all its processes can be ended."""
     return subprocess.Popen(
         list(map(str, command)),
         cwd=REPOSITORY,
@@ -113,7 +113,7 @@ def tests(limit: float, folder: Path) -> Outcome:
 
 
 def tests_outcome(code: int, report: Path) -> Outcome:
-    """From pytest's exit code and its report in JUnit's format."""
+    """The outcome of the tests, from pytest's exit code and its JUnit report."""
     root = ElementTree.parse(report).getroot()
     cases = list(root.iter("testcase"))
     bad = [
@@ -146,7 +146,7 @@ def bench(name: str, *options: str) -> Callable[[float, Path], Outcome]:
 
 
 def bench_outcome(name: str, result: Mapping[str, Any]) -> Outcome:
-    """The rows that were measured on the GPU: those that say so, or all of a benchmark that knows one device."""
+    """The outcome with the rows measured on the GPU: those with that device, or all where rows have no device."""
     rows = [row for row in result["rows"] if row.get("device", "cuda") == "cuda"]
     if not rows or not result["machine"].get("gpu"):
         return Outcome(name, "not run", detail="the benchmark has no row for this GPU")
@@ -236,7 +236,7 @@ PARTS = (
 
 
 def summary_text(machine: Mapping[str, Any], outcomes: Iterable[Outcome]) -> str:
-    """For people: the machine, a line a part, and the tables of the benchmarks."""
+    """The summary as text: the machine, one line per part, and the tables of the benchmarks."""
     outcomes = list(outcomes)
     lines = [f"{name}: {value}" for name, value in machine.items() if value is not None]
     lines += ["", *(f"{o.state:<10} {o.name:<8} {o.seconds:5.0f} s  {o.detail}".rstrip() for o in outcomes)]
@@ -250,12 +250,12 @@ def summary_text(machine: Mapping[str, Any], outcomes: Iterable[Outcome]) -> str
 
 
 def is_well(outcomes: Iterable[Outcome]) -> bool:
-    """Whether nothing failed or took too long; what could not run for want of something does not count."""
+    """Whether no part failed or took too long; parts that could not run because something is missing do not count."""
     return not any(outcome.state in ("failed", "timed out") for outcome in outcomes)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Columns that hold anything, numbers to three digits."""
+    """A text table of the non-empty columns, numbers with three digits."""
     columns = [name for name in rows[0] if any(row.get(name) is not None for row in rows)]
     cells = [columns, *([_cell(row.get(name)) for name in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -273,7 +273,7 @@ def _pairs(entry: Mapping[str, Any]) -> str:
 
 
 def describe_machine() -> dict[str, Any]:
-    """The card, and the versions that decide what it does."""
+    """The GPU, and the versions of the software that determines its results."""
     import torch
 
     from sweep.plan.drawing import installed
@@ -289,7 +289,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def check(parts: Iterable[Part], folder: Path, machine: Mapping[str, Any]) -> int:
-    """Run the parts, record each as it ends, and write the summary.  Returns the exit code."""
+    """Runs the parts, records each as it ends, and writes the summary.  Returns the exit code."""
     folder.mkdir(parents=True, exist_ok=True)
     outcomes: list[Outcome] = []
     for part in parts:

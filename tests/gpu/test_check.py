@@ -1,4 +1,4 @@
-"""The command `make gpu`: its parts are ended in time and recorded, and its summary says what they found."""
+"""The command `make gpu`: its parts respect their time limits and are recorded, and its summary has their results."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def store(home, tiny):
 
 @pytest.fixture
 def draw(store, tiny, monkeypatch):
-    """(iteration, targets of the method, seed) -> the batch."""
+    """A function: (iteration, targets of the method, seed) -> the batch."""
 
     def make(iteration: int, targets: Targets, seed: int = 3, **model):
         monkeypatch.setattr(SplatterImage, "targets", classmethod(lambda *_: targets))

@@ -36,7 +36,7 @@ def test_what_is_saved_is_what_is_restored(tmp_path):
 
 
 def test_restored_state_lies_in_memory_as_its_weights_do(tmp_path):
-    """Otherwise a fused optimizer would pair each weight with another one's state."""
+    """With another memory layout a fused optimizer would pair each weight with another weight's state."""
     folder = CheckpointFolder(tmp_path)
     images = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -83,7 +83,7 @@ def zeroed(data: bytes) -> bytes:
 
 
 def flipped(data: bytes) -> bytes:
-    """One bit of the last digit of a number, where there are any; else in the middle."""
+    """The content with one bit flipped: in the last digit of a JSON record, or in the middle of other content."""
     digits = [index for index, byte in enumerate(data) if chr(byte).isdigit()]
     place = digits[-1] if data.startswith(b"{") else len(data) // 2
     return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
@@ -119,7 +119,7 @@ def test_every_bit_of_the_record_is_guarded(tmp_path):
         for bit in range(8):
             record.write_bytes(sound[:place] + bytes([sound[place] ^ 1 << bit]) + sound[place + 1 :])
             found = folder.latest()
-            # A bit may turn a space into nothing that counts, but never a number into another.
+            # A flipped bit may change insignificant white space, but must not change a number unnoticed.
             assert found is None or (found.step, found.extra) == (7, {"seconds": 0.25})
 
 

@@ -92,7 +92,7 @@ def test_a_twin_shares_parameters_and_has_no_stand_ins():
 
 @pytest.fixture
 def captures(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, ...]]:
-    """Stands in for CUDA graphs: a capture draws random numbers, as warming up does, and gives the module."""
+    """Replaces CUDA graphs: a capture draws random numbers, like a warm-up, and returns the module."""
     seen: list[tuple[Tensor, ...]] = []
 
     def make(module: nn.Module, samples: tuple[Tensor, ...], allow_unused_input: bool) -> nn.Module:
@@ -157,7 +157,7 @@ def test_a_failed_capture_is_an_error(monkeypatch):
 
 
 def test_a_compiled_network_agrees_for_twenty_steps(monkeypatch):
-    """With group norms in plain operators, through Inductor's code for the CPU; without dropout, which draws anew."""
+    """Inductor's CPU code, with group norms in plain operators; without dropout, whose random numbers differ."""
     monkeypatch.setattr("model.methods.splatter_image.backbones.unet.DROPOUT", 0.0)
     torch.manual_seed(0)
     images, losses = torch.rand(2, 3, 16, 16), {}
@@ -213,7 +213,7 @@ def test_batches_on_a_cpu_are_drawn_when_they_are_taken():
 
 
 def test_batches_on_a_gpu_are_drawn_one_ahead(monkeypatch):
-    """With a stand-in for streams; one that was not foreseen is drawn at once."""
+    """Tested with a replacement for streams; an unexpected batch is drawn at once."""
     waited: list[object] = []
     stream = SimpleNamespace(wait_stream=waited.append)
     monkeypatch.setattr(torch.cuda, "Stream", lambda _device: "side")
@@ -254,7 +254,7 @@ def test_compiled_code_lies_in_the_cache_unless_its_place_is_set(monkeypatch, tm
 
 
 class HostReads(TorchFunctionMode):
-    """Names of calls that have a GPU's host wait: numbers that are read, and tensors that are made from numbers."""
+    """Records calls that make the host wait for a GPU: reading numbers, and creating tensors from numbers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -271,7 +271,7 @@ class HostReads(TorchFunctionMode):
 
 @pytest.mark.parametrize("model", [{}, {"input_views": 2, "camera_embedding": True}], ids=["one view", "two views"])
 def test_a_step_has_no_host_reads(tmp_path, model):
-    """Network, placing of Gaussians, losses, guard and averages; the rasteriser is not looked at here."""
+    """This covers network, placing of Gaussians, losses, guard and averages, but not the rasteriser."""
     from jobs.nonfinite import NonFiniteGuard
     from jobs.training import Averages
     from model.types import Rendering

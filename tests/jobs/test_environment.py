@@ -1,4 +1,4 @@
-"""The arithmetic that a trial records, with every choice resolved."""
+"""The arithmetic that a trial records (backend, execution, precision, device), with every `auto` resolved."""
 
 from __future__ import annotations
 

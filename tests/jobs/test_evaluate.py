@@ -30,7 +30,7 @@ def judge(store, weights):
 
 
 def brighter(amounts):
-    """A predictor that returns the truth with a constant added, another one for each view."""
+    """A predictor that returns the truth plus a constant, a different one for each view."""
 
     def draw(_, targets):
         return Rendering(targets.images + torch.tensor(amounts).view(1, -1, 1, 1, 1))

@@ -1,4 +1,4 @@
-"""The file of features: what comes back, and what is left after the writer was killed or met another."""
+"""The feature file: its values, and its state after its writer was killed or ran beside another."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 
 from jobs.feature_file import FeatureFile, ensure_feature_file
 
-#: How far a value in float16 may be from what it stands for.
+#: The tolerance of values stored in float16.
 HALF = 2**-11
 FRAMES = np.array([5, 6, 7, 20, 30, 31, 32, 33, 34, 90], np.int64)
 GROUP = 3
 
-#: A process that writes the file, noting down each group it computes; it takes its time from the third on.
+#: A process that writes the file and records each group that it computes; it is slow from the third on.
 WRITER = """
 import sys, time
 from pathlib import Path
@@ -118,13 +118,13 @@ def test_a_killed_writer_is_taken_over_from(path, tmp_path):
 
     start_writer(path, notes, pause=0).wait(timeout=30)
     assert_whole(path)
-    # It goes on with the group that the killed one was at.
+    # It continues with the group that the killed process was computing.
     assert notes.read_text().splitlines() == ["5 6 7", "20 30 31", "32 33 34", "32 33 34", "90"]
 
 
 @pytest.mark.parametrize("kept", [0, 5, 40, 300, 330])
 def test_a_torn_file_is_completed(path, kept):
-    """Whatever the number of bytes that were written: inside the header, at its end, inside records."""
+    """Tested for cuts inside the header, at its end, and inside records."""
     ensure_feature_file(path, FRAMES, GROUP, features)
     whole = path.read_bytes()
     assert kept < len(whole)

@@ -1,4 +1,4 @@
-"""Objects as Gaussians: that what is measured or predicted is the object, and what cannot be shown."""
+"""Objects as Gaussians: measured and predicted ones match the object; errors for objects without Gaussians."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_measured_gaussians_look_like_the_object(store):
 
 
 def test_measured_gaussians_lie_on_the_surface(store):
-    """Points of one view, seen by another, are not in front of what that one measured."""
+    """Points of one view, projected into another, are not in front of that view's depth."""
     subject = measured(store, store.objects["object"][1])
     depth, cameras = subject.views.depth[0], subject.views.cameras
     for view in range(depth.shape[0]):

@@ -156,7 +156,7 @@ def test_an_option_that_was_added_later_is_absent_while_it_changes_nothing():
 
 _STAGES = [{"iterations": 100, "lr": 1e-3, "losses": {"l2": 0.9, "lpips": 0.1}}]
 
-#: Configurations of all kinds.  New kinds are added at the end; none is ever changed.
+#: Configurations of all kinds.  Add new kinds at the end; never change one.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "seed": {"seed": 7},
@@ -192,7 +192,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "metrics": {"eval": {"metrics": ["psnr", "dists", "iou", "abs_rel"]}},
 }
 
-#: The versions and, by name, what `digests` gave when these were new; `python -m tests.jobs.test_keys` writes it.
+#: The versions and the `digests` of each configuration when it was added; `python -m tests.jobs.test_keys` writes it.
 RECORD = Path(__file__).with_name("identities.json")
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-# In a process of its own: the setting cannot be taken back.
+# In a separate process, because the setting cannot be undone.
 FAULTS = """
 import ctypes
 import resource

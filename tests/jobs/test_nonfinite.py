@@ -25,7 +25,7 @@ def weight() -> nn.Parameter:
 
 
 def steps(policy, weight, factors):
-    """Adam on `weight` with a loss that is multiplied by each factor in turn."""
+    """Runs Adam on `weight` with a loss that is multiplied by each factor in turn."""
     optimizer = torch.optim.Adam([weight], lr=0.1, fused=True)
     guard = NonFiniteGuard(policy, optimizer, torch.device("cpu"))
     counted = []

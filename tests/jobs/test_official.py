@@ -20,7 +20,7 @@ from tests.model.methods.pixelnerf.scenery import small_options
 
 
 def save(path: Path, predictor, **extra) -> Path:
-    """A checkpoint as published training writes it."""
+    """Writes a checkpoint in the format of the published training code."""
     ours = OfficialPredictor(predictor.backbone, predictor.head, PUBLISHED["cars"])
     content = {
         "iteration": 25_001,
@@ -35,7 +35,7 @@ def save(path: Path, predictor, **extra) -> Path:
 
 @pytest.fixture
 def trained(tiny, weights):
-    """(sections of a configuration) -> the configuration, and a network whose pictures are not all alike."""
+    """A function: sections of a configuration -> the configuration, and a network whose images differ."""
 
     def make(widths=None, **model):
         sections = tiny(model=tiny()["model"] | model)
@@ -145,7 +145,7 @@ def test_a_conditioned_network_asks_for_its_model_and_is_given_its_maps(trained,
 
 
 class Surprise:
-    """Something that a file could have executed on being read."""
+    """An object whose unpickling would execute code."""
 
     def __reduce__(self):
         return (Path.touch, (Path("surprise"),))

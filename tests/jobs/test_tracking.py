@@ -30,7 +30,7 @@ TRIAL = TrackedTrial(
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory):
-    """A fresh MLflow database: seconds to make, so it is made once and copied."""
+    """An empty MLflow database; it takes seconds to create, so it is created once and copied."""
     home = tmp_path_factory.mktemp("store")
     MlflowClient(default_uri(home)).search_experiments()
     return home / "mlflow.db"
@@ -67,7 +67,7 @@ def history(client: MlflowClient, name: str) -> list[tuple[int, float]]:
 
 
 def measure_loss(folder) -> None:
-    """As a trial does that has come to iteration 5 and was left there."""
+    """Writes the journal of a trial that has reached iteration 5 and no end."""
     with Journal(folder) as journal:
         journal.start(0)
         journal.metrics(5, {"train/loss": 0.5})
@@ -198,7 +198,7 @@ def test_values_that_are_not_finite_are_recorded(tmp_path, folder, client):
 @pytest.mark.parametrize("lost", ["request", "answer"])
 @pytest.mark.parametrize("successor", [False, True], ids=["same driver", "next driver"])
 def test_a_server_that_dies_at_any_call_loses_and_doubles_nothing(lost, successor, tmp_path, client, monkeypatch):
-    """Each trial loses another of the calls that its run is made of."""
+    """In each trial a different one of the run's calls fails."""
     calls_left = 0
 
     def failing(method):
@@ -239,7 +239,7 @@ def test_a_server_that_dies_at_any_call_loses_and_doubles_nothing(lost, successo
 
 
 def test_two_homes_that_make_a_run_at_once_go_on_with_one(tmp_path, folder, client, monkeypatch):
-    """The other home makes its run when this one has looked for one, and before it makes its own."""
+    """The other home creates its run after this one has searched for runs and before it creates its own."""
     other = tmp_path / "other"
     shutil.copytree(tmp_path / "trials", other / "trials")
     for place in (folder, other / "trials" / TRIAL.key):
@@ -262,7 +262,7 @@ def test_two_homes_that_make_a_run_at_once_go_on_with_one(tmp_path, folder, clie
 
 
 def test_runs_made_unseen_of_each_other_become_one(tmp_path, folder, client, monkeypatch):
-    """Each home looks for runs before the other's can be seen; the younger run finishes first."""
+    """Each home searches for runs before the other's is visible; the younger run finishes first."""
     other = tmp_path / "other"
     writers = [Tracker(home, default_uri(tmp_path), "experiment") for home in (tmp_path, other)]
     measure_loss(folder)
@@ -320,14 +320,14 @@ def test_collisions_with_another_home_are_tried_again_but_not_forever(times, tmp
 
 @pytest.fixture(params=["postgresql", "http"])
 def remote(request) -> str:
-    """The address of a store that is a server of its own."""
+    """The address of a store on a separate server."""
     if request.param == "http":
         return request.getfixturevalue("mlflow_server").uri
     return request.getfixturevalue("database")
 
 
 def begun(home, steps=5) -> TrackedTrial:
-    """A new trial of this home that has measured its loss at every step."""
+    """A new trial of this home with its loss recorded at every step."""
     trial = replace(TRIAL, key=uuid.uuid4().hex[:16])
     with Journal(home / "trials" / trial.key) as journal:
         journal.start(0)
@@ -337,7 +337,7 @@ def begun(home, steps=5) -> TrackedTrial:
 
 
 def found(uri: str, trial: TrackedTrial):
-    """The one run of a trial, and its loss over steps."""
+    """The only run of a trial, and its loss over steps."""
     client = MlflowClient(uri)
     experiments = [e.experiment_id for e in client.search_experiments()]
     (run,) = client.search_runs(experiments, f"tags.`splatsweep.key` = '{trial.key}'")

@@ -1,4 +1,4 @@
-"""Trainings are made once, whatever number of trials judge them, and their weights can be read."""
+"""A training runs once, however many trials evaluate it, and its weights can be read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RUNTIME = Runtime(threads=1, log_every=3, checkpoint_every=5)
 
 @pytest.fixture
 def steps(monkeypatch) -> list[int]:
-    """The iterations that were trained, in order."""
+    """The trained iterations, in order."""
     counted: list[int] = []
     draw = jobs.training.draw_batch
 
@@ -191,7 +191,7 @@ def test_a_trained_network_is_found_by_the_key_of_its_trial_or_training(home, ti
 
 @pytest.mark.parametrize("averaged", [False, True])
 def test_trials_of_the_version_before_keep_their_weights_themselves(averaged, home, tiny):
-    """Before, a trial's folder had the checkpoints, and no word of a training."""
+    """In the previous version a trial's folder had the checkpoints and did not refer to a training."""
     result = run(home, tiny)
     _, network, _ = load_trained(home, result.key)
     old = home / "trials" / "0123456789abcdef"

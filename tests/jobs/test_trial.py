@@ -30,14 +30,14 @@ def final_weights(result: TrialResult) -> dict[str, torch.Tensor]:
 
 
 def forget(result: TrialResult, kept: Path) -> Path:
-    """Move a trial and its training out of the home; returns where the trial's folder is."""
+    """Moves a trial and its training out of the home; returns the new folder of the trial."""
     kept.mkdir()
     training_of(result).rename(kept / "training")
     return result.folder.rename(kept / "trial")
 
 
 def measured(folder) -> dict[tuple[int, str], float]:
-    """Everything in a journal but times; what a resumed trial measured again must be the same."""
+    """All metrics in a journal except times; asserts that values measured again after resuming are equal."""
     values: dict[tuple[int, str], float] = {}
     for event in read_events(folder):
         for name, value in event.get("values", {}).items():
@@ -47,11 +47,11 @@ def measured(folder) -> dict[tuple[int, str], float]:
 
 
 class Killed(BaseException):
-    """Stands for a process that ends without a word."""
+    """Simulates a process that dies without any message."""
 
 
 def run_and_kill(config: TrialConfig, home, at: int, monkeypatch) -> None:
-    """Run until the batch of iteration `at` is drawn, then vanish."""
+    """Runs a trial that dies when it draws the batch of iteration `at`."""
     draw = jobs.training.draw_batch
 
     def draw_or_die(store, objects, config, iteration, device):
@@ -255,7 +255,7 @@ def test_a_loss_that_is_not_finite_goes_on_as_published_where_that_is_asked_for(
 
 
 def spoil_loss(monkeypatch, at: int) -> None:
-    """Make the squared error of one iteration NaN."""
+    """Makes the squared error of one iteration NaN."""
     from model.losses.l2 import L2
 
     forward, calls = L2.forward, iter(range(1000))

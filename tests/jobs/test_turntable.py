@@ -1,4 +1,4 @@
-"""Where the ring's cameras stand, and pictures as sheets and animations."""
+"""The poses of the turntable's cameras, and images as sheets and animations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published network in numpy, to compare ours with."""
+"""The published network in numpy, as a reference for ours."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The published network a second time, in numpy: no modules, no torch, steered by the tensors' published names.
+"""A second implementation of the published network, in numpy: no modules, no torch, driven by the tensors' names.
 
-Written from the description of the network alone, to be compared with `model`.  Slow, and in double precision.
+It was written only from the description of the network, as a reference for `model`.  It is slow, and computes in
+double precision.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def _norm(name: str, channels: int) -> dict[str, tuple[int, ...]]:
 
 
 def random_state(found: Mapping[str, tuple[int, ...]], seed: int = 0) -> State:
-    """Well-scaled random values, so that no part of the network is too small to be seen."""
+    """Random values, scaled so that every part of the network affects the output noticeably."""
     generator = np.random.default_rng(seed)
 
     def value(name: str, shape: tuple[int, ...]) -> Array:
@@ -147,7 +148,7 @@ def random_state(found: Mapping[str, tuple[int, ...]], seed: int = 0) -> State:
 
 @dataclass(frozen=True)
 class Network:
-    """A U-Net's tensors and what all its blocks are given."""
+    """A U-Net's tensors, and the inputs common to all its blocks."""
 
     state: State
     views: int = 1
@@ -162,7 +163,7 @@ class Network:
         return self.state[f"{name}.weight"], self.state[f"{name}.bias"]
 
     def conv(self, name: str, x: Array) -> Array:
-        """Same size, zeros around."""
+        """A convolution with zero padding that keeps the size."""
         weight, bias = self.weights(name)
         pad = weight.shape[-1] // 2
         padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
@@ -224,7 +225,7 @@ class Network:
 
 
 def _attend(query: Array, key: Array, value: Array) -> Array:
-    """(C, Q), (C, K), (C, K) -> (C, Q)."""
+    """Attention: (C, Q), (C, K), (C, K) -> (C, Q)."""
     return value @ softmax(query.T @ key / math.sqrt(len(query)), axis=1).T
 
 
@@ -248,7 +249,7 @@ def unet(
     vector: Array | None = None,
     maps: Array | None = None,
 ) -> Array:
-    """Images (B V, C, H, W) -> raw maps (B V, channels_out, H, W)."""
+    """The U-Net: images (B V, C, H, W) -> raw maps (B V, channels_out, H, W)."""
     camera = None
     if camera_embedding is not None:
         plain = Network(state)
@@ -283,7 +284,7 @@ def unet(
 
 
 def camera_embedding(view_to_world: Array) -> Array:
-    """(..., 4, 4) acting on row vectors -> (..., 60)."""
+    """The camera embedding: matrices (..., 4, 4) acting on row vectors -> (..., 60)."""
     scalars = np.concatenate([view_to_world[..., 3, :3], view_to_world[..., 2, :3]], axis=-1)
     frequencies = 10_000.0 ** -(np.arange(5) / 5)
     waves = [
@@ -302,7 +303,7 @@ def gaussians(
     far: float,
     origin_distance: Array | None = None,
 ) -> dict[str, Array]:
-    """Raw maps (B, V, 24 or 15, H, W) -> one Gaussian after the other, pixel by pixel.
+    """Converts raw maps (B, V, 24 or 15, H, W) to Gaussians, one per pixel.
 
     view_to_world (B, V, 4, 4) on row vectors, quaternion (B, V, 4), focal (B, V, 2) px, origin_distance (B, V).
     """
@@ -337,6 +338,6 @@ def _left_product(q: Array) -> Array:
 
 
 def _turned(rest: Array, rotation: Array) -> Array:
-    """Degree-1 harmonics (k, rgb) turned by a matrix on row vectors."""
+    """Degree-1 harmonics (k, rgb), rotated by a matrix on row vectors."""
     vectors = np.stack([-rest[2], -rest[0], rest[1]], axis=1) @ rotation  # (rgb, xyz)
     return np.stack([-vectors[:, 1], vectors[:, 2], -vectors[:, 0]])

@@ -1,7 +1,6 @@
-"""Tiny sources in the exact public layouts: every picture is blank but for a red dot where one point is seen.
+"""Tiny sources in the exact public layouts: every image is blank except for a red dot at one world point.
 
-Cameras are written by each format's own definition, and the dot's place is computed by that definition as well;
-nothing here uses the code under test.
+Cameras and the dot's pixel are computed by each format's own definition; nothing here uses the code under test.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from PIL import Image
 from jobs.data.prepare import prepare
 from jobs.data.store import Store
 
-#: The point of every world that is painted red; off all axes.
+#: The red point of every world; it lies on no axis.
 POINT = np.array([0.21, -0.13, 0.17])
 CENTRES = np.array([[1.4, 0.3, 0.5], [-0.6, 1.5, 0.9], [-1.2, -1.1, 0.4]])
 RED = (255, 0, 0)
@@ -30,7 +29,7 @@ RED = (255, 0, 0)
 
 @dataclass(frozen=True)
 class Layout:
-    """A dataset's layout: how to write one, and how to import what was written."""
+    """A dataset's layout: functions that write a source and import it."""
 
     name: str
     write: Callable[[Path], None]
@@ -44,7 +43,7 @@ class Layout:
 
 
 def axes(centre: np.ndarray) -> np.ndarray:
-    """Right, down and forward (3, 3), as rows, of a camera that looks a little past the origin, z being up."""
+    """The axes right, down and forward (3, 3), as rows, of a camera that looks slightly past the origin; z is up."""
     forward = np.array([0.05, 0.02, -0.03]) - centre
     forward /= np.linalg.norm(forward)
     right = np.cross(forward, [0, 0, 1])
@@ -53,12 +52,12 @@ def axes(centre: np.ndarray) -> np.ndarray:
 
 
 def seen_by(centre: np.ndarray, point: np.ndarray = POINT) -> np.ndarray:
-    """The point in the frame of a camera: to the right, downwards, ahead."""
+    """The red point in the frame of a camera: right, down, forward."""
     return axes(centre) @ (point - centre)
 
 
 def dotted(width: int, height: int, place: np.ndarray, background: int, radius: int = 1) -> np.ndarray:
-    """A picture (height, width, 3) with a red square around the pixel of `place` (x, y)."""
+    """An image (height, width, 3) with a red square around the pixel at `place` (x, y)."""
     column, row = np.floor(place).astype(int)
     assert radius < column < width - radius - 1
     assert radius < row < height - radius - 1
@@ -121,7 +120,7 @@ def pytorch3d(centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ndc(centre: np.ndarray, focal: np.ndarray) -> np.ndarray:
-    """PyTorch3D's screen coordinates of the point: x grows to the left, y upwards."""
+    """PyTorch3D's screen coordinates of the point: x points left, y up."""
     rotation, translation = pytorch3d(centre)
     seen = POINT @ rotation + translation
     return focal * seen[:2] / seen[2]
@@ -274,7 +273,7 @@ FIELD_OF_VIEW = np.radians(49.134342641202636)
 
 
 def write_renders(folder: Path, size: int = 256) -> None:
-    """Three views, written last to first; black where they are transparent."""
+    """Writes three views, last to first; transparent pixels are black."""
     folder.mkdir(parents=True)
     for view, centre in reversed(list(enumerate(CENTRES))):
         right, down, forward = axes(centre)
@@ -304,7 +303,7 @@ def write_gso(root: Path) -> None:
 
 
 def write_meshes(root: Path) -> None:
-    """Boxes of different shapes in every format."""
+    """Writes boxes of different shapes in every format."""
     root.mkdir(exist_ok=True)
     for number, suffix in enumerate(("glb", "ply", "off", "stl", "obj"), start=1):
         box = trimesh.creation.box((1, 1 + number / 4, 2))
@@ -345,7 +344,7 @@ def opengl(centre: np.ndarray) -> np.ndarray:
 
 
 def write_transforms(root: Path) -> None:
-    """NeRF's synthetic form, nerfstudio's and instant-ngp's, an object each; the last with a mask beside a picture."""
+    """Writes one object each in NeRF's synthetic format, nerfstudio's and instant-ngp's; the last has a mask file."""
     nerf = root / "lego"
     for split in ("train", "val", "test"):
         frames = []
@@ -379,14 +378,14 @@ def write_transforms(root: Path) -> None:
 
 
 def quaternion(rotation: np.ndarray) -> np.ndarray:
-    """Real first, of a rotation (3, 3)."""
+    """The quaternion, real part first, of a rotation (3, 3)."""
     from scipy.spatial.transform import Rotation
 
     return Rotation.from_matrix(rotation).as_quat()[[3, 0, 1, 2]]
 
 
 def write_colmap_text(folder: Path, camera: str = "1 PINHOLE 200 160 180 190 104 78", points: int = 30) -> None:
-    """The reconstruction of one object as text; its second picture sees no point."""
+    """Writes the reconstruction of one object as text; its second image sees no point."""
     model = folder / "sparse" / "0"
     model.mkdir(parents=True)
     (model / "cameras.txt").write_text(f"# Camera list with one line of data per camera:\n{camera}\n")
@@ -409,7 +408,7 @@ def write_colmap_text(folder: Path, camera: str = "1 PINHOLE 200 160 180 190 104
 
 
 def write_colmap_binary(folder: Path) -> None:
-    """The same in COLMAP's binary format, of a SIMPLE_RADIAL camera without distortion and square pixels."""
+    """Writes the same in COLMAP's binary format, with a SIMPLE_RADIAL camera without distortion and square pixels."""
     write_colmap_text(folder)
     model, written = folder / "sparse" / "0", (folder / "images", folder / "masks")
     for file in model.iterdir():
@@ -457,7 +456,7 @@ def layouts() -> dict[str, Layout]:
 
 @pytest.fixture
 def assert_seen() -> Callable[..., None]:
-    """(store, object, distance that its source camera is scaled to) -> fails unless cameras and pictures agree."""
+    """A check (store, object, distance that its source camera is scaled to) that cameras and images agree."""
 
     def check(store: Store, name: str, source_distance: float | None = None, tolerance: float = 0.6) -> None:
         row = store.objects.set_index("object").loc[name]
@@ -478,7 +477,7 @@ def assert_seen() -> Callable[..., None]:
 
 
 def dot_in(picture: np.ndarray) -> np.ndarray:
-    """Where the red of a picture (3, H, W) has its middle, (x, y)."""
+    """The centre (x, y) of the red pixels of an image (3, H, W)."""
     red = np.clip(picture[0] - np.maximum(picture[1], picture[2]) - 0.2, 0, None)
     rows, columns = np.indices(red.shape) + 0.5
     assert red.sum() > 0, "there is no red dot"

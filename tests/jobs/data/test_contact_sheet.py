@@ -51,7 +51,7 @@ def test_high_cameras_are_drawn_above_low_ones():
 
 
 def test_cameras_go_round_as_seen_from_above():
-    """Azimuth grows to the left where it is behind, to the right where it is in front."""
+    """Cameras of increasing azimuth run counter-clockwise, as seen from above."""
     colours = [(255, 0, 0), (0, 160, 0), (0, 0, 255), (255, 0, 255)]
     picture = draw([0.0, 90, 180, 270], [10.0] * 4, colours)
     places = [centre_of(picture, colour) - 100 for colour in colours]

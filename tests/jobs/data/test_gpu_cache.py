@@ -6,7 +6,7 @@ from jobs.data import gpu_cache as resident
 from jobs.data.prepare import open_dataset
 from tests.conftest import TINY_DATA
 
-#: Stands for a GPU where there is none: tensors on it have shapes, but no values.
+#: Replaces a GPU where there is none: its tensors have shapes, but no values.
 META = torch.device("meta")
 DEVICES = [pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
 

@@ -45,7 +45,7 @@ class FlakyOptions:
 
 @dataclass(frozen=True)
 class Flaky(Importer[FlakyOptions]):
-    """Grey squares, of which the first few cannot be read."""
+    """An importer of grey squares, of which the first few cannot be read."""
 
     description = "grey squares"
     source = "a test"
@@ -103,7 +103,7 @@ def test_one_of_many_imports_and_the_others_wait(tmp_path):
 
 @pytest.fixture
 def killed(tmp_path) -> Callable[..., tuple[Path, list[psutil.Process]]]:
-    """options -> where the store of an import would be that was killed with -9 halfway, and its workers."""
+    """A function: options -> the store's path of an import killed by SIGKILL halfway, and its workers."""
 
     def kill(options):
         code = "import sys, json; from pathlib import Path; from jobs.data.prepare import prepare; "
@@ -159,7 +159,7 @@ def test_an_interrupted_import_reads_no_object_twice(tmp_path, monkeypatch):
 
 @dataclass(frozen=True)
 class Crashing(Flaky):
-    """Takes the process down that reads its second object, as broken native code would."""
+    """An importer that crashes the process which reads its second object, like broken native code."""
 
     def load(self, item):
         if item.payload == 1:
@@ -176,7 +176,7 @@ def test_a_crash_of_a_worker_names_the_objects_that_it_may_be_about(tmp_path):
 
 @pytest.mark.usefixtures("flaky")
 def test_only_a_few_objects_are_read_ahead(tmp_path):
-    """A slow writer must not have all pictures waiting for it in memory."""
+    """With a slow writer, images must not accumulate in memory."""
     importer = Flaky(FlakyOptions(objects=40), tmp_path)
     listed = Recorded(importer.items(lambda *_: None))
     with contextlib.closing(load_in_order(importer, listed, workers=2)) as loaded:
@@ -186,7 +186,7 @@ def test_only_a_few_objects_are_read_ahead(tmp_path):
 
 
 class Recorded(list):
-    """A list that knows how many of its entries were taken."""
+    """A list that counts how many of its entries were read."""
 
     taken = 0
 
@@ -283,7 +283,7 @@ def test_a_script_without_a_main_guard_can_prepare(tmp_path):
 
 @dataclass(frozen=True)
 class Listed(Flaky):
-    """The same squares, named by the files of a folder, of which a file may leave out some."""
+    """An importer of the same squares, named by the files of a folder; a list file may exclude some."""
 
     needs_source = "text files"
     file_roles: ClassVar = {"exclude": "names to leave out"}
@@ -375,7 +375,7 @@ def test_an_object_of_another_size_is_left_out(tmp_path, monkeypatch):
 
 @pytest.fixture
 def read(monkeypatch) -> list[str]:
-    """The objects that were read, in order."""
+    """The objects read so far, in order."""
     names: list[str] = []
     original = Flaky.load
     monkeypatch.setattr(Flaky, "load", lambda self, item: (names.append(item.name), original(self, item))[1])

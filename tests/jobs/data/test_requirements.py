@@ -37,7 +37,7 @@ def store(home) -> Store:
 
 
 def config(**sections) -> TrialConfig:
-    """The configuration with these on top; a section `model` with a name stands alone."""
+    """The configuration with these sections merged in; a section `model` with a name replaces the whole section."""
     merged = {key: {**CONFIG.get(key, {}), **sections.get(key, {})} for key in {*CONFIG, *sections}}
     if "name" in sections.get("model", {}):
         merged["model"] = sections["model"]
@@ -100,7 +100,7 @@ def test_source_frames_of_the_protocol_that_are_not_there(store):
 
 
 def test_frozen_models_see_the_sources_of_all_objects(store):
-    """Whatever is judged: their answers are computed once for all trials."""
+    """This holds whatever the evaluation uses, because their features are computed once for all trials."""
     odd = judged_from(store, source_frame=0, objects={"chair_00005": 99})
     sections = {"eval": {"objects": 1}, "depth": {"model": "midas_small"}}
     (found,) = Requirements(odd).problems(config(**sections))

@@ -15,7 +15,7 @@ def objects() -> pd.DataFrame:
 
 
 def owners(objects: pd.DataFrame, frames: np.ndarray) -> np.ndarray:
-    """The row of the object that each frame belongs to."""
+    """The row index of the object of each frame."""
     return np.searchsorted(objects["first_frame"].to_numpy(), frames, side="right") - 1
 
 

@@ -1,4 +1,4 @@
-"""Readers of one store share its pages: measured on real processes."""
+"""Readers of one store share its memory pages, measured on real processes."""
 
 import json
 import os
@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[3]
 READERS = 30
 SIZE, FRAMES = 64, 1200
 
-#: Forks readers that go through the whole store in batches and hold it, and one that copies it instead; prints by
-#: how much what each has of its own grew meanwhile, in bytes, all holding the store at once.
+#: Forks readers that read the whole store in batches and keep it open, and one that copies it instead.  Prints the
+#: growth of each process's private memory in bytes, while all hold the store.
 SCRIPT = """
 import json, sys
 from multiprocessing import get_context

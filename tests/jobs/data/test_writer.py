@@ -53,7 +53,7 @@ def undisturbed(tmp_path) -> Store:
 
 @pytest.fixture
 def interrupted(tmp_path):
-    """A store of which four of six objects were written."""
+    """A store with four of six objects written."""
     path = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt), StoreWriter(path, 18, "this") as writer:  # noqa: PT012
         add(writer, 0, 1, 2, 3)
@@ -93,7 +93,7 @@ def test_what_another_import_left_is_not_used(interrupted):
 
 
 def test_objects_behind_a_damaged_one_are_written_again(interrupted, undisturbed):
-    """As after a power cut: the journal is ahead of the arrays."""
+    """After a power failure the journal may be ahead of the arrays."""
     images = np.load(partial_path(interrupted) / "images.npy", mmap_mode="r+")
     images[4] = 0  # of o1
     images.flush()
@@ -170,7 +170,7 @@ def test_the_journal_is_readable_text(interrupted):
 
 
 def test_objects_whose_source_changed_are_written_again_in_their_place(tmp_path):
-    """An import of three, then one of four: the second is new, the third was altered, the first is gone."""
+    """An import of three objects, then one of four: the second is new, the third changed, the first is gone."""
     path = tmp_path / "store"
     facts = {"split": "train", "category": "c"}
     with StoreWriter(path, 9, "this") as writer:

@@ -42,7 +42,7 @@ def test_depth_is_that_of_what_is_drawn_and_the_far_bound_elsewhere(views):
 
 
 def test_a_surface_that_was_measured_has_nearly_its_own_depth_and_silhouette(views, weights):
-    """Gaussians on the measured surface: geometry comes from rendering them, through the rasteriser."""
+    """Gaussians on the measured surface, whose depth and silhouette come from the rasteriser."""
     store, _ = views
     subject = measured(store)
     chair = subject.views

@@ -4,7 +4,7 @@ from jobs.metrics.dists import shared_dists
 
 
 def test_dists_is_that_of_the_package_that_its_authors_publish(weights):
-    """Values of DISTS-pytorch 0.1 in double precision, with the same VGG16."""
+    """The expected values are those of DISTS-pytorch 0.1 in double precision, with the same VGG16."""
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(3, 3, 48, 40, generator=generator)
     render = target + 0.2 * torch.randn(3, 3, 48, 40, generator=generator)

@@ -47,7 +47,7 @@ def test_views_that_a_metric_says_nothing_of_are_in_no_mean(weights):
 
 def test_a_metric_of_a_set_has_one_number_for_all_views_of_a_kind(weights, monkeypatch):
     class Spread(Metric):
-        """Largest minus smallest error of a set of views."""
+        """A metric of a set of views: the largest minus the smallest error."""
 
         per: ClassVar[Literal["view", "set"]] = "set"
 

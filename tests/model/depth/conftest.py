@@ -25,7 +25,7 @@ def standins(tmp_path_factory: pytest.TempPathFactory) -> WeightStore:
 
 @pytest.fixture
 def make_views() -> Callable[..., Views]:
-    """(side, depth, frames) -> two objects with one view each; pictures are smooth noise."""
+    """A function: (side, depth, frames) -> two objects with one view each; the images are smooth noise."""
 
     def make(side: int = 32, depth: torch.Tensor | None = None, frames: tuple[int, int] = (0, 1)) -> Views:
         noise = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -51,5 +51,5 @@ def make_views() -> Callable[..., Views]:
 
 @pytest.fixture
 def published(standins: WeightStore) -> Callable[[str], Path]:
-    """Name -> the stand-in as it was published: a hub's folder."""
+    """A function: name -> the stand-in's folder in the hub's format."""
     return lambda name: standins.folder / name

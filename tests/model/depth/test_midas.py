@@ -1,4 +1,4 @@
-"""MiDaS small against an assembly of its own: timm's encoder, and the decoder as plain functions of the tensors."""
+"""MiDaS small against an independent implementation: timm's encoder, and the decoder as functions of the tensors."""
 
 import pytest
 import timm
@@ -12,7 +12,7 @@ from tests.depth_standins import MIDAS_ENCODER, midas_tensors
 
 
 def assembled(state: dict[str, Tensor], images: Tensor) -> Tensor:
-    """(N, 3, H, W) -> (N, 1, H, W), by the published description of the network."""
+    """The network by its published description, (N, 3, H, W) -> (N, 1, H, W)."""
 
     def conv(name: str, x: Tensor, padding: int) -> Tensor:
         return F.conv2d(x, state[f"scratch.{name}.weight"], state.get(f"scratch.{name}.bias"), padding=padding)

@@ -37,10 +37,10 @@ def library(name, folder):
 @torch.no_grad()
 def test_published_shows_the_raw_picture_at_its_own_size(name, standins, published, make_views):
     model = model_of(name, standins, preprocess="published")
-    # For the hybrid that is also the only size that the library itself takes of the stand-in.
+    # For the hybrid, it is also the only size at which the library itself accepts the stand-in.
     views = make_views(2 * model.stride)
     theirs = library(name, published(name))
-    # One by one, because ZoeDepth's output depends on its neighbours in a batch.
+    # One image at a time, because ZoeDepth's output depends on the other images in a batch.
     expected = torch.stack([theirs(image).predicted_depth for image in views.images]).unsqueeze(2)
     if name == "zoedepth":
         expected = 1 / expected
@@ -65,7 +65,7 @@ def test_correct_is_what_the_processor_does(name, standins, published, make_view
     assert inputs.shape[-2:] == (side, side)
     maps = library(name, published(name))(inputs).predicted_depth
     expected = F.interpolate(maps[:, None], (48, 48), mode="bicubic").clamp(min=0)
-    # Bicubic interpolation overshoots a little where the processor does not cut off.
+    # Bicubic interpolation overshoots slightly where the processor does not clamp.
     torch.testing.assert_close(model_of(name, standins)(views)[:, 0], expected, rtol=0.02, atol=0.02)
 
 

@@ -38,7 +38,7 @@ def import_raw(layouts, tmp_path):
 
 
 def rewrite(path, change):
-    """Alter an annotation file."""
+    """Changes an annotation file."""
     with gzip.open(path, "rt", encoding="utf-8") as stream:
         content = json.load(stream)
     change(content)
@@ -373,14 +373,14 @@ def test_masks_mean_the_same_however_they_are_saved(import_raw, raw, kind):
 
 
 def coloured(mask):
-    """Black and dark red, as annotation tools save masks."""
+    """A mask in black and dark red, as annotation tools save it."""
     picture = Image.fromarray(mask.astype(np.uint8), "P")
     picture.putpalette([0, 0, 0, 128, 0, 0])
     return picture
 
 
 def test_normalisation_is_the_published_one():
-    """A camera on a circle around a cloud whose mass lies low: the middle of its extent becomes the origin."""
+    """Cameras on a circle around a cloud with most points low: the centre of its extent becomes the origin."""
     cloud = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0], [0, 0, 5.0]])
     poses = []
     for angle in np.linspace(0.3, 2.0, 6):  # not all around, so the x axes have a mean
@@ -399,14 +399,14 @@ def test_normalisation_is_the_published_one():
 
 
 def test_raw_sequences_normalised_otherwise_before_are_imported_anew(tmp_path):
-    """Paths of the version before: only what is the same today is found there."""
+    """Stores at the paths of the previous version are used only where the import is unchanged."""
     assert store_path("co3d", {}, tmp_path).name == "co3d-5895ee05"
     assert store_path("co3d", {"layout": "preprocessed", "normalised": True}, tmp_path).name == "co3d-835b0b19"
     assert store_path("co3d", {"normalised": True}, tmp_path).name != "co3d-171b370d"
 
 
 def test_frames_without_foreground_keep_their_place_and_are_no_fault(import_raw, raw):
-    """The published evaluation counts them among the frames, and does not judge them."""
+    """The published evaluation counts them as frames, and does not evaluate them."""
     mask = raw / "hydrant/112_5_6/masks/frame000002.png"
     Image.fromarray(np.zeros((300, 240), np.uint8)).save(mask)
     store = import_raw(raw)

@@ -12,7 +12,7 @@ from PIL import Image
 from jobs.data.importers import files
 from jobs.data.importers.base import Importer, UnreadableObjectError
 
-#: Files that are damaged in turn, of each layout; every importer needs them all.
+#: Files of each layout that the test damages in turn; every importer needs all of them.
 NEEDED = {
     "srn_cars": ["cars_train/a/intrinsics.txt", "cars_train/a/pose/000001.txt", "cars_train/a/rgb/000001.png"],
     "co3d_preprocessed": [

@@ -18,7 +18,7 @@ QUARTERS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], 
 
 
 def write_obj(folder, name="o", texture="o.png", width=1.0, files=("mtl", "png")) -> None:
-    """An upright square, 1 high, facing +z, y being up; the picture's lower left is at (0, 0)."""
+    """Writes an upright square of height 1 that faces +z, with y up; the texture's lower left is at (0, 0)."""
     folder.mkdir(parents=True, exist_ok=True)
     obj = f"mtllib {name}.mtl\nusemtl m\n"
     corners = [(0, 0), (width, 0), (width, 1), (0, 1)]
@@ -32,7 +32,7 @@ def write_obj(folder, name="o", texture="o.png", width=1.0, files=("mtl", "png")
 
 
 def write_glb(path, width=1.0) -> None:
-    """The same square, its texture inside, and moved by the scene's graph."""
+    """Writes the same square with an embedded texture, moved by the scene graph."""
     corners = np.array([[0, 0, 0], [width, 0, 0], [width, 1, 0], [0, 1, 0]], float)
     material = trimesh.visual.material.PBRMaterial(
         baseColorTexture=Image.fromarray(QUARTERS.repeat(16, 0).repeat(16, 1)), baseColorFactor=[255, 255, 255, 255]
@@ -50,7 +50,7 @@ def import_(folder, home, **options) -> Store:
 
 
 def colour_at(parts, x: float, y: float) -> list[int]:
-    """The colour of the square at a point, in bytes."""
+    """The colour of the square at a point, 0 to 255."""
     mesh = PaintedMesh.join(parts)
     corners = mesh.mesh.vertices[mesh.mesh.faces]  # (2, 3, 3)
     for face, triangle in enumerate(corners):

@@ -1,4 +1,4 @@
-"""`transforms` and `colmap`: a known point is where the cameras see it, whoever wrote them down."""
+"""`transforms` and `colmap`: every format's cameras project a known point to its pixel."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from jobs.data.prepare import prepare
 from jobs.data.store import Store
 from tests.jobs.data.conftest import CENTRES, PHOTO, dot_in, photo, seen_by, write_colmap_text
 
-#: What all cameras of the layouts look at.
+#: The point that all cameras of the layouts look at.
 LOOKED_AT = np.array([0.05, 0.02, -0.03])
 
 
@@ -33,7 +33,7 @@ def import_(kind, source, home, **options) -> Store:
 
 
 def assert_point_is_seen(store: Store, name: str, centres=CENTRES, tolerance=0.7) -> None:
-    """By each view as the source: lengths are those of the world times 2 / the source camera's distance."""
+    """Asserts it with each view as the source; the scale is 2 / the source camera's distance."""
     row = store.objects.set_index("object").loc[name]
     frames = np.arange(row["first_frame"], row["first_frame"] + row["num_frames"])
     for first in range(len(frames)):

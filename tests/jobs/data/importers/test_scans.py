@@ -48,7 +48,7 @@ def msh(vertices: np.ndarray, coordinates: np.ndarray, faces: np.ndarray) -> byt
 
 
 def png(top: tuple[int, int, int], bottom: tuple[int, int, int], size: int = 64) -> bytes:
-    """A picture with one colour above and one below."""
+    """A PNG with one colour in its upper half and one in its lower half."""
     pixels = np.empty((size, size, 3), np.uint8)
     pixels[: size // 2], pixels[size // 2 :] = top, bottom
     buffer = io.BytesIO()
@@ -81,7 +81,7 @@ def wheel(tmp_path) -> Path:
         bent = vertices.copy()
         bent[0, 0] += bend
         files |= model_files(name, msh(bent, coordinates, faces), png(RED, GREEN))
-    # What must not become an object: an excluded one, a part, a scene, and a path that leaves the folder.
+    # These must not become objects: an excluded one, a part, a scene, and a path that leaves the folder.
     files |= model_files("red_sticker", b"", b"")
     files[f"{ASSETS}turbosquid_objects/e/e_part.xml"] = b"<mujoco/>"
     files[f"{ASSETS}scenes/room/room.xml"] = b"<mujoco/>"
@@ -95,7 +95,7 @@ def wheel(tmp_path) -> Path:
 
 @pytest.fixture
 def published(wheel, monkeypatch) -> Path:
-    """Lets the importer find the wheel above instead of those on PyPI."""
+    """Makes the importer use the wheel above instead of those on PyPI."""
     monkeypatch.setattr(jobs.data.importers.scans, "fetch_wheels", lambda *_: [wheel])
     return wheel
 

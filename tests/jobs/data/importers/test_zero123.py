@@ -1,4 +1,4 @@
-"""Objaverse and Google Scanned Objects, which share a form of renders."""
+"""Objaverse and Google Scanned Objects, whose renders have the same format."""
 
 import json
 
@@ -28,7 +28,7 @@ def gso(layouts, tmp_path):
 @pytest.mark.parametrize("name", ["objaverse", "gso"])
 @pytest.mark.parametrize("size", [128, 96])
 def test_a_point_is_where_the_cameras_see_it(layouts, request, tmp_path, assert_seen, name, size):
-    """With the scene scaled so that the source camera, whichever it is, stands 2 from the origin."""
+    """The scene is scaled so that the source camera, whichever it is, is at distance 2 from the origin."""
     store = layouts[name].prepare(request.getfixturevalue(name), tmp_path, image_size=size)
     assert_seen(store, store.objects["object"][0], source_distance=2.0)
 
@@ -73,7 +73,7 @@ def test_pictures_may_be_shrunk_as_the_published_loader_does(layouts, objaverse,
 
 
 def test_stores_made_before_there_was_a_choice_of_resampling_are_found(tmp_path):
-    """The path of the version before, which knew `image_size` only."""
+    """Stores at the path of the previous version, which had only the option `image_size`."""
     assert store_path("objaverse", {}, tmp_path).name == "objaverse-3b4433c1"
     assert store_path("objaverse", {"resampling": "direct"}, tmp_path).name == "objaverse-3b4433c1"
     assert store_path("objaverse", {"resampling": "published"}, tmp_path).name != "objaverse-3b4433c1"

@@ -1,4 +1,4 @@
-"""Mesh files that are not what they look like: stray vertices, transparency, linear colours, extensions, textures."""
+"""Special cases of mesh files: unused vertices, transparency, linear colours, extensions, textures."""
 
 import json
 import struct
@@ -37,7 +37,7 @@ def import_(folder, home, **options) -> Store:
 
 
 def look(parts, x: float = 0.5, y: float = 0.5) -> tuple[list[int], float]:
-    """Colour in bytes, and opacity, at a point of the square."""
+    """Colour (0 to 255) and opacity at a point of the square."""
     mesh = PaintedMesh.join(parts)
     for face, triangle in enumerate(mesh.mesh.vertices[mesh.mesh.faces]):
         weights = np.linalg.solve(np.vstack([triangle[:, :2].T, np.ones(3)]), [x, y, 1])
@@ -51,7 +51,7 @@ def look(parts, x: float = 0.5, y: float = 0.5) -> tuple[list[int], float]:
 
 
 def write_glb(path, *, material=None, image=None, colours=None, header=None, keep_texture=False) -> None:
-    """The square as a .glb file of these parts, as the specification lays them out."""
+    """Writes the square as a .glb file of these parts, following the specification."""
     blobs = [SQUARE.astype("<f4").tobytes(), FACES.astype("<u2").tobytes(), SQUARE[:, :2].astype("<f4").tobytes()]
     accessors = [
         {"bufferView": 0, "componentType": 5126, "count": 4, "type": "VEC3", "min": [0, 0, 0], "max": [1, 1, 0]},
@@ -107,7 +107,7 @@ def test_a_gltf_that_merely_uses_an_extension_is_read(tmp_path):
 
 
 def test_textures_are_laid_on_as_the_material_says(tmp_path):
-    """The square's upper half would read the picture's lower half; moved by half a picture it reads the upper."""
+    """Without the transform the square's upper half reads the texture's lower half; moved by half, the upper."""
     for offset, expected in (([0, 0], [0, 255, 0]), ([0, 0.5], [255, 0, 0])):
         write_glb(tmp_path / "m.glb", material={"pbrMetallicRoughness": {}}, image=TWO_ROWS)
         content = (tmp_path / "m.glb").read_bytes()
@@ -137,7 +137,7 @@ def test_turned_and_scaled_textures():
 
 
 def test_colour_factors_of_gltf_are_linear(tmp_path):
-    """A half of the light looks like 188 of 255; 0.2140 of it like 127."""
+    """Half of the linear intensity is 188 of 255 in sRGB; 0.2140 of it is 127."""
     factor = {"pbrMetallicRoughness": {"baseColorFactor": [0.5, 0.2140, 1, 1]}}
     write_glb(tmp_path / "m.glb", material=factor)
     assert look(read_parts(tmp_path / "m.glb", tmp_path, 64)) == ([188, 127, 255], 1)
@@ -187,7 +187,7 @@ def test_opacity_of_vertices_blends(tmp_path):
 
 
 def test_rays_go_on_through_holes(tmp_path):
-    """A board whose right half is cut out, before a blue one: a camera straight ahead sees half red, half blue."""
+    """A board with a transparent right half, before a blue one: a frontal camera sees half red, half blue."""
     write_glb(tmp_path / "m.glb", material={"alphaMode": "MASK"}, image=HALF_CLEAR)
     write_glb(tmp_path / "n.glb", material={"pbrMetallicRoughness": {"baseColorFactor": [0, 0, 1, 1]}})
     front, behind = (read_parts(tmp_path / name, tmp_path, 64)[0] for name in ("m.glb", "n.glb"))
@@ -337,7 +337,7 @@ def test_a_texture_of_another_object_is_never_taken(tmp_path):
 @pytest.mark.parametrize("stray", [[1e4, 0, 0], [5, 0, 0], [np.nan] * 3, [np.inf, 0, 0]])
 @pytest.mark.parametrize("face", [[], [[8, 8, 8]]])
 def test_vertices_that_no_face_uses_do_not_count(tmp_path, stray, face):
-    """Nor do those of a face without area."""
+    """Vertices of a face without area do not count either."""
     box = trimesh.creation.box((1, 1.2, 0.8))
     for name, vertices, faces in (
         ("plain", box.vertices, box.faces.tolist()),
@@ -352,7 +352,7 @@ def test_vertices_that_no_face_uses_do_not_count(tmp_path, stray, face):
 
 
 def test_an_object_that_is_far_too_small_in_its_pictures_is_warned_of(tmp_path):
-    """A speck far away, which a face uses, shrinks the rest to nothing."""
+    """A distant speck that a face uses makes the rest tiny."""
     ball = trimesh.creation.icosphere(subdivisions=1)
     speck = trimesh.creation.icosphere(subdivisions=0, radius=0.01)
     speck.apply_translation([60, 0, 0])
