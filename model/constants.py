@@ -1,4 +1,4 @@
-"""Small constant tensors, made once for each device."""
+"""Small constant tensors, created once for each device."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 def constant(values: Any, like: Tensor) -> Tensor:
-    """`values`, nested lists or tuples of numbers, in the dtype and on the device of `like`; not to be changed.
+    """`values`, nested lists or tuples of numbers, as a tensor like `like` in dtype and device; must not be modified.
 
-    A tensor that is made from numbers on a GPU has the host wait for the device, in every step that makes one.
+    Creating a GPU tensor from numbers synchronises host and device, so it is done once and not in every step.
     """
     return _constant(_frozen(values), like.dtype, like.device)
 
 
 @lru_cache(maxsize=256)
 def _constant(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # an evaluation that comes first must not spoil it for training
+    with torch.inference_mode(False):  # an inference tensor, cached by an evaluation, could not be used in training
         return torch.tensor(values, dtype=dtype, device=device)
 
 

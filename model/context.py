@@ -1,7 +1,7 @@
-"""Sources of context: frozen models that say something about the source views.  One package each, one line here.
+"""Sources of context: frozen models applied to the source views.  One package each, one line here.
 
-A source is a section of the configuration under its name.  All else follows from its `ContextSource`: the keys of
-that section, which models can be chosen, which fusions fit, what can be left out of a sweep.
+A source is a section of the configuration under its name.  Its `ContextSource` defines the rest: the keys of
+that section, the available models, the fusions that fit, and the components that a sweep can leave out.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class ContextSource:
 
     #: the key of its section that chooses a model; "none" is off
     switch: str
-    #: what such a model is called in a message
+    #: noun for such a model in messages
     noun: str
     #: the classes of `model.frozen.FrozenModel` by name
     models: Mapping[str, str]
-    #: in what form it can enter a network, the preferred one first
+    #: forms in which it can enter a network, the preferred one first
     kinds: tuple[Kind, ...]
     #: the fusion where the configuration names none
     fusion: str
-    #: of the section, in one sentence
+    #: description of the section, in one sentence
     description: str
 
 

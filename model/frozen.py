@@ -14,25 +14,25 @@ from model.weights import WeightStore
 
 
 class FrozenModel(nn.Module, ABC):
-    """Views -> values for each of them, without gradients and never in train mode."""
+    """Views -> values for each of them, without gradients and always in evaluation mode."""
 
-    #: what it can say of a view: one vector, a sequence of tokens, or a map
+    #: types of output per view: one vector, a sequence of tokens, or a map
     kinds: ClassVar[tuple[Kind, ...]]
-    #: ways of preparing its input that it knows: as the paper ran it, or as the model was trained
+    #: supported preprocessings of its input: that of the paper, or that of the model's training
     preprocessings: ClassVar[tuple[str, ...]] = ("correct",)
     #: typed fields, made with `model.options.options`
     Options: ClassVar[type] = NoOptions
     #: whether it reads the dataset's own depth
     needs_depth: ClassVar[bool] = False
-    #: whether its values are worth keeping on disk, so that no trial computes them again
+    #: whether its values are cached on disk, so that trials share them
     cached: ClassVar[bool] = True
 
     def __init__(
         self, store: WeightStore, *, kind: Kind, preprocess: str, resolution: int | None, options: Any
     ) -> None:
-        """kind: what is wanted of it; resolution: side in pixels that images are resized to, None is its own.
+        """kind: type of output; resolution: side in pixels that images are resized to, None: the model's own.
 
-        Raises ValueError for a kind or preprocessing that it does not know.
+        Raises ValueError for an unsupported kind or preprocessing.
         """
         super().__init__()
         for name, value, allowed in (("kind", kind, self.kinds), ("preprocess", preprocess, self.preprocessings)):
@@ -43,11 +43,11 @@ class FrozenModel(nn.Module, ABC):
 
     @classmethod
     def check_resolution(cls, resolution: int | None, options: Any) -> None:
-        """Raises ValueError for a side that the model cannot be shown, as far as its name tells."""
+        """Raises ValueError for an unsupported side, as far as the class can tell without loading the model."""
 
     @classmethod
     def weights(cls, options: Any) -> tuple[str, ...]:
-        """Names, in the table of weights, of what it loads."""
+        """Names, in the table of weights, of the files it loads."""
         return ()
 
     @property
@@ -56,7 +56,7 @@ class FrozenModel(nn.Module, ABC):
         """Length of the vector or of each token, or channels of the map."""
 
     def train(self, mode: bool = True) -> FrozenModel:
-        """Stays in evaluation mode."""
+        """Does nothing: the model stays in evaluation mode."""
         return super().train(False)
 
     @abstractmethod

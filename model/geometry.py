@@ -13,7 +13,7 @@ from model.constants import constant
 
 
 def pixel_rays(height: int, width: int, focal: Tensor, principal: Tensor) -> Tensor:
-    """Points at camera z = 1 behind every pixel centre.
+    """Points at camera z = 1 on the ray of every pixel centre.
 
     focal, principal: (..., 2) pixels.  Returns (..., 3, H, W) in camera axes, third component 1.
     """
@@ -48,8 +48,8 @@ def quaternion_multiply(a: Tensor, b: Tensor) -> Tensor:
 def matrix_to_quaternion(rotation: Tensor) -> Tensor:
     """(..., 3, 3) rotations -> (..., 4) unit quaternions.
 
-    Of the four formulas that each divide by one component, the one with the largest divisor is taken, so half
-    turns are as exact as the rest.  The real part is positive, as published; only half turns have none.
+    Of the four formulas that each divide by one component, the one with the largest divisor is used, so half
+    turns are as exact as the rest.  The real part is positive, as published, and 0 for half turns.
     """
     m = rotation.unflatten(-2, (3,)).flatten(-2)  # (..., 9)
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = m.unbind(-1)
@@ -70,7 +70,7 @@ def matrix_to_quaternion(rotation: Tensor) -> Tensor:
 
 
 def rotate_sh1(sh: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate the degree-1 band of real spherical harmonics, of many points alike.
+    """Rotate the degree-1 band of real spherical harmonics, for many points by the same rotation.
 
     sh: (..., N, 3, 3) coefficients k = 0..2 by colour; rotation: (..., 3, 3) from the frame of `sh` to the new one.
     The band is the vector (-s2, -s0, s1): evaluating it along d gives its inner product with d (times C1).

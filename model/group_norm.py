@@ -1,6 +1,6 @@
 """Group normalisation in plain operators, which compilers fuse with their neighbours in any memory layout.
 
-`torch.nn.functional.group_norm` is one operator: on a GPU it wants channels first (up to torch 2.14), and Inductor
+`torch.nn.functional.group_norm` is one operator: on a GPU it requires channels first (up to torch 2.14), and Inductor
 calls `contiguous()` before it.
 """
 
@@ -25,7 +25,7 @@ def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | Non
 
 
 def use_plain_operators(network: nn.Module) -> None:
-    """Have every `nn.GroupNorm` in `network` computed by `group_norm`."""
+    """Make every `nn.GroupNorm` in `network` use `group_norm`."""
     for module in network.modules():
         if type(module) is nn.GroupNorm:
             module.__dict__["forward"] = MethodType(_forward, module)

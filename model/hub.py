@@ -1,4 +1,4 @@
-"""Networks of the transformers library, from a hub's configuration and tensors."""
+"""Networks of the transformers library, from a hub repository's configuration and tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def hub_network(task: str, config: Mapping[str, Any], *, name: str) -> nn.Module:
     """The architecture `task`, such as "Dinov2Model", of `config`; initialised from torch's generator.
 
-    `config` is what the hub's config.json says, or part of it; the library's defaults fill the rest.
+    `config` is the content of the hub's config.json, or part of it; the library's defaults complete it.
     Raises ValueError where the library cannot read it.
     """
     cls, parsed = _parsed(task, config, name)
@@ -24,10 +24,10 @@ def hub_network(task: str, config: Mapping[str, Any], *, name: str) -> nn.Module
 def load_hub_network(
     task: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, name: str, unused: tuple[str, ...] = ()
 ) -> nn.Module:
-    """The same with the hub's tensors, in float32; tensors that it has no place for are left out.
+    """The same with the hub's tensors, in float32; tensors that the architecture lacks are ignored.
 
-    The library itself loads them, because it knows under which names older versions of it published what.
-    `unused` begins the names of tensors that may be missing, because nothing ever reads them.
+    The library itself loads them, because it maps the names of its older versions.
+    `unused`: prefixes of tensors that may be missing, because nothing reads them.
     Raises ValueError where another tensor is missing or of another shape.
     """
     cls, parsed = _parsed(task, config, name)
@@ -50,7 +50,7 @@ def load_hub_network(
 
 
 def _parsed(task: str, config: Mapping[str, Any], name: str) -> tuple[Any, Any]:
-    import transformers  # takes seconds, so only who picks such a model waits for it
+    import transformers  # takes seconds, so it is imported only for such models
     from huggingface_hub.errors import StrictDataclassError
 
     cls = getattr(transformers, task)
@@ -62,7 +62,7 @@ def _parsed(task: str, config: Mapping[str, Any], name: str) -> tuple[Any, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's progress bar and its report of missing tensors, which we make ourselves."""
+    """Suppresses the library's progress bar and its report of missing tensors, which are reported here."""
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

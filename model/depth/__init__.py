@@ -5,7 +5,7 @@ All maps are relative inverse depth, 0 or more, larger where the surface is near
 
 from model.context import ContextSource
 
-#: Networks that `random` can take the architecture of.
+#: Networks whose architecture `random` can use.
 ARCHITECTURES: dict[str, str] = {
     "midas_small": "model.depth.midas:MidasSmall",
     "dpt_hybrid": "model.depth.dpt:DptHybrid",
@@ -17,7 +17,7 @@ ARCHITECTURES: dict[str, str] = {
 
 DEPTH: dict[str, str] = {
     **ARCHITECTURES,
-    "zoedepth": "model.depth.zoe:ZoeDepth",  # untrained, its bins say the same depth everywhere
+    "zoedepth": "model.depth.zoe:ZoeDepth",  # untrained, its bins give the same depth everywhere
     "oracle": "model.depth.oracle:OracleDepth",
     "oracle_noisy": "model.depth.oracle_noisy:NoisyOracleDepth",
     "constant": "model.depth.constant:ConstantDepth",

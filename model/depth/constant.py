@@ -14,7 +14,7 @@ from model.types import Views
 
 @options
 class ConstantOptions:
-    """Which one."""
+    """Options of the constant depth."""
 
     #: inverse depth of every pixel
     value: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0

@@ -13,7 +13,7 @@ from model.preprocess import HALF, Triple
 
 _TASK = "DPTForDepthEstimation"
 
-#: Part of the decoder that other depth models share: its coarsest fusion adds nothing to nothing, so this is never
+#: Unused part of the decoder, also in other depth models: its coarsest fusion has no second input, so this is never
 #: called, and some published files lack it.
 UNUSED = ("neck.fusion_stage.layers.0.residual_layer1.",)
 
@@ -25,7 +25,7 @@ class DptLarge(ReluDepthNetwork):
     side: ClassVar[int] = 384
     stride: ClassVar[int] = 32
     normalisation: ClassVar[tuple[Triple, Triple]] = HALF
-    #: what the hub's config.json says beyond the library's defaults
+    #: settings of the hub's config.json that differ from the library's defaults
     config: ClassVar[dict[str, Any]] = {
         "hidden_size": 1024,
         "num_hidden_layers": 24,
@@ -66,7 +66,7 @@ class DptHybrid(DptLarge):
 
 
 def _any_size(network: nn.Module) -> nn.Module:
-    """Have the hybrid accept pictures of any size, as the other does; the library passes its switch to nobody."""
+    """Make the hybrid accept images of any size, like DPT-Large; the library does not pass on the switch for it."""
     embeddings = network.get_submodule("dpt.embeddings")
     if hasattr(embeddings, "backbone"):
         embeddings.register_forward_pre_hook(

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from model.depth.network import ReluDepthNetwork
 from model.preprocess import IMAGENET, Triple
 
-#: Channels of the encoder's maps at strides 4, 8, 16, 32, and what they become for the decoder.
+#: Channels of the encoder's maps at strides 4, 8, 16, 32, and of their projections for the decoder.
 _ENCODER_CHANNELS = (32, 48, 136, 384)
 _DECODER_CHANNELS = (64, 128, 256, 512)
 
-#: Modules of the published file by the names that they have here; the rest have the same.
+#: Our names of modules -> those of the published file; other names are equal.
 _ENCODER_PARTS = {
     "pretrained.layer1.0.": "encoder.conv_stem.",
     "pretrained.layer1.1.": "encoder.bn1.",
@@ -43,7 +43,7 @@ class _Residual(nn.Module):
 
 
 class _Refinement(nn.Module):
-    """The coarser path plus this stride's map, refined, twice as large."""
+    """Adds this stride's map to the coarser path, refines the sum, and doubles its size."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class _Refinement(nn.Module):
 
     def forward(self, path: Tensor | None, features: Tensor) -> Tensor:
         total = features if path is None else path + self.resConfUnit1(features)
-        # The corners' centres stay in place here, unlike in the head.
+        # Corner pixel centres are aligned here, unlike in the head.
         larger = F.interpolate(self.resConfUnit2(total), scale_factor=2, mode="bilinear", align_corners=True)
         out: Tensor = self.out_conv(larger)
         return out

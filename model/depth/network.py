@@ -21,15 +21,15 @@ _UNTRAINED_MEAN, _UNTRAINED_STD = 1.0, 0.25
 
 
 class DepthNetwork(FrozenModel):
-    """A network that looks at pictures, with what it wants to be shown.
+    """A depth network with its preprocessing.
 
-    Preprocessing `correct` is what the network was trained with: its own side, or the one asked for, and its
-    mean and standard deviation.  `published` is what the paper ran: the raw picture in [0, 1] at its own size,
-    nothing subtracted; only where a side is no multiple of the network's stride is it resized, up to the next one
-    (never for 128 px and a stride of 16 or 32; to 140 px for one of 14).  Maps are resized to the picture's size
-    by bicubic interpolation, and what that swings below 0 is cut off.
+    Preprocessing `correct` is that of the network's training: its own side, or the configured one, and its
+    mean and standard deviation.  `published` is that of the paper: the raw image in [0, 1] at its own size,
+    not normalised; it is resized only where a side is no multiple of the network's stride, up to the next one
+    (never for 128 px and a stride of 16 or 32; to 140 px for one of 14).  Maps are resized to the image's size
+    by bicubic interpolation, and clamped at 0.
 
-    Pictures become squares.  Subclasses say the rest.
+    Images are resized to squares.  Subclasses define the architecture.
     """
 
     kinds: ClassVar[tuple[Kind, ...]] = ("map",)
@@ -39,7 +39,7 @@ class DepthNetwork(FrozenModel):
     name: ClassVar[str]
     #: side of the square that it was trained on, pixels
     side: ClassVar[int]
-    #: what sides have to be multiples of
+    #: number of pixels that image sides have to be multiples of
     stride: ClassVar[int]
     #: mean and standard deviation of the channels that it was trained with
     normalisation: ClassVar[tuple[Triple, Triple]]
@@ -55,9 +55,9 @@ class DepthNetwork(FrozenModel):
         options: Any = None,
         network: nn.Module | None = None,
     ) -> None:
-        """`network` takes the place of the trained one, and then `store` is not asked.
+        """`network` replaces the trained one; `store` is then unused.
 
-        Raises ValueError for a resolution that the network's stride does not divide, and what the store raises
+        Raises ValueError for a resolution that is no multiple of the network's stride, and the store's errors
         where the weights are missing or do not fit.
         """
         super().__init__(store, kind=kind, preprocess=preprocess, resolution=resolution, options=options)
@@ -102,7 +102,7 @@ class DepthNetwork(FrozenModel):
         return resize(inverse, (images.shape[-2], images.shape[-1]), interpolation="bicubic")
 
     def prepared(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] -> what the network is shown, (N, 3, side, side)."""
+        """(N, 3, H, W) in [0, 1] -> the network's input, (N, 3, side, side)."""
         if self.preprocess == "correct":
             side, (mean, std) = self.resolution or self.side, self.normalisation
             return prepare(images, (side, side), mean, std, interpolation=self.interpolation)
@@ -116,14 +116,14 @@ class DepthNetwork(FrozenModel):
 
 
 class ReluDepthNetwork(DepthNetwork):
-    """A network that ends in a convolution to one channel and a ReLU, and so also works untrained, as a control."""
+    """A network that ends in a convolution to one channel and a ReLU, which also works untrained, as a control."""
 
     @classmethod
     def untrained(cls, seed: int) -> nn.Module:
         """The published architecture with the random weights that its library starts training from.
 
-        Such a network hardly tells pixels apart, and its last ReLU may cut off everything.  So the last
-        convolution is set to have a fixed mean and deviation over pictures of smooth noise.
+        Such a network's output hardly varies between pixels, and its last ReLU may zero all of it.  So the last
+        convolution is scaled to a fixed mean and deviation over images of smooth noise.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -141,12 +141,12 @@ class ReluDepthNetwork(DepthNetwork):
     @classmethod
     @abstractmethod
     def last_convolution(cls, network: nn.Module) -> nn.Conv2d:
-        """The one before the last ReLU."""
+        """The convolution before the last ReLU."""
 
 
 @torch.no_grad()
 def _calibrate(network: nn.Module, last: nn.Conv2d, pictures: Tensor) -> None:
-    """Scale and shift the last layer so that its output on `pictures` has the mean and deviation wanted."""
+    """Scale and shift the last layer so that its output on `pictures` has the untrained mean and deviation."""
     seen: list[Tensor] = []
     hook = last.register_forward_hook(lambda _layer, _inputs, output: seen.append(output))
     network(pictures)

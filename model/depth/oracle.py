@@ -10,15 +10,15 @@ from torch import Tensor
 from model.depth.control import ControlDepth
 from model.types import Views
 
-#: The nearest surface of a view is this quantile of its depths: depth from several photographs has outliers.
+#: The nearest surface of a view is this quantile of its depths, as multi-view depth has outliers.
 _NEAREST = 0.01
 
 
 class OracleDepth(ControlDepth):
     """Relative inverse depth, in (0, 1] on surfaces and 0 where there is none.
 
-    It is nearest / z: z is camera depth, nearest that of the view's own nearest surface.  So the scale of the
-    scene, which no monocular model can know, is not told either.
+    It is nearest / z, where z is camera depth and nearest that of the view's nearest surface.  So it does not reveal
+    the scale of the scene, which no monocular model can determine.
     """
 
     needs_depth: ClassVar[bool] = True

@@ -17,20 +17,20 @@ from model.types import Views
 
 @options
 class NoisyOracleOptions:
-    """How much is lost."""
+    """Strength of the noise and of the quantisation."""
 
-    #: standard deviation of the normal noise on every pixel of a surface, as a share of its inverse depth
+    #: standard deviation of the normal noise on every surface pixel, relative to its inverse depth
     sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
     #: equal steps from 0 to 1 that the noisy map is rounded to; null leaves it as it is
     levels: Annotated[int, Field(ge=2)] | None = None
-    #: of the noise; independent of the trial's seed
+    #: seed of the noise; independent of the trial's seed
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 class NoisyOracleDepth(ControlDepth):
     """The oracle's map times (1 + sigma n), cut off below 0, rounded to levels.
 
-    The noise n is a function of (seed, frame): a frame looks the same in every epoch and every trial.
+    The noise n is a function of (seed, frame): a frame has the same noise in every epoch and every trial.
     """
 
     Options: ClassVar[type] = NoisyOracleOptions

@@ -25,11 +25,11 @@ def _known(name: str) -> str:
 
 @options
 class RandomDepthOptions:
-    """Which network, and which of its random states."""
+    """The architecture, and the seed of its weights."""
 
     #: a depth network by name, e.g. dpt_large
     of: Annotated[str, AfterValidator(_known)] = "midas_small"
-    #: of the weights; independent of the trial's seed
+    #: seed of the weights; independent of the trial's seed
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 

@@ -24,10 +24,10 @@ _LEAST_DEPTH = 1e-3
 class ZoeDepth(DepthNetwork):
     """Intel/zoedepth-nyu-kitti, 345 M parameters: metres in rooms and streets, returned as 1 / metres.
 
-    An object on a plain ground is neither, so its metres mean little; like the other models' output, what counts
-    is the shape of the map.  `correct` also pads pictures by reflection and crops the map again, as the model's
-    own processor does; square pictures then have 384 px.  The processor's optional average with the mirrored
-    picture is left out.
+    An object on a plain background is neither, so its metres mean little; as for the other models, the shape of the
+    map matters.  `correct` also pads images by reflection and crops the map again, as the model's
+    own processor does; square images then have 384 px.  The processor's optional average with the mirrored
+    image is omitted.
     """
 
     name: ClassVar[str] = "zoedepth"
@@ -51,12 +51,12 @@ class ZoeDepth(DepthNetwork):
         if self.preprocess != "correct":
             return super().prepared(images)
         side, (mean, std) = self.resolution or self.side, self.normalisation
-        # Its processor resizes so that the corners' centres stay in place.
+        # Its processor resizes with aligned corner centres.
         resized = F.interpolate(images, (side, side), mode="bilinear", align_corners=True)
         return prepare(resized, None, mean, std)
 
     def inverse_depth(self, prepared: Tensor) -> Tensor:
-        # One at a time: the network votes over a whole batch whether it shows rooms or streets.
+        # One at a time: the network decides for a whole batch whether it shows rooms or streets.
         metres = torch.cat([self.network(picture[None]).predicted_depth for picture in prepared])
         return metres.unsqueeze(1).clamp(min=_LEAST_DEPTH).reciprocal()
 

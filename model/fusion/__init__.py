@@ -1,4 +1,4 @@
-"""Where and how context enters a network.  One file per way, one line here."""
+"""Fusions: where and how context enters a network.  One file each, one line here."""
 
 from typing import Literal
 

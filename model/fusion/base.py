@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Fusion:
-    """One way for one source of context to enter the network."""
+    """Describes how one source of context enters the network."""
 
     #: the kinds of context that can enter this way
     accepts: ClassVar[frozenset[Kind]]
-    #: where it enters; it fits networks that have this place
+    #: place at which it enters; it fits networks that have this place
     place: ClassVar[Place]
 
     def __init__(self, source: Source, kind: Kind, width: int) -> None:
@@ -48,13 +48,13 @@ class Fusion:
 
 
 def entering_kind(fusion: type[Fusion], source: Source) -> Kind | None:
-    """The kind of context in which `source` enters this way; None where it cannot."""
+    """The kind of context with which `source` enters by this fusion; None where it cannot."""
     kinds = [kind for kind in find_source(source).kinds if kind in fusion.accepts]
     return kinds[0] if kinds else None
 
 
 def make_fusion(way: str, source: Source, width: int) -> Fusion:
-    """The recipe by which `source`, of that width, enters by `way`.  Raises ValueError where it cannot."""
+    """The fusion named `way` for `source`, of that width.  Raises ValueError where they do not fit."""
     cls: type[Fusion] = resolve(FUSION, way, "fusion")
     kind = entering_kind(cls, source)
     if kind is None:
@@ -68,7 +68,7 @@ def at_input(fusions: Sequence[Fusion]) -> list[nn.Module]:
 
 
 def in_block(fusions: Sequence[Fusion], channels: int) -> list[nn.Module]:
-    """Fresh modules of all fusions that act inside one block."""
+    """New modules of all fusions that act inside one block."""
     return [m for f in fusions if (m := f.block_module(channels)) is not None]
 
 

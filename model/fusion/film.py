@@ -17,11 +17,11 @@ from model.types import Context
 
 
 class _Modulation(Fuser):
-    """h * (1 + scale) + shift, both linear in the normalised context, and close to 0 at first."""
+    """h * (1 + scale) + shift, both linear in the normalised context, and initially close to 0."""
 
     def __init__(self, source: Source, kind: Kind, width: int, channels: int) -> None:
         super().__init__(source)
-        # One group per channel standardises each map: relative depth has no scale of its own.
+        # One group per channel standardises each map, as relative depth has arbitrary scale.
         self.norm = nn.LayerNorm(width) if kind == "vector" else nn.GroupNorm(width, width)
         self.scale_shift = nn.Conv2d(width, 2 * channels, 1)
         # The gain of the published blocks' last layers: training starts from the unconditioned network.

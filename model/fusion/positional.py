@@ -1,4 +1,4 @@
-"""Cross-attention in which queries and tokens know where they are: what the published one lacks."""
+"""Cross-attention with positions of queries and tokens, which the published one lacks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from model.fusion import Source
 from model.fusion.xattn import CrossAttentionBlock
 from model.types import Context
 
-#: Of the position code, in cycles per side of the image as powers of two: from half a cycle, which tells every two
-#: places apart, to eight, which is the finest that a map of 16 pixels can hold.
+#: Frequencies of the position code, as powers of two in cycles per image side: from half a cycle, which distinguishes
+#: all positions, to eight, the Nyquist limit of a map of 16 pixels.
 _SLOWEST, _FASTEST = -1.0, 3.0
 
 
@@ -24,7 +24,7 @@ class PositionalBlock(CrossAttentionBlock):
     def __init__(self, source: Source, channels: int, context_norm: nn.Module, width: int) -> None:
         super().__init__(source, channels, context_norm, nn.Conv2d(channels, 2 * channels, 1))
         self.lift = nn.Conv2d(width, channels, 1)
-        # From normalised values makes channels of mean square 1/2, which the sines of the position have too.
+        # Maps normalised values to channels of mean square 1/2, like the sines of the position.
         nn.init.normal_(self.lift.weight, std=math.sqrt(0.5 / width))
         nn.init.zeros_(self.lift.bias)  # type: ignore[arg-type]
 
@@ -47,17 +47,17 @@ def _with_position(x: Tensor) -> Tensor:
 def position_code(channels: int, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """2-D sine-cosine code (Vaswani et al. 2017, one half of the channels for each axis) -> (channels, height, width).
 
-    Positions are pixel centres as parts of the image's side, so grids of any size over one image agree.
+    Positions are pixel centres as fractions of the image's side, so grids of any size over one image agree.
     `channels` is a multiple of 4.
     """
-    with torch.inference_mode(False):  # whoever evaluates first must not spoil it for training
+    with torch.inference_mode(False):  # an inference tensor, cached by an evaluation, could not be used in training
         down = _axis_code(channels // 2, height)[:, :, None].expand(-1, -1, width)
         across = _axis_code(channels // 2, width)[:, None, :].expand(-1, height, -1)
         return torch.cat([down, across]).to(device, dtype)
 
 
 def _axis_code(channels: int, size: int) -> Tensor:
-    """(channels, size), sines before cosines."""
+    """Code of one axis: (channels, size), sines before cosines."""
     cycles = torch.logspace(_SLOWEST, _FASTEST, channels // 2, base=2, dtype=torch.float64)
     centres = (torch.arange(size, dtype=torch.float64) + 0.5) / size
     angles = 2 * math.pi * cycles[:, None] * centres

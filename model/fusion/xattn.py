@@ -44,7 +44,7 @@ class CrossAttentionBlock(Fuser):
         return self.query(self.query_norm(h))
 
     def tokens(self, context: Context, size: torch.Size) -> Tensor:
-        """Context, height and width of the feature map -> what becomes keys and values, (B, D, ...)."""
+        """Context, height and width of the feature map -> inputs of keys and values, (B, D, ...)."""
         return self.context_norm(self.read(context))
 
     def forward(self, h: Tensor, context: Context) -> Tensor:
@@ -53,7 +53,7 @@ class CrossAttentionBlock(Fuser):
 
 
 class _DepthAttentionBlock(CrossAttentionBlock):
-    """The same where the context is a map of one channel: among numbers there is less to compute."""
+    """The same for a context map of one channel, where attention acts on scalars, which is cheaper."""
 
     context_norm: nn.GroupNorm
     key_value: nn.Conv2d
@@ -92,7 +92,7 @@ class CrossAttention(Fusion):
         if self.kind == "vector":
             norm, key_value = nn.LayerNorm(self.width, eps=1e-5), nn.Linear(self.width, 2 * channels)
         else:
-            # One group per channel: each map is standardised, so scale and shift of the depth are lost.
+            # One group per channel: each map is standardised, which removes scale and shift of the depth.
             norm, key_value = nn.GroupNorm(self.width, self.width, eps=1e-5), nn.Conv2d(self.width, 2 * channels, 1)
         is_plain = self.kind == "map" and self.width == 1
         return (_DepthAttentionBlock if is_plain else CrossAttentionBlock)(self.source, channels, norm, key_value)

@@ -12,7 +12,7 @@ from model.methods.base import Need
 from model.scenes import GaussianScene, Scene
 from model.types import Rendering
 
-#: Scene units; CO3D's scenes are about as large.
+#: Scene units; about the size of CO3D's scenes.
 LARGEST = 20.0
 
 
@@ -27,7 +27,7 @@ class BigGaussians(Loss):
 
 
 def scales_of(scene: Scene) -> Tensor:
-    """The scales (B, N, 3) of a scene of Gaussians, which the configuration was checked to have."""
+    """The scales (B, N, 3) of a scene of Gaussians, which the configuration guarantees."""
     assert isinstance(scene, GaussianScene), f"a scene of kind {scene.kind!r} has no scales"
     return scene.gaussians.scales
 
@@ -35,6 +35,6 @@ def scales_of(scene: Scene) -> Tensor:
 def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     """The mean of the chosen values, 0 if none are.
 
-    No value is looked at on the host, so a GPU need not wait; those not chosen get a gradient of 0, whatever they are.
+    Does not synchronise with a GPU.  Values not chosen get a gradient of 0, even where they are not finite.
     """
     return torch.where(chosen, values, 0).sum() / chosen.sum().clamp_min(1)

@@ -18,12 +18,12 @@ from model.scenes import Scene
 from model.types import Rendering
 from model.weights import WeightStore
 
-#: Memory for features of target pictures on a CPU: 2,000 pictures of 32 px, whose features are half of the work.
+#: Memory for features of target images on a CPU: 2,000 images of 32 px.  Target features are half of the computation.
 _CACHE_BYTES = 2**30
 
 
-#: Features of targets are computed for multiples of so many pictures: the library sums in another order for one or two,
-#: and features must not depend on what was met before.
+#: Features of targets are computed for multiples of this number: torch changes the order of sums for one or two images,
+#: and features must not depend on the cache's contents.
 _TOGETHER = 4
 
 
@@ -35,7 +35,7 @@ class LpipsDistance(nn.Module):
 
     def __init__(self, variant: str, store: WeightStore) -> None:
         super().__init__()
-        import lpips  # seconds, with torchvision and what that loads; planning a sweep needs none of it
+        import lpips  # takes seconds, with torchvision; planning a sweep does not need it
 
         with warnings.catch_warnings():
             # torchvision's old-style constructor arguments, used inside the package.
@@ -43,7 +43,7 @@ class LpipsDistance(nn.Module):
             self.network = lpips.LPIPS(net=variant, pnet_rand=True, verbose=False)
         trunk = dict(self.network.net.named_parameters())
         tensors = store.load(LPIPS_TRUNKS[variant])
-        # The package cuts torchvision's `features` into slices and keeps the layers' positions as names.
+        # The package splits torchvision's `features` into slices and keeps the layers' indices as names.
         by_position = {name.split(".", 1)[1]: parameter for name, parameter in trunk.items()}
         if set(by_position) != set(tensors):
             raise ValueError(f"the weights of {LPIPS_TRUNKS[variant]} do not fit LPIPS ({variant})")
@@ -53,7 +53,7 @@ class LpipsDistance(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> LpipsDistance:
-        """Stays in evaluation mode."""
+        """Does nothing: the network stays in evaluation mode."""
         return super().train(False)
 
     def features(self, images: Tensor, *, in_bf16: bool = False) -> list[Tensor]:
@@ -81,19 +81,19 @@ class LpipsDistance(nn.Module):
 def _unit(features: Tensor) -> Tensor:
     """(N, C, h, w) scaled to length 1 along C.
 
-    A pixel that no feature responds to keeps the zero vector, and a gradient of 0, where the package's is NaN.
+    A pixel whose features are all zero keeps the zero vector, and a gradient of 0, where the package's is NaN.
     """
     return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-10)
 
 
 @cache
 def shared_lpips(variant: str, store: WeightStore) -> LpipsDistance:
-    """One network for all who measure or train with it in this process; building it takes a second or two."""
+    """One network, shared by all metrics and losses of this process; building it takes a second or two."""
     return LpipsDistance(variant, store)
 
 
 class FeatureCache:
-    """Features of pictures that recur, by the pictures' bytes; keeps the first that fit into its memory."""
+    """Cache of features of recurring images, by the images' bytes; keeps the first that fit into its memory."""
 
     def __init__(self, compute: Callable[[Tensor], list[Tensor]], limit: int) -> None:
         """`compute`: (N, 3, H, W) -> features (N, ...) of several layers; `limit` in bytes."""

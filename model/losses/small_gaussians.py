@@ -25,5 +25,5 @@ class SmallGaussians(Loss):
     def forward(self, rendering: Rendering, target: Rendering, scene: Scene) -> Tensor:
         scales = scales_of(scene)
         chosen = scales < SMALLEST
-        # The logarithm of those not chosen is that of 1: its gradient must exist to be multiplied by 0.
+        # Scales not chosen are replaced by 1: the gradient must be finite to be multiplied by 0.
         return mean_where(-torch.where(chosen, scales, 1).log(), chosen)

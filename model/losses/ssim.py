@@ -48,8 +48,8 @@ def ssim_map(render: Tensor, target: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _window(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The window along one axis, made once for each device."""
-    with torch.inference_mode(False):  # an evaluation that comes first must not spoil it for training
+    """The window along one axis, created once for each device."""
+    with torch.inference_mode(False):  # an inference tensor, cached by an evaluation, could not be used in training
         offsets = torch.arange(_WINDOW, dtype=dtype, device=device) - _WINDOW // 2
         window = torch.exp(-offsets.square() / (2 * _SIGMA**2))
         return window / window.sum()

@@ -1,6 +1,6 @@
 """Reconstruction methods: source views and context -> a scene.  One file or folder per method, one line here.
 
-Those that are not trained are the controls: they show what a score is worth, and every plan has them as rows.
+Untrained methods are the controls: they calibrate the scores, and are rows of every plan.
 """
 
 from model.methods.base import Method

@@ -1,7 +1,7 @@
 """Interface of reconstruction methods.
 
 This file, and the `__init__.py` of every method's folder, import no torch: a sweep file is checked without it.
-What needs torch (`model.scenes`, the networks) is imported where a method is built.
+Modules that need torch (`model.scenes`, the networks) are imported when a method is built.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from model.scenes import Reconstructor
     from model.weights import WeightStore
 
-#: What a rendering may have beside colours.
+#: Data that a rendering may have besides colours.
 Geometry = Literal["opacity", "inverse_depth"]
 
 SceneKind = Literal["gaussians", "field", "pictures"]
 
-#: What a loss may need of a training step: whole views instead of single pixels; a scene of Gaussians.
+#: Data that a loss may need from a training step: whole views instead of single pixels; a scene of Gaussians.
 Need = Literal["views", "gaussians"]
 NEEDS: frozenset[Need] = frozenset(get_args(Need))
 
 
 class MethodOptions(Section):
-    """The keys of `model:`.  A method's own class adds what it has, and its name as a literal with a default."""
+    """The keys of `model:`.  A method's own class adds its keys, and its name as a literal with a default."""
 
     name: str
     #: source views of each object
@@ -53,9 +53,9 @@ class Setting:
 
     #: side of the views, pixels
     resolution: int
-    #: of the initial weights
+    #: seed of the initial weights
     seed: int
-    #: where pretrained weights are
+    #: store of pretrained weights
     weights: WeightStore
     #: rasteriser of Gaussians, and whether it widens those smaller than a pixel
     backend: str = "auto"
@@ -63,13 +63,13 @@ class Setting:
 
 
 class Method(ABC):
-    """A way from source views and context to a scene, as facts that need no network and the one function that does."""
+    """A map from source views and context to a scene: facts that need no network, and `build`, which creates it."""
 
     Options: ClassVar[type[MethodOptions]]
     scene: ClassVar[SceneKind]
-    #: of Adam, as published
+    #: epsilon of Adam, as published
     adam_eps: ClassVar[float] = 1e-8
-    #: a method that is not trained is a control: every plan has it as a row
+    #: whether it is trained; others are controls, which are rows of every plan
     trained: ClassVar[bool] = True
 
     @classmethod
@@ -79,9 +79,9 @@ class Method(ABC):
 
     @classmethod
     def options_for(cls, values: Any) -> type[MethodOptions]:
-        """The class of options that the keys in `values`, not checked yet, are meant for.
+        """The class of options that fits the keys in `values`, which are not validated yet.
 
-        Raises `MisfitError` where they name a variant that there is not.
+        Raises `MisfitError` where they name an unknown variant.
         """
         return cls.Options
 
@@ -97,7 +97,7 @@ class Method(ABC):
 
     @classmethod
     def places(cls, options: Any) -> frozenset[Place]:
-        """Where context can enter; a method without places takes none."""
+        """Places where context can enter; a method without places supports none."""
         return frozenset()
 
     @classmethod
@@ -121,7 +121,7 @@ class Method(ABC):
     @classmethod
     @abstractmethod
     def build(cls, options: Any, setting: Setting, contexts: Sequence[Fusion]) -> Reconstructor:
-        """A fresh reconstructor on the CPU, the same for the same options, setting and `contexts`.
+        """A new reconstructor on the CPU, identical for equal options, setting and `contexts`.
 
-        contexts: one recipe for each active source of context.
+        contexts: one fusion for each active source of context.
         """
