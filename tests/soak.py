@@ -33,12 +33,12 @@ from tests.processes import CHECKPOINT_EVERY, Home, run, start, tiny_sweep, wait
 from tests.servers import MlflowServer
 
 TRIALS = ("baseline", "tv", "blank", "copy_input")
-#: Runs of a sweep after the kill, at most; the head's death may take the first one with it.
+#: The most runs of a sweep after the kill; the death of Ray's head may end the first one too.
 ATTEMPTS = 3
 
 
 def owners(home: Home) -> list[int]:
-    """Processes that train a trial now, told from their journals."""
+    """Processes that currently train a trial, according to the journals."""
     found = set()
     for folder in home.path.glob("trials/*"):
         last = [event for event in read_events(folder) if event["event"] in ("start", "stopped", "failed")][-1:]
@@ -47,12 +47,12 @@ def owners(home: Home) -> list[int]:
 
 
 def named(driver: int, name: str) -> list[int]:
-    """Processes below a driver, by the file that they run."""
+    """Descendants of a driver, by the file that they run."""
     return [child.pid for child in psutil.Process(driver).children(recursive=True) if name in child.name()]
 
 
 def victims(kind: str, driver: int, home: Home, chance: random.Random) -> list[int]:
-    """Whom to kill; none where there is no such process at the moment."""
+    """Processes to kill; empty where there is no process of the kind at the moment."""
     if kind == "worker":
         return chance.sample(owners(home), min(1, len(owners(home))))
     if kind == "two workers":
@@ -75,7 +75,7 @@ def running(server: MlflowServer) -> Iterator[None]:
 
 
 def one_round(kind: str, sweep: Path, home: Home, server: MlflowServer, chance: random.Random) -> list[str]:
-    """Run, kill, run again; returns what was killed and what became of it."""
+    """Runs a sweep, kills processes of a kind, and runs it again; returns a log of these events."""
     tracking = f"tracking={{uri: {server.uri}, experiment: {home.path.name}}}"
     log = [f"{kind}:"]
     command = ("run", sweep, "--executor", "ray", "--set", tracking)
@@ -105,7 +105,7 @@ def one_round(kind: str, sweep: Path, home: Home, server: MlflowServer, chance: 
 
 
 def ended(driver: subprocess.Popen[str], seconds: float = 300) -> int:
-    """The exit code of a driver; one that hangs is a finding, and is killed."""
+    """The exit code of a driver; a hanging one is killed and reported."""
     try:
         driver.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -124,7 +124,7 @@ def progress(home: Home) -> list[int]:
 
 
 def findings(home: Home, undisturbed: Home, server: MlflowServer) -> list[str]:
-    """Everything in which a sweep differs from one that was left in peace."""
+    """All differences of a sweep from an undisturbed one."""
     from mlflow import MlflowClient
 
     found = []
@@ -174,7 +174,7 @@ def main(rounds: int, seed: int, kinds: list[str]) -> int:
 
 
 def attempt(round_: Callable[[], list[str]], number: int) -> list[str]:
-    """Run a round and print its log; a driver that hangs is a finding."""
+    """Runs a round and prints its log; a hanging driver is a finding."""
     started = time.monotonic()
     try:
         print(f"round {number + 1}: {' '.join(round_())} in {time.monotonic() - started:.0f} s", flush=True)
@@ -185,7 +185,7 @@ def attempt(round_: Callable[[], list[str]], number: int) -> list[str]:
 
 
 def forget(server: MlflowServer, home: Home) -> None:
-    """Delete a round's MLflow runs, since the next round has trials of the same keys."""
+    """Deletes a round's MLflow runs, since the next round has trials with the same keys."""
     from mlflow import MlflowClient
 
     client = MlflowClient(server.uri)

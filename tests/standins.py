@@ -1,6 +1,6 @@
 """Small checkpoints in the formats that the real ones are published in, with random tensors.
 
-They run on the same code path as the real weights: nothing but sizes differs.
+They use the same code path as the real weights; only sizes differ.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.depth_standins import DEPTH_MAKERS
 
-#: Of a DINOv2: heads are 64 wide, as in the published ones.
+#: Sizes of a DINOv2; heads have 64 channels, as in the published ones.
 DINOV2 = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 1, "image_size": 56, "patch_size": 14}
 CLIP_VISION = {
     "hidden_size": 32,
@@ -29,9 +29,9 @@ TIMM_ARGS = {"embed_dim": 24, "depth": 2, "num_heads": 2}
 
 
 def write_standin(name: str, folder: Path) -> None:
-    """Put a stand-in for these weights into a folder of weights, as a published file or folder put there by hand.
+    """Writes a stand-in for these weights into a folder of weights, like a published file that a user puts there.
 
-    The same tensors for the same name.  Raises KeyError for a name without a maker.
+    The tensors are a function of the name.  Raises KeyError for a name without a maker.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
@@ -40,14 +40,14 @@ def write_standin(name: str, folder: Path) -> None:
 
 
 def resnet34(path: Path) -> None:
-    """One file of torchvision's, in full size: there is no smaller one."""
+    """Writes a torchvision file, in full size, since there is no smaller one."""
     import torchvision
 
     torch.save(torchvision.models.resnet34().state_dict(), path.with_suffix(".pth"))
 
 
 def clip(path: Path) -> None:
-    """A whole CLIP, as the hub keeps it: with a text encoder that nobody here wants."""
+    """Writes a whole CLIP in the hub's format, including the unused text encoder."""
     from transformers import CLIPConfig, CLIPModel
 
     text = {
@@ -66,7 +66,7 @@ def clip(path: Path) -> None:
 
 
 def dinov2(path: Path, *, registers: int = 0) -> None:
-    """A folder of the hub."""
+    """Writes a folder in the hub's format."""
     import transformers
 
     if registers:
@@ -78,7 +78,7 @@ def dinov2(path: Path, *, registers: int = 0) -> None:
 
 
 def dinov2_classifier(path: Path) -> None:
-    """One file as Facebook's code saves it: backbone and linear head."""
+    """Writes one file as Facebook's code saves it: backbone and linear head."""
     tensors = {f"backbone.{name}": tensor for name, tensor in facebook_dinov2(registers=4).items()}
     tensors["linear_head.weight"] = torch.randn(1000, 5 * 64) / 18
     tensors["linear_head.bias"] = torch.randn(1000)
@@ -86,7 +86,7 @@ def dinov2_classifier(path: Path) -> None:
 
 
 def facebook_dinov2(*, registers: int = 0) -> dict[str, Tensor]:
-    """The tensors of a DINOv2 under the names that its authors publish them by."""
+    """The tensors of a DINOv2 under its authors' names."""
     width, hidden, layers, patch, grid = 64, 256, 4, 14, 4
     tensors = {
         "cls_token": torch.randn(1, 1, width),
@@ -121,7 +121,7 @@ def facebook_dinov2(*, registers: int = 0) -> dict[str, Tensor]:
 
 
 def timm_folder(path: Path, architecture: str, **model_args: Any) -> None:
-    """A folder of the hub as timm writes it."""
+    """Writes a folder in the hub's format as timm does."""
     import timm
     from timm.models import save_for_hf
 
@@ -131,7 +131,7 @@ def timm_folder(path: Path, architecture: str, **model_args: Any) -> None:
 
 
 def efficientnet_lite0(path: Path) -> None:
-    """Under other names than timm's, in its order; there is one size only."""
+    """Writes tensors in timm's order under other names; there is only one size."""
     import timm
 
     network = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
@@ -141,7 +141,7 @@ def efficientnet_lite0(path: Path) -> None:
 
 
 def torchvision_features(path: Path, network: str) -> None:
-    """The convolutions of a torchvision classifier; there is one size only, which LPIPS wants."""
+    """Writes the convolutions of a torchvision classifier; there is only one size, which LPIPS needs."""
     import torchvision
 
     with torch.device("meta"):  # its classifier has nine parameters in ten
@@ -151,7 +151,7 @@ def torchvision_features(path: Path, network: str) -> None:
 
 
 def scrambled(network: Any) -> Any:
-    """The network with every parameter a little off, so that none is left at the 0 or 1 it starts from."""
+    """The network with every parameter slightly changed, so that none keeps an initial 0 or 1."""
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

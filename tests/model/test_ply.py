@@ -1,4 +1,4 @@
-"""Written files are what plyfile reads and the format says; what is read is what was written."""
+"""Written files follow the format and can be read by plyfile; reading gives the written Gaussians."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published cross-attention, and the two statements that tell why it falls short."""
+"""The published cross-attention, and tests of the two reasons for its weakness."""
 
 import torch
 
@@ -9,7 +9,7 @@ CHANNELS, SIZE = 16, 6
 
 
 def block(source, kind, width):
-    """In double precision, with an output layer large enough to be seen."""
+    """A block in double precision, with an output layer large enough to have an effect."""
     torch.manual_seed(0)
     module = CrossAttention(source, kind, width).block_module(CHANNELS).double()
     torch.nn.init.normal_(module.out.weight)

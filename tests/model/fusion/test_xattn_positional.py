@@ -49,7 +49,7 @@ def test_learns_to_hand_on_the_depth_of_each_pixel_which_the_published_one_canno
 
 
 def _after_training(block) -> float:
-    """The part of the depth's variance that is missing from the block's first channel."""
+    """The fraction of the depth's variance that the trained block's first channel does not explain."""
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(block.parameters(), lr=1e-2)
     for _ in range(120):

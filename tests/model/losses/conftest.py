@@ -11,7 +11,7 @@ from model.types import Gaussians
 
 @pytest.fixture
 def gaussians() -> Callable[..., GaussianScene]:
-    """(scales, any number of triples) -> one scene of Gaussians of these sizes."""
+    """A function: scales, any number of triples -> one scene of Gaussians of these sizes."""
 
     def make(*scales: tuple[float, float, float]) -> GaussianScene:
         n = len(scales)
@@ -29,7 +29,7 @@ def gaussians() -> Callable[..., GaussianScene]:
 
 @pytest.fixture
 def ordinary(gaussians) -> GaussianScene:
-    """Gaussians that no loss objects to."""
+    """Gaussians for which no loss on sizes is positive."""
     return gaussians((0.02, 0.02, 0.03), (0.01, 0.05, 0.02))
 
 

@@ -1,4 +1,4 @@
-"""The losses that are a formula over pixels."""
+"""Losses that are a formula over pixels."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from model.types import Rendering
 
 
 def seen(pictures: torch.Tensor) -> Rendering:
-    """Pictures (V, 3, H, W) as the views of one object."""
+    """Images (V, 3, H, W) as the views of one object."""
     return Rendering(pictures[None])
 
 

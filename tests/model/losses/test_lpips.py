@@ -7,7 +7,7 @@ from model.types import Rendering
 
 @pytest.fixture
 def pictures() -> tuple[torch.Tensor, torch.Tensor]:
-    """A render that leaves [0, 1] a little, and its target."""
+    """A render with values slightly outside [0, 1], and its target."""
     generator = torch.Generator().manual_seed(0)
     return 1.2 * torch.rand(3, 3, 32, 32, generator=generator) - 0.1, torch.rand(3, 3, 32, 32, generator=generator)
 

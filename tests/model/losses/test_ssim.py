@@ -30,7 +30,7 @@ def test_matches_a_direct_sum_over_one_window():
     window /= window.sum()
 
     def at(row, column):
-        """SSIM at a pixel, from the part of the window that lies on the picture; zeros are around it."""
+        """SSIM at a pixel, computed with zero padding around the image."""
         padded = [torch.nn.functional.pad(z, (5, 5, 5, 5))[0, 0, row : row + 11, column : column + 11] for z in (x, y)]
         (mx, my), (a, b) = [(window * z).sum() for z in padded], padded
         vx, vy, cov = (window * a * a).sum() - mx**2, (window * b * b).sum() - my**2, (window * a * b).sum() - mx * my

@@ -1,4 +1,4 @@
-"""Accelerated networks against the same networks in plain torch, in float64."""
+"""Accelerated networks agree with the same networks in plain torch, in float64."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SHAPES = [
 
 
 class Layer(nn.Module):
-    """scale * (conv(dropout(silu(norm(x)))) + residual), with parts left out."""
+    """scale * (conv(dropout(silu(norm(x)))) + residual), with optional parts."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Layer(nn.Module):
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[GraphExecutor]:
-    """The programs that ran since the test began."""
+    """The programs that have run since the start of the test."""
     seen: list[GraphExecutor] = []
     run = GraphExecutor.run
 
@@ -97,7 +97,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[GraphExecutor]:
 
 @pytest.fixture(params=KERNELS)
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the layers computed by one of this processor's kernels."""
+    """Selects one of this processor's kernels for the layers."""
     index = list(KERNELS).index(request.param)
     for module in (layers, lowering):
         monkeypatch.setattr(module, "kernel_of", lambda *_: index)
@@ -107,13 +107,13 @@ by_each_kernel = pytest.mark.usefixtures("kernel")
 
 
 def plain(network: nn.Module, *arguments: Any) -> Tensor:
-    """The network as it is written."""
+    """The network without acceleration."""
     y: Tensor = type(network).forward(network, *arguments)
     return y
 
 
 def values_and_gradients(compute: Callable[..., Tensor], network: nn.Module, *inputs: Tensor) -> list[Tensor]:
-    """The result, and dLoss/d of every input and parameter for a fixed random loss."""
+    """The output, and the gradients of a fixed random loss with respect to every input and parameter."""
     leaves = [x.detach().requires_grad_() for x in inputs]
     y = compute(network, *leaves)
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
@@ -121,7 +121,7 @@ def values_and_gradients(compute: Callable[..., Tensor], network: nn.Module, *in
 
 
 def assert_is_computed(network: nn.Module, *inputs: Tensor, tolerance: float = 2e-6) -> None:
-    """The accelerated network has the values and gradients of the network in float64."""
+    """Asserts that the accelerated network has the values and gradients of the network in float64."""
     in_float64 = copy.deepcopy(network).double()
     expected = values_and_gradients(plain, in_float64, *(x.double() for x in inputs))
     actual = values_and_gradients(lambda n, *xs: n(*xs), accelerate(network), *inputs)
@@ -153,7 +153,7 @@ def test_parts_of_a_layer(layout: torch.memory_format, parts: dict[str, Any], ru
 
 
 class Stretch(nn.Module):
-    """Every kind of operator; maps that two and three of them read; a norm that is used twice; dropout."""
+    """A network with every kind of operator, maps that two or three of them read, a reused norm, and dropout."""
 
     def __init__(self, channels: int = 16) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ def test_a_stretch_of_a_network(shape: tuple[int, ...], runs: list[GraphExecutor
 
 
 class DepthReader(nn.Module):
-    """Two attentions to one depth map."""
+    """A network with two attentions to one depth map."""
 
     def __init__(self, channels: int, steepness: float) -> None:
         super().__init__()
@@ -248,7 +248,7 @@ WAYS: dict[str, tuple[dict[str, Any], int]] = {
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 def test_networks(way: str, training: bool, runs: list[GraphExecutor]) -> None:
-    """A guard of the speed, too: a network is as few programs as can be."""
+    """The test also guards the speed: a network compiles to the fewest possible programs."""
     options, programs = WAYS[way]
     torch.manual_seed(0)
     unet = UNet(**SIZES, **options).train(training)
@@ -317,7 +317,7 @@ def test_changing_a_weight_before_backward_is_an_error() -> None:
 
 
 def identity_behind_dropout(probability: float) -> Layer:
-    """Shows what dropout does to elements of which none is zero by itself."""
+    """A layer whose output before dropout has no zeros, so that dropped elements can be recognised."""
     layer = Layer(16, 16, 1, dropout=probability)
     assert layer.norm is not None
     assert layer.conv is not None
@@ -346,7 +346,7 @@ def test_dropout_zeroes_and_rescales() -> None:
 
 
 def test_dropout_tells_a_kept_zero_from_a_dropped_one() -> None:
-    """Where silu's argument is zero, kept elements are zero as well; but they have a gradient."""
+    """Where silu's argument is zero, kept elements are zero too, but have a gradient."""
     layer = Layer(16, 16, 1, dropout=0.25)
     nn.init.zeros_(layer.norm.weight)
     nn.init.zeros_(layer.norm.bias)
@@ -465,7 +465,7 @@ def test_names_and_state_stay() -> None:
 
 
 class Odd(nn.Module):
-    """A stretch with an operator between that the layers do not know."""
+    """A sequence of layers with an unsupported operator in between."""
 
     def __init__(self, odd: Callable[[Tensor], Tensor]) -> None:
         super().__init__()

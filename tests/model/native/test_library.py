@@ -1,4 +1,4 @@
-"""Where the compiled kernels are missing or stale, the error says what to do."""
+"""Missing or outdated compiled kernels raise an error with the remedy."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ PREFIX = "network_with_offset."
 
 @pytest.fixture
 def published(functional):
-    """(sizes of the U-Net) -> the state dict of a whole predictor in the published format, float64."""
+    """A function: sizes of the U-Net -> the state dict of a whole predictor in the published format, float64."""
 
     def make(**settings):
         sizes = functional.Sizes(**{"resolution": SIZE, "attention": (8,)} | settings)

@@ -1,4 +1,4 @@
-"""Random scenes of every kind that a rasteriser must survive."""
+"""Random scenes of every kind that a rasteriser must handle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROUNDING = 3e-5  # relative; float32 may decide otherwise about an alpha or tran
 
 @dataclass(frozen=True)
 class Scene:
-    """Arguments of `render` in float32, and weights (B, V, 3, H, W) that make a scalar of its images."""
+    """Arguments of `render` in float32, and weights (B, V, 3, H, W) whose product with its images gives a scalar."""
 
     gaussians: Gaussians
     cameras: Cameras
@@ -164,7 +164,7 @@ def _agrees_with_reference(
     image_error: float = 1e-5,
     relative_error: float = 1e-4,
 ) -> None:
-    """Asserts that a backend in float32 draws what the definition draws in float64, with the same gradients."""
+    """Asserts that a backend in float32 has the images and gradients of `reference` in float64."""
     drawn = _evaluate(render, scene, antialiasing, return_depth, torch.float32, device)
     expected = _evaluate(reference.render, scene, antialiasing, return_depth, torch.float64)
     assert drawn.keys() == expected.keys()
@@ -181,9 +181,10 @@ def agrees_with_reference() -> Callable[..., None]:
 
 
 def _undecided_pixels(scene, antialiasing):
-    """(B, V, 1, H, W) where a threshold (1/255 of alpha, 1e-4 of transmittance) is too close for float32 to call.
+    """Pixels (B, V, 1, H, W) where float32 cannot decide a threshold (1/255 of alpha, 1e-4 of transmittance).
 
-    There both outcomes are right, and they differ by up to 1/255: found by moving all opacities up and down a little.
+    Both outcomes are correct there, and differ by up to 1/255.  They are found by slightly raising and lowering all
+    opacities.
     """
     gaussians, cameras = scene.gaussians.to(torch.float64), scene.cameras.to(torch.float64)
     masks = []
@@ -199,10 +200,10 @@ def _undecided_pixels(scene, antialiasing):
 
 
 def _assert_agrees(scene, antialiasing=False, return_depth=False, render=cpu.render, device="cpu"):
-    """Pictures within 1e-5, relative to the nearest possible inverse depth; gradients within 1e-4 of their norm.
+    """Asserts images within 1e-5 (inverse depths relative to the largest possible), gradients within 1e-4 of the norm.
 
-    A gradient may also be off by 1e-8 of the weights' sum, a sixth of what float32 rounds off the terms that it is a
-    sum of: it can be small because they cancel.
+    A gradient may also differ by 1e-8 of the weights' sum, a sixth of the float32 rounding error of its terms, because
+    it can be small by cancellation.
     """
     undecided = _undecided_pixels(scene, antialiasing)
     assert undecided.sum() <= 1 + 0.02 * undecided.numel(), "a scene this close to its thresholds shows nothing"
@@ -243,7 +244,7 @@ def take() -> Callable[..., Scene]:
 
 @pytest.fixture
 def thread_count() -> Iterator[Callable[[int], None]]:
-    """Sets torch's number of threads, for the length of a test."""
+    """A function that sets torch's number of threads for the duration of a test."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)

@@ -1,8 +1,9 @@
-"""The definition with what the CUDA packages do otherwise in its place, so that they can be judged to the last digits.
+"""`reference` with the approximations of the CUDA packages, so that the packages can be tested to the last digits.
 
-On a GPU they were measured against the definition itself: an image of diff-gaussian-rasterization was off by 0.047, a
-gradient of gsplat by 2.4%.  Both come out here to the digit, without a GPU: they are the packages' own approximations,
-and neither an adapter's mistake nor rounding.  What is left for bounds is rounding, which `SLACK` is for.
+Measured on a GPU against `reference` itself, an image of diff-gaussian-rasterization differed by 0.047 and a gradient
+of gsplat by 2.4%.  This module reproduces both figures without a GPU.  They are therefore the packages' own
+approximations, and neither an adapter's mistake nor rounding.  The remaining difference is rounding, which `SLACK`
+allows for.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from model.types import Cameras
 
 TILE = 16  # px
 GSPLAT_MARGIN = 0.3  # of tan(fov/2) beyond the image's edges
-#: Relative change of the thresholds that decide whether a Gaussian counts at a pixel.  The scenes under test draw the
-#: same with either sign, so float32, whose errors are smaller, decides as float64 does.
+#: Relative change of the thresholds that decide whether a Gaussian counts at a pixel.  The test scenes look the same
+#: with either sign, so float32, whose errors are smaller, decides like float64.
 SLACK = 1e-4
 
 
@@ -37,7 +38,7 @@ def tiles_within_three_deviations(splats: Splats, height: int, width: int, slack
 
 
 def as_inria(monkeypatch, slack: float = 0.0) -> None:
-    """The definition draws as diff-gaussian-rasterization does: Gaussians end where their tiles do."""
+    """Patches `reference` to draw like diff-gaussian-rasterization: Gaussians end at the edge of their tiles."""
     alpha_maps = reference.alpha_maps
 
     def cut(splats: Splats, height: int, width: int) -> Tensor:
@@ -49,11 +50,11 @@ def as_inria(monkeypatch, slack: float = 0.0) -> None:
 
 
 def as_gsplat(monkeypatch, slack: float = 0.0, version: str = "1.5.3") -> None:
-    """The definition draws as gsplat does.
+    """Patches `reference` to draw like gsplat.
 
-    Alpha ends at 0.999, from version 1.6 on at 0.99, where its gradient does; the Jacobian is bounded beyond the
-    image's edges, wherever the principal point is, with its exact derivative.  The tiles never cut: the opacity's own
-    extent, at most 3.33 deviations, is where alpha falls to 1/255.
+    Alpha is clamped at 0.999 (at 0.99 from version 1.6 on), where its gradient ends.  The Jacobian is clamped beyond
+    the image's edges, wherever the principal point is, and has its exact derivative.  The tiles never cut a Gaussian:
+    they cover the opacity's extent, at most 3.33 deviations, up to where alpha falls to 1/255.
     """
     monkeypatch.setattr(reference, "ALPHA_MIN", ALPHA_MIN * (1 + slack))
     alpha_max = 0.999 if tuple(map(int, version.split(".")[:2])) < (1, 6) else 0.99

@@ -1,4 +1,4 @@
-"""Which backend draws: what is installed, what it can do, and what "auto" stands for."""
+"""The choice of a backend: installed packages, their capabilities, and the backend that "auto" selects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OLDER = NamedTuple("OlderSettings", list(NEWER.__annotations__.items())[:-1])
 
 @pytest.fixture
 def install(monkeypatch):
-    """Puts stand-ins for the CUDA packages in place, on a machine that has a GPU; the others are absent."""
+    """Simulates a machine with a GPU and stand-ins for the given CUDA packages, without the others."""
 
     def install(**versions) -> None:
         packages = {

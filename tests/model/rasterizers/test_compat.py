@@ -1,4 +1,4 @@
-"""diff-gaussian-rasterization's interface on the CPU, against the float64 definition and what its documents say."""
+"""diff-gaussian-rasterization's interface on the CPU, against `reference` in float64 and its documentation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TENSORS = ("means", "scales", "rotations", "opacities", "sh")
 
 
 def settings_for(scene, antialiasing=None, degree=None, **changes):
-    """Settings for the first camera of a scene, in the way that code for the package makes them."""
+    """Settings for the first camera of a scene, as code for the package constructs them."""
     cameras = scene.cameras
     height, width = cameras.height, cameras.width
     view = cameras.world_to_camera[0, 0].double()
@@ -68,7 +68,7 @@ def draw(settings, means, scales, rotations, opacities, sh, background, means2D=
 
 
 def judged(scene, antialiasing=False):
-    """Image and inverse depth of the first scene and camera, drawn by the definition in float64, and its leaves."""
+    """Image and inverse depth of the first scene and camera by `reference` in float64, and the leaf tensors."""
     leaves = leaves_of(scene, torch.float64)
     gaussians = Gaussians(**{name: leaves[name][None] for name in TENSORS})
     cameras = select(scene.cameras, slice(0, 1), slice(0, 1))
@@ -134,7 +134,7 @@ def test_gradient_of_the_screen_positions(make_scene):
 
 @pytest.mark.parametrize("round_", [False, True])
 def test_covariances_in_place_of_scales_and_rotations(make_scene, round_):
-    """Round ones have no unique axes, but a gradient all the same."""
+    """Isotropic covariances have no unique axes, but still a gradient."""
     scene = make_scene(5, yaw=60.0)
     if round_:
         scales = scene.gaussians.scales[..., :1].expand(-1, -1, 3)
@@ -169,7 +169,7 @@ def test_covariances_in_place_of_scales_and_rotations(make_scene, round_):
 
 
 def test_colours_in_place_of_harmonics(make_scene):
-    """They are used as they are: no half added, nothing cut off, a gradient at 0 and below."""
+    """Colours are used unchanged: without an offset of 0.5 or clamping, and with a gradient at and below 0."""
     scene = make_scene(6)
     splats, order = judged_splats(scene)
     colours = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
@@ -261,7 +261,7 @@ def test_what_is_not_drawn_gets_radius_0_and_no_gradient(make_scene):
 
 
 class OlderSettings(NamedTuple):
-    """Another module's settings, of the generation without antialiasing."""
+    """The settings type of a version without antialiasing."""
 
     image_height: int
     image_width: int
@@ -317,7 +317,7 @@ def test_no_gaussians_give_the_background(make_scene):
 
 
 def test_code_for_the_package_trains(make_scene):
-    """A loop as in 3D Gaussian Splatting: fit a picture, and collect what densification wants."""
+    """A training loop as in 3D Gaussian Splatting: fits an image, and collects the statistics for densification."""
     scene = make_scene(11, count=40, degree=0)
     settings = settings_for(scene)
     target = draw(settings, **leaves_of(scene))[0].detach()

@@ -119,7 +119,7 @@ def test_what_is_not_drawn_gets_no_gradient(make_scene, evaluate, backend):
 
 
 def test_large_images_agree(make_scene, agrees):
-    """Several bands of rows and tiles, some Gaussians in all of them."""
+    """The image has several bands of rows and tiles, and some Gaussians cover all of them."""
     agrees(make_scene(kind="needles", count=40, size=(130, 70)), True, True)
 
 

@@ -1,4 +1,4 @@
-"""The C++ kernels against the float64 definition, and what a batch, threads and repeated calls must not change."""
+"""The C++ kernels against `reference` in float64, and their invariance to batches, threads and repeated calls."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_unknown_variant_is_refused(make_scene):
 
 
 def assert_equal(outcome, expected):
-    """To the last bit."""
+    """Asserts bit-identical results."""
     assert outcome.keys() == expected.keys()
     for name, tensor in expected.items():
         assert torch.equal(outcome[name], tensor), name
@@ -49,7 +49,7 @@ def assert_equal(outcome, expected):
 @pytest.mark.parametrize("borrowed", [True, False], ids=["torch's threads", "own threads"])
 @pytest.mark.parametrize("batch", [(1, 1), (1, 3), (5, 2)])
 def test_results_do_not_depend_on_threads(make_scene, evaluate, thread_count, monkeypatch, batch, borrowed):
-    """Fewer scenes than threads, as many, more; several bands of rows; more Gaussians than a thread takes at a time."""
+    """Cases: fewer, as many and more scenes than threads; several bands of rows; more Gaussians than one chunk."""
     if not borrowed:
         monkeypatch.setattr(rasterise, "gomp_parallel", lambda: None)
     scene = make_scene(count=700, batch=batch, degree=2, size=(100, 30))
@@ -61,7 +61,7 @@ def test_results_do_not_depend_on_threads(make_scene, evaluate, thread_count, mo
 
 
 def test_a_thousand_calls_from_four_threads_at_once(make_scene, evaluate):
-    """They give what single calls give, and leave nothing behind: 1 kB a call would add up to 1 MiB."""
+    """They give the results of single calls and leak no memory: 1 kB per call would add up to 1 MiB."""
     scenes = [make_scene(seed, count=400, batch=(1, 2)) for seed in range(4)]
     expected = [evaluate(cpu.render, scene, return_depth=True) for scene in scenes]
 
@@ -78,7 +78,7 @@ def test_a_thousand_calls_from_four_threads_at_once(make_scene, evaluate):
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
 def test_a_signal_ends_a_long_call(make_scene):
-    """Ctrl-C raises KeyboardInterrupt in just this way, out of a call that would take several seconds."""
+    """A signal raises KeyboardInterrupt, like Ctrl-C, in a call that would take several seconds."""
     scene = make_scene(kind="huge", count=3000, batch=(1, 40), size=(256, 256))
     gaussians = replace(scene.gaussians, opacities=torch.full_like(scene.gaussians.opacities, 0.01))
 

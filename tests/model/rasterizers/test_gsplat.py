@@ -1,4 +1,4 @@
-"""The adapter to gsplat: what it hands over, drawn by stand-ins of both versions; and on a GPU, by gsplat itself."""
+"""The adapter to gsplat: its arguments, drawn by stand-ins for both versions, and by gsplat itself on a GPU."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rasterization(
     sh_degree=None,
     backgrounds=None,
 ):
-    """The function of gsplat 1.5 and 1.6, as far as our adapter uses it, on our CPU kernels.
+    """Our CPU kernels behind the part of gsplat 1.5's and 1.6's function that our adapter uses.
 
     Colours are (B, V, N, D).  Harmonics are (B, N, K, 3) in 1.5, and (N, K, 3) for all scenes in 1.6.
     """
@@ -209,7 +209,7 @@ def test_absence_is_explained(make_scene, monkeypatch):
 @pytest.mark.parametrize("antialiasing", [False, True])
 @pytest.mark.parametrize("degree", range(4))
 def test_on_a_gpu(make_scene, agrees_with_reference, monkeypatch, degree, antialiasing):
-    """Judged by the definition with gsplat's own bounds; what is left is float32 and fast math (`published.py`)."""
+    """The expected values have gsplat's own approximations; only float32 and fast math differ (`published.py`)."""
     scene = make_scene(30 + degree, degree=degree, batch=(2, 2), yaw=150.0)
     as_gsplat(monkeypatch, version=gsplat.capabilities().generation)
     agrees_with_reference(gsplat.render, scene, antialiasing, True, "cuda", image_error=1e-4, relative_error=1e-3)

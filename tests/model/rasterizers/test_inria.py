@@ -1,4 +1,4 @@
-"""The adapter to diff-gaussian-rasterization: with our stand-in everywhere, with the package itself on a GPU."""
+"""The adapter to diff-gaussian-rasterization, with our stand-in everywhere and with the package itself on a GPU."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ def test_nothing_to_draw(make_scene, batch, count):
 
 
 class ReadsOfTheDevice(TorchFunctionMode):
-    """Counts what makes a host wait for a GPU, or copies to it from Python's lists, by name.
+    """Counts, by name, operations that make the host wait for a GPU or copy Python lists to it.
 
-    Tensors are on the CPU here, so what counts is the call, whatever it costs.
+    Tensors are on the CPU here, so it counts the calls, not their cost.
     """
 
     READS = ("item", "tolist", "numpy", "cpu", "nonzero", "is_nonzero", "equal", "allclose")
@@ -235,7 +235,7 @@ def test_a_package_that_does_not_load_is_explained(make_scene, monkeypatch, tmp_
 @needs_package
 @pytest.mark.parametrize("degree", range(4))
 def test_on_a_gpu(make_scene, agrees_with_reference, monkeypatch, degree):
-    """Judged by the definition with the package's own cut; the bounds are those of float32 (`published.py`)."""
+    """The expected values have the package's own cut; the tolerances are those of float32 (`published.py`)."""
     import diff_gaussian_rasterization
 
     newer = "antialiasing" in diff_gaussian_rasterization.GaussianRasterizationSettings._fields

@@ -1,4 +1,4 @@
-"""The definition itself: answers known by hand, the exact derivative, and the two deliberate departures from it."""
+"""The backend `reference`: results known by hand, the exact derivative, and the two deliberate departures from it."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_colours_below_zero_become_zero_without_gradient():
 
 
 def test_colour_depends_on_the_direction_in_the_world():
-    """Degree 1 with the coefficient of z alone: brighter seen along +z than along -z."""
+    """With only degree 1's coefficient of z, a Gaussian is brighter seen along +z than along -z."""
     g = splats([0, 0, 2], opacity=0.5)
     sh = torch.zeros(1, 1, 4, 3, dtype=torch.float64)
     sh[0, 0, 2] = 0.4

@@ -1,4 +1,4 @@
-"""The kernels, built with sanitizers as a program of their own, draw every kind of scene without a fault or a leak."""
+"""The kernels, built with sanitizers as a separate program, draw every kind of scene without faults or leaks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLAGS = ["-std=c++17", "-O0", "-g0", "-fno-math-errno", "-fno-trapping-math", "-
 
 
 def pack(scene, antialiasing, depth):
-    """A scene in the form that sanitize.cpp reads."""
+    """A scene in the format that sanitize.cpp reads."""
     g, c = scene.gaussians, scene.cameras
     (scenes, gaussians, coefficients), views = g.sh.shape[:3], c.focal.shape[1]
     header = (scenes, views, gaussians, coefficients, c.height, c.width, antialiasing, depth)

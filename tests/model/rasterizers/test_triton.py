@@ -70,7 +70,7 @@ def test_the_number_of_launches_does_not_depend_on_scenes_and_views(make_scene, 
 
 
 class HostReads(TorchDispatchMode):
-    """Counts the numbers that the host reads off a tensor, for which it has to wait for a GPU."""
+    """Counts the values that the host reads from tensors, for which it would wait for a GPU."""
 
     count = 0
 
@@ -117,7 +117,7 @@ def test_lists_that_may_overflow_cannot_be_captured(monkeypatch, kernels):
 
 
 def test_sums_in_a_fixed_order(make_scene, evaluate, assert_agrees):
-    """As close to the definition as others, and the same to the last bit with tiles in any order."""
+    """The results are as close to `reference` as others, and bit-identical with tiles in any order."""
     scene = make_scene(5, count=40, batch=(1, 2), degree=2)
     torch.use_deterministic_algorithms(True)
     try:
@@ -142,7 +142,7 @@ def test_a_gradient_that_is_not_finite_stays_so(make_scene):
 
 
 def test_splats_that_were_projected_elsewhere(make_scene):
-    """The way of `compat` on a GPU: the same picture and gradients as by its CPU kernels."""
+    """`compat` uses this on a GPU: the image and gradients are those of its CPU kernels."""
     from model.rasterizers import orthographic
     from model.rasterizers.reference import project, select
 

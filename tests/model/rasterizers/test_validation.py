@@ -1,4 +1,4 @@
-"""Every argument that no backend could draw is refused by its name."""
+"""Every invalid argument is rejected with its name."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CAMERAS = {
 }
 
 
-#: Of the two ways in which values are looked at: by the kernels, and by torch.
+#: The backends for both ways of checking values: by the kernels, and by torch.
 backends = pytest.mark.parametrize("backend", ["cpu", "reference"])
 
 
@@ -82,7 +82,7 @@ def test_finite_values_whose_sum_overflows_pass(make_scene, backend):
 @pytest.mark.parametrize("kernels", rasteriser_kernels())
 @pytest.mark.parametrize("field", ["means", "scales", "rotations", "opacities", "sh"])
 def test_kernels_see_every_value(make_scene, kernels, field):
-    """Whichever Gaussian it belongs to, also one in the last group, which may be smaller than the others."""
+    """They check every Gaussian, also in the last group, which may be smaller than the others."""
     scene = make_scene(count=301, degree=3)
     for number in (0, 255, 300):
         tensor = getattr(scene.gaussians, field).clone()

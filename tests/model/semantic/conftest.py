@@ -1,4 +1,4 @@
-"""Pictures, and encoders on stand-ins for their weights."""
+"""Images, and encoders on stand-ins for their weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OBJECTS, VIEWS, SIZE = 2, 2, 48
 
 @pytest.fixture(scope="session")
 def standins(tmp_path_factory: pytest.TempPathFactory) -> WeightStore:
-    """A store that gets a stand-in for every encoder's weights when it is first asked for them."""
+    """A weight store for stand-ins; `encoder` writes each on first use."""
     return WeightStore(tmp_path_factory.mktemp("standins"))
 
 

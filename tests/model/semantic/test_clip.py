@@ -10,7 +10,7 @@ from tests.standins import write_standin
 
 @pytest.fixture(scope="module")
 def library(standins):
-    """The whole CLIP, as the library itself reads the same folder."""
+    """The whole CLIP, loaded from the same folder by the transformers library itself."""
     write_standin("clip_vit_b32", standins.folder)
     return transformers.CLIPModel.from_pretrained(standins.folder / "clip_vit_b32", local_files_only=True).eval()
 

@@ -12,7 +12,7 @@ LIBRARY = {"dinov2_small": "Dinov2Model", "dinov2_small_reg": "Dinov2WithRegiste
 
 @pytest.fixture(scope="module", params=LIBRARY)
 def both(request, standins):
-    """A name, and what the library itself makes of its folder."""
+    """A name, and the model that the library itself loads from its folder."""
     write_standin(request.param, standins.folder)
     cls = getattr(transformers, LIBRARY[request.param])
     return request.param, cls.from_pretrained(standins.folder / request.param, local_files_only=True).eval()
@@ -36,7 +36,7 @@ def test_tokens_are_the_patches_without_registers(both, encoder, views):
 
 @pytest.mark.parametrize("cls", [Dinov2Small, Dinov2SmallRegisters])
 def test_the_authors_own_file_serves_as_well(cls, views, tmp_path):
-    """Judged by timm, which reads the authors' names by code of its own."""
+    """The expected values come from timm, which has its own code for the authors' names."""
     import timm
 
     registers = 4 if cls is Dinov2SmallRegisters else 0

@@ -8,7 +8,7 @@ from model.weights import WeightStore
 
 @pytest.fixture
 def build(tmp_path):
-    """Random encoders with an empty store: they need no file."""
+    """Builds a random encoder with an empty store, since it needs no file."""
 
     def build(of="efficientnet_lite0", seed=0, **settings):
         return RandomEncoder(WeightStore(tmp_path / "empty"), options=RandomOptions(of, seed), **settings)

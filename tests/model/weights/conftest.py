@@ -1,4 +1,4 @@
-"""A hub on this machine: what of the Hugging Face hub's protocol its client needs to fetch a repository."""
+"""A local hub with the part of the Hugging Face hub's protocol that its client needs to download a repository."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Hub(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), HubHandler)
         self.files: dict[str, bytes] = {}
-        #: sent in place of the true content
+        #: sent instead of the true content
         self.damaged: dict[str, bytes] = {}
         self.sent: list[str] = []
 
@@ -83,7 +83,7 @@ class HubHandler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Hub]:
-    """A running hub that the client asks in place of the real one, with an empty cache."""
+    """A running hub that the client uses instead of the real one, with an empty cache."""
     from huggingface_hub import constants
 
     running = Hub()

@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine, which breaks off, stalls and lies as networks do."""
+"""Downloads from a local server that breaks off, stalls and sends wrong data."""
 
 import http.server
 import threading

@@ -52,7 +52,7 @@ class Visual(nn.Module):
 
 
 class Clip(nn.Module):
-    """CLIP's tensors under OpenAI's names; `forward` is of no interest, and the archive holds its code."""
+    """CLIP's tensors under OpenAI's names; `forward` exists only so that the archive contains code."""
 
     def __init__(self, layers=2, width=64):
         super().__init__()
@@ -91,7 +91,7 @@ def test_tensors_of_the_archive_get_the_hubs_names(archive):
 
 
 def openai_forward(visual, images, heads):
-    """OpenAI's `VisionTransformer.forward`, from its tensors."""
+    """OpenAI's `VisionTransformer.forward`, computed from its tensors."""
     x = visual.conv1(images).flatten(2).mT
     x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1) + visual.positional_embedding
     x = visual.ln_pre(x)
@@ -125,7 +125,7 @@ def test_the_archive_gives_openais_embeddings(archive):
 
 
 def test_an_archive_that_asks_for_more_than_tensors_is_refused(archive, tmp_path):
-    """The pickle inside may name anything; nothing but tensors is made of it."""
+    """The pickle inside may name any object, but only tensors are constructed."""
     path, _ = archive
     bad = tmp_path / "bad.pt"
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(bad, "w") as target:
@@ -153,7 +153,7 @@ def test_a_part_of_an_archive_is_named_as_what_it_is(tmp_path):
 
 # ---- DPT
 
-#: From the hub's names to those of MiDaS, as its modules are called.
+#: From the hub's module names to those of MiDaS.
 MIDAS = [
     (r"dpt\.embeddings\.cls_token", r"pretrained.model.cls_token"),
     (r"dpt\.embeddings\.position_embeddings", r"pretrained.model.pos_embed"),

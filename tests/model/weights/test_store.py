@@ -17,7 +17,7 @@ NAME = "vgg16"
 
 
 class Delivers:
-    """A source that has what it is given."""
+    """A source that delivers the given content."""
 
     sha256 = None
     read = staticmethod(readers.state_dict)
@@ -53,7 +53,7 @@ class Offline:
 
 @pytest.fixture
 def store(tmp_path, monkeypatch) -> WeightStore:
-    """Takes any tensors for any weights: what these are is the matter of other tests."""
+    """A store that accepts any tensors for any weights, since other tests check their content."""
     monkeypatch.setattr("model.weights.store.mistaken", lambda *_: None)
     monkeypatch.setattr("model.weights.store.not_loadable", lambda *_: None)
     return WeightStore(tmp_path / "weights")
@@ -61,7 +61,7 @@ def store(tmp_path, monkeypatch) -> WeightStore:
 
 @pytest.fixture
 def sources(monkeypatch):
-    """Replace the sources of one entry of the table, and its hash."""
+    """A function that replaces the sources of one entry of the table, and its hash."""
 
     def replace_sources(*found, sha256="5" * 64) -> None:
         monkeypatch.setitem(WEIGHTS, NAME, replace(WEIGHTS[NAME], sources=found, sha256=sha256))
@@ -260,7 +260,7 @@ def test_two_processes_fetch_once(tmp_path):
 
 
 class TestTensorsOfAnotherModel:
-    """Refused before they take a good file's place."""
+    """They are rejected before they replace a valid file."""
 
     @pytest.fixture
     def real(self, tmp_path) -> WeightStore:

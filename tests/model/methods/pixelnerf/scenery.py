@@ -1,4 +1,4 @@
-"""Cameras and source views that tests make up."""
+"""Synthetic cameras and source views for tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model.types import Cameras, Views
 
 
 def rigid(generator: np.random.Generator, distance: float = 0.0) -> np.ndarray:
-    """A random world-to-camera matrix; with a distance, of a camera that looks at the origin from there."""
+    """A random world-to-camera matrix; with `distance`, of a camera that looks at the origin from that distance."""
     rotation, _ = np.linalg.qr(generator.normal(size=(3, 3)))
     matrix = np.eye(4)
     matrix[:3, :3] = rotation * np.sign(np.linalg.det(rotation))
@@ -25,7 +25,7 @@ SIDE = 16
 
 
 def source_views(batch: int = 2, views: int = 2, *, side: int = SIDE, from_origin: bool = False) -> Views:
-    """Noise as seen from cameras 2 units from the origin, around which bounds of 1 to 3 lie."""
+    """Noise images of cameras at distance 2 from the origin, with depth bounds 1 and 3."""
     generator = np.random.default_rng(0)
     poses = np.stack([[rigid(generator, distance=2.0) for _ in range(views)] for _ in range(batch)])
     world_to_camera = poses @ np.linalg.inv(poses[:, :1])
@@ -49,14 +49,14 @@ def source_views(batch: int = 2, views: int = 2, *, side: int = SIDE, from_origi
 
 
 def small_options(**changes: Any) -> PixelNerfOptions:
-    """Networks that render in milliseconds, with a few samples of each kind."""
+    """Options for networks that render in milliseconds, with a few samples of each kind."""
     sizes = {"pretrained": False, "encoder_width": 8, "first_pool": False, "hidden": 16}
     samples = {"coarse_samples": 6, "importance_samples": 3, "depth_samples": 2}
     return PixelNerfOptions(**(sizes | samples | changes))
 
 
 def trained(options: PixelNerfOptions) -> PixelNerfReconstructor:
-    """A network with no weight at zero, as after some training, and densities neither 0 nor a wall."""
+    """A network without zero weights, as after some training, and with densities that are neither zero nor opaque."""
     torch.manual_seed(0)
     network = PixelNerfReconstructor(options)
     for part in (network.coarse, network.fine):

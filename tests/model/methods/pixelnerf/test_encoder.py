@@ -77,7 +77,7 @@ def test_statistics_follow_the_batch_unless_they_are_frozen(frozen):
 
 
 def bilinear(cells, place):
-    """Value of a row of cells at a fractional index, the border going on outside."""
+    """The interpolated value of a row of cells at a fractional index, with the border replicated outside."""
     place = min(max(place, 0.0), len(cells) - 1.0)
     low = min(int(place), len(cells) - 2) if len(cells) > 1 else 0
     high = min(low + 1, len(cells) - 1)

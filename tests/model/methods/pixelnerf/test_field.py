@@ -29,7 +29,7 @@ def network(**options) -> FieldNetwork:
 
 
 def by_hand(weights, features, latents, blocks, view_blocks, combination):
-    """One point: features (V, 42) and latents (V, L) of its source views -> colour (3,), density."""
+    """The field at one point: features (V, 42) and latents (V, L) of its source views -> colour (3,), density."""
 
     def layer(name, x):
         return weights[f"{name}.weight"] @ x + weights[f"{name}.bias"]

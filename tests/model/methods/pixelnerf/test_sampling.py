@@ -32,7 +32,7 @@ def test_intervals_are_found_by_the_inverse_of_their_cumulated_weights():
             place = (chosen + within[ray, sample].item()) / 4
             expected = NEAR[ray].item() + (FAR[ray] - NEAR[ray]).item() * place
             assert distances[ray, sample].item() == pytest.approx(expected)
-    # The first ray: an interval of no weight is all but never drawn; of the second, all are as likely.
+    # First ray: an interval without weight is almost never drawn.  Second ray: all intervals are equally likely.
     places = ((distances - NEAR[:, None]) / (FAR - NEAR)[:, None] * 4).floor().tolist()
     assert places == [[0, 1, 3, 3], [0, 1, 2, 3]]
 

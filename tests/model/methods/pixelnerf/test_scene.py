@@ -33,7 +33,7 @@ def scene_of(views, *, training=False, **options):
 
 
 def bilinear(features, x, y):
-    """A map (C, h, w) at a fractional cell, the border going on outside."""
+    """The interpolated value of a map (C, h, w) at a fractional cell, with the border replicated outside."""
     height, width = features.shape[-2:]
     x, y = min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0)
     left, top = min(int(x), width - 2), min(int(y), height - 2)
@@ -44,7 +44,7 @@ def bilinear(features, x, y):
 
 
 def plainly(network, views, latents, which, b, view, row, column, distances):
-    """One ray with the published arithmetic: latents are sampled, then each layer takes them, point by point."""
+    """One ray with the published arithmetic: latents are sampled, then each layer uses them, point by point."""
     offset = {"centre": 0.5, "corner": 0.0}[network.options.pixel_point]
     part = (network.coarse, network.fine)[which]
     target = views.cameras.world_to_camera[b, view]
@@ -99,7 +99,7 @@ def seen(colours, densities, distances, far, background):
 )
 @torch.no_grad()
 def test_a_ray_is_rendered_as_by_the_plain_arithmetic(views, pixel_point, bounds, feature_alignment):
-    """The whole method, ray by ray and point by point; latents are not folded into the networks here."""
+    """The expected values render ray by ray and point by point, without folding latents into the networks."""
     network, scene = scene_of(views, pixel_point=pixel_point, bounds=bounds, feature_alignment=feature_alignment)
     rendering = scene.render(views.cameras, views.background, PIXELS)
     draws = Draws.make((2, 3), SampleCounts(6, 3, 2), torch.zeros(()), torch.Generator().manual_seed(0))
@@ -175,7 +175,7 @@ def test_training_samples_come_from_torchs_generator(views):
 
 
 class LargestAllocation(TorchDispatchMode):
-    """Bytes of the largest tensor that an operation returned."""
+    """Records the bytes of the largest tensor that an operation returns."""
 
     def __init__(self):
         super().__init__()
@@ -197,7 +197,7 @@ def test_rays_are_traced_in_groups_that_fit_into_memory(views):
         at_once = scene.render(views.cameras, views.background)
         with LargestAllocation() as allocation:
             in_groups = small.render(views.cameras, views.background)
-    # What all operations of a group need together fits, so none of them needs half of it; results are larger.
+    # The tensors of all operations of a group fit together, so none needs half of the limit; results are larger.
     results = 2 * 3 * SIDE * SIDE * 3 * 4
     assert allocation.bytes <= max(300_000 // 2, results)
     for name in ("images", "opacity", "inverse_depth"):

@@ -12,13 +12,13 @@ from tests.model.methods.pixelnerf.scenery import rigid
 
 HEIGHT, WIDTH = 12, 16
 SIZE = (6, 8)  # of the feature map
-#: The published axes, x right, y up, z backward, of OpenCV's.
+#: From OpenCV's axes to the published ones: x right, y up, z backward.
 OPENGL = np.diag([1.0, -1.0, -1.0])
 
 
 @pytest.fixture
 def world() -> dict[str, np.ndarray]:
-    """Two objects in a dataset's own world, centred at its origin, with two source cameras and three rays each."""
+    """Two objects in a dataset's world frame, centred at its origin, with two source cameras and three rays each."""
     generator = np.random.default_rng(0)
     directions = generator.normal(size=(2, 3, 3))
     return {
@@ -32,7 +32,7 @@ def world() -> dict[str, np.ndarray]:
 
 
 def seen(world, through):
-    """The samples, as our code sees them: in a frame whose origin is the first source camera."""
+    """The samples in the frame of our code, whose origin is the first source camera."""
     first = world["cameras"][:, 0]
     cameras = world["cameras"] @ np.linalg.inv(first)[:, None]
     origins = np.einsum("bij,brj->bri", first[:, :3, :3], world["origins"]) + first[:, None, :3, 3]

@@ -8,7 +8,7 @@ from model.methods.pixelnerf.volume import composite
 
 
 def by_hand(colours, densities, distances, far):
-    """One ray, sample by sample."""
+    """Volume rendering of one ray, sample by sample."""
     ends = [*distances[1:], far]
     transmittance, weights = 1.0, []
     for density, start, end in zip(densities, distances, ends, strict=True):

@@ -22,7 +22,7 @@ def test_a_layer_is_attention_and_two_linear_layers_each_added():
 
 
 def test_patches_stay_where_they_are():
-    """Without layers, a patch of the maps is a linear function of that patch of the picture, and of its place."""
+    """Without layers, each patch of the maps is a linear function of the same image patch and of its position."""
     network = Transformer(out_channels=5, patch_size=4, width=16, layers=0, heads=2).double()
     images = torch.rand(1, 3, 12, 8).double()
     changed = images.clone()

@@ -64,7 +64,7 @@ def load(state, sizes):
 
 
 def inputs(sizes, shape):
-    """Random ones, by the names that `functional_reference.unet` has for them."""
+    """Random inputs, by their parameter names in `functional_reference.unet`."""
     generator = np.random.default_rng(1)
     count, (height, width) = shape[0] * shape[1], shape[2:]
     wanted = {
@@ -98,7 +98,7 @@ def test_every_variant_is_the_published_network(settings, shape, functional):
 
 @pytest.mark.parametrize("name", ["camera vector, two views", "attention to both, elsewhere than to itself, two views"])
 def test_gradients_are_those_of_the_published_network(name, functional):
-    """Along a random direction through all parameters and the image, against the other one's differences."""
+    """Directional derivatives over all parameters and the image agree with finite differences of the reference."""
     settings, shape = VARIANTS[name]
     sizes = functional.Sizes(**settings)
     state = functional.random_state(functional.shapes(sizes))
@@ -127,7 +127,7 @@ SHARED = ["unet_attn8", "semantic_xattn", "depth_xattn", "concat_clip"]
 
 
 def load_shared(name, fixtures):
-    """A U-Net with the reference's weights, the contexts it is called with, and what the reference made of them."""
+    """A U-Net with the reference's weights, its contexts, and the reference's outputs for them."""
     reference = torch.load(fixtures / f"{name}.pt", weights_only=True)
     config = reference["config"]
     unet = unet_from_official(
