@@ -15,7 +15,7 @@ from model.preprocess import IMAGENET, Triple
 _ENCODER_CHANNELS = (32, 48, 136, 384)
 _DECODER_CHANNELS = (64, 128, 256, 512)
 
-#: Our names of modules -> those of the published file; other names are equal.
+#: Prefixes of published names -> ours; other names are equal.
 _ENCODER_PARTS = {
     "pretrained.layer1.0.": "encoder.conv_stem.",
     "pretrained.layer1.1.": "encoder.bn1.",

@@ -7,14 +7,14 @@ from model.types import Context, Views
 
 
 class Background(Reconstructor):
-    """Sees nothing."""
+    """Predicts the background, whatever the source."""
 
     def forward(self, source: Views, context: Context) -> PictureScene:
         return PictureScene(None)
 
 
 class FirstSource(Reconstructor):
-    """Takes the first source picture for the object."""
+    """Predicts the first source image for every view."""
 
     def forward(self, source: Views, context: Context) -> PictureScene:
         return PictureScene(source.images[:, 0])

@@ -24,9 +24,9 @@ class Encoder(nn.Module):
     def __init__(
         self, width: int = PUBLISHED_WIDTH, *, first_pool: bool = True, frozen_statistics: bool = False
     ) -> None:
-        """first_pool: the pooling behind the first map, which halves all that follow; small pictures do without.
+        """first_pool: the pooling after the first map, which halves all later maps; small images do without it.
 
-        frozen_statistics: batch normalisation uses its running statistics while training too.
+        frozen_statistics: batch normalisation uses its running statistics during training too.
         """
         super().__init__()
         self.first_pool, self.frozen_statistics = first_pool, frozen_statistics
@@ -36,14 +36,14 @@ class Encoder(nn.Module):
         self.layer2 = _stage(_BLOCKS[1], width, 2 * width, stride=2)
         self.layer3 = _stage(_BLOCKS[2], 2 * width, 4 * width, stride=2)
         if width == PUBLISHED_WIDTH:
-            # Nothing reads it, but published files have it.
+            # Unused, but part of published files.
             self.layer4 = _stage(_BLOCKS[3], 4 * width, 8 * width, stride=2).requires_grad_(False)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         #: channels of each map
         self.channels = (width, width, 2 * width, 4 * width)
-        #: strides of each map, counted in cells of the first
+        #: stride of each map, in cells of the first
         self.strides = (1, 2, 4, 8) if first_pool else (1, 1, 2, 4)
 
     def train(self, mode: bool = True) -> Encoder:
@@ -85,7 +85,7 @@ def _stage(blocks: int, inputs: int, outputs: int, stride: int) -> nn.Sequential
 def project(
     pyramid: Sequence[Tensor], strides: Sequence[int], weight: Tensor, bias: Tensor, alignment: Alignment
 ) -> Tensor:
-    """A linear layer (O, C) on the maps laid over each other, all C channels of them: (N, h, w, O), the first's size.
+    """A linear layer (O, C) on the maps, resized to the first's size and concatenated to C channels: (N, h, w, O).
 
     Resizing and the layer commute, so each map is projected at its own size first, where it has the fewest cells.
     """
@@ -98,11 +98,11 @@ def project(
 
 
 def resize(features: Tensor, size: tuple[int, int], stride: int, alignment: Alignment) -> Tensor:
-    """A map (N, h, w, C) interpolated bilinearly to `size`, of which `stride` cells make one of its own."""
+    """A map (N, h, w, C) interpolated bilinearly to `size`; one of its cells covers `stride` cells of the result."""
     batch, height, width, channels = features.shape
     if (height, width) == size:
         return features
-    # Two products of small matrices, channels last: on a CPU a fraction of the time that `interpolate` takes.
+    # Two products with small matrices, channels last: on a CPU much faster than `interpolate`.
     down = interpolation(height, size[0], stride, alignment, features)
     right = interpolation(width, size[1], stride, alignment, features)
     taller = down @ features.reshape(batch, height, width * channels)
@@ -110,7 +110,7 @@ def resize(features: Tensor, size: tuple[int, int], stride: int, alignment: Alig
 
 
 def interpolation(cells: int, wanted: int, stride: int, alignment: Alignment, like: Tensor) -> Tensor:
-    """The matrix (wanted, cells) that interpolates a row of cells linearly; the last cell goes on behind itself."""
+    """The matrix (wanted, cells) that interpolates a row of cells linearly, with the last cell as padding."""
     index = torch.arange(wanted, dtype=like.dtype, device=like.device)
     places = index / stride if alignment == "strided" else index * ((cells - 1) / max(wanted - 1, 1))
     distances = places.clamp(max=cells - 1)[:, None] - torch.arange(cells, dtype=like.dtype, device=like.device)

@@ -13,19 +13,19 @@ from torch.nn import functional as F
 
 from model.methods.pixelnerf.options import Combination, Density
 
-#: Frequencies of the encoding of positions, and the lowest in radians a scene unit; each is twice the one before.
+#: Number of frequencies of the position encoding, and the lowest in radians per scene unit; each doubles the previous.
 NUM_FREQUENCIES, LOWEST_FREQUENCY = 6, 1.5
-#: What softplus makes the density of at first.
+#: Initial input of softplus for the density.
 FOG = -1.0
-#: Length of an encoded position with the direction behind it.
+#: Length of an encoded position concatenated with the direction.
 POINT_FEATURES = 3 + 2 * NUM_FREQUENCIES * 3 + 3
 
 
 def encode(positions: Tensor, directions: Tensor) -> Tensor:
     """positions, directions (..., 3) -> (..., 42): positions, their sines and cosines by frequency, and directions.
 
-    The order is [x, sin f0 x, cos f0 x, sin f1 x, ...], each for all three axes; a cosine is the sine of a quarter turn
-    more.  Directions are not encoded.
+    The order is [x, sin f0 x, cos f0 x, sin f1 x, ...], each for all three axes; a cosine is a sine with a phase of
+    a quarter turn.  Directions are not encoded.
     """
     frequencies, phases = frequencies_and_phases(positions)
     waves = torch.sin(torch.addcmul(phases[:, None], positions[..., None, :], frequencies[:, None]))
@@ -33,7 +33,7 @@ def encode(positions: Tensor, directions: Tensor) -> Tensor:
 
 
 def frequencies_and_phases(like: Tensor) -> tuple[Tensor, Tensor]:
-    """Those of the 12 waves (12,): each frequency twice, as sine and as cosine."""
+    """Frequencies and phases of the 12 waves, (12,) each: every frequency twice, as sine and as cosine."""
     steps = torch.arange(NUM_FREQUENCIES, dtype=like.dtype, device=like.device)
     frequencies = (LOWEST_FREQUENCY * 2**steps).repeat_interleave(2)
     phases = torch.tensor([0, math.pi / 2], dtype=like.dtype, device=like.device).repeat(NUM_FREQUENCIES)
@@ -41,7 +41,7 @@ def frequencies_and_phases(like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A layer for rectified inputs: Kaiming's normal weights, no bias at first."""
+    """A layer for rectified inputs: Kaiming's normal weights, zero initial bias."""
     layer = nn.Linear(inputs, outputs)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
@@ -49,7 +49,7 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class ResidualBlock(nn.Module):
-    """x + W1 relu(W0 relu(x)), at first the identity."""
+    """x + W1 relu(W0 relu(x)), initially the identity."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class ResidualBlock(nn.Module):
 
 
 class FieldNetwork(nn.Module):
-    """Residual blocks; the first few see one source view each and take its features, the others their combination."""
+    """Residual blocks; the first few process source views separately, with features, the others their combination."""
 
     def __init__(
         self,
@@ -88,8 +88,8 @@ class FieldNetwork(nn.Module):
     def injection(self) -> tuple[Tensor, Tensor]:
         """Weight (view_blocks * D, latent) and bias of all layers through which source features enter.
 
-        These layers and bilinear interpolation commute, because its four weights sum to 1.  So they are applied to the
-        feature maps once, and the points read what comes of it.
+        These layers and bilinear interpolation commute, because its four weights sum to 1.  So they are applied once to
+        the feature maps, and the points interpolate the results.
         """
         weights: list[Tensor] = [layer.get_parameter("weight") for layer in self.injections]
         return torch.cat(weights), torch.cat([layer.get_parameter("bias") for layer in self.injections])

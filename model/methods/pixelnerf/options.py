@@ -1,4 +1,4 @@
-"""The keys of `model:` for PixelNeRF.  Conventions stand at what is correct; each has its published choice."""
+"""The keys of `model:` for PixelNeRF.  Conventions default to the correct choice; each has its published one."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from model.options import ADDED_LATER, Count, Positive
 #: Channels of the first stage of a ResNet34, and so of the published encoder.
 PUBLISHED_WIDTH = 64
 
-#: How deeper maps are laid over the first: cell k of a map of stride s at pixel s * k, where it was computed, or corner
-#: on corner, as published, which displaces them towards the lower right.
+#: Alignment of deeper maps with the first: cell k of a map of stride s at pixel s * k, where it was computed; or with
+#: aligned corners, as published, which displaces them towards the lower right.
 Alignment = Literal["strided", "corners"]
-#: How features of a point in several source views become one.
+#: Combination of a point's features from several source views.
 Combination = Literal["mean", "max"]
-#: Where the ray of a pixel crosses it: its centre, or, as published, its upper left corner (integer coordinates).
+#: Point of a pixel that its ray passes through: centre, or, as published, upper left corner (integer coordinates).
 PixelPoint = Literal["centre", "corner"]
-#: What near and far bound: the camera z of points, or, as published, their distance along the ray.
+#: Quantity that near and far bound: the camera z of points, or, as published, their distance along the ray.
 BoundsOf = Literal["camera_z", "distance"]
-#: Statistics of batch normalisation while training: those of the batch, as published, or the ones that were learnt.
+#: Statistics of batch normalisation in training: those of the batch, as published, or the pretrained ones.
 Statistics = Literal["batch", "frozen"]
 
-#: From the network's last layer to a density: cut off at zero, as published, or softplus, which is never zero and
-#: starts as a thin fog.  Small networks at high learning rates lose all density, and its gradient, with the first.
+#: Activation of the density: ReLU, as published, or softplus, which is never zero and
+#: starts as a thin fog.  With ReLU, small networks at high learning rates lose all density, and its gradient.
 Density = Literal["relu", "softplus"]
 
 NotNegative = Annotated[int, Field(ge=0)]
 
 
 class PixelNerfOptions(MethodOptions):
-    """Sizes of encoder and networks, samples of a ray, and conventions."""
+    """Sizes of encoder and networks, samples per ray, and conventions."""
 
     name: Literal["pixelnerf"] = "pixelnerf"
-    #: the encoder starts from ImageNet's weights; these have a width of 64
+    #: whether the encoder starts from ImageNet's weights, which have a width of 64
     pretrained: bool = True
     #: channels of the encoder's first stage
     encoder_width: Annotated[int, Field(gt=0, multiple_of=8)] = PUBLISHED_WIDTH
-    #: the encoder's first pooling, which halves all maps but the first; published for pictures above 64 px
+    #: the encoder's first pooling, which halves all maps but the first; published for images above 64 px
     first_pool: bool = True
     batch_norm: Statistics = "batch"
     feature_alignment: Alignment = "strided"
     #: units of the coarse and the fine network, and their residual blocks
     hidden: Count = 512
     blocks: Count = 5
-    #: blocks that look at one source view each, before views are combined
+    #: blocks that process source views separately, before these are combined
     view_blocks: Count = 3
     combine: Combination = "mean"
     density: Annotated[Density, ADDED_LATER] = "relu"
-    #: samples of a ray: stratified, where the coarse pass found something, and around its depth
+    #: samples per ray: stratified, by importance from the coarse pass, and around its depth
     coarse_samples: Count = 64
     importance_samples: NotNegative = 16
     depth_samples: NotNegative = 16
     #: standard deviation of samples around the depth, scene units
     depth_deviation: Positive = 0.01
-    #: samples around the depth are constants; published: the fine loss reaches the coarse network through them
+    #: samples around the depth get no gradient; published: the fine loss reaches the coarse network through them
     detach_depth_samples: bool = True
     pixel_point: PixelPoint = "centre"
     bounds: BoundsOf = "camera_z"
     #: pixels of each object that a training step renders
     rays_per_object: Count = 128
-    #: first iterations, in which those lie in the foreground's bounding box
+    #: initial iterations in which these pixels lie in the foreground's bounding box
     no_bbox_step: NotNegative = 100_000

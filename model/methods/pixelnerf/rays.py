@@ -1,4 +1,4 @@
-"""Rays through pixels, and the stretch of each in which the object lies.
+"""Rays through pixels, and the interval of each in which the object lies.
 
 Dimensions: B objects, R rays of each.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 from model.methods.pixelnerf.options import BoundsOf, PixelPoint
 from model.types import Cameras, _TensorFields
 
-#: Pixels from a pixel's upper left corner to the point that its ray goes through.
+#: Offset in pixels from a pixel's upper left corner to the point that its ray passes through.
 PIXEL_OFFSETS: dict[PixelPoint, float] = {"centre": 0.5, "corner": 0.0}
 
 
@@ -40,22 +40,25 @@ class Rays(_TensorFields):
 
 @dataclass(frozen=True, slots=True)
 class Bounds(_TensorFields):
-    """Where along a ray an object may lie.
+    """Bounds of an object along a ray.
 
-    The numbers of `Views` are bounds of camera z.  Where `of` is "camera_z" a ray is followed between the two planes:
-    its distances are the bounds divided by the cosine between the ray and the camera's axis.  Where it is "distance"
-    the same numbers bound the distance itself, as the published code takes them; both hold an object that lies in a
-    sphere around the origin between them.  Bounds that are counted from the origin are counted from its camera z, or
-    from its distance, in each camera that looks.
+    The values of `Views` are bounds of camera z.  Where `of` is "camera_z", a ray is sampled between the two planes:
+    its distances are the bounds divided by the cosine between the ray and the camera's axis.  Where it is "distance",
+    the same values bound the distance itself, as in the published code; both contain an object that lies in a
+    sphere around the origin between them.  Bounds relative to the origin are relative to its camera z, or
+    to its distance, in each rendering camera.
     """
 
     near: Tensor  # (B,) scene units
     far: Tensor  # (B,)
     of: BoundsOf
-    origin: Tensor | None = None  # (B, 3) world frame; given where the bounds are counted from it
+    origin: Tensor | None = None  # (B, 3) world frame; given where the bounds are relative to it
 
     def along(self, world_to_camera: Tensor, cosines: Tensor, nearest: float) -> tuple[Tensor, Tensor]:
-        """Distances (B, R) along rays with these cosines, of cameras (B, R, 4, 4); `nearest` bounds camera z below."""
+        """Near and far distances (B, R) along rays with these cosines, of cameras (B, R, 4, 4).
+
+        `nearest` is the minimum camera z.
+        """
         near, far = self.near[:, None], self.far[:, None]
         if self.origin is not None:
             seen = transform(self.origin[:, None], world_to_camera)
@@ -84,7 +87,7 @@ def cast(cameras: Cameras, view: Tensor, row: Tensor, column: Tensor, *, through
 def rotate(vectors: Tensor, rotation: Tensor) -> Tensor:
     """Matrices (..., 3, 3) on vectors (..., 3).
 
-    Products of matrices on a GPU may round to ten bits (TF32), too few for positions; these do not.
+    Matrix products on a GPU may round to ten bits (TF32), too few for positions; this function does not.
     """
     return (rotation * vectors[..., None, :]).sum(-1)
 

@@ -37,7 +37,7 @@ class PixelNerfReconstructor(Reconstructor):
         )
 
     def forward(self, source: Views, context: Context) -> RadianceField:
-        """Raises ValueError where the views do not say around which point their objects lie."""
+        """Raises ValueError where the views lack the origin around which their objects lie."""
         if source.origin is None:
             raise ValueError("these views have no `origin`, the point around which objects lie; PixelNeRF needs it")
         options = self.options

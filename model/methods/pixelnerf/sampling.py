@@ -1,6 +1,6 @@
-"""Where rays are looked at: evenly, where something was found, and around the surface that was found.
+"""Sampling along rays: stratified, by importance, and around the estimated depth.
 
-All distances are along rays.  Random numbers come as arguments, so that they do not depend on how rays are grouped.
+All distances are along rays.  Random numbers are arguments, so that they do not depend on the grouping of rays.
 Dimensions: ..., R rays, S samples.
 """
 
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from model.types import _TensorFields
 
-#: Added to every weight before weights become probabilities.
+#: Added to every weight before normalisation to probabilities.
 _FLOOR = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class SampleCounts:
-    """Samples of a ray."""
+    """Numbers of samples per ray."""
 
     coarse: int
     importance: int
@@ -44,7 +44,7 @@ class Draws(_TensorFields):
     def make(
         cls, shape: tuple[int, int], counts: SampleCounts, like: Tensor, generator: torch.Generator | None = None
     ) -> Draws:
-        """Those of (B, R) rays, from torch's own generator where none is given."""
+        """Draws for (B, R) rays, by default from torch's own generator."""
         kind = {"dtype": like.dtype, "device": like.device, "generator": generator}
         return cls(
             coarse=torch.rand(*shape, counts.coarse, **kind),  # type: ignore[call-overload]
@@ -54,7 +54,7 @@ class Draws(_TensorFields):
         )
 
     def part(self, start: int, stop: int) -> Draws:
-        """Those of rays start..stop-1 of every object."""
+        """Draws of rays start..stop-1 of every object."""
         return Draws(
             self.coarse[:, start:stop],
             self.interval[:, start:stop],
@@ -71,20 +71,20 @@ def stratified(near: Tensor, far: Tensor, uniform: Tensor) -> Tensor:
 
 
 def by_importance(near: Tensor, far: Tensor, weights: Tensor, interval: Tensor, within: Tensor) -> Tensor:
-    """Distances (..., R, M) in the intervals of stratified samples, as likely as their weights (..., R, S) are large.
+    """Distances (..., R, M) in the intervals of stratified samples, drawn in proportion to their weights (..., R, S).
 
-    An interval is drawn by `interval`, the place in it, even, by `within`.  Weights get no gradient.
+    `interval` selects an interval, `within` the uniform position in it.  Weights get no gradient.
     """
     weights = weights.detach() + _FLOOR
     shares = weights / weights.sum(-1, keepdim=True)
-    # The interval whose cumulated share is the first beyond the number.
+    # The first interval whose cumulative share exceeds the number.
     chosen = torch.searchsorted(shares.cumsum(-1), interval.contiguous(), right=True)
     count = weights.shape[-1]
     return _between(near, far, (chosen.clamp(max=count - 1) + within) / count)
 
 
 def around_depth(near: Tensor, far: Tensor, depth: Tensor, deviation: float, normal: Tensor) -> Tensor:
-    """Distances (..., R, M), normally distributed around `depth` (..., R), none beyond near or far."""
+    """Distances (..., R, M), normally distributed around `depth` (..., R), clamped to near and far."""
     drawn = depth[..., None] + deviation * normal
     return torch.minimum(torch.maximum(drawn, near[..., None]), far[..., None])
 

@@ -1,4 +1,4 @@
-"""Radiance fields as scenes: rays are cast, looked at coarsely, then finely where something is.
+"""Radiance fields as scenes: rays are sampled coarsely, then finely where the coarse pass finds density.
 
 Dimensions: B objects, V views, P pixels or R rays of each object, S samples of a ray, H x W pixels a view.
 """
@@ -30,14 +30,14 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Tracing:
-    """How rays are followed."""
+    """Settings of ray sampling."""
 
     counts: SampleCounts
     #: standard deviation of samples around the coarse depth, scene units
     depth_deviation: float
-    #: samples around the coarse depth are constants; else the fine loss reaches the coarse network through them
+    #: samples around the coarse depth get no gradient; else the fine loss reaches the coarse network through them
     detach_depth_samples: bool
-    #: where the ray of a pixel crosses it
+    #: point of a pixel that its ray passes through
     through: PixelPoint
 
 
@@ -49,14 +49,14 @@ class RadianceField(Scene):
 
     #: the coarse network and the fine one
     networks: tuple[FieldNetwork, FieldNetwork]
-    #: what each reads from the source views: a row for each cell of all feature maps
+    #: features of the source views for each network: a row for each cell of all feature maps
     tables: tuple[Tensor, Tensor]
     #: cells of a feature map, height and width
     size: tuple[int, int]
     sources: Sources
     bounds: Bounds
     tracing: Tracing
-    #: samples come from torch's own generator; otherwise each view has the same ones whenever it is rendered
+    #: samples come from torch's own generator; otherwise each view has the same samples in every rendering
     training: bool
     #: bytes
     memory: int = RENDER_MEMORY
@@ -76,7 +76,7 @@ class RadianceField(Scene):
         """Rays of each object that fit into `memory`."""
         batch, views = self.sources.cameras.world_to_camera.shape[:2]
         network = self.networks[1]
-        # The injected features and four of the network's activations; what encoding needs beside its result; indices.
+        # The injected features, four of the network's activations, intermediate results of the encoding, and indices.
         values = (len(network.injections) + 4) * network.output.in_features + 4 * POINT_FEATURES + 16
         of_a_ray = values * self.tables[0].element_size() * batch * views * self.tracing.counts.fine
         return max(1, self.memory // of_a_ray)
@@ -133,7 +133,7 @@ def _rendering(
 
 
 def _pixels_of_views(cameras: Cameras) -> Iterator[Pixels]:
-    """All pixels of one view after the other, row by row."""
+    """All pixels, view by view, row by row."""
     batch, views = cameras.world_to_camera.shape[:2]
     index = torch.arange(cameras.height * cameras.width, device=cameras.world_to_camera.device).expand(batch, -1)
     for view in range(views):
@@ -142,7 +142,7 @@ def _pixels_of_views(cameras: Cameras) -> Iterator[Pixels]:
 
 
 def _combined(parts: Sequence[Rendering], how: Callable[[list[Tensor]], Tensor]) -> Rendering:
-    """One rendering of several that have the same passes."""
+    """Combines several renderings with the same passes into one."""
     depths = [part.inverse_depth for part in parts if part.inverse_depth is not None]
     opacities = [part.opacity for part in parts if part.opacity is not None]
     return Rendering(

@@ -15,13 +15,13 @@ from model.methods.pixelnerf.options import PixelPoint
 from model.methods.pixelnerf.rays import PIXEL_OFFSETS, Rays, rotate, transform
 from model.types import Cameras, _TensorFields
 
-#: Camera z nearer to 0 than this is not divided by; scene units.
+#: Minimum absolute camera z in divisions, scene units.
 _SMALLEST_Z = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Seen(_TensorFields):
-    """Samples of rays as V source views see them."""
+    """Samples of rays in the frames of V source views."""
 
     positions: Tensor  # (B, V, R, S, 3) from the object's centre, source axes with y up and z backward
     directions: Tensor  # (B, V, R, 1, 3) of the rays, in the same axes
@@ -52,7 +52,7 @@ class Sources(_TensorFields):
         )
 
     def _places(self, points: Tensor, size: tuple[int, int], through: PixelPoint) -> Tensor:
-        """Points (B, V, R, S, 3) in camera axes -> (B, V, R, S, 2), also where they lie behind the camera or outside.
+        """Points (B, V, R, S, 3) in camera axes -> (B, V, R, S, 2), even behind the camera or outside the image.
 
         Cell k of a map of half the image's size is computed around the middle of pixel 2k.
         """
@@ -65,9 +65,9 @@ class Sources(_TensorFields):
 
 
 def read_rows(table: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
-    """Features (B, V, ..., C) between the four cells around `places` (B, V, ..., 2); the border goes on outside.
+    """Features (B, V, ..., C), interpolated at `places` (B, V, ..., 2), with border padding.
 
-    table: a row for each cell of all maps, (B * V * h * w, C).  Interpolation is bilinear, as that of `grid_sample`,
+    table: a row for each cell of all maps, (B * V * h * w, C).  Interpolation is bilinear, like that of `grid_sample`,
     and four to ten times as fast on a CPU.
     """
     height, width = size

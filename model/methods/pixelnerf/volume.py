@@ -1,4 +1,4 @@
-"""Colours and densities along rays -> what is seen.
+"""Volume rendering: colours and densities along rays -> colour, opacity and depth.
 
 Dimensions: ..., R rays, S samples.
 """
@@ -16,7 +16,7 @@ _LEAST_TRANSPARENCY = 1e-10
 
 @dataclass(frozen=True, slots=True)
 class Composite:
-    """Volume rendering along R rays."""
+    """Result of volume rendering along R rays."""
 
     colours: Tensor  # (..., R, 3) over black
     weights: Tensor  # (..., R, S) share of each sample in them
@@ -25,13 +25,13 @@ class Composite:
 
 
 def composite(colours: Tensor, densities: Tensor, distances: Tensor, far: Tensor) -> Composite:
-    """colours (..., R, S, 3), densities and sorted distances (..., R, S), far (..., R).
+    """Composites colours (..., R, S, 3) and densities at sorted distances (..., R, S), up to far (..., R).
 
-    A sample stands for the interval to the next one, the last for that to `far`.
+    A sample represents the interval to the next one, the last that to `far`.
     """
     lengths = torch.diff(distances, dim=-1, append=far[..., None])
     transparency = torch.exp(-lengths * densities)
-    # The product of those in front, as a sum of logarithms: the gradient of `cumprod` makes the host wait for a GPU.
+    # The cumulative product as a sum of logarithms: the gradient of `cumprod` synchronises with a GPU.
     passed = torch.log(transparency + _LEAST_TRANSPARENCY).cumsum(-1)
     in_front = torch.cat([torch.zeros_like(passed[..., :1]), passed[..., :-1]], dim=-1)
     weights = (1 - transparency) * torch.exp(in_front)

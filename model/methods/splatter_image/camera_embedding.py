@@ -1,7 +1,7 @@
-"""Telling the network where a camera stands and looks: FiLM after Perez et al. 2018, as Splatter Image has it.
+"""Conditioning of the network on camera poses: FiLM after Perez et al. 2018, as in Splatter Image.
 
-The pose becomes a vector of cosines and sines; two layers map it to what every residual block shifts its channels
-by.  With one source view, whose camera is the world's frame, it says nothing.
+The pose becomes a vector of cosines and sines; two layers map it to the vector by which every residual block shifts
+its channels.  With one source view, whose camera frame is the world frame, it carries no information.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ POSE_CHANNELS = 6 * 2 * _FREQUENCIES
 
 
 def embed_pose(camera_to_world: Tensor) -> Tensor:
-    """(..., 4, 4) on column vectors -> (..., 60): the camera's centre, then its z axis, each as waves.
+    """(..., 4, 4) on column vectors -> (..., 60): the camera's centre, then its z axis, each in a Fourier encoding.
 
     A scalar s becomes [cos(s f_0), ..., cos(s f_4), sin(s f_0), ..., sin(s f_4)] with f_i = 10000^(-i/5).
     """
-    # Frequencies are float32 whatever the pose is, as published; so are their bits.
+    # Frequencies are float32 for any dtype of the pose, which reproduces the published values bitwise.
     exponents = torch.arange(_FREQUENCIES, dtype=torch.float32, device=camera_to_world.device) / _FREQUENCIES
     frequencies = ((1 / _LONGEST) ** exponents).to(camera_to_world.dtype)
     scalars = torch.cat([camera_to_world[..., :3, 3], camera_to_world[..., :3, 2]], dim=-1)
@@ -39,7 +39,7 @@ class CameraMapping(nn.Module):
         self.layer1 = linear(out_channels, out_channels)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        # Published networks see the halves of the vector swapped: here, the z axis before the centre.
+        # Published networks swap the halves of the vector: here, the z axis comes before the centre.
         embedding = embedding.roll(embedding.shape[-1] // 2, dims=-1)
         return F.silu(self.layer1(F.silu(self.layer0(embedding))))
 

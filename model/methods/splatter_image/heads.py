@@ -1,4 +1,4 @@
-"""From the backbone's feature map to the raw parameters of one Gaussian per pixel, or two."""
+"""Maps the backbone's feature map to the raw parameters of one or two Gaussians per pixel."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from math import expm1, log
 import torch
 from torch import Tensor, nn
 
-#: Of the groups of the second Gaussian.
+#: Prefix of the groups of the second Gaussian.
 SECOND = "second_"
-#: How far the second Gaussian lies behind the first at the start, as a part of the range of depths.
+#: Initial distance of the second Gaussian behind the first, as a share of the depth range.
 _FIRST_STEP = 0.1
 
 
 @dataclass(frozen=True)
 class Group:
-    """One kind of raw parameter: how many channels, and how its part of the head starts."""
+    """One kind of raw parameter: number of channels, and initialisation of its part of the head."""
 
     name: str
     channels: int
@@ -28,7 +28,7 @@ class Group:
 def gaussian_groups(options: Mapping[str, float], sh_degree: int, per_pixel: int = 1) -> list[Group]:
     """The channel groups in the published order, `options` as in `HeadOptions`.
 
-    With two Gaussians per pixel the groups of the second follow; in place of a depth it has a step behind the first.
+    With two Gaussians per pixel the groups of the second follow; instead of a depth it has a step behind the first.
     """
     groups = [
         Group("depth", 1, options["depth_scale"], options["depth_bias"]),
@@ -42,14 +42,14 @@ def gaussian_groups(options: Mapping[str, float], sh_degree: int, per_pixel: int
         groups.append(Group("sh_rest", 3 * ((sh_degree + 1) ** 2 - 1), 0.0, 0.0))
     if per_pixel == 1:
         return groups
-    step = Group(f"{SECOND}step", 1, options["depth_scale"], log(expm1(_FIRST_STEP)))  # what softplus makes that of
+    step = Group(f"{SECOND}step", 1, options["depth_scale"], log(expm1(_FIRST_STEP)))  # the inverse of softplus
     return [*groups, step, *(replace(group, name=SECOND + group.name) for group in groups[1:])]
 
 
 class GaussianHead(nn.Module):
     """A 1x1 convolution whose output is split into named groups: (B, C, H, W) -> {name: (B, n, H, W)}.
 
-    As published, it reads as many channels as it gives: C is the sum of all n.
+    As published, it has equally many input and output channels: C is the sum of all n.
     """
 
     def __init__(self, groups: list[Group]) -> None:

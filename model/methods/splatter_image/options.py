@@ -1,4 +1,4 @@
-"""The keys of `model:` that Splatter Image has with every backbone."""
+"""The keys of `model:` that Splatter Image shares among all backbones."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class HeadOptions(Section):
 
 
 class SplatterImageOptions(MethodOptions):
-    """How Gaussians start and how many there are; a backbone's class adds its sizes and its name as `backbone`."""
+    """Initialisation and number of Gaussians; a backbone's class adds its sizes and its name as `backbone`."""
 
     name: Literal["splatter_image"] = "splatter_image"
     backbone: Annotated[str, ADDED_LATER] = "unet"
     #: source views of each object; several attend to each other
     input_views: Count = 1
-    #: with 2, the second one lies behind the first, and shows what the surface hides
+    #: with 2, the second one lies behind the first, and represents occluded surfaces
     gaussians_per_pixel: Annotated[Literal[1, 2], ADDED_LATER] = 1
     sh_degree: Literal[0, 1] = 1
-    #: the network takes where the camera stands and looks; it says something with several views only
+    #: whether the network is conditioned on camera poses; only useful with several views
     camera_embedding: bool = False
     head: HeadOptions = HeadOptions()

@@ -23,7 +23,7 @@ from model.types import Context, Gaussians, Views
 
 @dataclass(frozen=True, slots=True)
 class Frustums:
-    """Where the pixels of each source view look, and between which depths their Gaussians lie."""
+    """Rays of the pixels of each source view, and the depth bounds of their Gaussians."""
 
     rays: Tensor  # (B, V, 3, H, W) points at camera z = 1
     near: Tensor  # camera z, scene units, broadcast against (B, V, 1, H, W)
@@ -33,7 +33,7 @@ class Frustums:
 
     @classmethod
     def of(cls, source: Views) -> Frustums:
-        """Those of source views."""
+        """The frustums of source views."""
         cameras = source.cameras
         camera_to_world = invert_rigid(cameras.world_to_camera)
         near, far = source.near[:, None, None, None, None], source.far[:, None, None, None, None]
@@ -55,7 +55,7 @@ class GaussianPredictor(Reconstructor):
     def __init__(
         self, backbone: nn.Module, head: GaussianHead, backend: str = "auto", antialiasing: bool = False
     ) -> None:
-        """`backend` and `antialiasing`: how its scenes are rendered."""
+        """`backend` and `antialiasing`: rasteriser settings of its scenes."""
         super().__init__()
         self.backbone, self.head = backbone, head
         self.backend, self.antialiasing = backend, antialiasing
@@ -70,9 +70,9 @@ class GaussianPredictor(Reconstructor):
     def gaussians(self, source: Views, context: Context) -> Gaussians:
         """source: B objects with V views of H x W -> B scenes of V * H * W Gaussians, view by view, row by row.
 
-        With two for each pixel there are twice as many, the second ones behind all first ones.
+        With two per pixel there are twice as many; all second ones follow all first ones.
         """
-        # Positions need more digits than bfloat16 has, whatever the network computes in.
+        # Positions need more precision than bfloat16, for any precision of the network.
         with torch.autocast(source.images.device.type, enabled=False):
             frustums = Frustums.of(source)
         raw = self.raw_maps(source.images, frustums.camera_to_world, context)
@@ -100,8 +100,8 @@ def place(raw: dict[str, Tensor], frustums: Frustums) -> Gaussians:
     """Raw maps {name: (B, V, n, H, W)} -> Gaussians in the world frame.
 
     Depth is camera z, between near and far; the position is that depth along the pixel's ray plus an unbounded
-    offset in camera axes.  Where there is a second Gaussian for each pixel, its depth is the first one's plus a
-    positive step, as in Flash3D (Szymanowicz et al. 2025); the second ones stand behind all first ones.
+    offset in camera axes.  If there is a second Gaussian per pixel, its depth is the first one's plus a
+    positive step, as in Flash3D (Szymanowicz et al. 2025); all second ones follow all first ones.
     """
     span = frustums.far - frustums.near
     depth = torch.sigmoid(raw["depth"]) * span + frustums.near
@@ -119,7 +119,7 @@ def _place_one(raw: dict[str, Tensor], depth: Tensor, frustums: Frustums) -> Gau
     rotation = camera_to_world[..., :3, :3]
     in_camera = _per_pixel(frustums.rays * depth + raw["offset"])  # (B, V, HW, 3)
     means = in_camera @ rotation.transpose(-1, -2) + camera_to_world[..., None, :3, 3]
-    # As published, divided by the homogeneous coordinate, which is 1, and a little more.
+    # As published, divided by the homogeneous coordinate, which is 1, plus epsilon.
     means = means / (1 + 1e-10)
 
     local = F.normalize(_per_pixel(raw["rotation"]), dim=-1, eps=1e-12)

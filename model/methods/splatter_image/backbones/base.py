@@ -29,10 +29,10 @@ class Backbone(ABC):
     @classmethod
     @abstractmethod
     def build(cls, options: Any, resolution: int, out_channels: int, fusions: Sequence[Fusion]) -> nn.Module:
-        """A fresh network, which is called with
+        """A new network, which is called with
 
             images (B * V, 3, R, R), context, V, pose embeddings (B * V, POSE_CHANNELS) or None
 
         the views of an object one after the other, and returns maps (B * V, out_channels, R, R).  Its attribute
-        `camera` is None where it takes no pose embeddings.
+        `camera` is None if it takes no pose embeddings.
         """

@@ -17,9 +17,9 @@ from model.fusion.positional import position_code
 from model.methods.splatter_image.camera_embedding import CameraMapping, linear
 from model.types import Context
 
-#: Width of a layer's hidden part, in widths of a token.
+#: Width of a layer's hidden units, relative to that of a token.
 _EXPANSION = 4
-#: Of the last layer, as of the U-Net's: Gaussians start close to what the head's biases say.
+#: Gain of the last layer, as in the U-Net: Gaussians start close to the head's biases.
 _OUT_GAIN = 0.2
 
 
@@ -59,7 +59,7 @@ class Transformer(nn.Module):
         camera_channels: int = 0,
         fusions: Sequence[Fusion] = (),
     ) -> None:
-        """camera_channels: length of the pose embeddings that `forward` is given; 0: it is given none."""
+        """camera_channels: length of the pose embeddings that `forward` takes; 0: none."""
         super().__init__()
         self.patch_size, self.out_channels = patch_size, out_channels
         self.camera = CameraMapping(camera_channels, width) if camera_channels else None
@@ -69,19 +69,19 @@ class Transformer(nn.Module):
         nn.init.xavier_uniform_(self.embed.weight.flatten(1))
         nn.init.zeros_(self.embed.bias)  # type: ignore[arg-type]
         self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
-        #: of each layer, what context adds behind it
+        #: for each layer, the fusion modules that follow it
         self.fusers = nn.ModuleList(nn.ModuleList(in_block(fusions, width)) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.out = linear(width, out_channels * patch_size**2)
         nn.init.xavier_uniform_(self.out.weight, gain=_OUT_GAIN)
-        for layer in self.layers:  # so that the sum of what all add is as large as one alone (Radford et al. 2019)
+        for layer in self.layers:  # scaled so that the sum over layers has the variance of one (Radford et al. 2019)
             for last in (layer.proj, layer.reduce):
                 last.weight.data.mul_((2 * layers) ** -0.5)  # type: ignore[union-attr, operator]
 
     def forward(self, images: Tensor, context: Context, views: int = 1, pose_embedding: Tensor | None = None) -> Tensor:
         """images: `views` consecutive ones belong to one object; pose_embedding: (B * V, camera_channels).
 
-        Raises ValueError where a pose embedding is missing, or given to a network that has no use for it.
+        Raises ValueError where a pose embedding is missing, or given to a network without one.
         """
         if (self.camera is None) != (pose_embedding is None):
             raise ValueError(f"a pose_embedding is {'not used' if self.camera is None else 'needed'} by this network")

@@ -23,7 +23,7 @@ class TransformerOptions(SplatterImageOptions):
     backbone: Literal["transformer"] = "transformer"
     #: side of a patch, pixels; each patch of each view is one token
     patch_size: Count = 4
-    #: numbers a token
+    #: width of a token
     width: Annotated[int, Field(gt=0, multiple_of=4)] = 96
     layers: Count = 6
     #: attention heads, among which the width is divided

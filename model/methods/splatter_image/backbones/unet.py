@@ -2,10 +2,10 @@
 
 It maps images to feature maps of the same size and knows nothing of Gaussians.  Conditioning enters at three
 places, through objects of `model.fusion`: extra input channels, after the last encoder output, and after the
-self-attention of blocks at the attention resolutions.  Several views of an object attend to each other; everything
-else treats them alone.
+self-attention of blocks at the attention resolutions.  Several views of an object attend to each other; all other
+operations treat them independently.
 
-Source of the numerics: Szymanowicz et al. 2024, "Splatter Image", whose U-Net this is.
+Source of the architecture and numerics: Szymanowicz et al. 2024, "Splatter Image".
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def resample(x: Tensor, direction: Literal["down", "up"] | None) -> Tensor:
 
 
 def join_views(x: Tensor, views: int) -> Tensor:
-    """(B * V, C, H, W) -> (B, C, V * H, W): the views of an object below each other."""
+    """(B * V, C, H, W) -> (B, C, V * H, W): the views of an object, concatenated vertically."""
     return x if views == 1 else x.unflatten(0, (-1, views)).transpose(1, 2).flatten(2, 3)
 
 
@@ -83,7 +83,7 @@ class SelfAttention(nn.Module):
 class ResidualBlock(nn.Module):
     """Two convolutions around a skip, with optional resampling, camera vector, self-attention and context.
 
-    The result is scaled by sqrt(1/2), so that the variance stays that of the input.
+    The result is scaled by sqrt(1/2), so that the variance of the input is preserved.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class ResidualBlock(nn.Module):
         camera_width: int = 0,
         fusers: Sequence[nn.Module] = (),
     ) -> None:
-        """`camera_width`: length of the camera vector; 0 is a block that takes none."""
+        """`camera_width`: length of the camera vector; 0: none."""
         super().__init__()
         self.direction = direction
         self.norm0 = group_norm(in_channels)
@@ -112,7 +112,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, context: Context, views: int = 1, camera: Tensor | None = None) -> Tensor:
         h = self.conv0(resample(F.silu(self.norm0(x)), self.direction))
         if self.affine is not None:
-            # As published, the same norm and activation then act once more.
+            # As published, the same norm and activation are applied once more.
             h = F.silu(self.norm1(h + self.affine(camera)[:, :, None, None]))
         skip = resample(x, self.direction)
         if self.skip is not None:
@@ -129,8 +129,8 @@ class ResidualBlock(nn.Module):
 class UNet(nn.Module):
     """Images (B * V, in_channels, R, R) -> feature maps (B * V, out_channels, R, R).
 
-    Level l works at R >> l pixels with `base_dim * channel_mult[l]` channels.  Every encoder output goes on a
-    stack; the decoder's ordinary blocks read the stack back.
+    Level l has R >> l pixels a side and `base_dim * channel_mult[l]` channels.  Every encoder output is pushed on a
+    stack; the decoder's ordinary blocks pop it.
     """
 
     def __init__(
@@ -147,9 +147,9 @@ class UNet(nn.Module):
         fusions: Sequence[Fusion] = (),
         fusion_resolutions: Mapping[Source, Collection[int]] | None = None,
     ) -> None:
-        """camera_channels: length of the pose embeddings that `forward` is given; 0: it is given none.
+        """camera_channels: length of the pose embeddings that `forward` takes; 0: none.
 
-        fusion_resolutions: where each source of context enters the blocks; by default where these attend.
+        fusion_resolutions: resolutions of the blocks that each source of context enters; by default those of attention.
         """
         super().__init__()
         self.resolution, self.num_blocks, self.fusions = resolution, num_blocks, tuple(fusions)
@@ -184,7 +184,7 @@ class UNet(nn.Module):
                 stack.append(channels)
         self.bottleneck_fusers = nn.ModuleList(at_bottleneck(fusions, channels))
 
-        # Per level: the modules that take no skip, then the blocks that take one.
+        # Per level: the modules without skip inputs, then the blocks with them.
         self.decoder_entries = nn.ModuleList()
         self.decoder_blocks = nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
@@ -205,7 +205,7 @@ class UNet(nn.Module):
     def forward(self, images: Tensor, context: Context, views: int = 1, pose_embedding: Tensor | None = None) -> Tensor:
         """images: `views` consecutive ones belong to one object; pose_embedding: (B * V, camera_channels).
 
-        Raises ValueError where a pose embedding is missing, or given to a network that has no use for it.
+        Raises ValueError where a pose embedding is missing, or given to a network without one.
         """
         if (self.camera is None) != (pose_embedding is None):
             raise ValueError(

@@ -24,7 +24,7 @@ class UNetOptions(SplatterImageOptions):
     base_dim: Annotated[int, Field(gt=0, multiple_of=4)] = 16
     num_blocks: Count = 1
     channel_mult: Annotated[Counts, Field(min_length=1)] = (1, 2, 2, 2)
-    #: side lengths, in pixels, of the feature maps whose encoder blocks attend to themselves
+    #: side lengths, in pixels, of the feature maps with self-attention in encoder blocks
     attention_resolutions: Counts = (8,)
 
 
