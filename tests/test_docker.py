@@ -1,4 +1,4 @@
-"""The files under docker/ say what they should, as far as that can be seen without a container engine."""
+"""The files under docker/ are consistent, as far as can be tested without a container engine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_images_run_as_nobody_in_particular_and_copy_what_exists(path):
 
 
 def pinned(package: str, text: str) -> str:
-    """The version that a text of requirements pins a package to."""
+    """The version to which a requirements text pins a package."""
     found = re.search(rf"(?m)\b{re.escape(package)}(?:\[[a-z,]+\])?==([^\s\"]+)", text)
     assert found is not None, package
     return found.group(1)
@@ -64,7 +64,7 @@ def test_the_image_has_the_rasterisers_that_presets_ask_for():
     assert re.fullmatch("[0-9a-f]{40}", inria.COMMIT)
     assert tuple(map(int, pinned("gsplat", dockerfile).split(".")[:2])) >= gsplat.OLDEST
 
-    #: what each commit can do, read in its source
+    #: the features of each commit, from its source
     has_antialiasing = {
         "59f5f77e3ddbac3ed9db93ec2cfe99ed6c5d121d": False,
         "9c5c2028f6fbee2be239bc4c9421ff894fe4fbe0": True,
@@ -80,7 +80,7 @@ def test_the_image_has_the_rasterisers_that_presets_ask_for():
 
 
 def test_what_compilers_of_today_want_is_in_the_build():
-    """GCC 13 wants <cstdint> named; torch's headers want C++20, and gsplat 1.5 asks for C++17."""
+    """GCC 13 needs an explicit <cstdint>; torch's headers need C++20, while gsplat 1.5 requests C++17."""
     build = re.sub(r"\\\n\s*", "", (FOLDER / "cuda.Dockerfile").read_text())
     (line,) = (line for line in build.splitlines() if line.startswith("RUN") and "gsplat" in line)
     assert 'NVCC_PREPEND_FLAGS="-include cstdint"' in line
@@ -164,7 +164,7 @@ FAKES = {
 
 @pytest.fixture
 def slurm_job(tmp_path):
-    """Starts docker/slurm.sh among stand-ins for Slurm, Ray and splatsweep, and waits until the sweep runs."""
+    """Starts docker/slurm.sh with stand-ins for Slurm, Ray and splatsweep, and waits until the sweep runs."""
     for name, body in FAKES.items():
         path = tmp_path / name
         path.write_text(f"#!/usr/bin/env bash\n{body}\n")

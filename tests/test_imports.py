@@ -16,9 +16,9 @@ MAY_IMPORT = {
     "jobs": {"model", "results"},
     "sweep": {"jobs", "model", "results"},
 }
-#: Where names of datasets are part of a file format.
+#: The file that may name datasets, because their names are part of a file format.
 NAMES_DATASETS = ROOT / "model" / "official" / "datasets.py"
-#: Packages that belong to other layers.
+#: External packages that a layer must not import.
 FOREIGN = {"model": {"ray", "mlflow"}, "jobs": {"ray"}, "results": {"torch", "ray"}, "sweep": set()}
 
 

@@ -39,7 +39,7 @@ CONTROLS = {"blank", "copy_input"}
 
 @dataclass
 class Finished:
-    """A home after a run of the command."""
+    """The home and output of a finished run."""
 
     home: Path
     output: str
@@ -73,14 +73,14 @@ def sweep(tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the commands fin
 
 @pytest.fixture(scope="module")
 def inline(sweep, tmp_path_factory) -> Finished:
-    """The sweep, run undisturbed in one process."""
+    """The sweep after an undisturbed run in one process."""
     home = tmp_path_factory.mktemp("inline")
     return Finished(home, run("run", sweep, "--executor", "inline", home=home))
 
 
 @pytest.fixture(scope="module")
 def killed(sweep, tmp_path_factory) -> Finished:
-    """The sweep under Ray, with the worker of one trial killed in the middle of it."""
+    """The sweep after a run under Ray in which the worker of one trial was killed midway."""
     home = tmp_path_factory.mktemp("ray")
     process = start("run", sweep, "--executor", "ray", home=home)
     os.kill(wait_for_middle(Home(home), process)["pid"], signal.SIGKILL)
@@ -161,7 +161,7 @@ def test_adding_a_seed_runs_only_the_new_trials(inline, sweep):
 
 
 def test_a_trial_that_fails_explains_itself_and_stops_no_other(sweep, tmp_path):
-    # Adam's step is finite, and so are the weights; with this learning rate the next loss is not.
+    # Adam's step and the weights are finite, but with this learning rate the next loss is not.
     settings = ["--set", "base.train.stages=[{iterations: 8, lr: 1.0e-3, losses: {l2: 1.0}}]"]
     settings += ["--set", "trials={burst: {train.stages.0.lr: 1.0e+30}, calm: {}}"]
     output = run("run", sweep, "--executor", "inline", *settings, home=tmp_path, code=1)

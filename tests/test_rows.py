@@ -1,7 +1,7 @@
-"""Every row of the paper's presets trains and is judged, on the code path of the real weights.
+"""Every row of the paper's presets trains and is evaluated, on the code path of the real weights.
 
-Rows are taken from the presets as they are, then made small: a few procedural chairs of 16 px, a small network, two
-iterations a stage.  Tiny checkpoints in the published formats stand in for the real weights.
+The tests reduce the presets' rows in size: a few procedural chairs of 16 px, a small network, two iterations per stage.
+Tiny checkpoints in the published formats replace the real weights.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from sweep.plan.grid import expand
 from tests.standins import write_standin
 
 PAPER, CORRECTED = "paper", "paper-corrected"
-#: What stands in for the architectures of the random controls, which need minutes at full size: another, and the side
-#: of the pictures that it sees.
+#: Replacements for the architectures of the random controls, which take minutes at full size: the smaller architecture,
+#: and the side of its input images.
 SMALLER = {
     "dinov2_vitl14_reg_lc": ("dinov2_small", 56),
     "clip_vit_b32": ("clip_vit_b32", 64),
@@ -51,7 +51,7 @@ def rows(preset: str) -> dict[str, TrialConfig]:
 
 
 def small(config: TrialConfig, data: dict[str, Any], **train: Any) -> TrialConfig:
-    """The same row on little data with a small network; `train` replaces keys of that section."""
+    """A row on little data with a small network; `train` overrides keys of that section."""
     values = config.model_dump(mode="json")
     values["data"] = data
     values["model"] |= SMALL[config.model.name]
@@ -75,7 +75,7 @@ def data(tiny: Callable[..., dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def rows_home(prepared_home: Path, weights: WeightStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home with tiny chairs and stand-ins for all weights but those of LPIPS; shared, so that features are too."""
+    """A home with tiny chairs and stand-ins for all weights but LPIPS's; tests share it, and so cached features."""
     home = tmp_path_factory.mktemp("rows") / "home"
     shutil.copytree(prepared_home, home)
     folder = home / "weights"
@@ -91,7 +91,7 @@ def rows_home(prepared_home: Path, weights: WeightStore, tmp_path_factory: pytes
 
 
 def losses(result: TrialResult) -> dict[str, list[float]]:
-    """Everything recorded of the training, step by step."""
+    """All recorded training metrics, by step."""
     recorded: dict[str, list[float]] = {}
     for event in read_events(result.folder):
         for name, value in event.get("values", {}).items():

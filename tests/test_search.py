@@ -1,4 +1,4 @@
-"""A search on real processes: killed and resumed it proposes, trains and reports what an undisturbed one does."""
+"""A search on real processes: a killed and resumed one makes the same proposals and results as an undisturbed one."""
 
 from __future__ import annotations
 

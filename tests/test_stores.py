@@ -1,4 +1,4 @@
-"""A sweep whose results go to PostgreSQL: run on real processes, reported, looked at, and cut off."""
+"""A sweep with its results in PostgreSQL, on real processes: runs, reports, reads, and loses its connection."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sweep(uri, tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the command
 
 @pytest.fixture(scope="module")
 def finished(sweep, prepared_home, tmp_path_factory) -> tuple[Home, str]:
-    """The home of the sweep, and what running it printed."""
+    """The home of the sweep, and the output of its run."""
     path = tmp_path_factory.mktemp("finished")
     shutil.copytree(prepared_home, path, dirs_exist_ok=True)
     return Home(path), run("run", sweep, "--executor", "inline", "--only", "baseline", home=path)
@@ -41,7 +41,7 @@ def finished(sweep, prepared_home, tmp_path_factory) -> tuple[Home, str]:
 
 @pytest.fixture
 def command(finished, sweep, monkeypatch, capfd) -> Callable[[str], tuple[int, str]]:
-    """Exit code and output of `splatsweep NAME` on the sweep, in this process."""
+    """Runs `splatsweep NAME` on the sweep in this process; returns its exit code and output."""
 
     def call(name: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["splatsweep", name, str(sweep), "--home", str(finished[0].path)])

@@ -1,4 +1,4 @@
-"""A sweep that is killed, stopped, terminated or out of room goes on, and ends as one that was left in peace."""
+"""A sweep that is killed, stopped, terminated or out of disk space resumes, and ends like an undisturbed one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def here(prepared_home, tmp_path) -> Home:
 
 
 def assert_same(disturbed: Home, undisturbed: Home) -> None:
-    """Every trial finished with the same bits, none repeated more than what follows its last checkpoint."""
+    """Asserts bit-identical results, and that no trial repeated more than the iterations after its last checkpoint."""
     for name in TRIALS:
         assert disturbed.trials()[name]["status"] == "finished"
         assert disturbed.measured(name) == undisturbed.measured(name)
@@ -89,7 +89,7 @@ def test_fail_fast_leaves_the_others_for_later(sweep, here):
 
 
 def fill(ballast: Path) -> None:
-    """Let a file grow until the disk is full."""
+    """Writes to a file until the disk is full."""
     with ballast.open("wb", buffering=0) as stream, suppress(OSError):
         while True:
             stream.write(bytes(4096))
@@ -97,7 +97,7 @@ def fill(ballast: Path) -> None:
 
 @pytest.fixture
 def small_disk(here) -> Iterator[Path]:
-    """The trials' folder on a disk of its own, of 4 MB."""
+    """The trials' folder on a separate disk of 4 MB."""
     folder = here.path / "trials"
     folder.mkdir()
     mounted = subprocess.run(

@@ -1,4 +1,4 @@
-"""A sweep on a Ray cluster of several nodes goes on when one of them dies, whether or not they see the home."""
+"""A sweep on a Ray cluster of several nodes continues when one of them dies, whether or not they see the home."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def blindfold(folder: Path) -> Sequence[str]:
 
 @contextmanager
 def node(address: str, ip: str, scratch: Path, before: Sequence[str]) -> Iterator[None]:
-    """A node for one trial at a time, with a scratch folder of its own."""
+    """A Ray node for one trial at a time, with its own scratch folder."""
     ray = str(Path(sys.executable).with_name("ray"))
     command = [*before, ray, "start", "--address", address, "--num-cpus", "1", "--block", "--disable-usage-stats"]
     command += ["--node-ip-address", ip, "--dashboard-agent-listen-port", str(free_port())]
@@ -79,14 +79,14 @@ def alive(cluster) -> list:
 
 
 def kill_node_of(worker: int) -> None:
-    """Kill the raylet above a worker and all that is below it, as when a machine goes off."""
+    """Kills a worker's raylet and all its descendants, as when a machine loses power."""
     raylet = next(parent for parent in psutil.Process(worker).parents() if "raylet" in parent.name())
     for process in [raylet, *raylet.children(recursive=True)]:
         process.kill()
 
 
 def run_and_kill_a_node(sweep: Path, home: Home, address: str, *options: str) -> None:
-    """Run the sweep, killing the node of a trial in its middle."""
+    """Runs the sweep, and kills the node of a trial midway."""
     driver = start("run", sweep, "--executor", "ray", *options, home=home.path, RAY_ADDRESS=address)
     try:
         owner = wait_for_middle(home, driver)
@@ -124,7 +124,8 @@ def test_trials_move_between_nodes_that_do_not_see_the_home(cluster, sweep, home
     scratches = [tmp_path / "a", tmp_path / "b"]
     with ExitStack() as nodes:
         for number, scratch in enumerate(scratches, start=2):
-            # An address each, so that the driver attaches to the head; one by one, since their sockets lie together.
+            # Each node has its own address, so that the driver attaches to the head.  They start one by one, since
+            # their sockets lie in the same folder.
             nodes.enter_context(node(cluster.address, f"127.0.0.{number}", scratch, before))
             wait_for(lambda number=number: len(alive(cluster)) == number, "a node")
         run_and_kill_a_node(sweep, home, cluster.address, *([] if before else ["--set", "run.scratch=always"]))

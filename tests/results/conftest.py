@@ -1,4 +1,4 @@
-"""A real MLflow store on SQLite, written the way trials are recorded, and a plan that belongs to it."""
+"""A real MLflow store on SQLite, written like recorded trials, and its plan."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ STEPS = (50, 100, 150, 200)
 
 @dataclass(frozen=True)
 class Tracking:
-    """Stands for the sweep's `tracking` section."""
+    """Replaces the sweep's `tracking` section."""
 
     uri: str | None = None
 
 
 @dataclass(frozen=True)
 class FakeSweep:
-    """All that results may use of a sweep."""
+    """The only attributes of a sweep that the package `results` may use."""
 
     name: str = "study"
     tracking: Tracking = field(default_factory=Tracking)
 
 
 def entry(key: str, name: str, seed: int = 0, status: str = "pending", **more: Any) -> dict[str, Any]:
-    """One trial as it stands in plan.json."""
+    """The entry of one trial in plan.json."""
     config = {"data": {"name": "chairs", "resolution": 16}, "seed": seed, **more.pop("config", {})}
     return {
         "key": key,
@@ -51,7 +51,7 @@ def entry(key: str, name: str, seed: int = 0, status: str = "pending", **more: A
 
 
 def scores(psnr: float, ssim: float, lpips: float, objects: int = 3) -> pd.DataFrame:
-    """Per-object scores whose mean over objects is as given; conditioned views are 10 dB better."""
+    """Per-object scores with the given means over objects; conditioned views are 10 dB better."""
     rows = [
         (f"object_{index}", "test", kind, metric, value + (index - (objects - 1) / 2) / 100)
         for index in range(objects)
@@ -67,7 +67,7 @@ def scores(psnr: float, ssim: float, lpips: float, objects: int = 3) -> pd.DataF
 
 
 def pictures(seed: int, objects: int = 2, views: int = 2, side: int = 16) -> dict[str, np.ndarray]:
-    """Sample renders; objects and ground truth are the same for every seed, renders are not."""
+    """Sample renders; objects and ground truth are equal for all seeds, and renders differ."""
     truth, own = np.random.default_rng(0), np.random.default_rng(seed + 1)
     shape = (objects, views, 3, side, side)
     return {
@@ -79,7 +79,7 @@ def pictures(seed: int, objects: int = 2, views: int = 2, side: int = 16) -> dic
 
 
 def turntable(name: str, side: int = 16) -> bytes:
-    """An animation as trials leave it: two pictures, and the object's name."""
+    """An animation as trials write it: two images, and the object's name."""
     first, second = (Image.new("P", (side, side), colour) for colour in (0, 1))
     target = io.BytesIO()
     first.save(target, "GIF", save_all=True, append_images=[second], comment=name.encode())
@@ -102,7 +102,7 @@ class RecordedHome:
     def plan(
         self, trials: list[dict[str, Any]], controls: list[dict[str, Any]] | None = None, sweep: str = "study"
     ) -> None:
-        """Write plan.json."""
+        """Writes plan.json."""
         path = self.home / "sweeps" / sweep / "plan.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {
@@ -125,7 +125,7 @@ class RecordedHome:
         curves: Mapping[str, list[tuple[int, float]]] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> str:
-        """Write one run with everything that a trial leaves behind; returns its id."""
+        """Writes one run with everything that a trial records; returns its id."""
         from mlflow.entities import Metric, RunTag
 
         run = self._client.create_run(self._experiment, run_name=name, start_time=1_772_366_400_000).info.run_id
@@ -157,7 +157,7 @@ class RecordedHome:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh database; creating one takes seconds, copying it does not."""
+    """An empty database for copying, since creating one takes seconds."""
     from mlflow import MlflowClient
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
@@ -179,14 +179,14 @@ def sweep() -> FakeSweep:
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> RecordedHome:
-    """As `record_study` leaves it; for reading only."""
+    """The read-only home that `record_study` writes."""
     recorded = RecordedHome(tmp_path_factory.mktemp("study"), empty_store)
     record_study(recorded)
     return recorded
 
 
 def record_study(recorded: RecordedHome) -> None:
-    """Two trained trials with two seeds each, one that failed, and both trivial rows."""
+    """Records two trained trials with two seeds each, a failed one, and both control rows."""
     recorded.plan(
         [
             entry("a0", "baseline", 0),

@@ -1,4 +1,4 @@
-"""Which addresses stores may have, and how they are shown."""
+"""Valid addresses of stores, and their display."""
 
 from __future__ import annotations
 

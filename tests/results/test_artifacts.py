@@ -1,4 +1,4 @@
-"""Artifacts of runs, wherever a copy of them lies."""
+"""Artifacts of runs are read from any existing copy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def content(home: Path, run: Any, uri: str = "http://127.0.0.1:9") -> bytes:
 
 @pytest.fixture
 def served(proxy, tmp_path: Path) -> str:
-    """The address of a folder of artifacts on a server."""
+    """The address of an artifact folder on a server."""
     client = MlflowClient(proxy.uri)
     run = client.create_run(client.create_experiment(f"artifacts {proxy.server_port}"))
     (tmp_path / NAME).write_bytes(CONTENT)
@@ -42,7 +42,7 @@ def served(proxy, tmp_path: Path) -> str:
 
 
 def downloads(proxy: Proxy) -> int:
-    """Requests so far, but for MLflow's question what the server can do, which it asks once."""
+    """The requests so far, without MLflow's single request for the server's features."""
     return len([request for request in proxy.requests if not request.endswith("/server-info")])
 
 

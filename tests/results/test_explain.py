@@ -1,4 +1,4 @@
-"""From a number back to its runs, objects, data and code."""
+"""Tracing a number back to its runs, objects, data and code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sample renders: what is read, what is refused, who stands beside whom."""
+"""Sample renders: valid and rejected files, and the order of rows."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_other_ground_truth_is_another_gallery() -> None:
 
 
 def shades(errors: list[int]) -> Gallery:
-    """One object for each error of both renders, all against black."""
+    """One object for each error, which is the same in both renders, against a black truth."""
     black = np.zeros((len(errors), 2, 3, 4, 4), dtype=np.uint8)
     render = black + np.array(errors, dtype=np.uint8).reshape(-1, 1, 1, 1, 1)
     names = tuple(f"object_{error}" for error in errors)
@@ -115,7 +115,7 @@ def test_the_best_the_median_and_the_worst_object_are_shown() -> None:
 
 def test_the_rule_averages_over_variants() -> None:
     gallery = shades([30, 10, 20])
-    # The second variant fails on what the first does best.
+    # The second variant fails on the objects that the first renders best.
     worse = gallery.renders["second"].copy()
     worse[1] = 255
     shown = representative(

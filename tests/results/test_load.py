@@ -1,4 +1,4 @@
-"""From MLflow to tidy frames, on a real store."""
+"""Loading tidy frames from a real MLflow store."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ HOSTILE = "<script>alert(1)</script>\" onerror=x ' & $"
 
 
 class Page(HTMLParser):
-    """Collects elements, and refuses markup whose tags do not match."""
+    """A parser that collects elements and rejects markup with unmatched tags."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

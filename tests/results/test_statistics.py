@@ -17,7 +17,7 @@ SIMULATIONS = 2000
 def simulated(
     seeds: int, objects: int, spreads: tuple[float, float, float], count: int = SIMULATIONS, mean: float = 0.0
 ) -> np.ndarray:
-    """Crossed scores (count, seeds, objects) around `mean`; objects are skewed, as those of real datasets are."""
+    """Crossed scores (count, seeds, objects) around `mean`; objects have a skewed distribution, as in real datasets."""
     rng = np.random.default_rng([seeds, objects, count])
     of_seeds, of_objects, of_rest = spreads
     skewed = (rng.gamma(4.0, size=(count, 1, objects)) - 4.0) / 2.0
@@ -100,7 +100,7 @@ def test_one_seed_or_one_object_is_the_usual_t_test() -> None:
 
 
 def test_the_two_way_model_agrees_with_statsmodels() -> None:
-    """Restricted maximum likelihood finds the same standard error in balanced data."""
+    """Restricted maximum likelihood gives the same standard error for balanced data."""
     pd = pytest.importorskip("pandas")
     mixed = pytest.importorskip("statsmodels.regression.mixed_linear_model")
     values = simulated(4, 12, (0.6, 1.0, 0.5), 1, mean=20.0)[0]
@@ -157,7 +157,7 @@ def test_a_difference_of_the_minimal_size_is_found_four_times_in_five() -> None:
 def test_tests_do_not_err_more_often_than_they_say(
     seeds: int, spreads: tuple[float, float, float], alpha: float
 ) -> None:
-    """Also where seeds differ more than objects, and in the tails that a correction for many tests reaches."""
+    """The error rates hold where seeds differ more than objects, and in the tails that multiple testing needs."""
     p = paired_test(simulated(seeds, 30, spreads, 4000)).p
     assert np.mean(p < alpha) <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / 4000)
 

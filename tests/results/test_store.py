@@ -1,4 +1,4 @@
-"""The door to MLflow."""
+"""The interface to MLflow stores."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_server_that_is_down_is_an_error_that_names_it(address: str, tmp_path:
 
 @pytest.fixture
 def statements() -> list[str]:
-    """SQL statements of the test, as they are executed."""
+    """Records the SQL statements that the test executes."""
     executed: list[str] = []
 
     def note(*arguments: Any) -> None:
@@ -122,7 +122,7 @@ def test_a_driver_that_is_missing_is_named_with_its_remedy(monkeypatch: pytest.M
 
 @pytest.fixture(scope="module", params=["postgresql", "http"])
 def remote_study(request, tmp_path_factory, empty_store: Path) -> tuple[RecordedHome, FakeSweep]:
-    """The study of `record_study` in another kind of store, and the sweep that says so."""
+    """The study of `record_study` in another kind of store, and a sweep with its address."""
     if request.param == "http":
         uri = request.getfixturevalue("mlflow_server").uri
     else:
@@ -152,7 +152,7 @@ def test_every_kind_of_store_tells_the_same(study, sweep, remote_study) -> None:
 
 
 def own_tags(run: Run) -> dict[str, str]:
-    """Without hashes, since npz files hold the time of day, and what MLflow adds itself."""
+    """Our tags, without hashes (npz files contain the time) and without MLflow's own tags."""
     return {name: tag for name, tag in run.tags.items() if not name.startswith((HASH, "mlflow.runName"))}
 
 
@@ -184,7 +184,7 @@ def test_a_server_is_asked_once_for_many_runs(fifty: list[str], proxy, tmp_path:
     assert len(histories) == 50 * 20 * 3
     chosen = histories[(histories["run_id"] == fifty[7]) & (histories["metric"] == "train/19")]
     assert list(chosen["value"]) == [190.0, 191.0, 192.0]
-    # One for each metric, and not for each run.
+    # One statement for each metric, and not for each run.
     assert len(proxy.requests) == 20
 
 

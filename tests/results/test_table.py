@@ -1,4 +1,4 @@
-"""Ranks, spreads and notes: what a table says before anybody prints it."""
+"""Ranks, spreads and notes of a table, independent of its output format."""
 
 from __future__ import annotations
 

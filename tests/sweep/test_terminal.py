@@ -1,4 +1,4 @@
-"""Text that looks like markup reaches the terminal as it is, wherever it stands."""
+"""Text that looks like markup is printed literally everywhere."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_table_in_a_pipe_is_as_wide_as_it_must_be(monkeypatch: pytest.MonkeyPa
 
 
 def test_nothing_but_the_terminal_makes_consoles_or_reads_markup() -> None:
-    """One console for all commands; documentation strings of commands are the only markup."""
+    """All commands share one console; only docstrings of commands are markup."""
     offences = [
         f"{path.relative_to(ROOT)}:{node.lineno}: {name}"
         for path in (ROOT / "sweep").rglob("*.py")

@@ -1,4 +1,4 @@
-"""Training curves: lines, bands, names, and bytes that repeat."""
+"""Training curves: lines, bands, names, and reproducible bytes."""
 
 from __future__ import annotations
 

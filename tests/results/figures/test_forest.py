@@ -1,4 +1,4 @@
-"""The forest plot draws the numbers of the comparisons, at the rows that they belong to."""
+"""The forest plot shows the comparisons' numbers in the right rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture grid shows the right pixels in the right places."""
+"""The image grid shows the right pixels in the right places."""
 
 from __future__ import annotations
 

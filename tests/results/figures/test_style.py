@@ -1,4 +1,4 @@
-"""Names of any length fit where figures have room for them."""
+"""Names of any length fit into the space of figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trials by folder, key, beginning of a key, and name."""
+"""Finding trials by folder, key, prefix of a key, and name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table with every kind of row, and a name that tries everything."""
+"""A table with every kind of row, and a name with all special characters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOSTILE = r"a_b%c&d#e$f{g}h~i^j\k <script>alert(1)</script> |*`x`[y] ünï λ �
 
 @pytest.fixture
 def hostile() -> str:
-    """Characters with a meaning in LaTeX, HTML or Markdown."""
+    """A name with the special characters of LaTeX, HTML and Markdown."""
     return HOSTILE
 
 

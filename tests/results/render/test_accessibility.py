@@ -1,4 +1,4 @@
-"""The page in a browser: what the accessibility checker axe finds, and whether it fits a narrow window."""
+"""The report in a browser: the findings of the accessibility checker axe, and its layout in a narrow window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSV: full precision, back and forth."""
+"""CSV: a round trip at full precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence in memory: what `read_evidence` would have found, without a store."""
+"""Evidence in memory, like that of `read_evidence`, but without a store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SCHEMA = pa.schema([*((name, _TEXT) for name in ("object", "split", "view_kind"
 
 
 def per_object(scores: Mapping[str, Any]) -> pa.Table:
-    """Column -> values of objects, as a trial records them: {"novel_psnr": [20.0, 21.0]}."""
+    """The scores that a trial records, from column -> values of objects: {"novel_psnr": [20.0, 21.0]}."""
     rows = [
         (f"object_{index}", "test", *column.split("_", 1), float(value))
         for column, values in scores.items()
@@ -42,7 +42,7 @@ def record(
     names: tuple[str, ...] = (),
     control: bool = False,
 ) -> TrialRecord:
-    """A trial, finished with `scores` unless `state` says otherwise."""
+    """The record of a trial; `scores` are used where `state` is "finished"."""
     key = f"{name}/{seed}"
     planned = PlannedTrial(key, names or (name,), seed, {**(config or {}), "seed": seed}, state, control=control)
     if state != "finished":
@@ -53,7 +53,7 @@ def record(
 
 
 def evidence(*records: TrialRecord) -> Evidence:
-    """A sweep of these trials."""
+    """The evidence of a sweep of these trials."""
     plan = Plan("study", "2026-03-01T12:00:00+00:00", tuple(item.planned for item in records), ())
     return Evidence(plan, ResultStore.of(Path("/nowhere"), None), records)
 
@@ -68,7 +68,7 @@ class Study:
     def trained(
         name: str, mean: float, seeds: int = 3, objects: int = 20, column: str = "novel_psnr", **more: Any
     ) -> list[TrialRecord]:
-        """Seeds whose scores have exactly this mean; objects differ by far more than seeds."""
+        """Records of several seeds whose scores have exactly this mean; objects differ far more than seeds."""
         rng = np.random.default_rng(0)
         of_objects, of_seeds = rng.normal(0, 2, objects), rng.normal(0, 0.01, seeds)
         rest = np.random.default_rng(list(name.encode())).normal(0, 0.05, (seeds, objects))

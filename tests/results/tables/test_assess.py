@@ -1,4 +1,4 @@
-"""Marks and verdicts: earned, or not given."""
+"""Marks and verdicts are given only where the differences are significant."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_better_number_alone_earns_nothing(make) -> None:
 
 
 def test_no_second_without_a_best(make) -> None:
-    """Two rows that nobody can tell apart, far above a third."""
+    """Two rows do not differ significantly and are far better than a third."""
     found = make.evidence(*make.trained("a", 22.0), *make.trained("b", 22.01), *make.trained("c", 18.0))
     assert [novel_psnr(build(found, Options()), row).rank for row in range(3)] == [None, None, None]
 
@@ -123,7 +123,7 @@ QUANTITIES = (quantity("novel", "psnr"), quantity("conditioned", "psnr"))
 def undecided(
     seeds: int, spreads: tuple[float, float, float], rng: np.random.Generator, rows: int = 4, objects: int = 30
 ) -> tuple[Table, Row, Scores]:
-    """Rows that differ by chance alone, the first of which is the baseline."""
+    """Rows that differ only by chance; the first is the baseline."""
     of_seeds, of_rows_at_objects, of_rest = spreads
     count = len(QUANTITIES)
     values = (

@@ -1,4 +1,4 @@
-"""One row per configuration, with everything that must be said about it."""
+"""The table `auto`: one row per configuration, with all its notes."""
 
 from __future__ import annotations
 

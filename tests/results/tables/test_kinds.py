@@ -1,4 +1,4 @@
-"""The registry of tables: what every one of them can take."""
+"""The registry of tables, and the options that all of them accept."""
 
 from __future__ import annotations
 

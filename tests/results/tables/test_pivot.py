@@ -1,4 +1,4 @@
-"""Two axes against each other."""
+"""The table `pivot`: two axes against each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables as files list them, the paper's among them."""
+"""Tables listed in files, including the paper's."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_a_table_file_says_it_all(make, tmp_path: Path) -> None:
 
 
 def test_a_row_that_several_configurations_match_becomes_one_of_each(make, tmp_path: Path) -> None:
-    """Their mean would be that of nothing."""
+    """A mean over different configurations would not be meaningful."""
     (table,) = build_tables([written(tmp_path, MINE)], depths(make))
     assert [row.label for row in table.rows] == [
         "plain",

@@ -1,4 +1,4 @@
-"""The best of a search, and what mattered."""
+"""The table of a search: its best configurations, and the importance of settings."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_pruned_proposals_are_counted(make) -> None:
 
 
 def test_a_setting_that_stands_in_two_places_is_one(make) -> None:
-    """A loss in all stages, as `train.stages.*.losses.tv` sets it."""
+    """The case is a loss in all stages, set by `train.stages.*.losses.tv`."""
     records = [
         item
         for index in range(10)
@@ -107,7 +107,7 @@ def test_a_setting_that_stands_in_two_places_is_one(make) -> None:
 
 
 def test_what_was_searched_over_magnitudes_matters_over_magnitudes(make) -> None:
-    """All of the score's change happens below a hundredth of the largest weight."""
+    """The score changes only below a hundredth of the largest weight, so the importance needs a logarithmic scale."""
     records = [
         item
         for index in range(40)

@@ -1,4 +1,4 @@
-"""Selectors: which trials a row stands for."""
+"""Selectors: the trials of a row."""
 
 from __future__ import annotations
 

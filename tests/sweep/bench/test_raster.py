@@ -1,4 +1,4 @@
-"""The rasteriser's benchmark measures what it says it does."""
+"""The rasterisers' benchmark measures the workload that it describes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_quick_run_has_a_row_for_every_case_here():
 
 
 def test_workload_is_the_one_of_the_targets():
-    """About 41 Gaussians count at a pixel of the surface, whatever its resolution."""
+    """About 41 Gaussians contribute to each pixel of the surface, at any resolution."""
     for size in (16, 32):
         task = make_task(Workload("", 1, 1, size, (1, 1)))
         splats = project(select(Gaussians(*task.leaves), 0), select(task.cameras, 0, 0), False)
@@ -50,7 +50,7 @@ def test_dense_torch_is_not_asked_for_more_than_it_can_hold():
 
 
 def test_backends_of_a_gpu_stand_beside_each_other():
-    """With a stopwatch of our own in the events' place, and the processor in the GPU's."""
+    """A stopwatch replaces CUDA events, and the CPU replaces the GPU."""
     calls = []
 
     def stopwatch(call):

@@ -1,4 +1,4 @@
-"""The report's benchmark fills stores that results can read, and measures every case on them."""
+"""The report's benchmark fills stores that the package `results` can read, and measures every case on them."""
 
 from __future__ import annotations
 

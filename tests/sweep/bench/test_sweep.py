@@ -1,4 +1,4 @@
-"""The benchmark of the driver measures trials that were really run, ours and those of a bare tuner."""
+"""The benchmark of the driver really runs its trials, with our driver and with a bare tuner."""
 
 from __future__ import annotations
 

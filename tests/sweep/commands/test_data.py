@@ -1,4 +1,4 @@
-"""`splatsweep data` on a dataset that is imported from a folder of the user's."""
+"""`splatsweep data` on a dataset imported from a folder of the user."""
 
 import json
 
@@ -23,7 +23,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def source(tmp_path):
-    """Two objects in Zero-1-to-3's form, both looked at from the front; a list that has the first of them only."""
+    """Two objects in Zero-1-to-3's format, both seen from the front, and a list with only the first."""
     folder = tmp_path / "views"
     for uid in ("a1", "b2"):
         (folder / uid).mkdir(parents=True)

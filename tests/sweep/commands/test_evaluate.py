@@ -37,7 +37,7 @@ def pixelnerf(tmp_path):
 
 @pytest.fixture
 def run(checkpoint, home, tiny):
-    """(further arguments) -> what `splatsweep evaluate` did on tiny chairs."""
+    """A function: further arguments -> the result of `splatsweep evaluate` on tiny chairs."""
     options = [f"data.options.{key}={value}" for key, value in tiny()["data"]["options"].items()]
     settings = [part for option in [*options, "base.eval.objects=2"] for part in ("--set", option)]
     environment = {"COLUMNS": "160", "TERM": "dumb", "SPLATSWEEP_HOME": str(home)}

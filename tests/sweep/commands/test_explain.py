@@ -1,4 +1,4 @@
-"""The command prints what `results.explain` finds."""
+"""The command prints the findings of `results.explain`."""
 
 from __future__ import annotations
 

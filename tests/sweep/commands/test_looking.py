@@ -1,4 +1,4 @@
-"""Commands that only look: what they import, and paths of the home from wherever they come."""
+"""Read-only commands: their imports, and the home's path from every origin."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from results.records.plan import Plan, PlannedTrial, freeze
 from sweep.bench.report_fill import Place, Size, fill
 from sweep.cli import app
 
-#: packages that take a command seconds or hundreds of megabytes
+#: packages whose import costs seconds or hundreds of megabytes
 HEAVY = {"torch", "ray", "mlflow", "transformers", "timm", "optuna", "pandas", "pyarrow", "sqlalchemy", "matplotlib"}
-#: command -> those that it may import
+#: command -> the heavy packages that it may import
 LOOKING = {
     "status": set(),
     "stop": set(),
@@ -45,7 +45,7 @@ print("MODULES", json.dumps(sorted(sys.modules)))
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep that is finished and recorded."""
+    """The home of a finished and recorded sweep."""
     home = tmp_path_factory.mktemp("home")
     fill(home, Size(runs=4, objects=3, steps=2), Place.in_home(home))
     (home / "sweep.yaml").write_text(SWEEP)

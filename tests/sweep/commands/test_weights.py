@@ -12,7 +12,7 @@ from tests.standins import write_standin
 
 @pytest.fixture
 def store(tmp_path, monkeypatch) -> Iterator[WeightStore]:
-    """An empty store that the commands use, on a machine without networks and caches."""
+    """An empty store for the commands, on a simulated machine without network and caches."""
     from huggingface_hub import close_session, constants
 
     close_session()  # one that was opened elsewhere has that place's settings

@@ -391,7 +391,7 @@ def test_a_baseline_by_name_or_setting(tmp_path, baseline):
 
 
 def test_rows_of_several_methods_share_a_base(tmp_path: Path) -> None:
-    """Keys of the base that a row's method does not have count as absent, and its own have their own defaults."""
+    """Keys of `base` that a row's method does not have are ignored, and its own keys have their own defaults."""
     text = """\
 name: a
 base:

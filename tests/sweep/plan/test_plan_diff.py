@@ -203,7 +203,7 @@ def test_the_table_and_the_json_say_the_same(tmp_path: Path) -> None:
 
 
 def _train(plan: Plan, home: Path) -> None:
-    """The trainings of a plan, finished."""
+    """Writes the trainings of a plan as finished."""
     for trial in plan.trials:
         folder = training_folder(home, str(trial.training))
         folder.mkdir(parents=True)

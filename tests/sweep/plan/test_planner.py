@@ -24,7 +24,7 @@ SMALL = {"base": {"train.stages": [{"iterations": 5, "lr": 1e-4, "losses": {"l2"
 
 
 class _Datasets:
-    """Stands in for the packed stores: what a plan asks of one, and how often it was opened."""
+    """Replaces the packed stores: it has what planning reads, and records each opening."""
 
     def __init__(self) -> None:
         self.opened: list[tuple[str, dict[str, Any]]] = []

@@ -1,4 +1,4 @@
-"""The progress view: sound at 80 columns and in a pipe, with words for what is waited for."""
+"""The progress display: correct at 80 columns and in a pipe, with the reason for waiting."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ PASSWORD = "open-sesame"
 
 @pytest.fixture(autouse=True)
 def _dataset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Stands in for the packed store; fingerprints differ between tests, and so do keys."""
+    """Replaces the packed store; fingerprints, and therefore keys, differ between tests."""
     dataset = planned_dataset(fingerprint=str(tmp_path))
     monkeypatch.setattr(plan_module, "open_dataset", lambda *_, **__: dataset)
 
@@ -43,14 +43,14 @@ def sweep_at(uri: str) -> Sweep:
 
 
 def planned(sweep: Sweep, home: Path) -> str:
-    """Freeze a sweep's plan; returns the key of its first trial."""
+    """Freezes a sweep's plan; returns the key of its first trial."""
     plan = make_plan(sweep, home)
     freeze(plan, home)
     return plan.trials[0].key
 
 
 def losses(uri: str, key: str) -> list[int]:
-    """Steps at which the run of a key has a loss."""
+    """The steps with a recorded loss in the run of a key."""
     client = MlflowClient(uri)
     experiments = [e.experiment_id for e in client.search_experiments()]
     (run,) = client.search_runs(experiments, f"tags.`splatsweep.key` = '{key}'")

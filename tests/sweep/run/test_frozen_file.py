@@ -1,4 +1,4 @@
-"""Whose plan stands in a sweep's folder, and what the file at hand says otherwise."""
+"""Which file the plan in a sweep's folder belongs to, and how the file has changed since."""
 
 from __future__ import annotations
 

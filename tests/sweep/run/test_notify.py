@@ -1,4 +1,4 @@
-"""A command of the user's own at the end of a sweep."""
+"""A command of the user runs at the end of a sweep."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def planned(key: str, config: dict[str, Any] | None = None) -> PlannedTrial:
 
 
 def write(home: Path, key: str, *events: dict[str, Any]) -> None:
-    """A journal whose times are seconds after a moment."""
+    """Writes a journal with times in seconds after a common start."""
     folder = trial_folder(home, key)
     with Journal(folder) as journal:
         journal.start(0)
@@ -77,7 +77,7 @@ def test_validation_and_final_scores_are_two_numbers(tmp_path: Path) -> None:
 
 
 def test_time_left_includes_the_evaluation(tmp_path: Path) -> None:
-    """One that is judged took 60 s for it; another of its shape has 50 s of training to go, a third all of it."""
+    """The first trial's evaluation took 60 s; the second has 50 s of training left, and the third all 100 s."""
     write(tmp_path, "done", metrics(100, 100, train_loss=0.4), metrics(160, 100, novel_psnr=13.58))
     write(tmp_path, "half", metrics(50, 50, train_loss=0.5))
     trials = [planned("done"), planned("half"), planned("waiting")]

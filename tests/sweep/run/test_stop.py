@@ -1,4 +1,4 @@
-"""Signals ask for a stop behind a checkpoint."""
+"""Signals request a stop after a checkpoint."""
 
 from __future__ import annotations
 

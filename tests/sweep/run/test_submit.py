@@ -1,4 +1,4 @@
-"""A sweep as a job of a Ray head node on the loopback interface, which asks for a token."""
+"""A sweep as a job of a Ray head node on the loopback interface, with token authentication."""
 
 from __future__ import annotations
 

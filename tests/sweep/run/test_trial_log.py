@@ -1,4 +1,4 @@
-"""Journals and logs as lines, now and as they grow."""
+"""Journals and logs as lines, once and while they grow."""
 
 from __future__ import annotations
 

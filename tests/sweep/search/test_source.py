@@ -1,4 +1,4 @@
-"""The source of a search, with trials that are not trained: their results are written by a known function."""
+"""The source of a search, with trials that are not trained: a known function gives their results."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sweep(
 
 
 def score(trial: PlannedTrial) -> float:
-    """PSNR of the network that is never trained; the best is 30, at weight 0.02 and learning rate 0.003."""
+    """The simulated PSNR of a trial; its maximum is 30, at weight 0.02 and learning rate 0.003."""
     stage = trial.config.train.stages[0]
     distance = math.log10(stage.losses["tv"].weight / 0.02) ** 2 + math.log10(stage.lr / 0.003) ** 2
     return 30 - distance - trial.seed
@@ -67,7 +67,7 @@ def source(options: Sweep, home: Path, **more: Any) -> SearchSource:
 
 
 def drain(trials: SearchSource, home: Path, end: Callable[[Path, PlannedTrial], None] = finish) -> list[PlannedTrial]:
-    """Run all that the source has, one at a time."""
+    """Runs all trials of the source, one at a time."""
     ran = []
     while (trial := trials.next()) is not None:
         ran.append(trial)
@@ -135,7 +135,7 @@ def test_a_line_that_a_crash_cut_short_was_never_proposed(home, tiny):
 
 
 def test_what_has_a_result_is_not_run(home, tiny):
-    """All points of this space are finished: two by a planned trial, one by another sweep."""
+    """All points of this space have results: two from planned trials, one from another sweep."""
     space = {"train.batch_size": [2, 3], "train.ema": [None]}
     planned = {"a": {"train.batch_size": 2, WEIGHT: 1.0}, "b": {"train.batch_size": 3}}
     options = sweep(tiny, space={**space, WEIGHT: [1.0]}, sampler="grid", trials=2, planned=planned)
@@ -149,7 +149,7 @@ def test_what_has_a_result_is_not_run(home, tiny):
 
 
 def test_planned_trials_run_first_and_count_as_evidence(home, tiny):
-    """The sampler knows from them where the optimum lies, and proposes nothing far from it."""
+    """The sampler learns the optimum from them, and proposes only points near it."""
     planned = {
         f"{weight} {lr}": {WEIGHT: weight, LR: lr}
         for weight in (1e-4, 1e-3, 0.02, 0.1, 1.0)
@@ -241,7 +241,7 @@ def test_a_trial_behind_the_others_is_asked_to_stop(home, tiny):
 
 
 def test_tree_structured_estimators_beat_random_draws(home, tiny):
-    """The optimum is 30: after as many proposals, what is missing to it is a fraction."""
+    """The optimum is 30; after the same number of proposals, the distance to it is a fraction of random's."""
     missing = {}
     for sampler in ("random", "tpe"):
         ran = drain(source(sweep(tiny, trials=250, sampler=sampler), home), home)

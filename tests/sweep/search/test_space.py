@@ -1,4 +1,4 @@
-"""From parameters to configurations and back, and what stands for a whole space."""
+"""Conversion of parameters to configurations and back, and the probes of a space."""
 
 from __future__ import annotations
 

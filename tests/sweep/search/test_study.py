@@ -31,7 +31,7 @@ def search(sampler: str, **options: Any) -> Search:
 
 
 def value(params: dict[str, Any]) -> float:
-    """The best is x = 0.3, weight = 0.01."""
+    """The score; its maximum is at x = 0.3, weight = 0.01."""
     return -((params["x"] - 0.3) ** 2) - math.log10(params.get("weight", 0.01) / 0.01) ** 2 / 16
 
 
@@ -81,7 +81,7 @@ def test_proposals_of_several_at_a_time_are_recalled_as_they_were(sampler: str) 
 
 
 def test_evidence_steers_it() -> None:
-    """Where all planned trials that were any good lie at x > 0.9, there is no reason to look elsewhere."""
+    """All good planned trials have x > 0.9, so proposals should concentrate there."""
     study = Study(search("tpe"), TRAINING)
     for index in range(40):
         params = {"x": index / 40, "weight": 0.01, "count": 5}

@@ -1,4 +1,4 @@
-"""Running out of GPU memory beside others puts a trial back; alone, it fails with advice."""
+"""A trial that runs out of memory on a shared GPU is put back; on a whole GPU it fails with advice."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_a_dead_address_is_named_with_its_variable(address: str, monkeypatch: py
 
 @pytest.fixture
 def deaf() -> Iterator[int]:
-    """A port where something listens that is not Ray."""
+    """A port with a listening server that is not Ray."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -145,7 +145,7 @@ class Notices:
         self.said.append(text)
 
     def wait_for(self, what: str | None) -> None:
-        """Not looked at here."""
+        """Ignored by these tests."""
 
 
 def test_nodes_that_come_and_go_are_said_once() -> None:

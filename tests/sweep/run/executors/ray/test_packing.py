@@ -1,4 +1,4 @@
-"""Shares of a GPU follow memory that was measured."""
+"""Shares of a GPU follow measured memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial's folder on a node that does not see the home, and the one under the home, say the same at every moment."""
+"""A trial's folder on a node that does not see the home is always consistent with the one under the home."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def there(tmp_path) -> Path:
 @pytest.fixture
 def scratch(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("SPLATSWEEP_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.setattr(away, "_PIECE", 100)  # files of several pieces
-    monkeypatch.setattr(away, "_INTERVAL_S", 3600)  # what is sent is sent when a test says so
+    monkeypatch.setattr(away, "_PIECE", 100)  # so that files have several pieces
+    monkeypatch.setattr(away, "_INTERVAL_S", 3600)  # so that only the test triggers transfers
     return scratch_home()
 
 
@@ -56,7 +56,7 @@ def keeper(there) -> Keeper:
 
 
 def caller(keeper: Keeper, allowed: int | None = None) -> Callable[..., Any]:
-    """Calls the keeper as a worker does; a connection that breaks after so many calls."""
+    """A function that calls the keeper as a worker does; the connection breaks after `allowed` calls."""
     calls = 0
 
     def call(method: str, *values: Any) -> Any:
@@ -112,7 +112,7 @@ def finish(home: Path) -> None:
 
 
 def contents(home: Path) -> dict[str, bytes]:
-    """All of the trial and its training but the lock."""
+    """The content of all files of the trial and its training, except the lock."""
     paths = [path for folder in (trial_in(home), training_in(home)) for path in folder.rglob("*")]
     return {str(path.relative_to(home)): path.read_bytes() for path in paths if path.is_file() and path.name != "lock"}
 

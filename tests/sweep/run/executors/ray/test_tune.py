@@ -25,7 +25,7 @@ class Notices:
         self.changed = threading.Condition()
 
     def say(self, text: str) -> None:
-        """Not looked at here."""
+        """Ignored by these tests."""
 
     def wait_for(self, what: str | None) -> None:
         with self.changed:
@@ -38,7 +38,7 @@ class Notices:
 
 
 def start_ray(monkeypatch: pytest.MonkeyPatch, **resources: float) -> None:
-    """Let the executor meet a Ray with these resources, real or not."""
+    """Starts Ray with these resources, real or not, and makes the executor use it."""
     ray.init(address="local", include_dashboard=False, log_to_driver=False, **resources)
     monkeypatch.setattr(tune, "connect", lambda: None)
 
