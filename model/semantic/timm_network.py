@@ -142,10 +142,13 @@ class EfficientNetLite0(TimmNetwork, PublishedEncoder):
     def loaded(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
         network: Any = self._classifying(num_classes=1000)
         names = list(network.state_dict())
+        if len(tensors) != len(names):
+            reason = f"{len(tensors)} tensors instead of {len(names)}"
+            raise ValueError(f"these are not the weights of {self.name}: {reason}")
         try:
             # The published file has the same tensors in the same order under older names.
             network.load_state_dict(dict(zip(names, tensors.values(), strict=True)))
-        except (ValueError, RuntimeError) as error:
+        except RuntimeError as error:
             raise ValueError(f"these are not the weights of {self.name}: {error}") from error
         network.reset_classifier(0)
         return network

@@ -4,7 +4,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from model.semantic.clip import ClipVitB32
-from model.weights import WeightStore
+from model.weights import MissingWeightsError, WeightStore
 from tests.standins import write_standin
 
 
@@ -43,5 +43,7 @@ def test_missing_tensors_are_refused(tmp_path):
     tensors = load_file(path)
     del tensors["visual_projection.weight"]
     save_file(tensors, path)
-    with pytest.raises(ValueError, match=r"not the weights of clip_vit_b32: missing .*visual_projection\.weight"):
+    with pytest.raises(
+        MissingWeightsError, match=r"clip_vit_b32: missing .*visual_projection\.weight"
+    ):
         ClipVitB32(WeightStore(tmp_path))

@@ -4,7 +4,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from model.semantic.dinov2 import Dinov2Small, Dinov2SmallRegisters
-from model.weights import WeightStore
+from model.weights import MissingWeightsError, WeightStore
 from tests.standins import facebook_dinov2, write_standin
 
 LIBRARY = {"dinov2_small": "Dinov2Model", "dinov2_small_reg": "Dinov2WithRegistersModel"}
@@ -63,11 +63,11 @@ def test_missing_tensors_are_refused(tmp_path):
     tensors = load_file(path)
     del tensors["layernorm.bias"]
     save_file(tensors, path)
-    with pytest.raises(ValueError, match=r"not the weights of dinov2_small: missing .*layernorm\.bias"):
+    with pytest.raises(MissingWeightsError, match=r"not the weights of dinov2_small: missing .*layernorm\.bias"):
         Dinov2Small(WeightStore(tmp_path))
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):
     torch.save({"weight": torch.ones(1)}, tmp_path / "dinov2_small.pth")
-    with pytest.raises(ValueError, match="not the weights of a DINOv2"):
+    with pytest.raises(MissingWeightsError, match="not the tensors of dinov2_small"):
         Dinov2Small(WeightStore(tmp_path))

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from model.semantic.dinov2_classifier import Dinov2VitL14RegistersClassifier
-from model.weights import WeightStore
+from model.weights import MissingWeightsError, WeightStore
 from tests.standins import write_standin
 
 NAME = "dinov2_vitl14_reg_lc"
@@ -65,7 +65,7 @@ def test_missing_tensors_are_refused(name, file):
     tensors = torch.load(file, weights_only=True)
     del tensors[name]
     torch.save(tensors, file)
-    with pytest.raises(ValueError, match=r"missing or of another shape|lack them"):
+    with pytest.raises(MissingWeightsError, match=r"missing or of another shape|lack them"):
         Dinov2VitL14RegistersClassifier(WeightStore(file.parent))
 
 
@@ -73,5 +73,5 @@ def test_tensors_that_a_dinov2_has_not_are_refused(file):
     tensors = torch.load(file, weights_only=True)
     tensors["backbone.head.weight"] = torch.ones(1)
     torch.save(tensors, file)
-    with pytest.raises(ValueError, match=r"no tensor 'head\.weight'"):
+    with pytest.raises(MissingWeightsError, match=r"no tensor 'head\.weight'"):
         Dinov2VitL14RegistersClassifier(WeightStore(file.parent))

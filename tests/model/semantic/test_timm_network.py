@@ -4,7 +4,7 @@ import torch
 
 from model.options import OptionsError, parse_options
 from model.semantic.timm_network import EfficientNetLite0, TimmEncoder, TimmOptions
-from model.weights import WeightStore
+from model.weights import MissingWeightsError, WeightStore
 from tests.standins import timm_folder
 
 NAMES = {
@@ -102,7 +102,7 @@ def test_efficientnet_lite0_embeds_as_its_published_weights_do(weights, views):
 
 def test_efficientnet_lite0_refuses_other_tensors(tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "efficientnet_lite0.pth")
-    with pytest.raises(ValueError, match="not the weights of efficientnet_lite0"):
+    with pytest.raises(MissingWeightsError, match="not the weights of efficientnet_lite0"):
         EfficientNetLite0(WeightStore(tmp_path))
 
 

@@ -67,11 +67,18 @@ def test_a_state_dict_with_code_in_it_is_refused(name, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_something_other_than_a_state_dict_is_refused(tmp_path):
+@pytest.mark.parametrize("content", [{"optimizer": {"weight": torch.ones(1)}}, {"model": {"step": 3}}, [1.0], 7])
+def test_something_other_than_a_state_dict_is_refused(tmp_path, content):
     path = tmp_path / "weights.pth"
-    torch.save({"model": {"weight": torch.ones(1)}}, path)
+    torch.save(content, path)
     with pytest.raises(ValueError, match="other than a state dict"):
         readers.state_dict(path)
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict"])
+def test_a_state_dict_may_lie_among_other_things(tmp_path, key):
+    torch.save({key: {"weight": torch.ones(1)}, "epoch": 3}, tmp_path / "weights.pth")
+    assert set(readers.state_dict(tmp_path / "weights.pth").tensors) == {"weight"}
 
 
 def test_both_of_torchs_formats_and_safetensors_are_read(tmp_path):

@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from jobs.metrics import METRICS, find_metric
 from model.depth import DEPTH
 from model.losses import LPIPS_TRUNKS
 from model.methods import METHODS, find_method
@@ -29,4 +30,5 @@ def test_an_entrys_hash_is_one_that_a_source_of_it_vouches_for():
 def test_every_entry_is_somebodys(name):
     methods = [find_method(method) for method in METHODS]
     starts = {weight for method in methods for weight in method.weights(method.Options())}
-    assert name in {*SEMANTIC, *DEPTH, *LPIPS_TRUNKS.values(), *starts}
+    measured = {weight for metric in METRICS for weight in find_metric(metric).weights("vgg")}
+    assert name in {*SEMANTIC, *DEPTH, *LPIPS_TRUNKS.values(), *starts, *measured}
