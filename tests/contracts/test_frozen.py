@@ -22,14 +22,14 @@ MODELS = [(source, name) for source, registry in REGISTRIES.items() for name in 
 SIZE = 32
 
 #: Options of those that do not work without.
-OPTIONS = {"timm": {"name": "vit_tiny_patch16_224.standin"}, "transformers": {"name": "standin/dinov2"}}
+OPTIONS = {"timm": {"name": "vit_tiny_patch16_224.augreg_in21k"}, "transformers": {"name": "standin/dinov2"}}
 
 
 @pytest.fixture(scope="module")
 def standins(tmp_path_factory) -> WeightStore:
     folder = tmp_path_factory.mktemp("frozen_standins")
     small = {"embed_dim": 24, "depth": 2, "num_heads": 2}
-    timm_folder(folder / "timm--vit_tiny_patch16_224.standin", "vit_tiny_patch16_224", **small)
+    timm_folder(folder / "timm--vit_tiny_patch16_224.augreg_in21k", "vit_tiny_patch16_224", **small)
     repository = folder / "hub--standin--dinov2"
     dinov2(repository)
     described = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"shortest_edge": 56}}

@@ -99,7 +99,9 @@ def test_artifacts_are_read_in_order_and_failures_returned(study) -> None:
 
 def test_a_database_without_mlflows_tables_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
-    with pytest.raises(ResultsError, match=r"mlflow\.db cannot be read: .*no such table: runs$"):
+    with pytest.raises(
+        ResultsError, match=r"mlflow\.db cannot be read: .*no such table: runs; this is no MLflow store"
+    ):
         ResultStore.of(tmp_path, None).runs()
 
 

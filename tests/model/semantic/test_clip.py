@@ -43,7 +43,5 @@ def test_missing_tensors_are_refused(tmp_path):
     tensors = load_file(path)
     del tensors["visual_projection.weight"]
     save_file(tensors, path)
-    with pytest.raises(
-        MissingWeightsError, match=r"clip_vit_b32: missing .*visual_projection\.weight"
-    ):
+    with pytest.raises(MissingWeightsError, match=r"clip_vit_b32: missing .*visual_projection\.weight"):
         ClipVitB32(WeightStore(tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import threading
@@ -150,6 +151,7 @@ def test_a_breakpoint_finds_a_quiet_terminal_at_its_own_line(tmp_path: Path) -> 
         capture_output=True,
         text=True,
         check=False,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONBREAKPOINT"},  # Ray sets it
     )
     assert done.returncode == 0, done.stderr
     assert "(Pdb) 42" in done.stdout

@@ -8,12 +8,21 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sweep.run.stop import stop_on_signals, stop_requested
 from sweep.terminal import Terminal
+
+
+@pytest.fixture(autouse=True)
+def _a_terminal_that_can_close() -> Iterator[None]:
+    """Under `nohup` tests would inherit that SIGHUP is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def send(number: int) -> None:
