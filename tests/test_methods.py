@@ -1,4 +1,4 @@
-"""Several reconstruction methods on the whole path: one table, one report; and PixelNeRF learns what it is shown."""
+"""Several reconstruction methods on the whole path, with one table and one report; PixelNeRF learns an object."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_sweep_of_two_methods_gives_one_table_and_one_report(weights, tmp_path
 
 @pytest.fixture
 def one_chair(tmp_path: Path, weights: WeightStore, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, Any]]:
-    """A home with one chair to learn from, and the section of a configuration that names it."""
+    """A home with one chair for training, and the configuration section that selects it."""
     monkeypatch.setenv("SPLATSWEEP_WEIGHTS", str(weights.folder))
     options = {"train": 1, "val": 1, "test": 1, "views": 4, "image_size": 16}
     prepare("chairs", options, tmp_path, workers=1)
@@ -76,7 +76,7 @@ def one_chair(tmp_path: Path, weights: WeightStore, monkeypatch: pytest.MonkeyPa
 
 
 def test_pixelnerf_learns_an_object_from_its_pictures(one_chair, weights):
-    """Through a trial's own path it comes to be 3 dB better on novel views than a copy of the source."""
+    """A trial becomes 3 dB better on novel views than a copy of the source."""
     home, data = one_chair
     model = {
         "name": "pixelnerf",

@@ -39,7 +39,7 @@ WORKLOADS = (
     Workload("128 px", 1, 1, 128, (4.8, 2.7)),
     Workload("8 x 4 at 64 px", 8, 4, 64, (36.0, 19.0)),
 )
-#: What a training step of the published configuration draws.
+#: The renders of one training step of the published configuration.
 PAPER_STEP = Workload("8 x 4 at 128 px", 8, 4, 128)
 
 

@@ -14,7 +14,7 @@ import torch
 from model.rasterizers import CUDA_BACKENDS, is_available
 from sweep.bench.raster_cases import PAPER_STEP, WORKLOADS, Workload, make_task
 
-#: What one training step draws, at the laptop's size and at the paper's, and a single picture.
+#: The renders of one training step at the laptop's size and at the paper's, and a single image.
 GPU_WORKLOADS = (WORKLOADS[2], WORKLOADS[3], PAPER_STEP)
 NOTE = "On a GPU: medians by CUDA events. Times inria: both, over that of inria in the same run."
 _WARMUP = 3

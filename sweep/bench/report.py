@@ -57,7 +57,7 @@ def run(quick: bool) -> BenchResult:
 
 
 def in_process(case: str, store: Store) -> dict[str, float]:
-    """Seconds, peak of resident memory and requests of one case; what was fetched before counts only where it says."""
+    """Seconds, peak resident memory and requests of one case; only cases named `... again` keep cached downloads."""
     if not case.endswith("again"):
         shutil.rmtree(store.home / "cache", ignore_errors=True)
     began = time.monotonic()

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 SWEEP = "bench"
-# Thousands of progress bars would be part of the time.
+# Thousands of progress bars would add to the time.
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
 

@@ -82,15 +82,15 @@ QUICK_SIZES = (Size(16, 8, 1, 8, batch=2),)
 #: As in the preset `laptop`; random weights cost as much per step as trained ones.
 CONDITIONED = {"model": "random", "resolution": 128, "options": {"of": "dpt_large"}}
 QUICK_CONDITIONED = CONDITIONED | {"options": {"of": "midas_small"}}
-#: The published ways in.
+#: The published fusions.
 FUSIONS = ("input", "xattn")
 
 
 def run(quick: bool) -> BenchResult:
-    """Measure all sizes; `quick` a tiny one with a smaller depth network.
+    """Measures all sizes; with `quick`, a tiny one with a smaller depth network.
 
-    On a machine with a GPU that is measured instead, beside the laptop's step on two CPU cores; `quick` leaves
-    `torch.compile` out.
+    On a machine with a GPU it measures the GPU instead, and the laptop's step on two CPU cores; `quick` leaves out
+    `torch.compile`.
     """
     keep_freed_memory()
     if torch.cuda.is_available():

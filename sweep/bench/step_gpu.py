@@ -1,7 +1,7 @@
-"""How fast a training step is on a GPU: ours, in every way and with every rasteriser, beside the published style.
+"""Benchmark of a training step on a GPU: ours in all variants and with all rasterisers, against the published style.
 
-The published style is the same network as it is written, in torch's default layout, with one rasteriser call a render.
-All cases run in turn; what the host and the device do in a step is counted apart from the timed rounds.
+The published style is the same network without acceleration, in torch's default layout, with one rasteriser call per
+render.  All cases run in turn.  The use of host and device in a step is measured separately from the timed rounds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _STEPS = 100_000  # more than any benchmark takes
 
 @dataclass(frozen=True)
 class GpuSize:
-    """A network and its batch."""
+    """The sizes of a network and its batch."""
 
     name: str
     resolution: int
@@ -64,13 +64,13 @@ class GpuSize:
         )
 
 
-#: That of the preset `laptop`, and the paper's.
+#: The sizes of the preset `laptop` and of the paper.
 GPU_SIZES = (GpuSize("laptop", 32, 16, 1, 8), GpuSize("paper", 128, 128, 4, 16))
 
 
 @dataclass(frozen=True)
 class Case:
-    """One way to train: the published style, or ours."""
+    """One variant of a training step: the published style, or ours."""
 
     size: GpuSize
     backend: str
@@ -80,13 +80,13 @@ class Case:
 
     @property
     def name(self) -> str:
-        """For a table."""
+        """The variant's name in a table."""
         return "published style" if self.published else "ours"
 
 
 def cases_of(size: GpuSize, backends: Sequence[str], *, compiled: bool) -> list[Case]:
-    """The published style first; ours with every backend, and with the best one in every way."""
-    # One view a call is what diff-gaussian-rasterization can do; where it is missing, another one is called so.
+    """The published style first, then ours: with every backend, and with the best backend in all executions."""
+    # diff-gaussian-rasterization draws one view per call; where it is missing, another backend is called that way.
     cases = [Case(size, "inria" if "inria" in backends else backends[0], "eager", "tf32", published=True)]
     precisions: tuple[Precision, ...] = ("tf32", "bf16")
     for precision in precisions:
@@ -98,7 +98,7 @@ def cases_of(size: GpuSize, backends: Sequence[str], *, compiled: bool) -> list[
 
 
 def gpu_step_rows(rounds: int, *, compiled: bool, sizes: Sequence[GpuSize] = GPU_SIZES) -> list[dict[str, Any]]:
-    """One row a case; `compiled`: `torch.compile` among them, which takes a minute a size and precision."""
+    """One row per case; `compiled` includes `torch.compile`, which takes a minute per size and precision."""
     device = torch.device("cuda")
     backends = [name for name in CUDA_BACKENDS if is_available(name)]
     rows: list[dict[str, Any]] = []
@@ -114,7 +114,7 @@ def gpu_step_rows(rounds: int, *, compiled: bool, sizes: Sequence[GpuSize] = GPU
 
 
 def rows_of(steps: Mapping[Case, Callable[[], object]], rounds: int, device: torch.device) -> list[dict[str, Any]]:
-    """Milliseconds of interleaved rounds, and what a step does besides, relative to the published style's."""
+    """One row per case: milliseconds, also relative to the published style, and the use of host and device."""
 
     def timed(case: Case, step: Callable[[], object]) -> Callable[[], object]:
         def run() -> None:
@@ -177,7 +177,7 @@ def make_step(case: Case, store: Store, device: torch.device) -> Callable[[], No
 
 
 def render_one_by_one(gaussians: Gaussians, cameras: Cameras, background: Tensor, backend: str) -> Tensor:
-    """(B, V, 3, H, W) by one call of a rasteriser for each scene and view, as published."""
+    """Images (B, V, 3, H, W) by one rasteriser call for each scene and view, as in the published code."""
     scenes, views = cameras.focal.shape[:2]
     images = []
     for b, v in itertools.product(range(scenes), range(views)):
@@ -197,7 +197,7 @@ def render_one_by_one(gaussians: Gaussians, cameras: Cameras, background: Tensor
 def usage_of(step: Callable[[], object], device: torch.device) -> dict[str, float | None]:
     """Busy share of the device, kernel launches, host synchronisations and peak memory of one step.
 
-    Memory is that beside weights, gradients and Adam's state, which all cases hold at once.  None without a GPU.
+    Memory excludes weights, gradients and Adam's state, which all cases hold at once.  None without a GPU.
     """
     if device.type != "cuda":
         return dict.fromkeys(("busy", "launches", "synchronisations", "peak GiB"))
@@ -219,7 +219,7 @@ def usage_of(step: Callable[[], object], device: torch.device) -> dict[str, floa
 
 
 def busy_share(spans: Iterable[tuple[float, float]]) -> float:
-    """The share of the time from the first span's start to the last one's end that is covered; 0 without spans."""
+    """The fraction of the time from the first span's start to the last one's end that spans cover; 0 without spans."""
     ordered = sorted(spans)
     if not ordered:
         return 0.0
@@ -231,7 +231,7 @@ def busy_share(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def count_synchronisations(step: Callable[[], object]) -> int:
-    """How often the host waits for the device in a step, as PyTorch's sync debug mode reports; the final wait apart."""
+    """The number of host synchronisations in a step, by PyTorch's sync debug mode, without the final wait."""
     torch.cuda.set_sync_debug_mode(_WARN)
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -244,7 +244,7 @@ def count_synchronisations(step: Callable[[], object]) -> int:
 
 @contextmanager
 def _products(precision: Precision) -> Iterator[None]:
-    """TF32 for products of float32 inside, unless a case is to have none."""
+    """Enables TF32 for float32 products in the body, except for the precision float32."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
     try:

@@ -46,7 +46,7 @@ class Gaps:
     between: list[float]
     #: from the call to the first trial's first event
     start_up: float
-    #: of the whole call
+    #: seconds of the whole call
     wall: float
 
 

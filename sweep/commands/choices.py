@@ -16,7 +16,7 @@ from sweep.commands.common import console
 def choices(
     axis: Annotated[str | None, typer.Argument(help="One axis; none means all.", show_default=False)] = None,
 ) -> None:
-    """List what a sweep file may name on each axis, with options and what each is.
+    """List the values that a sweep file may name on each axis, with a description and options.
 
     Example: [bold]splatsweep choices depth.model[/]
     """

@@ -79,10 +79,10 @@ def data_prepare(
         typer.Option(min=1, help="Processes that read objects; default one a core.", show_default=False),
     ] = None,
 ) -> None:
-    """Import a dataset into the packed store.  An import that was interrupted goes on where it was.
+    """Import a dataset into the packed store.  An interrupted import resumes where it stopped.
 
-    All that cannot be read is found in one run and listed.  Where it is too much, what could be read is kept for the
-    next run.
+    One run finds and lists everything that cannot be read.  If that is too much, the import fails, and the next run
+    reuses the objects that could be read.
 
     Example: [bold]splatsweep data prepare co3d --set category=hydrant --source /data/co3d --file exclude=bad.txt[/]
     """
@@ -106,7 +106,7 @@ def data_prepare(
 
 @app.command("check")
 def data_check(name: DatasetName, home: Home = DEFAULT_HOME, settings: DatasetOptions = None) -> None:
-    """Verify a prepared dataset: fingerprint, splits, cameras, pictures.
+    """Verify a prepared dataset: fingerprint, splits, cameras, images.
 
     Example: [bold]splatsweep data check scans[/]
     """
@@ -135,7 +135,7 @@ def data_show(
         ),
     ] = None,
 ) -> None:
-    """Write a contact sheet of a dataset: objects in rows, their cameras beside their views.
+    """Write a contact sheet of a dataset: one object per row, with its cameras and views.
 
     Example: [bold]splatsweep data show scans --out scans.png[/]
     """

@@ -52,11 +52,12 @@ def evaluate(
     home: Home = DEFAULT_HOME,
     as_json: AsJson = False,
 ) -> None:
-    """Judge what is trained: a sweep's finished trainings, or a published checkpoint.  Trains nothing.
+    """Evaluate a sweep's finished trainings, or a published checkpoint.  Trains nothing.
 
-    A sweep's trials are judged as its file says now, then the report is written; what is judged already stays.
+    A sweep's trials are evaluated with the current settings of its file, then the report is written.  Existing results
+    are kept.
 
-    A checkpoint is judged on a dataset as trials are. The network's sizes are read from the file; nothing in it is
+    A checkpoint is evaluated on a dataset like a trial. The network's sizes are read from the file; no code in it is
     executed.
 
     Example: [bold]splatsweep evaluate sweep.yaml --set base.eval.split=val[/]

@@ -27,7 +27,7 @@ def doctor(
     home: Home = DEFAULT_HOME,
     settings: Settings = None,
 ) -> None:
-    """Say what this machine can and cannot do, and how to mend it.
+    """Check what this machine can and cannot do, and how to repair it.
 
     Example: [bold]splatsweep doctor[/]
 
@@ -81,9 +81,9 @@ def ui(
         return
     if not store.exists():
         raise ValueError(f"{store.label}: no MLflow store yet; run a sweep first")
-    store.runs()  # says within seconds where a database is down, which the UI tries for minutes
+    store.runs()  # raises within seconds where a database is down; the UI would retry for minutes
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     if store.uri == default_uri(home):
-        adopt_store(home)  # a home that was moved names its own artifacts
-    # In the environment, since the list of processes shows arguments to everybody.
+        adopt_store(home)  # updates the artifact paths of a home that was moved
+    # In the environment, since other users can read a process's arguments.
     os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri})

@@ -50,7 +50,7 @@ def render_trial(
     ply: Ply = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Draw what a trial's method reconstructs from an object's source view; Gaussians also as a file.
+    """Render a trial's reconstruction from an object's source view; Gaussians can also be written to a file.
 
     Example: [bold]splatsweep render trial 3f2a --object chair_00256 --out chair.gif --ply chair.ply[/]
     """
@@ -72,7 +72,7 @@ def render_data(
     ply: Ply = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Draw a dataset's object as Gaussians placed by its depth maps, one for each pixel of each view.
+    """Render a dataset's object as Gaussians placed by its depth maps, one for each pixel of each view.
 
     Example: [bold]splatsweep render data chairs --object chair_00256 --views 12 --out chair.png --ply chair.ply[/]
     """

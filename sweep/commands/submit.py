@@ -31,10 +31,10 @@ def submit(
     ] = None,
     follow: Annotated[bool, typer.Option(help="Show the log until the sweep ends, and exit as it does.")] = True,
 ) -> None:
-    """Run a sweep on a Ray cluster: sends this code and the sweep file there as a job, and follows its log.
+    """Run a sweep on a Ray cluster: sends this code and the sweep file as a job, and follows its log.
 
-    The home is a folder there, best on storage that all nodes see: a node that does not see it needs datasets and
-    weights of its own.  A cluster that asks for a token finds it in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
+    The home is a folder on the cluster, preferably on storage that all nodes see: a node that does not see it needs its
+    own datasets and weights.  The token of a cluster is read from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
 
     Example: [bold]splatsweep submit sweep.yaml --address http://head:8265 --home /shared/runs[/]
     """
@@ -54,7 +54,7 @@ def submit(
 
 
 def stop(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None) -> None:
-    """Stop a running sweep behind checkpoints; `splatsweep run` goes on from there.
+    """Stop a running sweep after writing checkpoints; `splatsweep run` resumes it.
 
     Works from every machine that sees the home.  Example: [bold]splatsweep stop sweep.yaml[/]
     """

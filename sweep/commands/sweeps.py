@@ -89,7 +89,7 @@ def plan(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the trials: what is finished and what will run.  Prepares the dataset, whose fingerprint is in each key.
+    """Show which trials are finished and which will run.  Prepares the dataset, whose fingerprint is in each key.
 
     Example: [bold]splatsweep plan sweep.yaml --diff[/]
 
@@ -145,7 +145,7 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Run what is missing, then write the report.  Run it again after a crash: it goes on where it stopped.
+    """Run the missing trials, then write the report.  After a crash, run it again: it resumes where it stopped.
 
     Example: [bold]splatsweep run sweep.yaml --executor inline --only 'baseline*'[/]
     """
@@ -199,7 +199,7 @@ def status(
     settings: Settings = None,
     watch: Annotated[bool, typer.Option("--watch", help="Keep showing until nothing runs any more.")] = False,
 ) -> None:
-    """Show what the trials of the last planned run are doing, and why those failed that did.
+    """Show the state of the trials of the last planned run, and why trials failed.
 
     Example: [bold]splatsweep status sweep.yaml --watch[/]
     """
@@ -236,7 +236,7 @@ def report(
         typer.Option(metavar="TIME", help="Report an earlier plan: the beginning of its time.", show_default=False),
     ] = None,
 ) -> None:
-    """Write tables, figures and the HTML page from what is finished.  A report replaces its folder.
+    """Write tables, figures and the HTML page from the finished trials.  A report replaces its folder.
 
     Example: [bold]splatsweep report sweep.yaml --out paper/tables[/]
 
@@ -254,7 +254,7 @@ def report(
 
 
 def sync(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None) -> None:
-    """Replay the trials' journals into MLflow, after it was down or lost.
+    """Replay the trials' journals into MLflow, after its store was down or lost.
 
     Example: [bold]splatsweep sync sweep.yaml[/]
     """

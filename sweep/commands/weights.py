@@ -26,7 +26,7 @@ WeightNames = Annotated[
 
 @app.command("list")
 def weights_list(home: Home = DEFAULT_HOME) -> None:
-    """List every pretrained file that the project knows, and whether it is here.
+    """List every pretrained file that the project knows, and whether it is on this machine.
 
     Example: [bold]splatsweep weights list[/]
     """
@@ -95,7 +95,7 @@ def weights_fetch(
 
 @app.command("check")
 def weights_check(names: WeightNames = None, home: Home = DEFAULT_HOME) -> None:
-    """Verify the hashes of weights: of those named, which must be here, or else of all that are here.
+    """Verify the hashes of the named weights, which must be on this machine, or of all weights on this machine.
 
     Example: [bold]splatsweep weights check[/]
     """

@@ -81,5 +81,5 @@ def drawing_lines(found: Iterable[Undrawable], options: RunOptions) -> list[str]
 
 
 def drawing_as_json(found: Iterable[Undrawable]) -> dict[str, Any]:
-    """The same as plain values."""
+    """The installed rasterisers and the trials that cannot be drawn, as plain values."""
     return {"installed": installed(), "cannot_draw": [asdict(item) for item in found]}

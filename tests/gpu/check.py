@@ -33,9 +33,9 @@ State = Literal["passed", "failed", "timed out", "not run"]
 
 SPLATSWEEP = (sys.executable, "-c", "from sweep.cli import main; main()")
 PRESET = REPOSITORY / "sweep" / "presets" / "quick.yaml"
-#: Where tests that are marked `gpu` lie; to collect all others takes longer than to run these.
+#: Folders with tests marked `gpu`; collecting all tests would take longer than running these.
 FOLDERS = ("tests/gpu", "tests/model", "tests/jobs")
-#: Of a GPU, so that several trials share one.
+#: The share of a GPU per trial, so that several trials share one.
 SHARE = 0.25
 #: Iterations between checkpoints: some before the kill, also in short stages.
 CHECKPOINT_EVERY = 40
@@ -164,7 +164,7 @@ def sweep(limit: float, folder: Path) -> Outcome:
 
 
 def killed_and_resumed(arguments: Sequence[str | Path], limit: float, folder: Path) -> Outcome:
-    """`splatsweep run ARGUMENTS` in a home of its own, its driver killed behind a checkpoint, then run to its end."""
+    """Runs `splatsweep run ARGUMENTS` in its own home, kills the driver after a checkpoint, and runs it again."""
     home, log, deadline = folder / "home", folder / "sweep.log", time.monotonic() + limit
     command = [*SPLATSWEEP, "run", *arguments, "--home", home]
     with log.open("wb") as output:

@@ -19,7 +19,7 @@ from tests.model.rasterizers.published import as_inria
 
 BOTH = ("newer", "older")
 NEWER = compat.GaussianRasterizationSettings
-#: As the older generation's, without `antialiasing`.
+#: The settings of the older generation, without `antialiasing`.
 OLDER = NamedTuple("OlderSettings", list(NEWER.__annotations__.items())[:-1])
 
 needs_package = pytest.mark.skipif(not inria.is_available(), reason="needs a GPU and diff-gaussian-rasterization")

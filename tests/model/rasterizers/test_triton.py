@@ -213,7 +213,7 @@ build("composite_backward", [F, I, I, F, F, L, D], 6, TILE=8, FIXED_POINT=True)
 
 
 def test_the_kernels_compile_for_a_gpu_without_one(tmp_path):
-    """To machine code for compute capability 9.0 by the compiler in Triton's wheel; what an interpreter lets pass."""
+    """Triton's compiler produces code for compute capability 9.0, which finds errors that the interpreter ignores."""
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
     environment.pop("TRITON_INTERPRET", None)
     done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
