@@ -1,4 +1,4 @@
-"""The door to the compiled layers: `accelerate(network)`."""
+"""Entry point of the compiled layers: `accelerate(network)`."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _said: set[str] = set()
 
 
 def accelerate(network: Network) -> Network:
-    """Compute `network` with the compiled CPU layers wherever they fit, forward and backward; returns the network.
+    """Makes `network` use the compiled CPU layers where possible, forward and backward; returns the network.
 
-    Its parameters, their names and its results, but for rounding, stay the same; dropout draws other numbers of the
-    same generator.  The layers do group norm, SiLU, dropout, 1x1 and 3x3 convolutions with residual and scale,
+    Its parameters, their names and, up to rounding, its results do not change; dropout draws different numbers from the
+    same generator.  The layers support group norm, SiLU, dropout, 1x1 and 3x3 convolutions with residual and scale,
     resampling by two, concatenation, and the functions of `model.attention`, in float32 on the CPU, for numbers of
-    channels that fill the processor's vectors.  Everything else is called in torch as written: other operators, other
-    types and devices, under autocast and in `torch.compile`.  What torch has to do, and why, is logged once.
+    channels that are multiples of the processor's vector width.  Everything else runs in torch: other operators, other
+    types and devices, autocast and `torch.compile`.  Operators left to torch are logged once, with the reason.
 
     The forward pass may depend on the shapes of tensors, on other arguments and on `network.training`, but not on the
     numbers in tensors.  Copies made by `copy.deepcopy` are accelerated as well.
@@ -51,7 +51,7 @@ def accelerate(network: Network) -> Network:
 
 
 class _Accelerated:
-    """Stands in for the `forward` of a module; keeps a schedule for each combination of shapes and modes."""
+    """Replaces the `forward` of a module; caches a schedule for each combination of shapes and modes."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -83,7 +83,7 @@ class _Accelerated:
             _say(f"torch computes {name}: {error}")
             return None
         finally:
-            torch.set_rng_state(state)  # tracing draws nothing from the caller's stream
+            torch.set_rng_state(state)  # tracing must not advance the caller's random stream
         lowered = lower(graph)
         compiled = sum(isinstance(item, Operator) for item in lowered.items)
         if lowered.refused or not compiled:
@@ -93,7 +93,7 @@ class _Accelerated:
 
 
 class _Schedule:
-    """Runs a graph: torch calls, and programs of operators that need nothing else between them."""
+    """Runs a graph: torch calls, and programs of operators without torch calls between them."""
 
     def __init__(self, graph: Graph, items: Sequence[Call | Operator]) -> None:
         self._graph = graph
@@ -135,7 +135,7 @@ class _Schedule:
 
 
 def _levels(items: Sequence[Call | Operator]) -> dict[int, list[Call | Operator]]:
-    """Items by level: torch calls on even ones, operators on odd ones, each on the lowest behind what it reads."""
+    """Items by level: torch calls on even levels, operators on odd ones, each at the lowest level after its inputs."""
     levels: dict[int, int] = {}
     groups: dict[int, list[Call | Operator]] = {}
     for item in items:
@@ -155,13 +155,13 @@ def _items(groups: dict[int, list[Call | Operator]]) -> list[tuple[int, Call | O
 
 
 def _fits(tensors: Sequence[Tensor]) -> bool:
-    """Whether the compiled layers can do something with these arguments, as things stand."""
+    """Whether the compiled layers support these arguments in the current mode."""
     on_host = all(t.device.type == "cpu" and (t.dtype == torch.float32 or not t.is_floating_point()) for t in tensors)
     return bool(tensors) and on_host and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
 
 def _say(message: str) -> None:
-    """Log it, once in a process."""
+    """Log a message, once per process."""
     if message not in _said:
         _said.add(message)
         log.info("%s", message)

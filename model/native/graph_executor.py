@@ -1,7 +1,7 @@
-"""Runs many layers in one call of the compiled library each way, as one differentiable function.
+"""Runs many layers in one call of the compiled library, for forward and for backward, as one differentiable function.
 
 The layers of a small network take less time than Python and autograd need to call them one by one.  All intermediate
-results of a run lie in one piece of memory.
+results of a run lie in one memory arena.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _LINE = 16  # float32 numbers in a cache line, to which buffers are aligned
 class GraphExecutor:
     """The program of a sequence of operators.
 
-    It holds numbers of values, not tensors: every run is given inputs, parameters and constants afresh.
+    It holds numbers of values, not tensors: every run receives inputs, parameters and constants.
     """
 
     def __init__(
         self, operators: Sequence[Operator], shapes: Mapping[int, Shape4], inputs: Sequence[int], outputs: Sequence[int]
     ) -> None:
-        """`inputs` are the feature maps that exist before, `outputs` those that are wanted; every map leads to one."""
+        """`inputs`: feature maps that exist before; `outputs`: results; every map contributes to an output."""
         recorder = Recorder(shapes, inputs)
         for operator in operators:
             operator.record(recorder)
@@ -55,12 +55,12 @@ class GraphExecutor:
         self._inner = {n: b for n, b in enumerate(buffers) if b.numbers and n not in outer}
         self._inner_maps = {n: buffers[n] for n in maps.values() if n not in outer}
         outputs_read = [buffers[n] for n in self._output_buffers.tolist()]
-        #: of the outputs: whether a step reads it, and whether the backward pass does
+        #: for each output: whether a step reads it, and whether the backward pass does
         self.outputs_read = [b.read > b.written for b in outputs_read]
         self.outputs_kept = [b.kept for b in outputs_read]
 
     def run(self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], constants: Sequence[Tensor]) -> list[Tensor]:
-        """The outputs; all tensors have the shapes that were recorded."""
+        """Runs the program and returns its outputs; all tensors must have the recorded shapes."""
         saves = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *parameters))
         return list(_Run.apply(self, saves, constants, *inputs, *parameters))
 
@@ -77,7 +77,7 @@ class GraphExecutor:
 
     @functools.cached_property
     def gradients(self) -> Placement:
-        """Memory layout of the gradients of inner maps, which backward needs between the same steps as the maps."""
+        """Memory layout of the gradients of inner maps, which have the same lifetimes as the maps."""
         return Placement.of({n: (b.numbers, b.written, b.read) for n, b in self._inner_maps.items()})
 
     def addresses(
@@ -128,7 +128,7 @@ class _Run(torch.autograd.Function):
         placement = executor.saving if saves else executor.passing
         arena = torch.empty(placement.total)
         outputs = [torch.empty(shape, memory_format=FORMAT) for shape in executor.output_shapes]
-        # Dropout is a function of torch's default generator and of the element, not of the number of threads.
+        # Dropout depends on torch's default generator and on the element, not on the number of threads.
         keys = torch.randint(1 << 62, (executor.dropouts,))
         addresses = executor.addresses(placement, arena, inputs, outputs, parameters, constants)
         check(load_library().layers_forward(executor.call(addresses, keys)))
@@ -146,7 +146,7 @@ class _Run(torch.autograd.Function):
         inputs, parameters, kept = rest[:split], rest[split:end], iter(rest[end:])
         outputs = [next(kept) if is_kept else None for is_kept in executor.outputs_kept]
         grads = [
-            # Steps add to the gradient of an output that they also read.
+            # Copied if a step reads the output, since its backward pass adds to the gradient.
             (g.clone(memory_format=FORMAT) if is_read else g.contiguous(memory_format=FORMAT))
             for g, is_read in zip(grad_outputs, executor.outputs_read, strict=True)
         ]
@@ -163,16 +163,16 @@ class _Run(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Placement:
-    """Offsets in one piece of memory of buffers that are not all needed at the same time."""
+    """Offsets in one arena of buffers that are not all needed at the same time."""
 
     numbers: Any
-    #: counted in float32
+    #: in units of float32
     offsets: Any
     total: int
 
     @classmethod
     def of(cls, spans: dict[int, tuple[int, int, int]]) -> Placement:
-        """spans: of each buffer its length, and the first and last step that need it.  Each takes the first gap."""
+        """spans: length of each buffer, and the first and last step that need it.  Each is placed in the first gap."""
         offsets: dict[int, int] = {}
         taken: list[tuple[int, int, int]] = []  # (offset, end, last step), by offset
         total = 0

@@ -1,7 +1,7 @@
-"""The operators that the compiled layers can do, and how each is recorded as a step of the graph executor.
+"""The operators of the compiled layers, and their recording as steps of the graph executor.
 
-All work on float32 feature maps (B, C, H, W) on the CPU, channels last, whose numbers of channels fill the vectors of
-the processor.
+All work on float32 feature maps (B, C, H, W) on the CPU, channels last, whose numbers of channels are multiples of
+the processor's vector width.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from dataclasses import dataclass
 from model.native.library import MAX_CHANNELS, Layer, StepKind, layer_kernels
 from model.native.recorder import Recorder, Shape4
 
-#: Pixels up to which self-attention keeps its weights, as many as the square of that.
+#: Maximum number of pixels for self-attention, whose weights take the square of it.
 MAX_ATTENDED = 1024
 
 
 class UnsupportedError(ValueError):
-    """The compiled layers have no code for an operator of these sizes."""
+    """The compiled layers do not support an operator of these sizes."""
 
 
 @dataclass(frozen=True)
 class Operator(ABC):
-    """One operator; `y` is the number of its result, other integers those of what it reads."""
+    """One operator; `y` is the number of its result, other integers are those of its inputs."""
 
     y: int
 
     @property
     @abstractmethod
     def maps(self) -> tuple[int, ...]:
-        """The feature maps that it reads, to which there are gradients."""
+        """The feature maps that it reads, which receive gradients."""
 
     @property
     def others(self) -> tuple[int, ...]:
@@ -224,9 +224,9 @@ def _record_unary(recorder: Recorder, kind: StepKind, x: int, y: int, **buffers:
 
 
 def kernel_of(channels: tuple[int, ...], side: int = 0) -> int:
-    """The fastest kernel for these numbers of channels and a convolution of this side; 0 is none.
+    """The fastest kernel for these numbers of channels and a convolution of this side; side 0: no convolution.
 
-    Raises UnsupportedError where no kernel of this processor can do them.
+    Raises UnsupportedError where no kernel of this processor supports them.
     """
     if side not in (0, 1, 3):
         raise UnsupportedError(f"a convolution of {side}x{side} taps")
@@ -239,7 +239,7 @@ def kernel_of(channels: tuple[int, ...], side: int = 0) -> int:
 
 
 def layer_sizes(kernel: int, x: Shape4, outputs: int, side: int) -> Layer:
-    """A layer without its tensors; x: their shape (B, C, H, W)."""
+    """Sizes of a layer, without its tensors; x: shape of its input (B, C, H, W)."""
     batch, inputs, height, width = x
     return Layer(
         images=batch, height=height, width=width, inputs=inputs, outputs=outputs, kernels=kernel, side=side, scale=1.0

@@ -1,8 +1,8 @@
 """Finds the compiled library and declares its C interface.
 
 The installation of the project builds it (`csrc/`, `[[tool.setuptools.ext-modules]]`).  It consists of plain C
-functions, so it depends on neither Python's nor torch's ABI.  Functions of the interpreter are handed over: they let
-other Python threads run meanwhile, and end a call early when a signal's handler raises (Ctrl-C).
+functions, so it depends on neither Python's nor torch's ABI.  It receives functions of the interpreter, which let
+other Python threads run meanwhile, and end a call early when a signal handler raises (Ctrl-C).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import importlib.machinery
 import itertools
 from pathlib import Path
 
-#: `native_interface_version()` in csrc/rasteriser/rasteriser.cpp; raised together.
+#: `native_interface_version()` in csrc/rasteriser/rasteriser.cpp; both are increased together.
 INTERFACE_VERSION = 4
-#: Channels that a layer can take, `kMaxChannels` of csrc/layers/layer.hpp.
+#: Maximum number of channels of a layer, `kMaxChannels` of csrc/layers/layer.hpp.
 MAX_CHANNELS = 4096
-#: `native::Status` of csrc/threads.hpp; a signal's handler that raised is reported by ctypes itself.
+#: `native::Status` of csrc/threads.hpp; ctypes itself reports a signal handler that raised.
 STATUS_OUT_OF_MEMORY, STATUS_REFUSED = 1, 3
 
 #: `splat::Stage` of csrc/rasteriser/draw.hpp, in the order of `Batch.seconds`.
@@ -88,7 +88,7 @@ class Run(ctypes.Structure):
 
 
 class KernelsMissingError(ImportError):
-    """The compiled library is absent, or of another version than the Python code."""
+    """The compiled library is missing, or of another version than the Python code."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -106,7 +106,7 @@ def load_library() -> ctypes.PyDLL:
     if path is None:
         raise KernelsMissingError(f"are not built (no {candidates[0].name} in {folder})")
     try:
-        library = ctypes.PyDLL(str(path))  # the functions release the interpreter's lock themselves
+        library = ctypes.PyDLL(str(path))  # the functions release the GIL themselves
         version = library.native_interface_version
     except (OSError, AttributeError) as error:
         raise KernelsMissingError(f"cannot be loaded ({error})") from error
@@ -126,9 +126,9 @@ def rasteriser_kernels() -> tuple[str, ...]:
 
 @functools.cache
 def layer_kernels() -> dict[str, int]:
-    """The layers' kernels that this processor can run, fastest first (avx512, avx2), and how many channels each takes.
+    """The layers' kernels that this processor can run, fastest first (avx512, avx2), with their vector widths.
 
-    Numbers of channels must be multiples of that.  Empty where the library is missing.
+    Numbers of channels must be multiples of the vector width.  Empty where the library is missing.
     """
     try:
         library = load_library()
@@ -149,9 +149,9 @@ def why_no_layers() -> str | None:
 
 @functools.cache
 def gomp_parallel() -> int | None:
-    """The address of `GOMP_parallel`, by which the library borrows torch's threads; None where there is no libgomp.
+    """The address of `GOMP_parallel`, through which the library uses torch's threads; None without libgomp.
 
-    Torch has loaded libgomp already, and the loader gives the same copy again by its name.
+    Torch has already loaded libgomp, and the loader returns the same copy by its name.
     """
     try:
         return ctypes.cast(ctypes.CDLL("libgomp.so.1").GOMP_parallel, ctypes.c_void_p).value
@@ -172,12 +172,12 @@ def _interpreter() -> _Interpreter:
 
 
 def interpreter() -> int:
-    """The address of the interpreter's functions; it lives as long as the process."""
+    """The address of the interpreter's functions, valid as long as the process."""
     return ctypes.addressof(_interpreter())
 
 
 def check(status: int) -> None:
-    """Raise MemoryError if a call of the library reports that."""
+    """Raise MemoryError if the status of a library call is out of memory."""
     if status == STATUS_OUT_OF_MEMORY:
         raise MemoryError("the compiled CPU kernels ran out of memory")
 

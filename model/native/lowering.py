@@ -1,7 +1,7 @@
-"""From recorded torch calls to operators of the compiled layers, where they fit.
+"""Lowers recorded torch calls to operators of the compiled layers, where supported.
 
-Neighbours are fused: norm, SiLU, dropout, convolution, residual and scale become one layer if nothing else reads what
-lies between them.
+Neighbours are fused: norm, SiLU, dropout, convolution, residual and scale become one layer if nothing else reads
+the intermediate results.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from model.native.tracing import Call, Graph, Value
 
 @dataclass
 class Lowered:
-    """The calls of a graph in order, with operators in place of those that the compiled layers do."""
+    """The calls of a graph in order, with operators in place of those that the compiled layers support."""
 
     items: list[Call | Operator] = field(default_factory=list)
-    #: calls of the operators' kinds that torch must do, and why
+    #: calls of the operators' kinds that are left to torch, with the reasons
     refused: list[str] = field(default_factory=list)
 
 
 def lower(graph: Graph) -> Lowered:
-    """Replace calls by operators; what only discarded calls read is left out."""
+    """Replace calls by operators, and drop calls whose results are unused."""
     lowering = _Lowering(graph)
     lowered = Lowered()
     for call in graph.calls:
@@ -61,17 +61,17 @@ def lower(graph: Graph) -> Lowered:
 
 
 def reads_of(item: Call | Operator) -> list[int]:
-    """Numbers of all values that an item takes."""
+    """Numbers of all values that an item reads."""
     return item.reads if isinstance(item, Call) else [*item.maps, *item.others]
 
 
 def writes_of(item: Call | Operator) -> list[int]:
-    """Numbers of all values that an item gives."""
+    """Numbers of all values that an item writes."""
     return item.writes if isinstance(item, Call) else [item.y]
 
 
 def _live(items: list[Call | Operator], result: int) -> list[Call | Operator]:
-    """The items that lead to the result."""
+    """The items that contribute to the result."""
     wanted, live = {result}, []
     for item in reversed(items):
         if wanted.intersection(writes_of(item)):
@@ -86,7 +86,7 @@ class _Lowering:
         self._users = Counter(number for call in graph.calls for number in call.reads)
         self._users[graph.result] += 1
         self._operators: dict[int, Operator] = {}
-        #: results of operators that became a part of another one
+        #: results of operators that were fused into another one
         self.absorbed: set[int] = set()
         self._rules: dict[Any, Callable[[Call], Operator | None]] = {
             F.group_norm: self._group_norm,
@@ -105,9 +105,9 @@ class _Lowering:
         }
 
     def match(self, call: Call) -> Operator | None:
-        """The operator that does a call, with those that it absorbs; None where there is none of its kind.
+        """The operator for a call, fused with its predecessors where possible; None where there is none of its kind.
 
-        Raises UnsupportedError where there is one of its kind, but not for these sizes.
+        Raises UnsupportedError where the operator does not support these sizes.
         """
         rule = self._rules.get(call.function)
         if rule is None or not isinstance(call.result, Value) or not self._is_map(call.result):
@@ -232,7 +232,7 @@ class _Lowering:
         )
 
     def _owned_by(self, owners: Iterable[nn.Module]) -> list[tuple[int, tuple[nn.Module, str]]]:
-        """The parameters of modules that a call takes as a whole; they become values of the graph."""
+        """The parameters of modules that are arguments of a call; they become values of the graph."""
         found = []
         known = {(id(owner), name): number for number, (owner, name) in self._graph.owned.items()}
         for owner in owners:
@@ -244,7 +244,7 @@ class _Lowering:
         return found
 
     def _open_layer(self, value: Any) -> LayerSpec | None:
-        """The layer whose result only the call at hand reads."""
+        """The layer that wrote `value`, if only the current call reads it."""
         operator = self._operators.get(value.number) if isinstance(value, Value) else None
         return operator if isinstance(operator, LayerSpec) and self._users[operator.y] == 1 else None
 
@@ -253,11 +253,11 @@ class _Lowering:
         return replace(layer, **changes)
 
     def _follows_operators(self, *values: Any) -> bool:
-        """Whether all are feature maps, one of them an operator's: moving numbers alone is not worth a program."""
+        """Whether all are feature maps and an operator wrote one of them; programs that only move data do not pay."""
         return all(map(self._is_map, values)) and any(value.number in self._operators for value in values)
 
     def _is_map(self, value: Any) -> bool:
-        """Whether it is a feature map (B, C, H, W) in float32 on the CPU, and not empty."""
+        """Whether it is a non-empty feature map (B, C, H, W) in float32 on the CPU."""
         if not isinstance(value, Value):
             return False
         facts = self._graph.facts[value.number]

@@ -1,8 +1,8 @@
-"""The door to the compiled rasteriser: `rasterise(...)`, one call for a whole batch, as one autograd function.
+"""Entry point of the compiled rasteriser: `rasterise(...)`, one autograd function for a whole batch.
 
-Arithmetic is float32 on the image and float64 in the geometry.  Threads (`torch.get_num_threads()` of torch's own)
-share out scenes, or the views, Gaussians and bands of rows of one scene; results are the same to the last bit for any
-number of threads.  A long call ends early when a signal's handler raises, as Ctrl-C does.
+Arithmetic is float32 on the image and float64 in the geometry.  Torch's own threads (`torch.get_num_threads()`)
+process scenes, or the views, Gaussians and bands of rows of one scene, in parallel; results are bitwise equal for any
+number of threads.  A long call ends early when a signal handler raises, as for Ctrl-C.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from model.types import Cameras, Gaussians
 
 
 class RefusedError(ValueError):
-    """An input is not finite in float32, or out of its range."""
+    """An input is not finite in float32, or outside its range."""
 
 
 class _Options(NamedTuple):
@@ -54,7 +54,7 @@ def rasterise(
 ) -> tuple[Tensor, Tensor | None]:
     """Images (B, V, 3, H, W) and inverse depths (B, V, 1, H, W) or None, in float32 on the CPU.
 
-    Takes tensors of any device and dtype, background (B, 3).  Raises `RefusedError` for values that are not finite in
+    Accepts tensors of any device and dtype, background (B, 3).  Raises `RefusedError` for values that are not finite in
     float32 or, unless `any_opacity`, opacities outside [0, 1]; and `KernelsMissingError`.
 
     `kernels` names the variant to use, one of `rasteriser_kernels()`; by default the fastest.  To `seconds`, which must
@@ -77,7 +77,7 @@ def rasterise(
 
 
 class _Rasterise(torch.autograd.Function):
-    """All state between forward and backward lies in tensors of the graph, so calls may overlap and repeat."""
+    """Keeps all state between forward and backward in tensors of the graph, so calls may overlap and repeat."""
 
     @staticmethod
     def forward(
@@ -146,7 +146,7 @@ def _pointer(tensor: Tensor | None) -> int | None:
 
 
 def _point(batch: Batch, inputs: Sequence[Tensor], state: Tensor) -> None:
-    """Directs a batch to the tensors, which must stay alive while it is used, and to the current number of threads."""
+    """Sets a batch's pointers to the tensors, which must outlive its use, and its number of threads."""
     batch.means, batch.scales, batch.rotations, batch.opacities, batch.sh, batch.background = map(_pointer, inputs)
     batch.state = state.data_ptr()
     batch.threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Writes operators down as the steps of one program, with the buffers that they read and write."""
+"""Records operators as steps of one program, with the buffers that they read and write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Shape4 = tuple[int, int, int, int]
 class Buffer:
     """Memory of one tensor, and the steps between which it is needed."""
 
-    #: float32 numbers; 0 for parameters and constants, whose memory is their tensor's
+    #: size in float32; 0 for parameters and constants, whose memory is their tensor's
     numbers: int
     #: the step that writes it, and the last one that reads it
     written: int
@@ -26,7 +26,7 @@ class Buffer:
 
 
 class Recorder:
-    """Takes down steps in order.  Buffers are numbered from 1; number 0 stands for none."""
+    """Records steps in order.  Buffers are numbered from 1; number 0 means none."""
 
     def __init__(self, shapes: Mapping[int, Shape4], inputs: Sequence[int]) -> None:
         """`shapes` of all values by number; `inputs` are the feature maps that exist before the first step."""
@@ -46,7 +46,7 @@ class Recorder:
         return self._shapes[value]
 
     def read(self, value: int, *, kept: bool = False) -> int:
-        """The buffer of a feature map that the next step reads; `kept` where its backward pass does too."""
+        """The buffer of a feature map that the next step reads; `kept` if its backward pass reads it too."""
         number = self.maps[value]
         buffer = self.buffers[number]
         buffer.read = len(self.steps)
@@ -71,12 +71,12 @@ class Recorder:
         return self._outside(self.constants, value)
 
     def dropout_key(self) -> int:
-        """The place of the next step's key among the random keys of a run."""
+        """Index of the next step's key among the random keys of a run."""
         self.dropouts += 1
         return self.dropouts - 1
 
     def step(self, kind: StepKind, sizes: Layer, **numbers: int) -> None:
-        """Append a step of buffers by name."""
+        """Append a step; `numbers` are its buffers by name."""
         self.steps.append(Step(kind=kind, layer=sizes, **numbers))
 
     def _outside(self, known: dict[int, int], value: int) -> int:

@@ -1,7 +1,7 @@
-"""Records the torch calls that one run of a module makes, as a graph that runs again without the module's Python.
+"""Records the torch calls of one run of a module as a graph, which can be replayed without the module's Python code.
 
-A `TorchFunctionMode` sees every call on tensors at the level of the source: `group_norm`, `conv2d`, `silu`.  The graph
-holds for equal shapes and modes only.  What depends on the numbers in a tensor cannot be recorded.
+A `TorchFunctionMode` intercepts calls on tensors at source level: `group_norm`, `conv2d`, `silu`.  The graph
+is valid for equal shapes and modes only.  Code that depends on the values in a tensor cannot be recorded.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-#: Queries whose answers follow from shapes and types, which a graph holds for.
+#: Queries whose results follow from shapes and types, which are fixed for a graph.
 _STATIC_QUERIES = frozenset(
     {"__get__", "__len__", "dim", "size", "stride", "numel", "nelement", "element_size", "ndimension"}
     | {"is_floating_point", "is_complex", "is_contiguous", "get_device", "promote_types", "result_type"}
 )
-#: Calls that a replay would not repeat, or that change what other calls mean.
+#: Calls that a replay would not repeat, or that change the effect of other calls.
 _FORBIDDEN = frozenset({"_set_grad_enabled", "set_grad_enabled", "manual_seed", "__setitem__", "__set__", "__delete__"})
 
 
 class NotTraceableError(TypeError):
-    """A module does something that a graph of its calls would not repeat."""
+    """A module has effects that a graph of its calls would not repeat."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """One of the tensors of a graph, by number, where a call takes or gives it."""
+    """A tensor of a graph, by number, as argument or result of a call."""
 
     number: int
 
@@ -45,19 +45,19 @@ class Call:
     result: Any
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """The argument at a position or of a name; `default` where it was not given."""
+        """The argument at a position or with a name; `default` where it is absent."""
         if position < len(self.arguments):
             return self.arguments[position]
         return self.keywords.get(name, default)
 
     @property
     def reads(self) -> list[int]:
-        """Numbers of the values it takes, each as often as it is taken."""
+        """Numbers of the values it reads, with repetitions."""
         return [value.number for value in _values((self.arguments, self.keywords))]
 
     @property
     def writes(self) -> list[int]:
-        """Numbers of the values it gives."""
+        """Numbers of the values it writes."""
         return [value.number for value in _values(self.result)]
 
 
@@ -80,17 +80,17 @@ class Graph:
     facts: list[Facts] = field(default_factory=list)
     #: parameters and buffers: the module that owns each, and the attribute's name
     owned: dict[int, tuple[nn.Module, str]] = field(default_factory=dict)
-    #: tensors that are none of these and that no call gives
+    #: other tensors that are results of no call
     constants: dict[int, Tensor] = field(default_factory=dict)
     result: int = -1
 
     def add(self, tensor: Tensor) -> int:
-        """A new value; returns its number."""
+        """Adds a value; returns its number."""
         self.facts.append(Facts(tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad))
         return len(self.facts) - 1
 
     def add_owned(self, owner: nn.Module, name: str, tensor: Tensor) -> int:
-        """A new value for a parameter or buffer of a module."""
+        """Adds a value for a parameter or buffer of a module; returns its number."""
         number = self.add(tensor)
         self.owned[number] = (owner, name)
         return number
@@ -99,7 +99,7 @@ class Graph:
 def trace(module: nn.Module, function: Callable[..., Any], arguments: Any, keywords: dict[str, Any]) -> Graph:
     """Run `function`, the forward pass of `module`, and record it.
 
-    Raises NotTraceableError where a replay would not repeat it, and whatever the function raises.
+    Raises NotTraceableError where a replay would not reproduce it, and the errors of the function.
     """
     tracer = _Tracer(module, tensors_of((arguments, keywords)))
     with tracer:
@@ -115,7 +115,7 @@ class _Tracer(TorchFunctionMode):
         super().__init__()
         self.graph = Graph()
         self._numbers: dict[int, int] = {}
-        self._alive: list[Tensor] = []  # an identity belongs to one tensor only while that lives
+        self._alive: list[Tensor] = []  # keeps tensors alive, since `id` is unique only among live objects
         self._owners = {
             id(tensor): (owner, name)
             for owner in module.modules()
@@ -136,13 +136,13 @@ class _Tracer(TorchFunctionMode):
                 raise NotTraceableError(f"{name} reads the numbers in a tensor")
             return result
         if all(id(tensor) in self._numbers for tensor in given):
-            return result  # its argument, as `dropout` gives it in evaluation
+            return result  # the argument itself, as `dropout` returns it in evaluation
         arguments, keywords = (map_tensors(tree, lambda t: Value(self.number(t))) for tree in (args, kwargs))
         self.graph.calls.append(Call(function, arguments, keywords, map_tensors(result, lambda t: Value(self._add(t)))))
         return result
 
     def number(self, tensor: Tensor) -> int:
-        """The value's number.  A tensor that no call gave is one of the module's, or a constant."""
+        """Number of a tensor's value.  A tensor that is no call's result is one of the module's, or a constant."""
         known = self._numbers.get(id(tensor))
         if known is not None:
             return known
@@ -166,7 +166,7 @@ def _is_in_place(name: str) -> bool:
 
 
 def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
-    """`tree` with every tensor replaced; looks into tuples, lists, dictionaries and dataclasses."""
+    """`tree` with every tensor replaced; traverses tuples, lists, dictionaries and dataclasses."""
     if isinstance(tree, Tensor):
         return function(tree)
     if isinstance(tree, tuple | list):
@@ -180,14 +180,14 @@ def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
 
 
 def tensors_of(tree: Any) -> list[Tensor]:
-    """The tensors in `tree`, in the order in which `map_tensors` meets them."""
+    """The tensors in `tree`, in the order of `map_tensors`."""
     found: list[Tensor] = []
     map_tensors(tree, found.append)
     return found
 
 
 def rebuild(tree: Any, tensors: Iterator[Tensor]) -> Any:
-    """A copy of `tree` with the next of `tensors` in place of each of its own, in the order of `tensors_of`."""
+    """A copy of `tree` with its tensors replaced by `tensors`, in the order of `tensors_of`."""
     if isinstance(tree, Tensor):
         return next(tensors)
     if isinstance(tree, tuple | list):
@@ -203,7 +203,7 @@ def rebuild(tree: Any, tensors: Iterator[Tensor]) -> Any:
 
 
 def signature(tree: Any) -> Hashable:
-    """All of `tree` but the numbers in its tensors."""
+    """A hashable description of `tree`, without the values in its tensors."""
     return _hashable(map_tensors(tree, lambda t: (t.shape, t.dtype, t.requires_grad)))
 
 
@@ -216,7 +216,7 @@ def _hashable(tree: Any) -> Hashable:
 
 
 def replace_values(tree: Any, tensors: Callable[[int], Any]) -> Any:
-    """`tree`, the arguments of a call, with the tensor of its number in place of every `Value`."""
+    """`tree`, the arguments of a call, with every `Value` replaced by the tensor of its number."""
     if isinstance(tree, Value):
         return tensors(tree.number)
     if isinstance(tree, tuple | list):
