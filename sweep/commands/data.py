@@ -175,7 +175,7 @@ def _say_some(lines: list[str], path: Path) -> None:
 
 
 def _share(text: str | None) -> float | None:
-    """`10%` or `0.1` -> 0.1."""
+    """Parses a fraction: `10%` or `0.1` -> 0.1."""
     if text is None:
         return None
     try:

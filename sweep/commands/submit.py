@@ -42,7 +42,7 @@ def submit(
     from sweep.run.frozen_file import FILE_VARIABLE, file_of
     from sweep.run.submit import follow_job, submit_job
 
-    checked = load_sweep(sweep, settings or [])  # mistakes are found here, and not by the cluster
+    checked = load_sweep(sweep, settings or [])  # reports mistakes here rather than on the cluster
     options = [part for setting in settings or [] for part in ("--set", setting)]
     options += [f"--only={only}"] if only is not None else []
     options += ["--retry-failed"] * retry_failed + ["--fail-fast"] * fail_fast

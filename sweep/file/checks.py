@@ -231,7 +231,7 @@ def _configuration_findings(sweep: Sweep, is_complete: bool) -> Iterator[Finding
 
 
 def _built(draft: Draft, settings: tuple[Setting, ...] | list[Setting]) -> tuple[Draft, list[Finding]]:
-    """The draft with those settings on top that can be put there, and what is wrong with them."""
+    """The draft with all valid settings applied, and the mistakes in the others."""
     findings = []
     places: dict[tuple[str, ...], Path] = {}
     for setting in settings:

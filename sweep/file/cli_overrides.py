@@ -12,7 +12,7 @@ from sweep.file.overrides import flatten
 from sweep.file.schema import Sweep
 from sweep.file.yaml_reader import Document, Place, parse
 
-#: Where a whole dotted key is one key of a mapping (`*` for any name or index).  Elsewhere dots lead inwards.
+#: Mappings whose keys may be whole dotted keys (`*`: any name or index).  Elsewhere a dot separates nested keys.
 _DOTTED_SECTIONS: tuple[tuple[str, ...], ...] = (
     ("base",),
     ("trials", "*"),

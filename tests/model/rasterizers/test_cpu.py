@@ -138,7 +138,7 @@ print((peak() - before) / 2**20)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to tell the peak")
 def test_peak_memory_of_a_batch():
-    """32 renders of 16,384 Gaussians at 128 px, forward and backward, in GiB above what stood before."""
+    """Peak memory in GiB above the initial one: 32 renders of 16,384 Gaussians at 128 px, forward and backward."""
     environment = os.environ | {"PYTHONPATH": str(Path(cpu.__file__).parents[2])}
     command = [sys.executable, "-c", MEMORY]
     output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout

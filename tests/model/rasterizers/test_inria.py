@@ -27,7 +27,7 @@ needs_package = pytest.mark.skipif(not inria.is_available(), reason="needs a GPU
 
 @pytest.fixture
 def package(request, monkeypatch):
-    """Our stand-in under the package's name, of the generation asked for."""
+    """Our stand-in under the package's name, of the requested generation."""
     settings = {"newer": NEWER, "older": OLDER}[request.param]
     module = SimpleNamespace(
         DRAWS_ON_CPU=True, GaussianRasterizationSettings=settings, GaussianRasterizer=compat.GaussianRasterizer
@@ -129,7 +129,7 @@ class ReadsOfTheDevice(TorchFunctionMode):
 
 
 class Flat(torch.nn.Module):
-    """A package's rasteriser that reads nothing back: pictures of one colour, with gradients for all it is given."""
+    """A rasteriser without synchronisation: it returns images of one colour, with gradients for all inputs."""
 
     def __init__(self, settings):
         super().__init__()

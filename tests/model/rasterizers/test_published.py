@@ -76,7 +76,7 @@ def test_gsplats_bounds_are_the_error_that_a_gpu_showed(gpu_scene, drawn):
 @pytest.mark.parametrize("package", [as_inria, as_gsplat, partial(as_gsplat, version="1.6.0")])
 @pytest.mark.parametrize("degree", DEGREES)
 def test_no_pixel_of_the_scenes_is_undecided(gpu_scene, drawn, degree, package):
-    """Thresholds moved by more than float32 rounds to change nothing: the bounds on a GPU are those of rounding."""
+    """Moving the thresholds by more than float32's rounding changes nothing, so GPU bounds need only cover rounding."""
     scene = gpu_scene(degree)
     exact = drawn(scene, True, package)
     others = [drawn(scene, True, package, slack) for slack in (SLACK, -SLACK)]

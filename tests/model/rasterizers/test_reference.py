@@ -30,7 +30,7 @@ def splats(means, opacity=0.5, colour=(1.0, 0.0, 0.0), scale=0.01):
 
 
 def camera(height=9, width=11, focal=10.0, principal=None):
-    """At the world's origin, looking along z."""
+    """A camera at the world's origin that looks along z."""
     principal = (width / 2, height / 2) if principal is None else principal
     return Cameras(
         world_to_camera=torch.eye(4, dtype=torch.float64).reshape(1, 1, 4, 4),
@@ -84,7 +84,7 @@ def test_nearest_first_whatever_the_order_given():
 
 
 def test_a_pixel_stops_before_the_gaussian_that_takes_it_below_the_bound():
-    """0.98 three times leaves 8e-6 < 1e-4: the third is not drawn, though a faint fourth would have fitted."""
+    """Three opacities of 0.98 leave 8e-6 < 1e-4, so the third is not drawn, nor a faint fourth, which would fit."""
     g = splats([[0, 0, 2 + i] for i in range(4)], opacity=0.98, colour=torch.eye(4)[:, :3])
     g.opacities[0, 3] = 0.01
     image = draw(g, background=(1, 1, 1))

@@ -15,7 +15,7 @@ def file(tmp_path):
 
 
 def timm_features(tensors, images, side):
-    """Normed class tokens and patches of all layers, by timm, which reads the authors' names by code of its own."""
+    """Normalised class tokens and patches of all layers, by timm, which has its own code for the authors' names."""
     import timm
 
     backbone = {n.removeprefix("backbone."): t.clone() for n, t in tensors.items() if n.startswith("backbone.")}

@@ -16,7 +16,7 @@ NAMES = {
 
 @pytest.fixture(scope="module", params=NAMES)
 def stored(request, tmp_path_factory):
-    """A name, a store with a folder of the hub in it, and timm's own model from that folder, without classifier."""
+    """A name, a store with its folder in the hub's format, and timm's own model of that folder without classifier."""
     folder = tmp_path_factory.mktemp("timm")
     torch.manual_seed(0)
     architecture, path = request.param.split(".")[0], folder / f"timm--{request.param}"

@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 @pytest.fixture(params=CONFIGS)
 def library(request, folder):
-    """A model of the library's, saved where the store looks for it."""
+    """A model of the transformers library, saved in the store."""
     torch.manual_seed(0)
     model = scrambled(CONFIGS[request.param]()).eval()
     model.save_pretrained(folder)

@@ -14,7 +14,7 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """Serves `files` of one repository, of any name; those that end in .safetensors or .bin are named by their hash."""
+    """Serves `files` as a repository of any name; the linked ETag of .safetensors and .bin files is their SHA-256."""
 
     daemon_threads = True
 
