@@ -1,4 +1,4 @@
-"""Typed options that refuse what they do not know: sections of a configuration, and options of a single choice."""
+"""Typed options that reject unknown keys: sections of a configuration, and options of a single choice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from model.registry import UnknownChoiceError, nearest
 
 
 class Section(BaseModel):
-    """A part of a configuration: immutable, strict about types, and closed to unknown keys."""
+    """A part of a configuration: immutable, strictly typed; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -44,7 +44,7 @@ def _finite(value: float) -> float:
     return value
 
 
-#: YAML has lists where we keep tuples, so that a configuration cannot change after it was hashed.
+#: Lists of YAML are stored as tuples, so that a configuration cannot change after hashing.
 as_tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 Count = Annotated[int, Field(gt=0)]
 Finite = Annotated[float, AfterValidator(_finite)]
@@ -53,9 +53,9 @@ Counts = Annotated[tuple[Count, ...], as_tuple]
 
 
 class MisfitError(ValueError):
-    """Values of a configuration that are right by themselves and do not fit together.
+    """Values of a configuration are valid individually but do not fit together.
 
-    `key` is the dotted key to show, `allowed` what its value may be, where that is a list.
+    `key` is the dotted key to show, `allowed` the list of its possible values, if there is one.
     """
 
     def __init__(self, key: str, reason: str, allowed: Collection[str] = ()) -> None:
@@ -63,7 +63,7 @@ class MisfitError(ValueError):
         super().__init__(reason + (f"; allowed: {', '.join(self.allowed)}" if self.allowed else ""))
 
 
-#: Decorates a class of typed fields with defaults: frozen, strict about types, closed to unknown names.  Its
+#: Decorates a class of typed fields with defaults: frozen, strictly typed; unknown names are errors.  Its
 #: values must be JSON's, because they are hashed.
 options = pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid", strict=True))
 
@@ -72,17 +72,17 @@ class AddedLater:
     """Type of the mark `ADDED_LATER`."""
 
 
-#: Marks a field that came after its class was in use: `pooling: Annotated[str, ADDED_LATER] = "mean"`.  Its default
-#: is the value that behaves as before, and with that it is left out of a configuration's identity, so that keys of
-#: what exists stay as they are.
+#: Marks a field added to a class already in use: `pooling: Annotated[str, ADDED_LATER] = "mean"`.  Its default
+#: is the former behaviour; at its default it is omitted from a configuration's identity, so that existing keys
+#: do not change.
 ADDED_LATER = AddedLater()
 
 
 def known_values(instance: Any, values: Any) -> Any:
     """`values`, the plain form of `instance`, without the fields marked `ADDED_LATER` that have their default.
 
-    instance: options, a pydantic model, or a list, tuple or mapping of such.  What is written as something else than
-    a mapping, say as a number, stays as it is.
+    instance: options, a pydantic model, or a list, tuple or mapping of such.  Values whose plain form is no mapping,
+    such as a number, are unchanged.
     """
     if isinstance(instance, Mapping) and isinstance(values, Mapping):
         return {name: known_values(instance[name], value) for name, value in values.items()}
@@ -117,7 +117,7 @@ class NoOptions:
 class OptionsError(ValueError):
     """Unknown options of a choice, or values of the wrong type.
 
-    `problems` lists (option, what is wrong), one for each.
+    `problems` lists pairs (option, problem).
     """
 
     def __init__(self, where: str, problems: Sequence[tuple[str, str]]) -> None:
@@ -126,10 +126,10 @@ class OptionsError(ValueError):
 
 
 def parse_options(cls: type, values: Mapping[str, Any], *, choice: str, where: str) -> Any:
-    """An instance of `cls`, which is made with `options`.
+    """An instance of `cls`, a class decorated with `options`.
 
-    choice: whose options these are, e.g. "chairs"; where: their place in a configuration, e.g. "data.options".
-    Raises `OptionsError` with all that is wrong.
+    choice: the choice with these options, e.g. "chairs"; where: their path in a configuration, e.g. "data.options".
+    Raises `OptionsError` with all problems.
     """
     try:
         return cls(**values)

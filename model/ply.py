@@ -1,8 +1,8 @@
-"""Gaussians as the .ply files that 3D Gaussian Splatting writes and its public viewers open.
+"""Gaussians as .ply files in the format of 3D Gaussian Splatting and its public viewers.
 
 One vertex per Gaussian, all float32: position x y z; an unused normal nx ny nz; spherical harmonics f_dc_0..2 and,
 above degree 0, f_rest_*, all of red before green before blue; the logit of the opacity; logarithms of the scales;
-the quaternion rot_0..3, real part first.  Positions are in the frame that the Gaussians are in.
+the quaternion rot_0..3, real part first.  Positions are in the frame of the Gaussians.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from plyfile import PlyData, PlyElement, PlyParseError
 from model.types import Gaussians
 
 _SH_COEFFICIENTS = (1, 4, 9, 16)
-#: Opacities and scales are kept this far from where their logit and logarithm end.
+#: Minimum distance of opacities and scales from the singularities of their logit and logarithm.
 _EDGE = float(np.finfo(np.float32).eps)
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
@@ -30,8 +30,8 @@ _ROTATION = tuple(f"rot_{i}" for i in range(4))
 def write_ply(gaussians: Gaussians, path: Path) -> None:
     """Write one scene, with tensors (1, N, ...).
 
-    Opacities of 0 and 1 come back off by 1e-7, scales of 0 as 1e-38; a scale loses its sign, which nothing depends
-    on.  Raises ValueError for another number of scenes.
+    Opacities of 0 and 1 are read back with an error of 1e-7, scales of 0 as 1e-38; a scale loses its sign, which has no
+    effect.  Raises ValueError for another number of scenes.
     """
     scenes = gaussians.means.shape[0]
     if scenes != 1:
@@ -60,7 +60,7 @@ def write_ply(gaussians: Gaussians, path: Path) -> None:
 def read_ply(path: Path) -> Gaussians:
     """One scene (1, N, ...) in float32; quaternions are normalised.
 
-    Raises ValueError, naming the file, where it is no such .ply.
+    Raises ValueError, naming the file, where it is no .ply of this format.
     """
     try:
         vertices = PlyData.read(str(path))["vertex"].data
@@ -89,5 +89,5 @@ def read_ply(path: Path) -> Gaussians:
 
 
 def _rest(coefficients: int) -> list[str]:
-    """Names of the harmonics above the constant one."""
+    """Names of the harmonics above degree 0."""
     return [f"f_rest_{i}" for i in range(3 * (coefficients - 1))]

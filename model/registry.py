@@ -1,7 +1,7 @@
 """Choices by name: `name -> "module:attribute"`, imported when chosen.
 
-Each axis keeps one literal dictionary in its package's `__init__.py`, so an optional dependency is needed only
-by whoever picks the choice that wants it.
+Each axis has one literal dictionary in its package's `__init__.py`, so an optional dependency is needed only
+for choices that use it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 
 def nearest(value: str, allowed: Iterable[str]) -> str | None:
-    """The allowed name most like `value`, or None where none is close."""
+    """The allowed name most similar to `value`, or None where none is close."""
     matches = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 
 class UnknownChoiceError(ValueError):
-    """A name that its registry does not hold."""
+    """A name is not in its registry."""
 
     def __init__(self, axis: str, value: str, allowed: Iterable[str]) -> None:
         self.axis, self.value, self.allowed = axis, value, sorted(allowed)
@@ -32,9 +32,9 @@ class UnknownChoiceError(ValueError):
 
 
 def resolve(registry: Mapping[str, str], name: str, axis: str) -> Any:
-    """The object that `name` stands for.  Raises `UnknownChoiceError` with the allowed names."""
+    """The object registered as `name`.  Raises `UnknownChoiceError` with the allowed names."""
     if name not in registry:
         raise UnknownChoiceError(axis, name, registry)
     module, attribute = registry[name].split(":")
-    # A plan of thousands of trials asks thousands of times; importing what is imported takes microseconds.
+    # A plan of thousands of trials calls this thousands of times; re-importing a module takes microseconds.
     return getattr(sys.modules.get(module) or importlib.import_module(module), attribute)

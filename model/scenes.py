@@ -1,4 +1,4 @@
-"""Reconstructed objects and what makes them: source views and context -> a scene -> what cameras see of it.
+"""Scenes and reconstructors: source views and context -> a scene -> renderings of it.
 
 Dimensions: B objects, V views, P pixels of each object, H x W pixels a view.
 """
@@ -40,21 +40,21 @@ class Scene(ABC):
 
 
 class Reconstructor(nn.Module, ABC):
-    """A method's network, or whatever it has instead of one."""
+    """A method's network, or its substitute in untrained methods."""
 
     @property
     def main_network(self) -> nn.Module | None:
-        """The part that maps tensors to one tensor and takes nearly all the time; None where there is none."""
+        """The submodule that maps tensors to one tensor and takes nearly all the time; None if there is none."""
         return None
 
     @abstractmethod
     def forward(self, source: Views, context: Context) -> Scene:
-        """source: B objects with their source views, the first camera of each at the identity."""
+        """Reconstructs a scene.  source: B objects with source views, the first camera of each at the identity."""
 
 
 @dataclass(frozen=True)
 class GaussianScene(Scene):
-    """B scenes of Gaussians, and how they are drawn."""
+    """B scenes of Gaussians, with rasteriser settings."""
 
     kind: ClassVar[SceneKind] = "gaussians"
 
@@ -67,9 +67,9 @@ class GaussianScene(Scene):
         return Rendering(images if pixels is None else pixels.of(images))
 
     def with_geometry(self, rendering: Rendering, cameras: Cameras) -> Rendering:
-        """Draws the Gaussians once more, black before white: what is missing to white is their opacity."""
+        """Draws the Gaussians again, in black over white: their opacity is 1 minus the result."""
         gaussians = self.gaussians
-        # The constant harmonic that takes colours below 0, where they are cut off.
+        # The constant harmonic that makes colours negative, which are clamped to 0.
         black = torch.zeros_like(gaussians.sh[:, :, :1]) - 2.0
         white = gaussians.means.new_ones(3)
         unable = why_not(self.backend, gaussians.means.device.type, antialiasing=self.antialiasing, inverse_depth=True)
@@ -91,9 +91,9 @@ class GaussianScene(Scene):
         return "Gaussians: " + ", ".join(parts)
 
     def without_non_finite(self) -> GaussianScene:
-        """Gaussians with a parameter that is not finite become invisible, as the CUDA rasteriser makes them.
+        """Makes Gaussians with a non-finite parameter invisible, as the CUDA rasteriser does.
 
-        A run that goes on "as published" when its weights have become NaN renders the background.
+        A run that continues "as published" after its weights have become NaN renders the background.
         """
         parts = {"means": 0.0, "scales": 1.0, "rotations": 0.5, "opacities": 0.0, "sh": 0.0}
         tensors = {name: getattr(self.gaussians, name) for name in parts}
@@ -107,7 +107,7 @@ class GaussianScene(Scene):
 
 @dataclass(frozen=True)
 class PictureScene(Scene):
-    """B objects as one flat picture each, which every camera sees alike."""
+    """B objects as one image each, which is the rendering from every camera."""
 
     kind: ClassVar[SceneKind] = "pictures"
 

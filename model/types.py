@@ -1,4 +1,4 @@
-"""The tensors that flow through a method: views in, context beside them, Gaussians or renderings out.
+"""Tensors of a method: views and context as inputs, Gaussians or renderings as outputs.
 
 Frames. *World* is the frame of the scene; *camera* axes are OpenCV's: x right, y down, z forward.
 `world_to_camera` is a 4x4 matrix that acts on column vectors.  Pixel (column j, row i) has its centre at
@@ -67,7 +67,7 @@ class Cameras(_TensorFields):
 
 @dataclass(frozen=True, slots=True)
 class Views(_TensorFields):
-    """Pictures with everything known about how they were taken.  No code downstream asks for a dataset's name."""
+    """Images with all facts about their cameras.  Downstream code does not depend on a dataset's name."""
 
     images: Tensor  # (B, V, 3, H, W) RGB in [0, 1]
     cameras: Cameras
@@ -106,7 +106,7 @@ class Pixels(_TensorFields):
     column: Tensor  # (B, P) int64
 
     def of(self, pictures: Tensor) -> Tensor:
-        """The values (B, P, C) that pictures (B, V, C, H, W) have there."""
+        """The values (B, P, C) of images (B, V, C, H, W) at these pixels."""
         objects = torch.arange(len(pictures), device=pictures.device)[:, None]
         return pictures[objects, self.view, :, self.row, self.column]
 
@@ -116,9 +116,9 @@ class Rendering(_TensorFields):
     """Rendering of a scene: whole views (B, V, C, H, W), or the values of chosen pixels (B, P, C)."""
 
     images: Tensor  # C = 3: RGB, not clamped
-    inverse_depth: Tensor | None = None  # C = 1: 1 / camera z, 1 / scene units; 0 where nothing is seen
+    inverse_depth: Tensor | None = None  # C = 1: 1 / camera z, 1 / scene units; 0 where empty
     opacity: Tensor | None = None  # C = 1: in [0, 1]
-    #: renderings of the same cameras or pixels that training also compares with the targets: a coarse pass, say
+    #: renderings of the same cameras or pixels that training also compares with the targets, e.g. of a coarse pass
     auxiliary: tuple[Rendering, ...] = ()
 
     def take(self, index: Tensor) -> Rendering:

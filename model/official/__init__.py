@@ -1,8 +1,8 @@
-"""Published checkpoints of Splatter Image, of the paper's variants and of PixelNeRF, in and out.
+"""Reads and writes published checkpoints of Splatter Image, of the paper's variants and of PixelNeRF.
 
 Their files are dictionaries whose `model_state_dict` holds tensors by name (the averaged ones, where averaging was
-on), or such dictionaries themselves; the names, shapes and conventions of their calls are followed here and nowhere
-else.
+on), or such dictionaries themselves; only this package knows the names, shapes and conventions of their
+calls.
 """
 
 from model.official.checkpoint import NetworkShape, read_weights

@@ -12,10 +12,10 @@ from torch import Tensor
 from model.fusion import Source
 from model.official.names import GLOBAL_BLOCK, PROJECTORS, SPATIAL_BLOCK, UNET_PREFIX
 
-#: Frozen models that the paper's files carry along; ours come from their own files.
+#: Frozen models inside the paper's files; ours come from their own files.
 _FROZEN = re.compile(r"(depth_predictor|network_with_offset\.(spatial|global)_context_provider)\.")
 _IMAGE_CHANNELS = 3
-#: Degree of the spherical harmonics by the channels of all groups of the head.
+#: Total channels of the head's groups -> degree of the spherical harmonics.
 DEGREE_OF_CHANNELS = {15: 0, 24: 1}
 
 _STEM = re.compile(r"enc\.(\d+)x\1_conv\.weight")
@@ -23,9 +23,9 @@ _FIRST_BLOCK = re.compile(r"enc\.(\d+)x\1_block0\.norm0\.weight")
 
 
 def read_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The network's tensors of a file's content, which is a state dict or has one as `model_state_dict`.
+    """The network's tensors in a file's content, which is a state dict or has one as `model_state_dict`.
 
-    The tensors of frozen models are left out.  Raises ValueError where there are things other than tensors.
+    The tensors of frozen models are left out.  Raises ValueError where a value is no tensor.
     """
     state = content.get("model_state_dict", content)
     if not isinstance(state, Mapping):
@@ -38,7 +38,7 @@ def read_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def unet_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the U-Net alone, under the names that a U-Net by itself has."""
+    """The tensors of the U-Net only, under the names of a stand-alone U-Net."""
     inside = {name.removeprefix(UNET_PREFIX): t for name, t in weights.items() if name.startswith(UNET_PREFIX)}
     return inside or dict(weights)
 
@@ -56,10 +56,10 @@ class NetworkShape:
     out_channels: int = 24
     #: length of the pose embedding; 0: none
     camera_channels: int = 0
-    #: cross-attention to a vector: its length, and where
+    #: cross-attention to a vector: its length, and the resolutions
     global_context_dim: int = 0
     global_cross_attention_resolutions: tuple[int, ...] = ()
-    #: cross-attention to a map: its channels, and where
+    #: cross-attention to a map: its channels, and the resolutions
     spatial_context_channels: int = 0
     spatial_cross_attention_resolutions: tuple[int, ...] = ()
     #: length of the vector that is concatenated behind the encoder; 0: none
@@ -115,7 +115,7 @@ class NetworkShape:
 
 
 def context_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The fields of `NetworkShape` that say how context enters the U-Net of these tensors."""
+    """The fields of `NetworkShape` on how context enters the U-Net of these tensors."""
     projector = next((name for name in PROJECTORS if f"{name}.weight" in weights), None)
     return {
         "global_context_dim": _width(weights, f"{GLOBAL_BLOCK}.kv_norm.weight"),
@@ -134,7 +134,7 @@ def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def _where(weights: Mapping[str, Tensor], member: str) -> tuple[int, ...]:
-    """The sides, largest first, whose first encoder block has `member`."""
+    """The resolutions, largest first, whose first encoder block has `member`."""
     pattern = re.compile(rf"enc\.(\d+)x\1_block0\.{re.escape(member)}")
     return tuple(sorted((int(m[1]) for name in weights if (m := pattern.fullmatch(name))), reverse=True))
 

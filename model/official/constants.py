@@ -30,7 +30,7 @@ def resampling_filters(unet: UNet) -> dict[str, Tensor]:
 def predictor_constants(unet: UNet, dataset: PublishedDataset) -> dict[str, Tensor]:
     """Published name -> value of all constants of a predictor, its U-Net's included."""
     size = unet.resolution
-    # Where every view has its own focal length, it is divided by later.
+    # If every view has its own focal length, rays are divided by it later.
     focal = torch.full((2,), 1.0 if dataset.per_view else dataset.focal(size))
     to_vector = torch.tensor([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     own = (

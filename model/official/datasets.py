@@ -14,7 +14,7 @@ from model.registry import UnknownChoiceError
 
 @dataclass(frozen=True)
 class PublishedHead:
-    """How the head started, by the names of `model.methods.splatter_image.heads.gaussian_groups`."""
+    """Initialisation of the head, by the names of `model.methods.splatter_image.heads.gaussian_groups`."""
 
     opacity_scale: float = 1.0
     opacity_bias: float = -2.0
@@ -30,10 +30,10 @@ class PublishedHead:
 class PublishedDataset:
     """Facts about one dataset of the published networks."""
 
-    #: bounds of the predicted depth, scene units; counted from the origin's depth where `per_view` is set
+    #: bounds of the predicted depth, scene units; relative to the origin's depth where `per_view` is set
     near: float
     far: float
-    #: field of view of all its images, degrees; None where every view has a focal length of its own
+    #: field of view of all its images, degrees; None where every view has its own focal length
     fov: float | None
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
     head: PublishedHead = field(default_factory=PublishedHead)
@@ -44,7 +44,7 @@ class PublishedDataset:
         return self.fov is None
 
     def focal(self, resolution: int) -> float:
-        """Pixels, at images of that size.  Raises ValueError where every view has its own."""
+        """Focal length in pixels for images of that size.  Raises ValueError where every view has its own."""
         if self.fov is None:
             raise ValueError("every view of this dataset has a focal length of its own: give `focal`")
         return resolution / (2 * math.tan(math.radians(self.fov) / 2))
@@ -75,7 +75,7 @@ PUBLISHED: dict[str, PublishedDataset] = {
 
 
 def published_dataset(name: str) -> PublishedDataset:
-    """The facts about one dataset.  Raises `UnknownChoiceError` with the names that there are."""
+    """The facts about one dataset.  Raises `UnknownChoiceError`, listing the known names."""
     if name not in PUBLISHED:
         raise UnknownChoiceError("published dataset", name, PUBLISHED)
     return PUBLISHED[name]
@@ -98,5 +98,5 @@ _PIXELNERF = {
 
 
 def published_pixelnerf(dataset: str) -> PublishedPixelNerf:
-    """The facts about PixelNeRFs trained on one of our datasets; of another, those of most."""
+    """The facts about PixelNeRFs trained on one of our datasets; the usual ones for other datasets."""
     return _PIXELNERF.get(dataset, PublishedPixelNerf())

@@ -1,4 +1,4 @@
-"""Published files of all methods: recognised by their tensors, and what of a trial's configuration they decide."""
+"""Published files of all methods: recognition by their tensors, and the settings that they determine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from model.scenes import Reconstructor
 
 @dataclass(frozen=True)
 class PublishedFile(ABC):
-    """The tensors of a file, float32, under their published names."""
+    """The tensors of a file in float32, under their published names."""
 
     weights: Mapping[str, Tensor]
 
@@ -50,7 +50,7 @@ class SplatterImageFile(PublishedFile):
         return self.shape.contexts
 
     def settings(self, dataset: str) -> dict[str, Any]:
-        """A network that takes where its cameras are is taken to have two views."""
+        """Settings of the file; a network with camera embedding is assumed to have two views."""
         shape, has_camera = self.shape, self.shape.camera_channels > 0
         return {
             "data": {"name": dataset, "resolution": shape.resolution},
@@ -74,7 +74,7 @@ class SplatterImageFile(PublishedFile):
 
 @dataclass(frozen=True)
 class PixelNerfFile(PublishedFile):
-    """PixelNeRF.  Its conventions are no numbers in the file: they are the published ones."""
+    """PixelNeRF.  The file does not record its conventions; they are the published ones."""
 
     shape: PixelNerfShape
 
@@ -99,7 +99,7 @@ class PixelNerfFile(PublishedFile):
                 "bounds": "distance",
                 "detach_depth_samples": False,
             },
-            # It is not trained here, but a PixelNeRF with another method's losses is no valid configuration.
+            # It is not trained here, but a configuration with another method's losses would be invalid.
             "train": {"stages": [{"iterations": 400_000, "lr": 1e-4, "losses": {"l2": 1.0}}]},
         }
 
@@ -110,7 +110,7 @@ class PixelNerfFile(PublishedFile):
 
 
 def recognise(weights: Mapping[str, Tensor]) -> PublishedFile:
-    """The file that these tensors are of.  Raises ValueError where they are of none that was published."""
+    """The kind of file with these tensors.  Raises ValueError where they match no published network."""
     if PixelNerfShape.recognises(weights):
         return PixelNerfFile(weights, PixelNerfShape.of(weights))
     return SplatterImageFile(weights, NetworkShape.of(weights))

@@ -14,13 +14,13 @@ from model.fusion.input import InputChannel
 from model.fusion.xattn import CrossAttention
 from model.methods.splatter_image.backbones.unet import ResidualBlock, UNet
 
-#: What the U-Net's and the head's names begin with in the file of a whole predictor.
+#: Prefix of the U-Net's and the head's names in the file of a whole predictor.
 UNET_PREFIX = "network_with_offset.encoder."
 HEAD_PREFIX = "network_with_offset."
-#: Cross-attention to a vector and to a map.
+#: Published names of cross-attention to a vector and to a map.
 GLOBAL_BLOCK, SPATIAL_BLOCK = "global_cross_attn_block", "spatial_cross_attn_block"
 _CROSS_ATTENTION: dict[Source, str] = {"semantic": GLOBAL_BLOCK, "depth": SPATIAL_BLOCK}
-#: What the layer in front of a concatenation is called, by the encoder whose vector it takes.
+#: Names of the layer before a concatenation, one for each encoder.
 PROJECTORS = ("dino_projector", "clip_projector")
 
 _PUBLISHED_FUSIONS = (Concat, CrossAttention, InputChannel)
@@ -36,7 +36,7 @@ _FUSER_MEMBERS = {
 
 
 def check_names(expected: Mapping[str, torch.Size], constants: set[str], weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError where tensors are missing, left over or of another shape; `constants` may be there or not."""
+    """Raise ValueError where tensors are missing, superfluous or of another shape; `constants` are optional."""
     problems = {
         "missing": sorted(expected.keys() - weights.keys()),
         "left over": sorted(weights.keys() - expected.keys() - constants),
@@ -58,7 +58,7 @@ def check_names(expected: Mapping[str, torch.Size], constants: set[str], weights
 def published_names(unet: UNet, projector: str = PROJECTORS[0]) -> dict[str, str]:
     """Our name -> published name, for every parameter of a U-Net.
 
-    projector: one of `PROJECTORS`.  Raises ValueError for a network with fusions that were never published.
+    projector: one of `PROJECTORS`.  Raises ValueError for a network with unpublished fusions.
     """
     strange = sorted({type(f).__name__ for f in unet.fusions if type(f) not in _PUBLISHED_FUSIONS})
     if strange:
@@ -72,7 +72,7 @@ def published_names(unet: UNet, projector: str = PROJECTORS[0]) -> dict[str, str
 
 
 def _module_names(unet: UNet, projector: str) -> Iterator[tuple[str, str]]:
-    """(our path, published path) of every module that has parameters of its own."""
+    """(our path, published path) of every module with its own parameters."""
     side = unet.resolution
     yield "stem", f"enc.{side}x{side}_conv"
     yield "tail_norm", f"dec.{side}x{side}_aux_norm"

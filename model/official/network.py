@@ -1,4 +1,4 @@
-"""Networks that are called as the published code calls its own."""
+"""Networks with the call signatures of the published code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FileFacts:
 
 
 class OfficialUNet(nn.Module):
-    """A U-Net with the call and, in `official_state_dict`, the names of the published one."""
+    """A U-Net with the call signature and, in `official_state_dict`, the names of the published one."""
 
     def __init__(self, unet: UNet) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class OfficialUNet(nn.Module):
 
 
 class OfficialPredictor(GaussianPredictor):
-    """A predictor with the call and, in `official_state_dict`, the names of the published one."""
+    """A predictor with the call signature and, in `official_state_dict`, the names of the published one."""
 
     def __init__(self, unet: UNet, head: GaussianHead, dataset: PublishedDataset) -> None:
         super().__init__(unet, head)
@@ -76,7 +76,7 @@ class OfficialPredictor(GaussianPredictor):
         part first, the rotation of `view_to_world`; focal (B, V, 2) pixels; origin_distance (B, V, 1, H, W);
         depth (B * V, 1, H, W) and semantic (B * V, D) for networks that are conditioned on them.
 
-        Raises ValueError where the dataset has focal lengths or distances of each view and they are not given.
+        Raises ValueError where the dataset has focal lengths or distances per view and they are missing.
         """
         dtype, views = self.head.out.weight.dtype, images.shape[1]
         images, view_to_world = images.to(dtype), view_to_world.to(dtype)

@@ -1,4 +1,4 @@
-"""Published PixelNeRF files: plain state dicts called `pixel_nerf_latest`, under their names <-> ours."""
+"""Published PixelNeRF files, plain state dicts named `pixel_nerf_latest`: their names <-> ours."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from model.official.names import check_names
 _ENCODER = ("encoder.", "encoder.model.")
 _NETWORKS = {"coarse.": "mlp_coarse.", "fine.": "mlp_fine."}
 _LAYERS = {"input": "lin_in", "output": "lin_out", "injections": "lin_z", "first": "fc_0", "second": "fc_1"}
-#: Constants of the encoding of positions, which a file has and our networks compute.
+#: Constants of the position encoding, which files store and our networks compute.
 _FREQUENCIES, _PHASES = "code._freqs", "code._phases"
 
 
 @dataclass(frozen=True)
 class PixelNerfShape:
-    """Sizes of a published network; its conventions are in no tensor."""
+    """Sizes of a published network; its tensors do not determine its conventions."""
 
     encoder_width: int
     hidden: int
@@ -31,12 +31,12 @@ class PixelNerfShape:
 
     @classmethod
     def recognises(cls, weights: Mapping[str, Tensor]) -> bool:
-        """Whether these tensors are called as those of a PixelNeRF."""
+        """Whether these tensors have the names of a PixelNeRF."""
         return any(name.startswith("mlp_coarse.") for name in weights)
 
     @classmethod
     def of(cls, weights: Mapping[str, Tensor]) -> PixelNerfShape:
-        """The sizes of the network in `weights`.  Raises ValueError where a tensor that tells them is missing."""
+        """The sizes of the network in `weights`.  Raises ValueError where a tensor that determines them is missing."""
         stem, first = "encoder.model.conv1.weight", "mlp_coarse.lin_in.weight"
         absent = [name for name in (stem, first) if name not in weights]
         if absent:
@@ -68,7 +68,7 @@ def pixelnerf_state_dict(network: PixelNerfReconstructor) -> dict[str, Tensor]:
 def load_pixelnerf(network: PixelNerfReconstructor, weights: Mapping[str, Tensor]) -> PixelNerfReconstructor:
     """Give `network` copies of published weights; returns it.
 
-    Raises ValueError where tensors are missing, left over or of another shape, and for another encoding of positions.
+    Raises ValueError where tensors are missing, superfluous or of another shape, and for another position encoding.
     """
     names, constants = pixelnerf_names(network), _constants()
     state = network.state_dict()

@@ -1,4 +1,4 @@
-"""Published weights into networks, and out of them under their published names."""
+"""Loads published weights into networks, and exports networks under the published names."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ NetworkT = TypeVar("NetworkT", OfficialUNet, OfficialPredictor, GaussianPredicto
 
 
 def load_official(network: NetworkT, weights: Mapping[str, Tensor]) -> NetworkT:
-    """Give `network` copies of published weights, as they are in a file; returns it.
+    """Give `network` copies of published weights, named as in a file; returns it.
 
-    Raises ValueError where tensors are missing, left over or of another shape than the network's.
+    Raises ValueError where tensors are missing, superfluous or of another shape than the network's.
     """
     projector = next((p for p in PROJECTORS if any(n.endswith(f"{p}.weight") for n in weights)), PROJECTORS[0])
     names, constants = _names(network, projector), _constant_names(network)
@@ -123,8 +123,8 @@ def load_official(network: NetworkT, weights: Mapping[str, Tensor]) -> NetworkT:
 def official_state_dict(network: OfficialUNet | OfficialPredictor) -> dict[str, Tensor]:
     """The tensors of a network under their published names, constants included; they share memory with it.
 
-    A predictor of ours becomes publishable by `OfficialPredictor(ours.backbone, ours.head, PUBLISHED[name])`.
-    Raises ValueError for a network with parts that were never published.
+    To export a predictor of ours, wrap it: `OfficialPredictor(ours.backbone, ours.head, PUBLISHED[name])`.
+    Raises ValueError for a network with unpublished parts.
     """
     state = network.state_dict()
     parameters = {theirs: state[ours] for ours, theirs in _names(network, network.file.projector).items()}
@@ -192,7 +192,7 @@ def _constant_names(network: OfficialUNet | GaussianPredictor) -> set[str]:
 
 
 def _warn_of_other_constants(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Tell that a file was made for another dataset or network; its parameters fit all the same."""
+    """Warn that a file was created for another dataset or network; its parameters fit nevertheless."""
     other = [name for name, value in found.items() if not _alike(value, expected[name])]
     if other:
         warnings.warn(

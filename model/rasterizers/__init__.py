@@ -1,9 +1,9 @@
 """Gaussians and cameras -> images.  One file per backend, one line here.
 
 A backend's module imports without heavy packages and offers three functions:
-- `is_available() -> bool`: whether this machine can run it; cheap, imports nothing that it needs;
-- `capabilities() -> Capabilities`: what the installed version can do, whether or not a GPU is here; raises
-  `BackendUnavailableError` with the remedy where nothing usable is installed;
+- `is_available() -> bool`: whether this machine can run it; cheap, imports none of its dependencies;
+- `capabilities() -> Capabilities`: features of the installed version, with or without a GPU; raises
+  `BackendUnavailableError` with the remedy where no usable version is installed;
 - the drawing function, see `Backend`.
 """
 
@@ -29,9 +29,9 @@ BACKENDS: dict[str, str] = {
     "triton": "model.rasterizers.triton:render",
 }
 
-#: Backends that look at values while they draw; before the others `render` does it, in passes of its own.
+#: Backends that check values while drawing; for others `render` checks them before.
 _REFUSE_BY_THEMSELVES = ("cpu",)
-#: What "auto" picks from for tensors on a GPU, best first.
+#: Candidates of "auto" for tensors on a GPU, best first.
 CUDA_BACKENDS = ("gsplat", "inria", "triton")
 
 
@@ -41,7 +41,7 @@ class Backend(Protocol):
     def __call__(
         self, gaussians: Gaussians, cameras: Cameras, background: Tensor, antialiasing: bool, return_depth: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Images (B, V, 3, H, W) and, where asked for, inverse depths (B, V, 1, H, W), else None.
+        """Images (B, V, 3, H, W), and inverse depths (B, V, 1, H, W) if requested, else None.
 
         The background is (B, 3); the results are in the dtype and on the device of `gaussians`.
         """
@@ -103,7 +103,7 @@ def render(
 
     Raises:
         ValueError: an argument has a wrong shape, dtype or device, or holds NaN or infinity, or an opacity lies
-            outside [0, 1]; the message names it.  Values that stay on a GPU are not looked at, because the host
+            outside [0, 1]; the message names it.  Values on a GPU are not checked, because the host
             would have to wait for them: the CUDA packages do not draw Gaussians that are not finite.
         UnknownChoiceError: no such backend.
         BackendUnavailableError: the backend's package is not installed, or does not support the arguments; with "auto",
@@ -126,9 +126,9 @@ def is_available(backend: str) -> bool:
 
 
 def capabilities(backend: str) -> Capabilities:
-    """What the installed version of one of `BACKENDS` can do; imports its package.
+    """Capabilities of the installed version of one of `BACKENDS`; imports its package.
 
-    Raises `BackendUnavailableError` with the remedy where nothing usable is installed.
+    Raises `BackendUnavailableError` with the remedy where no usable version is installed.
     """
     found: Capabilities = _module(backend).capabilities()
     return found
@@ -153,9 +153,9 @@ def choose(backend: str, device: str, *, antialiasing: bool = False, inverse_dep
 
 
 def why_not(backend: str, device: str, *, antialiasing: bool = False, inverse_depth: bool = False) -> str | None:
-    """Why what is installed cannot draw tensors on a kind of device, with the remedy; None where it can.
+    """Why the installed backends cannot draw tensors on a kind of device, with the remedy; None where one can.
 
-    Looks at packages, not for a GPU: who plans may have none.  `backend` is one of `BACKENDS`, or "auto".
+    Checks packages, not for a GPU, which the planning machine may lack.  `backend` is one of `BACKENDS`, or "auto".
     """
     from model.rasterizers.packages import BackendUnavailableError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What one backend can do, with the generation of its package that is installed."""
+    """Features of one backend, and the installed generation of its package."""
 
     #: kinds of device whose tensors it accepts: "cpu", "cuda"
     devices: tuple[str, ...]
@@ -15,7 +15,7 @@ class Capabilities:
     batched: bool
     antialiasing: bool = True
     inverse_depth: bool = True
-    #: of its package, e.g. "1.5.3"; "" for code of this project
+    #: generation of its package, e.g. "1.5.3"; "" for code of this project
     generation: str = ""
 
     def lacks(self, antialiasing: bool, inverse_depth: bool) -> tuple[str, ...]:

@@ -1,16 +1,16 @@
-"""diff-gaussian-rasterization's Python interface, without its package: on a CPU, and on a GPU by backend `triton`.
+"""diff-gaussian-rasterization's Python interface without its package: on a CPU, and on a GPU by backend `triton`.
 
-Code written for the CUDA package runs when it imports this module in its place:
+Code written for the CUDA package runs if it imports this module instead:
 
     from model.rasterizers.compat import GaussianRasterizationSettings, GaussianRasterizer
 
 Two generations of the interface are in use.  In the older one the settings end with `debug` and a call returns
 (image, radii); in the newer they end with `antialiasing` and a call returns (image, radii, inverse depth).  Settings
-that say nothing about antialiasing get the older behaviour here.
+without `antialiasing` get the older behaviour here.
 
-Matrices are transposed, as the package takes them: points are rows, `p @ viewmatrix`.  Projection runs in float64 in
-torch, the drawing in our kernels (`model.rasterizers.orthographic`, `model.rasterizers.triton`).  What is drawn is what
-`reference` defines; the package itself leaves out 16 px tiles that lie beyond 3 standard deviations of a Gaussian,
+Matrices are transposed, as in the package: points are rows, `p @ viewmatrix`.  Projection runs in float64 in
+torch, compositing in our kernels (`model.rasterizers.orthographic`, `model.rasterizers.triton`).  `reference` defines
+the result; the package itself leaves out 16 px tiles that lie beyond 3 standard deviations of a Gaussian,
 where up to 1.1% of its opacity is left.
 """
 
@@ -35,9 +35,9 @@ from model.rasterizers.reference import (
 )
 from model.types import Cameras
 
-#: Tensors may be anywhere; adapters to the package ask.
+#: Tensors may be on any device; adapters to the package read this flag.
 DRAWS_ON_CPU = True
-NEAR = 0.2  # scene units; what is not farther is not drawn
+NEAR = 0.2  # scene units; Gaussians that are not farther are not drawn
 TILE = 16  # px; `radii` are 0 where a splat's square misses every tile that the image touches
 _DEPTH_EPSILON = 1e-7  # added to the depth that the projection divides by
 
@@ -50,7 +50,7 @@ class GaussianRasterizationSettings(NamedTuple):
     tanfovx: float  # width / (2 * focal length in pixels)
     tanfovy: float
     bg: Tensor  # (3,) RGB
-    scale_modifier: float  # multiplies all scales; `cov3D_precomp` is not touched by it
+    scale_modifier: float  # multiplies all scales, but not `cov3D_precomp`
     viewmatrix: Tensor  # (4, 4) world -> camera, transposed; OpenCV axes
     projmatrix: Tensor  # (4, 4) world -> clip space, transposed; its third column, the depth buffer's, is not used
     sh_degree: int  # 0 to 3: the bands of `shs` to use
@@ -61,7 +61,7 @@ class GaussianRasterizationSettings(NamedTuple):
 
 
 class GaussianRasterizer(nn.Module):
-    """Draws Gaussians from the camera of its settings, which may be this module's or any with the same fields."""
+    """Draws Gaussians from the camera of its settings, of this module's type or any with the same fields."""
 
     def __init__(self, raster_settings: GaussianRasterizationSettings) -> None:
         super().__init__()
@@ -114,18 +114,18 @@ def rasterize_gaussians(
         means3D: (N, 3) in the world.
         means2D: (N, 3).  Its values are not used; its gradient is that of the loss by the centres on the image in
             clip-space units, d loss / d pixel * image size / 2, third component 0.  This is what the densification
-            of 3D Gaussian Splatting looks at.  None where nobody does.
-        sh: (N, K, 3) spherical harmonics, of which the first (sh_degree + 1)^2 count; 0.5 is added, and negative
-            sums are cut off.
-        colors_precomp: (N, 3) colours instead, used as they are.
+            of 3D Gaussian Splatting uses.  None where it is not needed.
+        sh: (N, K, 3) spherical harmonics, of which the first (sh_degree + 1)^2 are used; 0.5 is added, and negative
+            sums are clamped to 0.
+        colors_precomp: (N, 3) colours instead, used unchanged.
         opacities: (N, 1) or (N,).
         scales: (N, 3).
-        rotations: (N, 4) quaternions, real part first, used as they are.
+        rotations: (N, 4) quaternions, real part first, not normalised.
         cov3Ds_precomp: (N, 6) xx, xy, xz, yy, yz, zz of positive semidefinite covariances, instead of the two.
 
     Returns:
         The image (3, H, W), differentiable by all of these and by `bg`; the radii (N,) int32 in pixels, 3 standard
-        deviations rounded up, 0 for what is not drawn; in the newer generation also the inverse depth (1, H, W).
+        deviations rounded up, 0 for Gaussians not drawn; in the newer generation also the inverse depth (1, H, W).
 
     Raises:
         ValueError: a shape is wrong, a value is NaN or infinite, colours or shapes are given twice or not at all.
@@ -148,9 +148,9 @@ def rasterize_gaussians(
 
 
 def _plain(settings: GaussianRasterizationSettings, like: Tensor) -> GaussianRasterizationSettings:
-    """Settings with plain numbers and tensors, whatever stood for them: NumPy's integers, 32.0 px, a list of colours.
+    """Settings converted to plain numbers and tensors, e.g. from NumPy integers, 32.0 px, a list of colours.
 
-    Raises ValueError, naming the field, for what is neither.
+    Raises ValueError, naming the field, for other values.
     """
     whole = {name: _whole(name, getattr(settings, name)) for name in ("image_height", "image_width", "sh_degree")}
     tensors = {}
@@ -167,7 +167,7 @@ def _plain(settings: GaussianRasterizationSettings, like: Tensor) -> GaussianRas
 
 
 def _whole(name: str, value: Any) -> int:
-    """A whole number of any kind."""
+    """Converts a whole number of any type to int."""
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):
@@ -196,18 +196,18 @@ class _Inputs:
     cov3D_precomp: Tensor | None  # noqa: N815
 
     def at(self, index: Tensor) -> _Inputs:
-        """Some of the Gaussians, in float64."""
+        """The Gaussians at `index`, in float64."""
         present = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
         return replace(self, **{name: tensor[index].double() for name, tensor in present.items()})
 
 
 def _present(tensor: Tensor | None) -> Tensor | None:
-    """None for an empty one-dimensional tensor, which stands for an absent one in the package's own code."""
+    """None for an empty one-dimensional tensor, which means absent in the package's own code."""
     return None if tensor is None or (tensor.ndim == 1 and not tensor.numel()) else tensor
 
 
 def _project(inputs: _Inputs, settings: GaussianRasterizationSettings, antialiasing: bool) -> Splats:
-    """Gaussians in front of the camera, as they look on the image, in the order that they come in."""
+    """Projects the Gaussians in front of the camera to the image, in their given order."""
     points = _to_camera(inputs.means3D, settings)
     undilated = _on_image(_covariances(inputs, settings.scale_modifier), points, settings)
     covariances = undilated + undilated.new_tensor([DILATION, 0, DILATION])
@@ -222,7 +222,7 @@ def _project(inputs: _Inputs, settings: GaussianRasterizationSettings, antialias
 
 
 def _covariances(inputs: _Inputs, scale_modifier: float) -> Tensor:
-    """(N, 3, 3) in the world."""
+    """Covariances (N, 3, 3) in the world frame."""
     if inputs.cov3D_precomp is not None:
         return inputs.cov3D_precomp[:, (0, 1, 2, 1, 3, 4, 2, 4, 5)].unflatten(1, (3, 3))
     assert inputs.scales is not None
@@ -232,7 +232,7 @@ def _covariances(inputs: _Inputs, scale_modifier: float) -> Tensor:
 
 
 def _colours_of(inputs: _Inputs, settings: GaussianRasterizationSettings) -> Tensor:
-    """(N, 3) RGB, of harmonics as seen from the centre of projection."""
+    """Colours (N, 3) RGB; harmonics are evaluated in directions from the centre of projection."""
     if inputs.colors_precomp is not None:
         return inputs.colors_precomp
     assert inputs.shs is not None
@@ -247,12 +247,12 @@ def _to_camera(positions: Tensor, settings: GaussianRasterizationSettings) -> Te
 
 
 def _in_front(points: Tensor) -> Tensor:
-    """(N,) bool: which points in the camera are drawn; compared in float32, in which 0.2 is not in front of 0.2."""
+    """(N,) bool: points in camera axes that are drawn; compared in float32, so that 0.2 is not in front of 0.2."""
     return points[:, 2].float() > NEAR
 
 
 def _on_image(covariances: Tensor, points: Tensor, settings: GaussianRasterizationSettings) -> Tensor:
-    """World covariances (N, 3, 3) as they look around points (N, 3) in the camera: (N, 3) xx, xy, yy in px^2."""
+    """Projects world covariances (N, 3, 3) at points (N, 3) in camera axes: (N, 3) xx, xy, yy in px^2."""
     to_image = _jacobians(points, _camera(settings)) @ settings.viewmatrix.double()[:3, :3].T  # (N, 2, 3)
     projected = to_image @ covariances @ to_image.transpose(1, 2)
     return torch.stack([projected[:, 0, 0], projected[:, 0, 1], projected[:, 1, 1]], dim=1)
@@ -272,7 +272,7 @@ def _camera(settings: GaussianRasterizationSettings) -> Cameras:
 
 
 def _centres(means: Tensor, means2D: Tensor, settings: GaussianRasterizationSettings) -> Tensor:
-    """(N, 2) pixel indices, differentiable by `means2D` as though it were added in clip space."""
+    """(N, 2) pixel indices, differentiable by `means2D` as if it were added in clip space."""
     size = means.new_tensor([settings.image_width, settings.image_height])
     projection = settings.projmatrix.double()
     clip = means @ projection[:3] + projection[3]
@@ -282,7 +282,7 @@ def _centres(means: Tensor, means2D: Tensor, settings: GaussianRasterizationSett
 
 @torch.no_grad()
 def _radii(splats: Splats, settings: GaussianRasterizationSettings) -> Tensor:
-    """(N',) int32 as the package reports them."""
+    """(N',) int32 radii, as reported by the package."""
     mean = (splats.covariances[:, 0] + splats.covariances[:, 2]) / 2
     spread = (mean**2 - determinants(splats.covariances)).clamp(min=0.1).sqrt()
     radii = (3 * (mean + spread).sqrt()).ceil()[:, None]
@@ -321,7 +321,7 @@ def _check(inputs: _Inputs, settings: GaussianRasterizationSettings) -> None:
 
 
 def _check_alternatives(inputs: _Inputs) -> None:
-    """Colours and shapes in one way each."""
+    """Checks that colours and shapes are each given exactly once."""
     if (inputs.shs is None) == (inputs.colors_precomp is None):
         raise ValueError(f"give either shs or colors_precomp, got {'neither' if inputs.shs is None else 'both'}")
     given = [name for name in ("scales", "rotations", "cov3D_precomp") if getattr(inputs, name) is not None]

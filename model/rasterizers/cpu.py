@@ -26,7 +26,7 @@ def is_available() -> bool:
 
 
 def capabilities() -> Capabilities:
-    """Everything.  Raises `BackendUnavailableError` where the kernels are not built."""
+    """All features.  Raises `BackendUnavailableError` where the kernels are not built."""
     try:
         load_library()
     except KernelsMissingError as error:
@@ -46,7 +46,7 @@ def render(
 ) -> tuple[Tensor, Tensor | None]:
     """Backend `cpu`; see `model.rasterizers.Backend`, and `rasterise` for the other arguments.
 
-    Values are checked while they are drawn: what is not finite in float32, or out of its range, raises the ValueError
+    Values are checked while drawing: those that are not finite in float32, or out of range, raise the ValueError
     of `validation.check_values`.
     """
     try:
@@ -66,7 +66,7 @@ def render(
 
 
 def _explain(gaussians: Gaussians, cameras: Cameras, background: Tensor, any_opacity: bool) -> NoReturn:
-    """Raise the error that names the value which the kernels refused."""
+    """Raise an error that names the value rejected by the kernels."""
     in_float32 = gaussians.to(torch.float32)
     check_values(in_float32, cameras.to(torch.float64), background.to(torch.float32), any_opacity)
     raise ValueError("world_to_camera holds a matrix so nearly singular that its camera has no place")

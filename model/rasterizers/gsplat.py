@@ -1,8 +1,8 @@
 """Backend `gsplat`: the CUDA rasteriser of nerfstudio (Ye et al. 2024), all scenes and views in one call.
 
-Its conventions are set to ours as far as its interface goes: the near plane, the 0.3 px^2 dilation, antialiasing,
-quaternions used as they are (covariances are handed over, since it normalises quaternions).  Colours are evaluated
-here, since gsplat 1.6 takes harmonics only where all scenes share them; with 1.5 that saves a wait for the device.  It
+Its conventions are set to ours as far as its interface allows: the near plane, the 0.3 px^2 dilation, antialiasing,
+quaternions without normalisation (it normalises them, so it receives covariances instead).  Colours are evaluated
+here, since gsplat 1.6 accepts harmonics only if all scenes share them; with 1.5 this avoids a synchronisation.  It
 composites depths, not inverse depths, so these are drawn like a colour, by a second call.  It differs from `reference`
 (gsplat 1.5) in that
 
@@ -37,7 +37,7 @@ def is_available() -> bool:
 
 
 def capabilities() -> Capabilities:
-    """Everything.  Raises `BackendUnavailableError` where the package is absent or too old."""
+    """All features.  Raises `BackendUnavailableError` where the package is absent or too old."""
     package = packages.load(PACKAGE, "gsplat", INSTALLATION)
     version = tuple(int(part) for part in package.__version__.split(".")[:2])
     if version < OLDEST:
@@ -55,7 +55,7 @@ def render(
     """
     package = packages.load(PACKAGE, "gsplat", INSTALLATION)
     packages.require_gpu(package, "gsplat", gaussians)
-    capabilities()  # or why not
+    capabilities()  # raises where it is unavailable
     if 0 in (*cameras.focal.shape[:2], gaussians.means.shape[1]):
         return packages.draw_nothing(gaussians, cameras, background, return_depth)
 
@@ -90,12 +90,12 @@ def _arguments(gaussians: Gaussians, cameras: Cameras, antialiasing: bool) -> di
         "near_plane": cameras.near,
         "eps2d": DILATION,
         "rasterize_mode": "antialiased" if antialiasing else "classic",
-        "packed": False,  # quicker where most Gaussians are in every view, as they are here
+        "packed": False,  # faster if most Gaussians are in every view, as here
     }
 
 
 def _covariances(gaussians: Gaussians) -> Tensor:
-    """(B, N, 3, 3) in the world."""
+    """Covariances (B, N, 3, 3) in the world frame."""
     rotations = rotation_matrices(gaussians.rotations.float().flatten(0, 1)).unflatten(0, gaussians.means.shape[:2])
     axes = rotations * gaussians.scales.float().unsqueeze(-2)
     return axes @ axes.transpose(-1, -2)
@@ -104,7 +104,7 @@ def _covariances(gaussians: Gaussians) -> Tensor:
 def _colours(gaussians: Gaussians, cameras: Cameras) -> Tensor:
     """(B, V, N, 3) RGB of every Gaussian as seen from every camera."""
     view = cameras.world_to_camera.float()
-    # Without the check of its result, for which the host would wait.
+    # Without the error check, which would synchronise with the device.
     centres, _ = torch.linalg.solve_ex(view[..., :3, :3], -view[..., :3, 3:])
     directions = gaussians.means.float()[:, None] - centres.mT  # (B, V, N, 3)
     return colours_along(gaussians.sh.float()[:, None], directions)

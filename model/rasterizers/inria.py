@@ -1,9 +1,9 @@
 """Backend `inria`: diff-gaussian-rasterization, the CUDA rasteriser of 3D Gaussian Splatting (Kerbl et al. 2023).
 
 Works with both generations of the package: the older returns (image, radii); the newer, whose settings have a field
-`antialiasing`, (image, radii, inverse depth).  The package draws one scene from one camera a call.  What it needs to
-know of the cameras is computed on the host for all scenes and views at once, from one copy of them; the package itself
-waits for the device once a view.
+`antialiasing`, (image, radii, inverse depth).  The package draws one scene from one camera per call.  Camera
+settings are computed on the host for all scenes and views at once, from one copy; the package itself
+synchronises once per view.
 
 Its limitations are worked around exactly:
 - its near plane is fixed, so the scene is scaled until `cameras.near` falls on it; pictures do not change;
@@ -11,7 +11,7 @@ Its limitations are worked around exactly:
 - it has no gradient for the background.  Where one is needed, the image is drawn over black, and the background is
   added, weighted by a second image of black Gaussians over white.
 
-It differs from `reference` in leaving out 16 px tiles beyond 3 standard deviations of a Gaussian, and in float32
+It differs from `reference`: it omits 16 px tiles beyond 3 standard deviations of a Gaussian, and uses float32
 throughout, so Gaussians at almost equal depths may be drawn in another order.
 """
 
@@ -104,7 +104,7 @@ def render(
 def _subjects(gaussians: Gaussians, zoom: float) -> list[dict[str, Tensor]]:
     """The package's arguments about each scene, in a world scaled by `zoom`.
 
-    Scenes are split once for all views, so that the gradient of the batch is put together once.
+    Scenes are split once for all views, so that the gradient of the batch is assembled once.
     """
     means = gaussians.means.float() * zoom
     batch = {
@@ -175,7 +175,7 @@ def _settings(
 
 
 def _on_host(cameras: Cameras) -> Cameras:
-    """The cameras in float64 on the host: one copy from their device, however many they are."""
+    """The cameras in float64 on the host, by a single copy from their device."""
     parts = (cameras.world_to_camera.flatten(2), cameras.focal, cameras.principal)
     packed = torch.cat([part.double() for part in parts], dim=-1).detach().cpu()
     matrices, focal, principal = packed.split([16, 2, 2], dim=-1)

@@ -1,9 +1,9 @@
-"""Splats that lie on an image already, drawn by the CPU kernels, which want Gaussians in space.
+"""Composites splats, given on the image, by the CPU kernels, which take Gaussians in space.
 
-Seen through a lens of enormous focal length, space has no perspective: a Gaussian's centre and covariance on the
+With an enormous focal length the projection is orthographic: a Gaussian's centre and covariance on the
 image are those in space times focal length / depth.  So each splat becomes one Gaussian in front of such a camera,
-and gradients come back by centre, covariance, opacity, colour and depth, which the kernels' own interface keeps
-folded into the parameters of Gaussians.
+and gradients are returned by centre, covariance, opacity, colour and depth, which the kernels' own interface folds
+into the parameters of Gaussians.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from model.types import Cameras, Gaussians
 FOCAL = 2.0**30
 #: px^2.  Thinner splats are drawn this thick, which the kernels' dilation hides; zero lengths have no derivative.
 MIN_VARIANCE = 1e-8
-_DEPTH_EPSILON = 1e-7  # what the kernels add to the depth that they divide by
+_DEPTH_EPSILON = 1e-7  # added by the kernels to the depth in divisions
 _SH_DC = 0.28209479177387814  # the constant spherical harmonic
-#: Three orthogonal axes (columns) that look, from along z, like three directions 120 degrees apart.
+#: Three orthogonal axes (columns) whose projections along z are 120 degrees apart.
 _TRIPOD = (
     (math.sqrt(2 / 3), -math.sqrt(1 / 6), -math.sqrt(1 / 6)),
     (0.0, math.sqrt(1 / 2), -math.sqrt(1 / 2)),
@@ -39,11 +39,11 @@ def draw(
 ) -> tuple[Tensor, Tensor | None]:
     """Composite splats, given in any order, over a background (3,).
 
-    Colours may have any sign and size.  Returns the image (3, H, W) and, where asked for, the inverse depth
+    Colours may have any sign and size.  Returns the image (3, H, W) and, if requested, the inverse depth
     (1, H, W), both differentiable by all tensors of `splats` and by the background.
     """
-    # The kernels cut off colours below 0, and their gradient at 0.  A constant added to everything in a picture is a
-    # constant added to it; this one is a little larger than float32 may round away.
+    # The kernels clamp colours at 0, with zero gradient there.  A constant added to all colours and the background is a
+    # constant added to the image; this one exceeds the rounding of float32.
     lift = 1e-6 - (1 + 1e-6) * min(0.0, _lowest(splats.colours.detach()))
     gaussians, camera = _in_space(splats, height, width, lift)
     images, inverse_depths = cpu.render(
@@ -88,7 +88,7 @@ class _Axes(torch.autograd.Function):
     three axes h_j that project to directions 120 degrees apart, the covariance is the sum of d_j^2 h_j h_j^T, and
     the derivative by d_j is 2 d_j h_j^T G h_j, where G is the derivative by the covariance: three numbers that
     determine the three of G, whatever the eigenvalues are.  (Two axes, the eigenvectors, would leave one of G out.)
-    The derivative by the rotations says nothing more, and is left aside.
+    The derivative by the rotations has no further information, and is ignored.
     """
 
     @staticmethod

@@ -13,7 +13,7 @@ from model.types import Cameras, Gaussians
 
 
 class BackendUnavailableError(RuntimeError):
-    """A backend was chosen that this machine, or the installed version of its package, cannot provide."""
+    """The chosen backend is unavailable on this machine, or its installed package lacks a feature."""
 
 
 def is_usable(name: str) -> bool:
@@ -22,7 +22,7 @@ def is_usable(name: str) -> bool:
 
 
 def load(name: str, backend: str, installation: str) -> ModuleType:
-    """Import a package.  Raises `BackendUnavailableError`, which says how to get it."""
+    """Import a package.  Raises `BackendUnavailableError` with installation instructions."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -34,9 +34,9 @@ def load(name: str, backend: str, installation: str) -> ModuleType:
 
 
 def require_gpu(package: ModuleType, backend: str, gaussians: Gaussians) -> None:
-    """Raises ValueError for tensors on the host, which CUDA code would read as if they were on the device.
+    """Raises ValueError for tensors on the host, whose addresses CUDA code would misread as device addresses.
 
-    A stand-in for a package that can draw them says so with an attribute `DRAWS_ON_CPU`.
+    A substitute for a package that can draw them has an attribute `DRAWS_ON_CPU`.
     """
     device = gaussians.means.device
     if device.type != "cuda" and not getattr(package, "DRAWS_ON_CPU", False):

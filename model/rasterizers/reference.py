@@ -1,6 +1,6 @@
 """The definition of what the rasterisers compute: plain torch, dense, in the dtype it is given, slow.
 
-Every Gaussian is evaluated at every pixel, one picture after another.  Use float64 to judge the other backends.
+Every Gaussian is evaluated at every pixel, one image after another.  Use float64 to test the other backends.
 
 Conventions follow diff-gaussian-rasterization (Kerbl et al. 2023, "3D Gaussian Splatting for Real-Time Radiance
 Field Rendering"), whose gradients differ from the exact derivative in two places, kept here: they pass through the
@@ -22,15 +22,15 @@ _Record = TypeVar("_Record", Gaussians, Cameras)
 
 ALPHA_MIN = 1.0 / 255.0  # fainter contributions are skipped
 ALPHA_MAX = 0.99
-TRANSMITTANCE_MIN = 1e-4  # a pixel stops before the Gaussian that would take it below
-DILATION = 0.3  # px^2, added to the variances on the image: nothing is thinner than 0.55 px
+TRANSMITTANCE_MIN = 1e-4  # a pixel stops before the Gaussian that would reduce it below this
+DILATION = 0.3  # px^2, added to the variances on the image: the minimum standard deviation is 0.55 px
 COMPENSATION_MIN = 0.000025  # of the squared factor that antialiasing puts on opacities
 FRUSTUM_MARGIN = 1.3  # the Jacobian is evaluated at most this far off axis, in units of tan(fov/2)
 
 
 @dataclass(frozen=True)
 class Splats:
-    """The N' Gaussians in front of one camera, nearest first, as they look on its image."""
+    """The N' Gaussians in front of one camera, nearest first, projected to its image."""
 
     depths: Tensor  # (N',) camera z
     centres: Tensor  # (N', 2) pixel indices (the middle of the first pixel is 0), x then y
@@ -40,12 +40,12 @@ class Splats:
 
 
 def is_available() -> bool:
-    """Everywhere."""
+    """True on every machine."""
     return True
 
 
 def capabilities() -> Capabilities:
-    """Everything, slowly."""
+    """All features."""
     return Capabilities(devices=("cpu", "cuda"), batched=False)
 
 
@@ -145,7 +145,7 @@ def determinants(covariances: Tensor) -> Tensor:
 
 
 def _compensation(undilated: Tensor, dilated: Tensor) -> Tensor:
-    """(N',) share of its opacity that a Gaussian keeps, having grown by the dilation."""
+    """(N',) factor on the opacity of a Gaussian that compensates for the dilation."""
     ratio = determinants(undilated) / determinants(dilated)
     return torch.where(ratio > COMPENSATION_MIN, ratio, COMPENSATION_MIN).sqrt()
 
@@ -179,7 +179,7 @@ def sh_basis(directions: Tensor, count: int) -> Tensor:
 
 
 def alpha_maps(splats: Splats, height: int, width: int) -> Tensor:
-    """(N', H, W) alpha of every splat at every pixel; 0 where it is too faint to count."""
+    """(N', H, W) alpha of every splat at every pixel; 0 where it is below `ALPHA_MIN`."""
     columns = torch.arange(width, dtype=splats.centres.dtype, device=splats.centres.device)
     rows = torch.arange(height, dtype=splats.centres.dtype, device=splats.centres.device)
     dx = columns - splats.centres[:, :1]  # (N', W)
@@ -194,7 +194,7 @@ def alpha_maps(splats: Splats, height: int, width: int) -> Tensor:
 
 def composite(alphas: Tensor, colours: Tensor, background: Tensor) -> Tensor:
     """(C, H, W) from alphas (N', H, W) and colours (N', C), nearest first, over a background (C,)."""
-    # Transmittance only falls, so a pixel has stopped where the product, had it gone on, is below the bound.
+    # Transmittance only decreases, so a pixel has stopped where the full product is below the bound.
     going = torch.cumprod(1 - alphas.detach(), dim=0) >= TRANSMITTANCE_MIN
     alphas = torch.where(going, alphas, 0.0)
     nothing_yet = alphas.new_ones(1, *alphas.shape[1:])

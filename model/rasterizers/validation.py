@@ -1,4 +1,4 @@
-"""Refuses what no backend could draw, before any of them sees it."""
+"""Rejects inputs that no backend can draw, before calling one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SH_COEFFICIENTS = (1, 4, 9, 16)
 
 
 def validate(gaussians: Gaussians, cameras: Cameras, background: Tensor, *, values: bool = True) -> Tensor:
-    """Check everything `render` is given; returns the background as (B, 3) in the dtype of the Gaussians.
+    """Check all inputs of `render`; returns the background as (B, 3) in the dtype of the Gaussians.
 
-    Without `values` only types and shapes are checked, for which nothing need be read from memory or a GPU.
+    Without `values` only types and shapes are checked, which reads no values from memory or a GPU.
 
     Raises ValueError naming the argument, what was received and what is allowed.
     """
@@ -54,7 +54,7 @@ def _tensors(gaussians: Gaussians, cameras: Cameras, background: Tensor) -> dict
 
 
 def _check_types(tensors: dict[str, Tensor]) -> None:
-    """Floating point everywhere, one device, one dtype among the Gaussians' tensors."""
+    """Checks for floating point everywhere, one device, one dtype among the Gaussians' tensors."""
     means = tensors["means"]
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
@@ -108,10 +108,10 @@ def _check_background_shape(background: Tensor, batch: int) -> None:
 
 
 def _check_finite(tensors: dict[str, Tensor]) -> None:
-    """No NaN and no infinity.  A sum is the cheapest test; it can only overflow where something is amiss or huge."""
+    """Checks for NaN and infinity.  A sum is the cheapest test; it overflows only for invalid or huge values."""
     with torch.no_grad():
         sums = [tensor.sum() for tensor in tensors.values()]
-        on_host = sums[0].device.type == "cpu"  # elsewhere every number read costs a round trip: read them together
+        on_host = sums[0].device.type == "cpu"  # on other devices each read synchronises, so they are read together
         if all(map(math.isfinite, map(float, sums) if on_host else torch.stack([s.double() for s in sums]).tolist())):
             return
         for name, tensor in tensors.items():
@@ -133,5 +133,5 @@ def _check_cameras(cameras: Cameras) -> None:
         if cameras.focal.numel() and float(cameras.focal.min()) <= 0:
             raise ValueError(f"focal must be positive, got {float(cameras.focal.min()):g}")
         rotations = cameras.world_to_camera[..., :3, :3].cpu().double().numpy()
-        if (np.linalg.det(rotations) == 0).any():  # numpy: half the time of torch, for matrices this small
+        if (np.linalg.det(rotations) == 0).any():  # numpy takes half the time of torch for such small matrices
             raise ValueError("world_to_camera holds a singular matrix, which is no camera")

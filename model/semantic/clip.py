@@ -17,7 +17,7 @@ _TASK = "CLIPVisionModelWithProjection"
 class ClipEncoder(PublishedEncoder):
     """The vector is the embedding that CLIP compares with texts; tokens are patches as the last layer leaves them."""
 
-    #: what the hub's config.json says of the image encoder
+    #: settings of the hub's config.json for the image encoder
     config: ClassVar[dict[str, Any]]
 
     @classmethod
@@ -91,6 +91,6 @@ class ClipVitL14(ClipEncoder):
 
 
 def _image_encoder(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part about images of a whole CLIP's configuration, whose width of embeddings stands outside of it."""
+    """The image encoder's part of CLIP's configuration, with the embedding width, which stands outside of it."""
     outside = {"projection_dim": config["projection_dim"]} if "projection_dim" in config else {}
     return {**config.get("vision_config", config), **outside}

@@ -12,7 +12,7 @@ from model.preprocess import IMAGENET, Triple
 from model.semantic.dinov2_facebook import facebook_config, from_facebook
 from model.semantic.encoder import PublishedEncoder
 
-#: The side that DINOv2 is evaluated at, by its authors and in the paper; its positions were trained for 518.
+#: Image side in evaluations of DINOv2, by its authors and in the paper; its positions were trained for 518.
 SIDE = 224
 
 
@@ -20,7 +20,7 @@ class Dinov2Encoder(PublishedEncoder):
     """The vector is the class token behind the last norm; tokens are the patches behind it, without registers."""
 
     patch: ClassVar[int] = 14
-    #: what the hub's config.json says beyond the library's defaults
+    #: settings of the hub's config.json that differ from the library's defaults
     config: ClassVar[dict[str, Any]]
 
     @classmethod

@@ -15,14 +15,14 @@ from model.semantic.dinov2_facebook import facebook_config, from_facebook
 from model.semantic.encoder import PublishedEncoder
 
 _TASK = "Dinov2WithRegistersBackbone"
-#: The classifier reads the class tokens of so many last layers.
+#: Number of last layers whose class tokens the classifier reads.
 _LAYERS = 4
 
 
 class LinearClassifier(nn.Module):
     """A linear layer on the class tokens of the last four layers and the mean of the last one's patches.
 
-    All of them behind the backbone's norm (network facts, section 5; `dinov2_vitl14_reg_lc` of torch's hub).
+    All are taken after the backbone's norm (network facts, section 5; `dinov2_vitl14_reg_lc` of torch's hub).
     """
 
     def __init__(self, backbone: Any, classes: int) -> None:
@@ -36,7 +36,7 @@ class LinearClassifier(nn.Module):
         return maps
 
     def patches(self, layer: Tensor) -> Tensor:
-        """(N, T, D) of one layer."""
+        """Patch tokens (N, T, D) of one layer."""
         return layer[:, 1 + registers(self.backbone.config) :]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class Dinov2VitL14RegistersClassifier(PublishedEncoder):
 
 
 def _reading_last_layers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Have the library's backbone return the last layers, class token and registers among their tokens."""
+    """A configuration for a backbone that returns the last layers, including class token and registers."""
     depth = config["num_hidden_layers"]
     if depth < _LAYERS:
         raise ValueError(f"a classifier on the last {_LAYERS} layers needs as many, and this network has {depth}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-#: All published sizes have heads of this width; shapes do not tell.
+#: Width of heads in all published sizes, which shapes do not determine.
 _HEAD_WIDTH = 64
 
 _OUTSIDE = {
@@ -21,7 +21,7 @@ _OUTSIDE = {
     "norm.weight": "layernorm.weight",
     "norm.bias": "layernorm.bias",
 }
-#: Of one block: ours is the prefix `encoder.layer.i.`.
+#: Published names inside a block -> the hub's, after the prefix `encoder.layer.i.`.
 _INSIDE = {
     "norm1": "norm1",
     "attn.proj": "attention.output.dense",
@@ -37,7 +37,7 @@ def facebook_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """The equivalent of config.json.  Raises ValueError where these are not the tensors of a DINOv2."""
     try:
         width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
-        positions = tensors["pos_embed"].shape[1] - 1  # one is the class token's
+        positions = tensors["pos_embed"].shape[1] - 1  # without the class token's
         hidden = tensors["blocks.0.mlp.fc1.weight"].shape[0]
     except KeyError as error:
         raise ValueError(f"these are not the weights of a DINOv2 as Facebook publishes it: no tensor {error}") from None
@@ -54,7 +54,7 @@ def facebook_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def from_facebook(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under the hub's names; queries, keys and values apart.  Raises ValueError for unknown names."""
+    """The same tensors under the hub's names; queries, keys and values are split.  Raises ValueError for other names."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name in _OUTSIDE:

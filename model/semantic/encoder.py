@@ -17,18 +17,18 @@ from model.weights import WeightStore
 
 
 class Encoder(FrozenModel):
-    """A vision encoder that says of each view one vector, or tokens: one for each patch, row by row.
+    """A vision encoder that returns for each view one vector, or one token per patch, row by row.
 
-    Both preprocessings resize pictures in [0, 1], as they are stored, to squares of the network's own side, or of
-    the one asked for; then they subtract its mean and divide by its standard deviation.  `published` resizes as the
-    paper's code did, bilinearly between the nearest four pixels; `correct` as the networks were trained, bicubically
+    Both preprocessings resize images in [0, 1] to squares of the network's own side, or of
+    the configured one; then they subtract its mean and divide by its standard deviation.  `published` resizes as the
+    paper's code did, bilinearly between the nearest four pixels; `correct` as in the networks' training, bicubically
     and antialiased.  Nothing is cropped: the object may reach the border.
     """
 
     kinds: ClassVar[tuple[Kind, ...]] = ("vector", "tokens")
     preprocessings: ClassVar[tuple[str, ...]] = ("published", "correct")
 
-    #: a library's module; known by what it answers to
+    #: a module of a library, typed by its attributes only
     network: Any
 
     def __init__(
@@ -41,9 +41,9 @@ class Encoder(FrozenModel):
         options: Any = None,
         network: nn.Module | None = None,
     ) -> None:
-        """`network` takes the place of the trained one, and then `store` is not asked.
+        """`network` replaces the trained one; `store` is then unused.
 
-        Raises ValueError for a resolution that does not divide into patches, and what the store raises where the
+        Raises ValueError for a resolution that is no multiple of the patch size, and the store's errors where the
         weights are missing or do not fit.
         """
         super().__init__(store, kind=kind, preprocess=preprocess, resolution=resolution, options=options)
@@ -56,12 +56,12 @@ class Encoder(FrozenModel):
     @property
     @abstractmethod
     def side(self) -> int:
-        """Side of the square that it looks at unless told otherwise, pixels."""
+        """Default side of its square input, pixels."""
 
     @property
     @abstractmethod
     def normalisation(self) -> tuple[Triple, Triple]:
-        """Mean and standard deviation of the channels that it was trained with."""
+        """Mean and standard deviation of the channels in its training."""
 
     @property
     def stride(self) -> int:
@@ -94,7 +94,7 @@ class Encoder(FrozenModel):
         return values.unflatten(0, views.images.shape[:2])
 
     def prepared(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] -> what the network is shown, (N, 3, side, side)."""
+        """(N, 3, H, W) in [0, 1] -> the network's input, (N, 3, side, side)."""
         size, (mean, std) = (self.resolution, self.resolution), self.normalisation
         if self.preprocess == "published":
             return prepare(images, size, mean, std, interpolation="bilinear", antialias=False)
@@ -102,7 +102,7 @@ class Encoder(FrozenModel):
 
 
 class PublishedEncoder(Encoder):
-    """An encoder with an entry of its own in the table of weights."""
+    """An encoder with its own entry in the table of weights."""
 
     name: ClassVar[str]
     #: side of its patches as it is published, pixels
@@ -119,7 +119,7 @@ class PublishedEncoder(Encoder):
 
     @classmethod
     def untrained(cls, seed: int) -> nn.Module:
-        """The published architecture with the weights that its library starts training from."""
+        """The published architecture with the initial weights of its library."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls.architecture()

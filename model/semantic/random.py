@@ -16,7 +16,7 @@ from model.semantic.encoder import Encoder
 from model.types import Views
 from model.weights import WeightStore
 
-#: The others have no architecture before they have weights.
+#: The excluded ones have no architecture without their weights.
 _NAMED = [name for name in SEMANTIC if name not in ("timm", "transformers", "random")]
 
 
@@ -28,7 +28,7 @@ def _named(encoder: str) -> str:
 
 @options_class
 class RandomOptions:
-    """Which architecture, and which random weights."""
+    """The architecture, and the seed of its weights."""
 
     of: Annotated[str, pydantic.AfterValidator(_named)] = "dinov2_small"
     seed: int = 0

@@ -14,7 +14,7 @@ from model.preprocess import Triple
 from model.registry import nearest
 from model.semantic.encoder import Encoder, PublishedEncoder
 
-#: Without the signs of a glob.
+#: A name without glob characters.
 _PLAIN_NAME = re.compile(r"\w+")
 
 
@@ -59,7 +59,7 @@ class TimmNetwork(Encoder):
         features: Tensor = network.forward_features(images)
         if features.dim() == 3:
             return features[:, getattr(network, "num_prefix_tokens", 0) :]
-        if features.shape[1] != network.num_features:  # channels last, as in Swin
+        if features.shape[1] != network.num_features:  # channels last, such as Swin
             return features.flatten(1, 2)
         return features.flatten(2).mT
 
@@ -70,7 +70,7 @@ class TimmNetwork(Encoder):
 
 
 def _known_name(name: str) -> str:
-    """A name with its tag, of timm's own list, which needs no network.  Raises ValueError."""
+    """A name with its tag, from timm's offline list.  Raises ValueError for an unknown name."""
     import timm  # takes seconds, so only who picks such a model waits for it
 
     architecture, dot, _ = name.partition(".")
@@ -105,14 +105,14 @@ class TimmEncoder(TimmNetwork):
     def loaded(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
         import timm  # takes seconds, so only who picks such a model waits for it
 
-        # A file alone is of the architecture that timm knows by this name.
+        # A file without configuration has timm's architecture of this name.
         described = (
             {"model_name": config["architecture"], "pretrained_cfg": config.get("pretrained_cfg", config)}
             if config
             else {}
         )
         try:
-            # The library itself loads them, because it knows under which names models were first published.
+            # The library itself loads them, because it maps the names of earlier publications.
             network: Any = timm.create_model(
                 **{"model_name": self.options.name, **described},
                 **config.get("model_args", {}),

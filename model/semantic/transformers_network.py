@@ -29,7 +29,7 @@ def _repository(name: str) -> str:
 class TransformersOptions:
     """Which model."""
 
-    #: repository on the Hugging Face hub, as `facebook/dino-vits16`
+    #: repository on the Hugging Face hub, e.g. `facebook/dino-vits16`
     name: Annotated[str, pydantic.AfterValidator(_repository)]
 
 
@@ -62,7 +62,7 @@ class TransformersEncoder(Encoder):
             _task(pictures), pictures, tensors, name=self.options.name, unused=("pooler.", "vision_model.pooler.")
         )
         if not any("pooler." in name for name in tensors) and _is_learnt(getattr(network, "pooler", None)):
-            network.pooler = None  # many files come without one, and a random one shall not speak for the model
+            network.pooler = None  # many files lack it, and a randomly initialised one must not be used
         loaded: nn.Module = network
         return loaded
 
@@ -104,7 +104,7 @@ class TransformersEncoder(Encoder):
         """(N, T, D) of states (N, T + others, D), or of a map (N, D, h, w)."""
         if states.dim() == 4:
             return states.flatten(2).mT
-        # Class token and registers come first; a pyramid has fewer patches than it started from, and neither.
+        # Class token and registers come first; a pyramid has neither, and fewer patches than its input.
         return states[:, -((self.resolution // self.stride) ** 2) :]
 
     def _look(self, images: Tensor) -> Any:
@@ -123,7 +123,7 @@ def _is_learnt(pooler: Any) -> bool:
 
 
 def _task(config: Mapping[str, Any]) -> str:
-    """Name of the library's class for this configuration.  Raises ValueError where it has none."""
+    """Name of the library's class for this configuration.  Raises ValueError where there is none."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
     kind = str(config.get("model_type"))
