@@ -18,8 +18,8 @@ SERVERS = ("http", "https")
 _PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):\S*@")
 _SECRET_OPTION = re.compile(r"(?i)([?&](?:\w*password|passwd|pwd|token|odbc_connect)=)[^&\s]*")
 _SQLITE = "sqlite:///"
-#: the same with its driver's name, in front of a path that is %-encoded: MLflow makes the folder that an address of the
-#: short form names, as it is written there
+#: scheme with the driver's name, for %-encoded paths: with the short form MLflow would create a folder with the
+#: encoded name
 _ENCODED = "sqlite+pysqlite:///"
 _FILE = re.compile(r"sqlite(\+\w+)?:///(?P<path>[^?]*)")
 #: prefix of a database driver's message: (sqlite3.OperationalError) database is locked

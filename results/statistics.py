@@ -10,7 +10,7 @@ Intervals aim at nominal coverage.  Their degrees of freedom are Satterthwaite's
 as the objects do.  Tests aim at never exceeding their level, also in the far tails that a correction for
 many tests reaches, where Satterthwaite's approximation fails by a factor of four: they use Banerjee's bound.
 
-With one seed the spread over seeds is unknown: all results then hold for that one training only.
+With one seed the spread over seeds is unknown: all results hold for that one training only.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def facebook_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def from_facebook(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under the hub's names; queries, keys and values are split.  Raises ValueError for other names."""
+    """The same tensors under the hub's names, queries, keys and values split.  Raises ValueError for unknown names."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name in _OUTSIDE:

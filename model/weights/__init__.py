@@ -1,4 +1,4 @@
-"""Pretrained weights that can be trusted: one table, found or fetched, verified, never random in silence."""
+"""Pretrained weights: one table of sources, found or downloaded, verified, never silently random."""
 
 from model.weights.store import MissingWeightsError, WeightStore
 from model.weights.table import WEIGHTS, Weight, find_weight

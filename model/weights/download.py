@@ -1,4 +1,4 @@
-"""Files from the network: resumed where they broke off, and never waited for without end."""
+"""Downloads files, with resumption and a timeout."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-#: Seconds without a single byte after which a server counts as out of reach.
+#: Seconds without data after which a server counts as unreachable.
 TIMEOUT_S = 20
 
 
 def download(url: str, target: Path) -> None:
-    """Fetch `url` into `target`; what an earlier attempt left in `target`.part is kept, and the rest asked for.
+    """Download `url` to `target`; resumes from the partial file `target`.part of an earlier attempt.
 
     Raises OSError where the network fails, also in the middle of the file.
     """
@@ -22,7 +22,7 @@ def download(url: str, target: Path) -> None:
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-            # A server that knows no ranges sends the whole file, with status 200.
+            # A server without range support sends the whole file, with status 200.
             resumes = response.status == http.HTTPStatus.PARTIAL_CONTENT
             length = response.headers.get("Content-Length")
             expected = None if length is None else int(length) + (start if resumes else 0)
@@ -31,7 +31,7 @@ def download(url: str, target: Path) -> None:
     except urllib.error.HTTPError as error:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
-        # The earlier attempt had it all, or more than there is now; the caller's hash tells which.
+        # The earlier attempt had the whole file, or more than there is now; the caller's hash check decides.
         expected = start
     except http.client.HTTPException as error:
         raise OSError(f"{type(error).__name__}: {error}") from error

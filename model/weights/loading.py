@@ -1,4 +1,4 @@
-"""Whether tensors can be put into the network that they are for: by building it with them."""
+"""Checks that tensors fit their network, by building it with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.weights.readers import Published
 
 
 class _Delivered:
-    """Answers as a store of weights does, for one set of them that is not stored."""
+    """A substitute for a weight store, with one set of weights that is not stored."""
 
     def __init__(self, content: Published) -> None:
         self._content = content
@@ -27,7 +27,7 @@ class _Delivered:
 
 def not_loadable(name: str, content: Published) -> str | None:
     """Why the network of this name cannot be built with these tensors; None where it can, or there is none."""
-    from model.context import SOURCES, find_source  # these know weights, not the other way around
+    from model.context import SOURCES, find_source  # these import model.weights
     from model.registry import resolve
 
     for source in map(find_source, SOURCES):

@@ -1,4 +1,4 @@
-"""Which model a set of tensors is of, as far as their names and shapes tell: before it takes a good file's place."""
+"""Identifies the model of a set of tensors by names and shapes, before it replaces a correct file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Looks:
-    """A family of models that name their tensors alike, and what tells its members apart."""
+    """A family of models with equal tensor names, and the sizes that distinguish its members."""
 
     family: str
     sizes: tuple[tuple[str, int], ...] = ()
 
 
 def _blocks(shapes: Shapes, pattern: str) -> int:
-    """How many numbers `pattern` captures."""
+    """Number of distinct numbers that `pattern` captures."""
     return len({match[1] for name in shapes if (match := re.match(pattern, name))})
 
 
@@ -103,7 +103,7 @@ def _plain(family: str) -> Callable[[Shapes], Looks]:
     return lambda _: Looks(family)
 
 
-#: By a tensor that all of a family have, the first that fits counts.
+#: Pattern of a tensor that all members of a family have -> the family; the first match is used.
 _FAMILIES: tuple[tuple[str, Callable[[Shapes], Looks]], ...] = (
     (r"vision_model\.embeddings\.patch_embedding\.weight", _clip),
     (r"linear_head\.weight", _dinov2_classifier),
@@ -148,7 +148,7 @@ def _vgg(*depths: int) -> Looks:
     return _trunk(channels)
 
 
-#: Names of the table of weights, and other published models that are easily taken for one of them.
+#: Names of the table of weights, and other published models that can be mistaken for them.
 KNOWN: dict[str, Looks] = {
     "vgg16": _vgg(2, 2, 3, 3, 3),
     "VGG19": _vgg(2, 2, 4, 4, 4),
@@ -175,12 +175,12 @@ KNOWN: dict[str, Looks] = {
     "midas_small": _looks("MiDaS v2.1", stem=32),
     "MiDaS v2.1 large": _looks("MiDaS v2.1", stem=64),
 }
-#: Whose sizes are the model: other widths are not a smaller one of the kind.
+#: Families whose members have fixed sizes: another width is not a smaller variant.
 _EXACT = (_CLASSIFIER,)
 
 
 def mistaken(name: str, shapes: Shapes) -> str | None:
-    """Why tensors of these shapes are not the weights `name`; None where they may be, or nothing is known of it."""
+    """Why tensors of these shapes are not the weights `name`; None where they may be, or `name` is unknown."""
     wanted, found = KNOWN.get(name), identify(shapes)
     if wanted is None or found == wanted:
         return None
@@ -196,7 +196,7 @@ def mistaken(name: str, shapes: Shapes) -> str | None:
 
 
 def is_of_other_sizes(name: str, shapes: Shapes) -> str | None:
-    """The sizes of a model that is of the same kind as `name` and of none that is published."""
+    """Describes how the model of these shapes differs from `name`; None where it does not, or either is unknown."""
     wanted, found = KNOWN.get(name), identify(shapes)
     if wanted is None or found is None or found == wanted:
         return None

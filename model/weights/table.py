@@ -1,4 +1,4 @@
-"""Every pretrained file that the project knows: where it comes from, its licence, its hash, how it is read.
+"""Table of all pretrained files: sources, licence, hash and reader.
 
 Sizes are those of the published files; the hub's repositories of CLIP hold the text encoder as well.
 """
@@ -15,10 +15,10 @@ from model.weights.sources import HubRepository, IndexPackage, JoinedFiles, Sour
 
 @dataclass(frozen=True)
 class Weight:
-    """One set of frozen weights, and the places it can be had from in the order they are tried.
+    """One set of frozen weights, with its sources in the order they are tried.
 
-    `sha256` identifies the weights in trial keys: the hash of one published file, whose tensors the other sources
-    that know a hash hold too.  None where no hash is published: what is stored here is hashed then.
+    `sha256` identifies the weights in trial keys: the hash of one published file, whose tensors are the same in all
+    other sources with a hash.  None where no hash is published; then the stored file is hashed.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Weight:
 
 
 def find_weight(name: str) -> Weight:
-    """The entry of this name; `timm:NAME` and `hub:REPOSITORY` stand for any model of timm or transformers.
+    """The entry of this name; `timm:NAME` and `hub:REPOSITORY` denote any model of timm or transformers.
 
     Raises `UnknownChoiceError` for another name.
     """
@@ -43,8 +43,8 @@ def find_weight(name: str) -> Weight:
     raise UnknownChoiceError("weights", name, [*WEIGHTS, "timm:NAME", "hub:REPOSITORY"])
 
 
-#: Names that stand for any repository of their kind.  They become file names: no part may begin with a dot, and the
-#: hub itself knows no two hyphens in a row, which stand for a slash there.
+#: Patterns of names for any repository of a kind.  They become file names: no part may begin with a dot.  The
+#: hub does not allow two hyphens in a row, which replace a slash in file names.
 _OPEN_NAMES = {
     r"timm:(?!.*--)(\w[\w.-]*)": "timm/{}",
     r"hub:(?!.*--)(\w[\w.-]*(?:/\w[\w.-]*)?)": "{}",
@@ -260,7 +260,7 @@ WEIGHTS: dict[str, Weight] = {
             megabytes=85,
             sha256=None,
             sources=(
-                # The release has it under two names; one of them tells the hash.
+                # The release has it under two names, one of which contains the hash.
                 TorchHubFile(f"{_MIDAS}/midas_v21_small-70d6b9c8.pt", readers.state_dict),
                 TorchHubFile(f"{_MIDAS}/midas_v21_small_256.pt", readers.state_dict),
             ),

@@ -1,7 +1,7 @@
-"""Tensors of a TorchScript archive, read without running any of its code.
+"""Reads the tensors of a TorchScript archive without running any of its code.
 
 Such a file is a zip with a pickle of the module's attributes, its storages as raw bytes, and source code.  The code is
-never looked at; of the pickle, modules become plain holders of what they hold, and nothing but tensors is made.
+never read; modules in the pickle become plain containers of their attributes, and only tensors are created.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: A pickle of attributes is small; what is larger is something else.
+#: Maximum size of the pickle of attributes; larger ones are rejected.
 _MAX_PICKLE_BYTES = 64 * 2**20
 
 _DTYPES = {
@@ -45,7 +45,7 @@ def is_torchscript(path: Path) -> bool:
 def read_torchscript(path: Path) -> dict[str, Tensor]:
     """The tensors of the module in the archive by their dotted names.
 
-    Raises `pickle.UnpicklingError` where it asks for anything but tensors, ValueError where it is damaged.
+    Raises `pickle.UnpicklingError` where it creates anything but tensors, ValueError where it is damaged.
     """
     with zipfile.ZipFile(path) as archive:
         root = next(name for name in archive.namelist() if name.endswith("/constants.pkl")).rpartition("/")[0]
@@ -67,7 +67,7 @@ class _Storage:
 
 
 class _AttributeUnpickler(pickle.Unpickler):
-    """Reads modules' attributes and refuses every global that makes anything else."""
+    """Reads modules' attributes and rejects every global that creates anything else."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
