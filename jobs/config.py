@@ -129,7 +129,7 @@ class EmaConfig(Section):
 
 
 class TrainConfig(Section):
-    """How the network is trained."""
+    """Settings of training."""
 
     batch_size: Count = 8
     #: frames drawn per object; the first is the source, all of them are targets

@@ -1,4 +1,4 @@
-"""Where one number of a table comes from: runs, seeds, objects, configuration, data and code."""
+"""Provenance of one number of a table: runs, seeds, objects, configuration, data and code."""
 
 from __future__ import annotations
 

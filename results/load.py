@@ -40,7 +40,7 @@ _PER_OBJECT = ["object", "split", "view_kind", "metric", "value"]
 
 
 class TrackingOptions(Protocol):
-    """Where a sweep is tracked; null means the home's own store."""
+    """Address of a sweep's MLflow store; null means the home's own."""
 
     @property
     def uri(self) -> str | None: ...

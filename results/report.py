@@ -54,12 +54,12 @@ def build_report(
     """Write the report of `sweep` to `out`, by default `home/reports/<sweep name>/`; returns its index.html.
 
     `plan` is the beginning of the name of an earlier plan (`results.records.plan.earlier_plans`); by default the report
-    is of the last.  `notes` and `labels` are what the sweep file says that the sweep is about; `on_tables` is called
+    is of the last.  `notes` and `labels` are the sweep file's description and labels; `on_tables` is called
     with the tables once they are built.
 
-    The folder is written whole beside `out` and takes its place, so nothing of an earlier report stays, and a reader
-    never sees half of one; equal results give equal bytes.  A sweep that is half done, or failed, gets a report that
-    says so.  Raises `ResultsError` for a sweep that was never planned, a store that cannot be read, an unknown table,
+    The folder is written completely beside `out` and then replaces it, so no file of an earlier report remains, and a
+    reader never sees a partial report.  Equal results give equal bytes.  The report of an unfinished or failed sweep
+    states this.  Raises `ResultsError` for an unplanned sweep, a store that cannot be read, an unknown table,
     or a folder that holds anything but a report.
     """
     home = Path(home)
@@ -111,7 +111,7 @@ def _figure_files(figures: Sequence[Illustration]) -> dict[str, bytes]:
 
 
 def _table_files(tables: Sequence[Table]) -> dict[str, bytes]:
-    """Files called as their table: `auto.tex`, `paper-1.csv`."""
+    """Files named after their table: `auto.tex`, `paper-1.csv`."""
     return {
         f"{table.name}{suffix}": resolve_name(renderer)(table).encode()
         for table in tables
@@ -126,7 +126,7 @@ def _picture_files(pictures: Sequence[Gallery]) -> dict[str, bytes]:
 
 
 def _refuse_foreign_files(out: Path) -> None:
-    """Raise `ResultsError` where a folder holds what no report wrote, since a report replaces the folder."""
+    """Raise `ResultsError` where a folder holds files of no report, since a report replaces the folder."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -146,7 +146,7 @@ def _refuse_foreign_files(out: Path) -> None:
 
 
 def _swap_in(out: Path, files: Mapping[str, bytes]) -> None:
-    """Make `out` a folder of just these files; until that is done, the former one stays as it is."""
+    """Replace `out` by a folder of exactly these files; until then, the former one is unchanged."""
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.parent / f".{out.name}.{uuid.uuid4().hex}"
     fresh.mkdir()

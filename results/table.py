@@ -168,7 +168,7 @@ class Table:
 
     @cached_property
     def competitors(self) -> list[int]:
-        """Which rows, counted from the top, are in ranked sections."""
+        """Indices, from the top, of the rows in ranked sections."""
         ranked = [section.ranked for section in self.sections for _ in section.rows]
         return [index for index, is_ranked in enumerate(ranked) if is_ranked]
 

@@ -56,7 +56,7 @@ def needs_source(name: str) -> bool:
 
 
 def store_path(name: str, options: Mapping[str, Any], home: Path) -> Path:
-    """Where the store of these options is, or would be."""
+    """Path of the store of these options, which need not exist."""
     cls = _importer_class(name)
     resolved = _resolved(name, options)
     versions = [FORMAT_VERSION, cls.revision(parse_options(name, options))]

@@ -68,7 +68,7 @@ class GaussianRasterizer(nn.Module):
         self.raster_settings = raster_settings
 
     def markVisible(self, positions: Tensor) -> Tensor:  # noqa: N802  the package's name
-        """Which of the positions (N, 3) are beyond the near plane: (N,) bool."""
+        """Whether each of the positions (N, 3) is beyond the near plane: (N,) bool."""
         with torch.no_grad():
             return _in_front(_to_camera(positions, self.raster_settings))
 

@@ -87,7 +87,7 @@ def _known_name(name: str) -> str:
 
 @options
 class TimmOptions:
-    """Which model."""
+    """The model's name."""
 
     #: architecture and tag, as `vit_tiny_patch16_224.augreg_in21k`; `timm.list_pretrained()` lists them
     name: Annotated[str, pydantic.AfterValidator(_known_name)]

@@ -27,7 +27,7 @@ def _repository(name: str) -> str:
 
 @options
 class TransformersOptions:
-    """Which model."""
+    """The model's repository."""
 
     #: repository on the Hugging Face hub, e.g. `facebook/dino-vits16`
     name: Annotated[str, pydantic.AfterValidator(_repository)]

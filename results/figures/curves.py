@@ -35,7 +35,7 @@ PANELS = (
     Panel("val/psnr", f"validation {_PSNR.label} [{_PSNR.unit}]"),
 )
 
-#: trials with a colour and a name; more cannot be told apart
+#: maximum number of trials with a colour and a name; more cannot be distinguished
 MOST_NAMED = 14
 #: points of all nameless lines together; more only increase the file size
 MOST_BACKGROUND_POINTS = 30_000

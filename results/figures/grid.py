@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: small renders are enlarged by a whole factor to at least this many pixels
 MIN_SIDE = 96
-#: the error, of a range of one, from which an error map is at its brightest
+#: error at which an error map is brightest, for colours in [0, 1]
 ERROR_WHITE = 0.25
 _GAP, _MARGIN, _TEXT, _LINE = 6, 16, 13, 16
 _INK, _MUTED, _FRAME, _PAPER = (24, 26, 29), (110, 114, 120), (217, 221, 226), (255, 255, 255)
@@ -110,7 +110,7 @@ def _paste(canvas: Image.Image, layout: _Layout, picture: Pictures, corner: tupl
 
 
 def enlargement(height: int, width: int) -> int:
-    """Whole factor that brings a picture's smaller side to at least `MIN_SIDE` pixels."""
+    """Integer factor that enlarges an image's smaller side to at least `MIN_SIDE` pixels."""
     return -(-MIN_SIDE // min(height, width))
 
 

@@ -21,19 +21,19 @@ _THEN = " then "
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How one process computed a trial, with every choice resolved."""
+    """Arithmetic of a trial in one process, with every choice resolved."""
 
     #: rasteriser of Gaussians, never "auto"; None where the method renders no Gaussians
     backend: str | None
-    #: of the network
+    #: execution of the network
     execution: Execution
-    #: of products in the network
+    #: precision of products in the network
     precision: Precision
     #: kind of the device: "cpu", "cuda"
     device: str
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, as the files hold them."""
+        """Plain values, as stored in files."""
         return asdict(self)
 
 

@@ -192,7 +192,7 @@ def _lines(row: Row, table: Table, layout: _Layout) -> list[tuple[str, str]]:
 
 
 def _state(row: Row, cells: Sequence[tuple[Cell, Column, str | None]], layout: _Layout) -> str:
-    """How the row is configured, then why it has no numbers."""
+    """Cells of a row without numbers: its settings, then its state."""
     text = [_cell(*cell) for cell in cells[: layout.leading_text]]
     width = layout.width(layout.leading_text)
     state = [rf"\multicolumn{{{width}}}{{c}}{{\emph{{{escape(row.state)}}}}}"] if width else []

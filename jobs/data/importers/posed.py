@@ -107,7 +107,7 @@ class PosedOptions:
     normalised: bool = True
     #: whether to keep depth maps, where files name them
     depth: bool = False
-    #: scene units of the files that one step of a 16-bit depth picture stands for
+    #: scene units of the files per step of a 16-bit depth image
     depth_unit: Annotated[float, Field(gt=0)] = 0.001
     seed: Annotated[int, Field(ge=0)] = 0
 

@@ -16,7 +16,7 @@ FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def is_bent(poses: np.ndarray) -> np.ndarray:
-    """Which of the matrices (n, 4, 4) are not rigid motions."""
+    """Whether each of the matrices (n, 4, 4) is not a rigid motion, (n,) bool."""
     rotations = poses[:, :3, :3]
     gram = rotations @ rotations.transpose(0, 2, 1)
     skewed = np.abs(gram - np.eye(3)).max(axis=(1, 2)) > ROTATION_TOLERANCE
