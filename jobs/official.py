@@ -96,7 +96,7 @@ class OfficialResult:
 
 
 def evaluate_checkpoint(checkpoint: OfficialCheckpoint, config: TrialConfig, home: Path) -> OfficialResult:
-    """Evaluates a checkpoint on `config.data` as `config.eval` says; an existing result is returned at once.
+    """Evaluates a checkpoint on `config.data` with the settings of `config.eval`; returns an existing result at once.
 
     Writes `per_object.parquet`, samples and `result.json` into `home/official/<sha16>-<dataset>-<key>`.
     Raises ValueError where the tensors do not fit the configuration.

@@ -101,7 +101,7 @@ def train_once(
 
     Afterwards `journal`, the trial's, holds all metrics of the training, including earlier ones.  If another trial
     runs the training at the moment, this waits for it.  `frozen` maps all frozen weights in use to their sha256.
-    Raises what `train` raises.
+    Raises the errors of `train`.
     """
     folder = training_folder(home, key)
     folder.mkdir(parents=True, exist_ok=True)

@@ -106,7 +106,7 @@ def train(
     """Train `network` through all stages, from its last checkpoint on.
 
     Returns the network to evaluate, which is the moving average if enabled, and the seconds spent in steps.
-    Raises `NonFiniteError` as `train.nonfinite` says, and `StopRequestedError`.
+    Raises `NonFiniteError` according to `train.nonfinite`, and `StopRequestedError`.
     """
     iteration, averages = 0, Averages()
     saved = checkpoints.latest()

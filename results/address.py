@@ -87,7 +87,7 @@ def without_secrets(text: str) -> str:
 def reason(error: Exception) -> str:
     """The decisive line of an error, without secrets.
 
-    Errors of databases say what happened behind a hint for programmers and before the statement; those of servers go
+    Errors of databases state the cause after a hint for programmers and before the statement; those of servers go
     on with pages.
     """
     lines = [line.strip() for line in without_secrets(str(error)).splitlines() if line.strip()]

@@ -203,7 +203,7 @@ def _record(planned: RecordedTrial, run: Run | None, per_object: pa.Table | Exce
 
 
 def _per_object(path: Path) -> pa.Table:
-    """The columns `_PER_OBJECT` of a file.  Raises `ValueError` naming the file and what is wrong with it."""
+    """The columns `_PER_OBJECT` of a file.  Raises `ValueError` naming the file and the problem."""
     try:
         return _read_per_object(path)
     except (pa.ArrowException, NotImplementedError, TypeError) as error:

@@ -154,7 +154,7 @@ class Table:
 
     @property
     def has_references(self) -> bool:
-        """Whether published values stand beside any of ours."""
+        """Whether any cell has a published value."""
         return any(cell.reference is not None for row in self.rows for cell in row.cells)
 
     @cached_property

@@ -19,7 +19,7 @@ class _AppendChannels(Fuser):
 
 
 class InputChannel(Fusion):
-    """The map stands beside red, green and blue; nothing is normalised."""
+    """The map is a channel after red, green and blue; it is not normalised."""
 
     accepts: ClassVar[frozenset[Kind]] = frozenset({"map"})
     place: ClassVar[Place] = "input"

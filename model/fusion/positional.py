@@ -19,7 +19,7 @@ _SLOWEST, _FASTEST = -1.0, 3.0
 
 
 class PositionalBlock(CrossAttentionBlock):
-    """Tokens stand on a grid over the image; a token is its value, lifted to C channels, plus its position."""
+    """Tokens form a grid over the image; a token is its value, lifted to C channels, plus its position code."""
 
     def __init__(self, source: Source, channels: int, context_norm: nn.Module, width: int) -> None:
         super().__init__(source, channels, context_norm, nn.Conv2d(channels, 2 * channels, 1))

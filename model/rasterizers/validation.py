@@ -19,7 +19,7 @@ def validate(gaussians: Gaussians, cameras: Cameras, background: Tensor, *, valu
 
     Without `values` only types and shapes are checked, which reads no values from memory or a GPU.
 
-    Raises ValueError naming the argument, what was received and what is allowed.
+    Raises ValueError naming the argument, the received value and the allowed ones.
     """
     tensors = _tensors(gaussians, cameras, background)
     _check_types(tensors)

@@ -19,7 +19,7 @@ _PLAIN_NAME = re.compile(r"\w+")
 
 
 class TimmNetwork(Encoder):
-    """The vector is what timm's classifier would see; tokens are the last features before pooling.
+    """The vector is the input of timm's classifier; tokens are the last features before pooling.
 
     Transformers' tokens come without class token and registers.
     """

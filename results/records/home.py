@@ -23,7 +23,7 @@ def trials_folder(home: Path) -> Path:
 
 
 def trial_folder(home: Path, key: str) -> Path:
-    """Folder of one trial; `results.records.trial_folder` names what is in it."""
+    """Folder of one trial; `results.records.trial_folder` names its files."""
     return trials_folder(home) / key
 
 
@@ -33,7 +33,7 @@ def trainings_folder(home: Path) -> Path:
 
 
 def training_folder(home: Path, key: str) -> Path:
-    """Folder of one training; `results.records.training_folder` names what is in it."""
+    """Folder of one training; `results.records.training_folder` names its files."""
     return trainings_folder(home) / key
 
 
@@ -58,7 +58,7 @@ def earlier_plans_folder(home: Path, sweep: str) -> Path:
 
 
 def code_file(home: Path, sweep: str) -> Path:
-    """State of the code in git when a sweep was last run."""
+    """Git state of the code when a sweep was last run."""
     return sweep_folder(home, sweep) / "code.json"
 
 

@@ -1,4 +1,4 @@
-"""Ledger of a search: what it has proposed, one JSON object a line, appended, in `search.jsonl` beside the plan.
+"""Append-only ledger of a search's proposals, one JSON object per line, in `search.jsonl` beside the plan.
 
 Outcomes of proposals are stored only in the trials' folders, so that the two cannot disagree.  A proposal on a line
 truncated by a crash was never used; the line is removed before the next append.

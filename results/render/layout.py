@@ -22,7 +22,7 @@ class ComparedRow:
 
 
 def blocks(rows: Sequence[Row]) -> list[tuple[Row, ...]]:
-    """Neighbouring rows with one group's label stand together; rows without a group stand alone."""
+    """Groups neighbouring rows with the same group label; rows without one form their own block."""
     numbered = enumerate(rows)
     return [
         tuple(row for _, row in block)
