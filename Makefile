@@ -6,10 +6,10 @@ export SPLATSWEEP_HOME ?= $(CURDIR)/runs
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup weights demo test soak image gpu lint format clean
+.PHONY: help setup weights demo test test-fast soak image gpu lint format clean
 
 help:          ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 setup: $(VENV)/ready   ## virtual environment with the tested versions, and splatsweep itself
 
@@ -27,6 +27,9 @@ demo: weights  ## plan, train, evaluate and report the preset `quick`
 
 test: weights  ## the whole test suite
 	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest
+
+test-fast: weights ## the tests that need no Ray, no server and no training beyond seconds; two minutes
+	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -m "not slow" -n 2
 
 soak: weights  ## kill everything that runs a sweep, 20 times; half an hour
 	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python tests/soak.py --rounds 20

@@ -29,6 +29,49 @@ REPOSITORY = Path(__file__).parent.parent
 FIXTURES = REPOSITORY.parent / "shared" / "fixtures"
 
 
+#: Tests that start Ray, servers or processes, train, or take minutes together; `make test-fast` leaves them out.
+SLOW = (
+    "contracts/test_context.py",
+    "contracts/test_executors.py",
+    "contracts/test_frozen.py",
+    "gpu",
+    "jobs/data/importers/test_co3d.py",
+    "jobs/data/importers/test_files.py",
+    "jobs/data/test_prepare.py",
+    "jobs/data/test_sharing.py",
+    "jobs/test_device.py",
+    "jobs/test_tracking.py",
+    "jobs/test_trained.py",
+    "jobs/test_trial.py",
+    "model/rasterizers/test_contract.py",
+    "model/rasterizers/test_sanitizers.py",
+    "model/rasterizers/test_triton.py",
+    "results/render/test_accessibility.py",
+    "results/test_report.py",
+    "results/test_store.py",
+    "sweep/bench",
+    "sweep/commands",
+    "sweep/file/test_load.py",
+    "sweep/plan/test_planner.py",
+    "sweep/run",
+    "test_methods.py",
+    "test_path.py",
+    "test_rows.py",
+    "test_search.py",
+    "test_stores.py",
+    "test_survival.py",
+    "test_two_nodes.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `SLOW` names."""
+    folder = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(folder).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
