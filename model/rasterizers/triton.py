@@ -46,7 +46,7 @@ _needed: dict[tuple[int, int, int], int] = {}
 
 @dataclass(frozen=True)
 class _Options:
-    """What projection needs besides tensors."""
+    """Numbers and switches that projection needs besides tensors."""
 
     near: float
     height: int

@@ -338,7 +338,7 @@ def alpha_maps(splat, there, column, row):
 
 @triton.jit
 def blend(alpha, product):
-    """What each splat adds to its pixels (CHUNK, pixels): its weight, and whether the pixel still takes it.
+    """Weight of each splat in its pixels (CHUNK, pixels), and whether the pixel still takes it.
 
     `product` (pixels,) of 1 - alpha over all nearer splats goes on where a pixel has stopped, so that it stays stopped.
     Returns weights, takes, the product before the splat and behind it.

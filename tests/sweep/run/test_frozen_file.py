@@ -69,8 +69,8 @@ def test_a_job_has_the_name_of_the_file_that_it_was_submitted_from(
     assert claim(copy, folder) is None, "sent by Ray's own command: nobody can tell"
     monkeypatch.delenv(JOB_VARIABLE)
     claim(first, folder, take_over=True)
-    monkeypatch.setenv(FILE_VARIABLE, "elsewhere:/work/second.yaml")
-    with pytest.raises(NameTakenError, match=r"/work/second\.yaml"):
+    monkeypatch.setenv(FILE_VARIABLE, "elsewhere:/data/second.yaml")
+    with pytest.raises(NameTakenError, match=r"/data/second\.yaml"):
         claim(copy, folder)
 
 
