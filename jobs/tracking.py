@@ -37,11 +37,12 @@ from mlflow.utils.uri import is_http_uri
 from sqlalchemy import column, create_engine, table, update
 from sqlalchemy.pool import NullPool
 
-from results.address import default_uri, reason, without_secrets
+from results.address import default_uri, reason, sqlite_uri, without_secrets
 from results.errors import ResultsError
 from results.own_store import adopt_store
 from results.records import tags
 from results.records.arithmetic import arithmetic_tags
+from results.records.atomic import PARTIAL
 from results.records.flat import flatten
 from results.records.hashing import file_sha256
 from results.records.home import artifacts_folder, database_file, database_lock, trial_folder
@@ -141,6 +142,7 @@ class Tracker:
         self._experiment = experiment
         with self._lock:
             if self._is_own:
+                _create_database(database_file(self._home))
                 _make_shared(database_file(self._home))
             _refuse_dead_database(self.uri)
             if self._is_own:
@@ -351,6 +353,22 @@ def _object(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """A member that is a mapping; an empty one where it is anything else."""
     value = content.get(name)
     return value if isinstance(value, Mapping) else {}
+
+
+def _create_database(database: Path) -> None:
+    """Create MLflow's tables in a file beside the home's database, and rename it when they are complete.
+
+    A driver that is killed meanwhile leaves no database that lacks some of its tables.
+    """
+    if database.exists() and database.stat().st_size > 0:
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    partial = database.with_name(f"{database.name}{PARTIAL}")
+    for leftover in (partial, partial.with_name(f"{partial.name}-journal")):
+        leftover.unlink(missing_ok=True)
+    _make_shared(partial)
+    MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)
+    partial.replace(database)
 
 
 def _make_shared(database: Path) -> None:

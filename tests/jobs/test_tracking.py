@@ -530,3 +530,11 @@ def test_a_damaged_environment_costs_its_tags_only(tmp_path, folder, client, con
     tracker(tmp_path).sync([TRIAL])
     assert only_run(client).info.status == "FINISHED"
     assert only_run(client).data.tags["splatsweep.data_fingerprint"] == "f00d"
+
+
+def test_a_database_that_was_being_created_when_its_driver_died_is_created_anew(tmp_path):
+    """Tables appear under a temporary name; what a killed driver left there is replaced."""
+    (tmp_path / "mlflow.db.partial").write_bytes(b"half of a database")
+    Tracker(tmp_path, None, "study").sync([])
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        assert connection.execute("SELECT name FROM experiments WHERE name = 'study'").fetchall()
