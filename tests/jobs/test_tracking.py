@@ -1,9 +1,11 @@
 import hashlib
 import json
 import shutil
+import sqlite3
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -534,7 +536,9 @@ def test_a_damaged_environment_costs_its_tags_only(tmp_path, folder, client, con
 
 def test_a_database_that_was_being_created_when_its_driver_died_is_created_anew(tmp_path):
     """Tables appear under a temporary name; what a killed driver left there is replaced."""
+    (tmp_path / "mlflow.db").unlink(missing_ok=True)
     (tmp_path / "mlflow.db.partial").write_bytes(b"half of a database")
     Tracker(tmp_path, None, "study").sync([])
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
         assert connection.execute("SELECT name FROM experiments WHERE name = 'study'").fetchall()
+    assert not list(tmp_path.glob("mlflow.db.partial*"))
