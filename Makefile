@@ -26,7 +26,7 @@ demo: weights  ## plan, train, evaluate and report the preset `quick`
 	$(BIN)/splatsweep run sweep/presets/quick.yaml
 
 test: weights  ## the whole test suite
-	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest
+	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-fast: weights ## the tests that need no Ray, no server and no training beyond seconds; two minutes
 	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -m "not slow" -n 2

@@ -63,13 +63,30 @@ SLOW = (
     "test_two_nodes.py",
 )
 
+#: Tests that start Ray or whole sweeps: `make test` runs them one after another, beside all others.
+WHOLE_SWEEPS = (
+    "contracts/test_executors.py",
+    "gpu",
+    "sweep/bench/test_sweep.py",
+    "sweep/run/executors/ray",
+    "sweep/run/test_submit.py",
+    "test_path.py",
+    "test_search.py",
+    "test_stores.py",
+    "test_survival.py",
+    "test_two_nodes.py",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `SLOW` names."""
+    """Marks the tests that `SLOW` and `WHOLE_SWEEPS` name."""
     folder = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(folder).as_posix().startswith(SLOW):
+        path = item.path.relative_to(folder).as_posix()
+        if path.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+        if path.startswith(WHOLE_SWEEPS):
+            item.add_marker(pytest.mark.xdist_group("whole sweeps"))
 
 
 @pytest.fixture(autouse=True)

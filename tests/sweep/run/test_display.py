@@ -145,13 +145,15 @@ def test_a_breakpoint_finds_a_quiet_terminal_at_its_own_line(tmp_path: Path) -> 
         "before = sys.breakpointhook\n"
         "assert before is sys.__breakpointhook__\n"
     )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("PYTHONBREAKPOINT", None)  # Ray sets it
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path)],
         input="p answer\np trial.__name__\ncontinue\n",
         capture_output=True,
         text=True,
         check=False,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONBREAKPOINT"},  # Ray sets it
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
     assert "(Pdb) 42" in done.stdout
