@@ -33,6 +33,7 @@ TABLES = {
     "auto": "auto",
     "leave_one_out": "leave_one_out",
     "paper": "paper.yaml",
+    "study": "study.yaml",
     "pivot": "pivot",
     "search": "search",
 }
