@@ -2,13 +2,14 @@
 
 A network has one of three executions, with different arithmetic: as written (`eager`), through `torch.compile`
 (`compiled`), or replayed from a CUDA graph (`graph`).  Only training uses the latter two; evaluation, and
-copies of a network, are eager.
+copies of a network, are eager.  Where the rasteriser reads nothing back, a graph contains the whole step instead.
 """
 
 from __future__ import annotations
 
 import copy
 import gc
+import logging
 import os
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -22,8 +23,12 @@ from jobs.config import TrialConfig
 from model.group_norm import use_plain_operators
 from model.native.accelerate import accelerate
 from model.native.tracing import rebuild, signature, tensors_of
+from model.rasterizers import capabilities
+from model.rasterizers.backend import Check, deferred_checks
 from model.scenes import Reconstructor
 from results.records.arithmetic import Execution, Precision
+
+log = logging.getLogger(__name__)
 
 #: `auto` compiles where that pays, `never` runs as written, `always` compiles on any device.
 CompileMode = Literal["auto", "never", "always"]
@@ -64,11 +69,27 @@ def choose_execution(config: TrialConfig, device: torch.device, mode: CompileMod
     return "compiled" if config.train.iterations >= _WORTH_COMPILING else "eager"
 
 
+def captures_steps(execution: Execution, backend: str | None, device: torch.device) -> bool:
+    """Whether a CUDA graph replays whole steps of a training: with a rasteriser that reads nothing back to the host.
+
+    `backend` is resolved, and None where no Gaussians are drawn.
+    """
+    if device.type != "cuda" or execution == "eager" or backend is None:
+        return False
+    return capabilities(backend).capturable
+
+
 def prepare_training(
-    network: Reconstructor, device: torch.device, execution: Execution, precision: Precision
+    network: Reconstructor,
+    device: torch.device,
+    execution: Execution,
+    precision: Precision,
+    *,
+    in_captured_step: bool = False,
 ) -> Execution:
     """Set up `network` for training on a device; returns the execution, which is `eager` without a backbone.
 
+    `in_captured_step`: the network needs no graph of its own.
     bfloat16 is used only on a GPU and within the backbone: Gaussians, rendering, losses and weights stay in float32.
     """
     in_bf16 = precision == "bf16" and device.type == "cuda"
@@ -80,7 +101,7 @@ def prepare_training(
         network.to(memory_format=memory_format(device, execution))
     if execution != "eager" or in_bf16:
         ways: dict[Execution, Callable[..., Callable[..., Any]]]
-        ways = {"eager": _Eager, "compiled": _Compiled, "graph": _Graphed}
+        ways = {"eager": _Eager, "compiled": _Compiled, "graph": _Eager if in_captured_step else _Graphed}
         module.forward = _InTraining(module, ways[execution](module, device, in_bf16))
     return execution
 
@@ -200,6 +221,120 @@ def twin_of(module: nn.Module) -> nn.Module:
     for part in twin.modules():
         part.__dict__.pop("forward", None)
     return twin
+
+
+Inputs = TypeVar("Inputs")
+Outcome = TypeVar("Outcome")
+
+
+class CapturedStep(Generic[Inputs, Outcome]):
+    """A training step as one CUDA graph, captured anew for each signature of its inputs.
+
+    The first steps of a signature run as written, so that libraries choose their algorithms; the last of these runs
+    without waiting for the device.  Where that fails, steps stay as written, and a warning says so once.  Capturing
+    runs nothing, and replays read all inputs from the tensors that were captured.  Dropout stays a function of the seed
+    that is set before a call: replays read the generator's state from the device.
+
+    Where a call of the rasteriser may lack room, the host looks after each step; a step that lacked it changes no
+    weights, and is repeated with more.
+    """
+
+    #: steps of a signature that run as written
+    WARM_UP = 3
+
+    def __init__(
+        self, step: Callable[[Inputs], Outcome], optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> None:
+        """`step` changes tensors only in place, and updates weights by `optimizer`."""
+        self._step, self._device = step, device
+        self._stream = torch.cuda.Stream(device)
+        self._signature: Hashable = None
+        self._inputs: Inputs
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._outcome: Outcome
+        self._checks: list[Check] = []
+        self._run, self._is_capturable = 0, True
+        optimizer.register_step_pre_hook(self._skip_incomplete)
+
+    def __call__(self, inputs: Inputs) -> Outcome:
+        if not self._is_capturable:
+            return self._step(inputs)
+        found = signature(inputs)
+        if found != self._signature:
+            self._signature, self._graph, self._run = found, None, 0
+            self._inputs = rebuild(inputs, (torch.empty_like(tensor) for tensor in tensors_of(inputs)))
+        torch._foreach_copy_(tensors_of(self._inputs), tensors_of(inputs))
+        while True:
+            self._checks = []
+            if self._run < self.WARM_UP - 1:
+                outcome = self._as_written()
+            elif self._run < self.WARM_UP:
+                outcome = self._rehearsed()
+            else:
+                outcome = self._replayed()
+            self._run += 1
+            lacking = [check for check in self._checks if check.lacked_room]  # the host waits where there are checks
+            if not lacking:
+                return outcome
+            for check in lacking:
+                check.make_room()
+            self._graph, self._run = None, 0
+            torch.manual_seed(torch.initial_seed())
+
+    def _as_written(self) -> Outcome:
+        # On the stream of the capture: gradients are accumulated on the stream where a weight was first used.
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            outcome = self._step(self._inputs)
+        current.wait_stream(self._stream)
+        return outcome
+
+    def _rehearsed(self) -> Outcome:
+        """Run as written, but fail where the host would wait, without which a capture could not be ended properly."""
+        mode = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            with deferred_checks() as self._checks:
+                return self._as_written()
+        except RuntimeError as error:
+            if "synchroniz" not in str(error):
+                raise
+            log.warning("steps are not captured as one CUDA graph, and run as written: %s", error)
+            self._is_capturable = False
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+        self._checks = []
+        torch.manual_seed(torch.initial_seed())
+        return self._as_written()
+
+    def _replayed(self) -> Outcome:
+        if self._graph is None:
+            self._capture()
+        assert self._graph is not None
+        self._graph.replay()
+        self._checks = self._captured_checks
+        return self._outcome
+
+    def _capture(self) -> None:
+        state = torch.cuda.get_rng_state(self._device)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with deferred_checks() as self._checks, torch.cuda.graph(graph, stream=self._stream):
+                self._outcome = self._step(self._inputs)
+        except RuntimeError as error:
+            raise ExecutionError(f"the step cannot be captured; run.compile: never does without: {error}") from error
+        self._captured_checks = self._checks
+        torch.cuda.set_rng_state(state, self._device)
+        self._graph = graph
+
+    def _skip_incomplete(self, optimizer: Any, *_: Any) -> None:
+        """Before an update: skip it where a call lacked room."""
+        if self._checks:
+            flags = [check.lacked_room for check in self._checks]
+            if getattr(optimizer, "found_inf", None) is not None:
+                flags.append(optimizer.found_inf > 0)
+            optimizer.found_inf = torch.stack(flags).any().float()
 
 
 def _in_float32(result: Any) -> Any:

@@ -39,14 +39,22 @@ def arithmetic_of(config: TrialConfig, device: torch.device, execution: Executio
     """
     if not config.is_trained:
         return None
-    draws = config.method.scene == "gaussians"
-    render = config.render
     return Arithmetic(
-        backend=choose(render.backend, device.type, antialiasing=render.antialiasing) if draws else None,
+        backend=drawing_backend(config, device),
         execution=execution,
         precision=config.train.precision if device.type == "cuda" else "float32",
         device=device.type,
     )
+
+
+def drawing_backend(config: TrialConfig, device: torch.device) -> str | None:
+    """The rasteriser of a trial's Gaussians on a device, never "auto"; None where its method renders none.
+
+    Raises `BackendUnavailableError` where none can draw them there.
+    """
+    if config.method.scene != "gaussians":
+        return None
+    return choose(config.render.backend, device.type, antialiasing=config.render.antialiasing)
 
 
 def arithmetic_history(folder: Path, current: Arithmetic | None) -> list[dict[str, Any]]:

@@ -29,19 +29,25 @@ class NonFiniteGuard:
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
         self._terms: dict[str, Tensor] = {}
 
-    def watch(self, iteration: int, terms: Mapping[str, Tensor], parameters: Iterable[nn.Parameter]) -> Tensor:
-        """Check one step after backward and before the optimiser.  Returns whether it is used, a bool on the device."""
+    def watch(self, iteration: int | Tensor, terms: Mapping[str, Tensor], parameters: Iterable[nn.Parameter]) -> Tensor:
+        """Check one step after backward and before the optimiser.  Returns whether it is used, a bool on the device.
+
+        What it remembers changes in place, so that a CUDA graph of the step may contain it.
+        """
         gradients = [p.grad for p in parameters if p.grad is not None]
         finite = torch.nn.utils.get_total_norm(gradients).isfinite()
         for term in terms.values():
             finite = finite & term.detach().isfinite()
+        self._optimizer.found_inf = None  # type: ignore[attr-defined]
         if self._policy == "ignore":
             return torch.ones_like(finite)
         if self._policy == "stop":
             is_first = ~finite & (self._first_bad < 0)
-            self._first_bad = torch.where(is_first, iteration, self._first_bad)
-            seen = {name: term.detach() for name, term in terms.items()}
-            self._terms = {n: torch.where(is_first, t, self._terms.get(n, t)) for n, t in seen.items()}
+            self._first_bad.copy_(torch.where(is_first, iteration, self._first_bad))
+            for name, term in terms.items():
+                if name not in self._terms:
+                    self._terms[name] = term.detach().clone()
+                self._terms[name].copy_(torch.where(is_first, term.detach(), self._terms[name]))
             finite = finite & (self._first_bad < 0)
         self._optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         return finite

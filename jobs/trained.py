@@ -19,8 +19,16 @@ from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
-from jobs.device import CompileMode, choose_execution, prepare, prepare_training, share_compiled_code, steady_memory
-from jobs.environment import arithmetic_history, arithmetic_of, describe_environment
+from jobs.device import (
+    CompileMode,
+    captures_steps,
+    choose_execution,
+    prepare,
+    prepare_training,
+    share_compiled_code,
+    steady_memory,
+)
+from jobs.environment import arithmetic_history, arithmetic_of, describe_environment, drawing_backend
 from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
 from jobs.keys import NUMERICS_VERSION, training_identity, training_weights
@@ -115,11 +123,14 @@ def train_once(
         else:
             execution = choose_execution(config, device, compile_mode)
             share_compiled_code(cache_folder(home))
-            execution = prepare_training(network, device, execution, config.train.precision)
+            in_one_graph = captures_steps(execution, drawing_backend(config, device), device)
+            execution = prepare_training(
+                network, device, execution, config.train.precision, in_captured_step=in_one_graph
+            )
             with steady_memory(device):
                 network, record = _trained(
                     config, key, store, folder, network, context, weights, frozen, journal, validate, device, pace,
-                    execution,
+                    execution, in_one_graph,
                 )  # fmt: skip
         # Checkpoints have three times the size of the weights, and are not needed any more.
         shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
@@ -160,6 +171,7 @@ def _trained(
     device: torch.device,
     pace: Pace,
     execution: Execution,
+    in_one_graph: bool,
 ) -> tuple[Reconstructor, dict[str, Any]]:
     """Train to the end, write weights and record, and return the network to evaluate and the record."""
     write_json(folder / CONFIG_FILENAME, training_identity(config))
@@ -179,6 +191,7 @@ def _trained(
             validate=lambda current: validate(current, context),
             device=device,
             pace=pace,
+            captures_steps=in_one_graph,
         )
     data = save({name: tensor.detach().contiguous() for name, tensor in judged.state_dict().items()})
     write_atomically(folder / WEIGHTS_FILENAME, data)

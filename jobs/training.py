@@ -1,4 +1,4 @@
-"""The training loop, from top to bottom: batch, reconstruct, render, losses, step, record, evaluate, save.
+"""The training loop, from top to bottom: batch, step (`jobs.step`), record, evaluate, save.
 
 Everything random is a function of (seed, iteration), so a trial that is killed and resumed ends, on a CPU, with
 the same bits as one that was not.  On a GPU the host waits for the device only where something is recorded.
@@ -11,26 +11,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from jobs.batch import draw_batch
 from jobs.checkpoint import CheckpointFolder, capture
-from jobs.config import LossTerm, Stage, TrialConfig
+from jobs.config import Stage, TrialConfig
 from jobs.data.store import Store
-from jobs.device import BatchAhead
+from jobs.device import BatchAhead, CapturedStep
 from jobs.ema import MovingAverage
 from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
 from jobs.flat import flatten_parameters
 from jobs.nonfinite import NonFiniteGuard
+from jobs.step import Step, StepInputs, StepOutcome, step_inputs, stream_seed
 from model.losses.base import Loss
-from model.scenes import Reconstructor, Scene
-from model.types import Rendering
+from model.scenes import Reconstructor
 
-# Streams 0, 1 and 4 of a seed belong to the sampling of batches.
-_DROPOUT_STREAM, _SUBSET_STREAM = 2, 3
+# Streams 0, 1, 3 and 4 of a seed belong to the sampling of batches and views.
+_DROPOUT_STREAM = 2
 
 
 class StopRequestedError(RuntimeError):
@@ -102,9 +101,11 @@ def train(
     validate: Callable[[Reconstructor], Evaluation],
     device: torch.device,
     pace: Pace,
+    captures_steps: bool = False,
 ) -> tuple[Reconstructor, float]:
     """Train `network` through all stages, from its last checkpoint on.
 
+    `captures_steps`: a GPU replays whole steps as one CUDA graph.
     Returns the network to evaluate, which is the moving average if enabled, and the seconds spent in steps.
     Raises `NonFiniteError` according to `train.nonfinite`, and `StopRequestedError`.
     """
@@ -119,45 +120,36 @@ def train(
     weights = flatten_parameters(network)
     batches = BatchAhead(lambda i: draw_batch(store, objects, config, i, device), device, config.train.iterations)
     for stage, first, last in stage_spans(config.train.stages):
-        optimizer = torch.optim.Adam([weights], lr=stage.lr, eps=config.method.adam_eps, fused=True)
+        optimizer = torch.optim.Adam(
+            [weights], lr=stage.lr, eps=config.method.adam_eps, fused=True, capturable=captures_steps
+        )
         average = MovingAverage(network, config.train.ema)
         guard = NonFiniteGuard(config.train.nonfinite, optimizer, device)
+        step: Callable[[StepInputs], StepOutcome]
+        step = Step(network, losses, weights, optimizer, guard, config.train.nonfinite == "ignore")
+        if captures_steps:
+            step = CapturedStep(step, optimizer, device)
         if saved is not None and first < saved.step <= last:
             saved.restore(network, optimizer, average.network)
         while iteration < last:
             started = time.perf_counter()
             torch.manual_seed(stream_seed(config.seed, _DROPOUT_STREAM, iteration))
             batch = batches.take(iteration)
-
             network.train()
-            scene: Scene = network(batch.source, context(batch.source))
-            if config.train.nonfinite == "ignore":
-                scene = scene.without_non_finite()
-            rendering = scene.render(batch.seen.cameras, batch.seen.background, batch.pixels)
-            active = {name: term for name, term in stage.losses.items() if iteration - first >= term.start}
-            terms = {
-                name: losses[name](*looked_at(term, rendering, batch.target, config.seed, iteration), scene)
-                for name, term in active.items()
-            }
-            loss = torch.stack([term.weight_at(iteration - first) * terms[name] for name, term in active.items()]).sum()
-
-            optimizer.zero_grad(set_to_none=False)
-            loss.backward()
-            counts = guard.watch(iteration, terms, [weights])
-            optimizer.step()
+            done = step(step_inputs(batch, context(batch.source), stage, first, iteration, config.seed))
             iteration += 1
             average.update(iteration - first)
 
-            averages.add({"loss": loss, **terms}, counts, time.perf_counter() - started)
+            averages.add(done.losses, done.counts, time.perf_counter() - started)
             if device.type == "cpu" or iteration % pace.log_every == 0 or iteration == last:
-                guard.raise_if_bad(scene)
+                guard.raise_if_bad(done.scene)
             if iteration % pace.log_every == 0 or iteration == last:
                 journal.metrics(iteration, averages.take())
             if config.eval.every is not None and (iteration % config.eval.every == 0 or iteration == last):
                 journal.metrics(iteration, validation_scores(validate(average.network)))
             stopping = pace.should_stop()
             if stopping or iteration % pace.checkpoint_every == 0 or iteration == config.train.iterations:
-                guard.raise_if_bad(scene)
+                guard.raise_if_bad(done.scene)
                 state = {"averages": averages.plain()}
                 checkpoints.save(capture(iteration, network, optimizer, average.network, state))
             if stopping and iteration < config.train.iterations:
@@ -182,24 +174,3 @@ def stage_spans(stages: tuple[Stage, ...]) -> list[tuple[Stage, int, int]]:
         spans.append((stage, first, first + stage.iterations))
         first += stage.iterations
     return spans
-
-
-def looked_at(
-    term: LossTerm, rendering: Rendering, target: Rendering, seed: int, iteration: int
-) -> tuple[Rendering, Rendering]:
-    """Inputs of a loss: all views or pixels, or a random subset of `term.views` whole views of each object.
-
-    Views are drawn uniformly, so the mean over those drawn is an unbiased estimate of the mean over all.
-    """
-    batch, views = rendering.images.shape[:2]
-    if term.views is None or term.views >= views:
-        return rendering, target
-    generator = np.random.default_rng(stream_seed(seed, _SUBSET_STREAM, iteration))
-    drawn = generator.permuted(np.tile(np.arange(views), (batch, 1)), axis=1)[:, : term.views]
-    index = torch.from_numpy(np.sort(drawn, axis=1)).to(rendering.images.device, non_blocking=True)
-    return rendering.take(index), target.take(index)
-
-
-def stream_seed(seed: int, stream: int, iteration: int) -> int:
-    """The seed of one stream of random numbers in one step."""
-    return int(np.random.SeedSequence([seed, stream, iteration]).generate_state(1, np.uint64)[0] >> 1)

@@ -5,8 +5,8 @@ anything back, so a call can be part of a CUDA graph.  It draws what `reference`
 exact support of a Gaussian (alpha >= 1/255).  The kernels stand in `triton_kernels.py`.
 
 Each tile has room for as many splats as its scene has Gaussians, as long as all these lists take up no more than
-`LIST_BYTES`.  Beyond that they are shorter, the host reads back after each call whether they were long enough, and
-repeats the call with longer ones where they were not; such a call cannot be captured.
+`LIST_BYTES`.  Beyond that they are shorter, and the host reads back after each call whether they were long enough, and
+repeats the call with longer ones where they were not.  Within `deferred_checks` it does so later.
 
 Gradients are sums by atomic additions, whose order changes from run to run.  Under
 `torch.use_deterministic_algorithms(True)` they are sums of integers instead (steps of 2**-34 of the largest gradient of
@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.rasterizers import packages
-from model.rasterizers.backend import Capabilities
+from model.rasterizers.backend import Capabilities, Check, deferred
 from model.rasterizers.reference import ALPHA_MIN, Splats, determinants
 from model.types import Cameras, Gaussians
 
@@ -63,7 +63,7 @@ def capabilities() -> Capabilities:
     """Everything.  Raises `BackendUnavailableError` where Triton is absent."""
     package = packages.load(PACKAGE, "triton", INSTALLATION)
     devices = ("cpu", "cuda") if _is_interpreted() else ("cuda",)
-    return Capabilities(devices=devices, batched=True, generation=package.__version__)
+    return Capabilities(devices=devices, batched=True, capturable=True, generation=package.__version__)
 
 
 def _is_interpreted() -> bool:
@@ -244,7 +244,8 @@ class _Composite(torch.autograd.Function):
 def _fill_tiles(spans: Tensor, order: Tensor, tiles_x: int, tiles_y: int) -> tuple[Tensor, Tensor]:
     """The splats of every tile, nearest first (R, T, capacity), and how many there are (R, T).
 
-    `spans` and `order` (R, N) are sorted by depth.  The host waits only where not every tile has room for all.
+    `spans` and `order` (R, N) are sorted by depth.  The host waits only where not every tile has room for all, and the
+    checks are not deferred.
     """
     from model.rasterizers import triton_kernels as kernels
 
@@ -252,8 +253,8 @@ def _fill_tiles(spans: Tensor, order: Tensor, tiles_x: int, tiles_y: int) -> tup
     tiles = tiles_x * tiles_y
     shape = (renders, tiles, count)
     fitting = max(1, LIST_BYTES // (4 * renders * tiles))
-    capacity = min(count, max(fitting, _needed.get(shape, 0)))
     while True:
+        capacity = min(count, max(fitting, _needed.get(shape, 0)))
         members = spans.new_empty((renders, tiles, capacity), dtype=torch.int32)
         counts = spans.new_empty((renders, tiles), dtype=torch.int32)
         kernels.fill_tiles[renders, tiles](
@@ -261,17 +262,15 @@ def _fill_tiles(spans: Tensor, order: Tensor, tiles_x: int, tiles_y: int) -> tup
         )
         if capacity == count:
             return members, counts
-        if _is_captured(spans):
-            raise RuntimeError(
-                f"{renders} renders of {count} Gaussians on {tiles} tiles need lists of {4 * renders * tiles * count} "
-                f"bytes to be captured in a CUDA graph; allowed: {LIST_BYTES} (model.rasterizers.triton.LIST_BYTES)"
-            )
-        longest = int(counts.max())
-        if longest <= capacity:
+
+        def make_room(counts: Tensor = counts) -> None:
+            _needed[shape] = min(count, 2 * int(counts.max()))
+
+        check = Check(counts.amax() > capacity, make_room)
+        later = deferred()
+        if later is not None:
+            later.append(check)
             return members, counts
-        _needed[shape] = capacity = min(count, 2 * longest)
-
-
-def _is_captured(tensor: Tensor) -> bool:
-    """Whether work on the tensor goes into a CUDA graph now."""
-    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+        if not check.lacked_room:
+            return members, counts
+        make_room()

@@ -19,15 +19,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs.batch import draw_batch
+from jobs.batch import Batch, draw_batch
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.prepare import prepare as prepare_dataset
 from jobs.data.store import Store
-from jobs.device import BatchAhead, prepare, prepare_training
+from jobs.device import BatchAhead, CapturedStep, captures_steps, prepare, prepare_training
 from jobs.flat import flatten_parameters
+from jobs.nonfinite import NonFiniteGuard
 from jobs.reconstructor import build_reconstructor
+from jobs.step import Step, StepInputs, step_inputs
+from model.losses import LOSSES
 from model.rasterizers import CUDA_BACKENDS, is_available, render
+from model.registry import resolve
+from model.scenes import Reconstructor
 from model.types import Cameras, Context, Gaussians
 from model.weights import WeightStore
 from results.records.arithmetic import Execution, Precision
@@ -146,34 +151,54 @@ def rows_of(steps: Mapping[Case, Callable[[], object]], rounds: int, device: tor
     return rows
 
 
-def make_step(case: Case, store: Store, device: torch.device) -> Callable[[], None]:
+def make_step(case: Case, store: Store, device: torch.device) -> Callable[[], object]:
     """One training step: batch, network, rendering, squared error, backward, Adam."""
     config = case.size.config(case.backend, case.precision)
-    network = build_reconstructor(config, {}, WeightStore(store.path))
-    if case.published:
-        network.to(device)
-    else:
-        prepare_training(prepare(network, device), device, case.execution, case.precision)
-    network.train()
-    parameters = list(network.parameters()) if case.published else [flatten_parameters(network)]
-    optimizer = torch.optim.Adam(parameters, lr=5e-5, eps=config.method.adam_eps, fused=not case.published)
+    network = build_reconstructor(config, {}, WeightStore(store.path)).train()
     objects, counter = store.split("train"), itertools.count()
-    ahead = BatchAhead(lambda i: draw_batch(store, objects, config, i, device), device, _STEPS)
 
-    def step() -> None:
+    def draw(iteration: int) -> Batch:
+        return draw_batch(store, objects, config, iteration, device)
+
+    if case.published:
+        take = _published_step(network.to(device), case.backend, config)
+        return lambda: take(draw(next(counter)))
+    take_inputs = _our_step(network, case, config, device)
+    ahead, stage = BatchAhead(draw, device, _STEPS), config.train.stages[0]
+
+    def step() -> object:
         iteration = next(counter)
-        batch = draw_batch(store, objects, config, iteration, device) if case.published else ahead.take(iteration)
+        return take_inputs(step_inputs(ahead.take(iteration), Context(), stage, 0, iteration, config.seed))
+
+    return step
+
+
+def _published_step(network: Reconstructor, backend: str, config: TrialConfig) -> Callable[[Batch], object]:
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-5, eps=config.method.adam_eps, fused=False)
+
+    def step(batch: Batch) -> None:
         scene: Any = network(batch.source, Context())
-        cameras, background = batch.seen.cameras, batch.seen.background
-        if case.published:
-            images = render_one_by_one(scene.gaussians, cameras, background, case.backend)
-        else:
-            images = scene.render(cameras, background).images
-        optimizer.zero_grad(set_to_none=case.published)
+        images = render_one_by_one(scene.gaussians, batch.seen.cameras, batch.seen.background, backend)
+        optimizer.zero_grad(set_to_none=True)
         (images - batch.seen.images).square().mean().backward()
         optimizer.step()
 
     return step
+
+
+def _our_step(
+    network: Reconstructor, case: Case, config: TrialConfig, device: torch.device
+) -> Callable[[StepInputs], object]:
+    """The step of `jobs.training`, with its check of losses and gradients."""
+    in_one_graph = captures_steps(case.execution, case.backend, device)
+    prepare_training(prepare(network, device), device, case.execution, case.precision, in_captured_step=in_one_graph)
+    weights, stage = flatten_parameters(network), config.train.stages[0]
+    optimizer = torch.optim.Adam(
+        [weights], lr=stage.lr, eps=config.method.adam_eps, fused=True, capturable=in_one_graph
+    )
+    losses = {name: resolve(LOSSES, name, "loss")(WeightStore(Path("unused"))).to(device) for name in stage.losses}
+    step = Step(network, losses, weights, optimizer, NonFiniteGuard("stop", optimizer, device), finite_parts=False)
+    return CapturedStep(step, optimizer, device) if in_one_graph else step
 
 
 def render_one_by_one(gaussians: Gaussians, cameras: Cameras, background: Tensor, backend: str) -> Tensor:

@@ -4,7 +4,8 @@ import torch
 from pydantic import ValidationError
 
 from jobs.config import LossTerm, Stage, TrialConfig
-from jobs.training import Averages, looked_at
+from jobs.step import compared_views
+from jobs.training import Averages
 from model.types import Rendering
 
 
@@ -42,9 +43,11 @@ def test_a_subset_of_views_shows_every_view_equally_often_and_pairs_stay_togethe
     batch, views, kept = 3, 4, 2
     images = torch.arange(batch * views).view(batch, views, 1, 1, 1).expand(-1, -1, 3, 2, 2).float()
     term, target = LossTerm(weight=1.0, views=kept), Rendering(images)
+    rendering = Rendering(images + 0.5, opacity=-images)
     counts = np.zeros(batch * views)
     for iteration in range(600):
-        ours, theirs = looked_at(term, Rendering(images + 0.5, opacity=-images), target, 7, iteration)
+        index = compared_views(term, images, 7, iteration)
+        ours, theirs = rendering.take(index), target.take(index)
         assert ours.images.shape == (batch, kept, 3, 2, 2)
         assert torch.equal(ours.images, theirs.images + 0.5)
         assert torch.equal(ours.opacity, -theirs.images)
@@ -53,14 +56,13 @@ def test_a_subset_of_views_shows_every_view_equally_often_and_pairs_stay_togethe
         counts[seen.ravel()] += 1
     # Binomial(600, 1/2): five standard deviations are 61.
     assert (abs(counts - 300) < 61).all()
-    again = looked_at(term, target, target, 7, 5)[1].images
-    assert torch.equal(again, looked_at(term, target, target, 7, 5)[1].images)
-    assert not torch.equal(again, looked_at(term, target, target, 8, 5)[1].images)
+    again = compared_views(term, images, 7, 5)
+    assert torch.equal(again, compared_views(term, images, 7, 5))
+    assert not torch.equal(again, compared_views(term, images, 8, 5))
 
 
 def test_all_views_are_seen_where_no_subset_is_asked_for():
-    rendering, target = Rendering(torch.rand(2, 3, 3, 4, 4)), Rendering(torch.rand(2, 3, 3, 4, 4))
-    assert looked_at(LossTerm(weight=1.0), rendering, target, 0, 0) == (rendering, target)
+    assert compared_views(LossTerm(weight=1.0), torch.rand(2, 3, 3, 4, 4), 0, 0) is None
 
 
 def test_averages_leave_out_what_does_not_count_and_survive_a_checkpoint():

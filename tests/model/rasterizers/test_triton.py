@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.rasterizers import BACKENDS, compat, is_available, packages, render
 from model.rasterizers import triton as triton_backend
+from model.rasterizers.backend import deferred_checks
+from tests.cuda_graphs import CudaGraphs
 
 triton = pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -107,13 +109,45 @@ def test_lists_that_are_too_short_are_made_longer(make_scene, monkeypatch, room)
     assert reads.count == 0
 
 
-def test_lists_that_may_overflow_cannot_be_captured(monkeypatch, kernels):
-    monkeypatch.setattr(triton_backend, "LIST_BYTES", 4)
-    monkeypatch.setattr(triton_backend, "_is_captured", lambda _: True)
-    monkeypatch.setattr(kernels, "fill_tiles", Launches(kernels.fill_tiles, []))
-    spans = torch.zeros((1, 5), dtype=torch.int64, device=DEVICE)
-    with pytest.raises(RuntimeError, match=r"1 renders of 5 Gaussians on 1 tiles need .* 20 bytes .*allowed: 4 "):
-        triton_backend._fill_tiles(spans, spans, 1, 1)
+def test_checks_are_deferred(make_scene, monkeypatch):
+    """No value is read; the check shows that room was lacking, and makes it."""
+    scene = make_scene(kind="huge", count=20, size=(16, 16))
+    expected, _ = drawn(scene)
+    monkeypatch.setattr(triton_backend, "_needed", {})
+    monkeypatch.setattr(triton_backend, "LIST_BYTES", 4 * 4 * 3)  # four tiles of three splats
+    for is_first in (True, False):
+        with HostReads() as reads, deferred_checks() as checks:
+            images, _ = drawn(scene)
+        assert reads.count == 0
+        lacking = [check for check in checks if check.lacked_room]
+        assert bool(lacking) == is_first
+        assert torch.equal(images, expected) != is_first
+        for check in lacking:
+            check.make_room()
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="records operations on the CPU")
+def test_a_graph_may_contain_a_call(make_scene, monkeypatch, kernels):
+    """A replay draws the Gaussians that are in the captured tensors then, forward and backward."""
+    graphs = CudaGraphs(monkeypatch)
+    graphs.record_launches(kernels, "project", "fill_tiles", "composite", "composite_backward", "project_backward")
+    one, other = (make_scene(seed, count=6, size=(8, 8), degree=1) for seed in (1, 2))
+    means = one.gaussians.means.clone().requires_grad_()
+    scene = replace(one, gaussians=replace(one.gaussians, means=means))
+
+    def images_and_gradient():
+        images, _ = drawn(scene)
+        (gradient,) = torch.autograd.grad(images.square().sum(), means)
+        return images, gradient
+
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=None):
+        captured = images_and_gradient()
+    with torch.no_grad():
+        means.copy_(other.gaussians.means)
+    graph.replay()
+    for replayed, expected in zip(captured, images_and_gradient(), strict=True):
+        assert torch.equal(replayed, expected)
 
 
 def test_sums_in_a_fixed_order(make_scene, evaluate, assert_agrees):
