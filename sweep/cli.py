@@ -16,6 +16,7 @@ import typer
 
 from results.records.permissions import whose
 from sweep.commands import (
+    archive,
     bench,
     choices,
     data,
@@ -57,6 +58,7 @@ for command in (
     logs.logs,
     sweeps.report,
     sweeps.sync,
+    archive.archive,
     explain.explain,
     choices.choices,
     evaluate.evaluate,

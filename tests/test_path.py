@@ -97,6 +97,16 @@ def test_every_trial_finishes_and_the_report_is_written(inline):
     assert all(name in page for name in NAMES | CONTROLS)
 
 
+def test_an_archive_gives_the_same_tables_and_no_weights(sweep, inline, tmp_path):
+    out = tmp_path / "published"
+    assert f"5 trials in {out}" in run("archive", sweep, "--out", out, home=inline.home)
+    assert not [*out.rglob("*.safetensors"), *out.rglob("lock"), *out.rglob("mlflow*")]
+    run("report", sweep, home=out)
+    for name in ("auto.tex", "auto.csv", "auto.md"):
+        ours, theirs = ((home / "reports" / "tiny" / name).read_text() for home in (out, inline.home))
+        assert ours == theirs
+
+
 def test_ray_and_a_killed_worker_change_no_bit(inline, killed):
     starts = {name: [e["step"] for e in read_events(killed.folder(name)) if e["event"] == "start"] for name in NAMES}
     resumed = [steps for steps in starts.values() if len(steps) > 1]

@@ -26,6 +26,7 @@ __all__ = [
     "console",
     "errors",
     "planned_sweep",
+    "recorded_sweep",
     "say",
     "user_path",
 ]
@@ -93,4 +94,19 @@ def planned_sweep(path: Path, settings: list[str] | None, home: Path) -> Sweep:
     changed = difference(sweep, folder, command("run", sweep, home))
     if changed is not None:
         errors.print(changed, style="yellow")
+    return sweep
+
+
+def recorded_sweep(path: Path, settings: list[str] | None, home: Path) -> Sweep:
+    """`planned_sweep` for a command that reads results: finished trials that the home's own store lacks are recorded.
+
+    Prints a line and goes on where the store cannot be written.
+    """
+    from sweep.run.recording import TrackingError, record_ended
+
+    sweep = planned_sweep(path, settings, home)
+    try:
+        record_ended(sweep, home)
+    except TrackingError as error:
+        errors.print(str(error), style="yellow")
     return sweep

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from sweep.commands.common import DEFAULT_HOME, AsJson, Home, Settings, console, planned_sweep, user_path
+from sweep.commands.common import DEFAULT_HOME, AsJson, Home, Settings, console, recorded_sweep, user_path
 
 if TYPE_CHECKING:
     from results.explain import Explanation, Origin
@@ -40,7 +40,7 @@ def explain(
     """
     from results import explain as results_explain
 
-    checked = planned_sweep(sweep, settings, home.absolute())
+    checked = recorded_sweep(sweep, settings, home.absolute())
     found = results_explain.explain(checked, home.absolute(), list(map(str, checked.tables)), table, row, column)
     if as_json:
         print(json.dumps([_as_json(explanation) for explanation in found], indent=2))

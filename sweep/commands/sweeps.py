@@ -21,6 +21,7 @@ from sweep.commands.common import (
     SweepFile,
     console,
     planned_sweep,
+    recorded_sweep,
     say,
     user_path,
 )
@@ -246,7 +247,7 @@ def report(
     from results.report import build_report
 
     home = home.absolute()
-    checked = planned_sweep(sweep, settings, home)
+    checked = recorded_sweep(sweep, settings, home)
     path = build_report(checked, home, out, checked.tables, plan, notes=checked.notes, labels=checked.tags)
     console.print(f"Report: {path}")
     if plan is None and (earlier := earlier_plans(checked.name, home)):

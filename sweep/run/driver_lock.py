@@ -63,6 +63,18 @@ def _owner(folder: Path) -> str:
         return "a driver that left no name"
 
 
+def is_driven(sweep: str, home: Path) -> bool:
+    """Whether a driver, on whichever machine, runs the sweep in this home now."""
+    path = sweep_folder(home, sweep) / LOCK_FILENAME
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def stop_sweep(sweep: Sweep, home: Path) -> str:
     """Requests that the driver of a running sweep, on whichever machine, stop its trials after a checkpoint.
 

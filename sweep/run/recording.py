@@ -15,6 +15,7 @@ from results.records.monitor import Monitor
 from results.records.plan import Plan, PlannedTrial, read_plan
 from results.store_errors import store_problem
 from sweep.file.schema import Sweep
+from sweep.run.driver_lock import is_driven
 
 if TYPE_CHECKING:  # brings MLflow, which takes seconds
     from jobs.tracking import TrackedTrial, Tracker
@@ -48,6 +49,22 @@ def sync_sweep(sweep: Sweep, home: Path) -> int:
     except Exception as error:  # see `Recorder._sync`
         raise TrackingError(_unwritten(sweep, home, error)) from error
     return len(plan.everything)
+
+
+def record_ended(sweep: Sweep, home: Path) -> None:
+    """Records the finished trials that the home's own store lacks, as in a copy of a home without its store.
+
+    Does nothing while a driver runs, which records itself, and where the sweep has another store.  Raises
+    `TrackingError` where the store cannot be written.
+    """
+    if sweep.tracking.uri not in (None, default_uri(home)) or is_driven(sweep.name, home):
+        return
+    monitor = Monitor(home)
+    keys = [trial.key for trial in read_plan(sweep.name, home).everything]
+    finished = {key for key, found in monitor.look_at(keys).items() if found.status == "finished"}
+    adopt_store(home)
+    if not finished <= finished_keys(home):
+        sync_sweep(sweep, home)
 
 
 def _unrecorded(sweep: Sweep, plan: Plan[Any], monitor: Monitor) -> set[str]:
