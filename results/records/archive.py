@@ -21,7 +21,7 @@ from results.records.ledger import FILENAME as LEDGER_FILENAME
 from results.records.monitor import Monitor
 from results.records.plan import ENDED, PlannedTrial, read_plan
 
-TRIAL_FILES = (
+TRIAL_FILES: tuple[str, ...] = (
     trial.RESULT_FILENAME,
     trial.MEASUREMENTS_FILENAME,
     trial.CONFIG_FILENAME,
@@ -29,7 +29,7 @@ TRIAL_FILES = (
     trial.SAMPLES_FILENAME,
     training.RECORD_FILENAME,
 )
-TRAINING_FILES = (trial.CONFIG_FILENAME, trial.ENVIRONMENT_FILENAME, training.RECORD_FILENAME)
+TRAINING_FILES: tuple[str, ...] = (trial.CONFIG_FILENAME, trial.ENVIRONMENT_FILENAME, training.RECORD_FILENAME)
 
 
 @dataclass(frozen=True)
