@@ -77,6 +77,15 @@ def store3(pointer, value, mask):
 
 
 @triton.jit
+def load_gaussian(means, scales, rotations, opacities, g, here):
+    """Mean, scales, quaternion and opacity."""
+    real = tl.load(rotations + g * 4, here, 0.0).to(tl.float64)
+    i, j, k = load3(rotations + g * 4 + 1, here)
+    opacity = tl.load(opacities + g, here, 0.0).to(tl.float64)
+    return load3(means + g * 3, here), load3(scales + g * 3, here), (real, i, j, k), opacity
+
+
+@triton.jit
 def load_camera(cameras, render):
     """Rows of the rotation, translation, the camera's place in the world, focal and principal point."""
     camera = cameras + render * 16
@@ -87,9 +96,16 @@ def load_camera(cameras, render):
     moved = combine(translation[0], across0, translation[1], across1)
     moved = combine(1.0, moved, translation[2], across2)
     place = (-moved[0] / determinant, -moved[1] / determinant, -moved[2] / determinant)
-    focal_x, focal_y = tl.load(camera + 12).to(tl.float64), tl.load(camera + 13).to(tl.float64)
-    principal_x, principal_y = tl.load(camera + 14).to(tl.float64), tl.load(camera + 15).to(tl.float64)
-    return row0, row1, row2, translation, place, focal_x, focal_y, principal_x, principal_y
+    focal_x, focal_y, principal_x = load3(camera + 12, True)
+    return (row0, row1, row2), translation, place, focal_x, focal_y, principal_x, tl.load(camera + 15).to(tl.float64)
+
+
+@triton.jit
+def to_camera(mean, rows, translation, here, NEAR: tl.constexpr):
+    """x, y and z in camera axes, and whether the Gaussian is drawn; z is 1 where it is not."""
+    z = dot(rows[2], mean) + translation[2]
+    visible = here & (z > NEAR)
+    return dot(rows[0], mean) + translation[0], dot(rows[1], mean) + translation[1], tl.where(visible, z, 1.0), visible
 
 
 @triton.jit
@@ -108,6 +124,16 @@ def bounded(x, z, limit):
     slope = x / z
     inside = tl.abs(slope) <= limit
     return tl.where(inside, x, tl.where(slope > 0, limit, -limit) * z), inside
+
+
+@triton.jit
+def projection(x, y, z, rows, focal_x, focal_y, width, height):
+    """World to image at a point: two rows, with the bounded x and y, and whether each lies within the bounds."""
+    bounded_x, inside_x = bounded(x, z, width / (2 * focal_x) * FRUSTUM_MARGIN)
+    bounded_y, inside_y = bounded(y, z, height / (2 * focal_y) * FRUSTUM_MARGIN)
+    row_x = combine(focal_x / z, rows[0], -focal_x * bounded_x / (z * z), rows[2])
+    row_y = combine(focal_y / z, rows[1], -focal_y * bounded_y / (z * z), rows[2])
+    return row_x, row_y, bounded_x, bounded_y, inside_x, inside_y
 
 
 @triton.jit
@@ -179,6 +205,31 @@ def sh_basis_backward(direction, g, COEFFICIENTS: tl.constexpr):
     return gx, gy, gz
 
 
+@triton.jit
+def direction_from(place, mean):
+    """The unit vector from the camera to a Gaussian, and the distance."""
+    offset = combine(1.0, mean, -1.0, place)
+    length = tl.sqrt(dot(offset, offset))
+    return (offset[0] / length, offset[1] / length, offset[2] / length), length
+
+
+@triton.jit
+def colour_along(basis, sh, g, here, COEFFICIENTS: tl.constexpr):
+    """Red, green and blue, before negative ones become 0."""
+    grey = basis[0] * 0 + 0.5
+    colour = (grey, grey, grey)
+    for k in tl.static_range(COEFFICIENTS):
+        colour = combine(1.0, colour, basis[k], load3(sh + (g * COEFFICIENTS + k) * 3, here))
+    return colour
+
+
+@triton.jit
+def where_positive(colour, value):
+    """`value`, a triple, where `colour` is not negative, else 0."""
+    red, green, blue = colour
+    return tl.where(red < 0, 0.0, value[0]), tl.where(green < 0, 0.0, value[1]), tl.where(blue < 0, 0.0, value[2])
+
+
 # Forward
 
 
@@ -219,29 +270,11 @@ def project(
     n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     here = n < N
     g = render // V * N + n
-    row0, row1, row2, translation, place, focal_x, focal_y, principal_x, principal_y = load_camera(cameras, render)
-    mean = load3(means + g * 3, here)
-    x, y, depth = (
-        dot(row0, mean) + translation[0],
-        dot(row1, mean) + translation[1],
-        dot(row2, mean) + translation[2],
-    )
-    visible = here & (depth > NEAR)
-    z = tl.where(visible, depth, 1.0)
-
-    bounded_x, _ = bounded(x, z, width / (2 * focal_x) * FRUSTUM_MARGIN)
-    bounded_y, _ = bounded(y, z, height / (2 * focal_y) * FRUSTUM_MARGIN)
-    row_x = combine(focal_x / z, row0, -focal_x * bounded_x / (z * z), row2)
-    row_y = combine(focal_y / z, row1, -focal_y * bounded_y / (z * z), row2)
-    q = rotations + g * 4
-    quaternion = (
-        tl.load(q, here, 0.0).to(tl.float64),
-        tl.load(q + 1, here, 0.0).to(tl.float64),
-        tl.load(q + 2, here, 0.0).to(tl.float64),
-        tl.load(q + 3, here, 0.0).to(tl.float64),
-    )
-    _, _, xx, xy, yy = covariance(row_x, row_y, rotation_columns(quaternion), load3(scales + g * 3, here))
-    opacity = tl.load(opacities + g, here, 0.0).to(tl.float64)
+    rows, translation, place, focal_x, focal_y, principal_x, principal_y = load_camera(cameras, render)
+    mean, scale, quaternion, opacity = load_gaussian(means, scales, rotations, opacities, g, here)
+    x, y, z, visible = to_camera(mean, rows, translation, here, NEAR)
+    row_x, row_y, _, _, _, _ = projection(x, y, z, rows, focal_x, focal_y, width, height)
+    _, _, xx, xy, yy = covariance(row_x, row_y, rotation_columns(quaternion), scale)
     if ANTIALIASING:
         kept, _ = compensation(xx, xy, yy)
         opacity = opacity * kept
@@ -250,24 +283,12 @@ def project(
     centre_x = x / (z + DEPTH_EPS) * focal_x + principal_x - 0.5
     centre_y = y / (z + DEPTH_EPS) * focal_y + principal_y - 0.5
 
-    offset = combine(1.0, mean, -1.0, place)
-    length = tl.sqrt(dot(offset, offset))
-    basis = sh_basis((offset[0] / length, offset[1] / length, offset[2] / length), COEFFICIENTS)
-    red, green, blue = x * 0 + 0.5, x * 0 + 0.5, x * 0 + 0.5
-    for k in tl.static_range(COEFFICIENTS):
-        coefficient = load3(sh + (g * COEFFICIENTS + k) * 3, here)
-        red += basis[k] * coefficient[0]
-        green += basis[k] * coefficient[1]
-        blue += basis[k] * coefficient[2]
-
+    direction, _ = direction_from(place, mean)
+    colour = colour_along(sh_basis(direction, COEFFICIENTS), sh, g, here, COEFFICIENTS)
     splat = splats + (render * N + n) * SPLAT
     store3(splat, (centre_x, centre_y, yy / determinant), visible)
     store3(splat + 3, (xy / determinant, xx / determinant, opacity), visible)
-    store3(
-        splat + 6,
-        (tl.where(red < 0, 0.0, red), tl.where(green < 0, 0.0, green), tl.where(blue < 0, 0.0, blue)),
-        visible,
-    )
+    store3(splat + 6, where_positive(colour, colour), visible)
     tl.store(splat + 9, 1 / z, visible)
 
     # alpha >= 1/255 where the Mahalanobis distance squared is at most 2 ln(255 opacity)
@@ -276,7 +297,7 @@ def project(
     first_x, last_x = first_and_last_tile(centre_x, tl.sqrt(squared * xx), width, TILE)
     first_y, last_y = first_and_last_tile(centre_y, tl.sqrt(squared * yy), height, TILE)
     first_x = tl.where(shown, first_x, NOWHERE)
-    tl.store(depths + render * N + n, tl.where(visible, depth, float("inf")), here)
+    tl.store(depths + render * N + n, tl.where(visible, z, float("inf")), here)
     tl.store(spans + render * N + n, first_x | last_x << 16 | first_y << 32 | last_y << 48, here)
 
 
@@ -522,29 +543,15 @@ def project_backward(
     n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     here = n < N
     g = scene * N + n
-    mean, scale = load3(means + g * 3, here), load3(scales + g * 3, here)
-    q = rotations + g * 4
-    quaternion = (
-        tl.load(q, here, 0.0).to(tl.float64),
-        tl.load(q + 1, here, 0.0).to(tl.float64),
-        tl.load(q + 2, here, 0.0).to(tl.float64),
-        tl.load(q + 3, here, 0.0).to(tl.float64),
-    )
+    mean, scale, quaternion, opacity = load_gaussian(means, scales, rotations, opacities, g, here)
     columns = rotation_columns(quaternion)
-    opacity = tl.load(opacities + g, here, 0.0).to(tl.float64)
     none = opacity * 0
     g_mean, g_scale, g_opacity = (none, none, none), (none, none, none), none
     g_column0, g_column1, g_column2 = (none, none, none), (none, none, none), (none, none, none)
     for view in range(V):
         render = scene * V + view
-        row0, row1, row2, translation, place, focal_x, focal_y, _, _ = load_camera(cameras, render)
-        x, y, z = (
-            dot(row0, mean) + translation[0],
-            dot(row1, mean) + translation[1],
-            dot(row2, mean) + translation[2],
-        )
-        visible = here & (z > NEAR)
-        z = tl.where(visible, z, 1.0)
+        rows, translation, place, focal_x, focal_y, _, _ = load_camera(cameras, render)
+        x, y, z, visible = to_camera(mean, rows, translation, here, NEAR)
         splat = sums + (render * N + n) * SPLAT
         g_centre_x, g_centre_y, g_inverse_xx = load3(splat, visible)
         g_inverse_xy, g_inverse_yy, g_shown = load3(splat + 3, visible)
@@ -552,10 +559,9 @@ def project_backward(
         g_inverse_depth = tl.load(splat + 9, visible, 0.0).to(tl.float64)
 
         # Covariance on the image, from that of its inverse
-        bounded_x, inside_x = bounded(x, z, width / (2 * focal_x) * FRUSTUM_MARGIN)
-        bounded_y, inside_y = bounded(y, z, height / (2 * focal_y) * FRUSTUM_MARGIN)
-        row_x = combine(focal_x / z, row0, -focal_x * bounded_x / (z * z), row2)
-        row_y = combine(focal_y / z, row1, -focal_y * bounded_y / (z * z), row2)
+        row_x, row_y, bounded_x, bounded_y, inside_x, inside_y = projection(
+            x, y, z, rows, focal_x, focal_y, width, height
+        )
         axes_x, axes_y, xx, xy, yy = covariance(row_x, row_y, columns, scale)
         determinant = (xx + DILATION) * (yy + DILATION) - xy * xy
         a, b, c = (yy + DILATION) / determinant, xy / determinant, (xx + DILATION) / determinant
@@ -590,33 +596,21 @@ def project_backward(
         g_row_y = combine(1.0, combine(gs_y[0], columns[0], gs_y[1], columns[1]), gs_y[2], columns[2])
 
         # Rows of the projection, centre and inverse depth -> the point in camera coordinates
-        slope_x, slope_y = dot(g_row_x, row2), dot(g_row_y, row2)
+        slope_x, slope_y = dot(g_row_x, rows[2]), dot(g_row_y, rows[2])
         over = 1 / (z + DEPTH_EPS)
         g_x = focal_x * over * g_centre_x - tl.where(inside_x, focal_x / (z * z) * slope_x, 0.0)
         g_y = focal_y * over * g_centre_y - tl.where(inside_y, focal_y / (z * z) * slope_y, 0.0)
         g_z = -(focal_x * x * g_centre_x + focal_y * y * g_centre_y) * over * over - g_inverse_depth / (z * z)
-        g_z -= (focal_x * dot(g_row_x, row0) + focal_y * dot(g_row_y, row1)) / (z * z)
+        g_z -= (focal_x * dot(g_row_x, rows[0]) + focal_y * dot(g_row_y, rows[1])) / (z * z)
         g_z += 2 * (focal_x * bounded_x * slope_x + focal_y * bounded_y * slope_y) / (z * z * z)
-        g_mean = combine(1.0, g_mean, g_x, row0)
-        g_mean = combine(1.0, g_mean, g_y, row1)
-        g_mean = combine(1.0, g_mean, g_z, row2)
+        g_mean = combine(1.0, g_mean, g_x, rows[0])
+        g_mean = combine(1.0, g_mean, g_y, rows[1])
+        g_mean = combine(1.0, g_mean, g_z, rows[2])
 
         # Colour -> harmonics and direction
-        offset = combine(1.0, mean, -1.0, place)
-        length = tl.sqrt(dot(offset, offset))
-        direction = (offset[0] / length, offset[1] / length, offset[2] / length)
+        direction, length = direction_from(place, mean)
         basis = sh_basis(direction, COEFFICIENTS)
-        red, green, blue = none + 0.5, none + 0.5, none + 0.5
-        for k in tl.static_range(COEFFICIENTS):
-            coefficient = load3(sh + (g * COEFFICIENTS + k) * 3, here)
-            red += basis[k] * coefficient[0]
-            green += basis[k] * coefficient[1]
-            blue += basis[k] * coefficient[2]
-        g_colour = (
-            tl.where(red < 0, 0.0, g_colour[0]),
-            tl.where(green < 0, 0.0, g_colour[1]),
-            tl.where(blue < 0, 0.0, g_colour[2]),
-        )
+        g_colour = where_positive(colour_along(basis, sh, g, here, COEFFICIENTS), g_colour)
         g_basis = ()
         for k in tl.static_range(COEFFICIENTS):
             at = (g * COEFFICIENTS + k) * 3
