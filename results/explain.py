@@ -65,10 +65,15 @@ def explain(
     place = columns[_named("column", column, list(columns))]
     rows: dict[str, list[Row]] = {}
     for found in chosen.rows:
-        for name in dict.fromkeys((found.label, f"{found.group}/{found.label}" if found.group else found.label)):
+        for name in _row_names(found):
             rows.setdefault(name, []).append(found)
     records = {record.planned.key: record for record in evidence.records}
     return tuple(_explanation(chosen, found, place, records) for found in rows[_named("row", row, list(rows))])
+
+
+def _row_names(row: Row) -> list[str]:
+    """Names that a row is found by: its name outside of the table, or its label with and without its group."""
+    return [row.name] if row.name else list(dict.fromkeys((row.label, f"{row.group}/{row.label}".lstrip("/"))))
 
 
 def _named(kind: str, wanted: str, names: Sequence[str]) -> str:

@@ -14,8 +14,9 @@ from typing import Literal
 from results.metrics import Direction
 
 Rank = Literal["best", "second"]
-#: conclusion of a comparison with the baseline; "underpowered" cannot even exclude a difference that matters
-Verdict = Literal["better", "worse", "no difference shown", "underpowered"]
+#: Conclusion of a comparison with the baseline: "underpowered" cannot even exclude a difference that matters, and "one
+#: seed" cannot tell it from the spread over trainings.
+Verdict = Literal["better", "worse", "no difference shown", "underpowered", "one seed"]
 
 #: symbol of a direction, printed beside its metric's name
 ARROWS: dict[Direction | None, str] = {"up": "↑", "down": "↓", None: ""}
@@ -116,6 +117,8 @@ class Row:
     notes: tuple[str, ...] = ()
     #: neighbouring rows of one group share a label that spans them
     group: str = ""
+    #: its name outside of the table, where the label says less, as the value of one axis does
+    name: str = ""
 
     @property
     def is_empty(self) -> bool:

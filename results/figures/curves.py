@@ -41,8 +41,14 @@ MOST_NAMED = 14
 MOST_BACKGROUND_POINTS = 30_000
 
 
-def draw(curves: pd.DataFrame, panels: Sequence[Panel] = PANELS) -> Figure | None:
+#: maximum number of changes of stage that are marked; more lines would hide the curves
+MOST_MARKS = 6
+
+
+def draw(curves: pd.DataFrame, panels: Sequence[Panel] = PANELS, changes: Sequence[int] = ()) -> Figure | None:
     """Draw the frame of `results.load.load_curves`; None where it holds none of the panels' metrics.
+
+    changes: iterations at which another stage begins, marked by a vertical line if at most `MOST_MARKS`.
 
     Trials keep their colour in every panel: the place of their first appearance in the frame.  Beyond the first
     `MOST_NAMED` they are thin grey lines without a name.
@@ -59,6 +65,7 @@ def draw(curves: pd.DataFrame, panels: Sequence[Panel] = PANELS) -> Figure | Non
     handles: dict[str, Line2D] = {}
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
         _dress(axes, panel)
+        _mark(axes, changes)
         chosen = curves[curves["metric"] == panel.metric]
         foreground = chosen["trial"].isin(named)
         if not foreground.all():
@@ -69,6 +76,12 @@ def draw(curves: pd.DataFrame, panels: Sequence[Panel] = PANELS) -> Figure | Non
                 handles[trial] = _line(axes, lines[trial], panel, *line_look(index))
     _legend(figure, {trial: handles[trial] for trial in named if trial in handles})
     return figure
+
+
+def _mark(axes: Axes, changes: Sequence[int]) -> None:
+    """A vertical line where a stage begins."""
+    for change in changes if len(changes) <= MOST_MARKS else ():
+        axes.axvline(change, color=FOREGROUND, linewidth=0.8, linestyle=":", alpha=0.6, zorder=1)
 
 
 def _background(axes: Axes, curves: pd.DataFrame) -> None:

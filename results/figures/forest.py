@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 30
 _ACROSS = 3
 _NAME_WIDTH = 40  # characters of a line beside the panels
-_COLOURS = {"better": PALETTE[0], "worse": PALETTE[1], "no difference shown": FOREGROUND, "underpowered": FOREGROUND}
+_COLOURS = {"better": PALETTE[0], "worse": PALETTE[1]}
 
 
 def draw(table: Table) -> Figure | None:
@@ -63,8 +63,10 @@ def _panel(axes: Axes, column: Column, compared: list[Comparison | None]) -> Non
     axes.axvline(0, color=FOREGROUND, linewidth=0.8, linestyle=":")
     found = [(place, comparison) for place, comparison in enumerate(compared) if comparison is not None]
     places = [place for place, _ in found]
-    colours = [_COLOURS[comparison.verdict] for _, comparison in found]
-    faces = [_COLOURS[comparison.verdict] if comparison.is_significant else "none" for _, comparison in found]
+    colours = [_COLOURS.get(comparison.verdict, FOREGROUND) for _, comparison in found]
+    faces = [
+        _COLOURS.get(comparison.verdict, FOREGROUND) if comparison.is_significant else "none" for _, comparison in found
+    ]
     lows, highs = [comparison.low for _, comparison in found], [comparison.high for _, comparison in found]
     axes.hlines(places, lows, highs, colors=colours, linewidth=1.2)
     middles = [comparison.difference for _, comparison in found]

@@ -24,7 +24,7 @@ MOST_CHARACTERS = 24
 def draw(trials: Sequence[tuple[Mapping[str, Any], float]], score: str) -> Figure | None:
     """`trials`: flat configuration and score of each; lines of low scores are drawn first, and darker.
 
-    None where too little differs for a figure; settings beyond `MOST_SETTINGS` are left out.
+    None where too little differs for a figure; those beyond the first `MOST_SETTINGS` that differ are left out.
     """
     trials = sorted((trial for trial in trials if np.isfinite(trial[1])), key=lambda trial: trial[1])
     _, differing = split_common([config for config, _ in trials])

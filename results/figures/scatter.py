@@ -26,7 +26,7 @@ def draw(table: Table, results: pd.DataFrame, kind: str = "novel", metric: str =
     `results` are those of `results.load.load_results`.  None for a table without comparisons.
     """
     chosen = results[(results["view_kind"] == kind) & (results["metric"] == metric)]
-    rows = {row.label: row for row in table.rows}
+    rows = {row.name or row.label: row for row in table.rows}
     pairs = [
         (compared.title, _means(chosen, compared.row), _means(chosen, rows[baseline]))
         for compared in compared_rows(table)[:MOST_PANELS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -169,6 +169,8 @@ class Plan(Generic[Config]):
     search: SearchState | None = None
     #: baseline of tables: a row's name, or the setting of each axis; None where the file names none
     baseline: str | Mapping[str, Any] | None = None
+    #: dotted keys that the sweep file varies, each with its short name; empty in plans of earlier versions
+    axes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def everything(self) -> tuple[PlannedTrial[Config], ...]:
@@ -215,7 +217,8 @@ class Plan(Generic[Config]):
         }
         searched = {"search": asdict(self.search)} if self.search else {}
         compared = {"baseline": self.baseline} if self.baseline is not None else {}
-        about_all = {"sweep": self.sweep, "created": self.created, **compared, **searched, **about_all}
+        varied = {"axes": dict(self.axes)} if self.axes else {}
+        about_all = {"sweep": self.sweep, "created": self.created, **compared, **varied, **searched, **about_all}
         heads = [f'"{name}": {json.dumps(value)}' for name, value in about_all.items()]
         return "{" + ",\n".join([*heads, *(f'"{name}": [\n{text}\n]' for name, text in lines.items())]) + "}\n"
 
@@ -323,6 +326,7 @@ def _parsed(content: Mapping[str, Any], path: Path) -> FrozenPlan:
         controls,
         _search(content.get("search"), path),
         content.get("baseline"),
+        _axes(content.get("axes")),
     )
 
 
@@ -363,6 +367,11 @@ def _trial(entry: Mapping[str, Any], is_control: bool) -> RecordedTrial:
         raise ValueError(f"key {trial.key!r}, names {trial.names!r}, status {trial.status!r}")
     _ = trial.steps
     return trial
+
+
+def _axes(content: Any) -> Mapping[str, str]:
+    """Short names of the varied keys; plans of earlier versions have none, and reports do without them."""
+    return {str(key): str(short) for key, short in content.items()} if isinstance(content, Mapping) else {}
 
 
 def _search(content: Any, path: Path) -> SearchState | None:

@@ -5,6 +5,7 @@ The HTML page (`results.render.html`) holds more than a table and is not in this
 
 RENDERERS = {
     ".tex": "results.render.latex:render",
+    "_wide.tex": "results.render.latex:render_wide",
     "_standalone.tex": "results.render.latex:render_standalone",
     ".md": "results.render.markdown:render",
     ".csv": "results.render.csv:render",

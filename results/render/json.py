@@ -27,6 +27,7 @@ def render(table: Table) -> str:
 def _row(row: Row, section: Section, columns: tuple[Column, ...]) -> dict[str, Any]:
     return {
         "label": row.label,
+        "name": row.name or row.label,
         "group": row.group,
         "section": section.label,
         "ranked": section.ranked,

@@ -56,7 +56,11 @@ _GREEK_SMALL = (
 _GREEK_CAPITAL = "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
 _GREEK_COMMANDS = frozenset(f"{_GREEK_SMALL} {_GREEK_CAPITAL}".split(" "))
 
-_PACKAGES = r"\usepackage{booktabs,multirow,siunitx}"
+_PACKAGES = r"\usepackage{booktabs,graphicx,multirow,siunitx}"
+#: a table that is this much wider than its column is too small to read where it is shrunk to fit
+_READABLE = 1.4
+#: width of the notes below a table that is narrower
+_NARROWEST_NOTES = "16em"
 _STANDALONE = rf"""\documentclass[a4paper]{{article}}
 \usepackage[landscape,margin=12mm]{{geometry}}
 {_PACKAGES}
@@ -77,17 +81,31 @@ def escape(text: str) -> str:
 def render(table: Table) -> str:
     """A `table` environment: numbers aligned at the decimal point, and beside each column its spreads and stars.
 
-    Where there are published values, each row is followed by one with these and the differences to them.
+    Where there are published values, each row is followed by one with these and the differences to them.  A table
+    that is wider than the column of text is shrunk to its width.
     """
+    hint = f"{table.name}_wide.tex spans all columns of the page" if table.name else "table* spans all columns"
+    return _environment(table, "table", hint)
+
+
+def render_wide(table: Table) -> str:
+    """As `render`, in a `table*` environment, which spans both columns of a page of two."""
+    return _environment(table, "table*", "turn the page, or choose fewer columns")
+
+
+def _environment(table: Table, environment: str, hint: str) -> str:
+    """hint: what to do, in a warning, where the table is shrunk so much that it cannot be read."""
     layout = _Layout.of(table)
     lines = [
         f"% needs {_PACKAGES}",
-        r"\begin{table}[ht]",
+        rf"\begin{{{environment}}}[{'t' if environment.endswith('*') else 'ht'}]",
         r"\centering\small",
         r"\sisetup{detect-weight=true,mode=text}",
         r"\setlength{\tabcolsep}{4pt}\setlength{\belowcaptionskip}{6pt}",
         rf"\caption{{{escape(table.caption)}}}",
         rf"\label{{tab:{re.sub(r'[^A-Za-z0-9-]+', '-', table.name)}}}",
+        r"\ifdefined\splatsweeptable\else\newsavebox\splatsweeptable\newlength\splatsweepwidth\fi",
+        r"\begin{lrbox}{\splatsweeptable}%",
         rf"\begin{{tabular}}{{{layout.columns}}}",
         r"\toprule",
         *_header(table, layout),
@@ -100,8 +118,8 @@ def render(table: Table) -> str:
             )
         for block in blocks(section.rows):
             lines += _block(block, table, layout)
-    lines += [r"\bottomrule", r"\end{tabular}", *_notes(table), r"\end{table}"]
-    return "\n".join(lines) + "\n"
+    lines += [r"\bottomrule", r"\end{tabular}%", r"\end{lrbox}", *_fitted(hint), *_notes(table)]
+    return "\n".join([*lines, rf"\end{{{environment}}}"]) + "\n"
 
 
 def render_standalone(table: Table) -> str:
@@ -237,12 +255,42 @@ def _sign(text: str) -> str:
     return text.replace("inf", r"$\infty$").replace("-", "$-$").replace("+", "$+$")
 
 
+def _fitted(hint: str) -> list[str]:
+    """The table in its box, shrunk where it is wider than the line; leaves its width in `\\splatsweepwidth`."""
+    return [
+        r"\setlength{\splatsweepwidth}{\wd\splatsweeptable}%",
+        r"\ifdim\splatsweepwidth>\linewidth",
+        rf"\ifdim\splatsweepwidth>{_READABLE}\linewidth",
+        rf"\GenericWarning{{}}{{splatsweep: a table is {_READABLE} times as wide as its column or more, and shrunk: "
+        rf"{hint}}}%",
+        r"\fi",
+        r"\setlength{\splatsweepwidth}{\linewidth}%",
+        r"\resizebox{\linewidth}{!}{\usebox{\splatsweeptable}}%",
+        r"\else",
+        r"\usebox{\splatsweeptable}%",
+        r"\fi",
+    ]
+
+
 def _notes(table: Table) -> list[str]:
-    notes = [escape(sentence) for sentence in below(table)]
-    notes += [rf"\textsuperscript{{{marker}}}\,{escape(note)}" for note, marker in table.footnotes.items()]
+    """The sentences below, in a box as wide as the table."""
+    notes = [_breakable(escape(sentence)) for sentence in below(table)]
+    notes += [rf"\textsuperscript{{{marker}}}\,{_breakable(escape(note))}" for note, marker in table.footnotes.items()]
     if not notes:
         return []
-    return [r"\par\smallskip", r"{\footnotesize\raggedright " + " ".join(notes) + r"\par}"]
+    return [
+        r"\par\smallskip",
+        rf"\footnotesize\ifdim\splatsweepwidth<{_NARROWEST_NOTES}",
+        rf"\setlength{{\splatsweepwidth}}{{{_NARROWEST_NOTES}}}\fi",
+        r"\begin{minipage}{\splatsweepwidth}\raggedright\emergencystretch=2em",
+        " ".join(notes),
+        r"\end{minipage}",
+    ]
+
+
+def _breakable(text: str) -> str:
+    """Escaped text that may be broken within a long name, behind its punctuation."""
+    return re.sub(r"(\\_|[=./:](?=\S))", r"\1\\allowbreak{}", text)
 
 
 def _character(character: str) -> str:

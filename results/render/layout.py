@@ -67,7 +67,7 @@ def compared_rows(table: Table) -> list[ComparedRow]:
 
 def row_titles(table: Table) -> list[str]:
     """Unique title of each row for use outside of its table, e.g. "Input: MiDaS_small"."""
-    titles = [f"{row.group}: {row.label}" if row.group else row.label for row in table.rows]
+    titles = [row.name or (f"{row.group}: {row.label}" if row.group else row.label) for row in table.rows]
     repeated = {title for title, count in Counter(titles).items() if count > 1}
     seen: Counter[str] = Counter()
     for index, title in enumerate(titles):

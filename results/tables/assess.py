@@ -154,9 +154,9 @@ def _comparison(baseline: Row, test: _Test, quantity: Quantity, p_adjusted: floa
 
 
 def _verdict(test: _Test, quantity: Quantity, p_adjusted: float, detectable: float) -> Verdict:
-    """The verdict of a test; "underpowered" with one seed, as trainings of one configuration may differ as much."""
+    """The verdict of a test; none with one seed, as trainings of one configuration may differ as much."""
     if test.seeds == 1:
-        return "underpowered"
+        return "one seed"
     if p_adjusted < ALPHA:
         is_gain = (test.found.difference > 0) == (quantity.column.direction == "up")
         return "better" if is_gain else "worse"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from results.load import Evidence, TrialRecord
-from results.table import Table
+from results.provenance import ABSENT
+from results.table import Row, Table
 from results.tables.baseline import find_baseline
 from results.tables.fill import Block, Entry, fill, with_texts
 from results.tables.metric_columns import measured
@@ -40,7 +42,7 @@ def build(evidence: Evidence, options: Options) -> Table:
     frame = Table(options.name, options.caption, (), (), notes=notes)
     quantities = options.columns or measured(record.planned.plain_config for record in evidence.records)
     table = fill(frame, [Block(trained), Block(controls, ranked=False)], quantities, evidence, baseline)
-    return with_texts(table, _axes(trained))
+    return _without_repetition(with_texts(table, axes := _axes(trained)), axes)
 
 
 def entries(records: Iterable[TrialRecord]) -> tuple[Entry, ...]:
@@ -57,6 +59,31 @@ def _axes(rows: Sequence[Entry]) -> dict[str, dict[str, str]]:
             for name, _, value in settings:
                 axes.setdefault(name, {})[entry.label] = value
     return {axis: values for axis, values in axes.items() if len(set(values.values())) > 1}
+
+
+def _without_repetition(table: Table, axes: Mapping[str, Mapping[str, str]]) -> Table:
+    """The table with what its columns of axes show left out of the rows' labels.
+
+    The first axis has no column: its value is the label of the grid's points.  Where other rows stand beside them the
+    label is `axis=value`, else the axis is the column's header.
+    """
+    if not axes:
+        return table
+    first, values = next(iter(axes.items()))
+    points = {label for column in axes.values() for label in column}
+    ranked = [row for section in table.sections if section.ranked for row in section.rows]
+    is_grid_alone = all(row.label in points for row in ranked)
+
+    def shortened(row: Row) -> Row:
+        row = replace(row, cells=row.cells[1:])
+        if row.label not in points:
+            return row
+        value = values.get(row.label, ABSENT)
+        return replace(row, label=value if is_grid_alone else f"{first}={value}", name=row.label)
+
+    sections = tuple(replace(section, rows=tuple(map(shortened, section.rows))) for section in table.sections)
+    header = first if is_grid_alone else table.row_header
+    return replace(table, columns=table.columns[1:], sections=sections, row_header=header)
 
 
 def _trivial_notes(labels: Sequence[str]) -> tuple[str, ...]:

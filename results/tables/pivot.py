@@ -12,6 +12,7 @@ from results.load import Evidence, TrialRecord
 from results.provenance import ABSENT
 from results.records.flat import flatten
 from results.table import Cell, Row, Section, Table
+from results.tables.axes import Axis, find_axes, named_axis
 from results.tables.fill import source_of, with_intervals
 from results.tables.metric_columns import Quantity, named
 from results.tables.options import Column as QuantityOption
@@ -19,7 +20,7 @@ from results.tables.options import Options as CommonOptions
 from results.tables.options import Stem
 from results.tables.row_notes import caveats, states
 from results.tables.scores import Scores
-from results.tables.select import configurations, selected, varying
+from results.tables.select import configurations, selected
 
 Trials = tuple[TrialRecord, ...]
 #: (value on the rows' axis, value on the columns' axis) -> configurations there
@@ -31,7 +32,7 @@ class Options(CommonOptions):
 
     name: Stem = "pivot"
     caption: str = "Two settings against each other."
-    #: dotted keys of the configuration; null: the two that vary, where there are just two
+    #: dotted keys, in which `*` matches any index, or short names; null: the two axes that vary, if just two do
     rows: str | None = None
     columns: str | None = None
     value: QuantityOption = named("novel_psnr")
@@ -43,30 +44,36 @@ def build(evidence: Evidence, options: Options) -> Table:
     """Means over objects, then over seeds.  A cell with several configurations stays empty and has a note."""
     trained = [record for record in evidence.records if not record.planned.control]
     groups = configurations(selected(trained, options.select))
+    configs = [flatten(group[0].planned.config) for group in groups]
     frame = Table(options.name, options.caption, (), ())
-    axes = _axes(groups, options)
+    try:
+        axes = _axes(configs, options, evidence.plan.axes)
+    except ValueError as error:
+        return replace(frame, notes=(f"Nothing to show: {error}.",))
     if len(axes) != 2:
-        listed = ", ".join(axes) or "none"
+        listed = "; ".join(f"{axis.label} ({', '.join(axis.keys)})" for axis in axes) or "none"
         reason = f"Nothing to show: a pivot has two axes, and these settings vary here: {listed}. Name two of them."
         return replace(frame, notes=(reason,))
     crossing: dict[tuple[str, str], list[Trials]] = {}
-    for group in groups:
-        config = flatten(group[0].planned.config)
-        place = str(config.get(axes[0], ABSENT)), str(config.get(axes[1], ABSENT))
-        crossing.setdefault(place, []).append(group)
-    return _filled(frame, crossing, axes, options.value, Scores.of(evidence, [options.value]))
+    for group, config in zip(groups, configs, strict=True):
+        crossing.setdefault((axes[0].value(config), axes[1].value(config)), []).append(group)
+    labels = [axis.label for axis in axes]
+    return _filled(frame, crossing, labels, options.value, Scores.of(evidence, [options.value]))
 
 
-def _axes(groups: Sequence[Trials], options: Options) -> list[str]:
-    """The requested axes, or else those with more than one value, not counting absent ones."""
-    if options.rows and options.columns:
-        return [options.rows, options.columns]
-    configs = [flatten(group[0].planned.config) for group in groups]
-    axes = [key for key in varying(configs) if len({str(config[key]) for config in configs if key in config}) > 1]
-    if asked := options.rows or options.columns:
-        others = [key for key in axes if key != asked]
-        return [asked, *others] if options.rows else [*others, asked]
-    return axes
+def _axes(configs: Sequence[Mapping[str, Any]], options: Options, declared: Mapping[str, str]) -> list[Axis]:
+    """The requested axes, or else those that vary.  Raises `ValueError` for one that no configuration has."""
+    asked = [name and named_axis(name, configs, declared) for name in (options.rows, options.columns)]
+    if all(asked):
+        return [axis for axis in asked if axis]
+    found = [axis for axis in find_axes(configs, declared) if axis.is_declared or not declared]
+    if not declared:  # an older plan, whose settings may follow from others: that one is absent does not make an axis
+        found = [axis for axis in found if len({axis.value(config) for config in configs} - {ABSENT}) > 1]
+    one = asked[0] or asked[1]
+    if not one:
+        return found
+    others = [axis for axis in found if not set(axis.keys) & set(one.keys)]
+    return [one, *others] if asked[0] else [*others, one]
 
 
 def _filled(frame: Table, crossing: Crossing, axes: Sequence[str], quantity: Quantity, scores: Scores) -> Table:

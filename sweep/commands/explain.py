@@ -54,7 +54,7 @@ def _as_json(explanation: Explanation) -> dict[str, Any]:
 
     return {
         "table": explanation.table.name,
-        "row": explanation.row.label,
+        "row": explanation.row.name or explanation.row.label,
         "column": explanation.column.name,
         "cell": cell_as_json(explanation.cell, explanation.column),
         "notes": list(explanation.row.notes),
@@ -70,7 +70,7 @@ def _show(explanation: Explanation) -> None:
     cell, column = explanation.cell, explanation.column
     number = cell.text or ("no value" if cell.mean is None else rounded(cell.mean, column.precision))
     spread = "" if cell.std is None else f" ± {rounded(cell.std, column.precision)} over {cell.n} seeds"
-    title = f"{explanation.table.name} / {explanation.row.label} / {column_title(column)}"
+    title = f"{explanation.table.name} / {explanation.row.name or explanation.row.label} / {column_title(column)}"
     console.print(Text.assemble((title, "bold"), f": {number}{spread}"))
     for sentence in _sentences(explanation):
         console.print(f"  {sentence}")

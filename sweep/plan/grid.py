@@ -76,6 +76,13 @@ def points(sweep: Sweep) -> Iterator[Point]:
         yield Point("base", (), ("base",))
 
 
+def varied_keys(sweep: Sweep) -> dict[str, str]:
+    """The dotted keys that the sweep file varies, with their short names, as the names of a grid's points have them."""
+    keys = {".".join(setting.keys): None for point in points(sweep) for setting in point.settings}
+    keys |= dict.fromkeys(sweep.search.space if sweep.search else ())
+    return short_keys(keys) | short_keys(key for block in sweep.grid for key in block.axes)
+
+
 def _named_trials(sweep: Sweep) -> Iterator[Point]:
     for name, overrides in sweep.trials.items():
         origin = ("trials", name)

@@ -1,4 +1,4 @@
-"""Short names of keys and of values, and the keys that differ between configurations."""
+"""Short names of values, and the keys that differ between configurations."""
 
 from __future__ import annotations
 
@@ -6,23 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jobs.config import TrialConfig
+from results.records.short_keys import short_keys
 
-
-def short_keys(keys: Iterable[str]) -> dict[str, str]:
-    """The shortest unique ending of each dotted key: `model` for `depth.model`, if no other key ends so."""
-    keys = list(dict.fromkeys(keys))
-    return {key: _shortest_ending(key, [other for other in keys if other != key]) for key in keys}
-
-
-def _shortest_ending(key: str, others: Sequence[str]) -> str:
-    parts = key.split(".")
-    for start in range(len(parts) - 1, 0, -1):
-        ending = ".".join(parts[start:])
-        # An ending that starts with an index or `*` is not informative.
-        is_telling = not (parts[start] == "*" or parts[start].isdecimal())
-        if is_telling and not any(f".{other}".endswith(f".{ending}") for other in others):
-            return ending
-    return key
+__all__ = ["differing", "differing_keys", "flat", "short_keys", "value_name"]
 
 
 def value_name(value: Any, position: int) -> str:

@@ -29,7 +29,7 @@ from results.records.plan import Plan as RecordedPlan
 from results.records.plan import PlanError, States, Status
 from results.records.plan import PlannedTrial as RecordedTrial
 from sweep.file.schema import CONTROLS, Sweep
-from sweep.plan.grid import expand
+from sweep.plan.grid import expand, varied_keys
 from sweep.plan.names import differing, differing_keys, flat, short_keys, value_name
 from sweep.search.state import searched
 
@@ -92,6 +92,7 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
         controls=tuple(replace(c, names=c.names + extra.get(c.key, ()), control=True) for c in controls),
         search=search.state and search.state.refreshed(trials),
         baseline=sweep.baseline,
+        axes=varied_keys(sweep),
     )
 
 

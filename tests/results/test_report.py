@@ -20,6 +20,7 @@ FILES = {
     "index.html",
     "report.json",
     "auto.tex",
+    "auto_wide.tex",
     "auto_standalone.tex",
     "auto.md",
     "auto.csv",

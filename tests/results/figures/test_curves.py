@@ -98,3 +98,11 @@ def test_a_thousand_nameless_lines_do_not_make_a_page_of_megabytes(monkeypatch: 
     (background,) = [found for found in axes.collections if hasattr(found, "get_segments")]
     assert [len(line) for line in background.get_segments()] == [4, 4, 4]
     assert all((line[0, 0], line[-1, 0]) == (STEPS[0], STEPS[-1]) for line in background.get_segments())
+
+
+def test_a_change_of_stage_is_a_line_in_every_panel() -> None:
+    for axes in curves.draw(frame(["a"]), changes=[500]).axes:
+        (_, mark) = sorted(axes.lines, key=lambda line: len(line.get_xdata()), reverse=True)
+        assert list(mark.get_xdata()) == [500, 500]
+    many = range(curves.MOST_MARKS + 1)
+    assert all(len(axes.lines) == 1 for axes in curves.draw(frame(["a"]), changes=many).axes)

@@ -96,3 +96,11 @@ def test_every_state_of_a_trial_is_read_back(tmp_path: Path) -> None:
     states = ["pending", "running", "finished", "failed", "interrupted", "pruned", "blocked", "to be judged"]
     write(tmp_path, whole(*(trial(f"k{n}", f"t{n}") | {"status": state} for n, state in enumerate(states))))
     assert [t.status for t in read_plan("study", tmp_path).trials] == states
+
+
+@pytest.mark.parametrize("axes", [{"depth.model": "model"}, None, 7])
+def test_the_axes_are_read_back_and_damaged_ones_cost_nothing(tmp_path: Path, axes: object) -> None:
+    write(tmp_path, whole(trial("a", "good"), axes=axes))
+    plan = read_plan("study", tmp_path)
+    assert plan.axes == (axes if isinstance(axes, dict) else {})
+    assert json.loads(plan.to_json()).get("axes", {}) == plan.axes

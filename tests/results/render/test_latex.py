@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from results.render.latex import escape, render, render_standalone
+from results.render.latex import escape, render, render_standalone, render_wide
 from results.table import Cell, Column, Row, Section, Table
 
 
@@ -41,8 +41,8 @@ def test_published_values_stand_below_ours_with_the_difference(table: Table) -> 
     assert r"\footnotesize 21.00 & {\scriptsize($-$0.80)}" in published[0]
     assert r"published row (published) &  & & \footnotesize 21.76 &" in published[1]
     assert any(line.startswith(r"\multirow{2}{*}{Input \& \_x\_}") for line in lines)
-    assert "Doe \\& al." in lines[-2]
-    assert "A finding." in lines[-2]
+    assert "Doe \\& al." in lines[-3]
+    assert "A finding." in lines[-3]
 
 
 def test_text_columns_take_one_column_and_come_before_the_state() -> None:
@@ -74,15 +74,21 @@ def test_text_cannot_issue_commands(hostile: str) -> None:
     assert "\\input" not in escape(hostile)
 
 
-def compiled(table: Table, folder: Path) -> list[str]:
-    """Lines of the page that pdflatex makes of a table, with single spaces."""
+def typeset(document: str, folder: Path) -> str:
+    """What pdflatex prints while it makes `table.pdf` of a document."""
     missing = [name for name in ("pdflatex", "pdftotext") if shutil.which(name) is None]
     if missing:
         pytest.skip(f"{' and '.join(missing)} not installed")
-    (folder / "table.tex").write_text(render_standalone(table), encoding="utf-8")
+    (folder / "table.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "table.tex"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
     assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout
+
+
+def compiled(table: Table, folder: Path) -> list[str]:
+    """Lines of the page that pdflatex makes of a table, with single spaces."""
+    typeset(render_standalone(table), folder)
     subprocess.run(["pdftotext", "-layout", "table.pdf"], cwd=folder, check=True)
     return [" ".join(line.split()) for line in (folder / "table.txt").read_text().splitlines()]
 
@@ -106,3 +112,46 @@ def test_the_page_has_every_row(table: Table, hostile: str, tmp_path: Path) -> N
         assert any(line.endswith(expected) for line in lines), expected
     assert any(line.startswith("published row (published)") and line.endswith("21.76 0.203") for line in lines)
     assert any("variant" in line and "32.12" in line and line.endswith("19.00 0.100") for line in lines)
+
+
+def wide_table(columns: int, label: str) -> Table:
+    """A table of `columns` metrics of two rows, and a long note with a long name in it."""
+    heads = tuple(Column(f"novel_{index}", "PSNR", "Novel views", "up") for index in range(columns))
+    row = Row(
+        label, tuple(Cell((20.0, 21.0)) for _ in heads), notes=("Like train.stages.0.losses.edge_published=0.01. " * 5,)
+    )
+    return Table(
+        f"wide_{columns}", "A caption of some length. " * 3, heads, (Section((row, row)),), notes=("Long. " * 40,)
+    )
+
+
+@pytest.mark.parametrize("columns", [1, 2], ids=["one column", "two columns"])
+def test_tables_of_any_width_fit_their_columns_with_notes_as_wide(columns: int, tmp_path: Path) -> None:
+    tables = [
+        wide_table(1, "a"),
+        wide_table(3, "full"),
+        wide_table(6, "encoder=dinov2_vitl14_reg_lc"),
+        wide_table(12, "b"),
+    ]
+    body = "".join(renderer(table) for table in tables for renderer in (render, render_wide))
+    kind = "twocolumn" if columns == 2 else "onecolumn"
+    head = rf"\documentclass[10pt,{kind}]{{article}}\usepackage{{booktabs,graphicx,multirow,siunitx}}"
+    # In each box of notes: the widths of the table before it is shrunk, and of the notes.
+    room = r"\typeout{WIDTHS \the\columnwidth\space\the\textwidth}"
+    report = r"\typeout{WIDTHS \the\wd\splatsweeptable\space\the\hsize}"
+    told = body.replace(r"\end{minipage}", rf"{report}\end{{minipage}}")
+    printed = typeset(rf"{head}\begin{{document}}{room}{told}\end{{document}}", tmp_path)
+    assert "Overfull" not in printed
+    assert "LaTeX Error" not in printed
+    widths = [
+        [float(width.removesuffix("pt")) for width in line.split()[1:]]
+        for line in printed.splitlines()
+        if line.startswith("WIDTHS")
+    ]
+    (column, page), *boxes = widths
+    assert len(boxes) == 2 * len(tables)
+    for index, (table, notes) in enumerate(boxes):
+        assert notes == pytest.approx(min(max(table, 136.0), page if index % 2 else column), abs=1.5)
+    warnings = printed.replace("\n", "")
+    assert "or more, and shrunk: wide_12_wide.tex spans all columns of the page" in warnings
+    assert "wide_1_wide.tex" not in warnings

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from results.load import read_evidence
+from results.render.layout import compared_rows, row_titles
 from results.table import Table
 from results.tables.auto import Options, build
 
@@ -61,10 +62,25 @@ def test_a_declared_baseline_that_is_not_there_is_said(make) -> None:
 def test_axes_of_a_grid_become_columns_of_text(make) -> None:
     names = ("baseline", "model=a fusion=input", "model=b fusion=input", "model=b fusion=xattn")
     table = build(make.evidence(*(item for name in names for item in make.trained(name, 20.0))), Options())
-    assert [(column.label, column.direction) for column in table.columns[:2]] == [("model", None), ("fusion", None)]
-    texts = [tuple(cell.text for cell in row.cells[:2]) for row in table.rows]
-    assert texts == [("–", "–"), ("a", "input"), ("b", "input"), ("b", "xattn")]
-    assert all(cell.text == "" for row in table.rows for cell in row.cells[2:])
+    assert table.row_header == "Trial"
+    assert [(column.label, column.direction) for column in table.columns[:2]] == [("fusion", None), ("PSNR", "up")]
+    # The first axis has no column: it is the label, which repeats nothing that the columns show.
+    texts = [(row.label, row.cells[0].text) for row in table.rows]
+    assert texts == [("baseline", "–"), ("model=a", "input"), ("model=b", "input"), ("model=b", "xattn")]
+    assert all(cell.text == "" for row in table.rows for cell in row.cells[1:])
+    assert row_titles(table) == list(names)
+
+
+def test_the_first_axis_of_a_grid_alone_is_the_header_of_its_labels(make) -> None:
+    names = ("tv=0 fusion=input", "tv=0 fusion=xattn", "tv=0.1 fusion=input", "fusion=xattn")
+    blank = make.record("blank", scores={"novel_psnr": [10.0]}, control=True)
+    trained = [item for name in names for item in make.trained(name, 20.0)]
+    table = build(make.evidence(*trained, blank), Options(baseline=names[0]))
+    assert table.row_header == "tv"
+    texts = [(row.label, row.cells[0].text) for row in table.rows]
+    assert texts == [("0", "input"), ("0", "xattn"), ("0.1", "input"), ("–", "xattn"), ("blank", "–")]
+    assert [line.title for line in compared_rows(table)] == list(names[1:])
+    assert table.rows[1].cells[-3].comparison.baseline == names[0]
 
 
 def test_an_axis_with_one_value_is_no_column(make) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from results.load import TrialRecord
+from results.load import Evidence, TrialRecord
 from results.tables.metric_columns import named
 from results.tables.pivot import Options, build
 
@@ -27,11 +29,11 @@ def crossed(make, column: str = "novel_psnr", **more) -> list[TrialRecord]:
 
 def test_the_two_axes_that_vary_are_found(make) -> None:
     table = build(make.evidence(*crossed(make)), Options())
-    assert table.row_header == "depth.model"
+    assert table.row_header == "model"
     assert [(column.group, column.label) for column in table.columns] == [
-        ("depth.fusion", "input"),
-        ("depth.fusion", "xattn"),
-        ("depth.fusion", "film"),
+        ("fusion", "input"),
+        ("fusion", "xattn"),
+        ("fusion", "film"),
     ]
     assert [row.label for row in table.rows] == ["a", "b"]
     means = [cell.mean for row in table.rows for cell in row.cells]
@@ -48,7 +50,7 @@ def test_axes_and_quantity_can_be_chosen(make) -> None:
     assert [row.label for row in table.rows] == ["input", "xattn", "film"]
     assert table.rows[2].cells[0].mean == pytest.approx(13.0)
     assert table.caption.endswith("PSNR, conditioned views.")
-    assert build(make.evidence(*crossed(make)), Options(rows="depth.fusion")).row_header == "depth.fusion"
+    assert build(make.evidence(*crossed(make)), Options(rows="depth.fusion")).row_header == "fusion"
 
 
 def test_configurations_that_meet_are_not_averaged(make) -> None:
@@ -64,7 +66,7 @@ def test_configurations_that_meet_are_not_averaged(make) -> None:
 def test_other_than_two_axes_are_listed(make) -> None:
     table = build(make.evidence(*crossed(make, train={"lr": 1}), *crossed(make, train={"lr": 2})), Options())
     assert table.rows == ()
-    assert "depth.model, depth.fusion, train.lr" in table.notes[0]
+    assert "model (depth.model); fusion (depth.fusion); lr (train.lr). Name two of them." in table.notes[0]
 
 
 def test_places_without_a_trial_and_unfinished_ones_are_empty(make) -> None:
@@ -72,3 +74,40 @@ def test_places_without_a_trial_and_unfinished_ones_are_empty(make) -> None:
     table = build(make.evidence(*crossed(make)[:-4], gone), Options())
     assert [cell.mean is None for cell in table.rows[1].cells] == [False, True, True]
     assert table.rows[1].state == "failed (seed 0)"
+
+
+def staged(make, weights: tuple[float | None, ...] = (None, 0.01, 0.1)) -> Evidence:
+    """A loss in both of two stages with every fusion, as a sweep file with a `*` axis plans it."""
+    records = []
+    for i, weight in enumerate(weights, start=1):
+        stages = [{"losses": {"l2": 1.0} | ({} if weight is None else {"tv": weight})} for _ in range(2)]
+        for j, fusion in enumerate(("input", "xattn"), start=1):
+            config = {"train": {"stages": stages}, "depth": {"model": "a", "fusion": fusion}}
+            records += make.trained(f"tv={weight} fusion={fusion}", 10.0 * i + j, seeds=2, config=config)
+    found = make.evidence(*records)
+    axes = {"train.stages.*.losses.tv": "tv", "depth.fusion": "fusion"}
+    return replace(found, plan=replace(found.plan, axes=axes))
+
+
+@pytest.mark.parametrize("rows", ["train.stages.*.losses.tv", "tv", "train.stages.0.losses.tv", None])
+def test_a_setting_of_all_stages_is_one_axis(make, rows: str | None) -> None:
+    table = build(staged(make), Options(rows=rows, columns=rows and "depth.fusion"))
+    assert table.row_header == "tv"
+    assert [(column.group, column.label) for column in table.columns] == [("fusion", "input"), ("fusion", "xattn")]
+    assert [row.label for row in table.rows] == ["–", "0.01", "0.1"]
+    assert [cell.mean for row in table.rows for cell in row.cells] == pytest.approx([11, 12, 21, 22, 31, 32])
+    assert not any(row.notes for row in table.rows)
+
+
+def test_an_older_plan_without_axes_finds_the_same(make) -> None:
+    found = staged(make, (0.001, 0.01, 0.1))
+    table = build(replace(found, plan=replace(found.plan, axes={})), Options())
+    assert (table.row_header, table.columns[0].group) == ("tv", "fusion")
+    assert [row.label for row in table.rows] == ["0.001", "0.01", "0.1"]
+
+
+def test_a_setting_that_nobody_has_is_named_with_the_nearest(make) -> None:
+    table = build(staged(make), Options(rows="train.stages.*.losses.tw", columns="fusion"))
+    assert table.rows == ()
+    assert "no setting is called 'train.stages.*.losses.tw'" in table.notes[0]
+    assert "losses.tv" in table.notes[0]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jobs.config import TrialConfig
 from sweep.file.checks import find_mistakes
 from sweep.file.schema import Sweep
-from sweep.plan.grid import OFF, SWITCHES, expand
+from sweep.plan.grid import OFF, SWITCHES, expand, varied_keys
 
 LR, TV, BATCH = "train.stages.*.lr", "train.stages.*.losses.tv", "train.batch_size"
 
@@ -198,3 +198,21 @@ def test_exclusions_and_zips_go_with_conditions() -> None:
         "model=midas_small batch_size=2",
         "model=midas_small batch_size=4",
     ]
+
+
+def test_the_varied_keys_are_those_of_all_parts_of_the_file_in_its_order() -> None:
+    sweep = _sweep(
+        trials={"named": {"semantic": {"encoder": "random"}, "depth.fusion": "input"}},
+        grid=[{"axes": {"semantic.fusion": ["concat"], TV: [0.1]}}],
+        leave_one_out=["depth.model"],
+        search={"space": {LR: [1, 2]}, "trials": 1},
+    )
+    # A grid's axes are called as in the names of its points; a name taken by another key is longer.
+    assert varied_keys(sweep) == {
+        "semantic.encoder": "encoder",
+        "depth.fusion": "depth.fusion",
+        "semantic.fusion": "fusion",
+        TV: "tv",
+        "depth.model": "model",
+        LR: "lr",
+    }

@@ -194,7 +194,8 @@ def test_a_frozen_plan_reads_back_the_same(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["plan.json"]
     assert read_plan("a", tmp_path).to_json() == plan.to_json()
     content = json.loads(path.read_text())
-    assert set(content) == {"sweep", "created", "trials", "controls"}
+    assert set(content) == {"sweep", "created", "axes", "trials", "controls"}
+    assert content["axes"] == {"depth.model": "model"}
     assert set(content["trials"][0]) == {"key", "name", "names", "seed", "config", "status", "training"}
     assert content["trials"][0]["config"] == plan.trials[0].config.identity()
 
