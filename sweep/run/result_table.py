@@ -10,38 +10,47 @@ from rich.text import Text
 from results.render.layout import row_titles
 from results.table import ARROWS, Cell, Column, Table, rounded
 
+#: characters of a name before it is folded
+_NAME_WIDTH = 14
 _STYLES = {"best": "bold", "second": "underline"}
 
 
 def result_table(table: Table, console: Console) -> Drawn:
     """A table as in the report: the best value of a column is bold, the second underlined, stars mark significance.
 
-    Spreads over seeds are left out where the terminal is too narrow.
+    Where the console is too narrow, spreads over seeds are left out, then columns from the left, which is said.
     """
-    whole = _drawn(table, has_spread=True)
-    if not console.is_terminal or _width(whole, console) <= console.width:
-        return whole
-    return _drawn(table, has_spread=False)
+    whole = (_drawn(table, True, folded=folded) for folded in (False, True))
+    narrower = (_drawn(table, False, first, folded) for first in range(len(table.columns)) for folded in (False, True))
+    candidates = [*whole, *narrower]
+    return next((drawn for drawn in candidates if _width(drawn, console) <= console.width), candidates[-1])
 
 
 def _width(drawn: Drawn, console: Console) -> int:
     return Measurement.get(console, console.options.update(width=10_000), drawn).maximum
 
 
-def _drawn(table: Table, has_spread: bool) -> Drawn:
-    drawn = Drawn(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=table.name, title_justify="left")
-    drawn.add_column(table.row_header, overflow="fold")
-    for column in table.columns:
+def _drawn(table: Table, has_spread: bool, first: int = 0, folded: bool = False) -> Drawn:
+    """The table from its column number `first` on, with all names in a line each or long ones folded."""
+    titles = row_titles(table)
+    caption = "columns left out: the terminal is too narrow" if first else None
+    drawn = Drawn(
+        box=None, pad_edge=False, padding=(0, 2, 0, 0), title=table.name, title_justify="left", caption=caption
+    )
+    longest = max(map(len, titles), default=0)
+    name_width = min(longest, _NAME_WIDTH) if folded else longest
+    drawn.add_column(table.row_header, overflow="fold", min_width=name_width, max_width=name_width)
+    for column in table.columns[first:]:
         group = f"{column.group.removesuffix(' views')}\n" if column.group else ""
         drawn.add_column(f"{group}{column.label} {ARROWS[column.direction]}".rstrip(), justify="right", no_wrap=True)
-    titles = iter(row_titles(table))
+    left = iter(titles)
     for index, section in enumerate(table.sections):
         if index:
             drawn.add_section()
         for row in section.rows:
-            name = next(titles) + (f" ({row.state})" if row.is_empty and not row.is_published_only else "")
+            name = next(left) + (f" ({row.state})" if row.is_empty and not row.is_published_only else "")
             cells = [_cell(cell, column, has_spread) for cell, column in zip(row.cells, table.columns, strict=True)]
-            drawn.add_row(Text(name), *cells)
+            drawn.add_row(Text(name), *cells[first:])
     return drawn
 
 

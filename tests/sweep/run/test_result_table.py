@@ -11,7 +11,7 @@ from sweep.run.result_table import result_table
 from sweep.terminal import Terminal
 
 
-def drawn(width: int) -> str:
+def drawn(width: int, name: str = "ours [ema]", is_terminal: bool = True) -> str:
     columns = tuple(
         Column(f"{group}_{label}", label, f"{group} views", "up" if label != "LPIPS" else "down", 2)
         for group in ("Conditioned", "Novel")
@@ -19,13 +19,13 @@ def drawn(width: int) -> str:
     )
     source = Source("k", 0, "finished")
     rows = (
-        Row("ours [ema]", tuple(Cell((20.0 + i, 21.0 + i)) for i in range(6)), (source,)),
+        Row(name, tuple(Cell((20.0 + i, 21.0 + i)) for i in range(6)), (source,)),
         Row("no [/lpips]", tuple(Cell() for _ in range(6)), (Source("k", 0, "failed"),), "failed"),
     )
     table = ranked(Table("auto", "", columns, (Section(rows),)))
     stream = io.StringIO()
     terminal = Terminal(file=stream, width=width)
-    terminal._force_terminal, terminal._color_system = True, None
+    terminal._force_terminal, terminal._color_system = is_terminal, None
     terminal.print(result_table(table, terminal))
     return stream.getvalue()
 
@@ -37,3 +37,17 @@ def test_it_fits_and_names_are_whole(width: int) -> None:
     assert "…" not in text
     for words in ("ours [ema]", "no [/lpips]", "(failed)", "20.50", "–"):
         assert words in text
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_spreads_and_then_columns_go_before_names_are_torn(is_terminal: bool) -> None:
+    name = "xattn_positional true depth seed"
+    wide, narrow, narrowest = (drawn(width, name, is_terminal) for width in (160, 80, 50))
+    assert ("±" in wide, "±" in narrow) == (True, False)
+    assert "left out" not in narrow
+    assert "left out" in narrowest
+    assert "Conditioned" not in narrowest
+    assert "LPIPS" in narrowest
+    for text, width in ((narrow, 80), (narrowest, 50)):
+        assert max(map(len, text.splitlines())) <= width
+        assert min(len(line.split("  ")[0]) for line in text.splitlines() if "25.50" in line) >= 12
