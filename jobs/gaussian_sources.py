@@ -19,7 +19,6 @@ from model.registry import nearest
 from model.scenes import GaussianScene
 from model.types import Gaussians, Views
 from results.records.damage import read_object
-from results.records.home import trial_folder, trials_folder
 from results.records.trial_folder import CONFIG_FILENAME
 
 _SH_DC = 0.28209479177387814  # the constant spherical harmonic
@@ -80,21 +79,6 @@ def gaussians_on_surface(views: Views) -> Gaussians:
         opacities=torch.ones(1, count, 1),
         sh=((colours.reshape(-1, 3)[kept] - 0.5) / _SH_DC)[None, :, None],
     )
-
-
-def find_trial(text: str, home: Path) -> Path:
-    """The folder of a trial given by its folder, its key, or the beginning of its key.
-
-    Raises ValueError where there is none, or more than one.
-    """
-    if (Path(text) / CONFIG_FILENAME).is_file():
-        return Path(text).absolute()
-    keys = sorted(path.parent.name for path in trials_folder(home).glob(f"*/{CONFIG_FILENAME}"))
-    matches = [key for key in keys if key.startswith(text)]
-    if len(matches) != 1:
-        found = f"{len(matches)} trials begin with {text!r}" if matches else f"no trial {text!r}"
-        raise ValueError(f"{found} under {trials_folder(home)}; there are: {', '.join(keys) or 'none'}")
-    return trial_folder(home, matches[0])
 
 
 def _read_config(folder: Path) -> TrialConfig:

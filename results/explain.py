@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from results.errors import ResultsError
 from results.load import SweepLike, TrialRecord, read_evidence
 from results.records.arithmetic import recorded_arithmetic
+from results.records.find import UnknownTrialError, find_trial_folder
 from results.records.flat import flatten
 from results.records.tags import CODE_CHANGED, COMMIT, DATA_FINGERPRINT
 from results.render.layout import column_title
@@ -55,8 +56,9 @@ def explain(
 ) -> tuple[Explanation, ...]:
     """The cells of that name: one, or one for every row with that label.
 
-    `row` is a label, with its group before a slash where labels repeat ("Input/DPT_Large"); `column` is a column's
-    name or title.  Raises `ResultsError`, listing the alternatives, where one of them does not exist.
+    `row` is a label, with its group before a slash where labels repeat ("Input/DPT_Large"), or one of its trials
+    (`results.records.find`); `column` is a column's name or title.  Raises `ResultsError`, listing the alternatives,
+    where one of them does not exist.
     """
     evidence = read_evidence(sweep, home)
     built = {found.name: found for found in build_tables(tables, evidence)}
@@ -68,7 +70,17 @@ def explain(
         for name in _row_names(found):
             rows.setdefault(name, []).append(found)
     records = {record.planned.key: record for record in evidence.records}
-    return tuple(_explanation(chosen, found, place, records) for found in rows[_named("row", row, list(rows))])
+    meant = rows.get(row) or _rows_of_trial(row, chosen, sweep.name, home) or rows[_named("row", row, list(rows))]
+    return tuple(_explanation(chosen, found, place, records) for found in meant)
+
+
+def _rows_of_trial(text: str, table: Table, sweep: str, home: Path) -> list[Row]:
+    """The rows computed from the trial that `text` means: a key, its beginning, or `NAME seed N`; none for another."""
+    try:
+        key = find_trial_folder(text, home, sweep).name
+    except UnknownTrialError:
+        return []
+    return [row for row in table.rows if any(source.key == key for source in row.sources)]
 
 
 def _row_names(row: Row) -> list[str]:

@@ -28,6 +28,7 @@ from sweep.commands import (
     schema,
     submit,
     sweeps,
+    trials,
     weights,
 )
 from sweep.invocation import completed
@@ -55,6 +56,7 @@ for command in (
     submit.submit,
     submit.stop,
     sweeps.status,
+    trials.trials,
     logs.logs,
     sweeps.report,
     sweeps.sync,

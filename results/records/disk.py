@@ -1,14 +1,29 @@
-"""Distinguishes a full disk from failures of a trial; the trial can be resumed once there is space."""
+"""Disk space: sizes of folders, and a full disk as an error of its own, after which a trial can be resumed."""
 
 from __future__ import annotations
 
 import errno
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder; 0 where there is none.  Links are not followed."""
+    if path.is_symlink() or not path.is_dir():
+        return _bytes(path)
+    return sum(_bytes(Path(folder) / name) for folder, _, names in os.walk(path) for name in names)
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:  # none, or removed meanwhile
+        return 0
 
 
 class DiskFullError(OSError):

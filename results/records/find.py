@@ -1,14 +1,18 @@
-"""Finds trials by folder, key, beginning of a key, or name in a plan."""
+"""Finds trials by folder, key, beginning of a key, name in a plan, or score."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from results.errors import ResultsError
+from results.metrics import facts_of, score_name, split_column
 from results.records.home import trial_folder, trials_folder
 from results.records.plan import read_plan, read_plans
-from results.records.trial_folder import CONFIG_FILENAME, JOURNAL_FILENAME
+from results.records.trial_folder import CONFIG_FILENAME, JOURNAL_FILENAME, read_config, read_result
 
 _SHOWN = 20
 
@@ -17,36 +21,126 @@ class UnknownTrialError(ResultsError):
     """No trial has that name, or several have."""
 
 
-def find_trial_folder(text: str, home: Path, sweep: str | None = None) -> Path:
+@dataclass(frozen=True)
+class _Named:
+    """A trial under one of its names."""
+
+    key: str
+    name: str
+    seed: int
+    control: bool
+
+    @property
+    def label(self) -> str:
+        """`NAME seed N`, or a control's name."""
+        return self.name if self.control else f"{self.name} seed {self.seed}"
+
+
+def find_trial_folder(text: str, home: Path, sweep: str | None = None, seed: int | None = None) -> Path:
     """Folder of the trial that `text` means: its folder, its key, the beginning of its key, or its name.
 
-    A name is that of a row of a planned sweep, of `sweep` where it is given, and `NAME seed N` where several seeds
-    have it.  Raises `UnknownTrialError` where no trial matches, or more than one does.
+    A name is that of a row of a planned sweep, of `sweep` where it is given.  `seed`, or `NAME seed N`, chooses where
+    several seeds have it.  Raises `UnknownTrialError` where no trial matches, or more than one does.
     """
     path = Path(text)
     if (path / JOURNAL_FILENAME).is_file() or (path / CONFIG_FILENAME).is_file():
         return path.absolute()
     named = list(_named(home, sweep))
-    keys = {key for name, key in named if text in (name, name.rpartition(" seed ")[0])} if text else set()
-    keys = keys or {key for key in _keys(home, {key for _, key in named}) if text and key.startswith(text)}
+    matching = [trial for trial in named if text in (trial.name, trial.label)] if text else []
+    keys = {trial.key for trial in matching if seed is None or trial.control or trial.seed == seed}
+    if matching and not keys:
+        seeds = ", ".join(str(number) for number in sorted({trial.seed for trial in matching}))
+        raise UnknownTrialError(f"{text!r} has no seed {seed}; it has: {seeds}")
+    keys = keys or {key for key in _keys(home, named, sweep) if text and key.startswith(text)}
     if len(keys) == 1:
         return trial_folder(home, keys.pop())
     if keys:
-        meant = sorted(f"{name} ({key})" for name, key in set(named) if key in keys) or sorted(keys)
-        raise UnknownTrialError(f"{text!r} means {len(keys)} trials: {', '.join(meant[:_SHOWN])}; name one of them")
-    there = ", ".join(sorted({name for name, _ in named})[:_SHOWN]) or "none"
-    raise UnknownTrialError(f"no trial {text!r} in {home}; there are: {there}, and keys in {trials_folder(home)}")
+        raise UnknownTrialError(_several(text, keys, named))
+    raise UnknownTrialError(_unknown(text, home, named, sweep))
 
 
-def _named(home: Path, sweep: str | None) -> Iterator[tuple[str, str]]:
-    """`NAME seed N`, or a control's name, with its key."""
+def best_trial_folder(
+    column: str, home: Path, sweep: str | None = None, say: Callable[[str], None] = lambda _: None
+) -> Path:
+    """Folder of the trained trial with the best score, such as `novel_psnr`, among those of a sweep or of the home.
+
+    Calls `say` with a line about the choice.  Raises `UnknownTrialError` where no finished trial has that score, or
+    where trials of the whole home are evaluated on different data.
+    """
+    name, better = _score(column)
+    named = list(_named(home, sweep))
+    keys = dict.fromkeys([trial.key for trial in named] + sorted(_keys(home, named, sweep)))
+    results = ((key, read_result(trial_folder(home, key))) for key in keys)
+    found: dict[str, dict[str, Any]] = {key: result for key, result in results if result and result.get("step")}
+    where = f"sweep {sweep!r}" if sweep is not None else str(home)
+    trained = {key: result["metrics"][name] for key, result in found.items() if name in result["metrics"]}
+    if not trained:
+        measured = sorted({score.replace("/", "_") for result in found.values() for score in result["metrics"]})
+        have = f"finished ones have: {', '.join(measured)}" if measured else "none is finished"
+        raise UnknownTrialError(f"no trained trial of {where} has {column}: {have}")
+    if sweep is None and len(grounds := {_ground(home, key, found[key]) for key in trained}) > 1:
+        raise UnknownTrialError(
+            f"{len(trained)} trials of {where} are evaluated on {len(grounds)} different sets of views, so that their "
+            f"{column} cannot be compared; choose a sweep with --sweep FILE"
+        )
+    chosen = max(trained, key=lambda key: better * trained[key])
+    label = next((trial.label for trial in named if trial.key == chosen), "no plan's")
+    say(f"best {column} of {len(trained)} trials of {where}: {label} ({chosen}), {trained[chosen]:.3f}")
+    return trial_folder(home, chosen)
+
+
+def _score(column: str) -> tuple[str, int]:
+    """Name of a score in results, and the sign of better values."""
+    try:
+        _, metric = split_column(column.replace("/", "_", 1))
+    except ValueError as error:
+        raise UnknownTrialError(f"--best {error}") from None
+    facts = facts_of(metric)
+    return score_name(column.replace("/", "_", 1)), -1 if facts is not None and facts.direction == "down" else 1
+
+
+def _ground(home: Path, key: str, result: dict[str, Any]) -> str:
+    """What a trial is evaluated on: equal for trials with comparable scores."""
+    config = read_config(trial_folder(home, key)) or {}
+    return repr((result.get("data_fingerprint"), config.get("data", {}).get("resolution"), config.get("eval")))
+
+
+def _named(home: Path, sweep: str | None) -> Iterator[_Named]:
+    """All trials of the plans, under each of their names."""
     for plan in read_plans(home) if sweep is None else (read_plan(sweep, home),):
         for trial in plan.everything:
             for name in trial.names:
-                yield (name if trial.control else f"{name} seed {trial.seed}"), trial.key
+                yield _Named(trial.key, name, trial.seed, trial.control)
 
 
-def _keys(home: Path, planned: set[str]) -> set[str]:
+def _keys(home: Path, named: Iterable[_Named], sweep: str | None) -> set[str]:
+    """Keys of the sweep's trials, or of all trials of the home, planned or not."""
+    planned = {trial.key for trial in named}
     folder = trials_folder(home)
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return there | planned
+    if sweep is not None or not folder.is_dir():
+        return planned
+    return planned | {path.name for path in folder.iterdir() if path.is_dir()}
+
+
+def _several(text: str, keys: set[str], named: Iterable[_Named]) -> str:
+    labels: dict[str, str] = {}
+    for trial in named:
+        labels.setdefault(trial.key, trial.label)
+    meant = sorted(f"{labels[key]} ({key})" if key in labels else key for key in keys)
+    more = f" and {len(meant) - _SHOWN} more" if len(meant) > _SHOWN else ""
+    return (
+        f"{text!r} means {len(keys)} trials: {', '.join(meant[:_SHOWN])}{more}; "
+        "choose one by --seed, --sweep or its key"
+    )
+
+
+def _unknown(text: str, home: Path, named: Iterable[_Named], sweep: str | None) -> str:
+    labels = sorted({trial.label for trial in named})
+    names = {trial.name: trial.label for trial in named}
+    near = get_close_matches(text, [*names, *labels], n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    there = ", ".join(labels[:_SHOWN]) or "none"
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    where = f"sweep {sweep!r}" if sweep is not None else str(home)
+    keys = "" if sweep is not None else f", and keys in {trials_folder(home)}"
+    return f"no trial {text!r} in {where}; {hint}there are: {there}{more}{keys}; `splatsweep trials` lists them"

@@ -298,11 +298,16 @@ def read_plan(sweep: str, home: Path, name: str | None = None) -> FrozenPlan:
     return _read(path)
 
 
+def sweep_names(home: Path) -> list[str]:
+    """Names of the sweeps that were planned in a home."""
+    return sorted(path.parent.name for path in sweeps_folder(home).glob("*/plan.json"))
+
+
 def read_plans(home: Path) -> Iterator[FrozenPlan]:
     """The plans of all sweeps of a home that can be read, by name."""
-    for path in sorted(sweeps_folder(home).glob("*/plan.json")):
+    for name in sweep_names(home):
         try:
-            yield _read(path)
+            yield _read(plan_file(home, name))
         except PlanError:  # of another version
             continue
 

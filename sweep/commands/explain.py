@@ -19,7 +19,14 @@ TableName = Annotated[str, typer.Argument(help="The table's name, e.g. auto.", m
 Sweep = Annotated[
     Path, typer.Option("--sweep", help="The sweep file that the table is of.", metavar="FILE", parser=user_path)
 ]
-RowLabel = Annotated[str, typer.Argument(help="The row's label, or GROUP/LABEL.", metavar="ROW", show_default=False)]
+RowLabel = Annotated[
+    str,
+    typer.Argument(
+        help="The row's label, GROUP/LABEL, or one of its trials: a key, its beginning, or `NAME seed N`.",
+        metavar="ROW",
+        show_default=False,
+    ),
+]
 ColumnName = Annotated[
     str, typer.Argument(help="The column's name, e.g. novel_psnr.", metavar="COLUMN", show_default=False)
 ]

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sweep.commands.common import DEFAULT_HOME, Home, console, user_path
+from sweep.commands.common import DEFAULT_HOME, Home, console
+from sweep.commands.trial_choice import Best, Seed, SweepOf, Trial, chosen_trial
 
-Trial = Annotated[
-    str,
-    typer.Argument(
-        help="A trial's name, `NAME seed N`, its key or the key's beginning, or its folder.",
-        metavar="TRIAL",
-        show_default=False,
-    ),
-]
-SweepOf = Annotated[
-    Path | None,
-    typer.Option(
-        "--sweep", help="The sweep file whose trial it is.", metavar="FILE", show_default=False, parser=user_path
-    ),
-]
 _INTERVAL_S = 0.5
 
 
 def logs(
-    trial: Trial,
+    trial: Trial = None,
     home: Home = DEFAULT_HOME,
     sweep: SweepOf = None,
+    seed: Seed = None,
+    best: Best = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the trial runs no more.")] = False,
     lines: Annotated[int, typer.Option(min=1, help="The last lines of each, at first.")] = 20,
 ) -> None:
@@ -38,14 +26,10 @@ def logs(
 
     Example: [bold]splatsweep logs 'baseline seed 0' --follow[/]
     """
-    from results.records.find import find_trial_folder
     from results.records.trial_folder import trial_status
-    from sweep.file.load import load_sweep
     from sweep.run.trial_log import TrialLog
 
-    home = home.absolute()
-    name = load_sweep(sweep, configurations=False).name if sweep is not None else None
-    folder = find_trial_folder(trial, home, name)
+    folder = chosen_trial(home.absolute(), trial, sweep, seed, best)
     log = TrialLog(folder)
     for line in log.read()[-lines:]:
         console.print(line)

@@ -9,6 +9,7 @@ import typer
 
 from sweep.commands.common import DEFAULT_HOME, Home, console, user_path
 from sweep.commands.data import DatasetName, DatasetOptions, parse_options
+from sweep.commands.trial_choice import Best, Seed, SweepOf, Trial, chosen_trial
 
 if TYPE_CHECKING:  # brings torch, which takes seconds
     from jobs.turntable import Subject
@@ -40,25 +41,26 @@ Ply = Annotated[
 
 @app.command("trial")
 def render_trial(
-    trial: Annotated[
-        str, typer.Argument(help="A trial's key, its beginning, or its folder.", metavar="TRIAL", show_default=False)
-    ],
+    trial: Trial = None,
     name: ObjectName = None,
     views: ViewCount = 12,
     size: Size = 128,
     out: Out = None,
     ply: Ply = None,
     home: Home = DEFAULT_HOME,
+    sweep: SweepOf = None,
+    seed: Seed = None,
+    best: Best = None,
 ) -> None:
     """Render a trial's reconstruction from an object's source view; Gaussians can also be written to a file.
 
     Example: [bold]splatsweep render trial 3f2a --object chair_00256 --out chair.gif --ply chair.ply[/]
     """
-    from jobs.gaussian_sources import find_trial, predicted
+    from jobs.gaussian_sources import predicted
 
     _check_paths(out, ply)
     home = home.absolute()
-    _write(predicted(find_trial(trial, home), home, name), views, size, out, ply)
+    _write(predicted(chosen_trial(home, trial, sweep, seed, best), home, name), views, size, out, ply)
 
 
 @app.command("data")

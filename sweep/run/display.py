@@ -38,7 +38,8 @@ _TOTALS_S = 300.0
 _AROUND = 6
 #: The terminal width from which the column of iterations per second fits.
 _WIDE = 100
-_STYLES: dict[str, str] = {
+#: state of a trial -> its colour
+STATE_STYLES: dict[str, str] = {
     "finished": "green",
     "failed": "red",
     "running": "cyan",
@@ -218,7 +219,7 @@ def state_table(
         cells: list[Text | str] = [
             Text(state.name),
             str(state.seed) if state.steps else "",
-            Text(_doing(state), _STYLES.get(state.status, "dim")),
+            Text(_doing(state), STATE_STYLES.get(state.status, "dim")),
             f"{state.rate:.1f}" if state.rate else "",
             _left_in_words(state, left[index]),
             _number(state.metrics.get("train/loss"), 4),

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
-from jobs.gaussian_sources import find_trial, measured, predicted
+from jobs.gaussian_sources import measured, predicted
 from jobs.trial import Runtime, run_trial
 
 
@@ -55,7 +55,7 @@ def test_objects_and_datasets_that_cannot_be_shown(store):
 
 def test_a_trial_predicts_what_it_was_judged_on(home, tiny):
     trial = run_trial(TrialConfig.model_validate(tiny()), home, Runtime())
-    subject = predicted(find_trial(trial.key[:5], home), home)
+    subject = predicted(trial.folder, home)
     images = subject.scene.render(subject.views.cameras, subject.views.background).images
     samples = np.load(trial.folder / "samples.npz")
     assert subject.name == samples["objects"][0]
@@ -76,16 +76,8 @@ def test_the_moving_average_is_what_is_shown(home, tiny):
 
 
 def test_trials_that_cannot_be_shown(home, tiny):
-    with pytest.raises(ValueError, match=r"no trial 'abc'.*there are: none"):
-        find_trial("abc", home)
     blank = run_trial(TrialConfig.model_validate(tiny(model={"name": "blank"})), home, Runtime())
     with pytest.raises(ValueError, match=r"\(blank\); it predicts no Gaussians"):
         predicted(blank.folder, home)
-    for key in ("aa1", "aa2"):
-        (home / "trials" / key).mkdir()
-        (home / "trials" / key / "config.json").write_text((blank.folder / "config.json").read_text())
-    with pytest.raises(ValueError, match="2 trials begin with 'aa'"):
-        find_trial("aa", home)
-    assert find_trial(str(blank.folder), home) == blank.folder
     with pytest.raises(ValueError, match="not a trial's folder"):
         predicted(home, home)

@@ -27,6 +27,12 @@ def test_a_column_may_be_called_by_its_title(study, sweep) -> None:
     assert by_title == by_name
 
 
+@pytest.mark.parametrize("trial", ["a1", "baseline seed 1"])
+def test_a_row_may_be_called_by_one_of_its_trials(study, sweep, trial: str) -> None:
+    (found,) = explain(sweep, study.home, ["auto"], "auto", trial, "novel_psnr")
+    assert found.row.label == "baseline"
+
+
 def test_a_failed_trial_says_why_there_is_no_number(study, sweep) -> None:
     (found,) = explain(sweep, study.home, ["auto"], "auto", "broken", "novel_psnr")
     (origin,) = found.origins

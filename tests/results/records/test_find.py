@@ -1,4 +1,4 @@
-"""Finding trials by folder, key, prefix of a key, and name."""
+"""Finding trials by folder, key, prefix of a key, name, and score."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from results.records.find import UnknownTrialError, find_trial_folder
+from results.records.find import UnknownTrialError, best_trial_folder, find_trial_folder
 from results.records.home import trial_folder
 from results.records.journal import Journal
 from results.records.plan import Plan, PlannedTrial, freeze
+from tests.homes import finish
 
 
 def planned(key: str, name: str, seed: int = 0, *, control: bool = False) -> PlannedTrial:
@@ -51,7 +52,54 @@ def test_a_name_of_two_sweeps_needs_the_sweep(home: Path) -> None:
     assert find_trial_folder("tv", home, "second") == trial_folder(home, "dd55")
 
 
+def test_the_seed_chooses_among_trials_of_one_name(home: Path) -> None:
+    assert find_trial_folder("ours [ema]", home, seed=1) == trial_folder(home, "aa22")
+    assert find_trial_folder("blank", home, seed=1) == trial_folder(home, "cc44")  # has none
+    with pytest.raises(UnknownTrialError, match=r"'ours \[ema\]' has no seed 7; it has: 0, 1"):
+        find_trial_folder("ours [ema]", home, seed=7)
+
+
+def test_a_sweep_has_only_its_own_trials(home: Path) -> None:
+    for text in ("ee", "aa11"):
+        with pytest.raises(UnknownTrialError, match=rf"no trial '{text}' in sweep 'second'; there are: tv seed 0;"):
+            find_trial_folder(text, home, "second")
+
+
 @pytest.mark.parametrize("text", ["ours [ema]", "aa", "nothing", ""])
 def test_what_means_none_or_several_lists_what_there_is(home: Path, text: str) -> None:
     with pytest.raises(UnknownTrialError, match=r"ours \[ema\] seed 0"):
         find_trial_folder(text, home)
+
+
+def test_the_nearest_name_is_suggested(home: Path) -> None:
+    with pytest.raises(UnknownTrialError, match=r"did you mean 'ours \[ema\]'\?"):
+        find_trial_folder("ours (ema)", home)
+
+
+@pytest.mark.parametrize(("column", "key"), [("novel_psnr", "aa22"), ("novel/psnr", "aa22"), ("novel_lpips", "aa11")])
+def test_the_best_trial_by_the_metrics_direction(home: Path, column: str, key: str) -> None:
+    finish(home, "aa11", novel_psnr=14.0, novel_lpips=0.1)
+    finish(home, "aa22", novel_psnr=15.0, novel_lpips=0.3)
+    finish(home, "cc44", step=0, novel_psnr=99.0, novel_lpips=0.0)  # a control was not trained
+    said: list[str] = []
+    assert best_trial_folder(column, home, "first", said.append) == trial_folder(home, key)
+    assert "of 2 trials of sweep 'first': ours [ema] seed" in said[0]
+    assert best_trial_folder(column, home) == trial_folder(home, key)
+
+
+def test_scores_on_different_data_are_not_compared(home: Path) -> None:
+    finish(home, "aa11", novel_psnr=14.0)
+    finish(home, "dd55", "cars", novel_psnr=15.0)
+    with pytest.raises(UnknownTrialError, match=r"2 different sets of views.*--sweep"):
+        best_trial_folder("novel_psnr", home)
+    assert best_trial_folder("novel_psnr", home, "first") == trial_folder(home, "aa11")
+
+
+def test_a_score_that_no_trial_has(home: Path) -> None:
+    with pytest.raises(UnknownTrialError, match=r"no trained trial of .* has novel_psnr: none is finished"):
+        best_trial_folder("novel_psnr", home)
+    finish(home, "aa11", novel_psnr=14.0)
+    with pytest.raises(UnknownTrialError, match="has novel_dists: finished ones have: novel_psnr"):
+        best_trial_folder("novel_dists", home)
+    with pytest.raises(UnknownTrialError, match="--best 'psnr' is not a column"):
+        best_trial_folder("psnr", home)

@@ -25,6 +25,8 @@ HEAVY = {"torch", "ray", "mlflow", "transformers", "timm", "optuna", "pandas", "
 #: command -> the heavy packages that it may import
 LOOKING = {
     "status": set(),
+    "trials": set(),
+    "logs": set(),
     "stop": set(),
     "sync": set(),
     "explain": {"pandas", "pyarrow", "sqlalchemy"},
@@ -64,6 +66,9 @@ def test_a_command_that_only_looks_imports_little(home: Path, command: str) -> N
     arguments = [command, str(home / "sweep.yaml")]
     if command == "explain":
         arguments = ["explain", "auto", "baseline", "novel_psnr", "--sweep", str(home / "sweep.yaml")]
+    if command in ("trials", "logs"):
+        trial = ["baseline", "--seed", "0"] if command == "logs" else []
+        arguments = [command, *trial, "--sweep", str(home / "sweep.yaml")]
     done = subprocess.run(
         [sys.executable, "-c", CODE, *arguments, "--home", str(home)],
         capture_output=True,

@@ -1,0 +1,87 @@
+"""`splatsweep trials`, and the ways in which all commands choose a trial."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from results.records.home import trial_folder
+from results.records.plan import Plan, PlannedTrial, freeze
+from sweep.cli import app
+from sweep.commands.trial_choice import chosen_trial
+from tests.homes import finish
+
+SWEEP = "name: first\nbase: {data: {name: chairs}}\ntrials: {ours: {}}\nseeds: [0, 1]\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    trials = tuple(PlannedTrial(f"aaaaaa{seed}", ("ours",), seed, {}, "pending") for seed in (0, 1))
+    home = tmp_path / "home"
+    freeze(Plan("first", "now", trials, ()), home)
+    finish(home, "aaaaaa0", novel_psnr=14.0, novel_lpips=0.1)
+    finish(home, "aaaaaa1", novel_psnr=15.0, novel_lpips=0.2)
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    return home
+
+
+def trials(home: Path, *arguments: str) -> str:
+    result = CliRunner().invoke(app, ["trials", "--home", str(home), *arguments], env={"COLUMNS": "80"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def test_the_table_fits_a_terminal_and_shortens_keys_no_further_than_they_differ(home: Path) -> None:
+    lines = trials(home).splitlines()
+    assert lines[0].split() == ["key", "trial", "seed", "state", "novel_psnr", "size", "sweeps"]
+    assert lines[1].split()[:5] == ["aaaaaa0", "ours", "0", "finished", "14.00"]
+    assert lines[-1].startswith("2 trials, ")
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_best_come_first_on_request(home: Path) -> None:
+    for metric, best in (("novel_psnr", "15.00"), ("novel_lpips", "0.100")):
+        assert trials(home, "--by-score", "--metric", metric).splitlines()[1].split()[4] == best
+
+
+def test_json_has_everything(home: Path) -> None:
+    found = json.loads(trials(home, "--json", "--sweep", "first"))["trials"]
+    assert [(trial["key"], trial["state"], trial["sweeps"]) for trial in found] == [
+        ("aaaaaa0", "finished", ["first"]),
+        ("aaaaaa1", "finished", ["first"]),
+    ]
+    assert found[0]["scores"] == {"novel/psnr": 14.0, "novel/lpips": 0.1}
+
+
+def test_a_metric_that_no_trial_has(home: Path) -> None:
+    with pytest.raises(ValueError, match="no trial has it; they have: novel_lpips, novel_psnr"):
+        trials(home, "--metric", "novel_fid")
+
+
+def test_an_empty_home(tmp_path: Path) -> None:
+    assert "No trials in" in trials(tmp_path)
+
+
+def test_a_trial_by_its_row_and_seed_or_by_its_score(home: Path) -> None:
+    file = home.parent / "sweep.yaml"
+    assert chosen_trial(home, "ours", file, 1) == trial_folder(home, "aaaaaa1")
+    assert chosen_trial(home, "ours", Path("first"), 0) == trial_folder(home, "aaaaaa0")
+    assert chosen_trial(home, None, file, best="novel_lpips") == trial_folder(home, "aaaaaa0")
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ((None, None, None, None), "give TRIAL or --best METRIC"),
+        (("ours", None, None, "novel_psnr"), "give TRIAL or --best METRIC, not both"),
+        ((None, None, 1, "novel_psnr"), "--seed goes with TRIAL"),
+        (("ours", Path("second"), None, None), "no such file, nor a sweep of .*; there are: first"),
+    ],
+)
+def test_choices_that_contradict(home: Path, choice: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        chosen_trial(home, *choice)
