@@ -8,8 +8,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
-
 from results.errors import ResultsError
 from results.load import SweepLike, TrialRecord, read_evidence
 from results.records.arithmetic import recorded_arithmetic
@@ -127,4 +125,4 @@ def _origin(record: TrialRecord, value: float | None) -> Origin:
 def _objects(record: TrialRecord) -> tuple[str, ...]:
     if record.per_object is None:
         return ()
-    return tuple(sorted(map(str, pc.unique(record.per_object["object"].cast("string")).to_pylist())))
+    return tuple(sorted(record.per_object.object.used()))

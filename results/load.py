@@ -6,25 +6,28 @@ A planned trial without results is never dropped: `load_trials` lists it with it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from results.gallery import TrialSamples, read_pictures
+from results.measurements import TEXT_COLUMNS, Measurements, Texts, read_measurements
 from results.metrics import PUBLISHED
 from results.records import tags
+from results.records.home import cache_folder
 from results.records.plan import FrozenPlan, RecordedTrial, read_plan
 from results.records.trial_folder import MEASUREMENTS_FILENAME, SAMPLES_FILENAME
 from results.runs import Run
 from results.store import ResultStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from results.gallery import TrialSamples
 
 RESULT_COLUMNS = ["trial", "key", "seed", "split", "object", "view_kind", "metric", "value"]
 CURVE_COLUMNS = ["trial", "key", "seed", "metric", "step", "value"]
@@ -35,8 +38,6 @@ STATES = ("finished", "running", "pending", "to be judged", "interrupted", "fail
 
 #: state -> the tag of a run that holds the reason
 _NOTES = {"failed": tags.ERROR, "pruned": tags.PRUNED}
-
-_PER_OBJECT = ["object", "split", "view_kind", "metric", "value"]
 
 
 class TrackingOptions(Protocol):
@@ -65,8 +66,18 @@ class TrialRecord:
     state: str
     #: why there are no results, or ""
     note: str
-    #: columns object, split, view_kind, metric (dictionary-encoded), value; None unless the state is "finished"
-    per_object: pa.Table | None
+    #: None unless the state is "finished"
+    per_object: Measurements | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of all finished trials of a sweep below each other, each with its trial."""
+
+    measured: Measurements  # N
+    trial: Texts
+    key: Texts
+    seed: NDArray[np.int64]  # (N,)
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,8 @@ class Evidence:
 
     def trials(self) -> pd.DataFrame:
         """One row per planned trial, finished or not; columns `TRIAL_COLUMNS`."""
+        import pandas as pd
+
         rows = [
             (
                 record.planned.name,
@@ -96,30 +109,35 @@ class Evidence:
 
     def results(self, metrics: Sequence[str] = PUBLISHED) -> pd.DataFrame:
         """One row per finished trial, object, view kind and metric; columns `RESULT_COLUMNS`, text as categories."""
-        if not len(self._scores):
-            return pd.DataFrame(columns=RESULT_COLUMNS).astype({"seed": "int64", "value": "float64"})
-        chosen = pc.is_in(self._scores["metric"].cast(pa.string()), pa.array(metrics, pa.string()))
-        return self._scores.filter(chosen).select(RESULT_COLUMNS).to_pandas()
+        import pandas as pd
+
+        scores = self.scores
+        chosen = scores.measured.metric.among(metrics)
+        texts = {"trial": scores.trial, "key": scores.key}
+        texts |= {name: getattr(scores.measured, name) for name in TEXT_COLUMNS}
+        columns: dict[str, Any] = {
+            name: pd.Categorical.from_codes(text.codes[chosen], pd.Index(text.names, dtype=object))
+            for name, text in texts.items()
+        }
+        columns |= {"seed": scores.seed[chosen], "value": scores.measured.value[chosen]}
+        return pd.DataFrame(columns)[RESULT_COLUMNS]
 
     @cached_property
-    def _scores(self) -> pa.Table:
-        """The scores of all finished trials, each with its trial."""
+    def scores(self) -> Scores:
+        """The scores of all finished trials."""
         finished = [(record.per_object, record.planned) for record in self.records if record.per_object is not None]
-        if not finished:
-            return pa.table({})
-        scores = pa.concat_tables([table for table, _ in finished]).unify_dictionaries()
-        rows = [len(table) for table, _ in finished]
-        for column, values in (
-            ("trial", [trial.name for _, trial in finished]),
-            ("key", [trial.key for _, trial in finished]),
-        ):
-            codes, names = pd.factorize(np.array(values, object))
-            repeated = pa.DictionaryArray.from_arrays(np.repeat(codes.astype(np.int32), rows), pa.array(names))
-            scores = scores.append_column(column, repeated)
-        return scores.append_column("seed", pa.array(np.repeat([trial.seed for _, trial in finished], rows)))
+        rows = [len(measured) for measured, _ in finished]
+        return Scores(
+            Measurements.joined([measured for measured, _ in finished]),
+            Texts.repeated([trial.name for _, trial in finished], rows),
+            Texts.repeated([trial.key for _, trial in finished], rows),
+            np.repeat(np.array([trial.seed for _, trial in finished], np.int64), rows),
+        )
 
     def curves(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per recorded step of `metrics`, by default all of `train/` and `val/`: `CURVE_COLUMNS`."""
+        import pandas as pd
+
         runs = [(record, record.run) for record in self.records if record.run]
         recorded = {metric for _, run in runs for metric in run.metrics}
         wanted = [name for name in recorded if (name in metrics if metrics else name.startswith(("train/", "val/")))]
@@ -140,6 +158,8 @@ class Evidence:
 
     def samples_of(self, trials: Sequence[tuple[RecordedTrial, Run]]) -> tuple[TrialSamples, ...]:
         """The sample renders of those among `trials` that have readable ones, in their order."""
+        from results.gallery import TrialSamples, read_pictures
+
         found = self.store.read([run for _, run in trials], SAMPLES_FILENAME, read_pictures)
         return tuple(
             TrialSamples(planned.name, planned.key, planned.seed, *pictures)
@@ -148,21 +168,50 @@ class Evidence:
         )
 
 
-def read_evidence(sweep: SweepLike, home: Path | str, plan_name: str | None = None) -> Evidence:
+@dataclass(frozen=True)
+class Recorded:
+    """A plan and the runs of its trials, before any of their artifacts is read."""
+
+    home: Path
+    plan: FrozenPlan
+    store: ResultStore
+    #: by key; trials without a run have none
+    runs: Mapping[str, Run]
+
+    @property
+    def finished(self) -> list[Run]:
+        """The finished runs, in the plan's order."""
+        return [run for run in self.runs.values() if run.status == "finished"]
+
+    def evidence(self) -> Evidence:
+        """The runs with their scores."""
+        cache = cache_folder(self.home) / "measurements"
+        files = self.store.read(self.finished, MEASUREMENTS_FILENAME, lambda path: read_measurements(path, cache))
+        found = dict(zip((run.key for run in self.finished), files, strict=True))
+        trials = (*self.plan.trials, *self.plan.controls)
+        records = (_record(trial, self.runs.get(trial.key), found.get(trial.key)) for trial in trials)
+        return Evidence(self.plan, self.store, tuple(records))
+
+
+def read_recorded(sweep: SweepLike, home: Path | str, plan_name: str | None = None) -> Recorded:
     """Join a sweep's plan, the last or an earlier one, and its runs.
 
     Raises `ResultsError` for a sweep that was never planned, and for a plan that it does not have.
     """
     home = Path(home).absolute()
     plan = read_plan(sweep.name, home, plan_name)
-    planned = (*plan.trials, *plan.controls)
     store = ResultStore.of(home, sweep.tracking.uri)
     runs = store.runs()
-    finished = [runs[trial.key] for trial in planned if trial.key in runs and runs[trial.key].status == "finished"]
-    files = store.read(finished, MEASUREMENTS_FILENAME, _per_object)
-    found = dict(zip((run.key for run in finished), files, strict=True))
-    records = tuple(_record(trial, runs.get(trial.key), found.get(trial.key)) for trial in planned)
-    return Evidence(plan, store, records)
+    planned = (trial.key for trial in (*plan.trials, *plan.controls))
+    return Recorded(home, plan, store, {key: runs[key] for key in planned if key in runs})
+
+
+def read_evidence(sweep: SweepLike, home: Path | str, plan_name: str | None = None) -> Evidence:
+    """Join a sweep's plan, the last or an earlier one, its runs and their scores.
+
+    Raises `ResultsError` for a sweep that was never planned, and for a plan that it does not have.
+    """
+    return read_recorded(sweep, home, plan_name).evidence()
 
 
 def load_results(sweep: SweepLike, home: Path | str, metrics: Sequence[str] = PUBLISHED) -> pd.DataFrame:
@@ -190,7 +239,7 @@ def load_samples(sweep: SweepLike, home: Path) -> tuple[TrialSamples, ...]:
     return read_evidence(sweep, home).samples
 
 
-def _record(planned: RecordedTrial, run: Run | None, per_object: pa.Table | Exception | None) -> TrialRecord:
+def _record(planned: RecordedTrial, run: Run | None, per_object: Measurements | Exception | None) -> TrialRecord:
     state = run.status if run else planned.status
     if run is None and state == "finished":
         return TrialRecord(planned, run, "unrecorded", "finished, but not in MLflow: `splatsweep sync`", None)
@@ -200,25 +249,3 @@ def _record(planned: RecordedTrial, run: Run | None, per_object: pa.Table | Exce
     if isinstance(per_object, Exception):
         return TrialRecord(planned, run, "unrecorded", f"{per_object}: `splatsweep sync`", None)
     return TrialRecord(planned, run, state, "", per_object)
-
-
-def _per_object(path: Path) -> pa.Table:
-    """The columns `_PER_OBJECT` of a file.  Raises `ValueError` naming the file and the problem."""
-    try:
-        return _read_per_object(path)
-    except (pa.ArrowException, NotImplementedError, TypeError) as error:
-        why = str(error).partition("\n")[0]
-        raise ValueError(f"{path} cannot be used: {why}") from error
-
-
-def _read_per_object(path: Path) -> pa.Table:
-    *text, _ = _PER_OBJECT
-    metadata = pq.read_metadata(path)
-    missing = [column for column in _PER_OBJECT if column not in metadata.schema.names]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}")
-    # Pre-buffering suits remote stores: it makes reading files of some kilobytes three times slower.
-    with pq.ParquetFile(path, metadata=metadata, read_dictionary=text, pre_buffer=False) as file:
-        table = file.read(_PER_OBJECT, use_threads=False)
-    kinds = [(name, pa.dictionary(pa.int32(), pa.string())) for name in text]
-    return table.cast(pa.schema([*kinds, ("value", pa.float64())]))

@@ -12,13 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
-import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request_safe
 
 from results.records.tags import KEY
-from results.runs import Run
+from results.runs import Point, Run
 
 _RUNS_AT_ONCE = 1000
 #: limits of MLflow's request for the histories of several runs
@@ -26,8 +25,6 @@ _HISTORIES_AT_ONCE, _MOST_POINTS = 100, 2500
 _REQUESTS_AT_ONCE = 8
 #: timeout for one response, which may hold megabytes; a server that is down is detected at once
 _PATIENCE_S = 120
-
-Point = tuple[str, str, int, float, int]
 
 
 class RestReader:
@@ -47,12 +44,11 @@ class RestReader:
             _run(found) for page in self._pages("POST", "runs/search", json=query) for found in page.get("runs", [])
         ]
 
-    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> list[Point]:
         """One request for every metric and hundred runs, several at once."""
         groups = [run_ids[start : start + _HISTORIES_AT_ONCE] for start in range(0, len(run_ids), _HISTORIES_AT_ONCE)]
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-            rows = [row for rows in pool.map(self._joint_histories, product(groups, metrics)) for row in rows]
-        return pd.DataFrame(rows, columns=["run_id", "metric", "step", "value", "timestamp"])
+            return [row for rows in pool.map(self._joint_histories, product(groups, metrics)) for row in rows]
 
     def _joint_histories(self, wanted: tuple[Sequence[str], str]) -> list[Point]:
         run_ids, metric = wanted

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-import pandas as pd
-
 from results.records.tags import KEY, STATUS
 
 HISTORY_COLUMNS = ["run_id", "metric", "step", "value"]
+
+#: run, metric, step, value, milliseconds since 1970 when it was logged; a value of None is a NaN
+Point = tuple[str, str, int, float | None, int]
 
 _STATUS_OF_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
 
@@ -66,8 +67,8 @@ class Reader(Protocol):
         """Every run that carries the tag `KEY`, of experiments that were not deleted."""
         ...
 
-    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-        """Every logged point of `metrics`: run_id, metric, step, value, and timestamp, in any order."""
+    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> list[Point]:
+        """Every logged point of `metrics`, in any order."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""MLflow's database, read with one query per table.
+"""MLflow's database on a server, read with one query per table; `results.sqlite` reads one in a file.
 
 MLflow's own client loads runs as objects with all their parameters and queries each metric's history separately;
 for thousands of runs that takes minutes.  The tables read here have kept their columns since MLflow 1.
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import pandas as pd
 from sqlalchemy import Engine, Select, case, column, create_engine, make_url, null, select, table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -19,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from results.address import reason, without_secrets
 from results.errors import ResultsError
 from results.records.tags import KEY
-from results.runs import Run
+from results.runs import Point, Run
 
 _EXPERIMENTS = table("experiments", column("experiment_id"), column("lifecycle_stage"))
 _RUNS = table(
@@ -49,7 +48,7 @@ def require_driver(uri: str) -> None:
 
 
 class SqlReader:
-    """Reads SQLite, PostgreSQL, MySQL and SQL Server, by SQLAlchemy's address of the database."""
+    """Reads PostgreSQL, MySQL and SQL Server, by SQLAlchemy's address of the database."""
 
     errors = (SQLAlchemyError,)
 
@@ -81,17 +80,17 @@ class SqlReader:
             for run_id, status, uri, start, end in runs
         ]
 
-    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> list[Point]:
         """One query; MLflow writes a NaN as a zero with a flag."""
         value = case((_METRICS.c.is_nan, null()), else_=_METRICS.c.value)
         points = select(_METRICS.c.run_uuid, _METRICS.c.key, _METRICS.c.step, value, _METRICS.c.timestamp)
-        rows: list[Any] = []
+        rows: list[Point] = []
         for start in range(0, len(run_ids), _IDS_AT_ONCE):
             chosen = _METRICS.c.run_uuid.in_(run_ids[start : start + _IDS_AT_ONCE])
             rows += self._rows(points.where(chosen, _METRICS.c.key.in_(metrics)))
-        return pd.DataFrame(rows, columns=["run_id", "metric", "step", "value", "timestamp"])
+        return rows
 
     def _rows(self, query: Select[Any]) -> list[Any]:
         with self._engine.connect() as connection:
-            # Plain tuples are faster: pandas inspects each of SQLAlchemy's rows twice.
+            # Plain tuples: pandas inspects each of SQLAlchemy's rows twice.
             return [tuple(row) for row in connection.execute(query)]

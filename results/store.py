@@ -1,7 +1,7 @@
 """Read-only access to MLflow: runs by trial key, metric histories, artifacts.
 
-`results.sql` reads databases with one query per table; `results.rest` reads tracking servers with one request for
-many runs; `results.artifacts` reads artifacts.
+`results.sqlite` and `results.sql` read databases with one query per table; `results.rest` reads tracking servers with
+one request for many runs; `results.artifacts` reads artifacts.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
-
-import pandas as pd
+from typing import TYPE_CHECKING, TypeVar
 
 from results.address import AddressError, check_address, default_uri, is_database, sqlite_path, without_secrets
 from results.artifacts import Artifacts
 from results.errors import ResultsError
 from results.runs import HISTORY_COLUMNS, Reader, Run
 from results.store_errors import store_problem
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DOWNLOADS_AT_ONCE = 8
 
@@ -76,10 +77,13 @@ class ResultStore:
 
         run_id and metric are categories.
         """
+        import pandas as pd
+
         if not runs or not metrics:
             return pd.DataFrame(columns=HISTORY_COLUMNS).astype({"step": "int64", "value": "float64"})
         with self._readable() as reader:
-            points = reader.histories([run.run_id for run in runs], metrics)
+            rows = reader.histories([run.run_id for run in runs], metrics)
+        points = pd.DataFrame(rows, columns=["run_id", "metric", "step", "value", "timestamp"])
         # As categories, names are compared as integers.
         kinds = {"run_id": "category", "metric": "category", "step": "int64", "value": "float64"}
         points = points.astype(kinds).sort_values("timestamp", kind="stable")
@@ -122,6 +126,11 @@ class ResultStore:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        path = sqlite_path(self.uri)
+        if path is not None and "?" not in self.uri:
+            from results.sqlite import SqliteReader
+
+            return SqliteReader(Path(path))
         if is_database(self.uri):
             from results.sql import SqlReader
 

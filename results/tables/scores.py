@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from results.load import Evidence, TrialRecord
@@ -36,22 +35,29 @@ class Scores:
     @classmethod
     def of(cls, evidence: Evidence, quantities: Sequence[Quantity]) -> Scores:
         """Scores of these quantities that the trials of a sweep recorded."""
-        frame = evidence.results(list(dict.fromkeys(quantity.metric for quantity in quantities)))
-        columns = np.full(len(frame), -1)
+        scores = evidence.scores
+        chosen = scores.measured.metric.among(quantity.metric for quantity in quantities)
+        kinds, metrics = scores.measured.view_kind, scores.measured.metric
+        columns = np.full(int(chosen.sum()), -1)
         for index, quantity in enumerate(quantities):
-            columns[(frame["view_kind"] == quantity.view_kind) & (frame["metric"] == quantity.metric)] = index
-        trials, keys = pd.factorize(frame["key"])
-        fingerprints = {record.planned.key: _fingerprint(record) for record in evidence.records}
-        datasets, _ = pd.factorize(np.array([fingerprints[key] for key in keys], object))
-        frame = frame.assign(data=datasets[trials])
-        objects = frame.groupby(["data", "split", "object"], sort=False, observed=True).ngroup().to_numpy()
+            is_its = kinds.among([quantity.view_kind]) & metrics.among([quantity.metric])
+            columns[is_its[chosen]] = index
+        trials, found = _by_appearance(scores.key.codes[chosen])
+        keys = [scores.key.names[code] for code in found]
+        data = {record.planned.key: _fingerprint(record) for record in evidence.records}
+        places = {fingerprint: place for place, fingerprint in enumerate(dict.fromkeys(data.values()))}
+        datasets = np.array([places[data[key]] for key in keys], np.int64)
+        splits, names = scores.measured.split, scores.measured.object
+        identities = datasets[trials] * len(splits.names) + splits.codes[chosen]
+        identities = identities * len(names.names) + names.codes[chosen]
+        objects, _ = _by_appearance(identities)
         shape = len(keys), len(quantities), objects.max(initial=-1) + 1
         values, present = np.full(shape, np.nan), np.zeros(shape, bool)
         wanted = columns >= 0
-        places = trials[wanted], columns[wanted], objects[wanted]
-        values[places] = frame["value"].to_numpy()[wanted]
-        present[places] = True
-        numbers = {str(key): index for index, key in enumerate(keys)}
+        where = trials[wanted], columns[wanted], objects[wanted]
+        values[where] = scores.measured.value[chosen][wanted]
+        present[where] = True
+        numbers = {key: index for index, key in enumerate(keys)}
         return cls(values, present, numbers, {quantity.name: index for index, quantity in enumerate(quantities)})
 
     def means(self, keys: Sequence[str], quantity: Quantity) -> tuple[float, ...]:
@@ -104,3 +110,12 @@ class Scores:
 
 def _fingerprint(record: TrialRecord) -> str:
     return record.run.tags.get(FINGERPRINT_TAG, "") if record.run else ""
+
+
+def _by_appearance(codes: NDArray[np.int64] | NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Codes (N,) -> (N,) numbers 0, 1, ... in the order of first appearance, and the code that each stands for."""
+    distinct, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    numbers = np.empty(len(order), np.int64)
+    numbers[order] = np.arange(len(order))
+    return numbers[inverse], distinct[order].astype(np.int64)

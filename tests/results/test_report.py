@@ -132,7 +132,7 @@ def test_a_report_that_cannot_be_written_leaves_the_former_one(study, sweep, tmp
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match="No space left"):
-            build_report(sweep, study.home, folder)
+            build_report(sweep, study.home, folder, notes="changed")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from results.errors import ResultsError
 from results.load import read_evidence
@@ -50,16 +49,18 @@ def test_a_server_that_is_down_is_an_error_that_names_it(address: str, tmp_path:
 
 
 @pytest.fixture
-def statements() -> list[str]:
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Records the SQL statements that the test executes."""
     executed: list[str] = []
+    connect = sqlite3.connect
 
-    def note(*arguments: Any) -> None:
-        executed.append(arguments[2])
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(executed.append)
+        return connection
 
-    event.listen(Engine, "before_cursor_execute", note)
-    yield executed
-    event.remove(Engine, "before_cursor_execute", note)
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    return executed
 
 
 def test_one_query_for_each_table_however_many_runs(study, sweep, statements: list[str]) -> None:

@@ -8,28 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import pytest
 
 from results.load import Evidence, TrialRecord
+from results.measurements import Measurements, Texts
 from results.records.plan import Plan, PlannedTrial
 from results.runs import Run
 from results.store import ResultStore
 
-_TEXT = pa.dictionary(pa.int32(), pa.string())
-_SCHEMA = pa.schema([*((name, _TEXT) for name in ("object", "split", "view_kind", "metric")), ("value", pa.float64())])
 
-
-def per_object(scores: Mapping[str, Any]) -> pa.Table:
+def per_object(scores: Mapping[str, Any]) -> Measurements:
     """The scores that a trial records, from column -> values of objects: {"novel_psnr": [20.0, 21.0]}."""
     rows = [
         (f"object_{index}", "test", *column.split("_", 1), float(value))
         for column, values in scores.items()
         for index, value in enumerate(values)
     ]
-    frame = pd.DataFrame(rows, columns=_SCHEMA.names)
-    return pa.Table.from_pandas(frame, preserve_index=False).cast(_SCHEMA)
+    *texts, values = zip(*rows, strict=True) if rows else [()] * 5
+    return Measurements(*(Texts.repeated(column, [1] * len(column)) for column in texts), value=np.array(values, float))
 
 
 def record(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,17 +21,24 @@ from results.records.plan import Plan, PlannedTrial, freeze
 from sweep.bench.report_fill import Place, Size, fill
 from sweep.cli import app
 
-#: packages whose import costs seconds or hundreds of megabytes
-HEAVY = {"torch", "ray", "mlflow", "transformers", "timm", "optuna", "pandas", "pyarrow", "sqlalchemy", "matplotlib"}
-#: command -> the heavy packages that it may import
+#: packages whose import costs a tenth of a second or more, or hundreds of megabytes
+HEAVY = {
+    "torch", "ray", "mlflow", "transformers", "timm", "optuna", "pandas", "pyarrow", "sqlalchemy", "matplotlib",
+    "scipy", "numpy", "PIL",
+}  # fmt: skip
+#: what is drawn or read for the first time needs
+_DRAWING = {"pandas", "pyarrow", "matplotlib", "scipy", "numpy", "PIL"}
+#: command and its arguments; SWEEP is the file -> the heavy packages that it may import
 LOOKING = {
-    "status": set(),
-    "trials": set(),
-    "logs": set(),
-    "stop": set(),
-    "sync": set(),
-    "explain": {"pandas", "pyarrow", "sqlalchemy"},
-    "report": {"pandas", "pyarrow", "sqlalchemy", "matplotlib"},
+    "status SWEEP": set(),
+    "stop SWEEP": set(),
+    "sync SWEEP": set(),
+    "trials --sweep SWEEP": set(),
+    "logs baseline --seed 0 --sweep SWEEP": set(),
+    "report SWEEP": {"numpy"},
+    "explain auto baseline novel_psnr --sweep SWEEP": {"numpy", "scipy"},
+    "schema": set(),
+    "--version": set(),
 }
 SWEEP = "name: bench\nbase: {data: {name: chairs}}\ntrials: {baseline: {}}\nseeds: [0]\n"
 CODE = """
@@ -61,24 +69,33 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.mark.parametrize("command", LOOKING)
-def test_a_command_that_only_looks_imports_little(home: Path, command: str) -> None:
-    arguments = [command, str(home / "sweep.yaml")]
-    if command == "explain":
-        arguments = ["explain", "auto", "baseline", "novel_psnr", "--sweep", str(home / "sweep.yaml")]
-    if command in ("trials", "logs"):
-        trial = ["baseline", "--seed", "0"] if command == "logs" else []
-        arguments = [command, *trial, "--sweep", str(home / "sweep.yaml")]
+def imported(home: Path, command: str) -> set[str]:
+    """The heavy packages that a command imports."""
+    arguments = [str(home / "sweep.yaml") if word == "SWEEP" else word for word in command.split()]
     done = subprocess.run(
-        [sys.executable, "-c", CODE, *arguments, "--home", str(home)],
+        [sys.executable, "-c", CODE, *arguments],
         capture_output=True,
         text=True,
         check=True,
         cwd=Path(__file__).parents[3],
+        env={**os.environ, "SPLATSWEEP_HOME": str(home)},
     )
-    assert "error" not in done.stderr or command == "stop"
-    imported = set(json.loads(done.stdout.rpartition("MODULES ")[2]))
-    assert imported & HEAVY <= LOOKING[command]
+    assert "error" not in done.stderr or command.startswith("stop")
+    return set(json.loads(done.stdout.rpartition("MODULES ")[2])) & HEAVY
+
+
+@pytest.fixture(scope="module")
+def drawn(home: Path) -> Path:
+    """The home with its report, as `run` leaves it."""
+    first = imported(home, "report SWEEP")
+    assert first <= _DRAWING
+    assert first >= {"matplotlib"}
+    return home
+
+
+@pytest.mark.parametrize("command", LOOKING)
+def test_a_command_that_only_looks_imports_little(drawn: Path, command: str) -> None:
+    assert imported(drawn, command) <= LOOKING[command]
 
 
 def test_a_recorded_sweep_is_synced_by_looking_and_another_is_not_taken_for_one(home: Path, monkeypatch) -> None:

@@ -1,0 +1,168 @@
+"""Per-object scores of a trial as columns, and the home's cache of them.
+
+A trial records its scores as Parquet.  Reading that needs pyarrow, whose import takes longer than a command that only
+looks should.  So the first reader keeps a copy that numpy reads alone, named after the Parquet file's SHA-256.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import zipfile
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from results.records.atomic import PARTIAL
+from results.records.hashing import file_sha256
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: columns of text, each as indices of its distinct values
+TEXT_COLUMNS = ("object", "split", "view_kind", "metric")
+COLUMNS = (*TEXT_COLUMNS, "value")
+
+Codes = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A column of text: `names[codes]`."""
+
+    codes: Codes  # (N,)
+    names: tuple[str, ...]  # distinct
+
+    def used(self) -> set[str]:
+        """The distinct texts that occur."""
+        return {self.names[code] for code in np.unique(self.codes)}
+
+    def among(self, wanted: Iterable[str]) -> NDArray[np.bool_]:
+        """(N,): whether an entry is one of `wanted`."""
+        chosen = set(wanted)
+        return np.array([name in chosen for name in self.names], bool)[self.codes]
+
+    @classmethod
+    def joined(cls, columns: Sequence[Texts]) -> Texts:
+        """The columns below each other."""
+        places: dict[str, int] = {}
+        parts = [
+            np.array([places.setdefault(name, len(places)) for name in column.names], np.int32)[column.codes]
+            for column in columns
+        ]
+        return cls(np.concatenate(parts) if parts else np.empty(0, np.int32), tuple(places))
+
+    @classmethod
+    def repeated(cls, names: Sequence[str], counts: Sequence[int]) -> Texts:
+        """Each name as often as its count says."""
+        places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+        codes = np.array([places[name] for name in names], np.int32)
+        return cls(np.repeat(codes, counts), tuple(places))
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Scores of one trial: one entry per object, view kind and metric."""
+
+    object: Texts
+    split: Texts
+    view_kind: Texts
+    metric: Texts
+    value: NDArray[np.float64]  # (N,)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Measurements]) -> Measurements:
+        """The scores of several trials below each other."""
+        texts = {name: Texts.joined([getattr(part, name) for part in parts]) for name in TEXT_COLUMNS}
+        return cls(**texts, value=np.concatenate([np.empty(0), *(part.value for part in parts)]))
+
+
+def read_measurements(path: Path, cache: Path) -> Measurements:
+    """The scores in a Parquet file, from the copy in the folder `cache` where there is one.
+
+    Raises `ValueError` naming the file and the problem.
+    """
+    copy = cache / f"{file_sha256(path)}.npz"
+    found = _read_copy(copy)
+    if found is None:
+        found = _read_parquet(path)
+        with suppress(OSError):  # a home that may not be written is read all the same
+            _write_copy(copy, found)
+    return found
+
+
+def _read_copy(path: Path) -> Measurements | None:
+    """The copy at `path`; None where there is none, or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            texts = {name: Texts(arrays[name], tuple(arrays[f"{name}.names"].tolist())) for name in TEXT_COLUMNS}
+            found = Measurements(**texts, value=arrays["value"])
+            if all(
+                len(column.codes) == len(found) and column.codes.max(initial=-1) < len(column.names)
+                for column in texts.values()
+            ):
+                return found
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass
+    return None
+
+
+def _write_copy(path: Path, content: Measurements) -> None:
+    """Writes a copy under a temporary name and renames it; it is not synced, since it can be made again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}{PARTIAL}")
+    arrays: dict[str, Any] = {"value": content.value}
+    for name in TEXT_COLUMNS:
+        column: Texts = getattr(content, name)
+        arrays |= {name: column.codes, f"{name}.names": np.array(column.names, str)}
+    try:
+        with partial.open("wb") as stream:
+            np.savez(stream, **arrays)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _read_parquet(path: Path) -> Measurements:
+    import pyarrow as pa
+
+    try:
+        return _of_table(_table(path))
+    except (pa.ArrowException, NotImplementedError, TypeError) as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(f"{path} cannot be used: {why}") from error
+
+
+def _table(path: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_metadata(path)
+    missing = [column for column in COLUMNS if column not in metadata.schema.names]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    # Pre-buffering suits remote stores: it makes reading files of some kilobytes three times slower.
+    with pq.ParquetFile(path, metadata=metadata, read_dictionary=list(TEXT_COLUMNS), pre_buffer=False) as file:
+        table = file.read(list(COLUMNS), use_threads=False)
+    kinds = [(name, pa.dictionary(pa.int32(), pa.string())) for name in TEXT_COLUMNS]
+    return table.cast(pa.schema([*kinds, ("value", pa.float64())])).combine_chunks()
+
+
+def _of_table(table: pa.Table) -> Measurements:
+    """The columns of a table; raises `TypeError` for a text that is absent."""
+    texts = {}
+    for name in TEXT_COLUMNS:
+        if table[name].null_count:
+            raise TypeError(f"column {name} has empty entries")
+        parts = [Texts(chunk.indices.to_numpy(), tuple(chunk.dictionary.to_pylist())) for chunk in table[name].chunks]
+        texts[name] = Texts.joined(parts)
+    return Measurements(**texts, value=table["value"].to_numpy())

@@ -1,0 +1,69 @@
+"""MLflow's database in a SQLite file, read with one query per table, without importing SQLAlchemy."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from results.records.tags import KEY
+from results.runs import Point, Run
+
+_OURS = "(SELECT run_uuid FROM tags WHERE key = ?)"
+_RUNS = f"""
+    SELECT run_uuid, status, artifact_uri, start_time, end_time FROM runs
+    WHERE run_uuid IN {_OURS} AND lifecycle_stage = 'active'
+    AND experiment_id IN (SELECT experiment_id FROM experiments WHERE lifecycle_stage = 'active')
+"""
+_TAGS = f"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN {_OURS}"
+_LATEST = f"SELECT run_uuid, key FROM latest_metrics WHERE run_uuid IN {_OURS}"
+# MLflow writes a NaN as a zero with a flag.
+_POINTS = "SELECT run_uuid, key, step, CASE WHEN is_nan THEN NULL ELSE value END, timestamp FROM metrics"
+#: values that every version of SQLite accepts in one statement
+_IDS_AT_ONCE = 900
+#: timeout for a file that another process is writing, in seconds
+_PATIENCE_S = 5
+
+
+class SqliteReader:
+    """Reads one SQLite file, which must exist."""
+
+    errors = (sqlite3.Error,)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def runs(self) -> list[Run]:
+        """Runs, tags and names of metrics: three queries."""
+        with closing(self._connect()) as connection:
+            runs = connection.execute(_RUNS, (KEY,)).fetchall()
+            tags: dict[str, dict[str, str]] = defaultdict(dict)
+            for run_id, name, value in connection.execute(_TAGS, (KEY,)):
+                tags[run_id][name] = value
+            metrics: dict[str, list[str]] = defaultdict(list)
+            for run_id, name in connection.execute(_LATEST, (KEY,)):
+                metrics[run_id].append(name)
+        return [
+            Run.recorded(run_id, status, tags[run_id], metrics[run_id], uri, start, end)
+            for run_id, status, uri, start, end in runs
+        ]
+
+    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> list[Point]:
+        """One query for every `_IDS_AT_ONCE` runs."""
+        points: list[Point] = []
+        with closing(self._connect()) as connection:
+            for start in range(0, len(run_ids), _IDS_AT_ONCE):
+                chosen = run_ids[start : start + _IDS_AT_ONCE]
+                where = f"run_uuid IN ({_marks(chosen)}) AND key IN ({_marks(metrics)})"
+                points += connection.execute(f"{_POINTS} WHERE {where}", (*chosen, *metrics))
+        return points
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=_PATIENCE_S)
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))

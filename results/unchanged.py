@@ -1,0 +1,95 @@
+"""Recognises a report that is still true, so that it need not be drawn again.
+
+A report's manifest holds the SHA-256 of each of its files, and of everything that it was made from: the plan, the
+runs with the hashes of their artifacts, the tables' files, the sweep's texts, and the code that draws it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from results.load import Recorded
+from results.records.atomic import PARTIAL
+from results.records.hashing import file_sha256
+from results.records.tags import HASH
+from results.records.trial_folder import MEASUREMENTS_FILENAME
+
+#: lists the other files of a report, so that a later one replaces them and nothing else
+MANIFEST_FILENAME = "report.json"
+
+#: packages that determine the bytes of a report
+_PACKAGES = ("jinja2", "matplotlib", "numpy", "pandas", "pillow", "scipy")
+
+
+def manifest(sweep: str, files: Mapping[str, bytes], made_from: str | None) -> bytes:
+    """The manifest of a report with these files; `made_from` is the result of `inputs`."""
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+    return json.dumps({"sweep": sweep, "made_from": made_from, "files": hashes}, indent=2).encode()
+
+
+def listed_files(folder: Path) -> set[str]:
+    """The files that the manifest of a report lists, itself included; none where there is no readable one."""
+    try:
+        return {MANIFEST_FILENAME, *map(str, _read(folder)["files"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def is_current(folder: Path, made_from: str | None) -> bool:
+    """Whether a folder holds exactly the report that was made from these inputs."""
+    if made_from is None:
+        return False
+    try:
+        content = _read(folder)
+        hashes = dict(content["files"])
+        present = {path.name for path in folder.iterdir()} - {MANIFEST_FILENAME}
+        return (
+            content["made_from"] == made_from
+            and present == set(hashes)
+            and all(file_sha256(folder / name) == sha256 for name, sha256 in hashes.items())
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def inputs(recorded: Recorded, tables: Sequence[str], notes: str | None, labels: Mapping[str, str]) -> str | None:
+    """SHA-256 of what a report is made from; None where that is still changing, or is not all there."""
+    if any(run.status == "running" for run in recorded.runs.values()):
+        return None
+    if any(HASH + MEASUREMENTS_FILENAME not in run.tags for run in recorded.finished):
+        return None
+    # The store compares an artifact with its recorded hash.
+    found = recorded.store.read(recorded.finished, MEASUREMENTS_FILENAME, Path.exists)
+    if any(isinstance(problem, Exception) for problem in found):
+        return None
+    content: list[Any] = [
+        _code(),
+        recorded.plan.to_json(),
+        [astuple(run) for run in recorded.runs.values()],
+        [[table, Path(table).read_text() if Path(table).is_file() else None] for table in tables],
+        notes,
+        dict(labels),
+    ]
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+
+
+def _read(folder: Path) -> Any:
+    return json.loads((folder / MANIFEST_FILENAME).read_text(encoding="utf-8"))
+
+
+@cache
+def _code() -> list[str]:
+    """This package's files and the versions of those that it draws with."""
+    root = Path(__file__).parent
+    files = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix not in (".pyc", PARTIAL))
+    return [
+        *(f"{path.relative_to(root)} {file_sha256(path)}" for path in files),
+        *(f"{name} {metadata.version(name)}" for name in _PACKAGES),
+    ]

@@ -1,0 +1,79 @@
+"""Per-object scores as columns, and their copies in the home."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from results.measurements import COLUMNS, Measurements, Texts, read_measurements
+
+ROWS = [
+    ("chair 7", "test", "novel", "psnr", 20.5),
+    ("chair 7", "test", "conditioned", "psnr", math.inf),
+    ("Stühle", "val", "novel", "ssim", math.nan),
+]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    pd.DataFrame(ROWS, columns=list(COLUMNS)).to_parquet(tmp_path / "scores.parquet")
+    return tmp_path / "scores.parquet"
+
+
+def rows(found: Measurements) -> list[tuple[object, ...]]:
+    texts = [[column.names[code] for code in column.codes] for column in (found.object, found.split)]
+    kinds = [[column.names[code] for code in column.codes] for column in (found.view_kind, found.metric)]
+    return list(zip(*texts, *kinds, found.value.tolist(), strict=True))
+
+
+def test_the_copy_gives_what_the_file_gives_without_pyarrow(path: Path, tmp_path: Path, monkeypatch) -> None:
+    first = read_measurements(path, tmp_path / "cache")
+    assert repr(rows(first)) == repr(ROWS)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert repr(rows(read_measurements(path, tmp_path / "cache"))) == repr(ROWS)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK nonsense", None])
+def test_a_damaged_copy_is_made_again(path: Path, tmp_path: Path, damage: bytes | None) -> None:
+    cache = tmp_path / "cache"
+    read_measurements(path, cache)
+    (copy,) = cache.iterdir()
+    sound = copy.read_bytes()
+    if damage is None:
+        with np.load(copy) as arrays:
+            np.savez(copy, **{**arrays, "metric": np.array([7, 7, 7], np.int32)})
+    else:
+        copy.write_bytes(damage)
+    assert repr(rows(read_measurements(path, cache))) == repr(ROWS)
+    assert len(copy.read_bytes()) == len(sound)
+
+
+def test_another_file_has_another_copy(path: Path, tmp_path: Path) -> None:
+    read_measurements(path, tmp_path / "cache")
+    pd.DataFrame(ROWS[:1], columns=list(COLUMNS)).to_parquet(path)
+    assert rows(read_measurements(path, tmp_path / "cache")) == ROWS[:1]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert repr(rows(read_measurements(path, tmp_path / "file"))) == repr(ROWS)
+
+
+def test_an_empty_text_is_refused_and_the_file_named(path: Path, tmp_path: Path) -> None:
+    pd.DataFrame([(None, *ROWS[0][1:])], columns=list(COLUMNS)).to_parquet(path)
+    with pytest.raises(ValueError, match=r"scores\.parquet cannot be used: column object has empty entries"):
+        read_measurements(path, tmp_path / "cache")
+
+
+def test_columns_of_text_are_joined_by_their_names() -> None:
+    first, second = Texts.repeated(["a", "b"], [1, 2]), Texts.repeated(["b", "c"], [1, 1])
+    joined = Texts.joined([first, second])
+    assert [joined.names[code] for code in joined.codes] == ["a", "b", "b", "b", "c"]
+    assert joined.among(["b", "z"]).tolist() == [False, True, True, True, False]
+    assert first.used() == {"a", "b"}
+    assert Texts.joined([]).names == ()

@@ -1,0 +1,115 @@
+"""A report that is still true is left as it is; any other is drawn again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from results import report_files
+from results.report import build_report
+from results.report_files import ReportFiles
+from tests.results.conftest import FakeSweep, RecordedHome, entry, pictures, record_study, scores
+
+
+@pytest.fixture
+def drawings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """An entry for each report that is drawn; figures are left out, which take seconds."""
+    made: list[str] = []
+    whole = ReportFiles.of
+
+    def noted(*arguments: Any) -> ReportFiles:
+        made.append("drawn")
+        return whole(*arguments)
+
+    monkeypatch.setattr(report_files, "illustrate", lambda *_: [])
+    monkeypatch.setattr(ReportFiles, "of", noted)
+    return made
+
+
+@pytest.fixture
+def own(recorded: RecordedHome) -> RecordedHome:
+    """A home with two finished trials."""
+    recorded.plan([entry("a0", "baseline"), entry("a1", "other")])
+    for key, name, psnr in (("a0", "baseline", 20.0), ("a1", "other", 21.0)):
+        recorded.record(key, name, per_object=scores(psnr, 0.8, 0.2), samples=pictures(1))
+    return recorded
+
+
+def test_equal_results_are_drawn_once(own: RecordedHome, sweep: FakeSweep, drawings: list[str]) -> None:
+    seen: list[str] = []
+    first = build_report(sweep, own.home)
+    before = {path.name: (path.read_bytes(), path.stat().st_ino) for path in first.parent.iterdir()}
+    again = build_report(sweep, own.home, on_tables=lambda tables: seen.extend(table.name for table in tables))
+    assert {path.name: (path.read_bytes(), path.stat().st_ino) for path in again.parent.iterdir()} == before
+    assert (drawings, seen) == (["drawn"], ["auto"])
+
+
+def test_what_changes_the_page_draws_it_again(
+    own: RecordedHome, sweep: FakeSweep, drawings: list[str], tmp_path: Path
+) -> None:
+    table = tmp_path / "mine.yaml"
+    table.write_text("tables: [{kind: auto, name: mine}]\n")
+    build_report(sweep, own.home, tables=[str(table)])
+    build_report(sweep, own.home, tables=[str(table)])
+    assert len(drawings) == 1
+    table.write_text("tables: [{kind: auto, name: mine, caption: Another.}]\n")
+    assert "Another." in build_report(sweep, own.home, tables=[str(table)]).read_text()
+    assert "a note" in build_report(sweep, own.home, tables=[str(table)], notes="a note").read_text()
+    assert "gpu" in build_report(sweep, own.home, tables=[str(table)], labels={"machine": "gpu"}).read_text()
+    own.plan([entry("a0", "baseline"), entry("a1", "other"), entry("a2", "third")])
+    own.record("a2", "third", per_object=scores(25.0, 0.8, 0.2))
+    assert "25.00" in build_report(sweep, own.home, tables=[str(table)], labels={"machine": "gpu"}).read_text()
+    assert len(drawings) == 5
+
+
+def test_a_page_that_was_edited_or_lost_a_file_is_drawn_again(
+    own: RecordedHome, sweep: FakeSweep, drawings: list[str]
+) -> None:
+    page = build_report(sweep, own.home)
+    page.write_text("edited")
+    assert "baseline" in build_report(sweep, own.home).read_text()
+    (page.parent / "auto.tex").unlink()
+    build_report(sweep, own.home)
+    assert (page.parent / "auto.tex").exists()
+    (page.parent / "report.json").write_text("{}")
+    build_report(sweep, own.home)
+    assert len(drawings) == 4
+
+
+def test_while_a_trial_runs_or_its_scores_are_damaged_it_is_drawn_each_time(
+    own: RecordedHome, sweep: FakeSweep, drawings: list[str]
+) -> None:
+    build_report(sweep, own.home)
+    artifact = next(own.home.glob("artifacts/*/artifacts/per_object.parquet"))
+    sound = artifact.read_bytes()
+    artifact.write_bytes(b"damaged")
+    assert "not what was recorded" in build_report(sweep, own.home).read_text()
+    artifact.write_bytes(sound)
+    assert "not what was recorded" not in build_report(sweep, own.home).read_text()
+    assert len(drawings) == 3
+    own.plan([entry("a0", "baseline"), entry("a1", "other"), entry("r", "running")])
+    own.record("r", "running", status="running")
+    build_report(sweep, own.home)
+    build_report(sweep, own.home)
+    assert len(drawings) == 5
+
+
+def test_pictures_that_are_back_are_shown(own: RecordedHome, sweep: FakeSweep, drawings: list[str]) -> None:
+    lost = [path.rename(path.with_suffix(".away")) for path in own.home.glob("artifacts/*/artifacts/samples.npz")]
+    page = build_report(sweep, own.home)
+    assert not (page.parent / "samples.png").exists()
+    for path in lost:
+        path.rename(path.with_suffix(".npz"))
+    assert (build_report(sweep, own.home).parent / "samples.png").exists()
+    assert len(drawings) == 2
+
+
+def test_a_whole_study_with_its_figures_is_recognised(
+    recorded: RecordedHome, sweep: FakeSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_study(recorded)
+    build_report(sweep, recorded.home)
+    monkeypatch.setattr(ReportFiles, "of", lambda *_: pytest.fail("drawn again"))
+    build_report(sweep, recorded.home)
