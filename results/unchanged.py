@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from results.load import Recorded
-from results.records.atomic import PARTIAL
 from results.records.hashing import file_sha256
 from results.records.tags import HASH
 from results.records.trial_folder import MEASUREMENTS_FILENAME
@@ -24,7 +23,8 @@ from results.records.trial_folder import MEASUREMENTS_FILENAME
 #: lists the other files of a report, so that a later one replaces them and nothing else
 MANIFEST_FILENAME = "report.json"
 
-#: packages that determine the bytes of a report
+#: files of this package, and packages, that determine the bytes of a report
+_SOURCES = (".css", ".j2", ".js", ".py", ".yaml")
 _PACKAGES = ("jinja2", "matplotlib", "numpy", "pandas", "pillow", "scipy")
 
 
@@ -88,7 +88,7 @@ def _read(folder: Path) -> Any:
 def _code() -> list[str]:
     """This package's files and the versions of those that it draws with."""
     root = Path(__file__).parent
-    files = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix not in (".pyc", PARTIAL))
+    files = sorted(path for path in root.rglob("*") if path.suffix in _SOURCES)
     return [
         *(f"{path.relative_to(root)} {file_sha256(path)}" for path in files),
         *(f"{name} {metadata.version(name)}" for name in _PACKAGES),
