@@ -144,6 +144,12 @@ def _whole_groups(stream: BinaryIO, group: int) -> int:
     return done
 
 
+def rounded(features: np.ndarray) -> np.ndarray:
+    """Features (n, ...) float32 as a file would return them."""
+    records = _records(np.arange(len(features)), features)
+    return records["values"].astype(np.float32) * records["scale"].reshape(-1, *[1] * (features.ndim - 1))
+
+
 class _Progress:
     """Logs the number of finished frames at intervals."""
 

@@ -18,7 +18,8 @@ from jobs.config import TrialConfig
 from jobs.contexts import ContextConfig, frozen_class, frozen_options
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import SPLITS, Store
-from jobs.feature_file import FeatureFile, ensure_feature_file
+from jobs.feature_file import FeatureFile, ensure_feature_file, rounded
+from model.context import find_source
 from model.frozen import FrozenModel
 from model.fusion import FUSION, Kind, Source
 from model.fusion.base import entering_kind
@@ -70,6 +71,46 @@ class ContextReader:
         return Context(**{source: model(views) for source, model in self._sources.items()})
 
 
+class LiveContext:
+    """Source views -> `Context`, by the frozen models themselves, for views that are no frames of a store.
+
+    Values are rounded as those of a `ContextReader`, so that equal views have equal contexts.
+    """
+
+    def __init__(self, config: TrialConfig, weights: WeightStore, device: torch.device | str = "cpu") -> None:
+        """Loads the frozen models.  Raises ValueError for one that reads the dataset's own depth."""
+        device = torch.device(device)
+        self._models: dict[Source, FrozenModel] = {}
+        for source, section in config.sources.items():
+            cls = frozen_class(section)
+            if cls is None:
+                continue
+            if cls.needs_depth:
+                raise ValueError(
+                    f"this network takes the dataset's own depth ({source}.{find_source(source).switch}: "
+                    f"{section.choice}), which no other picture has; choose a row with another depth model"
+                )
+            self._models[source] = _build(source, section, weights, device)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Length of the vector or of each token, or channels of the map, by source."""
+        return {source: model.width for source, model in self._models.items()}
+
+    @torch.no_grad()
+    def __call__(self, views: Views) -> Context:
+        """The context of every view."""
+        return Context(**{source: self._values(model, views) for source, model in self._models.items()})
+
+    def _values(self, model: FrozenModel, views: Views) -> Tensor:
+        if not model.cached:
+            values: Tensor = model(views)
+            return values
+        with _full_precision():
+            values = model(views).float().cpu()
+        return torch.from_numpy(rounded(values.flatten(0, 1).numpy())).view(values.shape).to(views.images.device)
+
+
 class CachedFeatures:
     """A frozen model's values for every frame that can be a source."""
 
@@ -115,16 +156,9 @@ def _open(
 ) -> FrozenModel | CachedFeatures:
     cls: Any = frozen_class(section)
     options = frozen_options(section)
-    kind = entering_kind(resolve(FUSION, section.fusion, "fusion"), source)
-    assert kind is not None  # the configuration was checked
-
-    def build() -> FrozenModel:
-        model = cls(weights, kind=kind, preprocess=section.preprocess, resolution=section.resolution, options=options)
-        model.to(device)
-        return model
-
     if not cls.cached:
-        return build()
+        return _build(source, section, weights, device)
+    kind = _kind(source, section)
     frames = source_frames(store, config.model.input_views)
     identity = {
         "version": FEATURES_VERSION,
@@ -141,8 +175,33 @@ def _open(
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     path = cache / "features" / f"{section.choice}-{digest}.npy"
-    ensure_feature_file(path, frames, _CHUNK, _computing(build, store, config.data.resolution, device))
+    ensure_feature_file(
+        path,
+        frames,
+        _CHUNK,
+        _computing(lambda: _build(source, section, weights, device), store, config.data.resolution, device),
+    )
     return CachedFeatures(path, kind, device)
+
+
+def _kind(source: Source, section: ContextConfig) -> Kind:
+    """The form in which a model's output enters the network."""
+    kind = entering_kind(resolve(FUSION, section.fusion, "fusion"), source)
+    assert kind is not None  # the configuration was checked
+    return kind
+
+
+def _build(source: Source, section: ContextConfig, weights: WeightStore, device: torch.device) -> FrozenModel:
+    cls: Any = frozen_class(section)
+    model: FrozenModel = cls(
+        weights,
+        kind=_kind(source, section),
+        preprocess=section.preprocess,
+        resolution=section.resolution,
+        options=frozen_options(section),
+    )
+    model.to(device)
+    return model
 
 
 def _identity(weights: WeightStore, name: str) -> str | None:

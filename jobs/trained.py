@@ -142,19 +142,27 @@ def load_trained(home: Path, key: str, device: torch.device | str = "cpu") -> Tr
 
     Raises ValueError for an unknown key, a trial without a network, and one without weights.
     """
-    folder, config = _found(home, key)
-    if not config.is_trained:
-        raise ValueError(f"trial {key} has no network ({config.model.name})")
+    folder, config = find_trained(home, key)
     weights = WeightStore(weights_folder(home))
     store = open_dataset(config.data.name, config.data.options, home)
     context = ContextReader(config, store, weights, cache_folder(home), device)
-    network = prepare(build_reconstructor(config, context.widths, weights), torch.device(device))
+    return Trained(config, load_network(folder, config, context.widths, weights, device), context)
+
+
+def load_network(
+    folder: Path, config: TrialConfig, widths: Mapping[str, int], weights: WeightStore, device: torch.device | str
+) -> Reconstructor:
+    """The network whose weights, or last checkpoint, `folder` holds; `widths` are those of its contexts.
+
+    Raises ValueError where there are neither.
+    """
+    network = prepare(build_reconstructor(config, widths, weights), torch.device(device))
     if _restored(folder, network) is None:
         checkpoint = CheckpointFolder(folder / CHECKPOINTS_FOLDER).latest()
         if checkpoint is None:
-            raise ValueError(f"trial {key} has no weights yet, and no checkpoint")
+            raise ValueError(f"{folder} has no weights yet, and no checkpoint")
         network.load_state_dict(checkpoint.judged)
-    return Trained(config, network.eval(), context)
+    return network.eval()
 
 
 def _trained(
@@ -229,8 +237,11 @@ def _restored(folder: Path, network: Reconstructor) -> dict[str, Any] | None:
     return record
 
 
-def _found(home: Path, key: str) -> tuple[Path, TrialConfig]:
-    """The folder with the weights of a trial or a training, and its configuration."""
+def find_trained(home: Path, key: str) -> tuple[Path, TrialConfig]:
+    """The folder with the weights of a trial or a training, and its configuration.
+
+    Raises ValueError for an unknown key, and a trial without a network.
+    """
     trial = trial_folder(home, key)
     training = training_of(trial) or key
     folder = training_folder(home, training)
@@ -238,7 +249,10 @@ def _found(home: Path, key: str) -> tuple[Path, TrialConfig]:
     folder = folder if folder.is_dir() else trial
     for path in (trial / CONFIG_FILENAME, folder / CONFIG_FILENAME):
         if path.is_file():
-            return folder, TrialConfig.model_validate(read_object(path))
+            config = TrialConfig.model_validate(read_object(path))
+            if not config.is_trained:
+                raise ValueError(f"trial {key} has no network ({config.model.name})")
+            return folder, config
     raise ValueError(f"{key} is neither a trial nor a training of {home}")
 
 

@@ -53,13 +53,30 @@ def ring(cameras: Cameras, count: int, size: int) -> Cameras:
     middle = nearest_point(given, np.zeros((len(given), 2)))
     outward = -np.einsum("vji,vj->vi", given[:, :3, :3], given[:, :3, 3]) - middle
     distances = np.linalg.norm(outward, axis=1)
-    axes = _upright_axes(-given[:, 1, :3].mean(axis=0), outward[0])
-    elevation = np.arcsin(np.clip(outward @ axes[2] / distances, -1, 1)).mean()
+    up = -given[:, 1, :3].mean(axis=0)
+    elevation = np.arcsin(np.clip(outward @ up / np.linalg.norm(up) / distances, -1, 1)).mean()
+    return orbit(cameras, middle, up, outward[0], float(distances.mean()), float(elevation), count, size)
 
-    upright = np.eye(4)
+
+def orbit(
+    cameras: Cameras,
+    middle: np.ndarray,
+    up: np.ndarray,
+    front: np.ndarray,
+    distance: float,
+    elevation: float,
+    count: int,
+    size: int,
+) -> Cameras:
+    """`count` cameras in even steps around the point `middle` (3,) of the world, with the first one's field of view.
+
+    up, front: directions (3,) of the axis and, from it, of the first camera; distance: scene units; elevation: radians
+    above the plane across the axis; size: side of the images, pixels.
+    """
+    axes, upright = _upright_axes(up, front), np.eye(4)
     upright[:3, :3], upright[:3, 3] = axes, -axes @ middle
     azimuths = 2 * np.pi * np.arange(count) / count
-    around = look_at_origin(azimuths, np.full(count, elevation), distances.mean()) @ upright
+    around = look_at_origin(azimuths, np.full(count, elevation), distance) @ upright
     focal = cameras.focal[:, :1] * (size / cameras.width)
     return replace(
         cameras,

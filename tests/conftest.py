@@ -40,6 +40,7 @@ SLOW = (
     "jobs/data/test_prepare.py",
     "jobs/data/test_sharing.py",
     "jobs/test_device.py",
+    "jobs/test_predict.py",
     "jobs/test_tracking.py",
     "jobs/test_trained.py",
     "jobs/test_trial.py",
@@ -182,23 +183,24 @@ def home(prepared_home: Path, tmp_path: Path, weights: WeightStore, monkeypatch:
     return copy
 
 
+def tiny_configuration(**sections: Any) -> dict[str, Any]:
+    """A trial's configuration that trains in a second; keyword arguments replace whole sections."""
+    stages = [
+        {"iterations": 12, "lr": 1e-3, "losses": {"l2": 1.0}},
+        {"iterations": 6, "lr": 1e-4, "losses": {"l2": 0.9, "l1": 0.1}},
+    ]
+    return {
+        "data": TINY_DATA,
+        "model": {"base_dim": 8, "channel_mult": [1, 2], "attention_resolutions": [8]},
+        "train": {"batch_size": 2, "views_per_object": 3, "stages": stages},
+        "eval": {"objects": 2, "every": 6, "val_objects": 1},
+    } | sections
+
+
 @pytest.fixture
 def tiny() -> Callable[..., dict[str, Any]]:
-    """A trial's configuration that trains in a second; keyword arguments replace whole sections."""
-
-    def configuration(**sections: Any) -> dict[str, Any]:
-        stages = [
-            {"iterations": 12, "lr": 1e-3, "losses": {"l2": 1.0}},
-            {"iterations": 6, "lr": 1e-4, "losses": {"l2": 0.9, "l1": 0.1}},
-        ]
-        return {
-            "data": TINY_DATA,
-            "model": {"base_dim": 8, "channel_mult": [1, 2], "attention_resolutions": [8]},
-            "train": {"batch_size": 2, "views_per_object": 3, "stages": stages},
-            "eval": {"objects": 2, "every": 6, "val_objects": 1},
-        } | sections
-
-    return configuration
+    """The function `tiny_configuration`."""
+    return tiny_configuration
 
 
 @pytest.fixture

@@ -174,23 +174,23 @@ class DatasetFacts:
 
 def describe(home: Path | None = None) -> list[DatasetFacts]:
     """Facts on all datasets."""
-    facts = []
-    for name in DATASETS:
-        cls = _importer_class(name)
-        stores = sorted(home.glob(f"data/{name}-*/manifest.json")) if home else []
-        facts.append(
-            DatasetFacts(
-                name=name,
-                description=cls.description,
-                source=cls.source,
-                licence=cls.licence,
-                options=_resolved(name, {}),
-                needs_source=cls.needs_source,
-                file_roles=dict(cls.file_roles),
-                prepared=[file.parent for file in stores],
-            )
-        )
-    return facts
+    return [dataset_facts(name, home) for name in DATASETS]
+
+
+def dataset_facts(name: str, home: Path | None = None) -> DatasetFacts:
+    """Facts on one dataset.  Raises `UnknownChoiceError`."""
+    cls = _importer_class(name)
+    stores = sorted(home.glob(f"data/{name}-*/manifest.json")) if home else []
+    return DatasetFacts(
+        name=name,
+        description=cls.description,
+        source=cls.source,
+        licence=cls.licence,
+        options=_resolved(name, {}),
+        needs_source=cls.needs_source,
+        file_roles=dict(cls.file_roles),
+        prepared=[file.parent for file in stores],
+    )
 
 
 def _importer_class(name: str) -> type[Importer]:

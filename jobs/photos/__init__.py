@@ -1,0 +1,1 @@
+"""Photographs of single objects as source views of a trained network."""

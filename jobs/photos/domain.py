@@ -1,0 +1,195 @@
+"""What the source pictures of a network's training have in common: cameras, framing, background, colours."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from jobs.config import TrialConfig
+from jobs.data.inspect import nearest_point, object_frames, silhouettes_of
+from jobs.data.prepare import dataset_facts
+from jobs.data.sampling import evaluation_frames
+from jobs.data.store import Store
+
+#: Training pictures, and objects, that are looked at; evenly over the dataset.
+_PICTURES, _OBJECTS = 512, 64
+#: Share of the border's pixels with the background's colour that makes a picture one on a plain background.
+PLAIN_BORDER = 0.25
+#: Variance that is added to every descriptor, so that one that never varies does not decide everything.
+_SLACK = 0.02**2
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Facts about the pictures of one dataset at one resolution; lengths in scene units, angles in radians."""
+
+    dataset: str
+    description: str
+    objects: int
+    categories: tuple[str, ...]
+    #: side of the network's pictures and of the dataset's stored ones, pixels
+    resolution: int
+    stored: int
+    #: RGB in [0, 1]
+    background: tuple[float, float, float]
+    #: whether pictures show an object on nothing but the background
+    is_plain: bool
+    near: float
+    far: float
+    #: whether these are relative to the camera z of the objects' origin
+    bounds_from_origin: bool
+    #: pixels at `resolution`, of source views of evaluation
+    focal: tuple[float, float]
+    principal: tuple[float, float]
+    #: the origin around which objects lie, in the source camera's axes
+    origin: tuple[float, float, float]
+    #: of the source cameras above the objects' horizon
+    elevation: float
+    #: larger side of the object's bounding box, and its middle (x, y), as shares of the picture's side
+    fill: float
+    middle: tuple[float, float]
+    #: mean and inverse covariance of `describe`, and the largest distance of a training picture
+    usual: tuple[float, ...]
+    precision: tuple[tuple[float, ...], ...]
+    farthest: float
+    #: how many training pictures these come from
+    sample: int
+
+    @classmethod
+    def of(cls, store: Store, config: TrialConfig) -> Domain:
+        """The facts of a store, as a trial's network sees it."""
+        resolution, manifest = config.data.resolution, store.manifest
+        evaluated = [
+            row
+            for split in ("test", "val", "train")
+            for row in store.objects[store.objects["split"] == split].itertuples()
+        ][:_OBJECTS]
+        sources = np.array([evaluation_frames(row, manifest.evaluation)[0] for row in evaluated])
+        views = store.views(sources[:, None], resolution)
+        assert views.origin is not None
+        trained = store.split("train")
+        spans = zip(trained["first_frame"].to_numpy(), trained["num_frames"].to_numpy(), strict=True)
+        frames = np.concatenate([np.arange(first, first + count) for first, count in spans])
+        frames = frames[np.linspace(0, len(frames) - 1, min(_PICTURES, len(frames))).astype(int)]
+        images = as_bytes(store.views(frames[:, None], resolution).images[:, 0])
+        masks = store.masks(frames[:, None], resolution)
+        shown = silhouettes_of(images, None if masks is None else as_bytes(masks[:, 0, 0]), manifest.background)
+        is_plain = float(np.median([border_share(image, manifest.background) for image in images])) >= PLAIN_BORDER
+        if not is_plain:
+            shown = np.ones_like(shown)
+        boxes = np.array([_box(silhouette) for silhouette in shown if silhouette.any()]) / resolution
+        descriptors = np.stack([describe(image, s) for image, s in zip(images, shown, strict=True) if s.any()])
+        usual = descriptors.mean(axis=0)
+        precision = np.linalg.inv(np.cov(descriptors.T) + _SLACK * np.eye(len(usual)))
+        distances = [_distance(values, usual, precision) for values in descriptors]
+        facts = dataset_facts(config.data.name)
+        return cls(
+            dataset=config.data.name,
+            description=facts.description,
+            objects=len(trained),
+            categories=tuple(sorted({str(name) for name in trained["category"]})),
+            resolution=resolution,
+            stored=store.resolution,
+            background=manifest.background,
+            is_plain=is_plain,
+            near=manifest.near,
+            far=manifest.far,
+            bounds_from_origin=manifest.bounds_from_origin,
+            focal=_pair(views.cameras.focal[:, 0].numpy()),
+            principal=_pair(views.cameras.principal[:, 0].numpy()),
+            origin=_triple(views.origin.numpy()),
+            elevation=float(np.median([_elevation(store, row) for row in evaluated])),
+            fill=float(np.median((boxes[:, 1] - boxes[:, 0]).max(axis=1))),
+            middle=_pair(boxes.mean(axis=1)),
+            usual=tuple(map(float, usual)),
+            precision=tuple(tuple(map(float, row)) for row in precision),
+            farthest=max(distances),
+            sample=len(distances),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; `from_json` reads them back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Domain:
+        """Raises TypeError for other members than these."""
+
+        def frozen(value: Any) -> Any:
+            return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+        return cls(**{name: frozen(value) for name, value in values.items()})
+
+    def distance_of(self, image: np.ndarray, silhouette: np.ndarray) -> float:
+        """Distance of a picture (3, S, S) uint8 from the training pictures, in units of the farthest of these."""
+        found = _distance(describe(image, silhouette), np.array(self.usual), np.array(self.precision))
+        return found / max(self.farthest, 1e-9)
+
+    def __str__(self) -> str:
+        kinds = f" ({', '.join(self.categories[:4])}{', ...' if len(self.categories) > 4 else ''})"
+        return f"{self.objects} objects of {self.dataset}{kinds} at {self.resolution} px: {self.description}"
+
+
+def as_bytes(values: torch.Tensor) -> np.ndarray:
+    """Values in [0, 1] as uint8."""
+    return (values.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def describe(image: np.ndarray, silhouette: np.ndarray) -> np.ndarray:
+    """Descriptors (10,) of an object: mean and deviation of its colours, colourfulness, area, shape of its box.
+
+    image: (3, S, S) uint8; silhouette: (S, S) bool, not empty.
+    """
+    side = silhouette.shape[0]
+    pixels = image[:, silhouette].astype(np.float64) / 255
+    low, high = _box(silhouette)
+    width, height = (high - low) / side
+    colourful = (pixels.max(axis=0) - pixels.min(axis=0)).mean()
+    shape = [colourful, silhouette.mean() / max(width * height, 1e-9), max(width, height), np.log2(width / height) / 4]
+    return np.array([*pixels.mean(axis=1), *pixels.std(axis=1), *shape])
+
+
+def border_share(image: np.ndarray, background: tuple[float, float, float]) -> float:
+    """Share of the border's pixels of a picture (3, H, W) uint8 that have exactly the background's colour."""
+    border = np.concatenate([image[:, 0], image[:, -1], image[:, 1:-1, 0], image[:, 1:-1, -1]], axis=1)
+    colour = np.rint(np.array(background) * 255)[:, None]
+    return float((border == colour).all(axis=0).mean())
+
+
+def _box(silhouette: np.ndarray) -> np.ndarray:
+    """Bounding box (2, 2) of a silhouette (S, S): first and end, x before y, pixels."""
+    columns, rows = np.flatnonzero(silhouette.any(axis=0)), np.flatnonzero(silhouette.any(axis=1))
+    return np.array([[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]], float)
+
+
+def _distance(values: np.ndarray, usual: np.ndarray, precision: np.ndarray) -> float:
+    away = values - usual
+    return float(np.sqrt(max(away @ precision @ away, 0.0)))
+
+
+def _elevation(store: Store, row: Any) -> float:
+    """Angle of an object's source camera above the plane across its cameras' mean upward direction."""
+    cameras = store.world_to_camera[object_frames(row)].astype(np.float64)
+    up = -cameras[:, 1, :3].mean(axis=0)
+    source = store.world_to_camera[evaluation_frames(row, store.manifest.evaluation)[0]].astype(np.float64)
+    if len(cameras) < 2 or np.linalg.norm(up) < 1e-6:
+        return 0.0
+    outward = -source[:3, :3].T @ source[:3, 3] - nearest_point(cameras, np.zeros((len(cameras), 2)))
+    sine = outward @ up / np.linalg.norm(up) / max(np.linalg.norm(outward), 1e-9)
+    return float(np.arcsin(np.clip(sine, -1, 1)))
+
+
+def _pair(values: np.ndarray) -> tuple[float, float]:
+    """Medians of (n, 2); of equal values that value exactly."""
+    x, y = np.median(values, axis=0)
+    return float(x), float(y)
+
+
+def _triple(values: np.ndarray) -> tuple[float, float, float]:
+    x, y, z = np.median(values, axis=0)
+    return float(x), float(y), float(z)

@@ -1,0 +1,148 @@
+"""`splatsweep predict`: reconstructs the objects of photographs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sweep.commands.common import DEFAULT_HOME, Home, console, say, user_path
+from sweep.commands.trial_choice import Best, Seed, SweepOf, chosen_trial
+
+if TYPE_CHECKING:  # brings torch, which takes seconds
+    from jobs.predict import PhotoReconstructor, Prediction
+
+RECORD_FILENAME = "predictions.json"
+
+Arguments = Annotated[
+    list[str],
+    typer.Argument(
+        help="A trial's key, its beginning, its name, `NAME seed N`, or its folder (none with --best); then pictures, "
+        "or folders of pictures.",
+        metavar="TRIAL PICTURE...",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path, typer.Option(help="The folder to write to.", metavar="FOLDER", show_default=False, parser=user_path)
+]
+FieldOfView = Annotated[
+    float | None,
+    typer.Option(
+        help="Field of view across the picture's width, degrees.  Default: what the camera recorded, else that of the "
+        "training pictures.",
+        metavar="DEGREES",
+        show_default=False,
+    ),
+]
+Focal = Annotated[
+    float | None, typer.Option(help="The same as a focal length, pixels.", metavar="PIXELS", show_default=False)
+]
+MaskOption = Annotated[
+    str,
+    typer.Option(
+        "--mask",
+        help="The object: auto (transparency, else rembg where it is installed, else colour), colour (a simple removal "
+        "of plain backgrounds), rembg, none (the whole picture), or a picture that shows it white on black.",
+        metavar="auto|FILE|none",
+    ),
+]
+
+
+def predict(
+    arguments: Arguments,
+    out: Out,
+    mask: MaskOption = "auto",
+    fov: FieldOfView = None,
+    focal: Focal = None,
+    views: Annotated[int, typer.Option(min=2, help="Pictures of a turntable.")] = 24,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=8, max=2048, help="Side of rendered pictures, pixels.  Default: 256 for Gaussians.", show_default=False
+        ),
+    ] = None,
+    sweep: SweepOf = None,
+    seed: Seed = None,
+    best: Best = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Reconstruct the objects of photographs with a trained network.
+
+    Writes for each picture a turntable (.gif, and .mp4 where ffmpeg is installed), renders (.png), the picture as the
+    network reads it (-input.png), and, for methods with Gaussians, a .ply for 3DGS viewers.  predictions.json says how
+    each picture was treated.
+
+    Example: [bold]splatsweep predict 3f2a chair.jpg --out predicted --fov 65[/]
+
+    Example: [bold]splatsweep predict --best novel_psnr --sweep sweep.yaml photos/ --out predicted[/]
+    """
+    from jobs.photos.picture import PictureError, picture_files
+    from jobs.predict import load_reconstructor
+    from jobs.video import find_ffmpeg
+    from results.records.atomic import write_json
+
+    home = home.absolute()
+    trial, names = (None, arguments) if best is not None else (arguments[0], arguments[1:])
+    if not names:
+        raise ValueError(f"give the pictures{'' if best else ' after TRIAL'}: files, or folders of them")
+    files = picture_files([user_path(name) for name in names])
+    _check_mask(mask, files)
+    reconstruct = load_reconstructor(home, chosen_trial(home, trial, sweep, seed, best))
+    say(f"{reconstruct.config.model.name}, trial {reconstruct.name}, trained on {reconstruct.domain}")
+    out.mkdir(parents=True, exist_ok=True)
+    stems = _stems(files)
+    records: list[dict[str, Any]] = []
+    refused = 0
+    for file, stem in zip(files, stems, strict=True):
+        try:
+            prediction = reconstruct(file, mask=mask, fov=fov, focal=focal)
+        except PictureError as error:
+            print(f"error: {error}", file=sys.stderr)
+            refused += 1
+            continue
+        written = prediction.save(out, stem=stem, views=views, side=size)
+        records.append(prediction.as_json(written))
+        _show(prediction, reconstruct, written)
+    write_json(out / RECORD_FILENAME, records)
+    if find_ffmpeg() is None and records:
+        say("No .mp4: ffmpeg is not installed (or: pip install imageio-ffmpeg)")
+    if refused:
+        say(f"{refused} of {len(files)} pictures could not be used")
+        raise typer.Exit(2)
+
+
+def _check_mask(mask: str, files: list[Path]) -> None:
+    """Raises ValueError for a mask that is no word and no file, or one file for several pictures."""
+    from jobs.photos.masks import WORDS
+
+    if mask in WORDS:
+        return
+    if not user_path(mask).is_file():
+        raise ValueError(f"--mask {mask}: there is no such file; allowed besides files: {', '.join(WORDS)}")
+    if len(files) > 1:
+        raise ValueError(f"--mask {mask}: one mask for {len(files)} pictures; give one picture, or --mask auto")
+
+
+def _stems(files: list[Path]) -> list[str]:
+    """A name for the results of each picture: its stem, with a number where several have it."""
+    taken: dict[str, int] = {}
+    names = []
+    for file in files:
+        count = taken[file.stem] = taken.get(file.stem, 0) + 1
+        names.append(file.stem if count == 1 else f"{file.stem}-{count}")
+    return names
+
+
+def _show(prediction: Prediction, reconstruct: PhotoReconstructor, written: list[Path]) -> None:
+    console.print(f"{prediction.picture.path}", style="bold")
+    for remark in prediction.remarks:
+        console.print(f"  {remark}")
+    if prediction.concerns:
+        console.print("  This picture is far from what the network was trained on:", style="yellow")
+        for concern in prediction.concerns:
+            console.print(f"  - {concern}", style="yellow")
+        console.print(f"  It was trained on {reconstruct.domain}", style="yellow")
+    console.print(f"  Wrote {written[0].parent}/: {', '.join(path.name for path in written)}")

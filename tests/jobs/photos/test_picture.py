@@ -1,0 +1,133 @@
+"""Photographs of all kinds become upright 8-bit sRGB; files that are none are refused with the reason."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from jobs.photos.picture import WORKING_SIDE, PictureError, picture_files, read_picture
+
+
+def two_halves(width: int = 20, height: int = 12) -> Image.Image:
+    """Red on the left, blue on the right."""
+    image = Image.new("RGB", (width, height), "red")
+    image.paste("blue", (width // 2, 0, width, height))
+    return image
+
+
+def test_the_camera_was_held_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    exif.get_ifd(0x8769)[0xA405] = 28
+    two_halves(40, 24).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    picture = read_picture(tmp_path / "a.jpg")
+    assert picture.size == (24, 40)
+    assert picture.rgba.shape == (40, 24, 4)
+    assert picture.rgba[2, 12, 0] > 200  # red on top
+    assert picture.rgba[-3, 12, 2] > 200
+    assert picture.focal == pytest.approx(28 / 36 * 40)
+
+
+def test_transparency_is_kept(tmp_path: Path) -> None:
+    image = two_halves().convert("RGBA")
+    image.putalpha(Image.fromarray(np.full((12, 20), 77, np.uint8)))
+    image.save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")
+    assert picture.is_transparent
+    assert (picture.rgba[..., 3] == 77).all()
+    assert picture.focal is None
+
+
+def test_cmyk_and_sixteen_bits_are_converted_and_said(tmp_path: Path) -> None:
+    two_halves().convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    picture = read_picture(tmp_path / "a.jpg")
+    assert picture.rgba[6, 2, 0] > 200 > 60 > picture.rgba[6, 2, 2]
+    assert "CMYK" in picture.remarks[0]
+    Image.fromarray(np.full((9, 9), 0x8000, np.uint16)).save(tmp_path / "b.png")
+    deep = read_picture(tmp_path / "b.png")
+    assert deep.rgba[4, 4].tolist() == [128, 128, 128, 255]
+    assert "16-bit" in deep.remarks[0]
+
+
+def test_of_an_animation_the_first_picture_is_used_and_said(tmp_path: Path) -> None:
+    two_halves().save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (20, 12), "green")])
+    picture = read_picture(tmp_path / "a.gif")
+    assert picture.rgba[6, 2, 0] > 200
+    assert picture.remarks == ("the first of its 2 pictures is used",)
+
+
+def test_a_colour_profile_is_converted_and_a_damaged_one_ignored(tmp_path: Path) -> None:
+    flat = Image.new("RGB", (10, 10), (120, 90, 60))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    flat.save(tmp_path / "plain.png", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    assert np.abs(read_picture(tmp_path / "plain.png").rgba[0, 0, :3].astype(int) - (120, 90, 60)).max() <= 1
+    flat.save(tmp_path / "odd.png", icc_profile=profile.tobytes())
+    flat.save(tmp_path / "damaged.png", icc_profile=b"no profile")
+    for name in ("odd", "damaged"):
+        picture = read_picture(tmp_path / f"{name}.png")
+        assert picture.rgba[0, 0].tolist() == [120, 90, 60, 255]
+        assert picture.remarks == ("its colour profile cannot be read and is ignored",)
+
+
+def test_large_pictures_are_reduced(tmp_path: Path) -> None:
+    two_halves(2 * WORKING_SIDE + 10, 60).save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")
+    assert picture.size == (2 * WORKING_SIDE + 10, 60)
+    assert picture.rgba.shape[:2] == (20, (2 * WORKING_SIDE + 12) // 3)
+
+
+def as_tiff_of_floats() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((9, 9), np.float32)).save(stream, "TIFF")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"only text\n", "not a picture of a known kind"),
+        (b"\x00\x00\x00\x18ftypheic" + bytes(40), "pillow-heif|damaged"),
+        (as_tiff_of_floats(), "mode F; save it as 8-bit RGB"),
+    ],
+)
+def test_files_that_are_no_photographs(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(PictureError, match=rf"a\.jpg.*({message})"):
+        read_picture(path)
+
+
+def test_a_truncated_and_a_tiny_picture(tmp_path: Path) -> None:
+    two_halves(200, 200).save(tmp_path / "a.jpg")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PictureError, match=r"a\.jpg: damaged"):
+        read_picture(tmp_path / "a.jpg")
+    Image.new("RGB", (1, 1)).save(tmp_path / "b.png")
+    with pytest.raises(PictureError, match=r"b\.png: 1 x 1 pixels; allowed: 8 pixels a side"):
+        read_picture(tmp_path / "b.png")
+
+
+def test_a_bomb_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_halves(100, 100).save(tmp_path / "a.png")
+    monkeypatch.setattr("jobs.photos.picture.MOST_PIXELS", 9_999)
+    with pytest.raises(PictureError, match="100 x 100 pixels, more than 9999; scale it down"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_files_and_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("b.JPG", "a.png", "notes.txt"):
+        (folder / name).write_bytes(b"x")
+    assert [path.name for path in picture_files([folder, folder / "a.png"])] == ["a.png", "b.JPG"]
+    with pytest.raises(PictureError, match="there is no such file or folder"):
+        picture_files([tmp_path / "none.jpg"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PictureError, match="the folder holds no picture"):
+        picture_files([tmp_path / "empty"])
