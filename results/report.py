@@ -16,6 +16,9 @@ from results.table import Table
 from results.tables import build_tables
 from results.unchanged import MANIFEST_FILENAME, inputs, is_current, listed_files, manifest
 
+#: the table of a sweep whose seeds are added until rows are decided
+SEEDS = "seeds"
+
 
 @garbage_collection_paused()
 def build_report(
@@ -46,6 +49,8 @@ def build_report(
     if out != own:
         _refuse_foreign_files(out)
     recorded = read_recorded(sweep, home, plan)
+    if recorded.plan.seeds is not None and SEEDS not in tables:
+        tables = (*tables, SEEDS)
     made_from = inputs(recorded, tables, notes, labels)
     if not is_current(out, made_from):
         evidence = recorded.evidence()

@@ -158,6 +158,84 @@ class SearchState:
         return f"search: {self.ended} of {total} configurations tried, {self.left} left ({self.metric})"
 
 
+#: state of a row whose seeds are added until it is decided; a `futile` one would be decided by chance alone, and an
+#: `undecided` one has all seeds
+RowState = Literal["better", "worse", "futile", "undecided", "open"]
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """The state of one row against the baseline, from the scores of its first seeds."""
+
+    row: str
+    state: RowState
+    #: seeds that it rests on; those measured so far where the row is open
+    seeds: int
+    #: seeds that the row should have
+    wanted: int
+    #: mean of (row - baseline) over these seeds, with the interval of its last test; None before the first test
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    #: the t statistic of the last test, and the boundary of |t|
+    t: float | None = None
+    boundary: float | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the row gets no further seed."""
+        return self.state != "open"
+
+
+def rule_in_words(at_least: int, at_most: int, metric: str, alpha: float) -> str:
+    """A rule that adds seeds."""
+    return f"{at_least} to {at_most} seeds until {metric} is decided, alpha {alpha:g}"
+
+
+@dataclass(frozen=True)
+class SeedState:
+    """Progress of rows whose seeds are added until their difference to the baseline is decided."""
+
+    at_least: int
+    at_most: int
+    metric: str
+    #: family-wise error over all rows
+    alpha: float
+    #: name of the row that all others are compared with
+    baseline: str
+    #: the rows but for the baseline
+    rulings: tuple[Ruling, ...]
+    #: other rules in words, under which trials of these rows finished before
+    former: tuple[str, ...] = ()
+
+    @property
+    def wanted(self) -> dict[str, int]:
+        """Row -> the number of its seeds, first that of the baseline: as many as any other row has."""
+        rows = {ruling.row: ruling.wanted for ruling in self.rulings}
+        return {self.baseline: max(rows.values(), default=self.at_least)} | rows
+
+    @property
+    def may_come(self) -> dict[str, int]:
+        """Row -> trials that may be added, at most."""
+        left = [ruling for ruling in self.rulings if not ruling.is_final]
+        rows = {ruling.row: self.at_most - ruling.wanted for ruling in left}
+        shared = {self.baseline: self.at_most - self.wanted[self.baseline]} if left else {}
+        return {row: count for row, count in (shared | rows).items() if count}
+
+    @property
+    def rule(self) -> str:
+        """The rule in words."""
+        return rule_in_words(self.at_least, self.at_most, self.metric, self.alpha)
+
+    def __str__(self) -> str:
+        final, more = sum(ruling.is_final for ruling in self.rulings), sum(self.may_come.values())
+        coming = f", up to {more} more trials may come" if more else ""
+        return (
+            f"{self.at_least} to {self.at_most} seeds a row until {self.metric} is decided against {self.baseline}: "
+            f"{final} of {len(self.rulings)} rows stopped{coming}"
+        )
+
+
 @dataclass(frozen=True)
 class Plan(Generic[Config]):
     """All trials of a sweep, with unique keys; `controls` are trivial baselines, evaluated but not trained."""
@@ -171,6 +249,8 @@ class Plan(Generic[Config]):
     baseline: str | Mapping[str, Any] | None = None
     #: dotted keys that the sweep file varies, each with its short name; empty in plans of earlier versions
     axes: Mapping[str, str] = field(default_factory=dict)
+    #: None where the seeds are listed
+    seeds: SeedState | None = None
 
     @property
     def everything(self) -> tuple[PlannedTrial[Config], ...]:
@@ -218,7 +298,9 @@ class Plan(Generic[Config]):
         searched = {"search": asdict(self.search)} if self.search else {}
         compared = {"baseline": self.baseline} if self.baseline is not None else {}
         varied = {"axes": dict(self.axes)} if self.axes else {}
-        about_all = {"sweep": self.sweep, "created": self.created, **compared, **varied, **searched, **about_all}
+        sequential = {"seeds": asdict(self.seeds)} if self.seeds else {}
+        members = compared | varied | searched | sequential
+        about_all = {"sweep": self.sweep, "created": self.created, **members, **about_all}
         heads = [f'"{name}": {json.dumps(value)}' for name, value in about_all.items()]
         return "{" + ",\n".join([*heads, *(f'"{name}": [\n{text}\n]' for name, text in lines.items())]) + "}\n"
 
@@ -332,6 +414,7 @@ def _parsed(content: Mapping[str, Any], path: Path) -> FrozenPlan:
         _search(content.get("search"), path),
         content.get("baseline"),
         _axes(content.get("axes")),
+        _seeds(content.get("seeds"), path),
     )
 
 
@@ -387,4 +470,16 @@ def _search(content: Any, path: Path) -> SearchState | None:
     except (KeyError, TypeError) as error:
         problem = DamagedFileError(path, f"its search is none of this version ({type(error).__name__}: {error})")
         pass_over(problem, "how far the search is, is not shown; plan the sweep again")
+        return None
+
+
+def _seeds(content: Any, path: Path) -> SeedState | None:
+    if content is None:
+        return None
+    try:
+        rulings = tuple(Ruling(**ruling) for ruling in content["rulings"])
+        return SeedState(**{**content, "rulings": rulings, "former": tuple(content["former"])})
+    except (KeyError, TypeError) as error:
+        problem = DamagedFileError(path, f"its seeds are none of this version ({type(error).__name__}: {error})")
+        pass_over(problem, "which rows are decided is not shown; plan the sweep again")
         return None

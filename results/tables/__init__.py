@@ -27,6 +27,7 @@ KINDS = {
     "pivot": "results.tables.pivot",
     "rows": "results.tables.rows",
     "search": "results.tables.search",
+    "seeds": "results.tables.seeds",
 }
 #: name in a sweep file -> a kind with default options, or a table file of this package
 TABLES = {
@@ -36,6 +37,7 @@ TABLES = {
     "study": "study.yaml",
     "pivot": "pivot",
     "search": "search",
+    "seeds": "seeds",
 }
 #: suffixes of table files; anything else is taken for a name
 SUFFIXES = (".yaml", ".yml")

@@ -75,6 +75,8 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
         raise typer.Exit(2) from None
     more = f", and a search of {checked.search.trials} configurations" if checked.search else ""
     named = expand(checked)
+    rule = checked.seed_rule
+    more += f", and up to {rule.at_most} seeds a row, {rule.at_least} at first" if rule else ""
     console.print(f"{sweep}: all well, {len(named)} trials{more}")
     for line in drawing_lines(undrawable(named, checked.run), checked.run):
         console.print(Text(line))

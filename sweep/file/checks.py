@@ -52,19 +52,24 @@ def find_mistakes(sweep: Sweep, *, is_complete: bool = True) -> Iterator[Finding
     `is_complete` is false when parts were dropped because they did not match the schema; settings without effect and
     the baseline are then not checked.
     """
-    yield from _repeated(sweep.seeds, ("seeds",))
+    yield from _repeated(sweep.first_seeds, ("seeds",))
     yield from _repeated(sweep.tables, ("tables",))
     yield from _repeated(sweep.leave_one_out, ("leave_one_out",))
     for index, block in enumerate(sweep.grid):
         yield from _block_findings(block, ("grid", index))
     sweep = sweep.model_copy(update={"grid": tuple(_without_unsound(block) for block in sweep.grid)})
-    count = sum(count_product(block) for block in sweep.grid) * len(sweep.seeds)
+    count = sum(count_product(block) for block in sweep.grid) * sweep.most_seeds
     if count > MAX_TRIALS:
         yield Finding(("grid",), f"stands for {count} trials; at most {MAX_TRIALS} can be planned")
         sweep, is_complete = sweep.model_copy(update={"grid": ()}), False
-    yield from _configuration_findings(sweep, is_complete)
-    if is_complete and sweep.baseline is not None:
-        yield from _baseline_findings(sweep)
+    configuration_findings = list(_configuration_findings(sweep, is_complete))
+    yield from configuration_findings
+    baseline_findings = list(_baseline_findings(sweep)) if is_complete and sweep.baseline is not None else []
+    yield from baseline_findings
+    if sweep.seed_rule is not None and is_complete and not (configuration_findings or baseline_findings):
+        from sweep.seeds.checks import seed_findings  # brings scipy and pandas
+
+        yield from seed_findings(sweep)
 
 
 def _baseline_findings(sweep: Sweep) -> Iterator[Finding]:
@@ -81,7 +86,7 @@ def _baseline_findings(sweep: Sweep) -> Iterator[Finding]:
     assert sweep.baseline is not None
     from results.tables.select import has_setting  # pandas
 
-    rows = {name: config.identity() for name, config in named if config.seed == sweep.seeds[0]}
+    rows = {name: config.identity() for name, config in named if config.seed == sweep.first_seeds[0]}
     found = [name for name, config in rows.items() if has_setting(config, sweep.baseline)]
     if len(found) != 1:
         varying = ", ".join(key for key in differing_keys(list(rows.values())) if key != "seed") or "nothing"
@@ -222,7 +227,7 @@ def _configuration_findings(sweep: Sweep, is_complete: bool) -> Iterator[Finding
             drafts.append((point, draft))
     yield from _name_findings(drafts)
     if sweep.search is not None:
-        yield from search_findings(sweep.search, sweep.seeds, _value(base, "eval"))
+        yield from search_findings(sweep.search, sweep.first_seeds, _value(base, "eval"))
     yield from _option_findings([draft for _, draft in drafts])
     if sweep.run.gpus_per_trial == 0:
         yield from _backend_findings([draft for _, draft in drafts])

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +18,9 @@ from pydantic import (
     Field,
     GetPydanticSchema,
     PrivateAttr,
+    TypeAdapter,
     WithJsonSchema,
+    WrapValidator,
     create_model,
     model_validator,
 )
@@ -135,6 +137,40 @@ TagName = Annotated[str, AfterValidator(_check_tag)]
 TagValue = Annotated[str, BeforeValidator(_tag_text)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class SeedRule(Section):
+    """Seeds that are added to a row until its difference to the baseline is decided: 0, 1, 2, ..."""
+
+    at_least: Annotated[int, Field(ge=2)] = 3
+    at_most: Annotated[int, Field(ge=3, le=1000)]
+    until: Literal["decided"] = "decided"
+    #: the score that decides, a metric of the trained network on the split `eval.split`
+    metric: Annotated[str, _one_of("metric", METRICS)] = "novel_psnr"
+    #: probability that any row without a difference to the baseline is declared better or worse
+    alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> SeedRule:
+        if self.at_least >= self.at_most:
+            reason = f"at_least ({self.at_least}) must be below at_most ({self.at_most}); a list gives fixed seeds"
+            raise PydanticCustomError("seed_range", "{reason}", {"reason": reason})
+        return self
+
+
+_ListedSeeds = Annotated[Many[Seed], Field(min_length=1)]
+_LISTED_SEEDS: TypeAdapter[tuple[int, ...]] = TypeAdapter(_ListedSeeds, config=Section.model_config)
+
+
+def _seeds_of(value: Any, _: Any) -> tuple[int, ...] | SeedRule:
+    """Seeds by the form of their value, so that mistakes in it are those of one form."""
+    if isinstance(value, dict | SeedRule):
+        return SeedRule.model_validate(value)
+    return _LISTED_SEEDS.validate_python(value)
+
+
+#: Listed seeds, or a rule that adds them.
+Seeds = Annotated[_ListedSeeds | SeedRule, WrapValidator(_seeds_of)]
 
 
 class GridBlock(Section):
@@ -291,12 +327,27 @@ class Sweep(Section):
     leave_one_out: Many[str] = ()
     #: the row that tables compare with: its name, or the setting of each axis that identifies it
     baseline: str | Annotated[dict[str, Any], Field(min_length=1)] | None = None
-    seeds: Annotated[Many[Seed], Field(min_length=1)] = (0,)
+    seeds: Seeds = (0,)
     search: Search | None = None
     #: names of built-in tables, or YAML files; their paths are relative in the sweep file and absolute once loaded
     tables: Many[TableName] = ("auto",)
     run: RunOptions = RunOptions()
     tracking: Tracking = Tracking()
+
+    @property
+    def first_seeds(self) -> tuple[int, ...]:
+        """The seeds that every row has: the listed ones, or the fewest of a rule."""
+        return tuple(range(self.seeds.at_least)) if isinstance(self.seeds, SeedRule) else self.seeds
+
+    @property
+    def seed_rule(self) -> SeedRule | None:
+        """The rule that adds seeds; None where they are listed."""
+        return self.seeds if isinstance(self.seeds, SeedRule) else None
+
+    @property
+    def most_seeds(self) -> int:
+        """The largest number of seeds that a row may have."""
+        return self.seeds.at_most if isinstance(self.seeds, SeedRule) else len(self.seeds)
 
     @property
     def origin(self) -> Origin | None:

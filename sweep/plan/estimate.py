@@ -62,6 +62,15 @@ class Estimate:
     disk_bytes: float
     #: trials that run at the same time
     at_once: int
+    #: seconds of trials that may be added to undecided rows, at most; None where a row's cost is unknown
+    further: Sequence[float | None] = ()
+
+    @property
+    def most_wall_s(self) -> float | None:
+        """Wall-clock seconds if all trials come that may; None where the cost of any is unknown."""
+        known = [value for value in (*self.seconds.values(), *self.further) if value is not None]
+        is_known = len(known) == len(self.seconds) + len(self.further)
+        return max(sum(known) / self.at_once, max(known, default=0.0)) if is_known else None
 
     @property
     def unknown(self) -> int:
@@ -81,9 +90,19 @@ class Estimate:
             "disk_bytes": self.disk_bytes,
             "at_once": self.at_once,
             "unknown_trials": self.unknown,
-        }
+        } | ({"further_trials": len(self.further), "most_wall_s": self.most_wall_s} if self.further else {})
 
     def __str__(self) -> str:
+        return f"{self._planned()}{self._coming()}"
+
+    def _coming(self) -> str:
+        """The cost of trials that may be added."""
+        if not self.further:
+            return ""
+        cost = "" if self.most_wall_s is None else f": about {_duration(self.most_wall_s)} with all of them"
+        return f"; up to {len(self.further)} more may come{cost}"
+
+    def _planned(self) -> str:
         known = len(self.seconds) - self.unknown
         if not self.seconds:
             return "nothing to run"
@@ -115,7 +134,17 @@ def estimate(
         seconds[trial.key] = None if cost is None else cost.seconds(trial.config, is_trained)
         # Nearly all of a trial's disk space is its training's.
         disk_bytes += 0.0 if cost is None or is_trained else cost.disk_bytes
-    return Estimate(seconds, disk_bytes, trials_at_once(options))
+    return Estimate(seconds, disk_bytes, trials_at_once(options), _further(plan, costs))
+
+
+def _further(plan: Plan, costs: Mapping[str, Cost | None]) -> list[float | None]:
+    """Seconds of each trial that may be added to a row with too few seeds to be decided."""
+    coming = plan.seeds.may_come if plan.seeds is not None else {}
+    configs = {trial.name: trial.config for trial in reversed(plan.trials)}
+    found = {row: costs.get(shape(configs[row])) for row in coming if row in configs}
+    return [
+        None if cost is None else cost.seconds(configs[row]) for row, cost in found.items() for _ in range(coming[row])
+    ]
 
 
 def shape(config: TrialConfig) -> str:

@@ -35,7 +35,7 @@ class Point:
 
 
 def expand(sweep: Sweep) -> list[tuple[str, TrialConfig]]:
-    """All trials as (name, configuration), one for each seed, in the order of the sweep file.
+    """All trials as (name, configuration), one for each of the first seeds, in the order of the sweep file.
 
     Points of two blocks with the same name and configuration are merged.  Raises `ValueError` for a sweep that
     `load_sweep` would reject.
@@ -51,7 +51,7 @@ def expand(sweep: Sweep) -> list[tuple[str, TrialConfig]]:
         (name, config if config.seed == seed else config.model_copy(update={"seed": seed}))
         for name, configs in distinct.items()
         for config in configs
-        for seed in sweep.seeds
+        for seed in sweep.first_seeds
     ]
 
 

@@ -26,7 +26,7 @@ from results.pause_gc import garbage_collection_paused
 from results.records.home import sweep_folder, weights_folder
 from results.records.monitor import Monitor
 from results.records.plan import Plan as RecordedPlan
-from results.records.plan import PlanError, States, Status
+from results.records.plan import PlanError, States, Status, read_plan, rule_in_words
 from results.records.plan import PlannedTrial as RecordedTrial
 from sweep.file.schema import CONTROLS, Sweep
 from sweep.plan.grid import expand, varied_keys
@@ -78,9 +78,16 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
     home = Path(home).absolute()
     named = expand(sweep)
     identify = Identities(home, progress or _say_nothing)
+    seeds = None
+    if sweep.seed_rule is not None:
+        from sweep.seeds.rows import SeedRows  # brings scipy and pandas
+
+        rows = SeedRows(sweep, named, identify, Monitor(home), _former_rules(sweep, home))
+        seeds = rows.state()
+        named = rows.trials(seeds)
     search = searched(sweep, sweep_folder(home, sweep.name), identify)
-    controls = _folded(_controls([*(config for _, config in named), *search.examples]), identify, home)
-    trials = _folded([*named, *search.trials], identify, home, search.numbers)
+    controls = folded(_controls([*(config for _, config in named), *search.examples]), identify, home)
+    trials = folded([*named, *search.trials], identify, home, search.numbers)
     unfinished = [(trial.name, trial.config) for trial in (*trials, *controls) if trial.status != "finished"]
     _refuse_misfits([*unfinished, *(("the search", config) for config in search.examples)], identify)
     # A trial with a trivial prediction equals a control, which gets the trial's names too.
@@ -93,7 +100,20 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
         search=search.state and search.state.refreshed(trials),
         baseline=sweep.baseline,
         axes=varied_keys(sweep),
+        seeds=seeds,
     )
+
+
+def _former_rules(sweep: Sweep, home: Path) -> tuple[str, ...]:
+    """Rules that added seeds to this sweep before, other than its rule now, in words."""
+    try:
+        former, rule = read_plan(sweep.name, home).seeds, sweep.seed_rule
+    except PlanError:
+        return ()
+    if former is None or rule is None:
+        return ()
+    now = rule_in_words(rule.at_least, rule.at_most, rule.metric, rule.alpha)
+    return tuple(dict.fromkeys(text for text in (*former.former, former.rule) if text != now))
 
 
 def _refuse_misfits(named: Iterable[tuple[str, TrialConfig]], identify: Identities) -> None:
@@ -187,7 +207,7 @@ def in_tenths(name: str, report: Report) -> Callable[[int, int, str], None]:
     return progress
 
 
-def _folded(
+def folded(
     named: Iterable[tuple[str, TrialConfig]],
     identify: Identities,
     home: Path,
@@ -263,6 +283,7 @@ def plan_table(plan: Plan) -> Table:
     counts = Counter(trial.status for trial in plan.everything)
     summary = ", ".join(f"{counts[status]} {status}" for status in _COLOURS if counts[status])
     summary += f"\n{plan.search}" if plan.search else ""
+    summary += f"\n{plan.seeds}" if plan.seeds else ""
     table = Table(title=f"sweep {plan.sweep}", caption=summary, title_justify="left", caption_justify="left")
     for heading in ("trial", "seed", "key", "status"):
         table.add_column(heading, justify="right" if heading == "seed" else "left")

@@ -122,6 +122,8 @@ def run_sweep(
             console.print(f"{plan.search}")
         elif trained == len(chosen):
             console.print("Nothing to train.")
+        if plan.seeds is not None:
+            console.print(f"{plan.seeds}")
 
         for trial in chosen:
             withdraw_prune(trial_folder(home, trial.key))
@@ -131,6 +133,11 @@ def run_sweep(
         with tracker, stop_on_signals(stop_file, console):
             if is_searched:
                 plan, chosen = _search(sweep, home, plan, [*controls, *chosen], tracker, console, fail_fast, monitor)
+            elif plan.seeds is not None and chosen and not judge_only:
+                plan, chosen = _until_decided(
+                    sweep, home, plan, [*controls, *chosen], tracker, console, fail_fast, monitor, only, retry_failed,
+                    finished,
+                )  # fmt: skip
             elif chosen or controls:
                 execute(
                     Listed([*controls, *chosen]),
@@ -205,6 +212,43 @@ def _search(
     return source.plan, [trial for trial in source.plan.trials if trial.key in ran]
 
 
+def _until_decided(
+    sweep: Sweep,
+    home: Path,
+    plan: Plan,
+    chosen: Sequence[PlannedTrial],
+    tracker: Recorder,
+    console: Console,
+    fail_fast: bool,
+    monitor: Monitor,
+    only: str | None,
+    retry_failed: bool,
+    before: int,
+) -> tuple[Plan, list[PlannedTrial]]:
+    """Runs the `chosen` trials, then further seeds of open rows.  Returns the final plan, and all trials that ran."""
+    from sweep.seeds.source import SeedSource
+
+    def grown(larger: Plan) -> None:
+        freeze(larger, home)
+        tracker.plan = larger
+
+    stop_file = sweep_folder(home, sweep.name) / STOP_FILENAME
+    source = SeedSource(
+        sweep,
+        home,
+        plan,
+        chosen,
+        stop_file=stop_file,
+        retry_failed=retry_failed,
+        is_wanted=lambda name: _is_wanted(name, only),
+        on_growth=grown,
+        say=console.print,
+        monitor=monitor,
+    )
+    execute(source, home, sweep.run, stop_file, console, fail_fast, before=before, monitor=monitor)
+    return source.settled()
+
+
 def _refuse_blocked(trials: Sequence[PlannedTrial], searched: Sequence[str]) -> None:
     """Raises ValueError where trials are blocked; searched: missing datasets and weights of the search."""
     blocked = [trial for trial in trials if trial.status == "blocked"]
@@ -238,8 +282,9 @@ def ordered(trials: Sequence[PlannedTrial], sweep: Sweep) -> list[PlannedTrial]:
 
     Trials that share a training with an earlier one come last, since they would wait for it if it were not finished.
     """
-    turns = {seed: turn for turn, seed in enumerate(sweep.seeds if sweep.run.order == "seeds-first" else ())}
-    in_turn = sorted(trials, key=lambda trial: turns.get(trial.seed, len(turns)))
+    turns = {seed: turn for turn, seed in enumerate(sweep.first_seeds)}
+    by_seed = sweep.run.order == "seeds-first"
+    in_turn = sorted(trials, key=lambda trial: turns.get(trial.seed, len(turns) + trial.seed) if by_seed else 0)
     first = {trial.training: trial.key for trial in reversed(in_turn)}
     return sorted(in_turn, key=lambda trial: trial.training is not None and first[trial.training] != trial.key)
 

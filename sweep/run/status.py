@@ -23,7 +23,7 @@ class Shown:
     """The state of a sweep at one moment."""
 
     seen: Seen
-    #: reasons for failed trials, and the progress of the search
+    #: reasons for failed trials, and the progress of the search or of added seeds
     remarks: tuple[str, ...]
 
     @property
@@ -51,5 +51,6 @@ class SweepStatus:
         plan = read_plan(self._sweep.name, self._home)
         states = [trial_state(trial, self._monitor) for trial in plan.trials]
         search = plan.refreshed(self._monitor).search
+        added = (*([str(search)] if search is not None else []), *([str(plan.seeds)] if plan.seeds else []))
         seen = seen_as(plan.trials, states, self._clock, self._at_once)
-        return Shown(seen, (*failures(states), *([str(search)] if search is not None else [])))
+        return Shown(seen, (*failures(states), *added))

@@ -35,6 +35,9 @@ _MISFIT = Outcome("failed")
 class SearchSource:
     """A source of trials (`sweep.run.executors.queue`) that adds its proposals to the plan."""
 
+    #: it always proposes the next trial, whatever runs
+    is_growing = False
+
     def __init__(
         self,
         sweep: Sweep,

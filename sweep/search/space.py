@@ -38,7 +38,7 @@ def configurations(sweep: Sweep, params: Params) -> list[TrialConfig]:
         config = build(base_draft(sweep), _settings(values, {key: (*_ORIGIN, key) for key in values})).config()
     except ValidationError:
         return []
-    return [config.model_copy(update={"seed": seed}) for seed in sweep.seeds]
+    return [config.model_copy(update={"seed": seed}) for seed in sweep.first_seeds]
 
 
 def params_of(search: Search, config: TrialConfig) -> dict[str, Any] | None:

@@ -49,7 +49,7 @@ def searched(sweep: Sweep, folder: Path, identify: Callable[[TrialConfig], Ident
         return Searched()
     probed = examples(sweep)
     identities = [identify(config) for config in probed]
-    study = study_name(search, sweep.seeds, identities[0].key)
+    study = study_name(search, sweep.first_seeds, identities[0].key)
     proposals = read_proposals(folder, study)
     missing = tuple(dict.fromkeys(reason for identity in identities for reason in identity.missing))
     return Searched(

@@ -46,17 +46,40 @@ class Watched(Listed):
         self.reported.append(trial.key)
 
 
+class Growing(Watched):
+    """Hands out each trial only once the one before has ended."""
+
+    is_growing = True
+
+    def __init__(self, trials: list[Any]) -> None:
+        super().__init__(trials)
+        self.given = 0
+
+    def next(self) -> Any:
+        if self.given > len(self.reported):
+            return None
+        self.is_growing = self.given + 1 < len(self.trials)
+        self.given += 1
+        return super().next()
+
+
 @pytest.fixture(params=sorted(EXECUTORS))
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Watched]:
     executor = resolve(EXECUTORS, request.param, "executor")
     options = executor.Options()
 
-    def run(*seeds: int, fail_fast: bool = False, work: Any = works.work, is_stopped: bool = False) -> Watched:
+    def run(
+        *seeds: int,
+        fail_fast: bool = False,
+        work: Any = works.work,
+        is_stopped: bool = False,
+        kind: type[Watched] = Watched,
+    ) -> Watched:
         stop_file = tmp_path / "sweeps" / "s" / "stop"
         stop_file.parent.mkdir(parents=True)
         if is_stopped:
             request_stop(stop_file, "asked", "before it began")
-        source = Watched([works.trial_of(seed) for seed in seeds])
+        source = kind([works.trial_of(seed) for seed in seeds])
         executor.run(Assignment(source, tmp_path, stop_file, work, Silent(), fail_fast), options)
         return source
 
@@ -125,3 +148,9 @@ def test_inline_says_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     source = Watched([works.trial_of(1), works.trial_of(2)])
     executor.run(Assignment(source, tmp_path, tmp_path / "stop", works.work, notices), executor.Options())
     assert len(notices.said) == 1
+
+
+def test_a_source_may_grow_by_what_ended(run, tmp_path: Path) -> None:
+    source = run(1, 2, 3, kind=Growing)
+    assert source.reported == [f"{seed:016x}" for seed in (1, 2, 3)]
+    assert {state(tmp_path, seed) for seed in (1, 2, 3)} == {"finished"}

@@ -1,4 +1,4 @@
-"""Queues from which executors take trials one at a time: a fixed list, or a search that proposes the next."""
+"""Queues from which executors take trials one at a time: a fixed list, or one that grows by what trials score."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ class Source(Protocol):
         """All trials known so far, including those already handed out."""
         ...
 
+    @property
+    def is_growing(self) -> bool:
+        """Whether a trial may come after `next` returned None, because of the outcome of one that still runs."""
+        ...
+
     def next(self) -> PlannedTrial | None:
-        """The next trial to run; None where no more will come."""
+        """The next trial to run; None where there is none now."""
         ...
 
     def ended(self, trial: PlannedTrial) -> None:
@@ -28,6 +33,8 @@ class Source(Protocol):
 
 class Listed:
     """A fixed list of trials."""
+
+    is_growing = False
 
     def __init__(self, trials: Sequence[PlannedTrial]) -> None:
         self.trials = tuple(trials)

@@ -145,25 +145,20 @@ class _Feed(Searcher):
         self._source, self._packing = source, packing
         self._given: dict[str, tuple[PlannedTrial, float]] = {}  # Tune's name -> the trial and its share
         self._put_back: deque[PlannedTrial] = deque()
-        self._is_empty = False
 
     def suggest(self, trial_id: str) -> Any:
         """The parameters of `_run_point` that differ between trials; None while no trial is available yet."""
         trial = self._next()
         if trial is None:
-            may_come_back = self._packing.is_shared and self._given
-            return None if may_come_back else Searcher.FINISHED
+            may_come = self._source.is_growing or (self._packing.is_shared and self._given)
+            return None if may_come else Searcher.FINISHED
         share = self._packing.share_of(trial.config)
         self._given[trial_id] = trial, share
         config = trial.config.model_dump(mode="json")
         return {"point": {"key": trial.key, "training": trial.training, "config": config, "gpus": share}}
 
     def _next(self) -> PlannedTrial | None:
-        if self._put_back:
-            return self._put_back.popleft()
-        trial = None if self._is_empty else self._source.next()
-        self._is_empty = trial is None
-        return trial
+        return self._put_back.popleft() if self._put_back else self._source.next()
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Called by Tune when a trial has ended: queues it again where it was put back, and else reports its end."""

@@ -1,0 +1,95 @@
+"""How rows with added seeds stopped: their seeds, the difference to the baseline, and what decided it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from results.load import Evidence, TrialRecord
+from results.metrics import METRICS, split_column
+from results.records.plan import Ruling, SeedState
+from results.seeds import WORDS, direction_of, rulings
+from results.sequential import FUTILE, Design
+from results.table import Cell, Column, Row, Section, Table
+from results.tables.fill import source_of
+from results.tables.metric_columns import Quantity, named
+from results.tables.options import Options as CommonOptions
+from results.tables.options import Stem
+from results.tables.scores import Scores
+
+
+class Options(CommonOptions):
+    """Options of this kind of table."""
+
+    name: Stem = "seeds"
+    caption: str = "Seeds until each row's difference to the baseline was decided."
+
+
+def build(evidence: Evidence, options: Options) -> Table:
+    """One row per compared configuration, decided anew from the recorded scores."""
+    seeds = evidence.plan.seeds
+    if seeds is None:
+        notes = ("Nothing to show: the sweep has a list of seeds, and no rule that adds them.",)
+        return Table(options.name, options.caption, (), (), notes=notes)
+    rows = {row: _records(evidence, row) for row in (seeds.baseline, *(ruling.row for ruling in seeds.rulings))}
+    baseline, quantity = rows.pop(seeds.baseline), named(seeds.metric)
+    scores = Scores.of(evidence, [quantity])
+    found = rulings(
+        Design(seeds.at_least, seeds.at_most, seeds.alpha),
+        direction_of(seeds.metric),
+        _scores(baseline, scores, quantity),
+        {row: _scores(records, scores, quantity) for row, records in rows.items()},
+    )
+    facts = METRICS[split_column(seeds.metric)[1]]
+    precision = facts.precision + 1
+    columns = (
+        Column("seeds", "Seeds", precision=0),
+        Column("difference", f"Δ {facts.label}", split_column(seeds.metric)[0], precision=precision),
+        Column("low", "from", "interval", precision=precision),
+        Column("high", "to", "interval", precision=precision),
+        Column("t", "|t|", "test", precision=2),
+        Column("boundary", "boundary", "test", precision=2),
+        Column("outcome", "Outcome"),
+    )
+    body = tuple(_row(ruling, rows[ruling.row], baseline) for ruling in found)
+    return Table(options.name, options.caption, columns, (Section(body, ranked=False),), notes=_notes(seeds))
+
+
+def _records(evidence: Evidence, row: str) -> list[TrialRecord]:
+    """A row's trials in the order of seeds."""
+    found = [record for record in evidence.records if record.planned.name == row]
+    return sorted(found, key=lambda record: record.planned.seed)
+
+
+def _scores(records: Sequence[TrialRecord], scores: Scores, quantity: Quantity) -> list[float | None]:
+    """The score of each seed from 0 on; None for a trial without one."""
+    finished = [[r.planned.key] if r.state == "finished" else [] for r in records]
+    return [next(iter(scores.means(keys, quantity)), None) for keys in finished]
+
+
+def _row(ruling: Ruling, records: Sequence[TrialRecord], baseline: Sequence[TrialRecord]) -> Row:
+    absolute = None if ruling.t is None else abs(ruling.t)
+    numbers = (ruling.seeds, ruling.difference, ruling.low, ruling.high, absolute, ruling.boundary)
+    cells = tuple(Cell(() if number is None else (float(number),)) for number in numbers)
+    failed = [r for r in (*records, *baseline) if r.state == "failed"]
+    outcome = WORDS[ruling.state]
+    if ruling.state == "open" and failed:
+        listed = ", ".join(f"{record.planned.name} seed {record.planned.seed}" for record in failed)
+        outcome = f"{outcome}: {listed} failed"
+    return Row(ruling.row, (*cells, Cell(text=outcome)), tuple(map(source_of, records)))
+
+
+def _notes(seeds: SeedState) -> tuple[str, ...]:
+    notes = [
+        f"From {seeds.at_least} seeds on, at most {seeds.at_most}, each row is tested after every seed against "
+        f"{seeds.baseline!r}, paired by seed; the family-wise error of all rows and looks is {seeds.alpha:.0%} "
+        "(group-sequential t test, error spent with the third power of the seeds, Holm's correction at each look).",
+        f"A row is given up where the predicted probability of a decision is below {FUTILE:.0%}. Intervals are at the "
+        "level of the last test. Differences that stopped a row early are too large on average.",
+        "Decisions hold for other trainings on the same objects. Stars in other tables are from tests that also count "
+        "the choice of objects, and not the looks.",
+    ]
+    former = [
+        f"Trials had finished under another rule ({rule}); the error is kept by rules fixed beforehand."
+        for rule in seeds.former
+    ]
+    return (*notes, *former)

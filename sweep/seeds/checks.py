@@ -1,0 +1,42 @@
+"""Checks of a rule that adds seeds: a baseline, comparable rows, and the metric that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from results.metrics import split_column
+from sweep.file.diagnostics import Finding
+from sweep.file.schema import Sweep
+from sweep.plan.grid import expand
+from sweep.seeds.rows import baseline_of
+
+
+def seed_findings(sweep: Sweep) -> Iterator[Finding]:
+    """Mistakes in the rule of a sweep with valid configurations."""
+    rule = sweep.seed_rule
+    if rule is None:
+        return
+    if sweep.search is not None:
+        yield Finding(("seeds",), "a search needs a list of seeds: its trials are not compared with a baseline")
+        return
+    named = expand(sweep)
+    try:
+        baseline = baseline_of(sweep, named)
+    except ValueError as error:
+        yield Finding(("seeds",), str(error))
+        return
+    rows = dict(named)
+    metric, reference = split_column(rule.metric)[1], rows[baseline]
+    compared = {name: config for name, config in rows.items() if config.is_trained and name != baseline}
+    if not reference.is_trained or not compared:
+        yield Finding(("seeds",), f"there is nothing to decide: {baseline!r} is not trained, or no other row is")
+    for name, config in (compared | {baseline: reference}).items():
+        if metric not in config.metrics:
+            measured = ", ".join(config.metrics)
+            yield Finding(("seeds", "metric"), f"row {name!r} is not judged by it, only by {measured}", rule.metric)
+            return
+    for name, config in compared.items():
+        judged = [(c.data.name, c.data.options, c.eval.split, c.eval.objects) for c in (config, reference)]
+        if judged[0] != judged[1]:
+            message = f"row {name!r} is judged on other objects than the baseline {baseline!r}: give a list of seeds"
+            yield Finding(("seeds",), message)

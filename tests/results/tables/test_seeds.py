@@ -1,0 +1,77 @@
+"""The table `seeds`: how each row stopped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from results.load import Evidence
+from results.records.plan import Ruling, SeedState
+from results.render.latex import render as latex
+from results.render.markdown import render as markdown
+from results.tables.seeds import Options, build
+
+BASELINE = (20.0, 20.3, 19.8, 20.1, 19.9)
+
+
+def state(*rows: str, former: tuple[str, ...] = ()) -> SeedState:
+    return SeedState(3, 5, "novel_psnr", 0.05, "baseline", tuple(Ruling(row, "open", 0, 3) for row in rows), former)
+
+
+@pytest.fixture
+def evidence(make) -> Evidence:
+    rows = {
+        "baseline": BASELINE,
+        "better": (25.01, 25.3, 24.8),
+        "worse": (18.0, 18.45, 17.5, 18.05),
+        "level": (20.2, 20.0, 20.1, 19.8, 20.2),
+    }
+    records = [
+        make.record(row, seed, {"novel_psnr": [psnr - 1, psnr + 1]})
+        for row, values in rows.items()
+        for seed, psnr in enumerate(values)
+    ]
+    records.append(make.record("broken", 0, state="failed"))
+    found = make.evidence(*records)
+    return replace(found, plan=replace(found.plan, seeds=state("better", "worse", "level", "broken")))
+
+
+def test_rows_say_how_they_stopped(evidence) -> None:
+    table = build(evidence, Options())
+    outcomes = {row.label: (row.cells[0].mean, row.cells[-1].text) for row in table.rows}
+    assert outcomes["better"] == (3, "better than the baseline")
+    assert outcomes["worse"] == (4, "worse than the baseline")
+    assert outcomes["level"][1] in ("not decided", "given up, as further seeds would hardly decide it")
+    assert outcomes["broken"] == (0, "not decided yet: broken seed 0 failed")
+    better = table.rows[0]
+    assert better.cells[1].mean == pytest.approx(5.0, abs=0.01)
+    assert better.cells[2].mean < better.cells[1].mean < better.cells[3].mean
+    assert better.cells[4].mean > better.cells[5].mean
+    assert [source.key for source in better.sources] == ["better/0", "better/1", "better/2"]
+
+
+def test_numbers_are_those_of_the_decision(evidence) -> None:
+    level = build(evidence, Options()).rows[2]
+    used = int(level.cells[0].mean)
+    expected = (
+        sum(own - other for own, other in zip((20.2, 20.0, 20.1, 19.8, 20.2)[:used], BASELINE, strict=False)) / used
+    )
+    assert level.cells[1].mean == pytest.approx(expected)
+
+
+def test_it_renders_and_says_what_it_keeps(evidence) -> None:
+    table = build(evidence, Options())
+    assert "better than the baseline" in markdown(table)
+    assert r"\toprule" in latex(table)
+    notes = " ".join(table.notes)
+    assert "the family-wise error of all rows and looks is 5%" in notes
+    assert "another rule" not in notes
+    changed = replace(evidence, plan=replace(evidence.plan, seeds=state("better", former=("3 to 4 seeds",))))
+    assert "another rule (3 to 4 seeds)" in " ".join(build(changed, Options()).notes)
+
+
+def test_a_sweep_with_listed_seeds_has_nothing_to_show(make) -> None:
+    table = build(make.evidence(make.record("baseline", 0, {"novel_psnr": [20.0]})), Options())
+    assert table.rows == ()
+    assert "a list of seeds" in table.notes[0]

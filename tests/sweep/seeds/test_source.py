@@ -1,0 +1,198 @@
+"""Seeds that are added until rows are decided; trials are not trained, and a known function gives their scores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from results.records.journal import Journal
+from results.records.plan import Plan, PlannedTrial, freeze, read_plan
+from results.records.trial_folder import MEASUREMENTS_FILENAME, RESULT_FILENAME
+from sweep.file.schema import Sweep
+from sweep.plan.estimate import estimate
+from sweep.plan.planner import make_plan, plan_table
+from sweep.seeds.source import SeedSource
+
+#: row -> its difference to the baseline in standard deviations of a training
+EFFECTS = {"baseline": 0.0, "large": 40.0, "small": -2.0, "none": 0.0}
+
+
+def sweep(tiny: Callable[..., dict[str, Any]], **rule: Any) -> Sweep:
+    rows = {"baseline": {}} | {name: {"train.batch_size": 3 + i} for i, name in enumerate(list(EFFECTS)[1:])}
+    seeds = {"at_least": 3, "at_most": 6, "until": "decided"} | rule
+    return Sweep.model_validate({"name": "s", "base": tiny(), "trials": rows, "seeds": seeds})
+
+
+def score(trial: PlannedTrial) -> float:
+    noise = np.random.default_rng([trial.seed, sorted(EFFECTS).index(trial.name)]).standard_normal()
+    return 20 + EFFECTS[trial.name] + float(noise)
+
+
+def finish(home: Path, trial: PlannedTrial) -> None:
+    folder = home / "trials" / trial.key
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MEASUREMENTS_FILENAME).write_bytes(b"")
+    result = {"metrics": {"novel/psnr": score(trial)}, "per_object_sha256": hashlib.sha256(b"").hexdigest()}
+    (folder / RESULT_FILENAME).write_text(json.dumps(result))
+
+
+def fail(home: Path, trial: PlannedTrial) -> None:
+    with Journal(home / "trials" / trial.key) as journal:
+        journal.start(0)
+        journal.failed("of its own")
+
+
+def source(options: Sweep, home: Path, **more: Any) -> SeedSource:
+    plan = make_plan(options, home)
+    return SeedSource(options, home, plan, [trial for trial in plan.trials if trial.is_unfinished], **more)
+
+
+def drain(
+    trials: SeedSource, home: Path, at_once: int = 1, end: Callable[[Path, PlannedTrial], None] = finish, most: int = 99
+) -> list[PlannedTrial]:
+    """Runs at most `most` trials of the source, `at_once` at a time; the last one to start ends first."""
+    ran: list[PlannedTrial] = []
+    running: list[PlannedTrial] = []
+    while True:
+        while len(running) < at_once and len(ran) < most and (trial := trials.next()) is not None:
+            ran.append(trial)
+            running.append(trial)
+        if not running:
+            return ran
+        assert trials.is_growing
+        trial = running.pop()
+        end(home, trial)
+        trials.ended(trial)
+
+
+def seeds_of(plan: Plan) -> dict[str, list[int]]:
+    return {name: [trial.seed for trial in plan.trials if trial.name == name] for name in EFFECTS}
+
+
+def test_rows_get_seeds_until_they_are_decided(home, tiny) -> None:
+    said: list[str] = []
+    trials = source(sweep(tiny), home, say=said.append)
+    assert seeds_of(trials.plan) == {name: [0, 1, 2] for name in EFFECTS}
+    drain(trials, home)
+    plan, ran = trials.settled()
+    states = {ruling.row: (ruling.state, ruling.seeds) for ruling in plan.seeds.rulings}
+    assert states["large"][0] == "better"
+    assert states["large"][1] < 6
+    assert states["none"][0] in ("futile", "undecided")
+    assert {name: len(seeds) for name, seeds in seeds_of(plan).items() if name != "baseline"} == {
+        name: seeds for name, (_, seeds) in states.items()
+    }
+    assert seeds_of(plan)["baseline"] == list(range(max(seeds for _, seeds in states.values())))
+    assert [trial.key for trial in ran] == [trial.key for trial in plan.trials]
+    assert [text.partition(":")[0] for text in said if "large" in text] == ["large"]
+    assert "better than the baseline" in next(text for text in said if "large" in text)
+    assert trials.next() is None
+    assert not trials.is_growing
+
+
+@pytest.mark.parametrize("killed_after", [1, 5, 12, 14, 16])
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_killed_and_run_again_it_decides_the_same(home, tiny, killed_after, at_once) -> None:
+    options = sweep(tiny)
+    drain(source(options, home), home, at_once=2, most=killed_after)
+    resumed = source(options, home)
+    drain(resumed, home, at_once)
+    plan, _ = resumed.settled()
+    other = home.parent / "other"
+    other.mkdir()
+    (other / "data").symlink_to(home / "data")
+    whole = source(options, other)
+    drain(whole, other)
+    assert whole.settled()[0].seeds == plan.seeds
+    assert make_plan(options, home).seeds == plan.seeds
+    assert [trial.key for trial in make_plan(options, home).trials] == [trial.key for trial in plan.trials]
+
+
+def test_the_plan_grows_before_a_trial_is_handed_out_and_is_read_back(home, tiny) -> None:
+    plans: list[Plan] = []
+    trials = source(sweep(tiny), home, on_growth=plans.append)
+    for trial in drain(trials, home):
+        assert trial.key in {planned.key for planned in (plans[-1] if plans else trials.plan).trials}
+    freeze(trials.plan, home)
+    assert read_plan("s", home).seeds == trials.plan.seeds
+
+
+def test_a_failed_trial_holds_its_own_row_alone(home, tiny) -> None:
+    def end(folder: Path, trial: PlannedTrial) -> None:
+        (fail if (trial.name, trial.seed) == ("small", 1) else finish)(folder, trial)
+
+    trials = source(sweep(tiny), home)
+    drain(trials, home, end=end)
+    plan, _ = trials.settled()
+    states = {ruling.row: ruling for ruling in plan.seeds.rulings}
+    assert (states["small"].state, states["small"].seeds) == ("open", 1)
+    assert states["large"].state == "better"
+    assert states["none"].is_final
+    again = make_plan(sweep(tiny), home)
+    assert [trial.name for trial in again.failed] == ["small"]
+    retried = SeedSource(sweep(tiny), home, again, again.failed, retry_failed=True)
+    drain(retried, home)
+    assert all(ruling.is_final for ruling in retried.settled()[0].seeds.rulings)
+
+
+def test_a_stopped_sweep_counts_the_seeds_that_would_come(home, tiny, tmp_path) -> None:
+    stop = tmp_path / "stop"
+    trials = source(sweep(tiny), home, stop_file=stop)
+    ran = drain(trials, home, most=12)
+    stop.touch()
+    assert trials.next() is None
+    plan, involved = trials.settled()
+    assert len(involved) > len(ran) or all(ruling.is_final for ruling in plan.seeds.rulings)
+    assert any(trial.is_unfinished for trial in involved)
+
+
+def test_only_some_rows_get_more_seeds(home, tiny) -> None:
+    trials = source(sweep(tiny), home, is_wanted=lambda name: name == "none")
+    drain(trials, home)
+    assert {name: len(seeds) for name, seeds in seeds_of(trials.plan).items() if name != "none"} == {
+        "baseline": 3,
+        "large": 3,
+        "small": 3,
+    }
+
+
+def test_finished_seeds_of_another_sweep_are_not_run_again(home, tiny) -> None:
+    listed = sweep(tiny).model_copy(update={"seeds": (0, 1, 2, 3, 4, 5)})
+    for trial in make_plan(listed, home).trials:
+        finish(home, trial)
+    trials = source(sweep(tiny), home)
+    assert drain(trials, home) == []
+    assert all(ruling.is_final for ruling in trials.settled()[0].seeds.rulings)
+
+
+def test_what_may_come_is_shown_and_estimated(home, tiny) -> None:
+    plan = make_plan(sweep(tiny), home)
+    assert sum(plan.seeds.may_come.values()) == 4 * 3
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(plan_table(plan))
+    words = " ".join(shown.get().split())
+    assert "3 to 6 seeds a row until novel_psnr is decided against baseline: 0 of 3 rows stopped" in words
+    assert "up to 12 more trials may come" in words
+    expected = estimate(plan, home, sweep(tiny).run)
+    assert len(expected.further) == 12
+    assert "up to 12 more may come" in str(expected)
+    assert expected.as_json()["further_trials"] == 12
+    finished = source(sweep(tiny), home)
+    drain(finished, home)
+    assert estimate(make_plan(sweep(tiny), home), home, sweep(tiny).run).further == []
+
+
+def test_a_changed_rule_is_remembered(home, tiny) -> None:
+    freeze(make_plan(sweep(tiny), home), home)
+    changed = make_plan(sweep(tiny, at_most=8), home)
+    assert changed.seeds.former == ("3 to 6 seeds until novel_psnr is decided, alpha 0.05",)
+    freeze(changed, home)
+    assert make_plan(sweep(tiny, at_most=8), home).seeds.former == changed.seeds.former
