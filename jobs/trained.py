@@ -24,6 +24,7 @@ from jobs.device import (
     captures_steps,
     choose_execution,
     prepare,
+    prepare_loss,
     prepare_training,
     share_compiled_code,
     steady_memory,
@@ -219,9 +220,7 @@ def _trained(
 
 
 def _loss(name: str, config: TrialConfig, weights: WeightStore, device: torch.device) -> Loss:
-    loss: Loss = resolve(LOSSES, name, "loss")(weights).to(device)
-    loss.precision = config.train.precision
-    return loss
+    return prepare_loss(resolve(LOSSES, name, "loss")(weights), device, config.train.precision)
 
 
 def _restored(folder: Path, network: Reconstructor) -> dict[str, Any] | None:

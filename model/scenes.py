@@ -6,8 +6,9 @@ Dimensions: B objects, V views, P pixels of each object, H x W pixels a view.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,9 @@ class Scene(ABC):
 
 class Reconstructor(nn.Module, ABC):
     """A method's network, or its substitute in untrained methods."""
+
+    #: a function of tensors alone that follows the main network, which training may replace by a compiled one
+    geometry: Callable[..., Any] | None = None
 
     @property
     def main_network(self) -> nn.Module | None:

@@ -196,7 +196,7 @@ def _our_step(
     optimizer = torch.optim.Adam(
         [weights], lr=stage.lr, eps=config.method.adam_eps, fused=True, capturable=in_one_graph
     )
-    losses = {name: resolve(LOSSES, name, "loss")(WeightStore(Path("unused"))).to(device) for name in stage.losses}
+    losses = {name: resolve(LOSSES, name, "loss")(WeightStore(Path("unused"))) for name in stage.losses}
     step = Step(network, losses, weights, optimizer, NonFiniteGuard("stop", optimizer, device), finite_parts=False)
     return CapturedStep(step, optimizer, device) if in_one_graph else step
 

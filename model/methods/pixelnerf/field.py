@@ -57,7 +57,8 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.second.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.relu(self.first(F.relu(x)), inplace=True))
+        change: Tensor = self.second(F.relu(self.first(F.relu(x)), inplace=True))
+        return change.add_(x)
 
 
 class FieldNetwork(nn.Module):
@@ -96,14 +97,18 @@ class FieldNetwork(nn.Module):
 
     def forward(self, features: Tensor, injected: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, V, N, 42), injected (B, V, N, view_blocks * D) -> colours (B, N, 3), densities (B, N)."""
-        x = self.input(features)
-        parts = injected.to(x.dtype).chunk(len(self.injections), dim=-1)
+        batch, views, points = features.shape[:3]
+        # Rows of one matrix: layers return views of other shapes, and changing a view in place costs copies.
+        x = self.input(features.flatten(0, 2))
+        parts = injected.flatten(0, 2).to(x.dtype).chunk(len(self.injections), dim=-1)
         for block, part in zip(self.blocks, parts, strict=False):
-            x = block(x + part)
-        x = x.mean(1) if self.combination == "mean" else x.amax(1)
+            x = block(x.add_(part))
+        if views > 1:
+            x = x.view(batch, views, points, -1)
+            x = (x.mean(1) if self.combination == "mean" else x.amax(1)).flatten(0, 1)
         for block in self.blocks[len(parts) :]:
             x = block(x)
-        raw = self.output(F.relu(x))
+        raw = self.output(F.relu(x)).view(batch, points, -1)
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
         density = F.relu(raw[..., 3]) if self.density == "relu" else F.softplus(raw[..., 3])
         return torch.sigmoid(raw[..., :3]), density

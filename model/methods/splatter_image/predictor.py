@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -59,6 +60,7 @@ class GaussianPredictor(Reconstructor):
         super().__init__()
         self.backbone, self.head = backbone, head
         self.backend, self.antialiasing = backend, antialiasing
+        self.geometry: Callable[[dict[str, Tensor], Frustums], Gaussians] = place
 
     @property
     def main_network(self) -> nn.Module:
@@ -77,7 +79,7 @@ class GaussianPredictor(Reconstructor):
             frustums = Frustums.of(source)
         raw = self.raw_maps(source.images, frustums.camera_to_world, context)
         with torch.autocast(source.images.device.type, enabled=False):
-            return place(raw, frustums)
+            return self.geometry(raw, frustums)
 
     def raw_maps(self, images: Tensor, camera_to_world: Tensor, context: Context) -> dict[str, Tensor]:
         """images (B, V, C, H, W), camera_to_world (B, V, 4, 4) -> {name: (B, V, n, H, W)}, at least float32.
