@@ -116,6 +116,17 @@ class CheckpointFolder:
                 log.warning("checkpoint %s is damaged and passed over: %s", path.name, error)
         return None
 
+    def drop_optimizers(self) -> None:
+        """Keep the newest sound checkpoint alone, without Adam's state: weights to evaluate, not to go on from."""
+        newest = self.latest()
+        if newest is None:
+            return
+        tensors = {name: t for name, t in newest.tensors.items() if not name.startswith("optimizer.")}
+        self.save(Checkpoint(newest.step, tensors, newest.extra))
+        for path in self.folder.iterdir():
+            if path.name.partition(".")[0] != f"{newest.step:0{_STEP_DIGITS}d}":
+                path.unlink()
+
     def _records(self) -> list[Path]:
         return sorted(self.folder.glob("*.json"))
 

@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import shlex
+import shutil
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
@@ -321,6 +322,26 @@ class Tracker:
             connection.execute(
                 update(_RUNS).where(_RUNS.c.run_uuid == run.info.run_id).values({_RUNS.c.artifact_uri: here})
             )
+
+
+def forget(home: Path, keys: Sequence[str], uri: str | None = None) -> int:
+    """Delete the runs of trials from a store, by default the home's own, with their artifacts in the home.
+
+    Returns the number of runs.  Deleted runs are in no report; a trial that runs again gets a new one.
+    """
+    own = default_uri(home)
+    if not keys or (uri in (None, own) and not database_file(home).exists()):
+        return 0
+    count = 0
+    with FileLock(database_lock(home)):
+        client = MlflowClient(uri or own)
+        experiments = [found.experiment_id for found in client.search_experiments(view_type=ViewType.ALL)]
+        for key in keys:
+            for run in client.search_runs(experiments, f"tags.`{tags.KEY}` = '{key}'"):
+                client.delete_run(run.info.run_id)
+                shutil.rmtree(artifacts_folder(home) / run.info.run_id, ignore_errors=True)
+                count += 1
+    return count
 
 
 def _published(run: MlflowRun) -> str:

@@ -97,6 +97,11 @@ def artifacts_folder(home: Path) -> Path:
     return home / "artifacts"
 
 
+def removed_folder(home: Path) -> Path:
+    """Things that are being removed; nothing reads them."""
+    return home / "removed"
+
+
 def ray_folder(home: Path) -> Path:
     """State of Ray Tune, a folder for each run of a sweep."""
     return home / "ray"

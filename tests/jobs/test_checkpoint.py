@@ -143,3 +143,19 @@ def test_what_killed_writers_left_is_cleared_away(tmp_path):
     (tmp_path / "000000002.safetensors").write_bytes(b"without its record")
     folder.save(capture(3, network, optimizer, network, {}))
     assert {path.name for path in tmp_path.iterdir()} == {"000000003.safetensors", "000000003.json"}
+
+
+def test_weights_stay_where_the_optimizer_goes(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    network, optimizer = trained(3)
+    for step_number in (2, 3):
+        folder.save(capture(step_number, network, optimizer, network, {"note": 0.1}))
+    before = sum(path.stat().st_size for path in tmp_path.iterdir())
+    folder.drop_optimizers()
+    folder.drop_optimizers()
+    assert {path.name for path in tmp_path.iterdir()} == {"000000003.json", "000000003.safetensors"}
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < before / 2
+    kept = folder.latest()
+    assert (kept.step, kept.extra) == (3, {"note": 0.1})
+    assert all(torch.equal(kept.judged[name], value) for name, value in network.state_dict().items())
+    CheckpointFolder(tmp_path / "none").drop_optimizers()

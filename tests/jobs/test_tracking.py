@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from sqlalchemy.exc import OperationalError
 
-from jobs.tracking import ExperimentDeletedError, TrackedTrial, Tracker, UnrecordedTrialsError
+from jobs.tracking import ExperimentDeletedError, TrackedTrial, Tracker, UnrecordedTrialsError, forget
 from results.address import default_uri
 from results.records.flat import flatten
 from results.records.journal import Journal
@@ -542,3 +542,23 @@ def test_a_database_that_was_being_created_when_its_driver_died_is_created_anew(
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
         assert connection.execute("SELECT name FROM experiments WHERE name = 'study'").fetchall()
     assert not list(tmp_path.glob("mlflow.db.partial*"))
+
+
+def test_a_trial_that_is_forgotten_has_no_run_nor_artifacts_and_gets_a_new_run(tmp_path, folder, client):
+    measure_loss(folder)
+    finish(folder)
+    tracker(tmp_path).sync([TRIAL])
+    first = only_run(client).info
+    artifacts = Path(unquote(urlsplit(first.artifact_uri).path))
+    assert any(artifacts.iterdir())
+    assert forget(tmp_path, [TRIAL.key, "another"]) == 1
+    assert client.search_runs([e.experiment_id for e in client.search_experiments()]) == []
+    assert not artifacts.exists()
+    assert forget(tmp_path, [TRIAL.key]) == 0
+    tracker(tmp_path).sync([TRIAL])
+    assert only_run(client).info.run_id != first.run_id
+
+
+def test_a_home_without_a_store_has_nothing_to_forget(tmp_path):
+    assert forget(tmp_path / "none", ["key"]) == 0
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,353 @@
+"""What a home could do without: looked for here, removed only on request, and in steps that may be interrupted.
+
+A plan needs its trials, their trainings, and their dataset; earlier plans of a sweep count as plans.  Whatever runs, or
+may run on another machine, is left alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from results.records.disk import size_of
+from results.records.home import (
+    cache_folder,
+    data_folder,
+    ray_folder,
+    removed_folder,
+    training_folder,
+    trainings_folder,
+    trial_folder,
+)
+from results.records.monitor import Monitor
+from results.records.plan import (
+    FrozenPlan,
+    earlier_plans,
+    earlier_plans_folder,
+    freeze,
+    read_plan,
+    sweep_names,
+)
+from results.records.training_folder import read_training, training_of
+from results.records.trial_folder import CHECKPOINTS_FOLDER, LOCK_FILENAME, read_config, read_result
+from results.trials import begun_keys
+
+#: Kinds of what can be removed, with their meanings.
+KINDS: dict[str, str] = {
+    "trials": "trials that no plan has",
+    "failed": "failed trials, and trainings that only these began",
+    "trainings": "trainings that no plan has",
+    "optimisers": "optimiser states of finished trainings",
+    "caches": "features of models that no plan uses, downloads, Ray's state",
+    "datasets": "datasets that no plan uses",
+    "plans": "earlier plans, and trials that only these have",
+    "left-over": "what an interrupted removal left",
+}
+#: Kinds that are removed only where they are named.
+ON_REQUEST = ("plans",)
+
+#: A trial's configuration -> the folder of its dataset.
+StoreOf = Callable[[Mapping[str, Any]], Path | None]
+
+
+@dataclass(frozen=True)
+class Waste:
+    """One thing that can be removed."""
+
+    kind: str
+    #: folder or file
+    path: Path
+    size: int
+    #: key of the trial, for trials; whose run in MLflow goes too
+    key: str | None = None
+    #: why it stays unless its kind is named; empty for what goes by default
+    reserved: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"kind": self.kind, "path": str(self.path), "bytes": self.size, "key": self.key, "kept": self.reserved}
+
+
+@dataclass(frozen=True)
+class SweepSize:
+    """Disk space of a sweep's trials and trainings, those that it shares with other sweeps included."""
+
+    sweep: str
+    trials: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A home's waste, and the sizes of its sweeps."""
+
+    wastes: tuple[Waste, ...]
+    sweeps: tuple[SweepSize, ...]
+    #: sentences about what is left alone because something runs
+    remarks: tuple[str, ...]
+
+    def chosen(self, kinds: Sequence[str]) -> list[Waste]:
+        """The waste of these kinds; of all by default, but for what is removed only where it is named."""
+        return [waste for waste in self.wastes if (waste.kind in kinds if kinds else not waste.reserved)]
+
+
+class _Needs:
+    """Trials, trainings and configurations that plans have."""
+
+    def __init__(self, home: Path) -> None:
+        self.plans: dict[str, FrozenPlan] = {name: read_plan(name, home) for name in sweep_names(home)}
+        self.earlier = [
+            (name, read_plan(name, home, plan)) for name in self.plans for plan in earlier_plans(name, home)
+        ]
+        self.current = {trial.key for plan in self.plans.values() for trial in plan.everything}
+        self.trials = self.current | {trial.key for _, plan in self.earlier for trial in plan.everything}
+        plans = [*self.plans.values(), *(plan for _, plan in self.earlier)]
+        self.everything = [trial for plan in plans for trial in plan.everything]
+        self.configs = [dict(trial.plain_config) for trial in self.everything]
+        self.trainings = {trial.training for trial in self.everything if trial.training}
+        # Plans of earlier versions do not name trainings.
+        self.trainings |= {found for key in self.trials if (found := training_of(trial_folder(home, key)))}
+
+
+def survey(home: Path, store_of: StoreOf, imported: Callable[[Path], bool]) -> Survey:
+    """Look for everything that could be removed; removes nothing.
+
+    store_of: the folder of a configuration's dataset; imported: whether a dataset came from a folder of the user's, so
+    that it cannot be made again here.  Raises `PlanError` for a plan that cannot be read, as its needs are unknown.
+    """
+    needs, monitor, remarks = _Needs(home), Monitor(home), list[str]()
+    begun = sorted(begun_keys(home))
+    states = {key: monitor.look(key).status for key in begun}
+    running = {key for key in begun if states[key] == "running" or _is_locked(trial_folder(home, key))}
+    busy = {name for name in needs.plans if _is_held(home / "sweeps" / name / "driver.lock")}
+    if running:
+        remarks.append(f"{len(running)} trials run, or may run on another machine; they and all caches stay")
+    if busy:
+        remarks.append(f"being run: {', '.join(sorted(busy))}; failed trials and all caches stay")
+    wastes = [Waste("left-over", path, size_of(path)) for path in _children(removed_folder(home))]
+    gone: set[str] = set()
+    for key in begun:
+        folder = trial_folder(home, key)
+        if key in running:
+            continue
+        if key not in needs.trials:
+            wastes.append(Waste("trials", folder, size_of(folder), key))
+        elif key not in needs.current:
+            wastes.append(Waste("plans", folder, size_of(folder), key, reserved="an earlier plan has it"))
+        elif states[key] == "failed" and not busy:
+            wastes.append(Waste("failed", folder, size_of(folder), key))
+        else:
+            continue
+        if wastes[-1].kind in ("trials", "failed"):
+            gone.add(key)
+    wastes += _earlier_plans(home, busy)
+    wastes += _trainings(home, needs, [key for key in begun if key not in gone], running)
+    wastes += _optimisers(home, running)
+    if not running and not busy:
+        wastes += _caches(home, needs.configs)
+    unplanned = (read_config(trial_folder(home, key)) for key in begun if key not in gone)
+    configs = [*needs.configs, *(config for config in unplanned if config is not None)]
+    wastes += _datasets(home, configs, store_of, imported)
+    return Survey(tuple(wastes), tuple(_sizes(home, needs, begun)), tuple(remarks))
+
+
+def _earlier_plans(home: Path, busy: set[str]) -> Iterator[Waste]:
+    for name in sweep_names(home):
+        for plan in earlier_plans(name, home) if name not in busy else ():
+            path = earlier_plans_folder(home, name) / f"{plan}.json"
+            yield Waste("plans", path, size_of(path), reserved="it can be reported with `report --plan`")
+
+
+def _trainings(home: Path, needs: _Needs, kept: Sequence[str], running: set[str]) -> Iterator[Waste]:
+    used = {found for key in kept if (found := training_of(trial_folder(home, key)))}
+    active = {found for key in running if (found := training_of(trial_folder(home, key)))}
+    waiting = {
+        trial.training for trial in needs.everything if trial.key in kept or not trial_folder(home, trial.key).is_dir()
+    }
+    for folder in _children(trainings_folder(home)):
+        if folder.name in active or _is_locked(folder):
+            continue
+        if folder.name not in needs.trainings and folder.name not in used:
+            yield Waste("trainings", folder, size_of(folder))
+        elif folder.name not in waiting | used and read_training(folder) is None:
+            yield Waste("failed", folder, size_of(folder))
+
+
+def _optimisers(home: Path, running: set[str]) -> Iterator[Waste]:
+    """Checkpoints beside the final weights; trials of earlier versions keep their weights in checkpoints alone."""
+    active = {training_of(trial_folder(home, key)) for key in running}
+    for folder in _children(trainings_folder(home)):
+        checkpoints = folder / CHECKPOINTS_FOLDER
+        if checkpoints.is_dir() and folder.name not in active and read_training(folder) is not None:
+            yield Waste("optimisers", checkpoints, size_of(checkpoints))
+    for key in sorted(begun_keys(home) - running):
+        checkpoints = trial_folder(home, key) / CHECKPOINTS_FOLDER
+        if checkpoints.is_dir() and read_result(trial_folder(home, key)) is not None:
+            size = _optimiser_size(checkpoints)
+            if size:
+                yield Waste("optimisers", checkpoints, size)
+
+
+def _optimiser_size(checkpoints: Path) -> int:
+    """Bytes of a folder of checkpoints that `jobs.checkpoint.drop_optimizers` would free."""
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(checkpoints.glob("*.safetensors"))
+    try:
+        with safe_open(files[-1], "np") as newest:
+            names = [name for name in newest.keys() if name.startswith("optimizer.")]  # noqa: SIM118 - no mapping
+            freed = sum(_bytes_of(newest, name) for name in names)
+    except (IndexError, OSError, SafetensorError):
+        return 0
+    return freed + sum(map(size_of, files[:-1]))
+
+
+def _bytes_of(file: Any, name: str) -> int:
+    """Bytes of a float32 tensor."""
+    count = 4
+    for side in file.get_slice(name).get_shape():
+        count *= side
+    return count
+
+
+def _caches(home: Path, configs: Iterable[Mapping[str, Any]]) -> Iterator[Waste]:
+    sections = [section for config in configs for section in config.values() if isinstance(section, Mapping)]
+    used = {value for section in sections for value in section.values() if isinstance(value, str)}
+    for path in _children(cache_folder(home)):
+        if path.name != "features":
+            yield Waste("caches", path, size_of(path))
+            continue
+        for file in _children(path):
+            if file.name.rpartition("-")[0] not in used:
+                yield Waste("caches", file, size_of(file))
+    for path in _children(ray_folder(home)):
+        yield Waste("caches", path, size_of(path))
+
+
+def _datasets(
+    home: Path, configs: Iterable[Mapping[str, Any]], store_of: StoreOf, imported: Callable[[Path], bool]
+) -> Iterator[Waste]:
+    used = {store_of(config) for config in configs}
+    for folder in _children(data_folder(home)):
+        if (folder / "manifest.json").is_file() and folder not in used:
+            reserved = "it was imported from a folder of yours" if imported(folder) else ""
+            yield Waste("datasets", folder, size_of(folder), reserved=reserved)
+
+
+def _sizes(home: Path, needs: _Needs, begun: Sequence[str]) -> Iterator[SweepSize]:
+    for name, plan in needs.plans.items():
+        yield SweepSize(name, len(plan.everything), _size_of_trials(home, [trial.key for trial in plan.everything]))
+    others = [key for key in begun if key not in needs.current]
+    if others:
+        yield SweepSize("", len(others), _size_of_trials(home, others))
+
+
+def _size_of_trials(home: Path, keys: Iterable[str]) -> int:
+    folders = [trial_folder(home, key) for key in keys]
+    trainings = {found for folder in folders if (found := training_of(folder))}
+    return sum(map(size_of, [*folders, *(training_folder(home, key) for key in trainings)]))
+
+
+# Removing
+
+
+def remove(
+    wastes: Sequence[Waste],
+    home: Path,
+    forget: Callable[[Sequence[str]], None],
+    drop_optimizers: Callable[[Path], None],
+) -> int:
+    """Remove what `survey` found, and return the number of bytes; what began to run meanwhile, or is planned, stays.
+
+    forget: deletes the runs of trials from MLflow; drop_optimizers: rewrites the checkpoints of a finished trial of an
+    earlier version without the optimiser's state.  May be killed at any moment: each thing is first moved out of the
+    reach of all readers, as a whole, and a later call removes what is left.  Plans are frozen anew with the states that
+    their trials have afterwards.
+    """
+    freed = 0
+    with ExitStack() as locks:
+        held = [name for name in sweep_names(home) if _hold(home / "sweeps" / name / "driver.lock", locks)]
+        needs = _Needs(home)
+        trials = [waste for waste in wastes if waste.key is not None and _may_go(waste, needs, home)]
+        forget([waste.key for waste in trials if waste.key is not None])
+        for waste in trials:
+            freed += _move_away(waste, home)
+        for waste in wastes:
+            if waste.key is not None or not waste.path.exists():
+                continue
+            if waste.kind == "trainings" and waste.path.name in needs.trainings:
+                continue
+            if waste.kind == "optimisers" and waste.path.parent.parent != trainings_folder(home):
+                before = size_of(waste.path)
+                drop_optimizers(waste.path)
+                freed += before - size_of(waste.path)
+            elif waste.kind == "left-over" or waste.path.is_file():
+                _delete(waste.path)
+                freed += waste.size
+            elif not _is_locked(waste.path):
+                freed += _move_away(waste, home)
+        for name in held:
+            plan = read_plan(name, home)
+            refreshed = plan.refreshed(Monitor(home))
+            if refreshed != plan:
+                freeze(refreshed, home)
+    return freed
+
+
+def _may_go(waste: Waste, needs: _Needs, home: Path) -> bool:
+    """Whether a trial may still be removed: it exists, does not run, and no new plan has it."""
+    assert waste.key is not None
+    if not waste.path.is_dir() or _is_locked(waste.path) or Monitor(home).look(waste.key).status == "running":
+        return False
+    if waste.kind == "trials":
+        return waste.key not in needs.trials
+    return waste.kind == "failed" or waste.key not in needs.current
+
+
+def _move_away(waste: Waste, home: Path) -> int:
+    """Rename a folder into that of removed things, in which nothing is looked for, then delete it."""
+    target = removed_folder(home) / f"{waste.path.parent.name}-{waste.path.name}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        _delete(target)
+    waste.path.rename(target)
+    _delete(target)
+    return waste.size
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _children(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether a process works in a trial's or a training's folder."""
+    return (folder / LOCK_FILENAME).exists() and _is_held(folder / LOCK_FILENAME)
+
+
+def _is_held(lock: Path) -> bool:
+    if not lock.exists():
+        return False
+    with ExitStack() as stack:
+        return not _hold(lock, stack)
+
+
+def _hold(lock: Path, stack: ExitStack) -> bool:
+    """Take a lock until the stack ends; False where another process holds it."""
+    try:
+        stack.enter_context(FileLock(lock).acquire(timeout=0))
+    except Timeout:
+        return False
+    return True

@@ -1,0 +1,137 @@
+"""`splatsweep clean`: removes what no plan needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.filesize import decimal
+from rich.table import Table
+
+from results.clean import KINDS
+from sweep.commands.common import DEFAULT_HOME, AsJson, Home, console, say
+
+if TYPE_CHECKING:
+    from results.clean import Survey, Waste
+
+_LISTED = 8
+
+
+def clean(
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(help=f"What to remove: {', '.join(KINDS)}.  Default: all but plans.", show_default=False),
+    ] = None,
+    home: Home = DEFAULT_HOME,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only list; the default.")] = False,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Also delete the runs of removed trials from this MLflow store.", metavar="URI", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List, or with --yes remove, what no plan needs: trials, trainings, optimiser states, datasets, caches.
+
+    A trial that is removed is gone from MLflow and from reports too; a failed one runs again with the next
+    `splatsweep run`.  What runs is left alone.  Datasets from a folder of yours, and earlier plans, go only where their
+    kind is named.
+
+    Example: [bold]splatsweep clean[/]
+
+    Example: [bold]splatsweep clean failed optimisers --yes[/]
+    """
+    from results.clean import remove, survey
+
+    home, wanted = home.absolute(), kinds or []
+    if unknown := [kind for kind in wanted if kind not in KINDS]:
+        raise ValueError(f"{unknown[0]!r} is no kind; allowed: {', '.join(KINDS)}")
+    if yes and dry_run:
+        raise ValueError("--yes removes and --dry-run does not; give one of them")
+    found = survey(home, _store_of(home), _is_imported)
+    chosen = found.chosen(wanted)
+    if as_json:
+        content = {"removed": yes, "chosen": [waste.as_json() for waste in chosen]}
+        content["others"] = [waste.as_json() for waste in found.wastes if waste not in chosen]
+        print(json.dumps(content, indent=2))
+    else:
+        _show(found, chosen)
+    if yes and chosen:
+        freed = remove(chosen, home, lambda keys: _forget(home, keys, store), _drop_optimizers)
+        say(f"Removed {decimal(freed)}; `splatsweep report` writes reports without it")
+    elif chosen and not as_json:
+        console.print("Nothing is removed yet; the same command with --yes does it.")
+
+
+def _store_of(home: Path) -> Any:
+    from jobs.data.prepare import store_path
+
+    def store_of(config: Mapping[str, Any]) -> Path | None:
+        data = config.get("data", {})
+        try:
+            return store_path(data["name"], data.get("options", {}), home)
+        except (KeyError, ValueError):  # of another version
+            return None
+
+    return store_of
+
+
+def _is_imported(folder: Path) -> bool:
+    """Whether a dataset came from a folder of the user's; true where that is not known."""
+    from jobs.data.prepare import needs_source
+
+    try:
+        return needs_source(json.loads((folder / "manifest.json").read_text())["importer"])
+    except (OSError, ValueError, KeyError):
+        return True
+
+
+def _forget(home: Path, keys: Sequence[str], store: str | None) -> None:
+    if keys:
+        from jobs.tracking import forget
+
+        forget(home, keys)
+        if store is not None:
+            forget(home, keys, store)
+
+
+def _drop_optimizers(checkpoints: Path) -> None:
+    from jobs.checkpoint import CheckpointFolder
+
+    CheckpointFolder(checkpoints).drop_optimizers()
+
+
+def _show(found: Survey, chosen: Sequence[Waste]) -> None:
+    sizes = Table(box=None, pad_edge=False)
+    for heading in ("sweep", "trials", "size"):
+        sizes.add_column(heading, justify="left" if heading == "sweep" else "right")
+    for sweep in found.sweeps:
+        sizes.add_row(sweep.sweep or "(no plan, or an earlier one)", str(sweep.trials), decimal(sweep.size))
+    if found.sweeps:
+        console.print(sizes)
+        console.print()
+    for remark in found.remarks:
+        console.print(remark, style="yellow")
+    for kind, meaning in KINDS.items():
+        of_kind = [waste for waste in chosen if waste.kind == kind]
+        kept = [waste for waste in found.wastes if waste.kind == kind and waste not in chosen]
+        if of_kind:
+            console.print(f"{kind}: {meaning}: {len(of_kind)}, {decimal(sum(waste.size for waste in of_kind))}")
+            _list(of_kind)
+        if kept:
+            size, why = decimal(sum(waste.size for waste in kept)), kept[0].reserved
+            console.print(f"{kind}: {meaning}: {len(kept)}, {size}, kept" + (f": {why}" if why else ""), style="dim")
+    if not chosen:
+        console.print("There is nothing to remove.")
+
+
+def _list(wastes: Sequence[Waste]) -> None:
+    for waste in sorted(wastes, key=lambda waste: -waste.size)[:_LISTED]:
+        console.print(f"  {decimal(waste.size):>9}  {waste.path.parent.name}/{waste.path.name}")
+    if len(wastes) > _LISTED:
+        console.print(f"  and {len(wastes) - _LISTED} more, which --json lists")

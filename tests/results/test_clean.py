@@ -1,0 +1,256 @@
+"""Only what no plan needs and nothing uses is removed, however often the removal is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from results import clean
+from results.clean import remove, survey
+from results.records.atomic import write_json
+from results.records.home import training_folder, trial_folder
+from results.records.journal import Journal
+from results.records.plan import Plan, PlannedTrial, freeze, read_plan
+from tests.homes import finish
+
+FIRST, SECOND = "2026-11-26T10:00:00+00:00", "2026-11-26T11:00:00+00:00"
+
+
+def planned(key: str, training: str | None = None, data: str = "used", **more: object) -> PlannedTrial:
+    config = {"data": {"name": data}, "depth": {"model": "midas_small"}}
+    return PlannedTrial(key, (key,), 0, config, "pending", training=training, **more)  # type: ignore[arg-type]
+
+
+def fail(home: Path, key: str) -> None:
+    with Journal(trial_folder(home, key)) as journal:
+        journal.start(0)
+        journal.failed("ValueError: no")
+
+
+def train(home: Path, key: str, *, finished: bool, checkpoints: bool = True) -> None:
+    folder = training_folder(home, key)
+    folder.mkdir(parents=True)
+    if checkpoints:
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "000000010.safetensors").write_bytes(bytes(300))
+    if finished:
+        (folder / "weights.safetensors").write_bytes(bytes(100))
+        write_json(folder / "training.json", {"key": key})
+
+
+def of_training(home: Path, trial: str, training: str) -> None:
+    write_json(trial_folder(home, trial) / "training.json", {"key": training})
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Of every kind of waste one, beside what looks like it and is needed."""
+    home = tmp_path
+    trials = (planned("good", "t-good"), planned("bad", "t-bad"), planned("new", "t-new"), planned("cut", "t-cut"))
+    freeze(Plan("sweep", FIRST, (*trials, planned("old", "t-old", "old-data")), ()), home)
+    freeze(Plan("sweep", SECOND, trials, ()), home)
+    for key, training in (("good", "t-good"), ("old", "t-old"), ("lost", "t-lost")):
+        finish(home, key)
+        of_training(home, key, training)
+        train(home, training, finished=True, checkpoints=training == "t-good")
+    fail(home, "bad")
+    of_training(home, "bad", "t-bad")
+    train(home, "t-bad", finished=False)
+    with Journal(trial_folder(home, "cut")) as journal:  # killed, and goes on later
+        journal.start(3)
+        journal.stopped()
+    of_training(home, "cut", "t-cut")
+    train(home, "t-cut", finished=False)
+    with Journal(trial_folder(home, "elsewhere")) as journal:
+        journal.start(0)
+    _on_another_host(trial_folder(home, "elsewhere") / "journal.jsonl")
+    of_training(home, "elsewhere", "t-elsewhere")
+    train(home, "t-elsewhere", finished=False)
+    for name in ("used", "old-data", "unused", "mine"):
+        (home / "data" / name).mkdir(parents=True)
+        (home / "data" / name / "manifest.json").write_text("{}")
+    (home / "cache" / "features").mkdir(parents=True)
+    for name in ("midas_small-0123.npy", "clip_vit_b32-4567.npy"):
+        (home / "cache" / "features" / name).write_bytes(bytes(50))
+    (home / "cache" / "downloads").mkdir()
+    (home / "cache" / "downloads" / "wheel").write_bytes(bytes(20))
+    (home / "removed" / "trials-half").mkdir(parents=True)
+    return home
+
+
+def _on_another_host(journal: Path) -> None:
+    journal.write_text(journal.read_text().replace(socket.gethostname(), "another-host"))
+
+
+def look(home: Path) -> clean.Survey:
+    return survey(
+        home,
+        store_of=lambda config: home / "data" / str(config.get("data", {}).get("name")),
+        imported=lambda folder: folder.name == "mine",
+    )
+
+
+def idle(home: Path) -> None:
+    """Ends the trial on another host, so that nothing runs."""
+    with Journal(trial_folder(home, "elsewhere")) as journal:
+        journal.stopped()
+
+
+def names(found: clean.Survey, kind: str, reserved: bool = False) -> list[str]:
+    return sorted(waste.path.name for waste in found.wastes if waste.kind == kind and bool(waste.reserved) == reserved)
+
+
+def nothing(*_: object) -> None:
+    pass
+
+
+def tree(home: Path) -> set[str]:
+    return {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+def test_of_each_kind_what_is_waste(home: Path) -> None:
+    idle(home)
+    found = look(home)
+    assert names(found, "trials") == ["elsewhere", "lost"]
+    assert names(found, "failed") == ["bad", "t-bad"]
+    assert names(found, "trainings") == ["t-elsewhere", "t-lost"]
+    assert [waste.path.parent.name for waste in found.wastes if waste.kind == "optimisers"] == ["t-good"]
+    assert names(found, "caches") == ["clip_vit_b32-4567.npy", "downloads"]
+    assert names(found, "datasets") == ["unused"]
+    assert names(found, "datasets", reserved=True) == ["mine"]
+    assert names(found, "plans", reserved=True) == ["2026-11-26T100000.json", "old"]
+    assert names(found, "left-over") == ["trials-half"]
+    assert not found.remarks
+
+
+def test_sizes_by_sweep(home: Path) -> None:
+    sweep, others = look(home).sweeps
+    assert (sweep.sweep, sweep.trials) == ("sweep", 4)
+    folders = [*(home / "trials" / key for key in ("good", "bad", "cut"))]
+    folders += [home / "trainings" / f"t-{key}" for key in ("good", "bad", "cut")]
+    assert sweep.size == sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+    assert (others.sweep, others.trials) == ("", 3)
+
+
+def test_what_runs_keeps_its_trial_training_and_all_caches(home: Path) -> None:
+    found = look(home)
+    assert names(found, "trials") == ["lost"]
+    assert names(found, "trainings") == ["t-lost"]
+    assert names(found, "caches") == []
+    assert "1 trials run, or may run on another machine" in found.remarks[0]
+    idle(home)
+    with FileLock(trial_folder(home, "lost") / "lock"):
+        assert names(look(home), "trials") == ["elsewhere"]
+        assert names(look(home), "trainings") == ["t-elsewhere"]
+
+
+def test_a_driver_that_runs_keeps_failed_trials(home: Path) -> None:
+    idle(home)
+    with FileLock(home / "sweeps" / "sweep" / "driver.lock"):
+        found = look(home)
+        assert names(found, "failed") == []
+        assert names(found, "plans", reserved=True) == ["old"]
+        assert "being run: sweep" in found.remarks[0]
+
+
+def test_nothing_that_a_plan_needs_is_removed(home: Path) -> None:
+    idle(home)
+    before = tree(home)
+    forgotten: list[str] = []
+    chosen = look(home).chosen([])
+    freed = remove(chosen, home, forgotten.extend, nothing)
+    gone = before - tree(home)
+    assert forgotten == ["bad", "elsewhere", "lost"]
+    assert {name.split("/")[1] for name in gone if name.startswith("trials/")} == {"bad", "elsewhere", "lost"}
+    trainings = {name for name in gone if name.startswith("trainings/")}
+    assert {name.split("/")[1] for name in trainings} == {"t-bad", "t-lost", "t-elsewhere", "t-good"}
+    assert {name for name in trainings if "t-good" in name} == {"trainings/t-good/checkpoints/000000010.safetensors"}
+    assert not any(name.startswith(("data/used", "data/mine", "data/old-data", "sweeps/")) for name in gone)
+    assert "cache/features/midas_small-0123.npy" not in gone
+    assert freed == sum(waste.size for waste in chosen)
+    assert not [waste for waste in look(home).wastes if not waste.reserved]
+    statuses = {trial.key: trial.status for trial in read_plan("sweep", home).trials}
+    assert statuses == {"good": "finished", "bad": "pending", "new": "pending", "cut": "interrupted"}
+
+
+def test_earlier_plans_go_with_their_trials_where_they_are_named(home: Path) -> None:
+    idle(home)
+    remove(look(home).chosen(["plans"]), home, nothing, nothing)
+    assert not (home / "trials" / "old").exists()
+    assert not list((home / "sweeps" / "sweep" / "plans").iterdir())
+    found = look(home)  # and now nothing has their training and dataset
+    assert "t-old" in names(found, "trainings")
+    assert "old-data" in names(found, "datasets")
+
+
+def test_a_trial_that_was_planned_meanwhile_stays(home: Path) -> None:
+    idle(home)
+    chosen = look(home).chosen([])
+    freeze(Plan("another", SECOND, (planned("lost", "t-lost"),), ()), home)
+    remove(chosen, home, nothing, nothing)
+    assert (home / "trials" / "lost" / "result.json").exists()
+    assert (home / "trainings" / "t-lost" / "weights.safetensors").exists()
+
+
+def test_a_trial_that_began_meanwhile_stays(home: Path) -> None:
+    idle(home)
+    chosen = look(home).chosen([])
+    with FileLock(trial_folder(home, "lost") / "lock"):
+        remove([waste for waste in chosen if waste.kind == "trials"], home, nothing, nothing)
+    assert (home / "trials" / "lost" / "result.json").exists()
+
+
+def kill_at(moment: int, counted: list[int]) -> Callable[..., None]:
+    """A function that kills its process at its call number `moment`."""
+
+    def count(*_: object) -> None:
+        counted[0] += 1
+        if counted[0] == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return count
+
+
+@pytest.mark.parametrize("moment", range(1, 26, 2))
+def test_a_removal_that_is_killed_goes_on(home: Path, moment: int) -> None:
+    """The process dies for real, before a file is deleted, a folder renamed, or MLflow written."""
+    idle(home)
+    chosen = look(home).chosen([])
+    child = os.fork()
+    if child == 0:
+        tick = kill_at(moment, [0])
+        unlink, rename, real = os.unlink, Path.rename, clean._delete
+        os.unlink = lambda *a, **k: (tick(), unlink(*a, **k))[1]
+        Path.rename = lambda *a: (tick(), rename(*a))[1]  # type: ignore[method-assign, assignment]
+        clean._delete = lambda path: (tick(), real(path))[1]  # type: ignore[func-returns-value]
+        remove(chosen, home, tick, nothing)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or moment > 20
+    forgotten: list[str] = []
+    remove(look(home).chosen([]), home, forgotten.extend, nothing)
+    assert not [waste for waste in look(home).wastes if not waste.reserved]
+    assert not any((home / "removed").iterdir())
+    for key in ("bad", "elsewhere", "lost"):
+        assert not trial_folder(home, key).exists()
+    assert (home / "trials" / "good" / "result.json").exists()
+    assert (home / "trainings" / "t-good" / "weights.safetensors").exists()
+    assert (home / "trainings" / "t-cut" / "checkpoints").is_dir()
+    assert (home / "data" / "used" / "manifest.json").exists()
+    statuses = {trial.key: trial.status for trial in read_plan("sweep", home).trials}
+    assert statuses == {"good": "finished", "bad": "pending", "new": "pending", "cut": "interrupted"}
+
+
+def test_trials_of_plans_that_name_no_training_keep_theirs(home: Path) -> None:
+    plan = read_plan("sweep", home)
+    freeze(replace(plan, trials=tuple(replace(trial, training=None) for trial in plan.trials)), home)
+    idle(home)
+    assert "t-good" not in names(look(home), "trainings")
+    assert "t-cut" not in [*names(look(home), "trainings"), *names(look(home), "failed")]

@@ -1,0 +1,102 @@
+"""`splatsweep clean` lists by default, removes with --yes, and what it removed is in no report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from jobs.checkpoint import CheckpointFolder, capture
+from jobs.tracking import TrackedTrial, Tracker
+from results.load import load_trials
+from results.records import tags
+from results.records.home import trial_folder
+from results.records.journal import Journal
+from results.records.plan import Plan, PlannedTrial, freeze
+from sweep.cli import app
+from sweep.file.load import load_sweep
+from tests.homes import finish
+
+SWEEP = "name: first\nbase: {data: {name: chairs}}\ntrials: {ours: {}, broken: {}}\nseeds: [0]\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = tmp_path / "home"
+    config = {"data": {"name": "chairs"}}
+    trials = tuple(PlannedTrial(key, (name,), 0, config, "failed") for key, name in (("aa", "ours"), ("bb", "broken")))
+    freeze(Plan("first", "now", trials, ()), home)
+    for key in ("aa", "cc"):
+        finish(home, key, novel_psnr=14.0)
+    with Journal(trial_folder(home, "bb")) as journal:
+        journal.start(0)
+        journal.failed("ValueError: no")
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    return home
+
+
+def clean(home: Path, *arguments: str) -> str:
+    result = CliRunner().invoke(app, ["clean", *arguments, "--home", str(home)], env={"COLUMNS": "80"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def test_it_lists_and_removes_nothing_by_default(home: Path) -> None:
+    text = clean(home)
+    assert "trials: trials that no plan has: 1" in text
+    assert "trials/cc" in text
+    assert "failed trials, and trainings that only these began: 1" in text
+    assert "Nothing is removed yet" in text
+    assert trial_folder(home, "cc").is_dir()
+    assert trial_folder(home, "bb").is_dir()
+
+
+def test_only_the_named_kinds(home: Path) -> None:
+    clean(home, "trials", "--yes")
+    assert not trial_folder(home, "cc").exists()
+    assert trial_folder(home, "bb").is_dir()
+    assert "There is nothing to remove." in clean(home, "trials")
+
+
+def test_what_was_removed_is_in_no_report(home: Path) -> None:
+    tracker = Tracker(home, None, "first")
+    tracker.sync([TrackedTrial(key, key, {}, {tags.TRIAL: key}) for key in ("aa", "bb", "cc")])
+    sweep = load_sweep(home.parent / "sweep.yaml", configurations=False)
+    before = load_trials(sweep, home).set_index("trial")
+    assert (before["state"]["broken"], before["note"]["broken"]) == ("failed", "ValueError: no")
+    assert "Removed" in clean(home, "--yes")
+    after = load_trials(sweep, home).set_index("trial")
+    assert (after["state"]["broken"], after["note"]["broken"]) == ("pending", "")
+    assert not isinstance(after["run_id"]["broken"], str)
+    assert after["run_id"]["ours"] == before["run_id"]["ours"]
+    assert clean(home).rstrip().endswith("There is nothing to remove.")
+
+
+def test_a_finished_trial_of_an_earlier_version_keeps_its_weights(home: Path) -> None:
+    checkpoints = CheckpointFolder(trial_folder(home, "aa") / "checkpoints")
+    network = torch.nn.Linear(100, 100)
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 100)).sum().backward()
+    optimizer.step()
+    checkpoints.save(capture(5, network, optimizer, network, {}))
+    found = json.loads(clean(home, "optimisers", "--json"))
+    (waste,) = found["chosen"]
+    assert waste["bytes"] == 2 * 4 * (100 * 100 + 100) + 2 * 4  # both moments, and the steps, of weight and bias
+    clean(home, "optimisers", "--yes")
+    kept = checkpoints.latest()
+    assert kept is not None
+    assert torch.equal(kept.judged["weight"], network.weight)
+    assert json.loads(clean(home, "optimisers", "--json"))["chosen"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["trails"], "'trails' is no kind; allowed: trials, failed,"), (["--yes", "--dry-run"], "give one of them")],
+)
+def test_mistakes(home: Path, arguments: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        clean(home, *arguments)
