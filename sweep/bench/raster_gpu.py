@@ -14,8 +14,8 @@ import torch
 from model.rasterizers import CUDA_BACKENDS, is_available
 from sweep.bench.raster_cases import PAPER_STEP, WORKLOADS, Workload, make_task
 
-#: The renders of one training step at the laptop's size and at the paper's, and a single image.
-GPU_WORKLOADS = (WORKLOADS[2], WORKLOADS[3], PAPER_STEP)
+#: The renders of one training step at three sizes: the laptop's, one between, and the paper's.
+GPU_WORKLOADS = (Workload("8 x 4 at 32 px", 8, 4, 32), WORKLOADS[3], PAPER_STEP)
 NOTE = "On a GPU: medians by CUDA events. Times inria: both, over that of inria in the same run."
 _WARMUP = 3
 

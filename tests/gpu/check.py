@@ -2,9 +2,10 @@
 
     python tests/gpu/check.py --out runs/gpu
 
-Four parts run one after another: the tests that are marked `gpu`, `bench raster`, `bench step`, and a sweep of the
-preset `quick` under Ray with four trials on a GPU, killed in its middle and run again.  Each has a time limit.  The
-folder gets a log of each, `parts.json` as they end, and the summary: `summary.txt` and `summary.json`.
+Parts run one after another: the tests that are marked `gpu`, `bench raster`, training steps at two sizes, 200 steps
+beside a CPU's, and a sweep of the preset `quick` under Ray with four trials on a GPU, killed in its middle and run
+again.  Each has a time limit, and what a part has measured by then counts.  The folder gets a log of each, `parts.json`
+as they end, and the summary: `summary.txt` and `summary.json`, with a verdict on each requirement (`acceptance.py`).
 
 Nothing is installed or fetched.  A part that lacks something says what, and does not count as failed; the sweep needs
 the weights that `make weights` fetches.  Without a GPU it says so and ends well.
@@ -13,6 +14,7 @@ the weights that `make weights` fetches.  Without a GPU it says so and ends well
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import signal
@@ -28,6 +30,8 @@ from xml.etree import ElementTree
 
 REPOSITORY = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(REPOSITORY))
+
+from tests.gpu.acceptance import acceptance  # noqa: E402
 
 State = Literal["passed", "failed", "timed out", "not run"]
 
@@ -100,8 +104,16 @@ def _environment() -> dict[str, str]:
 # Parts
 
 
+def require(*packages: str) -> None:
+    """Raises `ModuleNotFoundError` naming the first of these packages that is not installed."""
+    for name in packages:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
 def tests(limit: float, folder: Path) -> Outcome:
     """The tests that are marked `gpu`."""
+    require("pytest", "hypothesis")
     report = folder / "tests.xml"
     command = (sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}", *FOLDERS)
     code = run_limited(command, limit, folder / "tests.log")
@@ -153,8 +165,36 @@ def bench_outcome(name: str, result: Mapping[str, Any]) -> Outcome:
     return Outcome(name, "passed", detail=f"{len(rows)} rows", figures={"rows": rows, "notes": result["notes"]})
 
 
+def measured(name: str, *arguments: str) -> Callable[[float, Path], Outcome]:
+    """Rows of `measure.py`, also where it was ended in its middle."""
+
+    def run(limit: float, folder: Path) -> Outcome:
+        stem = name.replace(" ", "-")
+        result = folder / f"{stem}.jsonl"
+        script = REPOSITORY / "tests" / "gpu" / "measure.py"
+        code = run_limited((sys.executable, script, *arguments), limit, folder / f"{stem}.log", result)
+        return measured_outcome(name, code, result.read_text())
+
+    return run
+
+
+def measured_outcome(name: str, code: int | None, printed: str) -> Outcome:
+    """The outcome from the lines that were printed; the last one may be cut off."""
+    rows = []
+    for line in printed.splitlines():
+        with suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    lacking = [f"{row['measure']}: {row['lacks']}" for row in rows if "lacks" in row]
+    detail = "; ".join([f"{len(rows) - len(lacking)} rows", *lacking])
+    if code not in (0, None):
+        detail += f"; exit code {code}"
+    state: State = "timed out" if code is None else "passed" if code == 0 else "failed"
+    return Outcome(name, state, detail=detail, figures={"rows": [row for row in rows if "lacks" not in row]})
+
+
 def sweep(limit: float, folder: Path) -> Outcome:
     """The preset `quick` under Ray, several trials on a GPU, killed and run again."""
+    require("ray", "mlflow")
     lacking = missing_weights(PRESET)
     if lacking:
         detail = f"weights {', '.join(lacking)} are not here; `make weights` fetches them where there is a network"
@@ -225,10 +265,12 @@ def missing_weights(sweep_file: Path) -> list[str]:
 
 
 PARTS = (
-    Part("tests", 130, tests),
-    Part("raster", 40, bench("raster", "--quick")),
-    Part("step", 80, bench("step", "--quick")),
-    Part("sweep", 110, sweep),
+    Part("tests", 85, tests),
+    Part("raster", 35, bench("raster", "--quick")),
+    Part("step laptop", 45, measured("step laptop", "step", "laptop")),
+    Part("step paper", 60, measured("step paper", "step", "paper")),
+    Part("agreement", 65, measured("agreement", "agreement")),
+    Part("sweep", 70, sweep),
 )
 
 
@@ -239,12 +281,13 @@ def summary_text(machine: Mapping[str, Any], outcomes: Iterable[Outcome]) -> str
     """The summary as text: the machine, one line per part, and the tables of the benchmarks."""
     outcomes = list(outcomes)
     lines = [f"{name}: {value}" for name, value in machine.items() if value is not None]
-    lines += ["", *(f"{o.state:<10} {o.name:<8} {o.seconds:5.0f} s  {o.detail}".rstrip() for o in outcomes)]
+    lines += ["", *(f"{o.state:<10} {o.name:<11} {o.seconds:5.0f} s  {o.detail}".rstrip() for o in outcomes)]
     for outcome in outcomes:
         rows = outcome.figures.get("rows", [])
         lines += ["", f"{outcome.name}:", *_table(rows)] if rows else []
         lines += [f"  skipped: {reason}" for reason in outcome.figures.get("skipped", ())]
         lines += [f"  arithmetic: {_pairs(entry)}" for entry in outcome.figures.get("arithmetic", ())]
+    lines += ["", "requirements:", *(f"  {line}" for line in acceptance([asdict(each) for each in outcomes]))]
     lines += ["", "all well" if is_well(outcomes) else "not all well"]
     return "\n".join(lines) + "\n"
 
@@ -256,7 +299,8 @@ def is_well(outcomes: Iterable[Outcome]) -> bool:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A text table of the non-empty columns, numbers with three digits."""
-    columns = [name for name in rows[0] if any(row.get(name) is not None for row in rows)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = [name for name in names if any(row.get(name) is not None for row in rows)]
     cells = [columns, *([_cell(row.get(name)) for name in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
@@ -297,6 +341,8 @@ def check(parts: Iterable[Part], folder: Path, machine: Mapping[str, Any]) -> in
         started = time.monotonic()
         try:
             outcome = part.run(part.limit, folder)
+        except ModuleNotFoundError as error:
+            outcome = Outcome(part.name, "not run", detail=f"the package {error.name} is not here")
         except Exception as error:  # one part must not take the others' outcomes with it
             outcome = Outcome(part.name, "failed", detail=f"{type(error).__name__}: {error}")
         detail = outcome.detail or (f"more than {part.limit:.0f} s" if outcome.state == "timed out" else "")
@@ -305,7 +351,13 @@ def check(parts: Iterable[Part], folder: Path, machine: Mapping[str, Any]) -> in
         _write_json(folder / "parts.json", [asdict(each) for each in outcomes])
     text = summary_text(machine, outcomes)
     (folder / "summary.txt").write_text(text)
-    content = {"machine": dict(machine), "parts": [asdict(each) for each in outcomes], "all_well": is_well(outcomes)}
+    parts_done = [asdict(each) for each in outcomes]
+    content = {
+        "machine": dict(machine),
+        "parts": parts_done,
+        "requirements": [asdict(line) | {"verdict": line.verdict} for line in acceptance(parts_done)],
+        "all_well": is_well(outcomes),
+    }
     _write_json(folder / "summary.json", content)
     print(f"\n{text}\nalso in {folder / 'summary.txt'} and {folder / 'summary.json'}")
     return 0 if is_well(outcomes) else 1

@@ -6,12 +6,14 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
 
-from tests.gpu import check
+from tests.gpu import check, measure
+from tests.gpu.acceptance import acceptance
 from tests.gpu.check import REPOSITORY, Outcome, Part
 from tests.processes import LONG, tiny_sweep, wait_for
 
@@ -30,8 +32,10 @@ def test_summary_names_the_machine_the_parts_and_the_figures():
     ]
     text = check.summary_text(MACHINE, outcomes)
     assert text.splitlines()[:2] == ["card: 1 x NVIDIA H100", "torch: 2.14.1, CUDA 13.0"]
-    assert "passed     tests       52 s  57 passed, 0 failed, 3 skipped" in text
-    assert "not run    sweep        0 s  weights vgg16 are not here" in text
+    assert "passed     tests          52 s  57 passed, 0 failed, 3 skipped" in text
+    assert "not run    sweep           0 s  weights vgg16 are not here" in text
+    assert "  passed       GPU tests that failed: 0, at most 0" in text
+    assert "  not measured killed sweeps that did not go on to their end: at most 0" in text
     assert "  workload         backend  device  both ms\n  8 x 4 at 128 px  gsplat   cuda    5.71\n" in text
     assert "skipped: needs gsplat" in text
     assert text.endswith("all well\n")
@@ -68,9 +72,104 @@ def test_a_part_that_breaks_leaves_the_others(tmp_path, capsys):
     assert (tmp_path / "out" / "summary.txt").read_text() in capsys.readouterr().out
 
 
+def test_a_package_that_is_lacking_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: None if name in ("pytest", "ray") else object())
+    for part, name in ((check.tests, "pytest"), (check.sweep, "ray")):
+        with pytest.raises(ModuleNotFoundError, match=f"No module named '{name}'"):
+            part(1.0, tmp_path)
+
+
+def test_a_part_that_misses_a_package_is_not_a_failure(tmp_path):
+    def misses(_limit, _folder):
+        raise ModuleNotFoundError("No module named 'trimesh'", name="trimesh")
+
+    assert check.check([Part("first", 3, misses)], tmp_path, MACHINE) == 0
+    (part,) = json.loads((tmp_path / "summary.json").read_text())["parts"]
+    assert (part["state"], part["detail"]) == ("not run", "the package trimesh is not here")
+
+
 def test_all_parts_together_fit_into_six_minutes():
     assert sum(part.limit for part in check.PARTS) <= 360
-    assert [part.name for part in check.PARTS] == ["tests", "raster", "step", "sweep"]
+    assert [part.name for part in check.PARTS] == [
+        "tests", "raster", "step laptop", "step paper", "agreement", "sweep",
+    ]  # fmt: skip
+
+
+def step_row(size: str, backend: str, execution: str, precision: str, ms: float, share: float) -> dict[str, Any]:
+    row = {"size": size, "case": "ours", "backend": backend, "execution": execution, "precision": precision}
+    return row | {"device": "cuda", "ms": ms, "of published": share}
+
+
+def test_every_requirement_has_its_verdict_and_figure():
+    raster = [
+        {"workload": f"8 x 4 at {side} px", "backend": backend, "both ms": ms}
+        for side, backend, ms in ((128, "gsplat", 5.0), (128, "triton", 4.5), (128, "inria", 21.0), (32, "triton", 1.0))
+    ]
+    laptop = [
+        step_row("laptop", "gsplat", "graph", "tf32", 7.0, 0.2),
+        step_row("laptop", "triton", "graph", "tf32", 3.0, 0.1),
+        {"size": "laptop", "case": "ours", "backend": "cpu", "device": "cpu", "ms": 30.0},
+    ]
+    paper = [
+        step_row("paper", "gsplat", "graph", "tf32", 40.0, 0.36),
+        step_row("paper", "gsplat", "eager", "tf32", 41, 0.34),
+    ]
+    agreement = [
+        {"measure": "agreement", "execution": "eager", "backend": "triton", "difference": 2e-6},
+        {"measure": "agreement", "execution": "graph", "backend": "triton", "difference": 2e-3},
+        {
+            "measure": "host reads",
+            "execution": "graph",
+            "backend": "triton",
+            "waits": "called a synchronizing operation",
+        },
+        {"measure": "lpips", "shift": 5e-4},
+    ]
+    rows = {"raster": raster, "step laptop": laptop, "step paper": paper, "agreement": agreement}
+    parts = [{"name": name, "state": "passed", "figures": {"rows": found}} for name, found in rows.items()]
+    parts += [
+        {"name": "tests", "state": "failed", "figures": {"failed": ["a", "b"]}},
+        {"name": "sweep", "state": "timed out", "figures": {}},
+    ]
+    lines = {line.name: (line.verdict, line.figure) for line in acceptance(parts)}
+    assert len(lines) == 17
+    assert lines.pop("GPU tests that failed") == ("failed", 2)
+    assert lines.pop("paper, TF32: step, of the published style's") == ("passed", 0.34)
+    assert lines.pop("laptop with gsplat: ms a step") == ("passed", 7)
+    assert lines.pop("laptop: step, of two CPU cores'") == ("passed", pytest.approx(0.1))
+    assert lines.pop("laptop with triton, one graph: ms a step") == ("passed", 3)
+    assert lines.pop("32 renders at 128 px, inria: ms") == ("passed", 21)
+    assert lines.pop("32 renders at 128 px: triton, of gsplat's time") == ("failed", pytest.approx(0.9))
+    assert lines.pop("200 steps, eager: losses, relative difference from the CPU's") == ("passed", 2e-6)
+    assert lines.pop("200 steps, graph: losses, relative difference from the CPU's") == ("failed", 2e-3)
+    assert lines.pop("a step, graph: waits of the host") == ("failed", 1)
+    assert lines.pop("LPIPS in bf16 and channels last: shift") == ("passed", 5e-4)
+    assert {verdict for verdict, _ in lines.values()} == {"not measured"}
+
+
+def test_what_was_measured_before_the_limit_counts():
+    lines = [json.dumps({"measure": "lpips", "shift": 1e-4}), json.dumps({"measure": "compiling", "lacks": "no gcc"})]
+    outcome = check.measured_outcome("agreement", None, "\n".join([*lines, '{"measure": "agr']))
+    assert outcome == Outcome(
+        "agreement",
+        "timed out",
+        detail="1 rows; compiling: no gcc",
+        figures={"rows": [{"measure": "lpips", "shift": 1e-4}]},
+    )
+    assert check.measured_outcome("agreement", 1, "").state == "failed"
+    assert check.measured_outcome("agreement", 0, lines[0]).state == "passed"
+
+
+def test_losses_agree_with_themselves():
+    """The measurement of 200 steps, shortened, with the CPU in the GPU's place."""
+    with measure._chairs(measure.GPU_SIZES[0]) as store:
+        (row,) = measure.agreement(torch.device("cpu"), store, 2, ("eager",), "cpu")
+    assert row == {"measure": "agreement", "execution": "eager", "backend": "cpu", "difference": 0.0}
+
+
+def test_the_shift_of_lpips_is_small_and_not_zero(weights):
+    row = measure.lpips_shift(torch.device("cpu"), weights, images=1, side=16)
+    assert 0 < row["shift"] < 1e-2
 
 
 def _is_gone(pid: int) -> bool:
