@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from results.gallery import Gallery, Pictures
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 #: small renders are enlarged by a whole factor to at least this many pixels
 MIN_SIDE = 96
-#: error at which an error map is brightest, for colours in [0, 1]
+#: Error at which an error map is brightest, for colours in [0, 1], without a blank picture to measure it by.
 ERROR_WHITE = 0.25
+#: Share of a blank picture's wrong pixels whose error is below the scale of an object's error maps.
+_SCALE_QUANTILE = 0.95
 _GAP, _MARGIN, _TEXT, _LINE = 6, 16, 13, 16
 _INK, _MUTED, _FRAME, _PAPER = (24, 26, 29), (110, 114, 120), (217, 221, 226), (255, 255, 255)
 
@@ -63,35 +66,75 @@ def draw(gallery: Gallery) -> Image.Image:
         for line, text in enumerate(reversed(lines)):
             baseline = y - _GAP - line * _LINE
             pen.text((x + layout.width / 2, baseline), text, fill=_INK, font=_font(), anchor="md")
+    scales = error_scales(gallery)
     for k, label in enumerate(labels):
-        pen.text((_MARGIN, layout.corner(0, k, 0)[1]), label, fill=_MUTED, font=_font())
+        x, y = _MARGIN, layout.corner(0, k, 0)[1]
+        pen.text((x, y), label, fill=_MUTED, font=_font())
+        canvas.paste(
+            _enlarged(_inferno(np.linspace(0, 1, MIN_SIDE, dtype=np.float32)[None].repeat(8, 0)), 1), (x, y + 28)
+        )
+        pen.text((x, y + 40), f"error 0 to {scales[k]:.2f}", fill=_MUTED, font=_font())
         _paste(canvas, layout, gallery.source[k], layout.corner(0, k, 0))
         for column, pictures in enumerate((gallery.target, *gallery.renders.values()), start=1):
             for m, picture in enumerate(pictures[k]):
                 _paste(canvas, layout, picture, layout.corner(column, k, 2 * m))
         for column, pictures in enumerate(gallery.renders.values(), start=2):
-            for m, picture in enumerate(error_map(pictures[k], gallery.target[k])):
+            for m, picture in enumerate(error_map(pictures[k], gallery.target[k], scales[k])):
                 _paste(canvas, layout, picture, layout.corner(column, k, 2 * m + 1))
     return canvas
 
 
-def error_map(render: Pictures, target: Pictures) -> Pictures:
-    """(..., 3, H, W) twice -> the same shape: the mean absolute error of a pixel, black for none, white from a quarter.
+def error_map(render: Pictures, target: Pictures, scale: float = ERROR_WHITE) -> Pictures:
+    """(..., 3, H, W) twice -> the same shape: mean absolute errors of pixels, black for none, brightest from `scale`.
 
     Colours are matplotlib's inferno, which is as dark as the error is small, also in grey.
     """
+    return _inferno(_errors(render, target) / scale)
+
+
+def error_scales(gallery: Gallery) -> list[float]:
+    """Of each object the error at which its maps are brightest: that of a blank picture where it is most wrong.
+
+    A scale of its own keeps dark and bright objects from being all black or all white.  `ERROR_WHITE` where the
+    gallery has no blank row, or the blank picture is right.
+    """
+    blank = _blank(gallery)
+    if blank is None:
+        return [ERROR_WHITE] * len(gallery.objects)
+    scales = []
+    for render, target in zip(blank, gallery.target, strict=True):
+        wrong = (errors := _errors(render, target))[errors > 1 / 255]
+        scales.append(float(np.quantile(wrong, _SCALE_QUANTILE)) if wrong.size else ERROR_WHITE)
+    return scales
+
+
+def has_blank(gallery: Gallery) -> bool:
+    """Whether the blank row is among the pictures, by which errors are scaled."""
+    return _blank(gallery) is not None
+
+
+def _blank(gallery: Gallery) -> Pictures | None:
+    return next((pictures for name, pictures in gallery.renders.items() if name.split(" ")[0] == "blank"), None)
+
+
+def _errors(render: Pictures, target: Pictures) -> NDArray[np.float32]:
+    """(..., 3, H, W) twice -> (..., H, W): the mean absolute error of a pixel, of colours in [0, 1]."""
+    error: NDArray[np.float32] = np.abs(render.astype(np.float32) - target).mean(axis=-3) / 255
+    return error
+
+
+def _inferno(values: NDArray[np.float32]) -> Pictures:
+    """(..., H, W) -> (..., 3, H, W)"""
     from matplotlib import colormaps
 
-    error = np.abs(render.astype(np.float32) - target).mean(axis=-3) / 255
-    colours = colormaps["inferno"](np.minimum(error / ERROR_WHITE, 1), bytes=True)[..., :3]
-    return np.moveaxis(colours, -1, -3)
+    return np.moveaxis(colormaps["inferno"](np.minimum(values, 1), bytes=True)[..., :3], -1, -3)
 
 
 def _layout(gallery: Gallery, headers: list[list[str]], labels: list[str]) -> _Layout:
     objects, views, _, height, width = gallery.target.shape
     scale = enlargement(height, width)
     return _Layout(
-        left=_MARGIN + max(map(_width, labels), default=0) + 2 * _GAP,
+        left=_MARGIN + max(map(_width, [*labels, "error 0 to 0.00"])) + 2 * _GAP,
         top=_MARGIN + max(map(len, headers)) * _LINE + _GAP,
         width=width * scale,
         height=height * scale,

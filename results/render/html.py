@@ -1,6 +1,7 @@
 """A self-contained HTML page: it loads no script, font or picture.
 
-Its only script sorts tables; the content security policy names the script's hash, so a browser runs no other.
+Its only script sorts tables, marks what is cut at a side, and compares two pictures; the content security policy names
+the script's hash, so a browser runs no other.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from results.figures.grid import data_uri, enlargement, error_map
+from results.figures.grid import data_uri, enlargement, error_map, error_scales, has_blank
 from results.figures.style import inline_svg
 from results.gallery import Gallery, Turntable
 from results.illustrations import Illustration
@@ -94,7 +95,9 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(data_uri=data_uri, enlargement=enlargement, error_map=error_map)
+    environment.globals.update(
+        data_uri=data_uri, enlargement=enlargement, error_map=error_map, error_scales=error_scales, has_blank=has_blank
+    )
     environment.globals.update({name: getattr(layout, name) for name in _LAYOUT})
     environment.filters.update(
         number=_number,

@@ -73,3 +73,20 @@ def test_objects_are_called_by_their_rank() -> None:
     shown = gallery()
     ranked = Gallery(shown.objects, shown.source, shown.target, shown.renders, shown.seeds, ("best", "worst"))
     assert grid.draw(ranked).width > grid.draw(shown).width
+
+
+def test_each_object_has_the_scale_of_a_blank_pictures_error() -> None:
+    shown = gallery(("first", "blank"))
+    white = np.full_like(shown.target, 255)
+    target = white.copy()
+    target[0, :, :, 4:8, 4:8], target[1, :, :, 4:8, 4:8] = 0, 204  # a black object, and a light one
+    own = Gallery(shown.objects, shown.source, target, {"first": target, "blank": white}, shown.seeds)
+    assert grid.has_blank(own)
+    assert grid.error_scales(own) == pytest.approx([1.0, 0.2])
+    light = grid.error_map(white[1], target[1], 0.2)[0].astype(int).sum(axis=0)
+    assert light[5, 5] == light.max() > light[0, 0]
+
+
+def test_without_a_blank_row_all_objects_have_one_scale() -> None:
+    assert not grid.has_blank(gallery())
+    assert grid.error_scales(gallery()) == [grid.ERROR_WHITE] * 2
