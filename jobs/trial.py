@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock
 
 from jobs.config import TrialConfig
+from jobs.cost import measure_costs
 from jobs.data.prepare import open_dataset
 from jobs.data.requirements import Requirements
 from jobs.data.store import Store
@@ -42,6 +43,7 @@ from results.records.journal import Journal
 from results.records.training_folder import RECORD_FILENAME as TRAINING_FILENAME
 from results.records.trial_folder import (
     CONFIG_FILENAME,
+    COSTS_FILENAME,
     ENVIRONMENT_FILENAME,
     LOCK_FILENAME,
     LOG_FILENAME,
@@ -218,6 +220,9 @@ def _train_and_judge(
     sample_sheet(evaluation.samples).save(folder / SHEET_FILENAME)
     if config.is_trained:
         _write_turntable(predict, config, store, device, folder / TURNTABLE_FILENAME)
+        write_json(
+            folder / COSTS_FILENAME, measure_costs(trained.reconstructor, predict, config, store, device, seconds)
+        )
     step = config.train.iterations if config.is_trained else 0
     timing = {"time/train_s": seconds, "time/step_ms": 1000 * seconds / step} if step else {}
     journal.metrics(step, evaluation.means() | timing)

@@ -7,7 +7,7 @@ A planned trial without results is never dropped: `load_trials` lists it with it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from results.costs import KIND, Costs, costs_of, read_costs
 from results.measurements import TEXT_COLUMNS, Measurements, Texts, read_measurements
 from results.metrics import PUBLISHED
 from results.records import tags
-from results.records.home import cache_folder
+from results.records.home import cache_folder, training_folder, trial_folder
 from results.records.plan import FrozenPlan, RecordedTrial, read_plan
-from results.records.trial_folder import MEASUREMENTS_FILENAME, SAMPLES_FILENAME
+from results.records.training_folder import read_training
+from results.records.trial_folder import COSTS_FILENAME, MEASUREMENTS_FILENAME, SAMPLES_FILENAME
 from results.runs import Run
 from results.store import ResultStore
 
@@ -68,6 +70,7 @@ class TrialRecord:
     note: str
     #: None unless the state is "finished"
     per_object: Measurements | None
+    costs: Costs = field(default_factory=Costs)
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,11 @@ class Evidence:
     @cached_property
     def scores(self) -> Scores:
         """The scores of all finished trials."""
-        finished = [(record.per_object, record.planned) for record in self.records if record.per_object is not None]
+        finished = [
+            (_with_costs(record.per_object, record.costs), record.planned)
+            for record in self.records
+            if record.per_object is not None
+        ]
         rows = [len(measured) for measured, _ in finished]
         return Scores(
             Measurements.joined([measured for measured, _ in finished]),
@@ -189,8 +196,31 @@ class Recorded:
         files = self.store.read(self.finished, MEASUREMENTS_FILENAME, lambda path: read_measurements(path, cache))
         found = dict(zip((run.key for run in self.finished), files, strict=True))
         trials = (*self.plan.trials, *self.plan.controls)
-        records = (_record(trial, self.runs.get(trial.key), found.get(trial.key)) for trial in trials)
+        records = (
+            _record(trial, self.runs.get(trial.key), found.get(trial.key), self.costs.get(trial.key, Costs()))
+            for trial in trials
+        )
         return Evidence(self.plan, self.store, tuple(records))
+
+    @cached_property
+    def costs(self) -> Mapping[str, Costs]:
+        """Costs of finished trials by key: of the trial's folder, else of its artifact, else its time of training."""
+        found, recorded = {}, []
+        trainings = {trial.key: trial.training for trial in self.plan.trials}
+        for run in self.finished:
+            try:
+                found[run.key] = read_costs(trial_folder(self.home, run.key) / COSTS_FILENAME)
+                continue
+            except (OSError, ValueError):
+                training = trainings.get(run.key)
+            record = read_training(training_folder(self.home, training)) if training else None
+            found[run.key] = costs_of({"train_s": record["seconds"]} if record else {})
+            if tags.HASH + COSTS_FILENAME in run.tags:
+                recorded.append(run)
+        for run, costs in zip(recorded, self.store.read(recorded, COSTS_FILENAME, read_costs), strict=True):
+            if not isinstance(costs, Exception):
+                found[run.key] = costs
+        return found
 
 
 def read_recorded(sweep: SweepLike, home: Path | str, plan_name: str | None = None) -> Recorded:
@@ -239,7 +269,17 @@ def load_samples(sweep: SweepLike, home: Path) -> tuple[TrialSamples, ...]:
     return read_evidence(sweep, home).samples
 
 
-def _record(planned: RecordedTrial, run: Run | None, per_object: Measurements | Exception | None) -> TrialRecord:
+def _with_costs(measured: Measurements, costs: Costs) -> Measurements:
+    """The scores of a trial and, as those of one more object without a name, its costs."""
+    names, values = tuple(costs.values), list(costs.values.values())
+    same = {name: Texts.repeated([text], [len(names)]) for name, text in (("object", ""), ("split", ""))}
+    kind, metric = Texts.repeated([KIND], [len(names)]), Texts.repeated(names, [1] * len(names))
+    return Measurements.joined([measured, Measurements(**same, view_kind=kind, metric=metric, value=np.array(values))])
+
+
+def _record(
+    planned: RecordedTrial, run: Run | None, per_object: Measurements | Exception | None, costs: Costs
+) -> TrialRecord:
     state = run.status if run else planned.status
     if run is None and state == "finished":
         return TrialRecord(planned, run, "unrecorded", "finished, but not in MLflow: `splatsweep sync`", None)
@@ -248,4 +288,4 @@ def _record(planned: RecordedTrial, run: Run | None, per_object: Measurements | 
         return TrialRecord(planned, run, state, note, None)
     if isinstance(per_object, Exception):
         return TrialRecord(planned, run, "unrecorded", f"{per_object}: `splatsweep sync`", None)
-    return TrialRecord(planned, run, state, "", per_object)
+    return TrialRecord(planned, run, state, "", per_object, costs)

@@ -9,15 +9,17 @@ from pathlib import Path
 from types import MappingProxyType
 
 from results.errors import ResultsError
-from results.load import SweepLike, read_recorded
+from results.load import Recorded, SweepLike, read_recorded
 from results.pause_gc import garbage_collection_paused
 from results.records.home import report_folder
 from results.table import Table
-from results.tables import build_tables
+from results.tables import build_tables, table_options
 from results.unchanged import MANIFEST_FILENAME, inputs, is_current, listed_files, manifest
 
 #: the table of a sweep whose seeds are added until rows are decided
 SEEDS = "seeds"
+#: the table of what the trained rows cost
+COSTS = "costs"
 
 
 @garbage_collection_paused()
@@ -51,6 +53,8 @@ def build_report(
     recorded = read_recorded(sweep, home, plan)
     if recorded.plan.seeds is not None and SEEDS not in tables:
         tables = (*tables, SEEDS)
+    if _has_trained(recorded) and COSTS not in {options.name for name in tables for _, options in table_options(name)}:
+        tables = (*tables, COSTS)
     made_from = inputs(recorded, tables, notes, labels)
     if not is_current(out, made_from):
         evidence = recorded.evidence()
@@ -66,6 +70,11 @@ def build_report(
     elif on_tables is not None:
         on_tables(build_tables(tables, recorded.evidence()))
     return out / "index.html"
+
+
+def _has_trained(recorded: Recorded) -> bool:
+    controls = {trial.key for trial in recorded.plan.controls}
+    return any(run.key not in controls for run in recorded.finished)
 
 
 def _refuse_foreign_files(out: Path) -> None:

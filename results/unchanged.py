@@ -73,6 +73,7 @@ def inputs(recorded: Recorded, tables: Sequence[str], notes: str | None, labels:
         _code(),
         recorded.plan.to_json(),
         [astuple(run) for run in recorded.runs.values()],
+        {key: astuple(costs) for key, costs in recorded.costs.items()},
         [[table, Path(table).read_text() if Path(table).is_file() else None] for table in tables],
         notes,
         dict(labels),

@@ -62,10 +62,8 @@ def render(
 
     notes, labels: description and labels of the sweep, from the sweep file.
     """
-    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
-    return _template().render(
-        script=script,
-        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+    return _template("page.html.j2").render(
+        **_script(),
         evidence=evidence,
         notes=notes,
         labels=labels,
@@ -84,8 +82,20 @@ def render(
     )
 
 
+def render_table(table: Table) -> str:
+    """A page of one table alone, such as a comparison of two sweeps."""
+    return _template("comparison.html.j2").render(**_script(), table=table)
+
+
+def _script() -> dict[str, str]:
+    """The script of a page, and its hash for the content security policy."""
+    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"script": script, "script_hash": f"sha256-{digest}"}
+
+
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -109,7 +119,7 @@ def _template() -> Template:
         svg=_svg,
         has_references=_has_references,
     )
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)
 
 
 def _number(value: float, precision: int) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 #: kind -> module
 KINDS = {
     "auto": "results.tables.auto",
+    "costs": "results.tables.costs",
     "leave_one_out": "results.tables.leave_one_out",
     "pivot": "results.tables.pivot",
     "rows": "results.tables.rows",
@@ -32,6 +33,7 @@ KINDS = {
 #: name in a sweep file -> a kind with default options, or a table file of this package
 TABLES = {
     "auto": "auto",
+    "costs": "costs",
     "leave_one_out": "leave_one_out",
     "paper": "paper.yaml",
     "study": "study.yaml",

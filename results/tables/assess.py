@@ -74,6 +74,29 @@ def assessed(table: Table, baseline: Row | None, quantities: Sequence[Quantity],
     )
 
 
+def paired_comparisons(
+    pairs: Sequence[tuple[Row, Row] | None], quantities: Sequence[Quantity], scores: Scores, name: str
+) -> dict[_Place, Comparison]:
+    """Comparisons of each pair's first row with its second, in every column with a direction; one family of tests.
+
+    name: what the second rows are called.  Keys of the result: place of the pair, and column.
+    """
+    rows = {2 * index + side: row for index, pair in enumerate(pairs) if pair for side, row in enumerate(pair)}
+    wanted = [
+        (2 * index, 2 * index + 1, column)
+        for index, pair in enumerate(pairs)
+        for column, quantity in enumerate(quantities)
+        if pair and quantity.column.direction
+    ]
+    tests = _tested(wanted, rows, quantities, scores)
+    adjusted = holm([float(test.found.p) for test in tests.values()])
+    family = int(np.count_nonzero(~np.isnan(adjusted)))
+    return {
+        (row // 2, column): _comparison(replace(rows[other], label=name), test, quantities[column], p, family)
+        for ((row, other, column), test), p in zip(tests.items(), adjusted, strict=True)
+    }
+
+
 def _baseline_pairs(rows: Mapping[int, Row], baseline: Row | None, quantities: Sequence[Quantity]) -> Iterator[_Pair]:
     if baseline is None:
         return

@@ -42,7 +42,7 @@ def build(evidence: Evidence, options: Options) -> Table:
     frame = Table(options.name, options.caption, (), (), notes=notes)
     quantities = options.columns or measured(record.planned.plain_config for record in evidence.records)
     table = fill(frame, [Block(trained), Block(controls, ranked=False)], quantities, evidence, baseline)
-    return _without_repetition(with_texts(table, axes := _axes(trained)), axes)
+    return without_repetition(with_texts(table, axes := axis_columns(trained)), axes)
 
 
 def entries(records: Iterable[TrialRecord]) -> tuple[Entry, ...]:
@@ -50,7 +50,7 @@ def entries(records: Iterable[TrialRecord]) -> tuple[Entry, ...]:
     return tuple(Entry(group[0].planned.name, group) for group in configurations(records))
 
 
-def _axes(rows: Sequence[Entry]) -> dict[str, dict[str, str]]:
+def axis_columns(rows: Sequence[Entry]) -> dict[str, dict[str, str]]:
     """Axis -> row -> value, from the names of a grid's points, such as `model=midas_small fusion=input`."""
     axes: dict[str, dict[str, str]] = {}
     for entry in rows:
@@ -61,7 +61,7 @@ def _axes(rows: Sequence[Entry]) -> dict[str, dict[str, str]]:
     return {axis: values for axis, values in axes.items() if len(set(values.values())) > 1}
 
 
-def _without_repetition(table: Table, axes: Mapping[str, Mapping[str, str]]) -> Table:
+def without_repetition(table: Table, axes: Mapping[str, Mapping[str, str]]) -> Table:
     """The table with what its columns of axes show left out of the rows' labels.
 
     The first axis has no column: its value is the label of the grid's points.  Where other rows stand beside them the

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from results.costs import COSTS, KIND
 from results.metrics import METRICS, PUBLISHED, VIEW_KINDS, Direction, facts_of, split_column
 from results.table import Column
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A metric on one kind of views, averaged over a trial's objects."""
+    """A metric on one kind of views, averaged over a trial's objects, or a cost of the trial."""
 
     view_kind: str
     metric: str
@@ -53,7 +54,13 @@ def quantity(
 
 
 def named(name: str) -> Quantity:
-    """The quantity called `name`.  Raises `ValueError` where that is not a kind of views and a metric."""
+    """The quantity called `name`.  Raises `ValueError` where that is no cost, nor a kind of views and a metric."""
+    cost = name.removeprefix(f"{KIND}_")
+    if cost != name:
+        if cost not in COSTS:
+            raise ValueError(f"{name!r} is not a cost; allowed: {', '.join(f'{KIND}_{known}' for known in COSTS)}")
+        facts = COSTS[cost]
+        return Quantity(KIND, cost, Column(name, facts.label, "Cost", None, facts.precision), None)
     return quantity(*split_column(name))
 
 

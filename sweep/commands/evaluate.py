@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from results.metrics import METRICS, VIEW_KINDS
-from sweep.commands.common import DEFAULT_HOME, AsJson, Home, Only, console, user_path
+from sweep.commands.common import DEFAULT_HOME, AsJson, Home, Only, console, planned_sweep, user_path
 
 if TYPE_CHECKING:  # brings torch, which takes seconds
     from jobs.config import TrialConfig
@@ -51,6 +51,9 @@ def evaluate(
     only: Only = None,
     home: Home = DEFAULT_HOME,
     as_json: AsJson = False,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Measure the finished trials' costs instead: size, times, memory.")
+    ] = False,
 ) -> None:
     """Evaluate a sweep's finished trainings, or a published checkpoint.  Trains nothing.
 
@@ -62,12 +65,16 @@ def evaluate(
 
     Example: [bold]splatsweep evaluate sweep.yaml --set base.eval.split=val[/]
 
+    Example: [bold]splatsweep evaluate sweep.yaml --costs[/]
+
     Example: [bold]splatsweep evaluate --checkpoint model_latest.pth --dataset co3d --set render.antialiasing=false[/]
     """
+    if costs and sweep is None:
+        raise ValueError("--costs measures the trials of a sweep: give its file")
     if sweep is not None:
         if checkpoint is not None or dataset is not None:
             raise ValueError("give a sweep file, or --checkpoint and --dataset, not both")
-        _evaluate_sweep(sweep, settings or [], only, home.absolute())
+        (_measure_sweep if costs else _evaluate_sweep)(sweep, settings or [], only, home.absolute())
     elif checkpoint is None or dataset is None:
         raise ValueError("give a sweep file, or --checkpoint and --dataset")
     else:
@@ -81,6 +88,48 @@ def _evaluate_sweep(sweep: Path, settings: list[str], only: str | None, home: Pa
 
     checked = load_sweep(sweep, settings)
     conclude(run_sweep(checked, home, console=console, only=only, judge_only=True), checked, home)
+
+
+def _measure_sweep(sweep: Path, settings: list[str], only: str | None, home: Path) -> None:
+    """Measures the finished trials of a planned sweep, one after the other, and writes the report."""
+    from fnmatch import fnmatchcase
+
+    import torch
+
+    from jobs.cost import measure_finished
+    from results.records.monitor import Monitor
+    from results.records.plan import read_plan
+    from results.report import build_report
+
+    checked = planned_sweep(sweep, settings, home)
+    plan = read_plan(checked.name, home).refreshed(Monitor(home))
+    chosen = [
+        trial
+        for trial in plan.trials
+        if trial.status == "finished" and (only is None or any(fnmatchcase(name, only) for name in trial.names))
+    ]
+    if not chosen:
+        raise ValueError(f"no finished trial of {checked.name} to measure" + (f" is called {only!r}" if only else ""))
+    torch.set_num_threads(checked.run.cpus_per_trial)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    failed = 0
+    for trial in chosen:
+        name = f"{trial.name} seed {trial.seed}"
+        try:
+            found = measure_finished(home, trial.key, device)
+        except ValueError as error:
+            failed += 1
+            console.print(f"{name}: not measured: {error}", markup=False)
+            continue
+        console.print(
+            f"{name}: {found['parameters'] / 1e6:.2f} M parameters, {found['predict_ms']:.1f} ms a prediction, "
+            f"{found['render_ms']:.1f} ms a render",
+            markup=False,
+        )
+    console.print(
+        f"Report: {build_report(checked, home, None, checked.tables, notes=checked.notes, labels=checked.tags)}"
+    )
+    raise typer.Exit(1 if failed else 0)
 
 
 def _evaluate_checkpoint(checkpoint: Path, dataset: str, settings: list[str], home: Path, as_json: bool) -> None:

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from results.errors import ResultsError
-from results.load import RESULT_COLUMNS, load_curves, load_results, load_samples, load_trials
+from results.load import RESULT_COLUMNS, load_curves, load_results, load_samples, load_trials, read_evidence
+from tests.results.conftest import entry
 
 
 def fake_entry(key: str, name: str, **more: Any) -> dict[str, Any]:
@@ -163,3 +164,22 @@ def test_damaged_samples_are_left_out(recorded, sweep) -> None:
     recorded.plan([fake_entry("a", "base")])
     recorded.record("a", "base", per_object=scores(20.0), samples={"objects": np.array(["o"])})
     assert load_samples(sweep, recorded.home) == ()
+
+
+def test_costs_come_from_the_trials_folder_or_the_training(recorded, sweep) -> None:
+    recorded.plan([entry("a", "measured"), entry("b", "older", training="t"), entry("c", "damaged")])
+    for key in "abc":
+        recorded.record(key, key, per_object=scores(20.0))
+        (recorded.home / "trials" / key).mkdir(parents=True)
+    (recorded.home / "trials" / "a" / "costs.json").write_text('{"predict_ms": 3.0, "device": "a GPU"}')
+    (recorded.home / "trials" / "c" / "costs.json").write_text("[")
+    training = recorded.home / "trainings" / "t"
+    training.mkdir(parents=True)
+    (training / "training.json").write_text('{"key": "t", "seconds": 90.0}')
+    (training / "weights.safetensors").write_bytes(b"")
+    found = read_evidence(sweep, recorded.home)
+    assert [record.costs.values for record in found.records] == [{"predict_ms": 3.0}, {"train_min": 1.5}, {}]
+    assert [record.costs.device for record in found.records] == ["a GPU", "", ""]
+    costs = found.results(["predict_ms"])
+    assert costs[["key", "view_kind", "value"]].to_numpy().tolist() == [["a", "cost", 3.0]]
+    assert set(found.results()["view_kind"]) <= {"conditioned", "novel"}

@@ -1,0 +1,281 @@
+"""Two sweeps side by side: rows of the same name, tests where seeds and objects pair, and what cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from results.errors import ResultsError
+from results.load import Evidence, TrialRecord
+from results.provenance import ABSENT
+from results.records import tags
+from results.records.damage import DamagedFileError, read_object
+from results.records.flat import flatten
+from results.records.home import trial_folder
+from results.records.trial_folder import RESULT_FILENAME
+from results.table import Cell, Column, Row, Section, Table
+from results.tables.assess import paired_comparisons
+from results.tables.auto import entries
+from results.tables.fill import Entry, source_of
+from results.tables.metric_columns import Quantity, named
+from results.tables.row_notes import caveats, states
+from results.tables.scores import Scores
+
+DEFAULT = ("novel_psnr", "novel_ssim", "novel_lpips")
+_SHORT = 7
+_MOST_LISTED = 8
+#: settings of `eval` that do not change what a result is
+_OTHER_EVALUATION = ("eval.every", "eval.val_objects")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Rows of one name, or one row alone, where `first` or `second` is None."""
+
+    label: str
+    first: Entry | None
+    second: Entry | None
+    #: why the two cannot be compared; empty where they can
+    obstacles: tuple[str, ...] = ()
+    #: settings in which they differ: key -> (first, second)
+    differing: Mapping[str, tuple[str, str]] | None = None
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether both sides exist and are judged alike."""
+        return self.first is not None and self.second is not None and not self.obstacles
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether both sides are the same trials."""
+        return self.first is not None and self.second is not None and _keys(self.first) == _keys(self.second)
+
+
+def compare(first: Evidence, second: Evidence, home: Path, columns: Sequence[str] = DEFAULT) -> Table:
+    """A table of both sweeps: for each of `columns` their means and the difference, the second minus the first.
+
+    Raises `ResultsError` where no row has the same name in both, or none of those can be compared, with the reasons;
+    `ValueError` for a column that does not exist.
+    """
+    quantities = [named(column) for column in columns]
+    names = _sides(first, second)
+    pairs = _pairs(first, second, home)
+    _refuse_nothing(pairs, names)
+    records = {record.planned.key: record for record in (*first.records, *second.records)}
+    both = Evidence(first.plan, first.store, tuple(records.values()))
+    scores = Scores.of(both, quantities)
+    sides = [tuple(_row(entry, quantities, scores) for entry in (pair.first, pair.second)) for pair in pairs]
+    tested = [
+        (newer, older) if pair.is_comparable and not pair.is_shared else None
+        for pair, (older, newer) in zip(pairs, sides, strict=True)
+    ]
+    comparisons = paired_comparisons(tested, quantities, scores, names[0])
+    common = _common(pairs)
+    rows = []
+    for index, (pair, (older, newer)) in enumerate(zip(pairs, sides, strict=True)):
+        cells: list[Cell] = []
+        for column, quantity in enumerate(quantities):
+            found = comparisons.get((index, column))
+            cells += [
+                older.cells[column],
+                replace(newer.cells[column], comparison=found),
+                _difference(pair, quantity, scores, (found.low, found.high) if found else None),
+            ]
+        notes = _notes(pair, names, common)
+        sources = (*older.sources, *newer.sources)
+        state = states([record for entry in (pair.first, pair.second) if entry for record in entry.records])
+        rows.append(Row(pair.label, tuple(cells), sources, state, notes))
+    caption = f"{names[1]} beside {names[0]}: means over objects, then over seeds, and the difference."
+    return Table(
+        "comparison",
+        caption,
+        tuple(column for quantity in quantities for column in _columns(quantity, names)),
+        (Section(tuple(rows), ranked=False),),
+        "Row",
+        _notes_below(first, second, names, common, pairs),
+    )
+
+
+def _sides(first: Evidence, second: Evidence) -> tuple[str, str]:
+    """Names of the two sweeps, which differ."""
+    names = first.plan.sweep, second.plan.sweep
+    return names if names[0] != names[1] else (f"{names[0]} (first)", f"{names[1]} (second)")
+
+
+def _pairs(first: Evidence, second: Evidence, home: Path) -> list[Pair]:
+    """The rows of the first sweep, then those that only the second has; trivial baselines after the trained rows."""
+    pairs = []
+    for control in (False, True):
+        older, newer = (
+            {
+                entry.label: entry
+                for entry in entries(record for record in side.records if record.planned.control == control)
+            }
+            for side in (first, second)
+        )
+        for label in dict.fromkeys((*older, *newer)):
+            one, other = older.get(label), newer.get(label)
+            if one is None or other is None:
+                pairs.append(Pair(label, one, other))
+                continue
+            differing = _differing(one.records[0], other.records[0])
+            pairs.append(Pair(label, one, other, _obstacles(one, other, differing, home), differing))
+    return pairs
+
+
+def _differing(one: TrialRecord, other: TrialRecord) -> dict[str, tuple[str, str]]:
+    """Settings, frozen weights and code in which two trials differ; what one of them lacks is a dash."""
+    values = [_settings(record) for record in (one, other)]
+    names = dict.fromkeys(name for side in values for name in side)
+    both = {name: (values[0].get(name, ABSENT), values[1].get(name, ABSENT)) for name in names}
+    return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
+
+
+def _settings(record: TrialRecord) -> dict[str, str]:
+    config = {key: str(value) for key, value in flatten(record.planned.config).items() if key != "seed"}
+    if record.run is None:
+        return config
+    weights = {
+        f"weights of {name.removeprefix(tags.WEIGHTS)}": value[:_SHORT]
+        for name, value in record.run.tags.items()
+        if name.startswith(tags.WEIGHTS)
+    }
+    code = {"code": record.run.tags[tags.COMMIT][:_SHORT]} if tags.COMMIT in record.run.tags else {}
+    return config | weights | code
+
+
+def _obstacles(one: Entry, other: Entry, differing: Mapping[str, tuple[str, str]], home: Path) -> tuple[str, ...]:
+    """What makes scores of two rows no matter of their difference: other data, pictures, metrics or evaluation."""
+    found = [
+        f"{name} {values[0]} and {values[1]}"
+        for name, values in differing.items()
+        if (name.startswith("eval.") and not name.startswith(_OTHER_EVALUATION)) or name == "data.resolution"
+    ]
+    for what, of in (("data", _fingerprints), ("version of the evaluation", lambda entry: _versions(entry, home))):
+        values = of(one), of(other)
+        if all(values) and values[0] != values[1]:
+            found.append(f"{what} {' and '.join(values)}")
+    return tuple(found)
+
+
+def _fingerprints(entry: Entry) -> str:
+    finished = (record.run.tags.get(tags.DATA_FINGERPRINT, "")[:_SHORT] for record in entry.records if record.run)
+    return ", ".join(dict.fromkeys(filter(None, finished)))
+
+
+def _versions(entry: Entry, home: Path) -> str:
+    """Versions of the evaluation, from results in this home; "" where they are elsewhere."""
+    found: dict[str, None] = {}
+    for record in entry.records:
+        try:
+            found[str(read_object(trial_folder(home, record.planned.key) / RESULT_FILENAME)["evaluation"])] = None
+        except (OSError, KeyError, DamagedFileError):
+            continue
+    return ", ".join(found)
+
+
+def _refuse_nothing(pairs: Sequence[Pair], names: tuple[str, str]) -> None:
+    """Raises `ResultsError` where no trained row stands on both sides and can be compared."""
+    trained = [pair for pair in pairs if not _is_control(pair)]
+    both = [pair for pair in trained if pair.first and pair.second]
+    if not both:
+        listed = [
+            ", ".join([pair.label for pair in trained if getattr(pair, side)][:_MOST_LISTED]) or "none"
+            for side in ("first", "second")
+        ]
+        raise ResultsError(
+            f"no row has the same name in both sweeps; rows of {names[0]}: {listed[0]}; of {names[1]}: {listed[1]}"
+        )
+    if not any(pair.is_comparable for pair in both):
+        reasons = dict.fromkeys(reason for pair in both for reason in pair.obstacles)
+        raise ResultsError(
+            f"{names[0]} and {names[1]} cannot be compared, since their scores do not measure the same: "
+            f"{'; '.join(reasons)}"
+        )
+
+
+def _is_control(pair: Pair) -> bool:
+    return any(entry.records[0].planned.control for entry in (pair.first, pair.second) if entry)
+
+
+def _keys(entry: Entry) -> set[str]:
+    return {record.planned.key for record in entry.records}
+
+
+def _row(entry: Entry | None, quantities: Sequence[Quantity], scores: Scores) -> Row:
+    records = entry.records if entry else ()
+    keys = [record.planned.key for record in records if record.state == "finished"]
+    cells = tuple(Cell(scores.means(keys, quantity), sources=tuple(map(source_of, records))) for quantity in quantities)
+    return Row(entry.label if entry else "", cells, tuple(map(source_of, records)))
+
+
+def _difference(pair: Pair, quantity: Quantity, scores: Scores, interval: tuple[float, float] | None) -> Cell:
+    """The second minus the first, seed by seed where both have the seed, on the objects that both have."""
+    if not pair.is_comparable or pair.is_shared or pair.first is None or pair.second is None:
+        return Cell()
+    keys = {record.planned.seed: record.planned.key for record in pair.first.records}
+    shared = [(r.planned.key, keys[r.planned.seed]) for r in pair.second.records if r.planned.seed in keys]
+    found = scores.differences(shared, quantity)
+    return Cell() if found is None else Cell(tuple(float(value) for value in found.mean(1)), interval=interval)
+
+
+def _columns(quantity: Quantity, names: tuple[str, str]) -> tuple[Column, Column, Column]:
+    column = quantity.column
+    group = f"{column.group}: {column.label}"
+    return (
+        replace(column, name=f"{quantity.name}_first", label=names[0], group=group),
+        replace(column, name=f"{quantity.name}_second", label=names[1], group=group),
+        Column(f"{quantity.name}_change", "difference", group, None, column.precision),
+    )
+
+
+def _common(pairs: Sequence[Pair]) -> dict[str, tuple[str, str]]:
+    """The differences that all pairs of trained rows have."""
+    found = [pair.differing for pair in pairs if pair.differing is not None and not _is_control(pair)]
+    return {name: values for name, values in found[0].items() if all(other.get(name) == values for other in found)}
+
+
+def _notes(pair: Pair, names: tuple[str, str], common: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
+    if pair.first is None or pair.second is None:
+        return (f"Only in {names[1] if pair.first is None else names[0]}.",)
+    if pair.obstacles:
+        return (f"Not comparable: {'; '.join(pair.obstacles)}.",)
+    if pair.is_shared:
+        return ("The same trials in both.",)
+    notes = [note for entry in (pair.first, pair.second) for note in caveats(entry.records)]
+    seeds = [{record.planned.seed for record in entry.records} for entry in (pair.first, pair.second)]
+    if alone := sorted(seeds[0] ^ seeds[1]):
+        notes.append(f"Seeds of one side alone, left out of the difference: {', '.join(map(str, alone))}.")
+    own = {name: values for name, values in (pair.differing or {}).items() if name not in common}
+    if own:
+        notes.append(f"Also differs in {_listed(own)}.")
+    return tuple(dict.fromkeys(notes))
+
+
+def _listed(differing: Mapping[str, tuple[str, str]]) -> str:
+    shown = [f"{name} ({one} and {other})" for name, (one, other) in list(differing.items())[:_MOST_LISTED]]
+    more = len(differing) - len(shown)
+    return "; ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def _notes_below(
+    first: Evidence,
+    second: Evidence,
+    names: tuple[str, str],
+    common: Mapping[str, tuple[str, str]],
+    pairs: Sequence[Pair],
+) -> tuple[str, ...]:
+    notes = [f"The difference is {names[1]} minus {names[0]}, on the seeds and objects that both have."]
+    if common:
+        notes.append(f"All rows differ in {_listed(common)}.")
+    elif any(pair.differing is not None and not pair.is_shared for pair in pairs):
+        notes.append("No setting differs in all rows.")
+    unfinished = [
+        f"{name}: {count}"
+        for name, evidence in zip(names, (first, second), strict=True)
+        if (count := sum(record.state != "finished" for record in evidence.records))
+    ]
+    if unfinished:
+        notes.append(f"Trials without results: {'; '.join(unfinished)}.")
+    return tuple(notes)

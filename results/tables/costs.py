@@ -1,0 +1,67 @@
+"""What each trained row costs: parameters, training, one prediction, one render, memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from results.costs import COSTS, KIND
+from results.load import Evidence, TrialRecord
+from results.table import Table
+from results.tables.auto import axis_columns, entries, without_repetition
+from results.tables.fill import Block, Entry, fill, with_texts
+from results.tables.metric_columns import named
+from results.tables.options import Columns, Stem
+from results.tables.options import Options as CommonOptions
+
+
+class Options(CommonOptions):
+    """Options of this kind of table."""
+
+    name: Stem = "costs"
+    caption: str = "Cost of each trained row: medians of one prediction and one render after a warm-up."
+    #: empty means all costs
+    columns: Columns = ()
+
+
+def build(evidence: Evidence, options: Options) -> Table:
+    """Means over seeds; a trial that was not measured has a dash, and a note says how to measure it."""
+    trained = entries(record for record in evidence.records if not record.planned.control)
+    devices = list(dict.fromkeys(record.costs.device for entry in trained for record in _measured(entry)))
+    if len(devices) > 1:
+        trained = tuple(replace(entry, notes=(*entry.notes, *_where(entry))) for entry in trained)
+    frame = Table(options.name, options.caption, (), (), notes=_notes(trained, devices))
+    quantities = options.columns or tuple(named(f"{KIND}_{name}") for name in COSTS)
+    table = fill(frame, [Block(trained, ranked=False)], quantities, evidence, None)
+    axes = axis_columns(trained)
+    return without_repetition(with_texts(table, axes), axes)
+
+
+def _measured(entry: Entry) -> list[TrialRecord]:
+    return [record for record in entry.records if record.costs.is_measured]
+
+
+def _where(entry: Entry) -> tuple[str, ...]:
+    names = dict.fromkeys(record.costs.device for record in _measured(entry))
+    return (f"Measured on {' and '.join(names)}.",) if names else ()
+
+
+def _notes(trained: tuple[Entry, ...], devices: list[str]) -> tuple[str, ...]:
+    notes = [] if trained else ["The sweep has no trained rows."]
+    if devices:
+        notes.append(
+            "Answers of frozen encoders and depth models come from their cache and are not in the times. Memory is "
+            "that of the parameters, and the most that a prediction and a render allocate."
+        )
+    if len(devices) == 1:
+        notes.append(f"Measured on {devices[0]}.")
+    elif devices:
+        notes.append("Times of different devices, which the rows name, cannot be compared.")
+    missing = [
+        entry.label for entry in trained if any(r.state == "finished" for r in entry.records) and not _measured(entry)
+    ]
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        notes.append(
+            f"Not measured: {shown}; `splatsweep evaluate SWEEP --costs` measures finished rows, and evaluates none."
+        )
+    return tuple(notes)

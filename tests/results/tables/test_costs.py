@@ -1,0 +1,69 @@
+"""The table of costs: means over seeds, dashes with the remedy, and devices that cannot be compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from results.costs import COSTS, costs_of
+from results.table import Table
+from results.tables.costs import Options, build
+from results.tables.metric_columns import named
+
+MEASURED = {"parameters": 2_000_000, "train_s": 120.0, "predict_ms": 10.0, "render_ms": 1.5, "memory_mib": 64.0}
+
+
+def costing(make, name: str, seed: int = 0, device: str = "CPU, 1 thread", **costs: float):
+    """A finished trial with these costs beside those of `MEASURED`."""
+    record = make.record(name, seed, {"novel_psnr": [20.0]})
+    return replace(record, costs=costs_of({**MEASURED, **costs, "device": device}))
+
+
+def cells(table: Table, row: int) -> dict[str, float | None]:
+    return {column.name: cell.mean for column, cell in zip(table.columns, table.rows[row].cells, strict=True)}
+
+
+def test_costs_are_means_over_seeds_in_readable_units(make) -> None:
+    found = make.evidence(costing(make, "a"), costing(make, "a", 1, predict_ms=20.0), costing(make, "b"))
+    table = build(found, Options())
+    assert [column.name for column in table.columns] == [f"cost_{name}" for name in COSTS]
+    assert cells(table, 0) == pytest.approx(
+        {"cost_parameters": 2.0, "cost_train_min": 2.0, "cost_predict_ms": 15.0, "cost_render_ms": 1.5,
+         "cost_memory_mib": 64.0}
+    )  # fmt: skip
+    assert "Measured on CPU, 1 thread." in table.notes
+    assert all(cell.rank is None and cell.comparison is None for row in table.rows for cell in row.cells)
+
+
+def test_what_was_not_measured_is_a_dash_and_the_remedy_is_named(make) -> None:
+    older = replace(make.record("older", scores={"novel_psnr": [20.0]}), costs=costs_of({"train_s": 60.0}))
+    table = build(make.evidence(costing(make, "a"), older), Options())
+    assert cells(table, 1) == {
+        "cost_parameters": None, "cost_train_min": 1.0, "cost_predict_ms": None, "cost_render_ms": None,
+        "cost_memory_mib": None,
+    }  # fmt: skip
+    assert any(note.startswith("Not measured: older; `splatsweep evaluate SWEEP --costs`") for note in table.notes)
+
+
+def test_rows_of_several_devices_name_theirs(make) -> None:
+    found = make.evidence(costing(make, "a"), costing(make, "b", device="NVIDIA H100"))
+    table = build(found, Options())
+    assert [row.notes for row in table.rows] == [("Measured on CPU, 1 thread.",), ("Measured on NVIDIA H100.",)]
+    assert any("cannot be compared" in note for note in table.notes)
+
+
+def test_a_cost_is_a_column_of_any_table(make) -> None:
+    from results.tables.auto import Options as AutoOptions
+    from results.tables.auto import build as build_auto
+
+    options = AutoOptions(columns=["novel_psnr", "cost_predict_ms"])
+    table = build_auto(make.evidence(costing(make, "a"), costing(make, "b", predict_ms=7.0)), options)
+    assert [cell.mean for cell in table.rows[1].cells] == [20.0, 7.0]
+    with pytest.raises(ValueError, match="'cost_electricity' is not a cost; allowed: cost_parameters"):
+        named("cost_electricity")
+
+
+@pytest.mark.parametrize("broken", [{"parameters": "many"}, {"parameters": True}, {"parameters": float("nan")}, {}])
+def test_what_is_no_number_is_not_recorded(broken: dict[str, object]) -> None:
+    assert costs_of(broken).values == {}

@@ -1,0 +1,105 @@
+"""Two sweeps side by side: pairs, tests, and what cannot be compared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from results.compare import compare
+from results.errors import ResultsError
+from results.load import Evidence, TrialRecord
+from results.records.tags import DATA_FINGERPRINT
+from results.render.comparison import writer
+from results.table import Table
+from tests.results.tables.conftest import Study
+
+NOVEL = ("novel_psnr",)
+
+
+def side(name: str, *records: TrialRecord) -> Evidence:
+    """A sweep's evidence; keys of another sweep's trials are never equal."""
+    own = tuple(replace(item, planned=replace(item.planned, key=f"{name}/{item.planned.key}")) for item in records)
+    found = Study.evidence(*own)
+    return replace(found, plan=replace(found.plan, sweep=name))
+
+
+def trained(name: str, mean: float, data: str = "d1", config: Mapping[str, Any] | None = None, **more: Any):
+    settings = config or {"train": {"lr": 1}, "eval": {"split": "test"}}
+    return Study.trained(name, mean, config=settings, tags={DATA_FINGERPRINT: data}, **more)
+
+
+def compared(first: Evidence, second: Evidence) -> Table:
+    return compare(first, second, Path("/nowhere"), NOVEL)
+
+
+def means(table: Table, row: int) -> list[float | None]:
+    return [cell.mean if cell.mean is None else round(cell.mean, 6) for cell in table.rows[row].cells]
+
+
+def test_rows_of_one_name_are_paired_and_tested() -> None:
+    lr = {"train": {"lr": 2}, "eval": {"split": "test"}}
+    table = compared(
+        side("a", *trained("x", 20.0), *trained("gone", 19.0)),
+        side("b", *trained("x", 21.0, config=lr), *trained("new", 18.0)),
+    )
+    assert [column.label for column in table.columns] == ["a", "b", "difference"]
+    assert means(table, 0) == [20.0, 21.0, 1.0]
+    found = table.rows[0].cells[1].comparison
+    assert (found.baseline, found.verdict) == ("a", "better")
+    assert table.rows[0].cells[2].interval == (found.low, found.high)
+    assert means(table, 1) == [19.0, None, None]
+    assert table.rows[1].notes == ("Only in a.",)
+    assert table.rows[2].notes == ("Only in b.",)
+    assert "All rows differ in train.lr (1 and 2)." in table.notes
+
+
+def test_other_data_or_another_evaluation_is_marked_and_not_subtracted() -> None:
+    val = {"train": {"lr": 1}, "eval": {"split": "val", "every": 5}}
+    table = compared(
+        side("a", *trained("x", 20.0), *trained("y", 20.0), *trained("z", 20.0)),
+        side("b", *trained("x", 21.0), *trained("y", 21.0, data="d2"), *trained("z", 21.0, config=val)),
+    )
+    assert means(table, 0)[2] == 1.0
+    assert means(table, 1) == means(table, 2) == [20.0, 21.0, None]
+    assert table.rows[1].notes == ("Not comparable: data d1 and d2.",)
+    assert table.rows[2].notes == ("Not comparable: eval.split test and val.",)  # how often it validates is no matter
+    assert table.rows[1].cells[1].comparison is None
+
+
+def test_nothing_to_compare_is_an_error_that_says_why() -> None:
+    with pytest.raises(ResultsError, match=r"cannot be compared.*: data d1 and d2"):
+        compared(side("a", *trained("x", 20.0)), side("b", *trained("x", 21.0, data="d2")))
+    with pytest.raises(ResultsError, match=r"no row has the same name in both sweeps; rows of a: x; of b: y"):
+        compared(side("a", *trained("x", 20.0)), side("b", *trained("y", 21.0)))
+
+
+def test_only_shared_seeds_count_and_shared_trials_are_not_tested() -> None:
+    common = trained("same", 20.0)
+    table = compared(
+        side("a", *trained("x", 20.0, seeds=2)),
+        side("b", *trained("x", 21.0, seeds=3)),
+    )
+    assert len(table.rows[0].cells[2].values) == 2
+    assert "Seeds of one side alone, left out of the difference: 2." in table.rows[0].notes
+    both = [replace(Study.evidence(*common), plan=replace(Study.evidence().plan, sweep=name)) for name in "ab"]
+    table = compared(*both)
+    assert table.rows[0].notes == ("The same trials in both.",)
+    assert means(table, 0) == [20.0, 20.0, None]
+
+
+@pytest.mark.parametrize("suffix", [".md", ".html", ".tex", ".csv", ".json"])
+def test_it_is_written_in_every_format(tmp_path: Path, suffix: str) -> None:
+    table = compared(side("a", *trained("x<b>", 20.0)), side("b", *trained("x<b>", 21.0)))
+    text = writer(tmp_path / f"new/both{suffix}")(table).read_text()
+    assert "21.0" in text
+    assert suffix != ".html" or (not re.search("x<b>", text) and text.count("<script>") == 1)
+
+
+def test_an_unknown_format_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=r"no format is called '.pdf'; allowed: .html, .tex"):
+        writer(tmp_path / "both.pdf")
