@@ -73,7 +73,7 @@ def orbit(
     up, front: directions (3,) of the axis and, from it, of the first camera; distance: scene units; elevation: radians
     above the plane across the axis; size: side of the images, pixels.
     """
-    axes, upright = _upright_axes(up, front), np.eye(4)
+    axes, upright = upright_axes(up, front), np.eye(4)
     upright[:3, :3], upright[:3, 3] = axes, -axes @ middle
     azimuths = 2 * np.pi * np.arange(count) / count
     around = look_at_origin(azimuths, np.full(count, elevation), distance) @ upright
@@ -88,7 +88,7 @@ def orbit(
     )
 
 
-def _upright_axes(up: np.ndarray, front: np.ndarray) -> np.ndarray:
+def upright_axes(up: np.ndarray, front: np.ndarray) -> np.ndarray:
     """The rows x, y, z (3, 3) of a frame with z along `up` and `front` in the half-plane of x and z."""
     z = up / np.linalg.norm(up)
     x = front - (front @ z) * z

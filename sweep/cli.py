@@ -32,6 +32,7 @@ from sweep.commands import (
     submit,
     sweeps,
     trials,
+    view,
     weights,
 )
 from sweep.invocation import completed
@@ -67,6 +68,7 @@ for command in (
     explain.explain,
     predict.predict,
     compare.compare,
+    view.view,
     choices.choices,
     evaluate.evaluate,
     clean.clean,

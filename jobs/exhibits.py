@@ -1,0 +1,185 @@
+"""Objects that several rows of a sweep reconstruct, laid out side by side for an interactive viewer.
+
+The exhibition's frame has z up; a viewer in front of it looks along -x and sees columns along y.  Each row of the sweep
+is a column, each object a line of them, upright and with its input view to the front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from jobs.data.inspect import nearest_point
+from jobs.data.prepare import open_dataset
+from jobs.data.store import Store
+from jobs.evaluate import object_views, predicting
+from jobs.gaussian_sources import gaussians_on_surface
+from jobs.trained import load_trained
+from jobs.turntable import upright_axes
+from model.scenes import GaussianScene, Scene
+from model.types import Cameras, Gaussians, Views
+from results.records.plan import RecordedTrial
+
+Floats = NDArray[np.float32]
+
+#: Gaussians that are more transparent than this are left out: most of a network's are, and none of them is seen
+LEAST_OPACITY = 0.02
+#: most views whose depth maps make the ground truth
+TRUTH_VIEWS = 8
+#: distance between columns, in units of the radius that the input view shows
+SPACING = 2.2
+_SH_DC = 0.28209479177387814  # the constant spherical harmonic
+
+
+@dataclass(frozen=True)
+class Splats:
+    """N Gaussians in the exhibition's frame; colours are those of the constant harmonic."""
+
+    centers: Floats  # (N, 3)
+    covariances: Floats  # (N, 3, 3)
+    colours: Floats  # (N, 3) in [0, 1]
+    opacities: Floats  # (N, 1)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An upright picture that faces the viewer."""
+
+    pixels: NDArray[np.uint8]  # (H, W, 3)
+    center: tuple[float, float, float]
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One object as one column shows it."""
+
+    column: str
+    object: str
+    content: Splats | Picture
+
+
+@dataclass(frozen=True)
+class Label:
+    """A name in the exhibition's frame: of a column, above it, or of an object, beside its line."""
+
+    text: str
+    position: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Exhibition:
+    """All exhibits with the names of their columns and lines, and a viewer's first place."""
+
+    exhibits: tuple[Exhibit, ...]
+    labels: tuple[Label, ...]
+    columns: tuple[str, ...]
+    camera: tuple[float, float, float]
+    look_at: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class _Stand:
+    """Place and scale of one object: scene points -> the exhibition's frame."""
+
+    axes: Floats  # (3, 3), rows are the exhibition's axes in the scene
+    middle: Floats  # (3,) of the object
+    radius: float  # half of what the input view shows there
+    column: int
+    line: int
+
+    @property
+    def origin(self) -> Floats:
+        return np.array([0, self.column * SPACING, -self.line * SPACING], np.float32)
+
+    def splats(self, gaussians: Gaussians) -> Splats:
+        """One scene of Gaussians, (1, N, ...), here."""
+        means, scales, rotations, opacities, sh = (
+            getattr(gaussians, name)[0].float().cpu() for name in ("means", "scales", "rotations", "opacities", "sh")
+        )
+        seen = (opacities[:, 0] > LEAST_OPACITY).numpy()
+        local = Rotation.from_quat(rotations.numpy(), scalar_first=True).as_matrix()  # (N, 3, 3), local axes -> scene
+        frame = self.axes @ local * scales[:, None, :].numpy() / self.radius
+        colours = (0.5 + _SH_DC * sh[:, 0]).clamp(0, 1).numpy()
+        centers = (means.numpy() - self.middle) @ self.axes.T / self.radius + self.origin
+        covariances = frame @ frame.transpose(0, 2, 1)
+        found = (centers, covariances, colours, opacities.numpy())
+        return Splats(*(np.ascontiguousarray(part[seen], np.float32) for part in found))
+
+    def picture(self, image: torch.Tensor) -> Picture:
+        """An image (3, H, W) here."""
+        pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        x, y, z = map(float, self.origin)
+        return Picture(pixels, (x, y, z), 2.0, 2.0 * pixels.shape[0] / pixels.shape[1])
+
+
+def exhibition(home: Path, trials: Sequence[RecordedTrial], objects: int, device: torch.device) -> Exhibition:
+    """The first `objects` evaluated objects as each of `trials` reconstructs them, the input and the truth first.
+
+    The truth is the surface that depth maps give, or without depth a picture.  A scene that is not made of Gaussians is
+    shown as its rendering of the input view.  Raises ValueError for a trial without weights.
+    """
+    exhibits: list[Exhibit] = []
+    for place, trial in enumerate(trials):
+        trained = load_trained(home, trial.key, device)
+        config = trained.config
+        store = open_dataset(config.data.name, config.data.options, home)
+        predict = predicting(trained.reconstructor, trained.context, config)
+        for line, row in enumerate(store.split(config.eval.split).head(objects).itertuples()):
+            views = object_views(store, row, config.data.resolution, config.model.input_views, device)
+            name = str(row.object)
+            if place == 0:
+                exhibits += _given(views, store, name, line)
+            with torch.inference_mode():
+                scene = predict(views.select(0, config.model.input_views))
+                exhibits.append(_shown(scene, views, trial.name, name, stand(views.cameras, place + 2, line)))
+    columns = tuple(dict.fromkeys(exhibit.column for exhibit in exhibits))
+    lines = tuple(dict.fromkeys(exhibit.object for exhibit in exhibits))
+    labels = [Label(name, (0.0, SPACING * (place - 0.3), 1.25)) for place, name in enumerate(columns)]
+    labels += [Label(name, (0.0, -0.9 * SPACING, -SPACING * place)) for place, name in enumerate(lines)]
+    # A little to the right of the middle: the viewer's panel covers that side.
+    middle = (0.0, SPACING * (0.6 * len(columns) - 0.5), -SPACING * (len(lines) - 1) / 2)
+    away = SPACING * max(len(columns) / 1.7, len(lines) / 1.2, 1.5)
+    return Exhibition(tuple(exhibits), tuple(labels), columns, (away, middle[1], middle[2] + 0.2 * away), middle)
+
+
+def _given(views: Views, store: Store, name: str, line: int) -> Iterator[Exhibit]:
+    """The input view, and the ground truth."""
+    place = stand(views.cameras, 0, line)
+    yield Exhibit("input", name, place.picture(views.images[0, 0]))
+    place = stand(views.cameras, 1, line)
+    if store.depth is None or views.depth is None:
+        yield Exhibit("ground truth", name, place.picture(views.images[0, -1]))
+        return
+    truth = gaussians_on_surface(views.select(0, TRUTH_VIEWS).to("cpu"))
+    yield Exhibit("ground truth", name, place.splats(truth))
+
+
+def _shown(scene: Scene, views: Views, column: str, name: str, place: _Stand) -> Exhibit:
+    if isinstance(scene, GaussianScene):
+        return Exhibit(column, name, place.splats(scene.gaussians))
+    first = views.select(0, 1)
+    image = scene.render(first.cameras, first.background).images[0, 0]
+    return Exhibit(f"{column} (picture: no Gaussians)", name, place.picture(image))
+
+
+def stand(cameras: Cameras, column: int, line: int) -> _Stand:
+    """The place of an object that cameras (1, V) look at, with V > 1: one alone does not determine its distance.
+
+    Its upward axis is the cameras' mean one, its front that of the first camera.
+    """
+    given = cameras.world_to_camera[0].double().cpu().numpy()
+    if len(given) < 2:
+        raise ValueError("the place of an object needs at least 2 views of it")
+    middle = nearest_point(given, np.zeros((len(given), 2)))
+    outward = -given[0, :3, :3].T @ given[0, :3, 3] - middle
+    axes = upright_axes(-given[:, 1, :3].mean(axis=0), outward)
+    radius = float(np.linalg.norm(outward) * cameras.width / 2 / float(cameras.focal[0, 0, 0]))
+    return _Stand(axes.astype(np.float32), middle.astype(np.float32), radius, column, line)

@@ -1,0 +1,74 @@
+"""`splatsweep view`: Gaussians of several rows side by side, in a browser."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweep.commands.common import DEFAULT_HOME, Home, Only, SweepFile, console, planned_sweep
+
+if TYPE_CHECKING:
+    from results.records.plan import FrozenPlan, RecordedTrial
+
+#: columns beyond these would be too small to see
+MOST_ROWS = 8
+
+
+def view(
+    sweep: SweepFile,
+    objects: Annotated[int, typer.Option(min=1, max=20, help="Objects to show, the first that are evaluated.")] = 2,
+    only: Only = None,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port on this machine; the next free one is taken.")
+    ] = 8080,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Look at the Gaussians of finished rows side by side in a browser, under one camera, with the ground truth beside.
+
+    Needs the package viser: pip install 'splatsweep\\[view]'. Rows without Gaussians are shown as pictures. The server
+    listens on this machine only; Ctrl-C ends it.
+
+    Example: [bold]splatsweep view sweep.yaml --objects 3 --only 'depth*'[/]
+    """
+    from jobs.viewer import LOOPBACK, require_viewer, serve
+    from results.records.monitor import Monitor
+    from results.records.plan import read_plan
+
+    require_viewer()
+    home = home.absolute()
+    checked = planned_sweep(sweep, None, home)
+    chosen, left_out = chosen_rows(read_plan(checked.name, home).refreshed(Monitor(home)), only)
+    import torch
+
+    from jobs.exhibits import exhibition
+
+    console.print(
+        f"Reconstructing {objects} objects by {len(chosen)} rows: {', '.join(t.name for t in chosen)}", markup=False
+    )
+    shown = exhibition(home, chosen, objects, torch.device("cpu"))
+    if left_out:
+        console.print(f"Left out: {', '.join(left_out)}; --only chooses others", markup=False)
+    server = serve(shown, f"splatsweep {checked.name}", port)
+    console.print(f"Open http://{LOOPBACK}:{server.get_port()}; Ctrl-C ends it.", markup=False)
+    try:
+        server.sleep_forever()
+    except KeyboardInterrupt:
+        server.stop()
+
+
+def chosen_rows(plan: FrozenPlan, only: str | None) -> tuple[list[RecordedTrial], list[str]]:
+    """The first finished seed of each trained row, at most `MOST_ROWS`, and the names of the others.
+
+    Raises ValueError where there is none.
+    """
+    first: dict[str, RecordedTrial] = {}
+    for trial in plan.trials:
+        if trial.status == "finished" and (only is None or any(fnmatchcase(name, only) for name in trial.names)):
+            first.setdefault(trial.name, trial)
+    if not first:
+        wanted = f" matches {only!r}" if only is not None else ""
+        raise ValueError(f"no finished row of {plan.sweep}{wanted}; `splatsweep status` lists all rows")
+    rows = list(first.values())
+    return rows[:MOST_ROWS], [trial.name for trial in rows[MOST_ROWS:]]

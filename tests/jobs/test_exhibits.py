@@ -1,0 +1,79 @@
+"""The exhibition: upright objects in columns, Gaussians moved with their shapes, and pictures beside them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from jobs.config import TrialConfig
+from jobs.data.prepare import open_dataset
+from jobs.evaluate import object_views
+from jobs.exhibits import SPACING, Picture, Splats, exhibition, stand
+from jobs.gaussian_sources import gaussians_on_surface
+from jobs.trial import Runtime, run_trial
+from model.types import Gaussians
+from results.records.plan import PlannedTrial
+from tests.conftest import TINY_DATA
+
+
+@pytest.fixture(scope="module")
+def views(prepared_home: Path):
+    """All views of one chair."""
+    store = open_dataset(TINY_DATA["name"], TINY_DATA["options"], prepared_home)
+    return object_views(store, next(store.split("test").itertuples()), TINY_DATA["resolution"])
+
+
+def test_an_object_stands_upright_with_its_input_view_to_the_front(views) -> None:
+    place = stand(views.cameras, 0, 0)
+    camera = views.cameras.world_to_camera[0, 0].double().numpy()
+    position = place.axes @ (-camera[:3, :3].T @ camera[:3, 3] - place.middle)
+    assert position[0] > 0
+    assert abs(position[1]) < 1e-3 * position[0]  # in the plane of x and z
+    surface = place.splats(gaussians_on_surface(views.select(0, 4)))
+    assert np.abs(surface.centers).max() < 1.2  # what the input view shows lies within one unit
+    assert np.ptp(surface.centers[:, 2]) > 0.5
+
+
+def test_gaussians_keep_their_shapes_and_places(views) -> None:
+    place = stand(views.cameras, 2, 1)
+    turn = Rotation.from_euler("xyz", [0.3, -0.8, 1.1])
+    one = Gaussians(
+        means=torch.tensor(place.middle)[None, None] + torch.tensor([0.1, 0.0, 0.0]),
+        scales=torch.tensor([[[0.3, 0.2, 0.1]]]),
+        rotations=torch.from_numpy(turn.as_quat(scalar_first=True)).float()[None, None],
+        opacities=torch.tensor([[[0.7]]]),
+        sh=torch.zeros(1, 1, 4, 3),
+    )
+    found = place.splats(one)
+    moved = place.axes @ turn.as_matrix() @ np.diag([0.3, 0.2, 0.1]) / place.radius
+    np.testing.assert_allclose(found.covariances[0], moved @ moved.T, atol=1e-5)
+    expected = place.axes @ np.array([0.1, 0, 0]) / place.radius + np.array([0, 2 * SPACING, -SPACING])
+    np.testing.assert_allclose(found.centers[0], expected, atol=1e-4)
+    np.testing.assert_allclose(found.colours, 0.5)
+    transparent = Gaussians(one.means, one.scales, one.rotations, one.opacities * 0, one.sh)
+    assert len(place.splats(transparent).centers) == 0
+
+
+def test_one_camera_does_not_place_an_object(views) -> None:
+    with pytest.raises(ValueError, match="at least 2 views"):
+        stand(views.select(0, 1).cameras, 0, 0)
+
+
+def test_rows_stand_beside_the_input_and_the_truth(home, tiny) -> None:
+    config = TrialConfig.model_validate(tiny())
+    result = run_trial(config, home, Runtime(threads=1))
+    trial = PlannedTrial(result.key, ("mine",), 0, config.identity(), "finished", training=result.training)
+    shown = exhibition(home, [trial], 2, torch.device("cpu"))
+    assert shown.columns == ("input", "ground truth", "mine")
+    kinds = [(exhibit.column, type(exhibit.content)) for exhibit in shown.exhibits]
+    assert kinds == 2 * [("input", Picture), ("ground truth", Splats), ("mine", Splats)]
+    for exhibit in shown.exhibits:
+        if isinstance(exhibit.content, Splats):
+            assert len(exhibit.content.centers) > 10
+            assert all(np.isfinite(part).all() for part in vars(exhibit.content).values())
+    assert math.dist(shown.camera, shown.look_at) > SPACING
