@@ -30,8 +30,8 @@ Floats = NDArray[np.float32]
 
 #: Gaussians that are more transparent than this are left out: most of a network's are, and none of them is seen
 LEAST_OPACITY = 0.02
-#: most views whose depth maps make the ground truth
-TRUTH_VIEWS = 8
+#: most views whose depth maps make the ground truth, and the side of these maps in pixels: training's may be too coarse
+TRUTH_VIEWS, TRUTH_SIDE = 8, 128
 #: distance between columns, in units of the radius that the input view shows
 SPACING = 2.2
 _SH_DC = 0.28209479177387814  # the constant spherical harmonic
@@ -136,17 +136,19 @@ def exhibition(home: Path, trials: Sequence[RecordedTrial], objects: int, device
             views = object_views(store, row, config.data.resolution, config.model.input_views, device)
             name = str(row.object)
             if place == 0:
-                exhibits += _given(views, store, name, line)
+                side = max(config.data.resolution, min(store.resolution, TRUTH_SIDE))
+                finer = object_views(store, row, side, config.model.input_views)
+                exhibits += _given(finer, store, name, line)
             with torch.inference_mode():
                 scene = predict(views.select(0, config.model.input_views))
                 exhibits.append(_shown(scene, views, trial.name, name, stand(views.cameras, place + 2, line)))
     columns = tuple(dict.fromkeys(exhibit.column for exhibit in exhibits))
     lines = tuple(dict.fromkeys(exhibit.object for exhibit in exhibits))
-    labels = [Label(name, (0.0, SPACING * (place - 0.3), 1.25)) for place, name in enumerate(columns)]
+    labels = [Label(name, (0.0, SPACING * (place - 0.3), 1.4)) for place, name in enumerate(columns)]
     labels += [Label(name, (0.0, -0.9 * SPACING, -SPACING * place)) for place, name in enumerate(lines)]
     # A little to the right of the middle: the viewer's panel covers that side.
     middle = (0.0, SPACING * (0.6 * len(columns) - 0.5), -SPACING * (len(lines) - 1) / 2)
-    away = SPACING * max(len(columns) / 1.7, len(lines) / 1.2, 1.5)
+    away = SPACING * max(len(columns) / 2.1, len(lines) / 1.2, 1.5)
     return Exhibition(tuple(exhibits), tuple(labels), columns, (away, middle[1], middle[2] + 0.2 * away), middle)
 
 
@@ -158,7 +160,7 @@ def _given(views: Views, store: Store, name: str, line: int) -> Iterator[Exhibit
     if store.depth is None or views.depth is None:
         yield Exhibit("ground truth", name, place.picture(views.images[0, -1]))
         return
-    truth = gaussians_on_surface(views.select(0, TRUTH_VIEWS).to("cpu"))
+    truth = gaussians_on_surface(views.select(0, TRUTH_VIEWS))
     yield Exhibit("ground truth", name, place.splats(truth))
 
 
