@@ -40,6 +40,7 @@ from sqlalchemy.pool import NullPool
 
 from results.address import default_uri, reason, sqlite_uri, without_secrets
 from results.errors import ResultsError
+from results.metrics import VIEW_KINDS
 from results.own_store import adopt_store
 from results.records import tags
 from results.records.arithmetic import arithmetic_tags
@@ -63,6 +64,9 @@ _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100
 _PARAM_LENGTH = 6000
 
+
+#: beginnings of metrics that are measured once, after training
+_FINAL = (*(f"{kind}/" for kind in VIEW_KINDS), "time/")
 
 _RUNS = table("runs", column("run_uuid"), column("artifact_uri"))
 
@@ -176,6 +180,21 @@ class Tracker:
         if refused:
             raise UnrecordedTrialsError(refused)
 
+    def describe(self, text: str) -> None:
+        """Sets the experiment's description, in Markdown."""
+        self._client.set_experiment_tag(self._experiment_id(), tags.DESCRIPTION, text)
+
+    def publish_report(self, sweep: str, page: Path) -> None:
+        """Logs a report's page as the artifact of one run per sweep, which is no trial; a later page replaces it."""
+        with self._lock:
+            experiment = self._experiment_id()
+            found = self._client.search_runs([experiment], f"tags.`{tags.REPORT}` = '{sweep}'")
+            named = {tags.REPORT: sweep}
+            run = found[0] if found else self._client.create_run(experiment, tags=named, run_name=f"report of {sweep}")
+            self._keep_artifacts_here(run)
+            self._client.log_artifact(run.info.run_id, str(page))
+            self._client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FINISHED))
+
     def _sync_trial(self, trial: TrackedTrial, status: Status) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -214,18 +233,22 @@ class Tracker:
 
     def _new_metrics(self, run: _Run, event: Mapping[str, Any]) -> list[Metric]:
         """The values of one event whose metric was not yet logged at that step, e.g. by a killed run."""
-        step, when = event["step"], int(event["time"] * 1000)
-        new = [name for name in event["values"] if (name, step) not in run.logged]
-        run.logged.update((name, step) for name in new)
-        return [Metric(name, event["values"][name], when, step) for name in new]
+        when = int(event["time"] * 1000)
+        # MLflow's pages draw bars of metrics without a step above 0, and curves of all others.
+        steps = {name: 0 if name.startswith(_FINAL) else event["step"] for name in event["values"]}
+        new = {name: step for name, step in steps.items() if (name, step) not in run.logged}
+        run.logged.update(new.items())
+        return [Metric(name, event["values"][name], when, step) for name, step in new.items()]
 
     def _publish(self, run: _Run, folder: Path, status: Status) -> None:
         values = _provenance(folder)
         if status in ("finished", "failed", "pruned"):
+            hashes = {}
             for path in (folder / name for name in ARTIFACTS):
                 if path.exists() and path.stat().st_size:  # skip empty logs
                     self._client.log_artifact(run.run_id, str(path))
-                    values[tags.HASH + path.name] = file_sha256(path)
+                    hashes[path.name] = file_sha256(path)
+            values[tags.HASHES] = json.dumps(hashes)
         self._client.log_batch(run.run_id, tags=[RunTag(*tag) for tag in values.items()])
         name = RunStatus.to_string(_MLFLOW_STATUS[status])
         if status == "running":

@@ -97,3 +97,21 @@ def reason(error: Exception) -> str:
 
 def _kind(uri: str) -> str:
     return uri.partition("://")[0].partition("+")[0]
+
+
+#: where `splatsweep ui` serves a database
+UI_HOST, UI_PORT = "127.0.0.1", 5000
+#: MLflow's pages have two views, one for language models and one for trainings; addresses may name it
+_TRAINING_VIEW = "workflowType=machine_learning"
+
+
+def experiment_page(base: str, experiment_id: str | None) -> str:
+    """The address of an experiment's page, or of the list of experiments, on the MLflow UI at `base`."""
+    where = f"experiments/{experiment_id}/runs" if experiment_id is not None else "experiments"
+    return f"{base.rstrip('/')}/#/{where}?{_TRAINING_VIEW}"
+
+
+def run_page(uri: str, run_id: str) -> str:
+    """The address of a run's page: on a tracking server, or on `splatsweep ui` where the store is a database."""
+    base = f"http://{UI_HOST}:{UI_PORT}" if is_database(uri) else without_secrets(uri).rstrip("/")
+    return f"{base}/#/runs/{run_id}?{_TRAINING_VIEW}"

@@ -50,7 +50,7 @@ class Artifacts:
         match its recorded hash.
         """
         recorded = self._local(run, name)
-        sha256 = run.tags.get(tags.HASH + name)
+        sha256 = tags.artifact_hash(run.tags, name)
         if sha256 is not None:
             yield self._identical(run, name, sha256, recorded)
         elif recorded is not None:

@@ -44,7 +44,7 @@ def tags(evidence: Evidence) -> list[tuple[TrialRecord, dict[str, str]]]:
                 for name, value in sorted(record.run.tags.items())
                 if name.startswith(_CODE_TAGS)
                 and name not in (*record_tags.IDENTITY, record_tags.ERROR)
-                and not name.startswith(record_tags.HASH)
+                and not name.startswith(record_tags.HASHES)
             },
         )
         for record in evidence.records

@@ -57,6 +57,7 @@ SLOW = (
     "sweep/run",
     "test_methods.py",
     "test_path.py",
+    "test_readme.py",
     "test_rows.py",
     "test_search.py",
     "test_seeds.py",

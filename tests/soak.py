@@ -137,7 +137,7 @@ def findings(home: Home, undisturbed: Home, server: MlflowServer) -> list[str]:
             found.append(f"{name} repeated {home.retrained(name)} iterations")
     client = MlflowClient(server.uri)
     experiment = client.get_experiment_by_name(home.path.name)
-    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    runs = client.search_runs([experiment.experiment_id], "tags.`splatsweep.key` LIKE '%'") if experiment else []
     if sorted(each.info.run_name for each in runs) != sorted(TRIALS):
         found.append(f"MLflow holds {sorted(each.info.run_name for each in runs)}")
     found += [f"{r.info.run_name} is {r.info.status} in MLflow" for r in runs if r.info.status != "FINISHED"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 #: beginning of all of them
 PREFIX = "splatsweep."
 
@@ -28,8 +31,14 @@ CODE_CHANGED = f"{PREFIX}code_changed_since_commit"
 #: MLflow's own name for the commit, which its pages show
 COMMIT = "mlflow.source.git.commit"
 
-#: an artifact's name follows; the value is the artifact's SHA-256
+#: JSON: the name of each artifact -> its SHA-256
+HASHES = f"{PREFIX}sha256"
+#: in runs of earlier versions an artifact's name follows, and the value is its SHA-256
 HASH = f"{PREFIX}sha256."
+#: experiment's description, which MLflow's pages show
+DESCRIPTION = "mlflow.note.content"
+#: tag of the run that holds the report of a sweep, by the sweep's name; it is no trial and has no key
+REPORT = f"{PREFIX}report"
 #: the name of frozen weights follows; the value is their SHA-256
 WEIGHTS = f"{PREFIX}weights."
 #: a field of `results.records.arithmetic.Arithmetic` follows
@@ -39,3 +48,13 @@ EXPERIMENT = f"{PREFIX}experiment"
 
 #: a package's name follows
 VERSION = f"{PREFIX}version."
+
+
+def artifact_hash(tags: Mapping[str, str], name: str) -> str | None:
+    """The SHA-256 of an artifact that a run's tags record; None where they record none."""
+    try:
+        recorded = json.loads(tags.get(HASHES, "{}"))
+    except ValueError:
+        recorded = {}
+    found = recorded.get(name) if isinstance(recorded, dict) else None
+    return found if isinstance(found, str) else tags.get(HASH + name)

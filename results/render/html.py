@@ -11,11 +11,12 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from results.address import is_database, run_page
 from results.figures.grid import data_uri, enlargement, error_map, error_scales, has_blank
 from results.figures.style import inline_svg
 from results.gallery import Gallery, Turntable
@@ -68,6 +69,8 @@ def render(
         notes=notes,
         labels=labels,
         records=evidence.records,
+        run_page=partial(run_page, evidence.store.uri),
+        is_served_here=is_database(evidence.store.uri),
         unfinished=[record for record in evidence.records if record.state not in ("finished", "pruned")],
         pruned=sum(record.state == "pruned" for record in evidence.records),
         ended=_last_end(evidence.records),

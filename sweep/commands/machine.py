@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from results.address import UI_PORT
 from sweep.commands.common import DEFAULT_HOME, Home, Settings, console, user_path
 from sweep.invocation import completed
 
@@ -59,9 +59,10 @@ def ui(
     ] = None,
     home: Home = DEFAULT_HOME,
     settings: Settings = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port on the loopback interface.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port on the loopback interface.")] = UI_PORT,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> None:
-    """Open the MLflow UI on the store of a home or a sweep, on the loopback interface only.
+    """Open the MLflow UI on the store of a home or a sweep, on the loopback interface only, until Ctrl-C.
 
     Example: [bold]splatsweep ui --port 5001[/]
 
@@ -71,19 +72,19 @@ def ui(
     from results.own_store import adopt_store
     from results.store import ResultStore
     from sweep.file.load import load_sweep
+    from sweep.run.mlflow_ui import serve
 
     if sweep is None and settings:
         raise ValueError("--set changes a sweep file; name the file too")
-    uri = load_sweep(sweep, settings or []).tracking.uri if sweep else None
-    store = ResultStore.of(home, uri)
+    checked = load_sweep(sweep, settings or [], configurations=False) if sweep else None
+    store = ResultStore.of(home, checked.tracking.uri if checked else None)
     if not is_database(store.uri):
         console.print(f"This sweep is tracked by a server, which has a UI itself: {store.label}")
         return
     if not store.exists():
         raise ValueError(f"{store.label}: no MLflow store yet; run a sweep first")
     store.runs()  # raises within seconds where a database is down; the UI would retry for minutes
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     if store.uri == default_uri(home):
         adopt_store(home)  # updates the artifact paths of a home that was moved
-    # In the environment, since other users can read a process's arguments.
-    os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri})
+    experiment = (checked.tracking.experiment or checked.name) if checked else None
+    serve(store.uri, port, experiment, console.print, opens=browser and sys.stdout.isatty())

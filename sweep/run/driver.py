@@ -76,7 +76,7 @@ def run_sweep(
     sweep: Sweep,
     home: Path,
     *,
-    console: Console,
+    console: Console | None = None,
     only: str | None = None,
     retry_failed: bool = False,
     fail_fast: bool = False,
@@ -91,6 +91,7 @@ def run_sweep(
     where `only` matches nothing, the name belongs to another file or the database driver of the store is not installed,
     the executor's errors, and `DiskFullError`.
     """
+    console = console or Console()
     require_driver(sweep)
     resolve(EXECUTORS, sweep.run.executor, "executor").check()
     folder = sweep_folder(home, sweep.name)
@@ -154,6 +155,8 @@ def run_sweep(
 
         left = plan.search.left if plan.search is not None and is_searched else 0
         report = _report(sweep, home, tracker.error, console)
+        if report is not None and tracker.error is None and (chosen or controls):
+            tracker.publish(report)
         return Outcome(plan, tuple(chosen), report, tracker.error, stop_requested(stop_file), left)
 
 

@@ -128,6 +128,17 @@ class Recorder:
         self._stop.set()
         self._thread.join()
 
+    def publish(self, report: Path) -> None:
+        """Adds the report's page and the sweep's description to the experiment."""
+        try:
+            if self._tracker is None:
+                self._tracker = _tracker(self._sweep, self._home, self._monitor)
+            self._tracker.describe(_description(self._sweep, report))
+            self._tracker.publish_report(self._sweep.name, report)
+        except Exception as error:  # see `_sync`
+            self.error = _unwritten(self._sweep, self._home, error)
+            log.debug("%s", self.error)
+
     def _drain(self) -> None:
         interval = min(_FIRST_SYNC_S, _SYNC_INTERVAL_S)
         while not self._stop.wait(interval):
@@ -150,6 +161,13 @@ class Recorder:
         if self._tracked is None or self._tracked[0] is not plan:
             self._tracked = plan, tracked_trials(self._sweep, plan)
         return self._tracked[1]
+
+
+def _description(sweep: Sweep, report: Path) -> str:
+    """The description of a sweep's experiment, in Markdown."""
+    page = f"The run *report of {sweep.name}* has the report as an artifact; on the machine that wrote it: `{report}`"
+    labels = [f"- {name}: {value}" for name, value in sweep.tags.items()]
+    return "\n\n".join(part for part in (sweep.notes, "\n".join(labels), page) if part)
 
 
 def _tracker(sweep: Sweep, home: Path, monitor: Monitor) -> Tracker:

@@ -20,6 +20,7 @@ from jobs.tracking import ExperimentDeletedError, TrackedTrial, Tracker, Unrecor
 from results.address import default_uri
 from results.records.flat import flatten
 from results.records.journal import Journal
+from results.records.tags import artifact_hash
 from results.records.trial_folder import MEASUREMENTS_FILENAME, RESULT_FILENAME
 
 TRIAL = TrackedTrial(
@@ -116,7 +117,8 @@ def test_a_run_grows_with_its_journal_and_ends_with_its_result(tmp_path, folder,
     assert run.data.tags["splatsweep.key"] == TRIAL.key
     assert run.data.tags["splatsweep.data_fingerprint"] == "f00d"
     assert run.data.tags["splatsweep.weights.vgg16"] == "cafe"
-    assert run.data.tags["splatsweep.sha256.per_object.parquet"] == hashlib.sha256(b"rows").hexdigest()
+    assert artifact_hash(run.data.tags, "per_object.parquet") == hashlib.sha256(b"rows").hexdigest()
+    assert [name for name in run.data.tags if name.startswith("splatsweep.sha256")] == ["splatsweep.sha256"]
     assert run.data.params["train.stages.0.losses.l2"] == "1.0"
     assert [f.path for f in client.list_artifacts(run.info.run_id)] == [MEASUREMENTS_FILENAME]
 
@@ -195,6 +197,33 @@ def test_values_that_are_not_finite_are_recorded(tmp_path, folder, client):
         journal.metrics(1, {"novel/psnr": float("inf")})
     tracker(tmp_path).sync([TRIAL])
     assert history(client, "novel/psnr")[0][1] > 1e308
+
+
+def test_final_scores_have_no_step_so_that_mlflow_draws_bars(tmp_path, folder, client):
+    with Journal(folder) as journal:
+        journal.start(0)
+        journal.metrics(5, {"train/loss": 0.5})
+        journal.metrics(9, {"novel/psnr": 20.0, "conditioned/psnr": 25.0, "time/step_ms": 3.0})
+    tracker(tmp_path).sync([TRIAL])
+    assert history(client, "train/loss") == [(5, 0.5)]
+    finals = ("novel/psnr", "conditioned/psnr", "time/step_ms")
+    assert [history(client, name) for name in finals] == [[(0, 20.0)], [(0, 25.0)], [(0, 3.0)]]
+
+
+def test_the_experiment_has_a_description_and_one_run_with_the_report(tmp_path, client):
+    writer, page = tracker(tmp_path), tmp_path / "index.html"
+    for content in ("first", "second"):
+        page.write_text(content)
+        writer.describe(f"notes, {content}")
+        writer.publish_report("s", page)
+    experiment = client.get_experiment_by_name("experiment")
+    assert experiment.tags["mlflow.note.content"] == "notes, second"
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    run = only_run(client)
+    assert (run.info.run_name, run.info.status) == ("report of s", "FINISHED")
+    assert "splatsweep.key" not in run.data.tags
+    recorded = Path(run.info.artifact_uri.removeprefix("file://")) / "index.html"
+    assert recorded.read_text() == "second"
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])
@@ -357,7 +386,7 @@ def test_a_run_comes_whole_to_a_server_and_once(remote, tmp_path):
     assert losses == [(step, 1 / step) for step in range(1, 6)]
     assert run.data.params == params(TRIAL.config)
     copy = MlflowClient(remote).download_artifacts(run.info.run_id, MEASUREMENTS_FILENAME, str(tmp_path))
-    sha256 = run.data.tags[f"splatsweep.sha256.{MEASUREMENTS_FILENAME}"]
+    sha256 = artifact_hash(run.data.tags, MEASUREMENTS_FILENAME)
     assert hashlib.sha256(Path(copy).read_bytes()).hexdigest() == sha256
 
 

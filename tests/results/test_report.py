@@ -16,6 +16,8 @@ import pytest
 from results.errors import ResultsError
 from results.report import build_report
 
+#: beginning of the links to runs of a database
+RUNS = "http://127.0.0.1:5000/#/runs/"
 FILES = {
     "index.html",
     "report.json",
@@ -173,8 +175,15 @@ print(sorted(forbidden & set(sys.modules)))
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_runs_link_to_their_pages_in_mlflow(index: Path) -> None:
+    links = {attributes["href"] for tag, attributes in Page(index.read_text()).elements if tag == "a"}
+    runs = {link for link in links if link.startswith(RUNS)}
+    assert len(runs) == 7
+    assert all(link.endswith("?workflowType=machine_learning") for link in runs)
+
+
 def test_the_page_loads_nothing(index: Path) -> None:
-    text = index.read_text()
+    text = index.read_text().replace(f'<a href="{RUNS}', '<a href="#')
     assert not re.search(r"""(src|href|url|action|data)\s*[=(]\s*["']?\s*(https?:)?//""", text, re.IGNORECASE)
     for tag, attributes in Page(text).elements:
         assert tag not in ("link", "iframe", "object", "base", "form")
@@ -245,7 +254,8 @@ def test_the_page_can_be_read_without_seeing_it(page: Page) -> None:
     assert all(region.get("tabindex") == "0" and region.get("aria-label") for region in regions)
     assert len(page.all("h1")) == 1
     targets = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
-    assert {link["href"].removeprefix("#") for link in page.all("a") if link["href"]} <= targets
+    links = {link["href"] for link in page.all("a") if link["href"] and not link["href"].startswith(RUNS)}
+    assert {link.removeprefix("#") for link in links} <= targets
 
 
 def test_names_cannot_inject_markup(recorded, sweep) -> None:

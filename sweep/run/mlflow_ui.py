@@ -1,0 +1,116 @@
+"""Serves the MLflow UI on the loopback interface, without its log on the terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from results.address import UI_HOST, experiment_page
+from results.records import tags
+
+#: the command that serves MLflow's UI, without its options
+SERVER = (sys.executable, "-m", "mlflow", "ui")
+_PATIENCE_S = 120.0
+
+
+class UiError(RuntimeError):
+    """The UI cannot be served."""
+
+
+def serve(uri: str, port: int, experiment: str | None, say: Callable[[str], None], opens: bool) -> None:
+    """Serves a store until Ctrl-C or SIGTERM; prints the page of an experiment (by name), and `opens` it in a browser.
+
+    Raises `UiError` where the port is taken or the server ends by itself.
+    """
+    _refuse_taken(port)
+    say("Starting MLflow's UI; this takes some seconds.")
+    with tempfile.TemporaryFile() as output, _server(uri, port, output) as server:
+        _await(server, port, output)
+        address = experiment_page(f"http://{UI_HOST}:{port}", _experiment_id(uri, experiment))
+        say(f"MLflow: {address}")
+        say("Ctrl-C ends it.")
+        if opens:
+            webbrowser.open(address)
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            return
+        raise UiError(f"MLflow's UI ended by itself: {_end_of(output)}")
+
+
+@contextmanager
+def _server(uri: str, port: int, output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """MLflow's server in a process group of its own, which ends with this context."""
+    command = [*SERVER, "--host", UI_HOST, "--port", str(port), "--workers", "1"]
+    # The address stands in the environment, since other users can read a process's arguments.
+    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    server = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield server
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
+            try:
+                server.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((UI_HOST, port))
+        except OSError as error:
+            raise UiError(
+                f"port {port} of {UI_HOST} cannot be used ({error.strerror}); choose another with --port"
+            ) from None
+
+
+def _await(server: subprocess.Popen[bytes], port: int, output: IO[bytes]) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise UiError(f"MLflow's UI does not start: {_end_of(output)}")
+        try:
+            with urllib.request.urlopen(f"http://{UI_HOST}:{port}/health", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise UiError(f"MLflow's UI did not answer within {_PATIENCE_S:.0f} s: {_end_of(output)}")
+
+
+def _end_of(output: IO[bytes]) -> str:
+    output.seek(0)
+    lines = output.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it printed nothing"
+
+
+def _experiment_id(uri: str, name: str | None) -> str | None:
+    """The number of the experiment that was created with a name; None where there is none."""
+    if name is None:
+        return None
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(name)
+    renamed = client.search_experiments(filter_string=f"tags.`{tags.EXPERIMENT}` = '{name}'") if found is None else []
+    return str((found or renamed[0]).experiment_id) if found or renamed else None

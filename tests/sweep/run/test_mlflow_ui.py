@@ -1,0 +1,71 @@
+"""The MLflow UI is served quietly, on the page of a sweep's experiment, and ends with its command."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from results.address import experiment_page, run_page, sqlite_uri
+from sweep.run import mlflow_ui
+from tests.processes import free_port
+
+#: a stand-in of MLflow's server: it answers the check of its health, prints a line, and interrupts its parent
+_SERVER = """
+import http.server, os, signal, sys, threading, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        threading.Thread(target=lambda: (time.sleep(0.5), os.kill(os.getppid(), signal.SIGTERM))).start()
+print("noise of the server", flush=True)
+port = int(sys.argv[sys.argv.index("--port") + 1])
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    uri = sqlite_uri(tmp_path / "mlflow.db")
+    client = MlflowClient(uri)
+    client.create_experiment("renamed by hand", tags={"splatsweep.experiment": "s"})
+    return uri
+
+
+def test_it_prints_the_page_and_ends_on_a_signal(uri, monkeypatch, capfd) -> None:
+    monkeypatch.setattr(mlflow_ui, "SERVER", (sys.executable, "-c", _SERVER))
+    opened: list[str] = []
+    monkeypatch.setattr(mlflow_ui.webbrowser, "open", opened.append)
+    port, said = free_port(), []
+    mlflow_ui.serve(uri, port, "s", said.append, opens=True)
+    address = f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning"
+    assert said == ["Starting MLflow's UI; this takes some seconds.", f"MLflow: {address}", "Ctrl-C ends it."]
+    assert opened == [address]
+    assert "noise" not in "".join(capfd.readouterr())
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port))
+
+
+def test_a_server_that_ends_is_said_with_its_last_line(uri, monkeypatch) -> None:
+    monkeypatch.setattr(mlflow_ui, "SERVER", (sys.executable, "-c", "raise SystemExit('no such thing')"))
+    with pytest.raises(mlflow_ui.UiError, match="does not start: no such thing"):
+        mlflow_ui.serve(uri, free_port(), None, lambda _: None, opens=False)
+
+
+def test_a_taken_port_is_refused(uri) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(mlflow_ui.UiError, match=rf"port {port} of 127.0.0.1 cannot be used.*--port"):
+            mlflow_ui.serve(uri, port, None, lambda _: None, opens=False)
+
+
+def test_addresses_name_the_view_of_trainings() -> None:
+    assert experiment_page("http://h:1/", None) == "http://h:1/#/experiments?workflowType=machine_learning"
+    server = run_page("https://user:secret@mlflow.lab/", "abc")
+    assert server.endswith("mlflow.lab/#/runs/abc?workflowType=machine_learning")
+    assert "secret" not in server
