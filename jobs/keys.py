@@ -49,16 +49,21 @@ def keys_of(config: TrialConfig, fingerprint: str, weights: Mapping[str, str]) -
 
     `fingerprint` is the dataset's; `weights` maps at least the names in `frozen_weights(config)` to their sha256.
     """
-    trained = training_key(config, fingerprint, {name: weights[name] for name in training_weights(config)})
-    judged = trial_key(trained, config, fingerprint, {name: weights[name] for name in judging_weights(config)})
+    identity = config.identity()
+    trained = _training_key(identity, fingerprint, {name: weights[name] for name in training_weights(config)})
+    judged = _trial_key(trained, identity, fingerprint, {name: weights[name] for name in judging_weights(config)})
     return Keys(judged, trained if config.is_trained else None)
 
 
 def training_key(config: TrialConfig, fingerprint: str, weights: Mapping[str, str]) -> str:
     """Key of a training: 16 hex digits.  `weights` holds the sha256 of all that training loads."""
+    return _training_key(config.identity(), fingerprint, weights)
+
+
+def _training_key(identity: Mapping[str, Any], fingerprint: str, weights: Mapping[str, str]) -> str:
     return _hashed(
         {
-            "config": training_identity(config),
+            "config": _without_eval(identity),
             "data": fingerprint,
             "weights": dict(weights),
             "numerics": NUMERICS_VERSION,
@@ -68,10 +73,14 @@ def training_key(config: TrialConfig, fingerprint: str, weights: Mapping[str, st
 
 def trial_key(training: str, config: TrialConfig, fingerprint: str, weights: Mapping[str, str]) -> str:
     """Key of a trial: 16 hex digits.  `training` is its training's, `weights` holds the sha256 of the metrics'."""
+    return _trial_key(training, config.identity(), fingerprint, weights)
+
+
+def _trial_key(training: str, identity: Mapping[str, Any], fingerprint: str, weights: Mapping[str, str]) -> str:
     return _hashed(
         {
             "training": training,
-            "eval": judging_identity(config),
+            "eval": _decisive_eval(identity),
             "data": fingerprint,
             "weights": dict(weights),
             "evaluation": EVALUATION_VERSION,
@@ -81,12 +90,20 @@ def trial_key(training: str, config: TrialConfig, fingerprint: str, weights: Map
 
 def training_identity(config: TrialConfig) -> dict[str, Any]:
     """The part of `TrialConfig.identity()` that training reads."""
-    return {section: values for section, values in config.identity().items() if section != "eval"}
+    return _without_eval(config.identity())
 
 
 def judging_identity(config: TrialConfig) -> dict[str, Any]:
     """The part of `TrialConfig.identity()` that determines the evaluation of weights."""
-    return {key: value for key, value in config.identity()["eval"].items() if key not in WATCHING}
+    return _decisive_eval(config.identity())
+
+
+def _without_eval(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {section: values for section, values in identity.items() if section != "eval"}
+
+
+def _decisive_eval(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in identity["eval"].items() if key not in WATCHING}
 
 
 def training_weights(config: TrialConfig) -> tuple[str, ...]:

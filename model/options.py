@@ -84,12 +84,14 @@ def known_values(instance: Any, values: Any) -> Any:
     instance: options, a pydantic model, or a list, tuple or mapping of such.  Values whose plain form is no mapping,
     such as a number, are unchanged.
     """
-    if isinstance(instance, Mapping) and isinstance(values, Mapping):
+    if not isinstance(values, dict | list | tuple):
+        return values
+    if isinstance(values, dict) and isinstance(instance, Mapping):
         return {name: known_values(instance[name], value) for name, value in values.items()}
-    if isinstance(instance, list | tuple) and isinstance(values, list | tuple):
+    if isinstance(values, list | tuple) and isinstance(instance, list | tuple):
         return [known_values(item, value) for item, value in zip(instance, values, strict=True)]
     cls: Any = type(instance)
-    if not isinstance(values, Mapping) or not hasattr(cls, "__pydantic_fields__"):
+    if not isinstance(values, dict) or not hasattr(cls, "__pydantic_fields__"):
         return values
     later = _later_defaults(cls)
     return {

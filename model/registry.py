@@ -10,6 +10,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 
@@ -31,10 +32,16 @@ class UnknownChoiceError(ValueError):
         )
 
 
+@cache
+def _parts(path: str) -> list[str]:
+    """Module and attribute of a registry's entry."""
+    return path.split(":")
+
+
 def resolve(registry: Mapping[str, str], name: str, axis: str) -> Any:
     """The object registered as `name`.  Raises `UnknownChoiceError` with the allowed names."""
     if name not in registry:
         raise UnknownChoiceError(axis, name, registry)
-    module, attribute = registry[name].split(":")
+    module, attribute = _parts(registry[name])
     # A plan of thousands of trials calls this thousands of times; re-importing a module takes microseconds.
     return getattr(sys.modules.get(module) or importlib.import_module(module), attribute)

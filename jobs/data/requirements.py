@@ -6,7 +6,7 @@ Planning and trials use the same checks, so that errors are found before trainin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from jobs.config import TrialConfig
@@ -22,7 +22,10 @@ class Requirements:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        # Thousands of trials of a plan read the same few facts, each of which takes a search in the store's objects.
         self._judged = cache(self._problem_of_judging)
+        self._rows = cache(self._rows_of)
+        self._lacks = cache(self._lacking)
 
     def problems(self, config: TrialConfig) -> list[str]:
         """Requirements of `config` that the store does not meet, one sentence each that begins with the key."""
@@ -45,7 +48,7 @@ class Requirements:
                 fitting = ", ".join(other for other in METRICS if not self._lacks(other))
                 yield f"eval.metrics {metric}: dataset {name!r} has no {' and no '.join(lacking)}; allowed: {fitting}"
 
-    def _lacks(self, metric: str) -> list[str]:
+    def _lacking(self, metric: str) -> list[str]:
         """Ground truth that a metric needs and the store does not have."""
         return [need for need in sorted(METRICS[metric].of_truth) if getattr(self._store, need) is None]
 
@@ -55,11 +58,10 @@ class Requirements:
         if not len(objects):
             yield f"data.name {config.data.name}: there is nothing to train on; {self._present()}"
         else:
-            row = objects.loc[objects["num_frames"].idxmin()]
-            fewest = f"object {row['object']!r} of the train split has {row['num_frames']} frames"
-            if train.views_per_object > row["num_frames"]:
+            frames, fewest = self._fewest_frames
+            if train.views_per_object > frames:
                 yield f"train.views_per_object {train.views_per_object}: {fewest}, which is the most"
-            if views > row["num_frames"]:
+            if views > frames:
                 yield f"model.input_views {views}: {fewest}, which is the most"
             if train.batch_size > len(objects):
                 yield (
@@ -70,6 +72,13 @@ class Requirements:
         if every and (problem := self._judged("val", config.eval.val_objects, views)):
             yield f"eval.every {every}: {problem}"
         yield from self._context_problems(config)
+
+    @cached_property
+    def _fewest_frames(self) -> tuple[int, str]:
+        """The least number of frames that an object of the train split has, and a phrase that names it."""
+        objects = self._rows("train")
+        row = objects.loc[objects["num_frames"].idxmin()]
+        return int(row["num_frames"]), f"object {row['object']!r} of the train split has {row['num_frames']} frames"
 
     def _context_problems(self, config: TrialConfig) -> Iterator[str]:
         for source, section in config.sources.items():
@@ -97,7 +106,7 @@ class Requirements:
                 return f"{error} ({split} split; the protocol of {self._store.manifest.importer})"
         return None if novel else f"no object of the {split} split has views beside its {input_views} sources"
 
-    def _rows(self, split: str) -> Any:
+    def _rows_of(self, split: str) -> Any:
         return self._store.objects[self._store.objects["split"] == split]
 
     def _present(self) -> str:
