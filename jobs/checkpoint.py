@@ -23,6 +23,9 @@ from results.records.atomic import write_atomically
 KEEP = 2
 _STEP_DIGITS = 9
 
+#: beginnings of tensors' names in checkpoints of earlier versions -> those of this one
+_RENAMED = {"network.unet.": "network.backbone.", "average.unet.": "average.backbone."}
+
 log = logging.getLogger(__name__)
 
 
@@ -137,7 +140,15 @@ def _read(path: Path) -> Checkpoint:
     found = _hash(data, record["step"], record["extra"])
     if found != record["sha256"]:
         raise ValueError(f"sha256 {found}, expected {record['sha256']}")
-    return Checkpoint(record["step"], load(data), record["extra"])
+    return Checkpoint(record["step"], {_present(name): t for name, t in load(data).items()}, record["extra"])
+
+
+def _present(name: str) -> str:
+    """A tensor's name of any version -> its name in this one."""
+    for former, present in _RENAMED.items():
+        if name.startswith(former):
+            return present + name.removeprefix(former)
+    return name
 
 
 def _hash(data: bytes, step: int, extra: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -191,7 +192,7 @@ def test_a_trained_network_is_found_by_the_key_of_its_trial_or_training(home, ti
 
 @pytest.mark.parametrize("averaged", [False, True])
 def test_trials_of_the_version_before_keep_their_weights_themselves(averaged, home, tiny):
-    """In the previous version a trial's folder had the checkpoints and did not refer to a training."""
+    """There a trial's folder had the checkpoints and did not refer to a training, and the backbone was called unet."""
     result = run(home, tiny)
     _, network, _ = load_trained(home, result.key)
     old = home / "trials" / "0123456789abcdef"
@@ -202,7 +203,10 @@ def test_trials_of_the_version_before_keep_their_weights_themselves(averaged, ho
     if averaged:
         live = load_trained(home, result.key)[1]
         torch.nn.init.zeros_(next(live.parameters()))
-    CheckpointFolder(old / "checkpoints").save(capture(18, live, optimizer, network, {}))
+    state = capture(18, live, optimizer, network, {})
+    former = {name.replace(".backbone.", ".unet.", 1): tensor for name, tensor in state.tensors.items()}
+    assert former.keys() != state.tensors.keys()
+    CheckpointFolder(old / "checkpoints").save(replace(state, tensors=former))
     _, found, _ = load_trained(home, old.name)
     ours, theirs = found.state_dict(), network.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
