@@ -30,6 +30,9 @@ Compute = Callable[[np.ndarray], np.ndarray]
 #: Seconds between progress messages; data written before a message are synced to disk.
 _REPORT_S = 15.0
 
+#: Fields of a record.
+_FIELDS = ("frame", "scale", "values")
+
 log = logging.getLogger(__name__)
 
 
@@ -37,9 +40,10 @@ def ensure_feature_file(path: Path, frames: np.ndarray, group: int, compute: Com
     """Ensure that `path` holds the features of `frames`; one process computes, others wait for it.
 
     `compute` is called with `group` frames at a time (the last time with the rest), so the result does not
-    depend on whether the work was interrupted.  Raises ValueError where features are not finite.
+    depend on whether the work was interrupted.  A damaged file is computed anew.  Raises ValueError where features are
+    not finite.
     """
-    if path.exists():
+    if _is_sound(path, len(frames)):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_suffix(".lock"))
@@ -49,10 +53,22 @@ def ensure_feature_file(path: Path, frames: np.ndarray, group: int, compute: Com
         log.info("waiting for another process that computes %s", path.stem)
         lock.acquire()
     try:
-        if not path.exists():
+        if not _is_sound(path, len(frames)):
+            if path.exists():
+                log.warning("%s is damaged, or of other frames; it is computed anew", path)
+                path.unlink()
             _write(path, frames, group, compute)
     finally:
         lock.release()
+
+
+def _is_sound(path: Path, count: int) -> bool:
+    """Whether a file has the records of `count` frames, by its header and its size."""
+    try:
+        records = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return isinstance(records, np.ndarray) and records.dtype.names == _FIELDS and records.shape == (count,)
 
 
 class FeatureFile:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from jobs.config import TrialConfig
+from jobs.config import DEFAULT_METHOD, TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.device import prepare
@@ -74,8 +74,18 @@ class OfficialCheckpoint:
         """Settings of a trial's configuration that the file determines, for evaluation on one of our datasets."""
         return self.file.settings(dataset)
 
+    def check_method(self, name: str, dataset: str) -> None:
+        """Raise ValueError where `name` is another method than that of the file."""
+        method = self.settings(dataset)["model"].get("name", DEFAULT_METHOD)
+        if name != method:
+            raise ValueError(
+                f"{self.path} is a file of model.name {method}, not of {name}; leave model.name out, since it follows "
+                "from the file"
+            )
+
     def check(self, config: TrialConfig) -> None:
-        """Raise ValueError where the configuration lacks a source of context that the network requires."""
+        """Raise ValueError where the configuration names another method, or lacks context that the network requires."""
+        self.check_method(config.model.name, config.data.name)
         for source, (way, width) in self.file.contexts.items():
             if config.sources[source].choice == "none":
                 switch = find_source(source).switch

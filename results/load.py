@@ -6,6 +6,7 @@ A planned trial without results is never dropped: `load_trials` lists it with it
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -184,6 +185,8 @@ class Recorded:
     store: ResultStore
     #: by key; trials without a run have none
     runs: Mapping[str, Run]
+    #: the command that records what is missing
+    sync: str
 
     @property
     def finished(self) -> list[Run]:
@@ -197,7 +200,9 @@ class Recorded:
         found = dict(zip((run.key for run in self.finished), files, strict=True))
         trials = (*self.plan.trials, *self.plan.controls)
         records = (
-            _record(trial, self.runs.get(trial.key), found.get(trial.key), self.costs.get(trial.key, Costs()))
+            _record(
+                trial, self.runs.get(trial.key), found.get(trial.key), self.costs.get(trial.key, Costs()), self.sync
+            )
             for trial in trials
         )
         return Evidence(self.plan, self.store, tuple(records))
@@ -233,7 +238,13 @@ def read_recorded(sweep: SweepLike, home: Path | str, plan_name: str | None = No
     store = ResultStore.of(home, sweep.tracking.uri)
     runs = store.runs()
     planned = (trial.key for trial in (*plan.trials, *plan.controls))
-    return Recorded(home, plan, store, {key: runs[key] for key in planned if key in runs})
+    return Recorded(home, plan, store, {key: runs[key] for key in planned if key in runs}, _sync(sweep))
+
+
+def _sync(sweep: SweepLike) -> str:
+    """`splatsweep sync FILE`, quoted for a shell; a sweep that was read from no file has its place named."""
+    origin = getattr(sweep, "origin", None)
+    return shlex.join(["splatsweep", "sync", *([str(origin.file)] if origin is not None else ["SWEEP"])])
 
 
 def read_evidence(sweep: SweepLike, home: Path | str, plan_name: str | None = None) -> Evidence:
@@ -278,14 +289,14 @@ def _with_costs(measured: Measurements, costs: Costs) -> Measurements:
 
 
 def _record(
-    planned: RecordedTrial, run: Run | None, per_object: Measurements | Exception | None, costs: Costs
+    planned: RecordedTrial, run: Run | None, per_object: Measurements | Exception | None, costs: Costs, sync: str
 ) -> TrialRecord:
     state = run.status if run else planned.status
     if run is None and state == "finished":
-        return TrialRecord(planned, run, "unrecorded", "finished, but not in MLflow: `splatsweep sync`", None)
+        return TrialRecord(planned, run, "unrecorded", f"finished, but not in MLflow: `{sync}`", None)
     if run is None or state != "finished":
         note = run.tags.get(_NOTES.get(state, ""), "") if run else ""
         return TrialRecord(planned, run, state, note, None)
     if isinstance(per_object, Exception):
-        return TrialRecord(planned, run, "unrecorded", f"{per_object}: `splatsweep sync`", None)
+        return TrialRecord(planned, run, "unrecorded", f"{per_object}: `{sync}`", None)
     return TrialRecord(planned, run, state, "", per_object, costs)

@@ -298,7 +298,8 @@ def _read_manifest(path: Path) -> Manifest:
         values = json.loads(file.read_text("utf-8"))
         version = values["format_version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{file} is damaged: {type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {error}" if file.stat().st_size else "it is empty"
+        raise StoreError(f"{file} is damaged: {reason}") from error
     if version != FORMAT_VERSION:
         raise StoreError(
             f"{path} has format version {version!r}, this code reads {FORMAT_VERSION}; delete it and prepare it again"
@@ -306,7 +307,8 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
-        raise StoreError(f"{file} is damaged: {error}") from error
+        problems = (f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors())
+        raise StoreError(f"{file} is damaged: {'; '.join(problems)}") from error
 
 
 def _read_objects(path: Path) -> pd.DataFrame:

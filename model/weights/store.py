@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -93,15 +93,23 @@ class WeightStore:
 
     def names(self) -> list[str]:
         """Names of all stored weights."""
-        records = [path.with_suffix(".json") for path in self.folder.glob("*.safetensors")]
-        return sorted(json.loads(record.read_text())["name"] for record in records if record.is_file())
+        names = []
+        for record in (path.with_suffix(".json") for path in self.folder.glob("*.safetensors")):
+            try:
+                names += [_read_record(record)["name"]] if record.is_file() else []
+            except MissingWeightsError as error:
+                log.warning("%s", error)
+        return sorted(names)
 
     def problem(self, name: str) -> str | None:
         """Describes the problem of the stored file, or None."""
         find_weight(name)
         if not self.has(name):
             return f"weights {name!r} are not in {self.folder}; run: splatsweep weights fetch {name}"
-        expected = self._recorded(name)["sha256"]
+        try:
+            expected = self._recorded(name)["sha256"]
+        except MissingWeightsError as error:
+            return str(error)
         found = file_sha256(self._path(name))
         if found != expected:
             return (
@@ -117,17 +125,24 @@ class WeightStore:
 
         It is the table's if the stored weights come from a file whose hash was compared with a published one, or
         if they are not stored yet; else that of the stored file, which covers the architecture too.  None
-        if the table has none and the file is not stored.
+        if the table has none and the file is not stored, and where its record is damaged.
         """
         known = find_weight(name).sha256
         if not self.has(name):
             return known
-        recorded = self._recorded(name)
+        try:
+            recorded = self._recorded(name)
+        except MissingWeightsError as error:  # the trials that need them are blocked, and no other
+            log.warning("%s", error)
+            return None
         return known if known and recorded["genuine"] else recorded["sha256"]
 
     def source(self, name: str) -> str | None:
-        """Origin of the stored file."""
-        return self._recorded(name)["source"] if self.has(name) else None
+        """Origin of the stored file; None where it is not stored, or its record is damaged."""
+        try:
+            return str(self._recorded(name)["source"]) if self.has(name) else None
+        except MissingWeightsError:
+            return None
 
     def _stem(self, name: str) -> str:
         return name.replace(":", "--").replace("/", "--")
@@ -143,12 +158,14 @@ class WeightStore:
         return self.folder / "downloads" / self._stem(name)
 
     def _recorded(self, name: str) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(self._record(name).read_text())
-        return content
+        return _read_record(self._record(name))
 
     def _published(self, name: str) -> dict[str, Any]:
-        with safe_open(self._path(name), framework="pt") as stream:
-            content: dict[str, Any] = json.loads(stream.metadata()["published"])
+        try:
+            with safe_open(self._path(name), framework="pt") as stream:
+                content: dict[str, Any] = json.loads(stream.metadata()["published"])
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise _damaged(self._path(name), f"{type(error).__name__}: {error}") from error
         return content
 
     def _shapes(self, name: str) -> dict[str, tuple[int, ...]]:
@@ -251,3 +268,25 @@ def _apart(content: Published) -> dict[str, Tensor]:
         apart[name] = tensor.clone() if memory in seen else tensor
         seen.add(memory)
     return apart
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """The record beside a stored file.  Raises `MissingWeightsError`, with the remedy, where it is damaged."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        kinds = {"name": str, "sha256": str, "source": str, "genuine": bool}
+        wrong = [name for name, kind in kinds.items() if not isinstance(content[name], kind)]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        reason = "it is empty" if path.is_file() and not path.stat().st_size else f"{type(error).__name__}: {error}"
+        raise _damaged(path, reason) from error
+    if wrong:
+        raise _damaged(path, f"its {', '.join(wrong)} is of the wrong kind")
+    return content
+
+
+def _damaged(path: Path, reason: str) -> MissingWeightsError:
+    name = path.stem.replace("--", ":", 1).replace("--", "/")
+    return MissingWeightsError(
+        f"{path} is damaged ({reason}); delete {path.with_suffix('.json').name} and "
+        f"{path.with_suffix('.safetensors').name} there and run: splatsweep weights fetch {name}"
+    )

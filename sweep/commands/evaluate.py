@@ -13,6 +13,7 @@ from sweep.commands.common import DEFAULT_HOME, AsJson, Home, Only, console, pla
 
 if TYPE_CHECKING:  # brings torch, which takes seconds
     from jobs.config import TrialConfig
+    from sweep.file.overrides import Setting
 
 Sweep = Annotated[
     Path | None, typer.Argument(help="A sweep file.", metavar="[SWEEP]", show_default=False, parser=user_path)
@@ -137,7 +138,11 @@ def _evaluate_checkpoint(checkpoint: Path, dataset: str, settings: list[str], ho
     from results.records.trial_folder import RESULT_FILENAME
 
     network = OfficialCheckpoint.read(checkpoint)
-    config = _configuration(network.settings(dataset), settings)
+    parsed = [setting for assignment in settings for setting in _parsed(assignment)]
+    for setting in parsed:
+        if setting.keys == ("model", "name"):
+            network.check_method(str(setting.value), dataset)
+    config = _configuration(network.settings(dataset), parsed)
     result = evaluate_checkpoint(network, config, home)
     if as_json:
         print((result.folder / RESULT_FILENAME).read_text())
@@ -158,14 +163,12 @@ def _means_table(metrics: dict[str, float]) -> Table:
     return table
 
 
-def _configuration(known: dict[str, Any], assignments: list[str]) -> TrialConfig:
-    """The file's configuration, overridden by `KEY=VALUE` texts.  Raises `SweepError` with all their mistakes."""
+def _configuration(known: dict[str, Any], assigned: list[Setting]) -> TrialConfig:
+    """The file's configuration, overridden by settings.  Raises `SweepError` with all their mistakes."""
     from sweep.file.diagnostics import Mistake, SweepError
     from sweep.file.overrides import Draft, OverrideError, build, flatten
 
-    settings = list(flatten(known, ("--dataset",)))
-    for assignment in assignments:
-        settings += _parsed(assignment)
+    settings = [*flatten(known, ("--dataset",)), *assigned]
     try:
         draft = build(Draft.defaults(), settings)
         findings = draft.findings(("--dataset",))
@@ -176,7 +179,7 @@ def _configuration(known: dict[str, Any], assignments: list[str]) -> TrialConfig
     return draft.config()
 
 
-def _parsed(assignment: str) -> list[Any]:
+def _parsed(assignment: str) -> list[Setting]:
     from sweep.file.overrides import flatten
     from sweep.file.yaml_reader import parse
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from jobs.config import DataConfig, TrialConfig
 from jobs.data.prepare import MissingDatasetError, open_dataset
 from jobs.data.requirements import Requirements
-from jobs.data.store import Store
+from jobs.data.store import Store, StoreError
 from jobs.keys import frozen_weights, keys_of
 from model.methods import find_method
 from model.weights import WeightStore
@@ -191,6 +191,8 @@ class Identities:
                 self._datasets[case] = store, Requirements(store)
             except MissingDatasetError as error:
                 self._datasets[case] = str(error)
+            except StoreError as error:  # of one dataset; trials of others can run
+                self._datasets[case] = f"{error}; delete that folder and run: splatsweep data prepare {data.name}"
         return self._datasets[case]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from results.records.atomic import write_json
+from results.records.damage import DamagedFileError, member, pass_over, read_object
 from results.records.flat import flatten
 from sweep.file.schema import Sweep
 from sweep.run.submit import JOB_VARIABLE
@@ -52,10 +53,16 @@ class FrozenFile:
 
     @classmethod
     def read(cls, folder: Path) -> FrozenFile | None:
-        """Reads the record in a sweep's folder; None where there is none that can be read."""
+        """Reads the record in a sweep's folder; None where there is none.  A damaged one is named and skipped."""
+        path = folder / FILENAME
         try:
-            return cls(**json.loads((folder / FILENAME).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):  # from an earlier version, or damaged: the next run rewrites it
+            found = read_object(path)
+            file = None if found.get("file") is None else member(found, "file", str, path)
+            return cls(file, member(found, "planned", str, path), member(found, "content", dict, path))
+        except (FileNotFoundError, NotADirectoryError):  # of an earlier version
+            return None
+        except DamagedFileError as error:
+            pass_over(error, "which file the plan is of, and how it changed, is not known; the next run writes it anew")
             return None
 
     def write(self, folder: Path) -> None:
@@ -122,7 +129,7 @@ def difference(sweep: Sweep, folder: Path, renew: str) -> str | None:
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """A short text for each difference in the sections that determine the trials."""
-    trials_before, trials_now = before.get("trials") or {}, now.get("trials") or {}
+    trials_before, trials_now = _mapping(before, "trials"), _mapping(now, "trials")
     for name in trials_now.keys() - trials_before.keys():
         yield f"trial {name!r} is new"
     for name in trials_before.keys() - trials_now.keys():
@@ -132,10 +139,16 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
     for section in sorted(_DECISIVE - {"trials", "base"}):
         if before.get(section) != now.get(section):
             yield f"{section} has changed"
-    old, new = flatten(before.get("base") or {}), flatten(now.get("base") or {})
+    old, new = flatten(_mapping(before, "base")), flatten(_mapping(now, "base"))
     for key in dict.fromkeys((*new, *old)):
         if old.get(key) != new.get(key):
             yield f"base.{key} is {_shown(new, key)}, was {_shown(old, key)}"
+
+
+def _mapping(content: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+    """A section of a record that may have been edited by hand."""
+    found = content.get(section)
+    return found if isinstance(found, dict) else {}
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:

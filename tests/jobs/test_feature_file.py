@@ -166,3 +166,21 @@ def test_of_two_processes_one_computes(path, tmp_path):
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
     assert_whole(path)
     assert notes.read_text().splitlines() == ["5 6 7", "20 30 31", "32 33 34", "90"]
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "other"])
+def test_a_damaged_file_is_computed_anew_and_named(tmp_path: Path, caplog, damage: str) -> None:
+    path = tmp_path / "features.npy"
+
+    def compute(frames: np.ndarray) -> np.ndarray:
+        return np.stack([np.full(3, frame, np.float32) for frame in frames])
+
+    ensure_feature_file(path, FRAMES, GROUP, compute)
+    sound = path.read_bytes()
+    if damage == "other":
+        np.save(path, np.zeros((4, 4)))
+    else:
+        path.write_bytes({"empty": b"", "text": b"{}", "cut": sound[:-5]}[damage])
+    ensure_feature_file(path, FRAMES, GROUP, compute)
+    assert path.read_bytes() == sound
+    assert "features.npy is damaged" in caplog.text

@@ -168,3 +168,14 @@ def test_files_that_are_no_checkpoints_are_refused(trained, tmp_path, monkeypatc
     torch.save({"model_state_dict": {"fc.weight": torch.rand(2)}}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other\.pth: no Splatter Image network"):
         OfficialCheckpoint.read(tmp_path / "other.pth")
+
+
+def test_a_file_of_another_method_is_called_what_it_is(trained, tmp_path: Path) -> None:
+    config, predictor = trained()
+    checkpoint = OfficialCheckpoint.read(save(tmp_path / "model.pth", predictor))
+    other = TrialConfig.model_validate({"data": config.data.model_dump(), "model": {"name": "blank"}})
+    with pytest.raises(ValueError, match=r"model\.pth is a file of model\.name splatter_image, not of blank"):
+        evaluate_checkpoint(checkpoint, other, tmp_path)
+    with pytest.raises(ValueError, match=r"splatter_image, not of pixelnerf; leave model\.name out"):
+        checkpoint.check_method("pixelnerf", "chairs")
+    checkpoint.check_method("splatter_image", "chairs")

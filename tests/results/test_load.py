@@ -183,3 +183,12 @@ def test_costs_come_from_the_trials_folder_or_the_training(recorded, sweep) -> N
     costs = found.results(["predict_ms"])
     assert costs[["key", "view_kind", "value"]].to_numpy().tolist() == [["a", "cost", 3.0]]
     assert set(found.results()["view_kind"]) <= {"conditioned", "novel"}
+
+
+def test_notes_name_the_sweep_file(recorded) -> None:
+    recorded.plan([entry("a", "a", status="finished")])
+    origin = SimpleNamespace(file="my sweeps/a.yaml")
+    sweep = SimpleNamespace(name="study", tracking=SimpleNamespace(uri=None), origin=origin)
+    assert load_trials(sweep, recorded.home)["note"].tolist() == [
+        "finished, but not in MLflow: `splatsweep sync 'my sweeps/a.yaml'`"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,10 @@ from model.options import options
 Y_UP_TO_Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 #: Margin between the object's sphere and the depth bounds, relative to its radius.
 _MARGIN = 0.13
+#: The most names that a message lists before it counts the rest.
+_LISTED = 5
+
+log = logging.getLogger(__name__)
 
 
 @options
@@ -63,6 +68,7 @@ class Meshes(Importer[MeshesOptions]):
 
     def items(self, progress: Progress) -> Sequence[Item]:
         files = sorted(path for path in self.root.rglob("*") if path.suffix[1:].lower() in FORMATS)
+        _name_unread(self.root, has_others=bool(files))
         names = {path: path.relative_to(self.root).as_posix() for path in files}
         looks = {path: self._look(path) for path in files}
         geometry = group_shapes((names[path], looks[path][0]) for path in files)
@@ -125,6 +131,18 @@ class Meshes(Importer[MeshesOptions]):
         if self.options.up == "y" and is_google_scan(path):
             notes += ("Google's scans are z-up, and this import takes y for up; see option up",)
         return describe_shape(painted.mesh.vertices[painted.mesh.faces]), notes
+
+
+def _name_unread(root: Path, has_others: bool) -> None:
+    """Names the glTF files whose data lie in other files: logged beside other meshes, else raised as ValueError."""
+    found = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix.lower() == ".gltf")
+    if not found:
+        return
+    listed = ", ".join(found[:_LISTED]) + (f" and {len(found) - _LISTED} more" if len(found) > _LISTED else "")
+    problem = f"{root}: .gltf with separate files is not read; export as .glb, which holds all in one file: {listed}"
+    if not has_others:
+        raise ValueError(problem)
+    log.warning("%s", problem)
 
 
 def is_google_scan(path: Path) -> bool:

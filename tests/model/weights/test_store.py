@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -125,6 +126,23 @@ def test_a_damaged_file_is_noticed(store, sources):
     assert "is damaged" in store.problem(NAME)
     with pytest.raises(MissingWeightsError, match="is damaged"):
         store.load(NAME)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"name": "vgg16"}', '{"name": 1, "sha256": [], "source": 2, "genuine": 3}']
+)
+def test_a_damaged_record_is_named_with_its_remedy_and_stops_nothing_else(store, sources, content):
+    sources(Delivers({"a": torch.ones(2)}, cached=True))
+    record = store.fetch(NAME).with_suffix(".json")
+    record.write_text(content)
+    remedy = rf"{NAME}\.json is damaged .*delete .*run: splatsweep weights fetch {NAME}"
+    assert re.search(remedy, store.problem(NAME))
+    assert (store.identity(NAME), store.source(NAME), store.names()) == (None, None, [])
+    with pytest.raises(MissingWeightsError, match=remedy):
+        store.load(NAME)
+    record.unlink()
+    record.with_suffix(".safetensors").unlink()
+    assert store.load(NAME)["a"].tolist() == [1, 1]
 
 
 class TestIdentity:

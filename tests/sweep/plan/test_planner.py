@@ -10,6 +10,7 @@ from rich.console import Console
 
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
+from jobs.data.store import StoreError
 from results.records import atomic
 from results.records.home import plan_file
 from results.records.monitor import Monitor, TrialProgress
@@ -284,3 +285,17 @@ def test_configurations_are_whole(tmp_path: Path) -> None:
     [trial] = make_plan(_sweep(), tmp_path).trials
     assert isinstance(trial.config, TrialConfig)
     assert trial.config.train.iterations == 5
+
+
+def test_a_damaged_dataset_blocks_its_own_trials_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(name: str, *_: Any) -> SimpleNamespace:
+        if name == "scans":
+            raise StoreError(f"{tmp_path}/data/scans-1/manifest.json is damaged: it is empty")
+        return planned_dataset("f" * 64, 64)
+
+    monkeypatch.setattr(plan_module, "open_dataset", opened)
+    plan = make_plan(_sweep(trials={"own": {}, "other": {"data.name": "scans"}}), tmp_path)
+    assert {trial.name: trial.status for trial in plan.trials} == {"own": "pending", "other": "blocked"}
+    (problem,) = plan.missing
+    assert "manifest.json is damaged: it is empty; delete that folder" in problem
+    assert problem.endswith("run: splatsweep data prepare scans")

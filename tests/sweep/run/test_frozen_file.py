@@ -115,3 +115,31 @@ def test_a_home_of_a_version_before_or_a_damaged_file_is_no_reason_to_refuse(
 def test_the_comparison_needs_no_torch() -> None:
     code = "import sys, sweep.run.frozen_file; assert 'torch' not in sys.modules and 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"file": 5, "planned": "x", "content": {}}',
+        '{"file": null, "planned": "x", "content": []}',
+        '{"content": {}}',
+    ],
+)
+def test_a_damaged_record_is_named_once_and_taken_for_none(tmp_path: Path, folder: Path, caplog, content: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / FILENAME).write_text(content)
+    sweep = sweep_of(tmp_path / "first.yaml", **LR)
+    assert difference(sweep, folder, "renew") is None
+    assert f"{FILENAME} cannot be used" in caplog.text
+    assert "the next run writes it anew" in caplog.text
+    assert claim(sweep, folder) is None
+    assert difference(sweep, folder, "renew") is None
+
+
+def test_sections_that_were_edited_by_hand_are_no_mappings(tmp_path: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    content = {"trials": ["a"], "base": 7, "seeds": None}
+    (folder / FILENAME).write_text(json.dumps({"file": None, "planned": "x", "content": content}))
+    assert "'lr' is new" in str(difference(sweep_of(tmp_path / "first.yaml", **LR), folder, "renew"))

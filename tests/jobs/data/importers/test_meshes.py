@@ -258,3 +258,16 @@ def test_point_clouds_have_points(tmp_path):
     (tmp_path / "e.ply").write_text("ply\nformat ascii 1.0\nelement vertex 0\nproperty float x\nend_header\n")
     with pytest.raises(ValueError, match=r"e.ply"):
         read_points(tmp_path / "e.ply")
+
+
+def test_gltf_with_separate_files_is_named(tmp_path, caplog):
+    folder = tmp_path / "models"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "scene.gltf").write_text("{}")
+    with pytest.raises(ValueError, match=r"export as \.glb, which holds all in one file: a/scene\.gltf"):
+        prepare("meshes", OPTIONS, tmp_path / "home", source=folder)
+    write_obj(folder / "b")
+    alone = OPTIONS | {"val_geometries": 0, "test_geometries": 0}
+    path = prepare("meshes", alone, tmp_path / "home", workers=1, source=folder)
+    assert Store.open(path).objects["object"].tolist() == ["b/o.obj"]
+    assert "a/scene.gltf" in caplog.text
