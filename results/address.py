@@ -111,7 +111,7 @@ def experiment_page(base: str, experiment_id: str | None) -> str:
     return f"{base.rstrip('/')}/#/{where}?{_TRAINING_VIEW}"
 
 
-def run_page(uri: str, run_id: str) -> str:
+def run_page(uri: str, experiment_id: str, run_id: str) -> str:
     """The address of a run's page: on a tracking server, or on `splatsweep ui` where the store is a database."""
     base = f"http://{UI_HOST}:{UI_PORT}" if is_database(uri) else without_secrets(uri).rstrip("/")
-    return f"{base}/#/runs/{run_id}?{_TRAINING_VIEW}"
+    return f"{base}/#/experiments/{experiment_id}/runs/{run_id}?{_TRAINING_VIEW}"

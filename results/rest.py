@@ -92,6 +92,7 @@ def _run(found: dict[str, Any]) -> Run:
         info.get("artifact_uri"),
         info.get("start_time"),
         info.get("end_time"),
+        info["experiment_id"],
     )
 
 

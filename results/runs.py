@@ -30,6 +30,8 @@ class Run:
     artifact_uri: str
     started: datetime | None
     ended: datetime | None
+    #: MLflow's number of its experiment
+    experiment_id: str = ""
 
     @classmethod
     def recorded(
@@ -41,6 +43,7 @@ class Run:
         artifact_uri: str | None,
         started: int | None,
         ended: int | None,
+        experiment_id: int | str,
     ) -> Run:
         """A run from MLflow's record of it; times are milliseconds since 1970."""
         return cls(
@@ -52,6 +55,7 @@ class Run:
             artifact_uri=artifact_uri or "",
             started=_moment(started),
             ended=_moment(ended),
+            experiment_id=str(experiment_id),
         )
 
 

@@ -25,6 +25,7 @@ _RUNS = table(
     "runs",
     *map(column, ("run_uuid", "experiment_id", "lifecycle_stage", "status", "artifact_uri", "start_time", "end_time")),
 )
+_RUN_COLUMNS = ("run_uuid", "status", "artifact_uri", "start_time", "end_time", "experiment_id")
 _TAGS = table("tags", *map(column, ("run_uuid", "key", "value")))
 _LATEST = table("latest_metrics", *map(column, ("run_uuid", "key")))
 _METRICS = table("metrics", *map(column, ("run_uuid", "key", "step", "value", "timestamp", "is_nan")))
@@ -64,7 +65,7 @@ class SqlReader:
         """Runs, tags and names of metrics: three queries."""
         ours = select(_TAGS.c.run_uuid).where(_TAGS.c.key == KEY)
         runs = self._rows(
-            select(_RUNS.c.run_uuid, _RUNS.c.status, _RUNS.c.artifact_uri, _RUNS.c.start_time, _RUNS.c.end_time)
+            select(*(_RUNS.c[name] for name in _RUN_COLUMNS))
             .join(_EXPERIMENTS, _RUNS.c.experiment_id == _EXPERIMENTS.c.experiment_id)
             .where(_RUNS.c.run_uuid.in_(ours))
             .where(_RUNS.c.lifecycle_stage == "active", _EXPERIMENTS.c.lifecycle_stage == "active")
@@ -76,8 +77,8 @@ class SqlReader:
         for run_id, name in self._rows(select(_LATEST).where(_LATEST.c.run_uuid.in_(ours))):
             metrics[run_id].append(name)
         return [
-            Run.recorded(run_id, status, tags[run_id], metrics[run_id], uri, start, end)
-            for run_id, status, uri, start, end in runs
+            Run.recorded(run_id, status, tags[run_id], metrics[run_id], uri, start, end, experiment)
+            for run_id, status, uri, start, end, experiment in runs
         ]
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> list[Point]:

@@ -17,7 +17,7 @@ from results.errors import ResultsError
 from results.report import build_report
 
 #: beginning of the links to runs of a database
-RUNS = "http://127.0.0.1:5000/#/runs/"
+RUNS = "http://127.0.0.1:5000/#/experiments/1/runs/"
 FILES = {
     "index.html",
     "report.json",

@@ -66,6 +66,6 @@ def test_a_taken_port_is_refused(uri) -> None:
 
 def test_addresses_name_the_view_of_trainings() -> None:
     assert experiment_page("http://h:1/", None) == "http://h:1/#/experiments?workflowType=machine_learning"
-    server = run_page("https://user:secret@mlflow.lab/", "abc")
-    assert server.endswith("mlflow.lab/#/runs/abc?workflowType=machine_learning")
+    server = run_page("https://user:secret@mlflow.lab/", "2", "abc")
+    assert server.endswith("mlflow.lab/#/experiments/2/runs/abc?workflowType=machine_learning")
     assert "secret" not in server
