@@ -33,10 +33,12 @@ _OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CU
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error reports that a GPU is out of memory, for which other trials on it may be the cause."""
+    """Whether an error, or its cause, reports that a GPU is out of memory; other trials on it may be the reason."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY):
+        return True
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
 def watch_gpu_memory() -> None:

@@ -18,6 +18,7 @@ from jobs.data.prepare import open_dataset
 from jobs.data.prepare import prepare as prepare_dataset
 from jobs.device import CapturedStep, ExecutionError, captures_steps, prepare_training
 from jobs.features import ContextReader
+from jobs.memory import is_out_of_memory
 from jobs.nonfinite import NonFiniteError, NonFiniteGuard
 from jobs.reconstructor import build_reconstructor
 from jobs.training import Pace, train
@@ -234,6 +235,18 @@ def test_a_failed_capture_is_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "graph", fail)
     with pytest.raises(ExecutionError, match=r"cannot be captured; run.compile: never .*stream is capturing"):
         Toy().run([1.0, 2.0, 3.0, 4.0])
+
+
+@pytest.mark.usefixtures("graphs")
+def test_out_of_memory_in_a_capture_is_recognised(monkeypatch):
+    def fail(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(torch.cuda, "graph", fail)
+    with pytest.raises(ExecutionError) as caught:
+        Toy().run([1.0, 2.0, 3.0, 4.0])
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(ExecutionError("something else"))
 
 
 @pytest.mark.parametrize(
