@@ -13,7 +13,7 @@ from results.load import Recorded, SweepLike, read_recorded
 from results.pause_gc import garbage_collection_paused
 from results.records.home import report_folder
 from results.table import Table
-from results.tables import build_tables, table_options
+from results.tables import build_tables
 from results.unchanged import MANIFEST_FILENAME, inputs, is_current, listed_files, manifest
 
 #: the table of a sweep whose seeds are added until rows are decided
@@ -53,14 +53,14 @@ def build_report(
     recorded = read_recorded(sweep, home, plan)
     if recorded.plan.seeds is not None and SEEDS not in tables:
         tables = (*tables, SEEDS)
-    if _has_trained(recorded) and COSTS not in {options.name for name in tables for _, options in table_options(name)}:
-        tables = (*tables, COSTS)
     made_from = inputs(recorded, tables, notes, labels)
     if not is_current(out, made_from):
         evidence = recorded.evidence()
         built = build_tables(tables, evidence)
         if on_tables is not None:
             on_tables(built)
+        if _has_trained(recorded) and all(table.name != COSTS for table in built):
+            built += build_tables([COSTS], evidence)
         # Matplotlib takes longer to import than a current report takes to recognise.
         from results.report_files import ReportFiles
 

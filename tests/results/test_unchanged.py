@@ -43,7 +43,7 @@ def test_equal_results_are_drawn_once(own: RecordedHome, sweep: FakeSweep, drawi
     before = {path.name: (path.read_bytes(), path.stat().st_ino) for path in first.parent.iterdir()}
     again = build_report(sweep, own.home, on_tables=lambda tables: seen.extend(table.name for table in tables))
     assert {path.name: (path.read_bytes(), path.stat().st_ino) for path in again.parent.iterdir()} == before
-    assert (drawings, seen) == (["drawn"], ["auto", "costs"])
+    assert (drawings, seen) == (["drawn"], ["auto"])
 
 
 def test_what_changes_the_page_draws_it_again(
