@@ -41,7 +41,7 @@ class Checkpoint:
     @property
     def judged(self) -> dict[str, Tensor]:
         """The weights to evaluate: the moving average where there is one, the network's otherwise."""
-        return _without_prefix(self.tensors, "average.") or _without_prefix(self.tensors, "network.")
+        return judged_weights(self.tensors)
 
     def restore(
         self,
@@ -132,6 +132,11 @@ class CheckpointFolder:
 
     def _records(self) -> list[Path]:
         return sorted(self.folder.glob("*.json"))
+
+
+def judged_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights to evaluate among a checkpoint's tensors; all tensors of a file that holds nothing else."""
+    return _without_prefix(tensors, "average.") or _without_prefix(tensors, "network.") or tensors
 
 
 def _read(path: Path) -> Checkpoint:

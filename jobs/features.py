@@ -184,6 +184,12 @@ def _open(
     return CachedFeatures(path, kind, device)
 
 
+def context_widths(config: TrialConfig, weights: WeightStore) -> dict[str, int]:
+    """Length of the vector or of each token, or channels of the map, by active source; loads the frozen models."""
+    sections = {source: section for source, section in config.sources.items() if frozen_class(section) is not None}
+    return {source: _build(source, section, weights, torch.device("cpu")).width for source, section in sections.items()}
+
+
 def _kind(source: Source, section: ContextConfig) -> Kind:
     """The form in which a model's output enters the network."""
     kind = entering_kind(resolve(FUSION, section.fusion, "fusion"), source)

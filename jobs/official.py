@@ -1,4 +1,4 @@
-"""Evaluates published checkpoints in the same way as trials, for rows of a table that were trained elsewhere."""
+"""Evaluates networks in files in the same way as trials: published ones, trained elsewhere, and ours on other data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,11 +21,13 @@ from jobs.environment import arithmetic_of, describe_environment
 from jobs.evaluate import Evaluation, judge, predicting
 from jobs.features import ContextReader
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, judging_weights, training_key, training_weights, trial_key
+from jobs.model_file import OwnNetwork
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
 from jobs.trial import weight_identities
 from model.context import find_source
 from model.official import PublishedFile, read_weights, recognise
+from model.scenes import Reconstructor
 from model.weights import WeightStore
 from results.records.atomic import write_json
 from results.records.hashing import file_sha256
@@ -45,6 +47,35 @@ _NUMPY_SCALARS: list[Any] = [
     *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # type: ignore[attr-defined]
     *(type(np.dtype(name)) for name in ("float32", "float64", "int64")),
 ]
+
+
+class Network(Protocol):
+    """A trained network in a file, with the settings that it determines."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def iteration(self) -> int | None:
+        """Recorded number of training iterations; None where it is not recorded."""
+
+    def settings(self, dataset: str) -> dict[str, Any]:
+        """Settings of a trial's configuration that the file determines, for evaluation on one of our datasets."""
+
+    def check_method(self, name: str, dataset: str) -> None:
+        """Raise ValueError where `name` is another method than that of the file."""
+
+    def check(self, config: TrialConfig) -> None:
+        """Raise ValueError where a configuration does not fit the network."""
+
+    def load(self, network: Reconstructor) -> Reconstructor:
+        """Give `network` copies of the tensors; returns it.  Raises ValueError where they do not fit."""
+
+
+def read_network(path: Path) -> Network:
+    """The network of a file: ours, or a published one.  Raises ValueError for any other file."""
+    return OwnNetwork.read(path) if path.suffix == ".safetensors" else OfficialCheckpoint.read(path)
 
 
 @dataclass(frozen=True)
@@ -83,6 +114,10 @@ class OfficialCheckpoint:
                 "from the file"
             )
 
+    def load(self, network: Reconstructor) -> Reconstructor:
+        """Give `network` copies of the tensors; returns it.  Raises ValueError where they do not fit."""
+        return self.file.load(network)
+
     def check(self, config: TrialConfig) -> None:
         """Raise ValueError where the configuration names another method, or lacks context that the network requires."""
         self.check_method(config.model.name, config.data.name)
@@ -105,7 +140,7 @@ class OfficialResult:
     metrics: dict[str, float]
 
 
-def evaluate_checkpoint(checkpoint: OfficialCheckpoint, config: TrialConfig, home: Path) -> OfficialResult:
+def evaluate_checkpoint(checkpoint: Network, config: TrialConfig, home: Path) -> OfficialResult:
     """Evaluates a checkpoint on `config.data` with the settings of `config.eval`; returns an existing result at once.
 
     Writes `per_object.parquet`, samples and `result.json` into `home/official/<sha16>-<dataset>-<key>`.
@@ -136,11 +171,11 @@ def evaluate_checkpoint(checkpoint: OfficialCheckpoint, config: TrialConfig, hom
     return OfficialResult(key, folder, result["metrics"])
 
 
-def _evaluate(checkpoint: OfficialCheckpoint, config: TrialConfig, store: Store, home: Path) -> Evaluation:
+def _evaluate(checkpoint: Network, config: TrialConfig, store: Store, home: Path) -> Evaluation:
     device = _device()
     frozen = WeightStore(weights_folder(home))
     context = ContextReader(config, store, frozen, cache_folder(home), device)
-    predictor = prepare(checkpoint.file.load(build_reconstructor(config, context.widths, frozen)), device)
+    predictor = prepare(checkpoint.load(build_reconstructor(config, context.widths, frozen)), device)
     return judge(predicting(predictor, context, config), config, store, frozen, device)
 
 

@@ -27,12 +27,15 @@ from torch import Tensor
 from jobs.config import TrialConfig
 from jobs.data.inspect import silhouettes_of
 from jobs.data.prepare import open_dataset
+from jobs.device import prepare
 from jobs.evaluate import Predict, predicting
 from jobs.features import LiveContext
+from jobs.model_file import OwnNetwork
 from jobs.photos.domain import Domain
 from jobs.photos.framing import Framed, Lens, as_it_is, cropped, is_framed, seen
 from jobs.photos.masks import Mask, find_mask
 from jobs.photos.picture import Picture, read_picture
+from jobs.reconstructor import build_reconstructor
 from jobs.trained import find_trained, load_network
 from jobs.turntable import orbit, save_pictures
 from jobs.video import find_ffmpeg, save_video
@@ -62,29 +65,44 @@ def load_reconstructor(
     """The trained network of a trial, ready for photographs.
 
     trial: its folder, key, the beginning of it, or its name, in `sweep` and of `seed` where given
-    (`results.records.find`); device: a torch device, or "auto": the GPU if there is one.
+    (`results.records.find`), or the file of an exported network; device: a torch device, or "auto": the GPU if there is
+    one.
 
     Raises ValueError for an unknown trial, one without a network or weights, one whose network takes several views,
     and one that takes the dataset's own depth.
     """
+    chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     home = Path(home).absolute()
+    file = Path(trial)
+    if file.suffix == ".safetensors" and file.is_file():
+        return _from_file(file, home, chosen)
     folder = find_trial_folder(str(trial), home, sweep, seed)
     home, key = folder.parent.parent, folder.name
-    chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     found, config = find_trained(home, key)
     _check(config)
     weights = WeightStore(weights_folder(home))
     context = LiveContext(config, weights, chosen)
     network = load_network(found, config, context.widths, weights, chosen)
     store = open_dataset(config.data.name, config.data.options, home)
+    domain = Domain.of(store, config)
     return PhotoReconstructor(
-        name=key,
-        config=config,
-        domain=Domain.of(store, config),
-        predict=predicting(network, context, config),
-        lowest=_lowest_conditioned(folder),
-        device=chosen,
+        key, config, domain, predicting(network, context, config), _lowest_conditioned(folder), chosen
     )
+
+
+def _from_file(file: Path, home: Path, device: torch.device) -> PhotoReconstructor:
+    """The network of an exported file; the home is needed for frozen models' weights alone."""
+    own = OwnNetwork.read(file)
+    if own.domain is None:
+        raise ValueError(
+            f"{file} does not say what the network was trained on; `splatsweep export` writes files that do"
+        )
+    _check(own.config)
+    weights = WeightStore(weights_folder(home))
+    context = LiveContext(own.config, weights, device)
+    network = prepare(own.load(build_reconstructor(own.config, context.widths, weights)), device).eval()
+    predict = predicting(network, context, own.config)
+    return PhotoReconstructor(file.name, own.config, own.domain, predict, None, device)
 
 
 def _check(config: TrialConfig) -> None:
@@ -112,7 +130,7 @@ def _lowest_conditioned(folder: Path) -> float | None:
 class PhotoReconstructor:
     """A trained network that takes photographs."""
 
-    #: key of its trial
+    #: key of its trial, or name of its file
     name: str
     config: TrialConfig
     #: what it was trained on

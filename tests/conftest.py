@@ -40,6 +40,7 @@ SLOW = (
     "jobs/data/test_prepare.py",
     "jobs/data/test_sharing.py",
     "jobs/test_device.py",
+    "jobs/test_model_file.py",
     "jobs/test_predict.py",
     "jobs/test_tracking.py",
     "jobs/test_trained.py",

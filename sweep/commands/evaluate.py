@@ -10,6 +10,7 @@ from rich.table import Table
 
 from results.metrics import METRICS, VIEW_KINDS
 from sweep.commands.common import DEFAULT_HOME, AsJson, Home, Only, console, planned_sweep, user_path
+from sweep.commands.trial_choice import TRIAL_HELP, Best, Seed, SweepOf, chosen_trial
 
 if TYPE_CHECKING:  # brings torch, which takes seconds
     from jobs.config import TrialConfig
@@ -21,7 +22,7 @@ Sweep = Annotated[
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
-        help="A published file of Splatter Image, one of its variants, or PixelNeRF.",
+        help="A published file of Splatter Image, one of its variants, or PixelNeRF; or a .safetensors of ours.",
         metavar="FILE",
         show_default=False,
         parser=user_path,
@@ -30,8 +31,14 @@ Checkpoint = Annotated[
 Dataset = Annotated[
     str | None,
     typer.Option(
-        help="With --checkpoint: a dataset's name; see `splatsweep data list`.", metavar="NAME", show_default=False
+        help="With --checkpoint or --trial: a dataset's name; see `splatsweep data list`.",
+        metavar="NAME",
+        show_default=False,
     ),
+]
+TrialOption = Annotated[
+    str | None,
+    typer.Option("--trial", help=f"{TRIAL_HELP}  Evaluated on another dataset.", metavar="TRIAL", show_default=False),
 ]
 TrialSettings = Annotated[
     list[str] | None,
@@ -48,6 +55,10 @@ def evaluate(
     sweep: Sweep = None,
     checkpoint: Checkpoint = None,
     dataset: Dataset = None,
+    trial: TrialOption = None,
+    of_sweep: SweepOf = None,
+    seed: Seed = None,
+    best: Best = None,
     settings: TrialSettings = None,
     only: Only = None,
     home: Home = DEFAULT_HOME,
@@ -56,30 +67,34 @@ def evaluate(
         bool, typer.Option("--costs", help="Measure the finished trials' costs instead: size, times, memory.")
     ] = False,
 ) -> None:
-    """Evaluate a sweep's finished trainings, or a published checkpoint.  Trains nothing.
+    """Evaluate a sweep's finished trainings, or one network on any dataset.  Trains nothing.
 
     A sweep's trials are evaluated with the current settings of its file, then the report is written.  Existing results
     are kept.
 
-    A checkpoint is evaluated on a dataset like a trial. The network's sizes are read from the file; no code in it is
-    executed.
+    A checkpoint, or the network of a trial, is evaluated on a dataset like a trial; the result is in no report.  A
+    network's sizes are read from its file; no code in it is executed.
 
     Example: [bold]splatsweep evaluate sweep.yaml --set base.eval.split=val[/]
 
     Example: [bold]splatsweep evaluate sweep.yaml --costs[/]
 
     Example: [bold]splatsweep evaluate --checkpoint model_latest.pth --dataset co3d --set render.antialiasing=false[/]
+
+    Example: [bold]splatsweep evaluate --trial 3f2a --dataset scans --set eval.objects=10[/]
     """
     if costs and sweep is None:
         raise ValueError("--costs measures the trials of a sweep: give its file")
+    is_trial = trial is not None or best is not None
     if sweep is not None:
-        if checkpoint is not None or dataset is not None:
-            raise ValueError("give a sweep file, or --checkpoint and --dataset, not both")
+        if checkpoint is not None or dataset is not None or is_trial:
+            raise ValueError("give a sweep file, or --dataset with --checkpoint or with --trial, not both")
         (_measure_sweep if costs else _evaluate_sweep)(sweep, settings or [], only, home.absolute())
-    elif checkpoint is None or dataset is None:
-        raise ValueError("give a sweep file, or --checkpoint and --dataset")
+    elif (checkpoint is None) == (not is_trial) or dataset is None:
+        raise ValueError("give a sweep file, or --dataset with --checkpoint or with --trial (or --best)")
     else:
-        _evaluate_checkpoint(checkpoint, dataset, settings or [], home.absolute(), as_json)
+        chosen = None if checkpoint is not None else chosen_trial(home.absolute(), trial, of_sweep, seed, best)
+        _evaluate_network(checkpoint, chosen, dataset, settings or [], home.absolute(), as_json)
 
 
 def _evaluate_sweep(sweep: Path, settings: list[str], only: str | None, home: Path) -> None:
@@ -133,11 +148,19 @@ def _measure_sweep(sweep: Path, settings: list[str], only: str | None, home: Pat
     raise typer.Exit(1 if failed else 0)
 
 
-def _evaluate_checkpoint(checkpoint: Path, dataset: str, settings: list[str], home: Path, as_json: bool) -> None:
-    from jobs.official import OfficialCheckpoint, evaluate_checkpoint
+def _evaluate_network(
+    checkpoint: Path | None, trial: Path | None, dataset: str, settings: list[str], home: Path, as_json: bool
+) -> None:
+    from jobs.model_file import OwnNetwork
+    from jobs.official import Network, evaluate_checkpoint, read_network
     from results.records.trial_folder import RESULT_FILENAME
 
-    network = OfficialCheckpoint.read(checkpoint)
+    network: Network
+    if checkpoint is not None:
+        network = read_network(checkpoint)
+    else:
+        assert trial is not None
+        network = OwnNetwork.of_trial(trial)
     parsed = [setting for assignment in settings for setting in _parsed(assignment)]
     for setting in parsed:
         if setting.keys == ("model", "name"):

@@ -19,8 +19,8 @@ RECORD_FILENAME = "predictions.json"
 Arguments = Annotated[
     list[str],
     typer.Argument(
-        help="A trial's key, its beginning, its name, `NAME seed N`, or its folder (none with --best); then pictures, "
-        "or folders of pictures.",
+        help="A trial's key, its beginning, its name, `NAME seed N`, its folder, or an exported .safetensors (none "
+        "with --best); then pictures, or folders of pictures.",
         metavar="TRIAL PICTURE...",
         show_default=False,
     ),
@@ -90,7 +90,9 @@ def predict(
         raise ValueError(f"give the pictures{'' if best else ' after TRIAL'}: files, or folders of them")
     files = picture_files([user_path(name) for name in names])
     _check_mask(mask, files)
-    reconstruct = load_reconstructor(home, chosen_trial(home, trial, sweep, seed, best))
+    is_file = trial is not None and trial.endswith(".safetensors")
+    chosen = user_path(trial) if trial is not None and is_file else chosen_trial(home, trial, sweep, seed, best)
+    reconstruct = load_reconstructor(home, chosen)
     say(f"{reconstruct.config.model.name}, trial {reconstruct.name}, trained on {reconstruct.domain}")
     out.mkdir(parents=True, exist_ok=True)
     stems = _stems(files)

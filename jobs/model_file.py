@@ -1,0 +1,199 @@
+"""Networks in one file: ours as safetensors with their configuration, or in Splatter Image's published layout.
+
+Our files are read without executing anything in them: an exported file, the weights of a training, or a checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor
+
+from jobs.checkpoint import CheckpointFolder, judged_weights
+from jobs.config import TrialConfig
+from jobs.data.prepare import open_dataset
+from jobs.data.store import Store
+from jobs.features import context_widths
+from jobs.keys import training_identity
+from jobs.photos.domain import Domain
+from jobs.reconstructor import build_reconstructor
+from jobs.trained import find_trained
+from model.methods.splatter_image.backbones.unet import UNet
+from model.methods.splatter_image.predictor import GaussianPredictor
+from model.official import OfficialPredictor, PublishedDataset, official_state_dict
+from model.scenes import Reconstructor
+from model.weights import WeightStore
+from results.records.atomic import write_atomically
+from results.records.damage import read_object
+from results.records.home import weights_folder
+from results.records.training_folder import WEIGHTS_FILENAME, read_training
+from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME
+
+SUFFIXES = (".safetensors", ".pth")
+#: Name and version of our layout, and the members of a file's metadata, which are texts.
+FORMAT = "splatsweep-1"
+_FORMAT, _CONFIG, _DOMAIN, _KEY, _STEP = "format", "config", "domain", "trial", "step"
+
+
+@dataclass(frozen=True)
+class OwnNetwork:
+    """A network of ours: its configuration and its tensors."""
+
+    path: Path
+    sha256: str
+    config: TrialConfig
+    tensors: Mapping[str, Tensor]
+    #: recorded number of training iterations; None where it is not recorded
+    iteration: int | None = None
+    #: what it was trained on; only exported files have it
+    domain: Domain | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> OwnNetwork:
+        """An exported file, a training's weights, or a checkpoint.  Raises ValueError for any other file."""
+        try:
+            content = path.read_bytes()
+            tensors = load(content)
+            with safe_open(path, "pt") as file:
+                facts = file.metadata() or {}
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise ValueError(f"{path} is no safetensors file, or damaged: {error}") from error
+        sha256 = hashlib.sha256(content).hexdigest()
+        if facts.get(_FORMAT) == FORMAT:
+            config = TrialConfig.model_validate(json.loads(facts[_CONFIG]))
+            domain = Domain.from_json(json.loads(facts[_DOMAIN])) if _DOMAIN in facts else None
+            step = int(facts[_STEP]) if _STEP in facts else None
+            return cls(path, sha256, config, tensors, step, domain)
+        if _FORMAT in facts and facts[_FORMAT] != "pt":
+            raise ValueError(f"{path} has the format {facts[_FORMAT]!r}; this version reads {FORMAT}")
+        folder = path.parent.parent if path.parent.name == CHECKPOINTS_FOLDER else path.parent
+        if not (folder / CONFIG_FILENAME).is_file():
+            raise ValueError(
+                f"{path} states no configuration, and {folder} has no {CONFIG_FILENAME}: it is no network of "
+                "splatsweep's; `splatsweep export` writes files that stand alone"
+            )
+        config = TrialConfig.model_validate(read_object(folder / CONFIG_FILENAME))
+        step = int(path.stem) if path.stem.isdigit() else None
+        return cls(path, sha256, config, judged_weights(tensors), step)
+
+    @classmethod
+    def of_trial(cls, folder: Path) -> OwnNetwork:
+        """The evaluated network of the trial in a folder; that of its last checkpoint if it is not finished."""
+        found, config = find_trained(folder.parent.parent, folder.name)
+        record = read_training(found)
+        if record is not None:
+            path = found / WEIGHTS_FILENAME
+            content = path.read_bytes()
+            return cls(path, hashlib.sha256(content).hexdigest(), config, load(content), int(record["step"]))
+        checkpoint = CheckpointFolder(found / CHECKPOINTS_FOLDER).latest()
+        if checkpoint is None:
+            raise ValueError(f"{found} has no weights yet, and no checkpoint")
+        tensors = checkpoint.judged
+        digest = hashlib.sha256(save({name: t.contiguous() for name, t in tensors.items()})).hexdigest()
+        return cls(found, digest, config, tensors, checkpoint.step)
+
+    def settings(self, dataset: str) -> dict[str, Any]:
+        """Its configuration, for evaluation on one of our datasets."""
+        values = training_identity(self.config)
+        own = values.pop("data")
+        options = own["options"] if own["name"] == dataset else {}
+        return values | {"data": {"name": dataset, "resolution": own["resolution"], "options": options}}
+
+    def check_method(self, name: str, dataset: str) -> None:  # noqa: ARG002 - published files need the dataset
+        """Raise ValueError where `name` is another method than that of the file."""
+        if name != self.config.model.name:
+            raise ValueError(f"{self.path} is a file of model.name {self.config.model.name}, not of {name}")
+
+    def check(self, config: TrialConfig) -> None:
+        """Raise ValueError where a configuration changes the network or what conditions it."""
+        for section in ("model", *config.sources):
+            if getattr(config, section) != getattr(self.config, section):
+                raise ValueError(f"{self.path}: the network is given by its file; --set must not change {section}")
+        if config.data.resolution != self.config.data.resolution:
+            raise ValueError(f"{self.path}: the network takes {self.config.data.resolution} px (data.resolution)")
+
+    def load(self, network: Reconstructor) -> Reconstructor:
+        """Gives `network` copies of the tensors; returns it.  Raises ValueError where they do not fit."""
+        try:
+            network.load_state_dict(dict(self.tensors))
+        except RuntimeError as error:
+            raise ValueError(f"{self.path}: {error}") from error
+        return network
+
+
+def export_trial(folder: Path, path: Path) -> None:
+    """Write the network of the trial in a folder to a file, in the layout that the file's suffix names.
+
+    .safetensors: our tensors, with the configuration and the facts on the training pictures, so that it stands alone;
+    .pth: the layout of Splatter Image's published files.  Raises ValueError for another suffix, a trial without a
+    network or weights, and a network that the published code cannot hold, naming what it is.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: the name must end in {' or '.join(SUFFIXES)}")
+    home = folder.parent.parent
+    _, config = find_trained(home, folder.name)
+    if path.suffix == ".pth":
+        _refuse_unpublished(config)
+    own = OwnNetwork.of_trial(folder)
+    store = open_dataset(config.data.name, config.data.options, home)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".pth":
+        weights = WeightStore(weights_folder(home))
+        network = own.load(build_reconstructor(config, context_widths(config, weights), weights))
+        tensors = {name: tensor.detach().clone() for name, tensor in _official(network, store, config).items()}
+        torch.save({"iteration": own.iteration, "model_state_dict": tensors}, path)
+        return
+    facts = {
+        _FORMAT: FORMAT,
+        _CONFIG: json.dumps(config.identity()),
+        _DOMAIN: json.dumps(Domain.of(store, config).as_json()),
+        _KEY: folder.name,
+        _STEP: str(own.iteration),
+    }
+    write_atomically(path, save({name: tensor.contiguous() for name, tensor in own.tensors.items()}, facts))
+
+
+def _refuse_unpublished(config: TrialConfig) -> None:
+    """Raise ValueError with all parts of a network that the published code has no place for."""
+    options: Any = config.model
+    if options.name != "splatter_image":
+        raise ValueError(
+            f"model.name {options.name} is not in the published layout of Splatter Image; use .safetensors"
+        )
+    problems = []
+    if options.backbone != "unet":
+        problems.append(f"model.backbone {options.backbone}")
+    if options.gaussians_per_pixel != 1:
+        problems.append(f"model.gaussians_per_pixel {options.gaussians_per_pixel}")
+    for source, fusions in (("semantic", ("concat", "xattn")), ("depth", ("input", "xattn"))):
+        section = config.sources[source]
+        if section.choice != "none" and section.fusion not in fusions:
+            problems.append(f"{source}.fusion {section.fusion}")
+    if problems:
+        raise ValueError(f"the published code cannot hold {', '.join(problems)}; use .safetensors")
+
+
+def _official(network: Reconstructor, store: Store, config: TrialConfig) -> dict[str, Tensor]:
+    """Tensors under published names; constants are those of the trial's own dataset."""
+    assert isinstance(network, GaussianPredictor)
+    assert isinstance(network.backbone, UNet)
+    manifest, size = store.manifest, config.data.resolution
+    focal = store.focal / (store.resolution / size)
+    is_constant = not manifest.bounds_from_origin and float(focal.max() - focal.min()) < 1e-4 * float(focal.mean())
+    dataset = PublishedDataset(
+        near=manifest.near,
+        far=manifest.far,
+        fov=float(2 * torch.atan(torch.tensor(size / 2 / float(focal.mean()))) * 180 / torch.pi)
+        if is_constant
+        else None,
+        background=manifest.background,
+    )
+    return official_state_dict(OfficialPredictor(network.backbone, network.head, dataset))

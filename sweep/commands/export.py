@@ -1,0 +1,41 @@
+"""`splatsweep export`: writes a trial's network to one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+
+from sweep.commands.common import DEFAULT_HOME, Home, console, user_path
+from sweep.commands.trial_choice import Best, Seed, SweepOf, Trial, chosen_trial
+
+
+def export(
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="A .safetensors that stands alone, or a .pth in the layout of Splatter Image's published files.",
+            metavar="FILE",
+            show_default=False,
+            parser=user_path,
+        ),
+    ],
+    trial: Trial = None,
+    sweep: SweepOf = None,
+    seed: Seed = None,
+    best: Best = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Write a trial's network to a file, for other machines and other code.
+
+    The .safetensors holds the configuration and the facts on the training pictures: `predict` and `evaluate
+    --checkpoint` take it on a machine without this home.  What the published code cannot hold is refused by name.
+
+    Example: [bold]splatsweep export 3f2a --out model.safetensors[/]
+    """
+    from jobs.model_file import export_trial
+
+    export_trial(chosen_trial(home.absolute(), trial, sweep, seed, best), out.absolute())
+    console.print(f"Wrote {out}, {decimal(out.stat().st_size)}")
