@@ -107,7 +107,7 @@ class OwnNetwork:
         options = own["options"] if own["name"] == dataset else {}
         return values | {"data": {"name": dataset, "resolution": own["resolution"], "options": options}}
 
-    def check_method(self, name: str, dataset: str) -> None:  # noqa: ARG002 - published files need the dataset
+    def check_method(self, name: str, dataset: str) -> None:
         """Raise ValueError where `name` is another method than that of the file."""
         if name != self.config.model.name:
             raise ValueError(f"{self.path} is a file of model.name {self.config.model.name}, not of {name}")
@@ -142,15 +142,23 @@ def export_trial(folder: Path, path: Path) -> None:
     _, config = find_trained(home, folder.name)
     if path.suffix == ".pth":
         _refuse_unpublished(config)
-    own = OwnNetwork.of_trial(folder)
-    store = open_dataset(config.data.name, config.data.options, home)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".pth":
-        weights = WeightStore(weights_folder(home))
+        own, weights = OwnNetwork.of_trial(folder), WeightStore(weights_folder(home))
+        store = open_dataset(config.data.name, config.data.options, home)
         network = own.load(build_reconstructor(config, context_widths(config, weights), weights))
         tensors = {name: tensor.detach().clone() for name, tensor in _official(network, store, config).items()}
         torch.save({"iteration": own.iteration, "model_state_dict": tensors}, path)
         return
+    write_atomically(path, exported(folder))
+
+
+def exported(folder: Path) -> bytes:
+    """The network of the trial in a folder as a .safetensors file that stands alone.  Raises ValueError as above."""
+    home = folder.parent.parent
+    _, config = find_trained(home, folder.name)
+    own = OwnNetwork.of_trial(folder)
+    store = open_dataset(config.data.name, config.data.options, home)
     facts = {
         _FORMAT: FORMAT,
         _CONFIG: json.dumps(config.identity()),
@@ -158,7 +166,7 @@ def export_trial(folder: Path, path: Path) -> None:
         _KEY: folder.name,
         _STEP: str(own.iteration),
     }
-    write_atomically(path, save({name: tensor.contiguous() for name, tensor in own.tensors.items()}, facts))
+    return save({name: tensor.contiguous() for name, tensor in own.tensors.items()}, facts)
 
 
 def _refuse_unpublished(config: TrialConfig) -> None:

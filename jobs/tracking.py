@@ -8,6 +8,7 @@ run for the same key concurrently, both continue with the older; the home whose 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import random
 import shlex
 import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -47,11 +49,14 @@ from results.records.arithmetic import arithmetic_tags
 from results.records.atomic import PARTIAL
 from results.records.flat import flatten
 from results.records.hashing import file_sha256
-from results.records.home import artifacts_folder, database_file, database_lock, trial_folder
+from results.records.home import artifacts_folder, database_file, database_lock, training_folder, trial_folder
 from results.records.journal import JournalReader
 from results.records.monitor import Monitor
 from results.records.permissions import open_as_folder
+from results.records.training_folder import WEIGHTS_FILENAME, training_of
 from results.records.trial_folder import ARTIFACTS, Status, read_environment, read_result
+
+log = logging.getLogger(__name__)
 
 # This logger prints, with a traceback, errors that are raised anyway.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -60,6 +65,8 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 #: tag was written by another home at the same time, or the run was deleted in favour of an older one.
 _ATTEMPTS = 6
 _COLLISIONS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE")
+#: artifact with the network of a finished trial
+MODEL_FILENAME = "model.safetensors"
 _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100
 _PARAM_LENGTH = 6000
@@ -131,15 +138,23 @@ def _params(config: Mapping[str, Any]) -> dict[str, str]:
 class Tracker:
     """Fills MLflow from the journals of some trials."""
 
-    def __init__(self, home: Path, uri: str | None, experiment: str, monitor: Monitor | None = None) -> None:
-        """uri: MLflow's tracking server or database; None is the home's own.
+    def __init__(
+        self,
+        home: Path,
+        uri: str | None,
+        experiment: str,
+        monitor: Monitor | None = None,
+        largest_model: float = 0,
+    ) -> None:
+        """uri: MLflow's tracking server or database; None is the home's own.  largest_model: bytes of weights up to
+        which the network of a finished trial becomes an artifact of its run.
 
         Credentials of a server come from MLflow's own variables, MLFLOW_TRACKING_USERNAME or _TOKEN say, those of
         PostgreSQL from PGPASSWORD or ~/.pgpass where the address has none.
         """
         self._home = home.absolute()
         self.uri = uri or default_uri(self._home)
-        self._monitor = monitor or Monitor(self._home)
+        self._monitor, self._largest_model = monitor or Monitor(self._home), largest_model
         self._runs: dict[str, _Run] = {}
         # Sweeps of one home share trials, and two processes that initialise one database corrupt it.
         self._lock = FileLock(database_lock(self._home))
@@ -248,6 +263,8 @@ class Tracker:
                 if path.exists() and path.stat().st_size:  # skip empty logs
                     self._client.log_artifact(run.run_id, str(path))
                     hashes[path.name] = file_sha256(path)
+            if status == "finished":
+                hashes |= self._log_model(run, folder)
             values[tags.HASHES] = json.dumps(hashes)
         self._client.log_batch(run.run_id, tags=[RunTag(*tag) for tag in values.items()])
         name = RunStatus.to_string(_MLFLOW_STATUS[status])
@@ -258,6 +275,25 @@ class Tracker:
         # Last: it marks all of the above as complete.
         self._client.set_tag(run.run_id, tags.STATUS, status)
         run.published = status
+
+    def _log_model(self, run: _Run, folder: Path) -> dict[str, str]:
+        """Log the network of a finished trial, unless it is too large or not here; returns its hash by name."""
+        training = training_of(folder)
+        weights = None if training is None else training_folder(self._home, training) / WEIGHTS_FILENAME
+        if weights is None or not weights.is_file() or weights.stat().st_size > self._largest_model:
+            return {}
+        from jobs.model_file import exported  # torch
+
+        try:
+            content = exported(folder)
+        except ValueError as error:
+            log.warning("the network of trial %s is no artifact of its run: %s", folder.name, error)
+            return {}
+        with tempfile.TemporaryDirectory(prefix="splatsweep-") as parent:
+            path = Path(parent) / MODEL_FILENAME
+            path.write_bytes(content)
+            self._client.log_artifact(run.run_id, str(path))
+        return {MODEL_FILENAME: hashlib.sha256(content).hexdigest()}
 
     def _open_run(self, trial: TrackedTrial) -> _Run:
         """The run of a trial's key, in whichever experiment it was created, or a new one."""

@@ -214,6 +214,9 @@ class Tracking(Section):
     #: a database or a tracking server; pass passwords in PGPASSWORD, MLFLOW_TRACKING_PASSWORD or similar variables
     uri: Annotated[str, AfterValidator(_check_store)] | None = None
     experiment: str | None = None
+    #: whether the networks of finished trials become artifacts of their runs; auto: where all of a sweep's together
+    #: take no more than 1 GB
+    models: Literal["auto", "always", "never"] = "auto"
 
 
 def comparable(value: Any) -> str:

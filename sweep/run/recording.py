@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # brings MLflow, which takes seconds
 #: Seconds between two synchronisations.  Each costs MLflow some milliseconds of writing for every running trial.  The
 #: first comes sooner, so that runs appear.
 _SYNC_INTERVAL_S, _FIRST_SYNC_S = 10.0, 2.0
+#: Bytes that all networks of a sweep may take in MLflow where the file does not choose.
+_MODELS_BYTES = 1e9
 #: MLflow's own name for a run's description
 _NOTES_TAG = "mlflow.note.content"
 
@@ -173,7 +176,15 @@ def _description(sweep: Sweep, report: Path) -> str:
 def _tracker(sweep: Sweep, home: Path, monitor: Monitor) -> Tracker:
     from jobs.tracking import Tracker  # seconds of imports
 
-    return Tracker(home, sweep.tracking.uri, sweep.tracking.experiment or sweep.name, monitor)
+    name = sweep.tracking.experiment or sweep.name
+    return Tracker(home, sweep.tracking.uri, name, monitor, _largest_model(sweep, read_plan(sweep.name, home)))
+
+
+def _largest_model(sweep: Sweep, plan: Plan[Any]) -> float:
+    """Bytes of weights up to which a network is recorded."""
+    trained = sum(not trial.control for trial in plan.trials) + (plan.search.left if plan.search is not None else 0)
+    limits = {"never": 0.0, "always": math.inf, "auto": _MODELS_BYTES / max(trained, 1)}
+    return limits[sweep.tracking.models]
 
 
 def _unwritten(sweep: Sweep, home: Path, error: Exception) -> str:

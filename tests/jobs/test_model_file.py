@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -16,7 +17,10 @@ from jobs.config import TrialConfig
 from jobs.model_file import OwnNetwork, export_trial
 from jobs.official import OfficialCheckpoint, evaluate_checkpoint, read_network
 from jobs.predict import load_reconstructor
+from jobs.tracking import TrackedTrial, Tracker, forget
 from jobs.trial import Runtime, run_trial
+from results.address import default_uri
+from results.records.tags import HASHES
 from sweep.cli import app
 from tests.conftest import TINY_DATA, tiny_configuration
 from tests.jobs.test_predict import photograph
@@ -170,3 +174,20 @@ def test_the_commands(trained: Path, tmp_path: Path) -> None:
     for wrong in (["--trial", "x"], ["--dataset", "chairs"], ["--trial", "x", "--checkpoint", "y", "--dataset", "z"]):
         result = CliRunner().invoke(app, ["evaluate", *wrong, *home])
         assert "give a sweep file, or --dataset with" in str(result.exception)
+
+
+def test_the_network_of_a_finished_trial_is_an_artifact_of_its_run(trained: Path) -> None:
+    home = trained.parent.parent
+    size = weights_file(trained).stat().st_size
+    trial = TrackedTrial(trained.name, "baseline", {}, {})
+    Tracker(home, None, "small", largest_model=size - 1).sync([trial])
+    client = MlflowClient(default_uri(home))
+    (run,) = client.search_runs([found.experiment_id for found in client.search_experiments()])
+    assert "model.safetensors" not in {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert forget(home, [trained.name]) == 1
+    Tracker(home, None, "large", largest_model=size).sync([trial])
+    (run,) = client.search_runs([found.experiment_id for found in client.search_experiments()])
+    path = home / "artifacts" / run.info.run_id / "artifacts" / "model.safetensors"
+    network = OwnNetwork.read(path)
+    assert json.loads(run.data.tags[HASHES])["model.safetensors"] == network.sha256
+    assert evaluated(network, trained) == scores(trained)
