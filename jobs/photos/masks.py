@@ -31,7 +31,7 @@ _BORDER = 0.04
 _MOST_OFF = 0.35
 #: Difference from the background, of colours in [0, 1], that makes a pixel the object; and that which its neighbours in
 #: the object need.  Both grow with the background's noise.
-_LEAST, _LEAST_BESIDE = 0.12, 0.06
+_LEAST, _LEAST_BESIDE = 0.08, 0.045
 #: Multiple of the border's own deviation.
 _NOISE = 4.0
 #: Deviation of the border's colours from the fitted surface above which a background is not plain.
@@ -114,8 +114,9 @@ def _by_colour(picture: Picture) -> Mask:
     how = "colour against a plain background"
     if noise > _PLAIN or off > _MOST_OFF:
         raise PictureError(
-            f"{picture.path}: its background is not plain enough to be removed by colour ({off:.0%} of its border "
-            f"differ); give its mask with --mask FILE, take the whole picture with --mask none, or: pip install rembg"
+            f"{picture.path}: its background is not plain enough to be removed by colour (along the border, colours "
+            f"deviate by {noise:.0%} from a smooth surface, and {off:.0%} of them are far from it); give its mask with "
+            "--mask FILE, take the whole picture with --mask none, or: pip install 'rembg[cpu]'"
         )
     difference = ndimage.gaussian_filter(np.abs(colours - surface), (1, 1, 0)).max(axis=-1)
     certain, beside = max(_LEAST, 2 * _NOISE * noise), max(_LEAST_BESIDE, _NOISE * noise)

@@ -142,4 +142,4 @@ def test_a_sweep_is_judged_anew_and_trains_nothing(home, tiny, tmp_path, monkeyp
 def test_what_is_to_be_judged_is_said_once(tmp_path):
     for arguments in ([], [str(tmp_path), "--checkpoint", "a"], ["--checkpoint", "a"]):
         result = CliRunner().invoke(app, ["evaluate", *arguments])
-        assert "give a sweep file, or --checkpoint and --dataset" in str(result.exception)
+        assert "give a sweep file, or --dataset with --checkpoint or with --trial" in str(result.exception)
