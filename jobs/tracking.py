@@ -404,7 +404,7 @@ def forget(home: Path, keys: Sequence[str], uri: str | None = None) -> int:
 
 
 def _published(run: MlflowRun) -> str:
-    return str(run.data.tags[tags.STATUS])
+    return run.data.tags.get(tags.STATUS, "")  # a tag may have been deleted in MLflow: the trial is then recorded anew
 
 
 def _refuse_dead_database(uri: str) -> None:

@@ -220,7 +220,7 @@ class Recorded:
                 training = trainings.get(run.key)
             record = read_training(training_folder(self.home, training)) if training else None
             found[run.key] = costs_of({"train_s": record["seconds"]} if record else {})
-            if tags.HASH + COSTS_FILENAME in run.tags:
+            if tags.artifact_hash(run.tags, COSTS_FILENAME) is not None:
                 recorded.append(run)
         for run, costs in zip(recorded, self.store.read(recorded, COSTS_FILENAME, read_costs), strict=True):
             if not isinstance(costs, Exception):

@@ -12,7 +12,7 @@ from results.gallery import Gallery, TrialSamples, Turntable, galleries, read_tu
 from results.illustrations import Illustration, illustrate
 from results.load import Evidence
 from results.records.plan import RecordedTrial
-from results.records.tags import HASH
+from results.records.tags import artifact_hash
 from results.records.trial_folder import SAMPLES_FILENAME, TURNTABLE_FILENAME
 from results.render import RENDERERS
 from results.render import html as page
@@ -44,7 +44,10 @@ class ReportFiles:
         files |= {f"turntable_{turntable.key}.gif": turntable.animation for turntable in turntables}
         files["index.html"] = page.render(evidence, tables, figures, pictures, turntables, notes, labels).encode()
         recorded = {SAMPLES_FILENAME: len(samples), TURNTABLE_FILENAME: len(turntables)}
-        has_all = all(sum(HASH + name in run.tags for _, run in shown) <= found for name, found in recorded.items())
+        has_all = all(
+            sum(artifact_hash(run.tags, name) is not None for _, run in shown) <= found
+            for name, found in recorded.items()
+        )
         return cls(files, has_all)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from collections.abc import Callable
@@ -25,7 +26,7 @@ def store_problem(uri: str, error: Exception, tried: Literal["read", "written"])
     """
     why = reason(error)
     text = str(error).lower()
-    remedy = next((remedy(uri) for sign, remedy in _REMEDIES if re.search(sign, text)), None)
+    remedy = next((remedy(uri, text) for sign, remedy in _REMEDIES if re.search(sign, text)), None)
     if remedy is not None and "database schema" in text:
         why = why.partition(" Take a backup")[0].rstrip(".")
     sentence = f"the MLflow store {without_secrets(uri)} cannot be {tried}: {why}"
@@ -38,7 +39,15 @@ def _whose(uri: str) -> str | None:
     return None if path is None else whose(Path(path))
 
 
-def _upgrade(uri: str) -> str:
+def _schema(uri: str, text: str) -> str:
+    """Remedy for a database of another version; a version that the installed MLflow does not know is a newer one's."""
+    found = re.search(r"found version (\w+)", text)
+    spec = importlib.util.find_spec("mlflow")
+    if found is not None and spec is not None:
+        for folder in spec.submodule_search_locations or ():
+            versions = Path(folder) / "store" / "db_migrations" / "versions"
+            if versions.is_dir() and not any(versions.glob(f"{found[1]}_*.py")):
+                return _NEWER
     return f"it is of an older MLflow; make a copy of it, then: mlflow db upgrade {shlex.quote(without_secrets(uri))}"
 
 
@@ -47,11 +56,11 @@ def _not_a_store(uri: str) -> str:
     return f"this is no MLflow store, or a damaged one; {_OTHER_FILE}" if is_file else "this is no MLflow store"
 
 
-_REMEDIES: tuple[tuple[str, Callable[[str], str | None]], ...] = (
-    (r"readonly database|unable to open database|permission denied", _whose),
-    (r"database is locked", lambda _: _LOCKED),
-    (r"out-of-date database schema|database schema \(found", _upgrade),
-    (r"can't locate revision", lambda _: _NEWER),
-    (r"not a database|malformed|no such table|no such column", _not_a_store),
-    (r"disk is full|no space left", lambda _: "make room, then: splatsweep sync"),
+_REMEDIES: tuple[tuple[str, Callable[[str, str], str | None]], ...] = (
+    (r"readonly database|unable to open database|permission denied", lambda uri, _: _whose(uri)),
+    (r"database is locked", lambda *_: _LOCKED),
+    (r"out-of-date database schema|database schema \(found", _schema),
+    (r"can't locate revision", lambda *_: _NEWER),
+    (r"not a database|malformed|no such table|no such column", lambda uri, _: _not_a_store(uri)),
+    (r"disk is full|no space left", lambda *_: "make room, then: splatsweep sync"),
 )

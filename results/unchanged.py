@@ -17,7 +17,7 @@ from typing import Any
 
 from results.load import Recorded
 from results.records.hashing import file_sha256
-from results.records.tags import HASH
+from results.records.tags import artifact_hash
 from results.records.trial_folder import MEASUREMENTS_FILENAME
 
 #: lists the other files of a report, so that a later one replaces them and nothing else
@@ -63,7 +63,7 @@ def inputs(recorded: Recorded, tables: Sequence[str], notes: str | None, labels:
     """SHA-256 of what a report is made from; None where that is still changing, or is not all there."""
     if any(run.status == "running" for run in recorded.runs.values()):
         return None
-    if any(HASH + MEASUREMENTS_FILENAME not in run.tags for run in recorded.finished):
+    if any(artifact_hash(run.tags, MEASUREMENTS_FILENAME) is None for run in recorded.finished):
         return None
     # The store compares an artifact with its recorded hash.
     found = recorded.store.read(recorded.finished, MEASUREMENTS_FILENAME, Path.exists)

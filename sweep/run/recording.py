@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sqlite3
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,8 +66,12 @@ def record_ended(sweep: Sweep, home: Path) -> None:
     monitor = Monitor(home)
     keys = [trial.key for trial in read_plan(sweep.name, home).everything]
     finished = {key for key, found in monitor.look_at(keys).items() if found.status == "finished"}
-    adopt_store(home)
-    if not finished <= finished_keys(home):
+    try:
+        adopt_store(home)
+        recorded = finished_keys(home)
+    except sqlite3.Error as error:
+        raise TrackingError(_unwritten(sweep, home, error)) from error
+    if not finished <= recorded:
         sync_sweep(sweep, home)
 
 

@@ -591,3 +591,13 @@ def test_a_trial_that_is_forgotten_has_no_run_nor_artifacts_and_gets_a_new_run(t
 def test_a_home_without_a_store_has_nothing_to_forget(tmp_path):
     assert forget(tmp_path / "none", ["key"]) == 0
     assert not (tmp_path / "none").exists()
+
+
+def test_a_run_whose_status_was_deleted_in_mlflow_is_recorded_anew(tmp_path, folder, client):
+    measure_loss(folder)
+    finish(folder)
+    tracker(tmp_path).sync([TRIAL])
+    client.delete_tag(only_run(client).info.run_id, "splatsweep.status")
+    tracker(tmp_path).sync([TRIAL])
+    assert only_run(client).data.tags["splatsweep.status"] == "finished"
+    assert history(client, "train/loss") == [(5, 0.5)]

@@ -21,6 +21,7 @@ SCHEMA = (
     [
         ("(sqlite3.OperationalError) database is locked", "another program holds it"),
         (SCHEMA, "mlflow db upgrade 'sqlite:////"),
+        (SCHEMA.replace("89d4b8295536", "ffffffffffff"), "newer MLflow than the one that is installed"),
         ("Can't locate revision identified by 'ffff'", "newer MLflow"),
         ("file is not a database", "made anew from the trials' journals by `splatsweep sync`"),
         ("database disk image is malformed", "made anew"),

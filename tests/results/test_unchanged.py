@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from results import report_files
+from results.records.hashing import file_sha256
 from results.report import build_report
 from results.report_files import ReportFiles
 from tests.results.conftest import FakeSweep, RecordedHome, entry, pictures, record_study, scores
@@ -113,3 +116,20 @@ def test_a_whole_study_with_its_figures_is_recognised(
     build_report(sweep, recorded.home)
     monkeypatch.setattr(ReportFiles, "of", lambda *_: pytest.fail("drawn again"))
     build_report(sweep, recorded.home)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_hashes_in_one_tag_count_and_without_any_a_report_is_drawn_each_time(
+    own: RecordedHome, sweep: FakeSweep, drawings: list[str], known: bool
+) -> None:
+    run = own.record("a1", "other", status="failed", tags={"splatsweep.key": "a2"})
+    own.plan([entry("a0", "baseline"), entry("a2", "another")])
+    client = MlflowClient(f"sqlite:///{own.home / 'mlflow.db'}")
+    client.set_tag(run, "splatsweep.status", "finished")
+    path = next(own.home.glob("artifacts/*/artifacts/per_object.parquet"))
+    client.log_artifact(run, str(path))
+    if known:
+        client.set_tag(run, "splatsweep.sha256", json.dumps({path.name: file_sha256(path)}))
+    for _ in range(2):
+        build_report(sweep, own.home)
+    assert len(drawings) == (1 if known else 2)
