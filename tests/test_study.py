@@ -1,0 +1,41 @@
+"""The README's tables of the study are what a report makes of the committed records."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.processes import run
+
+REPOSITORY = Path(__file__).parent.parent
+RECORDS = REPOSITORY / "results" / "examples" / "study"
+#: name of a table -> its text in the README, between two comments
+SHOWN = dict(
+    re.findall(r"<!-- table (\S+) -->\n(.*?)\n<!-- end -->", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report that is made from a copy of the records."""
+    home = tmp_path_factory.mktemp("records") / "home"
+    shutil.copytree(RECORDS, home)
+    run("report", REPOSITORY / "sweep" / "presets" / "study.yaml", home=home)
+    return home / "reports" / "study"
+
+
+@pytest.mark.parametrize("name", ["study-chairs", "study-scans"])
+def test_every_number_of_the_readme_is_reproduced(report: Path, name: str) -> None:
+    first_table = re.search(r"(?:^\|.*\n)+", (report / f"{name}.md").read_text(), re.MULTILINE)
+    assert first_table is not None
+    assert SHOWN[name].strip() == first_table[0].strip()
+
+
+def test_a_number_is_traced_to_its_runs(report: Path) -> None:
+    preset = REPOSITORY / "sweep" / "presets" / "study.yaml"
+    output = run("explain", "study-chairs", "baseline", "novel_psnr", "--sweep", preset, home=report.parents[1])
+    assert re.search(r"\b[0-9a-f]{16}\b", output), "no key"
+    assert "seed 0" in output
