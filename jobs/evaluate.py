@@ -19,7 +19,7 @@ from jobs.config import TrialConfig
 from jobs.data.sampling import FrameRange, evaluation_frames
 from jobs.data.store import Store
 from jobs.metrics import METRICS
-from jobs.metrics.base import Seen
+from jobs.metrics.base import EvaluatedViews
 from jobs.metrics.metric_set import MetricSet
 from model.scenes import Reconstructor, Scene
 from model.types import Context, Rendering, Views
@@ -129,7 +129,11 @@ def evaluate(
         views = object_views(store, row, resolution, input_views, device)
         rendering = draw(views.select(0, input_views), views)
         masks = store.masks(views.frames.cpu().numpy(), resolution, device) if "mask" in metrics.of_truth else None
-        scores = metrics(Seen.rendered(rendering, views), Seen.true(views, masks), _kinds(views.images[0], input_views))
+        scores = metrics(
+            EvaluatedViews.rendered(rendering, views),
+            EvaluatedViews.true(views, masks),
+            _kinds(views.images[0], input_views),
+        )
         records += [{"object": str(row.object), "split": split, **score._asdict()} for score in scores]
         if len(samples) < SAMPLE_OBJECTS:
             samples.append((str(row.object), views, rendering.images))

@@ -13,7 +13,7 @@ from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.evaluate import object_views, predicting
 from jobs.trained import load_trained
-from jobs.turntable import Subject
+from jobs.turntable import GaussianObject
 from model.geometry import invert_rigid, pixel_rays
 from model.registry import nearest
 from model.scenes import GaussianScene
@@ -28,7 +28,7 @@ _SPREAD = 0.5
 _STEEPEST = 4.0
 
 
-def predicted(folder: Path, home: Path, name: str | None = None) -> Subject:
+def predicted(folder: Path, home: Path, name: str | None = None) -> GaussianObject:
     """The scene that the network of the trial in `folder` predicts from an object's source views.
 
     By default the object is the first that the trial is evaluated on.  The last checkpoint is used; the trial need not
@@ -42,10 +42,10 @@ def predicted(folder: Path, home: Path, name: str | None = None) -> Subject:
     views = object_views(store, row, config.data.resolution, config.model.input_views)
     with torch.inference_mode():
         scene = predicting(network, context, config)(views.select(0, config.model.input_views))
-    return Subject(str(row.object), scene, views)
+    return GaussianObject(str(row.object), scene, views)
 
 
-def measured(store: Store, name: str | None = None) -> Subject:
+def measured(store: Store, name: str | None = None) -> GaussianObject:
     """An object's surface, one Gaussian for each pixel of each view, by default of the first test object.
 
     Raises ValueError for a dataset without depth, and an object that it does not have.
@@ -54,7 +54,7 @@ def measured(store: Store, name: str | None = None) -> Subject:
         raise ValueError(f"{store.path.name} holds no depth, from which Gaussians could be placed")
     row = _object(store, name, "test")
     views = object_views(store, row, store.resolution)
-    return Subject(str(row.object), GaussianScene(gaussians_on_surface(views)), views)
+    return GaussianObject(str(row.object), GaussianScene(gaussians_on_surface(views)), views)
 
 
 def gaussians_on_surface(views: Views) -> Gaussians:

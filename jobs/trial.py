@@ -33,7 +33,7 @@ from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
 from jobs.trained import train_once
 from jobs.training import Pace, StopRequestedError
-from jobs.turntable import Subject, photograph, save_pictures
+from jobs.turntable import GaussianObject, render_turntable, save_pictures
 from model.weights import WeightStore
 from results.records.atomic import write_json
 from results.records.disk import DiskFullError, SpareableLog, full_disk_explained
@@ -241,10 +241,10 @@ def _write_turntable(predict: Predict, config: TrialConfig, store: Store, device
     """Renders the first evaluated object from all around; skipped where its cameras do not determine the orbit."""
     row = next(store.split(config.eval.split).itertuples())
     views = object_views(store, row, config.data.resolution, config.model.input_views, device)
-    subject = Subject(str(row.object), predict(views.select(0, config.model.input_views)), views)
+    subject = GaussianObject(str(row.object), predict(views.select(0, config.model.input_views)), views)
     size = min(max(config.data.resolution, SMALLEST_TURNTABLE), LARGEST_TURNTABLE)
     try:
-        pictures = photograph(subject, TURNTABLE_VIEWS, size)
+        pictures = render_turntable(subject, TURNTABLE_VIEWS, size)
     except ValueError as error:
         log.warning("no turntable of %s: %s", subject.name, error)
     else:

@@ -22,7 +22,7 @@ _GIF_MILLISECONDS = 120
 
 
 @dataclass(frozen=True)
-class Subject:
+class GaussianObject:
     """An object and its views, both in the axes of its first camera."""
 
     name: str
@@ -30,7 +30,7 @@ class Subject:
     views: Views  # (1, V, ...)
 
 
-def photograph(subject: Subject, count: int, size: int) -> Tensor:
+def render_turntable(subject: GaussianObject, count: int, size: int) -> Tensor:
     """Images (count, 3, size, size) from one orbit around the object."""
     cameras = ring(subject.views.cameras, count, size)
     with torch.inference_mode():

@@ -18,8 +18,8 @@ from results.table import Cell, Column, Row, Section, Table
 from results.tables.assess import paired_comparisons
 from results.tables.auto import entries
 from results.tables.fill import Entry, source_of
-from results.tables.metric_columns import Quantity, named
-from results.tables.row_notes import caveats, states
+from results.tables.metric_columns import MetricColumn, named
+from results.tables.row_notes import row_notes, states
 from results.tables.scores import Scores
 
 DEFAULT = ("novel_psnr", "novel_ssim", "novel_lpips")
@@ -203,14 +203,14 @@ def _keys(entry: Entry) -> set[str]:
     return {record.planned.key for record in entry.records}
 
 
-def _row(entry: Entry | None, quantities: Sequence[Quantity], scores: Scores) -> Row:
+def _row(entry: Entry | None, quantities: Sequence[MetricColumn], scores: Scores) -> Row:
     records = entry.records if entry else ()
     keys = [record.planned.key for record in records if record.state == "finished"]
     cells = tuple(Cell(scores.means(keys, quantity), sources=tuple(map(source_of, records))) for quantity in quantities)
     return Row(entry.label if entry else "", cells, tuple(map(source_of, records)))
 
 
-def _difference(pair: Pair, quantity: Quantity, scores: Scores, interval: tuple[float, float] | None) -> Cell:
+def _difference(pair: Pair, quantity: MetricColumn, scores: Scores, interval: tuple[float, float] | None) -> Cell:
     """The second minus the first, seed by seed where both have the seed, on the objects that both have."""
     if not pair.is_comparable or pair.is_shared or pair.first is None or pair.second is None:
         return Cell()
@@ -220,7 +220,7 @@ def _difference(pair: Pair, quantity: Quantity, scores: Scores, interval: tuple[
     return Cell() if found is None else Cell(tuple(float(value) for value in found.mean(1)), interval=interval)
 
 
-def _columns(quantity: Quantity, names: tuple[str, str]) -> tuple[Column, Column, Column]:
+def _columns(quantity: MetricColumn, names: tuple[str, str]) -> tuple[Column, Column, Column]:
     column = quantity.column
     group = f"{column.group}: {column.label}"
     return (
@@ -243,7 +243,7 @@ def _notes(pair: Pair, names: tuple[str, str], common: Mapping[str, tuple[str, s
         return (f"Not comparable: {'; '.join(pair.obstacles)}.",)
     if pair.is_shared:
         return ("The same trials in both.",)
-    notes = [note for entry in (pair.first, pair.second) for note in caveats(entry.records)]
+    notes = [note for entry in (pair.first, pair.second) for note in row_notes(entry.records)]
     seeds = [{record.planned.seed for record in entry.records} for entry in (pair.first, pair.second)]
     if alone := sorted(seeds[0] ^ seeds[1]):
         notes.append(f"Seeds of one side alone, left out of the difference: {', '.join(map(str, alone))}.")

@@ -24,7 +24,7 @@ from model.weights import WeightStore
 from results.records.journal import read_events
 from sweep.file.load import load_sweep
 from sweep.plan.grid import expand
-from tests.standins import write_standin
+from tests.tiny_checkpoints import write_tiny_checkpoint
 
 PAPER, CORRECTED = "paper", "paper-corrected"
 #: Replacements for the architectures of the random controls, which take minutes at full size: the smaller architecture,
@@ -84,7 +84,7 @@ def rows_home(prepared_home: Path, weights: WeightStore, tmp_path_factory: pytes
         (folder / path.name).symlink_to(path)
     names = {name for preset in (PAPER, CORRECTED) for row in rows(preset).values() for name in frozen_weights(row)}
     for name in names - {"vgg16"}:
-        write_standin(name, folder)
+        write_tiny_checkpoint(name, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPLATSWEEP_WEIGHTS", str(folder))
         yield home

@@ -20,30 +20,30 @@ COVERED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class EvaluatedViews:
     """N views of one object, true or rendered, with the same fields for both."""
 
     images: Tensor  # (N, 3, H, W) RGB; true ones in [0, 1], rendered ones not clamped
     covered: Tensor | None = None  # (N, 1, H, W) bool: pixels of the object
     depth: Tensor | None = None  # (N, 1, H, W) camera z, scene units; 0 where nothing is known
 
-    def where(self, views: Tensor) -> Seen:
+    def where(self, views: Tensor) -> EvaluatedViews:
         """The views at these indices, or where this (N,) is true."""
         covered, depth = (None if part is None else part[views] for part in (self.covered, self.depth))
-        return Seen(self.images[views], covered, depth)
+        return EvaluatedViews(self.images[views], covered, depth)
 
-    def clamped(self) -> Seen:
+    def clamped(self) -> EvaluatedViews:
         """The same views with colours in [0, 1]."""
         return replace(self, images=self.images.clamp(0, 1))
 
     @classmethod
-    def true(cls, views: Views, masks: Tensor | None = None) -> Seen:
+    def true(cls, views: Views, masks: Tensor | None = None) -> EvaluatedViews:
         """Views (1, N) of a dataset, with their masks (1, N, 1, H, W) if given."""
         covered = None if masks is None else masks[0] >= COVERED
         return cls(views.images[0], covered, None if views.depth is None else views.depth[0])
 
     @classmethod
-    def rendered(cls, rendering: Rendering, views: Views) -> Seen:
+    def rendered(cls, rendering: Rendering, views: Views) -> EvaluatedViews:
         """The views of a rendering (1, N) of `views`.
 
         A pixel's depth is opacity / inverse depth.  Where the opacity is below `COVERED`, or the depth is beyond it,
@@ -78,14 +78,14 @@ class Metric(nn.Module, ABC):
         """`store` provides the weights of metrics that have them."""
         super().__init__()
 
-    def reference(self, target: Seen) -> Any:
+    def reference(self, target: EvaluatedViews) -> Any:
         """Values computed once from the true views alone: None, a tensor (N, ...), or a list of such."""
         return None
 
-    def defined(self, target: Seen) -> Tensor:
+    def defined(self, target: EvaluatedViews) -> Tensor:
         """(N,) bool: views for which the metric is defined.  Others are left out of means."""
         return torch.ones(len(target.images), dtype=torch.bool, device=target.images.device)
 
     @abstractmethod
-    def forward(self, render: Seen, target: Seen, reference: Any) -> Tensor:
+    def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
         """(N,) numbers; () where `per` is "set"."""

@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from jobs.metrics.base import Metric, Seen
+from jobs.metrics.base import EvaluatedViews, Metric
 from jobs.metrics.psnr import masked_mean
 
 
 class _DepthMetric(Metric):
     of_colours: ClassVar[bool] = False
 
-    def defined(self, target: Seen) -> Tensor:
+    def defined(self, target: EvaluatedViews) -> Tensor:
         assert target.depth is not None
         return (target.depth > 0).flatten(1).any(1)
 
@@ -25,7 +25,7 @@ class _DepthMetric(Metric):
 class AbsRel(_DepthMetric):
     """Mean of |rendered - true| / true."""
 
-    def forward(self, render: Seen, target: Seen, reference: Any) -> Tensor:
+    def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
         assert render.depth is not None
         assert target.depth is not None
         true = target.depth.clamp(min=1e-12)
@@ -35,7 +35,7 @@ class AbsRel(_DepthMetric):
 class Delta1(_DepthMetric):
     """Share of pixels whose depths differ by a factor below 1.25."""
 
-    def forward(self, render: Seen, target: Seen, reference: Any) -> Tensor:
+    def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
         assert render.depth is not None
         assert target.depth is not None
         ours, true = render.depth.clamp(min=1e-12), target.depth.clamp(min=1e-12)

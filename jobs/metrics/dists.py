@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jobs.metrics.base import Metric, Seen
+from jobs.metrics.base import EvaluatedViews, Metric
 from model.weights import WeightStore
 
 #: Channels of the views and of the five stages of VGG16.
@@ -95,8 +95,8 @@ class Dists(Metric):
         super().__init__(store, lpips)
         self.distance = shared_dists(store)
 
-    def reference(self, target: Seen) -> list[Tensor]:
+    def reference(self, target: EvaluatedViews) -> list[Tensor]:
         return self.distance.features(target.images)
 
-    def forward(self, render: Seen, target: Seen, reference: Any) -> Tensor:
+    def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
         return self.distance.between(self.distance.features(render.images), reference)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from jobs.metrics.base import Metric, Seen
+from jobs.metrics.base import EvaluatedViews, Metric
 
 
 class Iou(Metric):
@@ -14,11 +14,11 @@ class Iou(Metric):
 
     of_colours: ClassVar[bool] = False
 
-    def defined(self, target: Seen) -> Tensor:
+    def defined(self, target: EvaluatedViews) -> Tensor:
         assert target.covered is not None
         return target.covered.flatten(1).any(1)
 
-    def forward(self, render: Seen, target: Seen, reference: Any) -> Tensor:
+    def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
         assert render.covered is not None
         assert target.covered is not None
         ours, theirs = render.covered.flatten(1), target.covered.flatten(1)

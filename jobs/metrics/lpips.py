@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from jobs.metrics.base import Metric, Seen
+from jobs.metrics.base import EvaluatedViews, Metric
 from model.losses import LPIPS_TRUNKS
 from model.losses.lpips import shared_lpips
 from model.weights import WeightStore
@@ -23,8 +23,8 @@ class Lpips(Metric):
         super().__init__(store, lpips)
         self.distance = shared_lpips(lpips, store)
 
-    def reference(self, target: Seen) -> list[Tensor]:
+    def reference(self, target: EvaluatedViews) -> list[Tensor]:
         return self.distance.features(target.images)
 
-    def forward(self, render: Seen, target: Seen, reference: Any) -> Tensor:
+    def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
         return self.distance.between(self.distance.features(render.images), reference)

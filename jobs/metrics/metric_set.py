@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.metrics import find_metric
-from jobs.metrics.base import Metric, Seen
+from jobs.metrics.base import EvaluatedViews, Metric
 from model.weights import WeightStore
 from results.metrics import CLAMPED, METRICS
 
@@ -40,7 +40,7 @@ class MetricSet(nn.Module):
         return any(METRICS[name].of_rendering for name in self.members)
 
     @torch.inference_mode()
-    def forward(self, render: Seen, target: Seen, kinds: Mapping[str, Tensor]) -> list[Score]:
+    def forward(self, render: EvaluatedViews, target: EvaluatedViews, kinds: Mapping[str, Tensor]) -> list[Score]:
         """Scores of one object, whose N views each belong to one of the `kinds`, (N,) bool.
 
         A metric of colours has a second score, `NAME_clamped`, of renders clamped to [0, 1].  A kind without a view
@@ -63,7 +63,9 @@ class MetricSet(nn.Module):
 _Values = dict[str, dict[str, float]]
 
 
-def _of_views(metric: Metric, render: Seen, target: Seen, reference: Any, chosen: Mapping[str, Tensor]) -> _Values:
+def _of_views(
+    metric: Metric, render: EvaluatedViews, target: EvaluatedViews, reference: Any, chosen: Mapping[str, Tensor]
+) -> _Values:
     per_view = {"": metric(render, target, reference).double()}
     if metric.of_colours:
         per_view[CLAMPED] = per_view[""].clone()
@@ -78,7 +80,9 @@ def _of_views(metric: Metric, render: Seen, target: Seen, reference: Any, chosen
     }
 
 
-def _of_sets(metric: Metric, render: Seen, target: Seen, reference: Any, chosen: Mapping[str, Tensor]) -> _Values:
+def _of_sets(
+    metric: Metric, render: EvaluatedViews, target: EvaluatedViews, reference: Any, chosen: Mapping[str, Tensor]
+) -> _Values:
     variants = {"": render} | ({CLAMPED: render.clamped()} if metric.of_colours else {})
     return {
         variant: {

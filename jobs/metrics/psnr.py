@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from jobs.metrics.base import Metric, Seen
+from jobs.metrics.base import EvaluatedViews, Metric
 
 
 def psnr(render: Tensor, target: Tensor) -> Tensor:
@@ -17,18 +17,18 @@ def psnr(render: Tensor, target: Tensor) -> Tensor:
 class Psnr(Metric):
     """PSNR in dB of each view; infinite for equal ones."""
 
-    def forward(self, render: Seen, target: Seen, reference: Any) -> Tensor:
+    def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
         return psnr(render.images, target.images)
 
 
 class MaskedPsnr(Metric):
     """PSNR in dB over the pixels of the true object."""
 
-    def defined(self, target: Seen) -> Tensor:
+    def defined(self, target: EvaluatedViews) -> Tensor:
         assert target.covered is not None
         return target.covered.flatten(1).any(1)
 
-    def forward(self, render: Seen, target: Seen, reference: Any) -> Tensor:
+    def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
         assert target.covered is not None
         return -10 * masked_mean((render.images - target.images).square(), target.covered).log10()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from jobs.metrics.base import Metric, Seen
+from jobs.metrics.base import EvaluatedViews, Metric
 from jobs.metrics.psnr import masked_mean
 from model.losses.ssim import ssim, ssim_map
 
@@ -14,17 +14,17 @@ from model.losses.ssim import ssim, ssim_map
 class Ssim(Metric):
     """SSIM of each view, as `model.losses.ssim` defines it."""
 
-    def forward(self, render: Seen, target: Seen, reference: Any) -> Tensor:
+    def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
         return ssim(render.images, target.images)
 
 
 class MaskedSsim(Metric):
     """Mean of the SSIM map over the pixels of the true object; its windows reach beyond the object's edge."""
 
-    def defined(self, target: Seen) -> Tensor:
+    def defined(self, target: EvaluatedViews) -> Tensor:
         assert target.covered is not None
         return target.covered.flatten(1).any(1)
 
-    def forward(self, render: Seen, target: Seen, reference: Any) -> Tensor:
+    def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
         assert target.covered is not None
         return masked_mean(ssim_map(render.images, target.images), target.covered)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from results.statistics import PairedTest, holm, minimal_detectable, paired_test
 from results.table import Comparison, Rank, Row, Table, Verdict, ranked
-from results.tables.metric_columns import Quantity
+from results.tables.metric_columns import MetricColumn
 from results.tables.scores import Scores
 
 ALPHA = 0.05
@@ -39,7 +39,7 @@ class _Test:
     objects: int
 
 
-def assessed(table: Table, baseline: Row | None, quantities: Sequence[Quantity], scores: Scores) -> Table:
+def assessed(table: Table, baseline: Row | None, quantities: Sequence[MetricColumn], scores: Scores) -> Table:
     """The table with comparisons and earned ranks in its ranked sections; a column for each quantity.
 
     `baseline` need not stand in the table.  Columns without a direction are not compared.
@@ -75,7 +75,7 @@ def assessed(table: Table, baseline: Row | None, quantities: Sequence[Quantity],
 
 
 def paired_comparisons(
-    pairs: Sequence[tuple[Row, Row] | None], quantities: Sequence[Quantity], scores: Scores, name: str
+    pairs: Sequence[tuple[Row, Row] | None], quantities: Sequence[MetricColumn], scores: Scores, name: str
 ) -> dict[_Place, Comparison]:
     """Comparisons of each pair's first row with its second, in every column with a direction; one family of tests.
 
@@ -97,7 +97,9 @@ def paired_comparisons(
     }
 
 
-def _baseline_pairs(rows: Mapping[int, Row], baseline: Row | None, quantities: Sequence[Quantity]) -> Iterator[_Pair]:
+def _baseline_pairs(
+    rows: Mapping[int, Row], baseline: Row | None, quantities: Sequence[MetricColumn]
+) -> Iterator[_Pair]:
     if baseline is None:
         return
     for index, row in rows.items():
@@ -122,7 +124,7 @@ def _contests(rows: Mapping[int, Row], column: int) -> dict[int, list[int]]:
 
 
 def _tested(
-    pairs: Iterable[_Pair], rows: Mapping[int, Row], quantities: Sequence[Quantity], scores: Scores
+    pairs: Iterable[_Pair], rows: Mapping[int, Row], quantities: Sequence[MetricColumn], scores: Scores
 ) -> dict[_Pair, _Test]:
     """All tests that can be computed; those of equal shape are batched."""
     by_shape: dict[tuple[int, ...], list[tuple[_Pair, NDArray[np.float64]]]] = defaultdict(list)
@@ -143,7 +145,7 @@ def _tested(
 
 
 def _contest_p(
-    place: _Place, rivals: Sequence[int], tests: Mapping[_Pair, _Test], quantities: Sequence[Quantity]
+    place: _Place, rivals: Sequence[int], tests: Mapping[_Pair, _Test], quantities: Sequence[MetricColumn]
 ) -> float:
     """p of "no better than one of its rivals", the largest of all; NaN where one of them cannot be tested."""
     row, column = place
@@ -151,14 +153,14 @@ def _contest_p(
     return max((_p_of_better(test, quantities[column]) for test in found), key=lambda p: (np.isnan(p), p))
 
 
-def _p_of_better(test: _Test | None, quantity: Quantity) -> float:
+def _p_of_better(test: _Test | None, quantity: MetricColumn) -> float:
     if test is None or test.seeds == 1:  # with one training each the spread over trainings is unknown
         return np.nan
     gain = test.found.difference if quantity.column.direction == "up" else -test.found.difference
     return float(test.found.p) if gain > 0 else 1.0
 
 
-def _comparison(baseline: Row, test: _Test, quantity: Quantity, p_adjusted: float, family: int) -> Comparison:
+def _comparison(baseline: Row, test: _Test, quantity: MetricColumn, p_adjusted: float, family: int) -> Comparison:
     found = test.found
     detectable = float(minimal_detectable(found.estimate, ALPHA / family, POWER))
     seeds = f"{test.seeds} seeds" if test.seeds > 1 else "one seed"
@@ -176,7 +178,7 @@ def _comparison(baseline: Row, test: _Test, quantity: Quantity, p_adjusted: floa
     )
 
 
-def _verdict(test: _Test, quantity: Quantity, p_adjusted: float, detectable: float) -> Verdict:
+def _verdict(test: _Test, quantity: MetricColumn, p_adjusted: float, detectable: float) -> Verdict:
     """The verdict of a test; none with one seed, as trainings of one configuration may differ as much."""
     if test.seeds == 1:
         return "one seed"

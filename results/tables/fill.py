@@ -14,8 +14,8 @@ from results.provenance import ABSENT
 from results.statistics import bootstrap_interval
 from results.table import Cell, Column, Row, Section, Source, Table
 from results.tables.assess import assessed
-from results.tables.metric_columns import Quantity
-from results.tables.row_notes import caveats, states
+from results.tables.metric_columns import MetricColumn
+from results.tables.row_notes import row_notes, states
 from results.tables.scores import Scores
 
 #: seed of the bootstrap's draws, so that equal results give equal intervals
@@ -47,7 +47,11 @@ class Block:
 
 
 def fill(
-    frame: Table, blocks: Sequence[Block], quantities: Sequence[Quantity], evidence: Evidence, baseline: Entry | None
+    frame: Table,
+    blocks: Sequence[Block],
+    quantities: Sequence[MetricColumn],
+    evidence: Evidence,
+    baseline: Entry | None,
 ) -> Table:
     """Adds columns and rows to `frame` (name, caption, notes below); rows are compared with `baseline`."""
     scores = Scores.of(evidence, quantities)
@@ -87,13 +91,13 @@ def _first_trials(blocks: Sequence[Block]) -> tuple[TrialRecord, ...]:
     return ()
 
 
-def _row(entry: Entry, quantities: Sequence[Quantity], scores: Scores, beside: Sequence[TrialRecord]) -> Row:
+def _row(entry: Entry, quantities: Sequence[MetricColumn], scores: Scores, beside: Sequence[TrialRecord]) -> Row:
     records = sorted(entry.records, key=lambda record: record.planned.seed)
     keys = [record.planned.key for record in records if record.state == "finished"]
     cells = tuple(
         Cell(scores.means(keys, quantity), reference=entry.references.get(quantity.name)) for quantity in quantities
     )
-    notes = (*entry.notes, *caveats(records, beside))
+    notes = (*entry.notes, *row_notes(records, beside))
     return Row(entry.label, cells, tuple(map(source_of, records)), _state(entry), notes, entry.group)
 
 
@@ -109,7 +113,7 @@ def source_of(record: TrialRecord) -> Source:
     return Source(record.planned.key, record.planned.seed, record.state, run)
 
 
-def with_intervals(table: Table, quantities: Sequence[Quantity], scores: Scores) -> Table:
+def with_intervals(table: Table, quantities: Sequence[MetricColumn], scores: Scores) -> Table:
     """Adds intervals to all cells, a column for each quantity.  Cells of equally many seeds and objects are batched."""
     by_shape: dict[tuple[int, ...], list[tuple[tuple[int, int], np.ndarray]]] = defaultdict(list)
     for index, row in enumerate(table.rows):

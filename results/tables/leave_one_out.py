@@ -9,7 +9,7 @@ from results.table import Cell, Column, Table
 from results.tables.auto import entries
 from results.tables.baseline import find_baseline
 from results.tables.fill import Block, Entry, fill
-from results.tables.metric_columns import Quantity, named
+from results.tables.metric_columns import MetricColumn, named
 from results.tables.options import Columns, Stem
 from results.tables.options import Options as CommonOptions
 from results.tables.scores import Scores
@@ -44,7 +44,7 @@ def build(evidence: Evidence, options: Options) -> Table:
     return table if full is None else _with_changes(table, full, quantities, Scores.of(evidence, quantities))
 
 
-def _with_changes(table: Table, full: Entry, quantities: tuple[Quantity, ...], scores: Scores) -> Table:
+def _with_changes(table: Table, full: Entry, quantities: tuple[MetricColumn, ...], scores: Scores) -> Table:
     columns = tuple(item for column in table.columns for item in (column, replace(_change(column), group=column.group)))
     baseline = {record.planned.seed: record.planned.key for record in full.records}
     sections = []

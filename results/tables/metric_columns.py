@@ -12,7 +12,7 @@ from results.table import Column
 
 
 @dataclass(frozen=True)
-class Quantity:
+class MetricColumn:
     """A metric on one kind of views, averaged over a trial's objects, or a cost of the trial."""
 
     view_kind: str
@@ -39,7 +39,7 @@ def quantity(
     direction: Direction | None = None,
     precision: int | None = None,
     relevant: float | None = None,
-) -> Quantity:
+) -> MetricColumn:
     """A column with the given or the default format.  An unknown metric is ranked only if `direction` is given."""
     usual = facts_of(metric)
     precision = precision if precision is not None else usual.precision if usual else 3
@@ -50,27 +50,27 @@ def quantity(
         direction or (usual.direction if usual else None),
         precision,
     )
-    return Quantity(view_kind, metric, column, usual.relevant if relevant is None and usual else relevant)
+    return MetricColumn(view_kind, metric, column, usual.relevant if relevant is None and usual else relevant)
 
 
-def named(name: str) -> Quantity:
+def named(name: str) -> MetricColumn:
     """The quantity called `name`.  Raises `ValueError` where that is no cost, nor a kind of views and a metric."""
     cost = name.removeprefix(f"{KIND}_")
     if cost != name:
         if cost not in COSTS:
             raise ValueError(f"{name!r} is not a cost; allowed: {', '.join(f'{KIND}_{known}' for known in COSTS)}")
         facts = COSTS[cost]
-        return Quantity(KIND, cost, Column(name, facts.label, "Cost", None, facts.precision), None)
+        return MetricColumn(KIND, cost, Column(name, facts.label, "Cost", None, facts.precision), None)
     return quantity(*split_column(name))
 
 
-def of_metrics(metrics: Iterable[str]) -> tuple[Quantity, ...]:
+def of_metrics(metrics: Iterable[str]) -> tuple[MetricColumn, ...]:
     """These metrics on both kinds of views, in the registry's order."""
     chosen = set(metrics)
     return tuple(quantity(kind, metric) for kind in VIEW_KINDS for metric in METRICS if metric in chosen)
 
 
-def measured(configs: Iterable[Mapping[str, Any]]) -> tuple[Quantity, ...]:
+def measured(configs: Iterable[Mapping[str, Any]]) -> tuple[MetricColumn, ...]:
     """The metrics of the evaluation of trials with these configurations, on both kinds of views."""
     return of_metrics(metric for config in configs for metric in config.get("eval", {}).get("metrics", PUBLISHED))
 

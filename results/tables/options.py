@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from results.tables.metric_columns import Quantity, named, quantity
+from results.tables.metric_columns import MetricColumn, named, quantity
 
 # Lists of YAML are stored as tuples.
 as_tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
@@ -39,7 +39,7 @@ class ColumnOptions(Strict):
     relevant: Annotated[float, Field(gt=0)] | None = None
 
 
-def as_quantity(column: Any) -> Any:
+def as_metric_column(column: Any) -> Any:
     """Parses a name such as "novel_psnr", or a mapping with the keys of `ColumnOptions`."""
     if isinstance(column, str):
         return named(column)
@@ -50,7 +50,7 @@ def as_quantity(column: Any) -> Any:
 
 
 Stem = Annotated[str, AfterValidator(_check_stem)]
-Column = Annotated[Quantity, BeforeValidator(as_quantity)]
+Column = Annotated[MetricColumn, BeforeValidator(as_metric_column)]
 Columns = Annotated[tuple[Column, ...], as_tuple]
 
 

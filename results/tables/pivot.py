@@ -14,11 +14,11 @@ from results.records.flat import flatten
 from results.table import Cell, Row, Section, Table
 from results.tables.axes import Axis, find_axes, named_axis
 from results.tables.fill import source_of, with_intervals
-from results.tables.metric_columns import Quantity, named
+from results.tables.metric_columns import MetricColumn, named
 from results.tables.options import Column as QuantityOption
 from results.tables.options import Options as CommonOptions
 from results.tables.options import Stem
-from results.tables.row_notes import caveats, states
+from results.tables.row_notes import row_notes, states
 from results.tables.scores import Scores
 from results.tables.select import configurations, selected
 
@@ -76,7 +76,7 @@ def _axes(configs: Sequence[Mapping[str, Any]], options: Options, declared: Mapp
     return [one, *others] if asked[0] else [*others, one]
 
 
-def _filled(frame: Table, crossing: Crossing, axes: Sequence[str], quantity: Quantity, scores: Scores) -> Table:
+def _filled(frame: Table, crossing: Crossing, axes: Sequence[str], quantity: MetricColumn, scores: Scores) -> Table:
     across = list(dict.fromkeys(column for _, column in crossing))
     down = list(dict.fromkeys(row for row, _ in crossing))
     rows = tuple(_row(value, across, crossing, quantity, scores) for value in down)
@@ -91,7 +91,7 @@ def _filled(frame: Table, crossing: Crossing, axes: Sequence[str], quantity: Qua
     return with_intervals(table, [quantity] * len(columns), scores)
 
 
-def _row(value: str, across: Sequence[str], crossing: Crossing, quantity: Quantity, scores: Scores) -> Row:
+def _row(value: str, across: Sequence[str], crossing: Crossing, quantity: MetricColumn, scores: Scores) -> Row:
     cells, notes, everyone = [], [], []
     for column in across:
         groups = crossing.get((value, column), ())
@@ -103,5 +103,5 @@ def _row(value: str, across: Sequence[str], crossing: Crossing, quantity: Quanti
         keys = [record.planned.key for record in records if record.state == "finished"]
         values = scores.means(keys, quantity) if len(groups) == 1 else ()
         cells.append(Cell(values, sources=tuple(map(source_of, records))))
-        notes += [f"{column}: {note}" for note in caveats(records)] if len(groups) == 1 else []
+        notes += [f"{column}: {note}" for note in row_notes(records)] if len(groups) == 1 else []
     return Row(value, tuple(cells), tuple(map(source_of, everyone)), states(everyone), tuple(notes))

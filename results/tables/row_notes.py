@@ -22,7 +22,7 @@ _ARITHMETIC = {
 }
 
 
-def caveats(records: Sequence[TrialRecord], beside: Sequence[TrialRecord] = ()) -> tuple[str, ...]:
+def row_notes(records: Sequence[TrialRecord], beside: Sequence[TrialRecord] = ()) -> tuple[str, ...]:
     """Notes on a row of `records`; `beside` are the trials of the baseline, or others that it is compared with."""
     notes = []
     finished = [record for record in records if record.state == "finished"]

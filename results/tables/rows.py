@@ -11,7 +11,7 @@ from results.load import Evidence, TrialRecord
 from results.table import Table, printed_order, rounded
 from results.tables.baseline import find_baseline
 from results.tables.fill import Block, Entry, fill
-from results.tables.metric_columns import STANDARD, Quantity
+from results.tables.metric_columns import STANDARD, MetricColumn
 from results.tables.options import Columns, Strict, as_tuple
 from results.tables.options import Options as CommonOptions
 from results.tables.select import TRIAL, configurations, selected
@@ -126,7 +126,7 @@ def _baseline(options: Options, blocks: Sequence[Block], evidence: Evidence) -> 
     return find_baseline(rows, evidence, options.baseline)
 
 
-def _findings(options: Options, quantities: Sequence[Quantity]) -> list[str]:
+def _findings(options: Options, quantities: Sequence[MetricColumn]) -> list[str]:
     """Remarks where published marks contradict published numbers, or rows are worse than the published baseline."""
     rows = [row for section in options.sections for row in section.rows]
     findings: list[str] = []
@@ -137,7 +137,7 @@ def _findings(options: Options, quantities: Sequence[Quantity]) -> list[str]:
     return findings
 
 
-def _unmarked_best(rows: Sequence[RowOptions], quantity: Quantity) -> Iterator[str]:
+def _unmarked_best(rows: Sequence[RowOptions], quantity: MetricColumn) -> Iterator[str]:
     published = [row.references[quantity.name] for row in rows if quantity.name in row.references]
     order = printed_order(published, quantity.column)
     for row in rows:
@@ -149,7 +149,7 @@ def _unmarked_best(rows: Sequence[RowOptions], quantity: Quantity) -> Iterator[s
             )
 
 
-def _worse_than(baseline: RowOptions, rows: Sequence[RowOptions], quantity: Quantity) -> Iterator[str]:
+def _worse_than(baseline: RowOptions, rows: Sequence[RowOptions], quantity: MetricColumn) -> Iterator[str]:
     reference = baseline.references.get(quantity.name)
     if reference is None or quantity.column.direction is None:
         return
@@ -167,9 +167,9 @@ def _named(row: RowOptions) -> str:
     return f"{row.group} {row.label}".strip()
 
 
-def _title(quantity: Quantity) -> str:
+def _title(quantity: MetricColumn) -> str:
     return f"{quantity.view_kind} {quantity.column.label}"
 
 
-def _printed(row: RowOptions, quantity: Quantity) -> str:
+def _printed(row: RowOptions, quantity: MetricColumn) -> str:
     return rounded(row.references[quantity.name], quantity.column.precision)

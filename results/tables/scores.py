@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from results.load import Evidence, TrialRecord
 from results.records import tags
-from results.tables.metric_columns import Quantity
+from results.tables.metric_columns import MetricColumn
 
 Floats = NDArray[np.float64]
 FINGERPRINT_TAG = tags.DATA_FINGERPRINT
@@ -33,7 +33,7 @@ class Scores:
     quantities: Mapping[str, int]
 
     @classmethod
-    def of(cls, evidence: Evidence, quantities: Sequence[Quantity]) -> Scores:
+    def of(cls, evidence: Evidence, quantities: Sequence[MetricColumn]) -> Scores:
         """Scores of these quantities that the trials of a sweep recorded."""
         scores = evidence.scores
         chosen = scores.measured.metric.among(quantity.metric for quantity in quantities)
@@ -60,12 +60,12 @@ class Scores:
         numbers = {key: index for index, key in enumerate(keys)}
         return cls(values, present, numbers, {quantity.name: index for index, quantity in enumerate(quantities)})
 
-    def means(self, keys: Sequence[str], quantity: Quantity) -> tuple[float, ...]:
+    def means(self, keys: Sequence[str], quantity: MetricColumn) -> tuple[float, ...]:
         """Mean over objects of each finished trial of `keys`; a NaN among the objects makes it NaN."""
         values, present = self._of(keys, quantity)
         return tuple(float(row[mask].mean()) for row, mask in zip(values, present, strict=True) if mask.any())
 
-    def crossed(self, keys: Sequence[str], quantity: Quantity) -> Floats | None:
+    def crossed(self, keys: Sequence[str], quantity: MetricColumn) -> Floats | None:
         """Scores (trials, objects) on the objects that all finished trials of `keys` share; None without any."""
         values, present = self._of(keys, quantity)
         found = present.any(1)
@@ -74,7 +74,7 @@ class Scores:
             return None
         return values[np.ix_(found, shared)]
 
-    def differences(self, pairs: Sequence[tuple[str, str]], quantity: Quantity) -> Floats | None:
+    def differences(self, pairs: Sequence[tuple[str, str]], quantity: MetricColumn) -> Floats | None:
         """Scores of the first minus the second of each pair, (pairs, objects), on the objects that all share.
 
         Pairs that lack one of the two are left out; None where nothing is left.
@@ -100,7 +100,7 @@ class Scores:
         recorded: NDArray[np.bool_] = np.any(self.present, axis=2)
         return recorded
 
-    def _of(self, keys: Sequence[str], quantity: Quantity) -> tuple[Floats, NDArray[np.bool_]]:
+    def _of(self, keys: Sequence[str], quantity: MetricColumn) -> tuple[Floats, NDArray[np.bool_]]:
         rows = [self.trials[key] for key in keys if key in self.trials]
         column = self.quantities.get(quantity.name)
         if column is None or not rows:

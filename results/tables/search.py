@@ -17,7 +17,7 @@ from results.table import Table
 from results.tables.auto import entries
 from results.tables.baseline import find_baseline
 from results.tables.fill import Block, Entry, fill, with_texts
-from results.tables.metric_columns import Quantity, measured, named
+from results.tables.metric_columns import MetricColumn, measured, named
 from results.tables.options import Column as QuantityOption
 from results.tables.options import Columns, Stem
 from results.tables.options import Options as CommonOptions
@@ -77,7 +77,7 @@ def _is_proposed(entry: Entry) -> bool:
     return any(bool(record.planned.proposals) for record in entry.records)
 
 
-def _value(evidence: Evidence, options: Options) -> Quantity:
+def _value(evidence: Evidence, options: Options) -> MetricColumn:
     if options.value is not None:
         return options.value
     search = evidence.plan.search
@@ -86,14 +86,14 @@ def _value(evidence: Evidence, options: Options) -> Quantity:
     return replace(quantity, column=replace(quantity.column, direction="up" if direction == "maximize" else "down"))
 
 
-def _mean(entry: Entry, value: Quantity, scores: Scores) -> float | None:
+def _mean(entry: Entry, value: MetricColumn, scores: Scores) -> float | None:
     """Mean over finished seeds, if there is a finite one."""
     values = scores.means([record.planned.key for record in entry.records], value)
     mean = sum(values) / len(values) if values else math.nan
     return mean if math.isfinite(mean) else None
 
 
-def _importance(points: Sequence[tuple[Mapping[str, Any], float]], value: Quantity) -> dict[str, float]:
+def _importance(points: Sequence[tuple[Mapping[str, Any], float]], value: MetricColumn) -> dict[str, float]:
     """Setting -> share of importance, the most important first; only names where there are too few points."""
     keys = _independent([config for config, _ in points])
     if len(points) < _LEAST or not keys:

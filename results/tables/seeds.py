@@ -11,7 +11,7 @@ from results.seeds import WORDS, direction_of, rulings
 from results.sequential import FUTILE, Design
 from results.table import Cell, Column, Row, Section, Table
 from results.tables.fill import source_of
-from results.tables.metric_columns import Quantity, named
+from results.tables.metric_columns import MetricColumn, named
 from results.tables.options import Options as CommonOptions
 from results.tables.options import Stem
 from results.tables.scores import Scores
@@ -60,7 +60,7 @@ def _records(evidence: Evidence, row: str) -> list[TrialRecord]:
     return sorted(found, key=lambda record: record.planned.seed)
 
 
-def _scores(records: Sequence[TrialRecord], scores: Scores, quantity: Quantity) -> list[float | None]:
+def _scores(records: Sequence[TrialRecord], scores: Scores, quantity: MetricColumn) -> list[float | None]:
     """The score of each seed from 0 on; None for a trial without one."""
     finished = [[r.planned.key] if r.state == "finished" else [] for r in records]
     return [next(iter(scores.means(keys, quantity)), None) for keys in finished]

@@ -24,7 +24,7 @@ from results.records.trial_folder import read_result
 from sweep.file.load import load_sweep
 from sweep.plan.planner import make_plan
 from sweep.run.driver import Recorder, execute
-from sweep.run.executors.queue import Listed
+from sweep.run.executors.queue import FixedQueue
 from sweep.terminal import Terminal
 
 #: The target for the overhead, in percent of the wall-clock time after start-up.
@@ -67,7 +67,7 @@ def run_preset(small: bool) -> Shares:
         plan = make_plan(sweep, home)
         clock = _ProcessorClock(trials_folder(home))
         with clock, Recorder(sweep, plan, home):
-            execute(Listed(plan.everything), home, sweep.run, home / "stop", Terminal(file=io.StringIO()))
+            execute(FixedQueue(plan.everything), home, sweep.run, home / "stop", Terminal(file=io.StringIO()))
         busy = sum(_busy(trial_folder(home, trial.key)) for trial in plan.everything)
         return Shares(len(plan.everything), busy, clock.beside, clock.seconds * usable_cores())
 

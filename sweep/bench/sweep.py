@@ -30,7 +30,7 @@ from sweep.bench.share import run_preset
 from sweep.file.load import RunOptions, Sweep
 from sweep.plan.planner import Plan, PlannedTrial
 from sweep.run.driver import Recorder, execute
-from sweep.run.executors.queue import Listed
+from sweep.run.executors.queue import FixedQueue
 from sweep.terminal import Terminal
 
 NAP_S = 0.2
@@ -104,7 +104,7 @@ def _key(seed: int) -> str:
 def _run_ours(trials: list[PlannedTrial], home: Path, options: RunOptions) -> None:
     sweep = Sweep(name="naps", run=options)
     with Recorder(sweep, Plan("naps", "", tuple(trials), ()), home):
-        execute(Listed(trials), home, options, home / "stop", Terminal(file=io.StringIO()), work=nap)
+        execute(FixedQueue(trials), home, options, home / "stop", Terminal(file=io.StringIO()), work=nap)
 
 
 def _run_bare(trials: list[PlannedTrial], home: Path, options: RunOptions) -> None:

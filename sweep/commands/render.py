@@ -12,7 +12,7 @@ from sweep.commands.data import DatasetName, DatasetOptions, parse_options
 from sweep.commands.trial_choice import Best, Seed, SweepOf, Trial, chosen_trial
 
 if TYPE_CHECKING:  # brings torch, which takes seconds
-    from jobs.turntable import Subject
+    from jobs.turntable import GaussianObject
 
 app = typer.Typer(help="Reconstructed objects: pictures from all around, and .ply files.", no_args_is_help=True)
 
@@ -96,8 +96,8 @@ def _check_paths(out: Path | None, ply: Path | None) -> None:
         raise ValueError(f"{ply}: the name of a file of Gaussians must end in .ply")
 
 
-def _write(subject: Subject, views: int, size: int, out: Path | None, ply: Path | None) -> None:
-    from jobs.turntable import photograph, save_pictures
+def _write(subject: GaussianObject, views: int, size: int, out: Path | None, ply: Path | None) -> None:
+    from jobs.turntable import render_turntable, save_pictures
     from model.ply import write_ply
     from model.scenes import GaussianScene
 
@@ -105,7 +105,7 @@ def _write(subject: Subject, views: int, size: int, out: Path | None, ply: Path 
         kind = subject.scene.kind
         raise ValueError(f"{ply}: only Gaussians can be written, and the scene of {subject.name} is of kind {kind}")
     path = out or Path(subject.name.replace("/", "_")).with_suffix(".png")
-    save_pictures(photograph(subject, views, size), path)
+    save_pictures(render_turntable(subject, views, size), path)
     console.print(f"Wrote {path}")
     if ply is not None and isinstance(subject.scene, GaussianScene):
         write_ply(subject.scene.gaussians, ply)

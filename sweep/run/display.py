@@ -28,7 +28,7 @@ from sweep.run.progress import (
 )
 
 if TYPE_CHECKING:  # brings torch, which takes seconds
-    from sweep.run.executors.queue import Source
+    from sweep.run.executors.queue import TrialQueue
 
 _REFRESH_S = 1.0
 _REMINDER_S = 30.0
@@ -77,14 +77,14 @@ class Display:
                 self._waiting = what, self._waiting[1]
 
     @contextmanager
-    def follow(self, source: Source, at_once: int, before: int = 0) -> Iterator[None]:
+    def follow(self, source: TrialQueue, at_once: int, before: int = 0) -> Iterator[None]:
         """Shows the progress of a source's trials while the body runs.
 
         at_once: the number of trials running at the same time; before: the number of trials finished before.
         """
         stop = threading.Event()
         show = self._show_live if self._console.is_terminal else self._show_lines
-        look = _Looker(source, self._monitor, self._clock, at_once, before)
+        look = _Sampler(source, self._monitor, self._clock, at_once, before)
         thread = threading.Thread(target=show, args=(look, stop), name="progress", daemon=True)
         thread.start()
         try:
@@ -94,7 +94,7 @@ class Display:
             stop.set()
             thread.join()
 
-    def _show_live(self, look: Callable[[], Seen], stop: threading.Event) -> None:
+    def _show_live(self, look: Callable[[], Snapshot], stop: threading.Event) -> None:
         def view() -> RenderableType:
             seen = look()
             rows = max(self._console.height - _AROUND, 3)
@@ -110,14 +110,14 @@ class Display:
             live.start()
             live.update(view())
 
-    def _headline(self, seen: Seen) -> str:
+    def _headline(self, seen: Snapshot) -> str:
         with self._lock:
             waiting = self._waiting
         if waiting is None:
             return str(seen.totals)
         return f"{seen.totals}\nwaiting for {waiting[0]}, {in_words(time.monotonic() - waiting[1])} so far"
 
-    def _show_lines(self, look: Callable[[], Seen], stop: threading.Event) -> None:
+    def _show_lines(self, look: Callable[[], Snapshot], stop: threading.Event) -> None:
         """Prints a line when a trial changes its state, the reason for waiting every half minute, and totals."""
         shown: dict[str, str] = {}
         said, last = time.monotonic(), False
@@ -165,33 +165,33 @@ def _at_breakpoints(quieten: Callable[[], None]) -> Iterator[None]:
         sys.breakpointhook = before
 
 
-class Seen:
+class Snapshot:
     """The states of a source's trials at one moment, with the seconds left and totals."""
 
     def __init__(self, states: Sequence[TrialState], left: Sequence[float | None], totals: Totals) -> None:
         self.states, self.left, self.totals = states, left, totals
 
 
-class _Looker:
+class _Sampler:
     """A callable that reads the current states of a source's trials."""
 
-    def __init__(self, source: Source, monitor: Monitor, clock: Clock, at_once: int, before: int) -> None:
+    def __init__(self, source: TrialQueue, monitor: Monitor, clock: Clock, at_once: int, before: int) -> None:
         self._source, self._monitor, self._clock = source, monitor, clock
         self._at_once, self._before = at_once, before
 
-    def __call__(self) -> Seen:
+    def __call__(self) -> Snapshot:
         trials = list(self._source.trials)
         states = [trial_state(trial, self._monitor) for trial in trials]
-        return seen_as(trials, states, self._clock, self._at_once, self._before)
+        return snapshot_of(trials, states, self._clock, self._at_once, self._before)
 
 
-def seen_as(
+def snapshot_of(
     trials: Sequence[PlannedTrial[Any]], states: Sequence[TrialState], clock: Clock, at_once: int, before: int = 0
-) -> Seen:
+) -> Snapshot:
     """Combines trials' states with the estimated time left."""
     left = clock.left(trials, states)
     running = sum(state.status == "running" for state in states)
-    return Seen(states, left, Totals.of(states, left, max(at_once, running), before))
+    return Snapshot(states, left, Totals.of(states, left, max(at_once, running), before))
 
 
 def state_table(

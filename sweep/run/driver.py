@@ -26,8 +26,8 @@ from sweep.run.display import Display
 from sweep.run.driver_lock import sole_driver
 from sweep.run.executors import EXECUTORS
 from sweep.run.executors.base import Assignment, Executor
-from sweep.run.executors.queue import Listed, Source
-from sweep.run.executors.run_guarded import Work
+from sweep.run.executors.queue import FixedQueue, TrialQueue
+from sweep.run.executors.run_guarded import TrialFunction
 from sweep.run.frozen_file import claim
 from sweep.run.recording import Recorder, require_driver
 from sweep.run.result_table import result_table
@@ -141,7 +141,7 @@ def run_sweep(
                 )  # fmt: skip
             elif chosen or controls:
                 execute(
-                    Listed([*controls, *chosen]),
+                    FixedQueue([*controls, *chosen]),
                     home,
                     sweep.run,
                     stop_file,
@@ -161,13 +161,13 @@ def run_sweep(
 
 
 def execute(
-    source: Source,
+    source: TrialQueue,
     home: Path,
     options: RunOptions,
     stop_file: Path,
     console: Console,
     fail_fast: bool = False,
-    work: Work = run_trial,
+    work: TrialFunction = run_trial,
     before: int = 0,
     monitor: Monitor | None = None,
 ) -> None:
@@ -192,14 +192,14 @@ def _search(
     monitor: Monitor,
 ) -> tuple[Plan, list[PlannedTrial]]:
     """Runs the `chosen` trials, then the search's proposals.  Returns the extended plan, and all trials that ran."""
-    from sweep.search.source import SearchSource  # Optuna
+    from sweep.search.source import SearchQueue  # Optuna
 
     def grown(larger: Plan) -> None:
         freeze(larger, home)
         tracker.plan = larger
 
     stop_file = sweep_folder(home, sweep.name) / STOP_FILENAME
-    source = SearchSource(
+    source = SearchQueue(
         sweep,
         home,
         plan,

@@ -12,17 +12,17 @@ from model.registry import resolve
 from results.records.monitor import Monitor
 from results.records.plan import read_plan
 from sweep.file.schema import Sweep
-from sweep.run.display import Seen, failures, seen_as, state_table
+from sweep.run.display import Snapshot, failures, snapshot_of, state_table
 from sweep.run.executors import EXECUTORS
 from sweep.run.executors.base import Executor
 from sweep.run.progress import Clock, trial_state
 
 
 @dataclass(frozen=True)
-class Shown:
+class StatusView:
     """The state of a sweep at one moment."""
 
-    seen: Seen
+    seen: Snapshot
     #: reasons for failed trials, and the progress of the search or of added seeds
     remarks: tuple[str, ...]
 
@@ -46,11 +46,11 @@ class SweepStatus:
         self._at_once = executor.at_once(sweep.run)
         self._clock = Clock()
 
-    def __call__(self) -> Shown:
+    def __call__(self) -> StatusView:
         """The state now."""
         plan = read_plan(self._sweep.name, self._home)
         states = [trial_state(trial, self._monitor) for trial in plan.trials]
         search = plan.refreshed(self._monitor).search
         added = (*([str(search)] if search is not None else []), *([str(plan.seeds)] if plan.seeds else []))
-        seen = seen_as(plan.trials, states, self._clock, self._at_once)
-        return Shown(seen, (*failures(states), *added))
+        seen = snapshot_of(plan.trials, states, self._clock, self._at_once)
+        return StatusView(seen, (*failures(states), *added))

@@ -32,7 +32,7 @@ _PRUNE_INTERVAL_S = 1.0
 _MISFIT = Outcome("failed")
 
 
-class SearchSource:
+class SearchQueue:
     """A source of trials (`sweep.run.executors.queue`) that adds its proposals to the plan."""
 
     #: it always proposes the next trial, whatever runs

@@ -16,7 +16,7 @@ from results.records.trial_folder import trial_status
 from sweep.file.schema import RunOptions
 from sweep.run.executors import EXECUTORS
 from sweep.run.executors.base import Assignment, ExecutorOptions, unused_gpus
-from sweep.run.executors.queue import Listed
+from sweep.run.executors.queue import FixedQueue
 from sweep.run.stop import request_stop
 from tests import works
 
@@ -35,7 +35,7 @@ class Silent:
             self.said.append(what)
 
 
-class Watched(Listed):
+class Watched(FixedQueue):
     """Records which trials were reported as ended."""
 
     def __init__(self, trials: list[Any]) -> None:

@@ -15,7 +15,7 @@ from model.registry import resolve
 from model.semantic import SEMANTIC
 from model.types import Cameras, Views
 from model.weights import WeightStore, find_weight
-from tests.standins import MAKERS, dinov2, timm_folder, write_standin
+from tests.tiny_checkpoints import MAKERS, dinov2, timm_folder, write_tiny_checkpoint
 
 REGISTRIES = {"semantic": SEMANTIC, "depth": DEPTH}
 MODELS = [(source, name) for source, registry in REGISTRIES.items() for name in registry]
@@ -26,7 +26,7 @@ OPTIONS = {"timm": {"name": "vit_tiny_patch16_224.augreg_in21k"}, "transformers"
 
 
 @pytest.fixture(scope="module")
-def standins(tmp_path_factory) -> WeightStore:
+def tiny_checkpoints(tmp_path_factory) -> WeightStore:
     folder = tmp_path_factory.mktemp("frozen_standins")
     small = {"embed_dim": 24, "depth": 2, "num_heads": 2}
     timm_folder(folder / "timm--vit_tiny_patch16_224.augreg_in21k", "vit_tiny_patch16_224", **small)
@@ -38,23 +38,23 @@ def standins(tmp_path_factory) -> WeightStore:
 
 
 @pytest.fixture(scope="module", params=MODELS, ids="-".join)
-def choice(request, standins):
+def choice(request, tiny_checkpoints):
     """The class of a name, and its options; the store has the weights that it loads."""
     source, name = request.param
     cls = resolve(REGISTRIES[source], name, source)
     options = parse_options(cls.Options, OPTIONS.get(name, {}), choice=name, where="options")
     for weight in cls.weights(options):
-        if weight in MAKERS and not standins.has(weight):
-            write_standin(weight, standins.folder)
+        if weight in MAKERS and not tiny_checkpoints.has(weight):
+            write_tiny_checkpoint(weight, tiny_checkpoints.folder)
     return cls, options
 
 
 @pytest.fixture(scope="module")
-def models(choice, standins):
+def models(choice, tiny_checkpoints):
     """One model for each kind of context that it can return, as (kind, model)."""
     cls, options = choice
     settings = {"preprocess": cls.preprocessings[-1], "resolution": None, "options": options}
-    return [(kind, cls(standins, kind=kind, **settings)) for kind in cls.kinds]
+    return [(kind, cls(tiny_checkpoints, kind=kind, **settings)) for kind in cls.kinds]
 
 
 @pytest.fixture(scope="module")
@@ -127,16 +127,16 @@ def test_names_weights_that_the_table_knows(choice):
         assert find_weight(weight).name == weight
 
 
-def test_every_preprocessing_works(choice, standins, views):
+def test_every_preprocessing_works(choice, tiny_checkpoints, views):
     cls, options = choice
     for preprocess in cls.preprocessings[:-1]:
-        model = cls(standins, kind=cls.kinds[0], preprocess=preprocess, resolution=None, options=options)
+        model = cls(tiny_checkpoints, kind=cls.kinds[0], preprocess=preprocess, resolution=None, options=options)
         assert model(views).isfinite().all()
 
 
 @pytest.mark.parametrize(("setting", "value"), [("preprocess", "upside down"), ("kind", "smell")])
-def test_refuses_what_it_does_not_know(setting, value, choice, standins):
+def test_refuses_what_it_does_not_know(setting, value, choice, tiny_checkpoints):
     cls, options = choice
     settings = {"kind": cls.kinds[0], "preprocess": cls.preprocessings[0], "resolution": None, "options": options}
     with pytest.raises(ValueError, match=f"{setting} '{value}'; allowed"):
-        cls(standins, **settings | {setting: value})
+        cls(tiny_checkpoints, **settings | {setting: value})

@@ -5,7 +5,7 @@ import torch
 
 from jobs.config import TrialConfig
 from jobs.metrics import METRICS, find_metric
-from jobs.metrics.base import Metric, Seen
+from jobs.metrics.base import EvaluatedViews, Metric
 from jobs.metrics.metric_set import MetricSet
 from model.weights import WEIGHTS
 from results import metrics as facts
@@ -23,7 +23,7 @@ def metric(name, weights) -> Metric:
     return find_metric(name)(weights, "vgg")
 
 
-def views(error: float = 0.0) -> Seen:
+def views(error: float = 0.0) -> EvaluatedViews:
     """Three views of a square that differ from the truth by `error`."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(3, 3, SIDE, SIDE, generator=generator) + error * torch.randn(
@@ -33,7 +33,7 @@ def views(error: float = 0.0) -> Seen:
     shift = round(20 * error)
     covered[:, :, 8 + shift : 24 + shift, 8:24] = True
     depth = torch.where(covered | (torch.arange(SIDE) > 4), 2.0 + 3 * error, 0.0)
-    return Seen(images, covered, depth)
+    return EvaluatedViews(images, covered, depth)
 
 
 def test_has_a_number_for_each_view_and_the_nearer_the_better(metric, name):
@@ -49,12 +49,12 @@ def test_has_a_number_for_each_view_and_the_nearer_the_better(metric, name):
 def test_what_it_needs_is_what_its_facts_name(metric, name):
     known = facts.METRICS[name]
     truth, render = views(), views(0.1)
-    truth = Seen(
+    truth = EvaluatedViews(
         truth.images,
         truth.covered if "mask" in known.of_truth else None,
         truth.depth if "depth" in known.of_truth else None,
     )
-    render = Seen(
+    render = EvaluatedViews(
         render.images,
         render.covered if "opacity" in known.of_rendering else None,
         render.depth if "inverse_depth" in known.of_rendering else None,
@@ -87,7 +87,7 @@ def test_trains_nothing_and_names_weights_that_the_table_knows(metric):
 
 def test_colours_are_said_to_matter_where_they_do(metric):
     truth, render = views(), views(0.1)
-    darker = Seen(render.images * 0.9, render.covered, render.depth)
+    darker = EvaluatedViews(render.images * 0.9, render.covered, render.depth)
     reference = metric.reference(truth)
     same = torch.equal(metric(render, truth, reference), metric(darker, truth, reference))
     assert same is not metric.of_colours

@@ -10,7 +10,7 @@ from PIL import Image, ImageSequence
 from jobs.data.meshes.cameras import look_at_origin
 from jobs.data.prepare import open_dataset
 from jobs.gaussian_sources import measured
-from jobs.turntable import photograph, ring, save_pictures
+from jobs.turntable import render_turntable, ring, save_pictures
 from model.types import Cameras
 
 
@@ -58,7 +58,7 @@ def test_a_ring_needs_two_cameras():
 
 
 def test_pictures(store):
-    images = photograph(measured(store), 5, 24)
+    images = render_turntable(measured(store), 5, 24)
     assert images.shape == (5, 3, 24, 24)
     assert images.min() >= 0
     assert images.max() <= 1

@@ -16,7 +16,7 @@ from jobs.data.meshes import cameras
 from jobs.data.meshes.files import FORMATS, read_parts
 from jobs.data.meshes.geometry import describe_shape, group_shapes, split_geometries
 from jobs.data.meshes.ray_tracing import Mesh, Rig, render
-from jobs.data.meshes.textured_mesh import PaintedMesh
+from jobs.data.meshes.textured_mesh import TexturedMesh
 from jobs.data.store import Frames
 from model.options import options
 
@@ -114,8 +114,8 @@ class Meshes(Importer[MeshesOptions]):
         reach = cameras.EXTENT * (1 + _MARGIN)
         return self.options.radius - reach, self.options.radius + reach
 
-    def _mesh(self, path: Path) -> PaintedMesh:
-        mesh = PaintedMesh.join(read_parts(path, self.root, max_texture=8 * self.options.image_size))
+    def _mesh(self, path: Path) -> TexturedMesh:
+        mesh = TexturedMesh.join(read_parts(path, self.root, max_texture=8 * self.options.image_size))
         vertices = mesh.mesh.vertices @ Y_UP_TO_Z_UP.T if self.options.up == "y" else mesh.mesh.vertices
         if np.ptp(vertices, axis=0).max() <= 0:
             raise UnreadableObjectError(f"{path}: all vertices are in one point")

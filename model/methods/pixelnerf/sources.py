@@ -20,7 +20,7 @@ _SMALLEST_Z = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Seen(_TensorFields):
+class SampledFeatures(_TensorFields):
     """Samples of rays in the frames of V source views."""
 
     positions: Tensor  # (B, V, R, S, 3) from the object's centre, source axes with y up and z backward
@@ -35,7 +35,7 @@ class Sources(_TensorFields):
     cameras: Cameras
     centre: Tensor  # (B, 3) of the object, world frame
 
-    def see(self, rays: Rays, distances: Tensor, size: tuple[int, int], through: PixelPoint) -> Seen:
+    def see(self, rays: Rays, distances: Tensor, size: tuple[int, int], through: PixelPoint) -> SampledFeatures:
         """The samples at `distances` (B, R, S) along rays; `size` (h, w) is the feature map's."""
         matrices = self.cameras.world_to_camera[:, :, None]  # (B, V, 1, 4, 4)
         origins = transform(rays.origins[:, None], matrices)
@@ -43,7 +43,7 @@ class Sources(_TensorFields):
         centres = transform(self.centre[:, None, None], matrices)
         published = directions.new_tensor([1.0, -1.0, -1.0])  # axes of OpenGL
         along = distances[:, None, ..., None]
-        return Seen(
+        return SampledFeatures(
             positions=torch.addcmul(
                 (published * (origins - centres))[..., None, :], (published * directions)[..., None, :], along
             ),

@@ -11,8 +11,8 @@ from pydantic import Field
 from model.options import Section
 
 if TYPE_CHECKING:  # bring torch, which takes seconds
-    from sweep.run.executors.queue import Source
-    from sweep.run.executors.run_guarded import Work
+    from sweep.run.executors.queue import TrialQueue
+    from sweep.run.executors.run_guarded import TrialFunction
 
 
 class ExecutorOptions(Section):
@@ -51,13 +51,13 @@ class Notices(Protocol):
 class Assignment:
     """The work of an executor."""
 
-    source: Source
+    source: TrialQueue
     #: absolute
     home: Path
     #: once it exists, running trials stop after writing a checkpoint, and no other starts
     stop_file: Path
     #: `run_trial`, or its replacement in tests of the executors
-    work: Work
+    work: TrialFunction
     notices: Notices
     #: whether a failing trial stops the others at their next checkpoint
     fail_fast: bool = False

@@ -24,12 +24,12 @@ class Inline:
         """Runs the source's trials in this process."""
         import torch
 
-        from sweep.run.executors.run_guarded import attempt, runtime_of
+        from sweep.run.executors.run_guarded import run_guarded, runtime_of
 
         unused = unused_gpus(torch.cuda.device_count(), options, share=1)
         if unused is not None:
             assignment.notices.say(unused)
         runtime = runtime_of(options, assignment.stop_file)
         while (trial := assignment.source.next()) is not None:
-            attempt(trial.key, trial.config, assignment.home, runtime, assignment.fail_fast, assignment.work)
+            run_guarded(trial.key, trial.config, assignment.home, runtime, assignment.fail_fast, assignment.work)
             assignment.source.ended(trial)

@@ -9,7 +9,7 @@ from typing import Protocol
 from sweep.plan.planner import PlannedTrial
 
 
-class Source(Protocol):
+class TrialQueue(Protocol):
     """A queue of trials.  One thread calls its methods; other threads may read `trials`."""
 
     @property
@@ -31,7 +31,7 @@ class Source(Protocol):
         ...
 
 
-class Listed:
+class FixedQueue:
     """A fixed list of trials."""
 
     is_growing = False

@@ -19,7 +19,7 @@ from sweep.run.executors.base import ExecutorOptions
 from sweep.run.stop import request_stop
 
 #: A function that runs a trial: `run_trial`, or its replacement in tests of the executors.
-Work = Callable[[TrialConfig, Path, Runtime], TrialResult]
+TrialFunction = Callable[[TrialConfig, Path, Runtime], TrialResult]
 
 
 def runtime_of(options: ExecutorOptions, stop_file: Path) -> Runtime:
@@ -35,7 +35,7 @@ def runtime_of(options: ExecutorOptions, stop_file: Path) -> Runtime:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class GuardedRun:
     """The outcome of one start of a trial, besides what its folder records."""
 
     #: whether it ran out of memory on a shared GPU, and should run again with a larger share
@@ -44,15 +44,15 @@ class Attempt:
     gpu_bytes: int = 0
 
 
-def attempt(
+def run_guarded(
     key: str,
     config: TrialConfig,
     home: Path,
     runtime: Runtime,
     fail_fast: bool,
-    work: Work = run_trial,
+    work: TrialFunction = run_trial,
     gpu_share: float = 1.0,
-) -> Attempt:
+) -> GuardedRun:
     """Runs one planned trial; records every error in its journal and raises none.
 
     The trial does not start where the stop file exists.  A full disk writes the stop file, because it would make the
@@ -61,7 +61,7 @@ def attempt(
     """
     stop_file = None if runtime.stop_file is None else Path(runtime.stop_file)
     if stop_file is not None and stop_file.exists():
-        return Attempt()
+        return GuardedRun()
     widen_umask(home)
     folder, problem = trial_folder(home, key), None
     watch_gpu_memory()
@@ -81,13 +81,13 @@ def attempt(
             problem = f"{reason}\n(nothing else was on its GPU: lower train.batch_size, or the network)"
         else:
             _put_back(folder, gpu_share, reason)
-            return Attempt(is_put_back=True)
+            return GuardedRun(is_put_back=True)
     if problem is not None:
         with Journal(folder) as journal:
             journal.failed(problem)
     if fail_fast and stop_file is not None and trial_status(folder) == "failed":
         request_stop(stop_file, "failure", f"trial {key} failed")
-    return Attempt(gpu_bytes=peak_gpu_memory())
+    return GuardedRun(gpu_bytes=peak_gpu_memory())
 
 
 def _put_back(folder: Path, gpu_share: float, reason: str) -> None:

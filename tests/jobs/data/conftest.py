@@ -51,7 +51,7 @@ def axes(centre: np.ndarray) -> np.ndarray:
     return np.stack([right, np.cross(forward, right), forward])
 
 
-def seen_by(centre: np.ndarray, point: np.ndarray = POINT) -> np.ndarray:
+def subsample_views(centre: np.ndarray, point: np.ndarray = POINT) -> np.ndarray:
     """The red point in the frame of a camera: right, down, forward."""
     return axes(centre) @ (point - centre)
 
@@ -86,7 +86,7 @@ def write_srn_object(
     flag = "1\n" if world_to_camera else ""
     (folder / "intrinsics.txt").write_text(f"131.250000 64.000000 64.000000 0.\n0. 0. 0.\n1.\n128 128\n{flag}")
     for view, centre in enumerate(centres):
-        x, y, z = seen_by(centre)
+        x, y, z = subsample_views(centre)
         picture = dotted(size, size, np.array([131.25 * x / z + 64, 131.25 * y / z + 64]) * size / 128, 255)
         if alpha:
             picture = np.dstack([picture, np.full((size, size), 128, np.uint8)])
@@ -205,7 +205,7 @@ def _raw_frame(
     Image.fromarray(picture).save(folder / "images" / f"{image}.jpg", quality=95, subsampling=0)
     mask_size = (RAW_WIDTH // 2, RAW_HEIGHT // 2) if small_mask else (RAW_WIDTH, RAW_HEIGHT)
     Image.fromarray(mask).resize(mask_size, Image.Resampling.BOX).save(folder / "masks" / f"{image}.png")
-    depth = np.full((RAW_HEIGHT, RAW_WIDTH), seen_by(centre)[2] / 2, np.float16)
+    depth = np.full((RAW_HEIGHT, RAW_WIDTH), subsample_views(centre)[2] / 2, np.float16)
     Image.fromarray(depth.view(np.uint16)).save(folder / "depths" / f"{image}.jpg.geometric.png")
     Image.fromarray(mask).save(folder / "depth_masks" / f"{image}.png")
     principal = (np.array([RAW_WIDTH, RAW_HEIGHT]) / 2 - RAW_PRINCIPAL) / half
@@ -253,7 +253,7 @@ def _write_nmr_object(folder: Path, inverse_only: bool) -> None:
     (folder / "image").mkdir(parents=True)
     arrays = {}
     for view, centre in enumerate(CENTRES):
-        x, y, z = seen_by(centre)
+        x, y, z = subsample_views(centre)
         place = 32 + 32 * NMR_FOCAL * np.array([x, y]) / z
         Image.fromarray(dotted(64, 64, place, 255)).save(folder / "image" / f"{view:04d}.png")
         pose = np.eye(4)  # world-to-camera, of the y-up world
@@ -324,7 +324,7 @@ def photo(
     path: Path, centre: np.ndarray, *, alpha: bool = False, size: tuple[int, int] = (200, 160), scale: float = 1.0
 ) -> None:
     """Writes the image of the camera `PHOTO`; with alpha, only a disc around the dot is opaque, and the rest black."""
-    x, y, z = seen_by(centre)
+    x, y, z = subsample_views(centre)
     place = np.array([PHOTO["fl_x"] * x / z + PHOTO["cx"], PHOTO["fl_y"] * y / z + PHOTO["cy"]]) * scale
     picture = dotted(*size, place, 90, radius=3)
     if alpha:
@@ -349,7 +349,7 @@ def write_transforms(root: Path) -> None:
     for split in ("train", "val", "test"):
         frames = []
         for view, centre in enumerate(CENTRES):
-            x, y, z = seen_by(centre)
+            x, y, z = subsample_views(centre)
             place = 64 + 140 * np.array([x, y]) / z
             colour = dotted(128, 128, place, 0, radius=3)
             (nerf / split).mkdir(parents=True, exist_ok=True)
@@ -465,7 +465,7 @@ def assert_seen() -> Callable[..., None]:
             views = store.views(order[None], store.resolution)
             cameras = views.cameras
             centre = CENTRES[order[0] - row["first_frame"]]
-            point = seen_by(centre) * (source_distance / np.linalg.norm(centre) if source_distance else 1.0)
+            point = subsample_views(centre) * (source_distance / np.linalg.norm(centre) if source_distance else 1.0)
             for view in range(len(order)):
                 matrix = cameras.world_to_camera[0, view].numpy()
                 seen = matrix[:3, :3] @ point + matrix[:3, 3]

@@ -4,15 +4,15 @@ import torch
 from jobs.data.prepare import open_dataset
 from jobs.evaluate import object_views
 from jobs.gaussian_sources import measured
-from jobs.metrics.base import Seen
+from jobs.metrics.base import EvaluatedViews
 from jobs.metrics.depth import AbsRel, Delta1
 from model.types import Rendering
 
 IMAGES = torch.zeros(1, 3, 2, 2)
 
 
-def seen(depth: list[list[float]]) -> Seen:
-    return Seen(IMAGES, depth=torch.tensor(depth).view(1, 1, 2, 2))
+def seen(depth: list[list[float]]) -> EvaluatedViews:
+    return EvaluatedViews(IMAGES, depth=torch.tensor(depth).view(1, 1, 2, 2))
 
 
 def test_known_errors_count_where_there_is_a_depth(weights):
@@ -34,7 +34,7 @@ def test_depth_is_that_of_what_is_drawn_and_the_far_bound_elsewhere(views):
     opacity = torch.zeros_like(chair.depth)
     opacity[..., :8, :], opacity[..., 8:12, :] = 0.8, 0.4
     inverse = opacity / 1.7
-    found = Seen.rendered(Rendering(chair.images, inverse, opacity), chair)
+    found = EvaluatedViews.rendered(Rendering(chair.images, inverse, opacity), chair)
     torch.testing.assert_close(found.depth[:, :, :8], torch.full_like(found.depth[:, :, :8], 1.7))
     far = (chair.far if chair.origin_distance is None else chair.far + chair.origin_distance)[0]
     assert torch.equal(found.depth[:, :, 8:], far.view(-1, 1, 1, 1).expand_as(found.depth)[:, :, 8:])
@@ -49,8 +49,8 @@ def test_a_surface_that_was_measured_has_nearly_its_own_depth_and_silhouette(vie
     rendering = subject.scene.render(chair.cameras, chair.background)
     whole = subject.scene.with_geometry(rendering, chair.cameras)
     assert torch.equal(whole.images, rendering.images)
-    ours = Seen.rendered(whole, chair)
-    theirs = Seen.true(chair, store.masks(chair.frames.numpy(), 16))
+    ours = EvaluatedViews.rendered(whole, chair)
+    theirs = EvaluatedViews.true(chair, store.masks(chair.frames.numpy(), 16))
     # Thin parts are less than half covered at 16 pixels, and then count as missing.
     assert AbsRel(weights, "vgg")(ours, theirs, None).max() < 0.2
     assert Delta1(weights, "vgg")(ours, theirs, None).min() > 0.7

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from jobs.metrics.base import Seen
+from jobs.metrics.base import EvaluatedViews
 from jobs.metrics.iou import Iou
 
 
@@ -11,6 +11,9 @@ def test_iou_of_known_silhouettes(weights):
     ours[0, :, 1:3] = True  # 8 pixels, 4 of them shared
     images = torch.zeros(3, 3, 4, 4)
     metric = Iou(weights, "vgg")
-    assert metric(Seen(images, ours), Seen(images, theirs), None).tolist()[:2] == [pytest.approx(4 / 12), 0]
-    assert metric(Seen(images, theirs), Seen(images, theirs), None).tolist()[:2] == [1, 1]
-    assert metric.defined(Seen(images, theirs)).tolist() == [True, True, False]
+    assert metric(EvaluatedViews(images, ours), EvaluatedViews(images, theirs), None).tolist()[:2] == [
+        pytest.approx(4 / 12),
+        0,
+    ]
+    assert metric(EvaluatedViews(images, theirs), EvaluatedViews(images, theirs), None).tolist()[:2] == [1, 1]
+    assert metric.defined(EvaluatedViews(images, theirs)).tolist() == [True, True, False]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import jobs.metrics
-from jobs.metrics.base import Metric, Seen
+from jobs.metrics.base import EvaluatedViews, Metric
 from jobs.metrics.metric_set import MetricSet
 from jobs.metrics.psnr import psnr
 from results.metrics import PUBLISHED
@@ -12,8 +12,8 @@ from results.metrics import PUBLISHED
 ALL = {"novel": torch.tensor([True, True])}
 
 
-def seen(images: torch.Tensor) -> Seen:
-    return Seen(images)
+def seen(images: torch.Tensor) -> EvaluatedViews:
+    return EvaluatedViews(images)
 
 
 def test_clamped_scores_differ_only_where_a_render_leaves_the_range(weights):
@@ -39,9 +39,9 @@ def test_views_that_a_metric_says_nothing_of_are_in_no_mean(weights):
     render = target.clone()
     render[0] += 0.1
     measure = MetricSet(["psnr_masked"], "vgg", weights)
-    scores = {s.metric: s.value for s in measure(seen(render), Seen(target, covered), ALL)}
+    scores = {s.metric: s.value for s in measure(seen(render), EvaluatedViews(target, covered), ALL)}
     assert scores["psnr_masked"] == pytest.approx(20, abs=1e-3), "of the first view alone"
-    nowhere = Seen(target, torch.zeros_like(covered))
+    nowhere = EvaluatedViews(target, torch.zeros_like(covered))
     assert measure(seen(render), nowhere, ALL) == []
 
 
@@ -51,10 +51,10 @@ def test_a_metric_of_a_set_has_one_number_for_all_views_of_a_kind(weights, monke
 
         per: ClassVar[Literal["view", "set"]] = "set"
 
-        def reference(self, target: Seen) -> torch.Tensor:
+        def reference(self, target: EvaluatedViews) -> torch.Tensor:
             return target.images.mean((1, 2, 3))
 
-        def forward(self, render: Seen, target: Seen, reference: Any) -> torch.Tensor:
+        def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> torch.Tensor:
             errors = render.images.mean((1, 2, 3)) - reference
             return errors.max() - errors.min()
 

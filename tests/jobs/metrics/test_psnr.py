@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from jobs.metrics.base import Seen
+from jobs.metrics.base import EvaluatedViews
 from jobs.metrics.psnr import MaskedPsnr, masked_mean, psnr
 
 
@@ -29,9 +29,9 @@ def test_errors_outside_the_mask_do_not_count(weights):
     render = torch.where(covered, 0.6, 0.9).expand_as(target).clone()
     render[1] = torch.where(covered[1], target[1], render[1])
     metric = MaskedPsnr(weights, "vgg")
-    values = metric(Seen(render), Seen(target, covered), None)
+    values = metric(EvaluatedViews(render), EvaluatedViews(target, covered), None)
     assert values.tolist() == [pytest.approx(20, abs=1e-5), math.inf]
-    assert metric.defined(Seen(target, covered & torch.tensor([True, False]).view(2, 1, 1, 1))).tolist() == [
+    assert metric.defined(EvaluatedViews(target, covered & torch.tensor([True, False]).view(2, 1, 1, 1))).tolist() == [
         True,
         False,
     ]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from jobs.metrics.base import Seen
+from jobs.metrics.base import EvaluatedViews
 from jobs.metrics.ssim import MaskedSsim, Ssim
 from model.losses.ssim import ssim
 
@@ -27,10 +27,10 @@ def test_a_mask_of_everything_changes_nothing_and_one_of_a_part_looks_there(pict
     render = pictures.clone()
     render[:, :, :, 10:] = 0.5  # beyond the reach of windows around the first four columns
     everything = torch.ones(2, 1, 16, 16, dtype=torch.bool)
-    whole = Ssim(weights, "vgg")(Seen(render), Seen(pictures), None)
+    whole = Ssim(weights, "vgg")(EvaluatedViews(render), EvaluatedViews(pictures), None)
     masked = MaskedSsim(weights, "vgg")
-    torch.testing.assert_close(masked(Seen(render), Seen(pictures, everything), None), whole)
+    torch.testing.assert_close(masked(EvaluatedViews(render), EvaluatedViews(pictures, everything), None), whole)
     left = everything.clone()
     left[..., 4:] = False
-    torch.testing.assert_close(masked(Seen(render), Seen(pictures, left), None), torch.ones(2))
-    assert (masked(Seen(render), Seen(pictures, ~left), None) < whole).all()
+    torch.testing.assert_close(masked(EvaluatedViews(render), EvaluatedViews(pictures, left), None), torch.ones(2))
+    assert (masked(EvaluatedViews(render), EvaluatedViews(pictures, ~left), None) < whole).all()

@@ -10,16 +10,16 @@ import torch
 
 from model.types import Cameras, Views
 from model.weights import WeightStore
-from tests.depth_standins import DEPTH_MAKERS
-from tests.standins import write_standin
+from tests.tiny_checkpoints import write_tiny_checkpoint
+from tests.tiny_depth_checkpoints import DEPTH_MAKERS
 
 
 @pytest.fixture(scope="session")
-def standins(tmp_path_factory: pytest.TempPathFactory) -> WeightStore:
+def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> WeightStore:
     """Stand-ins of every depth model's weights."""
-    folder = tmp_path_factory.mktemp("depth_standins")
+    folder = tmp_path_factory.mktemp("tiny_depth_checkpoints")
     for name in DEPTH_MAKERS:
-        write_standin(name, folder)
+        write_tiny_checkpoint(name, folder)
     return WeightStore(folder)
 
 
@@ -50,6 +50,6 @@ def make_views() -> Callable[..., Views]:
 
 
 @pytest.fixture
-def published(standins: WeightStore) -> Callable[[str], Path]:
+def published(tiny_checkpoints: WeightStore) -> Callable[[str], Path]:
     """A function: name -> the stand-in's folder in the hub's format."""
-    return lambda name: standins.folder / name
+    return lambda name: tiny_checkpoints.folder / name

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from model.depth.midas import MidasSmall
 from model.preprocess import IMAGENET
-from tests.depth_standins import MIDAS_ENCODER, midas_tensors
+from tests.tiny_depth_checkpoints import MIDAS_ENCODER, midas_tensors
 
 
 def assembled(state: dict[str, Tensor], images: Tensor) -> Tensor:
@@ -44,21 +44,21 @@ def assembled(state: dict[str, Tensor], images: Tensor) -> Tensor:
     return conv("output_conv.4", conv("output_conv.2", x, 1).relu(), 0).relu()
 
 
-def test_is_what_the_published_tensors_say(standins, make_views):
+def test_is_what_the_published_tensors_say(tiny_checkpoints, make_views):
     views = make_views(64)
-    model = MidasSmall(standins, preprocess="published")
-    expected = assembled(standins.load("midas_small"), views.images.flatten(0, 1))
+    model = MidasSmall(tiny_checkpoints, preprocess="published")
+    expected = assembled(tiny_checkpoints.load("midas_small"), views.images.flatten(0, 1))
     assert expected.std() > 0.1
     torch.testing.assert_close(model(views).flatten(0, 1), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_correct_is_256_pixels_with_imagenets_statistics(standins, make_views):
+def test_correct_is_256_pixels_with_imagenets_statistics(tiny_checkpoints, make_views):
     views = make_views(64)
     images = F.interpolate(views.images[:, 0], (256, 256), mode="bicubic", antialias=True).clamp(0, 1)
     mean, std = (torch.tensor(values)[:, None, None] for values in IMAGENET)
-    large = assembled(standins.load("midas_small"), (images - mean) / std)
+    large = assembled(tiny_checkpoints.load("midas_small"), (images - mean) / std)
     expected = F.interpolate(large, (64, 64), mode="bicubic").clamp(min=0)
-    torch.testing.assert_close(MidasSmall(standins)(views)[:, 0], expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(MidasSmall(tiny_checkpoints)(views)[:, 0], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_all_482_tensors_have_a_place():

@@ -35,8 +35,8 @@ def library(name, folder):
 
 
 @torch.no_grad()
-def test_published_shows_the_raw_picture_at_its_own_size(name, standins, published, make_views):
-    model = model_of(name, standins, preprocess="published")
+def test_published_shows_the_raw_picture_at_its_own_size(name, tiny_checkpoints, published, make_views):
+    model = model_of(name, tiny_checkpoints, preprocess="published")
     # For the hybrid, it is also the only size at which the library itself accepts the stand-in.
     views = make_views(2 * model.stride)
     theirs = library(name, published(name))
@@ -50,7 +50,7 @@ def test_published_shows_the_raw_picture_at_its_own_size(name, standins, publish
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["dpt_large", "depth_anything_v2_small"])
-def test_correct_is_what_the_processor_does(name, standins, published, make_views):
+def test_correct_is_what_the_processor_does(name, tiny_checkpoints, published, make_views):
     side, (mean, std) = (518, IMAGENET) if name.startswith("depth_anything") else (384, HALF)
     processor = transformers.DPTImageProcessor(
         size={"height": side, "width": side},
@@ -66,11 +66,11 @@ def test_correct_is_what_the_processor_does(name, standins, published, make_view
     maps = library(name, published(name))(inputs).predicted_depth
     expected = F.interpolate(maps[:, None], (48, 48), mode="bicubic").clamp(min=0)
     # Bicubic interpolation overshoots slightly where the processor does not clamp.
-    torch.testing.assert_close(model_of(name, standins)(views)[:, 0], expected, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(model_of(name, tiny_checkpoints)(views)[:, 0], expected, rtol=0.02, atol=0.02)
 
 
 @torch.no_grad()
-def test_correct_zoedepth_pads_and_crops_as_its_processor(standins, published, make_views):
+def test_correct_zoedepth_pads_and_crops_as_its_processor(tiny_checkpoints, published, make_views):
     processor = transformers.ZoeDepthImageProcessor(do_rescale=False)
     views = make_views(48)
     theirs = library("zoedepth", published("zoedepth"))
@@ -80,36 +80,36 @@ def test_correct_zoedepth_pads_and_crops_as_its_processor(standins, published, m
         assert inputs.shape == (1, 3, 384, 384)
         inverse = SimpleNamespace(predicted_depth=1 / theirs(inputs).predicted_depth)
         expected.append(processor.post_process_depth_estimation(inverse, source_sizes=[(48, 48)])[0]["predicted_depth"])
-    maps = model_of("zoedepth", standins)(views)
+    maps = model_of("zoedepth", tiny_checkpoints)(views)
     torch.testing.assert_close(maps[:, 0, 0], torch.stack(expected), rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
-def test_a_picture_means_the_same_beside_others(standins, make_views):
+def test_a_picture_means_the_same_beside_others(tiny_checkpoints, make_views):
     views = make_views(32)
-    model = model_of("zoedepth", standins, preprocess="published")
+    model = model_of("zoedepth", tiny_checkpoints, preprocess="published")
     alone = type(views)(**{f: getattr(views, f) for f in views.__slots__} | {"images": views.images[:1]})
     assert torch.equal(model(views)[:1], model(alone))
 
 
 @pytest.mark.parametrize(("name", "side"), [("dpt_large", 64), ("dpt_hybrid", 64), ("depth_anything_v2_small", 42)])
-def test_published_goes_up_to_the_next_multiple(name, side, standins, make_views):
-    model = model_of(name, standins, preprocess="published")
+def test_published_goes_up_to_the_next_multiple(name, side, tiny_checkpoints, make_views):
+    model = model_of(name, tiny_checkpoints, preprocess="published")
     assert model.prepared(make_views(40).images[:, 0]).shape == (2, 3, side, side)
     assert model(make_views(40)).shape == (2, 1, 1, 40, 40)
 
 
-def test_a_resolution_that_does_not_fit_is_refused(standins):
+def test_a_resolution_that_does_not_fit_is_refused(tiny_checkpoints):
     with pytest.raises(ValueError, match="resolution 100 for depth_anything_v2_small; allowed: multiples of 14"):
-        model_of("depth_anything_v2_small", standins, resolution=100)
+        model_of("depth_anything_v2_small", tiny_checkpoints, resolution=100)
 
 
-def test_missing_tensors_are_refused(name, standins):
-    tensors = standins.load(name)
+def test_missing_tensors_are_refused(name, tiny_checkpoints):
+    tensors = tiny_checkpoints.load(name)
     dropped = next(key for key in tensors if "neck.fusion_stage.layers.1" in key)
     del tensors[dropped]
     with pytest.raises(ValueError, match=f"not the weights of {name}: missing or of another shape: {dropped}"):
-        resolve(DEPTH, name, "depth model").loaded(standins.config(name), tensors)
+        resolve(DEPTH, name, "depth model").loaded(tiny_checkpoints.config(name), tensors)
 
 
 def test_a_foreign_configuration_is_refused():

@@ -14,25 +14,25 @@ from model.semantic import SEMANTIC
 from model.semantic.encoder import Encoder
 from model.types import Cameras, Views
 from model.weights import WeightStore
-from tests.standins import write_standin
+from tests.tiny_checkpoints import write_tiny_checkpoint
 
 OBJECTS, VIEWS, SIZE = 2, 2, 48
 
 
 @pytest.fixture(scope="session")
-def standins(tmp_path_factory: pytest.TempPathFactory) -> WeightStore:
+def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> WeightStore:
     """A weight store for stand-ins; `encoder` writes each on first use."""
-    return WeightStore(tmp_path_factory.mktemp("standins"))
+    return WeightStore(tmp_path_factory.mktemp("tiny_checkpoints"))
 
 
 @pytest.fixture
-def encoder(standins: WeightStore) -> Callable[..., Encoder]:
+def encoder(tiny_checkpoints: WeightStore) -> Callable[..., Encoder]:
     """An encoder by name, with its stand-in."""
 
     def build(name: str, **settings: Any) -> Encoder:
-        if not standins.has(name) and not published(standins, name).exists():
-            write_standin(name, standins.folder)
-        built: Encoder = resolve(SEMANTIC, name, "encoder")(standins, **settings)
+        if not tiny_checkpoints.has(name) and not published(tiny_checkpoints, name).exists():
+            write_tiny_checkpoint(name, tiny_checkpoints.folder)
+        built: Encoder = resolve(SEMANTIC, name, "encoder")(tiny_checkpoints, **settings)
         return built
 
     return build

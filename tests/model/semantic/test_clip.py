@@ -5,14 +5,16 @@ from safetensors.torch import load_file, save_file
 
 from model.semantic.clip import ClipVitB32
 from model.weights import MissingWeightsError, WeightStore
-from tests.standins import write_standin
+from tests.tiny_checkpoints import write_tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
-def library(standins):
+def library(tiny_checkpoints):
     """The whole CLIP, loaded from the same folder by the transformers library itself."""
-    write_standin("clip_vit_b32", standins.folder)
-    return transformers.CLIPModel.from_pretrained(standins.folder / "clip_vit_b32", local_files_only=True).eval()
+    write_tiny_checkpoint("clip_vit_b32", tiny_checkpoints.folder)
+    return transformers.CLIPModel.from_pretrained(
+        tiny_checkpoints.folder / "clip_vit_b32", local_files_only=True
+    ).eval()
 
 
 def test_the_vector_is_the_image_embedding_of_a_whole_clip(encoder, views, library):
@@ -38,7 +40,7 @@ def test_a_folder_of_the_image_encoder_alone_serves_as_well(encoder, views, tmp_
 
 
 def test_missing_tensors_are_refused(tmp_path):
-    write_standin("clip_vit_b32", tmp_path)
+    write_tiny_checkpoint("clip_vit_b32", tmp_path)
     path = tmp_path / "clip_vit_b32" / "model.safetensors"
     tensors = load_file(path)
     del tensors["visual_projection.weight"]

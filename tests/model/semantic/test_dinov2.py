@@ -5,17 +5,17 @@ from safetensors.torch import load_file, save_file
 
 from model.semantic.dinov2 import Dinov2Small, Dinov2SmallRegisters
 from model.weights import MissingWeightsError, WeightStore
-from tests.standins import facebook_dinov2, write_standin
+from tests.tiny_checkpoints import facebook_dinov2, write_tiny_checkpoint
 
 LIBRARY = {"dinov2_small": "Dinov2Model", "dinov2_small_reg": "Dinov2WithRegistersModel"}
 
 
 @pytest.fixture(scope="module", params=LIBRARY)
-def both(request, standins):
+def both(request, tiny_checkpoints):
     """A name, and the model that the library itself loads from its folder."""
-    write_standin(request.param, standins.folder)
+    write_tiny_checkpoint(request.param, tiny_checkpoints.folder)
     cls = getattr(transformers, LIBRARY[request.param])
-    return request.param, cls.from_pretrained(standins.folder / request.param, local_files_only=True).eval()
+    return request.param, cls.from_pretrained(tiny_checkpoints.folder / request.param, local_files_only=True).eval()
 
 
 @pytest.mark.parametrize("resolution", [56, 112])
@@ -58,7 +58,7 @@ def test_the_authors_own_file_serves_as_well(cls, views, tmp_path):
 
 
 def test_missing_tensors_are_refused(tmp_path):
-    write_standin("dinov2_small", tmp_path)
+    write_tiny_checkpoint("dinov2_small", tmp_path)
     path = tmp_path / "dinov2_small" / "model.safetensors"
     tensors = load_file(path)
     del tensors["layernorm.bias"]

@@ -3,14 +3,14 @@ import torch
 
 from model.semantic.dinov2_classifier import Dinov2VitL14RegistersClassifier
 from model.weights import MissingWeightsError, WeightStore
-from tests.standins import write_standin
+from tests.tiny_checkpoints import write_tiny_checkpoint
 
 NAME = "dinov2_vitl14_reg_lc"
 
 
 @pytest.fixture
 def file(tmp_path):
-    write_standin(NAME, tmp_path)
+    write_tiny_checkpoint(NAME, tmp_path)
     return tmp_path / f"{NAME}.pth"
 
 

@@ -5,7 +5,7 @@ import torch
 from model.options import OptionsError, parse_options
 from model.semantic.timm_network import EfficientNetLite0, TimmEncoder, TimmOptions
 from model.weights import MissingWeightsError, WeightStore
-from tests.standins import timm_folder
+from tests.tiny_checkpoints import timm_folder
 
 NAMES = {
     "vit_tiny_patch16_224.augreg_in21k": {"embed_dim": 24, "depth": 2, "num_heads": 2},

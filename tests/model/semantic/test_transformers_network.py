@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from model.options import OptionsError, parse_options
 from model.semantic.transformers_network import TransformersEncoder, TransformersOptions
 from model.weights import WeightStore
-from tests.standins import CLIP_VISION, clip, scrambled
+from tests.tiny_checkpoints import CLIP_VISION, clip, scrambled
 
 NAME = "some/model"
 SMALL = {**CLIP_VISION, "image_size": 32, "patch_size": 8}

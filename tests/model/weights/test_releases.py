@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from model.semantic.clip import ClipVitB32
 from model.weights import readers
 from model.weights.sources import WeightsSourceError, read
-from tests.standins import write_standin
+from tests.tiny_checkpoints import write_tiny_checkpoint
 
 PATCH, SIDE = 32, 64
 
@@ -205,7 +205,7 @@ def midas_name(name):
 @pytest.mark.parametrize("name", ["dpt_large", "dpt_hybrid"])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_dpt_of_midas_is_read_as_the_hubs(tmp_path, name, wrapped):
-    write_standin(name, tmp_path)
+    write_tiny_checkpoint(name, tmp_path)
     expected = load_file(tmp_path / name / "model.safetensors")
     midas = {}
     for key, tensor in expected.items():

@@ -12,7 +12,7 @@ from model.registry import UnknownChoiceError
 from model.weights import WEIGHTS, MissingWeightsError, WeightStore, find_weight, readers
 from model.weights.readers import Published
 from model.weights.sources import Delivery, WeightsSourceError, file_sha256
-from tests.standins import write_standin
+from tests.tiny_checkpoints import write_tiny_checkpoint
 
 NAME = "vgg16"
 
@@ -285,9 +285,9 @@ class TestTensorsOfAnotherModel:
         return WeightStore(tmp_path / "weights")
 
     def test_the_good_file_stays(self, real, tmp_path):
-        write_standin("alexnet", real.folder)
+        write_tiny_checkpoint("alexnet", real.folder)
         before = real.fetch("alexnet").read_bytes()
-        write_standin("vgg16", tmp_path)
+        write_tiny_checkpoint("vgg16", tmp_path)
         with pytest.raises(
             MissingWeightsError, match=r"vgg16.pth is not stored as weights 'alexnet': .*those of vgg16"
         ):
@@ -296,7 +296,7 @@ class TestTensorsOfAnotherModel:
         assert real.problem("alexnet") is None
 
     def test_a_part_of_the_tensors_is_not_enough(self, real, tmp_path):
-        write_standin("dpt_large", tmp_path)
+        write_tiny_checkpoint("dpt_large", tmp_path)
         part = {
             name: t for name, t in load_file(tmp_path / "dpt_large" / "model.safetensors").items() if "neck" not in name
         }
@@ -308,13 +308,13 @@ class TestTensorsOfAnotherModel:
         assert real.names() == []
 
     def test_a_file_put_there_by_hand_is_looked_at_as_well(self, real):
-        write_standin("vgg16", real.folder)
+        write_tiny_checkpoint("vgg16", real.folder)
         (real.folder / "vgg16.pth").rename(real.folder / "alexnet.pth")
         with pytest.raises(MissingWeightsError, match=r"alexnet.pth is not stored as weights 'alexnet'"):
             real.load("alexnet")
 
     def test_what_an_earlier_version_stored_is_found_by_check(self, store, tmp_path):
-        write_standin("vgg16", tmp_path)
+        write_tiny_checkpoint("vgg16", tmp_path)
         store.adopt("alexnet", tmp_path / "vgg16.pth")  # by a store that takes anything
         problem = subprocess.run(
             [

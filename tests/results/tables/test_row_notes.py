@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from results.records.arithmetic import Arithmetic, arithmetic_tags
-from results.tables.row_notes import caveats
+from results.tables.row_notes import row_notes
 
 COMMIT, CHANGED, DATA = (
     "mlflow.source.git.commit",
@@ -35,7 +35,7 @@ TAGS = {COMMIT: "0123456789", CHANGED: "false", DATA: "f" * 64}
 def test_each_difference_in_regime_is_named(make, config: dict[str, Any], tags: dict[str, str], note: str) -> None:
     baseline = [make.record("baseline", config=CONFIG, tags=TAGS)]
     row = [make.record("row", config=CONFIG | config, tags=TAGS | tags)]
-    assert caveats(row, baseline) == (f"Not the regime of baseline: {note}.",)
+    assert row_notes(row, baseline) == (f"Not the regime of baseline: {note}.",)
 
 
 COMPUTED = arithmetic_tags([Arithmetic("cpu", "eager", "float32", "cpu").as_json()])
@@ -55,22 +55,22 @@ COMPUTED = arithmetic_tags([Arithmetic("cpu", "eager", "float32", "cpu").as_json
 def test_another_arithmetic_is_another_regime(make, arithmetic: Arithmetic, note: str) -> None:
     baseline = [make.record("baseline", config=CONFIG, tags=TAGS | COMPUTED)]
     row = [make.record("row", config=CONFIG, tags=TAGS | arithmetic_tags([arithmetic.as_json()]))]
-    assert caveats(row, baseline) == (f"Not the regime of baseline: {note}.",)
+    assert row_notes(row, baseline) == (f"Not the regime of baseline: {note}.",)
 
 
 def test_precision_is_the_computed_one_where_all_recorded_it(make) -> None:
     """On a CPU bf16 and tf32 are both float32; runs of earlier versions recorded only the configured precision."""
     wide, narrow = ({"train": {**TRAIN, "precision": precision}} for precision in ("tf32", "bf16"))
     baseline = [make.record("baseline", config=CONFIG | wide, tags=TAGS | COMPUTED)]
-    assert caveats([make.record("row", config=CONFIG | narrow, tags=TAGS | COMPUTED)], baseline) == ()
-    (note,) = caveats([make.record("row", config=CONFIG | narrow, tags=TAGS)], baseline)
+    assert row_notes([make.record("row", config=CONFIG | narrow, tags=TAGS | COMPUTED)], baseline) == ()
+    (note,) = row_notes([make.record("row", config=CONFIG | narrow, tags=TAGS)], baseline)
     assert note == "Not the regime of baseline: precision bf16 instead of tf32."
 
 
 def test_seeds_of_one_row_in_other_arithmetics_are_named(make) -> None:
     other = arithmetic_tags([Arithmetic("inria", "eager", "tf32", "cuda").as_json()])
     seeds = [make.record("row", 0, tags=TAGS | COMPUTED), make.record("row", 1, tags=TAGS | other)]
-    (note,) = caveats(seeds)
+    (note,) = row_notes(seeds)
     assert (
         note == "Its seeds differ in arithmetic: cpu, eager, float32, cpu (seed 0); inria, eager, tf32, cuda (seed 1)."
     )
@@ -78,9 +78,9 @@ def test_seeds_of_one_row_in_other_arithmetics_are_named(make) -> None:
 
 def test_equal_regimes_and_what_is_unknown_need_no_note(make) -> None:
     baseline = [make.record("baseline", config=CONFIG, tags=TAGS)]
-    assert caveats([make.record("row", config=CONFIG, tags=TAGS)], baseline) == ()
-    assert caveats([make.record("row")], baseline) == ()
-    assert caveats([make.record("row", state="failed", config=CONFIG)], baseline) == ()
+    assert row_notes([make.record("row", config=CONFIG, tags=TAGS)], baseline) == ()
+    assert row_notes([make.record("row")], baseline) == ()
+    assert row_notes([make.record("row", state="failed", config=CONFIG)], baseline) == ()
 
 
 def test_seeds_of_one_row_that_ran_on_other_code_or_data_are_named(make) -> None:
@@ -89,4 +89,4 @@ def test_seeds_of_one_row_that_ran_on_other_code_or_data_are_named(make) -> None
         make.record("row", 1, tags=TAGS | {COMMIT: "89abcdef01"}),
         make.record("row", 2, tags=TAGS),
     ]
-    assert caveats(seeds) == ("Its seeds differ in code: 0123456 (seed 0, 2); 89abcde (seed 1).",)
+    assert row_notes(seeds) == ("Its seeds differ in code: 0123456 (seed 0, 2); 89abcde (seed 1).",)

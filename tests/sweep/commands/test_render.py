@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from jobs.turntable import Subject
+from jobs.turntable import GaussianObject
 from model.ply import read_ply
 from model.scenes import PictureScene
 from sweep.cli import app
@@ -59,7 +59,7 @@ def test_mistakes(home, arguments, message):
 
 
 def test_scenes_without_gaussians_are_no_ply(tmp_path):
-    subject = Subject("chair", PictureScene(None), None)
+    subject = GaussianObject("chair", PictureScene(None), None)
     with pytest.raises(
         ValueError, match=r"a\.ply: only Gaussians can be written, and the scene of chair is of kind pictures"
     ):

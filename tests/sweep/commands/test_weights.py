@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from model.weights import WeightStore
 from sweep.cli import app
-from tests.standins import write_standin
+from tests.tiny_checkpoints import write_tiny_checkpoint
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def weights(*arguments, code=0):
 
 
 def test_the_list_says_what_is_here_and_where_from(store):
-    write_standin("clip_vit_b32", store.folder)
+    write_tiny_checkpoint("clip_vit_b32", store.folder)
     store.fetch("clip_vit_b32")
     store.adopt("hub:some/clip", store.folder / "clip_vit_b32")
     lines = {line.split()[0]: line for line in weights("list").output.splitlines() if line}
@@ -46,7 +46,7 @@ def test_the_list_says_what_is_here_and_where_from(store):
 
 
 def test_fetch_from_a_path(store, tmp_path):
-    write_standin("dinov2_small", tmp_path / "elsewhere")
+    write_tiny_checkpoint("dinov2_small", tmp_path / "elsewhere")
     weights("fetch", "dinov2_small", "--from", tmp_path / "elsewhere" / "dinov2_small")
     assert store.source("dinov2_small") == str(tmp_path / "elsewhere" / "dinov2_small")
     assert "sound: dinov2_small" in weights("check").output
@@ -72,14 +72,14 @@ def test_fetch_for_a_sweep_gets_what_its_trials_need_and_no_more(store, tmp_path
         "  control: {semantic.encoder: random, semantic.options: {of: dinov2_base}}\n"
     )
     for name in ("alexnet", "clip_vit_b32", "vgg16", "dinov2_small", "dinov2_base"):
-        write_standin(name, store.folder)
+        write_tiny_checkpoint(name, store.folder)
     weights("fetch", "--for", sweep)
     # the second stage of a default training uses LPIPS with VGG16
     assert store.names() == ["alexnet", "clip_vit_b32", "vgg16"]
 
 
 def test_what_cannot_be_had_does_not_stop_the_others(store):
-    write_standin("dinov2_small", store.folder)
+    write_tiny_checkpoint("dinov2_small", store.folder)
     errors = weights("fetch", "clip_vit_l14", "dinov2_small", code=2).stderr
     assert "splatsweep weights fetch clip_vit_l14" in errors
     assert "https://huggingface.co/openai/clip-vit-large-patch14" in errors
@@ -89,7 +89,7 @@ def test_what_cannot_be_had_does_not_stop_the_others(store):
 
 def test_check_names_what_is_damaged_or_missing(store):
     assert "no weights" in weights("check").output
-    write_standin("dinov2_small", store.folder)
+    write_tiny_checkpoint("dinov2_small", store.folder)
     path = store.fetch("dinov2_small")
     os.truncate(path, path.stat().st_size - 1)
     assert f"{path} is damaged" in weights("check", code=2).stderr

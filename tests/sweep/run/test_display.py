@@ -17,7 +17,7 @@ from results.records.journal import Journal
 from results.records.monitor import Monitor
 from sweep.run import display
 from sweep.run.display import Display, failures, state_table
-from sweep.run.executors.queue import Listed
+from sweep.run.executors.queue import FixedQueue
 from sweep.run.progress import TrialState
 from sweep.terminal import Terminal
 from tests.works import trial_of
@@ -107,7 +107,7 @@ def test_lines_in_a_pipe_say_what_is_waited_for(tmp_path: Path, monkeypatch: pyt
     stream = io.StringIO()
     shown = Display(Terminal(file=stream, width=80), Monitor(tmp_path))
     trial = trial_of(1)
-    with shown.follow(Listed([trial]), at_once=1):
+    with shown.follow(FixedQueue([trial]), at_once=1):
         shown.wait_for("1 GPU on one node; free: 0 of 2 GPUs")
         deadline = time.monotonic() + 60
         while stream.getvalue().count("waiting for") < 2 and time.monotonic() < deadline:
@@ -131,7 +131,7 @@ def test_a_breakpoint_finds_a_quiet_terminal_at_its_own_line(tmp_path: Path) -> 
         "from pathlib import Path\n"
         "from results.records.monitor import Monitor\n"
         "from sweep.run.display import Display\n"
-        "from sweep.run.executors.queue import Listed\n"
+        "from sweep.run.executors.queue import FixedQueue\n"
         "from sweep.terminal import Terminal\n"
         "from tests.works import trial_of\n"
         "shown = Display(Terminal(), Monitor(Path(sys.argv[1])))\n"
@@ -139,7 +139,7 @@ def test_a_breakpoint_finds_a_quiet_terminal_at_its_own_line(tmp_path: Path) -> 
         "    answer = 42\n"
         "    breakpoint()\n"
         "    return answer\n"
-        "with shown.follow(Listed([trial_of(1)]), 1):\n"
+        "with shown.follow(FixedQueue([trial_of(1)]), 1):\n"
         "    trial()\n"
         "print('quiet', shown._quiet.is_set())\n"
         "before = sys.breakpointhook\n"
@@ -161,6 +161,6 @@ def test_a_breakpoint_finds_a_quiet_terminal_at_its_own_line(tmp_path: Path) -> 
 
 
 def test_threads_of_the_display_end_with_it(tmp_path: Path) -> None:
-    with Display(Terminal(file=io.StringIO()), Monitor(tmp_path)).follow(Listed([]), 1):
+    with Display(Terminal(file=io.StringIO()), Monitor(tmp_path)).follow(FixedQueue([]), 1):
         assert any(thread.name == "progress" for thread in threading.enumerate())
     assert not any(thread.name == "progress" for thread in threading.enumerate())

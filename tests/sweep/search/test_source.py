@@ -19,7 +19,7 @@ from results.records.trial_folder import MEASUREMENTS_FILENAME, PRUNE_FILENAME, 
 from sweep.file.schema import Sweep
 from sweep.plan.plan_diff import reasons
 from sweep.plan.planner import Plan, PlannedTrial, make_plan
-from sweep.search.source import SearchSource
+from sweep.search.source import SearchQueue
 
 WEIGHT = "train.stages.0.losses.tv.weight"
 LR = "train.stages.0.lr"
@@ -60,13 +60,13 @@ def finish(home: Path, trial: PlannedTrial) -> None:
     (folder / RESULT_FILENAME).write_text(json.dumps(result))
 
 
-def source(options: Sweep, home: Path, **more: Any) -> SearchSource:
+def source(options: Sweep, home: Path, **more: Any) -> SearchQueue:
     plan = make_plan(options, home)
     (home / "sweeps" / "s").mkdir(parents=True, exist_ok=True)
-    return SearchSource(options, home, plan, [trial for trial in plan.trials if trial.is_unfinished], **more)
+    return SearchQueue(options, home, plan, [trial for trial in plan.trials if trial.is_unfinished], **more)
 
 
-def drain(trials: SearchSource, home: Path, end: Callable[[Path, PlannedTrial], None] = finish) -> list[PlannedTrial]:
+def drain(trials: SearchQueue, home: Path, end: Callable[[Path, PlannedTrial], None] = finish) -> list[PlannedTrial]:
     """Runs all trials of the source, one at a time."""
     ran = []
     while (trial := trials.next()) is not None:

@@ -1,8 +1,8 @@
 """The driver's side of trials on nodes that do not see the home: it writes the files that they send under the home.
 
-A `Keeper` is an actor on the driver's node.  It writes what workers send into the folders of the trial and of its
-training.  Journals, checkpoints and results are therefore in their usual places, and their readers need no special
-case.  Names of files are relative to the home.
+A `TrialFileServer` is an actor on the driver's node.  It writes the files that workers send into the folders of the
+trial and of its training.  Journals, checkpoints and results are therefore in their usual places, and readers need
+no special case.  Names of files are relative to the home.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TrialMovedError(RuntimeError):
     """Another worker has taken the trial over, so this worker's writes are rejected."""
 
 
-class Keeper:
+class TrialFileServer:
     """Reads and writes trials' files under one home, for one worker per trial at a time.
 
     Only the worker that took a trial over last may write.  An earlier one that was presumed dead, but is alive, gets
@@ -150,7 +150,7 @@ class Keeper:
             raise
 
     def _check_worker(self, key: str, worker: str) -> None:
-        # A restarted keeper accepts the first worker that calls.
+        # A restarted file_server accepts the first worker that calls.
         if self._workers.setdefault(key, worker) != worker:
             raise TrialMovedError(f"trial {key} runs elsewhere by now")
 

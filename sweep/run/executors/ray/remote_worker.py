@@ -31,7 +31,7 @@ from results.records.home import training_folder, trial_folder, user_path, weigh
 from results.records.training_folder import read_training
 from results.records.trial_folder import CHECKPOINTS_FOLDER, LOCK_FILENAME, PRUNE_FILENAME, RESULT_FILENAME
 from sweep.run.executors.ray.file_server import GROWING, TrialMovedError
-from sweep.run.executors.run_guarded import Attempt, Work, attempt
+from sweep.run.executors.run_guarded import GuardedRun, TrialFunction, run_guarded
 from sweep.run.stop import request_prune, request_stop
 
 SCRATCH_VARIABLE = "SPLATSWEEP_SCRATCH"
@@ -40,7 +40,7 @@ SCRATCH_VARIABLE = "SPLATSWEEP_SCRATCH"
 _INTERVAL_S = 1.0
 _PIECE = 16 << 20
 
-#: Calls a method of the `Keeper` by its name.
+#: Calls a method of the `TrialFileServer` by its name.
 Call = Callable[..., Any]
 
 
@@ -58,7 +58,7 @@ def scratch_home() -> Path:
     return folder.absolute()
 
 
-def attempt_away(
+def run_remotely(
     call: Call,
     key: str,
     training: str | None,
@@ -66,20 +66,20 @@ def attempt_away(
     home: Path,
     runtime: Runtime,
     fail_fast: bool,
-    work: Work = run_trial,
+    work: TrialFunction = run_trial,
     gpu_share: float = 1.0,
-) -> Attempt:
-    """Like `attempt`, but in the scratch home; `call` transfers the trial's files from and to `home`.
+) -> GuardedRun:
+    """Like `run_guarded`, but in the scratch home; `call` transfers the trial's files from and to `home`.
 
     training: key of the trial's training; None for a control.
     """
     scratch = scratch_home()
-    with Courier(call, key, training, scratch) as courier:
-        runtime = replace(runtime, stop_file=str(courier.stop_file))
-        return attempt(key, config, scratch, runtime, fail_fast, _on_equal_terms(key, home, work), gpu_share)
+    with TrialSync(call, key, training, scratch) as sync:
+        runtime = replace(runtime, stop_file=str(sync.stop_file))
+        return run_guarded(key, config, scratch, runtime, fail_fast, _on_equal_terms(key, home, work), gpu_share)
 
 
-class Courier:
+class TrialSync:
     """Synchronises the folders of a trial and its training between the scratch home and the driver's home.
 
     On entry, it waits until no other trial runs the training, then fetches the files.  Inside, a thread sends changes
@@ -97,9 +97,9 @@ class Courier:
         self._is_holder = False
         self._sent: dict[str, Any] = {}  # name -> the file's state, or its length, when it was last sent
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._send_now_and_then, name="courier", daemon=True)
+        self._thread = threading.Thread(target=self._send_now_and_then, name="sync", daemon=True)
 
-    def __enter__(self) -> Courier:
+    def __enter__(self) -> TrialSync:
         self.stop_file.parent.mkdir(exist_ok=True)
         self._pass_on_stop()
         self._is_holder = self._fetch()
@@ -232,7 +232,7 @@ def _whole_lines(path: Path) -> int:
     return path.read_bytes().rfind(b"\n") + 1
 
 
-def _on_equal_terms(key: str, home: Path, work: Work) -> Work:
+def _on_equal_terms(key: str, home: Path, work: TrialFunction) -> TrialFunction:
     """Wraps `work` with a check that the node has the dataset and weights that the trial was planned with."""
 
     def there(config: TrialConfig, scratch: Path, runtime: Runtime) -> TrialResult:

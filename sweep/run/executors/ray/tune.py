@@ -4,8 +4,8 @@ Tune packs trials and restarts workers; the plan decides which trials run.  A wo
 `max_failures` times, and its trial resumes from the checkpoint in the home.  An exception inside a trial makes it
 failed, without a restart by Tune, because it would end the same way again.
 
-A worker detects by itself whether it sees the home.  If not, it sends its trial's files to a `Keeper` on the driver's
-node.
+A worker detects by itself whether it sees the home.  If not, it sends its trial's files to a `TrialFileServer` on the
+driver's node.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from results.records.journal import Journal
 from results.records.trial_folder import trial_status
 from sweep.plan.planner import PlannedTrial
 from sweep.run.executors.base import Assignment, Notices, unused_gpus
-from sweep.run.executors.queue import Source
+from sweep.run.executors.queue import TrialQueue
 from sweep.run.executors.ray import RayOptions
 from sweep.run.executors.ray.cluster import (
     NodeWatch,
@@ -55,11 +55,11 @@ from sweep.run.executors.ray.cluster import (
     living_nodes,
     named_address,
 )
-from sweep.run.executors.ray.file_server import Keeper
+from sweep.run.executors.ray.file_server import TrialFileServer
 from sweep.run.executors.ray.packing import FILENAME as MEMORY_FILENAME
 from sweep.run.executors.ray.packing import Packing, Use, memory_limit
-from sweep.run.executors.ray.remote_worker import attempt_away
-from sweep.run.executors.run_guarded import attempt, runtime_of
+from sweep.run.executors.ray.remote_worker import run_remotely
+from sweep.run.executors.run_guarded import run_guarded, runtime_of
 from sweep.run.progress import shape
 from sweep.run.stop import request_stop, signals_kept
 
@@ -92,7 +92,7 @@ def run(assignment: Assignment, options: RayOptions) -> None:
 
 def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Watch) -> None:
     home, stop_file = assignment.home, assignment.stop_file
-    _keeper, sign = _start_keeper(storage, home, stop_file, options)  # an actor ends with its last handle
+    _keeper, sign = _start_file_server(storage, home, stop_file, options)  # an actor ends with its last handle
     packing = Packing(options.gpus_per_trial, _shape_name, cache_folder(home) / MEMORY_FILENAME)
     tuner = tune.Tuner(
         tune.with_resources(
@@ -140,7 +140,7 @@ def _shape_name(config: TrialConfig) -> str:
 class _Feed(Searcher):
     """Hands the source's trials to Tune, which requests one as soon as the previous one has resources."""
 
-    def __init__(self, source: Source, packing: Packing) -> None:
+    def __init__(self, source: TrialQueue, packing: Packing) -> None:
         super().__init__(metric=None, mode="max")
         self._source, self._packing = source, packing
         self._given: dict[str, tuple[PlannedTrial, float]] = {}  # Tune's name -> the trial and its share
@@ -208,11 +208,11 @@ def _run_point(parameters: dict[str, Any]) -> None:
     total = _limit_memory(share)
     arguments = (config, home, runtime, parameters["fail_fast"], parameters["work"], share)
     if sign is None or os.access(sign, os.F_OK):
-        attempted = attempt(key, *arguments)
+        attempted = run_guarded(key, *arguments)
     else:
-        keeper = ray.get_actor(Path(sign).name)
-        attempted = attempt_away(
-            lambda method, *values: ray.get(getattr(keeper, method).remote(*values)), key, training, *arguments
+        file_server = ray.get_actor(Path(sign).name)
+        attempted = run_remotely(
+            lambda method, *values: ray.get(getattr(file_server, method).remote(*values)), key, training, *arguments
         )
     tune.report(
         {"key": key, "is_put_back": attempted.is_put_back, "peak_bytes": attempted.gpu_bytes, "total_bytes": total}
@@ -230,24 +230,24 @@ def _limit_memory(share: float) -> int:
     return total
 
 
-def _start_keeper(storage: Path, home: Path, stop_file: Path, options: RayOptions) -> tuple[Any, str | None]:
-    """Starts a keeper on this node; returns it and the path of a marker file with its name.
+def _start_file_server(storage: Path, home: Path, stop_file: Path, options: RayOptions) -> tuple[Any, str | None]:
+    """Starts a file_server on this node; returns it and the path of a marker file with its name.
 
     Returns (None, None) where all trials run on this node.  A worker that sees the marker file sees the home.  With
     `scratch: always` the file is not written, so that no worker runs in the home.
     """
     if named_address() is None and len(ray.nodes()) == 1 and options.scratch != "always":
         return None, None
-    sign = storage / f"keeper-{secrets.token_hex(8)}"
+    sign = storage / f"file_server-{secrets.token_hex(8)}"
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(num_cpus=0, max_restarts=-1)(Keeper).options(name=sign.name, scheduling_strategy=here)
-    keeper: Any = actor.remote(str(home), str(stop_file))
-    if not ray.get(keeper.sees_home.remote()):
+    actor = ray.remote(num_cpus=0, max_restarts=-1)(TrialFileServer).options(name=sign.name, scheduling_strategy=here)
+    file_server: Any = actor.remote(str(home), str(stop_file))
+    if not ray.get(file_server.sees_home.remote()):
         raise HomeUnseenError(f"Ray's node at {ray.util.get_node_ip_address()}, this driver's own, does not see {home}")
     if options.scratch == "auto":
         storage.mkdir(parents=True)
         sign.touch()
-    return keeper, str(sign)
+    return file_server, str(sign)
 
 
 class HomeUnseenError(RuntimeError):

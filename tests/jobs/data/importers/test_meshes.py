@@ -8,7 +8,7 @@ from jobs.data.importers.meshes import Meshes, MeshesOptions
 from jobs.data.inspect import check
 from jobs.data.meshes.files import read_parts, read_points
 from jobs.data.meshes.ray_tracing import Hits
-from jobs.data.meshes.textured_mesh import PaintedMesh
+from jobs.data.meshes.textured_mesh import TexturedMesh
 from jobs.data.prepare import prepare
 from jobs.data.store import Store
 
@@ -51,7 +51,7 @@ def import_(folder, home, **options) -> Store:
 
 def colour_at(parts, x: float, y: float) -> list[int]:
     """The colour of the square at a point, 0 to 255."""
-    mesh = PaintedMesh.join(parts)
+    mesh = TexturedMesh.join(parts)
     corners = mesh.mesh.vertices[mesh.mesh.faces]  # (2, 3, 3)
     for face, triangle in enumerate(corners):
         weights = np.linalg.solve(np.vstack([triangle[:, :2].T, np.ones(3)]), [x, y, 1])

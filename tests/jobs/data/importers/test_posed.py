@@ -11,7 +11,7 @@ from jobs.data.importers.base import ImportFailedError
 from jobs.data.inspect import check
 from jobs.data.prepare import prepare
 from jobs.data.store import Store
-from tests.jobs.data.conftest import CENTRES, PHOTO, dot_in, photo, seen_by, write_colmap_text
+from tests.jobs.data.conftest import CENTRES, PHOTO, dot_in, photo, subsample_views, write_colmap_text
 
 #: The point that all cameras of the layouts look at.
 LOOKED_AT = np.array([0.05, 0.02, -0.03])
@@ -40,7 +40,7 @@ def assert_point_is_seen(store: Store, name: str, centres=CENTRES, tolerance=0.7
         order = np.roll(np.arange(len(frames)), -first)
         views = store.views(frames[order][None], store.resolution)
         scale = 2 / np.linalg.norm(centres[order[0]] - LOOKED_AT)
-        point = seen_by(centres[order[0]]) * scale
+        point = subsample_views(centres[order[0]]) * scale
         for view in range(len(order)):
             matrix = views.cameras.world_to_camera[0, view].numpy()
             seen = matrix[:3, :3] @ point + matrix[:3, 3]
@@ -108,7 +108,7 @@ def test_cameras_may_stay_as_they_are(source, kind, tmp_path):
     name = {"transforms": "ngp", "colmap": "text"}[kind]
     first = int(store.objects.set_index("object").loc[name]["first_frame"])
     seen = store.world_to_camera[first] @ [0.21, -0.13, 0.17, 1]
-    np.testing.assert_allclose(seen[:3], seen_by(CENTRES[0]), atol=1e-5)
+    np.testing.assert_allclose(seen[:3], subsample_views(CENTRES[0]), atol=1e-5)
     assert store.manifest.near < seen[2] < store.manifest.far
 
 
@@ -199,7 +199,7 @@ def test_lists_of_file_names_choose_the_frames(ngp, tmp_path):
 
 def test_depth_maps_are_scaled_with_the_world(ngp, tmp_path):
     for view, centre in enumerate(CENTRES):
-        steps = np.full((160, 200), round(seen_by(centre)[2] * 1000), np.uint16)
+        steps = np.full((160, 200), round(subsample_views(centre)[2] * 1000), np.uint16)
         Image.fromarray(steps).save(ngp / "rgb" / f"{view}_depth.png")
     with pytest.raises(ImportFailedError, match="no depth map is named"):
         import_("transforms", ngp, tmp_path, depth=True)
@@ -210,7 +210,7 @@ def test_depth_maps_are_scaled_with_the_world(ngp, tmp_path):
     store = import_("transforms", ngp, tmp_path, depth=True)
     scale = 2 / np.mean([np.linalg.norm(centre - LOOKED_AT) for centre in CENTRES])
     for depth, centre in zip(store.depth, CENTRES, strict=True):
-        np.testing.assert_allclose(depth, seen_by(centre)[2] * scale, rtol=2e-3)
+        np.testing.assert_allclose(depth, subsample_views(centre)[2] * scale, rtol=2e-3)
 
 
 def test_cameras_that_are_no_ring_around_an_object_are_refused(ngp, tmp_path):

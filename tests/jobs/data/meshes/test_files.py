@@ -14,7 +14,7 @@ from jobs.data.inspect import check
 from jobs.data.meshes.files import read_parts
 from jobs.data.meshes.gltf import Material
 from jobs.data.meshes.ray_tracing import Hits, Mesh, Rig, render
-from jobs.data.meshes.textured_mesh import PaintedMesh
+from jobs.data.meshes.textured_mesh import TexturedMesh
 from jobs.data.prepare import prepare
 from jobs.data.store import Store
 
@@ -38,7 +38,7 @@ def import_(folder, home, **options) -> Store:
 
 def look(parts, x: float = 0.5, y: float = 0.5) -> tuple[list[int], float]:
     """Colour (0 to 255) and opacity at a point of the square."""
-    mesh = PaintedMesh.join(parts)
+    mesh = TexturedMesh.join(parts)
     for face, triangle in enumerate(mesh.mesh.vertices[mesh.mesh.faces]):
         weights = np.linalg.solve(np.vstack([triangle[:, :2].T, np.ones(3)]), [x, y, 1])
         if weights.min() >= -1e-9:
@@ -176,7 +176,7 @@ def test_cut_outs_and_blending_of_gltf(tmp_path, material, left, right):
     write_glb(tmp_path / "m.glb", material=dict(material), image=HALF_CLEAR)
     parts = read_parts(tmp_path / "m.glb", tmp_path, 64)
     assert [look(parts, x)[1] for x in (0.2, 0.8)] == pytest.approx([left, right])
-    assert any("OPAQUE" in note for note in PaintedMesh.join(parts).notes) == (
+    assert any("OPAQUE" in note for note in TexturedMesh.join(parts).notes) == (
         material.get("alphaMode", "OPAQUE")[0] == "O"
     )
 
@@ -192,7 +192,7 @@ def test_rays_go_on_through_holes(tmp_path):
     write_glb(tmp_path / "n.glb", material={"pbrMetallicRoughness": {"baseColorFactor": [0, 0, 1, 1]}})
     front, behind = (read_parts(tmp_path / name, tmp_path, 64)[0] for name in ("m.glb", "n.glb"))
     behind = replace(behind, mesh=Mesh(behind.mesh.vertices + np.array([0, 0, 1]), behind.mesh.faces))
-    mesh = PaintedMesh.join([front, behind])
+    mesh = TexturedMesh.join([front, behind])
     camera = np.eye(4)
     camera[:3, 3] = [-0.5, -0.5, 2]
     rig = Rig(camera[None], focal=16.0, size=16)
@@ -202,7 +202,7 @@ def test_rays_go_on_through_holes(tmp_path):
     assert frames.depth[0, 8, [7, 9]] == pytest.approx([2, 3])
     assert frames.images[0, :, 8, 12].tolist() == [255, 255, 255], "beside both"
     half = replace(front, cutoff=None, opacity=np.full((1, 1), 0.25))
-    mesh = PaintedMesh.join([half, behind])
+    mesh = TexturedMesh.join([half, behind])
     frames = render(mesh.mesh, mesh.colour, rig, ambient=1.0, supersampling=1, opacity=mesh.opacity)
     np.testing.assert_allclose(frames.images[0, :, 8, 8], [64, 0, 191], atol=1)
     assert frames.depth[0, 8, 8] == pytest.approx(3), "the surface behind which half is hidden"

@@ -13,7 +13,7 @@ from jobs.trial import Runtime
 from results.records.home import trial_folder
 from results.records.journal import Journal, read_events
 from results.records.trial_folder import trial_status
-from sweep.run.executors.run_guarded import attempt
+from sweep.run.executors.run_guarded import run_guarded
 from tests.works import trial_of
 
 OUT_OF_MEMORY = [
@@ -31,7 +31,7 @@ def end_with(error: Exception, home: Path, gpu_share: float):
             journal.start(3)
         raise error
 
-    attempted = attempt(trial.key, trial.config, home, Runtime(), False, work, gpu_share)
+    attempted = run_guarded(trial.key, trial.config, home, Runtime(), False, work, gpu_share)
     return attempted, trial_folder(home, trial.key)
 
 

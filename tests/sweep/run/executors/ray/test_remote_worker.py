@@ -27,8 +27,8 @@ from results.records.trial_folder import (
     trial_status,
 )
 from sweep.run.executors.ray import remote_worker as away
-from sweep.run.executors.ray.file_server import Keeper, TrialMovedError
-from sweep.run.executors.ray.remote_worker import Courier, attempt_away, scratch_home
+from sweep.run.executors.ray.file_server import TrialFileServer, TrialMovedError
+from sweep.run.executors.ray.remote_worker import TrialSync, run_remotely, scratch_home
 from sweep.run.stop import request_prune, withdraw_prune
 from tests.processes import wait_for
 
@@ -51,12 +51,12 @@ def scratch(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def keeper(there) -> Keeper:
-    return Keeper(str(there), str(there / "stop"))
+def file_server(there) -> TrialFileServer:
+    return TrialFileServer(str(there), str(there / "stop"))
 
 
-def caller(keeper: Keeper, allowed: int | None = None) -> Callable[..., Any]:
-    """A function that calls the keeper as a worker does; the connection breaks after `allowed` calls."""
+def caller(file_server: TrialFileServer, allowed: int | None = None) -> Callable[..., Any]:
+    """A function that calls the file_server as a worker does; the connection breaks after `allowed` calls."""
     calls = 0
 
     def call(method: str, *values: Any) -> Any:
@@ -64,7 +64,7 @@ def caller(keeper: Keeper, allowed: int | None = None) -> Callable[..., Any]:
         calls += 1
         if allowed is not None and calls > allowed:
             raise ConnectionError
-        return getattr(keeper, method)(*values)
+        return getattr(file_server, method)(*values)
 
     return call
 
@@ -117,20 +117,20 @@ def contents(home: Path) -> dict[str, bytes]:
     return {str(path.relative_to(home)): path.read_bytes() for path in paths if path.is_file() and path.name != "lock"}
 
 
-def test_what_a_trial_makes_arrives_and_the_next_worker_goes_on_from_it(there, keeper, scratch):
-    with Courier(caller(keeper), KEY, TRAINING, scratch):
+def test_what_a_trial_makes_arrives_and_the_next_worker_goes_on_from_it(there, file_server, scratch):
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
         train(scratch, 0, 5)
         made = contents(scratch)
     assert contents(there) == made
     assert not contents(scratch)
-    with Courier(caller(keeper), KEY, TRAINING, scratch):
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
         assert contents(scratch) == made
         assert checkpoints(scratch).latest().step == 4
         train(scratch, 4, 9)
         made = contents(scratch)
     assert contents(there) == made
     assert {path.stem for path in (training_in(there) / "checkpoints").iterdir()} == {"000000006", "000000008"}
-    with Courier(caller(keeper), KEY, TRAINING, scratch):
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
         end_training(scratch)
         finish(scratch)
         made = contents(scratch)
@@ -139,30 +139,30 @@ def test_what_a_trial_makes_arrives_and_the_next_worker_goes_on_from_it(there, k
     assert trial_status(trial_in(there)) == "finished"
 
 
-def test_a_training_has_one_worker_at_a_time(there, keeper, scratch, monkeypatch):
+def test_a_training_has_one_worker_at_a_time(there, file_server, scratch, monkeypatch):
     monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
     other = "another trial of the same training"
-    with Courier(caller(keeper), KEY, TRAINING, scratch):
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
         train(scratch, 0, 2)
-        assert keeper.take_over(other, TRAINING, "worker") is None
-        assert keeper.take_over("a control", None, "worker") == []
+        assert file_server.take_over(other, TRAINING, "worker") is None
+        assert file_server.take_over("a control", None, "worker") == []
         with pytest.raises(Timeout):  # trials that see the home are kept from it too
             FileLock(training_in(there) / "lock").acquire(timeout=0)
-    assert f"trainings/{TRAINING}/journal.jsonl" in keeper.take_over(other, TRAINING, "worker")
+    assert f"trainings/{TRAINING}/journal.jsonl" in file_server.take_over(other, TRAINING, "worker")
     (there / "stop").write_text("enough")
-    with Courier(caller(keeper), KEY, TRAINING, scratch) as courier:  # waits, until there is no sense in it
-        assert courier.stop_file.exists()
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:  # waits, until there is no sense in it
+        assert sync.stop_file.exists()
         assert not contents(scratch)
 
 
-def test_a_training_is_free_again_when_the_trial_that_ran_it_has_ended(there, keeper, scratch):
-    courier = Courier(caller(keeper), KEY, TRAINING, scratch).__enter__()
+def test_a_training_is_free_again_when_the_trial_that_ran_it_has_ended(there, file_server, scratch):
+    sync = TrialSync(caller(file_server), KEY, TRAINING, scratch).__enter__()
     train(scratch, 0, 2)
-    courier.send()
-    assert keeper.take_over("another", TRAINING, "worker") is None
+    sync.send()
+    assert file_server.take_over("another", TRAINING, "worker") is None
     with Journal(trial_in(there)) as journal:
         journal.failed("its worker process died 3 times")
-    assert keeper.take_over("another", TRAINING, "worker") is not None
+    assert file_server.take_over("another", TRAINING, "worker") is not None
 
 
 def test_wherever_the_connection_breaks_the_home_is_sound(there, scratch):
@@ -170,7 +170,7 @@ def test_wherever_the_connection_breaks_the_home_is_sound(there, scratch):
         home = there / str(allowed)
         train(home, 0, 2)
         try:
-            with Courier(caller(Keeper(str(home), str(home / "stop")), allowed), KEY, TRAINING, scratch):
+            with TrialSync(caller(TrialFileServer(str(home), str(home / "stop")), allowed), KEY, TRAINING, scratch):
                 train(scratch, 2, 6)
                 finish(scratch)
             break
@@ -187,45 +187,47 @@ def test_wherever_the_connection_breaks_the_home_is_sound(there, scratch):
     assert checkpoints(home).latest().step == 6
 
 
-def test_line_that_was_cut_short_in_the_home_is_written_anew(there, keeper, scratch):
+def test_line_that_was_cut_short_in_the_home_is_written_anew(there, file_server, scratch):
     theirs = trial_in(there)
     train(there, 0, 1)
     with (theirs / "journal.jsonl").open("a") as stream:
         stream.write('{"event": "metr')
-    with Courier(caller(keeper), KEY, TRAINING, scratch):
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
         train(scratch, 1, 2)
     assert [event["event"] for event in read_events(theirs)] == ["start", "metrics", "start", "metrics"]
 
 
-def test_worker_whose_trial_moved_writes_nothing_more_and_stops(there, keeper, scratch, monkeypatch):
+def test_worker_whose_trial_moved_writes_nothing_more_and_stops(there, file_server, scratch, monkeypatch):
     monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
-    courier = Courier(caller(keeper), KEY, TRAINING, scratch).__enter__()
-    keeper.take_over(KEY, TRAINING, "another")
+    sync = TrialSync(caller(file_server), KEY, TRAINING, scratch).__enter__()
+    file_server.take_over(KEY, TRAINING, "another")
     train(scratch, 0, 3)
-    wait_for(courier.stop_file.exists, "a stop")
+    wait_for(sync.stop_file.exists, "a stop")
     with pytest.raises(TrialMovedError):
-        courier.__exit__(None, None, None)
+        sync.__exit__(None, None, None)
     assert not contents(there)
 
 
-def test_stop_is_passed_on_both_ways(there, keeper, scratch, monkeypatch):
+def test_stop_is_passed_on_both_ways(there, file_server, scratch, monkeypatch):
     monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
-    with Courier(caller(keeper), KEY, TRAINING, scratch) as courier:
-        assert not courier.stop_file.exists()
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:
+        assert not sync.stop_file.exists()
         (there / "stop").write_text("enough")
-        wait_for(courier.stop_file.exists, "a stop")
-        assert courier.stop_file.read_text() == "enough"
+        wait_for(sync.stop_file.exists, "a stop")
+        assert sync.stop_file.read_text() == "enough"
     (there / "stop").unlink()
-    with Courier(caller(keeper), KEY, TRAINING, scratch) as courier:
-        courier.stop_file.write_text("no room")
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:
+        sync.stop_file.write_text("no room")
     assert (there / "stop").read_text() == "no room"
 
 
-def test_trial_that_a_search_gives_up_hears_of_it_and_the_wish_is_not_sent_back(there, keeper, scratch, monkeypatch):
+def test_trial_that_a_search_gives_up_hears_of_it_and_the_wish_is_not_sent_back(
+    there, file_server, scratch, monkeypatch
+):
     monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
     mine, theirs = scratch / "trials" / KEY, there / "trials" / KEY
     theirs.mkdir(parents=True)
-    with Courier(caller(keeper), KEY, TRAINING, scratch):
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
         request_prune(theirs, "worse than the median")
         wait_for((mine / PRUNE_FILENAME).exists, "the wish")
         assert (mine / PRUNE_FILENAME).read_text() == "worse than the median"
@@ -233,7 +235,7 @@ def test_trial_that_a_search_gives_up_hears_of_it_and_the_wish_is_not_sent_back(
     assert not (theirs / PRUNE_FILENAME).exists()
 
 
-def test_full_disk_under_the_home_stops_the_trial_and_loses_nothing(there, keeper, scratch, monkeypatch):
+def test_full_disk_under_the_home_stops_the_trial_and_loses_nothing(there, file_server, scratch, monkeypatch):
     monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
     opened = os.open
 
@@ -242,19 +244,19 @@ def test_full_disk_under_the_home_stops_the_trial_and_loses_nothing(there, keepe
             raise OSError(errno.ENOSPC, "No space left on device")
         return opened(path, *options)
 
-    with Courier(caller(keeper), KEY, TRAINING, scratch) as courier:
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:
         with monkeypatch.context() as patch:
             patch.setattr(os, "open", full)
             train(scratch, 0, 4)
-            wait_for(courier.stop_file.exists, "a stop")
+            wait_for(sync.stop_file.exists, "a stop")
         assert json.loads((there / "stop").read_text())["cause"] == "disk"
         made = contents(scratch)
     assert contents(there) == made
 
 
-def test_node_without_the_dataset_says_where_it_belongs(there, keeper, scratch):
+def test_node_without_the_dataset_says_where_it_belongs(there, file_server, scratch):
     config = TrialConfig.model_validate({"data": {"name": "srn_cars"}})
-    attempt_away(caller(keeper), KEY, TRAINING, config, there, Runtime(), fail_fast=True)
+    run_remotely(caller(file_server), KEY, TRAINING, config, there, Runtime(), fail_fast=True)
     (failed,) = read_events(there / "trials" / KEY)
     assert failed["event"] == "failed"
     assert f"does not see {there} and works in {scratch}" in failed["error"]
@@ -263,9 +265,9 @@ def test_node_without_the_dataset_says_where_it_belongs(there, keeper, scratch):
     assert (there / "stop").exists(), "fail_fast"
 
 
-def test_node_with_other_data_than_planned_trains_nothing(home, keeper, there, scratch, tiny):
+def test_node_with_other_data_than_planned_trains_nothing(home, file_server, there, scratch, tiny):
     (home / "data").rename(scratch / "data")
     config = TrialConfig.model_validate(tiny())
-    attempt_away(caller(keeper), KEY, TRAINING, config, there, Runtime(), fail_fast=False)
+    run_remotely(caller(file_server), KEY, TRAINING, config, there, Runtime(), fail_fast=False)
     (failed,) = read_events(there / "trials" / KEY)
     assert "the dataset or weights differ from those that were planned" in failed["error"]

@@ -12,7 +12,7 @@ from results.records.home import trial_folder
 from results.records.journal import read_events
 from results.records.trial_folder import trial_status
 from sweep.run.executors.base import Assignment
-from sweep.run.executors.queue import Listed
+from sweep.run.executors.queue import FixedQueue
 from sweep.run.executors.ray import RayOptions, tune
 from sweep.run.stop import request_stop
 from tests import works
@@ -66,7 +66,7 @@ def test_a_wait_for_room_is_said_and_ends_with_a_stop(tmp_path, stop_file, monke
 
     occupant = Occupant.remote()
     assert ray.get(occupant.is_here.remote())
-    notices, source = Notices(), Listed([works.trial_of(1), works.trial_of(2)])
+    notices, source = Notices(), FixedQueue([works.trial_of(1), works.trial_of(2)])
 
     def stop() -> None:
         notices.await_word("1 CPU on one node; free: 0 of 1 CPU")
@@ -84,7 +84,7 @@ def test_running_trials_end_behind_their_checkpoints_while_waiting_ones_are_drop
     tmp_path, stop_file, monkeypatch
 ) -> None:
     start_ray(monkeypatch, num_cpus=1)
-    source = Listed([works.trial_of(1), works.trial_of(2)])
+    source = FixedQueue([works.trial_of(1), works.trial_of(2)])
 
     def stop() -> None:
         wait_for(lambda: trial_status(trial_folder(tmp_path, f"{1:016x}")) == "running", "the first trial")
@@ -101,7 +101,7 @@ def test_a_trial_without_memory_is_run_again_with_fewer_beside_it(tmp_path, stop
     start_ray(monkeypatch, num_cpus=4, num_gpus=1)
     trials = [works.trial_of(seed, is_trained=True) for seed in (1, works.GREEDY, 2)]
     options = RayOptions(gpus_per_trial=0.25)
-    tune.run(Assignment(Listed(trials), tmp_path, stop_file, works.greedy_work, Notices()), options)
+    tune.run(Assignment(FixedQueue(trials), tmp_path, stop_file, works.greedy_work, Notices()), options)
     assert [trial_status(trial_folder(tmp_path, t.key)) for t in trials] == ["finished"] * 3
     assert shares(tmp_path, works.GREEDY) == [0.25, 0.5, 1.0]
     reasons = [e["reason"] for e in read_events(trial_folder(tmp_path, trials[1].key)) if e["event"] == "stopped"]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.depth_standins import DEPTH_MAKERS
+from tests.tiny_depth_checkpoints import DEPTH_MAKERS
 
 #: Sizes of a DINOv2; heads have 64 channels, as in the published ones.
 DINOV2 = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 1, "image_size": 56, "patch_size": 14}
@@ -28,7 +28,7 @@ CLIP_VISION = {
 TIMM_ARGS = {"embed_dim": 24, "depth": 2, "num_heads": 2}
 
 
-def write_standin(name: str, folder: Path) -> None:
+def write_tiny_checkpoint(name: str, folder: Path) -> None:
     """Writes a stand-in for these weights into a folder of weights, like a published file that a user puts there.
 
     The tensors are a function of the name.  Raises KeyError for a name without a maker.
