@@ -67,19 +67,24 @@ SLOW = (
     "test_two_nodes.py",
 )
 
-#: Tests that start Ray or whole sweeps: `make test` runs them one after another, beside all others.
+#: Tests that start Ray or whole sweeps, in two groups of about the same duration: `make test` runs the tests of a group
+#: one after another, and both groups side by side.
 WHOLE_SWEEPS = (
-    "contracts/test_executors.py",
-    "gpu",
-    "sweep/bench/test_sweep.py",
-    "sweep/run/executors/ray",
-    "sweep/run/test_submit.py",
-    "test_path.py",
-    "test_search.py",
-    "test_seeds.py",
-    "test_stores.py",
-    "test_survival.py",
-    "test_two_nodes.py",
+    (
+        "gpu",
+        "sweep/run/test_submit.py",
+        "test_path.py",
+        "test_two_nodes.py",
+    ),
+    (
+        "contracts/test_executors.py",
+        "sweep/bench/test_sweep.py",
+        "sweep/run/executors/ray",
+        "test_search.py",
+        "test_seeds.py",
+        "test_stores.py",
+        "test_survival.py",
+    ),
 )
 
 
@@ -90,8 +95,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         path = item.path.relative_to(folder).as_posix()
         if path.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
-        if path.startswith(WHOLE_SWEEPS):
-            item.add_marker(pytest.mark.xdist_group("whole sweeps"))
+        for number, names in enumerate(WHOLE_SWEEPS):
+            if path.startswith(names):
+                item.add_marker(pytest.mark.xdist_group(f"whole sweeps {number}"))
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -81,7 +82,15 @@ def count_requests() -> Counter[str]:
         counted["http"] += 1
         return send(*arguments, **options)
 
+    connect = sqlite3.connect
+
+    def tracing(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(lambda _: counted.update(["sql"]))
+        return connection
+
     requests.Session.send = counting  # type: ignore[method-assign]
+    sqlite3.connect = tracing  # type: ignore[assignment]  # the home's own store is read without SQLAlchemy, which does not use this name
     event.listen(Engine, "before_cursor_execute", lambda *_: counted.update(["sql"]))
     return counted
 

@@ -49,7 +49,7 @@ def sync_sweep(sweep: Sweep, home: Path) -> int:
         left = _unrecorded(sweep, plan, monitor)
         if left:  # otherwise MLflow is not imported
             tracked = [trial for trial in tracked_trials(sweep, plan) if trial.key in left]
-            _tracker(sweep, home, monitor).sync(tracked)
+            _tracker(sweep, plan, home, monitor).sync(tracked)
     except Exception as error:  # see `Recorder._sync`
         raise TrackingError(_unwritten(sweep, home, error)) from error
     return len(plan.everything)
@@ -140,7 +140,7 @@ class Recorder:
         """Adds the report's page and the sweep's description to the experiment."""
         try:
             if self._tracker is None:
-                self._tracker = _tracker(self._sweep, self._home, self._monitor)
+                self._tracker = _tracker(self._sweep, self.plan, self._home, self._monitor)
             self._tracker.describe(_description(self._sweep, report))
             self._tracker.publish_report(self._sweep.name, report)
         except Exception as error:  # see `_sync`
@@ -157,7 +157,7 @@ class Recorder:
     def _sync(self) -> None:
         try:
             if self._tracker is None:
-                self._tracker = _tracker(self._sweep, self._home, self._monitor)
+                self._tracker = _tracker(self._sweep, self.plan, self._home, self._monitor)
             self._tracker.sync(self._trials())
             self.error = None
         except Exception as error:  # any error of a database or a server; the journals remain complete
@@ -178,11 +178,11 @@ def _description(sweep: Sweep, report: Path) -> str:
     return "\n\n".join(part for part in (sweep.notes, "\n".join(labels), page) if part)
 
 
-def _tracker(sweep: Sweep, home: Path, monitor: Monitor) -> Tracker:
+def _tracker(sweep: Sweep, plan: Plan[Any], home: Path, monitor: Monitor) -> Tracker:
     from jobs.tracking import Tracker  # seconds of imports
 
     name = sweep.tracking.experiment or sweep.name
-    return Tracker(home, sweep.tracking.uri, name, monitor, _largest_model(sweep, read_plan(sweep.name, home)))
+    return Tracker(home, sweep.tracking.uri, name, monitor, _largest_model(sweep, plan))
 
 
 def _largest_model(sweep: Sweep, plan: Plan[Any]) -> float:
