@@ -17,6 +17,8 @@ from model.weights import WeightStore
 from tests import processes, servers
 from tests.servers import MlflowServer, PostgresServer, Proxy
 
+os.environ.pop("COLUMNS", None)  # consoles keep what it is when they are made; xdist sets it
+
 if not torch.cuda.is_available() and find_spec("triton") is not None:
     # The first import of Triton fixes whether its own functions are compiled or interpreted.
     os.environ["TRITON_INTERPRET"] = "1"

@@ -33,6 +33,7 @@ from sweep.run.recording import Recorder, require_driver
 from sweep.run.result_table import result_table
 from sweep.run.stop import FILENAME as STOP_FILENAME
 from sweep.run.stop import Stop, stop_on_signals, stop_requested, withdraw_prune
+from sweep.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def run_sweep(
     where `only` matches nothing, the name belongs to another file or the database driver of the store is not installed,
     the executor's errors, and `DiskFullError`.
     """
-    console = console or Console()
+    console = console or Terminal()
     require_driver(sweep)
     resolve(EXECUTORS, sweep.run.executor, "executor").check()
     folder = sweep_folder(home, sweep.name)
