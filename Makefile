@@ -28,7 +28,7 @@ demo: weights  ## plan, train, evaluate and report the preset `quick`
 test: weights  ## the whole test suite
 	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-fast: weights ## the tests that need no Ray, no server and no training beyond seconds; two minutes
+test-fast: weights ## the tests that need no Ray, no server and no training beyond seconds; a few minutes
 	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -m "not slow" -n 2
 
 soak: weights  ## kill everything that runs a sweep, 20 times; half an hour
