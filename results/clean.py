@@ -1,4 +1,4 @@
-"""What a home could do without: looked for here, removed only on request, and in steps that may be interrupted.
+"""Dispensable content of a home: listed, and removed only on request, in steps that may be interrupted.
 
 A plan needs its trials, their trainings, and their dataset; earlier plans of a sweep count as plans.  Whatever runs, or
 may run on another machine, is left alone.

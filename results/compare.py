@@ -146,7 +146,7 @@ def _settings(record: TrialRecord) -> dict[str, str]:
 
 
 def _obstacles(one: Entry, other: Entry, differing: Mapping[str, tuple[str, str]], home: Path) -> tuple[str, ...]:
-    """What makes scores of two rows no matter of their difference: other data, pictures, metrics or evaluation."""
+    """Reasons why scores of two rows cannot be compared: other data, pictures, metrics or evaluation."""
     found = [
         f"{name} {values[0]} and {values[1]}"
         for name, values in differing.items()

@@ -1,4 +1,4 @@
-"""What the source pictures of a network's training have in common: cameras, framing, background, colours."""
+"""Common properties of the source pictures of a training: cameras, framing, background, colours."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def error_map(render: Pictures, target: Pictures, scale: float = ERROR_WHITE) ->
 
 
 def error_scales(gallery: Gallery) -> list[float]:
-    """Of each object the error at which its maps are brightest: that of a blank picture where it is most wrong.
+    """The error at which each object's maps are brightest: that of a blank picture where it is most wrong.
 
     A scale of its own keeps dark and bright objects from being all black or all white.  `ERROR_WHITE` where the
     gallery has no blank row, or the blank picture is right.

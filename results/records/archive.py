@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from results.records import home as layout
 from results.records import training_folder as training
 from results.records import trial_folder as trial
 from results.records.atomic import write_atomically
-from results.records.home import code_file, plan_file, sweep_folder
-from results.records.home import training_folder as training_of
-from results.records.home import trial_folder as trial_of
 from results.records.ledger import FILENAME as LEDGER_FILENAME
 from results.records.monitor import Monitor
 from results.records.plan import ENDED, PlannedTrial, read_plan
@@ -34,7 +32,7 @@ TRAINING_FILES: tuple[str, ...] = (trial.CONFIG_FILENAME, trial.ENVIRONMENT_FILE
 
 @dataclass(frozen=True)
 class Archived:
-    """What an archive holds of a sweep."""
+    """Summary of an archive of one sweep."""
 
     #: trials with their records
     trials: int
@@ -55,18 +53,24 @@ def archive(sweep: str, home: Path, out: Path, points: int = 100) -> Archived:
     plan = read_plan(sweep, home)
     states = Monitor(home).look_at(each.key for each in plan.everything)
     ended = [each for each in plan.everything if states[each.key].status in ENDED]
-    sweep_folder(out, sweep).mkdir(parents=True, exist_ok=True)
+    layout.sweep_folder(out, sweep).mkdir(parents=True, exist_ok=True)
     size = sum(_copy_records(each, home, out, points) for each in ended)
-    for source in (code_file(home, sweep), sweep_folder(home, sweep) / LEDGER_FILENAME):
-        size += _copy(source, sweep_folder(out, sweep))
-    size += _copy(plan_file(home, sweep), sweep_folder(out, sweep))
+    for source in (layout.code_file(home, sweep), layout.sweep_folder(home, sweep) / LEDGER_FILENAME):
+        size += _copy(source, layout.sweep_folder(out, sweep))
+    size += _copy(layout.plan_file(home, sweep), layout.sweep_folder(out, sweep))
     return Archived(len(ended), len(plan.everything) - len(ended), size)
 
 
 def _copy_records(planned: PlannedTrial, home: Path, out: Path, points: int) -> int:
-    folders = [(trial_of(home, planned.key), trial_of(out, planned.key), TRIAL_FILES)]
+    folders = [(layout.trial_folder(home, planned.key), layout.trial_folder(out, planned.key), TRIAL_FILES)]
     if planned.training is not None:
-        folders.append((training_of(home, planned.training), training_of(out, planned.training), TRAINING_FILES))
+        folders.append(
+            (
+                layout.training_folder(home, planned.training),
+                layout.training_folder(out, planned.training),
+                TRAINING_FILES,
+            )
+        )
     size = 0
     for source, target, names in folders:
         target.mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,7 @@ def _score(column: str) -> tuple[str, int]:
 
 
 def _ground(home: Path, key: str, result: dict[str, Any]) -> str:
-    """What a trial is evaluated on: equal for trials with comparable scores."""
+    """Identity of the data and settings of a trial's evaluation: equal for trials with comparable scores."""
     config = read_config(trial_folder(home, key)) or {}
     return repr((result.get("data_fingerprint"), config.get("data", {}).get("resolution"), config.get("eval")))
 

@@ -1,4 +1,4 @@
-"""What each trained row costs: parameters, training, one prediction, one render, memory."""
+"""Costs of each trained row: parameters, training, one prediction, one render, memory."""
 
 from __future__ import annotations
 

@@ -195,10 +195,6 @@ def _search(
     """Runs the `chosen` trials, then the search's proposals.  Returns the extended plan, and all trials that ran."""
     from sweep.search.source import SearchQueue  # Optuna
 
-    def grown(larger: Plan) -> None:
-        freeze(larger, home)
-        tracker.plan = larger
-
     stop_file = sweep_folder(home, sweep.name) / STOP_FILENAME
     source = SearchQueue(
         sweep,
@@ -207,7 +203,7 @@ def _search(
         [trial for trial in chosen if not trial.is_proposed_only],
         stop_file=stop_file,
         retried={trial.key for trial in chosen},
-        on_growth=grown,
+        on_growth=tracker.extend,
         monitor=monitor,
     )
     with source.pruning():
@@ -230,14 +226,10 @@ def _until_decided(
     before: int,
 ) -> tuple[Plan, list[PlannedTrial]]:
     """Runs the `chosen` trials, then further seeds of open rows.  Returns the final plan, and all trials that ran."""
-    from sweep.seeds.source import SeedSource
-
-    def grown(larger: Plan) -> None:
-        freeze(larger, home)
-        tracker.plan = larger
+    from sweep.seeds.source import SeedQueue
 
     stop_file = sweep_folder(home, sweep.name) / STOP_FILENAME
-    source = SeedSource(
+    source = SeedQueue(
         sweep,
         home,
         plan,
@@ -245,7 +237,7 @@ def _until_decided(
         stop_file=stop_file,
         retry_failed=retry_failed,
         is_wanted=lambda name: _is_wanted(name, only),
-        on_growth=grown,
+        on_growth=tracker.extend,
         say=console.print,
         monitor=monitor,
     )

@@ -14,7 +14,7 @@ from results.errors import ResultsError
 from results.own_store import adopt_store, finished_keys
 from results.records import tags
 from results.records.monitor import Monitor
-from results.records.plan import Plan, PlannedTrial, read_plan
+from results.records.plan import Plan, PlannedTrial, freeze, read_plan
 from results.store_errors import store_problem
 from sweep.file.schema import Sweep
 from sweep.run.driver_lock import is_driven
@@ -119,7 +119,6 @@ class Recorder:
     """Copies journals into MLflow while trials run; its failures never affect them."""
 
     def __init__(self, sweep: Sweep, plan: Plan[Any], home: Path, monitor: Monitor | None = None) -> None:
-        """plan: the attribute may be replaced by a plan with more trials while recording runs."""
         self._sweep, self._home, self.plan = sweep, home, plan
         self._monitor = monitor or Monitor(home)
         self._tracked: tuple[Plan[Any], list[TrackedTrial]] | None = None
@@ -135,6 +134,11 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+
+    def extend(self, larger: Plan[Any]) -> None:
+        """Freezes a plan that has grown, and records its trials from now on."""
+        freeze(larger, self._home)
+        self.plan = larger
 
     def publish(self, report: Path) -> None:
         """Adds the report's page and the sweep's description to the experiment."""

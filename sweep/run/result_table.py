@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table as Drawn
@@ -20,10 +22,20 @@ def result_table(table: Table, console: Console) -> Drawn:
 
     Where the console is too narrow, spreads over seeds are left out, then columns from the left, which is said.
     """
-    whole = (_drawn(table, True, folded=folded) for folded in (False, True))
-    narrower = (_drawn(table, False, first, folded) for first in range(len(table.columns)) for folded in (False, True))
-    candidates = [*whole, *narrower]
-    return next((drawn for drawn in candidates if _width(drawn, console) <= console.width), candidates[-1])
+    for form in _forms(len(table.columns)):
+        drawn = _drawn(table, *form)
+        if _width(drawn, console) <= console.width:
+            break
+    return drawn
+
+
+def _forms(columns: int) -> Iterator[tuple[bool, int, bool]]:
+    """Forms of a table from wide to narrow: whether it has spreads, its first column, whether long names are folded."""
+    for folded in (False, True):
+        yield True, 0, folded
+    for first in range(columns):
+        for folded in (False, True):
+            yield False, first, folded
 
 
 def _width(drawn: Drawn, console: Console) -> int:

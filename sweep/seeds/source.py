@@ -22,7 +22,7 @@ from sweep.plan.planner import Identities, Plan, PlannedTrial, folded
 from sweep.seeds.rows import SeedRows
 
 
-class SeedSource:
+class SeedQueue:
     """A source of trials (`sweep.run.executors.queue`) that adds seeds to the plan."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a GPU has to show, as lines with a bound each, from the figures of `make gpu`."""
+"""Requirements on a GPU, a line with a bound each, judged by the figures of `make gpu`."""
 
 from __future__ import annotations
 

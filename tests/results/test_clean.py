@@ -51,7 +51,7 @@ def of_training(home: Path, trial: str, training: str) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Of every kind of waste one, beside what looks like it and is needed."""
+    """A home with one item of every kind of waste, beside needed ones that look like it."""
     home = tmp_path
     trials = (planned("good", "t-good"), planned("bad", "t-bad"), planned("new", "t-new"), planned("cut", "t-cut"))
     freeze(Plan("sweep", FIRST, (*trials, planned("old", "t-old", "old-data")), ()), home)

@@ -75,7 +75,7 @@ def test_text_cannot_issue_commands(hostile: str) -> None:
 
 
 def typeset(document: str, folder: Path) -> str:
-    """What pdflatex prints while it makes `table.pdf` of a document."""
+    """Output of pdflatex while it makes `table.pdf` of a document."""
     missing = [name for name in ("pdflatex", "pdftotext") if shutil.which(name) is None]
     if missing:
         pytest.skip(f"{' and '.join(missing)} not installed")

@@ -18,7 +18,7 @@ from results.records.trial_folder import MEASUREMENTS_FILENAME, RESULT_FILENAME
 from sweep.file.schema import Sweep
 from sweep.plan.estimate import estimate
 from sweep.plan.planner import make_plan, plan_table
-from sweep.seeds.source import SeedSource
+from sweep.seeds.source import SeedQueue
 
 #: row -> its difference to the baseline in standard deviations of a training
 EFFECTS = {"baseline": 0.0, "large": 40.0, "small": -2.0, "none": 0.0}
@@ -49,13 +49,13 @@ def fail(home: Path, trial: PlannedTrial) -> None:
         journal.failed("of its own")
 
 
-def source(options: Sweep, home: Path, **more: Any) -> SeedSource:
+def source(options: Sweep, home: Path, **more: Any) -> SeedQueue:
     plan = make_plan(options, home)
-    return SeedSource(options, home, plan, [trial for trial in plan.trials if trial.is_unfinished], **more)
+    return SeedQueue(options, home, plan, [trial for trial in plan.trials if trial.is_unfinished], **more)
 
 
 def drain(
-    trials: SeedSource, home: Path, at_once: int = 1, end: Callable[[Path, PlannedTrial], None] = finish, most: int = 99
+    trials: SeedQueue, home: Path, at_once: int = 1, end: Callable[[Path, PlannedTrial], None] = finish, most: int = 99
 ) -> list[PlannedTrial]:
     """Runs at most `most` trials of the source, `at_once` at a time; the last one to start ends first."""
     ran: list[PlannedTrial] = []
@@ -137,7 +137,7 @@ def test_a_failed_trial_holds_its_own_row_alone(home, tiny) -> None:
     assert states["none"].is_final
     again = make_plan(sweep(tiny), home)
     assert [trial.name for trial in again.failed] == ["small"]
-    retried = SeedSource(sweep(tiny), home, again, again.failed, retry_failed=True)
+    retried = SeedQueue(sweep(tiny), home, again, again.failed, retry_failed=True)
     drain(retried, home)
     assert all(ruling.is_final for ruling in retried.settled()[0].seeds.rulings)
 
