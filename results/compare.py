@@ -11,7 +11,6 @@ from results.load import Evidence, TrialRecord
 from results.provenance import ABSENT
 from results.records import tags
 from results.records.damage import DamagedFileError, read_object
-from results.records.flat import flatten
 from results.records.home import trial_folder
 from results.records.trial_folder import RESULT_FILENAME
 from results.table import Cell, Column, Row, Section, Table
@@ -133,7 +132,7 @@ def _differing(one: TrialRecord, other: TrialRecord) -> dict[str, tuple[str, str
 
 
 def _settings(record: TrialRecord) -> dict[str, str]:
-    config = {key: str(value) for key, value in flatten(record.planned.config).items() if key != "seed"}
+    config = {key: str(value) for key, value in record.planned.flat_config.items() if key != "seed"}
     if record.run is None:
         return config
     weights = {

@@ -12,7 +12,6 @@ from results.errors import ResultsError
 from results.load import SweepLike, TrialRecord, read_evidence
 from results.records.arithmetic import recorded_arithmetic
 from results.records.find import UnknownTrialError, find_trial_folder
-from results.records.flat import flatten
 from results.records.tags import CODE_CHANGED, COMMIT, DATA_FINGERPRINT
 from results.render.layout import column_title
 from results.table import Cell, Column, Row, Table
@@ -118,7 +117,7 @@ def _origin(record: TrialRecord, value: float | None) -> Origin:
         data_fingerprint=tags.get(DATA_FINGERPRINT, ""),
         commit=tags.get(COMMIT, "") + (" with changes" if changed else ""),
         arithmetic=recorded_arithmetic(tags),
-        config=flatten(record.planned.config),
+        config=record.planned.flat_config,
     )
 
 

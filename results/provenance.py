@@ -7,7 +7,6 @@ from typing import Any
 
 from results.load import Evidence, TrialRecord
 from results.records import tags as record_tags
-from results.records.flat import flatten
 
 _CODE_TAGS = ("mlflow.source.git.", record_tags.PREFIX)
 #: printed for an absent setting
@@ -30,7 +29,7 @@ def split_common(
 
 def configurations(evidence: Evidence) -> list[tuple[TrialRecord, dict[str, Any]]]:
     """Flat configuration of every trained trial, without its seed."""
-    flat = [(record, flatten(record.planned.config)) for record in evidence.records if not record.planned.control]
+    flat = [(record, record.planned.flat_config) for record in evidence.records if not record.planned.control]
     return [(record, {k: v for k, v in config.items() if k != "seed"}) for record, config in flat]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 from results.errors import ResultsError
 from results.records.atomic import write_atomically
 from results.records.damage import DamagedFileError, member, pass_over, read_object
+from results.records.flat import flatten
 from results.records.home import (
     earlier_plans_folder,
     plan_file,
@@ -78,6 +79,11 @@ class PlannedTrial(Generic[Config]):
     def plain_config(self) -> Mapping[str, Any]:
         """The configuration as plain JSON values."""
         return self.config if isinstance(self.config, Mapping) else self.config.identity()
+
+    @cached_property
+    def flat_config(self) -> Mapping[str, Any]:
+        """The configuration under dotted keys, e.g. `train.stages.0.losses.l2`."""
+        return flatten(self.plain_config)
 
     @cached_property
     def steps(self) -> int:

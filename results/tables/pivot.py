@@ -10,7 +10,6 @@ from pydantic import Field
 
 from results.load import Evidence, TrialRecord
 from results.provenance import ABSENT
-from results.records.flat import flatten
 from results.table import Cell, Row, Section, Table
 from results.tables.axes import Axis, find_axes, named_axis
 from results.tables.fill import source_of, with_intervals
@@ -44,7 +43,7 @@ def build(evidence: Evidence, options: Options) -> Table:
     """Means over objects, then over seeds.  A cell with several configurations stays empty and has a note."""
     trained = [record for record in evidence.records if not record.planned.control]
     groups = configurations(selected(trained, options.select))
-    configs = [flatten(group[0].planned.config) for group in groups]
+    configs = [group[0].planned.flat_config for group in groups]
     frame = Table(options.name, options.caption, (), ())
     try:
         axes = _axes(configs, options, evidence.plan.axes)

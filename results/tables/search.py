@@ -12,7 +12,6 @@ from pydantic import Field
 
 from results.load import Evidence
 from results.provenance import ABSENT
-from results.records.flat import flatten
 from results.table import Table
 from results.tables.auto import entries
 from results.tables.baseline import find_baseline
@@ -59,7 +58,7 @@ def build(evidence: Evidence, options: Options) -> Table:
     scores = Scores.of(evidence, [value])
     found = [(entry, mean) for entry in trained if (mean := _mean(entry, value, scores)) is not None]
     found.sort(key=lambda item: item[1], reverse=value.column.direction == "up")
-    importance = _importance([(flatten(e.records[0].planned.config), mean) for e, mean in found], value)
+    importance = _importance([(e.records[0].planned.flat_config, mean) for e, mean in found], value)
     shown = tuple(entry for entry, _ in found[: options.best])
     notes = (*_said(importance, len(found)), *_left_out(trained, found, len(shown)), *comparison)
     frame = Table(options.name, options.caption, (), (), notes=notes)
@@ -155,7 +154,7 @@ def _left_out(trained: Sequence[Entry], found: Sequence[Any], shown: int) -> tup
 
 def _settings(shown: Sequence[Entry], keys: Sequence[str]) -> dict[str, dict[str, str]]:
     """Setting -> row -> its value."""
-    configs = {entry.label: flatten(entry.records[0].planned.config) for entry in shown}
+    configs = {entry.label: entry.records[0].planned.flat_config for entry in shown}
     return {
         key: {label: _short(config.get(key, ABSENT)) for label, config in configs.items()}
         for key in keys[:_MOST_SETTINGS]

@@ -47,7 +47,7 @@ def has_setting(config: Mapping[str, Any], setting: Mapping[str, Any]) -> bool:
 
 
 def _meets(record: TrialRecord, key: str, wanted: Any) -> bool:
-    found = list(record.planned.names) if key == TRIAL else _values(flatten(record.planned.config), key)
+    found = list(record.planned.names) if key == TRIAL else _values(record.planned.flat_config, key)
     return _is_one_of(found, wanted)
 
 
