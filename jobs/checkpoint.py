@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -40,8 +42,13 @@ class Checkpoint:
 
     @property
     def judged(self) -> dict[str, Tensor]:
-        """The weights to evaluate: the moving average where there is one, the network's otherwise."""
+        """The weights to evaluate: the best where they are kept, else the moving average, else the network's."""
         return judged_weights(self.tensors)
+
+    @property
+    def best(self) -> dict[str, Tensor]:
+        """The weights with the best score so far; empty where the last are kept."""
+        return _without_prefix(self.tensors, "best.")
 
     def restore(
         self,
@@ -77,11 +84,16 @@ def capture(
     optimizer: torch.optim.Optimizer,
     average: nn.Module,
     extra: dict[str, Any],
+    best: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Checkpoint:
-    """The current state; tensors share memory with the networks.  `average` may be the network itself."""
+    """The current state; tensors share memory with the networks.
+
+    `average` may be the network itself; `best` are the best weights so far, where these are kept.
+    """
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     if average is not network:
         tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     for index, fields in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{field}": tensor for field, tensor in fields.items()}
     return Checkpoint(step, tensors, extra)
@@ -119,6 +131,17 @@ class CheckpointFolder:
                 log.warning("checkpoint %s is damaged and passed over: %s", path.name, error)
         return None
 
+    def is_empty(self) -> bool:
+        """Whether there is no checkpoint, sound or damaged."""
+        return not self._records()
+
+    def keep_newest(self) -> None:
+        """Delete all but the newest checkpoint."""
+        kept = [path.stem for path in self._records()[-1:]]
+        for path in self.folder.glob("*"):
+            if path.name.partition(".")[0] not in kept:
+                path.unlink()
+
     def drop_optimizers(self) -> None:
         """Keep the newest sound checkpoint alone, without Adam's state: weights to evaluate, not to go on from."""
         newest = self.latest()
@@ -136,7 +159,8 @@ class CheckpointFolder:
 
 def judged_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights to evaluate among a checkpoint's tensors; all tensors of a file that holds nothing else."""
-    return _without_prefix(tensors, "average.") or _without_prefix(tensors, "network.") or tensors
+    prefixes = ("best.", "average.", "network.")
+    return next((found for prefix in prefixes if (found := _without_prefix(tensors, prefix))), tensors)
 
 
 def _read(path: Path) -> Checkpoint:

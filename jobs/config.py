@@ -144,6 +144,10 @@ class TrainConfig(Section):
     precision: Literal["float32", "tf32", "bf16"] = "tf32"
     #: a loss or gradient that is not finite stops the trial, skips that step, or is ignored, as published
     nonfinite: Literal["stop", "skip", "ignore"] = "stop"
+    #: the weights that are judged: those after the last iteration, or those with the best score on the validation split
+    keep: Annotated[Literal["last", "best"], ADDED_LATER] = "last"
+    #: the score that `keep: best` compares, every `eval.every` iterations and on novel views; one of `eval.metrics`
+    keep_by: Annotated[str, one_of("metric", METRICS)] = "psnr"
 
     @property
     def iterations(self) -> int:
@@ -288,6 +292,8 @@ class TrialConfig(_WithContexts):
             del values["eval"]["lpips"]
         if not self.is_trained:
             return {key: values[key] for key in ("data", "model", "eval")}
+        if self.train.keep == "last":
+            del values["train"]["keep_by"]
         for source, section in self.sources.items():
             if frozen_class(section) is None:
                 values[source] = {find_source(source).switch: "none"}

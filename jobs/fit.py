@@ -39,6 +39,8 @@ def check_fit(config: TrialConfig) -> None:
     if "views" in offered and config.model.input_views > drawn:
         reason = f"model.input_views {config.model.input_views} is more than train.views_per_object {drawn}"
         raise MisfitError("model.input_views", f"{reason}, which they are among")
+    if config.train.keep == "best":
+        _check_kept(config)
     for index, stage in enumerate(config.train.stages):
         for name, term in stage.losses.items():
             _check_loss(config, name, term, f"train.stages.{index}.losses.{name}", offered)
@@ -59,6 +61,16 @@ def _check_metrics(config: TrialConfig) -> None:
                 f"eval.metrics {name} needs {' and '.join(lacking)}, which model.name {config.model.name} renders not"
             )
             raise MisfitError("eval.metrics", reason, fitting)
+
+
+def _check_kept(config: TrialConfig) -> None:
+    """Checks that training measures the score by which the best weights are chosen."""
+    if config.eval.every is None:
+        reason = "train.keep best compares scores on the validation split, and there are none: set eval.every"
+        raise MisfitError("train.keep", reason, ["last"])
+    if config.train.keep_by not in config.metrics:
+        reason = f"train.keep_by {config.train.keep_by} is not among eval.metrics"
+        raise MisfitError("train.keep_by", reason, config.metrics)
 
 
 def _check_context(config: TrialConfig, source: str, section: ContextConfig) -> None:

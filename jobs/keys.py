@@ -1,7 +1,8 @@
 """Keys: hashes of all that determines a training's weights, or a trial's results.
 
 A training key covers all inputs of training: the configuration except for `eval`, the dataset's fingerprint, the
-hashes of the frozen weights that it uses, and `NUMERICS_VERSION`.  A trial key covers a training and its
+hashes of the frozen weights that it uses, and `NUMERICS_VERSION`; with `train.keep: best` also the keys of `eval` that
+determine its choice.  A trial key covers a training and its
 evaluation: the training key, the `eval` section, the dataset's fingerprint, the hashes of the metrics' weights, and
 `EVALUATION_VERSION`.  Names, tables, resources and paths are in neither.
 """
@@ -29,7 +30,8 @@ NUMERICS_VERSION = 5
 #: Version of the arithmetic of evaluation, by the same rule.  An increase re-evaluates all trials and trains none.
 EVALUATION_VERSION = 1
 
-#: Keys of `eval` that only add curves to the journal during training; they affect neither weights nor results.
+#: Keys of `eval` that only add curves to the journal during training; they affect neither weights nor results, unless
+#: these curves choose the weights that are kept (`train.keep: best`).
 WATCHING = ("every", "val_objects")
 
 _DIGITS = 16
@@ -63,7 +65,7 @@ def training_key(config: TrialConfig, fingerprint: str, weights: Mapping[str, st
 def _training_key(identity: Mapping[str, Any], fingerprint: str, weights: Mapping[str, str]) -> str:
     return _hashed(
         {
-            "config": _without_eval(identity),
+            "config": _read_by_training(identity),
             "data": fingerprint,
             "weights": dict(weights),
             "numerics": NUMERICS_VERSION,
@@ -90,7 +92,7 @@ def _trial_key(training: str, identity: Mapping[str, Any], fingerprint: str, wei
 
 def training_identity(config: TrialConfig) -> dict[str, Any]:
     """The part of `TrialConfig.identity()` that training reads."""
-    return _without_eval(config.identity())
+    return _read_by_training(config.identity())
 
 
 def judging_identity(config: TrialConfig) -> dict[str, Any]:
@@ -98,8 +100,18 @@ def judging_identity(config: TrialConfig) -> dict[str, Any]:
     return _decisive_eval(config.identity())
 
 
-def _without_eval(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {section: values for section, values in identity.items() if section != "eval"}
+def keeps_best(identity: Mapping[str, Any]) -> bool:
+    """Whether scores on the validation split choose the weights of a configuration with this identity."""
+    return identity.get("train", {}).get("keep") == "best"
+
+
+def _read_by_training(identity: Mapping[str, Any]) -> dict[str, Any]:
+    read = {section: values for section, values in identity.items() if section != "eval"}
+    if keeps_best(identity):
+        metric = identity["train"]["keep_by"]
+        names = (*WATCHING, "lpips") if metric == "lpips" else WATCHING
+        read["eval"] = {name: identity["eval"][name] for name in names} | {"metrics": [metric]}
+    return read
 
 
 def _decisive_eval(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,6 +128,8 @@ def training_weights(config: TrialConfig) -> tuple[str, ...]:
             names.update(() if cls is None else cls.weights(frozen_options(section)))
         for loss in {name for stage in config.train.stages for name in stage.losses}:
             names.update(resolve(LOSSES, loss, "loss").weights)
+        if config.train.keep == "best":
+            names.update(find_metric(config.train.keep_by).weights(config.eval.lpips))
     return tuple(sorted(names))
 
 

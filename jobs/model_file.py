@@ -104,6 +104,8 @@ class OwnNetwork:
         """Its configuration, for evaluation on one of our datasets."""
         values = training_identity(self.config)
         own = values.pop("data")
+        values.pop("eval", None)  # of `train.keep: best`, which chose among checkpoints
+        values["train"] = {key: value for key, value in values["train"].items() if key not in ("keep", "keep_by")}
         options = own["options"] if own["name"] == dataset else {}
         return values | {"data": {"name": dataset, "resolution": own["resolution"], "options": options}}
 

@@ -53,7 +53,7 @@ from results.records.home import artifacts_folder, database_file, database_lock,
 from results.records.journal import JournalReader
 from results.records.monitor import Monitor
 from results.records.permissions import open_as_folder
-from results.records.training_folder import WEIGHTS_FILENAME, training_of
+from results.records.training_folder import WEIGHTS_FILENAME, lineage_text, training_of
 from results.records.trial_folder import ARTIFACTS, Status, read_environment, read_result
 
 log = logging.getLogger(__name__)
@@ -426,6 +426,10 @@ def _provenance(folder: Path) -> dict[str, str]:
     values |= arithmetic_tags(content.get("arithmetic", ()))
     if "data_fingerprint" in result:
         values[tags.DATA_FINGERPRINT] = str(result["data_fingerprint"])
+    if result.get("continued_from"):
+        values[tags.CONTINUED_FROM] = lineage_text(result["continued_from"])
+    if "judged_step" in result:
+        values[tags.JUDGED_STEP] = str(result["judged_step"])
     return values | {tags.WEIGHTS + name: str(sha256) for name, sha256 in _object(result, "weights").items()}
 
 

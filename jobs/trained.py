@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 
 from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
+from jobs.continuation import continue_training
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.device import (
@@ -61,10 +62,8 @@ class Training(NamedTuple):
 
     reconstructor: Reconstructor
     context: ContextReader
-    #: time spent in iterations
-    seconds: float
-    #: the arithmetics it was computed with, in order of use
-    arithmetic: list[dict[str, Any]]
+    #: as `results.records.training_folder` describes it
+    record: dict[str, Any]
 
 
 class Trained(NamedTuple):
@@ -105,9 +104,12 @@ def train_once(
     device: torch.device,
     pace: Pace,
     compile_mode: CompileMode = "auto",
+    keep_optimizer: bool = False,
 ) -> Training:
     """The training of a key: loaded from its folder if finished, otherwise trained to its end.
 
+    A training that was not begun continues a finished one of the home that is its beginning (`jobs.continuation`);
+    `keep_optimizer` keeps the last checkpoint, so that others can continue this one.
     Afterwards `journal`, the trial's, holds all metrics of the training, including earlier ones.  If another trial
     runs the training at the moment, this waits for it.  `frozen` maps all frozen weights in use to their sha256.
     Raises the errors of `train`.
@@ -115,6 +117,7 @@ def train_once(
     folder = training_folder(home, key)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, journal, pace.should_stop):
+        continue_training(config, key, store.fingerprint, frozen, home)
         journal.repeat(folder)
         context = ContextReader(config, store, weights, cache_folder(home), device)
         network = prepare(build_reconstructor(config, context.widths, weights), device)
@@ -131,11 +134,13 @@ def train_once(
             with steady_memory(device):
                 network, record = _trained(
                     config, key, store, folder, network, context, weights, frozen, journal, validate, device, pace,
-                    execution, in_one_graph,
+                    execution, in_one_graph, keep_optimizer,
                 )  # fmt: skip
-        # Checkpoints have three times the size of the weights, and are not needed any more.
-        shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
-    return Training(network, context, record["seconds"], record["environment"]["arithmetic"])
+        if record.get("keeps_optimizer"):
+            CheckpointFolder(folder / CHECKPOINTS_FOLDER).keep_newest()
+        else:  # checkpoints have three times the size of the weights
+            shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
+    return Training(network, context, record)
 
 
 def load_trained(home: Path, key: str, device: torch.device | str = "cpu") -> Trained:
@@ -181,6 +186,7 @@ def _trained(
     pace: Pace,
     execution: Execution,
     in_one_graph: bool,
+    keep_optimizer: bool,
 ) -> tuple[Reconstructor, dict[str, Any]]:
     """Train to the end, write weights and record, and return the network to evaluate and the record."""
     write_json(folder / CONFIG_FILENAME, training_identity(config))
@@ -189,7 +195,7 @@ def _trained(
     write_json(folder / ENVIRONMENT_FILENAME, environment)
     losses = sorted({name for stage in config.train.stages for name in stage.losses})
     with Journal(folder) as own:
-        judged, seconds = train(
+        trained = train(
             network,
             context,
             {name: _loss(name, config, weights, device) for name in losses},
@@ -202,12 +208,15 @@ def _trained(
             pace=pace,
             captures_steps=in_one_graph,
         )
-    data = save({name: tensor.detach().contiguous() for name, tensor in judged.state_dict().items()})
+    data = save({name: tensor.detach().contiguous() for name, tensor in trained.network.state_dict().items()})
     write_atomically(folder / WEIGHTS_FILENAME, data)
     record = {
         "key": key,
         "step": config.train.iterations,
-        "seconds": seconds,
+        "judged_step": trained.step,
+        "seconds": trained.seconds,
+        "continued_from": trained.continued_from,
+        "keeps_optimizer": keep_optimizer,
         "weights_sha256": hashlib.sha256(data).hexdigest(),
         "environment": environment,
         "data_fingerprint": store.fingerprint,
@@ -216,7 +225,7 @@ def _trained(
         "finished": time.time(),
     }
     write_json(folder / RECORD_FILENAME, record)
-    return judged, record
+    return trained.network, record
 
 
 def _loss(name: str, config: TrialConfig, weights: WeightStore, device: torch.device) -> Loss:

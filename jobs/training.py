@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from jobs.ema import MovingAverage
 from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
 from jobs.flat import flatten_parameters
+from jobs.kept import KeptWeights
 from jobs.nonfinite import NonFiniteGuard
 from jobs.step import Step, StepInputs, StepOutcome, step_inputs, stream_seed
 from model.losses.base import Loss
@@ -89,6 +90,18 @@ class Averages:
         }
 
 
+class TrainedNetwork(NamedTuple):
+    """The network to evaluate, and how it came about."""
+
+    network: Reconstructor
+    #: spent in iterations, those of earlier processes and of a continued training included
+    seconds: float
+    #: iterations after which it had these weights
+    step: int
+    #: trainings that this one continues, the first of them first: {"training": key, "step": iterations}
+    continued_from: list[dict[str, Any]]
+
+
 def train(
     network: Reconstructor,
     context: ContextReader,
@@ -102,18 +115,20 @@ def train(
     device: torch.device,
     pace: Pace,
     captures_steps: bool = False,
-) -> tuple[Reconstructor, float]:
+) -> TrainedNetwork:
     """Train `network` through all stages, from its last checkpoint on.
 
     `captures_steps`: a GPU replays whole steps as one CUDA graph.
-    Returns the network to evaluate, which is the moving average if enabled, and the seconds spent in steps.
+    Returns the network to evaluate, which is the moving average if enabled, with the weights that `train.keep` names.
     Raises `NonFiniteError` according to `train.nonfinite`, and `StopRequestedError`.
     """
-    iteration, averages = 0, Averages()
+    iteration, averages, origin = 0, Averages(), {}
     saved = checkpoints.latest()
     if saved is not None:
         iteration, averages = saved.step, Averages(**saved.extra["averages"])
+        origin = {name: value for name, value in saved.extra.items() if name == "continued_from"}
         saved.restore(network)
+    kept = KeptWeights(config.train, saved)
     journal.start(iteration)
 
     objects, judged = store.split("train"), network
@@ -146,18 +161,21 @@ def train(
             if iteration % pace.log_every == 0 or iteration == last:
                 journal.metrics(iteration, averages.take())
             if config.eval.every is not None and (iteration % config.eval.every == 0 or iteration == last):
-                journal.metrics(iteration, validation_scores(validate(average.network)))
+                scores = validation_scores(validate(average.network))
+                journal.metrics(iteration, scores)
+                kept.offer(iteration, scores, average.network)
             stopping = pace.should_stop()
             if stopping or iteration % pace.checkpoint_every == 0 or iteration == config.train.iterations:
                 guard.raise_if_bad(done.scene)
-                state = {"averages": averages.plain()}
-                checkpoints.save(capture(iteration, network, optimizer, average.network, state))
+                state = {"averages": averages.plain()} | kept.plain() | origin
+                checkpoints.save(capture(iteration, network, optimizer, average.network, state, kept.tensors))
             if stopping and iteration < config.train.iterations:
                 raise StopRequestedError(f"stopped after {iteration} of {config.train.iterations} iterations")
         judged = average.network
         if last < config.train.iterations:
             average.hand_over()
-    return judged, averages.seconds
+    judged_step = kept.load_into(judged, config.train.iterations)
+    return TrainedNetwork(judged, averages.seconds, judged_step, origin.get("continued_from", []))
 
 
 def validation_scores(evaluation: Evaluation) -> dict[str, float]:

@@ -76,6 +76,8 @@ class Runtime:
     compile: CompileMode = "auto"
     log_every: int = 50
     checkpoint_every: int = 500
+    #: whether a finished training keeps its last checkpoint, so that longer ones can continue it
+    keep_optimizer: bool = False
     #: while this file exists, trials write a checkpoint at once and stop
     stop_file: str | None = None
 
@@ -189,6 +191,7 @@ def _train_and_judge(
     device = torch.device(_device(runtime.device))
     weights = WeightStore(weights_folder(home))
     seconds, arithmetic = 0.0, []
+    origin: dict[str, Any] = {}
     if keys.training is not None:
         write_json(folder / TRAINING_FILENAME, {"key": keys.training})
         trained = train_once(
@@ -204,12 +207,17 @@ def _train_and_judge(
             ),
             device=device,
             compile_mode=runtime.compile,
+            keep_optimizer=runtime.keep_optimizer,
             pace=Pace(
                 runtime.log_every, runtime.checkpoint_every, _stop_signal(runtime.stop_file, folder / PRUNE_FILENAME)
             ),
         )
         predict = predicting(trained.reconstructor, trained.context, config)
-        seconds, arithmetic = trained.seconds, trained.arithmetic
+        record = trained.record
+        seconds, arithmetic = record["seconds"], record["environment"]["arithmetic"]
+        origin = {"continued_from": record["continued_from"]} if record.get("continued_from") else {}
+        if config.train.keep == "best":
+            origin["judged_step"] = record["judged_step"]
         write_json(folder / ENVIRONMENT_FILENAME, describe_environment() | {"arithmetic": arithmetic})
     else:
         journal.start(0)
@@ -232,6 +240,7 @@ def _train_and_judge(
         "metrics": evaluation.means(),
         "per_object_sha256": file_sha256(folder / MEASUREMENTS_FILENAME),
         "arithmetic": arithmetic,
+        **origin,
         "finished": time.time(),
     }
 

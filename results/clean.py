@@ -49,8 +49,6 @@ KINDS: dict[str, str] = {
     "plans": "earlier plans, and trials that only these have",
     "left-over": "what an interrupted removal left",
 }
-#: Kinds that are removed only where they are named.
-ON_REQUEST = ("plans",)
 
 #: A trial's configuration -> the folder of its dataset.
 StoreOf = Callable[[Mapping[str, Any]], Path | None]
@@ -184,8 +182,10 @@ def _optimisers(home: Path, running: set[str]) -> Iterator[Waste]:
     active = {training_of(trial_folder(home, key)) for key in running}
     for folder in _children(trainings_folder(home)):
         checkpoints = folder / CHECKPOINTS_FOLDER
-        if checkpoints.is_dir() and folder.name not in active and read_training(folder) is not None:
-            yield Waste("optimisers", checkpoints, size_of(checkpoints))
+        record = read_training(folder) if checkpoints.is_dir() and folder.name not in active else None
+        if record is not None:
+            reserved = "kept by run.keep_optimizer, to continue the training" if record.get("keeps_optimizer") else ""
+            yield Waste("optimisers", checkpoints, size_of(checkpoints), reserved=reserved)
     for key in sorted(begun_keys(home) - running):
         checkpoints = trial_folder(home, key) / CHECKPOINTS_FOLDER
         if checkpoints.is_dir() and read_result(trial_folder(home, key)) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,7 +12,7 @@ from results.errors import ResultsError
 from results.load import SweepLike, TrialRecord, read_evidence
 from results.records.arithmetic import recorded_arithmetic
 from results.records.find import UnknownTrialError, find_trial_folder
-from results.records.tags import CODE_CHANGED, COMMIT, DATA_FINGERPRINT
+from results.records.tags import CODE_CHANGED, COMMIT, CONTINUED_FROM, DATA_FINGERPRINT, JUDGED_STEP
 from results.render.layout import column_title
 from results.table import Cell, Column, Row, Table
 from results.tables import build_tables
@@ -34,7 +34,11 @@ class Origin:
     commit: str
     #: rasteriser, execution, precision and device, with every choice resolved; empty where not recorded
     arithmetic: dict[str, str]
-    config: dict[str, Any]
+    #: the trainings that its training continues; empty for one from the start
+    continued_from: str
+    #: iterations after which the judged weights were best; empty where the last are judged
+    judged_step: str
+    config: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ def _origin(record: TrialRecord, value: float | None) -> Origin:
         data_fingerprint=tags.get(DATA_FINGERPRINT, ""),
         commit=tags.get(COMMIT, "") + (" with changes" if changed else ""),
         arithmetic=recorded_arithmetic(tags),
+        continued_from=tags.get(CONTINUED_FROM, ""),
+        judged_step=tags.get(JUDGED_STEP, ""),
         config=record.planned.flat_config,
     )
 

@@ -8,10 +8,14 @@ package of that name.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,6 +27,8 @@ from jobs.photos.picture import Picture, PictureError
 
 #: Words that `--mask` takes besides a file.
 WORDS = ("auto", "colour", "rembg", "none")
+#: Packages that `rembg` needs; its own name alone says nothing of a backend.
+_REMBG = ("rembg", "onnxruntime")
 #: Side that a picture is reduced to for `colour`, pixels.
 _SIDE = 768
 #: Width of the border that background colours are fitted to, as a share of the shorter side.
@@ -68,7 +74,7 @@ def find_mask(picture: Picture, wanted: str | Path) -> Mask | None:
     if wanted == "auto" and picture.is_transparent:
         return _checked(Mask(picture.rgba[..., 3] / np.float32(255), "its transparency"), picture)
     if wanted == "auto":
-        wanted = "rembg" if find_spec("rembg") is not None else "colour"
+        wanted = "rembg" if all(find_spec(name) is not None for name in _REMBG) else "colour"
     return _checked(_REMOVERS[wanted](picture), picture)
 
 
@@ -173,17 +179,33 @@ def _parts(found: np.ndarray) -> np.ndarray:
 
 def _by_rembg(picture: Picture) -> Mask:
     try:
-        from rembg import remove  # type: ignore[import-not-found]
-    except ImportError:
-        raise PictureError("--mask rembg needs the package rembg: pip install 'rembg[cpu]'") from None
+        with _quiet():
+            from rembg import remove  # type: ignore[import-not-found]
+    except (ImportError, SystemExit):  # without onnxruntime its import ends the process
+        needed = "the package rembg with one of its backends: pip install 'rembg[cpu]'"
+        raise PictureError(f"--mask rembg needs {needed}") from None
     try:
-        mask = remove(Image.fromarray(picture.rgba[..., :3]), only_mask=True)
+        with _quiet():
+            mask = remove(Image.fromarray(picture.rgba[..., :3]), session=_rembg_session(), only_mask=True)
     except Exception as error:  # it fetches its network on first use
         raise PictureError(
             f"{picture.path}: rembg failed: {type(error).__name__}: {error}; --mask colour is simpler, or give the "
             "mask with --mask FILE"
         ) from error
     return Mask(_resized(np.asarray(mask.convert("L"), np.float32) / 255, picture), "rembg")
+
+
+@cache
+def _rembg_session() -> Any:
+    """The loaded network, once for all pictures."""
+    from rembg import new_session
+
+    return new_session()
+
+
+def _quiet() -> redirect_stdout[io.StringIO]:
+    """Keeps the package's own messages out of the output of a command."""
+    return redirect_stdout(io.StringIO())
 
 
 _REMOVERS: dict[str, Callable[[Picture], Mask]] = {"colour": _by_colour, "rembg": _by_rembg}

@@ -1,8 +1,9 @@
 """Append-only journal of a trial, one JSON object per line; MLflow is filled from it.
 
-Events: `start` (the process that runs it, and the first step), `metrics` (step -> values), `stopped` (from outside),
-`pruned` (by a search, with the reason), `failed` (with the reason).  `result.json`, not the journal, marks a
-finished trial.  A line truncated by a crash is ignored when reading and removed before the next append.
+Events: `start` (the process that runs it, and the first step), `continued` (the finished training that it continues),
+`metrics` (step -> values), `stopped` (from outside), `pruned` (by a search, with the reason), `failed` (with the
+reason).  `result.json`, not the journal, marks a finished trial.  A line truncated by a crash is ignored when reading
+and removed before the next append.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,27 @@ class Journal:
         owner = {"host": socket.gethostname(), "pid": process.pid, "created": process.create_time()}
         self._append("start", step=step, **owner)
 
+    def continued(self, training: str, step: int) -> None:
+        """The training continues another one of this home, which ended after `step` iterations."""
+        self._append("continued", training=training, step=step)
+
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Values measured after `step` finished iterations."""
         self._append("metrics", step=step, values=dict(values))
 
     def repeat(self, folder: Path) -> None:
-        """Take over those metrics from the journal in another folder that this one lacks, with their times."""
-        here = {(event["step"], name) for event in _metrics(self._folder) for name in event["values"]}
-        for event in _metrics(folder):
+        """Take over what the journal in another folder has of training and this one lacks, with its times.
+
+        That is metrics, and which trainings it continues.
+        """
+        mine = read_events(self._folder)
+        here = {(event["step"], name) for event in _of_kind("metrics", mine) for name in event["values"]}
+        known = {(event["training"], event["step"]) for event in _of_kind("continued", mine)}
+        theirs = read_events(folder)
+        for event in _of_kind("continued", theirs):
+            if (event["training"], event["step"]) not in known:
+                self._append("continued", training=event["training"], step=event["step"], time=event["time"])
+        for event in _of_kind("metrics", theirs):
             values = {name: value for name, value in event["values"].items() if (event["step"], name) not in here}
             here.update((event["step"], name) for name in values)
             if values:
@@ -88,8 +102,8 @@ class Journal:
             raise
 
 
-def _metrics(folder: Path) -> Iterator[dict[str, Any]]:
-    return (event for event in read_events(folder) if event["event"] == "metrics")
+def _of_kind(kind: str, events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    return (event for event in events if event["event"] == kind)
 
 
 def cut_torn_line(path: Path) -> None:
@@ -109,6 +123,7 @@ _COMMON: _Members = {"event": str, "time": (int, float)}
 #: further members of events of these names; other events are not checked
 _MEMBERS: dict[str, _Members] = {
     "start": {"step": int, "host": str, "pid": int, "created": (int, float)},
+    "continued": {"training": str, "step": int},
     "metrics": {"step": int, "values": dict},
     "failed": {"error": str},
     "pruned": {"reason": str},

@@ -46,6 +46,11 @@ ARITHMETIC = f"{PREFIX}arithmetic."
 #: tag of an experiment: the name that sweeps request, even if the experiment was renamed
 EXPERIMENT = f"{PREFIX}experiment"
 
+#: the trainings that a trial's training continues, as text
+CONTINUED_FROM = f"{PREFIX}continued_from"
+#: iterations after which the judged weights were best (`train.keep: best`)
+JUDGED_STEP = f"{PREFIX}judged_step"
+
 #: a package's name follows
 VERSION = f"{PREFIX}version."
 

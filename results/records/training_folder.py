@@ -4,7 +4,7 @@ A home stores trainings separately from trials, because several trials may evalu
 
     trainings/<training key>/   config.json, environment.json, lock
                                 journal.jsonl         what was measured while it trained
-                                checkpoints/          until it is finished
+                                checkpoints/          until it is finished; with run.keep_optimizer the last one stays
                                 weights.safetensors   the weights that are judged
                                 training.json         the record, written last
     trials/<trial key>/         journal.jsonl         the training's metrics, then those of the judgement
@@ -16,6 +16,7 @@ Homes of earlier versions keep a trial's checkpoints in its own folder; they can
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,17 @@ from results.records.damage import DamagedFileError, member, pass_over, read_obj
 RECORD_FILENAME = "training.json"
 WEIGHTS_FILENAME = "weights.safetensors"
 
+#: which trainings another one continues, the first of them first: `training` (key) and `step` (iterations)
+Lineage = Sequence[Mapping[str, Any]]
+
 
 def read_training(folder: Path) -> dict[str, Any] | None:
     """The record of a finished training; None while it is not finished.
 
-    Keys: `key`, `step` (iterations), `seconds` spent in them, `weights_sha256` of the file, `environment`,
-    `data_fingerprint`, `weights` (frozen ones by name), `numerics`, `finished` (time).
+    Keys: `key`, `step` (iterations), `judged_step` (those after which it had its weights), `seconds` spent in them,
+    `continued_from` (the trainings that it continues, the first of them first: `training`, `step`), `keeps_optimizer`
+    (whether its last checkpoint stays), `weights_sha256` of the file, `environment`, `data_fingerprint`, `weights`
+    (frozen ones by name), `numerics`, `finished` (time).  Earlier versions lack some.
     """
     record = _record(folder, "the training counts as not finished")
     return record if record is not None and (folder / WEIGHTS_FILENAME).exists() else None
@@ -39,6 +45,11 @@ def training_of(trial: Path) -> str | None:
     """Key of the training that the trial in a folder evaluates; None for controls and trials of earlier versions."""
     record = _record(trial, "which training the trial judges is not known from its folder")
     return None if record is None else str(record["key"])
+
+
+def lineage_text(lineage: Lineage) -> str:
+    """`training KEY at iteration 1000, then training KEY at iteration 2000`; empty for a training from the start."""
+    return ", then ".join(f"training {each['training']} at iteration {each['step']}" for each in lineage)
 
 
 def _record(folder: Path, consequence: str) -> dict[str, Any] | None:

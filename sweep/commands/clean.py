@@ -23,7 +23,9 @@ _LISTED = 8
 def clean(
     kinds: Annotated[
         list[str] | None,
-        typer.Argument(help=f"What to remove: {', '.join(KINDS)}.  Default: all but plans.", show_default=False),
+        typer.Argument(
+            help=f"What to remove: {', '.join(KINDS)}.  Default: all that no plan or setting keeps.", show_default=False
+        ),
     ] = None,
     home: Home = DEFAULT_HOME,
     yes: Annotated[bool, typer.Option("--yes", help="Remove it.")] = False,
@@ -39,8 +41,8 @@ def clean(
     """List, or with --yes remove, what no plan needs: trials, trainings, optimiser states, datasets, caches.
 
     A trial that is removed is gone from MLflow and from reports too; a failed one runs again with the next
-    `splatsweep run`.  What runs is left alone.  Datasets from a folder of yours, and earlier plans, go only where their
-    kind is named.
+    `splatsweep run`.  What runs is left alone.  Datasets from a folder of yours, earlier plans, and optimiser states
+    that run.keep_optimizer kept, go only where their kind is named.
 
     Example: [bold]splatsweep clean[/]
 

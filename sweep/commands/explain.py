@@ -118,6 +118,8 @@ def _show_origin(origin: Origin) -> None:
         "data": origin.data_fingerprint or "not recorded",
         "commit": origin.commit or "not recorded",
         "arithmetic": ", ".join(f"{name} {value}" for name, value in origin.arithmetic.items()) or "not recorded",
+        "continues": origin.continued_from,
+        "weights": f"the best ones, after iteration {origin.judged_step}" if origin.judged_step else "",
     }
     for name, text in lines.items():
         if text:

@@ -101,14 +101,15 @@ def plan(
     from sweep.file.load import load_sweep
     from sweep.plan.drawing import drawing_as_json, drawing_lines, undrawable
     from sweep.plan.estimate import estimate, measure
-    from sweep.plan.plan_diff import reasons, why_table
+    from sweep.plan.plan_diff import beginnings, reasons, why_table
     from sweep.plan.planner import make_plan, plan_table
 
     home = home.absolute()
     checked = load_sweep(sweep, settings or [])
     planned = make_plan(checked, home, progress=say)
-    expected = estimate(planned, home, checked.run, measure(home, checked.run, say) if probe else None)
-    why = reasons(planned, home) if diff else {}
+    continued = beginnings(planned, home)
+    expected = estimate(planned, home, checked.run, measure(home, checked.run, say) if probe else None, continued)
+    why = reasons(planned, home, continued) if diff else {}
     cannot = undrawable(((trial.name, trial.config) for trial in planned.trials), checked.run)
     if as_json:
         more = {key: {"why": reason.as_json()} for key, reason in why.items()}
@@ -116,6 +117,12 @@ def plan(
         return
     console.print(why_table(planned, why) if diff else plan_table(planned))
     console.print(f"{expected}")
+    going_on = sum(not beginning.obstacle for beginning in continued.values())
+    if going_on:
+        console.print(f"{going_on} of them continue finished trainings, which --diff names.")
+    if going_on < len(continued):
+        stuck = len(continued) - going_on
+        console.print(f"{stuck} train anew although a finished training is their beginning; --diff says why.")
     if planned.search is not None and planned.search.proposed < planned.search.wanted:
         console.print("What the search will propose is not in that.")
     for line in drawing_lines(cannot, checked.run):

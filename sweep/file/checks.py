@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
 from jobs.data import DATASETS
 from model.rasterizers import BACKENDS, CUDA_BACKENDS
-from sweep.file.diagnostics import ABSENT, Finding, Path, shown, split_allowed
+from sweep.file.diagnostics import ABSENT, Finding, Path, split_allowed
 from sweep.file.overrides import (
     METHOD_SECTION,
     Draft,
@@ -25,6 +25,7 @@ from sweep.file.overrides import (
     variants_with,
 )
 from sweep.file.schema import GridBlock, Sweep
+from sweep.plan.conditions import condition_findings, unknown_axes, unknown_value
 from sweep.plan.grid import (
     OFF,
     SWITCHES,
@@ -35,10 +36,9 @@ from sweep.plan.grid import (
     grid_choices,
     is_loss,
     points,
-    position_on_axis,
 )
 from sweep.plan.names import differing_keys
-from sweep.search.checks import search_findings
+from sweep.search.checks import search_findings, space_findings
 from sweep.search.space import probes
 
 MAX_TRIALS = 100_000
@@ -57,7 +57,17 @@ def find_mistakes(sweep: Sweep, *, is_complete: bool = True) -> Iterator[Finding
     yield from _repeated(sweep.leave_one_out, ("leave_one_out",))
     for index, block in enumerate(sweep.grid):
         yield from _block_findings(block, ("grid", index))
-    sweep = sweep.model_copy(update={"grid": tuple(_without_unsound(block) for block in sweep.grid)})
+    unconditional = None
+    if sweep.search is not None and (found := list(space_findings(sweep.search))):
+        yield from found
+        space = sweep.search.space.model_copy(update={"when": {}})
+        unconditional = sweep.search.model_copy(update={"space": space})
+    sweep = sweep.model_copy(
+        update={
+            "grid": tuple(_without_unsound(block) for block in sweep.grid),
+            "search": unconditional or sweep.search,
+        }
+    )
     count = sum(count_product(block) for block in sweep.grid) * sweep.most_seeds
     if count > MAX_TRIALS:
         yield Finding(("grid",), f"stands for {count} trials; at most {MAX_TRIALS} can be planned")
@@ -103,6 +113,8 @@ def _repeated(values: tuple[Any, ...], path: Path) -> Iterator[Finding]:
 
 # Grid blocks
 
+_BLOCK = "this block"
+
 
 def _block_findings(block: GridBlock, path: Path) -> Iterator[Finding]:
     for key, values in block.axes.items():
@@ -129,7 +141,7 @@ def _repeated_json(values: tuple[Any, ...], path: Path) -> Iterator[Finding]:
 def _zip_findings(block: GridBlock, path: Path) -> Iterator[Finding]:
     uses = Counter(key for group in block.zip for key in group)
     for index, group in enumerate(block.zip):
-        yield from _unknown_axes(block, {key: (*path, index, i) for i, key in enumerate(group)})
+        yield from unknown_axes(block.axes, {key: (*path, index, i) for i, key in enumerate(group)}, _BLOCK)
         if len(group) < 2:
             yield Finding((*path, index), "must name two or more axes", list(group))
         lengths = {key: len(block.axes[key]) for key in group if key in block.axes}
@@ -143,54 +155,15 @@ def _zip_findings(block: GridBlock, path: Path) -> Iterator[Finding]:
 
 def _exclude_findings(block: GridBlock, path: Path) -> Iterator[Finding]:
     for index, entry in enumerate(block.exclude):
-        yield from _unknown_axes(block, {key: (*path, index, key) for key in entry})
+        yield from unknown_axes(block.axes, {key: (*path, index, key) for key in entry}, _BLOCK)
         if not entry:
             yield Finding((*path, index), "must name one or more axes")
         for key, value in entry.items():
-            yield from _unknown_value(block, key, value, (*path, index, key))
+            yield from unknown_value(block.axes, key, value, (*path, index, key))
 
 
 def _when_findings(block: GridBlock, path: Path) -> Iterator[Finding]:
-    yield from _unknown_axes(block, {key: (*path, key) for key in block.when})
-    for key, condition in block.when.items():
-        yield from _unknown_axes(block, {other: (*path, key, other) for other in condition})
-        if key in _conditioning(block, key):
-            yield Finding((*path, key), "an axis cannot depend on itself", key, at="key")
-        for other, values in condition.items():
-            for index, value in enumerate(values):
-                yield from _unknown_value(block, other, value, (*path, key, other, index))
-
-
-def _conditioning(block: GridBlock, key: str) -> set[str]:
-    """The axes that an axis depends on through `when`, directly or through other axes."""
-    found: set[str] = set()
-    waiting = list(block.when.get(key, ()))
-    while waiting:
-        other = waiting.pop()
-        if other not in found:
-            found.add(other)
-            waiting += block.when.get(other, ())
-    return found
-
-
-def _unknown_value(block: GridBlock, key: str, value: Any, path: Path) -> Iterator[Finding]:
-    if key in block.axes and not _is_on_axis(block, key, value):
-        allowed = tuple(v if isinstance(v, str) else shown(v) for v in block.axes[key])
-        yield Finding(path, "not a value of this axis", value, allowed)
-
-
-def _unknown_axes(block: GridBlock, places: Mapping[str, Path]) -> Iterator[Finding]:
-    for key, path in places.items():
-        if key not in block.axes:
-            yield Finding(path, "not an axis of this block", key, tuple(block.axes), at="key")
-
-
-def _is_on_axis(block: GridBlock, key: str, value: Any) -> bool:
-    try:
-        position_on_axis(block.axes[key], value)
-    except ValueError:
-        return False
-    return True
+    yield from condition_findings(block.axes, block.when, path, _BLOCK)
 
 
 def _without_unsound(block: GridBlock) -> GridBlock:
@@ -358,6 +331,8 @@ def _why_off(draft: Draft, key: Path) -> str | None:
     if switch and _value(draft, switch) == OFF:
         choices = ", ".join(SWITCHES[switch])
         return f"{switch} is {OFF!r} in every trial that inherits it ({switch} may be {choices})"
+    if key == ("train", "keep_by") and _value(draft, "train.keep") == "last":
+        return "train.keep is 'last' in every trial that inherits it (train.keep may be last, best)"
     if key[0] == METHOD_SECTION and len(key) > 1 and key[1] in known_method_keys():
         options = chosen_options(draft.values[METHOD_SECTION])
         if key[1] not in options.model_fields:

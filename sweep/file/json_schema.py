@@ -41,8 +41,9 @@ def sweep_schema() -> Schema:
     axis = sweep["$defs"].pop("SearchAxis")
     # Choices need no key; bounds alone are numbers.
     del axis["properties"]["choices"]
-    space = sweep["$defs"]["Search"]["properties"]
-    space["space"] = {"minProperties": 1, **_mapping(keys, lambda value: {"anyOf": [_list_of(value), axis]})}
+    space = sweep["$defs"]["SearchSpace"]
+    axes = _mapping(keys, lambda value: {"anyOf": [_list_of(value), axis]})
+    sweep["$defs"]["SearchSpace"] = {"minProperties": 1, **axes, "properties": axes["properties"] | space["properties"]}
     block["exclude"]["items"] = {"minProperties": 1, **_mapping(keys, lambda value: value)}
     sweep["$defs"] |= trial["$defs"] | {"Overrides": _mapping(keys, lambda value: value)}
     # A section without a value has its defaults.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -111,6 +111,8 @@ def _annotation(model: Any, location: Path) -> Any:
         section = _first(annotation, _is_model)
         if section is not None and piece in section.model_fields:
             annotation = section.model_fields[piece].annotation
+        elif section is not None and section.model_config.get("extra") == "allow":
+            annotation = get_type_hints(section)["__pydantic_extra__"]
     return annotation
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Field,
     GetPydanticSchema,
     PrivateAttr,
@@ -173,6 +174,10 @@ def _seeds_of(value: Any, _: Any) -> tuple[int, ...] | SeedRule:
 Seeds = Annotated[_ListedSeeds | SeedRule, WrapValidator(_seeds_of)]
 
 
+#: axis -> {other axis: the values for which the first applies}
+When = dict[str, Annotated[dict[str, OneOrMany], Field(min_length=1)]]
+
+
 class GridBlock(Section):
     """A grid: the Cartesian product of its axes."""
 
@@ -183,7 +188,7 @@ class GridBlock(Section):
     #: groups of axes that move together, value by value
     zip: Many[Many[str]] = ()
     #: axis -> {other axis: the values for which the first applies}; for other values a point does not set the first
-    when: dict[str, Annotated[dict[str, OneOrMany], Field(min_length=1)]] = Field(default_factory=dict)
+    when: When = Field(default_factory=dict)
 
 
 def _most_derived(classes: Iterable[type]) -> tuple[type, ...]:
@@ -278,11 +283,31 @@ def distinct_choices(axis: SearchAxis) -> tuple[int, ...]:
     return tuple(index for index, text in enumerate(texts) if text not in texts[:index])
 
 
+class SearchSpace(Section):
+    """The axes of a search by their dotted keys, beside the conditions under which some of them apply."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[SearchAxis, BeforeValidator(_listed_choices)]]
+
+    #: as in a grid block: for other values a configuration does not set the axis
+    when: When = Field(default_factory=dict)
+
+    @property
+    def axes(self) -> dict[str, SearchAxis]:
+        """Dotted key -> its allowed values."""
+        return self.__pydantic_extra__
+
+    @model_validator(mode="after")
+    def _has_an_axis(self) -> SearchSpace:
+        if not self.axes:
+            raise PydanticCustomError("too_short", "must have 1 or more entries", {"min_length": 1})
+        return self
+
+
 class Search(Section):
     """Configurations that Optuna proposes, one after another, on top of `base`."""
 
-    #: dotted key -> its allowed values
-    space: Annotated[dict[str, Annotated[SearchAxis, BeforeValidator(_listed_choices)]], Field(min_length=1)]
+    space: SearchSpace
     #: the number of configurations to propose
     trials: Annotated[int, Field(ge=1)]
     #: a metric of the trained network, on the split `eval.split`

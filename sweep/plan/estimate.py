@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jobs.config import TrialConfig
+from jobs.continuation import Beginning
 from jobs.data.prepare import open_dataset
 from jobs.trial import TrialFailedError, run_trial
 from model.registry import resolve
@@ -48,9 +50,9 @@ class Cost:
     #: the disk space of a finished trial
     disk_bytes: float
 
-    def seconds(self, config: TrialConfig, is_trained: bool = False) -> float:
-        """Seconds of a whole trial, or of the evaluation alone where its training is finished."""
-        return self.step_s * (config.train.iterations if config.is_trained and not is_trained else 0) + self.rest_s
+    def seconds(self, config: TrialConfig, trained: int = 0) -> float:
+        """Seconds of a trial; trained: iterations that are trained already."""
+        return self.step_s * (config.train.iterations - trained if config.is_trained else 0) + self.rest_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +116,16 @@ class Estimate:
 
 
 def estimate(
-    plan: Plan, home: Path | str, options: RunOptions, probe: Callable[[PlannedTrial], Cost | None] | None = None
+    plan: Plan,
+    home: Path | str,
+    options: RunOptions,
+    probe: Callable[[PlannedTrial], Cost | None] | None = None,
+    continued: Mapping[str, Beginning] = MappingProxyType({}),
 ) -> Estimate:
-    """Time and disk of the pending trials; `probe` (see `measure`) is called once for each unknown shape."""
+    """Time and disk of the pending trials; `probe` (see `measure`) is called once for each unknown shape.
+
+    `continued` is what `sweep.plan.plan_diff.beginnings` returns.
+    """
     home = Path(home).absolute()
     costs: dict[str, Cost | None] = dict(_measured(home)) if plan.pending else {}
     found: dict[str, Cost | None] = {trial.key: None for trial in plan.pending}
@@ -131,7 +140,10 @@ def estimate(
         is_trained = trial.status == "to be judged" or trial.training in trained
         trained |= {trial.training} - {None}
         cost = found[trial.key]
-        seconds[trial.key] = None if cost is None else cost.seconds(trial.config, is_trained)
+        beginning = continued.get(trial.key)
+        before = beginning.step if beginning is not None and not beginning.obstacle else 0
+        before = trial.config.train.iterations if is_trained else before
+        seconds[trial.key] = None if cost is None else cost.seconds(trial.config, before)
         # Nearly all of a trial's disk space is its training's.
         disk_bytes += 0.0 if cost is None or is_trained else cost.disk_bytes
     return Estimate(seconds, disk_bytes, trials_at_once(options), _further(plan, costs))

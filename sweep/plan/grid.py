@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -13,6 +13,7 @@ from model.context import SOURCES, find_source
 from sweep.file.diagnostics import Path
 from sweep.file.overrides import REMOVE, Draft, Setting, build, flatten
 from sweep.file.schema import GridBlock, Sweep
+from sweep.plan.conditions import Conditions, position_on_axis
 from sweep.plan.names import short_keys, value_name
 
 #: Components that can be switched off by the choice "none": key -> its choices.
@@ -79,7 +80,7 @@ def points(sweep: Sweep) -> Iterator[Point]:
 def varied_keys(sweep: Sweep) -> dict[str, str]:
     """The dotted keys that the sweep file varies, with their short names, as the names of a grid's points have them."""
     keys = {".".join(setting.keys): None for point in points(sweep) for setting in point.settings}
-    keys |= dict.fromkeys(sweep.search.space if sweep.search else ())
+    keys |= dict.fromkeys(sweep.search.space.axes if sweep.search else ())
     return short_keys(keys) | short_keys(key for block in sweep.grid for key in block.axes)
 
 
@@ -135,38 +136,16 @@ def grid_choices(block: GridBlock) -> Iterator[tuple[_Choice, ...]]:
     """
     order = {key: position for position, key in enumerate(block.axes)}
     excluded = [_excluded_choices(block, entry) for entry in block.exclude]
-    conditions = _conditions(block)
+    conditions = Conditions(block.axes, block.when)
     seen: set[tuple[_Choice, ...]] = set()
     for combination in itertools.product(*_axis_groups(block)):
         indices = dict(itertools.chain.from_iterable(combination))
         choices = tuple(
-            (key, indices[key]) for key in sorted(indices, key=order.__getitem__) if _exists(key, indices, conditions)
+            (key, indices[key]) for key in sorted(indices, key=order.__getitem__) if conditions.applies(key, indices)
         )
         if choices not in seen and not any(entry.issubset(choices) for entry in excluded):
             seen.add(choices)
             yield choices
-
-
-#: Axis -> {other axis: indices of the values for which the first axis applies}.
-_Conditions = Mapping[str, Mapping[str, frozenset[int]]]
-
-
-def _conditions(block: GridBlock) -> _Conditions:
-    return {
-        key: {
-            other: frozenset(position_on_axis(block.axes[other], value) for value in values)
-            for other, values in condition.items()
-        }
-        for key, condition in block.when.items()
-    }
-
-
-def _exists(key: str, indices: Mapping[str, int], conditions: _Conditions) -> bool:
-    """Whether an axis applies at a point: all axes in its condition apply and have one of the required values."""
-    return all(
-        indices[other] in fitting and _exists(other, indices, conditions)
-        for other, fitting in conditions.get(key, {}).items()
-    )
 
 
 def count_product(block: GridBlock) -> int:
@@ -188,11 +167,3 @@ def _steps(block: GridBlock, group: Iterable[str]) -> list[tuple[_Choice, ...]]:
 
 def _excluded_choices(block: GridBlock, entry: Mapping[str, Any]) -> set[_Choice]:
     return {(key, position_on_axis(block.axes[key], value)) for key, value in entry.items()}
-
-
-def position_on_axis(values: Sequence[Any], value: Any) -> int:
-    """The index of a value on an axis, true not taken for 1.  Raises `ValueError` where it is not there."""
-    for index, candidate in enumerate(values):
-        if candidate == value and isinstance(candidate, bool) == isinstance(value, bool):
-            return index
-    raise ValueError(f"{value!r} is not on this axis; it has {list(values)!r}")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, WATCHING
+from jobs.continuation import Beginning, Beginnings, is_begun
+from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, WATCHING, keeps_best
 from results.records.home import trial_folder, trials_folder
 from results.records.journal import read_events
 from results.records.plan import PlanError, read_plan, read_plans
@@ -37,8 +39,8 @@ Kind = Literal[
 DATA, WEIGHTS = "fingerprint of the data", "weights"
 NUMERICS, EVALUATION = "numerics version", "evaluation version"
 
-#: Keys of a configuration that do not affect results.
-_WATCHING = {f"eval.{key}" for key in WATCHING}
+#: Keys of a configuration that do not affect results, unless scores while training choose the weights.
+_WATCHING = frozenset(f"eval.{key}" for key in WATCHING)
 
 #: Parts of a trial's identity that a result records besides the configuration.
 _IDENTITY = ("data_fingerprint", "weights", "numerics")
@@ -81,8 +83,13 @@ class Reason:
     nearest: str | None = None
     nearest_name: str | None = None
     changes: tuple[Change, ...] = ()
+    #: the finished training that it continues, or could if its state had been kept; None where there is none
+    beginning: Beginning | None = None
 
     def __str__(self) -> str:
+        return self._why() + (f"; {self.beginning}" if self.beginning else "")
+
+    def _why(self) -> str:
         if self.nearest is None:
             return f"{self.kind}: {self.detail}" if self.detail else self.kind
         shown = ", ".join(str(change) for change in self.changes[:_SHOWN_CHANGES])
@@ -97,21 +104,45 @@ class Reason:
             "kind": self.kind,
             "text": str(self),
             "nearest": self.nearest,
+            "beginning": asdict(self.beginning) if self.beginning else None,
             "changes": [{"key": c.key, "before": c.before, "after": c.after} for c in self.changes],
         }
 
 
-def reasons(plan: Plan, home: Path | str) -> dict[str, Reason]:
+def reasons(
+    plan: Plan, home: Path | str, continued: Mapping[str, Beginning] = MappingProxyType({})
+) -> dict[str, Reason]:
     """Key -> why that trial must run, for every trial of a plan that is neither finished nor finally pruned.
 
     A pending trial is compared with the trial of the same name and seed in this sweep's last run, if that is finished;
-    otherwise with the finished trial of this home that has the fewest differences.
+    otherwise with the finished trial of this home that has the fewest differences.  `continued` is what `beginnings`
+    returns.
     """
     home = Path(home).absolute()
     waiting = [trial for trial in plan.everything if trial.status in _WAITING]
     begun = [t for t in plan.everything if t.status not in _WAITING and (t.is_unfinished or t.status in _NO_RESULT)]
     found = {t.key: _state(t, home) for t in begun}
-    return found | _compared(waiting, plan.sweep, home)
+    compared = _compared(waiting, plan.sweep, home)
+    return found | {key: replace(reason, beginning=continued.get(key)) for key, reason in compared.items()}
+
+
+def beginnings(plan: Plan, home: Path | str) -> dict[str, Beginning]:
+    """Key -> the finished training of the home that is the beginning of a trial's, for trials that have to be trained.
+
+    Of trials that share a training, one has it.
+    """
+    home = Path(home).absolute()
+    waiting = {t.training: t for t in plan.everything if t.status == "pending" and t.training is not None}
+    finished, identify = Beginnings(home) if waiting else None, Identities(home)
+    if not finished:
+        return {}
+    found = {}
+    for training, trial in waiting.items():
+        identity = identify(trial.config)
+        beginning = finished.of(trial.config, identity.fingerprint, identity.weights)
+        if beginning is not None and not is_begun(home, training):
+            found[trial.key] = beginning
+    return found
 
 
 def _state(trial: PlannedTrial, home: Path) -> Reason:
@@ -174,7 +205,8 @@ def _decisive(trial: PlannedTrial, identities: Identities) -> _Decisive:
 def _flattened(
     config: Mapping[str, Any], data: str, weights: Mapping[str, str], numerics: int, evaluation: int
 ) -> _Decisive:
-    decisive = {key: value for key, value in flat(config) if key not in _WATCHING}
+    ignored = frozenset() if keeps_best(config) else _WATCHING
+    decisive = {key: value for key, value in flat(config) if key not in ignored}
     named = {f"{WEIGHTS} {name}": sha256 for name, sha256 in weights.items()}
     return {**decisive, DATA: data, **named, NUMERICS: numerics, EVALUATION: evaluation}
 

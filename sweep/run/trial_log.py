@@ -63,5 +63,7 @@ def _of_event(event: dict[str, Any]) -> tuple[str, str]:
         return stamp, f"{stamp} iteration {event['step']}: {values}"
     if kind == "start":
         return stamp, f"{stamp} starts at iteration {event['step']} as process {event['pid']} on {event['host']}"
+    if kind == "continued":
+        return stamp, f"{stamp} continues training {event['training']}, which ended at iteration {event['step']}"
     why = event.get("error") or event.get("reason")
     return stamp, f"{stamp} {kind}" + (f": {why}" if why else "")

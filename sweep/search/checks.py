@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from results.metrics import PUBLISHED, split_column
 from sweep.file.diagnostics import Finding
 from sweep.file.schema import Search
+from sweep.plan.conditions import condition_findings
 from sweep.search.space import count_points, is_continuous
 
 
@@ -15,21 +16,29 @@ def search_findings(search: Search, seeds: Sequence[int], judging: object) -> It
     section = judging if isinstance(judging, Mapping) else {}
     yield from _sampler_findings(search)
     metric, measured = split_column(search.metric)[1], section.get("metrics") or PUBLISHED
-    if isinstance(measured, list | tuple) and metric not in measured and "eval.metrics" not in search.space:
+    if isinstance(measured, list | tuple) and metric not in measured and "eval.metrics" not in search.space.axes:
         message = f"is not among base.eval.metrics: {', '.join(map(str, measured))}"
         yield Finding(("search", "metric"), message, search.metric)
     if search.pruner != "none":
         yield from _pruner_findings(search, seeds, section.get("every"))
 
 
+def space_findings(search: Search) -> Iterator[Finding]:
+    """Mistakes in the conditions of a search's space."""
+    axes = {key: axis.choices for key, axis in search.space.axes.items()}
+    yield from condition_findings(axes, search.space.when, ("search", "space", "when"), "this space")
+
+
 def _sampler_findings(search: Search) -> Iterator[Finding]:
     path = ("search", "sampler")
-    numbers = [axis for axis in search.space.values() if axis.choices is None]
+    space = search.space
+    numbers = [key for key, axis in space.axes.items() if axis.choices is None and key not in space.when]
     if search.sampler == "cmaes" and len(numbers) < 2:
-        yield Finding(path, "adapts a covariance, so it needs two or more axes of numbers in the space", search.sampler)
+        message = "adapts a covariance, so it needs two or more axes of numbers without conditions in the space"
+        yield Finding(path, message, search.sampler)
     if search.sampler != "grid":
         return
-    endless = [key for key, axis in search.space.items() if is_continuous(axis)]
+    endless = [key for key, axis in space.axes.items() if is_continuous(axis)]
     if endless:
         message = f"needs axes with finitely many values: give a step, int or a list for {', '.join(endless)}"
         yield Finding(path, message, search.sampler)
@@ -40,7 +49,7 @@ def _sampler_findings(search: Search) -> Iterator[Finding]:
 
 def _pruner_findings(search: Search, seeds: Sequence[int], every: object) -> Iterator[Finding]:
     path = ("search", "pruner")
-    if every is None and "eval.every" not in search.space:
+    if every is None and "eval.every" not in search.space.axes:
         message = "judges trials by their evaluations while they train, and there are none: set base.eval.every"
         yield Finding(path, message, search.pruner)
     if not search.metric.startswith("novel_"):

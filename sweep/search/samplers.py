@@ -17,12 +17,17 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
+from sweep.plan.conditions import Conditions
+from sweep.search.space import applying
+
 
 @dataclass(frozen=True)
 class Draw:
     """The inputs of one proposal."""
 
     distributions: Mapping[str, BaseDistribution]
+    #: which of them apply together
+    conditions: Conditions
     #: the seed of the whole search
     seed: int
     number: int
@@ -54,7 +59,7 @@ def cmaes(draw: Draw) -> BaseSampler:
 
 def gp(draw: Draw) -> BaseSampler:
     """A Gaussian process: needs the fewest trials, but seconds of the driver's time for each proposal."""
-    return optuna.samplers.GPSampler(seed=draw.own_seed, deterministic_objective=False)
+    return optuna.samplers.GPSampler(seed=draw.own_seed, deterministic_objective=False, warn_independent_sampling=False)
 
 
 def qmc(draw: Draw) -> BaseSampler:
@@ -66,9 +71,11 @@ def qmc(draw: Draw) -> BaseSampler:
 
 def grid(draw: Draw) -> BaseSampler:
     """Every point of a finite space once, in random order; for no more proposals than points."""
-    points = list(product(*map(grid_points, draw.distributions.values())))
+    every = product(*map(grid_points, draw.distributions.values()))
+    applied = (applying(draw.conditions, dict(zip(draw.distributions, values, strict=True))) for values in every)
+    points = list(dict.fromkeys(tuple(point.items()) for point in applied))
     order = np.random.default_rng(draw.seed).permutation(len(points))
-    point = dict(zip(draw.distributions, points[order[draw.number % len(points)]], strict=True))
+    point = dict(points[order[draw.number % len(points)]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return optuna.samplers.PartialFixedSampler(point, optuna.samplers.RandomSampler(seed=0))

@@ -19,6 +19,7 @@ from jobs.config import TrialConfig
 from sweep.file.diagnostics import ABSENT, Path
 from sweep.file.overrides import Setting, build, flatten
 from sweep.file.schema import Search, SearchAxis, Sweep, comparable, distinct_choices
+from sweep.plan.conditions import Conditions
 from sweep.plan.grid import Point, base_draft, is_loss
 
 #: dotted key -> a number, or the index of a choice
@@ -31,9 +32,12 @@ _ORIGIN: Path = ("search", "space")
 
 
 def configurations(sweep: Sweep, params: Params) -> list[TrialConfig]:
-    """`base` with the parameters on top, for each seed; none where the parameters do not fit together."""
+    """`base` with the parameters on top, for each seed; none where the parameters do not fit together.
+
+    An axis that does not apply has no parameter.
+    """
     assert sweep.search is not None
-    values = {key: _value(axis, params[key]) for key, axis in sweep.search.space.items()}
+    values = {key: _value(axis, params[key]) for key, axis in sweep.search.space.axes.items() if key in params}
     try:
         config = build(base_draft(sweep), _settings(values, {key: (*_ORIGIN, key) for key in values})).config()
     except ValidationError:
@@ -46,8 +50,22 @@ def params_of(search: Search, config: TrialConfig) -> dict[str, Any] | None:
 
     Other keys of the configuration may differ.
     """
-    found = {key: _param(axis, key, config) for key, axis in search.space.items()}
-    return None if any(param is None for param in found.values()) else found
+    found: dict[str, Any] = {}
+    conditions = conditions_of(search)
+    for key in conditions.in_order():
+        if conditions.applies(key, found):
+            found[key] = _param(search.space.axes[key], key, config)
+    return None if None in found.values() else found
+
+
+def conditions_of(search: Search) -> Conditions:
+    """The conditions under which the axes of a search apply."""
+    return Conditions({key: axis.choices or () for key, axis in search.space.axes.items()}, search.space.when)
+
+
+def applying(conditions: Conditions, params: Params) -> dict[str, Any]:
+    """The parameters of those axes that apply, in their order."""
+    return {key: param for key, param in params.items() if conditions.applies(key, params)}
 
 
 def examples(sweep: Sweep) -> list[TrialConfig]:
@@ -57,18 +75,24 @@ def examples(sweep: Sweep) -> list[TrialConfig]:
 
 
 def probes(sweep: Sweep) -> Iterator[Point]:
-    """All combinations of choices, bounds and a number between them; a random sample of 1024 where there are more.
+    """All combinations of choices, bounds and a number between them; at most 1024 drawn at random where there are more.
 
     A search may propose any point if all of these are valid configurations.
     """
     if sweep.search is None:
         return
-    axes = {key: _probed(axis, (*_ORIGIN, key)) for key, axis in sweep.search.space.items()}
-    for index, combination in enumerate(_combinations(list(axes.values()))):
-        places = dict(zip(axes, combination, strict=True))
-        values = {key: value for key, (value, _) in places.items()}
-        settings = _settings(values, {key: origin for key, (_, origin) in places.items()})
-        yield Point(f"proposal {index}", tuple(settings), _ORIGIN)
+    axes = sweep.search.space.axes
+    probed = {key: _probed(axis, (*_ORIGIN, key)) for key, axis in axes.items()}
+    conditions, seen = conditions_of(sweep.search), set[tuple[tuple[str, int], ...]]()
+    for combination in _combinations([range(len(places)) for places in probed.values()]):
+        # The places of an axis with choices are its choices, so that their indices are its parameters.
+        applied = applying(conditions, dict(zip(axes, combination, strict=True)))
+        if tuple(applied.items()) in seen:
+            continue
+        seen.add(tuple(applied.items()))
+        values = {key: probed[key][index][0] for key, index in applied.items()}
+        settings = _settings(values, {key: probed[key][index][1] for key, index in applied.items()})
+        yield Point(f"proposal {len(seen) - 1}", tuple(settings), _ORIGIN)
 
 
 def study_name(search: Search, seeds: Sequence[int], example: str) -> str:
@@ -76,15 +100,24 @@ def study_name(search: Search, seeds: Sequence[int], example: str) -> str:
 
     `example` is the key of any configuration of the space; it covers `base`, the data and the frozen weights.
     """
-    space = {key: axis.model_dump(mode="json") for key, axis in search.space.items()}
+    space = {key: axis.model_dump(mode="json") for key, axis in search.space.axes.items()}
     content = [space, search.metric, search.aim, list(seeds), example]
+    if search.space.when:
+        content.append(search.space.model_dump(mode="json", include={"when"}))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def count_points(search: Search) -> int | None:
     """The number of points of a space; None where an axis is continuous."""
-    counts = [_count(axis) for axis in search.space.values()]
-    return None if None in counts else math.prod(count for count in counts if count is not None)
+    counts = {key: count for key, axis in search.space.axes.items() if (count := _count(axis)) is not None}
+    if len(counts) < len(search.space.axes):
+        return None
+    if not search.space.when:
+        return math.prod(counts.values())
+    conditions, axes = conditions_of(search), search.space.axes
+    values = [distinct_choices(axis) if axis.choices else range(counts[key]) for key, axis in axes.items()]
+    every = (dict(zip(axes, indices, strict=True)) for indices in itertools.product(*values))
+    return len({tuple(applying(conditions, indices).items()) for indices in every})
 
 
 def is_continuous(axis: SearchAxis) -> bool:
@@ -124,7 +157,7 @@ def _probed(axis: SearchAxis, origin: Path) -> list[tuple[Any, Path]]:
     return [(int(value) if axis.int else value, (*origin, name)) for value, name in places.items()]
 
 
-def _combinations(axes: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
+def _combinations(axes: Sequence[Sequence[int]]) -> Iterator[tuple[int, ...]]:
     if math.prod(map(len, axes)) <= _MAX_PROBES:
         yield from itertools.product(*axes)
         return

@@ -23,6 +23,7 @@ from sweep.search import PRUNERS, SAMPLERS
 from sweep.search.outcome import Outcome
 from sweep.search.pruners import Training
 from sweep.search.samplers import STATEFUL, Draw
+from sweep.search.space import conditions_of
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -32,7 +33,8 @@ class Study:
 
     def __init__(self, search: Search, training: Training) -> None:
         self._search = search
-        self._distributions = {key: _distribution(axis) for key, axis in search.space.items()}
+        self._distributions = {key: _distribution(axis) for key, axis in search.space.axes.items()}
+        self._conditions = conditions_of(search)
         self._storage = optuna.storages.InMemoryStorage()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -46,15 +48,16 @@ class Study:
 
     def add_evidence(self, params: Mapping[str, Any], value: float, reported: Mapping[int, float]) -> None:
         """Adds a finished configuration that was not proposed, if it lies in the space."""
+        distributions = self._of(params)
         if not math.isfinite(value) or not all(
             distribution._contains(distribution.to_internal_repr(params[key]))
-            for key, distribution in self._distributions.items()
+            for key, distribution in distributions.items()
         ):
             return
         self._study.add_trial(
             optuna.create_trial(
                 params=dict(params),
-                distributions=self._distributions,
+                distributions=distributions,
                 value=value,
                 intermediate_values=dict(reported),
             )
@@ -81,7 +84,7 @@ class Study:
             optuna.create_trial(
                 state=TrialState.RUNNING,
                 params=dict(params),
-                distributions=self._distributions,
+                distributions=self._of(params),
                 system_attrs=attributes,
             )
         )
@@ -89,12 +92,19 @@ class Study:
 
     def _ask(self, number: int) -> optuna.Trial:
         sampler = resolve(SAMPLERS, self._search.sampler, "sampler")
-        self._study.sampler = sampler(Draw(self._distributions, self._search.seed, number))
+        self._study.sampler = sampler(Draw(self._distributions, self._conditions, self._search.seed, number))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            trial = self._study.ask(fixed_distributions=self._distributions)
+            trial = self._study.ask()
+            for key in self._conditions.in_order():
+                if self._conditions.applies(key, trial.params):
+                    trial._suggest(key, self._distributions[key])
         self._numbers[number] = trial.number
         return trial
+
+    def _of(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+        """The distributions of the axes that apply, which are those with a parameter."""
+        return {key: distribution for key, distribution in self._distributions.items() if key in params}
 
     def tell(self, number: int, told: Outcome) -> None:
         """Records the outcome of a proposal."""

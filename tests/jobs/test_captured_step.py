@@ -92,7 +92,7 @@ def trained(config: TrialConfig, folder: Path, *, captured: bool, log_every: int
     prepare_training(network, CPU, "graph" if captured else "eager", "float32", in_captured_step=captured)
     names = {name for stage in config.train.stages for name in stage.losses}
     journal = Metrics()
-    judged, _ = train(
+    judged, *_ = train(
         network,
         ContextReader(config, store, weights, folder),
         {name: resolve(LOSSES, name, "loss")(weights) for name in names},

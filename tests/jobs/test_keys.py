@@ -66,6 +66,40 @@ def test_curves_of_training_are_in_no_key(section):
     assert keys(config(eval=section)) == keys(config())
 
 
+BEST: dict[str, Any] = {"train": {"keep": "best"}, "eval": {"every": 100}}
+
+
+def test_the_best_weights_are_another_training_by_the_scores_that_choose_them():
+    best = keys(config(**BEST))
+    assert best.training != keys(config(eval={"every": 100})).training
+    assert best == keys(config(**BEST | {"train": {"keep": "best", "keep_by": "psnr"}}))
+    for change in ({"eval": {"every": 50}}, {"eval": {"every": 100, "val_objects": 3}}):
+        assert keys(config(**BEST | change)).training != best.training
+    for change in ({"eval": {"every": 100, "lpips": "alex"}}, {"eval": {"every": 100, "metrics": ["psnr", "dists"]}}):
+        assert keys(config(**BEST | change)).training == best.training
+        assert keys(config(**BEST | change)).trial != best.trial
+
+
+def test_the_network_of_a_metric_that_chooses_is_read_by_training():
+    plain = {"stages": [{"iterations": 5, "lr": 1e-3, "losses": {"l2": 1.0}}]}
+    vgg = config(train=plain | {"keep": "best", "keep_by": "lpips"}, eval={"every": 2})
+    alex = config(train=plain | {"keep": "best", "keep_by": "lpips"}, eval={"every": 2, "lpips": "alex"})
+    assert (training_weights(vgg), training_weights(alex)) == (("vgg16",), ("alexnet",))
+    assert keys(vgg).training != keys(alex).training
+
+
+def test_what_keeps_the_last_weights_has_no_metric_in_its_identity():
+    assert config(train={"keep_by": "lpips"}).identity() == config().identity()
+    assert not {"keep", "keep_by"} & config().identity()["train"].keys()
+
+
+@pytest.mark.parametrize("metric", ["psnr", "lpips"])
+def test_a_training_with_the_best_weights_comes_back_from_its_identity(metric):
+    trial = config(train={"keep": "best", "keep_by": metric}, eval={"every": 7, "val_objects": 3, "lpips": "alex"})
+    again = TrialConfig.model_validate(training_identity(trial))
+    assert keys(again).training == keys(trial).training
+
+
 def test_metrics_are_a_set_and_the_published_ones_are_not_named():
     assert "metrics" not in config(eval={"metrics": ["lpips", "psnr", "ssim", "psnr"]}).identity()["eval"]
     ours, theirs = (keys(config(eval={"metrics": names})) for names in (["iou", "psnr"], ["psnr", "iou"]))

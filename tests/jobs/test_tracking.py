@@ -135,6 +135,18 @@ def test_a_run_is_tagged_with_the_arithmetic_of_its_trial(tmp_path, folder, clie
     assert {name: tags[f"splatsweep.arithmetic.{name}"] for name in computed} == computed
 
 
+def test_a_run_names_the_trainings_that_its_own_continues_and_which_weights_were_best(tmp_path, folder, client):
+    measure_loss(folder)
+    finish(folder)
+    result = json.loads((folder / RESULT_FILENAME).read_text())
+    lineage = [{"training": "0123", "step": 5}, {"training": "4567", "step": 9}]
+    (folder / RESULT_FILENAME).write_text(json.dumps(result | {"continued_from": lineage, "judged_step": 12}))
+    tracker(tmp_path).sync([TRIAL])
+    found = only_run(client).data.tags
+    assert found["splatsweep.continued_from"] == "training 0123 at iteration 5, then training 4567 at iteration 9"
+    assert found["splatsweep.judged_step"] == "12"
+
+
 def test_another_driver_continues_the_run_and_repeats_nothing(tmp_path, folder, client):
     with Journal(folder) as journal:
         journal.start(0)

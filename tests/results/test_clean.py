@@ -130,6 +130,17 @@ def test_of_each_kind_what_is_waste(home: Path) -> None:
     assert not found.remarks
 
 
+def test_optimiser_states_that_were_kept_to_continue_go_where_they_are_named(home: Path) -> None:
+    idle(home)
+    write_json(training_folder(home, "t-good") / "training.json", {"key": "t-good", "keeps_optimizer": True})
+    assert not [waste for waste in look(home).chosen([]) if waste.kind == "optimisers"]
+    (waste,) = look(home).chosen(["optimisers"])
+    assert waste.reserved == "kept by run.keep_optimizer, to continue the training"
+    remove([waste], home, nothing, nothing)
+    assert not (training_folder(home, "t-good") / "checkpoints").exists()
+    assert (training_folder(home, "t-good") / "weights.safetensors").exists()
+
+
 def test_sizes_by_sweep(home: Path) -> None:
     sweep, others = look(home).sweeps
     assert (sweep.sweep, sweep.trials) == ("sweep", 4)

@@ -6,6 +6,7 @@ import pytest
 
 from results.errors import ResultsError
 from results.explain import explain
+from tests.results.conftest import entry, scores
 
 
 def test_a_number_is_traced_to_everything_behind_it(study, sweep) -> None:
@@ -38,6 +39,16 @@ def test_a_failed_trial_says_why_there_is_no_number(study, sweep) -> None:
     (origin,) = found.origins
     assert (origin.value, origin.state, origin.note) == (None, "failed", "loss is not finite at step 7")
     assert origin.objects == ()
+
+
+def test_a_continued_training_and_its_best_weights_are_named(recorded, sweep) -> None:
+    recorded.plan([entry("a0", "baseline", 0), entry("a1", "baseline", 1)], [])
+    lineage = "training 0123 at iteration 500"
+    named = {"splatsweep.continued_from": lineage, "splatsweep.judged_step": "700"}
+    for seed, tags in enumerate((named, {})):
+        recorded.record(f"a{seed}", "baseline", seed, per_object=scores(20.0, 0.8, 0.2), tags=tags)
+    (found,) = explain(sweep, recorded.home, ["auto"], "auto", "baseline", "novel_psnr")
+    assert [(each.continued_from, each.judged_step) for each in found.origins] == [(lineage, "700"), ("", "")]
 
 
 @pytest.mark.parametrize(

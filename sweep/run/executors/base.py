@@ -30,6 +30,9 @@ class ExecutorOptions(Section):
     log_every: Annotated[int, Field(ge=1)] = 50
     #: iterations between two checkpoints
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    #: whether finished trainings keep the optimiser's state, with which a training with more iterations can continue
+    #: them; it takes up to three times the space of the weights, and `splatsweep clean optimisers` removes it
+    keep_optimizer: bool = False
     #: the order of trials: the first seed of every row, then the second, which gives early results for all rows; or all
     #: seeds of a row before the next row
     order: Literal["seeds-first", "rows-first"] = "seeds-first"

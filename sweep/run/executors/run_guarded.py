@@ -30,6 +30,7 @@ def runtime_of(options: ExecutorOptions, stop_file: Path) -> Runtime:
         compile=options.compile,
         log_every=options.log_every,
         checkpoint_every=options.checkpoint_every,
+        keep_optimizer=options.keep_optimizer,
         stop_file=str(stop_file),
     )
 

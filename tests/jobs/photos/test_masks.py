@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.photos import masks
 from jobs.photos.masks import find_mask
 from jobs.photos.picture import Picture, PictureError
 
@@ -44,12 +44,43 @@ def overlap(coverage: np.ndarray) -> float:
     return float((found & truth()).sum() / (found | truth()).sum())
 
 
-def install(monkeypatch: pytest.MonkeyPatch, remove: Callable[..., Image.Image]) -> None:
-    """A package rembg with this function, called with an image and `only_mask`."""
-    package = ModuleType("rembg")
-    package.remove = lambda image, **options: remove(image=image, **options)  # type: ignore[attr-defined]
-    package.__spec__ = sys.__spec__
-    monkeypatch.setitem(sys.modules, "rembg", package)
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Puts packages rembg, with this content, and onnxruntime where they are imported from."""
+
+    def write(content: str) -> None:
+        monkeypatch.syspath_prepend(tmp_path)
+        for name, text in (("rembg", content), ("onnxruntime", "")):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / "__init__.py").write_text(textwrap.dedent(text))
+            monkeypatch.delitem(sys.modules, name, raising=False)
+
+    masks._rembg_session.cache_clear()
+    yield write
+    masks._rembg_session.cache_clear()
+    for name in ("rembg", "onnxruntime"):
+        sys.modules.pop(name, None)
+
+
+#: A stand-in with the interface of the package: the middle of each picture is the object.
+MIDDLE = """
+    from PIL import Image
+
+    sessions = []
+
+    def new_session():
+        print("Downloading data")
+        sessions.append(object())
+        return sessions[-1]
+
+    def remove(data, session=None, only_mask=False):
+        assert session in sessions and only_mask and data.mode == "RGB"
+        print("a message of its own")
+        mask = Image.new("L", data.size, 0)
+        width, height = data.size
+        mask.paste(255, (width // 4, height // 4, 3 * width // 4, 3 * height // 4))
+        return mask
+"""
 
 
 @pytest.mark.parametrize("noise", [0.0, 3.0, 8.0])
@@ -61,15 +92,21 @@ def test_a_plain_background_is_removed_by_colour(noise: float) -> None:
     assert "by colour alone" in mask.remarks[0]
 
 
-def test_auto_uses_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_uses_what_is_there(install: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
     plain = photo()
     by_colour = find_mask(plain, "auto")
     assert by_colour is not None
     assert "colour" in by_colour.how
-    install(monkeypatch, lambda **_: Image.fromarray((255 * truth()).astype(np.uint8)))
-    trained = find_mask(plain, "auto")
-    assert trained is not None
-    assert (trained.how, overlap(trained.coverage)) == ("rembg", 1.0)
+    install(MIDDLE)
+    for _ in range(2):
+        trained = find_mask(plain, "auto")
+        assert trained is not None
+        assert trained.how == "rembg"
+        assert trained.coverage.shape == (HEIGHT, WIDTH)
+        assert trained.coverage[HEIGHT // 2, WIDTH // 2] == 1
+        assert trained.coverage.mean() == pytest.approx(0.25, abs=0.02)
+    assert len(sys.modules["rembg"].sessions) == 1, "its network is loaded once"
+    assert capsys.readouterr().out == ""
     plain.rgba[..., 3] = 255 * truth()
     transparent = find_mask(plain, "auto")
     assert transparent is not None
@@ -77,15 +114,35 @@ def test_auto_uses_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_mask(plain, "none") is None
 
 
-def test_rembg_that_is_missing_or_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rembg_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rembg", None)
-    with pytest.raises(PictureError, match="pip install 'rembg"):
+    with pytest.raises(PictureError, match=r"needs the package rembg .* pip install 'rembg\[cpu\]'"):
         find_mask(photo(), "rembg")
 
-    def remove(**_: Any) -> Image.Image:
-        raise OSError("no network")
 
-    install(monkeypatch, remove)
+def test_rembg_without_a_backend(
+    install: Callable[[str], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Then the import of the package ends the process."""
+    install('print("No onnxruntime backend found.")\nimport sys\nsys.exit(1)\n')
+    with pytest.raises(PictureError, match=r"with one of its backends: pip install 'rembg\[cpu\]'"):
+        find_mask(photo(), "rembg")
+    assert capsys.readouterr().out == ""
+    (tmp_path / "onnxruntime" / "__init__.py").unlink()
+    (tmp_path / "onnxruntime").rmdir()
+    mask = find_mask(photo(), "auto")
+    assert mask is not None
+    assert "colour" in mask.how
+
+
+def test_rembg_that_fails(install: Callable[[str], None]) -> None:
+    install("""
+        def new_session():
+            raise OSError("no network")
+
+        def remove(data, session=None, only_mask=False):
+            raise AssertionError
+    """)
     with pytest.raises(PictureError, match="rembg failed: OSError: no network; --mask colour is simpler"):
         find_mask(photo(), "rembg")
 

@@ -43,3 +43,22 @@ def test_a_plan_says_why_trials_must_run(sweep: Path, home: Path) -> None:
     seeded = json.loads(_plan(sweep, home, "--diff", "--json", "--set", "seeds=[0, 1]"))
     assert [trial.get("why", {}).get("kind") for trial in seeded["trials"]] == [None, "new"]
     assert seeded["estimate"]["unknown_trials"] == 0, "a seed more takes as long as the one before"
+
+
+def test_a_plan_names_trainings_that_are_continued_and_explain_those_that_were(sweep: Path, home: Path) -> None:
+    content = json.loads(sweep.read_text())
+    content |= {"trials": {"small": {}}, "run": {"executor": "inline"}}
+    for iterations in ([12], [12, 6]):
+        stages = [{"iterations": n, "lr": 1e-3, "losses": {"l2": 1.0}} for n in iterations]
+        content["base"]["train"]["stages"] = stages
+        sweep.write_text(json.dumps(content))
+        text = _plan(sweep, home)
+        CliRunner().invoke(app, ["run", str(sweep), "--home", str(home)], catch_exceptions=False)
+    assert "1 of them continue finished trainings, which --diff names." in text
+    stages[0]["iterations"] = 13
+    sweep.write_text(json.dumps(content))
+    assert "1 train anew although a finished training is their beginning" in _plan(sweep, home)
+    arguments = ["explain", "auto", "small", "novel_psnr", "--sweep", str(sweep), "--home", str(home)]
+    shown = CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
+    assert "continues: training" in shown
+    assert "at iteration 12" in shown

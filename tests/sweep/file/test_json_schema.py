@@ -43,6 +43,7 @@ def test_every_preset_fits(schema: Draft202012Validator, preset: str) -> None:
         "leave_one_out: [depth.model, train.stages.*.losses.tv]\ntables: [auto, mine.yaml]",
         "search: {trials: 3, space: {train.stages.*.losses.tv.weight: {low: 1, high: 2, log: true}}, sampler: gp}",
         "search: {trials: 3, space: {train.batch_size: {low: 1, high: 9, step: 2, int: true}, depth.model: [none]}}",
+        "search: {trials: 3, space: {train.batch_size: [1], when: {train.batch_size: {depth.model: [none]}}}}",
     ],
 )
 def test_what_can_be_said_fits(schema: Draft202012Validator, text: str) -> None:
@@ -74,6 +75,8 @@ def test_what_can_be_said_fits(schema: Draft202012Validator, text: str) -> None:
         "search: {trials: 3}",
         "search: {trials: 3, space: {}}",
         "search: {trials: 3, space: {train.batch_size: 4}}",
+        "search: {trials: 3, space: {train.batch_size: [4], when: {train.batch_size: {}}}}",
+        "search: {trials: 3, space: {train.batch_size: [4], when: [train.batch_size]}}",
         "search: {trials: 3, space: {train.batchsize: [4]}}",
         "search: {trials: 3, space: {depth.model: [orcle]}}",
         "search: {trials: 3, space: {train.batch_size: {low: 1, hi: 2}}}",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.config import TrialConfig
+from jobs.continuation import Beginning
 from results.records.journal import Journal
 from results.records.trial_folder import RESULT_FILENAME
 from sweep.file.schema import RunOptions
@@ -87,6 +88,17 @@ def test_finished_trials_of_the_same_shape_tell_the_time(tmp_path: Path) -> None
     assert found.disk_bytes == pytest.approx(2e6, rel=0.01)
     assert found.wall_s == pytest.approx(440 * 0.6 + 14)
     assert str(found) == "2 to run: about 5 min, 1 at once, and 0.002 GB"
+
+
+def test_only_the_iterations_that_are_left_of_a_continued_training_take_time(tmp_path: Path) -> None:
+    _finish(tmp_path, "first", _config(), step_s=0.5)
+    plan = _plan(_config(**_stages(scale=10)), _config(**_stages(scale=10), seed=1))
+    continued = {
+        "planned0": Beginning("before", 300, is_whole=True),
+        "planned1": Beginning("before", 300, is_whole=False, obstacle="its state was not kept"),
+    }
+    found = estimate(plan, tmp_path, INLINE, continued=continued)
+    assert found.seconds == {"planned0": pytest.approx(100 * 0.5 + 7), "planned1": pytest.approx(400 * 0.5 + 7)}
 
 
 def test_other_shapes_and_other_machines_tell_nothing(tmp_path: Path) -> None:

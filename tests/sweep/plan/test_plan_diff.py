@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jobs.keys import NUMERICS_VERSION
+from jobs.continuation import Beginning
+from jobs.keys import NUMERICS_VERSION, training_identity
 from results.records.home import training_folder
 from results.records.journal import Journal
 from results.records.monitor import Monitor
@@ -16,7 +17,7 @@ from results.records.plan import freeze
 from results.records.trial_folder import MEASUREMENTS_FILENAME, RESULT_FILENAME
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
-from sweep.plan.plan_diff import Reason, reasons, why_table
+from sweep.plan.plan_diff import Reason, beginnings, reasons, why_table
 from sweep.plan.planner import Identities, Plan, PlannedTrial, make_plan, plan_table
 from tests.datasets import planned_dataset
 
@@ -203,11 +204,12 @@ def test_the_table_and_the_json_say_the_same(tmp_path: Path) -> None:
 
 
 def _train(plan: Plan, home: Path) -> None:
-    """Writes the trainings of a plan as finished."""
+    """Writes the trainings of a plan as finished, without their optimisers."""
     for trial in plan.trials:
         folder = training_folder(home, str(trial.training))
         folder.mkdir(parents=True)
         (folder / "weights.safetensors").touch()
+        (folder / "config.json").write_text(json.dumps(training_identity(trial.config)))
         (folder / "training.json").write_text(json.dumps({"key": trial.training}))
 
 
@@ -245,3 +247,47 @@ def test_a_trial_whose_judging_was_cut_short_is_judged_again(tmp_path: Path) -> 
     with _journal(plan.trials[0], tmp_path) as journal:
         journal.failed("ValueError: no good")
     assert [trial.status for trial in plan.refreshed(Monitor(tmp_path)).trials] == ["failed"]
+
+
+def _stages(*iterations: int) -> dict[str, Any]:
+    return {"train.stages": [{"iterations": n, "lr": 1e-4, "losses": {"l2": 1.0}} for n in iterations]}
+
+
+@pytest.mark.usefixtures("store")
+def test_what_continues_a_training_is_said(tmp_path: Path) -> None:
+    first = _plan(tmp_path)
+    assert beginnings(first, tmp_path) == {}
+    _train(first, tmp_path)
+    _finish(first, tmp_path)
+    (before,) = first.trials
+    longer, further = _plan(tmp_path, base=_stages(8)), _plan(tmp_path, base=_stages(5, 3))
+    key = str(before.training)
+    (found,) = beginnings(further, tmp_path).values()
+    assert found == Beginning(key, 5, is_whole=True)
+    text = str(reasons(further, tmp_path, {further.trials[0].key: found})[further.trials[0].key])
+    assert text.endswith(f"; continues training {key} from iteration 5")
+    (found,) = beginnings(longer, tmp_path).values()
+    assert str(found) == (
+        f"training {key} is its beginning, but cannot be continued: its optimiser state was not kept "
+        "(run.keep_optimizer)"
+    )
+    checkpoints = training_folder(tmp_path, key) / "checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "000000005.json").touch()
+    (found,) = beginnings(longer, tmp_path).values()
+    assert found == Beginning(key, 5, is_whole=False)
+    assert reasons(longer, tmp_path, {longer.trials[0].key: found})[longer.trials[0].key].as_json()["beginning"] == {
+        "key": key, "step": 5, "is_whole": False, "obstacle": "",
+    }  # fmt: skip
+    begun = training_folder(tmp_path, str(longer.trials[0].training)) / "checkpoints"
+    begun.mkdir(parents=True)
+    (begun / "000000002.json").touch()
+    assert beginnings(longer, tmp_path) == {}, "it goes on from its own checkpoint"
+
+
+@pytest.mark.usefixtures("store")
+def test_how_often_best_weights_are_chosen_is_a_change(tmp_path: Path) -> None:
+    best = {"train.keep": "best", "eval.every": 2}
+    _finish(_plan(tmp_path, base=best), tmp_path)
+    reason = _why(_plan(tmp_path, base=best | {"eval.every": 1}), tmp_path)["base"]
+    assert ("eval.every", 2, 1) in _changes(reason)

@@ -41,6 +41,16 @@ def mistakes(folder: Path, line: str) -> list[tuple[int, int, str]]:
         ("{train.stages.9.lr: [1, 2]}", "train.stages.9.lr", "2 elements"),
         ("{depth.fusion: [input, xattn]}", "xattn", "has no effect, since depth.model is 'none'"),
         ("{seed: [1, 2]}", "1, 2", "set by `seeds`"),
+        (f"{{{BATCH}: [1, 2], when: {{{LR}: {{{BATCH}: 1}}}}}}", LR, "not an axis of this space"),
+        (f"{{{BATCH}: [1, 2], {LR}: [1, 2], when: {{{LR}: {{{BATCH}: 3}}}}}}", "3}", "not a value of this axis; got 3"),
+        (f"{{{BATCH}: [1, 2], when: {{{BATCH}: {{{BATCH}: 1}}}}}}", f"{BATCH}: {{", "cannot depend on itself"),
+        (
+            f"{{{BATCH}: [1, 2], {LR}: {{low: 1, high: 2}}, when: {{{BATCH}: {{{LR}: 1}}}}}}",
+            f"{LR}: 1",
+            "has no list of values that a condition could name",
+        ),
+        (f"{{{BATCH}: [1, 2], when: {{{BATCH}: {{}}}}}}", "{}", "must have 1 or more entries"),
+        ("{when: {}}", "{when", "must have 1 or more entries"),
     ],
 )
 def test_of_the_space(tmp_path: Path, space: str, place: str, said: str) -> None:
@@ -66,6 +76,25 @@ def test_of_the_options(tmp_path: Path, space: str, option: str, said: str) -> N
     [(number, column, text)] = mistakes(tmp_path, line)
     assert (number, column) == (2, line.index(option) + option.index(": ") + 3)
     assert said in text
+
+
+def test_conditions_are_counted_by_the_grid_and_refused_by_a_covariance(tmp_path: Path) -> None:
+    space = f"{{depth.model: [none, oracle], depth.fusion: [input, xattn], {BATCH}: {{low: 2, high: 4, int: true}}, "
+    space += (
+        f"{LR}: {{low: 1, high: 2}}, when: {{depth.fusion: {{depth.model: oracle}}, {LR}: {{depth.model: none}}}}}}"
+    )
+    [(_, _, text)] = mistakes(tmp_path, f"search: {{trials: 2, sampler: cmaes, space: {space}}}")
+    assert "two or more axes of numbers without conditions" in text
+    space = "{depth.model: [none, oracle], depth.fusion: [input, xattn], when: {depth.fusion: {depth.model: oracle}}}"
+    [(_, _, text)] = mistakes(tmp_path, f"search: {{trials: 4, sampler: grid, space: {space}}}")
+    assert "the grid has 3 points only; got 4" in text
+
+
+def test_a_condition_gives_a_setting_without_effect_its_meaning(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    space = "{depth.model: [none, oracle], depth.fusion: [input, xattn], when: {depth.fusion: {depth.model: [oracle]}}}"
+    path.write_text(f"name: a\nsearch: {{trials: 3, sampler: grid, space: {space}}}\n")
+    assert load_sweep(path).search.space.when == {"depth.fusion": {"depth.model": ("oracle",)}}
 
 
 def test_a_grid_has_no_more_trials_than_points(tmp_path: Path) -> None:

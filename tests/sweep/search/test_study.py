@@ -107,3 +107,45 @@ def test_failures_and_values_that_are_no_numbers_do_not_end_it() -> None:
         study.ask(number)
         study.tell(number, told)
     assert study.ask(3)
+
+
+CONDITIONAL = {
+    "count": {"low": 1, "high": 9, "int": True},
+    "kind": ["a", "b", "c"],
+    "x": {"low": 0.0, "high": 1.0, "step": 0.125},
+    "y": {"low": 0.0, "high": 1.0, "step": 0.125},
+    "weight": {"low": 1, "high": 4, "int": True},
+    "when": {"count": {"kind": ["b", "c"]}, "weight": {"kind": "c"}},
+}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_axes_are_proposed_only_where_they_apply(sampler: str) -> None:
+    options = Search.model_validate({"space": CONDITIONAL, "trials": 24, "sampler": sampler})
+    count = PROPOSALS.get(sampler, 24)
+    study, proposals = Study(options, TRAINING), []
+    for number in range(count):
+        proposals.append(study.ask(number))
+        study.tell(number, Outcome("finished", -((proposals[-1]["x"] - 0.3) ** 2)))
+    expected = {0: {"kind", "x", "y"}, 1: {"kind", "x", "y", "count"}, 2: {"kind", "x", "y", "count", "weight"}}
+    assert all(params.keys() == expected[params["kind"]] for params in proposals)
+    assert {params["kind"] for params in proposals} == {0, 1, 2}
+    again = Study(options, TRAINING)
+    for number, params in enumerate(proposals[:-1]):
+        again.recall(number, params)
+        again.tell(number, Outcome("finished", -((params["x"] - 0.3) ** 2)))
+    assert again.ask(count - 1) == proposals[-1]
+
+
+def test_evidence_without_the_axes_that_do_not_apply_counts() -> None:
+    options = Search.model_validate({"space": CONDITIONAL, "trials": 24})
+    study = Study(options, TRAINING)
+    for index in range(30):
+        x = index % 9 / 8
+        study.add_evidence({"kind": 0, "x": x, "y": 0.5}, float(x > 0.8), {})
+        study.add_evidence({"kind": 1, "x": x, "y": 0.5, "count": 3}, 0.0, {})
+    proposed = []
+    for number in range(10):
+        proposed.append(study.ask(number))
+        study.tell(number, Outcome("finished", float(proposed[-1]["x"] > 0.8 and proposed[-1]["kind"] == 0)))
+    assert sum(params["kind"] == 0 and params["x"] > 0.8 for params in proposed) >= 5

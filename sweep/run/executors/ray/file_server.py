@@ -8,10 +8,14 @@ no special case.  Names of files are relative to the home.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from jobs.config import TrialConfig
+from jobs.continuation import continue_training
 from results.records.atomic import PARTIAL
 from results.records.disk import DiskFullError, full_disk_explained
 from results.records.home import training_folder, trial_folder
@@ -63,11 +67,19 @@ class TrialFileServer:
         found = [self._folder(key) / name for name in GROWING]
         if training is not None:
             found += training_folder(self._home, training).rglob("*")
-        return [
-            str(path.relative_to(self._home))
-            for path in found
-            if path.is_file() and path.suffix not in _UNFINISHED and path.name != LOCK_FILENAME
-        ]
+        return self._names(found)
+
+    def continue_training(
+        self, key: str, training: str, worker: str, config: dict[str, Any], fingerprint: str, weights: dict[str, str]
+    ) -> list[str]:
+        """Lets the trial's training continue a finished one of this home, if it was not begun and one is its beginning.
+
+        config: of the trial; fingerprint, weights: of its dataset and frozen weights.  Returns the names of the
+        training's files where it does, else none.
+        """
+        self._check_worker(key, worker)
+        found = continue_training(TrialConfig.model_validate(config), training, fingerprint, weights, self._home)
+        return [] if found is None else self._names(training_folder(self._home, training).rglob("*"))
 
     def leave(self, key: str, worker: str) -> None:
         """Releases the trial's training, so that other trials may run it."""
@@ -115,6 +127,13 @@ class TrialFileServer:
         """Writes the stop file, unless it exists."""
         if not self._stop_file.exists():
             self._stop_file.write_text(request, encoding="utf-8")
+
+    def _names(self, paths: Iterable[Path]) -> list[str]:
+        return [
+            str(path.relative_to(self._home))
+            for path in paths
+            if path.is_file() and path.suffix not in _UNFINISHED and path.name != LOCK_FILENAME
+        ]
 
     def _hold(self, training: str, key: str) -> bool:
         """Whether the trial holds the lock of its training: no other trial, on this machine or another, runs it."""

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -76,7 +76,8 @@ def run_remotely(
     scratch = scratch_home()
     with TrialSync(call, key, training, scratch) as sync:
         runtime = replace(runtime, stop_file=str(sync.stop_file))
-        return run_guarded(key, config, scratch, runtime, fail_fast, _on_equal_terms(key, home, work), gpu_share)
+        work = _on_equal_terms(key, home, sync, work)
+        return run_guarded(key, config, scratch, runtime, fail_fast, work, gpu_share)
 
 
 class TrialSync:
@@ -96,6 +97,7 @@ class TrialSync:
         self.stop_file = scratch / "stop" / self._worker
         self._is_holder = False
         self._sent: dict[str, Any] = {}  # name -> the file's state, or its length, when it was last sent
+        self._lock = threading.Lock()  # files are either sent or fetched
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._send_now_and_then, name="sync", daemon=True)
 
@@ -131,6 +133,10 @@ class TrialSync:
         The order keeps the driver's copy consistent: a journal arrives before its checkpoints, and a result after the
         files that it was computed from.
         """
+        with self._lock:
+            self._send()
+
+    def _send(self) -> None:
         growing, whole = self._files()
         whole.sort(key=lambda name: (Path(name).name == RESULT_FILENAME, name.endswith(".json"), name))
         states = {name: state for name in whole if (state := _state(self._scratch / name)) is not None}
@@ -143,6 +149,20 @@ class TrialSync:
         if self._training is not None and (checkpoints or read_training(self._folders[-1]) is not None):
             self._call("keep_checkpoints", self._key, self._training, self._worker, checkpoints)
 
+    def continue_training(self, config: TrialConfig, fingerprint: str, weights: Mapping[str, str]) -> None:
+        """Lets the training continue a finished one of the driver's home, if it can, and fetches its state.
+
+        fingerprint, weights: those of the dataset and of the frozen weights that the trial uses.
+        """
+        if self._training is None:
+            return
+        plain = config.model_dump(mode="json")
+        with self._lock:
+            names = self._call(
+                "continue_training", self._key, self._training, self._worker, plain, fingerprint, dict(weights)
+            )
+            self._download(names)
+
     def _fetch(self) -> bool:
         """Takes the trial over and fetches its files; False where a stop came while another trial ran the training."""
         while (names := self._call("take_over", self._key, self._training, self._worker)) is None:
@@ -153,6 +173,10 @@ class TrialSync:
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
+        self._download(names)
+        return True
+
+    def _download(self, names: Iterable[str]) -> None:
         for name in names:
             path = self._scratch / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +184,6 @@ class TrialSync:
                 while piece := self._call("read", name, stream.tell(), _PIECE):
                     stream.write(piece)
             self._sent[name] = _whole_lines(path) if path.name in GROWING else _state(path)
-        return True
 
     def _send_now_and_then(self) -> None:
         while not self._done.wait(_INTERVAL_S):
@@ -232,8 +255,11 @@ def _whole_lines(path: Path) -> int:
     return path.read_bytes().rfind(b"\n") + 1
 
 
-def _on_equal_terms(key: str, home: Path, work: TrialFunction) -> TrialFunction:
-    """Wraps `work` with a check that the node has the dataset and weights that the trial was planned with."""
+def _on_equal_terms(key: str, home: Path, sync: TrialSync, work: TrialFunction) -> TrialFunction:
+    """Wraps `work` with a check that the node has the dataset and weights that the trial was planned with.
+
+    Its training continues one of the driver's home where it can, as it would on a node that sees the home.
+    """
 
     def there(config: TrialConfig, scratch: Path, runtime: Runtime) -> TrialResult:
         place = f"node {socket.gethostname()} does not see {home} and works in {scratch}"
@@ -250,6 +276,7 @@ def _on_equal_terms(key: str, home: Path, work: TrialFunction) -> TrialFunction:
             raise NodeLacksError(
                 f"{place}, where the dataset or weights differ from those that were planned: {content}"
             )
+        sync.continue_training(config, store.fingerprint, identities)
         return work(config, scratch, runtime)
 
     return there

@@ -17,7 +17,9 @@ from filelock import FileLock, Timeout
 
 from jobs.checkpoint import Checkpoint, CheckpointFolder
 from jobs.config import TrialConfig
-from jobs.trial import Runtime
+from jobs.data.prepare import open_dataset
+from jobs.keys import keys_of
+from jobs.trial import Runtime, run_trial, weight_identities
 from results.records.journal import Journal, read_events
 from results.records.trial_folder import (
     MEASUREMENTS_FILENAME,
@@ -271,3 +273,28 @@ def test_node_with_other_data_than_planned_trains_nothing(home, file_server, the
     run_remotely(caller(file_server), KEY, TRAINING, config, there, Runtime(), fail_fast=False)
     (failed,) = read_events(there / "trials" / KEY)
     assert "the dataset or weights differ from those that were planned" in failed["error"]
+
+
+def test_training_on_such_a_node_continues_one_of_the_home(home, file_server, there, scratch, tiny):
+    """As it would where the home is seen: with the same bits, and without its beginning being trained again."""
+    shutil.copytree(home / "data", there / "data")
+    (home / "data").rename(scratch / "data")
+    stages = tiny()["train"]["stages"]
+    runtime = Runtime(log_every=3, checkpoint_every=5, keep_optimizer=True)
+    results = []
+    for iterations in (7, 12):
+        sections = tiny()
+        sections["train"]["stages"] = [stages[0] | {"iterations": iterations}]
+        config = TrialConfig.model_validate(sections)
+        keys = keys_of(
+            config, open_dataset("chairs", config.data.options, there).fingerprint, weight_identities(config, there)
+        )
+        run_remotely(caller(file_server), keys.trial, keys.training, config, there, runtime, fail_fast=False)
+        results.append(there / "trials" / keys.trial)
+    events = read_events(results[1])
+    assert [event["step"] for event in events if event["event"] == "start"] == [7]
+    assert [event["step"] for event in events if event["event"] == "continued"] == [7]
+    assert min(event["step"] for event in events if event["event"] == "metrics") == 3
+    (scratch / "data").rename(home / "data")
+    alone = run_trial(config, home, Runtime(log_every=3, checkpoint_every=5))
+    assert json.loads((results[1] / RESULT_FILENAME).read_text())["metrics"] == alone.metrics
