@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from model.losses import LPIPS_TRUNKS
 from model.losses.base import Loss, pictures
@@ -27,29 +29,34 @@ _CACHE_BYTES = 2**30
 _TOGETHER = 4
 
 
+#: Layers of torchvision's `features` by position: channels of a convolution and its ReLU, or 0 for a pooling.
+_VGG16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
+#: Positions of the ReLUs whose outputs are compared.
+_COMPARED: Mapping[str, tuple[int, ...]] = {"vgg": (3, 8, 15, 22, 29), "alex": (1, 4, 7, 9, 11)}
+#: Mean and deviation of the pictures, in [-1, 1], that the trunks expect.
+_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+
+
 class LpipsDistance(nn.Module):
     """One distance per pair of pictures; frozen.
 
-    `variant` is "vgg" or "alex".  The linear layers come with the package `lpips`, the trunk from `store`.
+    `variant` is "vgg" or "alex".  The linear layers are those in the package `lpips`; the trunk comes from `store`.
+    The package's own network is not built, since its imports and its random weights take five seconds.
     """
+
+    shift: Tensor  # (1, 3, 1, 1)
+    scale: Tensor
 
     def __init__(self, variant: str, store: WeightStore) -> None:
         super().__init__()
-        import lpips  # takes seconds, with torchvision; planning a sweep does not need it
-
-        with warnings.catch_warnings():
-            # torchvision's old-style constructor arguments, used inside the package.
-            warnings.simplefilter("ignore", UserWarning)
-            self.network = lpips.LPIPS(net=variant, pnet_rand=True, verbose=False)
-        trunk = dict(self.network.net.named_parameters())
-        tensors = store.load(LPIPS_TRUNKS[variant])
-        # The package splits torchvision's `features` into slices and keeps the layers' indices as names.
-        by_position = {name.split(".", 1)[1]: parameter for name, parameter in trunk.items()}
-        if set(by_position) != set(tensors):
-            raise ValueError(f"the weights of {LPIPS_TRUNKS[variant]} do not fit LPIPS ({variant})")
-        with torch.no_grad():
-            for name, parameter in by_position.items():
-                parameter.copy_(tensors[name])
+        self._compared = _COMPARED[variant]
+        with torch.device("meta"):
+            self.trunk = _vgg16() if variant == "vgg" else _alexnet()
+        self.trunk.load_state_dict(dict(store.load(LPIPS_TRUNKS[variant])), assign=True)
+        for layer, weight in enumerate(_linear_layers(variant)):
+            self.register_buffer(f"linear_{layer}", weight)
+        self.register_buffer("shift", torch.tensor(_SHIFT).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor(_SCALE).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> LpipsDistance:
@@ -61,21 +68,59 @@ class LpipsDistance(nn.Module):
 
         in_bf16: the trunk computes in bfloat16, everything else in float32.
         """
-        scaled = self.network.scaling_layer(2 * images - 1)
+        x, found = (2 * images - 1 - self.shift) / self.scale, []
         with torch.autocast(images.device.type, torch.bfloat16, enabled=in_bf16):
-            layers = self.network.net(scaled)
-        return [_unit(layer.to(images.dtype)) for layer in layers]
+            for position, layer in enumerate(self.trunk):
+                x = layer(x)
+                if position in self._compared:
+                    found.append(x)
+        return [_unit(layer.to(images.dtype)) for layer in found]
 
     def between(self, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
         """The distances (N,) of pictures with these features."""
-        layers = zip(self.network.lins, ours, theirs, strict=True)
-        return torch.stack([weigh((a - b).square()).mean((1, 2, 3)) for weigh, a, b in layers]).sum(0)
+        weights = [self.get_buffer(f"linear_{layer}") for layer in range(len(self._compared))]
+        layers = zip(weights, ours, theirs, strict=True)
+        return torch.stack([F.conv2d((a - b).square(), weight).mean((1, 2, 3)) for weight, a, b in layers]).sum(0)
 
     def forward(self, render: Tensor, target: Tensor) -> Tensor:
         """(N, 3, H, W) RGB in [0, 1], not clamped -> (N,).  No gradient reaches the target."""
         with torch.no_grad():
             theirs = self.features(target)
         return self.between(self.features(render), theirs)
+
+
+def _vgg16() -> nn.Sequential:
+    """`features` of torchvision's VGG16 up to the last ReLU."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in _VGG16:
+        if width:
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+            channels = width
+        else:
+            layers.append(nn.MaxPool2d(2, 2))
+    return nn.Sequential(*layers)
+
+
+def _alexnet() -> nn.Sequential:
+    """`features` of torchvision's AlexNet up to the last ReLU."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(inplace=True)),
+    )
+
+
+def _linear_layers(variant: str) -> list[Tensor]:
+    """Weights (1, C, 1, 1) for each compared layer, version 0.1, from the files of the package `lpips`."""
+    package = find_spec("lpips")  # found without an import
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("No module named 'lpips'", name="lpips")
+    path = Path(package.origin).parent / "weights" / "v0.1" / f"{variant}.pth"
+    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    return [tensors[f"lin{layer}.model.1.weight"] for layer in range(len(_COMPARED[variant]))]
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -88,7 +133,7 @@ def _unit(features: Tensor) -> Tensor:
 
 @cache
 def shared_lpips(variant: str, store: WeightStore) -> LpipsDistance:
-    """One network, shared by all metrics and losses of this process; building it takes a second or two."""
+    """One network, shared by all metrics and losses of this process."""
     return LpipsDistance(variant, store)
 
 

@@ -1,6 +1,8 @@
+import lpips
 import pytest
 import torch
 
+from model.losses import LPIPS_TRUNKS
 from model.losses.lpips import FeatureCache, Lpips, _unit, shared_lpips
 from model.types import Rendering
 
@@ -12,11 +14,16 @@ def pictures() -> tuple[torch.Tensor, torch.Tensor]:
     return 1.2 * torch.rand(3, 3, 32, 32, generator=generator) - 0.1, torch.rand(3, 3, 32, 32, generator=generator)
 
 
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:torchvision")
 @pytest.mark.parametrize("variant", ["vgg", "alex"])
 def test_values_and_gradients_are_the_packages(variant, weights, pictures):
-    distance = shared_lpips(variant, weights)
+    distance, package = shared_lpips(variant, weights), lpips.LPIPS(net=variant, pnet_rand=True, verbose=False)
+    tensors = weights.load(LPIPS_TRUNKS[variant])
+    with torch.no_grad():
+        for name, parameter in package.net.named_parameters():
+            parameter.copy_(tensors[name.split(".", 1)[1]])
     render, target = pictures[0].requires_grad_(), pictures[1]
-    expected = distance.network(render, target, normalize=True).flatten()
+    expected = package.eval()(render, target, normalize=True).flatten()
     (expected_gradient,) = torch.autograd.grad(expected.sum(), render)
     values = distance(render, target)
     (gradient,) = torch.autograd.grad(values.sum(), render)
