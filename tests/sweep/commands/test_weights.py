@@ -30,7 +30,7 @@ def store(tmp_path, monkeypatch) -> Iterator[WeightStore]:
 
 
 def weights(*arguments, code=0):
-    result = CliRunner().invoke(app, ["weights", *map(str, arguments)], env={"COLUMNS": "240", "TERM": "dumb"})
+    result = CliRunner().invoke(app, ["weights", *map(str, arguments)], env={"COLUMNS": "400", "TERM": "dumb"})
     assert result.exit_code == code, result.output + repr(result.exception)
     return result
 

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -31,8 +32,8 @@ class Head:
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory) -> Iterator[Head]:
-    folder = tmp_path_factory.mktemp("ray", numbered=False)
+def head() -> Iterator[Head]:
+    folder = tempfile.mkdtemp(prefix="ray-")  # short: the path of a socket has at most 107 characters
     head = Head(f"http://127.0.0.1:{(dashboard := free_port())}", secrets.token_hex(32))
     command = [
         str(Path(sys.executable).with_name("ray")),
@@ -45,7 +46,7 @@ def head(tmp_path_factory) -> Iterator[Head]:
     command += ["--port", str(free_port()), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
     # Fixed by default, and taken where another cluster runs on this machine.
     command += ["--dashboard-agent-listen-port", str(free_port()), "--ray-client-server-port", str(free_port())]
-    command += ["--num-cpus", "2", "--disable-usage-stats", "--temp-dir", str(folder)]
+    command += ["--num-cpus", "2", "--disable-usage-stats", "--temp-dir", folder]
     process = subprocess.Popen(
         command,
         env={**os.environ, **head.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
@@ -60,6 +61,7 @@ def head(tmp_path_factory) -> Iterator[Head]:
     yield head
     process.terminate()
     process.communicate(timeout=60)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def status_of(address: str, **headers: str) -> int:
