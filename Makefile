@@ -25,8 +25,9 @@ weights: setup ## the pretrained weights that demo and tests need
 demo: weights  ## plan, train, evaluate and report the preset `quick`
 	$(BIN)/splatsweep run sweep/presets/quick.yaml
 
+# Three at once on two processors, since tests of killed nodes and servers wait as long as they compute.
 test: weights  ## the whole test suite
-	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 2 --dist loadgroup
+	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 3 --dist loadgroup
 
 test-fast: weights ## the tests that need no Ray, no server and no training beyond seconds; a few minutes
 	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -m "not slow" -n 2

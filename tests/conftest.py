@@ -69,24 +69,13 @@ SLOW = (
     "test_two_nodes.py",
 )
 
-#: Tests that start Ray or whole sweeps, in two groups of about the same duration: `make test` runs the tests of a group
-#: one after another, and both groups side by side.
+#: Tests that start Ray or whole sweeps, in groups of about the same duration: `make test` runs the tests of a group one
+#: after another, and the groups side by side.
 WHOLE_SWEEPS = (
-    (
-        "gpu",
-        "sweep/run/test_submit.py",
-        "test_path.py",
-        "test_two_nodes.py",
-    ),
-    (
-        "contracts/test_executors.py",
-        "sweep/bench/test_sweep.py",
-        "sweep/run/executors/ray",
-        "test_search.py",
-        "test_seeds.py",
-        "test_stores.py",
-        "test_survival.py",
-    ),
+    ("gpu", "test_path.py"),
+    ("sweep/run/test_submit.py", "test_two_nodes.py"),
+    ("contracts/test_executors.py", "sweep/run/executors/ray", "test_seeds.py", "test_survival.py"),
+    ("sweep/bench/test_sweep.py", "test_search.py", "test_stores.py"),
 )
 
 
