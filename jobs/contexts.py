@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from model.context import find_source
 from model.fusion import FUSION
-from model.fusion.base import Fusion, entering_kind
+from model.fusion.base import Fusion, context_type_for
 from model.options import Count, MisfitError, NoOptions, OptionsError, Section, one_of, parse_options
 from model.registry import resolve
 
@@ -68,13 +68,15 @@ def _check_context(section: ContextConfig) -> None:
     model, source = frozen_class(section), section.source
     if model is None:
         return
-    fitting = sorted(name for name, way in fusion_classes().items() if entering_kind(way, source) in model.kinds)
+    fitting = sorted(
+        name for name, way in fusion_classes().items() if context_type_for(way, source) in model.output_types
+    )
     if section.fusion not in fitting:
-        kinds = ", ".join(model.kinds)
-        reason = f"{source}.fusion {section.fusion} cannot take what this model says ({kinds})"
+        types = ", ".join(model.output_types)
+        reason = f"{source}.fusion {section.fusion} does not accept the output of this model ({types})"
         raise MisfitError(f"{source}.fusion", reason, fitting)
     if section.preprocess not in model.preprocessings:
-        reason = f"{source}.preprocess {section.preprocess} is not known to this model"
+        reason = f"{source}.preprocess {section.preprocess} is no preprocessing of this model"
         raise MisfitError(f"{source}.preprocess", reason, model.preprocessings)
     try:
         options = frozen_options(section)

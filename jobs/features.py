@@ -21,8 +21,8 @@ from jobs.data.store import SPLITS, Store
 from jobs.feature_file import FeatureFile, ensure_feature_file, rounded
 from model.context import find_source
 from model.frozen import FrozenModel
-from model.fusion import FUSION, Kind, Source
-from model.fusion.base import entering_kind
+from model.fusion import FUSION, ContextType, Source
+from model.fusion.base import context_type_for
 from model.registry import resolve
 from model.types import Context, Views
 from model.weights import WeightStore
@@ -34,7 +34,7 @@ FEATURES_VERSION = 1
 _CHUNK = 16
 
 #: A GPU keeps all features of a source if they take no more than this share of its free memory.
-_RESIDENT_SHARE = 0.25
+_GPU_CACHE_SHARE = 0.25
 
 
 class ContextReader:
@@ -114,18 +114,18 @@ class LiveContext:
 class CachedFeatures:
     """A frozen model's values for every frame that can be a source."""
 
-    def __init__(self, path: Path, kind: Kind, device: torch.device) -> None:
+    def __init__(self, path: Path, context_type: ContextType, device: torch.device) -> None:
         self._file = FeatureFile(path)
-        self.width = self._file.shape[0 if kind == "map" else -1]
+        self.width = self._file.shape[0 if context_type == "map" else -1]
         frames = self._file.frames
         # Frames without features refer to a row after the last, whose scale is NaN.
         rows = np.full(frames.max() + 1, len(frames), np.int64)
         rows[frames] = np.arange(len(frames))
         self._rows = torch.from_numpy(rows).to(device)
         self._scales = torch.from_numpy(np.append(self._file.scales, np.float32(np.nan))).to(device)
-        self._resident: Tensor | None = None
-        if device.type == "cuda" and self._file.values_nbytes < _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-            self._resident = torch.from_numpy(self._file.values()).to(device)
+        self._gpu_cache: Tensor | None = None
+        if device.type == "cuda" and self._file.values_nbytes < _GPU_CACHE_SHARE * torch.cuda.mem_get_info(device)[0]:
+            self._gpu_cache = torch.from_numpy(self._file.values()).to(device)
 
     def __call__(self, views: Views) -> Tensor:
         """(B, V, *shape of one feature) in float32, on the views' device."""
@@ -139,8 +139,8 @@ class CachedFeatures:
         return (values * scales.view(*scales.shape, *[1] * len(self._file.shape))).to(views.images.device)
 
     def _values(self, rows: Tensor) -> Tensor:
-        if self._resident is not None:
-            return self._resident[rows]
+        if self._gpu_cache is not None:
+            return self._gpu_cache[rows]
         values = torch.from_numpy(self._file.values(rows.cpu().numpy()))
         return values.pin_memory().to(rows.device, non_blocking=True) if rows.is_cuda else values
 
@@ -158,13 +158,13 @@ def _open(
     options = frozen_options(section)
     if not cls.cached:
         return _build(source, section, weights, device)
-    kind = _kind(source, section)
+    context_type = _context_type(source, section)
     frames = source_frames(store, config.model.input_views)
     identity = {
         "version": FEATURES_VERSION,
         "source": source,
         "name": section.choice,
-        "kind": kind,
+        "kind": context_type,
         "preprocess": section.preprocess,
         "input": section.resolution,
         "options": dataclasses.asdict(options),
@@ -181,7 +181,7 @@ def _open(
         _CHUNK,
         _computing(lambda: _build(source, section, weights, device), store, config.data.resolution, device),
     )
-    return CachedFeatures(path, kind, device)
+    return CachedFeatures(path, context_type, device)
 
 
 def context_widths(config: TrialConfig, weights: WeightStore) -> dict[str, int]:
@@ -190,18 +190,18 @@ def context_widths(config: TrialConfig, weights: WeightStore) -> dict[str, int]:
     return {source: _build(source, section, weights, torch.device("cpu")).width for source, section in sections.items()}
 
 
-def _kind(source: Source, section: ContextConfig) -> Kind:
+def _context_type(source: Source, section: ContextConfig) -> ContextType:
     """The form in which a model's output enters the network."""
-    kind = entering_kind(resolve(FUSION, section.fusion, "fusion"), source)
-    assert kind is not None  # the configuration was checked
-    return kind
+    context_type = context_type_for(resolve(FUSION, section.fusion, "fusion"), source)
+    assert context_type is not None  # the configuration was checked
+    return context_type
 
 
 def _build(source: Source, section: ContextConfig, weights: WeightStore, device: torch.device) -> FrozenModel:
     cls: Any = frozen_class(section)
     model: FrozenModel = cls(
         weights,
-        kind=_kind(source, section),
+        output_type=_context_type(source, section),
         preprocess=section.preprocess,
         resolution=section.resolution,
         options=frozen_options(section),

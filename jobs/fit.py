@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jobs.contexts import ContextConfig, frozen_class, fusion_classes
 from model.context import find_source
-from model.fusion.base import entering_kind
+from model.fusion.base import context_type_for
 from model.losses import LOSSES
 from model.methods.base import NEEDS, Need
 from model.options import MisfitError
@@ -83,7 +83,9 @@ def _check_context(config: TrialConfig, source: str, section: ContextConfig) -> 
     ways, model = fusion_classes(), frozen_class(section)
     assert model is not None
     if (place := ways[section.fusion].place) not in places:
-        fitting = [n for n, w in ways.items() if w.place in places and entering_kind(w, source) in model.kinds]
+        fitting = [
+            n for n, w in ways.items() if w.place in places and context_type_for(w, source) in model.output_types
+        ]
         variant = "backbone" if "backbone" in type(config.model).model_fields else "name"
         network = f"model.{variant} {getattr(config.model, variant)}"
         reason = f"{source}.fusion {section.fusion} enters at the {place}, which the network ({network}) does not have"

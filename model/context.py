@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from model.fusion import Kind
+from model.fusion import ContextType
 from model.registry import resolve
 
 #: Name of the section -> its `ContextSource`, in the order in which sources enter a network.
@@ -30,7 +30,7 @@ class ContextSource:
     #: the classes of `model.frozen.FrozenModel` by name
     models: Mapping[str, str]
     #: forms in which it can enter a network, the preferred one first
-    kinds: tuple[Kind, ...]
+    context_types: tuple[ContextType, ...]
     #: the fusion where the configuration names none
     fusion: str
     #: description of the section, in one sentence

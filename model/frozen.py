@@ -7,17 +7,17 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from model.fusion import Kind
+from model.fusion import ContextType
 from model.options import NoOptions
 from model.types import Views
 from model.weights import WeightStore
 
 
 class FrozenModel(nn.Module, ABC):
-    """Views -> values for each of them, without gradients and always in evaluation mode."""
+    """Computes one value per view, without gradients and always in evaluation mode."""
 
     #: types of output per view: one vector, a sequence of tokens, or a map
-    kinds: ClassVar[tuple[Kind, ...]]
+    output_types: ClassVar[tuple[ContextType, ...]]
     #: supported preprocessings of its input: that of the paper, or that of the model's training
     preprocessings: ClassVar[tuple[str, ...]] = ("correct",)
     #: typed fields, made with `model.options.options`
@@ -28,18 +28,26 @@ class FrozenModel(nn.Module, ABC):
     cached: ClassVar[bool] = True
 
     def __init__(
-        self, store: WeightStore, *, kind: Kind, preprocess: str, resolution: int | None, options: Any
+        self, store: WeightStore, *, output_type: ContextType, preprocess: str, resolution: int | None, options: Any
     ) -> None:
-        """kind: type of output; resolution: side in pixels that images are resized to, None: the model's own.
+        """resolution: side in pixels to which images are resized; None is the model's own.
 
-        Raises ValueError for an unsupported kind or preprocessing.
+        Raises ValueError for an unsupported output type or preprocessing.
         """
         super().__init__()
-        for name, value, allowed in (("kind", kind, self.kinds), ("preprocess", preprocess, self.preprocessings)):
+        for name, value, allowed in (
+            ("output_type", output_type, self.output_types),
+            ("preprocess", preprocess, self.preprocessings),
+        ):
             if value not in allowed:
                 raise ValueError(f"{name} {value!r}; allowed: {', '.join(allowed)}")
-        self.kind: Kind = kind
+        self.output_type: ContextType = output_type
         self.preprocess, self.options = preprocess, options
+
+    @property
+    def kind(self) -> ContextType:
+        """The former name of `output_type`; the next version removes it."""
+        return self.output_type
 
     @classmethod
     def check_resolution(cls, resolution: int | None, options: Any) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 #: A GPU keeps an array of a store if it takes no more than this share of its free memory.
-_RESIDENT_SHARE = 0.4
+_MEMORY_SHARE = 0.4
 
 
 def take(store: Path, name: str, array: np.ndarray, frames: np.ndarray, device: torch.device | str) -> Tensor:
@@ -21,16 +21,17 @@ def take(store: Path, name: str, array: np.ndarray, frames: np.ndarray, device: 
     device = torch.device(device)
     if device.type == "cpu":
         return torch.from_numpy(array[frames])
-    resident = _resident(store, name, device)
-    if resident is None:
+    cached = _on_device(store, name, device)
+    if cached is None:
         return torch.from_numpy(array[frames]).pin_memory().to(device, non_blocking=True)
-    return resident[torch.from_numpy(frames).to(device, non_blocking=True)]
+    return cached[torch.from_numpy(frames).to(device, non_blocking=True)]
 
 
 @lru_cache(maxsize=4)  # images and depth of the current and the previous dataset
-def _resident(store: Path, name: str, device: torch.device) -> Tensor | None:
+def _on_device(store: Path, name: str, device: torch.device) -> Tensor | None:
+    """The whole array on the device; None where it does not fit."""
     array = np.load(store / f"{name}.npy", mmap_mode="r")
-    if array.nbytes > _RESIDENT_SHARE * _free_memory(device):
+    if array.nbytes > _MEMORY_SHARE * _free_memory(device):
         return None
     return torch.from_numpy(np.array(array)).to(device)
 

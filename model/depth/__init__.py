@@ -28,7 +28,7 @@ SOURCE = ContextSource(
     switch="model",
     noun="depth model",
     models=DEPTH,
-    kinds=("map",),
+    context_types=("map",),
     fusion="input",
     description="A frozen depth model of the source views, and how its map enters the network.",
 )

@@ -5,27 +5,27 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from model.frozen import FrozenModel
-from model.fusion import Kind
+from model.fusion import ContextType
 from model.weights import WeightStore
 
 
 class ControlDepth(FrozenModel):
     """One channel, at the images' own size, without weights."""
 
-    kinds: ClassVar[tuple[Kind, ...]] = ("map",)
+    output_types: ClassVar[tuple[ContextType, ...]] = ("map",)
 
     def __init__(
         self,
         store: WeightStore,
         *,
-        kind: Kind = "map",
+        output_type: ContextType = "map",
         preprocess: str = "correct",
         resolution: int | None = None,
         options: Any = None,
     ) -> None:
         """Raises ValueError for a resolution, because nothing is resized."""
         options = self.Options() if options is None else options
-        super().__init__(store, kind=kind, preprocess=preprocess, resolution=resolution, options=options)
+        super().__init__(store, output_type=output_type, preprocess=preprocess, resolution=resolution, options=options)
         self.check_resolution(resolution, options)
 
     @classmethod

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.frozen import FrozenModel
-from model.fusion import Kind
+from model.fusion import ContextType
 from model.preprocess import Interpolation, Triple, next_multiple, prepare, resize
 from model.types import Views
 from model.weights import WeightStore
@@ -32,7 +32,7 @@ class DepthNetwork(FrozenModel):
     Images are resized to squares.  Subclasses define the architecture.
     """
 
-    kinds: ClassVar[tuple[Kind, ...]] = ("map",)
+    output_types: ClassVar[tuple[ContextType, ...]] = ("map",)
     preprocessings: ClassVar[tuple[str, ...]] = ("published", "correct")
 
     #: name in the table of weights
@@ -49,7 +49,7 @@ class DepthNetwork(FrozenModel):
         self,
         store: WeightStore,
         *,
-        kind: Kind = "map",
+        output_type: ContextType = "map",
         preprocess: str = "correct",
         resolution: int | None = None,
         options: Any = None,
@@ -60,7 +60,7 @@ class DepthNetwork(FrozenModel):
         Raises ValueError for a resolution that is no multiple of the network's stride, and the store's errors
         where the weights are missing or do not fit.
         """
-        super().__init__(store, kind=kind, preprocess=preprocess, resolution=resolution, options=options)
+        super().__init__(store, output_type=output_type, preprocess=preprocess, resolution=resolution, options=options)
         self.check_resolution(resolution, options)
         self.resolution = resolution
         self.network = network if network is not None else self.trained(store)

@@ -10,7 +10,7 @@ from torch import Tensor
 from model.depth import ARCHITECTURES
 from model.depth.network import ReluDepthNetwork
 from model.frozen import FrozenModel
-from model.fusion import Kind
+from model.fusion import ContextType
 from model.options import options
 from model.registry import UnknownChoiceError, resolve
 from model.types import Views
@@ -36,7 +36,7 @@ class RandomDepthOptions:
 class RandomDepth(FrozenModel):
     """The full architecture of a depth network with seeded random weights; asks for no file."""
 
-    kinds: ClassVar[tuple[Kind, ...]] = ("map",)
+    output_types: ClassVar[tuple[ContextType, ...]] = ("map",)
     preprocessings: ClassVar[tuple[str, ...]] = ReluDepthNetwork.preprocessings
     Options: ClassVar[type] = RandomDepthOptions
 
@@ -44,16 +44,20 @@ class RandomDepth(FrozenModel):
         self,
         store: WeightStore,
         *,
-        kind: Kind = "map",
+        output_type: ContextType = "map",
         preprocess: str = "correct",
         resolution: int | None = None,
         options: Any = None,
     ) -> None:
         options = RandomDepthOptions() if options is None else options
-        super().__init__(store, kind=kind, preprocess=preprocess, resolution=resolution, options=options)
+        super().__init__(store, output_type=output_type, preprocess=preprocess, resolution=resolution, options=options)
         cls: type[ReluDepthNetwork] = resolve(ARCHITECTURES, options.of, "depth network")
         self.model = cls(
-            store, kind=kind, preprocess=preprocess, resolution=resolution, network=cls.untrained(options.seed)
+            store,
+            output_type=output_type,
+            preprocess=preprocess,
+            resolution=resolution,
+            network=cls.untrained(options.seed),
         )
 
     @classmethod

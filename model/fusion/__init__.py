@@ -3,7 +3,7 @@
 from typing import Literal
 
 #: Type of the context of one view: a vector (D), tokens (T, D), or a map (C, H, W).
-Kind = Literal["vector", "tokens", "map"]
+ContextType = Literal["vector", "tokens", "map"]
 #: A name in `model.context.SOURCES`.
 Source = str
 #: Where a fusion enters a network: beside the image, inside blocks, or behind the encoder.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from model.context import find_source
-from model.fusion import FUSION, Kind, Place, Source
+from model.fusion import FUSION, ContextType, Place, Source
 from model.registry import resolve
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 class Fusion:
     """Describes how one source of context enters the network."""
 
-    #: the kinds of context that can enter this way
-    accepts: ClassVar[frozenset[Kind]]
+    #: the types of context that can enter this way
+    accepts: ClassVar[frozenset[ContextType]]
     #: place at which it enters; it fits networks that have this place
     place: ClassVar[Place]
 
-    def __init__(self, source: Source, kind: Kind, width: int) -> None:
+    def __init__(self, source: Source, context_type: ContextType, width: int) -> None:
         """`width`: length of the vector or of each token, or channels of the map."""
-        self.source, self.kind, self.width = source, kind, width
+        self.source, self.context_type, self.width = source, context_type, width
 
     @property
     def input_channels(self) -> int:
@@ -47,19 +47,19 @@ class Fusion:
         return None
 
 
-def entering_kind(fusion: type[Fusion], source: Source) -> Kind | None:
-    """The kind of context with which `source` enters by this fusion; None where it cannot."""
-    kinds = [kind for kind in find_source(source).kinds if kind in fusion.accepts]
-    return kinds[0] if kinds else None
+def context_type_for(fusion: type[Fusion], source: Source) -> ContextType | None:
+    """The type of context with which `source` enters by this fusion; None where it cannot."""
+    types = [offered for offered in find_source(source).context_types if offered in fusion.accepts]
+    return types[0] if types else None
 
 
 def make_fusion(way: str, source: Source, width: int) -> Fusion:
     """The fusion named `way` for `source`, of that width.  Raises ValueError where they do not fit."""
     cls: type[Fusion] = resolve(FUSION, way, "fusion")
-    kind = entering_kind(cls, source)
-    if kind is None:
+    context_type = context_type_for(cls, source)
+    if context_type is None:
         raise ValueError(f"fusion {way!r} cannot take {source} context; it accepts {', '.join(sorted(cls.accepts))}")
-    return cls(source, kind, width)
+    return cls(source, context_type, width)
 
 
 def at_input(fusions: Sequence[Fusion]) -> list[nn.Module]:

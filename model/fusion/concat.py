@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.fusion import Kind, Place, Source
+from model.fusion import ContextType, Place, Source
 from model.fusion.base import Fusion
 from model.fusion.fuser import Fuser
 from model.types import Context
@@ -31,7 +31,7 @@ class _ProjectTileReduce(Fuser):
 class Concat(Fusion):
     """Enters once, behind the last encoder output; the skip connections keep the map without it."""
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"vector"})
+    accepts: ClassVar[frozenset[ContextType]] = frozenset({"vector"})
     place: ClassVar[Place] = "bottleneck"
 
     def bottleneck_module(self, channels: int) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.fusion import Kind, Place, Source
+from model.fusion import ContextType, Place, Source
 from model.fusion.base import Fusion
 from model.fusion.fuser import Fuser
 from model.types import Context
@@ -19,10 +19,10 @@ from model.types import Context
 class _Modulation(Fuser):
     """h * (1 + scale) + shift, both linear in the normalised context, and initially close to 0."""
 
-    def __init__(self, source: Source, kind: Kind, width: int, channels: int) -> None:
+    def __init__(self, source: Source, context_type: ContextType, width: int, channels: int) -> None:
         super().__init__(source)
         # One group per channel standardises each map, as relative depth has arbitrary scale.
-        self.norm = nn.LayerNorm(width) if kind == "vector" else nn.GroupNorm(width, width)
+        self.norm = nn.LayerNorm(width) if context_type == "vector" else nn.GroupNorm(width, width)
         self.scale_shift = nn.Conv2d(width, 2 * channels, 1)
         # The gain of the published blocks' last layers: training starts from the unconditioned network.
         nn.init.xavier_uniform_(self.scale_shift.weight, gain=1e-5)
@@ -38,8 +38,8 @@ class _Modulation(Fuser):
 class Film(Fusion):
     """Enters in all encoder and decoder blocks at the attention resolutions, after their self-attention."""
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"vector", "map"})
+    accepts: ClassVar[frozenset[ContextType]] = frozenset({"vector", "map"})
     place: ClassVar[Place] = "block"
 
     def block_module(self, channels: int) -> nn.Module:
-        return _Modulation(self.source, self.kind, self.width, channels)
+        return _Modulation(self.source, self.context_type, self.width, channels)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.fusion import Kind, Place
+from model.fusion import ContextType, Place
 from model.fusion.base import Fusion
 from model.fusion.fuser import Fuser
 from model.types import Context
@@ -21,7 +21,7 @@ class _AppendChannels(Fuser):
 class InputChannel(Fusion):
     """The map is a channel after red, green and blue; it is not normalised."""
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"map"})
+    accepts: ClassVar[frozenset[ContextType]] = frozenset({"map"})
     place: ClassVar[Place] = "input"
 
     @property

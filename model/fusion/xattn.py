@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from model.attention import depth_cross_attention
-from model.fusion import Kind, Place, Source
+from model.fusion import ContextType, Place, Source
 from model.fusion.base import Fusion
 from model.fusion.fuser import Fuser
 from model.types import Context
@@ -83,16 +83,16 @@ def _initialise(layer: nn.Linear | nn.Conv2d, gain: float) -> None:
 class CrossAttention(Fusion):
     """Enters in all encoder and decoder blocks at the attention resolutions, after their self-attention."""
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"vector", "map"})
+    accepts: ClassVar[frozenset[ContextType]] = frozenset({"vector", "map"})
     place: ClassVar[Place] = "block"
 
     def block_module(self, channels: int) -> nn.Module:
         norm: nn.Module
         key_value: nn.Linear | nn.Conv2d
-        if self.kind == "vector":
+        if self.context_type == "vector":
             norm, key_value = nn.LayerNorm(self.width, eps=1e-5), nn.Linear(self.width, 2 * channels)
         else:
             # One group per channel: each map is standardised, which removes scale and shift of the depth.
             norm, key_value = nn.GroupNorm(self.width, self.width, eps=1e-5), nn.Conv2d(self.width, 2 * channels, 1)
-        is_plain = self.kind == "map" and self.width == 1
+        is_plain = self.context_type == "map" and self.width == 1
         return (_DepthAttentionBlock if is_plain else CrossAttentionBlock)(self.source, channels, norm, key_value)

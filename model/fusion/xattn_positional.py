@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.fusion import Kind, Place
+from model.fusion import ContextType, Place
 from model.fusion.base import Fusion
 from model.fusion.positional import PositionalBlock
 from model.types import Context
@@ -26,7 +26,7 @@ class _MapBlock(PositionalBlock):
 class PositionalCrossAttention(Fusion):
     """Enters where `xattn` does; as there, each map is standardised, because relative depth has no scale."""
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"map"})
+    accepts: ClassVar[frozenset[ContextType]] = frozenset({"map"})
     place: ClassVar[Place] = "block"
 
     def block_module(self, channels: int) -> nn.Module:

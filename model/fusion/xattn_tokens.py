@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.fusion import Kind, Place
+from model.fusion import ContextType, Place
 from model.fusion.base import Fusion
 from model.fusion.positional import PositionalBlock
 from model.types import Context
@@ -29,7 +29,7 @@ class _TokenBlock(PositionalBlock):
 class TokenCrossAttention(Fusion):
     """Enters where `xattn` does.  Tokens are patches only, row by row: no class token, no registers."""
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"tokens"})
+    accepts: ClassVar[frozenset[ContextType]] = frozenset({"tokens"})
     place: ClassVar[Place] = "block"
 
     def block_module(self, channels: int) -> nn.Module:

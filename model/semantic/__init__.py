@@ -22,7 +22,7 @@ SOURCE = ContextSource(
     switch="encoder",
     noun="encoder",
     models=SEMANTIC,
-    kinds=("vector", "tokens"),
+    context_types=("vector", "tokens"),
     fusion="concat",
     description="A frozen encoder of the source views, and how what it says enters the network.",
 )

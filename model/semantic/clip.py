@@ -42,7 +42,7 @@ class ClipEncoder(PublishedEncoder):
     @property
     def width(self) -> int:
         config = self.network.config
-        return int(config.projection_dim if self.kind == "vector" else config.hidden_size)
+        return int(config.projection_dim if self.output_type == "vector" else config.hidden_size)
 
     def vector(self, images: Tensor) -> Tensor:
         embeddings: Tensor = self._look(images).image_embeds

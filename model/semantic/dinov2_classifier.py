@@ -87,7 +87,9 @@ class Dinov2VitL14RegistersClassifier(PublishedEncoder):
     @property
     def width(self) -> int:
         classifier = self.network
-        return int(classifier.head.out_features if self.kind == "vector" else classifier.backbone.config.hidden_size)
+        return int(
+            classifier.head.out_features if self.output_type == "vector" else classifier.backbone.config.hidden_size
+        )
 
     def vector(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images)

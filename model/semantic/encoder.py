@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model.frozen import FrozenModel
-from model.fusion import Kind
+from model.fusion import ContextType
 from model.preprocess import Triple, prepare
 from model.types import Views
 from model.weights import WeightStore
@@ -25,7 +25,7 @@ class Encoder(FrozenModel):
     and antialiased.  Nothing is cropped: the object may reach the border.
     """
 
-    kinds: ClassVar[tuple[Kind, ...]] = ("vector", "tokens")
+    output_types: ClassVar[tuple[ContextType, ...]] = ("vector", "tokens")
     preprocessings: ClassVar[tuple[str, ...]] = ("published", "correct")
 
     #: a module of a library, typed by its attributes only
@@ -35,7 +35,7 @@ class Encoder(FrozenModel):
         self,
         store: WeightStore,
         *,
-        kind: Kind = "vector",
+        output_type: ContextType = "vector",
         preprocess: str = "correct",
         resolution: int | None = None,
         options: Any = None,
@@ -46,7 +46,7 @@ class Encoder(FrozenModel):
         Raises ValueError for a resolution that is no multiple of the patch size, and the store's errors where the
         weights are missing or do not fit.
         """
-        super().__init__(store, kind=kind, preprocess=preprocess, resolution=resolution, options=options)
+        super().__init__(store, output_type=output_type, preprocess=preprocess, resolution=resolution, options=options)
         self.network = network if network is not None else self.trained(store)
         self.resolution = resolution or self.side
         if self.resolution % self.stride:
@@ -90,7 +90,7 @@ class Encoder(FrozenModel):
 
     def forward(self, views: Views) -> Tensor:
         images = self.prepared(views.images.flatten(0, 1))
-        values = self.vector(images) if self.kind == "vector" else self.tokens(images)
+        values = self.vector(images) if self.output_type == "vector" else self.tokens(images)
         return values.unflatten(0, views.images.shape[:2])
 
     def prepared(self, images: Tensor) -> Tensor:

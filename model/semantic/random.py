@@ -8,7 +8,7 @@ import pydantic
 from torch import Tensor
 
 from model.frozen import FrozenModel
-from model.fusion import Kind
+from model.fusion import ContextType
 from model.options import options as options_class
 from model.registry import UnknownChoiceError, resolve
 from model.semantic import SEMANTIC
@@ -40,7 +40,7 @@ class RandomEncoder(FrozenModel):
     Its values are a function of architecture and seed; no file is needed.
     """
 
-    kinds: ClassVar[tuple[Kind, ...]] = Encoder.kinds
+    output_types: ClassVar[tuple[ContextType, ...]] = Encoder.output_types
     preprocessings: ClassVar[tuple[str, ...]] = Encoder.preprocessings
     Options: ClassVar[type] = RandomOptions
 
@@ -48,16 +48,20 @@ class RandomEncoder(FrozenModel):
         self,
         store: WeightStore,
         *,
-        kind: Kind = "vector",
+        output_type: ContextType = "vector",
         preprocess: str = "correct",
         resolution: int | None = None,
         options: RandomOptions | None = None,
     ) -> None:
         options = options or RandomOptions()
-        super().__init__(store, kind=kind, preprocess=preprocess, resolution=resolution, options=options)
+        super().__init__(store, output_type=output_type, preprocess=preprocess, resolution=resolution, options=options)
         cls: Any = resolve(SEMANTIC, options.of, "encoder")
         self.encoder: Encoder = cls(
-            store, kind=kind, preprocess=preprocess, resolution=resolution, network=cls.untrained(options.seed)
+            store,
+            output_type=output_type,
+            preprocess=preprocess,
+            resolution=resolution,
+            network=cls.untrained(options.seed),
         )
         self.eval()
 

@@ -47,7 +47,7 @@ class TimmNetwork(Encoder):
     @property
     def width(self) -> int:
         network = self.network
-        return int(network.head_hidden_size if self.kind == "vector" else network.num_features)
+        return int(network.head_hidden_size if self.output_type == "vector" else network.num_features)
 
     def vector(self, images: Tensor) -> Tensor:
         network = self.network

@@ -126,10 +126,10 @@ def _task(config: Mapping[str, Any]) -> str:
     """Name of the library's class for this configuration.  Raises ValueError where there is none."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
-    kind = str(config.get("model_type"))
-    encoder: Any = MODEL_MAPPING[CONFIG_MAPPING[kind]] if kind in CONFIG_MAPPING else None
+    model_type = str(config.get("model_type"))
+    encoder: Any = MODEL_MAPPING[CONFIG_MAPPING[model_type]] if model_type in CONFIG_MAPPING else None
     if not isinstance(encoder, type):
-        raise ValueError(f"the transformers library has no single encoder of model_type {kind!r}")
+        raise ValueError(f"the transformers library has no single encoder of model_type {model_type!r}")
     return encoder.__name__
 
 

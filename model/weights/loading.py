@@ -35,7 +35,7 @@ def not_loadable(name: str, content: Published) -> str | None:
             cls = resolve(source.models, choice, source.noun)
             if getattr(cls, "name", None) == name:
                 try:
-                    cls(_Delivered(content), kind=cls.kinds[0])
+                    cls(_Delivered(content), output_type=cls.output_types[0])
                 except (ValueError, KeyError) as error:
                     return f"{error}"
                 return None

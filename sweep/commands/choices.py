@@ -59,10 +59,10 @@ def _registries() -> dict[str, Mapping[str, str]]:
 def _ways(source: Source) -> dict[str, str]:
     """The fusions that accept a source of context."""
     from model.fusion import FUSION
-    from model.fusion.base import entering_kind
+    from model.fusion.base import context_type_for
     from model.registry import resolve
 
-    return {name: path for name, path in FUSION.items() if entering_kind(resolve(FUSION, name, "fusion"), source)}
+    return {name: path for name, path in FUSION.items() if context_type_for(resolve(FUSION, name, "fusion"), source)}
 
 
 def _summary(choice: Any, registry: Mapping[str, str]) -> str:

@@ -94,7 +94,7 @@ def test_has_the_places_that_it_names(name):
         assert TrialConfig.model_validate(sections)
         fusion = make_fusion(way, source, 1 if source == "depth" else 6)
         network, images = shaken(build(name, [fusion])), torch.rand(2, 3, SIZE, SIZE).double()
-        value = values[fusion.kind].double()
+        value = values[fusion.context_type].double()
         with torch.no_grad():
             one, other = (network(images, Context(**{source: v}), 1, None) for v in (value, value.flip(-1) ** 2))
         assert (one - other).abs().max() > 1e-9, way

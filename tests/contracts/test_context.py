@@ -13,7 +13,7 @@ from jobs.contexts import frozen_class, frozen_options
 from model.context import SOURCES, find_source
 from model.frozen import FrozenModel
 from model.fusion import FUSION
-from model.fusion.base import entering_kind
+from model.fusion.base import context_type_for
 from model.registry import resolve
 from sweep.plan.grid import SWITCHES
 
@@ -31,12 +31,12 @@ def test_is_a_section_that_is_off_by_default(name):
 @pytest.mark.parametrize("name", SOURCES)
 def test_its_models_say_what_its_default_fusion_takes(name):
     source = find_source(name)
-    kind = entering_kind(resolve(FUSION, source.fusion, "fusion"), name)
-    assert kind in source.kinds
+    context_type = context_type_for(resolve(FUSION, source.fusion, "fusion"), name)
+    assert context_type in source.context_types
     for choice in source.models:
         cls = resolve(source.models, choice, source.noun)
         assert issubclass(cls, FrozenModel)
-        assert set(cls.kinds) <= set(source.kinds)
+        assert set(cls.output_types) <= set(source.context_types)
     options = {"timm": {"name": "a"}, "transformers": {"name": "a/b"}}
     chosen = TrialConfig.model_validate({name: {source.switch: choice, "options": options.get(choice, {})}})
     assert chosen.identity()[name]["fusion"] == source.fusion
@@ -51,7 +51,7 @@ from model.context import SOURCES, ContextSource
 from model.frozen import FrozenModel
 
 class Normals(FrozenModel):
-    kinds = ("map",)
+    output_types = ("map",)
     width = 3
     def forward(self, views):
         return views.images * 2 - 1
@@ -93,7 +93,7 @@ assert (one - other).abs().max() > 1e-3
 try:
     TrialConfig.model_validate({"normals": {"model": "flat", "fusion": "concat"}})
 except ValueError as error:
-    assert "normals.fusion concat cannot take what this model says (map)" in str(error), error
+    assert "normals.fusion concat does not accept the output of this model (map)" in str(error), error
 else:
     raise AssertionError("a misfit passed")
 """

@@ -51,16 +51,18 @@ def choice(request, tiny_checkpoints):
 
 @pytest.fixture(scope="module")
 def models(choice, tiny_checkpoints):
-    """One model for each kind of context that it can return, as (kind, model)."""
+    """One model for each of its output types, as (output_type, model)."""
     cls, options = choice
     settings = {"preprocess": cls.preprocessings[-1], "resolution": None, "options": options}
-    return [(kind, cls(tiny_checkpoints, kind=kind, **settings)) for kind in cls.kinds]
+    return [
+        (output_type, cls(tiny_checkpoints, output_type=output_type, **settings)) for output_type in cls.output_types
+    ]
 
 
 @pytest.fixture(scope="module")
-def said(models, views):
-    """(kind, model, the model's output for the views) for each kind."""
-    return [(kind, model, model(views)) for kind, model in models]
+def outputs(models, views):
+    """(output_type, model, the model's output for the views) for each output type."""
+    return [(output_type, model, model(views)) for output_type, model in models]
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +90,12 @@ def views() -> Views:
     )
 
 
-def test_has_the_promised_shape_and_is_the_same_twice(said, views):
-    for kind, model, values in said:
+def test_has_the_promised_shape_and_is_the_same_twice(outputs, views):
+    for output_type, model, values in outputs:
         assert values.shape[:2] == (2, 2)
-        if kind == "vector":
+        if output_type == "vector":
             assert values.shape[2:] == (model.width,)
-        elif kind == "tokens":
+        elif output_type == "tokens":
             assert values.dim() == 4
             assert values.shape[-1] == model.width
         else:
@@ -104,10 +106,10 @@ def test_has_the_promised_shape_and_is_the_same_twice(said, views):
         assert torch.equal(values, model(views))
 
 
-def test_each_view_stands_for_itself(said, views, choice):
+def test_each_view_stands_for_itself(outputs, views, choice):
     alone = replace(views.select(1, 2), images=views.images[:1, 1:], depth=views.depth[:1, 1:])
     alone = replace(alone, frames=views.frames[:1, 1:], near=views.near[:1], far=views.far[:1])
-    for _, model, values in said:
+    for _, model, values in outputs:
         scale = values.abs().max().item()
         torch.testing.assert_close(model(alone)[0, 0], values[0, 1], rtol=1e-4, atol=1e-4 * scale)
         if choice[0] is not resolve(DEPTH, "constant", "depth"):
@@ -130,13 +132,20 @@ def test_names_weights_that_the_table_knows(choice):
 def test_every_preprocessing_works(choice, tiny_checkpoints, views):
     cls, options = choice
     for preprocess in cls.preprocessings[:-1]:
-        model = cls(tiny_checkpoints, kind=cls.kinds[0], preprocess=preprocess, resolution=None, options=options)
+        model = cls(
+            tiny_checkpoints, output_type=cls.output_types[0], preprocess=preprocess, resolution=None, options=options
+        )
         assert model(views).isfinite().all()
 
 
-@pytest.mark.parametrize(("setting", "value"), [("preprocess", "upside down"), ("kind", "smell")])
+@pytest.mark.parametrize(("setting", "value"), [("preprocess", "upside down"), ("output_type", "smell")])
 def test_refuses_what_it_does_not_know(setting, value, choice, tiny_checkpoints):
     cls, options = choice
-    settings = {"kind": cls.kinds[0], "preprocess": cls.preprocessings[0], "resolution": None, "options": options}
+    settings = {
+        "output_type": cls.output_types[0],
+        "preprocess": cls.preprocessings[0],
+        "resolution": None,
+        "options": options,
+    }
     with pytest.raises(ValueError, match=f"{setting} '{value}'; allowed"):
         cls(tiny_checkpoints, **settings | {setting: value})

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from model.context import SOURCES
 from model.fusion import FUSION
-from model.fusion.base import Fusion, entering_kind
+from model.fusion.base import Fusion, context_type_for
 from model.registry import resolve
 from model.types import Context
 
 WAYS = {name: resolve(FUSION, name, "fusion") for name in FUSION}
-PAIRS = [(name, source) for name, way in WAYS.items() for source in SOURCES if entering_kind(way, source) is not None]
+PAIRS = [
+    (name, source) for name, way in WAYS.items() for source in SOURCES if context_type_for(way, source) is not None
+]
 CHANNELS, SIZE = 16, 8
 VALUES = {"vector": (12,), "tokens": (9, 12), "map": (1, 16, 16)}
 
@@ -21,8 +23,8 @@ VALUES = {"vector": (12,), "tokens": (9, 12), "map": (1, 16, 16)}
 @pytest.fixture(params=PAIRS, ids="-".join)
 def fusion(request) -> Fusion:
     name, source = request.param
-    kind = entering_kind(WAYS[name], source)
-    return WAYS[name](source, kind, width=1 if kind == "map" else 12)
+    context_type = context_type_for(WAYS[name], source)
+    return WAYS[name](source, context_type, width=1 if context_type == "map" else 12)
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def features() -> Tensor:
 
 @pytest.fixture
 def context(fusion) -> Context:
-    values = torch.rand(2, 2, *VALUES[fusion.kind], generator=torch.Generator().manual_seed(2))
+    values = torch.rand(2, 2, *VALUES[fusion.context_type], generator=torch.Generator().manual_seed(2))
     return Context(**{fusion.source: values})
 
 

@@ -23,7 +23,7 @@ def config(**sections) -> TrialConfig:
         (
             {"depth": {"model": "oracle", "fusion": "concat"}},
             ("depth",),
-            r"what this model says \(map\); allowed: film",
+            r"the output of this model \(map\); allowed: film",
         ),
         ({"depth": {"model": "oracle", "preprocess": "published"}}, ("depth",), "allowed: correct"),
         ({"eval": {"metrics": ["psnrs"]}}, ("eval", "metrics", 0), "unknown metric 'psnrs'.*did you mean 'psnr'"),

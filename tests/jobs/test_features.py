@@ -12,7 +12,7 @@ from jobs.data.prepare import open_dataset
 from jobs.feature_file import FeatureFile
 from jobs.features import ContextReader, source_frames
 from model.fusion import FUSION
-from model.fusion.base import entering_kind
+from model.fusion.base import context_type_for
 from model.registry import resolve
 from model.weights import WeightStore
 from tests.tiny_checkpoints import write_tiny_checkpoint
@@ -52,7 +52,7 @@ def fresh(config, weights):
     ((source, section),) = [(s, section) for s, section in config.sources.items() if section.choice != "none"]
     return frozen_class(section)(
         weights,
-        kind=entering_kind(resolve(FUSION, section.fusion, "fusion"), source),
+        output_type=context_type_for(resolve(FUSION, section.fusion, "fusion"), source),
         preprocess=section.preprocess,
         resolution=section.resolution,
         options=frozen_options(section),
@@ -182,7 +182,7 @@ def test_no_conditioning_is_an_empty_context(configured, store, tiny_checkpoints
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @pytest.mark.parametrize("share", [0.0, 0.25])
 def test_a_gpu_reads_the_same(share, configured, store, tiny_checkpoints, tmp_path, monkeypatch):
-    monkeypatch.setattr("jobs.features._RESIDENT_SHARE", share)
+    monkeypatch.setattr("jobs.features._GPU_CACHE_SHARE", share)
     config = configured(**SECTIONS["map"])
     views = source_views(store, [0, 7])
     expected = ContextReader(config, store, tiny_checkpoints, tmp_path)(views).get("depth")

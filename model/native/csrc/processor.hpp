@@ -1,5 +1,5 @@
-// Instruction sets of the processor at hand.  Read from the processor: `__builtin_cpu_supports` denies everything under
-// some compilers (zig 0.17 is one), which would cost a factor of three in silence.
+// Instruction sets of this processor, read by CPUID.  `__builtin_cpu_supports` is not used: with some compilers (zig
+// 0.17 is one) it reports none, and the fallback would be three times slower.
 #pragma once
 
 #if defined(__x86_64__)

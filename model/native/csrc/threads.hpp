@@ -1,4 +1,4 @@
-// Threads that share out tasks, and a caller who may call them off.
+// A team of threads that shares out tasks, and the progress of a call, which Ctrl-C can interrupt.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 
 namespace native {
 
-// kRefused: an input is not finite or out of its range.
+// kRefused: an input is not finite, or outside its range.
 enum Status : int { kDone = 0, kOutOfMemory = 1, kInterrupted = 2, kRefused = 3 };
 
 // Functions of the Python interpreter: PyEval_SaveThread, PyEval_RestoreThread, PyErr_CheckSignals.
@@ -22,8 +22,8 @@ struct Interpreter {
   int (*check_signals)();  // not 0 where a signal's handler raised
 };
 
-// How a call is going.  Once it is not well, whatever work has not begun is left undone.  Lets go of the interpreter's
-// lock, and takes it up again at the end, or for a moment to see whether the user has pressed Ctrl-C.
+// The progress of a call.  Once its status is an error, no further task begins.  The constructor releases the
+// interpreter's lock and the destructor acquires it; `poll` acquires it for a moment to check for Ctrl-C.
 class Progress {
  public:
   explicit Progress(const Interpreter* interpreter)  // null where there is none
@@ -34,36 +34,36 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  bool well() const { return status_.load(std::memory_order_relaxed) == kDone; }
+  bool ok() const { return status_.load(std::memory_order_relaxed) == kDone; }
   Status status() const { return (Status)status_.load(); }
   void fail(Status status) { status_ = status; }
 
-  // To be called by every thread now and then.
-  void ask() {
+  // Every thread calls this between tasks; the calling thread checks for signals.
+  void poll() {
     if (!interpreter_ || std::this_thread::get_id() != caller_) return;
     if (Clock::now() < next_) return;
     interpreter_->acquire(thread_);
-    if (well() && interpreter_->check_signals()) fail(kInterrupted);
+    if (ok() && interpreter_->check_signals()) fail(kInterrupted);
     thread_ = interpreter_->release();
-    next_ = Clock::now() + kPatience;
+    next_ = Clock::now() + kPollInterval;
   }
 
  private:
   using Clock = std::chrono::steady_clock;
-  static constexpr std::chrono::milliseconds kPatience{50};
+  static constexpr std::chrono::milliseconds kPollInterval{50};
 
   const Interpreter* const interpreter_;
   void* thread_;
   const std::thread::id caller_ = std::this_thread::get_id();
   std::atomic<int> status_{kDone};
-  Clock::time_point next_ = Clock::now() + kPatience;
+  Clock::time_point next_ = Clock::now() + kPollInterval;
 };
 
-// Calls work(data) on several threads at once and waits for all of them; the caller is one.  The signature is that of
-// libgomp's GOMP_parallel, through which a caller lends the threads that its other libraries compute with.
+// Calls work(data) on several threads at once, of which the caller is one, and waits for all of them.  The signature is
+// that of libgomp's GOMP_parallel, which runs the work on torch's threads.
 using Parallel = void (*)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
 
-// The same with threads of our own, for where there is nothing to borrow.  As many as are to be had.
+// The same with new threads, where no libgomp is available.  Uses as many threads as the system grants.
 inline void spawn(void (*work)(void*), void* data, unsigned threads, unsigned) {
   std::vector<std::thread> others;
   try {
@@ -76,8 +76,8 @@ inline void spawn(void (*work)(void*), void* data, unsigned threads, unsigned) {
   for (auto& other : others) other.join();
 }
 
-// Threads that share out tasks.  There must be no threads besides those that torch computes with: its idle ones watch
-// for work for some milliseconds before they sleep, and others would wait that long for a free processor.
+// Threads that share out tasks.  They should be torch's own threads: torch's idle threads spin for some milliseconds
+// before they sleep, and other threads would wait that long for a free core.
 class Team {
  public:
   // One thread, the caller's.
@@ -87,16 +87,16 @@ class Team {
 
   int threads() const { return threads_; }
 
-  // Calls task(i, member) for i = 0 .. count - 1, each on one of the threads; returns when every task is done.  No two
-  // threads are the same member, from 0 to threads - 1.  Which thread takes a task must not matter to the result.
+  // Calls task(i, member) for i = 0 .. count - 1, each on one of the threads; returns when every task is done.  Each
+  // thread has its own `member`, from 0 to threads - 1.  Results must not depend on which thread runs a task.
   template <class Task>
   void each(int64_t count, const Task& task) {
     Shared<Task> shared{progress_, task, count};
     const int64_t threads = std::min<int64_t>(threads_, count);
     if (threads > 1)
-      parallel_(&Shared<Task>::join, &shared, (unsigned)threads, 0);
+      parallel_(&Shared<Task>::run_tasks, &shared, (unsigned)threads, 0);
     else
-      Shared<Task>::join(&shared);
+      Shared<Task>::run_tasks(&shared);
   }
 
  private:
@@ -108,12 +108,12 @@ class Team {
     std::atomic<int64_t> next{0};
     std::atomic<int> members{0};
 
-    static void join(void* data) {
+    static void run_tasks(void* data) {
       auto& s = *static_cast<Shared*>(data);
       const int member = s.members++;
       for (int64_t i = s.next++; i < s.count; i = s.next++) {
-        s.progress.ask();
-        if (!s.progress.well()) return;
+        s.progress.poll();
+        if (!s.progress.ok()) return;
         try {
           s.task(i, member);
         } catch (const std::bad_alloc&) {

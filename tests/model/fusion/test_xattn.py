@@ -8,10 +8,10 @@ from model.types import Context
 CHANNELS, SIZE = 16, 6
 
 
-def block(source, kind, width):
+def block(source, context_type, width):
     """A block in double precision, with an output layer large enough to have an effect."""
     torch.manual_seed(0)
-    module = CrossAttention(source, kind, width).block_module(CHANNELS).double()
+    module = CrossAttention(source, context_type, width).block_module(CHANNELS).double()
     torch.nn.init.normal_(module.out.weight)
     return module
 

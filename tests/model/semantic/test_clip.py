@@ -26,7 +26,7 @@ def test_the_vector_is_the_image_embedding_of_a_whole_clip(encoder, views, libra
 
 @pytest.mark.parametrize("side", [32, 64])
 def test_tokens_are_the_last_states_of_the_patches(side, encoder, views, library):
-    model = encoder("clip_vit_b32", kind="tokens", resolution=side)
+    model = encoder("clip_vit_b32", output_type="tokens", resolution=side)
     shown = model.prepared(views.images.flatten(0, 1))
     states = library.vision_model(shown, interpolate_pos_encoding=side != 32).last_hidden_state
     torch.testing.assert_close(model(views).flatten(0, 1), states[:, 1:])

@@ -28,7 +28,7 @@ def test_the_vector_is_the_class_token(both, resolution, encoder, views):
 
 def test_tokens_are_the_patches_without_registers(both, encoder, views):
     name, library = both
-    model = encoder(name, kind="tokens", resolution=56)
+    model = encoder(name, output_type="tokens", resolution=56)
     states = library(model.prepared(views.images.flatten(0, 1))).last_hidden_state
     assert states.shape[1] == 16 + (5 if name.endswith("_reg") else 1)
     torch.testing.assert_close(model(views).flatten(0, 1), states[:, -16:])

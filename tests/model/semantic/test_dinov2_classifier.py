@@ -43,7 +43,7 @@ def test_logits_are_of_four_class_tokens_and_the_mean_patch(side, file, views):
 
 
 def test_tokens_are_the_last_layers_patches(file, views):
-    model = Dinov2VitL14RegistersClassifier(WeightStore(file.parent), kind="tokens", resolution=56)
+    model = Dinov2VitL14RegistersClassifier(WeightStore(file.parent), output_type="tokens", resolution=56)
     layers = timm_features(torch.load(file, weights_only=True), model.prepared(views.images.flatten(0, 1)), 56)
     torch.testing.assert_close(model(views).flatten(0, 1), layers[-1][0], rtol=1e-3, atol=1e-4)
 

@@ -62,14 +62,14 @@ def test_a_side_that_does_not_divide_into_patches_is_refused(name, encoder):
         encoder(name, resolution=50)
 
 
-@pytest.mark.parametrize("kind", ["vector", "tokens"])
+@pytest.mark.parametrize("output_type", ["vector", "tokens"])
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_every_published_encoder_runs_on_a_file_in_its_format(name, kind, encoder, views):
-    model = encoder(name, kind=kind, resolution=56)
+def test_every_published_encoder_runs_on_a_file_in_its_format(name, output_type, encoder, views):
+    model = encoder(name, output_type=output_type, resolution=56)
     values = model(views)
     assert values.shape[:2] == (2, 2)
     assert values.shape[-1] == model.width
-    assert values.dim() == (3 if kind == "vector" else 4)
+    assert values.dim() == (3 if output_type == "vector" else 4)
     assert values.dtype == torch.float32
     assert values.isfinite().all()
     assert torch.equal(values, model.train()(views)), "it is not frozen"

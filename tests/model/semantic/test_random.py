@@ -31,9 +31,9 @@ def test_torchs_generator_is_left_alone(build):
     assert torch.equal(torch.rand(1), expected)
 
 
-@pytest.mark.parametrize("kind", ["vector", "tokens"])
-def test_it_has_the_shape_of_what_it_stands_in_for(kind, build, encoder, views):
-    real, random = encoder("efficientnet_lite0", kind=kind), build(kind=kind)
+@pytest.mark.parametrize("output_type", ["vector", "tokens"])
+def test_it_has_the_shape_of_what_it_stands_in_for(output_type, build, encoder, views):
+    real, random = encoder("efficientnet_lite0", output_type=output_type), build(output_type=output_type)
     assert random(views).shape == real(views).shape
     assert random.width == real.width
     assert torch.equal(random.encoder.prepared(views.images[0]), real.prepared(views.images[0]))

@@ -34,7 +34,7 @@ def test_the_vector_is_what_the_classifier_would_see(stored, views):
 
 def test_tokens_are_the_patches_row_by_row(stored, views):
     name, store, judge = stored
-    model = TimmEncoder(store, kind="tokens", options=TimmOptions(name))
+    model = TimmEncoder(store, output_type="tokens", options=TimmOptions(name))
     features = judge.forward_features(model.prepared(views.images.flatten(0, 1)))
     rows = range(14 if name.startswith("vit") else 7)
     pick = {
@@ -48,10 +48,10 @@ def test_tokens_are_the_patches_row_by_row(stored, views):
 
 def test_another_side(stored, views):
     name, store, _ = stored
-    model = TimmEncoder(store, kind="tokens", resolution=448, options=TimmOptions(name))
+    model = TimmEncoder(store, output_type="tokens", resolution=448, options=TimmOptions(name))
     shown = model.prepared(views.images.flatten(0, 1))
     assert shown.shape[-1] == 448
-    own = TimmEncoder(store, kind="tokens", options=TimmOptions(name))
+    own = TimmEncoder(store, output_type="tokens", options=TimmOptions(name))
     assert model(views).shape[2] == 4 * own(views).shape[2]
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
@@ -95,7 +95,7 @@ def test_efficientnet_lite0_embeds_as_its_published_weights_do(weights, views):
     judge.load_state_dict(dict(zip(names, weights.load("efficientnet_lite0").values(), strict=True)))
     shown = model.prepared(views.images.flatten(0, 1))
     torch.testing.assert_close(judge.classifier(model(views).flatten(0, 1)), judge(shown))
-    tokens = EfficientNetLite0(weights, kind="tokens")(views)
+    tokens = EfficientNetLite0(weights, output_type="tokens")(views)
     assert tokens.shape == (2, 2, 49, 1280)
     torch.testing.assert_close(tokens.mean(dim=2), model(views), rtol=1e-4, atol=1e-5)
 

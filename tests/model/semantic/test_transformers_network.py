@@ -52,7 +52,7 @@ def encoder(folder, **settings) -> TransformersEncoder:
 
 
 def test_vector_and_tokens_are_the_librarys(library, folder, views):
-    vector, tokens = encoder(folder), encoder(folder, kind="tokens")
+    vector, tokens = encoder(folder), encoder(folder, output_type="tokens")
     output = library(vector.prepared(views.images.flatten(0, 1)))
     states = output.last_hidden_state
     pooled = output.get("pooler_output")
@@ -70,7 +70,7 @@ def test_the_repository_says_how_its_input_is_scaled(folder, views):
     white = model.prepared(torch.ones(1, 3, 48, 48))
     assert white.shape[-2:] == (32, 32)
     torch.testing.assert_close(white[0, :, 0, 0], torch.tensor([0.6 / 0.2, 0.5 / 0.3, 0.4 / 0.4]))
-    assert encoder(folder, resolution=64, kind="tokens")(views).shape[2] == 64
+    assert encoder(folder, resolution=64, output_type="tokens")(views).shape[2] == 64
 
 
 def test_of_a_model_for_pictures_and_text_the_part_for_pictures_is_taken(folder, views):

@@ -152,7 +152,7 @@ def test_a_mistake_in_base_is_told_once_for_all_trials(tmp_path: Path) -> None:
             "base: {depth: {model: oracle, fusion: concat}}",
             39,
             "base.depth.fusion",
-            "what this model says (map)",
+            "the output of this model (map)",
         ),
         ("trials: {blank: {}}", 10, "trials.blank", "belongs to a row"),
         ("trials: {' a': {}}", 10, "trials. a", "printable characters"),

@@ -1,4 +1,4 @@
-// Many steps in one call, forward or backward.  Mirrored field by field in library.py.
+// Runs many steps in one call, forward or backward.  The structures are mirrored field by field in library.py.
 #pragma once
 
 #include "layer.hpp"
@@ -34,7 +34,8 @@ struct Run {
 
 namespace {
 
-Layer complete(const Run& p, const Step& s) {
+// The layer of a step with the addresses of its buffers.
+Layer with_addresses(const Run& p, const Step& s) {
   Layer l = s.layer;
   if (l.drop_below) l.key = p.keys[s.key];
   l.x = p.buffers[s.x];
@@ -48,15 +49,15 @@ Layer complete(const Run& p, const Step& s) {
   return l;
 }
 
-// Calls attend(image, its scratch of `size` numbers) for all images.
-template <class Attend>
-void share_attention(const Layer& l, int64_t size, Team& team, const Attend& attend) {
+// Calls attention(image, scratch) for all images; scratch has `size` numbers, for each thread its own.
+template <class Attention>
+void run_attention(const Layer& l, int64_t size, Team& team, const Attention& attention) {
   const Buffer scratch = allocate(team.threads() * size);
-  team.each(l.images, [&](int64_t n, int member) { attend(n, scratch.get() + member * size); });
+  team.each(l.images, [&](int64_t n, int member) { attention(n, scratch.get() + member * size); });
 }
 
 void run_step(const Run& p, const Step& s, Team& team) {
-  const Layer l = complete(p, s);
+  const Layer l = with_addresses(p, s);
   const PerImageOps& ops = available_kernels(l.kernels)->ops;
   float* y = p.buffers[s.y];
   const auto images = [&](const auto& task) { team.each(l.images, [&](int64_t n, int) { task(n); }); };
@@ -66,17 +67,17 @@ void run_step(const Run& p, const Step& s, Team& team) {
     case kUpsample2: return images([&](int64_t n) { ops.upsample2(l, n, y); });
     case kConcat: return images([&](int64_t n) { ops.concat(l, n, p.buffers[s.other], y); });
     case kSelfAttention:
-      return share_attention(l, ops.attention_scratch(l), team,
+      return run_attention(l, ops.attention_scratch(l), team,
                              [&](int64_t n, float* scratch) { ops.self_attention(l, n, scratch, y); });
     case kDepthCrossAttention:
-      return share_attention(l, s.count, team, [&](int64_t n, float* z) {
+      return run_attention(l, s.count, team, [&](int64_t n, float* z) {
         ops.depth_cross_attention(l, n, s.count, p.buffers[s.other], z, y);
       });
   }
 }
 
-// The steps in reverse.  A tensor that several steps read gets the sum of their gradients: the first to come writes it,
-// the others add.
+// Runs the steps in reverse.  A tensor that several steps read gets the sum of their gradients: the first step writes
+// it, the others add to it.
 class Backward {
  public:
   Backward(const Run& p, float* const* gradients, Team& team)
@@ -86,13 +87,13 @@ class Backward {
   }
 
   void run(const Step& s) {
-    const Layer l = complete(p_, s);
+    const Layer l = with_addresses(p_, s);
     const PerImageOps& ops = available_kernels(l.kernels)->ops;
     const float* grad_y = gradients_[s.y];
     const auto images = [&](const auto& task) { team_.each(l.images, [&](int64_t n, int) { task(n); }); };
     if (s.kind == kLayer) return layer(s, l);
     float* grad_x = gradients_[s.x];
-    const bool add = is_written(s.x);
+    const bool add = mark_written(s.x);
     if (s.kind == kAvgPool2) images([&](int64_t n) { ops.avg_pool2_backward(l, n, grad_y, grad_x, add); });
     else if (s.kind == kUpsample2) images([&](int64_t n) { ops.upsample2_backward(l, n, grad_y, grad_x, add); });
     else if (s.kind == kSelfAttention) self_attention(s, l, add);
@@ -100,24 +101,25 @@ class Backward {
     else {
       const int64_t rest = l.outputs - l.inputs;
       images([&](int64_t n) { ops.split_backward(l, n, grad_y, 0, l.inputs, grad_x, add); });
-      const bool add_other = is_written(s.other);
+      const bool add_other = mark_written(s.other);
       images([&](int64_t n) { ops.split_backward(l, n, grad_y, l.inputs, rest, gradients_[s.other], add_other); });
     }
   }
 
  private:
-  // Whether there is something in the gradient of this buffer; from now on there is.
-  bool is_written(int64_t buffer) {
+  // Whether the gradient of this buffer has been written; marks it as written.
+  bool mark_written(int64_t buffer) {
     const bool before = written_[(size_t)buffer];
     written_[(size_t)buffer] = true;
     return before;
   }
 
-  // The gradient of a parameter of `size` numbers.  Where another step has written it, it is computed apart and added.
+  // The gradient of a parameter of `size` numbers.  If another step has written it, this step's is computed in a
+  // separate buffer, which the destructor adds.
   class ParameterGradient {
    public:
     ParameterGradient(Backward& all, int64_t buffer, int64_t size) : size_(size), to_(all.gradients_[buffer]) {
-      if (!to_ || !all.is_written(buffer)) return;
+      if (!to_ || !all.mark_written(buffer)) return;
       apart_ = allocate(size);
       sum_ = to_;
       to_ = apart_.get();
@@ -136,7 +138,7 @@ class Backward {
   };
 
   void layer(const Step& s, const Layer& l) {
-    const bool add_x = is_written(s.x), add_residual = s.other && is_written(s.other);
+    const bool add_x = mark_written(s.x), add_residual = s.other && mark_written(s.other);
     const ParameterGradient gain(*this, s.gain, l.inputs), offset(*this, s.offset, l.inputs);
     const ParameterGradient weight(*this, s.weight, l.side * l.side * l.inputs * l.outputs);
     const ParameterGradient bias(*this, s.bias, l.outputs);
@@ -152,7 +154,7 @@ class Backward {
   void self_attention(const Step& s, const Layer& l, bool add) {
     const PerImageOps& ops = available_kernels(l.kernels)->ops;
     float* grad_x = add ? scratch_.get() : gradients_[s.x];
-    share_attention(l, ops.attention_scratch(l), team_, [&](int64_t n, float* scratch) {
+    run_attention(l, ops.attention_scratch(l), team_, [&](int64_t n, float* scratch) {
       ops.self_attention_backward(l, n, scratch, gradients_[s.y], grad_x);
     });
     if (add) accumulate(l, l.inputs, grad_x, gradients_[s.x]);
@@ -160,17 +162,17 @@ class Backward {
 
   void depth_cross_attention(const Step& s, const Layer& l, bool add) {
     const PerImageOps& ops = available_kernels(l.kernels)->ops;
-    const int64_t size = ops.depth_cross_attention_shares(l), weights = 2 * l.inputs;
-    const Buffer shares = allocate(l.images * size);
+    const int64_t size = ops.depth_cross_attention_partials(l), weights = 2 * l.inputs;
+    const Buffer partials = allocate(l.images * size);
     team_.each(l.images, [&](int64_t n, int) {
-      ops.depth_cross_attention_backward(l, n, gradients_[s.y], gradients_[s.x], add, shares.get());
+      ops.depth_cross_attention_backward(l, n, gradients_[s.y], gradients_[s.x], add, partials.get());
     });
     const ParameterGradient weight(*this, s.weight, weights), bias(*this, s.bias, weights);
     const ParameterGradient gain(*this, s.gain, 1), offset(*this, s.offset, 1);
-    add_shares(shares.get(), l.images, size, weights, weight.get());
-    add_shares(shares.get() + weights, l.images, size, weights, bias.get());
-    add_shares(shares.get() + 2 * weights, l.images, size, 1, gain.get());
-    add_shares(shares.get() + 2 * weights + 1, l.images, size, 1, offset.get());
+    sum_partials(partials.get(), l.images, size, weights, weight.get());
+    sum_partials(partials.get() + weights, l.images, size, weights, bias.get());
+    sum_partials(partials.get() + 2 * weights, l.images, size, 1, gain.get());
+    sum_partials(partials.get() + 2 * weights + 1, l.images, size, 1, offset.get());
   }
 
   void accumulate(const Layer& l, int64_t channels, const float* from, float* to) {
@@ -190,7 +192,7 @@ native::Status forward(const Run& p) {
   native::Progress progress(p.interpreter);
   Team team(progress, p.parallel, (int)p.threads);
   try {
-    for (int64_t i = 0; i < p.count && progress.well(); ++i) run_step(p, p.steps[i], team);
+    for (int64_t i = 0; i < p.count && progress.ok(); ++i) run_step(p, p.steps[i], team);
   } catch (const std::bad_alloc&) {
     progress.fail(native::kOutOfMemory);
   }
@@ -202,7 +204,7 @@ native::Status backward(const Run& p, float* const* gradients) {
   Team team(progress, p.parallel, (int)p.threads);
   try {
     Backward backward(p, gradients, team);
-    for (int64_t i = p.count - 1; i >= 0 && progress.well(); --i) backward.run(p.steps[i]);
+    for (int64_t i = p.count - 1; i >= 0 && progress.ok(); --i) backward.run(p.steps[i]);
   } catch (const std::bad_alloc&) {
     progress.fail(native::kOutOfMemory);
   }

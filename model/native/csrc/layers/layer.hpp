@@ -1,6 +1,6 @@
 // One layer of the network: y = scale * (conv(dropout(silu(norm(x)))) + bias + residual), every part optional.
-// All is float32 and channels last: x is [images][height][width][inputs], y the same with `outputs`.
-// A gradient grad_t is dLoss/dt of a tensor t.
+// Tensors are float32 and channels last: x is [images][height][width][inputs], y [images][height][width][outputs].
+// The gradient of a tensor t, dLoss/dt, is called grad_t.
 #pragma once
 
 #include <cstdint>
@@ -23,25 +23,25 @@ struct Layer {
   const float *x, *gain, *offset;  // the latter two of the norm, [inputs]
   const float *weight, *bias;      // [outputs][side][side][inputs]; [outputs] or nullptr
   const float* residual;           // like y, or nullptr
-  float* moments;  // [images][groups][2]: mean and 1 / standard deviation.  Forward leaves them for backward
-  // Input of the convolution with its border, [images][height + 2p][width + 2p][inputs], p = side / 2.  Forward leaves
-  // it for backward.  It is y itself where there is no convolution, and x where neither norm nor border change that.
+  float* moments;  // [images][groups][2]: mean and 1 / standard deviation, saved for the backward pass
+  // Input of the convolution with its border, [images][height + 2p][width + 2p][inputs], p = side / 2, saved for the
+  // backward pass.  It is y itself without a convolution, and x itself with neither norm nor border.
   float* conv_input;
 };
 
-// Gradients of a layer; nullptr where one is not wanted.  grad_x is a must where there is a norm.
+// Gradients of a layer; nullptr for those not needed.  A layer with a norm needs grad_x.
 struct Gradients {
   const float* grad_y;
   float *grad_x, *grad_gain, *grad_offset, *grad_weight, *grad_bias, *grad_residual;
 };
 
-// Memory that the parts of one backward call share.
+// Working memory of one backward call.
 struct Scratch {
-  const float* weights;  // packed for the convolution that takes grad_y to the gradient of conv_input
-  // scale * grad_y in a border of zeros, [height + 2p][width + 2p][outputs] an image; or grad_y itself
+  const float* weights;  // packed for the convolution of grad_y that gives the gradient of conv_input
+  // scale * grad_y with a border of zeros, per image [height + 2p][width + 2p][outputs]; or grad_y itself
   float* padded_grad;
-  int64_t padded_grad_step;  // from one image's to the next; 0 where they take turns
-  float *grad_gain, *grad_offset;  // [images][inputs]: each image's share
+  int64_t padded_grad_step;  // from one image to the next; 0 if all images use the same memory in turn
+  float *grad_gain, *grad_offset;  // [images][inputs]: each image's part
   float* grad_bias;                // [images][outputs]
 };
 
@@ -63,24 +63,24 @@ struct PerImageOps {
   // z: scratch of `count` numbers
   void (*depth_cross_attention)(const Layer&, int64_t image, int64_t count, const float* numbers, float* z, float* y);
   void (*depth_cross_attention_backward)(const Layer&, int64_t image, const float* grad_y, float* grad_x, bool add,
-                                         float* shares);
-  int64_t (*depth_cross_attention_shares)(const Layer&);  // numbers of `shares`, an image
+                                         float* partials);
+  int64_t (*depth_cross_attention_partials)(const Layer&);  // numbers in `partials` per image
 };
 
-// The code for one kind of processor.
+// The code for one instruction set.
 struct Kernels {
   const char* name;
   int64_t lanes;  // numbers of channels must be multiples of this
-  int64_t (*points)(const Layer&);  // numbers that stand for one kernel: its taps, or those of their transform
+  int64_t (*points)(const Layer&);  // numbers in one packed kernel: its taps, or the points of their transform
   void (*pack_forward)(const Layer&, float* packed);   // [points][inputs][outputs]
   void (*pack_backward)(const Layer&, float* packed);  // [points][outputs][inputs]
   void (*forward)(const Layer&, const float* weights, int64_t image, float* y);
   void (*backward)(const Layer&, const Gradients&, const Scratch&, int64_t image);
-  // Adds one image's share of grad_weight to `sums`, in tiles first <= t < last of them.  The sums are grad_weight
-  // itself, unless weights are transformed: then finish_weights makes it of them.
-  void (*weigh)(const Layer&, const Scratch&, int64_t image, int64_t first, int64_t last, float* sums);
+  // Adds one image's part of grad_weight to `sums`, for the tiles first <= t < last.  If weights are transformed,
+  // finish_weight_gradient converts the sums to grad_weight; else the sums are grad_weight itself.
+  void (*weight_gradient)(const Layer&, const Scratch&, int64_t image, int64_t first, int64_t last, float* sums);
   int64_t (*tiles)(const Layer&);
-  void (*finish_weights)(const Layer&, const float* sums, float* grad_weight);
+  void (*finish_weight_gradient)(const Layer&, const float* sums, float* grad_weight);
   PerImageOps ops;
 };
 

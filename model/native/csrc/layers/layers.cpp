@@ -1,5 +1,5 @@
-// The layers of a network: kernels for several kinds of processor, and the C interface, one call for the forward or the
-// backward pass of many steps.  No state outlives a call.  Results do not depend on the number of threads.
+// The layers of a network: kernels for several instruction sets, and the C interface, which runs the forward or the
+// backward pass of many steps in one call.  No state outlives a call.  Results do not depend on the number of threads.
 
 #include "layer.hpp"
 
@@ -25,7 +25,7 @@ constexpr int kLanes = 8;
 template <int V> constexpr int kTile = V == 1 ? 8 : 4;  // of 16 registers
 #include "kernels.inc"
 constexpr Kernels kKernels{"avx2", kLanes, points, pack_forward, pack_backward,
-                           forward, backward, weigh, tiles, finish_weights, kPerImageOps};
+                           forward, backward, weight_gradient, tiles, finish_weight_gradient, kPerImageOps};
 }  // namespace layers::avx2
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -42,7 +42,7 @@ constexpr int kLanes = 16;
 template <int V> constexpr int kTile = V == 1 ? 16 : 8;  // of 32 registers
 #include "kernels.inc"
 constexpr Kernels kKernels{"avx512", kLanes, points, pack_forward, pack_backward,
-                           forward, backward, weigh, tiles, finish_weights, kPerImageOps};
+                           forward, backward, weight_gradient, tiles, finish_weight_gradient, kPerImageOps};
 }  // namespace layers::avx512
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -56,9 +56,8 @@ namespace {
 
 using native::Team;
 
-
-// Kernels that this processor can run, fastest first; nullptr beyond the last.  There are none for processors without
-// wide vectors: a general library serves those as well.
+// Kernels that this processor can run, fastest first; nullptr beyond the last.  Processors without AVX2 have none: torch
+// is as fast there.
 const Kernels* available_kernels(int64_t index) {
   const Kernels* available[2] = {};
   int count = 0;
@@ -70,7 +69,7 @@ const Kernels* available_kernels(int64_t index) {
   return index >= 0 && index < count ? available[index] : nullptr;
 }
 
-// Vectors that start on a cache line never straddle two.
+// Buffers start at a cache line, so that no vector crosses two of them.
 constexpr std::align_val_t kLine{64};
 
 struct Free {
@@ -90,50 +89,50 @@ void run_forward(const Layer& l, Team& team, float* y) {
   team.each(l.images, [&](int64_t image, int) { k.forward(l, weights.get(), image, y); });
 }
 
-// The sum over images of `count` numbers each, from one image's to the next `step`.
-void add_shares(const float* shares, int64_t images, int64_t step, int64_t count, float* total) {
+// total = the sum over images of `count` numbers each; those of consecutive images are `step` numbers apart.
+void sum_partials(const float* partials, int64_t images, int64_t step, int64_t count, float* total) {
   if (!total) return;
   std::fill_n(total, count, 0.0f);
   for (int64_t n = 0; n < images; ++n)
-    for (int64_t c = 0; c < count; ++c) total[c] += shares[n * step + c];
+    for (int64_t c = 0; c < count; ++c) total[c] += partials[n * step + c];
 }
 
 void run_backward(const Layer& l, const Gradients& g, Team& team) {
   const Kernels& k = *available_kernels(l.kernels);
   const int64_t border = 2 * (l.side / 2), image = l.side ? (l.height + border) * (l.width + border) * l.outputs : 0;
-  const bool alone = team.threads() == 1;
-  const bool plain = l.side == 1 && l.scale == 1 && !g.grad_residual;  // grad_y serves as it is
+  const bool single_thread = team.threads() == 1;
+  const bool reuses_grad_y = l.side == 1 && l.scale == 1 && !g.grad_residual;  // grad_y serves as it is
   const int64_t points = k.points(l), count = l.inputs * l.outputs;
   const bool transformed = points != taps(l);
   const Buffer weights = allocate(points * count), sums = allocate(transformed ? points * count : 0);
-  const Buffer padded_grad = allocate(plain ? 0 : alone ? image : l.images * image);
+  const Buffer padded_grad = allocate(reuses_grad_y ? 0 : single_thread ? image : l.images * image);
   const Buffer grad_gain = allocate(l.images * l.inputs), grad_offset = allocate(l.images * l.inputs);
   const Buffer grad_bias = allocate(l.images * l.outputs);
-  const Scratch s{weights.get(),  plain ? const_cast<float*>(g.grad_y) : padded_grad.get(),
-                  alone && !plain ? 0 : image, grad_gain.get(), grad_offset.get(), grad_bias.get()};
+  const Scratch s{weights.get(),  reuses_grad_y ? const_cast<float*>(g.grad_y) : padded_grad.get(),
+                  single_thread && !reuses_grad_y ? 0 : image, grad_gain.get(), grad_offset.get(), grad_bias.get()};
   const int64_t tiles = g.grad_weight ? k.tiles(l) : 0;
   float* grad_weight = transformed ? sums.get() : g.grad_weight;
   std::fill_n(grad_weight, tiles ? points * count : 0, 0.0f);
   if (l.side && g.grad_x) k.pack_backward(l, weights.get());
-  if (alone) {  // image by image, so that what one phase leaves is at hand for the next
+  if (single_thread) {  // image by image, so that the results of one phase are in the cache for the next
     for (int64_t n = 0; n < l.images; ++n) {
       k.backward(l, g, s, n);
-      if (tiles) k.weigh(l, s, n, 0, tiles, grad_weight);
+      if (tiles) k.weight_gradient(l, s, n, 0, tiles, grad_weight);
     }
   } else {  // images in parallel, then parts of the weights
     team.each(l.images, [&](int64_t n, int) { k.backward(l, g, s, n); });
     const int64_t parts = std::min<int64_t>(team.threads(), tiles);
     team.each(parts, [&](int64_t part, int) {
       for (int64_t n = 0; n < l.images; ++n)
-        k.weigh(l, s, n, tiles * part / parts, tiles * (part + 1) / parts, grad_weight);
+        k.weight_gradient(l, s, n, tiles * part / parts, tiles * (part + 1) / parts, grad_weight);
     });
   }
-  if (transformed && tiles) k.finish_weights(l, sums.get(), g.grad_weight);
+  if (transformed && tiles) k.finish_weight_gradient(l, sums.get(), g.grad_weight);
   if (l.groups) {
-    add_shares(s.grad_gain, l.images, l.inputs, l.inputs, g.grad_gain);
-    add_shares(s.grad_offset, l.images, l.inputs, l.inputs, g.grad_offset);
+    sum_partials(s.grad_gain, l.images, l.inputs, l.inputs, g.grad_gain);
+    sum_partials(s.grad_offset, l.images, l.inputs, l.inputs, g.grad_offset);
   }
-  if (l.side) add_shares(s.grad_bias, l.images, l.outputs, l.outputs, g.grad_bias);
+  if (l.side) sum_partials(s.grad_bias, l.images, l.outputs, l.outputs, g.grad_bias);
 }
 
 }  // namespace
@@ -155,8 +154,8 @@ NATIVE_EXPORT int64_t layers_lanes(int64_t index) { return layers::available_ker
 // Runs the steps in order.  Returns a Status.
 NATIVE_EXPORT int layers_forward(const layers::Run* run) { return layers::forward(*run); }
 
-// Runs the steps backward after layers_forward.  `gradients` are addresses, numbered as run->buffers; nullptr where a
-// parameter's gradient is not wanted.  Those of the outputs are given.  Returns a Status.
+// Runs the steps backward after layers_forward.  `gradients` are addresses, numbered like run->buffers; nullptr for a
+// parameter whose gradient is not needed.  The gradients of the outputs are inputs.  Returns a Status.
 NATIVE_EXPORT int layers_backward(const layers::Run* run, float* const* gradients) {
   return layers::backward(*run, gradients);
 }

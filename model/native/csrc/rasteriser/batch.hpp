@@ -1,4 +1,4 @@
-// What a call is given, and what follows from it.
+// The arguments of a call, and the sizes, cameras and state that follow from them.
 #pragma once
 
 #include "../threads.hpp"
@@ -18,17 +18,17 @@ using native::Team;
 // Mirrored field by field in library.py: all members take eight bytes.
 struct Batch {
   int64_t scenes, views, gaussians, coefficients, height, width, antialiasing;
-  int64_t any_opacity;  // otherwise those outside [0, 1] are refused
+  int64_t any_opacity;  // if 0, opacities outside [0, 1] are refused
   int64_t threads;
-  int64_t kernels;  // which of available_kernels
+  int64_t kernels;  // index of available_kernels
   double near_plane;
   const float *means, *scales, *rotations, *opacities, *sh;  // [scenes][gaussians][...]
   const float* background;  // [scenes][3]
-  const double *world_to_camera, *focal, *principal;  // [scenes][views][...]; backward has no use for them
-  void* state;              // what forward leaves for backward: rasteriser_state_size bytes, beginning on a cache line
-  Parallel parallel;        // whose threads to borrow; may be null
-  const Interpreter* interpreter;  // whose lock the calling thread holds; may be null
-  double* seconds;          // may be null; [kStages], to which is added what the calling thread spent
+  const double *world_to_camera, *focal, *principal;  // [scenes][views][...]; the backward pass ignores them
+  void* state;              // saved by forward for backward: rasteriser_state_size bytes, beginning on a cache line
+  Parallel parallel;        // runs the work on several threads; may be null
+  const Interpreter* interpreter;  // its lock is held by the calling thread; may be null
+  double* seconds;          // [kStages], to which the calling thread adds its time; may be null
 };
 
 constexpr int64_t kChunk = 32 * kLanes;  // Gaussians that a thread projects at a time
@@ -38,11 +38,11 @@ inline int64_t chunk_count(const Batch& b) { return (b.gaussians + kChunk - 1) /
 
 inline int64_t stride(int64_t width) { return width + kLanes; }
 
-// Bands depend on the batch alone, so that sums over their pixels do not depend on threads.  A splat on two of them
-// costs twice, so they are small only where there would be nothing to share out: in a lone small image.
+// Rows of a band.  They depend on the batch only, so sums over pixels do not depend on the number of threads.  A splat
+// on two bands costs twice, so bands are small only where threads would else be idle: for a single small image.
 inline int64_t band_rows(const Batch& b) {
-  const bool alone = b.scenes * b.views == 1;
-  const int64_t rows = alone ? std::clamp((b.height + 1) / 2, kBandRowsMin, kBandRows) : kBandRows;
+  const bool single = b.scenes * b.views == 1;
+  const int64_t rows = single ? std::clamp((b.height + 1) / 2, kBandRowsMin, kBandRows) : kBandRows;
   return std::max(rows, (b.height + kBandsMax - 1) / kBandsMax);
 }
 inline int64_t band_count(const Batch& b) { return (b.height + band_rows(b) - 1) / band_rows(b); }
@@ -66,7 +66,7 @@ inline Scene make_scene(const Batch& b, int64_t scene) {
                b.sh + 3 * b.coefficients * g, b.gaussians, (int)b.coefficients};
 }
 
-// centre = -R^-1 t, by cofactors: R need not be a rotation.
+// centre = -R^-1 t, by cofactors, since R need not be a rotation.
 inline void find_centre(Camera& c) {
   const auto& r = c.rotation;
   double cofactors[3][3], determinant = 0;
@@ -99,18 +99,18 @@ inline Camera make_camera(const Batch& b, int64_t render) {
   return c;
 }
 
-// Finite numbers, also those that follow from them: a singular matrix has no centre.
-inline bool is_sound(const Camera& c) {
-  bool sound = true;
+// Whether all numbers are finite, including the centre, which a singular matrix does not have.
+inline bool is_valid(const Camera& c) {
+  bool valid = true;
   for (int i = 0; i < 3; ++i) {
-    for (const double x : c.rotation[i]) sound &= std::isfinite(x);
-    sound &= std::isfinite(c.translation[i]) & std::isfinite(c.centre[i]);
+    for (const double x : c.rotation[i]) valid &= std::isfinite(x);
+    valid &= std::isfinite(c.translation[i]) & std::isfinite(c.centre[i]);
   }
-  for (int i = 0; i < 2; ++i) sound &= std::isfinite(c.focal[i]) & (c.focal[i] > 0) & std::isfinite(c.principal[i]);
-  return sound;
+  for (int i = 0; i < 2; ++i) valid &= std::isfinite(c.focal[i]) & (c.focal[i] > 0) & std::isfinite(c.principal[i]);
+  return valid;
 }
 
-// What forward leaves for backward, in one piece of memory.
+// The state that forward saves for backward, in one block of memory.
 struct State {
   explicit State(const Batch& b) {
     const int64_t renders = b.scenes * b.views, plane = plane_size(b);
@@ -123,14 +123,14 @@ struct State {
   }
 
   Camera* cameras;       // [scenes][views]
-  Splat* splats;         // [scenes][views][gaussians], those on the image, by chunks of Gaussians with gaps between
-  int32_t* lists;        // [scenes][views][bands][gaussians], which of these are on a band, nearest first
-  int64_t* listed;       // [scenes][views][bands], how many
+  Splat* splats;         // [scenes][views][gaussians], splats on the image, by chunks of Gaussians, with gaps between
+  int32_t* lists;        // [scenes][views][bands][gaussians], indices of the splats on a band, nearest first
+  int64_t* listed;       // [scenes][views][bands], lengths of the lists
   float* transmittance;  // [scenes][views][plane]
   int32_t* stopped;      // [scenes][views][plane]
   int64_t size = 0;      // bytes
 
-  // Of one band of one render.
+  // The splats on one band of one render.
   List list(const Batch& b, int64_t render, int64_t band) const {
     const int64_t number = render * band_count(b) + band;
     return List{splats + render * b.gaussians, lists + number * b.gaussians, listed[number]};
@@ -146,13 +146,13 @@ struct State {
   }
 };
 
-// Fills in the state's cameras; false where one of them, or the background, cannot be drawn with.
-inline bool set_up(const Batch& b, const State& state) {
-  bool sound = true;
+// Fills in the state's cameras; returns false if one of them, or the background, is not finite.
+inline bool set_cameras(const Batch& b, const State& state) {
+  bool valid = true;
   for (int64_t render = 0; render < b.scenes * b.views; ++render)
-    sound &= is_sound(state.cameras[render] = make_camera(b, render));
-  for (int64_t i = 0; i < 3 * b.scenes; ++i) sound &= std::isfinite(b.background[i]);
-  return sound;
+    valid &= is_valid(state.cameras[render] = make_camera(b, render));
+  for (int64_t i = 0; i < 3 * b.scenes; ++i) valid &= std::isfinite(b.background[i]);
+  return valid;
 }
 
 }  // namespace splat

@@ -1,4 +1,4 @@
-// The two directions of drawing the views of one scene, in phases that a team of threads shares.
+// The forward and backward passes over the views of a scene, in phases that a team of threads shares.
 #pragma once
 
 #include "../threads.hpp"
@@ -41,7 +41,7 @@ struct Job {
   Progress& progress;
 };
 
-// An array whose elements begin without values.
+// An array with uninitialised elements.
 template <class T>
 class Buffer {
  public:
@@ -63,7 +63,7 @@ class Scratch {
         pixels_(room()),
         fields_(3 * room()) {}
 
-  // Room for the pixels of one band; number 0 to 5.
+  // Memory for the pixels of one band; number 0 to 5.
   float* plane(int number) { return planes_.data() + number * plane_; }
 
   Blocks blocks() {
@@ -84,10 +84,10 @@ class Scratch {
   Buffer<float> fields_;
 };
 
-// Draws scenes, one after another.
-class Draw {
+// Draws scenes one after another.
+class ForwardPass {
  public:
-  Draw(const Job& job, float* images, float* inverse_depths)
+  ForwardPass(const Job& job, float* images, float* inverse_depths)
       : batch_(job.batch),
         kernels_(job.kernels),
         state_(job.state),
@@ -95,7 +95,7 @@ class Draw {
         images_(images),
         inverse_depths_(inverse_depths),
         chunks_(chunk_count(batch_)),
-        standings_(batch_.views * batch_.gaussians),
+        sort_records_(batch_.views * batch_.gaussians),
         written_(chunks_ * counters()) {}
 
   // Each member of the team uses one of the scratches.
@@ -113,14 +113,14 @@ class Draw {
   }
 
  private:
-  // From one chunk's counters to the next: a cache line lies between, for threads that count on one wait for each other.
+  // Distance between the counters of consecutive chunks.  It includes a cache line, to avoid false sharing by threads.
   int64_t counters() const { return batch_.views + 64 / (int64_t)sizeof(int64_t); }
 
   void project(int64_t scene, int64_t chunk) {
     const int64_t first = chunk * kChunk, last = std::min(first + kChunk, batch_.gaussians);
     if (!kernels_.project(make_scene(batch_, scene), &state_.cameras[scene * batch_.views], (int)batch_.views,
                           make_frame(batch_), first, last, state_.splats + scene * batch_.views * batch_.gaussians,
-                          standings_.data(), &written_[chunk * counters()]))
+                          sort_records_.data(), &written_[chunk * counters()]))
       progress_.fail(native::kRefused);
   }
 
@@ -128,11 +128,11 @@ class Draw {
     const int64_t base = view * batch_.gaussians;
     sorter.clear();
     for (int64_t chunk = 0; chunk < chunks_; ++chunk)
-      sorter.add(standings_.data(), base + chunk * kChunk, written_[chunk * counters() + view]);
-    list(render, base, sorter.sort(standings_.data()));
+      sorter.add(sort_records_.data(), base + chunk * kChunk, written_[chunk * counters() + view]);
+    list(render, base, sorter.sort(sort_records_.data()));
   }
 
-  // Lists each splat under the bands that it is on; the first of this render has the key `base`.
+  // Lists each splat under the bands that it overlaps.  Keys of this render begin at `base`.
   void list(int64_t render, int64_t base, const std::vector<uint64_t>& keys) {
     const int64_t bands = band_count(batch_);
     const int rows = (int)band_rows(batch_);
@@ -140,8 +140,8 @@ class Draw {
     int64_t listed[kBandsMax] = {};
     for (const uint64_t key : keys) {
       const int64_t index = DepthSorter::index(key);
-      const int last = standings_[index].last_row / rows;
-      for (int band = standings_[index].first_row / rows; band <= last; ++band)
+      const int last = sort_records_[index].last_row / rows;
+      for (int band = sort_records_[index].first_row / rows; band <= last; ++band)
         lists[band * batch_.gaussians + listed[band]++] = (int32_t)(index - base);
     }
     std::copy_n(listed, bands, state_.listed + render * bands);
@@ -191,25 +191,25 @@ class Draw {
   const State& state_;
   Progress& progress_;
   float* const images_;
-  float* const inverse_depths_;  // null where not asked for
+  float* const inverse_depths_;  // null if not requested
   const int64_t chunks_;
-  // Of the scene at hand: what chunk after chunk writes for each view, with gaps.
-  Buffer<Standing> standings_;
-  Buffer<int64_t> written_;  // [chunks][counters()], of which the first are the views'
+  // For the current scene:
+  Buffer<SortRecord> sort_records_;  // [views][gaussians], written chunk by chunk, with gaps
+  Buffer<int64_t> written_;  // [chunks][counters()]: splats of the chunk on each view, then padding
 };
 
-// Where the gradients of a loss come from and go to.
+// The gradients of the images, which are inputs, and of the scenes, which are results.
 struct Gradients {
   const float* grad_images;
-  const float* grad_inverse_depths;  // null where not drawn
+  const float* grad_inverse_depths;  // null if not drawn
   SceneGradient grad_gaussians;      // of all scenes
   float* grad_background;            // [scenes][3], or null
 };
 
-// From dLoss/dimage to the gradients of scenes, one after another.
-class DrawBackward {
+// Computes the gradients of scenes from dLoss/dimage, one scene after another.
+class BackwardPass {
  public:
-  DrawBackward(const Job& job, const Gradients& gradients)
+  BackwardPass(const Job& job, const Gradients& gradients)
       : batch_(job.batch),
         kernels_(job.kernels),
         state_(job.state),
@@ -226,18 +226,18 @@ class DrawBackward {
       draw(scene, task / bands, task % bands, scratches[member], parts_[task]);
     });
     watch.lap(kRasteriseBackward);
-    team.each(batch_.views, [&](int64_t view, int) { collect(view); });
-    if (gradients_.grad_background) collect_background(scene);
+    team.each(batch_.views, [&](int64_t view, int) { sum_bands(view); });
+    if (gradients_.grad_background) sum_background(scene);
     watch.lap(kCollect);
     team.each(chunk_count(batch_), [&](int64_t chunk, int) { project(scene, chunk); });
     watch.lap(kProjectBackward);
   }
 
  private:
-  // What one band of one view makes of its splats.
+  // The results of one band of one view, besides the moments of splats on this band only.
   struct Part {
-    Buffer<Share> shares{0};
-    int64_t share_count = 0;
+    Buffer<PartialMoments> partials{0};
+    int64_t partial_count = 0;
     double grad_background[3];
   };
 
@@ -263,29 +263,29 @@ class DrawBackward {
     const int64_t pixels = batch_.height * batch_.width, first = (int64_t)band.first_row * batch_.width;
     for (int c = 0; c < 3; ++c)
       part.grad_background[c] =
-          read(band, gradients_.grad_images + (3 * render + c) * pixels + first, planes.channels[c],
+          load_gradient(band, gradients_.grad_images + (3 * render + c) * pixels + first, planes.channels[c],
                planes.transmittance, batch_.background[3 * (render / batch_.views) + c], behind);
     if (grad_depths)
-      read(band, grad_depths + render * pixels + first, planes.channels[3], planes.transmittance, 0, behind);
+      load_gradient(band, grad_depths + render * pixels + first, planes.channels[3], planes.transmittance, 0, behind);
 
     const List list = state_.list(batch_, render, number);
-    part.shares = Buffer<Share>(list.count);
-    part.share_count = kernels_.rasterise_backward(list, band, scratch.blocks(), planes, behind,
-                                                   moments_.data() + view * batch_.gaussians, part.shares.data());
+    part.partials = Buffer<PartialMoments>(list.count);
+    part.partial_count = kernels_.rasterise_backward(list, band, scratch.blocks(), planes, behind,
+                                                   moments_.data() + view * batch_.gaussians, part.partials.data());
   }
 
-  // Copies one channel of dLoss/dimage into its plane, with zeros where the rows overhang, and adds the background's
-  // share to what lies behind; returns dLoss/dbackground.
-  static double read(const Band& band, const float* grad_image, float* channel, const float* transmittance,
+  // Copies one channel of dLoss/dimage into its plane, with zeros beyond the image's width, and adds the background's
+  // part to `behind`; returns dLoss/dbackground.
+  static double load_gradient(const Band& band, const float* grad_image, float* channel, const float* transmittance,
                      float background, float* behind) {
     double grad_background = 0;
     for (int row = band.first_row; row <= band.last_row; ++row) {
       float grad_row[kLanes] = {};
       for (int x = 0; x < band.width; ++x) {
-        const float share = grad_image[x] * transmittance[x];
+        const float grad_pixel = grad_image[x] * transmittance[x];
         channel[x] = grad_image[x];
-        behind[x] += share * background;
-        grad_row[x % kLanes] += share;
+        behind[x] += grad_pixel * background;
+        grad_row[x % kLanes] += grad_pixel;
       }
       std::fill(channel + band.width, channel + band.stride, 0.0f);
       for (const float grad_column : grad_row) grad_background += grad_column;
@@ -297,21 +297,21 @@ class DrawBackward {
     return grad_background;
   }
 
-  // Adds up what the bands of a view share, always in this order.
-  void collect(int64_t view) {
+  // Adds the partial moments of a view's bands, always in this order.
+  void sum_bands(int64_t view) {
     Moments* moments = moments_.data() + view * batch_.gaussians;
     const int64_t bands = band_count(batch_);
     for (int64_t band = 0; band < bands; ++band) {
       Part& part = parts_[view * bands + band];
-      for (int64_t i = 0; i < part.share_count; ++i) {
-        float* sums = (float*)&moments[part.shares[i].index];
-        const float* more = (const float*)&part.shares[i].moments;
+      for (int64_t i = 0; i < part.partial_count; ++i) {
+        float* sums = (float*)&moments[part.partials[i].index];
+        const float* more = (const float*)&part.partials[i].moments;
         for (int k = 0; k < kMomentCount; ++k) sums[k] += more[k];
       }
     }
   }
 
-  void collect_background(int64_t scene) {
+  void sum_background(int64_t scene) {
     for (int c = 0; c < 3; ++c) {
       double sum = 0;
       for (const Part& part : parts_) sum += part.grad_background[c];
@@ -333,36 +333,36 @@ class DrawBackward {
   const Kernels& kernels_;
   const State& state_;
   const Gradients& gradients_;
-  // Of the scene at hand.
+  // For the current scene:
   std::vector<Part> parts_;       // [views][bands]
   Buffer<Moments> moments_;       // [views][gaussians]
 };
 
-// Work is Draw or DrawBackward; `arguments` follow the job in its constructor.
-template <class Work, class... Arguments>
-void draw_scenes(const Job& job, const Arguments&... arguments) {
+// Runs a ForwardPass or BackwardPass over all scenes; `arguments` follow the job in its constructor.
+template <class Pass, class... Arguments>
+void run_scenes(const Job& job, const Arguments&... arguments) {
   const Batch& batch = job.batch;
-  const int64_t most = std::max(batch.scenes, batch.views * band_count(batch));  // more would find nothing to do
+  const int64_t most = std::max(batch.scenes, batch.views * band_count(batch));  // more would be idle
   const int threads = (int)std::max<int64_t>(1, std::min(batch.threads, most));
   std::vector<Scratch> scratches;
   scratches.reserve(threads);
   while ((int)scratches.size() < threads) scratches.emplace_back(batch);
-  // As many scenes as there are threads go one to a thread; all threads share each of those that remain.
+  // Whole rounds of scenes run one on each thread; all threads share each of the remaining scenes.
   const int64_t whole = batch.scenes - batch.scenes % threads;
-  std::vector<Work> works;
-  works.reserve(whole ? threads : 1);
-  while (works.size() < works.capacity()) works.emplace_back(job, arguments...);
-  Team team(job.progress, batch.parallel, threads), alone(job.progress);
-  team.each(whole, [&](int64_t scene, int member) { works[member](scene, alone, &scratches[member]); });
-  for (int64_t scene = whole; scene < batch.scenes; ++scene) works[0](scene, team, scratches.data());
+  std::vector<Pass> passes;
+  passes.reserve(whole ? threads : 1);
+  while (passes.size() < passes.capacity()) passes.emplace_back(job, arguments...);
+  Team team(job.progress, batch.parallel, threads), single(job.progress);
+  team.each(whole, [&](int64_t scene, int member) { passes[member](scene, single, &scratches[member]); });
+  for (int64_t scene = whole; scene < batch.scenes; ++scene) passes[0](scene, team, scratches.data());
 }
 
 inline Status run_forward(const Batch& batch, const Kernels& kernels, float* images, float* inverse_depths) {
   Progress progress(batch.interpreter);
   const State state(batch);
-  if (!set_up(batch, state)) return native::kRefused;
+  if (!set_cameras(batch, state)) return native::kRefused;
   try {
-    draw_scenes<Draw>(Job{batch, kernels, state, progress}, images, inverse_depths);
+    run_scenes<ForwardPass>(Job{batch, kernels, state, progress}, images, inverse_depths);
   } catch (const std::bad_alloc&) {
     return native::kOutOfMemory;
   }
@@ -373,7 +373,7 @@ inline Status run_backward(const Batch& batch, const Kernels& kernels, const Gra
   Progress progress(batch.interpreter);
   const State state(batch);
   try {
-    draw_scenes<DrawBackward>(Job{batch, kernels, state, progress}, gradients);
+    run_scenes<BackwardPass>(Job{batch, kernels, state, progress}, gradients);
   } catch (const std::bad_alloc&) {
     return native::kOutOfMemory;
   }

@@ -1,4 +1,4 @@
-// The rasteriser: kernels for several kinds of processor, and the C interface.  No state outlives a call.
+// The rasteriser: kernels for several instruction sets, and the C interface.  No state outlives a call.
 
 #include "../processor.hpp"
 #include "draw.hpp"
@@ -8,9 +8,8 @@
 #include <immintrin.h>
 #endif
 
-// The kernels, once for each kind of processor worth telling apart.  Vectors are eight floats or eight doubles, so
-// AVX-512 gains by doubles and masks.  (Two blocks of eight pixels in one register of sixteen have been tried: drawing
-// took 8 to 20% longer.)
+// The kernels, compiled once per instruction set.  Vectors are eight floats or eight doubles, so AVX-512 helps by its
+// doubles and masks.  (Two blocks of eight pixels in one register of sixteen made drawing 8 to 20% slower.)
 namespace splat::generic {
 #include "kernels.inc"
 constexpr Kernels kKernels{"generic", project, rasterise, rasterise_backward, project_backward};
@@ -78,7 +77,7 @@ NATIVE_EXPORT const char* rasteriser_kernels(int64_t index) {
   return kernels ? kernels->name : nullptr;
 }
 
-// Bytes of `batch->state`; only the sizes in the batch matter.
+// Bytes of `batch->state`; reads only the sizes in the batch.
 NATIVE_EXPORT int64_t rasteriser_state_size(const splat::Batch* batch) { return splat::State(*batch).size; }
 
 // images [scenes][views][3][height][width], inverse_depths [scenes][views][1][height][width] or null.  Returns a
@@ -87,11 +86,12 @@ NATIVE_EXPORT int rasteriser_forward(const splat::Batch* batch, float* images, f
   return splat::run_forward(*batch, *splat::available_kernels(batch->kernels), images, inverse_depths);
 }
 
-// grad_images and grad_inverse_depths as above; gradients out as the inputs, grad_background [scenes][3] or null.  Returns a
-// Status.
-NATIVE_EXPORT int rasteriser_backward(const splat::Batch* batch, const float* grad_images, const float* grad_inverse_depths,
-                                float* grad_means, float* grad_scales, float* grad_rotations, float* grad_opacities,
-                                float* grad_sh, float* grad_background) {
+// grad_images and grad_inverse_depths have the shapes above, the other gradients those of the inputs; grad_background
+// [scenes][3] or null.  Returns a Status.
+NATIVE_EXPORT int rasteriser_backward(const splat::Batch* batch, const float* grad_images,
+                                      const float* grad_inverse_depths, float* grad_means, float* grad_scales,
+                                      float* grad_rotations, float* grad_opacities, float* grad_sh,
+                                      float* grad_background) {
   const splat::Gradients gradients{grad_images, grad_inverse_depths,
                                    {grad_means, grad_scales, grad_rotations, grad_opacities, grad_sh}, grad_background};
   return splat::run_backward(*batch, *splat::available_kernels(batch->kernels), gradients);

@@ -1,4 +1,4 @@
-// Depth order.
+// Sorts splats by depth.
 #pragma once
 
 #include "splat.hpp"
@@ -10,14 +10,14 @@
 
 namespace splat {
 
-// Sorts positive depths, nearest first, equal ones as they come: radix sort by their float32 bits, eight at a time,
-// then by the whole double among equal bits.
+// A stable sort of positive depths, nearest first: a radix sort by their float32 bits, eight at a time, then a
+// comparison of the doubles among equal bits.
 class DepthSorter {
  public:
   void clear() { keys_.clear(); }
 
   // Adds splats[first .. first + count - 1].
-  void add(const Standing* splats, int64_t first, int64_t count) {
+  void add(const SortRecord* splats, int64_t first, int64_t count) {
     for (int64_t i = first; i < first + count; ++i) {
       const float depth = (float)splats[i].depth;
       uint32_t bits;
@@ -26,8 +26,8 @@ class DepthSorter {
     }
   }
 
-  // Keys in order; `index` tells which splat each stands for.
-  const std::vector<uint64_t>& sort(const Standing* splats) {
+  // The keys in order; `index` returns the splat of a key.
+  const std::vector<uint64_t>& sort(const SortRecord* splats) {
     other_.resize(keys_.size());
     count_digits();
     for (int digit = 0; digit < kDigits; ++digit) pass(digit);
@@ -53,7 +53,7 @@ class DepthSorter {
     uint32_t start = 0;
     for (int i = 0; i < kValues; ++i) {
       const uint32_t size = starts[i];
-      if (size == keys_.size()) return;  // all alike here
+      if (size == keys_.size()) return;  // this digit is equal in all keys
       starts[i] = start;
       start += size;
     }
@@ -61,7 +61,7 @@ class DepthSorter {
     keys_.swap(other_);
   }
 
-  void settle_ties(const Standing* splats) {
+  void settle_ties(const SortRecord* splats) {
     const auto nearer = [splats](uint64_t a, uint64_t b) {
       return splats[index(a)].depth < splats[index(b)].depth;
     };
