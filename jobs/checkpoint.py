@@ -41,9 +41,9 @@ class Checkpoint:
     extra: dict[str, Any]
 
     @property
-    def judged(self) -> dict[str, Tensor]:
+    def evaluated(self) -> dict[str, Tensor]:
         """The weights to evaluate: the best where they are kept, else the moving average, else the network's."""
-        return judged_weights(self.tensors)
+        return evaluated_weights(self.tensors)
 
     @property
     def best(self) -> dict[str, Tensor]:
@@ -157,7 +157,7 @@ class CheckpointFolder:
         return sorted(self.folder.glob("*.json"))
 
 
-def judged_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def evaluated_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights to evaluate among a checkpoint's tensors; all tensors of a file that holds nothing else."""
     prefixes = ("best.", "average.", "network.")
     return next((found for prefix in prefixes if (found := _without_prefix(tensors, prefix))), tensors)

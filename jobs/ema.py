@@ -38,7 +38,7 @@ class MovingAverage(Generic[Network]):
         for mine, live in zip(self.network.buffers(), self._live.buffers(), strict=True):  # batch statistics
             mine.copy_(live)
 
-    def hand_over(self) -> None:
+    def copy_to_live(self) -> None:
         """Copy the average to the live network, from which the next stage starts."""
         if self._config is not None:
             self._live.load_state_dict(self.network.state_dict())

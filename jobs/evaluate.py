@@ -87,7 +87,7 @@ def drawing(predict: Predict, geometry: bool = False) -> Draw:
     return draw
 
 
-def judge(
+def evaluate_predictions(
     predict: Predict,
     config: TrialConfig,
     store: Store,

@@ -148,8 +148,10 @@ def exhibition(home: Path, trials: Sequence[RecordedTrial], objects: int, device
     labels += [Label(name, (0.0, -0.9 * SPACING, -SPACING * place)) for place, name in enumerate(lines)]
     # A little to the right of the middle: the viewer's panel covers that side.
     middle = (0.0, SPACING * (0.6 * len(columns) - 0.5), -SPACING * (len(lines) - 1) / 2)
-    away = SPACING * max(len(columns) / 2.1, len(lines) / 1.2, 1.5)
-    return Exhibition(tuple(exhibits), tuple(labels), columns, (away, middle[1], middle[2] + 0.2 * away), middle)
+    distance = SPACING * max(len(columns) / 2.1, len(lines) / 1.2, 1.5)
+    return Exhibition(
+        tuple(exhibits), tuple(labels), columns, (distance, middle[1], middle[2] + 0.2 * distance), middle
+    )
 
 
 def _given(views: Views, store: Store, name: str, line: int) -> Iterator[Exhibit]:

@@ -134,7 +134,7 @@ class CachedFeatures:
         rows = torch.where(frames <= last, self._rows[frames.clamp(max=last)], len(self._scales) - 1)
         scales = self._scales[rows]
         if not scales.is_cuda and scales.isnan().any():
-            raise ValueError("a frame was asked for that is never a source view; its features were not computed")
+            raise ValueError("a requested frame is never a source view; its features were not computed")
         values = self._values(rows.clamp(max=len(self._scales) - 2)).float()
         return (values * scales.view(*scales.shape, *[1] * len(self._file.shape))).to(views.images.device)
 

@@ -53,8 +53,8 @@ def keys_of(config: TrialConfig, fingerprint: str, weights: Mapping[str, str]) -
     """
     identity = config.identity()
     trained = _training_key(identity, fingerprint, {name: weights[name] for name in training_weights(config)})
-    judged = _trial_key(trained, identity, fingerprint, {name: weights[name] for name in judging_weights(config)})
-    return Keys(judged, trained if config.is_trained else None)
+    trial = _trial_key(trained, identity, fingerprint, {name: weights[name] for name in evaluation_weights(config)})
+    return Keys(trial, trained if config.is_trained else None)
 
 
 def training_key(config: TrialConfig, fingerprint: str, weights: Mapping[str, str]) -> str:
@@ -95,7 +95,7 @@ def training_identity(config: TrialConfig) -> dict[str, Any]:
     return _read_by_training(config.identity())
 
 
-def judging_identity(config: TrialConfig) -> dict[str, Any]:
+def evaluation_identity(config: TrialConfig) -> dict[str, Any]:
     """The part of `TrialConfig.identity()` that determines the evaluation of weights."""
     return _decisive_eval(config.identity())
 
@@ -133,14 +133,14 @@ def training_weights(config: TrialConfig) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def judging_weights(config: TrialConfig) -> tuple[str, ...]:
+def evaluation_weights(config: TrialConfig) -> tuple[str, ...]:
     """Names of the frozen weights that the metrics use."""
     return tuple(sorted({weight for name in config.metrics for weight in find_metric(name).weights(config.eval.lpips)}))
 
 
 def frozen_weights(config: TrialConfig) -> tuple[str, ...]:
     """Names of the frozen weights that a trial uses, for training and for evaluation."""
-    return tuple(sorted({*training_weights(config), *judging_weights(config)}))
+    return tuple(sorted({*training_weights(config), *evaluation_weights(config)}))
 
 
 def _hashed(content: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import platform
 import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_AS_MUCH_AS_THERE_IS = 2**30
+_UNLIMITED = 2**30
 
 
 def keep_freed_memory() -> bool:
@@ -23,7 +23,7 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     parameters = (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD)
-    return all(mallopt(parameter, _AS_MUCH_AS_THERE_IS) == 1 for parameter in parameters)
+    return all(mallopt(parameter, _UNLIMITED) == 1 for parameter in parameters)
 
 
 # On a GPU

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from jobs.checkpoint import CheckpointFolder, judged_weights
+from jobs.checkpoint import CheckpointFolder, evaluated_weights
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
@@ -82,7 +82,7 @@ class OwnNetwork:
             )
         config = TrialConfig.model_validate(read_object(folder / CONFIG_FILENAME))
         step = int(path.stem) if path.stem.isdigit() else None
-        return cls(path, sha256, config, judged_weights(tensors), step)
+        return cls(path, sha256, config, evaluated_weights(tensors), step)
 
     @classmethod
     def of_trial(cls, folder: Path) -> OwnNetwork:
@@ -96,7 +96,7 @@ class OwnNetwork:
         checkpoint = CheckpointFolder(found / CHECKPOINTS_FOLDER).latest()
         if checkpoint is None:
             raise ValueError(f"{found} has no weights yet, and no checkpoint")
-        tensors = checkpoint.judged
+        tensors = checkpoint.evaluated
         digest = hashlib.sha256(save({name: t.contiguous() for name, t in tensors.items()})).hexdigest()
         return cls(found, digest, config, tensors, checkpoint.step)
 

@@ -18,9 +18,16 @@ from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.device import prepare
 from jobs.environment import arithmetic_of, describe_environment
-from jobs.evaluate import Evaluation, judge, predicting
+from jobs.evaluate import Evaluation, evaluate_predictions, predicting
 from jobs.features import ContextReader
-from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, judging_weights, training_key, training_weights, trial_key
+from jobs.keys import (
+    EVALUATION_VERSION,
+    NUMERICS_VERSION,
+    evaluation_weights,
+    training_key,
+    training_weights,
+    trial_key,
+)
 from jobs.model_file import OwnNetwork
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
@@ -150,7 +157,7 @@ def evaluate_checkpoint(checkpoint: Network, config: TrialConfig, home: Path) ->
     store = open_dataset(config.data.name, config.data.options, home)
     weights = weight_identities(config, home)
     used = {name: weights[name] for name in training_weights(config)} | {"checkpoint": checkpoint.sha256}
-    metrics = {name: weights[name] for name in judging_weights(config)}
+    metrics = {name: weights[name] for name in evaluation_weights(config)}
     key = trial_key(training_key(config, store.fingerprint, used), config, store.fingerprint, metrics)
     folder = home / "official" / f"{checkpoint.sha256[:16]}-{config.data.name}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +183,7 @@ def _evaluate(checkpoint: Network, config: TrialConfig, store: Store, home: Path
     frozen = WeightStore(weights_folder(home))
     context = ContextReader(config, store, frozen, cache_folder(home), device)
     predictor = prepare(checkpoint.load(build_reconstructor(config, context.widths, frozen)), device)
-    return judge(predicting(predictor, context, config), config, store, frozen, device)
+    return evaluate_predictions(predicting(predictor, context, config), config, store, frozen, device)
 
 
 def _device() -> torch.device:

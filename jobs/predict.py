@@ -225,11 +225,11 @@ class Prediction:
     def concerns(self) -> list[str]:
         """Reasons to distrust the reconstruction: the photograph is far from what the network was trained on."""
         domain, found = self.by.domain, []
-        away = domain.distance_of(seen(self.framed), self._silhouette())
-        if away > _FAR:
+        distance = domain.distance_of(seen(self.framed), self._silhouette())
+        if distance > _FAR:
             found.append(
-                f"its colours or shape are {away:.1f} times as far from the mean training picture as the farthest of "
-                f"{domain.sample} training pictures"
+                f"its colours or shape are {distance:.1f} times as far from the mean training picture as the farthest "
+                f"of {domain.sample} training pictures"
             )
         if self.by.lowest is not None and self.fidelity < self.by.lowest:
             found.append(

@@ -52,7 +52,7 @@ from results.records.hashing import file_sha256
 from results.records.home import artifacts_folder, database_file, database_lock, training_folder, trial_folder
 from results.records.journal import JournalReader
 from results.records.monitor import Monitor
-from results.records.permissions import open_as_folder
+from results.records.permissions import inherit_permissions
 from results.records.training_folder import WEIGHTS_FILENAME, lineage_text, training_of
 from results.records.trial_folder import ARTIFACTS, Status, read_environment, read_result
 
@@ -458,7 +458,7 @@ def _create_database(database: Path) -> None:
 def _make_shared(database: Path) -> None:
     """Creates an empty database with the permissions of the home; SQLite would omit those of the group."""
     database.touch()
-    open_as_folder(database)
+    inherit_permissions(database)
 
 
 def _use_write_ahead_log(database: Path) -> None:

@@ -167,7 +167,7 @@ def load_network(
         checkpoint = CheckpointFolder(folder / CHECKPOINTS_FOLDER).latest()
         if checkpoint is None:
             raise ValueError(f"{folder} has no weights yet, and no checkpoint")
-        network.load_state_dict(checkpoint.judged)
+        network.load_state_dict(checkpoint.evaluated)
     return network.eval()
 
 

@@ -131,7 +131,7 @@ def train(
     kept = KeptWeights(config.train, saved)
     journal.start(iteration)
 
-    objects, judged = store.split("train"), network
+    objects, evaluated = store.split("train"), network
     weights = flatten_parameters(network)
     batches = BatchAhead(lambda i: draw_batch(store, objects, config, i, device), device, config.train.iterations)
     for stage, first, last in stage_spans(config.train.stages):
@@ -171,11 +171,11 @@ def train(
                 checkpoints.save(capture(iteration, network, optimizer, average.network, state, kept.tensors))
             if stopping and iteration < config.train.iterations:
                 raise StopRequestedError(f"stopped after {iteration} of {config.train.iterations} iterations")
-        judged = average.network
+        evaluated = average.network
         if last < config.train.iterations:
-            average.hand_over()
-    judged_step = kept.load_into(judged, config.train.iterations)
-    return TrainedNetwork(judged, averages.seconds, judged_step, origin.get("continued_from", []))
+            average.copy_to_live()
+    evaluated_step = kept.load_into(evaluated, config.train.iterations)
+    return TrainedNetwork(evaluated, averages.seconds, evaluated_step, origin.get("continued_from", []))
 
 
 def validation_scores(evaluation: Evaluation) -> dict[str, float]:

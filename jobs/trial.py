@@ -26,7 +26,7 @@ from jobs.data.requirements import Requirements
 from jobs.data.store import Store
 from jobs.device import CompileMode
 from jobs.environment import describe_environment
-from jobs.evaluate import Predict, judge, no_context, object_views, predicting
+from jobs.evaluate import Predict, evaluate_predictions, no_context, object_views, predicting
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, Keys, frozen_weights, keys_of
 from jobs.memory import is_out_of_memory, keep_freed_memory
 from jobs.reconstructor import build_reconstructor
@@ -156,7 +156,7 @@ def _run(
     with Journal(folder) as journal:
         try:
             with full_disk_explained(folder):
-                return _train_and_judge(config, keys, folder, store, home, runtime, frozen, journal)
+                return _train_and_evaluate(config, keys, folder, store, home, runtime, frozen, journal)
         except (StopRequestedError, DiskFullError) as request:
             log.info("%s", request)
             pruning = folder / PRUNE_FILENAME
@@ -176,7 +176,7 @@ def _run(
             raise
 
 
-def _train_and_judge(
+def _train_and_evaluate(
     config: TrialConfig,
     keys: Keys,
     folder: Path,
@@ -202,7 +202,7 @@ def _train_and_judge(
             frozen=frozen,
             weights=weights,
             journal=journal,
-            validate=lambda network, context: judge(
+            validate=lambda network, context: evaluate_predictions(
                 predicting(network, context, config), config, store, weights, device, "val", config.eval.val_objects
             ),
             device=device,
@@ -223,7 +223,7 @@ def _train_and_judge(
         journal.start(0)
         predict = predicting(build_reconstructor(config, {}, weights), no_context, config)
 
-    evaluation = judge(predict, config, store, weights, device)
+    evaluation = evaluate_predictions(predict, config, store, weights, device)
     evaluation.write(folder)
     sample_sheet(evaluation.samples).save(folder / SHEET_FILENAME)
     if config.is_trained:
@@ -268,13 +268,13 @@ def _device(wanted: str) -> str:
 
 def _stop_signal(*paths: Path | str | None) -> Callable[[], bool]:
     """Whether one of these files exists, checked at most once a second, as the file system may be remote."""
-    asked, answer = 0.0, False
+    checked, found = 0.0, False
 
     def should_stop() -> bool:
-        nonlocal asked, answer
-        if time.monotonic() - asked > 1:
-            asked, answer = time.monotonic(), any(path is not None and Path(path).exists() for path in paths)
-        return answer
+        nonlocal checked, found
+        if time.monotonic() - checked > 1:
+            checked, found = time.monotonic(), any(path is not None and Path(path).exists() for path in paths)
+        return found
 
     return should_stop
 

@@ -274,7 +274,7 @@ def remove(
     with ExitStack() as locks:
         held = [name for name in sweep_names(home) if _hold(home / "sweeps" / name / "driver.lock", locks)]
         needs = _Needs(home)
-        trials = [waste for waste in wastes if waste.key is not None and _may_go(waste, needs, home)]
+        trials = [waste for waste in wastes if waste.key is not None and _is_removable(waste, needs, home)]
         forget([waste.key for waste in trials if waste.key is not None])
         for waste in trials:
             freed += _move_away(waste, home)
@@ -300,7 +300,7 @@ def remove(
     return freed
 
 
-def _may_go(waste: Waste, needs: _Needs, home: Path) -> bool:
+def _is_removable(waste: Waste, needs: _Needs, home: Path) -> bool:
     """Whether a trial may still be removed: it exists, does not run, and no new plan has it."""
     assert waste.key is not None
     if not waste.path.is_dir() or _is_locked(waste.path) or Monitor(home).look(waste.key).status == "running":

@@ -42,7 +42,7 @@ class Pair:
 
     @property
     def is_comparable(self) -> bool:
-        """Whether both sides exist and are judged alike."""
+        """Whether both sides exist and were evaluated alike."""
         return self.first is not None and self.second is not None and not self.obstacles
 
     @property

@@ -53,8 +53,8 @@ class RestReader:
     def _joint_histories(self, wanted: tuple[Sequence[str], str]) -> list[Point]:
         run_ids, metric = wanted
         query = {"run_ids": run_ids, "metric_key": metric, "max_results": _MOST_POINTS}
-        answer = self._ask("GET", "metrics/get-history-bulk-interval", params=query)
-        points = [_point(found["run_id"], found) for found in answer.get("metrics", [])]
+        response = self._request("GET", "metrics/get-history-bulk-interval", params=query)
+        points = [_point(found["run_id"], found) for found in response.get("metrics", [])]
         count = Counter(point[0] for point in points)
         cut = {run_id for run_id in run_ids if count[run_id] >= _MOST_POINTS}
         return [
@@ -71,15 +71,15 @@ class RestReader:
         """Every page of a paginated response; `query` has one entry, an argument of `http_request`."""
         token: str | None = ""
         while token is not None:
-            asked = {kind: {**values, **({"page_token": token} if token else {})} for kind, values in query.items()}
-            page = self._ask(method, endpoint, **asked)
+            request = {kind: {**values, **({"page_token": token} if token else {})} for kind, values in query.items()}
+            page = self._request(method, endpoint, **request)
             yield page
             token = page.get("next_page_token") or None
 
-    def _ask(self, method: str, endpoint: str, **query: Any) -> dict[str, Any]:
+    def _request(self, method: str, endpoint: str, **query: Any) -> dict[str, Any]:
         path, host = f"/api/2.0/mlflow/{endpoint}", get_default_host_creds(self._uri)
-        answer: dict[str, Any] = http_request_safe(host, path, method, timeout=_PATIENCE_S, **query).json()
-        return answer
+        response: dict[str, Any] = http_request_safe(host, path, method, timeout=_PATIENCE_S, **query).json()
+        return response
 
 
 def _run(found: dict[str, Any]) -> Run:

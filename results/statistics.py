@@ -1,6 +1,6 @@
 """Inference from scores of a few trained networks on the same objects.  Arrays in, numbers out.
 
-Scores of one row of a table are an array (..., S, O): S seeds, each judged on the same O objects.  Seeds and objects
+Scores of one row of a table are an array (..., S, O): S seeds, each evaluated on the same O objects.  Seeds and objects
 are both random samples, of possible trainings and of possible objects, and they are
 crossed: y[s, o] = mean + seed[s] + object[o] + rest[s, o].  The mean's variance is that of the balanced two-way
 random-effects model, so that three seeds count as three and not as three times O.

@@ -26,7 +26,7 @@ def store_problem(uri: str, error: Exception, tried: Literal["read", "written"])
     """
     why = reason(error)
     text = str(error).lower()
-    remedy = next((remedy(uri, text) for sign, remedy in _REMEDIES if re.search(sign, text)), None)
+    remedy = next((remedy(uri, text) for pattern, remedy in _REMEDIES if re.search(pattern, text)), None)
     if remedy is not None and "database schema" in text:
         why = why.partition(" Take a backup")[0].rstrip(".")
     sentence = f"the MLflow store {without_secrets(uri)} cannot be {tried}: {why}"

@@ -37,7 +37,7 @@ from sweep.commands import (
     weights,
 )
 from sweep.invocation import completed
-from sweep.terminal import survive_any_text
+from sweep.terminal import escape_unencodable
 
 
 def _print_version(is_asked: bool) -> None:
@@ -95,7 +95,7 @@ def _options(
 
 def main() -> None:
     """The entry point of the console script."""
-    survive_any_text()
+    escape_unencodable()
     try:
         app()
     except (ValueError, RuntimeError, OSError) as error:

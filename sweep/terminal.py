@@ -61,7 +61,7 @@ class Terminal(Console):
 console, errors = Terminal(), Terminal(stderr=True)
 
 
-def survive_any_text() -> None:
+def escape_unencodable() -> None:
     """Makes the standard streams escape characters that their encoding lacks, where Python would raise."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

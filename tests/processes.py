@@ -124,7 +124,7 @@ class Home:
         return self.path / "trials" / str(self.trials()[name]["key"])
 
     def training(self, name: str) -> Path:
-        """The folder of the training that one trial judges."""
+        """The folder of the training that one trial evaluates."""
         return self.path / "trainings" / str(self.trials()[name]["training"])
 
     def events(self, name: str, kind: str) -> list[dict[str, Any]]:

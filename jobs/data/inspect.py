@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.data.importers.poses import is_bent
+from jobs.data.importers.poses import is_not_rigid
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import Frames, Store
 
@@ -64,20 +64,20 @@ def _protocol_problems(store: Store, row: Any) -> Iterator[str]:
 def _object_problems(store: Store, row: Any) -> Iterator[str]:
     frames = object_frames(row)
     cameras = store.world_to_camera[frames].astype(np.float64)
-    if frame := _first(is_bent(cameras)):
+    if frame := _first(is_not_rigid(cameras)):
         yield f"the camera of frame {frame - 1} is not a rotation and a translation"
         return
     if frame := _first(_has_odd_intrinsics(store, frames)):
         yield f"frame {frame - 1} has a focal length or principal point that cannot be"
         return
-    judged = np.flatnonzero(~_left_out(store, frames, row))
+    checked = np.flatnonzero(~_left_out(store, frames, row))
     empty = is_empty(store.images[frames])
-    if len(wrong := judged[empty[judged]]):
+    if len(wrong := checked[empty[checked]]):
         yield f"the image of frame {wrong[0]} is empty"
-    elif len(judged) > 1:
-        yield from _mask_problems(store, frames.start + judged, judged, cameras[judged])
+    elif len(checked) > 1:
+        yield from _mask_problems(store, frames.start + checked, checked, cameras[checked])
         if store.mask is not None and store.depth is not None:
-            yield from _surface_problems(store, frames.start + judged, judged, cameras[judged])
+            yield from _surface_problems(store, frames.start + checked, checked, cameras[checked])
 
 
 def emptiness(frames: Frames, background: tuple[float, float, float]) -> str | None:

@@ -32,7 +32,7 @@ from model.registry import resolve
 from results.records.home import cache_folder, data_folder
 
 #: Number of unreadable objects that an error lists; a file beside the store has all of them.
-_REASONS_TOLD = 50
+_REASONS_LISTED = 50
 UNREADABLE = "unreadable.txt"
 #: Sentinel that equals no value of an option.
 _NEVER = object()
@@ -368,8 +368,8 @@ def _check_skipped(importer: Importer, writer: StoreWriter, total: int, max_unre
     lines = [f"{entry.object}: {entry.reason}" for entry in skipped]
     file = partial_path(writer.path) / UNREADABLE
     file.write_text("\n".join(lines) + "\n", "utf-8")
-    reasons = "".join(f"\n  {line}" for line in lines[:_REASONS_TOLD])
-    more = f"; the first {_REASONS_TOLD}, and all in {file}" if len(lines) > _REASONS_TOLD else ""
+    reasons = "".join(f"\n  {line}" for line in lines[:_REASONS_LISTED])
+    more = f"; the first {_REASONS_LISTED}, and all in {file}" if len(lines) > _REASONS_LISTED else ""
     writer.give_up()
     tolerate = f", or tolerate them with --max-unreadable {math.ceil(100 * len(skipped) / total)}%"
     raise ImportFailedError(

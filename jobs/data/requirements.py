@@ -23,7 +23,7 @@ class Requirements:
     def __init__(self, store: Store) -> None:
         self._store = store
         # Thousands of trials of a plan read the same few facts, each of which takes a search in the store's objects.
-        self._judged = cache(self._problem_of_judging)
+        self._cached_problem = cache(self._evaluation_problem)
         self._rows = cache(self._rows_of)
         self._lacks = cache(self._lacking)
 
@@ -41,7 +41,7 @@ class Requirements:
         if config.is_trained:
             yield from self._training_problems(config)
         views = config.model.input_views
-        if problem := self._judged(config.eval.split, config.eval.objects, views):
+        if problem := self._cached_problem(config.eval.split, config.eval.objects, views):
             yield f"eval.split {config.eval.split}: {problem}"
         for metric in config.metrics:
             if lacking := self._lacks(metric):
@@ -69,7 +69,7 @@ class Requirements:
                     "most that a batch holds without one twice"
                 )
         every = config.eval.every
-        if every and (problem := self._judged("val", config.eval.val_objects, views)):
+        if every and (problem := self._cached_problem("val", config.eval.val_objects, views)):
             yield f"eval.every {every}: {problem}"
         yield from self._context_problems(config)
 
@@ -90,10 +90,12 @@ class Requirements:
                 yield f"{key}: it reads the dataset's own depth, and {config.data.name} as it is prepared has none"
             if model.cached:  # required of all views that can be a source, independent of the evaluation
                 for split in SPLITS[1:]:
-                    if len(self._rows(split)) and (problem := self._judged(split, None, config.model.input_views)):
+                    if len(self._rows(split)) and (
+                        problem := self._cached_problem(split, None, config.model.input_views)
+                    ):
                         yield f"{key}: {problem}"
 
-    def _problem_of_judging(self, split: str, limit: int | None, input_views: int) -> str | None:
+    def _evaluation_problem(self, split: str, limit: int | None, input_views: int) -> str | None:
         """Why the first `limit` objects of a split cannot be evaluated from their sources; None where they can."""
         rows = self._rows(split)
         if not len(rows):

@@ -48,11 +48,11 @@ def training_frames(
     Raises ValueError where an object has fewer frames than `views`, or there are fewer views than sources.
     """
     if not 1 <= input_views <= (input_views if sources_apart else views):
-        raise ValueError(f"{input_views} input views of {views} views per object asked for; allowed: 1 to {views}")
+        raise ValueError(f"{input_views} input views of {views} views per object requested; allowed: 1 to {views}")
     first, count = objects["first_frame"].to_numpy(), objects["num_frames"].to_numpy()
     if count.min() < views:
         name = objects["object"].iloc[int(count.argmin())]
-        raise ValueError(f"{views} views per object asked for, but object {name!r} has {count.min()} frames")
+        raise ValueError(f"{views} views per object requested, but object {name!r} has {count.min()} frames")
     rows = _objects_of_step(len(objects), seed, iteration, batch_size)
     generator = _generator(seed, _FRAME_STREAM, iteration)
     sizes = (input_views, views) if sources_apart else (views,)
@@ -100,7 +100,7 @@ def _source_frames(name: str, count: int, protocol: Mapping[str, Any], input_vie
     published = protocol.get("source_frames")
     if not 1 <= input_views <= (count if published is None else len(published)):
         allowed = f"the {count} frames of object {name!r}" if published is None else f"source_frames {published}"
-        raise ValueError(f"{input_views} input views asked for, which is not within {allowed}")
+        raise ValueError(f"{input_views} input views requested, which is not within {allowed}")
     if published is not None:
         return [int(frame) for frame in published[:input_views]]
     start = int(protocol.get("objects", {}).get(name, protocol["source_frame"]))

@@ -168,8 +168,8 @@ def _box(silhouette: np.ndarray) -> np.ndarray:
 
 
 def _distance(values: np.ndarray, usual: np.ndarray, precision: np.ndarray) -> float:
-    away = values - usual
-    return float(np.sqrt(max(away @ precision @ away, 0.0)))
+    difference = values - usual
+    return float(np.sqrt(max(difference @ precision @ difference, 0.0)))
 
 
 def _elevation(store: Store, row: Any) -> float:

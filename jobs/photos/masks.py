@@ -125,8 +125,8 @@ def _by_colour(picture: Picture) -> Mask:
             "--mask FILE, take the whole picture with --mask none, or: pip install 'rembg[cpu]'"
         )
     difference = ndimage.gaussian_filter(np.abs(colours - surface), (1, 1, 0)).max(axis=-1)
-    certain, beside = max(_LEAST, 2 * _NOISE * noise), max(_LEAST_BESIDE, _NOISE * noise)
-    grown = ndimage.binary_propagation(difference > certain, mask=difference > beside)
+    seed_limit, grow_limit = max(_LEAST, 2 * _NOISE * noise), max(_LEAST_BESIDE, _NOISE * noise)
+    grown = ndimage.binary_propagation(difference > seed_limit, mask=difference > grow_limit)
     # At the object's edge, its half that has more of the object's colour than of the background's.
     edge = grown & ~ndimage.binary_erosion(grown, iterations=2)
     grown &= ~(edge & (difference < ndimage.maximum_filter(difference, 5) / 2))
@@ -156,11 +156,11 @@ def _background(colours: np.ndarray) -> tuple[np.ndarray, float, float]:
         if kept.sum() < basis.shape[1]:
             break
         fitted = np.linalg.lstsq(basis[kept], values[kept], rcond=None)[0]
-        away = np.abs(values - basis @ fitted).max(axis=1)
-        kept = away < max(3 * np.median(away[kept]), 0.02)
-    away = np.abs(values - basis @ fitted).max(axis=1)
-    noise = float(np.median(away[kept])) if kept.any() else 1.0
-    off = float((away > max(_LEAST, 2 * _NOISE * noise)).mean())
+        residuals = np.abs(values - basis @ fitted).max(axis=1)
+        kept = residuals < max(3 * np.median(residuals[kept]), 0.02)
+    residuals = np.abs(values - basis @ fitted).max(axis=1)
+    noise = float(np.median(residuals[kept])) if kept.any() else 1.0
+    off = float((residuals > max(_LEAST, 2 * _NOISE * noise)).mean())
     return (terms @ fitted).astype(np.float32), noise, off
 
 

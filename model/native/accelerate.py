@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 Network = TypeVar("Network", bound=nn.Module)
 
-_said: set[str] = set()
+_logged: set[str] = set()
 
 
 def accelerate(network: Network) -> Network:
@@ -44,7 +44,7 @@ def accelerate(network: Network) -> Network:
     """
     reason = why_no_layers()
     if reason is not None:
-        _say(f"torch computes {type(network).__name__}: {reason}")
+        _log_once(f"torch computes {type(network).__name__}: {reason}")
     elif not isinstance(network.__dict__.get("forward"), _Accelerated):
         network.forward = _Accelerated(network)
     return network
@@ -80,7 +80,7 @@ class _Accelerated:
         try:
             graph = trace(self._module, self._plain, arguments, keywords)
         except NotTraceableError as error:
-            _say(f"torch computes {name}: {error}")
+            _log_once(f"torch computes {name}: {error}")
             return None
         finally:
             torch.set_rng_state(state)  # tracing must not advance the caller's random stream
@@ -88,7 +88,7 @@ class _Accelerated:
         compiled = sum(isinstance(item, Operator) for item in lowered.items)
         if lowered.refused or not compiled:
             reasons = "; ".join(dict.fromkeys(lowered.refused)) or "none of its operators is known"
-            _say(f"{name}: compiled layers do {compiled} operators, torch does {reasons}")
+            _log_once(f"{name}: compiled layers do {compiled} operators, torch does {reasons}")
         return _Schedule(graph, lowered.items) if compiled else None
 
 
@@ -160,8 +160,8 @@ def _fits(tensors: Sequence[Tensor]) -> bool:
     return bool(tensors) and on_host and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
 
-def _say(message: str) -> None:
+def _log_once(message: str) -> None:
     """Log a message, once per process."""
-    if message not in _said:
-        _said.add(message)
+    if message not in _logged:
+        _logged.add(message)
         log.info("%s", message)

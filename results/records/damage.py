@@ -17,7 +17,7 @@ from results.errors import ResultsError
 
 log = logging.getLogger(__name__)
 
-_said: set[tuple[Path, str]] = set()
+_warned: set[tuple[Path, str]] = set()
 _lock = threading.Lock()
 
 
@@ -31,11 +31,11 @@ class DamagedFileError(ResultsError):
 
 def pass_over(error: DamagedFileError, consequence: str) -> None:
     """Warn, once per process, which file is skipped, why, and with what consequence."""
-    said = (error.path, error.problem)
+    warning = (error.path, error.problem)
     with _lock:
-        if said in _said:
+        if warning in _warned:
             return
-        _said.add(said)
+        _warned.add(warning)
     log.warning("%s: %s", error, consequence)
 
 

@@ -78,7 +78,7 @@ def best_trial_folder(
         measured = sorted({score.replace("/", "_") for result in found.values() for score in result["metrics"]})
         have = f"finished ones have: {', '.join(measured)}" if measured else "none is finished"
         raise UnknownTrialError(f"no trained trial of {where} has {column}: {have}")
-    if sweep is None and len(grounds := {_ground(home, key, found[key]) for key in trained}) > 1:
+    if sweep is None and len(grounds := {_evaluation_identity(home, key, found[key]) for key in trained}) > 1:
         raise UnknownTrialError(
             f"{len(trained)} trials of {where} are evaluated on {len(grounds)} different sets of views, so that their "
             f"{column} cannot be compared; choose a sweep with --sweep FILE"
@@ -99,7 +99,7 @@ def _score(column: str) -> tuple[str, int]:
     return score_name(column.replace("/", "_", 1)), -1 if facts is not None and facts.direction == "down" else 1
 
 
-def _ground(home: Path, key: str, result: dict[str, Any]) -> str:
+def _evaluation_identity(home: Path, key: str, result: dict[str, Any]) -> str:
     """Identity of the data and settings of a trial's evaluation: equal for trials with comparable scores."""
     config = read_config(trial_folder(home, key)) or {}
     return repr((result.get("data_fingerprint"), config.get("data", {}).get("resolution"), config.get("eval")))

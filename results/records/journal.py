@@ -30,7 +30,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / FILENAME
-        cut_torn_line(path)
+        remove_truncated_line(path)
         self._folder = folder
         self._stream = path.open("ab", buffering=0)
 
@@ -106,7 +106,7 @@ def _of_kind(kind: str, events: Iterable[dict[str, Any]]) -> Iterator[dict[str, 
     return (event for event in events if event["event"] == kind)
 
 
-def cut_torn_line(path: Path) -> None:
+def remove_truncated_line(path: Path) -> None:
     """Remove the text after the last newline, left by a writer that was killed while writing a line."""
     if not path.exists():
         return

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from results.records.damage import DamagedFileError, pass_over
-from results.records.journal import cut_torn_line
+from results.records.journal import remove_truncated_line
 
 FILENAME = "search.jsonl"
 
@@ -72,7 +72,7 @@ def _proposal(line: bytes) -> Proposal:
 def append_proposal(folder: Path, proposal: Proposal) -> None:
     """Write a proposal to disk, before any trial is started from it."""
     path = folder / FILENAME
-    cut_torn_line(path)
+    remove_truncated_line(path)
     with path.open("ab", buffering=0) as stream:
         stream.write(json.dumps(asdict(proposal)).encode() + b"\n")
         os.fsync(stream.fileno())

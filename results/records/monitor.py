@@ -18,7 +18,7 @@ from results.records.trial_folder import DECISIVE, RESULT_FILENAME, Status, read
 #: metrics whose values at all steps are kept: those on the validation split, of which there are few
 _KEPT = "val/"
 #: metrics of the final evaluation
-_JUDGED = ("novel/", "conditioned/")
+_EVALUATED = ("novel/", "conditioned/")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TrialProgress:
     #: why it failed, was stopped or pruned
     error: str | None = None
     #: seconds that the final evaluation took; None before its end
-    judged_s: float | None = None
+    evaluation_s: float | None = None
     #: moment of the newest event, in seconds since 1970; None without events
     newest: float | None = None
     #: content of `result.json` of a finished trial
@@ -52,7 +52,7 @@ class Monitor:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, _TrialReader] = {}
         self._lock = threading.Lock()
 
     def look(self, key: str) -> TrialProgress:
@@ -60,7 +60,7 @@ class Monitor:
         with self._lock:
             watched = self._watched.get(key)
             if watched is None:
-                watched = self._watched[key] = _Watched(trial_folder(self.home, key))
+                watched = self._watched[key] = _TrialReader(trial_folder(self.home, key))
             return watched.look()
 
     def look_at(self, keys: Iterable[str]) -> dict[str, TrialProgress]:
@@ -73,14 +73,14 @@ class Monitor:
         return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
 
 
-class _Watched:
+class _TrialReader:
     """Incremental state of one trial."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._reader = JournalReader(folder)
         self._generation = 0
-        self._story = _Story()
+        self._story = _JournalState()
         self._result_file: tuple[int, int, int] | None = None
         self._finished: TrialProgress | None = None
 
@@ -90,7 +90,7 @@ class _Watched:
         result = self._new_result()  # before the journal: once it is there, the journal is whole
         events = self._reader.new()
         if self._reader.generation != self._generation:
-            self._generation, self._story = self._reader.generation, _Story()
+            self._generation, self._story = self._reader.generation, _JournalState()
         for event in events:
             self._story.add(event)
         now = self._story.progress(result)
@@ -111,7 +111,7 @@ class _Watched:
         return read_result(self._folder)
 
 
-class _Story:
+class _JournalState:
     """Accumulates the events of a journal, in order, into a trial's progress."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class _Story:
         self._step = 0
         self._rate: float | None = None
         self._error: str | None = None
-        self._judged_s: float | None = None
+        self._evaluation_s: float | None = None
         self._metrics: dict[str, float] = {}
         self._validation: dict[str, dict[int, float]] = {}
 
@@ -147,8 +147,8 @@ class _Story:
         for name, value in values.items():
             if name.startswith(_KEPT):
                 self._validation.setdefault(name, {})[step] = value
-        if any(name.startswith(_JUDGED) for name in values):
-            self._judged_s = time - self._trained_at
+        if any(name.startswith(_EVALUATED) for name in values):
+            self._evaluation_s = time - self._trained_at
             return
         self._trained_at = time
         if self._taken_up and step > self._taken_up[1] and time > self._taken_up[0]:
@@ -162,7 +162,7 @@ class _Story:
             metrics=self._metrics | (dict(result["metrics"]) if result else {}),
             validation={name: dict(values) for name, values in self._validation.items()},
             error=self._error,
-            judged_s=self._judged_s,
+            evaluation_s=self._evaluation_s,
             newest=self._newest,
             result=result,
         )

@@ -22,7 +22,7 @@ def widen_umask(home: Path) -> None:
     os.umask(mask & ~given)
 
 
-def open_as_folder(path: Path) -> None:
+def inherit_permissions(path: Path) -> None:
     """Give a file that another library created the permissions of its folder, if this user may change them."""
     given = _given(path.parent) & 0o666
     mode = stat.S_IMODE(path.stat().st_mode)

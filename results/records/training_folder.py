@@ -5,10 +5,10 @@ A home stores trainings separately from trials, because several trials may evalu
     trainings/<training key>/   config.json, environment.json, lock
                                 journal.jsonl         what was measured while it trained
                                 checkpoints/          until it is finished; with run.keep_optimizer the last one stays
-                                weights.safetensors   the weights that are judged
+                                weights.safetensors   the weights that are evaluated
                                 training.json         the record, written last
-    trials/<trial key>/         journal.jsonl         the training's metrics, then those of the judgement
-                                training.json         which training it judges
+    trials/<trial key>/         journal.jsonl         the training's metrics, then those of the evaluation
+                                training.json         which training it evaluates
                                 result.json and what it stands on
 
 Homes of earlier versions keep a trial's checkpoints in its own folder; they can still be read.
@@ -43,7 +43,7 @@ def read_training(folder: Path) -> dict[str, Any] | None:
 
 def training_of(trial: Path) -> str | None:
     """Key of the training that the trial in a folder evaluates; None for controls and trials of earlier versions."""
-    record = _record(trial, "which training the trial judges is not known from its folder")
+    record = _record(trial, "the training that the trial evaluates is not known from its folder")
     return None if record is None else str(record["key"])
 
 

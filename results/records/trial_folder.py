@@ -60,7 +60,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except DamagedFileError as error:
-        pass_over(error, "the trial counts as not finished, and is judged again when it runs")
+        pass_over(error, "the trial counts as not finished, and is evaluated again when it runs")
         return None
 
 

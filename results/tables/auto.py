@@ -27,7 +27,7 @@ class Options(CommonOptions):
 
     name: Stem = "auto"
     caption: str = "Reconstruction quality per trial: mean over views, then over objects."
-    #: empty means the metrics that the trials are judged by, on both kinds of views
+    #: empty means the metrics of the trials' evaluation, on both kinds of views
     columns: Columns = ()
     #: name of the trial that all others are compared with; null means the sweep file's, or one of the usual names
     baseline: str | None = None
@@ -55,7 +55,7 @@ def axis_columns(rows: Sequence[Entry]) -> dict[str, dict[str, str]]:
     axes: dict[str, dict[str, str]] = {}
     for entry in rows:
         settings = [setting.partition("=") for setting in entry.label.split(" ")]
-        if all(name and sign for name, sign, _ in settings):
+        if all(name and equals for name, equals, _ in settings):
             for name, _, value in settings:
                 axes.setdefault(name, {})[entry.label] = value
     return {axis: values for axis, values in axes.items() if len(set(values.values())) > 1}

@@ -62,17 +62,17 @@ def build(evidence: Evidence, options: Options) -> Table:
 
 def _axes(configs: Sequence[Mapping[str, Any]], options: Options, declared: Mapping[str, str]) -> list[Axis]:
     """The requested axes, or else those that vary.  Raises `ValueError` for one that no configuration has."""
-    asked = [name and named_axis(name, configs, declared) for name in (options.rows, options.columns)]
-    if all(asked):
-        return [axis for axis in asked if axis]
+    requested = [name and named_axis(name, configs, declared) for name in (options.rows, options.columns)]
+    if all(requested):
+        return [axis for axis in requested if axis]
     found = [axis for axis in find_axes(configs, declared) if axis.is_declared or not declared]
     if not declared:  # an older plan, whose settings may follow from others: that one is absent does not make an axis
         found = [axis for axis in found if len({axis.value(config) for config in configs} - {ABSENT}) > 1]
-    one = asked[0] or asked[1]
+    one = requested[0] or requested[1]
     if not one:
         return found
     others = [axis for axis in found if not set(axis.keys) & set(one.keys)]
-    return [one, *others] if asked[0] else [*others, one]
+    return [one, *others] if requested[0] else [*others, one]
 
 
 def _filled(frame: Table, crossing: Crossing, axes: Sequence[str], quantity: MetricColumn, scores: Scores) -> Table:

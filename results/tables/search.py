@@ -37,7 +37,7 @@ class Options(CommonOptions):
     caption: str = "The best configurations found."
     #: the ranking quantity; null means the objective of the sweep's search, or novel_psnr where it has none
     value: QuantityOption | None = None
-    #: empty means the metrics that the trials are judged by, on both kinds of views
+    #: empty means the metrics of the trials' evaluation, on both kinds of views
     columns: Columns = ()
     #: rows shown
     best: Annotated[int, Field(ge=1, le=1000)] = 10
@@ -60,7 +60,7 @@ def build(evidence: Evidence, options: Options) -> Table:
     found.sort(key=lambda item: item[1], reverse=value.column.direction == "up")
     importance = _importance([(e.records[0].planned.flat_config, mean) for e, mean in found], value)
     shown = tuple(entry for entry, _ in found[: options.best])
-    notes = (*_said(importance, len(found)), *_left_out(trained, found, len(shown)), *comparison)
+    notes = (*_importance_notes(importance, len(found)), *_left_out(trained, found, len(shown)), *comparison)
     frame = Table(options.name, options.caption, (), (), notes=notes)
     table = fill(
         frame,
@@ -127,11 +127,11 @@ def _independent(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(columns.values())
 
 
-def _said(importance: Mapping[str, float], count: int) -> tuple[str, ...]:
+def _importance_notes(importance: Mapping[str, float], count: int) -> tuple[str, ...]:
     if not importance:
         return ("Nothing was varied among the finished trials.",) if count else ("No trial has finished.",)
     if any(map(math.isnan, importance.values())):
-        return (f"With {count} finished configurations, nothing can be said of the settings' importance.",)
+        return (f"With {count} finished configurations, the settings' importance cannot be estimated.",)
     listed = ", ".join(f"{key} {share:.0%}" for key, share in importance.items())
     return (f"Importance of the settings over {count} configurations (PED-ANOVA): {listed}.",)
 
@@ -141,7 +141,7 @@ def _left_out(trained: Sequence[Entry], found: Sequence[Any], shown: int) -> tup
     pruned = sum(any(record.state == "pruned" for record in entry.records) for entry in trained)
     notes = []
     if len(found) > 1:
-        notes.append("Judged on the objects that they were chosen by, which flatters the best.")
+        notes.append("Evaluated on the objects by which they were chosen, so the best scores are optimistic.")
     if hidden:
         notes.append(f"{hidden} other finished configuration{'s' * (hidden > 1)} not shown.")
     if pruned:

@@ -190,10 +190,10 @@ def _share(text: str | None) -> float | None:
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[int, int, str], None]]:
     """A callback that reports an import's progress: a bar in a terminal, a line for each tenth elsewhere."""
-    from sweep.plan.planner import in_tenths
+    from sweep.plan.planner import report_tenths
 
     if not errors.is_terminal:
-        yield in_tenths(name, say)
+        yield report_tenths(name, say)
         return
     columns = (
         TextColumn(name, markup=False),

@@ -103,7 +103,7 @@ def _evaluate_sweep(sweep: Path, settings: list[str], only: str | None, home: Pa
     from sweep.run.driver import run_sweep
 
     checked = load_sweep(sweep, settings)
-    conclude(run_sweep(checked, home, console=console, only=only, judge_only=True), checked, home)
+    conclude(run_sweep(checked, home, console=console, only=only, evaluate_only=True), checked, home)
 
 
 def _measure_sweep(sweep: Path, settings: list[str], only: str | None, home: Path) -> None:

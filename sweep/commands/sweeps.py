@@ -169,7 +169,7 @@ def run(
     if warning is not None:
         console.print(warning, style="yellow")
     checked = load_sweep(sweep, [*(settings or []), *([f"run.executor={executor}"] if executor else [])])
-    with notified(notify, checked.name) as tell:
+    with notified(notify, checked.name) as notify_of:
         outcome = run_sweep(
             checked,
             home,
@@ -179,7 +179,7 @@ def run(
             fail_fast=fail_fast,
             take_over=take_over,
         )
-        tell(outcome)
+        notify_of(outcome)
     conclude(outcome, checked, home)
 
 

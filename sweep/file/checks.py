@@ -64,7 +64,7 @@ def find_mistakes(sweep: Sweep, *, is_complete: bool = True) -> Iterator[Finding
         unconditional = sweep.search.model_copy(update={"space": space})
     sweep = sweep.model_copy(
         update={
-            "grid": tuple(_without_unsound(block) for block in sweep.grid),
+            "grid": tuple(_without_invalid(block) for block in sweep.grid),
             "search": unconditional or sweep.search,
         }
     )
@@ -166,7 +166,7 @@ def _when_findings(block: GridBlock, path: Path) -> Iterator[Finding]:
     yield from condition_findings(block.axes, block.when, path, _BLOCK)
 
 
-def _without_unsound(block: GridBlock) -> GridBlock:
+def _without_invalid(block: GridBlock) -> GridBlock:
     """The block without its invalid zips, exclusions and conditions, so that the rest can be checked."""
     unsound = {finding.path[:2] for finding in _zip_findings(block, ("zip",))}
     unsound |= {finding.path[:2] for finding in _exclude_findings(block, ("exclude",))}

@@ -55,8 +55,8 @@ def _problem(other: FilePath, extended_by: tuple[FilePath, ...]) -> str | None:
 def merge(parent: Document, child: Document) -> Document:
     """Merges the child's tree over the parent's, and the places of their values."""
     merged = Document({}, mistakes=[*parent.mistakes, *child.mistakes])
-    said = {key: value for key, value in child.value.items() if value is not None or key not in parent.value}
-    merged.value.update(_merged(parent, parent.value, child, said, (), merged))
+    own = {key: value for key, value in child.value.items() if value is not None or key not in parent.value}
+    merged.value.update(_merged(parent, parent.value, child, own, (), merged))
     return merged
 
 

@@ -263,8 +263,8 @@ def _probe(config: TrialConfig, home: Path, options: RunOptions) -> Cost:
     objects = config.eval.objects or len(store.split(config.eval.split))
     if not config.is_trained:
         return Cost(0.0, (events[-1]["time"] - events[0]["time"]) * objects, _bytes(result.folder))
-    steps, judged = events[:-1], events[-1]
-    per_object = judged["time"] - steps[-1]["time"]
+    steps, final = events[:-1], events[-1]
+    per_object = final["time"] - steps[-1]["time"]
     validations = config.train.iterations // config.eval.every * config.eval.val_objects if config.eval.every else 0
     return Cost(_step_seconds(config, steps), per_object * (objects + validations), _bytes(result.folder))
 

@@ -40,9 +40,9 @@ __all__ = [
     "PlanError",
     "PlannedTrial",
     "differing",
-    "in_tenths",
     "make_plan",
     "plan_table",
+    "report_tenths",
 ]
 
 Plan = RecordedPlan[TrialConfig]
@@ -123,7 +123,7 @@ def _refuse_misfits(named: Iterable[tuple[str, TrialConfig]], identify: Identiti
         for problem in identify.problems(config):
             asking.setdefault(problem, []).append(name)
     if asking:
-        raise PlanError("\n".join(f"{problem} (asked for by {_listed(names)})" for problem, names in asking.items()))
+        raise PlanError("\n".join(f"{problem} (required by {_listed(names)})" for problem, names in asking.items()))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -187,7 +187,7 @@ class Identities:
         case = json.dumps([data.name, data.options], sort_keys=True)
         if case not in self._datasets:
             try:
-                store = open_dataset(data.name, data.options, self._home, in_tenths(data.name, self._report))
+                store = open_dataset(data.name, data.options, self._home, report_tenths(data.name, self._report))
                 self._datasets[case] = store, Requirements(store)
             except MissingDatasetError as error:
                 self._datasets[case] = str(error)
@@ -196,14 +196,14 @@ class Identities:
         return self._datasets[case]
 
 
-def in_tenths(name: str, report: Report) -> Callable[[int, int, str], None]:
+def report_tenths(name: str, report: Report) -> Callable[[int, int, str], None]:
     """A progress callback for preparing a dataset, which reports a line for each tenth of the objects."""
-    said: set[int] = set()
+    reported: set[int] = set()
 
     def progress(done: int, total: int, _: str) -> None:
         tenth = 10 * done // max(total, 1)
-        if tenth not in said:
-            said.add(tenth)
+        if tenth not in reported:
+            reported.add(tenth)
             report(f"preparing dataset {name}: {done} of {total} objects")
 
     return progress
@@ -245,7 +245,7 @@ def _controls(configs: Iterable[TrialConfig]) -> list[tuple[str, TrialConfig]]:
     """The control rows for each distinct evaluation of the trials; suffixes distinguish their names."""
     # Thousands of trials share these objects, so only distinct ones need the costly comparison.
     distinct = {(id(config.data), id(config.eval), config.model.input_views): config for config in configs}
-    judged = {json.dumps(_judged(config), sort_keys=True): config for config in distinct.values()}
+    evaluations = {json.dumps(_evaluation_settings(config), sort_keys=True): config for config in distinct.values()}
     return [
         (
             f"{name}{suffix}",
@@ -255,12 +255,12 @@ def _controls(configs: Iterable[TrialConfig]) -> list[tuple[str, TrialConfig]]:
                 model=find_method(name).Options(name=name, input_views=config.model.input_views),
             ),
         )
-        for config, suffix in zip(judged.values(), _suffixes(list(judged.values())), strict=True)
+        for config, suffix in zip(evaluations.values(), _suffixes(list(evaluations.values())), strict=True)
         for name in CONTROLS
     ]
 
 
-def _judged(config: TrialConfig) -> dict[str, Any]:
+def _evaluation_settings(config: TrialConfig) -> dict[str, Any]:
     """The settings that determine which images a trial is evaluated on, and how."""
     return {
         "data": config.data.model_dump(mode="json"),
@@ -271,7 +271,7 @@ def _judged(config: TrialConfig) -> dict[str, Any]:
 
 def _suffixes(cases: Sequence[TrialConfig]) -> list[str]:
     """Suffixes for a control's name: empty for a single case, ` resolution=64` and the like for several."""
-    trees = [_judged(config) for config in cases]
+    trees = [_evaluation_settings(config) for config in cases]
     short = short_keys(differing_keys(trees))
     rows = [dict(flat(tree)) for tree in trees]
     return ["".join(f" {short[key]}={value_name(row.get(key), 1)}" for key in short if key in row) for row in rows]

@@ -120,7 +120,7 @@ class Display:
     def _show_lines(self, look: Callable[[], Snapshot], stop: threading.Event) -> None:
         """Prints a line when a trial changes its state, the reason for waiting every half minute, and totals."""
         shown: dict[str, str] = {}
-        said, last = time.monotonic(), False
+        printed, last = time.monotonic(), False
         while not last:
             last = stop.wait(_REFRESH_S)
             seen = look()
@@ -129,8 +129,8 @@ class Display:
                 shown[state.key] = state.status
                 self._line(_state_line(state))
             ended = any(state.status in ("finished", "failed") for state in changed)
-            if ended or time.monotonic() - said > _TOTALS_S:
-                said = time.monotonic()
+            if ended or time.monotonic() - printed > _TOTALS_S:
+                printed = time.monotonic()
                 self._line(str(seen.totals))
             self._remind()
 
@@ -244,8 +244,8 @@ def _number(value: float | None, digits: int) -> str:
 
 def _doing(state: TrialState) -> str:
     """The trial's state and its iteration, as text."""
-    if state.is_judged_now:
-        return "being judged" if state.step or not state.steps else "starting"
+    if state.is_evaluating:
+        return "evaluating" if state.step or not state.steps else "starting"
     if state.status in ("running", "interrupted", "pruned", "failed") and state.steps:
         return f"{state.status} {state.step}/{state.steps}"
     return state.status

@@ -82,12 +82,12 @@ def run_sweep(
     retry_failed: bool = False,
     fail_fast: bool = False,
     take_over: bool = False,
-    judge_only: bool = False,
+    evaluate_only: bool = False,
 ) -> Outcome:
     """Runs every trial of `sweep` that has no result, then writes the report.
 
     only: a trial's name, or a glob over names; retry_failed: also run failed trials again; fail_fast: when one trial
-    fails, stop the others at a checkpoint; take_over: take the sweep's name over from another file; judge_only: only
+    fails, stop the others at a checkpoint; take_over: take the sweep's name over from another file; evaluate_only: only
     evaluate trials whose training is finished.  Raises `SweepBusyError` where another driver runs the sweep, ValueError
     where `only` matches nothing, the name belongs to another file or the database driver of the store is not installed,
     the executor's errors, and `DiskFullError`.
@@ -106,9 +106,9 @@ def run_sweep(
         freeze(plan, home)
         _snapshot_code(code_file(home, sweep.name))
         is_searched = plan.search is not None and plan.search.left > 0 and _is_wanted(plan.search.next_name, only)
-        is_searched = is_searched and not judge_only
+        is_searched = is_searched and not evaluate_only
         wanted = _matching(plan.trials, only, or_nothing=is_searched)
-        if judge_only:
+        if evaluate_only:
             wanted = [trial for trial in wanted if trial.status == "to be judged"]
         _refuse_blocked(wanted, plan.search.missing if plan.search and is_searched else ())
         chosen = ordered([t for t in wanted if _to_run(t, retry_failed)], sweep)
@@ -135,7 +135,7 @@ def run_sweep(
         with tracker, stop_on_signals(stop_file, console):
             if is_searched:
                 plan, chosen = _search(sweep, home, plan, [*controls, *chosen], tracker, console, fail_fast, monitor)
-            elif plan.seeds is not None and chosen and not judge_only:
+            elif plan.seeds is not None and chosen and not evaluate_only:
                 plan, chosen = _until_decided(
                     sweep, home, plan, [*controls, *chosen], tracker, console, fail_fast, monitor, only, retry_failed,
                     finished,

@@ -87,6 +87,6 @@ def stop_sweep(sweep: Sweep, home: Path) -> str:
             with lock.acquire(timeout=0):
                 pass
         except Timeout:
-            request_stop(folder / STOP_FILENAME, "asked", "by `splatsweep stop`")
+            request_stop(folder / STOP_FILENAME, "request", "by `splatsweep stop`")
             return _owner(folder)
     raise SweepIdleError(f"sweep {sweep.name!r} is not being run in {home}: nothing to stop")

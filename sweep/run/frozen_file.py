@@ -96,7 +96,7 @@ def claim(sweep: Sweep, folder: Path, take_over: bool = False) -> str | None:
     Raises `NameTakenError` where another existing file with other trials has the name, unless `take_over` is set.
     """
     now, before = FrozenFile.of(sweep), FrozenFile.read(folder)
-    said = None
+    message = None
     if before is not None and before.file != now.file and None not in (before.file, now.file):
         if before.content == now.content:
             return None  # a copy: the name still belongs to the first file
@@ -106,10 +106,10 @@ def claim(sweep: Sweep, folder: Path, take_over: bool = False) -> str | None:
                 f"{now.path} would replace its plan and its report.  Give this file another name (name: ...), or take "
                 "the name over with --take-over"
             )
-        said = f"The name {sweep.name!r} was that of {before.path}; it is taken over."
+        message = f"The name {sweep.name!r} was that of {before.path}; it is taken over."
     folder.mkdir(parents=True, exist_ok=True)
     now.write(folder)
-    return said
+    return message
 
 
 def difference(sweep: Sweep, folder: Path, renew: str) -> str | None:

@@ -42,23 +42,23 @@ def notify(command: str, sweep: str, outcome: str, message: str, report: str = "
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"--notify {command}: {error}"
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).partition("\n")[0]
-        return f"--notify {command}: exit code {done.returncode}" + (f" ({said})" if said else "")
+        reason = (done.stderr.strip() or done.stdout.strip()).partition("\n")[0]
+        return f"--notify {command}: exit code {done.returncode}" + (f" ({reason})" if reason else "")
     return None
 
 
 @contextmanager
 def notified(command: str | None, sweep: str) -> Iterator[Callable[[Outcome], None]]:
     """Runs the command when the body ends, with the outcome that the body passes or with the error that it raises."""
-    told: list[Outcome] = []
+    outcomes: list[Outcome] = []
     try:
-        yield told.append
+        yield outcomes.append
     except BaseException as error:
         if command is not None:
             _warn(notify(command, sweep, "error", f"{sweep}: {type(error).__name__}: {error}"))
         raise
     if command is not None:
-        for outcome in told:
+        for outcome in outcomes:
             kind, message = describe(outcome)
             _warn(notify(command, sweep, kind, message, str(outcome.report or "")))
 

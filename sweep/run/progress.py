@@ -38,12 +38,12 @@ class TrialState:
     #: why the trial failed, was put back or pruned
     error: str | None = None
     #: duration of the final evaluation in seconds; None before its end
-    judged_s: float | None = None
+    evaluation_s: float | None = None
     #: seconds since the newest event in its journal
     silent_s: float = 0.0
 
     @property
-    def is_judged_now(self) -> bool:
+    def is_evaluating(self) -> bool:
         """Whether its training is finished and its final evaluation runs."""
         return self.status == "running" and self.step >= self.steps
 
@@ -72,7 +72,7 @@ def trial_state(trial: PlannedTrial[Any], monitor: Monitor) -> TrialState:
         metrics=found.metrics,
         split=trial.plain_config.get("eval", {}).get("split", "test"),
         error=found.error,
-        judged_s=found.judged_s,
+        evaluation_s=found.evaluation_s,
         silent_s=0.0 if found.newest is None else max(time.time() - found.newest, 0.0),
     )
 
@@ -114,9 +114,11 @@ class Clock:
         shapes = [self._shapes[trial.key] for trial in trials]
         known = list(zip(shapes, states, strict=True))
         step_s = _Typical((shape, 1 / s.rate) for shape, s in known if s.rate)
-        judge_s = _Typical((shape, s.judged_s) for shape, s in known if s.judged_s is not None and s.steps)
-        control_s = _Typical((shape, s.judged_s) for shape, s in known if s.judged_s is not None and not s.steps)
-        return [_left(shape, s, step_s, judge_s if s.steps else control_s) for shape, s in known]
+        evaluation_s = _Typical((shape, s.evaluation_s) for shape, s in known if s.evaluation_s is not None and s.steps)
+        control_s = _Typical(
+            (shape, s.evaluation_s) for shape, s in known if s.evaluation_s is not None and not s.steps
+        )
+        return [_left(shape, s, step_s, evaluation_s if s.steps else control_s) for shape, s in known]
 
 
 class _Typical:
@@ -136,18 +138,18 @@ def _left(
     shape: str,
     state: TrialState,
     step_s: Callable[[str], float | None],
-    judge_s: Callable[[str], float | None],
+    evaluation_s: Callable[[str], float | None],
 ) -> float | None:
     if state.status in DONE:
         return 0.0
-    judging = judge_s(shape)
-    if state.is_judged_now:
-        return None if judging is None else max(judging - state.silent_s, 0.0)
+    evaluation = evaluation_s(shape)
+    if state.is_evaluating:
+        return None if evaluation is None else max(evaluation - state.silent_s, 0.0)
     step = 1 / state.rate if state.rate else step_s(shape)
     if state.steps and step is None:
         return None
     # Before any evaluation has ended, the estimate covers the training alone.
-    return (state.steps - state.step) * (step or 0.0) + (judging or 0.0)
+    return (state.steps - state.step) * (step or 0.0) + (evaluation or 0.0)
 
 
 @dataclass(frozen=True)

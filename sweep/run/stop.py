@@ -28,7 +28,7 @@ FILENAME = "stop"
 #: Batch systems and `ray job stop` send SIGTERM.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-Cause = Literal["asked", "failure", "disk"]
+Cause = Literal["request", "failure", "disk"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def request_stop(stop_file: Path, cause: Cause, reason: str) -> None:
 
 
 def stop_requested(stop_file: Path) -> Stop | None:
-    """The stop request, if there is one; a file with other content, made by hand or on a full disk, counts too."""
+    """The stop request, if there is one; a file with other content, made by hand or on a full disk, also is one."""
     try:
         content = stop_file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -54,7 +54,7 @@ def stop_requested(stop_file: Path) -> Stop | None:
     try:
         return Stop(**json.loads(content))
     except (ValueError, TypeError):
-        return Stop("asked", content.strip() or f"{stop_file} was there")
+        return Stop("request", content.strip() or f"{stop_file} was there")
 
 
 def request_prune(folder: Path, reason: str) -> None:
@@ -80,7 +80,7 @@ def stop_on_signals(stop_file: Path, console: Console) -> Iterator[None]:
     terminals = [descriptor for descriptor in (0, 1, 2) if _is_terminal(descriptor)]
     is_hung_up = False
 
-    def ask(number: int, _frame: FrameType | None) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
         nonlocal is_hung_up
         if number == signal.SIGHUP:
             is_hung_up = True
@@ -88,13 +88,13 @@ def stop_on_signals(stop_file: Path, console: Console) -> Iterator[None]:
         else:
             for each in _SIGNALS:
                 signal.signal(each, signal.default_int_handler)
-        request_stop(stop_file, "asked", f"by {signal.Signals(number).name}")
+        request_stop(stop_file, "request", f"by {signal.Signals(number).name}")
         again = "" if number == signal.SIGHUP else "; interrupt again to stop at once"
         console.print(f"Stopping after a checkpoint{again}.")
 
-    before = {each: signal.signal(each, ask) for each in _SIGNALS}
+    before = {each: signal.signal(each, handle) for each in _SIGNALS}
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, ask)
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, handle)
     try:
         yield
     finally:
@@ -118,7 +118,7 @@ def _drop(descriptors: Sequence[int]) -> None:
 
 
 @contextmanager
-def signals_kept() -> Iterator[None]:
+def signal_handlers_kept() -> Iterator[None]:
     """Restores the signal handlers after the body, where a library may replace them."""
     if threading.current_thread() is not threading.main_thread():
         yield

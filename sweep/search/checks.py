@@ -11,9 +11,9 @@ from sweep.plan.conditions import condition_findings
 from sweep.search.space import count_points, is_continuous
 
 
-def search_findings(search: Search, seeds: Sequence[int], judging: object) -> Iterator[Finding]:
-    """Mistakes in a search; `judging` is the section `eval` of `base`, possibly invalid."""
-    section = judging if isinstance(judging, Mapping) else {}
+def search_findings(search: Search, seeds: Sequence[int], evaluation: object) -> Iterator[Finding]:
+    """Mistakes in a search; `evaluation` is the section `eval` of `base`, possibly invalid."""
+    section = evaluation if isinstance(evaluation, Mapping) else {}
     yield from _sampler_findings(search)
     metric, measured = split_column(search.metric)[1], section.get("metrics") or PUBLISHED
     if isinstance(measured, list | tuple) and metric not in measured and "eval.metrics" not in search.space.axes:
@@ -50,11 +50,11 @@ def _sampler_findings(search: Search) -> Iterator[Finding]:
 def _pruner_findings(search: Search, seeds: Sequence[int], every: object) -> Iterator[Finding]:
     path = ("search", "pruner")
     if every is None and "eval.every" not in search.space.axes:
-        message = "judges trials by their evaluations while they train, and there are none: set base.eval.every"
+        message = "compares trials by evaluations during training, and there are none: set base.eval.every"
         yield Finding(path, message, search.pruner)
     if not search.metric.startswith("novel_"):
-        message = "judges trials while they train, when only novel views are: choose a metric of these, or pruner none"
+        message = "compares trials during training, where only novel views count: choose their metric, or pruner none"
         yield Finding(path, message, search.pruner)
     if len(seeds) > 1:
-        message = "judges single trials, and here a configuration is the mean of several seeds: give one seed"
+        message = "compares single trials, and here a configuration is the mean of several seeds: give one seed"
         yield Finding(path, message, search.pruner)

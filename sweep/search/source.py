@@ -129,7 +129,7 @@ class SearchQueue:
         self._tell()
         for proposal in read_proposals(self._folder, self._state.study):
             self._study.recall(proposal.number, proposal.params)
-            self._take_up(proposal.number, [t for t in self.plan.trials if proposal.number in t.proposals], retried)
+            self._register(proposal.number, [t for t in self.plan.trials if proposal.number in t.proposals], retried)
             self._tell()
 
     def _propose(self) -> None:
@@ -149,7 +149,7 @@ class SearchQueue:
             search=self._state,
         )
         self._on_growth(self.plan)
-        self._take_up(number, trials)
+        self._register(number, trials)
 
     def _planned(self, config: TrialConfig, proposal: Proposal) -> PlannedTrial:
         """A trial of a proposal: a new one, or one in the plan, which gets one more name."""
@@ -170,7 +170,7 @@ class SearchQueue:
             training=identity.training,
         )
 
-    def _take_up(self, number: int, trials: Sequence[PlannedTrial], retried: Collection[str] = ()) -> None:
+    def _register(self, number: int, trials: Sequence[PlannedTrial], retried: Collection[str] = ()) -> None:
         """Registers a proposal whose outcome is pending, and queues those of its trials that have to run."""
         self._awaited[number] = tuple(trial.key for trial in trials)
         for trial in trials:

@@ -106,15 +106,15 @@ class Study:
         """The distributions of the axes that apply, which are those with a parameter."""
         return {key: distribution for key, distribution in self._distributions.items() if key in params}
 
-    def tell(self, number: int, told: Outcome) -> None:
+    def tell(self, number: int, outcome: Outcome) -> None:
         """Records the outcome of a proposal."""
         trial = self._numbers[number]
-        if told.state == "pruned":
+        if outcome.state == "pruned":
             self._study.tell(trial, state=TrialState.PRUNED)
-        elif told.state == "failed" or told.value is None or not math.isfinite(told.value):
+        elif outcome.state == "failed" or outcome.value is None or not math.isfinite(outcome.value):
             self._study.tell(trial, state=TrialState.FAIL)
         else:
-            self._study.tell(trial, told.value)
+            self._study.tell(trial, outcome.value)
 
     def report(self, number: int, values: Mapping[int, float]) -> None:
         """Records the scores of a running trial so far: iteration -> value."""

@@ -33,10 +33,10 @@ def seed_findings(sweep: Sweep) -> Iterator[Finding]:
     for name, config in (compared | {baseline: reference}).items():
         if metric not in config.metrics:
             measured = ", ".join(config.metrics)
-            yield Finding(("seeds", "metric"), f"row {name!r} is not judged by it, only by {measured}", rule.metric)
+            yield Finding(("seeds", "metric"), f"row {name!r} is not evaluated by it, only by {measured}", rule.metric)
             return
     for name, config in compared.items():
-        judged = [(c.data.name, c.data.options, c.eval.split, c.eval.objects) for c in (config, reference)]
-        if judged[0] != judged[1]:
-            message = f"row {name!r} is judged on other objects than the baseline {baseline!r}: give a list of seeds"
+        compared = [(c.data.name, c.data.options, c.eval.split, c.eval.objects) for c in (config, reference)]
+        if compared[0] != compared[1]:
+            message = f"row {name!r} is evaluated on other objects than the baseline {baseline!r}: give a list of seeds"
             yield Finding(("seeds",), message)

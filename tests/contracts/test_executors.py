@@ -78,7 +78,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Watched
         stop_file = tmp_path / "sweeps" / "s" / "stop"
         stop_file.parent.mkdir(parents=True)
         if is_stopped:
-            request_stop(stop_file, "asked", "before it began")
+            request_stop(stop_file, "request", "before it began")
         source = kind([works.trial_of(seed) for seed in seeds])
         executor.run(Assignment(source, tmp_path, stop_file, work, Silent(), fail_fast), options)
         return source

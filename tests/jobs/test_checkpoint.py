@@ -157,5 +157,5 @@ def test_weights_stay_where_the_optimizer_goes(tmp_path):
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < before / 2
     kept = folder.latest()
     assert (kept.step, kept.extra) == (3, {"note": 0.1})
-    assert all(torch.equal(kept.judged[name], value) for name, value in network.state_dict().items())
+    assert all(torch.equal(kept.evaluated[name], value) for name, value in network.state_dict().items())
     CheckpointFolder(tmp_path / "none").drop_optimizers()

@@ -33,7 +33,7 @@ def test_a_stage_that_follows_starts_from_the_average():
     average = MovingAverage(live, EmaConfig())
     nn.init.zeros_(live.weight)
     assert average.network.weight.abs().sum() > 0
-    average.hand_over()
+    average.copy_to_live()
     assert torch.equal(live.weight, average.network.weight)
 
 

@@ -12,9 +12,9 @@ from jobs.keys import (
     EVALUATION_VERSION,
     NUMERICS_VERSION,
     Keys,
+    evaluation_identity,
+    evaluation_weights,
     frozen_weights,
-    judging_identity,
-    judging_weights,
     keys_of,
     training_identity,
     training_weights,
@@ -106,8 +106,8 @@ def test_metrics_are_a_set_and_the_published_ones_are_not_named():
     assert ours == theirs
     plain = config(eval={"metrics": ["psnr"]})
     assert keys(plain) == keys(config(eval={"metrics": ["psnr"], "lpips": "alex"})), "it is not measured"
-    assert judging_weights(plain) == ()
-    assert judging_weights(config(eval={"metrics": ["dists", "lpips"], "lpips": "alex"})) == (
+    assert evaluation_weights(plain) == ()
+    assert evaluation_weights(config(eval={"metrics": ["dists", "lpips"], "lpips": "alex"})) == (
         "alexnet",
         "dists",
         "vgg16",
@@ -140,7 +140,7 @@ def test_identity_comes_back_as_the_same_configuration():
 def test_weights_of_training_and_of_judging_are_told_apart():
     trial = config(semantic={"encoder": "efficientnet_lite0"}, eval={"lpips": "alex"})
     assert training_weights(trial) == ("efficientnet_lite0", "vgg16")
-    assert judging_weights(trial) == ("alexnet",)
+    assert evaluation_weights(trial) == ("alexnet",)
     assert frozen_weights(trial) == ("alexnet", "efficientnet_lite0", "vgg16")
     untrained = config(model={"name": "blank"}, semantic={"encoder": "efficientnet_lite0"}, eval={"lpips": "alex"})
     assert frozen_weights(untrained) == ("alexnet",)
@@ -242,7 +242,7 @@ def versions() -> dict[str, int]:
 def digests(sections: dict[str, Any]) -> dict[str, str]:
     """Hashes of the settings that training and evaluation depend on."""
     trial = config(**sections)
-    parts = {"training": training_identity(trial), "judging": judging_identity(trial)}
+    parts = {"training": training_identity(trial), "judging": evaluation_identity(trial)}
     return {
         name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16] for name, part in parts.items()
     }

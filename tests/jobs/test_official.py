@@ -54,7 +54,7 @@ def merged(config: dict, data: dict, **sections) -> TrialConfig:
 
 
 @pytest.mark.parametrize("views", [1, 2])
-def test_a_published_file_is_judged_like_the_network_in_it(views, trained, tiny, home, weights, tmp_path):
+def test_a_published_file_is_evaluated_like_the_network_in_it(views, trained, tiny, home, weights, tmp_path):
     config, predictor = trained(camera_embedding=views == 2, input_views=views)
     checkpoint = OfficialCheckpoint.read(save(tmp_path / "model_latest.pth", predictor))
     settings = checkpoint.settings("chairs")
@@ -85,7 +85,7 @@ def test_a_published_file_is_judged_like_the_network_in_it(views, trained, tiny,
     assert record["metrics"] == result.metrics
 
 
-def test_a_published_pixelnerf_is_judged_like_the_network_in_it(tiny, home, weights, tmp_path):
+def test_a_published_pixelnerf_is_evaluated_like_the_network_in_it(tiny, home, weights, tmp_path):
     torch.manual_seed(0)
     network = PixelNerfReconstructor(
         small_options(pixel_point="corner", bounds="distance", feature_alignment="corners")
@@ -122,7 +122,7 @@ def test_a_result_that_stands_is_not_computed_again(trained, tiny, home, tmp_pat
     checkpoint = OfficialCheckpoint.read(save(tmp_path / "model.pth", predictor))
     config = merged(checkpoint.settings("chairs"), tiny()["data"], eval={"objects": 1})
     first = evaluate_checkpoint(checkpoint, config, home)
-    monkeypatch.setattr("jobs.official.judge", None)
+    monkeypatch.setattr("jobs.official.evaluate_predictions", None)
     assert evaluate_checkpoint(checkpoint, config, home) == first
     other = config.model_copy(update={"eval": config.eval.model_copy(update={"objects": 2})})
     with pytest.raises(TypeError):

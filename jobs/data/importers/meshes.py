@@ -124,13 +124,13 @@ class Meshes(Importer[MeshesOptions]):
     def _look(self, path: Path) -> tuple[np.ndarray | None, tuple[str, ...]]:
         """Shape descriptor and notes; no descriptor where the file cannot be read, which `load` reports."""
         try:
-            painted = self._mesh(path)
+            textured = self._mesh(path)
         except UnreadableObjectError:
             return None, ()
-        notes = painted.notes
+        notes = textured.notes
         if self.options.up == "y" and is_google_scan(path):
             notes += ("Google's scans are z-up, and this import takes y for up; see option up",)
-        return describe_shape(painted.mesh.vertices[painted.mesh.faces]), notes
+        return describe_shape(textured.mesh.vertices[textured.mesh.faces]), notes
 
 
 def _name_unread(root: Path, has_others: bool) -> None:

@@ -40,7 +40,7 @@ LEAST_CONDITION = 1e-6
 #: Minimum number of points to determine an object's size.
 LEAST_POINTS = 10
 #: Minimum share of the cameras that have the point that they look at in front of them.
-MOST_AHEAD = 0.9
+LEAST_AHEAD = 0.9
 #: Tolerance between the aspect ratios of an image and its camera, as sizes are rounded to whole pixels.
 ASPECT_TOLERANCE = 0.01
 SPLITS_FILE = "splits"
@@ -249,7 +249,7 @@ def _centre(poses: np.ndarray, points: np.ndarray | None, folder: Path) -> np.nd
         return np.asarray(np.median(points, axis=0))
     centre = np.asarray(nearest_point(poses, np.zeros((len(poses), 2))))
     ahead = (poses[:, :3, :3] @ centre + poses[:, :3, 3])[:, 2] > 0
-    if ahead.mean() < MOST_AHEAD:
+    if ahead.mean() < LEAST_AHEAD:
         raise UnreadableObjectError(
             f"{folder}: {int((~ahead).sum())} of {len(poses)} cameras look away from the point that their axes come "
             "nearest to: these are no views of one object from around it; see option normalised"
@@ -272,8 +272,8 @@ def _bounds(capture: Capture, normalised: bool) -> tuple[float, float]:
     distances = _distances(poses, centre)
     reach = REACH / DISTANCE
     if capture.points is not None:
-        away = np.linalg.norm(capture.points - centre, axis=1)
-        near = away[away < distances.min()]
+        from_centre = np.linalg.norm(capture.points - centre, axis=1)
+        near = from_centre[from_centre < distances.min()]
         if len(near) >= LEAST_POINTS:
             reach = float(np.quantile(near, POINTS_WITHIN) * MARGIN / distances.mean())
     reach = min(reach, 1 - NEAREST / DISTANCE)

@@ -15,7 +15,7 @@ ROTATION_TOLERANCE = 1e-4
 FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
-def is_bent(poses: np.ndarray) -> np.ndarray:
+def is_not_rigid(poses: np.ndarray) -> np.ndarray:
     """Whether each of the matrices (n, 4, 4) is not a rigid motion, (n,) bool."""
     rotations = poses[:, :3, :3]
     gram = rotations @ rotations.transpose(0, 2, 1)
@@ -29,7 +29,7 @@ def rigid(matrix: np.ndarray, path: Path) -> np.ndarray:
     """A pose (3, 4) or (4, 4) as (4, 4) float64.  Raises `UnreadableObjectError` where it is not a rigid motion."""
     pose = np.eye(4)
     pose[: len(matrix)] = finite(matrix, path, "the pose")
-    if is_bent(pose[None])[0]:
+    if is_not_rigid(pose[None])[0]:
         raise UnreadableObjectError(f"{path}: the pose is not a rotation and a translation")
     return pose
 

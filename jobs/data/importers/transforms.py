@@ -80,7 +80,7 @@ class Transforms(Posed):
 
     def _shot(self, folder: Path, file: Path, frame: Mapping[str, Any]) -> Shot:
         """A frame; keys that it lacks are taken from the top level of the file."""
-        _refuse_lenses(frame, file)
+        _reject_distortion(frame, file)
         matrix = np.array(frame.get("transform_matrix"), dtype=np.float64)
         if matrix.shape not in ((3, 4), (4, 4)):
             raise UnreadableObjectError(
@@ -122,7 +122,7 @@ def _files(folder: Path, split: str) -> list[Path]:
     return [file for file in every if file.is_file()] or sorted(folder.glob("transforms_*.json"))
 
 
-def _refuse_lenses(frame: Mapping[str, Any], file: Path) -> None:
+def _reject_distortion(frame: Mapping[str, Any], file: Path) -> None:
     """Raises `UnreadableObjectError`, naming the parameter or the camera model, for cameras with distortion."""
     bent = {key: frame[key] for key in DISTORTION if _is_set(frame.get(key))}
     if bent:

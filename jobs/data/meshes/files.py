@@ -195,14 +195,14 @@ def _textured(mesh: Any, bare: Mesh, path: Path, max_texture: int) -> Part:
 
 def _gltf_part(mesh: Any, materials: list[gltf.Material], bare: Mesh, path: Path, max_texture: int) -> Part:
     """A part from glTF; factors and vertex colours multiply the texture in linear light (2.0, 3.9.2 and 3.9.4)."""
-    painted = getattr(mesh.visual, "material", None) if mesh.visual.kind == "texture" else None
-    name = getattr(painted, "name", None)
+    found = getattr(mesh.visual, "material", None) if mesh.visual.kind == "texture" else None
+    name = getattr(found, "name", None)
     material = materials[int(name)] if name is not None else gltf.DEFAULT
     attributes = mesh.vertex_attributes
     coordinates, colours = attributes.get(gltf.COORDINATES), attributes.get(gltf.COLOURS)
-    image = getattr(painted, "baseColorTexture", None) if coordinates is not None else None
+    image = getattr(found, "baseColorTexture", None) if coordinates is not None else None
     rgba = np.ones((1, 1, 4)) if image is None else _pixels(image, path, max_texture)
-    if painted is None and colours is None:
+    if found is None and colours is None:
         rgba[..., :3] = 0.7  # the grey of other formats' meshes without a colour
     picture, alpha = rgba[..., :3], rgba[..., 3] * material.factor[3]
     vertices = None if colours is None else _rgba(np.clip(gltf.unit(colours), 0, 1))

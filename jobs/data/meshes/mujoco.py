@@ -88,15 +88,15 @@ def _surface(
     mesh = _asset(assets, "mesh", geom.get("mesh", ""))
     content = read_msh(_member(members, folder, mesh.get("file", "")))
     scaled = Mesh(content.vertices * _numbers(mesh.get("scale", "1 1 1")), content.faces)
-    painted, texture = geom, None
+    coloured_by, texture = geom, None
     if material := geom.get("material"):
-        painted = _asset(assets, "material", material)
-        if texture_name := painted.get("texture"):
+        coloured_by = _asset(assets, "material", material)
+        if texture_name := coloured_by.get("texture"):
             file = _asset(assets, "texture", texture_name).get("file", "")
             texture = posixpath.normpath(posixpath.join(folder, file))
             if texture not in members:
                 raise ValueError(f"texture {file!r} is missing")
-    colour = _numbers(painted.get("rgba", "1 1 1 1"))[:3]
+    colour = _numbers(coloured_by.get("rgba", "1 1 1 1"))[:3]
     return Surface(scaled, content.texture_coordinates, colour, texture)
 
 
@@ -117,7 +117,7 @@ def _numbers(text: str) -> np.ndarray:
     return np.array([float(word) for word in text.split()])
 
 
-def painted(surfaces: Sequence[Surface], members: Mapping[str, bytes], max_texture: int) -> TexturedMesh:
+def textured_mesh(surfaces: Sequence[Surface], members: Mapping[str, bytes], max_texture: int) -> TexturedMesh:
     """The model as one mesh.  `max_texture` is the longest side of a texture in pixels; larger ones are shrunk.
 
     Raises ValueError where a texture cannot be read.

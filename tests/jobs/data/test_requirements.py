@@ -93,7 +93,7 @@ def test_source_frames_of_the_protocol_that_are_not_there(store):
     (found,) = Requirements(protocol).problems(config())
     assert found.startswith("eval.split test: source frame 64 is not within the 6 frames of object 'chair_00004'")
     found = Requirements(protocol).problems(config(model={"name": "blank", "input_views": 3}))
-    assert "3 input views asked for, which is not within source_frames [64, 128]" in found[0]
+    assert "3 input views requested, which is not within source_frames [64, 128]" in found[0]
     only_first = judged_from(store, source_frame=0, objects={"chair_00005": 99})
     assert Requirements(only_first).problems(config(eval={"objects": 1})) == [], "the first object alone is judged"
     assert len(Requirements(only_first).problems(config())) == 1
@@ -122,9 +122,9 @@ def test_depth_that_the_dataset_does_not_have(store, model):
 
 
 def test_a_trial_refuses_before_it_trains(home):
-    asked = config(train={"views_per_object": 8})
+    wanted = config(train={"views_per_object": 8})
     with pytest.raises(TrialFailedError, match=r"train.views_per_object 8: object 'chair_00000'"):
-        run_trial(asked, home)
+        run_trial(wanted, home)
     (folder,) = (home / "trials").iterdir()
     assert trial_status(folder) == "failed"
     assert "train/loss" not in (folder / "journal.jsonl").read_text()
@@ -149,9 +149,9 @@ def test_planning_refuses_all_rows_at_once_and_names_them(home, tmp_path):
         make_plan(load_sweep(tmp_path / "own.yaml"), home)
     first, second = str(caught.value).splitlines()
     assert first.startswith("train.views_per_object 8:")
-    assert first.endswith("(asked for by more_views, again)")
+    assert first.endswith("(required by more_views, again)")
     assert second.startswith("train.batch_size 9:")
-    assert second.endswith("(asked for by large)")
+    assert second.endswith("(required by large)")
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,9 @@ def test_what_a_trial_does_is_followed_from_its_first_event_to_its_result(tmp_pa
         assert (seen.step, seen.metrics) == (30, {"train/loss": 1.0, "val/psnr": 21.0})
         assert seen.validation == {"val/psnr": {20: 20.0, 30: 21.0}}
         assert seen.rate > 0
-        assert seen.judged_s is None
+        assert seen.evaluation_s is None
         trial.metrics(30, {"novel/psnr": 22.0})
-        assert here.look(KEY).judged_s >= 0
+        assert here.look(KEY).evaluation_s >= 0
     finish(folder, **{"novel/psnr": 22.0})
     seen = here.look(KEY)
     assert (seen.status, seen.step, seen.metrics["novel/psnr"]) == ("finished", 30, 22.0)

@@ -18,7 +18,7 @@ from model.weights.store import WeightStore
 from model.weights.table import find_weight
 from results.records.atomic import write_atomically
 from results.records.home import database_file
-from results.records.permissions import open_as_folder, whose, widen_umask
+from results.records.permissions import inherit_permissions, whose, widen_umask
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_files_that_are_not_for_all_stay_so(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     path = tmp_path / "secret"
     path.touch(mode=0o600)
-    open_as_folder(path)
+    inherit_permissions(path)
     assert mode(path) == 0o600
 
 

@@ -39,8 +39,8 @@ def test_the_best_come_first_with_their_settings(make) -> None:
 
 def test_importance_tells_what_mattered_from_what_did_not(make) -> None:
     table = build(make.evidence(*searched(make)), Options())
-    (said,) = [note for note in table.notes if "Importance" in note]
-    shares = {name: int(share) for name, share in re.findall(r"([\w.]+) (\d+)%", said)}
+    (note,) = [text for text in table.notes if "Importance" in text]
+    shares = {name: int(share) for name, share in re.findall(r"([\w.]+) (\d+)%", note)}
     assert set(shares) == {"losses.tv", "depth.model"}
     assert shares["losses.tv"] > 80
     assert table.columns[0].label == "losses.tv"
@@ -48,7 +48,7 @@ def test_importance_tells_what_mattered_from_what_did_not(make) -> None:
 
 def test_few_trials_say_nothing_of_importance(make) -> None:
     table = build(make.evidence(*searched(make, 5)), Options())
-    assert "With 5 finished configurations, nothing can be said of the settings' importance." in table.notes
+    assert "With 5 finished configurations, the settings' importance cannot be estimated." in table.notes
     assert [column.label for column in table.columns[:2]] == ["losses.tv", "depth.model"]
 
 
@@ -119,6 +119,6 @@ def test_what_was_searched_over_magnitudes_matters_over_magnitudes(make) -> None
             config={"losses": {"tv": 10 ** (-4 + index / 10)}, "depth": {"model": "ab"[index % 2]}},
         )
     ]
-    (said,) = [note for note in build(make.evidence(*records), Options()).notes if "Importance" in note]
-    shares = {name: int(share) for name, share in re.findall(r"([\w.]+) (\d+)%", said)}
+    (note,) = [text for text in build(make.evidence(*records), Options()).notes if "Importance" in text]
+    shares = {name: int(share) for name, share in re.findall(r"([\w.]+) (\d+)%", note)}
     assert shares["losses.tv"] > 80

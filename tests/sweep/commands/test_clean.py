@@ -89,7 +89,7 @@ def test_a_finished_trial_of_an_earlier_version_keeps_its_weights(home: Path) ->
     clean(home, "optimisers", "--yes")
     kept = checkpoints.latest()
     assert kept is not None
-    assert torch.equal(kept.judged["weight"], network.weight)
+    assert torch.equal(kept.evaluated["weight"], network.weight)
     assert json.loads(clean(home, "optimisers", "--json"))["chosen"] == []
 
 

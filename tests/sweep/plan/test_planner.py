@@ -18,7 +18,7 @@ from results.records.plan import PlanError, freeze, read_plan
 from sweep.file.load import load_sweep
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
-from sweep.plan.planner import in_tenths, make_plan, plan_table
+from sweep.plan.planner import make_plan, plan_table, report_tenths
 from tests.datasets import planned_dataset
 
 SMALL = {"base": {"train.stages": [{"iterations": 5, "lr": 1e-4, "losses": {"l2": 1.0}}]}}
@@ -273,7 +273,7 @@ def test_a_long_table_ends_with_how_much_is_left(tmp_path: Path) -> None:
 
 def test_progress_is_told_in_tenths() -> None:
     lines: list[str] = []
-    progress = in_tenths("chairs", lines.append)
+    progress = report_tenths("chairs", lines.append)
     for done in range(1, 101):
         progress(done, 100, "object")
     assert len(lines) == 11

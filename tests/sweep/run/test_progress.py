@@ -73,7 +73,7 @@ def test_validation_and_final_scores_are_two_numbers(tmp_path: Path) -> None:
     assert (state.step, state.steps, state.rate) == (100, 100, pytest.approx(1.0))
     write(tmp_path, "b", metrics(100, 100, val_psnr=14.5), metrics(160, 100, novel_psnr=13.58))
     state = trial_state(planned("b"), Monitor(tmp_path))
-    assert (state.validation_score, state.score, state.judged_s) == (14.5, 13.58, pytest.approx(60))
+    assert (state.validation_score, state.score, state.evaluation_s) == (14.5, 13.58, pytest.approx(60))
 
 
 def test_time_left_includes_the_evaluation(tmp_path: Path) -> None:

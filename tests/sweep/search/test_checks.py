@@ -106,9 +106,9 @@ def test_a_grid_has_no_more_trials_than_points(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("more", "said"),
-    [("metric: conditioned_psnr", "only novel views are"), ("metric: novel_psnr", "the mean of several seeds")],
+    [("metric: conditioned_psnr", "only novel views count"), ("metric: novel_psnr", "the mean of several seeds")],
 )
-def test_a_pruner_needs_something_to_judge_by(tmp_path: Path, more: str, said: str) -> None:
+def test_a_pruner_needs_comparable_scores_during_training(tmp_path: Path, more: str, said: str) -> None:
     seeds = "[0, 1]" if "seeds" in said else "[0]"
     search = f"{{trials: 2, space: {{{BATCH}: [2, 4]}}, {more}, pruner: median}}"
     line = f"seeds: {seeds}\nbase: {{eval.every: 5}}\nsearch: {search}"

@@ -38,13 +38,13 @@ def test_it_is_set_from_the_command_line(tmp_path) -> None:
         ([ROWS, "seeds: {at_most: 6, untill: decided}"], "did you mean 'until'"),
         ([ROWS, "seeds: {at_most: 6, until: done}"], "not one of the allowed values"),
         ([ROWS, "seeds: {at_most: 6, metric: psnr}"], "unknown metric"),
-        ([ROWS, "seeds: {at_most: 6, metric: novel_dists}"], "is not judged by it, only by psnr, ssim, lpips"),
+        ([ROWS, "seeds: {at_most: 6, metric: novel_dists}"], "is not evaluated by it, only by psnr, ssim, lpips"),
         ([ROWS, "seeds: {at_most: 6, alpha: 0.9}"], "must be at most 0.5"),
         (["trials: {a: {}, b: {train.batch_size: 4}}", "seeds: {at_most: 6}"], "name one with `baseline:`, of a, b"),
         (["trials: {baseline: {}}", "seeds: {at_most: 6}"], "there is nothing to decide"),
         (
             ["trials: {baseline: {}, other: {eval.objects: 3}}", "seeds: {at_most: 6}"],
-            "row 'other' is judged on other objects than the baseline 'baseline'",
+            "row 'other' is evaluated on other objects than the baseline 'baseline'",
         ),
         (
             ["search: {space: {train.batch_size: [2, 4]}, trials: 2}", ROWS, "seeds: {at_most: 6}"],

@@ -76,7 +76,7 @@ def run_remotely(
     scratch = scratch_home()
     with TrialSync(call, key, training, scratch) as sync:
         runtime = replace(runtime, stop_file=str(sync.stop_file))
-        work = _on_equal_terms(key, home, sync, work)
+        work = _with_same_inputs(key, home, sync, work)
         return run_guarded(key, config, scratch, runtime, fail_fast, work, gpu_share)
 
 
@@ -191,7 +191,7 @@ class TrialSync:
                 self._pass_on_stop()
                 self.send()
             except TrialMovedError as error:
-                request_stop(self.stop_file, "asked", str(error))
+                request_stop(self.stop_file, "request", str(error))
             except Exception:  # the driver's node is busy, or its disk full: the next transfer sends everything
                 continue
 
@@ -255,7 +255,7 @@ def _whole_lines(path: Path) -> int:
     return path.read_bytes().rfind(b"\n") + 1
 
 
-def _on_equal_terms(key: str, home: Path, sync: TrialSync, work: TrialFunction) -> TrialFunction:
+def _with_same_inputs(key: str, home: Path, sync: TrialSync, work: TrialFunction) -> TrialFunction:
     """Wraps `work` with a check that the node has the dataset and weights that the trial was planned with.
 
     Its training continues one of the driver's home where it can, as it would on a node that sees the home.

@@ -47,13 +47,13 @@ from sweep.run.executors.queue import TrialQueue
 from sweep.run.executors.ray import RayOptions
 from sweep.run.executors.ray.cluster import (
     NodeWatch,
-    asked,
     check_room,
     connect,
     counted,
     find_autoscaler,
     living_nodes,
     named_address,
+    requested,
 )
 from sweep.run.executors.ray.file_server import TrialFileServer
 from sweep.run.executors.ray.packing import FILENAME as MEMORY_FILENAME
@@ -61,7 +61,7 @@ from sweep.run.executors.ray.packing import Packing, Use, memory_limit
 from sweep.run.executors.ray.remote_worker import run_remotely
 from sweep.run.executors.run_guarded import run_guarded, runtime_of
 from sweep.run.progress import shape
-from sweep.run.stop import request_stop, signals_kept
+from sweep.run.stop import request_stop, signal_handlers_kept
 
 _HEARTBEAT_S = 5.0
 _STOP_INTERVAL_S = 0.5
@@ -73,7 +73,7 @@ def run(assignment: Assignment, options: RayOptions) -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     home, stop_file, notices = assignment.home, assignment.stop_file, assignment.notices
     notices.wait_for("Ray to start" if named_address() is None else f"Ray at {named_address()} to answer")
-    with signals_kept():  # Ray's own SIGTERM handler ends the driver at once
+    with signal_handlers_kept():  # Ray's own SIGTERM handler ends the driver at once
         connect()
     storage = ray_folder(home) / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     try:
@@ -92,7 +92,7 @@ def run(assignment: Assignment, options: RayOptions) -> None:
 
 def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Watch) -> None:
     home, stop_file = assignment.home, assignment.stop_file
-    _keeper, sign = _start_file_server(storage, home, stop_file, options)  # an actor ends with its last handle
+    _server, marker = _start_file_server(storage, home, stop_file, options)  # an actor ends with its last handle
     packing = Packing(options.gpus_per_trial, _shape_name, cache_folder(home) / MEMORY_FILENAME)
     tuner = tune.Tuner(
         tune.with_resources(
@@ -104,11 +104,11 @@ def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Wa
             "runtime": asdict(runtime_of(options, stop_file)),
             "fail_fast": assignment.fail_fast,
             "work": assignment.work,
-            "sign": sign,
+            "marker": marker,
         },
         tune_config=tune.TuneConfig(
-            search_alg=_Feed(assignment.source, packing),
-            scheduler=_EndOfWaiting(stop_file),
+            search_alg=_QueueSearcher(assignment.source, packing),
+            scheduler=_StoppableScheduler(stop_file),
             num_samples=-1,  # until the source is exhausted
             # A reused worker has already imported everything: its next trial starts in 0.1 s instead of 6 to 10 s.
             reuse_actors=True,
@@ -120,7 +120,7 @@ def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Wa
             name=storage.name,
             storage_path=str(storage.parent),
             failure_config=tune.FailureConfig(max_failures=options.max_failures),
-            callbacks=[watch, _Losses(home, options.max_failures, stop_file if assignment.fail_fast else None)],
+            callbacks=[watch, _DeadTrials(home, options.max_failures, stop_file if assignment.fail_fast else None)],
             verbose=0,
         ),
     )
@@ -137,7 +137,7 @@ def _shape_name(config: TrialConfig) -> str:
     return hashlib.sha256(shape(config.identity()).encode()).hexdigest()[:16]
 
 
-class _Feed(Searcher):
+class _QueueSearcher(Searcher):
     """Hands the source's trials to Tune, which requests one as soon as the previous one has resources."""
 
     def __init__(self, source: TrialQueue, packing: Packing) -> None:
@@ -179,7 +179,7 @@ class _Feed(Searcher):
         return {}  # Tune stores its own set-up, which nobody reads
 
 
-class _EndOfWaiting(FIFOScheduler):
+class _StoppableScheduler(FIFOScheduler):
     """First come, first served; once the stop file exists, trials that wait for resources are dropped."""
 
     def __init__(self, stop_file: Path) -> None:
@@ -203,14 +203,14 @@ class _EndOfWaiting(FIFOScheduler):
 def _run_point(parameters: dict[str, Any]) -> None:
     key, training = parameters["point"]["key"], parameters["point"]["training"]
     config = TrialConfig.model_validate(parameters["point"]["config"])
-    runtime, home, sign = Runtime(**parameters["runtime"]), Path(parameters["home"]), parameters["sign"]
+    runtime, home, marker = Runtime(**parameters["runtime"]), Path(parameters["home"]), parameters["marker"]
     share = parameters["point"]["gpus"]
     total = _limit_memory(share)
     arguments = (config, home, runtime, parameters["fail_fast"], parameters["work"], share)
-    if sign is None or os.access(sign, os.F_OK):
+    if marker is None or os.access(marker, os.F_OK):
         attempted = run_guarded(key, *arguments)
     else:
-        file_server = ray.get_actor(Path(sign).name)
+        file_server = ray.get_actor(Path(marker).name)
         attempted = run_remotely(
             lambda method, *values: ray.get(getattr(file_server, method).remote(*values)), key, training, *arguments
         )
@@ -231,23 +231,23 @@ def _limit_memory(share: float) -> int:
 
 
 def _start_file_server(storage: Path, home: Path, stop_file: Path, options: RayOptions) -> tuple[Any, str | None]:
-    """Starts a file_server on this node; returns it and the path of a marker file with its name.
+    """Starts a file server on this node; returns it and the path of a marker file with its name.
 
     Returns (None, None) where all trials run on this node.  A worker that sees the marker file sees the home.  With
     `scratch: always` the file is not written, so that no worker runs in the home.
     """
     if named_address() is None and len(ray.nodes()) == 1 and options.scratch != "always":
         return None, None
-    sign = storage / f"file_server-{secrets.token_hex(8)}"
+    marker = storage / f"file_server-{secrets.token_hex(8)}"
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(num_cpus=0, max_restarts=-1)(TrialFileServer).options(name=sign.name, scheduling_strategy=here)
+    actor = ray.remote(num_cpus=0, max_restarts=-1)(TrialFileServer).options(name=marker.name, scheduling_strategy=here)
     file_server: Any = actor.remote(str(home), str(stop_file))
     if not ray.get(file_server.sees_home.remote()):
         raise HomeUnseenError(f"Ray's node at {ray.util.get_node_ip_address()}, this driver's own, does not see {home}")
     if options.scratch == "auto":
         storage.mkdir(parents=True)
-        sign.touch()
-    return file_server, str(sign)
+        marker.touch()
+    return file_server, str(marker)
 
 
 class HomeUnseenError(RuntimeError):
@@ -274,7 +274,7 @@ class _Watch(tune.Callback):
         self._notices.wait_for(self._missing() if is_waiting else None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # see `_Feed.__getstate__`
+        return {}  # see `_QueueSearcher.__getstate__`
 
     def _missing(self) -> str:
         if self._lacking is not None:
@@ -284,10 +284,10 @@ class _Watch(tune.Callback):
             return "the first worker to start"
         free, whole = ray.available_resources(), ray.cluster_resources()
         found = " and ".join(f"{free.get(n, 0):g} of {counted(whole[n], n)}" for n in ("CPU", "GPU") if n in whole)
-        return f"{asked(self._options.cpus_per_trial, self._options.gpus_per_trial)} on one node; free: {found}"
+        return f"{requested(self._options.cpus_per_trial, self._options.gpus_per_trial)} on one node; free: {found}"
 
 
-class _Losses(tune.Callback):
+class _DeadTrials(tune.Callback):
     """Records a trial whose workers all died as failed, in its journal."""
 
     def __init__(self, home: Path, max_failures: int, stop_file: Path | None) -> None:

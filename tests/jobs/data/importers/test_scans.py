@@ -16,7 +16,7 @@ from jobs.data.importers.scans import ASSETS, Scans, ScansOptions, find_models, 
 from jobs.data.importers.wheels import Members, Wheel, fetch_wheels
 from jobs.data.inspect import check
 from jobs.data.meshes.geometry import split_geometries
-from jobs.data.meshes.mujoco import painted, read_model, read_msh
+from jobs.data.meshes.mujoco import read_model, read_msh, textured_mesh
 from jobs.data.meshes.ray_tracing import Hits
 from jobs.data.prepare import prepare
 from jobs.data.store import Store
@@ -216,7 +216,7 @@ def test_a_model_is_scaled_and_coloured(wheel):
     name = f"{ASSETS}turbosquid_objects/c_small/c_small.xml"
     (surface,) = read_model(members, name)
     np.testing.assert_allclose(surface.mesh.vertices.max(axis=0), [0.01, 0.02, 0.03], rtol=1e-6)
-    model = painted([surface], members, max_texture=16)
+    model = textured_mesh([surface], members, max_texture=16)
     assert model.parts[0].picture.shape == (16, 16, 3)
     top = Hits(np.zeros((1, 3)), np.array([10]), np.array([[1.0, 0, 0]]))  # a corner of the upper side
     np.testing.assert_allclose(model.colour(top)[0] * 255, RED, atol=1)

@@ -24,7 +24,7 @@ def facing_square(z: float, half: float) -> Mesh:
     return Mesh(corners, np.array([[0, 1, 2], [0, 2, 3]]))
 
 
-def test_a_point_off_the_axes_is_painted_where_it_projects():
+def test_a_point_off_the_axes_is_drawn_where_it_projects():
     point = np.array([0.25, -0.15, 0.32])
     cameras = look_at_origin(np.radians([0.0, 70, 160, 250]), np.radians([5.0, 20, 45, -30]), radius=2.0)
     frames = render(speck(point, 0.02), red, Rig(cameras, focal=90.0, size=64), ambient=1.0)

@@ -169,7 +169,7 @@ def test_children_started_while_connecting_never_see_a_closed_terminal() -> None
     import subprocess
     import sys
 
-    with cluster._hang_up_kept_from_children():
+    with cluster._sighup_blocked_in_children():
         child = subprocess.Popen(
             [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"], stdout=subprocess.PIPE
         )

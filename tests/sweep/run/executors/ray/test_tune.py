@@ -70,7 +70,7 @@ def test_a_wait_for_room_is_said_and_ends_with_a_stop(tmp_path, stop_file, monke
 
     def stop() -> None:
         notices.await_word("1 CPU on one node; free: 0 of 1 CPU")
-        request_stop(stop_file, "asked", "by a test")
+        request_stop(stop_file, "request", "by a test")
 
     stopper = threading.Thread(target=stop)
     stopper.start()
@@ -88,7 +88,7 @@ def test_running_trials_end_behind_their_checkpoints_while_waiting_ones_are_drop
 
     def stop() -> None:
         wait_for(lambda: trial_status(trial_folder(tmp_path, f"{1:016x}")) == "running", "the first trial")
-        request_stop(stop_file, "asked", "by a test")
+        request_stop(stop_file, "request", "by a test")
 
     stopper = threading.Thread(target=stop)
     stopper.start()
