@@ -25,7 +25,7 @@ from results.records.atomic import write_atomically
 KEEP = 2
 _STEP_DIGITS = 9
 
-#: beginnings of tensors' names in checkpoints of earlier versions -> those of this one
+#: prefixes of tensors' names in checkpoints of earlier versions -> those of this one
 _RENAMED = {"network.unet.": "network.backbone.", "average.unet.": "average.backbone."}
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class CheckpointFolder:
                 path.unlink()
 
     def drop_optimizers(self) -> None:
-        """Keep the newest sound checkpoint alone, without Adam's state: weights to evaluate, not to go on from."""
+        """Keep the newest sound checkpoint alone, without Adam's state, so that it can be evaluated but not resumed."""
         newest = self.latest()
         if newest is None:
             return

@@ -1,6 +1,6 @@
 """The configuration of one trial, as frozen types that reject unknown keys.
 
-`TrialConfig.identity()` is what `jobs.keys` hashes.  A key that is added to a section later is marked `ADDED_LATER`
+`jobs.keys` hashes `TrialConfig.identity()`.  A key that is added to a section later is marked `ADDED_LATER`
 and defaults to the former behaviour, so that existing identities do not change.
 """
 
@@ -164,7 +164,7 @@ class EvalConfig(Section):
     """Data and metrics of the evaluation of a trained network."""
 
     split: Literal["val", "test"] = "test"
-    #: the first so many objects of the split; null means all
+    #: number of objects to evaluate, the first of the split; null means all
     objects: Count | None = None
     lpips: Literal["vgg", "alex"] = "vgg"
     #: the metrics to compute; see `splatsweep choices`

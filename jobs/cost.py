@@ -1,7 +1,7 @@
 """Cost of a trained network: its size, and the time and memory of one prediction and one rendering.
 
-All rows are measured alike: one object of the evaluated split, one process, medians after a warm-up.  Answers of frozen
-models come from their cache, so the encoders and depth models themselves are not part of the times.
+All rows are measured in the same way: one object of the evaluated split, one process, medians after a warm-up.  Outputs
+of frozen models come from their cache, so the times exclude the encoders and depth models themselves.
 """
 
 from __future__ import annotations

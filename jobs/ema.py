@@ -1,4 +1,4 @@
-"""A moving average of a network's weights; if enabled, it is evaluated, and the next stage starts from it."""
+"""A moving average of a network's weights; if enabled, evaluations use it and the next stage starts from it."""
 
 from __future__ import annotations
 

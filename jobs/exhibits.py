@@ -1,4 +1,4 @@
-"""Objects that several rows of a sweep reconstruct, laid out side by side for an interactive viewer.
+"""Objects as several rows of a sweep reconstruct them, arranged side by side for an interactive viewer.
 
 The exhibition's frame has z up; a viewer in front of it looks along -x and sees columns along y.  Each row of the sweep
 is a column, each object a line of them, upright and with its input view to the front.
@@ -28,7 +28,7 @@ from results.records.plan import RecordedTrial
 
 Floats = NDArray[np.float32]
 
-#: Gaussians that are more transparent than this are left out: most of a network's are, and none of them is seen
+#: Gaussians with a lower opacity are left out: they are invisible, and most of a network's Gaussians are among them
 LEAST_OPACITY = 0.02
 #: most views whose depth maps make the ground truth, and the side of these maps in pixels: training's may be too coarse
 TRUTH_VIEWS, TRUTH_SIDE = 8, 128

@@ -124,7 +124,7 @@ def _write(path: Path, frames: np.ndarray, group: int, compute: Compute) -> None
 def _records(frames: np.ndarray, features: np.ndarray) -> np.ndarray:
     largest = np.abs(features).reshape(len(features), -1).max(axis=1)
     if not np.isfinite(largest).all():
-        raise ValueError(f"what the model says of frame {frames[~np.isfinite(largest)][0]} is not finite")
+        raise ValueError(f"the model's output for frame {frames[~np.isfinite(largest)][0]} is not finite")
     record = np.dtype([("frame", np.int64), ("scale", np.float32), ("values", np.float16, features.shape[1:])])
     records = np.empty(len(frames), record)
     records["frame"] = frames

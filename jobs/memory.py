@@ -15,9 +15,9 @@ _UNLIMITED = 2**30
 def keep_freed_memory() -> bool:
     """Makes the C library keep memory that this process frees, instead of returning it to the system.
 
-    A step frees all it has allocated, and the next one allocates as much again: new pages from the system cost
-    some 5% of a small network's step.  The peak memory of the process does not change.  Returns
-    whether it succeeded; the C library must be glibc.
+    A step frees all memory that it allocated, and the next step allocates as much again.  New pages from the system
+    cost some 5% of a small network's step.  The peak memory of the process does not change.  Returns whether it
+    succeeded; the C library must be glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

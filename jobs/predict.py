@@ -223,7 +223,7 @@ class Prediction:
 
     @cached_property
     def concerns(self) -> list[str]:
-        """Reasons to distrust the reconstruction: the photograph is far from what the network was trained on."""
+        """Reasons to distrust the reconstruction, such as a photograph unlike the training pictures."""
         domain, found = self.by.domain, []
         distance = domain.distance_of(seen(self.framed), self._silhouette())
         if distance > _FAR:

@@ -239,7 +239,7 @@ def _restored(folder: Path, network: Reconstructor) -> dict[str, Any] | None:
         return None
     data = (folder / WEIGHTS_FILENAME).read_bytes()
     if hashlib.sha256(data).hexdigest() != record["weights_sha256"]:
-        log.warning("the weights of training %s are damaged; it is not taken for finished", folder.name)
+        log.warning("the weights of training %s are damaged; it counts as unfinished", folder.name)
         return None
     network.load_state_dict(load(data))
     return record

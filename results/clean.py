@@ -1,7 +1,7 @@
-"""Dispensable content of a home: listed, and removed only on request, in steps that may be interrupted.
+"""Files of a home that no plan needs: listed, and removed only on request, in steps that may be interrupted.
 
 A plan needs its trials, their trainings, and their dataset; earlier plans of a sweep count as plans.  Whatever runs, or
-may run on another machine, is left alone.
+may run on another machine, is kept.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Survey:
 
     wastes: tuple[Waste, ...]
     sweeps: tuple[SweepSize, ...]
-    #: sentences about what is left alone because something runs
+    #: sentences about files that are kept because trials run
     remarks: tuple[str, ...]
 
     def chosen(self, kinds: Sequence[str]) -> list[Waste]:

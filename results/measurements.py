@@ -59,7 +59,7 @@ class Texts:
 
     @classmethod
     def repeated(cls, names: Sequence[str], counts: Sequence[int]) -> Texts:
-        """Each name as often as its count says."""
+        """Each name, repeated by its count."""
         places = {name: place for place, name in enumerate(dict.fromkeys(names))}
         codes = np.array([places[name] for name in names], np.int32)
         return cls(np.repeat(codes, counts), tuple(places))

@@ -1,4 +1,4 @@
-"""Sequential paired tests of several rows against one baseline: after every further seed, stop or go on.
+"""Sequential paired tests of several rows against one baseline: after each seed, a row stops or continues.
 
 A row has one difference to the baseline per seed.  From `at_least` seeds on it is tested after every seed, at most
 until `at_most`; it stops once its t statistic crosses a boundary.
@@ -16,7 +16,7 @@ rows depend on each other through the baseline.
 Futility.  A row also stops once chance alone would have to decide it: if the probability that it crosses the last
 boundary, predicted from its differences so far, is below 5 %.  That rejects nothing, so it can only lower the error.
 
-Limits.  As in every t test on few values, differences should be about symmetric, as they are where the trainings of a
+Limits.  As in every t test on few values, differences should be about symmetric, as they are if the trainings of a
 row and those of the baseline scatter alike.  Heavy tails lower the error.  Skewed rows (Gumbel's distribution) beside a
 baseline that hardly varies raise it to 10 %, and that of a test of 12 seeds planned beforehand to 9 %.
 
@@ -69,14 +69,14 @@ class Design:
         return range(self.at_least, self.at_most + 1)
 
     def boundaries(self, rows: int) -> tuple[float, ...]:
-        """The |t| at each look above which one of so many rows, none of them rejected yet, is rejected."""
+        """The bound of |t| at each look above which a row is rejected; rows: how many are not rejected yet."""
         return _boundaries(self.at_least, self.at_most, self.alpha / rows)
 
 
 class Decisions(NamedTuple):
     """Outcomes of rows; arrays (..., M) for M rows."""
 
-    #: seeds after which the row stopped; 0 where it goes on
+    #: seeds after which the row stopped; 0 if it continues
     seeds: NDArray[np.int64]
     #: whether the hypothesis of no difference is rejected
     rejected: NDArray[np.bool_]

@@ -14,8 +14,8 @@ from typing import Literal
 from results.metrics import Direction
 
 Rank = Literal["best", "second"]
-#: Conclusion of a comparison with the baseline: "underpowered" cannot even exclude a difference that matters, and "one
-#: seed" cannot tell it from the spread over trainings.
+#: Conclusion of a comparison with the baseline.  "underpowered": a relevant difference cannot be excluded; "one
+#: seed": the difference cannot be distinguished from the spread over trainings.
 Verdict = Literal["better", "worse", "no difference shown", "underpowered", "one seed"]
 
 #: symbol of a direction, printed beside its metric's name
@@ -117,7 +117,7 @@ class Row:
     notes: tuple[str, ...] = ()
     #: neighbouring rows of one group share a label that spans them
     group: str = ""
-    #: its name outside of the table, where the label says less, as the value of one axis does
+    #: its name outside of the table, if the label alone is not unique, such as the value of one axis
     name: str = ""
 
     @property

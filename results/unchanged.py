@@ -1,4 +1,4 @@
-"""Recognises a report that is still true, so that it need not be drawn again.
+"""Recognises a report that is still current, so that it need not be drawn again.
 
 A report's manifest holds the SHA-256 of each of its files, and of everything that it was made from: the plan, the
 runs with the hashes of their artifacts, the tables' files, the sweep's texts, and the code that draws it.

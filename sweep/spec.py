@@ -1,4 +1,4 @@
-"""The sweep file's public door: `from sweep.spec import load_sweep`."""
+"""Public interface of sweep files: `from sweep.spec import load_sweep`."""
 
 from sweep.file.diagnostics import Mistake, SweepError
 from sweep.file.load import load_sweep

@@ -31,7 +31,7 @@ def check(store: Store) -> list[str]:
     problems = []
     found = store.compute_fingerprint()
     if found != store.fingerprint:
-        problems.append(f"the fingerprint is {found}, the manifest says {store.fingerprint}: it was altered")
+        problems.append(f"the fingerprint is {found}, but the manifest has {store.fingerprint}: the data were altered")
     problems += _leaked_geometries(store)
     for row in store.objects.itertuples():
         found_here = (*_protocol_problems(store, row), *_object_problems(store, row))

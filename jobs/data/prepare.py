@@ -100,7 +100,7 @@ def prepared_options(name: str, home: Path) -> list[dict[str, Any]]:
 
 
 def _settings(options: Mapping[str, Any]) -> str:
-    """Options as the command line takes them."""
+    """Options in the form of the command line."""
     return "".join(f" --set {shlex.quote(f'{key}={_as_yaml(value)}')}" for key, value in options.items())
 
 
@@ -370,7 +370,7 @@ def _check_skipped(importer: Importer, writer: StoreWriter, total: int, max_unre
     file.write_text("\n".join(lines) + "\n", "utf-8")
     reasons = "".join(f"\n  {line}" for line in lines[:_REASONS_LISTED])
     more = f"; the first {_REASONS_LISTED}, and all in {file}" if len(lines) > _REASONS_LISTED else ""
-    writer.give_up()
+    writer.drop_skipped()
     tolerate = f", or tolerate them with --max-unreadable {math.ceil(100 * len(skipped) / total)}%"
     raise ImportFailedError(
         f"{len(skipped)} of {total} objects could not be read, more than the {share:.0%} that are tolerated. "

@@ -40,7 +40,7 @@ class StoreWriter:
         self._entries: list[dict[str, Any]] = []  # of the journal, after the header
         self._arrays: dict[str, np.memmap] = {}
         self._used = 0  # used rows of the arrays
-        self._frames = 0  # those of valid objects among them
+        self._frames = 0  # rows of valid objects among them
 
     @property
     def done(self) -> int:
@@ -87,7 +87,7 @@ class StoreWriter:
         if not any("row" in entry for entry in kept):  # other objects may have arrays of other shapes
             self.discard()
             self._building.mkdir(parents=True)
-        self._take(kept)
+        self._set_entries(kept)
 
     def append(
         self,
@@ -110,7 +110,7 @@ class StoreWriter:
         self._check(name, arrays)
         if not self._arrays:
             self._arrays = {key: self._allocate(key, array) for key, array in arrays.items()}
-        self._make_room(len(frames.images))
+        self._ensure_capacity(len(frames.images))
         row = (name, split, self._used, len(frames.images), category, geometry)
         values = dict(zip(OBJECT_COLUMNS, row, strict=True))
         for key, array in arrays.items():
@@ -123,9 +123,9 @@ class StoreWriter:
         """Record an object that cannot be read."""
         self._add({"skipped": {"object": name, "reason": reason}, "stamp": stamp})
 
-    def give_up(self) -> None:
-        """Keep the readable objects for the next writer, which retries the skipped ones."""
-        self._take([entry for entry in self._entries if "row" in entry])
+    def drop_skipped(self) -> None:
+        """Remove the records of skipped objects, so that the next writer retries them; readable objects stay."""
+        self._set_entries([entry for entry in self._entries if "row" in entry])
 
     def finish(self, order: Sequence[str] | None = None, **facts: Any) -> None:
         """Complete the store.  `facts` are the fields of `Manifest` that the writer cannot determine itself.
@@ -138,7 +138,7 @@ class StoreWriter:
         if order is not None:
             places = {name: place for place, name in enumerate(order)}
             rows.sort(key=lambda row: places[row["object"]])
-        total = self._put_in_order(rows)
+        total = self._reorder(rows)
         objects = pd.DataFrame(rows)
         arrays = {name: array[:total] for name, array in self._arrays.items()}
         counts = {split: int((objects["split"] == split).sum()) for split in SPLITS}
@@ -174,7 +174,7 @@ class StoreWriter:
                     break
                 self._used = max(self._used, _span(row).stop)
             good.append(entry)
-        self._take(good)
+        self._set_entries(good)
         return True
 
     def _reopen(self, row: Mapping[str, Any]) -> bool:
@@ -189,8 +189,8 @@ class StoreWriter:
     def _mapped(self, names: Iterable[str]) -> dict[str, np.memmap]:
         return {name: open_memmap(self._building / f"{name}.npy", mode="r+") for name in names}
 
-    def _make_room(self, count: int) -> None:
-        """Extend the arrays of an import of fewer frames; the space of dropped objects is not reused."""
+    def _ensure_capacity(self, count: int) -> None:
+        """Extend the arrays to hold `count` more frames; the space of dropped objects is not reused."""
         if all(len(array) >= self._used + count for array in self._arrays.values()):
             return
         names = list(self._arrays)
@@ -199,8 +199,8 @@ class StoreWriter:
             _set_length(self._building / f"{name}.npy", self._used + max(count, self._capacity - self._frames))
         self._arrays = self._mapped(names)
 
-    def _put_in_order(self, rows: Sequence[dict[str, Any]]) -> int:
-        """Reorder the arrays as `rows`, without gaps, and update these; returns the number of frames."""
+    def _reorder(self, rows: Sequence[dict[str, Any]]) -> int:
+        """Reorder the arrays in the order of `rows`, without gaps, and update `rows`; returns the number of frames."""
         starts = np.cumsum([0, *(row["num_frames"] for row in rows)]).tolist()
         if [row["first_frame"] for row in rows] != starts[:-1]:
             for name, array in list(self._arrays.items()):
@@ -216,7 +216,7 @@ class StoreWriter:
                 row["first_frame"] = start
         return int(starts[-1])
 
-    def _take(self, entries: list[dict[str, Any]]) -> None:
+    def _set_entries(self, entries: list[dict[str, Any]]) -> None:
         """Replace the journal's entries."""
         self._entries = entries
         self._frames = sum(entry["row"]["num_frames"] for entry in entries if "row" in entry)
@@ -254,7 +254,7 @@ class StoreWriter:
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ValueError(f"object {name!r}: {key} holds values that are not finite")
         if self._arrays and arrays.keys() != self._arrays.keys():
-            raise ValueError(f"object {name!r} has {sorted(arrays)}, objects before it {sorted(self._arrays)}")
+            raise ValueError(f"object {name!r} has {sorted(arrays)}, earlier objects {sorted(self._arrays)}")
         for key, kept in self._arrays.items():
             if arrays[key].shape[1:] != kept.shape[1:]:
                 raise ValueError(f"object {name!r}: {key} is {arrays[key].shape[1:]}, before {kept.shape[1:]}")
@@ -273,7 +273,7 @@ def partial_path(path: Path) -> Path:
 
 
 def _name(entry: Mapping[str, Any]) -> str:
-    """The object that an entry of the journal is about."""
+    """The name of the object in an entry of the journal."""
     return str(entry["skipped" if "skipped" in entry else "row"]["object"])
 
 
@@ -283,7 +283,7 @@ def _span(row: Mapping[str, Any]) -> slice:
 
 
 def _complete_lines(journal: Path) -> list[Any]:
-    """The journal's entries up to the first truncated one."""
+    """The journal's entries up to the first damaged one."""
     entries: list[Any] = []
     if journal.exists():
         for line in journal.read_text("utf-8", errors="replace").splitlines(keepends=True):

@@ -16,11 +16,11 @@ from jobs.data.prepare import dataset_facts
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import Store
 
-#: Training pictures, and objects, that are looked at; evenly over the dataset.
+#: Maximum numbers of training pictures and of objects that are measured, spread evenly over the dataset.
 _PICTURES, _OBJECTS = 512, 64
-#: Share of the border's pixels with the background's colour that makes a picture one on a plain background.
+#: Minimum share of the border's pixels with the background's colour in a picture on a plain background.
 PLAIN_BORDER = 0.25
-#: Variance that is added to every descriptor, so that one that never varies does not decide everything.
+#: Variance added to every descriptor, so that a constant one does not dominate the distance.
 _SLACK = 0.02**2
 
 

@@ -1,7 +1,7 @@
 """Photograph -> source view: cropped around its object as training pictures are, on the dataset's background.
 
-A photograph whose field of view is known is taken from another distance than training pictures: from where the object
-has the same size in the picture.  The bounds of depth move along, so the network's depth keeps its relief.
+A photograph with a known field of view has another camera distance than training pictures: the one at which the object
+has the same size in the picture.  The depth bounds shift by the difference, so the object's relief is preserved.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def is_framed(picture: Picture, domain: Domain) -> bool:
 
 
 def as_it_is(picture: Picture, domain: Domain, lens: Lens) -> Framed:
-    """A picture of the dataset's kind, unchanged but for the resolution."""
+    """A picture like those of the dataset, unchanged except for its resolution."""
     colours = torch.from_numpy(np.ascontiguousarray(picture.rgba[..., :3].transpose(2, 0, 1)))[None, None]
     images = area_mean(colours, domain.resolution)
     width, height = picture.size

@@ -1,8 +1,8 @@
 """Separates the object of a photograph from its background.
 
 `colour` is a simple removal for plain backgrounds: it fits a smooth surface to the colours along the border, and keeps
-the connected regions that differ from it.  It knows nothing of objects: a cast shadow, a table's edge or a pattern
-behind the object counts as object, and what has the background's colour is lost.  `rembg` is a trained network from the
+the connected regions that differ from it.  It does not recognise objects: a cast shadow, a table's edge or a pattern
+behind the object counts as object, and parts in the background's colour are lost.  `rembg` is a trained network of the
 package of that name.
 """
 
@@ -33,10 +33,10 @@ _REMBG = ("rembg", "onnxruntime")
 _SIDE = 768
 #: Width of the border that background colours are fitted to, as a share of the shorter side.
 _BORDER = 0.04
-#: Share of the border that may be no background: an object that runs out of the picture, or a corner.
+#: Maximum share of the border that is not background, such as an object that extends beyond the picture.
 _MOST_OFF = 0.35
-#: Difference from the background, of colours in [0, 1], that makes a pixel the object; and that which its neighbours in
-#: the object need.  Both grow with the background's noise.
+#: Minimum difference from the background, of colours in [0, 1], of a pixel that is certainly part of the object, and of
+#: its neighbours in the object.  Both grow with the background's noise.
 _LEAST, _LEAST_BESIDE = 0.08, 0.045
 #: Multiple of the border's own deviation.
 _NOISE = 4.0
@@ -127,7 +127,7 @@ def _by_colour(picture: Picture) -> Mask:
     difference = ndimage.gaussian_filter(np.abs(colours - surface), (1, 1, 0)).max(axis=-1)
     seed_limit, grow_limit = max(_LEAST, 2 * _NOISE * noise), max(_LEAST_BESIDE, _NOISE * noise)
     grown = ndimage.binary_propagation(difference > seed_limit, mask=difference > grow_limit)
-    # At the object's edge, its half that has more of the object's colour than of the background's.
+    # At the object's edge, keep the pixels with more of the object's colour than of the background's.
     edge = grown & ~ndimage.binary_erosion(grown, iterations=2)
     grown &= ~(edge & (difference < ndimage.maximum_filter(difference, 5) / 2))
     kept = _parts(ndimage.binary_closing(grown) | grown)

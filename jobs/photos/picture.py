@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-#: Suffixes of the files of a folder that are read; others are passed over.
+#: Suffixes of the files that are read from a folder; others are ignored.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif")
 #: Limits of a picture's size, pixels.
 SMALLEST_SIDE, MOST_PIXELS = 8, 2**27

@@ -1,4 +1,4 @@
-"""The same depth everywhere: what a depth input is worth that says nothing."""
+"""The same depth everywhere: a control for the effect of a depth input without information."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dataset's own depth: the most that a monocular depth model could tell.  A control, not a method."""
+"""The dataset's own depth, an upper bound for monocular depth models: a control, not a method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dataset's own depth made worse by a known amount: how good must a depth model be to help?"""
+"""The dataset's own depth with a known amount of noise: a control for the accuracy that a depth model needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NoisyOracleOptions:
 
 
 class NoisyOracleDepth(ControlDepth):
-    """The oracle's map times (1 + sigma n), cut off below 0, rounded to levels.
+    """The oracle's map times (1 + sigma n), clamped at 0, rounded to levels.
 
     The noise n is a function of (seed, frame): a frame has the same noise in every epoch and every trial.
     """

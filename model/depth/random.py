@@ -1,4 +1,4 @@
-"""A depth network that has learnt nothing: is it what the network knows that helps, or that there is one?"""
+"""An untrained depth network: a control that separates learnt depth from additional features."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RandomDepthOptions:
 
 
 class RandomDepth(FrozenModel):
-    """The full architecture of a depth network with seeded random weights; asks for no file."""
+    """The full architecture of a depth network with seeded random weights; needs no file."""
 
     output_types: ClassVar[tuple[ContextType, ...]] = ("map",)
     preprocessings: ClassVar[tuple[str, ...]] = ReluDepthNetwork.preprocessings

@@ -1,4 +1,4 @@
-"""ZoeDepth (Bhat et al., 2023): metric depth, whose reciprocal stands beside the others' relative inverse depth."""
+"""ZoeDepth (Bhat et al., 2023): metric depth, returned as its reciprocal like the others' relative inverse depth."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A map as an extra channel of the input image, standardised per image (corrected `input`).
 
-Relative depth comes in any scale and shift, other ones for other models and pictures, and the published channel
-hands them on.  Mean 0 and deviation 1 rather than a range of [0, 1], because a single outlying pixel moves the
-range of all others; it is also what `xattn` makes of its map, so that the two ways of entering see the same.
+Relative depth has an arbitrary scale and shift, which differ between models and pictures; the published channel
+passes them to the network.  Here each map has mean 0 and deviation 1.  A range of [0, 1] would let a single outlier
+change all other values.  `xattn` standardises its map in the same way, so both fusions receive equal values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _AppendStandardised(Fuser):
 
 
 class NormalisedInputChannel(InputChannel):
-    """The map stands beside red, green and blue in units of its own deviation; a constant map is 0."""
+    """The map is a channel after red, green and blue, standardised; a constant map is 0."""
 
     def input_module(self) -> nn.Module:
         return _AppendStandardised(self.source)

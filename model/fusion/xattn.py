@@ -53,7 +53,7 @@ class CrossAttentionBlock(Fuser):
 
 
 class _DepthAttentionBlock(CrossAttentionBlock):
-    """The same for a context map of one channel, where attention acts on scalars, which is cheaper."""
+    """`CrossAttentionBlock` for a map of one channel, where attention acts on scalars and is cheaper."""
 
     context_norm: nn.GroupNorm
     key_value: nn.Conv2d

@@ -1,6 +1,6 @@
 """Unweighted scalar losses over renderings, or the scenes behind them.  One file per loss, one line here.
 
-Weights, and when each counts, live in `train.stages`.
+`train.stages` defines their weights and schedules.
 """
 
 LOSSES: dict[str, str] = {

@@ -1,4 +1,4 @@
-"""A penalty on Gaussians that have grown out of the scene (published, on CO3D)."""
+"""A penalty on Gaussians larger than the scene (published, on CO3D)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A penalty on Gaussians that have shrunk to nothing (published, on CO3D)."""
+"""A penalty on Gaussians of almost no size (published, on CO3D)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Total variation of the render: a smoothness prior that never looks at the target (paper, section on losses)."""
+"""Total variation of the render: a smoothness prior that ignores the target (paper, section on losses)."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""Nothing but the background, whatever the source shows: a control."""
+"""Renders the background only, independent of the source: a control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The source picture, whatever camera looks: a control."""
+"""Renders the source picture for every camera: a control."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from model.types import Context, Views
 
 
 class Background(Reconstructor):
-    """Predicts the background, whatever the source."""
+    """Predicts the background for every source."""
 
     def forward(self, source: Views, context: Context) -> PictureScene:
         return PictureScene(None)

@@ -27,7 +27,7 @@ _LINE = 16  # float32 numbers in a cache line, to which buffers are aligned
 
 
 class GraphExecutor:
-    """The program of a sequence of operators.
+    """Executes a sequence of operators.
 
     It holds numbers of values, not tensors: every run receives inputs, parameters and constants.
     """
@@ -60,7 +60,7 @@ class GraphExecutor:
         self.outputs_kept = [b.kept for b in outputs_read]
 
     def run(self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], constants: Sequence[Tensor]) -> list[Tensor]:
-        """Runs the program and returns its outputs; all tensors must have the recorded shapes."""
+        """Runs the operators and returns their outputs; all tensors must have the recorded shapes."""
         saves = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *parameters))
         return list(_Run.apply(self, saves, constants, *inputs, *parameters))
 

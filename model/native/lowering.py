@@ -38,7 +38,7 @@ class Lowered:
     """The calls of a graph in order, with operators in place of those that the compiled layers support."""
 
     items: list[Call | Operator] = field(default_factory=list)
-    #: calls of the operators' kinds that are left to torch, with the reasons
+    #: calls with unsupported sizes, which torch executes, with the reasons
     refused: list[str] = field(default_factory=list)
 
 
@@ -105,7 +105,7 @@ class _Lowering:
         }
 
     def match(self, call: Call) -> Operator | None:
-        """The operator for a call, fused with its predecessors where possible; None where there is none of its kind.
+        """The operator for a call, fused with its predecessors where possible; None for a call without an operator.
 
         Raises UnsupportedError where the operator does not support these sizes.
         """
@@ -253,7 +253,7 @@ class _Lowering:
         return replace(layer, **changes)
 
     def _follows_operators(self, *values: Any) -> bool:
-        """Whether all are feature maps and an operator wrote one of them; programs that only move data do not pay."""
+        """Whether all are feature maps and an operator wrote one of them; mere data movement gains nothing."""
         return all(map(self._is_map, values)) and any(value.number in self._operators for value in values)
 
     def _is_map(self, value: Any) -> bool:

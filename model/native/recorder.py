@@ -1,4 +1,4 @@
-"""Records operators as steps of one program, with the buffers that they read and write."""
+"""Records operators as the steps of one run, with the buffers that they read and write."""
 
 from __future__ import annotations
 

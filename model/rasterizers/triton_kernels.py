@@ -1,4 +1,4 @@
-"""The kernels of backend `triton`: what `reference` defines, one program for a block of Gaussians or a tile of pixels.
+"""The kernels of backend `triton`, with one program per block of Gaussians or tile of pixels; `reference` defines them.
 
 Four kernels, in order: `project` (Gaussian -> splat on the image), `fill_tiles` (the splats of each tile, nearest
 first), `composite` (splats -> pixels), and backward `composite_backward` and `project_backward`.  Names and formulas

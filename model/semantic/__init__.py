@@ -24,5 +24,5 @@ SOURCE = ContextSource(
     models=SEMANTIC,
     context_types=("vector", "tokens"),
     fusion="concat",
-    description="A frozen encoder of the source views, and how what it says enters the network.",
+    description="A frozen encoder of the source views, and the fusion of its output with the network.",
 )

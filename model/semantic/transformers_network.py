@@ -51,12 +51,14 @@ class TransformersEncoder(Encoder):
         (name,) = self.weights(self.options)
         self._input = store.preprocessor(name)
         if not {"image_mean", "image_std"} <= set(self._input):
-            raise ValueError(f"{self.options.name} has no preprocessor_config.json that says how its input is scaled")
+            raise ValueError(
+                f"{self.options.name} has no preprocessor_config.json, which defines how its input is scaled"
+            )
         return super().trained(store)
 
     def loaded(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
         if not config:
-            raise ValueError(f"{self.options.name} is a file alone; a folder with config.json says what it is")
+            raise ValueError(f"{self.options.name} is a single file; the architecture needs a folder with config.json")
         pictures = {**config, **config.get("vision_config", {})}
         network: Any = load_hub_network(
             _task(pictures), pictures, tensors, name=self.options.name, unused=("pooler.", "vision_model.pooler.")

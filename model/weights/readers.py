@@ -63,7 +63,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             return np.ndarray
         if (module, name) == ("numpy", "dtype"):
             return np.dtype
-        raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which weights have no need of")
+        raise pickle.UnpicklingError(f"the file requires {module}.{name}, which weights do not need")
 
 
 def _flax_convolutions(path: Path, network: str, positions: tuple[int, ...]) -> Published:

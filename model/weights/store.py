@@ -74,7 +74,7 @@ class WeightStore:
             with self._lock(name):
                 if not self.has(name):
                     self._write(weight, self._acquire(weight))
-                    shutil.rmtree(self._partly(name), ignore_errors=True)
+                    shutil.rmtree(self._downloads(name), ignore_errors=True)
         return self._path(name)
 
     def adopt(self, name: str, path: Path) -> Path:
@@ -123,16 +123,16 @@ class WeightStore:
     def identity(self, name: str) -> str | None:
         """The sha256 that identifies these weights in trial keys.
 
-        It is the table's if the stored weights come from a file whose hash was compared with a published one, or
-        if they are not stored yet; else that of the stored file, which covers the architecture too.  None
-        if the table has none and the file is not stored, and where its record is damaged.
+        It is the table's hash if the stored weights come from a file with a verified hash or are not stored yet;
+        otherwise that of the stored file, which also covers the architecture.  None if there is neither, or the record
+        is damaged.
         """
         known = find_weight(name).sha256
         if not self.has(name):
             return known
         try:
             recorded = self._recorded(name)
-        except MissingWeightsError as error:  # the trials that need them are blocked, and no other
+        except MissingWeightsError as error:  # only the trials that need them are blocked
             log.warning("%s", error)
             return None
         return known if known and recorded["genuine"] else recorded["sha256"]
@@ -153,8 +153,8 @@ class WeightStore:
     def _record(self, name: str) -> Path:
         return self.folder / f"{self._stem(name)}.json"
 
-    def _partly(self, name: str) -> Path:
-        """Folder of downloads, where partial ones are kept."""
+    def _downloads(self, name: str) -> Path:
+        """The folder of downloads; it keeps partial files."""
         return self.folder / "downloads" / self._stem(name)
 
     def _recorded(self, name: str) -> dict[str, Any]:
@@ -180,15 +180,15 @@ class WeightStore:
         local = self._local(weight.name)
         if local is not None:
             return self._read_local(weight, local)
-        partly = self._partly(weight.name)
-        partly.mkdir(parents=True, exist_ok=True)
+        downloads = self._downloads(weight.name)
+        downloads.mkdir(parents=True, exist_ok=True)
         tried = []
-        for attempt in ("cached", "download"):
+        for method in ("cached", "download"):
             for source in weight.sources:
-                if attempt == "download":
+                if method == "download":
                     log.info("fetching weights %s (%s MB) from %s", weight.name, weight.megabytes or "?", source)
                 try:
-                    delivery = source.cached() if attempt == "cached" else source.download(partly)
+                    delivery = source.cached() if method == "cached" else source.download(downloads)
                 except WeightsSourceError as error:
                     tried.append(str(error))
                     continue
@@ -196,11 +196,11 @@ class WeightStore:
                     return delivery
                 tried.append(f"{source}: not in this machine's caches")
         raise MissingWeightsError(
-            f"weights {weight.name!r} ({weight.description}) could not be had. Tried:\n  "
+            f"weights {weight.name!r} ({weight.description}) could not be obtained. Tried:\n  "
             + "\n  ".join([f"{self.folder / self._stem(weight.name)}{{,{','.join(_SUFFIXES)}}}: not there", *tried])
             + f"\nOn a machine with a network run: splatsweep weights fetch {weight.name}"
             f"\nthen copy {self._path(weight.name).name} and {self._record(weight.name).name} to {self.folder}"
-            f"\nOr, with the published file at hand: splatsweep weights fetch {weight.name} --from PATH"
+            f"\nOr, from the published file: splatsweep weights fetch {weight.name} --from PATH"
         )
 
     def _local(self, name: str) -> Path | None:
@@ -210,7 +210,7 @@ class WeightStore:
         return next((path for path in (folder, *files) if path.exists()), None)
 
     def _read_local(self, weight: Weight, path: Path) -> Delivery:
-        """Reads it as the source with the same hash, else as the first source, which has the usual format."""
+        """Reads a file in the format of the source with its hash, or else in that of the first source."""
         if not path.exists():
             raise MissingWeightsError(f"there is no {path} to read weights {weight.name!r} from")
         found = file_sha256(path) if path.is_file() else ""
@@ -222,7 +222,7 @@ class WeightStore:
         if origin is None:
             self._check(weight.name, content, path)
         if weight.sha256 and origin is None and path.is_file():
-            log.warning("%s is not the published file (sha256 %s); used under a hash of its own", path, found)
+            log.warning("%s is not the published file (sha256 %s); used with its own hash", path, found)
         return Delivery(content, str(path), genuine=origin is not None)
 
     def _check(self, name: str, content: Published, path: Path) -> None:
@@ -233,7 +233,7 @@ class WeightStore:
             whose = f" ({content.release})" if content.release else ""
             raise MissingWeightsError(f"{path}{whose} is not stored as weights {name!r}: {problem}")
         if sizes := is_of_other_sizes(name, shapes):
-            log.warning("%s holds %s; used under a hash of its own", path, sizes)
+            log.warning("%s holds %s; used with its own hash", path, sizes)
 
     def _write(self, weight: Weight, delivery: Delivery) -> None:
         content = delivery.content
@@ -244,14 +244,14 @@ class WeightStore:
             "config": content.config,
             "preprocessor": content.preprocessor,
         }
-        save_file(_apart(content), partial, metadata={"published": json.dumps(published, sort_keys=True)})
+        save_file(_unshared(content), partial, metadata={"published": json.dumps(published, sort_keys=True)})
         record = {
             "name": weight.name,
             "sha256": file_sha256(partial),
             "source": delivery.origin,
             "genuine": delivery.genuine,
         }
-        # The record first: a file without a record would count as one that a user put here.
+        # The record is renamed first: a file without a record would be read as one that a user put here.
         record_partial = self._record(weight.name).with_suffix(".json.partial")
         record_partial.write_text(json.dumps(record, indent=2))
         shutil.copymode(record_partial, partial)  # safetensors creates files that only their owner can read
@@ -259,15 +259,15 @@ class WeightStore:
         partial.replace(self._path(weight.name))
 
 
-def _apart(content: Published) -> dict[str, Tensor]:
+def _unshared(content: Published) -> dict[str, Tensor]:
     """Copies tensors that share memory, such as tied weights, as safetensors requires."""
     seen: set[int] = set()
-    apart = {}
+    copies = {}
     for name, tensor in content.tensors.items():
         memory = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.clone() if memory in seen else tensor
+        copies[name] = tensor.clone() if memory in seen else tensor
         seen.add(memory)
-    return apart
+    return copies
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -280,7 +280,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         reason = "it is empty" if path.is_file() and not path.stat().st_size else f"{type(error).__name__}: {error}"
         raise _damaged(path, reason) from error
     if wrong:
-        raise _damaged(path, f"its {', '.join(wrong)} is of the wrong kind")
+        raise _damaged(path, f"its {', '.join(wrong)} has the wrong type")
     return content
 
 

@@ -85,7 +85,7 @@ class _AttributeUnpickler(pickle.Unpickler):
             return OrderedDict
         if module == "torch.jit._pickle" and name in ("build_intlist", "build_doublelist", "build_boollist"):
             return list
-        raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which weights have no need of")
+        raise pickle.UnpicklingError(f"the file requires {module}.{name}, which weights do not need")
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, _, count = pid

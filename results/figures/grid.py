@@ -95,8 +95,8 @@ def error_map(render: Pictures, target: Pictures, scale: float = ERROR_WHITE) ->
 def error_scales(gallery: Gallery) -> list[float]:
     """The error at which each object's maps are brightest: that of a blank picture where it is most wrong.
 
-    A scale of its own keeps dark and bright objects from being all black or all white.  `ERROR_WHITE` where the
-    gallery has no blank row, or the blank picture is right.
+    Each object has its own scale, so that maps of dark and bright objects are not all black or all white.  The scale is
+    `ERROR_WHITE` if the gallery has no blank row, or the blank picture is right.
     """
     blank = _blank(gallery)
     if blank is None:

@@ -43,7 +43,7 @@ def draw(trials: Sequence[tuple[Mapping[str, Any], float]], score: str) -> Figur
     axes = figure.subplots()
     lines = [np.column_stack([np.arange(len(line)), line]) for line in heights]
     colours = colormaps["cividis"](0.9 * heights[:, -1])
-    width = min(1.2, 12 / np.sqrt(len(lines)))  # as much ink for thousands as for a hundred
+    width = min(1.2, 12 / np.sqrt(len(lines)))  # many lines are thinner
     axes.add_collection(LineCollection(lines, colors=colours, linewidths=width, alpha=0.85))
     for place, name in enumerate(names):
         _choices(axes, place, dict(zip(_values(trials, name), heights[:, place], strict=True)))
@@ -72,7 +72,7 @@ def _rank(value: str) -> tuple[bool, float, str]:
 
 
 def _choices(axes: Axes, place: int, heights: Mapping[str, float]) -> None:
-    """A vertical axis, and beside it the choices."""
+    """Draws a vertical axis with labels for the choices."""
     axes.axvline(place, color=FOREGROUND, linewidth=0.8)
     for text, height in heights.items():
         axes.annotate(

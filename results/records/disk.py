@@ -1,4 +1,4 @@
-"""Disk space: sizes of folders, and a full disk as an error of its own, after which a trial can be resumed."""
+"""Disk space: sizes of folders, and the error of a full disk, after which a trial can be resumed."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def read_proposals(folder: Path, study: str) -> list[Proposal]:
             proposal = _proposal(line)
         except (ValueError, TypeError, RecursionError):
             problem = DamagedFileError(path, f"line {number} is no proposal")
-            pass_over(problem, "the line is passed over; what it proposed counts as tried and tells the search nothing")
+            pass_over(problem, "the line is skipped; its proposal counts as tried, without an outcome")
             continue
         found.append(proposal)
     return [proposal for proposal in found if proposal.study == study]

@@ -32,7 +32,7 @@ def inherit_permissions(path: Path) -> None:
 
 
 def whose(path: Path) -> str | None:
-    """Owner and mode, in words, of a path that this process may not both read and write; None where it may.
+    """Owner and mode, in words, of a path that this process may not read or may not write; None where it may do both.
 
     For a file that does not exist, the nearest existing parent folder is checked.
     """

@@ -1,4 +1,4 @@
-"""A comparison of two sweeps as a file: the formats of tables, and a page of its own."""
+"""Writes a comparison of two sweeps to a file: in any format of tables, or as an HTML page."""
 
 from __future__ import annotations
 

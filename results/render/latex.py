@@ -89,7 +89,7 @@ def render(table: Table) -> str:
 
 
 def render_wide(table: Table) -> str:
-    """As `render`, in a `table*` environment, which spans both columns of a page of two."""
+    """Like `render`, in a `table*` environment, which spans both columns of a two-column page."""
     return _environment(table, "table*", "turn the page, or choose fewer columns")
 
 
@@ -123,7 +123,7 @@ def _environment(table: Table, environment: str, hint: str) -> str:
 
 
 def render_standalone(table: Table) -> str:
-    """A document of its own that compiles as it is."""
+    """A complete document that compiles without changes."""
     return _STANDALONE % render(table).replace(f"% needs {_PACKAGES}\n", "")
 
 

@@ -41,7 +41,7 @@ TABLES = {
     "search": "search",
     "seeds": "seeds",
 }
-#: suffixes of table files; anything else is taken for a name
+#: suffixes of table files; anything else is a name
 SUFFIXES = (".yaml", ".yml")
 
 

@@ -24,7 +24,7 @@ class Options(CommonOptions):
 
 
 def build(evidence: Evidence, options: Options) -> Table:
-    """Means over seeds; a trial that was not measured has a dash, and a note says how to measure it."""
+    """Means over seeds; a trial that was not measured has a dash, and a note with the command that measures it."""
     trained = entries(record for record in evidence.records if not record.planned.control)
     devices = list(dict.fromkeys(record.costs.device for entry in trained for record in _measured(entry)))
     if len(devices) > 1:

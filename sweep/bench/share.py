@@ -53,7 +53,7 @@ class Shares:
     available: float
 
     def percent(self, gap: float) -> dict[str, float]:
-        """The overhead in percent where a worker waits `gap` seconds between trials: there, beside them, and in sum."""
+        """The overhead in percent if a worker waits `gap` seconds between trials: between trials, beside them, both."""
         between = 100 * self.trials * gap / (self.busy + self.trials * gap)
         beside = 100 * self.beside / self.available
         return {"between %": between, "beside %": beside, "both %": between + beside, "target %": TARGET_PERCENT}
@@ -87,7 +87,7 @@ class _ProcessorClock:
         self._first: dict[psutil.Process, float] = {}
         self._last: dict[psutil.Process, float] = {}
         self._thread = threading.Thread(target=self._watch, name="processor-clock", daemon=True)
-        #: wall-clock seconds looked at
+        #: wall-clock seconds observed
         self.seconds = 0.0
 
     def __enter__(self) -> _ProcessorClock:

@@ -75,7 +75,7 @@ def run(quick: bool) -> BenchResult:
     notes = [f"a trial sleeps {NAP_S} s; ms a trial: median from one trial's end to the next one's start, one worker"]
     rows.append({"case": "preset quick", "trials": preset.trials, "ms a trial": 1e3 * gap} | preset.percent(gap))
     notes += [
-        "preset quick: of its time behind the start-up, what passes between its trials and what works beside them"
+        "preset quick: shares of its time after the start-up, spent between its trials and by processes beside them"
     ]
     return BenchResult("sweep", machine(), rows, notes)
 

@@ -38,11 +38,11 @@ def clean(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List, or with --yes remove, what no plan needs: trials, trainings, optimiser states, datasets, caches.
+    """List what no plan needs (trials, trainings, optimiser states, datasets, caches); remove it with --yes.
 
-    A trial that is removed is gone from MLflow and from reports too; a failed one runs again with the next
-    `splatsweep run`.  What runs is left alone.  Datasets from a folder of yours, earlier plans, and optimiser states
-    that run.keep_optimizer kept, go only where their kind is named.
+    A removed trial is also removed from MLflow and from reports; a removed failure runs again with the next
+    `splatsweep run`.  Running trials are kept.  Datasets from your folders, earlier plans, and optimiser states of
+    run.keep_optimizer are removed only if their kind is named.
 
     Example: [bold]splatsweep clean[/]
 
@@ -52,7 +52,7 @@ def clean(
 
     home, wanted = home.absolute(), kinds or []
     if unknown := [kind for kind in wanted if kind not in KINDS]:
-        raise ValueError(f"{unknown[0]!r} is no kind; allowed: {', '.join(KINDS)}")
+        raise ValueError(f"{unknown[0]!r} is no kind of file; allowed: {', '.join(KINDS)}")
     if yes and dry_run:
         raise ValueError("--yes removes and --dry-run does not; give one of them")
     found = survey(home, _store_of(home), _is_imported)

@@ -100,7 +100,7 @@ def planned_sweep(path: Path, settings: list[str] | None, home: Path) -> Sweep:
 def recorded_sweep(path: Path, settings: list[str] | None, home: Path) -> Sweep:
     """`planned_sweep` for a command that reads results: finished trials that the home's own store lacks are recorded.
 
-    Prints a line and goes on where the store cannot be written.
+    Prints a line and continues where the store cannot be written.
     """
     from sweep.run.recording import TrackingError, record_ended
 

@@ -40,7 +40,7 @@ def compare(
         ),
     ] = None,
 ) -> None:
-    """Compare two sweeps: rows of the same name side by side, with paired tests where seeds and objects pair.
+    """Compare two sweeps: rows of the same name side by side, with paired tests on common seeds and objects.
 
     Example: [bold]splatsweep compare before.yaml after.yaml[/]
 

@@ -63,23 +63,23 @@ def data_prepare(
     ] = None,
     file: Annotated[
         list[str] | None,
-        typer.Option(metavar="ROLE=FILE", help="A file that has a say, e.g. exclude=bad.txt.", show_default=False),
+        typer.Option(metavar="ROLE=FILE", help="An additional file, e.g. exclude=bad.txt.", show_default=False),
     ] = None,
     max_unreadable: Annotated[
         str | None,
         typer.Option(
             metavar="SHARE",
-            help="Share of the objects that may be unreadable and is left out, e.g. 10%; above 0 one at least.  "
-            "Default 5%, which is none of a few.",
+            help="Share of the objects that may be unreadable and are skipped, e.g. 10%; at least one if above 0.  "
+            "Default: 5%, but none of fewer than 20 objects.",
             show_default=False,
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes that read objects; default one a core.", show_default=False),
+        typer.Option(min=1, help="Processes that read objects; default: one per core.", show_default=False),
     ] = None,
 ) -> None:
-    """Import a dataset into the packed store.  An interrupted import resumes where it stopped.
+    """Import a dataset into the packed store.  An interrupted import continues where it stopped.
 
     One run finds and lists everything that cannot be read.  If that is too much, the import fails, and the next run
     reuses the objects that could be read.
@@ -131,7 +131,7 @@ def data_show(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The picture to write; default NAME.png.", show_default=False, parser=user_path
+            metavar="FILE", help="The picture to write; default: NAME.png.", show_default=False, parser=user_path
         ),
     ] = None,
 ) -> None:

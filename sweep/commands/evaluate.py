@@ -22,7 +22,7 @@ Sweep = Annotated[
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
-        help="A published file of Splatter Image, one of its variants, or PixelNeRF; or a .safetensors of ours.",
+        help="A published file of Splatter Image, its variants or PixelNeRF; or a .safetensors written by `export`.",
         metavar="FILE",
         show_default=False,
         parser=user_path,

@@ -30,8 +30,8 @@ def export(
 ) -> None:
     """Write a trial's network to a file, for other machines and other code.
 
-    The .safetensors holds the configuration and the facts on the training pictures: `predict` and `evaluate
-    --checkpoint` take it on a machine without this home.  What the published code cannot hold is refused by name.
+    The .safetensors includes the configuration and facts about the training pictures, so that `predict` and `evaluate
+    --checkpoint` read it on a machine without this home.  A .pth is refused for networks that the published code lacks.
 
     Example: [bold]splatsweep export 3f2a --out model.safetensors[/]
     """

@@ -19,10 +19,10 @@ def logs(
     sweep: SweepOf = None,
     seed: Seed = None,
     best: Best = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the trial runs no more.")] = False,
-    lines: Annotated[int, typer.Option(min=1, help="The last lines of each, at first.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow until the trial ends.")] = False,
+    lines: Annotated[int, typer.Option(min=1, help="Lines of each to print at first, the last ones.")] = 20,
 ) -> None:
-    """Show a trial's journal and log: iterations with their losses, scores, warnings, why it stopped or failed.
+    """Show a trial's journal and log: losses by iteration, scores, warnings, and why it stopped or failed.
 
     Example: [bold]splatsweep logs 'baseline seed 0' --follow[/]
     """

@@ -21,7 +21,7 @@ def doctor(
     sweep: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[SWEEP]", help="A sweep file whose rows are looked at too.", show_default=False, parser=user_path
+            metavar="[SWEEP]", help="A sweep file whose rows are checked too.", show_default=False, parser=user_path
         ),
     ] = None,
     home: Home = DEFAULT_HOME,

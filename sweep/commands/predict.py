@@ -72,8 +72,8 @@ def predict(
     """Reconstruct the objects of photographs with a trained network.
 
     Writes for each picture a turntable (.gif, and .mp4 where ffmpeg is installed), renders (.png), the picture as the
-    network reads it (-input.png), and, for methods with Gaussians, a .ply for 3DGS viewers.  predictions.json says how
-    each picture was treated.
+    network reads it (-input.png), and, for methods with Gaussians, a .ply for 3DGS viewers.  predictions.json records
+    how each picture was processed.
 
     Example: [bold]splatsweep predict 3f2a chair.jpg --out predicted --fov 65[/]
 

@@ -29,7 +29,7 @@ def submit(
         list[str] | None,
         typer.Option("--env", metavar="NAME=VALUE", help="A variable for the driver and trials.", show_default=False),
     ] = None,
-    follow: Annotated[bool, typer.Option(help="Show the log until the sweep ends, and exit as it does.")] = True,
+    follow: Annotated[bool, typer.Option(help="Show the log until the sweep ends, and exit with its code.")] = True,
 ) -> None:
     """Run a sweep on a Ray cluster: sends this code and the sweep file as a job, and follows its log.
 

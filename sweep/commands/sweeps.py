@@ -86,9 +86,9 @@ def plan(
     sweep: SweepFile,
     home: Home = DEFAULT_HOME,
     settings: Settings = None,
-    diff: Annotated[bool, typer.Option("--diff", help="Say of each trial why it must run.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show why each trial must run.")] = False,
     probe: Annotated[
-        bool, typer.Option("--estimate", help="Measure trials that nothing finished tells the time of.")
+        bool, typer.Option("--estimate", help="Measure the time of trials unlike any finished one.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -144,13 +144,13 @@ def run(
         bool, typer.Option("--fail-fast", help="Stop all behind a checkpoint when one fails.")
     ] = False,
     take_over: Annotated[
-        bool, typer.Option("--take-over", help="Take the sweep's name over from another file that has it here.")
+        bool, typer.Option("--take-over", help="Take over the sweep's name from another file in this home.")
     ] = False,
     notify: Annotated[
         str | None,
         typer.Option(
             metavar="CMD",
-            help="A shell command to run at the end; it reads one line about it, and SPLATSWEEP_OUTCOME.",
+            help="A shell command to run at the end, with a message as its input and SPLATSWEEP_OUTCOME set.",
             show_default=False,
         ),
     ] = None,
@@ -196,10 +196,10 @@ def conclude(outcome: Outcome, checked: Sweep, home: Path) -> NoReturn:
     if outcome.unfinished:
         reason = f" ({outcome.stop.reason})" if outcome.stop else ""
         console.print(
-            f"Stopped with {len(outcome.unfinished)} trials unfinished{reason}; the same command goes on with them."
+            f"Stopped with {len(outcome.unfinished)} trials unfinished{reason}; the same command continues them."
         )
     elif outcome.unsearched and outcome.stop:
-        console.print(f"Stopped ({outcome.stop.reason}); the same command goes on with the search.")
+        console.print(f"Stopped ({outcome.stop.reason}); the same command continues the search.")
     raise typer.Exit(outcome.exit_code)
 
 
@@ -207,7 +207,7 @@ def status(
     sweep: SweepFile,
     home: Home = DEFAULT_HOME,
     settings: Settings = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep showing until nothing runs any more.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Update until no trial runs.")] = False,
 ) -> None:
     """Show the state of the trials of the last planned run, and why trials failed.
 
@@ -239,11 +239,15 @@ def report(
     settings: Settings = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where to write; default: in the home.", show_default=False, parser=user_path),
+        typer.Option(
+            metavar="DIR", help="The folder to write; default: in the home.", show_default=False, parser=user_path
+        ),
     ] = None,
     plan: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Report an earlier plan: the beginning of its time.", show_default=False),
+        typer.Option(
+            metavar="TIME", help="Report an earlier plan, given by the beginning of its time.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Write tables, figures and the HTML page from the finished trials.  A report replaces its folder.

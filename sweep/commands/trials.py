@@ -30,7 +30,7 @@ def trials(
 ) -> None:
     """List trials: key, name, state, score, size on disk with the training, and the sweeps that plan them.
 
-    Keys are shortened to what tells them apart here; every command that takes TRIAL accepts them so.
+    Keys are shortened to the digits that distinguish them here; every TRIAL argument accepts them.
 
     Example: [bold]splatsweep trials --sweep sweep.yaml --metric novel_lpips --by-score[/]
     """
@@ -96,7 +96,7 @@ def _summary(found: Sequence[HomeTrial]) -> str:
 
 
 def _shortest(keys: Set[str]) -> int:
-    """Digits that tell the keys apart."""
+    """The number of digits that distinguish the keys."""
     digits = _DIGITS
     while len({key[:digits] for key in keys}) < len(keys):
         digits += 1

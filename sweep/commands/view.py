@@ -25,7 +25,7 @@ def view(
     ] = 8080,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Look at the Gaussians of finished rows side by side in a browser, under one camera, with the ground truth beside.
+    """Show the Gaussians of finished rows side by side in a browser, under one camera, with input and ground truth.
 
     Needs the package viser: pip install 'splatsweep\\[view]'. Rows without Gaussians are shown as pictures. The server
     listens on this machine only; Ctrl-C ends it.

@@ -26,7 +26,7 @@ WeightNames = Annotated[
 
 @app.command("list")
 def weights_list(home: Home = DEFAULT_HOME) -> None:
-    """List every pretrained file that the project knows, and whether it is on this machine.
+    """List all pretrained files of the project, and whether they are on this machine.
 
     Example: [bold]splatsweep weights list[/]
     """
@@ -68,7 +68,7 @@ def weights_fetch(
     ] = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Fetch weights: from the usual caches, their publishers, or pip's index.  Broken downloads are resumed.
+    """Fetch weights from the usual caches, their publishers, or pip's index.  Interrupted downloads are resumed.
 
     Example: [bold]splatsweep weights fetch --for sweep.yaml[/], or
     [bold]splatsweep weights fetch clip_vit_b32 --from clip-vit-base-patch32/[/]

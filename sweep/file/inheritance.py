@@ -45,7 +45,7 @@ def _read(path: FilePath, extended_by: tuple[FilePath, ...]) -> Document:
 
 def _problem(other: FilePath, extended_by: tuple[FilePath, ...]) -> str | None:
     if not is_file(other):
-        return f"there is no such file beside {extended_by[-1].name}"
+        return f"there is no such file in the folder of {extended_by[-1].name}"
     if other.resolve() in {path.resolve() for path in extended_by}:
         chain = " -> ".join(path.name for path in (*extended_by, other))
         return f"files cannot extend each other in a circle: {chain}"

@@ -47,7 +47,7 @@ def explain(
 ) -> Iterator[Finding]:
     """Pydantic's errors about a `model` as findings.
 
-    `locate(location, message)` says where in the sweep file a value of the model was written; `sections` are the
+    `locate(location, message)` returns where in the sweep file a value of the model was written; `sections` are the
     types of those fields whose type depends on their value.
     """
     for details in error.errors(include_url=False):
@@ -80,14 +80,14 @@ def _value(details: ErrorDetails) -> Any:
     if details["type"] == "missing":
         return ABSENT
     context = details.get("ctx", {})
-    if "path" in context or not details["loc"]:  # of parts that do not fit, only who says so knows which to show
+    if "path" in context or not details["loc"]:  # for parts that do not fit, the check names the value to show
         return context.get("value", ABSENT)
     return details["input"]
 
 
 def _message(details: ErrorDetails) -> str:
     context = details.get("ctx", {})
-    if "reason" in context:  # it quotes the value, which a Finding holds apart
+    if "reason" in context:  # it quotes the value, which a Finding stores separately
         return context["reason"].replace(f" {details['input']!r}", "", 1)
     if details["type"] in _WORDS:
         return _WORDS[details["type"]].format_map(context)

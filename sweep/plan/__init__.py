@@ -1,4 +1,4 @@
-"""The plan's public door: `from sweep.plan import make_plan`; imported when asked for, since that takes seconds."""
+"""Public interface of the planner: `from sweep.plan import make_plan`, imported lazily, since that takes seconds."""
 
 from __future__ import annotations
 

@@ -60,11 +60,11 @@ def _owner(folder: Path) -> str:
         who = json.loads((folder / OWNER_FILENAME).read_text())
         return f"process {who['pid']} on {who['host']}"
     except (OSError, ValueError, KeyError):  # the record is not written yet, or its writer was killed
-        return "a driver that left no name"
+        return "an unknown driver"
 
 
 def is_driven(sweep: str, home: Path) -> bool:
-    """Whether a driver, on whichever machine, runs the sweep in this home now."""
+    """Whether a driver, on this machine or another, runs the sweep in this home now."""
     path = sweep_folder(home, sweep) / LOCK_FILENAME
     if not path.exists():
         return False
@@ -76,7 +76,7 @@ def is_driven(sweep: str, home: Path) -> bool:
 
 
 def stop_sweep(sweep: Sweep, home: Path) -> str:
-    """Requests that the driver of a running sweep, on whichever machine, stop its trials after a checkpoint.
+    """Requests that the driver of a running sweep, on any machine, stop its trials after a checkpoint.
 
     Returns a text for that driver.  Raises `SweepIdleError` where no driver runs the sweep.
     """

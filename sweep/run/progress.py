@@ -35,7 +35,7 @@ class TrialState:
     metrics: Mapping[str, float] = field(default_factory=dict)
     #: the split of the final evaluation
     split: str = "test"
-    #: why the trial failed, was put back or pruned
+    #: why the trial failed, was queued again or pruned
     error: str | None = None
     #: duration of the final evaluation in seconds; None before its end
     evaluation_s: float | None = None

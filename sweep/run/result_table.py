@@ -20,7 +20,7 @@ _STYLES = {"best": "bold", "second": "underline"}
 def result_table(table: Table, console: Console) -> Drawn:
     """A table as in the report: the best value of a column is bold, the second underlined, stars mark significance.
 
-    Where the console is too narrow, spreads over seeds are left out, then columns from the left, which is said.
+    On a narrow console, spreads over seeds are left out, then columns from the left, with a note.
     """
     for form in _forms(len(table.columns)):
         drawn = _drawn(table, *form)

@@ -113,7 +113,7 @@ def _client(address: str):  # type: ignore[no-untyped-def]  # Ray is imported on
         return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise SubmitError(
-            f"{address} asks for another token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+            f"{address} requires another token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
         ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise SubmitError(f"no job server answers at {address}: {error}") from error

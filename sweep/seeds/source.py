@@ -1,7 +1,7 @@
-"""The queue of a sweep whose seeds are added: the planned trials first, then a seed more of each open row.
+"""The queue of a sweep whose seeds are added: the planned trials first, then one more seed of each open row.
 
 A row gets its next seed as soon as its last one and that of the baseline are scored and leave it open; rows do not
-wait for each other.  What is decided depends on the scores alone (`results.seeds`), so a sweep that was killed goes on
+wait for each other.  Decisions depend on the scores alone (`results.seeds`), so a sweep that was killed continues
 to the same decisions.
 """
 

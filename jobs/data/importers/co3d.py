@@ -40,7 +40,7 @@ class Co3dOptions:
 
 @dataclass(frozen=True)
 class Co3d(Importer[Co3dOptions]):
-    """Sequences are objects.  The depth that is predicted is an offset from the origin, hence the bounds."""
+    """Sequences are objects.  Networks predict depth as an offset from the origin, so the bounds are offsets too."""
 
     description = "Common Objects in 3D v2, one category: turntable videos of real objects, cut out"
     source = "https://github.com/facebookresearch/co3d"

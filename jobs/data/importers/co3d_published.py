@@ -86,7 +86,7 @@ def _crop(picture: Tensor, square: Box) -> Tensor:
     left, top, right, bottom = square
     count = math.floor(right - left)
     half = (right - left) / 2
-    inset = 0.5 / count  # as published: of a pixel, where half a pixel is meant
+    inset = 0.5 / count  # as published, in pixels; probably half a pixel was intended
     steps = torch.linspace(-half + inset, half - inset, count)
     x = ((left + right) / 2 + steps) * 2 / picture.shape[-1] - 1
     y = ((top + bottom) / 2 + steps) * 2 / picture.shape[-2] - 1

@@ -1,4 +1,4 @@
-"""Reads files of others, which may be missing, truncated, hostile or of another format than their name.
+"""Reads files from other sources, which may be missing, truncated, malicious or of another format than their name.
 
 All functions raise `UnreadableObjectError` with the file's name and the problem.  They check sizes before
 they allocate, unpickle nothing, and follow no path that leads out of the root folder.
@@ -120,7 +120,7 @@ def read_rgba(path: Path) -> np.ndarray:
 
 
 def rgba_of(image: Image.Image, path: Path) -> np.ndarray:
-    """The same of a decoded picture, which is from `path`."""
+    """Colours and alpha of a decoded picture, which is from `path`; see `read_rgba`."""
     with _naming(path):
         if image.mode in _DEEP_MODES:
             grey = _deep_values(image, path) / 257

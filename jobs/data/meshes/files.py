@@ -287,7 +287,7 @@ def _unit(colours: Any) -> np.ndarray:
 
 
 def _rgba(colours: np.ndarray) -> np.ndarray:
-    """RGB or RGBA -> RGBA, opaque where it has no alpha."""
+    """RGB or RGBA -> RGBA; without alpha it is opaque."""
     if colours.shape[-1] == 4:
         return colours
     return np.concatenate([colours, np.ones((*colours.shape[:-1], 1))], axis=-1)

@@ -42,7 +42,7 @@ Opacity = Callable[[Hits], np.ndarray]
 
 #: Maximum number of surfaces that a ray passes through.
 MAX_LAYERS = 64
-#: A ray continues this far behind a hit, relative to its distance, and ends where its transmittance is below this.
+#: Step behind a hit to where a ray continues, relative to the hit's distance; a ray ends below this transmittance.
 LAYER_STEP, LEAST_LIGHT = 1e-4, 1 / 512
 
 
@@ -69,10 +69,10 @@ def render(
 
     Where `opacity` is given, rays continue through surfaces that are not opaque; without it all surfaces are opaque.
 
-    The light is fixed to the world and diffuse, so a surface has the same colour from every viewpoint: a share
+    The light is diffuse and fixed in the world, so a surface has the same colour from every viewpoint: the fraction
     `ambient` is constant, the rest decreases with the angle between the surface normal and `LIGHT`.
-    Depth is the mean over a pixel's rays that hit; the mask is their share times 255.  A ray through transparent
-    surfaces counts with their joint opacity, and has the depth of the surface at which it reaches one half.
+    Depth is the mean over a pixel's rays that hit; the mask is their fraction times 255.  A ray through transparent
+    surfaces contributes with their accumulated opacity; its depth is that of the surface where this reaches one half.
     """
     scene = EmbreeScene()
     vertices = np.ascontiguousarray(mesh.vertices, dtype=np.float32)
@@ -115,7 +115,7 @@ def face_normals(mesh: Mesh) -> np.ndarray:
 
 def _light(normals: np.ndarray, directions: np.ndarray, ambient: float) -> np.ndarray:
     """Brightness (P,) of surfaces with `normals` (P, 3) met by rays along `directions` (P, 3)."""
-    # Meshes differ in the orientation of their faces: light the visible side.
+    # The orientation of faces differs between meshes, so the visible side is lit.
     seen = np.where((normals * directions).sum(axis=1) > 0, -1.0, 1.0)
     return ambient + (1 - ambient) * (0.5 + 0.5 * seen * (normals @ LIGHT))
 
@@ -135,7 +135,7 @@ def _picture(
     rays: np.ndarray,
     background: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Colour (R, 3), how much each ray hit (R,) in [0, 1], and camera z (R,), 0 where it did not hit."""
+    """Colour (R, 3), opacity along each ray (R,) in [0, 1], and camera z (R,), 0 for rays without a hit."""
     rotation, translation = world_to_camera[:3, :3], world_to_camera[:3, 3]
     centre, directions = -rotation.T @ translation, rays @ rotation
     if opacity is not None:
@@ -169,7 +169,7 @@ def _through_layers(
     directions: np.ndarray,
     background: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same as `_picture`, composited from front to back through surfaces with opacity."""
+    """Like `_picture`, composited from front to back through surfaces that are not opaque."""
     colour, depth = np.zeros(directions.shape), np.zeros(len(directions))
     light, start = np.ones(len(directions)), np.zeros(len(directions))
     rays = np.arange(len(directions))

@@ -99,4 +99,4 @@ def unused_gpus(count: float, options: ExecutorOptions, share: float) -> str | N
     if options.gpus_per_trial or count < 1:
         return None
     found = "a GPU" if count == 1 else f"{count:g} GPUs"
-    return f"There is {found} here that no trial asks for; to use it: --set run.gpus_per_trial={share:g}"
+    return f"There is {found} here that no trial requests; to use it: --set run.gpus_per_trial={share:g}"

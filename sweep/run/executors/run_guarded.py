@@ -58,7 +58,7 @@ def run_guarded(
 
     The trial does not start where the stop file exists.  A full disk writes the stop file, because it would make the
     other trials fail too; under `fail_fast` a failure does as well.  A trial that runs out of GPU memory with less
-    than a whole GPU is put back, because it may fit with fewer trials on that GPU.
+    than a whole GPU is queued again, because it may fit with fewer trials on that GPU.
     """
     stop_file = None if runtime.stop_file is None else Path(runtime.stop_file)
     if stop_file is not None and stop_file.exists():
@@ -93,4 +93,6 @@ def run_guarded(
 
 def _put_back(folder: Path, gpu_share: float, reason: str) -> None:
     with Journal(folder) as journal:
-        journal.stopped(f"out of memory with {gpu_share:g} of a GPU, put back to run with fewer beside it ({reason})")
+        journal.stopped(
+            f"out of memory with {gpu_share:g} of a GPU; queued again to run with fewer trials on the GPU ({reason})"
+        )

@@ -176,7 +176,7 @@ def test_objects_whose_source_changed_are_written_again_in_their_place(tmp_path)
     with StoreWriter(path, 9, "this") as writer:
         for number in (0, 1, 3):
             writer.append(make_frames(number), name=f"o{number}", geometry=f"g{number}", stamp="old", **facts)
-        writer.give_up()
+        writer.drop_skipped()
     stamps = {"o1": "old", "o2": "new", "o3": "new", "o4": "new"}
     with StoreWriter(path, 12, "this") as writer:
         writer.keep(stamps)
@@ -197,7 +197,7 @@ def test_objects_whose_source_changed_are_written_again_in_their_place(tmp_path)
 
 def test_what_could_not_be_read_is_tried_again_after_giving_up(interrupted):
     with StoreWriter(interrupted, 18, "this") as writer:
-        writer.give_up()
+        writer.drop_skipped()
     with StoreWriter(interrupted, 18, "this") as writer:
         assert writer.names() == {"o0", "o1", "o3"}
         assert writer.skipped == []

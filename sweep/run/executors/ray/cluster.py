@@ -266,7 +266,7 @@ class NodeWatch:
         for identifier in self._nodes.keys() - nodes.keys():
             self._notices.say(
                 f"Node {self._nodes[identifier]} has left the cluster; {counted(len(nodes), 'node')} left. "
-                "Its trials go on elsewhere, from their last checkpoints."
+                "Its trials continue on other nodes, from their last checkpoints."
             )
         for identifier in nodes.keys() - self._nodes.keys():
             self._notices.say(f"Node {nodes[identifier]} has joined the cluster.")

@@ -1,6 +1,6 @@
 """The share of a GPU that a trial gets: the sweep file's, or a larger one where measured memory requires it.
 
-A share of a GPU is a share of its memory.  A trial that runs out of its share is put back and gets a larger one, up to
+A share of a GPU is a share of its memory.  A trial that exceeds its share is queued again with a larger one, up to
 a whole GPU.  Trials of the same cost get that share from then on, also in later runs.
 """
 
