@@ -41,13 +41,13 @@ from results.trials import begun_keys
 #: Kinds of what can be removed, with their meanings.
 KINDS: dict[str, str] = {
     "trials": "trials that no plan has",
-    "failed": "failed trials, and trainings that only these began",
+    "failed": "failed trials, and trainings that only they started",
     "trainings": "trainings that no plan has",
     "optimisers": "optimiser states of finished trainings",
     "caches": "features of models that no plan uses, downloads, Ray's state",
     "datasets": "datasets that no plan uses",
     "plans": "earlier plans, and trials that only these have",
-    "left-over": "what an interrupted removal left",
+    "left-over": "files that an interrupted removal left",
 }
 
 #: A trial's configuration -> the folder of its dataset.
@@ -125,9 +125,9 @@ def survey(home: Path, store_of: StoreOf, imported: Callable[[Path], bool]) -> S
     running = {key for key in begun if states[key] == "running" or _is_locked(trial_folder(home, key))}
     busy = {name for name in needs.plans if _is_held(home / "sweeps" / name / "driver.lock")}
     if running:
-        remarks.append(f"{len(running)} trials run, or may run on another machine; they and all caches stay")
+        remarks.append(f"{len(running)} trials run, or may run on another machine; they and all caches are kept")
     if busy:
-        remarks.append(f"being run: {', '.join(sorted(busy))}; failed trials and all caches stay")
+        remarks.append(f"being run: {', '.join(sorted(busy))}; failed trials and all caches are kept")
     wastes = [Waste("left-over", path, size_of(path)) for path in _children(removed_folder(home))]
     gone: set[str] = set()
     for key in begun:
@@ -236,7 +236,7 @@ def _datasets(
     used = {store_of(config) for config in configs}
     for folder in _children(data_folder(home)):
         if (folder / "manifest.json").is_file() and folder not in used:
-            reserved = "it was imported from a folder of yours" if imported(folder) else ""
+            reserved = "it was imported from your own folder" if imported(folder) else ""
             yield Waste("datasets", folder, size_of(folder), reserved=reserved)
 
 

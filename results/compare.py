@@ -85,7 +85,7 @@ def compare(first: Evidence, second: Evidence, home: Path, columns: Sequence[str
         sources = (*older.sources, *newer.sources)
         state = states([record for entry in (pair.first, pair.second) if entry for record in entry.records])
         rows.append(Row(pair.label, tuple(cells), sources, state, notes))
-    caption = f"{names[1]} beside {names[0]}: means over objects, then over seeds, and the difference."
+    caption = f"{names[1]} compared with {names[0]}: means over objects, then over seeds, and the difference."
     return Table(
         "comparison",
         caption,

@@ -18,7 +18,7 @@ from results.sequential import Design, decide
 WORDS: Mapping[RowState, str] = {
     "better": "better than the baseline",
     "worse": "worse than the baseline",
-    "futile": "given up, as further seeds would hardly decide it",
+    "futile": "stopped for futility, since further seeds would hardly decide it",
     "undecided": "not decided",
     "open": "not decided yet",
 }

@@ -13,7 +13,9 @@ from results.address import reason, sqlite_path, without_secrets
 from results.records.permissions import whose
 
 _NEWER = "it was written by a newer MLflow than the one that is installed: pip install --upgrade mlflow"
-_LOCKED = "another program holds it: close what has it open, and on network storage give the store to one machine"
+_LOCKED = (
+    "another program has locked it: close that program, and on network storage use the store from one machine only"
+)
 _OTHER_FILE = (
     "move the file away; the store is made anew from the trials' journals by `splatsweep sync`, for each sweep"
 )

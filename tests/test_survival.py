@@ -71,7 +71,7 @@ def test_stop_ends_a_running_sweep(sweep, here):
     endless = ("--only", "baseline", "--set", "base.train.stages.0.iterations=1000000")
     driver = start("run", sweep, "--executor", "inline", *endless, home=here.path)
     wait_for_middle(here, driver)
-    assert f"Asked process {driver.pid} on " in run("stop", sweep, home=here.path)
+    assert f"Requested that process {driver.pid} on " in run("stop", sweep, home=here.path)
     output = finish(driver, code=130)
     assert "Stopped with 1 trials unfinished (by `splatsweep stop`)" in output
     assert here.trials()["baseline"]["status"] == "interrupted"

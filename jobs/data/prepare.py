@@ -82,7 +82,9 @@ def find_prepared(name: str, options: Mapping[str, Any], home: Path) -> Store:
     if not others:
         source = " --source DIR" if needs_source(name) else ""
         raise MissingDatasetError(f"{wanted}; run: splatsweep data prepare {name}{_settings(options)}{source}")
-    raise MissingDatasetError(f"{wanted}; it is with others, see: " + "".join(f"\n  {other}" for other in others))
+    raise MissingDatasetError(
+        f"{wanted}; it is prepared with other options, see: " + "".join(f"\n  {other}" for other in others)
+    )
 
 
 def prepared_options(name: str, home: Path) -> list[dict[str, Any]]:

@@ -31,9 +31,7 @@ class ControlDepth(FrozenModel):
     @classmethod
     def check_resolution(cls, resolution: int | None, options: Any) -> None:
         if resolution is not None:
-            raise ValueError(
-                f"resolution {resolution} for a depth control; allowed: null, because it looks at no picture"
-            )
+            raise ValueError(f"resolution {resolution} for a depth control; allowed: null, because it reads no picture")
 
     @property
     def width(self) -> int:

@@ -196,7 +196,7 @@ def _warn_of_other_constants(found: Mapping[str, Tensor], expected: Mapping[str,
     other = [name for name, value in found.items() if not _alike(value, expected[name])]
     if other:
         warnings.warn(
-            f"constants of the file are not what this network computes with: {', '.join(sorted(other))}", stacklevel=4
+            f"constants in the file differ from those of this network: {', '.join(sorted(other))}", stacklevel=4
         )
 
 

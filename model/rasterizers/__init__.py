@@ -149,7 +149,7 @@ def choose(backend: str, device: str, *, antialiasing: bool = False, inverse_dep
         if is_available(name) and why_not(name, device, antialiasing=antialiasing, inverse_depth=inverse_depth) is None:
             return name
     reason = why_not(backend, device, antialiasing=antialiasing, inverse_depth=inverse_depth)
-    raise BackendUnavailableError(reason or "no GPU is here for the rasterisers that are installed")
+    raise BackendUnavailableError(reason or "there is no GPU for the installed rasterisers")
 
 
 def why_not(backend: str, device: str, *, antialiasing: bool = False, inverse_depth: bool = False) -> str | None:
@@ -165,7 +165,7 @@ def why_not(backend: str, device: str, *, antialiasing: bool = False, inverse_de
         if None in reasons:
             return None
         listed = "".join(f"\n  {reason}" for reason in reasons)
-        return f"nothing that is installed draws this on a GPU; the host draws it where the backend is 'cpu'.{listed}"
+        return f"no installed rasteriser supports this on a GPU; the backend 'cpu' draws it on the host.{listed}"
     name = "cpu" if backend == "auto" else backend
     try:
         can = capabilities(name)

@@ -69,4 +69,4 @@ def _explain(gaussians: Gaussians, cameras: Cameras, background: Tensor, any_opa
     """Raise an error that names the value rejected by the kernels."""
     in_float32 = gaussians.to(torch.float32)
     check_values(in_float32, cameras.to(torch.float64), background.to(torch.float32), any_opacity)
-    raise ValueError("world_to_camera holds a matrix so nearly singular that its camera has no place")
+    raise ValueError("world_to_camera holds a nearly singular matrix, so the camera's centre is undefined")

@@ -475,7 +475,7 @@ def _search(content: Any, path: Path) -> SearchState | None:
         return SearchState(**{**content, **{name: tuple(content[name]) for name in ("open", "missing")}})
     except (KeyError, TypeError) as error:
         problem = DamagedFileError(path, f"its search is none of this version ({type(error).__name__}: {error})")
-        pass_over(problem, "how far the search is, is not shown; plan the sweep again")
+        pass_over(problem, "the progress of its search is not shown; plan the sweep again")
         return None
 
 
@@ -487,5 +487,5 @@ def _seeds(content: Any, path: Path) -> SeedState | None:
         return SeedState(**{**content, "rulings": rulings, "former": tuple(content["former"])})
     except (KeyError, TypeError) as error:
         problem = DamagedFileError(path, f"its seeds are none of this version ({type(error).__name__}: {error})")
-        pass_over(problem, "which rows are decided is not shown; plan the sweep again")
+        pass_over(problem, "the decisions on its rows are not shown; plan the sweep again")
         return None

@@ -84,7 +84,11 @@ def column_title(column: Column) -> str:
 
 def below(table: Table) -> list[str]:
     """The sentences below a table: the meaning of marks, the source of published values, and remarks on them."""
-    published = [f"Published values: {table.citation}, with ours minus theirs beside."] if table.has_references else []
+    published = (
+        [f"Published values: {table.citation}, with the difference, ours minus published."]
+        if table.has_references
+        else []
+    )
     return [*table.legend, *published, *table.remarks]
 
 

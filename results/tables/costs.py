@@ -49,7 +49,7 @@ def _notes(trained: tuple[Entry, ...], devices: list[str]) -> tuple[str, ...]:
     notes = [] if trained else ["The sweep has no trained rows."]
     if devices:
         notes.append(
-            "Answers of frozen encoders and depth models come from their cache and are not in the times. Memory is "
+            "Times exclude frozen encoders and depth models, whose outputs are cached. Memory is "
             "that of the parameters, and the most that a prediction and a render allocate."
         )
     if len(devices) == 1:

@@ -74,7 +74,7 @@ def _unlike_regimes(records: Sequence[TrialRecord], beside: Sequence[TrialRecord
     if not differing:
         return []
     listed = "; ".join(f"{name} {own[name]} instead of {other[name]}" for name in differing)
-    return [f"Not the regime of {beside[0].planned.name}: {listed}."]
+    return [f"Conditions differ from {beside[0].planned.name}: {listed}."]
 
 
 def _regime(records: Sequence[TrialRecord]) -> dict[str, str]:

@@ -17,7 +17,7 @@ def archive(
     ],
     home: Home = DEFAULT_HOME,
     settings: Settings = None,
-    points: Annotated[int, typer.Option(min=1, help="Logged training losses to keep of each trial.")] = 100,
+    points: Annotated[int, typer.Option(min=1, help="The most logged training losses to keep per trial.")] = 100,
 ) -> None:
     """Copy a sweep's records without weights: scores, journals, samples, plan.  Reports can be made from the copy.
 

@@ -13,7 +13,7 @@ from sweep.bench import BENCHES
 from sweep.commands.common import AsJson, console
 
 Name = Annotated[str, typer.Argument(help=f"What to measure: {', '.join(BENCHES)}.", metavar="NAME")]
-Quick = Annotated[bool, typer.Option("--quick", help="Small cases, few rounds: does it work, not how fast.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Small cases and few rounds, as a test of the benchmark.")]
 
 
 def bench(name: Name, quick: Quick = False, as_json: AsJson = False) -> None:

@@ -67,7 +67,7 @@ def clean(
         freed = remove(chosen, home, lambda keys: _forget(home, keys, store), _drop_optimizers)
         say(f"Removed {decimal(freed)}; `splatsweep report` writes reports without it")
     elif chosen and not as_json:
-        console.print("Nothing is removed yet; the same command with --yes does it.")
+        console.print("Nothing was removed; add --yes to remove these.")
 
 
 def _store_of(home: Path) -> Any:

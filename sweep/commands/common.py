@@ -48,7 +48,7 @@ Home = Annotated[
     typer.Option(
         "--home",
         envvar="SPLATSWEEP_HOME",
-        help="Where everything is kept.",
+        help="The home, the folder of all data and results.",
         metavar="DIR",
         callback=_as_home,
         parser=user_path,

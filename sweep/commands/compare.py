@@ -18,7 +18,7 @@ First = Annotated[Path, typer.Argument(help="A sweep file.", metavar="A", show_d
 Second = Annotated[
     Path,
     typer.Argument(
-        help="Another one; its plan is in the same home.", metavar="B", show_default=False, parser=user_path
+        help="Another sweep file, planned in the same home.", metavar="B", show_default=False, parser=user_path
     ),
 ]
 

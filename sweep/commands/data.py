@@ -14,7 +14,7 @@ from rich.table import Table
 
 from sweep.commands.common import DEFAULT_HOME, Home, console, errors, say, user_path
 
-app = typer.Typer(help="Datasets in the packed store.", no_args_is_help=True)
+app = typer.Typer(help="List, import, verify and show datasets.", no_args_is_help=True)
 
 
 @app.command("list")

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from results.explain import Explanation, Origin
 
 TableName = Annotated[str, typer.Argument(help="The table's name, e.g. auto.", metavar="TABLE", show_default=False)]
-Sweep = Annotated[
-    Path, typer.Option("--sweep", help="The sweep file that the table is of.", metavar="FILE", parser=user_path)
-]
+Sweep = Annotated[Path, typer.Option("--sweep", help="The sweep file of the table.", metavar="FILE", parser=user_path)]
 RowLabel = Annotated[
     str,
     typer.Argument(

@@ -16,7 +16,7 @@ def export(
     out: Annotated[
         Path,
         typer.Option(
-            help="A .safetensors that stands alone, or a .pth in the layout of Splatter Image's published files.",
+            help="A self-contained .safetensors, or a .pth in the layout of Splatter Image's published files.",
             metavar="FILE",
             show_default=False,
             parser=user_path,

@@ -52,7 +52,7 @@ def ui(
         Path | None,
         typer.Argument(
             metavar="[SWEEP]",
-            help="The sweep file whose store to show; without it the home's.",
+            help="The sweep file whose store to show; default: the home's store.",
             show_default=False,
             parser=user_path,
         ),

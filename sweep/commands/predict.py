@@ -38,7 +38,8 @@ FieldOfView = Annotated[
     ),
 ]
 Focal = Annotated[
-    float | None, typer.Option(help="The same as a focal length, pixels.", metavar="PIXELS", show_default=False)
+    float | None,
+    typer.Option(help="The field of view as a focal length, pixels.", metavar="PIXELS", show_default=False),
 ]
 MaskOption = Annotated[
     str,

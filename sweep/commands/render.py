@@ -14,18 +14,18 @@ from sweep.commands.trial_choice import Best, Seed, SweepOf, Trial, chosen_trial
 if TYPE_CHECKING:  # brings torch, which takes seconds
     from jobs.turntable import GaussianObject
 
-app = typer.Typer(help="Reconstructed objects: pictures from all around, and .ply files.", no_args_is_help=True)
+app = typer.Typer(help="Render objects from all around, and write .ply files.", no_args_is_help=True)
 
 ObjectName = Annotated[
     str | None,
-    typer.Option("--object", metavar="NAME", help="The object; default the first test object.", show_default=False),
+    typer.Option("--object", metavar="NAME", help="The object; default: the first test object.", show_default=False),
 ]
 ViewCount = Annotated[int, typer.Option("--views", min=1, help="Pictures once around the object.")]
 Size = Annotated[int, typer.Option(min=8, max=4096, help="Side of each picture, pixels.")]
 Out = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="A .png, or a .gif that turns; default OBJECT.png.", show_default=False, parser=user_path
+        metavar="FILE", help="A .png, or a .gif that turns; default: OBJECT.png.", show_default=False, parser=user_path
     ),
 ]
 Ply = Annotated[

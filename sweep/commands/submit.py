@@ -21,9 +21,9 @@ def submit(
     home: Home = DEFAULT_HOME,
     settings: Settings = None,
     only: Only = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again too.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run failed trials again.")] = False,
     fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="Stop all behind a checkpoint when one fails.")
+        bool, typer.Option("--fail-fast", help="When a trial fails, stop the others at a checkpoint.")
     ] = False,
     environment: Annotated[
         list[str] | None,
@@ -62,7 +62,7 @@ def stop(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None)
     from sweep.run.driver_lock import stop_sweep
 
     owner = stop_sweep(load_sweep(sweep, settings or [], configurations=False), home.absolute())
-    console.print(f"Asked {owner} to stop its trials behind a checkpoint.")
+    console.print(f"Requested that {owner} stop its trials at a checkpoint.")
 
 
 def _variable(text: str) -> tuple[str, str]:

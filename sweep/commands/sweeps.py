@@ -77,7 +77,7 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
     named = expand(checked)
     rule = checked.seed_rule
     more += f", and up to {rule.at_most} seeds a row, {rule.at_least} at first" if rule else ""
-    console.print(f"{sweep}: all well, {len(named)} trials{more}")
+    console.print(f"{sweep}: valid, {len(named)} trials{more}")
     for line in drawing_lines(undrawable(named, checked.run), checked.run):
         console.print(Text(line))
 
@@ -124,7 +124,7 @@ def plan(
         stuck = len(continued) - going_on
         console.print(f"{stuck} train anew although a finished training is their beginning; --diff says why.")
     if planned.search is not None and planned.search.proposed < planned.search.wanted:
-        console.print("What the search will propose is not in that.")
+        console.print("Future proposals of the search are not included.")
     for line in drawing_lines(cannot, checked.run):
         console.print(Text(line))
     for reason in planned.missing:
@@ -139,9 +139,9 @@ def run(
     ] = None,
     settings: Settings = None,
     only: Only = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again too.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run failed trials again.")] = False,
     fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="Stop all behind a checkpoint when one fails.")
+        bool, typer.Option("--fail-fast", help="When a trial fails, stop the others at a checkpoint.")
     ] = False,
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Take over the sweep's name from another file in this home.")
@@ -188,9 +188,9 @@ def conclude(outcome: Outcome, checked: Sweep, home: Path) -> NoReturn:
     for trial in outcome.failed:
         _explain_failure(checked, home, trial.name, trial.key)
     if outcome.tracking_error:
-        console.print(Text.assemble(("MLflow does not hold everything yet", "yellow"), f" ({outcome.tracking_error})."))
+        console.print(Text.assemble(("MLflow is incomplete", "yellow"), f" ({outcome.tracking_error})."))
         again = f"{command('sync', checked, home)} && {command('report', checked, home)}"
-        console.print(f"Nothing is lost; when it is back: {again}")
+        console.print(f"Nothing is lost; once the store is available again: {again}")
     if outcome.report is not None:
         console.print(f"Report: {outcome.report}")
     if outcome.unfinished:

@@ -19,14 +19,14 @@ SweepOf = Annotated[
     Path | None,
     typer.Option(
         "--sweep",
-        help="The sweep that TRIAL is a row of, or whose --best is meant: its file, or its name.",
+        help="The sweep of TRIAL or of --best: its file or its name.",
         metavar="FILE",
         show_default=False,
         parser=user_path,
     ),
 ]
 Seed = Annotated[
-    int | None, typer.Option(min=0, help="The seed, where several have that name.", metavar="N", show_default=False)
+    int | None, typer.Option(min=0, help="The seed, if several trials have that name.", metavar="N", show_default=False)
 ]
 Best = Annotated[
     str | None,

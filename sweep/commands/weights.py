@@ -14,7 +14,7 @@ from sweep.commands.common import DEFAULT_HOME, Home, console, user_path
 if TYPE_CHECKING:
     from model.weights import WeightStore
 
-app = typer.Typer(help="Pretrained weights: where they are, and whether they are sound.", no_args_is_help=True)
+app = typer.Typer(help="List, fetch and verify pretrained weights.", no_args_is_help=True)
 
 WeightNames = Annotated[
     list[str] | None,

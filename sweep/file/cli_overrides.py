@@ -60,7 +60,7 @@ def _descend(document: Document, node: Any, path: Path, key: str, value: Any, pl
         _into_list(document, node, path, key, value, place)
         return
     if not isinstance(node, dict):
-        raise _refusal(place, path, f"has no keys inside, so {key!r} leads nowhere")
+        raise _refusal(place, path, f"has no keys, so {key!r} does not exist")
     if is_dotted(path):
         for setting in flatten(value, (), key):
             _discard(node, setting.keys)

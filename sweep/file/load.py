@@ -43,7 +43,7 @@ def load_sweep(path: FilePath | str, overrides: Sequence[str] = (), *, configura
     assign(document, overrides)
     sweep, findings = _shaped(document.value)
     if document.value.get(EXTENDS) != written:
-        findings.append(Finding((EXTENDS,), "must stand in the file: it is read before anything is set"))
+        findings.append(Finding((EXTENDS,), "must be set in the file, which is read before --set applies"))
     if configurations:
         from sweep.file.checks import find_mistakes
 

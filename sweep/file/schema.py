@@ -59,9 +59,9 @@ def _check_trial_name(name: str) -> str:
     if not (name.isprintable() and name.strip() == name and 0 < len(name) <= _MAX_NAME):
         raise PydanticCustomError("trial_name", "a trial's name must be 1 to 100 printable characters")
     if name in CONTROLS:
-        raise PydanticCustomError("trial_name", "this name belongs to a row that every plan adds by itself")
+        raise PydanticCustomError("trial_name", "this name is reserved for a row that every plan includes")
     if name.startswith(PREFIX) and name.removeprefix(PREFIX).isdecimal():
-        raise PydanticCustomError("trial_name", "names of this form belong to the trials that a search proposes")
+        raise PydanticCustomError("trial_name", "names of this form are reserved for trials that a search proposes")
     return name
 
 
@@ -70,7 +70,7 @@ def _check_tag(name: str) -> str:
     if not is_safe:
         raise PydanticCustomError("tag", "must be 1 to 250 letters, digits, blanks and any of . / : - _")
     if name.startswith(("mlflow.", tags.PREFIX)):
-        raise PydanticCustomError("tag", "names of this form belong to MLflow and to splatsweep")
+        raise PydanticCustomError("tag", "names of this form are reserved for MLflow and splatsweep")
     return name
 
 

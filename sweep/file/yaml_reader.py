@@ -80,7 +80,7 @@ def parse(text: str, file: str) -> Document:
     other = _OTHER_VERSION.search(text)
     if other is not None:
         line = text.count("\n", 0, other.start()) + 1
-        message = "sweep files are YAML 1.2, in which 010 is ten and `yes` is text; take this line away"
+        message = "sweep files are YAML 1.2, in which 010 is ten and `yes` is text; remove this line"
         raise SweepError([Mistake(file, line, 1, "", message, other[0])])
     try:
         node = yaml.compose(text)
@@ -166,7 +166,7 @@ class _Reader:
             if not isinstance(key, ScalarNode):
                 self._refuse(key.start_mark, path, "a key must be plain text")
             elif key.tag == _MERGE_KEY:
-                self._refuse(key.start_mark, path, "merge keys (<<) are not read; put what is shared in base")
+                self._refuse(key.start_mark, path, "merge keys (<<) are not supported; put shared keys in base")
             elif key.value in seen:
                 self._refuse(key.start_mark, (*path, key.value), "this key is given twice")
             else:

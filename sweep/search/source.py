@@ -232,7 +232,7 @@ class SearchQueue:
             if self._study.should_prune(number):
                 for key in keys:
                     if key in self._open and names[key].is_proposed_only:
-                        request_prune(self._trial_folder(key), f"the {self._search.pruner} pruner gave it up")
+                        request_prune(self._trial_folder(key), f"the {self._search.pruner} pruner stopped it")
 
     def _report(self, number: int, keys: Sequence[str]) -> None:
         if self._search.pruner != "none" and keys:

@@ -129,7 +129,7 @@ def test_stopping_for_futility_rejects_nothing_and_costs_little_power() -> None:
     decisions = decide(found, DESIGN)
     assert not (decisions.futile & decisions.rejected).any()
     assert ((decisions.seeds > 0) & (decisions.seeds <= SEEDS)).all()
-    # Rows that were given up would rarely have been found by 12 seeds.
+    # Rows that stopped for futility would rarely have been found by 12 seeds.
     assert fixed(found)[decisions.futile].mean() < FUTILE
 
 

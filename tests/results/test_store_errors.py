@@ -19,7 +19,7 @@ SCHEMA = (
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        ("(sqlite3.OperationalError) database is locked", "another program holds it"),
+        ("(sqlite3.OperationalError) database is locked", "another program has locked it"),
         (SCHEMA, "mlflow db upgrade 'sqlite:////"),
         (SCHEMA.replace("89d4b8295536", "ffffffffffff"), "newer MLflow than the one that is installed"),
         ("Can't locate revision identified by 'ffff'", "newer MLflow"),

@@ -88,5 +88,5 @@ def _composited(
 def _pose(path: Path) -> np.ndarray:
     pose = FROM_OPENGL @ rigid(read_array(path, (3, 4)), path)
     if np.linalg.norm(pose[:3, 3]) < MIN_DISTANCE:
-        raise UnreadableObjectError(f"{path}: the camera stands in the origin")
+        raise UnreadableObjectError(f"{path}: the camera is at the origin")
     return pose

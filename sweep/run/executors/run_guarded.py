@@ -79,7 +79,7 @@ def run_guarded(
         if not is_out_of_memory(error):
             problem = reason
         elif gpu_share >= 1:
-            problem = f"{reason}\n(nothing else was on its GPU: lower train.batch_size, or the network)"
+            problem = f"{reason}\n(no other trial was on its GPU: reduce train.batch_size or the network)"
         else:
             _put_back(folder, gpu_share, reason)
             return GuardedRun(is_put_back=True)

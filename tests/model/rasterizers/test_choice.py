@@ -69,7 +69,7 @@ def test_auto_passes_over_what_cannot_do_what_is_asked(install):
 
 def test_the_cpu_is_no_silent_way_out_of_a_gpu(install):
     install()
-    with pytest.raises(BackendUnavailableError, match="the host draws it where the backend is 'cpu'") as refusal:
+    with pytest.raises(BackendUnavailableError, match="the backend 'cpu' draws it on the host") as refusal:
         choose("auto", "cuda")
     assert "pip install 'gsplat" in str(refusal.value)
     assert inria.COMMIT in str(refusal.value)

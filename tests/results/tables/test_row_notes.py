@@ -35,7 +35,7 @@ TAGS = {COMMIT: "0123456789", CHANGED: "false", DATA: "f" * 64}
 def test_each_difference_in_regime_is_named(make, config: dict[str, Any], tags: dict[str, str], note: str) -> None:
     baseline = [make.record("baseline", config=CONFIG, tags=TAGS)]
     row = [make.record("row", config=CONFIG | config, tags=TAGS | tags)]
-    assert row_notes(row, baseline) == (f"Not the regime of baseline: {note}.",)
+    assert row_notes(row, baseline) == (f"Conditions differ from baseline: {note}.",)
 
 
 COMPUTED = arithmetic_tags([Arithmetic("cpu", "eager", "float32", "cpu").as_json()])
@@ -55,7 +55,7 @@ COMPUTED = arithmetic_tags([Arithmetic("cpu", "eager", "float32", "cpu").as_json
 def test_another_arithmetic_is_another_regime(make, arithmetic: Arithmetic, note: str) -> None:
     baseline = [make.record("baseline", config=CONFIG, tags=TAGS | COMPUTED)]
     row = [make.record("row", config=CONFIG, tags=TAGS | arithmetic_tags([arithmetic.as_json()]))]
-    assert row_notes(row, baseline) == (f"Not the regime of baseline: {note}.",)
+    assert row_notes(row, baseline) == (f"Conditions differ from baseline: {note}.",)
 
 
 def test_precision_is_the_computed_one_where_all_recorded_it(make) -> None:
@@ -64,7 +64,7 @@ def test_precision_is_the_computed_one_where_all_recorded_it(make) -> None:
     baseline = [make.record("baseline", config=CONFIG | wide, tags=TAGS | COMPUTED)]
     assert row_notes([make.record("row", config=CONFIG | narrow, tags=TAGS | COMPUTED)], baseline) == ()
     (note,) = row_notes([make.record("row", config=CONFIG | narrow, tags=TAGS)], baseline)
-    assert note == "Not the regime of baseline: precision bf16 instead of tf32."
+    assert note == "Conditions differ from baseline: precision bf16 instead of tf32."
 
 
 def test_seeds_of_one_row_in_other_arithmetics_are_named(make) -> None:

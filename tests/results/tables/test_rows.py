@@ -130,7 +130,7 @@ def test_rows_are_compared_with_a_baseline_that_stands_elsewhere(paper: dict[str
 def test_another_regime_than_the_baselines_is_said_at_the_row(paper: dict[str, Table]) -> None:
     dino, clip = paper["paper-2"].rows
     assert dino.notes == ()
-    assert clip.notes == ("Not the regime of baseline: batch size 4 instead of 8.",)
+    assert clip.notes == ("Conditions differ from baseline: batch size 4 instead of 8.",)
 
 
 def test_contradictions_of_the_published_marks_are_listed(paper: dict[str, Table]) -> None:

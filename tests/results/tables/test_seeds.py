@@ -42,7 +42,7 @@ def test_rows_say_how_they_stopped(evidence) -> None:
     outcomes = {row.label: (row.cells[0].mean, row.cells[-1].text) for row in table.rows}
     assert outcomes["better"] == (3, "better than the baseline")
     assert outcomes["worse"] == (4, "worse than the baseline")
-    assert outcomes["level"][1] in ("not decided", "given up, as further seeds would hardly decide it")
+    assert outcomes["level"][1] in ("not decided", "stopped for futility, since further seeds would hardly decide it")
     assert outcomes["broken"] == (0, "not decided yet: broken seed 0 failed")
     better = table.rows[0]
     assert better.cells[1].mean == pytest.approx(5.0, abs=0.01)

@@ -49,8 +49,8 @@ def test_it_lists_and_removes_nothing_by_default(home: Path) -> None:
     text = clean(home)
     assert "trials: trials that no plan has: 1" in text
     assert "trials/cc" in text
-    assert "failed trials, and trainings that only these began: 1" in text
-    assert "Nothing is removed yet" in text
+    assert "failed trials, and trainings that only they started: 1" in text
+    assert "Nothing was removed" in text
     assert trial_folder(home, "cc").is_dir()
     assert trial_folder(home, "bb").is_dir()
 

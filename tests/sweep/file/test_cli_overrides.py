@@ -60,7 +60,7 @@ def test_of_two_for_one_key_the_later_holds() -> None:
         ("seeds=[1", "--set seeds: not valid YAML"),
         ("seeds={a: 1, a: 2}", "given twice"),
         ("seeds.2=1", "has 2 elements, reached by index; got '2'; allowed: 0, 1"),
-        ("name.x=1", "--set name.x: name: has no keys inside, so 'x' leads nowhere"),
+        ("name.x=1", "--set name.x: name: has no keys, so 'x' does not exist"),
         ("trials.plane.seed=1", "no such trial; got 'plane'; allowed: dino v1.5, plain; did you mean 'plain'?"),
     ],
 )

@@ -138,7 +138,7 @@ def test_the_other_files_syntax_errors_stand_there(folder: Path) -> None:
 
 def test_the_command_line_comes_too_late(folder: Path) -> None:
     [mistake] = _mistakes(_child(folder, ""), "extends=other.yaml")
-    assert "must stand in the file" in mistake.message
+    assert "must be set in the file" in mistake.message
 
 
 def test_tables_are_files_beside_the_file_that_names_them(folder: Path) -> None:

@@ -172,7 +172,7 @@ def test_a_mistake_in_base_is_told_once_for_all_trials(tmp_path: Path) -> None:
         ("seeds: [-1]", 9, "seeds.0", "must be at least 0"),
         ("seeds: 3", 8, "seeds", "must be a list; got 3"),
         ("search: {trials: 5}", 9, "search.space", "missing key"),
-        ("trials: {search-0001: {}}", 10, "trials.search-0001", "belong to the trials that a search proposes"),
+        ("trials: {search-0001: {}}", 10, "trials.search-0001", "reserved for trials that a search proposes"),
         ("tables: [pape]", 10, "tables.0", "unknown table"),
         ("run: {cpus_per_trial: 0}", 23, "run.cpus_per_trial", "must be at least 1"),
         ("run: {log_evry: 1}", 7, "run.log_evry", "did you mean 'log_every'"),

@@ -53,7 +53,7 @@ def test_trials_on_a_gpu_need_a_rasteriser_for_it():
     assert found.names == ("a", "b")
     assert "pip install 'gsplat" in found.reason
     assert undrawable(named, ON_CPU) == ()
-    with pytest.raises(ValueError, match=r"a, b: nothing that is installed draws this on a GPU(.|\n)*--only"):
+    with pytest.raises(ValueError, match=r"a, b: no installed rasteriser supports this on a GPU(.|\n)*--only"):
         refuse_undrawable(named, ON_GPU)
 
 
@@ -90,20 +90,20 @@ def test_validate_and_plan_say_it_and_run_refuses_it(home, tiny, tmp_path, monke
     path = sweep_file(tmp_path, {"name": "a", "base": tiny(), "trials": trials, "run": {"gpus_per_trial": 1}})
     done = CliRunner().invoke(app, ["doctor", str(path), "--home", str(home)], env={"COLUMNS": "400"})
     assert done.exit_code == 2
-    assert re.search(r"no +sweep a +cannot be drawn: gpu row: nothing that is installed", done.output)
+    assert re.search(r"no +sweep a +cannot be drawn: gpu row: no installed rasteriser", done.output)
     on_cpu = ["doctor", str(path), "--set", "run.gpus_per_trial=0", "--home", str(home)]
     assert "all 2 trials can be drawn" in CliRunner().invoke(app, on_cpu, env={"COLUMNS": "400"}).output
     for command in (["validate"], ["plan", "--home", str(home)]):
         done = CliRunner().invoke(app, [command[0], str(path), *command[1:]], catch_exceptions=False)
         assert done.exit_code == 0
-        assert "cannot be drawn here: gpu row: nothing that is installed draws this on a GPU" in done.output
+        assert "cannot be drawn here: gpu row: no installed rasteriser supports this on a GPU" in done.output
         assert "not installed: gsplat, inria, triton" in done.output
     done = CliRunner().invoke(app, ["plan", str(path), "--home", str(home), "--json"], catch_exceptions=False)
     assert [item["names"] for item in json.loads(done.stdout)["rasterizers"]["cannot_draw"]] == [["gpu row"]]
 
     executed = []
     monkeypatch.setattr(driver, "execute", lambda *arguments, **_: executed.append(arguments))
-    with pytest.raises(ValueError, match="gpu row: nothing that is installed"):
+    with pytest.raises(ValueError, match="gpu row: no installed rasteriser"):
         run_sweep(load_sweep(path), home, console=Console(quiet=True))
     assert executed == []
     run_sweep(load_sweep(path), home, console=Console(quiet=True), only="cpu row")

@@ -38,7 +38,7 @@ class UNetBackbone(Backbone):
     def check(cls, options: UNetOptions, resolution: int) -> None:
         halvings = len(options.channel_mult) - 1
         if resolution % (1 << halvings):
-            reason = f"data.resolution {resolution} cannot be halved {halvings} times, as model.channel_mult asks"
+            reason = f"data.resolution {resolution} cannot be halved {halvings} times, as model.channel_mult requires"
             raise MisfitError("data.resolution", reason)
 
     @classmethod

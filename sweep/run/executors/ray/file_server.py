@@ -171,7 +171,7 @@ class TrialFileServer:
     def _check_worker(self, key: str, worker: str) -> None:
         # A restarted file_server accepts the first worker that calls.
         if self._workers.setdefault(key, worker) != worker:
-            raise TrialMovedError(f"trial {key} runs elsewhere by now")
+            raise TrialMovedError(f"trial {key} was taken over by another worker")
 
     def _folder(self, key: str) -> Path:
         return trial_folder(self._home, key)

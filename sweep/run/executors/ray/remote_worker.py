@@ -54,7 +54,7 @@ def scratch_home() -> Path:
     folder = user_path(named) if named else Path(tempfile.gettempdir()) / f"splatsweep-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not named and folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to somebody else; name another folder in {SCRATCH_VARIABLE}")
+        raise PermissionError(f"{folder} belongs to another user; name another folder in {SCRATCH_VARIABLE}")
     return folder.absolute()
 
 

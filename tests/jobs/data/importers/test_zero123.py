@@ -103,7 +103,7 @@ def test_transparency_of_any_kind_cuts_out(layouts, objaverse, tmp_path, mode):
         (lambda folder: (folder / "002.npy").unlink(), "1c2d: 002.npy missing beside 3 pictures"),
         (lambda folder: [file.unlink() for file in folder.iterdir()], "1c2d: no pictures"),
         (lambda folder: np.save(folder / "000.npy", np.zeros((4, 4))), r"000.npy: the array is float64 \(4, 4\)"),
-        (lambda folder: np.save(folder / "000.npy", np.eye(3, 4)), "000.npy: the camera stands in the origin"),
+        (lambda folder: np.save(folder / "000.npy", np.eye(3, 4)), "000.npy: the camera is at the origin"),
         (lambda folder: np.save(folder / "000.npy", np.full((3, 4), np.inf)), "000.npy: .* not finite"),
         (lambda folder: np.save(folder / "000.npy", np.array([{}] * 3)), "000.npy: ValueError: .*Python objects"),
         (lambda folder: Image.new("RGB", (256, 256)).save(folder / "002.png"), "002.png: pixels of RGB without alpha"),
