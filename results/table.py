@@ -205,7 +205,7 @@ class Table:
         sentences = []
         if any(cell.rank for cell in cells):
             sentences.append(
-                "Best in bold, second best underlined, among trained rows and where tests distinguish them from the next."
+                "Best in bold, second best underlined, among trained rows, if tests distinguish them from the next."
             )
         if any(cell.comparison and cell.comparison.is_significant for cell in cells):
             sentences.append("* differs from the baseline (p < 0.05 after Holm's correction over the table).")

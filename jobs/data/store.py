@@ -234,7 +234,7 @@ class Store:
     def _check(self, frames: np.ndarray, resolution: int) -> None:
         if not 1 <= resolution <= self.resolution:
             raise ValueError(
-                f"resolution {resolution} is not available from {self.path.name}, whose images have {self.resolution} px; "
+                f"resolution {resolution} exceeds that of {self.path.name}, whose images have {self.resolution} px; "
                 f"allowed: 1 to {self.resolution} (or prepare it with larger images)"
             )
         if frames.min() < 0 or frames.max() >= len(self.images):

@@ -29,7 +29,7 @@ def row_notes(records: Sequence[TrialRecord], beside: Sequence[TrialRecord] = ()
     if 0 < len(finished) < len(records):
         notes.append(f"{len(finished)} of {len(records)} seeds: {states(records)}.")
     notes += _unlike_seeds(finished)
-    notes += _unlike_regimes(records, beside)
+    notes += _differing_conditions(records, beside)
     names = dict.fromkeys(name for record in records for name in record.planned.names)
     others = [name for name in names if name != records[0].planned.name] if records else []
     if others:
@@ -65,11 +65,11 @@ def _unlike_seeds(finished: Sequence[TrialRecord]) -> list[str]:
     return notes
 
 
-def _unlike_regimes(records: Sequence[TrialRecord], beside: Sequence[TrialRecord]) -> list[str]:
+def _differing_conditions(records: Sequence[TrialRecord], beside: Sequence[TrialRecord]) -> list[str]:
     """A note where training or evaluation of the row differs from `beside` in more than the setting under study."""
     if not records or not beside or records[0].planned.control:
         return []
-    own, other = (_regime(side) | _arithmetic_regime(side, records, beside) for side in (records, beside))
+    own, other = (_conditions(side) | _arithmetic_conditions(side, records, beside) for side in (records, beside))
     differing = [name for name in own if own[name] and other[name] and own[name] != other[name]]
     if not differing:
         return []
@@ -77,7 +77,7 @@ def _unlike_regimes(records: Sequence[TrialRecord], beside: Sequence[TrialRecord
     return [f"Conditions differ from {beside[0].planned.name}: {listed}."]
 
 
-def _regime(records: Sequence[TrialRecord]) -> dict[str, str]:
+def _conditions(records: Sequence[TrialRecord]) -> dict[str, str]:
     """Name -> value of the conditions that compared rows should share; "" where unknown."""
     config = records[0].planned.config
     train: Mapping[str, Any] = config.get("train", {})
@@ -97,7 +97,7 @@ def _regime(records: Sequence[TrialRecord]) -> dict[str, str]:
     }
 
 
-def _arithmetic_regime(side: Sequence[TrialRecord], *compared: Sequence[TrialRecord]) -> dict[str, str]:
+def _arithmetic_conditions(side: Sequence[TrialRecord], *compared: Sequence[TrialRecord]) -> dict[str, str]:
     """Arithmetic settings of `side`, by name; empty unless all compared trials recorded theirs."""
     finished = [record for records in compared for record in records if record.state == "finished"]
     if not all(_arithmetic(record) for record in finished):
