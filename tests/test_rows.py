@@ -111,7 +111,7 @@ def test_the_paper_has_all_its_rows():
 
 
 @pytest.mark.parametrize(("preset", "row"), [(preset, row) for preset in (PAPER, CORRECTED) for row in rows(preset)])
-def test_trains_and_is_judged(preset, row, rows_home, data):
+def test_trains_and_is_evaluated(preset, row, rows_home, data):
     config = small(rows(preset)[row], data)
     result = run_trial(config, rows_home, RUNTIME)
     assert result.step == 2 * len(config.train.stages)

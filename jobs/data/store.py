@@ -234,8 +234,8 @@ class Store:
     def _check(self, frames: np.ndarray, resolution: int) -> None:
         if not 1 <= resolution <= self.resolution:
             raise ValueError(
-                f"resolution {resolution} exceeds that of {self.path.name}, whose images have {self.resolution} px; "
-                f"allowed: 1 to {self.resolution} (or prepare it with larger images)"
+                f"resolution {resolution} of {self.path.name}; allowed: 1 to {self.resolution}, the side of its images "
+                "(or prepare it with larger images)"
             )
         if frames.min() < 0 or frames.max() >= len(self.images):
             raise ValueError(f"frames {frames.min()}..{frames.max()} are not all within 0..{len(self.images) - 1}")

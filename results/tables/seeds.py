@@ -83,7 +83,7 @@ def _notes(seeds: SeedState) -> tuple[str, ...]:
         f"From {seeds.at_least} seeds on, at most {seeds.at_most}, each row is tested after every seed against "
         f"{seeds.baseline!r}, paired by seed; the family-wise error of all rows and looks is {seeds.alpha:.0%} "
         "(group-sequential t test, error spent with the third power of the seeds, Holm's correction at each look).",
-        f"A row stops for futility where the predicted probability of a decision is below {FUTILE:.0%}. Intervals are at "
+        f"A row stops for futility if the predicted probability of a decision is below {FUTILE:.0%}. Intervals are at "
         "the level of the last test. Differences that stopped a row early are too large on average.",
         "Decisions hold for other trainings on the same objects. Stars in other tables are from tests that also count "
         "the choice of objects, and not the looks.",

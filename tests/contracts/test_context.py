@@ -29,7 +29,7 @@ def test_is_a_section_that_is_off_by_default(name):
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_its_models_say_what_its_default_fusion_takes(name):
+def test_its_default_fusion_accepts_the_output_of_its_models(name):
     source = find_source(name)
     context_type = context_type_for(resolve(FUSION, source.fusion, "fusion"), name)
     assert context_type in source.context_types

@@ -103,7 +103,7 @@ def test_every_trial_is_brought_to_an_end_and_reported(run, tmp_path: Path) -> N
     assert failure["error"] == "ValueError: before it could say why"
 
 
-def test_nothing_starts_once_a_stop_is_asked_for(run, tmp_path: Path) -> None:
+def test_nothing_starts_after_a_stop_request(run, tmp_path: Path) -> None:
     run(1, 2, is_stopped=True)
     assert {state(tmp_path, 1), state(tmp_path, 2)} == {"pending"}
 
@@ -135,14 +135,14 @@ def test_a_file_may_have_the_options_of_all_executors_whichever_is_chosen() -> N
         RunOptions.model_validate({"max_concurent": 1})
 
 
-def test_gpus_that_no_trial_asks_for_are_said_with_the_flag_that_uses_them() -> None:
+def test_unused_gpus_are_reported_with_the_option_that_uses_them() -> None:
     assert unused_gpus(0, ExecutorOptions(), 0.25) is None
     assert unused_gpus(2, ExecutorOptions(gpus_per_trial=0.5), 0.25) is None
     assert "a GPU here" in str(unused_gpus(1, ExecutorOptions(), 1))
     assert str(unused_gpus(2, ExecutorOptions(), 0.25)).endswith("--set run.gpus_per_trial=0.25")
 
 
-def test_inline_says_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inline_reports_them_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     executor, notices = resolve(EXECUTORS, "inline", "executor"), Silent()
     source = Watched([works.trial_of(1), works.trial_of(2)])

@@ -85,7 +85,7 @@ def test_trains_nothing_and_names_weights_that_the_table_knows(metric):
     assert set(type(metric).weights("vgg")) <= set(WEIGHTS)
 
 
-def test_colours_are_said_to_matter_where_they_do(metric):
+def test_of_colours_is_true_where_colours_matter(metric):
     truth, render = views(), views(0.1)
     darker = EvaluatedViews(render.images * 0.9, render.covered, render.depth)
     reference = metric.reference(truth)

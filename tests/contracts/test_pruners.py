@@ -43,7 +43,7 @@ def is_given_up(study: Study, number: int, score: float) -> bool:
 
 @pytest.mark.parametrize("aim", ["maximize", "minimize"])
 @pytest.mark.parametrize("pruner", PRUNING)
-def test_who_trails_all_others_is_given_up_and_who_leads_is_not(pruner: str, aim: str) -> None:
+def test_the_worst_trial_is_pruned_and_the_best_is_not(pruner: str, aim: str) -> None:
     study, sign = study_of(pruner, aim), 1 if aim == "maximize" else -1
     trailing, leading = (-100.0, 100.0) if sign > 0 else (100.0, -100.0)
     # Hyperband assigns brackets by number, and its last bracket prunes no trial.
@@ -52,7 +52,7 @@ def test_who_trails_all_others_is_given_up_and_who_leads_is_not(pruner: str, aim
 
 
 @pytest.mark.parametrize("pruner", PRUNERS)
-def test_nobody_is_given_up_before_there_is_anything_to_compare(pruner: str) -> None:
+def test_no_trial_is_pruned_before_there_are_others_to_compare(pruner: str) -> None:
     space = {"train.batch_size": {"low": 1, "high": 64, "int": True}}
     study = Study(Search.model_validate({"space": space, "trials": 4, "pruner": pruner, "sampler": "random"}), TRAINING)
     study.ask(0)

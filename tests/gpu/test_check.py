@@ -231,7 +231,7 @@ def test_weights_that_are_lacking_are_named(tmp_path, monkeypatch):
     assert "`make weights`" in outcome.detail
 
 
-def test_a_sweep_is_killed_and_goes_on(prepared_home, weights, tmp_path):  # noqa: ARG001 - the commands find them
+def test_a_killed_sweep_resumes(prepared_home, weights, tmp_path):  # noqa: ARG001 - the commands find them
     shutil.copytree(prepared_home, tmp_path / "home")
     sweep = tmp_path / "tiny.yaml"
     sweep.write_text(tiny_sweep(LONG))
@@ -244,7 +244,7 @@ def test_a_sweep_is_killed_and_goes_on(prepared_home, weights, tmp_path):  # noq
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so_and_ends_well(tmp_path, monkeypatch, capsys):
+def test_without_a_gpu_it_reports_that_and_succeeds(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["check.py", "--out", str(tmp_path / "gpu")])
     assert check.main() == 0
     assert capsys.readouterr().out == "no GPU is here: nothing was run\n"

@@ -44,7 +44,7 @@ def test_whole_views_have_their_sources_among_them(draw):
     assert batch.target.images is batch.seen.images
 
 
-def test_pixels_come_from_views_that_are_any_of_the_objects(draw):
+def test_pixels_are_drawn_from_all_views_of_an_object(draw):
     batches = [draw(iteration, Targets(pixels=PIXELS), input_views=2) for iteration in range(40)]
     assert batches[0].source.images.shape[1] == 2
     assert batches[0].seen.images.shape[1] == 3
@@ -89,7 +89,7 @@ def test_at_first_pixels_lie_in_the_box_of_the_object(draw, store):
     assert draw(3, targets).pixels.row.min() == 0
 
 
-def test_boxes_come_from_masks_or_from_colours(draw):
+def test_boxes_are_found_by_masks_or_colours(draw):
     views = draw(0, Targets()).seen
     images = views.background[:, None, :, None, None].expand(2, 3, 3, 16, 16).clone()
     images[0, 1, 2, 4:7, 9] = 0.5  # one channel differs

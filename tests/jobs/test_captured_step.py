@@ -214,7 +214,7 @@ def test_a_step_that_lacked_room_is_repeated_with_more(graphs):
     assert [graph.replays for graph in graphs.graphs] == [2]
 
 
-def test_a_step_that_reads_to_the_host_runs_as_written_and_a_warning_says_so_once(graphs, monkeypatch, caplog):
+def test_a_step_that_reads_to_the_host_runs_as_written_with_one_warning(graphs, monkeypatch, caplog):
     toy, expected = Toy(), Toy(captured=False)
     monkeypatch.setattr(toy, "draw", lambda count: count.clamp(max=float(count + 9)))
     values = [1.0, 2.0, 3.0, 4.0, 5.0]

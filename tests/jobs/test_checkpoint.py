@@ -145,7 +145,7 @@ def test_what_killed_writers_left_is_cleared_away(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"000000003.safetensors", "000000003.json"}
 
 
-def test_weights_stay_where_the_optimizer_goes(tmp_path):
+def test_dropping_the_optimizer_keeps_the_weights(tmp_path):
     folder = CheckpointFolder(tmp_path)
     network, optimizer = trained(3)
     for step_number in (2, 3):

@@ -218,7 +218,7 @@ def test_bfloat16_is_the_gpus_alone():
     assert "forward" not in network.main_network.__dict__
 
 
-def test_in_bfloat16_a_network_gives_float32():
+def test_a_network_in_bfloat16_returns_float32():
     network = reconstructor()
     images = torch.rand(2, 3, 16, 16)
     expected = outcome(network.main_network.train(), images)[0]

@@ -83,7 +83,7 @@ def test_samples_are_the_same_views_for_every_predictor(judge):
     assert one["render"].dtype == np.uint8
 
 
-def test_what_is_measured_is_chosen_and_a_control_goes_without_what_it_does_not_render(home, tiny):
+def test_chosen_metrics_are_computed_except_those_that_a_control_cannot_render(home, tiny):
     chosen = ["iou", "psnr", "abs_rel", "psnr_masked", "delta1", "ssim_masked"]
     judging = tiny()["eval"] | {"metrics": chosen}
     trained = run_trial(TrialConfig.model_validate(tiny(eval=judging)), home, Runtime())

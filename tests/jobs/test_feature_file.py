@@ -68,7 +68,7 @@ def path(tmp_path):
     return tmp_path / "features" / "one.npy"
 
 
-def test_what_is_kept_comes_back(path):
+def test_stored_features_are_read_back(path):
     ensure_feature_file(path, FRAMES, GROUP, features)
     assert_whole(path)
     assert FeatureFile(path).shape == (5,)

@@ -64,7 +64,7 @@ def feature_files(folder):
 
 
 @pytest.mark.parametrize("kind", SECTIONS)
-def test_kept_features_are_what_the_model_says(kind, configured, store, tiny_checkpoints, tmp_path):
+def test_cached_features_equal_the_models_output(kind, configured, store, tiny_checkpoints, tmp_path):
     config = configured(**SECTIONS[kind])
     views = source_views(store, [3, 11])
     reader = ContextReader(config, store, tiny_checkpoints, tmp_path)
@@ -80,7 +80,7 @@ def test_kept_features_are_what_the_model_says(kind, configured, store, tiny_che
 
 
 @pytest.mark.parametrize("kind", SECTIONS)
-def test_where_features_are_kept_no_model_is_built(kind, configured, store, tiny_checkpoints, tmp_path, monkeypatch):
+def test_no_model_is_built_for_cached_features(kind, configured, store, tiny_checkpoints, tmp_path, monkeypatch):
     config = configured(**SECTIONS[kind])
     first = ContextReader(config, store, tiny_checkpoints, tmp_path)
     monkeypatch.setattr(WeightStore, "load", lambda *_: pytest.fail("weights were loaded"))

@@ -53,7 +53,7 @@ def test_objects_and_datasets_that_cannot_be_shown(store):
         measured(replace(store, depth=None))
 
 
-def test_a_trial_predicts_what_it_was_judged_on(home, tiny):
+def test_a_trial_predicts_an_evaluated_object(home, tiny):
     trial = run_trial(TrialConfig.model_validate(tiny()), home, Runtime())
     subject = predicted(trial.folder, home)
     images = subject.scene.render(subject.views.cameras, subject.views.background).images

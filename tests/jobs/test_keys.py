@@ -55,7 +55,7 @@ def test_whatever_training_reads_changes_both_keys(sections):
 
 
 @pytest.mark.parametrize("section", [{"split": "val"}, {"lpips": "alex"}, {"objects": 5}, {"metrics": ["psnr"]}])
-def test_another_way_of_judging_is_another_trial_of_the_same_training(section):
+def test_another_evaluation_is_another_trial_of_the_same_training(section):
     changed, plain = keys(config(eval=section)), keys(config())
     assert changed.training == plain.training
     assert changed.trial != plain.trial
@@ -132,12 +132,12 @@ def test_trivial_predictions_have_no_training_to_depend_on():
     assert blank.trial != keys(config(model={"name": "copy_input"})).trial != keys(config()).trial
 
 
-def test_identity_comes_back_as_the_same_configuration():
+def test_the_identity_parses_to_the_same_configuration():
     trial = config(depth={"model": "oracle", "fusion": "xattn"}, seed=5)
     assert keys(TrialConfig.model_validate(trial.identity())) == keys(trial)
 
 
-def test_weights_of_training_and_of_judging_are_told_apart():
+def test_weights_of_training_and_of_evaluation_are_separate():
     trial = config(semantic={"encoder": "efficientnet_lite0"}, eval={"lpips": "alex"})
     assert training_weights(trial) == ("efficientnet_lite0", "vgg16")
     assert evaluation_weights(trial) == ("alexnet",)

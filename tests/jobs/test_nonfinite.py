@@ -56,7 +56,7 @@ def test_stop_freezes_the_weights_until_the_host_looks(weight):
         guard.raise_if_bad(GaussianScene(gaussians()))
 
 
-def test_a_gradient_that_is_not_finite_is_told_from_a_loss(weight):
+def test_a_gradient_that_is_not_finite_is_distinguished_from_a_loss(weight):
     optimizer = torch.optim.Adam([weight], fused=True)
     guard = NonFiniteGuard("stop", optimizer, torch.device("cpu"))
     term = (weight - weight.detach()).square().sum().sqrt()  # 0, with slope 0 * infinity

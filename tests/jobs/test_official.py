@@ -129,7 +129,7 @@ def test_a_result_that_stands_is_not_computed_again(trained, tiny, home, tmp_pat
         evaluate_checkpoint(checkpoint, other, home)
 
 
-def test_a_conditioned_network_asks_for_its_model_and_is_given_its_maps(trained, tiny, home, weights, tmp_path):
+def test_a_conditioned_network_requires_its_model_and_receives_its_maps(trained, tiny, home, weights, tmp_path):
     config, _ = trained()
     depth = {"model": "oracle", "fusion": "input"}
     conditioned = TrialConfig.model_validate(config.model_dump(mode="json") | {"depth": depth})

@@ -59,7 +59,7 @@ def source_picture(home: Path, path: Path) -> Path:
     ],
     ids=["plain", "depth network", "constant", "encoder"],
 )
-def test_a_picture_of_a_test_object_gives_the_gaussians_of_that_object(home, tiny, tmp_path, sections) -> None:
+def test_a_picture_of_a_test_object_predicts_the_gaussians_of_that_object(home, tiny, tmp_path, sections) -> None:
     key = train(home, tiny(**sections))
     photo = source_picture(home, tmp_path / "chair.png")
     prediction = load_reconstructor(home, key, device="cpu")(photo)
@@ -92,7 +92,7 @@ def reconstruct(trained: tuple[Path, str]) -> PhotoReconstructor:
     return load_reconstructor(*trained, device="cpu")
 
 
-def test_a_photograph_gives_the_object_from_all_sides(reconstruct, tmp_path) -> None:
+def test_the_object_of_a_photograph_is_rendered_from_all_sides(reconstruct, tmp_path) -> None:
     prediction = reconstruct(photograph(tmp_path / "photo.jpg"), fov=50)
     assert not prediction.framed.as_it_is
     assert prediction.framed.silhouette is not None
@@ -113,7 +113,7 @@ def test_the_turntable_begins_at_the_photographs_camera_and_looks_at_the_object(
     assert torch.allclose(first, expected, atol=1e-3)
 
 
-def test_a_photograph_far_from_the_training_pictures_says_so(trained, reconstruct, tmp_path) -> None:
+def test_a_photograph_far_from_the_training_pictures_is_reported(trained, reconstruct, tmp_path) -> None:
     assert reconstruct(source_picture(trained[0], tmp_path / "own.png")).concerns == []
     odd = np.full((90, 90, 3), 255, np.uint8)
     odd[40:52, 5:85] = (0, 255, 0)
@@ -122,7 +122,7 @@ def test_a_photograph_far_from_the_training_pictures_says_so(trained, reconstruc
     assert "6 objects of chairs (chair) at 16 px: procedural chairs" in str(reconstruct.domain)
 
 
-def test_methods_without_gaussians_give_pictures(home, tiny, tmp_path) -> None:
+def test_methods_without_gaussians_write_pictures(home, tiny, tmp_path) -> None:
     stages = [{"iterations": 2, "lr": 1e-3, "losses": {"l2": 1.0}}]
     model = {
         "name": "pixelnerf", "pretrained": False, "hidden": 16, "blocks": 2, "view_blocks": 1, "coarse_samples": 4,
@@ -165,7 +165,7 @@ def test_files_that_are_no_pictures(reconstruct, tmp_path) -> None:
         reconstruct(tmp_path / "text.jpg")
 
 
-def test_the_command_writes_files_and_says_how_pictures_were_read(trained, tmp_path) -> None:
+def test_the_command_writes_files_and_reports_how_pictures_were_read(trained, tmp_path) -> None:
     home, key = trained
     photos = tmp_path / "photos"
     photos.mkdir()

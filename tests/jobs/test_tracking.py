@@ -188,7 +188,7 @@ def test_a_failed_trial_is_a_failed_run_until_it_is_retried(tmp_path, folder, cl
     assert only_run(client).info.status == "FINISHED"
 
 
-def test_an_interrupted_trial_is_a_killed_run_until_it_goes_on(tmp_path, folder, client):
+def test_an_interrupted_trial_is_a_killed_run_until_it_resumes(tmp_path, folder, client):
     writer = tracker(tmp_path)
     with Journal(folder) as journal:
         journal.start(0)
@@ -281,7 +281,7 @@ def test_a_server_that_dies_at_any_call_loses_and_doubles_nothing(lost, successo
     assert number > 6
 
 
-def test_two_homes_that_make_a_run_at_once_go_on_with_one(tmp_path, folder, client, monkeypatch):
+def test_two_homes_that_create_a_run_concurrently_keep_one(tmp_path, folder, client, monkeypatch):
     """The other home creates its run after this one has searched for runs and before it creates its own."""
     other = tmp_path / "other"
     shutil.copytree(tmp_path / "trials", other / "trials")
@@ -387,7 +387,7 @@ def found(uri: str, trial: TrackedTrial):
     return run, [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "train/loss")]
 
 
-def test_a_run_comes_whole_to_a_server_and_once(remote, tmp_path):
+def test_a_run_is_recorded_on_a_server_completely_and_once(remote, tmp_path):
     trial = begun(tmp_path)
     Tracker(tmp_path, remote, "whole").sync([trial])
     finish(tmp_path / "trials" / trial.key)
@@ -425,7 +425,7 @@ def test_homes_that_write_to_a_server_at_once_share_every_run(remote, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "http"])
-def test_a_server_that_is_killed_and_comes_back_loses_nothing(kind, tmp_path, request):
+def test_a_killed_and_restarted_server_loses_nothing(kind, tmp_path, request):
     server = request.getfixturevalue("mlflow_server" if kind == "http" else "postgres")
     uri = server.uri if kind == "http" else request.getfixturevalue("database")
     writer = Tracker(tmp_path, uri, "killed")
@@ -458,7 +458,7 @@ def artifacts(client: MlflowClient) -> Path:
 
 @pytest.mark.parametrize("name", ["moved", "with blank", "per%20cent", "what?", "hash#tag", "größe 大", "a'b&c=d"])
 @pytest.mark.parametrize("kind", ["copied", "moved"])
-def test_a_home_goes_on_where_it_is_now_and_leaves_alone_where_it_was(tmp_path, empty_store, kind, name):
+def test_a_moved_home_records_in_its_new_place_only(tmp_path, empty_store, kind, name):
     old, new = tmp_path / "old", tmp_path / name
     folder = old / "trials" / TRIAL.key
     folder.mkdir(parents=True)

@@ -64,7 +64,7 @@ def of_training(folder: Path) -> dict[tuple[int, str], float]:
 
 
 @pytest.mark.parametrize("change", [{"lpips": "alex"}, {"split": "val"}, {"objects": 1}])
-def test_another_way_of_judging_trains_nothing(change, home, tiny, steps):
+def test_another_evaluation_trains_nothing(change, home, tiny, steps):
     data = tiny()["data"]  # of the size that LPIPS (alex) needs
     data = data | {"resolution": 32, "options": data["options"] | {"image_size": 32}}
     sections = {"data": data, "model": {"base_dim": 4, "channel_mult": [1, 1]}}
@@ -81,7 +81,7 @@ def test_another_way_of_judging_trains_nothing(change, home, tiny, steps):
     assert set(pd.read_parquet(second.folder / "per_object.parquet")["split"]) == {change.get("split", "test")}
 
 
-def test_curves_of_validation_are_no_reason_to_judge_again(home, tiny, steps):
+def test_validation_curves_do_not_change_the_key(home, tiny, steps):
     first = run(home, tiny, eval={"objects": 2})
     assert run(home, tiny, eval={"objects": 2, "every": 3}).key == first.key
     assert len(steps) == 18

@@ -61,7 +61,7 @@ def test_a_subset_of_views_shows_every_view_equally_often_and_pairs_stay_togethe
     assert not torch.equal(again, compared_views(term, images, 8, 5))
 
 
-def test_all_views_are_seen_where_no_subset_is_asked_for():
+def test_all_views_are_compared_without_a_subset():
     assert compared_views(LossTerm(weight=1.0), torch.rand(2, 3, 3, 4, 4), 0, 0) is None
 
 

@@ -135,7 +135,7 @@ def test_a_moving_average_survives_being_killed_too(at, home, tiny, tmp_path, mo
     assert run_trial(config, home, RUNTIME).metrics == undisturbed.metrics
 
 
-def test_the_moving_average_is_what_is_judged(home, tiny):
+def test_the_moving_average_is_evaluated(home, tiny):
     config = tiny(eval={"objects": 2})
     config["train"] = config["train"] | {"stages": config["train"]["stages"][:1], "ema": {"start": 11}}
     with_average = run_trial(TrialConfig.model_validate(config), home, RUNTIME)
@@ -159,7 +159,7 @@ def test_a_stop_file_stops_a_trial_behind_a_checkpoint(home, tiny, tmp_path):
     assert run_trial(config, home, replace(RUNTIME, stop_file=str(stop_file))).metrics == undisturbed.metrics
 
 
-def test_a_trial_that_is_given_up_says_so_and_can_go_on(home, tiny, tmp_path):
+def test_a_pruned_trial_records_that_and_can_resume(home, tiny, tmp_path):
     config = TrialConfig.model_validate(tiny())
     undisturbed = run_trial(config, home, RUNTIME)
     forget(undisturbed, tmp_path / "undisturbed")
@@ -194,7 +194,7 @@ def test_a_finished_trial_is_not_run_again(home, tiny, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["blank", "copy_input"])
-def test_trivial_predictors_are_judged_like_trained_ones(name, home, tiny):
+def test_trivial_predictors_are_evaluated_like_trained_ones(name, home, tiny):
     result = run_trial(TrialConfig.model_validate(tiny(model={"name": name})), home, RUNTIME)
     with np.load(result.folder / "samples.npz") as samples:
         expected = 255 if name == "blank" else samples["source"][:, None]
@@ -233,7 +233,7 @@ def test_a_loss_that_is_not_finite_stops_the_trial_with_a_report(home, tiny, mon
     assert "NonFiniteError" in (folder / "log.txt").read_text()
 
 
-def test_a_loss_that_is_not_finite_skips_the_step_where_that_is_asked_for(home, tiny, monkeypatch):
+def test_a_loss_that_is_not_finite_skips_the_step_on_request(home, tiny, monkeypatch):
     spoil_loss(monkeypatch, at=4)
     config = tiny()
     config["train"] = config["train"] | {"nonfinite": "skip"}
@@ -243,7 +243,7 @@ def test_a_loss_that_is_not_finite_skips_the_step_where_that_is_asked_for(home, 
     assert all(np.isfinite(value) for value in values.values())
 
 
-def test_a_loss_that_is_not_finite_goes_on_as_published_where_that_is_asked_for(home, tiny, monkeypatch):
+def test_a_loss_that_is_not_finite_is_ignored_on_request(home, tiny, monkeypatch):
     spoil_loss(monkeypatch, at=4)
     config = tiny()
     config["train"] = config["train"] | {"nonfinite": "ignore"}

@@ -35,7 +35,7 @@ def cameras_at(*azimuths, elevation=0.4, radius=3.0, pose=None):
 
 
 @pytest.mark.parametrize("moved", [False, True])
-def test_the_ring_continues_the_given_cameras(moved):
+def test_the_ring_starts_near_the_first_camera(moved):
     pose = np.eye(4)
     if moved:  # any frame will do
         pose[:3, :3] = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]

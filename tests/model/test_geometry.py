@@ -105,7 +105,7 @@ def test_rays_undo_the_reference_projection(fixtures):
     torch.testing.assert_close(focal[0].item(), PUBLISHED["cars"].focal(side), atol=1e-4, rtol=0)
 
 
-def test_turned_harmonics_look_from_a_turned_direction_as_the_reference_says(fixtures):
+def test_rotated_harmonics_agree_with_the_reference(fixtures):
     sh = torch.load(fixtures / "cameras.pt", weights_only=True)["sh"]
     coefficients, directions = sh["coeffs_rgb_by_coef"].double(), sh["dirs"].double()
     rotation = torch.from_numpy(random_rotations(len(directions)).as_matrix())

@@ -81,13 +81,13 @@ def test_other_addresses_are_refused_with_what_is_wrong(uri: str, reason: str) -
     assert "sec" not in str(caught.value)
 
 
-def test_an_error_is_told_in_a_line() -> None:
+def test_an_error_is_shortened_to_a_line() -> None:
     error = ValueError("no answer at postgresql://me:secret@db/a\n[SQL: SELECT 1]")
     assert reason(error) == "no answer at postgresql://me:***@db/a"
     assert reason(ValueError()) == "ValueError"
 
 
-def test_what_a_driver_said_stands_for_an_error_that_begins_with_a_hint() -> None:
+def test_the_drivers_message_replaces_an_error_that_begins_with_a_hint() -> None:
     error = ValueError(
         "(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush block)\n"
         "(sqlite3.OperationalError) attempt to write a readonly database\n[SQL: INSERT INTO runs]"

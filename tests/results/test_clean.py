@@ -230,7 +230,7 @@ def kill_at(moment: int, counted: list[int]) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("moment", range(1, 26, 2))
-def test_a_removal_that_is_killed_goes_on(home: Path, moment: int) -> None:
+def test_a_killed_removal_continues(home: Path, moment: int) -> None:
     """The process dies for real, before a file is deleted, a folder renamed, or MLflow written."""
     idle(home)
     chosen = look(home).chosen([])

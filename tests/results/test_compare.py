@@ -71,7 +71,7 @@ def test_other_data_or_another_evaluation_is_marked_and_not_subtracted() -> None
     assert table.rows[1].cells[1].comparison is None
 
 
-def test_nothing_to_compare_is_an_error_that_says_why() -> None:
+def test_nothing_to_compare_is_an_error_with_the_reasons() -> None:
     with pytest.raises(ResultsError, match=r"cannot be compared.*: data d1 and d2"):
         compared(side("a", *trained("x", 20.0)), side("b", *trained("x", 21.0, data="d2")))
     with pytest.raises(ResultsError, match=r"no row has the same name in both sweeps; rows of a: x; of b: y"):

@@ -34,7 +34,7 @@ def test_a_row_may_be_called_by_one_of_its_trials(study, sweep, trial: str) -> N
     assert found.row.label == "baseline"
 
 
-def test_a_failed_trial_says_why_there_is_no_number(study, sweep) -> None:
+def test_a_failed_trial_explains_a_missing_number(study, sweep) -> None:
     (found,) = explain(sweep, study.home, ["auto"], "auto", "broken", "novel_psnr")
     (origin,) = found.origins
     assert (origin.value, origin.state, origin.note) == (None, "failed", "loss is not finite at step 7")

@@ -40,7 +40,7 @@ def test_results_are_tidy_and_hold_the_trivial_rows(study, sweep) -> None:
     assert means["blank", 0] == pytest.approx(12.0)
 
 
-def test_other_metrics_can_be_asked_for(study, sweep) -> None:
+def test_other_metrics_can_be_requested(study, sweep) -> None:
     frame = load_results(sweep, study.home, metrics=["psnr_clamped"])
     assert set(frame["metric"]) == {"psnr_clamped"}
 
@@ -148,7 +148,7 @@ def test_curves_hold_every_step_once(recorded, sweep) -> None:
     assert load_curves(sweep, recorded.home, ["time/step_ms"])["value"].tolist() == [5.0]
 
 
-def test_samples_come_in_the_plans_order(study, sweep) -> None:
+def test_samples_are_in_the_plans_order(study, sweep) -> None:
     samples = load_samples(sweep, study.home)
     assert [(s.trial, s.seed) for s in samples] == [
         ("baseline", 0),
@@ -166,7 +166,7 @@ def test_damaged_samples_are_left_out(recorded, sweep) -> None:
     assert load_samples(sweep, recorded.home) == ()
 
 
-def test_costs_come_from_the_trials_folder_or_the_training(recorded, sweep) -> None:
+def test_costs_are_read_from_the_trials_folder_or_its_training(recorded, sweep) -> None:
     recorded.plan([entry("a", "measured"), entry("b", "older", training="t"), entry("c", "damaged")])
     for key in "abc":
         recorded.record(key, key, per_object=scores(20.0))

@@ -31,7 +31,7 @@ def rows(found: Measurements) -> list[tuple[object, ...]]:
     return list(zip(*texts, *kinds, found.value.tolist(), strict=True))
 
 
-def test_the_copy_gives_what_the_file_gives_without_pyarrow(path: Path, tmp_path: Path, monkeypatch) -> None:
+def test_the_copy_equals_the_file_without_pyarrow(path: Path, tmp_path: Path, monkeypatch) -> None:
     first = read_measurements(path, tmp_path / "cache")
     assert repr(rows(first)) == repr(ROWS)
     monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -23,7 +23,7 @@ def test_configurations_leave_out_seeds_and_trivial_rows(study, sweep) -> None:
     assert found[2][1] == {"data.name": "chairs", "data.resolution": 16, "depth.model": "oracle"}
 
 
-def test_tags_say_where_a_run_comes_from_not_which_it_is(study, sweep) -> None:
+def test_tags_describe_the_origin_of_a_run_not_its_identity(study, sweep) -> None:
     found = {record.planned.key: values for record, values in tags(read_evidence(sweep, study.home))}
     assert found["a0"] == {"git.commit": "0123abc"}
     assert found["c0"] == {}

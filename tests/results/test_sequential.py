@@ -148,7 +148,7 @@ def test_decisions_use_only_leading_seeds_and_do_not_change_with_later_ones() ->
     assert not open_rows.rejected[:, 1].any()
 
 
-def test_holm_gives_a_later_row_the_level_of_a_rejected_one() -> None:
+def test_holm_passes_the_level_of_a_rejected_row_on() -> None:
     noise = np.array([0.1, -0.1, 0.05, -0.02, 0.07, -0.06, 0.03, -0.04, 0.02, 0.01, -0.05, 0.04])
     weak = 0.045 + noise
     alone = decide(weak[None], Design(3, 12))

@@ -31,7 +31,7 @@ def simulated(
 
 @pytest.mark.parametrize("spreads", [SCORES, DIFFERENCES], ids=["scores", "differences"])
 @pytest.mark.parametrize(("seeds", "objects"), [(2, 24), (3, 24), (3, 100), (5, 50)])
-def test_intervals_cover_as_often_as_they_say(seeds: int, objects: int, spreads: tuple[float, float, float]) -> None:
+def test_intervals_have_their_nominal_coverage(seeds: int, objects: int, spreads: tuple[float, float, float]) -> None:
     values = simulated(seeds, objects, spreads, mean=21.0)
     low, high = bootstrap_interval(values, np.random.default_rng(0), resamples=400)
     assert 0.93 <= np.mean((low <= 21.0) & (high >= 21.0)) <= 0.97
@@ -154,9 +154,7 @@ def test_a_difference_of_the_minimal_size_is_found_four_times_in_five() -> None:
 @pytest.mark.parametrize("alpha", [0.05, 0.001])
 @pytest.mark.parametrize("spreads", [SCORES, DIFFERENCES, (0.3, 0.3, 0.5), (0.5, 0.1, 0.2), (0.0, 0.0, 0.5)])
 @pytest.mark.parametrize("seeds", [2, 3])
-def test_tests_do_not_err_more_often_than_they_say(
-    seeds: int, spreads: tuple[float, float, float], alpha: float
-) -> None:
+def test_tests_keep_their_level(seeds: int, spreads: tuple[float, float, float], alpha: float) -> None:
     """The error rates hold where seeds differ more than objects, and in the tails that multiple testing needs."""
     p = paired_test(simulated(seeds, 30, spreads, 4000)).p
     assert np.mean(p < alpha) <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / 4000)

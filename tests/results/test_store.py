@@ -136,7 +136,7 @@ def remote_study(request, tmp_path_factory, empty_store: Path) -> tuple[Recorded
     return recorded, FakeSweep(tracking=Tracking(uri))
 
 
-def test_every_kind_of_store_tells_the_same(study, sweep, remote_study) -> None:
+def test_every_kind_of_store_returns_the_same(study, sweep, remote_study) -> None:
     recorded, remote_sweep = remote_study
     ours, theirs = read_evidence(sweep, study.home), read_evidence(remote_sweep, recorded.home)
     pd.testing.assert_frame_equal(theirs.results(), ours.results())
@@ -174,7 +174,7 @@ def fifty(mlflow_server) -> list[str]:
     return runs
 
 
-def test_a_server_is_asked_once_for_many_runs(fifty: list[str], proxy, tmp_path: Path) -> None:
+def test_one_request_reads_many_runs(fifty: list[str], proxy, tmp_path: Path) -> None:
     store = ResultStore(proxy.uri, tmp_path)
     runs = [run for run in store.runs().values() if run.run_id in fifty]
     assert len(runs) == 50
@@ -191,7 +191,7 @@ def test_a_server_is_asked_once_for_many_runs(fifty: list[str], proxy, tmp_path:
     assert len(proxy.requests) == 20
 
 
-def test_histories_longer_than_a_server_tells_at_once_are_whole(fifty: list[str], proxy, tmp_path: Path) -> None:
+def test_histories_longer_than_one_response_are_complete(fifty: list[str], proxy, tmp_path: Path) -> None:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 

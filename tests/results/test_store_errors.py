@@ -37,7 +37,7 @@ def test_the_remedy_follows_the_reason(tmp_path: Path, error: str, said: str) ->
     assert "Take a backup" not in problem
 
 
-def test_whose_a_file_is_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_owner_of_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mlflow.db"
     monkeypatch.setattr(store_errors, "whose", lambda file: f"{file} belongs to alice")
     problem = store_problem(sqlite_uri(path), ValueError("attempt to write a readonly database"), "written")

@@ -24,7 +24,7 @@ def ranks(built: Table) -> list[str | None]:
     return [row.cells[0].rank for row in built.rows]
 
 
-def test_higher_or_lower_is_better_as_the_column_says() -> None:
+def test_columns_determine_whether_higher_is_better() -> None:
     assert ranks(table([20.0, 22.0, 21.0])) == [None, "best", "second"]
     assert ranks(table([0.20, 0.22, 0.21], DOWN)) == ["best", None, "second"]
     assert ranks(table([1.0, 2.0], Column("n", "N"))) == [None, None]
@@ -75,6 +75,6 @@ def test_equal_notes_share_a_marker() -> None:
     assert [built.markers(row) for row in rows] == ["a", "b,a"]
 
 
-def test_markers_go_on_after_z() -> None:
+def test_markers_continue_after_z() -> None:
     rows = tuple(Row("r", (Cell(),), notes=(str(index),)) for index in range(28))
     assert list(Table("test", "", (UP,), (Section(rows),)).footnotes.values())[24:] == ["y", "z", "aa", "ab"]

@@ -122,7 +122,7 @@ def killed(tmp_path) -> Callable[..., tuple[Path, list[psutil.Process]]]:
     return kill
 
 
-def test_a_killed_import_goes_on_and_ends_with_the_same_bytes(killed, tmp_path):
+def test_a_killed_import_resumes_and_ends_with_the_same_bytes(killed, tmp_path):
     options = TINY | {"train": 60, "views": 8, "image_size": 32, "supersampling": 2}
     path, workers = killed(options)
     assert not path.exists()
@@ -230,7 +230,7 @@ def test_options_are_resolved_and_frozen():
         options.objects = 3
 
 
-def test_all_mistakes_in_options_are_told_at_once():
+def test_all_mistakes_in_options_are_reported_at_once():
     with pytest.raises(OptionsError) as caught:
         parse_options("chairs", {"veiws": 3, "train": "many", "val": 0, "test": 1.5})
     problems = dict(caught.value.problems)
@@ -308,7 +308,7 @@ def source(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def test_a_dataset_without_its_source_says_how_to_prepare_it(source, tmp_path):
+def test_the_error_of_a_missing_source_has_the_command_that_prepares_it(source, tmp_path):
     command = r"has text files; run: splatsweep data prepare listed --set label=b --source DIR"
     with pytest.raises(MissingDatasetError, match=command):
         prepare("listed", {"label": "b"}, tmp_path)

@@ -68,7 +68,7 @@ def test_what_can_be_done_is_no_problem(store):
         ({"model": {"input_views": 7}, "train": {"views_per_object": 7}}, "model.input_views 7: object 'chair_00000'"),
     ],
 )
-def test_too_much_is_asked_of_the_training_split(store, sections, problem):
+def test_requirements_beyond_the_training_split_are_problems(store, sections, problem):
     found = Requirements(store).problems(config(**sections))
     assert any(entry.startswith(problem) for entry in found), found
 
@@ -108,7 +108,7 @@ def test_frozen_models_see_the_sources_of_all_objects(store):
     assert Requirements(odd).problems(config(eval={"objects": 1}, depth={"model": "constant"})) == []
 
 
-def test_views_that_are_all_sources_leave_nothing_to_judge(store):
+def test_views_that_are_all_sources_leave_nothing_to_evaluate(store):
     (found,) = Requirements(store).problems(config(model={"name": "blank", "input_views": 6}))
     assert "has views beside its 6 sources" in found
 

@@ -34,7 +34,7 @@ def test_seeds_and_iterations_differ(objects):
     assert not np.array_equal(draw(objects, 0), draw(objects, 1))
 
 
-def test_every_object_comes_once_an_epoch_across_batch_borders(objects):
+def test_every_object_is_drawn_once_per_epoch_across_batches(objects):
     # 7 steps of 3 objects are 3 epochs of 7; no epoch ends with a batch.
     drawn = np.concatenate([owners(objects, draw(objects, i)[:, 0]) for i in range(7)])
     epochs = drawn.reshape(3, 7)
@@ -78,7 +78,7 @@ def test_evaluation_refuses_a_source_outside_the_object(objects):
             evaluation_frames(objects.iloc[0], protocol)
 
 
-def test_published_sources_come_in_their_order(objects):
+def test_published_sources_keep_their_order(objects):
     protocol, first = {"source_frames": [4, 1]}, int(objects["first_frame"].iloc[1])
     np.testing.assert_array_equal(evaluation_frames(objects.iloc[1], protocol) - first, [4, 0, 1, 2, 3, 5])
     np.testing.assert_array_equal(evaluation_frames(objects.iloc[1], protocol, 2) - first, [4, 1, 0, 2, 3, 5])

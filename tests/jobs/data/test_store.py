@@ -120,7 +120,7 @@ def test_one_altered_byte_changes_the_fingerprint(path, store):
     assert Store.open(path).compute_fingerprint() != store.fingerprint
 
 
-def test_errors_say_what_is_wrong(path, tmp_path):
+def test_errors_name_the_problem(path, tmp_path):
     with pytest.raises(StoreError, match="has no manifest"):
         Store.open(tmp_path / "nowhere")
     manifest = path / "manifest.json"
@@ -253,7 +253,7 @@ def test_an_empty_split_is_refused(store):
         store.split("val")
 
 
-def test_bounds_from_the_origin_come_with_its_distance(tmp_path, store):
+def test_bounds_from_the_origin_include_its_distance(tmp_path, store):
     assert store.views(np.array([[0, 2]]), SIZE).origin_distance is None
     around = Store.open(write(tmp_path / "around", bounds_from_origin=True, near=-2.0, far=2.0))
     frames = np.array([[0, 2], [7, 6]])

@@ -61,7 +61,7 @@ def interrupted(tmp_path):
     return path
 
 
-def test_room_left_by_skipped_objects_is_given_back(undisturbed):
+def test_space_of_skipped_objects_is_freed(undisturbed):
     assert len(undisturbed.images) == 15
     size = 15 * 3 * SIZE * SIZE
     assert size < (undisturbed.path / "images.npy").stat().st_size < size + 256
@@ -74,7 +74,7 @@ def test_nothing_but_the_store_is_left(undisturbed):
     assert JOURNAL not in {path.name for path in undisturbed.path.iterdir()}
 
 
-def test_a_half_written_store_is_not_seen_and_goes_on(interrupted, undisturbed):
+def test_a_half_written_store_is_invisible_and_resumed(interrupted, undisturbed):
     assert not interrupted.exists()
     with StoreWriter(interrupted, 18, "this") as writer:
         assert writer.done == 4
@@ -105,7 +105,7 @@ def test_objects_behind_a_damaged_one_are_written_again(interrupted, undisturbed
 
 
 @pytest.mark.parametrize("kept", [0, 5, 60])
-def test_a_torn_journal_is_used_as_far_as_it_goes(interrupted, undisturbed, kept):
+def test_a_truncated_journal_is_used_up_to_the_damage(interrupted, undisturbed, kept):
     journal = partial_path(interrupted) / JOURNAL
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(lines[:-1]) + lines[-1][:kept])
@@ -203,7 +203,7 @@ def test_what_could_not_be_read_is_tried_again_after_giving_up(interrupted):
         assert writer.skipped == []
 
 
-def test_arrays_of_another_shape_may_come_once_nothing_of_the_old_is_kept(interrupted):
+def test_arrays_may_change_their_shape_once_no_old_object_is_kept(interrupted):
     wide = Frames(
         images=np.zeros((2, 3, 16, 16), np.uint8),
         world_to_camera=np.tile(np.eye(4), (2, 1, 1)),

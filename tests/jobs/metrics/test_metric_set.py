@@ -32,7 +32,7 @@ def test_clamped_scores_differ_only_where_a_render_leaves_the_range(weights):
     assert values["novel", "psnr_clamped"] > values["novel", "psnr"]
 
 
-def test_views_that_a_metric_says_nothing_of_are_in_no_mean(weights):
+def test_views_without_a_defined_metric_are_in_no_mean(weights):
     target = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     covered = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
     covered[0, 0, :4] = True

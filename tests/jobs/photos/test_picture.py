@@ -42,7 +42,7 @@ def test_transparency_is_kept(tmp_path: Path) -> None:
     assert picture.focal is None
 
 
-def test_cmyk_and_sixteen_bits_are_converted_and_said(tmp_path: Path) -> None:
+def test_cmyk_and_sixteen_bits_are_converted_with_a_remark(tmp_path: Path) -> None:
     two_halves().convert("CMYK").save(tmp_path / "a.jpg", quality=95)
     picture = read_picture(tmp_path / "a.jpg")
     assert picture.rgba[6, 2, 0] > 200 > 60 > picture.rgba[6, 2, 2]
@@ -53,7 +53,7 @@ def test_cmyk_and_sixteen_bits_are_converted_and_said(tmp_path: Path) -> None:
     assert "16-bit" in deep.remarks[0]
 
 
-def test_of_an_animation_the_first_picture_is_used_and_said(tmp_path: Path) -> None:
+def test_the_first_picture_of_an_animation_is_used_with_a_remark(tmp_path: Path) -> None:
     two_halves().save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (20, 12), "green")])
     picture = read_picture(tmp_path / "a.gif")
     assert picture.rgba[6, 2, 0] > 200

@@ -32,7 +32,7 @@ def test_oracle_is_relative_inverse_depth(depth, make_views):
     assert ((oracle == 1).sum(dim=(2, 3, 4)) < 0.02 * surface[0].sum()).all()
 
 
-def test_oracle_does_not_tell_the_scale(depth, make_views):
+def test_the_oracle_does_not_reveal_the_scale(depth, make_views):
     oracle = OracleDepth(None)
     torch.testing.assert_close(oracle(make_views(depth=depth)), oracle(make_views(depth=100 * depth)))
 
@@ -49,7 +49,7 @@ def test_oracle_needs_depth(make_views):
         OracleDepth(None)(make_views())
 
 
-def test_noise_has_the_size_asked_for_and_spares_the_background(depth, make_views):
+def test_noise_has_the_configured_strength_and_leaves_the_background(depth, make_views):
     views = make_views(depth=depth)
     truth, surface = OracleDepth(None)(views), depth > 0
     relative = noisy(sigma=0.1)(views)[surface] / truth[surface] - 1

@@ -44,7 +44,7 @@ def assembled(state: dict[str, Tensor], images: Tensor) -> Tensor:
     return conv("output_conv.4", conv("output_conv.2", x, 1).relu(), 0).relu()
 
 
-def test_is_what_the_published_tensors_say(tiny_checkpoints, make_views):
+def test_computes_the_published_architecture(tiny_checkpoints, make_views):
     views = make_views(64)
     model = MidasSmall(tiny_checkpoints, preprocess="published")
     expected = assembled(tiny_checkpoints.load("midas_small"), views.images.flatten(0, 1))

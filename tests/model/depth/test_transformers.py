@@ -93,7 +93,7 @@ def test_a_picture_means_the_same_beside_others(tiny_checkpoints, make_views):
 
 
 @pytest.mark.parametrize(("name", "side"), [("dpt_large", 64), ("dpt_hybrid", 64), ("depth_anything_v2_small", 42)])
-def test_published_goes_up_to_the_next_multiple(name, side, tiny_checkpoints, make_views):
+def test_published_preprocessing_rounds_up_to_the_next_multiple(name, side, tiny_checkpoints, make_views):
     model = model_of(name, tiny_checkpoints, preprocess="published")
     assert model.prepared(make_views(40).images[:, 0]).shape == (2, 3, side, side)
     assert model(make_views(40)).shape == (2, 1, 1, 40, 40)

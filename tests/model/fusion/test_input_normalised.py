@@ -20,7 +20,7 @@ def test_each_map_has_mean_0_and_deviation_1():
     torch.testing.assert_close(maps.std(1, correction=0), torch.ones(2), atol=1e-3, rtol=0)
 
 
-def test_scale_and_shift_say_nothing_and_in_the_published_one_they_do():
+def test_scale_and_shift_have_no_effect_unlike_in_the_published_one():
     plain, scaled = channel(NormalisedInputChannel, DEPTH), channel(NormalisedInputChannel, 20 * DEPTH + 5)
     torch.testing.assert_close(plain, scaled, atol=1e-3, rtol=1e-3)
     assert torch.equal(channel(InputChannel, 20 * DEPTH + 5), (20 * DEPTH + 5)[:, 0])

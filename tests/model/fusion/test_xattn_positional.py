@@ -31,7 +31,7 @@ def test_sees_where_pixels_are(block, depth):
     assert (block(h, Context(depth=shuffled)) - block(h, Context(depth=depth))).abs().max() > 0.1
 
 
-def test_scale_and_shift_of_relative_depth_still_say_nothing(block, depth):
+def test_scale_and_shift_of_relative_depth_have_no_effect(block, depth):
     h = torch.randn(2, CHANNELS, 6, 6).double()
     scaled = block(h, Context(depth=7 * depth + 3))
     torch.testing.assert_close(scaled, block(h, Context(depth=depth)), rtol=1e-3, atol=1e-3)

@@ -345,7 +345,7 @@ def test_dropout_zeroes_and_rescales() -> None:
     assert torch.allclose(by_bias, expected, rtol=1e-2)
 
 
-def test_dropout_tells_a_kept_zero_from_a_dropped_one() -> None:
+def test_dropout_distinguishes_a_kept_zero_from_a_dropped_one() -> None:
     """Where silu's argument is zero, kept elements are zero too, but have a gradient."""
     layer = Layer(16, 16, 1, dropout=0.25)
     nn.init.zeros_(layer.norm.weight)
@@ -411,7 +411,7 @@ def test_the_same_bits_without_a_graph() -> None:
         assert torch.equal(network(x), with_graph)
 
 
-def test_modes_and_shapes_are_told_apart(runs: list[GraphExecutor]) -> None:
+def test_modes_and_shapes_have_separate_graphs(runs: list[GraphExecutor]) -> None:
     network = accelerate(Stretch())
     for x in (torch.randn(2, 16, 8, 8), torch.randn(1, 16, 4, 4)):
         network.train()
@@ -422,7 +422,7 @@ def test_modes_and_shapes_are_told_apart(runs: list[GraphExecutor]) -> None:
     assert len(runs) == 10
 
 
-def test_other_arguments_are_told_apart() -> None:
+def test_other_arguments_have_separate_graphs() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -631,7 +631,7 @@ def test_buffers_that_are_needed_at_once_do_not_overlap() -> None:
     assert placement.total < 0.5 * sum(length for length, _, _ in spans.values())  # memory is used again
 
 
-def test_without_the_library_torch_does_all_and_says_so(
+def test_without_the_library_torch_computes_everything_with_a_message(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(library.importlib.machinery, "EXTENSION_SUFFIXES", [".of-another-python"])

@@ -61,7 +61,7 @@ def network(seed=0, **options):
     return made
 
 
-def test_a_file_says_how_large_its_network_is_and_fills_it():
+def test_a_file_determines_the_size_of_its_network_and_fills_it():
     ours = network(blocks=4, view_blocks=2)
     file = recognise({name: tensor.clone() for name, tensor in pixelnerf_state_dict(ours).items()})
     settings = file.settings("nmr")

@@ -308,7 +308,7 @@ def full_shapes(functional, settings):
     return sizes, found
 
 
-def test_a_full_size_file_loads_strictly_and_comes_out_as_it_went_in(functional):
+def test_a_full_size_file_loads_strictly_and_is_written_unchanged(functional):
     sizes, shapes = full_shapes(functional, {})
     assert len(shapes) == 465
     generator = torch.Generator().manual_seed(0)

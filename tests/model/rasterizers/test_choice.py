@@ -52,13 +52,13 @@ def test_a_gpu_is_drawn_on_by_gsplat_before_inria(install):
     assert choose("auto", "cuda") == "gsplat"
 
 
-def test_what_comes_with_torch_draws_where_nothing_else_can(install):
+def test_triton_draws_where_no_other_backend_can(install):
     install(inria=OLDER, triton="3.8.0")
     assert choose("auto", "cuda") == "inria"
     assert choose("auto", "cuda", antialiasing=True) == "triton"
 
 
-def test_auto_passes_over_what_cannot_do_what_is_asked(install):
+def test_auto_skips_backends_without_the_requested_features(install):
     install(gsplat="1.4.0", inria=NEWER)
     assert choose("auto", "cuda", antialiasing=True) == "inria"
     install(inria=OLDER)

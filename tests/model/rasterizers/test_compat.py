@@ -213,7 +213,7 @@ def test_fewer_bands_than_there_are_harmonics(make_scene):
     assert (gradient[:, 1:4] != 0).any()
 
 
-def test_colours_are_looked_up_from_the_given_centre(make_scene):
+def test_colours_are_evaluated_from_the_given_centre(make_scene):
     scene = make_scene(9, degree=2)
     leaves = leaves_of(scene)
     elsewhere = settings_for(scene, campos=torch.tensor([5.0, -3.0, 1.0]))
@@ -309,7 +309,7 @@ def test_the_function_takes_empty_tensors_for_absent_ones(make_scene):
     assert torch.equal(radii, expected_radii)
 
 
-def test_no_gaussians_give_the_background(make_scene):
+def test_without_gaussians_the_background_is_drawn(make_scene):
     scene = make_scene(count=0)
     image, radii = draw(settings_for(scene), **leaves_of(scene))
     torch.testing.assert_close(image, scene.background[0][:, None, None].expand(3, 20, 24))

@@ -86,7 +86,7 @@ def test_agrees_on_every_kind(make_scene, scene_kinds, agrees, antialiasing):
         agrees(make_scene(seed, kind, degree=seed % 4, batch=batch, yaw=150.0), antialiasing, return_depth=True)
 
 
-def test_no_gaussians_give_the_background(make_scene, evaluate, backend):
+def test_without_gaussians_the_background_is_drawn(make_scene, evaluate, backend):
     scene = make_scene(count=0, batch=(2, 3))
     outcome = evaluate(backend.module.render, scene, return_depth=True, device=backend.device)
     assert torch.equal(outcome["images"], scene.background[:, None, :, None, None].expand_as(outcome["images"]))
@@ -103,7 +103,7 @@ def test_empty_batches(make_scene, take, backend, batch):
     assert inverse_depths.shape == (*batch, 1, 20, 24)
 
 
-def test_depths_that_float32_cannot_tell_apart_are_sorted(make_scene, agrees):
+def test_depths_that_are_equal_in_float32_are_sorted(make_scene, agrees):
     scene = make_scene(kind="opaque", count=2)
     means = torch.tensor([[[0.01, 0.0, 1e-9], [0.0, 0.01, -1e-9]]])
     cameras = replace(scene.cameras, world_to_camera=torch.eye(4).expand(1, 1, 4, 4).clone())

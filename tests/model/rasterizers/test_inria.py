@@ -191,7 +191,7 @@ def test_states_what_its_generation_can_do(package):
 @pytest.mark.parametrize("package", ["older"], indirect=True)
 @pytest.mark.parametrize(("wish", "named"), [((True, False), "antialiasing"), ((False, True), "inverse depth")])
 @pytest.mark.usefixtures("package")
-def test_the_older_generation_says_what_it_lacks(make_scene, wish, named):
+def test_errors_of_the_older_generation_name_what_it_lacks(make_scene, wish, named):
     scene = make_scene()
     with pytest.raises(BackendUnavailableError, match=f"older generation, which has no {named}.*pip install"):
         inria.render(scene.gaussians, scene.cameras, scene.background, *wish)

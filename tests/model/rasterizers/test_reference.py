@@ -77,7 +77,7 @@ def test_quaternions_are_real_first_and_turn_local_axes_into_the_world():
     torch.testing.assert_close(draw(needle)[0, 4, 2:9], image[0, 1:8, 5])
 
 
-def test_nearest_first_whatever_the_order_given():
+def test_nearest_first_in_any_given_order():
     colours = [[1.0, 0, 0], [0, 1.0, 0]]
     image = draw(splats([[0, 0, 3], [0, 0, 2]], opacity=0.6, colour=colours))
     torch.testing.assert_close(image[:, 4, 5], torch.tensor([0.4 * 0.6, 0.6, 0], dtype=torch.float64))

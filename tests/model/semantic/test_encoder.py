@@ -51,7 +51,7 @@ def test_the_two_preprocessings_differ(encoder, views):
 
 
 @pytest.mark.parametrize(("name", "side"), [("clip_vit_b32", 32), ("dinov2_small", 224), ("efficientnet_lite0", 224)])
-def test_the_side_is_the_models_own_unless_another_is_asked_for(name, side, encoder, views):
+def test_the_side_is_the_models_own_by_default(name, side, encoder, views):
     assert encoder(name).prepared(views.images[0]).shape[-2:] == (side, side)
     assert encoder(name, resolution=112).prepared(views.images[0]).shape[-2:] == (112, 112)
 

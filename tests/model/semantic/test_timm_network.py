@@ -70,7 +70,7 @@ def test_missing_tensors_are_refused(tmp_path):
         TimmEncoder(store, options=TimmOptions(name))
 
 
-def test_a_file_alone_is_of_the_architecture_that_the_name_says(tmp_path, views):
+def test_the_name_determines_the_architecture_of_a_single_file(tmp_path, views):
     network = timm.create_model("test_vit", num_classes=1000).eval()
     torch.save(network.state_dict(), tmp_path / "timm--test_vit.r160_in1k.pth")
     model = TimmEncoder(WeightStore(tmp_path), options=TimmOptions("test_vit.r160_in1k"))

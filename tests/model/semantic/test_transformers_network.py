@@ -63,7 +63,7 @@ def test_vector_and_tokens_are_the_librarys(library, folder, views):
     assert tokens.width == tokens(views).shape[-1]
 
 
-def test_the_repository_says_how_its_input_is_scaled(folder, views):
+def test_the_repository_determines_how_its_input_is_scaled(folder, views):
     CONFIGS["vit"]().save_pretrained(folder)
     preprocess(folder, size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32})
     model = encoder(folder)

@@ -64,7 +64,7 @@ def test_a_whole_file(server, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_stopped(server, tmp_path):
+def test_an_interrupted_download_resumes(server, tmp_path):
     server.breaks_after = 5000
     with pytest.raises(OSError, match="broke off after 5000 of 10240 bytes"):
         download(server.url, tmp_path / "file")

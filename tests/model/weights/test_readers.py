@@ -104,7 +104,7 @@ class TestHubFolder:
         (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 7}))
         return tmp_path
 
-    def test_tensors_and_what_is_said_of_them(self, folder):
+    def test_tensors_and_their_metadata(self, folder):
         save_file({"a": torch.ones(1)}, folder / "model.safetensors")
         (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5, 0.5, 0.5]}))
         published = readers.hub(folder)
@@ -112,7 +112,7 @@ class TestHubFolder:
         assert published.config == {"hidden_size": 7}
         assert published.preprocessor == {"image_mean": [0.5, 0.5, 0.5]}
 
-    def test_safetensors_come_before_pickles(self, folder):
+    def test_safetensors_are_preferred_to_pickles(self, folder):
         save_file({"safe": torch.ones(1)}, folder / "model.safetensors")
         torch.save({"pickled": torch.ones(1)}, folder / "pytorch_model.bin")
         assert list(readers.hub(folder).tensors) == ["safe"]

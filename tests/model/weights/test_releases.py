@@ -106,7 +106,7 @@ def openai_forward(visual, images, heads):
 
 
 @torch.no_grad()
-def test_the_archive_gives_openais_embeddings(archive):
+def test_the_archive_computes_openais_embeddings(archive):
     path, clip = archive
     config = {
         "hidden_size": 64,

@@ -108,7 +108,7 @@ class TestHubRepository:
         "flax_model.msgpack": b"not wanted",
     }
 
-    def test_tensors_architecture_and_revision_come_over_the_network(self, hub, tmp_path):
+    def test_tensors_architecture_and_revision_are_downloaded(self, hub, tmp_path):
         hub.files = self.FILES
         delivery = HubRepository("some/model").download(tmp_path)
         assert torch.equal(delivery.content.tensors["a"], torch.arange(3.0))

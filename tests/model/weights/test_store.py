@@ -70,7 +70,7 @@ def sources(monkeypatch):
     return replace_sources
 
 
-def test_tensors_come_back_in_their_published_order(store, sources):
+def test_tensors_keep_their_published_order(store, sources):
     tensors = {"z": torch.arange(3.0), "a": torch.ones(2, 2)}
     sources(Delivers(tensors, cached=False))
     loaded = store.load(NAME)
@@ -92,7 +92,7 @@ def test_tied_weights_are_stored(store, sources):
     assert torch.equal(store.load(NAME)["b"], shared)
 
 
-def test_what_this_machine_has_comes_before_any_download(store, sources):
+def test_local_files_are_preferred_to_downloads(store, sources):
     sources(Delivers({"a": torch.zeros(1)}, cached=False), Delivers({"a": torch.ones(1)}, cached=True))
     assert store.load(NAME)["a"] == 1
     assert store.source(NAME) == "the shelf"
@@ -104,7 +104,7 @@ def test_the_next_source_is_tried_where_one_is_out_of_reach(store, sources):
     assert not (store.folder / "downloads" / NAME).exists(), "parts are left behind"
 
 
-def test_weights_that_cannot_be_had_are_an_error_that_says_what_to_do(store, sources):
+def test_the_error_of_unavailable_weights_has_a_remedy(store, sources):
     sources(Offline())
     with pytest.raises(MissingWeightsError) as caught:
         store.load(NAME)
@@ -182,7 +182,7 @@ class TestFilesPutThereByHand:
         assert store.load(NAME)["a"] == 1
         assert store.source(NAME) == str(store.folder / name)
 
-    def test_a_safetensors_file_is_told_from_a_stored_one(self, store, sources):
+    def test_a_users_safetensors_file_is_distinguished_from_a_stored_one(self, store, sources):
         sources(Delivers({"a": torch.zeros(1)}, cached=True))
         store.folder.mkdir()
         save_file({"a": torch.ones(1)}, store.folder / f"{NAME}.safetensors")
@@ -197,7 +197,7 @@ class TestFilesPutThereByHand:
         assert store.load("clip_vit_b32")["a"] == 1
         assert store.config("clip_vit_b32") == {"hidden_size": 7}
 
-    def test_of_another_hash_than_the_published_are_told_apart(self, store, caplog):
+    def test_weights_of_another_hash_have_another_identity(self, store, caplog):
         store.folder.mkdir()
         torch.save({"features.0.weight": torch.ones(1)}, store.folder / "vgg16.pth")
         store.fetch("vgg16")

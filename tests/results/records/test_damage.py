@@ -44,7 +44,7 @@ def test_a_member_of_another_kind_is_named(tmp_path: Path) -> None:
             member(content, "a", int, path)
 
 
-def test_what_is_passed_over_is_said_once(tmp_path: Path, caplog) -> None:
+def test_skipped_files_are_reported_once(tmp_path: Path, caplog) -> None:
     for _ in range(3):
         pass_over(DamagedFileError(tmp_path / "x", "it is empty"), "nothing follows")
     assert [record.getMessage() for record in caplog.records] == [

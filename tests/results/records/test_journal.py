@@ -8,7 +8,7 @@ from results.records.disk import DiskFullError
 from results.records.journal import FILENAME, Journal, JournalReader, read_events
 
 
-def test_events_come_back_in_order(tmp_path):
+def test_events_are_read_in_order(tmp_path):
     with Journal(tmp_path) as journal:
         journal.start(0)
         journal.metrics(5, {"train/loss": 0.25})
@@ -50,7 +50,7 @@ def test_a_full_disk_leaves_whole_lines_and_takes_more_once_there_is_room(small_
     assert (folder / FILENAME).read_bytes().count(b"\n") == 2 + len(metrics)
 
 
-def test_a_reader_gives_every_event_once(tmp_path):
+def test_a_reader_returns_every_event_once(tmp_path):
     reader = JournalReader(tmp_path)
     assert reader.new() == []
     with Journal(tmp_path) as journal:

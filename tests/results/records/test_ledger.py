@@ -5,7 +5,7 @@ import pytest
 from results.records.ledger import FILENAME, Proposal, append_proposal, read_proposals
 
 
-def test_proposals_come_back_by_study(tmp_path: Path) -> None:
+def test_proposals_are_read_by_study(tmp_path: Path) -> None:
     proposals = [Proposal("a", 0, {"x": 1}), Proposal("b", 0, {"x": 2}), Proposal("a", 1, {"x": 0.5})]
     for proposal in proposals:
         append_proposal(tmp_path, proposal)

@@ -44,7 +44,7 @@ def mode(path: Path) -> int:
     ],
 )
 @pytest.mark.usefixtures("umask")
-def test_files_get_what_folder_and_umask_give(
+def test_files_have_the_permissions_of_folder_and_umask(
     tmp_path: Path, folder_mode: int, umask_before: int, file_mode: int
 ) -> None:
     home = tmp_path / "home"

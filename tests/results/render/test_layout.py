@@ -57,7 +57,7 @@ def test_no_two_rows_are_called_alike() -> None:
     assert titles == ["Input: MiDaS", "X-Attn: MiDaS", "tv (1)", "tv (2)"]
 
 
-def test_comparisons_come_row_by_row(table: Table) -> None:
+def test_comparisons_are_in_the_order_of_rows(table: Table) -> None:
     found = [(column.name, found.verdict) for row in compared_rows(table) for column, found in row.found]
     assert found == [("conditioned_psnr", "better"), ("novel_psnr", "underpowered")]
 

@@ -18,7 +18,7 @@ def novel_psnr(table: Table, row: int) -> Cell:
     return table.rows[row].cells[[column.name for column in table.columns].index("novel_psnr")]
 
 
-def test_best_and_second_are_marked_where_tests_tell_them_apart(make) -> None:
+def test_best_and_second_are_marked_where_tests_distinguish_them(make) -> None:
     found = make.evidence(
         *(item for name, mean in (("a", 20.0), ("b", 22.0), ("c", 21.0)) for item in make.trained(name, mean))
     )

@@ -53,7 +53,7 @@ def test_the_usual_names_are_the_baseline_unless_another_is_declared(make) -> No
     assert declared.rows[1].cells[-3].comparison is None
 
 
-def test_a_declared_baseline_that_is_not_there_is_said(make) -> None:
+def test_a_missing_declared_baseline_is_reported(make) -> None:
     table = build(make.evidence(*make.trained("baseline", 20.0), *make.trained("b", 21.0)), Options(baseline="c"))
     assert table.rows[1].cells[-3].comparison is None
     assert "Nothing is compared: no row is the baseline 'c' of the table file." in table.notes
@@ -120,7 +120,7 @@ def test_an_empty_plan_makes_an_empty_table(make) -> None:
     assert build(make.evidence(), Options()).rows == ()
 
 
-def test_it_is_said_why_rows_of_one_seed_are_not_marked(make) -> None:
+def test_a_note_explains_why_rows_of_one_seed_are_not_marked(make) -> None:
     found = make.evidence(*make.trained("baseline", 20.0, seeds=1), *make.trained("better", 25.0, seeds=1))
     table = build(found, Options())
     assert any("one seed" in note for note in table.notes)

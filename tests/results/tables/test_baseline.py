@@ -32,7 +32,7 @@ def compared_with(table):
     return {cell.comparison.baseline for row in table.rows for cell in row.cells if cell.comparison}
 
 
-def test_without_any_name_nothing_is_compared_and_the_table_says_how_to_change_that(make, trials):
+def test_without_a_baseline_a_note_explains_how_to_name_one(make, trials):
     table = built(make, trials)
     assert compared_with(table) == set()
     (note,) = [note for note in table.notes if note.startswith("Nothing is compared")]
@@ -41,7 +41,7 @@ def test_without_any_name_nothing_is_compared_and_the_table_says_how_to_change_t
 
 
 @pytest.mark.parametrize("name", ["baseline", "full", "base"])
-def test_a_usual_name_is_taken_and_said(make, trials, name):
+def test_a_usual_name_is_used_with_a_note(make, trials, name):
     table = built(make, [*trials, make.record(name, scores=SCORES)])
     assert compared_with(table) == {name}
     assert any(note.startswith(f"Compared with {name!r}, by its name") for note in table.notes)

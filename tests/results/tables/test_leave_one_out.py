@@ -33,7 +33,7 @@ def test_seeds_that_the_full_one_lacks_have_no_change(make) -> None:
     assert (without.cells[0].n, without.cells[1].n) == (3, 1)
 
 
-def test_a_sweep_without_such_trials_says_so(make) -> None:
+def test_a_sweep_without_such_trials_has_a_note(make) -> None:
     table = build(make.evidence(*make.trained("baseline", 21.0)), Options())
     assert table.rows == ()
     assert "no trials called `without ...`" in table.notes[0]

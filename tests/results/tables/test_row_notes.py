@@ -32,7 +32,7 @@ TAGS = {COMMIT: "0123456789", CHANGED: "false", DATA: "f" * 64}
         ({}, {CHANGED: "true"}, "code 0123456 with changes instead of 0123456"),
     ],
 )
-def test_each_difference_in_regime_is_named(make, config: dict[str, Any], tags: dict[str, str], note: str) -> None:
+def test_each_difference_in_conditions_is_named(make, config: dict[str, Any], tags: dict[str, str], note: str) -> None:
     baseline = [make.record("baseline", config=CONFIG, tags=TAGS)]
     row = [make.record("row", config=CONFIG | config, tags=TAGS | tags)]
     assert row_notes(row, baseline) == (f"Conditions differ from baseline: {note}.",)

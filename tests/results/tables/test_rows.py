@@ -81,7 +81,7 @@ def paper(make) -> dict[str, Table]:
     return {table.name: table for table in build_tables(["paper"], make.evidence(*records))}
 
 
-def test_the_papers_tables_come_in_its_layout(paper: dict[str, Table]) -> None:
+def test_the_papers_tables_have_its_layout(paper: dict[str, Table]) -> None:
     assert list(paper) == list(PUBLISHED)
     labels = {name: [f"{row.group} {row.label}".strip() for row in table.rows] for name, table in paper.items()}
     assert labels == {name: list(rows) for name, rows in PUBLISHED.items()}
@@ -127,7 +127,7 @@ def test_rows_are_compared_with_a_baseline_that_stands_elsewhere(paper: dict[str
     assert [round(item.difference, 6) for item in comparisons] == [8.0, 9.0]
 
 
-def test_another_regime_than_the_baselines_is_said_at_the_row(paper: dict[str, Table]) -> None:
+def test_conditions_other_than_the_baselines_are_noted_at_the_row(paper: dict[str, Table]) -> None:
     dino, clip = paper["paper-2"].rows
     assert dino.notes == ()
     assert clip.notes == ("Conditions differ from baseline: batch size 4 instead of 8.",)
@@ -142,7 +142,7 @@ def test_contradictions_of_the_published_marks_are_listed(paper: dict[str, Table
     assert "TV (0.243)" in lpips
 
 
-def test_a_sweep_without_the_papers_trials_says_so(make) -> None:
+def test_a_sweep_without_the_papers_trials_has_a_note(make) -> None:
     tables = build_tables(["paper"], make.evidence(*make.trained("other", 20.0, config={"depth": {"model": "x"}})))
     assert [row.state for row in tables[1].rows] == ["not in this sweep"] * 2
     assert all(cell.mean is None for table in tables for row in table.rows for cell in row.cells)
@@ -183,7 +183,7 @@ def depths(make) -> Evidence:
     )
 
 
-def test_a_table_file_says_it_all(make, tmp_path: Path) -> None:
+def test_a_table_file_determines_everything(make, tmp_path: Path) -> None:
     (table,) = build_tables([written(tmp_path, MINE)], depths(make))
     assert (table.name, table.caption, table.row_header) == ("mine", "Mine", "Way")
     assert "Said below." in table.notes

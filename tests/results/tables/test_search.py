@@ -27,7 +27,7 @@ def searched(make, count: int = 30) -> list[TrialRecord]:
     ]
 
 
-def test_the_best_come_first_with_their_settings(make) -> None:
+def test_the_best_are_first_with_their_settings(make) -> None:
     table = build(make.evidence(*searched(make)), Options(best=3))
     assert [row.label for row in table.rows][:1] == ["trial 20"]
     assert {row.label for row in table.rows[1:]} == {"trial 19", "trial 21"}
@@ -37,7 +37,7 @@ def test_the_best_come_first_with_their_settings(make) -> None:
     assert "27 other finished configurations not shown." in table.notes
 
 
-def test_importance_tells_what_mattered_from_what_did_not(make) -> None:
+def test_importance_separates_relevant_settings_from_others(make) -> None:
     table = build(make.evidence(*searched(make)), Options())
     (note,) = [text for text in table.notes if "Importance" in text]
     shares = {name: int(share) for name, share in re.findall(r"([\w.]+) (\d+)%", note)}
@@ -46,7 +46,7 @@ def test_importance_tells_what_mattered_from_what_did_not(make) -> None:
     assert table.columns[0].label == "losses.tv"
 
 
-def test_few_trials_say_nothing_of_importance(make) -> None:
+def test_importance_needs_enough_trials(make) -> None:
     table = build(make.evidence(*searched(make, 5)), Options())
     assert "With 5 finished configurations, the settings' importance cannot be estimated." in table.notes
     assert [column.label for column in table.columns[:2]] == ["losses.tv", "depth.model"]
@@ -58,7 +58,7 @@ def test_failed_trials_are_counted(make) -> None:
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
-def test_the_quantity_says_what_is_best(make, direction: str) -> None:
+def test_the_quantity_determines_the_order(make, direction: str) -> None:
     value = {"metric": "psnr", "direction": direction}
     table = build(make.evidence(*searched(make)), Options.model_validate({"value": value, "best": 1}))
     assert table.rows[0].label == ("trial 20" if direction == "up" else "trial 0")

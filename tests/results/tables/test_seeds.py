@@ -37,7 +37,7 @@ def evidence(make) -> Evidence:
     return replace(found, plan=replace(found.plan, seeds=state("better", "worse", "level", "broken")))
 
 
-def test_rows_say_how_they_stopped(evidence) -> None:
+def test_rows_show_how_they_stopped(evidence) -> None:
     table = build(evidence, Options())
     outcomes = {row.label: (row.cells[0].mean, row.cells[-1].text) for row in table.rows}
     assert outcomes["better"] == (3, "better than the baseline")
@@ -60,7 +60,7 @@ def test_numbers_are_those_of_the_decision(evidence) -> None:
     assert level.cells[1].mean == pytest.approx(expected)
 
 
-def test_it_renders_and_says_what_it_keeps(evidence) -> None:
+def test_it_renders_with_its_guarantees(evidence) -> None:
     table = build(evidence, Options())
     assert "better than the baseline" in markdown(table)
     assert r"\toprule" in latex(table)

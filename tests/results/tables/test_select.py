@@ -42,6 +42,6 @@ def test_selected(make, selector: dict[str, Any], names: list[str]) -> None:
     assert [record.planned.name for record in selected(records, selector)] == names
 
 
-def test_configurations_are_told_apart_by_more_than_their_seed(make) -> None:
+def test_configurations_differ_by_more_than_their_seed(make) -> None:
     records = [make.record("a", 0, config=TV), make.record("a", 1, config=TV), make.record("a", 2, config=DPT)]
     assert [[record.planned.seed for record in group] for group in configurations(records)] == [[0, 1], [2]]

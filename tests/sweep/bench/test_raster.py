@@ -36,13 +36,13 @@ def test_workload_is_the_one_of_the_targets():
         assert 30 < counts[size // 2 - 2 : size // 2 + 2].mean() < 55
 
 
-def test_both_gives_gradients_and_backends_agree():
+def test_both_returns_gradients_and_backends_agree():
     task = make_task(Workload("", 2, 2, 8, (1, 1)))
     for gradient, expected in zip(task.both("cpu"), task.both("reference"), strict=True):
         assert torch.linalg.norm(gradient - expected) < 1e-3 * torch.linalg.norm(expected)
 
 
-def test_dense_torch_is_not_asked_for_more_than_it_can_hold():
+def test_dense_torch_is_limited_to_cases_that_fit():
     backends = {workload.name: {case.backend for case in raster.cases_of(workload)} for workload in WORKLOADS}
     assert "reference" in backends["64 px"]
     assert "reference" not in backends["128 px"]

@@ -52,7 +52,7 @@ def test_synchronisations_are_warnings_of_the_debug_mode(monkeypatch):
     assert modes == [1, 0]
 
 
-def test_the_published_style_comes_first_and_every_backend_and_precision_follows():
+def test_the_published_style_is_first_then_every_backend_and_precision():
     cases = cases_of(TINY, ["gsplat", "inria"], compiled=True)
     assert (cases[0].published, cases[0].backend, cases[0].execution) == (True, "inria", "eager")
     ours = {(case.backend, case.execution, case.precision) for case in cases[1:]}

@@ -58,7 +58,7 @@ def test_a_dataset_that_is_not_there_is_explained(run, tmp_path):
     assert "--source: a folder for each uid" in run("list").stdout
 
 
-def test_files_are_given_by_role(run, source, tmp_path):
+def test_files_are_named_by_role(run, source, tmp_path):
     run("prepare", "objaverse", *OPTIONS, "--source", source, "--file", f"objects={tmp_path / 'few.json'}")
     (manifest,) = (tmp_path / "home" / "data").glob("objaverse-*/manifest.json")
     assert json.loads(manifest.read_text())["counts"] == {"train": 0, "val": 1, "test": 0}
@@ -66,7 +66,7 @@ def test_files_are_given_by_role(run, source, tmp_path):
     assert "expected ROLE=FILE" in str(mistake)
 
 
-def test_what_was_left_out_is_told(run, source, monkeypatch):
+def test_left_out_objects_are_listed(run, source, monkeypatch):
     monkeypatch.setattr("jobs.data.importers.base.Importer.max_skipped_share", 0.5)
     (source / "b2" / "000.npy").unlink()
     done = run("prepare", "objaverse", *OPTIONS, "--source", source, "--workers", 1)
@@ -74,7 +74,7 @@ def test_what_was_left_out_is_told(run, source, monkeypatch):
     assert "000.npy missing" in done.stderr
 
 
-def test_problems_are_listed_and_the_exit_says_so(run, source, tmp_path):
+def test_problems_are_listed_and_the_exit_code_is_not_zero(run, source, tmp_path):
     run("prepare", "objaverse", *OPTIONS, "--source", source, "--workers", 1)
     (path,) = (tmp_path / "home" / "data").glob("objaverse-*/focal.npy")
     np.save(path, np.load(path) * -1)

@@ -65,7 +65,7 @@ def test_a_published_file_leaves_means_and_measurements(run, home):
     assert json.loads(run("--json").stdout) == content
 
 
-def test_a_pixelnerf_is_recognised_and_its_size_comes_from_the_settings(run, home, pixelnerf):
+def test_a_pixelnerf_is_recognised_and_the_settings_determine_its_size(run, home, pixelnerf):
     few = "model.coarse_samples=4", "model.importance_samples=2", "model.depth_samples=2"
     settings = [
         part for setting in ("data.resolution=16", "model.first_pool=false", *few) for part in ("--set", setting)
@@ -108,7 +108,7 @@ def test_it_explains_itself_with_an_example():
     assert "splatsweep evaluate --checkpoint" in re.sub(r"\s+", " ", help_text)
 
 
-def test_a_sweep_is_judged_anew_and_trains_nothing(home, tiny, tmp_path, monkeypatch):
+def test_a_sweep_is_evaluated_anew_and_trains_nothing(home, tiny, tmp_path, monkeypatch):
     content = {
         "name": "tiny",
         "base": tiny(eval={"objects": 1}),
@@ -139,7 +139,7 @@ def test_a_sweep_is_judged_anew_and_trains_nothing(home, tiny, tmp_path, monkeyp
     assert len(list((home / "trainings").iterdir())) == 1
 
 
-def test_what_is_to_be_judged_is_said_once(tmp_path):
+def test_conflicting_arguments_are_one_error(tmp_path):
     for arguments in ([], [str(tmp_path), "--checkpoint", "a"], ["--checkpoint", "a"]):
         result = CliRunner().invoke(app, ["evaluate", *arguments])
         assert "give a sweep file, or --dataset with --checkpoint or with --trial" in str(result.exception)

@@ -133,7 +133,7 @@ def test_a_home_and_a_sweep_file_below_a_tilde_are_found(tmp_path: Path, monkeyp
     assert not (tmp_path / "~").exists()
 
 
-def test_every_path_of_a_command_goes_through_one_door() -> None:
+def test_every_path_of_a_command_is_parsed_in_one_place() -> None:
     def callbacks(commands: Typer) -> Iterator[Callable[..., None]]:
         yield from (command.callback for command in commands.registered_commands if command.callback)
         for group in commands.registered_groups:

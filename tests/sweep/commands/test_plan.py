@@ -23,7 +23,7 @@ def _plan(sweep: Path, home: Path, *options: str) -> str:
     return done.stdout
 
 
-def test_a_plan_says_what_it_takes_as_far_as_it_is_known(sweep: Path, home: Path) -> None:
+def test_a_plan_shows_known_costs(sweep: Path, home: Path) -> None:
     assert "3 to run of unknown cost" in _plan(sweep, home)
     measured = json.loads(_plan(sweep, home, "--estimate", "--json"))["estimate"]
     assert measured["unknown_trials"] == 0
@@ -31,7 +31,7 @@ def test_a_plan_says_what_it_takes_as_far_as_it_is_known(sweep: Path, home: Path
     assert measured["disk_bytes"] > 100_000
 
 
-def test_a_plan_says_why_trials_must_run(sweep: Path, home: Path) -> None:
+def test_a_plan_shows_why_trials_must_run(sweep: Path, home: Path) -> None:
     content = json.loads(_plan(sweep, home, "--diff", "--json"))
     assert [trial["why"]["kind"] for trial in content["trials"]] == ["new"]
     CliRunner().invoke(app, ["run", str(sweep), "--home", str(home), "--executor", "inline"], catch_exceptions=False)

@@ -43,7 +43,7 @@ def test_the_table_fits_a_terminal_and_shortens_keys_no_further_than_they_differ
     assert max(map(len, lines)) <= 80
 
 
-def test_the_best_come_first_on_request(home: Path) -> None:
+def test_the_best_are_first_on_request(home: Path) -> None:
     for metric, best in (("novel_psnr", "15.00"), ("novel_lpips", "0.100")):
         assert trials(home, "--by-score", "--metric", metric).splitlines()[1].split()[4] == best
 

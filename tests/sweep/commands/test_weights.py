@@ -35,7 +35,7 @@ def weights(*arguments, code=0):
     return result
 
 
-def test_the_list_says_what_is_here_and_where_from(store):
+def test_the_list_shows_stored_files_and_their_origin(store):
     write_tiny_checkpoint("clip_vit_b32", store.folder)
     store.fetch("clip_vit_b32")
     store.adopt("hub:some/clip", store.folder / "clip_vit_b32")

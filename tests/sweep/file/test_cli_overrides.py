@@ -35,7 +35,7 @@ def _assigned(*overrides: str) -> Document:
         ("grid.0.axes.depth.model=[oracle]", "grid", [{"axes": {"depth.model": ["oracle"]}}]),
     ],
 )
-def test_values_go_where_their_key_says(override: str, section: str, expected: Any) -> None:
+def test_values_are_set_at_their_key(override: str, section: str, expected: Any) -> None:
     document = _assigned(override)
     assert document.mistakes == []
     assert document.value[section] == expected
@@ -64,7 +64,7 @@ def test_of_two_for_one_key_the_later_holds() -> None:
         ("trials.plane.seed=1", "no such trial; got 'plane'; allowed: dino v1.5, plain; did you mean 'plain'?"),
     ],
 )
-def test_what_leads_nowhere_is_said(override: str, message: str) -> None:
+def test_keys_that_do_not_exist_are_reported(override: str, message: str) -> None:
     document = _assigned(override)
     [mistake] = document.mistakes
     assert message in str(mistake)

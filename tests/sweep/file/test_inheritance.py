@@ -42,7 +42,7 @@ def _places(path: Path, *overrides: str) -> list[tuple[str, int | None, int | No
     return [(Path(m.file).name, m.line, m.column, m.path) for m in _mistakes(path, *overrides)]
 
 
-def test_what_is_not_said_is_the_other_files(folder: Path) -> None:
+def test_missing_keys_are_inherited(folder: Path) -> None:
     child, parent = load_sweep(_child(folder, "")), load_sweep(folder / "shared" / "parent.yaml")
     assert child.name == "child"
     assert expand(child) == expand(parent)
@@ -56,7 +56,7 @@ def test_mappings_merge_and_all_else_replaces(folder: Path) -> None:
     assert list(sweep.trials) == ["baseline", "wide", "more"]
 
 
-def test_a_section_with_nothing_behind_it_says_nothing(folder: Path) -> None:
+def test_an_empty_section_changes_nothing(folder: Path) -> None:
     assert load_sweep(_child(folder, "base:\nseeds:\n")).seeds == (0, 1, 2)
 
 
@@ -93,7 +93,7 @@ def test_mistakes_point_into_the_file_that_makes_them(folder: Path) -> None:
     ]
 
 
-def test_a_key_given_twice_is_found_in_its_file(folder: Path) -> None:
+def test_a_duplicate_key_is_located_in_its_file(folder: Path) -> None:
     path = _child(folder, "base: {train.batch_size: 2, train: {batch_size: 4}}\n")
     assert _places(path) == [("child.yaml", 3, 37, "base.train.batch_size")]
 
@@ -136,7 +136,7 @@ def test_the_other_files_syntax_errors_stand_there(folder: Path) -> None:
     assert _places(_child(folder, "")) == [("parent.yaml", 2, 1, "")]
 
 
-def test_the_command_line_comes_too_late(folder: Path) -> None:
+def test_the_command_line_cannot_set_extends(folder: Path) -> None:
     [mistake] = _mistakes(_child(folder, ""), "extends=other.yaml")
     assert "must be set in the file" in mistake.message
 

@@ -46,7 +46,7 @@ def test_every_preset_fits(schema: Draft202012Validator, preset: str) -> None:
         "search: {trials: 3, space: {train.batch_size: [1], when: {train.batch_size: {depth.model: [none]}}}}",
     ],
 )
-def test_what_can_be_said_fits(schema: Draft202012Validator, text: str) -> None:
+def test_valid_files_match_the_schema(schema: Draft202012Validator, text: str) -> None:
     assert [error.message for error in schema.iter_errors(_tree(text))] == []
 
 
@@ -84,7 +84,7 @@ def test_what_can_be_said_fits(schema: Draft202012Validator, text: str) -> None:
         "tracking: {url: x}",
     ],
 )
-def test_what_cannot_be_said_does_not(schema: Draft202012Validator, text: str) -> None:
+def test_invalid_files_do_not_match_the_schema(schema: Draft202012Validator, text: str) -> None:
     assert list(schema.iter_errors(_tree(text)))
 
 
@@ -94,7 +94,7 @@ def test_a_sweep_is_named_so_that_a_folder_can_be(schema: Draft202012Validator) 
     assert not schema.is_valid({})
 
 
-def test_choices_come_from_the_registries() -> None:
+def test_choices_are_those_of_the_registries() -> None:
     overrides = sweep_schema()["$defs"]["Overrides"]
     assert set(overrides["properties"]["depth.model"]["enum"]) == {"none", *DEPTH}
     assert any(all(name in pattern for name in LOSSES) for pattern in overrides["patternProperties"])

@@ -73,7 +73,7 @@ def test_a_complete_file_is_read(tmp_path: Path) -> None:
     assert (sweep.run.executor, sweep.run.log_every, sweep.run.checkpoint_every) == ("ray", 50, 500)
 
 
-def test_a_name_is_all_that_must_be_said(tmp_path: Path) -> None:
+def test_only_the_name_is_required(tmp_path: Path) -> None:
     sweep = _load(tmp_path, "name: a\ngrid:\nrun:\n")
     assert (sweep.seeds, sweep.tables, sweep.grid, sweep.search) == ((0,), ("auto",), (), None)
 
@@ -124,7 +124,7 @@ def test_a_mistake_is_one_readable_line(tmp_path: Path) -> None:
     assert (mistake.value, mistake.nearest) == ("chars", "chairs")
 
 
-def test_a_mistake_in_base_is_told_once_for_all_trials(tmp_path: Path) -> None:
+def test_a_mistake_in_base_is_reported_once_for_all_trials(tmp_path: Path) -> None:
     text = "name: a\nbase: {train.batch_size: 0}\ntrials: {a: {}, b: {}}\ngrid: [{axes: {train.stages.*.lr: [1, 2]}}]\n"
     assert [m.path for m in _mistakes(tmp_path, text)] == ["base.train.batch_size"]
 
@@ -251,7 +251,7 @@ def test_files_that_are_no_sweep(tmp_path: Path, text: str, line: int, part: str
     assert mistake.line == line
 
 
-def test_a_missing_file_is_said(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="no such file"):
         load_sweep(tmp_path / "absent.yaml")
 
@@ -314,7 +314,7 @@ _SNIPPETS = st.sampled_from(
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_whatever_the_file_says_there_is_a_sweep_or_placed_mistakes(tmp_path: Path, data: st.DataObject) -> None:
+def test_every_file_loads_or_has_located_mistakes(tmp_path: Path, data: st.DataObject) -> None:
     text = EVERYTHING
     for _ in range(data.draw(st.integers(1, 3))):
         start = data.draw(st.integers(0, len(text)))

@@ -14,7 +14,7 @@ def _mistakes(text: str) -> list[tuple[int | None, int | None, str]]:
     return [(m.line, m.column, m.message) for m in found]
 
 
-def test_values_come_out_plain_and_by_the_rules_of_yaml_1_2() -> None:
+def test_values_are_plain_and_follow_yaml_1_2() -> None:
     document = parse("a: [1e-5, 5.0e-5, 1, 1., 0x10, true, no, ~, 2024-01-01, 'x']\nb: {c: -2}", "s.yaml")
     assert document.value == {
         "a": [1e-5, 5e-5, 1, 1.0, 16, True, "no", None, "2024-01-01", "x"],

@@ -85,7 +85,7 @@ def sweep_file(folder: Path, content: dict[str, object]) -> Path:
 
 
 @pytest.mark.usefixtures("nothing_installed")
-def test_validate_and_plan_say_it_and_run_refuses_it(home, tiny, tmp_path, monkeypatch):
+def test_validate_and_plan_report_it_and_run_refuses_it(home, tiny, tmp_path, monkeypatch):
     trials = {"gpu row": {}, "cpu row": {"render.backend": "cpu"}}
     path = sweep_file(tmp_path, {"name": "a", "base": tiny(), "trials": trials, "run": {"gpus_per_trial": 1}})
     done = CliRunner().invoke(app, ["doctor", str(path), "--home", str(home)], env={"COLUMNS": "400"})

@@ -80,7 +80,7 @@ def test_what_costs_is_in_the_shape(sections: dict[str, Any]) -> None:
     assert shape(_config(**sections)) != shape(_config())
 
 
-def test_finished_trials_of_the_same_shape_tell_the_time(tmp_path: Path) -> None:
+def test_costs_are_estimated_from_finished_trials_of_the_same_shape(tmp_path: Path) -> None:
     for key, step_s in (("first", 0.5), ("second", 0.6), ("third", 2.0)):
         _finish(tmp_path, key, _config(), step_s=step_s)
     found = estimate(_plan(_config(seed=1), _config(**_stages(scale=10))), tmp_path, INLINE)
@@ -166,7 +166,7 @@ def test_a_probe_measures_and_leaves_nothing_behind(home: Path, tiny: Callable[.
     assert blank.step_s == 0
 
 
-def test_a_probe_that_fails_tells_nothing(home: Path, tiny: Callable[..., dict[str, Any]]) -> None:
+def test_a_failed_probe_is_no_estimate(home: Path, tiny: Callable[..., dict[str, Any]]) -> None:
     stages = [{"iterations": 12, "lr": 1e30, "losses": {"l2": 1.0}}]
     config = TrialConfig.model_validate(tiny(train={"batch_size": 2, "views_per_object": 3, "stages": stages}))
     said: list[str] = []
@@ -174,7 +174,7 @@ def test_a_probe_that_fails_tells_nothing(home: Path, tiny: Callable[..., dict[s
     assert "finite" in said[-1]
 
 
-def test_what_is_trained_costs_its_judging_and_a_shared_training_costs_once(tmp_path: Path) -> None:
+def test_finished_trainings_cost_their_evaluation_and_shared_ones_cost_once(tmp_path: Path) -> None:
     _finish(tmp_path, "finished", _config(), step_s=0.5)
     iterations = _config().train.iterations
     trials = (
@@ -187,7 +187,7 @@ def test_what_is_trained_costs_its_judging_and_a_shared_training_costs_once(tmp_
     assert 1_000_000 < expected.disk_bytes < 1_100_000, "one training's"
 
 
-def test_a_trial_that_only_judged_tells_the_time_of_that(tmp_path: Path) -> None:
+def test_a_trial_without_training_measures_its_evaluation(tmp_path: Path) -> None:
     _finish(tmp_path, "judged", _config(), step_s=0.5)
     path = tmp_path / "trials" / "judged" / "journal.jsonl"
     start, last = [json.loads(line) for line in path.read_text().splitlines()]

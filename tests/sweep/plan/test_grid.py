@@ -77,7 +77,7 @@ def test_true_is_not_taken_for_one() -> None:
     assert [f.message for f in find_mistakes(_sweep(grid=[block]))] == ["not a value of this axis"]
 
 
-def test_names_are_short_but_told_apart_across_blocks() -> None:
+def test_names_are_short_but_unique_across_blocks() -> None:
     blocks = [{"axes": {"depth.fusion": ["input"]}}, {"axes": {"semantic.fusion": ["xattn"], BATCH: [1]}}]
     assert _names(grid=blocks) == ["depth.fusion=input", "semantic.fusion=xattn batch_size=1"]
 

@@ -15,7 +15,7 @@ from sweep.plan.names import differing, short_keys, value_name
         (["model.name", "data.name", "depth.model"], ["model.name", "data.name", "model"]),
     ],
 )
-def test_keys_are_as_short_as_they_can_be_told_apart(keys: list[str], short: list[str]) -> None:
+def test_keys_are_shortened_while_unique(keys: list[str], short: list[str]) -> None:
     assert list(short_keys(keys).values()) == short
 
 

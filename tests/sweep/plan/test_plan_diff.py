@@ -113,7 +113,7 @@ def test_keys_that_only_one_of_them_has_are_absent_in_the_other(tmp_path: Path) 
     assert ("depth.fusion", "absent", "input") in _changes(why["base"])
 
 
-def test_new_data_is_said(tmp_path: Path, store: SimpleNamespace) -> None:
+def test_new_data_is_a_reason(tmp_path: Path, store: SimpleNamespace) -> None:
     _finish(_plan(tmp_path), tmp_path)
     store.fingerprint = "e" * 64
     reason = _why(_plan(tmp_path), tmp_path)["base"]
@@ -122,7 +122,7 @@ def test_new_data_is_said(tmp_path: Path, store: SimpleNamespace) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_new_weights_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_weights_are_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module.WeightStore, "identity", lambda *_: sha256)
     sha256 = "0" * 64
     _finish(_plan(tmp_path), tmp_path)
@@ -132,7 +132,7 @@ def test_new_weights_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("store")
-def test_new_numerics_are_said(tmp_path: Path) -> None:
+def test_new_numerics_are_a_reason(tmp_path: Path) -> None:
     plan = _plan(tmp_path)
     _finish(plan, tmp_path, numerics=NUMERICS_VERSION - 1)
     for trial in plan.everything:  # a trial of that version has another key
@@ -149,7 +149,7 @@ def _journal(trial: PlannedTrial, home: Path) -> Journal:
 
 
 @pytest.mark.usefixtures("store")
-def test_what_was_begun_says_how_it_stands(tmp_path: Path) -> None:
+def test_started_trials_have_their_state_as_reason(tmp_path: Path) -> None:
     trials = {name: {"train.batch_size": n} for n, name in enumerate(("failed", "stopped", "running"), start=1)}
     plan = _plan(tmp_path, trials=trials)
     failed, stopped, running = plan.trials
@@ -171,7 +171,7 @@ def test_what_was_begun_says_how_it_stands(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_are_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPLATSWEEP_WEIGHTS", str(tmp_path / "none"))
     why = _why(_plan(tmp_path, base={"depth.model": "dpt_large"}), tmp_path)
     assert why["base"].kind == "blocked"
@@ -189,7 +189,7 @@ def test_damaged_results_and_plans_are_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_the_table_and_the_json_say_the_same(tmp_path: Path) -> None:
+def test_the_table_and_the_json_agree(tmp_path: Path) -> None:
     _finish(_plan(tmp_path), tmp_path)
     plan = _plan(tmp_path, base={"train.batch_size": 3})
     why = reasons(plan, tmp_path)
@@ -214,7 +214,7 @@ def _train(plan: Plan, home: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_another_way_of_judging_what_is_trained_is_no_training(tmp_path: Path) -> None:
+def test_another_evaluation_of_a_finished_training_is_no_training(tmp_path: Path) -> None:
     first = _plan(tmp_path)
     _train(first, tmp_path)
     assert [trial.status for trial in _plan(tmp_path).trials] == ["to be judged"]
@@ -237,7 +237,7 @@ def test_another_way_of_judging_what_is_trained_is_no_training(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("store")
-def test_a_trial_whose_judging_was_cut_short_is_judged_again(tmp_path: Path) -> None:
+def test_an_interrupted_evaluation_is_repeated(tmp_path: Path) -> None:
     plan = _plan(tmp_path)
     _train(plan, tmp_path)
     with _journal(plan.trials[0], tmp_path) as journal:

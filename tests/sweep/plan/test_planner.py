@@ -226,7 +226,7 @@ def test_a_damaged_plan_is_not_read(tmp_path: Path, content: str) -> None:
         read_plan("a", tmp_path)
 
 
-def test_a_missing_plan_says_what_writes_it(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_plan_has_the_command_that_writes_it(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="splatsweep run"):
         read_plan("a", tmp_path)
 

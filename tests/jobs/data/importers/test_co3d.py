@@ -188,14 +188,14 @@ def test_depth_is_no_option_of_the_preprocessed_layout(layouts, preprocessed, tm
 # ---- raw
 
 
-def test_frames_without_camera_or_mask_are_left_out_and_told(import_raw, raw):
+def test_frames_without_camera_or_mask_are_left_out_and_reported(import_raw, raw):
     store = import_raw(raw)
     assert store.objects["num_frames"].tolist() == [3, 3, 3, 3]
     (remark,) = (remark for remark in store.manifest.remarks if "left out" in remark.text)
     assert (remark.object, remark.text[:14]) == ("111_3_4", "2 of 5 frames ")
 
 
-def test_frames_come_by_number_whatever_their_order_in_the_file(import_raw, raw):
+def test_frames_are_sorted_by_number(import_raw, raw):
     store = import_raw(raw)  # the annotations are written last to first
     expected = [np.linalg.norm(centre) for centre in ([1.4, 0.3, 0.5], [-0.6, 1.5, 0.9], [-1.2, -1.1, 0.4])]
     np.testing.assert_allclose(np.linalg.norm(store.world_to_camera[:3, :3, 3], axis=1), expected, rtol=1e-5)

@@ -221,7 +221,7 @@ def test_missing_materials_and_textures_are_named(tmp_path, files, reason):
         read_parts(tmp_path / "a" / "o.obj", tmp_path, 64)
 
 
-def test_a_texture_that_is_no_picture_is_told(tmp_path):
+def test_a_texture_that_is_no_picture_is_reported(tmp_path):
     write_obj(tmp_path / "a")
     (tmp_path / "a" / "o.png").write_bytes(b"GIF89a no more")
     with pytest.raises(ValueError, match=r"a/o.png: UnidentifiedImageError"):

@@ -279,7 +279,7 @@ def test_binary_models_that_are_cut_off_are_named(layouts, tmp_path, name):
         import_("colmap", tmp_path / "s", tmp_path)
 
 
-def test_points_say_how_deep_the_bounds_are(tmp_path):
+def test_points_determine_the_depth_bounds(tmp_path):
     write_colmap_text(tmp_path / "o")
     near = import_("colmap", tmp_path / "o", tmp_path / "a").manifest.near
     (tmp_path / "o" / "sparse" / "0" / "points3D.txt").unlink()
@@ -287,7 +287,7 @@ def test_points_say_how_deep_the_bounds_are(tmp_path):
     assert 1 < near < 2
 
 
-def test_without_masks_the_surroundings_stay_and_that_is_said(tmp_path):
+def test_without_masks_the_surroundings_are_kept_and_reported(tmp_path):
     write_colmap_text(tmp_path / "o")
     shutil.rmtree(tmp_path / "o" / "masks")
     store = import_("colmap", tmp_path / "o", tmp_path)

@@ -106,7 +106,7 @@ def test_a_gltf_that_merely_uses_an_extension_is_read(tmp_path):
     assert len(read_parts(tmp_path / "m.glb", tmp_path, 64)) == 1
 
 
-def test_textures_are_laid_on_as_the_material_says(tmp_path):
+def test_materials_determine_the_mapping_of_textures(tmp_path):
     """Without the transform the square's upper half reads the texture's lower half; moved by half, the upper."""
     for offset, expected in (([0, 0], [0, 255, 0]), ([0, 0.5], [255, 0, 0])):
         write_glb(tmp_path / "m.glb", material={"pbrMetallicRoughness": {}}, image=TWO_ROWS)
@@ -186,7 +186,7 @@ def test_opacity_of_vertices_blends(tmp_path):
     assert look(read_parts(tmp_path / "m.glb", tmp_path, 64))[1] == pytest.approx(0.25)
 
 
-def test_rays_go_on_through_holes(tmp_path):
+def test_rays_continue_through_holes(tmp_path):
     """A board with a transparent right half, before a blue one: a frontal camera sees half red, half blue."""
     write_glb(tmp_path / "m.glb", material={"alphaMode": "MASK"}, image=HALF_CLEAR)
     write_glb(tmp_path / "n.glb", material={"pbrMetallicRoughness": {"baseColorFactor": [0, 0, 1, 1]}})
@@ -312,7 +312,7 @@ def test_google_scans_are_read_as_they_are_downloaded(tmp_path, root):
     assert look(parts, 0.3, 0.9)[0] == [255, 0, 0]
 
 
-def test_google_scans_are_imported_and_what_is_up_is_said(tmp_path):
+def test_google_scans_are_imported_with_a_remark_on_the_upward_axis(tmp_path):
     write_google_scan(tmp_path / "gso", "Mug_A")
     write_google_scan(tmp_path / "gso", "Mug_B", texture=TWO_ROWS[::-1])
     store = import_(tmp_path / "gso", tmp_path)

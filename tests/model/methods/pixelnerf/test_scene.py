@@ -163,7 +163,7 @@ def test_rendering_is_the_same_every_time_and_whatever_else_is_rendered(views):
     assert torch.equal(first[:, 2:], last)
 
 
-def test_training_samples_come_from_torchs_generator(views):
+def test_training_samples_use_torchs_generator(views):
     _, scene = scene_of(views, training=True)
     seeds = (1, 1, 2)
     renders = []

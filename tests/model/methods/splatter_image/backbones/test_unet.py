@@ -288,7 +288,7 @@ def test_a_missing_source_of_context_is_named():
         unet(torch.rand(1, 3, 16, 16), Context())
 
 
-def test_a_pose_embedding_is_given_to_those_that_take_one():
+def test_a_pose_embedding_is_required_or_refused():
     sizes = {"resolution": 8, "base_dim": 8, "num_blocks": 1, "channel_mult": (1,)}
     images, pose = torch.rand(1, 3, 8, 8), torch.rand(1, 60)
     with pytest.raises(ValueError, match="takes no pose_embedding"):
