@@ -194,7 +194,7 @@ def slurm_job(tmp_path):
     ("number", "requeue", "is_requeued"),
     [(signal.SIGUSR1, True, True), (signal.SIGUSR1, False, False), (signal.SIGTERM, True, False)],
 )
-def test_slurm_job_goes_back_into_the_queue_when_its_time_is_up(slurm_job, number, requeue, is_requeued):
+def test_slurm_job_is_requeued_when_its_time_is_up(slurm_job, number, requeue, is_requeued):
     job = slurm_job(requeue)
     job.send_signal(number)
     output, _ = job.communicate(timeout=60)

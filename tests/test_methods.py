@@ -43,7 +43,7 @@ tables: [auto, paper]
 """
 
 
-def test_a_sweep_of_two_methods_gives_one_table_and_one_report(weights, tmp_path):  # noqa: ARG001 - by their variable
+def test_a_sweep_of_two_methods_has_one_table_and_one_report(weights, tmp_path):  # noqa: ARG001 - by their variable
     sweep = tmp_path / "methods.yaml"
     sweep.write_text(SWEEP)
     home = tmp_path / "home"

@@ -97,7 +97,7 @@ def test_every_trial_finishes_and_the_report_is_written(inline):
     assert all(name in page for name in NAMES | CONTROLS)
 
 
-def test_an_archive_gives_the_same_tables_and_no_weights(sweep, inline, tmp_path):
+def test_an_archive_has_the_same_tables_and_no_weights(sweep, inline, tmp_path):
     out = tmp_path / "published"
     assert f"5 trials in {out}" in run("archive", sweep, "--out", out, home=inline.home)
     assert not [*out.rglob("*.safetensors"), *out.rglob("lock"), *out.rglob("mlflow*")]
@@ -139,7 +139,7 @@ def test_mlflow_holds_one_run_per_trial_with_all_that_was_measured(killed):
         assert {"per_object.parquet", "samples.png", "samples.npz", "config.json"} <= artifacts
 
 
-def test_results_come_back_as_a_tidy_frame(inline, sweep):
+def test_results_are_a_tidy_frame(inline, sweep):
     from results.load import load_results
     from sweep.file.load import load_sweep
 
@@ -154,7 +154,7 @@ def test_results_come_back_as_a_tidy_frame(inline, sweep):
     assert cell["value"].mean() == pytest.approx(result["metrics"]["novel/ssim"], rel=1e-12)
 
 
-def test_a_finished_sweep_trains_nothing_and_says_so(inline, sweep):
+def test_a_finished_sweep_trains_nothing_and_reports_that(inline, sweep):
     before = inline.journals()
     output = run("run", sweep, home=inline.home)
     assert "Nothing to train" in output
@@ -198,7 +198,7 @@ def test_a_tracking_server_that_is_down_costs_no_trial(sweep, tmp_path):
 
 
 @pytest.mark.parametrize(("executor", "sent"), [("inline", signal.SIGINT), ("ray", signal.SIGTERM)])
-def test_an_interrupted_sweep_says_so_and_goes_on(executor, sent, sweep, tmp_path):
+def test_an_interrupted_sweep_reports_that_and_resumes(executor, sent, sweep, tmp_path):
     options = ("--only", "baseline", "--set", "base.train.stages.0.iterations=1000")
     process = start("run", sweep, "--executor", executor, *options, home=tmp_path)
     wait_for_middle(Home(tmp_path), process)

@@ -134,7 +134,7 @@ def test_without_eps_the_edge_loss_stops_its_trial_with_the_diagnosis(rows_home,
         run_trial(config, rows_home, RUNTIME)
 
 
-def test_as_published_the_edge_loss_goes_on_and_scores_like_a_blank_picture(rows_home, data):
+def test_the_published_edge_loss_scores_like_a_blank_picture(rows_home, data):
     config = small(rows(PAPER)["Edge"], data)
     assert config.train.nonfinite == "ignore"
     blank = config.model_copy(update={"model": config.model.model_copy(update={"name": "blank"})})

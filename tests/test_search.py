@@ -105,7 +105,7 @@ def test_more_trials_extend_it_and_train_nothing_twice(sweep, undisturbed, tmp_p
     assert 1e-4 <= float(first.data.params["train.stages.0.losses.tv"]) <= 1
 
 
-def test_an_interrupted_search_says_so(sweep, prepared_home, tmp_path):
+def test_an_interrupted_search_reports_that(sweep, prepared_home, tmp_path):
     here = Home(tmp_path / "home")
     shutil.copytree(prepared_home, here.path)
     endless = ("--only", "search-*", "--set", "base.train.stages.0.iterations=1000000")

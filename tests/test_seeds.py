@@ -29,7 +29,7 @@ def state(home: Path) -> dict[str, Any]:
     return json.loads((home / "sweeps" / "tiny" / "plan.json").read_text())["seeds"]
 
 
-def test_a_killed_sweep_goes_on_to_the_same_decisions(sweep, prepared_home, tmp_path) -> None:
+def test_a_killed_sweep_resumes_to_the_same_decisions(sweep, prepared_home, tmp_path) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     for home in (undisturbed, killed):
         shutil.copytree(prepared_home, home)

@@ -66,7 +66,7 @@ def test_results_go_to_the_database_and_from_there_into_the_report(finished, com
     assert not any(secret in output for secret in SECRETS)
 
 
-def test_a_database_that_is_down_is_said_in_a_line(postgres, command):
+def test_an_unreachable_database_is_reported_in_a_line(postgres, command):
     postgres.kill()
     try:
         answers = [command(name) for name in ("report", "sync", "ui")]

@@ -72,7 +72,7 @@ def test_the_truth_is_best(metric, name):
     torch.testing.assert_close(value.float(), torch.full((3,), perfect), atol=1e-5, rtol=0)
 
 
-def test_equal_views_have_equal_numbers_whatever_is_beside_them(metric):
+def test_equal_views_have_equal_numbers_in_any_batch(metric):
     render, truth = views(0.1), views()
     together = metric(render, truth, metric.reference(truth))
     for view in range(3):

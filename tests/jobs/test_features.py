@@ -100,7 +100,7 @@ def vars_of(context):
 @pytest.mark.parametrize(
     "change", [{"resolution": 70}, {"preprocess": "published", "resolution": None}, {"model": "random"}]
 )
-def test_whatever_changes_the_values_changes_the_file(change, configured, store, tiny_checkpoints, tmp_path):
+def test_everything_that_changes_the_values_changes_the_file(change, configured, store, tiny_checkpoints, tmp_path):
     ContextReader(configured(**SECTIONS["map"]), store, tiny_checkpoints, tmp_path)
     ContextReader(
         configured(depth={"model": "depth_anything_v2_small", "resolution": 56}), store, tiny_checkpoints, tmp_path

@@ -48,7 +48,7 @@ def test_equal_configurations_have_equal_keys_however_they_are_written():
         {"render": {"antialiasing": True}},
     ],
 )
-def test_whatever_training_reads_changes_both_keys(sections):
+def test_everything_that_training_reads_changes_both_keys(sections):
     changed, plain = keys(config(**sections)), keys(config())
     assert changed.training != plain.training
     assert changed.trial != plain.trial

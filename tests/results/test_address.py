@@ -96,7 +96,7 @@ def test_the_drivers_message_replaces_an_error_that_begins_with_a_hint() -> None
 
 
 @pytest.mark.parametrize("name", ["plain", "a b", "a%20b", "a%zz", "a?b=c", "a#b", "größe 大", "a&b;c", "[x]"])
-def test_the_address_of_a_file_opens_that_file_whatever_its_path(tmp_path: Path, name: str) -> None:
+def test_the_address_of_a_file_opens_that_file_for_every_path(tmp_path: Path, name: str) -> None:
     file = tmp_path / name / "mlflow.db"
     file.parent.mkdir()
     uri = sqlite_uri(file)

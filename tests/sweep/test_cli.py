@@ -100,7 +100,7 @@ def test_doctor_looks_at_everything(home):
         assert re.search(rf"^(ok|--)\s+{subject}", output, re.MULTILINE)
 
 
-def test_doctor_says_when_a_home_cannot_be_used(tmp_path, monkeypatch):
+def test_doctor_reports_an_unusable_home(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "choose another with --home" in invoke("doctor", "--home", tmp_path / "locked", code=2).output
 
@@ -133,7 +133,7 @@ def test_a_sweep_that_was_never_planned_has_no_report_and_no_status(home, tmp_pa
     assert "splatsweep run" in str(invoke("status", path, home=home, code=1).exception)
 
 
-def test_what_was_planned_is_told_while_the_file_is_being_changed(home, tmp_path):
+def test_changes_since_the_plan_are_reported(home, tmp_path):
     """`report` ignores a mistake in a trial that is not planned yet, but not one in the tables."""
     path = tmp_path / "sweep.yaml"
     path.write_text("name: never\nbase: {train.batchsize: 4}\n")
@@ -196,7 +196,7 @@ def test_only_names_a_trial_exactly_or_by_glob():
     ("order", "expected"),
     [("seeds-first", [(0, 5), (1, 5), (0, 3), (1, 3)]), ("rows-first", [(0, 5), (0, 3), (1, 5), (1, 3)])],
 )
-def test_the_first_seed_of_every_row_comes_first(order, expected):
+def test_the_first_seed_of_every_row_runs_first(order, expected):
     from sweep.file.schema import Sweep
     from sweep.run.driver import ordered
     from tests.works import trial_of
@@ -206,7 +206,7 @@ def test_the_first_seed_of_every_row_comes_first(order, expected):
     assert [(int(t.key[0]), t.seed) for t in ordered(trials, sweep)] == expected
 
 
-def test_who_shares_a_training_comes_after_all_that_have_one_of_their_own():
+def test_trials_that_share_a_training_run_last():
     from sweep.file.schema import Sweep
     from sweep.run.driver import ordered
     from tests.works import trial_of

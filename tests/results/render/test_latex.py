@@ -45,7 +45,7 @@ def test_published_values_stand_below_ours_with_the_difference(table: Table) -> 
     assert "A finding." in lines[-3]
 
 
-def test_text_columns_take_one_column_and_come_before_the_state() -> None:
+def test_text_columns_take_one_column_before_the_state() -> None:
     columns = (Column("fusion", "fusion"), Column("psnr", "PSNR", direction="up"))
     rows = (Row("a", (Cell(text="x_attn"), Cell((20.0,)))), Row("b", (Cell(text="input"), Cell()), state="failed"))
     text = render(Table("t", "", columns, (Section(rows),)))

@@ -82,7 +82,7 @@ def test_only_objects_and_seeds_that_both_have_are_compared(make) -> None:
     assert novel_psnr(table, 1).comparison.test == "paired t, 20 objects, 2 seeds"
 
 
-def test_objects_of_other_data_are_other_objects_whatever_they_are_called(make) -> None:
+def test_objects_of_other_data_are_distinct_despite_equal_names(make) -> None:
     tag = "splatsweep.data_fingerprint"
     found = make.evidence(
         *make.trained("baseline", 20.0, tags={tag: "a" * 64}), *make.trained("b", 25.0, tags={tag: "b" * 64})

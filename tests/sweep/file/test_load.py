@@ -340,7 +340,7 @@ def _containers(node: Any) -> list[Any]:
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_whatever_stands_where_the_sweep_expands_or_mistakes_are_placed(tmp_path: Path, data: st.DataObject) -> None:
+def test_every_value_expands_or_is_a_located_mistake(tmp_path: Path, data: st.DataObject) -> None:
     tree = parse(EVERYTHING, "").value
     for _ in range(data.draw(st.integers(1, 3))):
         node, value = data.draw(st.sampled_from(_containers(tree))), deepcopy(data.draw(_VALUES))

@@ -271,7 +271,7 @@ def test_a_long_table_ends_with_how_much_is_left(tmp_path: Path) -> None:
     assert "... and 500 more; --json has all" in written.getvalue()
 
 
-def test_progress_is_told_in_tenths() -> None:
+def test_progress_is_reported_in_tenths() -> None:
     lines: list[str] = []
     progress = report_tenths("chairs", lines.append)
     for done in range(1, 101):

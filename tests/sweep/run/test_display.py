@@ -101,7 +101,7 @@ def test_why_trials_failed_is_one_line_each() -> None:
     assert failures(STATES) == ["no [/lpips] seed 1 failed: NonFiniteError: [loss] is nan"]
 
 
-def test_lines_in_a_pipe_say_what_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_in_a_pipe_show_the_reason_for_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(display, "_REFRESH_S", 0.02)
     monkeypatch.setattr(display, "_REMINDER_S", 0.05)
     stream = io.StringIO()

@@ -112,7 +112,7 @@ def test_a_store_that_is_down_is_named_without_its_password(kind: str, tmp_path:
     assert PASSWORD not in f"{caught.value} {recorder.error}"
 
 
-def test_a_driver_that_is_missing_is_said_before_anything_runs(tmp_path: Path, monkeypatch) -> None:
+def test_a_missing_database_driver_is_reported_before_anything_runs(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ResultsError, match=r"pip install 'splatsweep\[postgresql\]'"):
         run_sweep(sweep_at("postgresql://me@127.0.0.1:9/mlflow"), tmp_path, console=Console())

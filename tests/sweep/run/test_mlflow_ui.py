@@ -49,7 +49,7 @@ def test_it_prints_the_page_and_ends_on_a_signal(uri, monkeypatch, capfd) -> Non
         assert probe.connect_ex(("127.0.0.1", port))
 
 
-def test_a_server_that_ends_is_said_with_its_last_line(uri, monkeypatch) -> None:
+def test_a_server_that_ends_is_reported_with_its_last_line(uri, monkeypatch) -> None:
     monkeypatch.setattr(mlflow_ui, "SERVER", (sys.executable, "-c", "raise SystemExit('no such thing')"))
     with pytest.raises(mlflow_ui.UiError, match="does not start: no such thing"):
         mlflow_ui.serve(uri, free_port(), None, lambda _: None, opens=False)

@@ -24,13 +24,13 @@ def test_a_command_that_fails_is_a_warning() -> None:
     )
 
 
-def test_an_error_is_told_too_and_goes_on(tmp_path: Path) -> None:
+def test_an_error_is_notified_and_raised(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="no room"), notified(f"cat > {out}", "a"):
         raise ValueError("no room")
     assert out.read_text() == "a: ValueError: no room\n"
 
 
-def test_nothing_is_run_where_nothing_is_asked_for() -> None:
+def test_nothing_runs_without_a_command() -> None:
     with notified(None, "a") as tell:
         tell(None)  # type: ignore[arg-type]

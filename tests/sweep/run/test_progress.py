@@ -89,7 +89,7 @@ def test_time_left_includes_the_evaluation(tmp_path: Path) -> None:
     assert Totals.of(states, left, at_once=2).seconds_left == pytest.approx(160), "the longest bounds the whole"
 
 
-def test_trials_of_another_shape_are_guessed_from_all_and_nothing_known_is_said() -> None:
+def test_trials_of_unknown_shape_are_estimated_from_all_others() -> None:
     clock, trials = Clock(), [planned("a"), planned("b", CONFIG | {"train": CONFIG["train"] | {"batch_size": 8}})]
     states = [TrialState(trial.key, "x", 0, "pending", 0, 100) for trial in trials]
     assert clock.left(trials, states) == [None, None]
@@ -120,7 +120,7 @@ def test_totals_are_one_line() -> None:
     assert str(Totals.of(states[:13], [0.0] * 13, 2)) == "13 of 13 done"
 
 
-def test_running_trials_come_first() -> None:
+def test_running_trials_are_first() -> None:
     states = [TrialState(s, s, 0, s, 0, 1) for s in ("finished", "pending", "failed", "running", "interrupted")]
     order = [states[index].status for index in unfinished_first(states)]
     assert order == ["running", "interrupted", "failed", "pending", "finished"]

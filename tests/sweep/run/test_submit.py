@@ -101,7 +101,7 @@ def test_sweep_runs_as_a_job_with_a_token_and_not_without(head, home, sweep, wei
     assert (home / "reports" / "tiny" / "index.html").exists()
 
 
-def test_plain_ray_job_goes_on_with_the_sweep(head, home, sweep, weights, tmp_path):
+def test_a_plain_ray_job_resumes_the_sweep(head, home, sweep, weights, tmp_path):
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     stage(sweep, checkout)

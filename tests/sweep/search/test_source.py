@@ -80,7 +80,7 @@ def ledger(home: Path) -> list[str]:
     return (home / "sweeps" / "s" / FILENAME).read_text().splitlines()
 
 
-def test_it_proposes_as_many_as_were_asked_for(home, tiny):
+def test_it_proposes_the_configured_number(home, tiny):
     ran = drain(source(sweep(tiny), home), home)
     assert [trial.name for trial in ran] == [f"search-{number:04}" for number in range(6)]
     plan = make_plan(sweep(tiny), home)
@@ -100,7 +100,7 @@ def test_the_plan_grows_before_a_trial_is_handed_out(home, tiny):
 
 
 @pytest.mark.parametrize("state", ["never began", "was interrupted", "had ended"])
-def test_after_a_crash_it_goes_on_with_the_same_study(home, tiny, tmp_path, state):
+def test_after_a_crash_the_study_continues(home, tiny, tmp_path, state):
     options = sweep(tiny, sampler="tpe")
     trials = source(options, home)
     for _ in range(3):
@@ -212,7 +212,7 @@ def test_another_space_is_another_study(home, tiny):
     assert len(read_proposals(home / "sweeps" / "s", study)) == 2
 
 
-def test_a_trial_behind_the_others_is_asked_to_stop(home, tiny):
+def test_a_trial_behind_the_others_gets_a_prune_request(home, tiny):
     """Five good trials, then a bad one: while it trains, the pruner writes its file."""
     options = sweep(tiny, trials=6, pruner="median")
     trials = source(options, home)
@@ -252,7 +252,7 @@ def test_tree_structured_estimators_beat_random_draws(home, tiny):
     assert missing["tpe"] < missing["random"] / 4
 
 
-def test_the_status_of_a_pruned_trial_is_said(tmp_path):
+def test_the_status_of_a_pruned_trial_is_shown(tmp_path):
     with Journal(tmp_path) as journal:
         journal.start(0)
         journal.pruned("behind")

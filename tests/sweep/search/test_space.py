@@ -41,7 +41,7 @@ def test_parameters_lead_to_a_configuration(space, params) -> None:
         assert params_of(options.search, configs[0]) == params
 
 
-def test_values_arrive_where_the_key_says() -> None:
+def test_values_are_set_at_their_key() -> None:
     (config,) = configurations(
         sweep({TV: {"low": 0.1, "high": 1.0}, "depth.model": ["none", "oracle"]}), {TV: 0.5, "depth.model": 1}
     )

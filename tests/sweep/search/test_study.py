@@ -57,7 +57,7 @@ def test_an_interrupted_search_proposes_what_an_undisturbed_one_does(sampler: st
 
 
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "grid"])
-def test_seeds_tell_searches_apart(sampler: str) -> None:
+def test_seeds_distinguish_searches(sampler: str) -> None:
     first, second = (undisturbed(search(sampler, seed=seed), 3) for seed in (0, 1))
     assert first != second
 

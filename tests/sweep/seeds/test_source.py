@@ -172,7 +172,7 @@ def test_finished_seeds_of_another_sweep_are_not_run_again(home, tiny) -> None:
     assert all(ruling.is_final for ruling in trials.settled()[0].seeds.rulings)
 
 
-def test_what_may_come_is_shown_and_estimated(home, tiny) -> None:
+def test_possible_seeds_are_shown_and_estimated(home, tiny) -> None:
     plan = make_plan(sweep(tiny), home)
     assert sum(plan.seeds.may_come.values()) == 4 * 3
     console = Console(width=80)

@@ -122,7 +122,7 @@ def test_variants_of_a_shape_share_its_geometry(wheel):
 
 
 @pytest.mark.usefixtures("published")
-def test_splits_go_by_geometry_whatever_the_seed(tmp_path):
+def test_splits_keep_geometries_together_for_every_seed(tmp_path):
     seen = set()
     for seed in range(8):
         items = Scans(ScansOptions(**OPTIONS, seed=seed), tmp_path).items(lambda *_: None)

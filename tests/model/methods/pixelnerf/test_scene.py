@@ -154,7 +154,7 @@ def test_whole_views_are_their_pixels(views):
             torch.testing.assert_close(pixels.of(getattr(whole, name)), getattr(few, name))
 
 
-def test_rendering_is_the_same_every_time_and_whatever_else_is_rendered(views):
+def test_rendering_is_deterministic_and_independent_of_other_views(views):
     _, scene = scene_of(views)
     with torch.no_grad():
         first, again = (scene.render(views.cameras, views.background).images for _ in range(2))

@@ -148,7 +148,7 @@ class Notices:
         """Ignored by these tests."""
 
 
-def test_nodes_that_come_and_go_are_said_once() -> None:
+def test_nodes_that_join_and_leave_are_reported_once() -> None:
     notices = Notices()
     watch = NodeWatch(notices, {"a": LAPTOP, "b": SERVER})
     watch.look({"a": LAPTOP, "b": SERVER})

@@ -119,7 +119,7 @@ def contents(home: Path) -> dict[str, bytes]:
     return {str(path.relative_to(home)): path.read_bytes() for path in paths if path.is_file() and path.name != "lock"}
 
 
-def test_what_a_trial_makes_arrives_and_the_next_worker_goes_on_from_it(there, file_server, scratch):
+def test_files_of_a_trial_arrive_and_the_next_worker_resumes_from_them(there, file_server, scratch):
     with TrialSync(caller(file_server), KEY, TRAINING, scratch):
         train(scratch, 0, 5)
         made = contents(scratch)
@@ -223,7 +223,7 @@ def test_stop_is_passed_on_both_ways(there, file_server, scratch, monkeypatch):
     assert (there / "stop").read_text() == "no room"
 
 
-def test_trial_that_a_search_gives_up_hears_of_it_and_the_wish_is_not_sent_back(
+def test_prune_requests_reach_the_worker_and_are_not_sent_back(
     there, file_server, scratch, monkeypatch
 ):
     monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
@@ -256,7 +256,7 @@ def test_full_disk_under_the_home_stops_the_trial_and_loses_nothing(there, file_
     assert contents(there) == made
 
 
-def test_node_without_the_dataset_says_where_it_belongs(there, file_server, scratch):
+def test_the_error_of_a_node_without_the_dataset_names_its_folder(there, file_server, scratch):
     config = TrialConfig.model_validate({"data": {"name": "srn_cars"}})
     run_remotely(caller(file_server), KEY, TRAINING, config, there, Runtime(), fail_fast=True)
     (failed,) = read_events(there / "trials" / KEY)

@@ -55,7 +55,7 @@ def shares(home: Path, seed: int) -> list[float]:
     return [event["values"]["test/share"] for event in events if event["event"] == "metrics"]
 
 
-def test_a_wait_for_room_is_said_and_ends_with_a_stop(tmp_path, stop_file, monkeypatch) -> None:
+def test_waiting_for_resources_is_reported_and_ends_with_a_stop(tmp_path, stop_file, monkeypatch) -> None:
     start_ray(monkeypatch, num_cpus=1)
     monkeypatch.setattr(tune, "_HEARTBEAT_S", 0.2)
 
