@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help:          ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-setup: $(VENV)/ready   ## virtual environment with the tested versions, and splatsweep itself
+setup: $(VENV)/ready   ## create the virtual environment with the tested versions, and install splatsweep
 
 $(VENV)/ready: pyproject.toml constraints.txt $(wildcard model/native/csrc/* model/native/csrc/*/*)
 	$(PYTHON) -m venv $(VENV)
@@ -19,37 +19,9 @@ $(VENV)/ready: pyproject.toml constraints.txt $(wildcard model/native/csrc/* mod
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-weights: setup ## the pretrained weights that demo and tests need
+weights: setup ## fetch the pretrained weights that demo and tests need
 	$(BIN)/splatsweep weights fetch vgg16 alexnet efficientnet_lite0
 
 demo: weights  ## plan, train, evaluate and report the preset `quick`
 	$(BIN)/splatsweep run sweep/presets/quick.yaml
 
-# Three at once on two processors, since tests of killed nodes and servers wait as long as they compute.
-test: weights  ## the whole test suite
-	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 3 --dist loadgroup
-
-test-fast: weights ## the tests that need no Ray, no server and no training beyond seconds; a few minutes
-	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -m "not slow" -n 2
-
-soak: weights  ## kill everything that runs a sweep, 20 times; half an hour
-	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python tests/soak.py --rounds 20
-
-IMAGE ?= cpu
-image:         ## an image's steps in a clean Debian root, without a container engine (IMAGE=cpu or cuda); as root
-	docker/check-in-clean-root.sh --image $(IMAGE)
-
-gpu:           ## all that a GPU has to show, in six minutes: tests, benchmarks, a sweep that is killed; installs nothing
-	$(or $(wildcard $(BIN)/python),$(PYTHON)) tests/gpu/check.py --out $(SPLATSWEEP_HOME)/gpu
-
-lint: setup    ## style, types
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-
-format: setup  ## mend what can be mended
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
-
-clean:         ## forget the environment and build products; runs/ stays
-	rm -rf $(VENV) build *.egg-info model/*/*.so
