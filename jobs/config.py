@@ -106,7 +106,7 @@ class Stage(Section):
     iterations: Count
     lr: Positive
     losses: Annotated[
-        dict[Annotated[str, one_of("loss", LOSSES)], Annotated[LossTerm, BeforeValidator(_as_term)]],
+        dict[LossName, Annotated[LossTerm, BeforeValidator(_as_term)]],
         Field(min_length=1),
         AfterValidator(_without_zeros),
     ]

@@ -89,3 +89,26 @@ class Metric(nn.Module, ABC):
     @abstractmethod
     def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
         """(N,) numbers; () where `per` is "set"."""
+
+
+class ObjectMetric(Metric):
+    """Base class of metrics of the object's pixels, which are defined for views that show the object."""
+
+    def defined(self, target: EvaluatedViews) -> Tensor:
+        assert target.covered is not None
+        return target.covered.flatten(1).any(1)
+
+
+class FeatureMetric(Metric):
+    """Base class of distances between feature maps; features of the true views are computed once."""
+
+    #: (N, 3, H, W) RGB -> `features`, and `between` two lists of features: distances (N,)
+    distance: Any
+
+    def reference(self, target: EvaluatedViews) -> list[Tensor]:
+        features: list[Tensor] = self.distance.features(target.images)
+        return features
+
+    def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
+        distances: Tensor = self.distance.between(self.distance.features(render.images), reference)
+        return distances

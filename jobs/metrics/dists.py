@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jobs.metrics.base import EvaluatedViews, Metric
+from jobs.metrics.base import FeatureMetric
 from model.weights import WeightStore
 
-#: Channels of the views and of the five stages of VGG16.
-_CHANNELS = (3, 64, 128, 256, 512, 512)
 #: Positions of each stage's convolutions in torchvision's `features`.
 _STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -84,7 +81,7 @@ def shared_dists(store: WeightStore) -> DistsDistance:
     return DistsDistance(store)
 
 
-class Dists(Metric):
+class Dists(FeatureMetric):
     """DISTS of each view."""
 
     @classmethod
@@ -94,9 +91,3 @@ class Dists(Metric):
     def __init__(self, store: WeightStore, lpips: str) -> None:
         super().__init__(store, lpips)
         self.distance = shared_dists(store)
-
-    def reference(self, target: EvaluatedViews) -> list[Tensor]:
-        return self.distance.features(target.images)
-
-    def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
-        return self.distance.between(self.distance.features(render.images), reference)

@@ -6,17 +6,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from jobs.metrics.base import EvaluatedViews, Metric
+from jobs.metrics.base import EvaluatedViews, ObjectMetric
 
 
-class Iou(Metric):
+class Iou(ObjectMetric):
     """Pixels in both silhouettes over pixels in either, each of those that are at least half covered."""
 
     of_colours: ClassVar[bool] = False
-
-    def defined(self, target: EvaluatedViews) -> Tensor:
-        assert target.covered is not None
-        return target.covered.flatten(1).any(1)
 
     def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
         assert render.covered is not None

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
-
-from jobs.metrics.base import EvaluatedViews, Metric
+from jobs.metrics.base import FeatureMetric
 from model.losses import LPIPS_TRUNKS
 from model.losses.lpips import shared_lpips
 from model.weights import WeightStore
 
 
-class Lpips(Metric):
+class Lpips(FeatureMetric):
     """LPIPS of each view."""
 
     @classmethod
@@ -22,9 +18,3 @@ class Lpips(Metric):
     def __init__(self, store: WeightStore, lpips: str) -> None:
         super().__init__(store, lpips)
         self.distance = shared_lpips(lpips, store)
-
-    def reference(self, target: EvaluatedViews) -> list[Tensor]:
-        return self.distance.features(target.images)
-
-    def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
-        return self.distance.between(self.distance.features(render.images), reference)

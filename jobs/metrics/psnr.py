@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from jobs.metrics.base import EvaluatedViews, Metric
+from jobs.metrics.base import EvaluatedViews, Metric, ObjectMetric
 
 
 def psnr(render: Tensor, target: Tensor) -> Tensor:
@@ -21,12 +21,8 @@ class Psnr(Metric):
         return psnr(render.images, target.images)
 
 
-class MaskedPsnr(Metric):
+class MaskedPsnr(ObjectMetric):
     """PSNR in dB over the pixels of the true object."""
-
-    def defined(self, target: EvaluatedViews) -> Tensor:
-        assert target.covered is not None
-        return target.covered.flatten(1).any(1)
 
     def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
         assert target.covered is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from jobs.metrics.base import EvaluatedViews, Metric
+from jobs.metrics.base import EvaluatedViews, Metric, ObjectMetric
 from jobs.metrics.psnr import masked_mean
 from model.losses.ssim import ssim, ssim_map
 
@@ -18,12 +18,8 @@ class Ssim(Metric):
         return ssim(render.images, target.images)
 
 
-class MaskedSsim(Metric):
+class MaskedSsim(ObjectMetric):
     """Mean of the SSIM map over the pixels of the true object; its windows reach beyond the object's edge."""
-
-    def defined(self, target: EvaluatedViews) -> Tensor:
-        assert target.covered is not None
-        return target.covered.flatten(1).any(1)
 
     def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
         assert target.covered is not None

@@ -118,14 +118,6 @@ def fastest_convolution(batch: int = 8, rounds: int = 5) -> Convolution:
     return max(shapes.values(), key=lambda s: s.gflop / median(times[f"{s.channels}x{s.side}"]))
 
 
-def conv_gflops(threads: int, batch: int = 8, rounds: int = 5) -> float:
-    """The convolution peak: GFLOP/s, forward and backward, for the fastest shape of `PEAK_SHAPES`."""
-    with torch_threads(threads):
-        peak = fastest_convolution(batch, rounds)
-        milliseconds = median(interleaved({"peak": peak.case()}, rounds)["peak"])
-    return 1e3 * peak.gflop / milliseconds
-
-
 def _processor() -> str:
     """The processor's name as reported by the operating system."""
     information = Path("/proc/cpuinfo")

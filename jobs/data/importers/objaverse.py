@@ -7,28 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from jobs.data.importers import zero123
-from jobs.data.importers.base import Importer, Item, Progress
+from jobs.data.importers.base import Item, Progress
 from jobs.data.importers.files import inside, read_json
-from jobs.data.store import Frames
+from jobs.data.importers.zero123 import Renders, pictures
 
 LISTING = "lvis-annotations-filtered.json"
 OBJECTS = "objects"
 
 
 @dataclass(frozen=True)
-class Objaverse(Importer[zero123.RenderOptions]):
+class Objaverse(Renders):
     """`<uid>/{000..011}.{png,npy}`; the first 99 of 100 objects of the list train, the others validate."""
 
     description = "Objaverse (LVIS subset) as rendered for Zero-1-to-3, 12 views each"
     source = "https://github.com/cvlab-columbia/zero123"
     licence = "ODC-By 1.0 for the collection; every object has its own"
-    Options = zero123.RenderOptions
-    later_options: ClassVar = zero123.LATER_OPTIONS
     needs_source = f"a folder for each uid with its .png and .npy files, and {LISTING}"
     file_roles: ClassVar = {OBJECTS: f"a JSON list of uids to use instead of {LISTING}"}
-    near, far = zero123.NEAR, zero123.FAR
-    source_distance = zero123.SOURCE_DISTANCE
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
@@ -44,14 +39,11 @@ class Objaverse(Importer[zero123.RenderOptions]):
                 split="train" if number < trained else "val",
                 category="object",
                 geometry=uid,
-                num_frames=len(zero123.pictures(folders[uid])),
+                num_frames=len(pictures(folders[uid])),
                 payload=folders[uid],
             )
             for number, uid in enumerate(uids)
         ]
-
-    def load(self, item: Item) -> Frames:
-        return zero123.load_renders(item.payload, self.options, self.background)
 
     @property
     def _listing(self) -> Path:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from jobs.data.importers.base import UnreadableObjectError
+from jobs.data.importers.base import Importer, Item, UnreadableObjectError
 from jobs.data.importers.files import over, read_array, read_image, rgba_of
 from jobs.data.importers.poses import FROM_OPENGL, rigid
 from jobs.data.store import Frames
 from model.options import options
 
 FIELD_OF_VIEW = 49.134342641202636  # degrees
-NEAR, FAR = 0.8, 3.2
-#: Objects of any size are scaled so that the source view's camera has this distance from the origin.
-SOURCE_DISTANCE = 2.0
 #: A camera nearer to the origin than this cannot determine the scale.
 MIN_DISTANCE = 1e-5
 
@@ -33,8 +31,20 @@ class RenderOptions:
     resampling: Literal["direct", "published"] = "direct"
 
 
-#: Options that were added later, at the values of the former behaviour.
-LATER_OPTIONS = {"resampling": "direct"}
+@dataclass(frozen=True)
+class Renders(Importer[RenderOptions]):
+    """Base class of importers of such renders; an item's payload is the folder with its pictures.
+
+    Objects of any size are scaled so that the source view's camera has a distance of 2 from the origin.
+    """
+
+    Options = RenderOptions
+    later_options: ClassVar = {"resampling": "direct"}
+    near, far = 0.8, 3.2
+    source_distance = 2.0
+
+    def load(self, item: Item) -> Frames:
+        return _load(item.payload, self.options, self.background)
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -42,7 +52,7 @@ def pictures(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.png"))
 
 
-def load_renders(folder: Path, options: RenderOptions, background: tuple[float, float, float]) -> Frames:
+def _load(folder: Path, options: RenderOptions, background: tuple[float, float, float]) -> Frames:
     """All views of one object.  Raises `UnreadableObjectError` where one is missing or damaged."""
     files = pictures(folder)
     if not files:

@@ -223,9 +223,7 @@ def test_stop_is_passed_on_both_ways(there, file_server, scratch, monkeypatch):
     assert (there / "stop").read_text() == "no room"
 
 
-def test_prune_requests_reach_the_worker_and_are_not_sent_back(
-    there, file_server, scratch, monkeypatch
-):
+def test_prune_requests_reach_the_worker_and_are_not_sent_back(there, file_server, scratch, monkeypatch):
     monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
     mine, theirs = scratch / "trials" / KEY, there / "trials" / KEY
     theirs.mkdir(parents=True)
