@@ -32,6 +32,7 @@ def home_options(home: Path) -> list[str]:
 
 #: `--home DIR` of this call, for hints of code that does not know the home.
 _home_of_call: list[str] = []
+#: A hint at the end of a line, unless it has the option already.
 _HINT = re.compile(r"(?:run|with): (splatsweep (?!.*--home).*)$", re.MULTILINE)
 
 

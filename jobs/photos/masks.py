@@ -38,7 +38,7 @@ _MOST_OFF = 0.35
 #: Minimum difference from the background, of colours in [0, 1], of a pixel that is certainly part of the object, and of
 #: its neighbours in the object.  Both grow with the background's noise.
 _LEAST, _LEAST_BESIDE = 0.08, 0.045
-#: Multiple of the border's own deviation.
+#: Factor of the background's noise in the lower of these limits; it is doubled in the other.
 _NOISE = 4.0
 #: Deviation of the border's colours from the fitted surface above which a background is not plain.
 _PLAIN = 0.06
@@ -56,7 +56,7 @@ class Mask:
 
     #: (H, W) float32 in [0, 1], as large as `Picture.rgba`
     coverage: np.ndarray
-    #: how it was found, for people
+    #: how it was found, for messages
     how: str
     remarks: tuple[str, ...] = field(default=())
 
@@ -79,6 +79,7 @@ def find_mask(picture: Picture, wanted: str | Path) -> Mask | None:
 
 
 def _checked(mask: Mask, picture: Picture) -> Mask:
+    """Returns the mask.  Raises `PictureError` where the object's share of the picture is implausible."""
     share = float(mask.coverage.mean())
     if not _SMALLEST <= share <= _LARGEST:
         raise PictureError(
@@ -111,6 +112,7 @@ def _resized(coverage: np.ndarray, picture: Picture) -> np.ndarray:
 
 
 def _by_colour(picture: Picture) -> Mask:
+    """Computed on a reduced picture: difference from the background, hysteresis threshold, largest parts."""
     factor = max(1, -(-max(picture.rgba.shape[:2]) // _SIDE))
     # Transparent pixels have any colour; white is what viewers show.
     rgba = Image.fromarray(picture.rgba)

@@ -17,9 +17,11 @@ from model.types import Context
 
 
 class _AppendStandardised(Fuser):
+    """(B, C, H, W) image, context -> (B, C + width, H, W)."""
+
     def forward(self, images: Tensor, context: Context) -> Tensor:
         maps = self.read(context)
-        return torch.cat([images, F.group_norm(maps, maps.shape[1])], dim=1)
+        return torch.cat([images, F.group_norm(maps, maps.shape[1])], dim=1)  # one group per channel
 
 
 class NormalisedInputChannel(InputChannel):

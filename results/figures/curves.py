@@ -39,8 +39,6 @@ PANELS = (
 MOST_NAMED = 14
 #: points of all nameless lines together; more only increase the file size
 MOST_BACKGROUND_POINTS = 30_000
-
-
 #: maximum number of changes of stage that are marked; more lines would hide the curves
 MOST_MARKS = 6
 
@@ -98,6 +96,7 @@ def _background(axes: Axes, curves: pd.DataFrame) -> None:
 
 
 def _line(axes: Axes, curve: pd.DataFrame, panel: Panel, colour: str, style: str) -> Line2D:
+    """Draws the mean over a trial's seeds, with a band of one standard deviation."""
     steps = curve.groupby("step")["value"].agg(["mean", "std"])
     x, mean, std = steps.index.to_numpy(), steps["mean"], steps["std"].fillna(0.0)
     if panel.smooth and len(steps) >= 100:
@@ -118,7 +117,7 @@ def _dress(axes: Axes, panel: Panel) -> None:
 
 
 def _legend_columns(trials: Sequence[str]) -> int:
-    """As many as the longest name allows, with the rows of the legend evenly filled."""
+    """At most six, within about 150 characters, with the rows of the legend evenly filled."""
     most = max(1, min(6, 150 // (max(map(len, trials)) + 8)))
     rows = -(-len(trials) // most)
     return -(-len(trials) // rows)

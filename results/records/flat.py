@@ -7,7 +7,7 @@ from typing import Any
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested configuration -> `{"train.stages.0.losses.l2": 1.0}`: dots for mappings, indices for lists of them.
+    """Nested configuration -> `{"train.stages.0.losses.l2": 1.0}`, with indices for elements of lists of mappings.
 
     Lists of plain values and empty mappings stay values.
     """

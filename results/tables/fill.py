@@ -25,7 +25,7 @@ ONE_SEED = "Rows of one seed earn no marks: another training of the same configu
 
 @dataclass(frozen=True)
 class Entry:
-    """A row to be filled: a label, and one configuration's trials, a seed each."""
+    """A row to be filled: a label, and the trials of one configuration, one per seed."""
 
     label: str
     records: tuple[TrialRecord, ...] = ()
@@ -53,7 +53,10 @@ def fill(
     evidence: Evidence,
     baseline: Entry | None,
 ) -> Table:
-    """Adds columns and rows to `frame` (name, caption, notes below); rows are compared with `baseline`."""
+    """Adds columns and rows to `frame`, a table with name, caption and notes only.
+
+    Rows are compared with `baseline`, which need not be in `blocks`; None: they are not compared.
+    """
     scores = Scores.of(evidence, quantities)
     beside = baseline.records if baseline else _first_trials(blocks)
     sections = tuple(
@@ -84,7 +87,7 @@ def with_texts(table: Table, texts: Mapping[str, Mapping[str, str]]) -> Table:
 
 
 def _first_trials(blocks: Sequence[Block]) -> tuple[TrialRecord, ...]:
-    """Trials of the first ranked row, which others are compared with where no baseline is declared."""
+    """Trials of the first ranked row, whose conditions the notes of others refer to without a baseline."""
     for block in blocks:
         if block.ranked and block.entries:
             return block.entries[0].records
@@ -108,13 +111,16 @@ def _state(entry: Entry) -> str:
 
 
 def source_of(record: TrialRecord) -> Source:
-    """A trial as tables name it."""
+    """The reference to a trial in tables."""
     run = record.run.run_id if record.run else None
     return Source(record.planned.key, record.planned.seed, record.state, run)
 
 
 def with_intervals(table: Table, quantities: Sequence[MetricColumn], scores: Scores) -> Table:
-    """Adds intervals to all cells, a column for each quantity.  Cells of equally many seeds and objects are batched."""
+    """Adds intervals to all cells; the table has a column for each quantity.
+
+    Cells with equal numbers of seeds and objects are computed together.
+    """
     by_shape: dict[tuple[int, ...], list[tuple[tuple[int, int], np.ndarray]]] = defaultdict(list)
     for index, row in enumerate(table.rows):
         for column, quantity in enumerate(quantities):
@@ -134,7 +140,7 @@ def with_intervals(table: Table, quantities: Sequence[MetricColumn], scores: Sco
 
 
 def _explained(table: Table) -> Table:
-    """Adds a note where nothing is marked for lack of seeds."""
+    """Adds a note where rows of one seed get no marks."""
     rows = [row for index in table.competitors if not (row := table.rows[index]).is_empty]
     if len(rows) > 1 and any(all(cell.n < 2 for cell in row.cells) for row in rows):
         return replace(table, notes=(*table.notes, ONE_SEED))

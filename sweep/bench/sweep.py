@@ -33,10 +33,11 @@ from sweep.run.driver import Recorder, execute
 from sweep.run.executors.queue import FixedQueue
 from sweep.terminal import Terminal
 
+#: Seconds that a trial sleeps.
 NAP_S = 0.2
 #: The target for the driver's overhead: seconds per trial after the first.
 TARGET_S = 0.3
-_STEPS = 10
+_STEPS = 10  # entries of a trial's journal
 
 
 @dataclass(frozen=True)

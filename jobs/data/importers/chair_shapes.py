@@ -1,4 +1,4 @@
-"""The shapes of the procedural chairs: kinds of seats, legs, backs and arms, put together from simple solids.
+"""The shapes of the procedural chairs: kinds of seats, legs, backs and arms, built from boxes and cylinders.
 
 Chairs stand in one canonical orientation: z up, the front towards +x, the left side towards +y.
 """
@@ -33,7 +33,7 @@ class Builder:
         self.beam(centre - rise, centre + rise, 2 * half[0], 2 * half[1], material)
 
     def beam(self, start: Any, end: Any, width: float, depth: float, material: int) -> None:
-        """A square bar between two points; `width` and `depth` are measured along the frame of `_frame`."""
+        """A rectangular bar between two points; `width` and `depth` are its sizes along the two vectors of `_frame`."""
         side, other = _frame(start, end)
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) / 2
         ring = corners[:, :1] * width * side + corners[:, 1:] * depth * other
@@ -49,7 +49,7 @@ class Builder:
         self._prism(ring + start, taper * ring + end, material)
 
     def _prism(self, bottom: np.ndarray, top: np.ndarray, material: int) -> None:
-        """The solid between two rings of n points."""
+        """The solid between two rings of n points: two triangles per side, and a fan of triangles for each end."""
         n = len(bottom)
         here, after = np.arange(n), (np.arange(n) + 1) % n
         sides = [np.stack([here, after, here + n], 1), np.stack([after, after + n, here + n], 1)]
@@ -103,6 +103,7 @@ class Proportions:
         return self.height + self.thickness
 
 
+#: Adds one part to a chair.
 Part = Callable[[Builder, Proportions, np.random.Generator], None]
 
 
@@ -171,7 +172,7 @@ def _legs_slabs(chair: Builder, p: Proportions, generator: np.random.Generator) 
 
 
 def _back_points(p: Proportions, y: float, low: float = 0.0, high: float = 1.0) -> tuple[list[float], list[float]]:
-    """The ends of a bar in the plane of the back, between two shares of its height."""
+    """The ends of a bar in the plane of the back, between two heights as fractions of the back's height."""
     foot = -p.depth / 2 + 0.06
     ends = [[foot - share * p.recline, y, p.top - 0.03 + share * p.back] for share in (low, high)]
     return ends[0], ends[1]
@@ -183,7 +184,7 @@ def _back_panel(chair: Builder, p: Proportions, generator: np.random.Generator) 
 
 
 def _posts(chair: Builder, p: Proportions, side: float) -> float:
-    """The two uprights of a back; returns the y of the left one."""
+    """Adds the two uprights of a back; returns the y of the left one."""
     y = p.width / 2 - side / 2
     for end in (y, -y):
         chair.beam(*_back_points(p, end), side, side, FRAME)

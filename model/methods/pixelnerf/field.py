@@ -15,9 +15,9 @@ from model.methods.pixelnerf.options import Combination, Density
 
 #: Number of frequencies of the position encoding, and the lowest in radians per scene unit; each doubles the previous.
 NUM_FREQUENCIES, LOWEST_FREQUENCY = 6, 1.5
-#: Initial input of softplus for the density.
+#: Initial bias of the density before softplus: a thin fog.
 FOG = -1.0
-#: Length of an encoded position concatenated with the direction.
+#: Length of `encode`'s result: position, sine and cosine of its 3 axes at each frequency, direction.
 POINT_FEATURES = 3 + 2 * NUM_FREQUENCIES * 3 + 3
 
 
@@ -62,7 +62,11 @@ class ResidualBlock(nn.Module):
 
 
 class FieldNetwork(nn.Module):
-    """Residual blocks; the first few process source views separately, with features, the others their combination."""
+    """An MLP of residual blocks from a point to its colour and density.
+
+    The first `view_blocks` blocks process the point in the frame of each source view, with that view's features added
+    before each of them.  The other blocks process the combination over views.
+    """
 
     def __init__(
         self,
@@ -98,7 +102,7 @@ class FieldNetwork(nn.Module):
     def forward(self, features: Tensor, injected: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, V, N, 42), injected (B, V, N, view_blocks * D) -> colours (B, N, 3), densities (B, N)."""
         batch, views, points = features.shape[:3]
-        # Rows of one matrix: layers return views of other shapes, and changing a view in place costs copies.
+        # One matrix, (B * V * N, D): a layer's result for more dimensions is a view, and in-place operations copy it.
         x = self.input(features.flatten(0, 2))
         parts = injected.flatten(0, 2).to(x.dtype).chunk(len(self.injections), dim=-1)
         for block, part in zip(self.blocks, parts, strict=False):

@@ -1,8 +1,8 @@
 """A plain transformer: patches in, feature maps out.
 
-It follows Dosovitskiy et al. 2021 (ViT) and Zhang et al. 2024 (GS-LRM).  Every patch of every view is a token;
-the tokens of all views of an object attend to each other, and a linear layer makes the pixels of each patch from its
-token.  Each layer starts with a norm; there is no dropout.
+It follows Dosovitskiy et al. 2021 (ViT) and Zhang et al. 2024 (GS-LRM).  Every patch of every view is a token.  The
+tokens of all views of an object attend to each other, and a linear layer computes the pixels of each patch from its
+token.  Layers normalise their input (pre-norm); there is no dropout.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OUT_GAIN = 0.2
 
 
 class Layer(nn.Module):
-    """Attention among all tokens of an object, then two linear layers for each token; both are added to the tokens."""
+    """Self-attention among all tokens of an object, then an MLP per token, each with a residual connection."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Images (B * V, in_channels, R, R) -> feature maps (B * V, out_channels, R, R); R is a multiple of the patch."""
+    """Images (B * V, in_channels, R, R) -> feature maps (B * V, out_channels, R, R), by r x r patches of each view."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Transformer(nn.Module):
         camera_channels: int = 0,
         fusions: Sequence[Fusion] = (),
     ) -> None:
-        """camera_channels: length of the pose embeddings that `forward` takes; 0: none."""
+        """patch_size: side of a patch, pixels, which divides R; camera_channels: length of pose embeddings, 0: none."""
         super().__init__()
         self.patch_size, self.out_channels = patch_size, out_channels
         self.camera = CameraMapping(camera_channels, width) if camera_channels else None
@@ -95,7 +95,7 @@ class Transformer(nn.Module):
         tokens = grid.flatten(2).transpose(1, 2).unflatten(0, (-1, views)).flatten(1, 2)  # (B, V * r * r, width)
         for layer, fusers in zip(self.layers, self.fusers, strict=True):
             tokens = layer(tokens)
-            for fuser in fusers:  # type: ignore[attr-defined]
+            for fuser in fusers:  # type: ignore[attr-defined]  # on the tokens as a feature map
                 grid = tokens.unflatten(1, (views, rows, columns)).flatten(0, 1).permute(0, 3, 1, 2)
                 grid = fuser(grid, context)
                 tokens = grid.flatten(2).transpose(1, 2).unflatten(0, (-1, views)).flatten(1, 2)
