@@ -36,8 +36,8 @@ class Origin:
     arithmetic: dict[str, str]
     #: the trainings that its training continues; empty for one from the start
     continued_from: str
-    #: iterations after which the judged weights were best; empty where the last are judged
-    judged_step: str
+    #: iterations after which the evaluated weights were best; empty where the last are evaluated
+    evaluated_step: str
     config: Mapping[str, Any]
 
 

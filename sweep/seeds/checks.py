@@ -36,7 +36,7 @@ def seed_findings(sweep: Sweep) -> Iterator[Finding]:
             yield Finding(("seeds", "metric"), f"row {name!r} is not evaluated by it, only by {measured}", rule.metric)
             return
     for name, config in compared.items():
-        compared = [(c.data.name, c.data.options, c.eval.split, c.eval.objects) for c in (config, reference)]
-        if compared[0] != compared[1]:
+        objects = [(c.data.name, c.data.options, c.eval.split, c.eval.objects) for c in (config, reference)]
+        if objects[0] != objects[1]:
             message = f"row {name!r} is evaluated on other objects than the baseline {baseline!r}: give a list of seeds"
             yield Finding(("seeds",), message)

@@ -511,7 +511,7 @@ def test_what_cannot_be_recorded_runs_as_written(
 ) -> None:
     network, x = Odd(odd), torch.randn(2, 16, 8, 8)
     expected = plain(network, x)
-    door._said.clear()
+    door._logged.clear()
     with caplog.at_level(logging.INFO, "model.native.accelerate"):
         for _ in range(2):
             assert torch.equal(accelerate(network)(x), expected)
@@ -559,7 +559,7 @@ def test_attention_of_other_sizes_is_torchs(channels: int, height: int, width: i
 
 
 def test_what_torch_does_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    door._said.clear()
+    door._logged.clear()
     with caplog.at_level(logging.INFO, "model.native.accelerate"):
         for batch in (1, 2):
             accelerate(UNet(**SIZES))(torch.rand(batch, 3, 16, 16), Context())
@@ -638,7 +638,7 @@ def test_without_the_library_torch_computes_everything_with_a_message(
     caches = (library.load_library, library.layer_kernels)
     for cache in caches:
         cache.cache_clear()
-    door._said.clear()
+    door._logged.clear()
     try:
         with caplog.at_level(logging.INFO, "model.native.accelerate"):
             layer = accelerate(Layer(16, 16, 3))
