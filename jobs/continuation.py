@@ -5,7 +5,7 @@ averages count from the start of their stage, and batches and dropout are functi
 with the same settings and the same first stages, the last of them as long or shorter, therefore went through the states
 that the new one would go through, and the new one ends, on a CPU, with the bits of a training in one go.
 
-A stage begins without Adam's state, with the weights that are judged.  A training that ended with a whole stage is
+A stage begins without Adam's state, with the weights that are evaluated.  A training that ended with a whole stage is
 therefore continued from its weights.  One that ended within a stage of the new training needs its last checkpoint,
 which `run.keep_optimizer` keeps, and so does one whose weights are the best and not the last (`train.keep`).
 """
@@ -34,7 +34,7 @@ from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME, EN
 
 log = logging.getLogger(__name__)
 
-#: Stages as identities have them.
+#: Stages, as in a training's identity.
 _Stages = list[dict[str, Any]]
 
 
@@ -46,7 +46,7 @@ class Beginning:
     key: str
     #: its iterations
     step: int
-    #: whether its weights do to continue it; else its last checkpoint is needed
+    #: whether its weights suffice to continue it; otherwise its last checkpoint is needed
     is_whole: bool
     #: why it cannot be continued; empty where it can
     obstacle: str = ""
@@ -102,10 +102,10 @@ class Beginnings:
 def continue_training(
     config: TrialConfig, key: str, fingerprint: str, weights: Mapping[str, str], home: Path
 ) -> Beginning | None:
-    """Let a training that has not begun continue a finished one of its home, if one is its beginning.
+    """Prepare a new training to continue a finished one of its home, if one is its beginning.
 
-    Its folder gets that one's journal, environment and state, from which it resumes.  Hold the training's lock.
-    Returns what it continues; None where it was begun before, or starts anew.
+    Writes the finished training's journal, environment and state into the new one's folder, from which it resumes.
+    The caller holds the training's lock.  Returns the beginning; None if the training has begun or starts anew.
     """
     if is_begun(home, key):
         return None

@@ -1,4 +1,4 @@
-"""The weights of a training that are judged: the last ones, or those with the best score on the validation split."""
+"""The weights of a training that are evaluated: the last ones, or those with the best score on the validation split."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class KeptWeights:
             self.tensors, self._found = saved.best, dict(saved.extra["best"])
 
     def offer(self, step: int, scores: Mapping[str, float], network: nn.Module) -> None:
-        """Keep the weights of `network` if their score is better than all before; of equal ones the first stay.
+        """Keep the weights of `network` if their score is better than all earlier ones.
 
-        scores: means on the validation split by name, such as `val/psnr`.  NaN is never the best.
+        scores: means on the validation split by name, such as `val/psnr`.  Equal scores and NaN change nothing.
         """
         score = scores.get(f"val/{self._metric}", math.nan)
         if self._metric is None or math.isnan(score):
             return
-        sign = 1 if METRICS[self._metric].direction == "up" else -1
-        if not self._found or sign * score > sign * self._found["score"]:
+        factor = 1 if METRICS[self._metric].direction == "up" else -1
+        if not self._found or factor * score > factor * self._found["score"]:
             self._found = {"step": step, "score": score}
             self.tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 

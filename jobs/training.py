@@ -174,8 +174,8 @@ def train(
         evaluated = average.network
         if last < config.train.iterations:
             average.copy_to_live()
-    evaluated_step = kept.load_into(evaluated, config.train.iterations)
-    return TrainedNetwork(evaluated, averages.seconds, evaluated_step, origin.get("continued_from", []))
+    kept_step = kept.load_into(evaluated, config.train.iterations)
+    return TrainedNetwork(evaluated, averages.seconds, kept_step, origin.get("continued_from", []))
 
 
 def validation_scores(evaluation: Evaluation) -> dict[str, float]:

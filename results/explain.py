@@ -37,7 +37,7 @@ class Origin:
     #: the trainings that its training continues; empty for one from the start
     continued_from: str
     #: iterations after which the evaluated weights were best; empty where the last are evaluated
-    evaluated_step: str
+    judged_step: str
     config: Mapping[str, Any]
 
 

@@ -12,7 +12,7 @@ When = Mapping[str, Mapping[str, Sequence[Any]]]
 
 
 class Conditions:
-    """The conditions of some axes, whose values are compared by their indices, since 1, 1.0 and true are equal."""
+    """The conditions of some axes; values are compared by their indices, since 1, 1.0 and true are equal."""
 
     def __init__(self, axes: Mapping[str, Sequence[Any]], when: When) -> None:
         """axes: the values of each axis that a condition may name.  Raises `ValueError` for a value on no axis."""
@@ -51,7 +51,7 @@ class Conditions:
 
 
 def position_on_axis(values: Sequence[Any], value: Any) -> int:
-    """The index of a value on an axis, true not taken for 1.  Raises `ValueError` where it is not there."""
+    """The index of a value on an axis; true differs from 1.  Raises `ValueError` where it is absent."""
     for index, candidate in enumerate(values):
         if candidate == value and isinstance(candidate, bool) == isinstance(value, bool):
             return index
@@ -61,7 +61,7 @@ def position_on_axis(values: Sequence[Any], value: Any) -> int:
 def condition_findings(
     axes: Mapping[str, Sequence[Any] | None], when: When, path: Path, place: str
 ) -> Iterator[Finding]:
-    """Mistakes in conditions: unknown axes and values, and circles.
+    """Mistakes in conditions: unknown axes, unknown values and cycles.
 
     axes: the values of each axis, None for one without a list of values; place: where the axes are, for messages.
     """

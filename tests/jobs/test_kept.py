@@ -1,4 +1,4 @@
-"""`train.keep: best` judges the weights with the best score on the validation split."""
+"""`train.keep: best` evaluates the weights with the best score on the validation split."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_checkpoint_has_them_and_evaluates_them():
     again = KeptWeights(BEST, saved)
     again.offer(3, {"val/psnr": 2.0}, network(3))
     assert again.load_into(network(9), last=3) == 1
-    assert saved.judged.keys() == kept.tensors.keys()
+    assert saved.evaluated.keys() == kept.tensors.keys()
     assert KeptWeights(TrainConfig(), saved).tensors == {}
 
 
@@ -149,7 +149,7 @@ def test_a_killed_training_keeps_the_same_weights(at, home, tiny, monkeypatch, t
 
 
 def test_the_next_stage_goes_on_from_the_last_weights(home, tiny, monkeypatch):
-    """`keep` only chooses what is judged: training itself is the same."""
+    """`keep` only chooses what is evaluated: training itself is the same."""
     last = run_trial(configured(tiny), home, RUNTIME)
     declining(monkeypatch, best=18)
     best = run_trial(configured(tiny, keep="best"), home, RUNTIME)
