@@ -144,7 +144,7 @@ class TrainConfig(Section):
     precision: Literal["float32", "tf32", "bf16"] = "tf32"
     #: a loss or gradient that is not finite stops the trial, skips that step, or is ignored, as published
     nonfinite: Literal["stop", "skip", "ignore"] = "stop"
-    #: the weights that are evaluated: those after the last iteration, or those with the best score on the validation split
+    #: the weights to evaluate: those after the last iteration, or those with the best score on the validation split
     keep: Annotated[Literal["last", "best"], ADDED_LATER] = "last"
     #: the score that `keep: best` compares, every `eval.every` iterations and on novel views; one of `eval.metrics`
     keep_by: Annotated[str, one_of("metric", METRICS)] = "psnr"
