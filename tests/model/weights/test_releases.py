@@ -134,7 +134,7 @@ def test_an_archive_that_asks_for_more_than_tensors_is_refused(archive, tmp_path
             if name.endswith("data.pkl") and "constants" not in name:
                 content = pickle.dumps(Evil())
             target.writestr(name, content)
-    with pytest.raises(WeightsSourceError, match=r"asks for .*system, which weights have no need of"):
+    with pytest.raises(WeightsSourceError, match=r"requires .*system, which weights do not need"):
         read(readers.hub, bad)
 
 

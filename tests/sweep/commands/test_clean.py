@@ -95,7 +95,10 @@ def test_a_finished_trial_of_an_earlier_version_keeps_its_weights(home: Path) ->
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["trails"], "'trails' is no kind; allowed: trials, failed,"), (["--yes", "--dry-run"], "give one of them")],
+    [
+        (["trails"], "'trails' is no kind of file; allowed: trials, failed,"),
+        (["--yes", "--dry-run"], "give one of them"),
+    ],
 )
 def test_mistakes(home: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):

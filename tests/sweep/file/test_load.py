@@ -154,7 +154,7 @@ def test_a_mistake_in_base_is_reported_once_for_all_trials(tmp_path: Path) -> No
             "base.depth.fusion",
             "the output of this model (map)",
         ),
-        ("trials: {blank: {}}", 10, "trials.blank", "belongs to a row"),
+        ("trials: {blank: {}}", 10, "trials.blank", "reserved for a row"),
         ("trials: {' a': {}}", 10, "trials. a", "printable characters"),
         ("trials: {a: 5}", 13, "trials.a", "must be a mapping"),
         ("grid: [{axes: {}}]", 15, "grid.0.axes", "must have 1 or more entries"),

@@ -91,7 +91,7 @@ def test_sweep_runs_as_a_job_with_a_token_and_not_without(head, home, sweep, wei
     assert status_of(head.address) == 401
     assert status_of(head.address, Authorization=f"Bearer {secrets.token_hex(32)}") == 403
     refused = run(*submit, home=home, code=2, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    assert "asks for another token" in refused
+    assert "requires another token" in refused
     assert head.token not in refused
     assert not (home / "sweeps").exists()
 

@@ -41,7 +41,9 @@ def test_beside_others_a_trial_is_put_back(error: Exception, tmp_path: Path) -> 
     assert attempted.is_put_back
     assert trial_status(folder) == "interrupted"
     (stopped,) = [event for event in read_events(folder) if event["event"] == "stopped"]
-    assert stopped["reason"].startswith("out of memory with 0.25 of a GPU, put back to run with fewer beside it")
+    assert stopped["reason"].startswith(
+        "out of memory with 0.25 of a GPU; queued again to run with fewer trials on the GPU"
+    )
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)

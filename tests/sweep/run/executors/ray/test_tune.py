@@ -106,4 +106,4 @@ def test_a_trial_without_memory_is_run_again_with_fewer_beside_it(tmp_path, stop
     assert shares(tmp_path, works.GREEDY) == [0.25, 0.5, 1.0]
     reasons = [e["reason"] for e in read_events(trial_folder(tmp_path, trials[1].key)) if e["event"] == "stopped"]
     assert len(reasons) == 2
-    assert all("put back to run with fewer beside it (OutOfMemoryError" in reason for reason in reasons)
+    assert all("queued again to run with fewer trials on the GPU (OutOfMemoryError" in reason for reason in reasons)
