@@ -356,7 +356,8 @@ class Tracker:
     def _create_experiment(self) -> Experiment:
         # A server has a place for artifacts; with a database alone, MLflow would put them in the working directory.
         artifacts = None if is_http_uri(self.uri) else artifacts_folder(self._home).as_uri()
-        # `mlflow.experimentKind` makes the UI open the pages for training runs instead of those for language models.
+        # Versions of MLflow 3 without a switch in their UI open the pages for trainings by `mlflow.experimentKind`.
+        # Later ones ignore it: the address decides, else the browser's last choice, else language models.
         kinds = {"mlflow.experimentKind": "custom_model_development", tags.EXPERIMENT: self._experiment}
         try:
             made = self._client.create_experiment(self._experiment, artifact_location=artifacts, tags=kinds)

@@ -184,7 +184,7 @@ def _optimisers(home: Path, running: set[str]) -> Iterator[Waste]:
         checkpoints = folder / CHECKPOINTS_FOLDER
         record = read_training(folder) if checkpoints.is_dir() and folder.name not in active else None
         if record is not None:
-            reserved = "kept by run.keep_optimizer, to continue the training" if record.get("keeps_optimizer") else ""
+            reserved = "run.keep_optimizer keeps them, to continue trainings" if record.get("keeps_optimizer") else ""
             yield Waste("optimisers", checkpoints, size_of(checkpoints), reserved=reserved)
     for key in sorted(begun_keys(home) - running):
         checkpoints = trial_folder(home, key) / CHECKPOINTS_FOLDER

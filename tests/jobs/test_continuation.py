@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -56,6 +57,12 @@ def folder_of(result: TrialResult) -> Path:
     return training_folder(result.folder.parents[1], str(result.training))
 
 
+def record_of(result: TrialResult) -> dict[str, Any]:
+    record = read_training(folder_of(result))
+    assert record is not None
+    return record
+
+
 def tensors(result: TrialResult) -> dict[str, torch.Tensor]:
     return load_file(folder_of(result) / "weights.safetensors")
 
@@ -74,42 +81,64 @@ def scores(folder: Path) -> dict[tuple[int, str], float]:
     return found
 
 
-def in_one_go(config: TrialConfig, home: Path, tmp_path: Path) -> TrialResult:
-    """Trains in a home of its own, in which there is nothing to continue."""
-    alone = tmp_path / "alone"
-    shutil.copytree(home, alone)
-    return run_trial(config, alone, FORGETFUL)
+class Whole(NamedTuple):
+    """A training in one go."""
+
+    key: str
+    metrics: dict[str, float]
+    tensors: dict[str, torch.Tensor]
+    scores: dict[tuple[int, str], float]
+    record: dict[str, Any]
+
+
+#: configurations as JSON -> their trainings
+_WHOLE: dict[str, Whole] = {}
+
+
+@pytest.fixture
+def in_one_go(home, tmp_path) -> Callable[[TrialConfig], Whole]:
+    """Trains in a home of its own, in which there is nothing to continue; each configuration once."""
+
+    def train(config: TrialConfig) -> Whole:
+        key = config.model_dump_json()
+        if key not in _WHOLE:
+            alone = tmp_path / "alone"
+            shutil.copytree(home, alone)
+            result = run_trial(config, alone, FORGETFUL)
+            _WHOLE[key] = Whole(result.key, result.metrics, tensors(result), scores(result.folder), record_of(result))
+        return _WHOLE[key]
+
+    return train
 
 
 # Inside the first stage, at its end (also while its state was kept), and inside the second.
 @pytest.mark.parametrize("iterations", [(7,), (12,), (12, 4)])
 @pytest.mark.parametrize("ema", [None, EMA], ids=["live", "averaged"])
-def test_continued_training_ends_with_the_bits_of_one_in_one_go(iterations, ema, home, tiny, tmp_path, steps):
-    whole = in_one_go(configured(tiny, 12, 8, ema=ema), home, tmp_path)
+def test_continued_training_ends_with_the_bits_of_one_in_one_go(iterations, ema, home, tiny, in_one_go, steps):
+    whole = in_one_go(configured(tiny, 12, 8, ema=ema))
     shorter = run_trial(configured(tiny, *iterations, ema=ema), home, KEEPING)
     steps.clear()
     longer = run_trial(configured(tiny, 12, 8, ema=ema), home, FORGETFUL)
     assert steps == list(range(sum(iterations), 20))
-    assert are_equal(tensors(longer), tensors(whole))
+    assert are_equal(tensors(longer), whole.tensors)
     assert longer.metrics == whole.metrics
     assert longer.key == whole.key
-    assert scores(whole.folder).items() <= scores(longer.folder).items()
-    record = read_training(folder_of(longer))
-    assert record is not None
+    assert whole.scores.items() <= scores(longer.folder).items()
+    record = record_of(longer)
     assert record["continued_from"] == [{"training": shorter.training, "step": sum(iterations)}]
     assert not (folder_of(longer) / "checkpoints").exists()
     assert len(list((folder_of(shorter) / "checkpoints").glob("*.safetensors"))) == 1, "it can be continued again"
 
 
 @pytest.mark.parametrize("ema", [None, EMA], ids=["live", "averaged"])
-def test_whole_stages_are_continued_from_the_weights_alone(ema, home, tiny, tmp_path, steps):
-    whole = in_one_go(configured(tiny, 12, 8, ema=ema), home, tmp_path)
+def test_whole_stages_are_continued_from_the_weights_alone(ema, home, tiny, in_one_go, steps):
+    whole = in_one_go(configured(tiny, 12, 8, ema=ema))
     shorter = run_trial(configured(tiny, 12, ema=ema), home, FORGETFUL)
     assert not (folder_of(shorter) / "checkpoints").exists()
     steps.clear()
     longer = run_trial(configured(tiny, 12, 8, ema=ema), home, FORGETFUL)
     assert steps == list(range(12, 20))
-    assert are_equal(tensors(longer), tensors(whole))
+    assert are_equal(tensors(longer), whole.tensors)
 
 
 def test_without_the_state_training_starts_anew_and_says_why(home, tiny, steps):
@@ -117,33 +146,32 @@ def test_without_the_state_training_starts_anew_and_says_why(home, tiny, steps):
     steps.clear()
     longer = run_trial(configured(tiny, 12), home, FORGETFUL)
     assert steps == list(range(12))
-    record = read_training(folder_of(longer))
-    assert record is not None
+    record = record_of(longer)
     assert record["continued_from"] == []
     log = (longer.folder / "log.txt").read_text()
     assert f"starts anew: training {shorter.training} is its beginning, but cannot be continued" in log
     assert "its optimiser state was not kept (run.keep_optimizer)" in log
 
 
-def test_damaged_state_is_not_continued(home, tiny, tmp_path, steps):
-    whole = in_one_go(configured(tiny, 12, 8), home, tmp_path)
+def test_damaged_state_is_not_continued(home, tiny, in_one_go, steps):
+    whole = in_one_go(configured(tiny, 12, 8))
     for iterations, name in (((7,), "checkpoints/*.safetensors"), ((12,), "weights.safetensors")):
         (path,) = folder_of(run_trial(configured(tiny, *iterations), home, KEEPING)).glob(name)
         path.write_bytes(path.read_bytes()[:-1])
     steps.clear()
     longer = run_trial(configured(tiny, 12, 8), home, FORGETFUL)
     assert steps == list(range(20))
-    assert are_equal(tensors(longer), tensors(whole))
+    assert are_equal(tensors(longer), whole.tensors)
 
 
-def test_what_continued_names_all_trainings_before_it(home, tiny, tmp_path, steps):
-    whole = in_one_go(configured(tiny, 12, 8), home, tmp_path)
+def test_what_continued_names_all_trainings_before_it(home, tiny, in_one_go, steps):
+    whole = in_one_go(configured(tiny, 12, 8))
     first = run_trial(configured(tiny, 5), home, KEEPING)
     second = run_trial(configured(tiny, 12), home, KEEPING)
     steps.clear()
     third = run_trial(configured(tiny, 12, 8), home, KEEPING)
     assert steps == list(range(12, 20)), "of two beginnings it continues the longer"
-    assert are_equal(tensors(third), tensors(whole))
+    assert are_equal(tensors(third), whole.tensors)
     lineage = [{"training": first.training, "step": 5}, {"training": second.training, "step": 12}]
     assert json.loads((third.folder / "result.json").read_text())["continued_from"] == lineage
     continued = [event for event in read_events(third.folder) if event["event"] == "continued"]
@@ -156,8 +184,8 @@ def test_what_continued_names_all_trainings_before_it(home, tiny, tmp_path, step
     assert losses[0] == 3, "the curve is whole"
 
 
-def test_killed_while_it_continues_it_resumes_and_stays_traceable(home, tiny, tmp_path, monkeypatch):
-    whole = in_one_go(configured(tiny, 12, 8), home, tmp_path)
+def test_killed_while_it_continues_it_resumes_and_stays_traceable(home, tiny, in_one_go, monkeypatch):
+    whole = in_one_go(configured(tiny, 12, 8))
     shorter = run_trial(configured(tiny, 7), home, KEEPING)
     draw = jobs.training.draw_batch
 
@@ -172,9 +200,8 @@ def test_killed_while_it_continues_it_resumes_and_stays_traceable(home, tiny, tm
             run_trial(configured(tiny, 12, 8), home, FORGETFUL)
     shutil.rmtree(folder_of(shorter))
     longer = run_trial(configured(tiny, 12, 8), home, FORGETFUL)
-    assert are_equal(tensors(longer), tensors(whole))
-    record = read_training(folder_of(longer))
-    assert record is not None
+    assert are_equal(tensors(longer), whole.tensors)
+    record = record_of(longer)
     assert record["continued_from"] == [{"training": shorter.training, "step": 7}]
     assert [entry["device"] for entry in record["environment"]["arithmetic"]] == ["cpu"]
 
@@ -216,18 +243,15 @@ def test_another_way_of_judging_is_no_obstacle(home, tiny):
     assert of(configured(tiny, 12, eval={"split": "val", "every": None}), home) is not None
 
 
-def test_best_weights_are_continued_where_both_compare_the_same_scores(home, tiny, tmp_path, steps):
+def test_best_weights_are_continued_where_both_compare_the_same_scores(home, tiny, in_one_go, steps):
     config = configured(tiny, 12, 8, keep="best", eval={"every": 4})
-    whole = in_one_go(config, home, tmp_path)
+    whole = in_one_go(config)
     shorter = run_trial(configured(tiny, 8, keep="best", eval={"every": 4}), home, KEEPING)
     steps.clear()
     longer = run_trial(config, home, FORGETFUL)
     assert steps == list(range(8, 20))
-    assert are_equal(tensors(longer), tensors(whole))
-    ours, theirs = read_training(folder_of(longer)), read_training(folder_of(whole))
-    assert ours is not None
-    assert theirs is not None
-    assert ours["judged_step"] == theirs["judged_step"]
+    assert are_equal(tensors(longer), whole.tensors)
+    assert record_of(longer)["judged_step"] == whole.record["judged_step"]
     shutil.rmtree(folder_of(shorter))
     shutil.rmtree(folder_of(longer))
     shutil.rmtree(longer.folder)

@@ -135,7 +135,7 @@ def test_optimiser_states_that_were_kept_to_continue_go_where_they_are_named(hom
     write_json(training_folder(home, "t-good") / "training.json", {"key": "t-good", "keeps_optimizer": True})
     assert not [waste for waste in look(home).chosen([]) if waste.kind == "optimisers"]
     (waste,) = look(home).chosen(["optimisers"])
-    assert waste.reserved == "kept by run.keep_optimizer, to continue the training"
+    assert waste.reserved == "run.keep_optimizer keeps them, to continue trainings"
     remove([waste], home, nothing, nothing)
     assert not (training_folder(home, "t-good") / "checkpoints").exists()
     assert (training_folder(home, "t-good") / "weights.safetensors").exists()
