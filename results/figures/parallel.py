@@ -19,6 +19,8 @@ LEAST_SETTINGS, LEAST_TRIALS = 2, 4
 MOST_SETTINGS = 10
 #: maximum length of a choice's name; longer names lose their middle
 MOST_CHARACTERS = 24
+#: maximum length of an axis's name
+MOST_TITLE = 36
 
 
 def draw(trials: Sequence[tuple[Mapping[str, Any], float]], score: str) -> Figure | None:
@@ -42,14 +44,25 @@ def draw(trials: Sequence[tuple[Mapping[str, Any], float]], score: str) -> Figur
     figure = Figure(figsize=(max(1.15, 0.1 + 0.06 * longest) * (len(names) + 1), 3.4), layout="constrained")
     axes = figure.subplots()
     lines = [np.column_stack([np.arange(len(line)), line]) for line in heights]
-    colours = colormaps["cividis"](0.9 * heights[:, -1])
+    # Without the ends of the scale, which vanish on a dark or on a light page.
+    colours = colormaps["viridis"](0.35 + 0.6 * heights[:, -1])
     width = min(1.2, 12 / np.sqrt(len(lines)))  # many lines are thinner
     axes.add_collection(LineCollection(lines, colors=colours, linewidths=width, alpha=0.85))
     for place, name in enumerate(names):
         _choices(axes, place, dict(zip(_values(trials, name), heights[:, place], strict=True)))
     _choices(axes, len(names), {f"{scores.min():.4g}": 0.0, f"{scores.max():.4g}": 1.0})
-    _dress(axes, [*names, score])
+    _dress(axes, [*map(_title, names), score])
     return figure
+
+
+def _title(name: str) -> str:
+    """The name of an axis; of settings that vary together, the first ones and the number of the others."""
+    if len(name) <= MOST_TITLE:
+        return name
+    first, *others = name.split(", ")
+    while others and len(f"{first}, {others[0]}") < MOST_TITLE - len(" and 99 more"):
+        first = f"{first}, {others.pop(0)}"
+    return shortened(first, MOST_TITLE) + (f" and {len(others)} more" if others else "")
 
 
 def _values(trials: Sequence[tuple[Mapping[str, Any], float]], name: str) -> list[str]:

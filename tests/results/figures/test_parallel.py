@@ -38,3 +38,18 @@ def test_too_little_makes_no_figure() -> None:
     assert parallel.draw(TRIALS[:3], "PSNR") is None
     assert parallel.draw([({"weight": config["weight"]}, score) for config, score in TRIALS], "PSNR") is None
     assert parallel.draw([(config, math.nan) for config, _ in TRIALS], "PSNR") is None
+
+
+def test_settings_that_vary_together_have_a_short_title() -> None:
+    together = ", ".join(f"setting_{number}" for number in range(12))
+    trials = [({"weight": config["weight"], together: config["fusion"]}, score) for config, score in TRIALS]
+    (axes,) = parallel.draw(trials, "PSNR").axes
+    titles = [label.get_text() for label in axes.get_xticklabels()]
+    assert titles == ["weight", "setting_0, setting_1 and 10 more", "PSNR"]
+
+
+def test_the_lowest_and_the_highest_line_are_seen_on_any_page() -> None:
+    (axes,) = parallel.draw(TRIALS, "PSNR").axes
+    luminance = axes.collections[0].get_colors()[:, :3] @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(luminance) > 0).all(), "the brighter, the higher"
+    assert luminance.min() > 0.3
