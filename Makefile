@@ -25,3 +25,31 @@ weights: setup ## fetch the pretrained weights that demo and tests need
 demo: weights  ## plan, train, evaluate and report the preset `quick`
 	$(BIN)/splatsweep run sweep/presets/quick.yaml
 
+# Three at once on two processors, since tests of killed nodes and servers wait as long as they compute.
+test: weights  ## run all tests
+	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 3 --dist loadgroup
+
+test-fast: weights ## run the tests without Ray, servers and long training; a few minutes
+	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -m "not slow" -n 2
+
+soak: weights  ## kill each process of a sweep, 20 times in all; half an hour
+	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python tests/soak.py --rounds 20
+
+IMAGE ?= cpu
+image:         ## run an image's steps in a clean Debian root, without a container engine (IMAGE=cpu or cuda); as root
+	docker/check-in-clean-root.sh --image $(IMAGE)
+
+gpu:           ## run GPU tests, benchmarks and a killed sweep in six minutes; installs nothing
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) tests/gpu/check.py --out $(SPLATSWEEP_HOME)/gpu
+
+lint: setup    ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup  ## format and fix style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:         ## delete the environment and build products; runs/ stays
+	rm -rf $(VENV) build *.egg-info model/*/*.so
