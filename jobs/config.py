@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -48,6 +49,7 @@ from model.options import (
 from model.rasterizers import BACKENDS
 from model.registry import UnknownChoiceError
 from results.metrics import METRICS, PUBLISHED
+from results.records.damage import DamagedFileError, read_object
 
 #: Default method of a configuration.
 DEFAULT_METHOD = "splatter_image"
@@ -263,6 +265,23 @@ class TrialConfig(_WithContexts):
         except MisfitError as error:
             raise PydanticCustomError("misfit", "{reason}", {"path": error.key, "reason": str(error)}) from None
         return self
+
+    @classmethod
+    def read(cls, path: Path) -> TrialConfig:
+        """The configuration in the file of a trial or a training.
+
+        Raises OSError where there is none, and `DamagedFileError` where this version does not read it.
+        """
+        return cls.recorded(read_object(path), path)
+
+    @classmethod
+    def recorded(cls, values: Any, path: Path) -> TrialConfig:
+        """The configuration in plain values from `path`.  Raises `DamagedFileError` where they are none."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            found = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            raise DamagedFileError(path, f"no configuration of this version: {'; '.join(found)}") from None
 
     @property
     def metrics(self) -> tuple[str, ...]:

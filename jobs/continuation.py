@@ -12,7 +12,6 @@ which `run.keep_optimizer` keeps, and so does one whose weights are the best and
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ from results.records.atomic import write_json
 from results.records.damage import DamagedFileError, read_object
 from results.records.home import training_folder, trainings_folder
 from results.records.journal import Journal
-from results.records.training_folder import WEIGHTS_FILENAME, read_training
+from results.records.training_folder import read_training, read_weights
 from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME, ENVIRONMENT_FILENAME
 
 log = logging.getLogger(__name__)
@@ -128,10 +127,11 @@ def is_begun(home: Path, key: str) -> bool:
 def _take_over(beginning: Beginning, config: TrialConfig, home: Path, folder: Path) -> bool:
     """Write the state of a beginning into the folder of another training; False where it is damaged."""
     source = training_folder(home, beginning.key)
-    record = read_training(source)
-    if record is None:
+    finished = read_weights(source)
+    if finished is None:
         return False
-    saved = _of_weights(source, record, config) if beginning.is_whole else _checkpoints(source).latest()
+    record, data = finished
+    saved = _of_weights(record, data, config) if beginning.is_whole else _checkpoints(source).latest()
     if saved is None or saved.step != beginning.step:
         return False
     lineage = [*record.get("continued_from", []), {"training": beginning.key, "step": beginning.step}]
@@ -143,11 +143,8 @@ def _take_over(beginning: Beginning, config: TrialConfig, home: Path, folder: Pa
     return True
 
 
-def _of_weights(folder: Path, record: Mapping[str, Any], config: TrialConfig) -> Checkpoint | None:
-    """The state at the end of a stage, from the weights of a training; None where they are damaged."""
-    data = (folder / WEIGHTS_FILENAME).read_bytes()
-    if hashlib.sha256(data).hexdigest() != record["weights_sha256"]:
-        return None
+def _of_weights(record: Mapping[str, Any], data: bytes, config: TrialConfig) -> Checkpoint:
+    """The state at the end of a stage, from the record and the weights of a training."""
     prefixes = ("network.", "average.") if config.train.ema is not None else ("network.",)
     # Files hold no memory that two tensors share.
     tensors = {f"{prefix}{name}": tensor.clone() for name, tensor in load(data).items() for prefix in prefixes}

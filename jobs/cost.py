@@ -36,9 +36,9 @@ Result = TypeVar("Result")
 
 @torch.inference_mode()
 def measure_costs(
-    network: nn.Module, predict: Predict, config: TrialConfig, store: Store, device: torch.device, train_s: float
+    network: nn.Module, predict: Predict, config: TrialConfig, store: Store, device: torch.device, train_s: float | None
 ) -> dict[str, Any]:
-    """The content of `costs.json`; train_s: seconds spent in training iterations.
+    """The content of `costs.json`; train_s: seconds spent in training iterations; None where that is not known.
 
     `predict_ms` is one object's sources to its scene, `render_ms` that scene from one camera at the trial's
     resolution, `memory_mib` the parameters and the most that both allocate beside them; None where the system cannot
@@ -71,9 +71,8 @@ def measure_finished(home: Path, key: str, device: torch.device) -> dict[str, An
     record = read_training(training_folder(home, training_of(folder) or key))
     store = open_dataset(trained.config.data.name, trained.config.data.options, home)
     predict = predicting(trained.reconstructor, trained.context, trained.config)
-    seconds = float(record["seconds"]) if record else float("nan")
+    seconds = None if record is None else record.get("seconds")
     costs = measure_costs(trained.reconstructor, predict, trained.config, store, device, seconds)
-    costs["train_s"] = None if record is None else seconds
     write_json(folder / COSTS_FILENAME, costs)
     return costs
 

@@ -18,7 +18,6 @@ from model.geometry import invert_rigid, pixel_rays
 from model.registry import nearest
 from model.scenes import GaussianScene
 from model.types import Gaussians, Views
-from results.records.damage import read_object
 from results.records.trial_folder import CONFIG_FILENAME
 
 _SH_DC = 0.28209479177387814  # the constant spherical harmonic
@@ -85,7 +84,7 @@ def _read_config(folder: Path) -> TrialConfig:
     path = folder / CONFIG_FILENAME
     if not path.is_file():
         raise ValueError(f"{folder} is not a trial's folder: it has no {CONFIG_FILENAME}")
-    config = TrialConfig.model_validate(read_object(path))
+    config = TrialConfig.read(path)
     if not config.is_trained:
         raise ValueError(f"trial {folder.name} copies or draws nothing ({config.model.name}); it predicts no Gaussians")
     return config

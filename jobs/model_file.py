@@ -32,9 +32,9 @@ from model.official import OfficialPredictor, PublishedDataset, official_state_d
 from model.scenes import Reconstructor
 from model.weights import WeightStore
 from results.records.atomic import write_atomically
-from results.records.damage import read_object
+from results.records.damage import DamagedFileError
 from results.records.home import weights_folder
-from results.records.training_folder import WEIGHTS_FILENAME, read_training
+from results.records.training_folder import WEIGHTS_FILENAME, read_weights
 from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME
 
 SUFFIXES = (".safetensors", ".pth")
@@ -68,9 +68,14 @@ class OwnNetwork:
             raise ValueError(f"{path} is no safetensors file, or damaged: {error}") from error
         sha256 = hashlib.sha256(content).hexdigest()
         if facts.get(_FORMAT) == FORMAT:
-            config = TrialConfig.model_validate(json.loads(facts[_CONFIG]))
-            domain = Domain.from_json(json.loads(facts[_DOMAIN])) if _DOMAIN in facts else None
-            step = int(facts[_STEP]) if _STEP in facts else None
+            try:
+                config = TrialConfig.recorded(json.loads(facts[_CONFIG]), path)
+                domain = Domain.from_json(json.loads(facts[_DOMAIN])) if _DOMAIN in facts else None
+                step = int(facts[_STEP]) if _STEP in facts else None
+            except DamagedFileError:
+                raise
+            except (ValueError, KeyError, TypeError) as error:
+                raise DamagedFileError(path, f"its metadata are none of this version ({error})") from error
             return cls(path, sha256, config, tensors, step, domain)
         if _FORMAT in facts and facts[_FORMAT] != "pt":
             raise ValueError(f"{path} has the format {facts[_FORMAT]!r}; this version reads {FORMAT}")
@@ -80,7 +85,7 @@ class OwnNetwork:
                 f"{path} states no configuration, and {folder} has no {CONFIG_FILENAME}: it is no network of "
                 "splatsweep's; `splatsweep export` writes files that stand alone"
             )
-        config = TrialConfig.model_validate(read_object(folder / CONFIG_FILENAME))
+        config = TrialConfig.read(folder / CONFIG_FILENAME)
         step = int(path.stem) if path.stem.isdigit() else None
         return cls(path, sha256, config, evaluated_weights(tensors), step)
 
@@ -88,14 +93,14 @@ class OwnNetwork:
     def of_trial(cls, folder: Path) -> OwnNetwork:
         """The evaluated network of the trial in a folder; that of its last checkpoint if it is not finished."""
         found, config = find_trained(folder.parent.parent, folder.name)
-        record = read_training(found)
-        if record is not None:
+        finished = read_weights(found)
+        if finished is not None:
+            record, content = finished
             path = found / WEIGHTS_FILENAME
-            content = path.read_bytes()
-            return cls(path, hashlib.sha256(content).hexdigest(), config, load(content), int(record["step"]))
+            return cls(path, record["weights_sha256"], config, load(content), record["step"])
         checkpoint = CheckpointFolder(found / CHECKPOINTS_FOLDER).latest()
         if checkpoint is None:
-            raise ValueError(f"{found} has no weights yet, and no checkpoint")
+            raise ValueError(f"{found} has no usable weights, and no checkpoint")
         tensors = checkpoint.evaluated
         digest = hashlib.sha256(save({name: t.contiguous() for name, t in tensors.items()})).hexdigest()
         return cls(found, digest, config, tensors, checkpoint.step)

@@ -43,10 +43,9 @@ from model.scenes import Reconstructor
 from model.weights import WeightStore
 from results.records.arithmetic import Execution
 from results.records.atomic import write_atomically, write_json
-from results.records.damage import read_object
 from results.records.home import cache_folder, training_folder, trial_folder, weights_folder
 from results.records.journal import Journal
-from results.records.training_folder import RECORD_FILENAME, WEIGHTS_FILENAME, read_training, training_of
+from results.records.training_folder import RECORD_FILENAME, WEIGHTS_FILENAME, read_weights, training_of
 from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME, ENVIRONMENT_FILENAME, LOCK_FILENAME
 
 log = logging.getLogger(__name__)
@@ -166,7 +165,7 @@ def load_network(
     if _restored(folder, network) is None:
         checkpoint = CheckpointFolder(folder / CHECKPOINTS_FOLDER).latest()
         if checkpoint is None:
-            raise ValueError(f"{folder} has no weights yet, and no checkpoint")
+            raise ValueError(f"{folder} has no usable weights, and no checkpoint")
         network.load_state_dict(checkpoint.evaluated)
     return network.eval()
 
@@ -234,13 +233,10 @@ def _loss(name: str, config: TrialConfig, weights: WeightStore, device: torch.de
 
 def _restored(folder: Path, network: Reconstructor) -> dict[str, Any] | None:
     """Loads a finished training's weights into `network` and returns its record; None if unfinished or damaged."""
-    record = read_training(folder)
-    if record is None:
+    found = read_weights(folder)
+    if found is None:
         return None
-    data = (folder / WEIGHTS_FILENAME).read_bytes()
-    if hashlib.sha256(data).hexdigest() != record["weights_sha256"]:
-        log.warning("the weights of training %s are damaged; it counts as unfinished", folder.name)
-        return None
+    record, data = found
     network.load_state_dict(load(data))
     return record
 
@@ -257,7 +253,7 @@ def find_trained(home: Path, key: str) -> tuple[Path, TrialConfig]:
     folder = folder if folder.is_dir() else trial
     for path in (trial / CONFIG_FILENAME, folder / CONFIG_FILENAME):
         if path.is_file():
-            config = TrialConfig.model_validate(read_object(path))
+            config = TrialConfig.read(path)
             if not config.is_trained:
                 raise ValueError(f"trial {key} has no network ({config.model.name})")
             return folder, config

@@ -214,7 +214,7 @@ def _train_and_evaluate(
         )
         predict = predicting(trained.reconstructor, trained.context, config)
         record = trained.record
-        seconds, arithmetic = record["seconds"], record["environment"]["arithmetic"]
+        seconds, arithmetic = record["seconds"], record["environment"].get("arithmetic", [])
         origin = {"continued_from": record["continued_from"]} if record.get("continued_from") else {}
         if config.train.keep == "best":
             origin["judged_step"] = record["judged_step"]

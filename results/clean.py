@@ -25,6 +25,7 @@ from results.records.home import (
     trainings_folder,
     trial_folder,
 )
+from results.records.locks import is_held
 from results.records.monitor import Monitor
 from results.records.plan import (
     FrozenPlan,
@@ -123,7 +124,7 @@ def survey(home: Path, store_of: StoreOf, imported: Callable[[Path], bool]) -> S
     begun = sorted(begun_keys(home))
     states = {key: monitor.look(key).status for key in begun}
     running = {key for key in begun if states[key] == "running" or _is_locked(trial_folder(home, key))}
-    busy = {name for name in needs.plans if _is_held(home / "sweeps" / name / "driver.lock")}
+    busy = {name for name in needs.plans if is_held(home / "sweeps" / name / "driver.lock")}
     if running:
         remarks.append(f"{len(running)} trials run, or may run on another machine; they and all caches are kept")
     if busy:
@@ -334,14 +335,7 @@ def _children(folder: Path) -> list[Path]:
 
 def _is_locked(folder: Path) -> bool:
     """Whether a process works in a trial's or a training's folder."""
-    return (folder / LOCK_FILENAME).exists() and _is_held(folder / LOCK_FILENAME)
-
-
-def _is_held(lock: Path) -> bool:
-    if not lock.exists():
-        return False
-    with ExitStack() as stack:
-        return not _hold(lock, stack)
+    return is_held(folder / LOCK_FILENAME)
 
 
 def _hold(lock: Path, stack: ExitStack) -> bool:

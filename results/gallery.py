@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +72,7 @@ def read_turntable(path: Path) -> tuple[str, bytes, bytes, int]:
             still = io.BytesIO()
             picture.convert("RGB").save(still, "PNG", optimize=True)
             return note, content, still.getvalue(), picture.width
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
         raise ValueError(f"{path}: not an animation ({error})") from error
 
 
@@ -82,7 +85,7 @@ def read_pictures(path: Path) -> tuple[tuple[str, ...], Pictures, Pictures, Pict
         with np.load(path, allow_pickle=False) as arrays:
             objects = tuple(str(name) for name in arrays["objects"])
             source, target, render = arrays["source"], arrays["target"], arrays["render"]
-    except (KeyError, OSError, ValueError) as error:
+    except (KeyError, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a file of sample renders ({error})") from error
     expected = (len(objects), target.shape[1] if target.ndim == 5 else -1, *source.shape[1:])
     if source.ndim != 4 or target.shape != expected or render.shape != expected:

@@ -6,7 +6,6 @@ A planned trial without results is never dropped: `load_trials` lists it with it
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from results.costs import KIND, Costs, costs_of, read_costs
+from results.invocation import command
 from results.measurements import TEXT_COLUMNS, Measurements, Texts, read_measurements
 from results.metrics import PUBLISHED
 from results.records import tags
@@ -219,7 +219,7 @@ class Recorded:
             except (OSError, ValueError):
                 training = trainings.get(run.key)
             record = read_training(training_folder(self.home, training)) if training else None
-            found[run.key] = costs_of({"train_s": record["seconds"]} if record else {})
+            found[run.key] = costs_of({"train_s": record.get("seconds")} if record else {})
             if tags.artifact_hash(run.tags, COSTS_FILENAME) is not None:
                 recorded.append(run)
         for run, costs in zip(recorded, self.store.read(recorded, COSTS_FILENAME, read_costs), strict=True):
@@ -235,16 +235,11 @@ def read_recorded(sweep: SweepLike, home: Path | str, plan_name: str | None = No
     """
     home = Path(home).absolute()
     plan = read_plan(sweep.name, home, plan_name)
-    store = ResultStore.of(home, sweep.tracking.uri)
+    sync = command("sync", sweep, home)
+    store = ResultStore.of(home, sweep.tracking.uri, sync)
     runs = store.runs()
     planned = (trial.key for trial in (*plan.trials, *plan.controls))
-    return Recorded(home, plan, store, {key: runs[key] for key in planned if key in runs}, _sync(sweep))
-
-
-def _sync(sweep: SweepLike) -> str:
-    """`splatsweep sync FILE`, quoted for a shell; a sweep that was read from no file has its place named."""
-    origin = getattr(sweep, "origin", None)
-    return shlex.join(["splatsweep", "sync", *([str(origin.file)] if origin is not None else ["SWEEP"])])
+    return Recorded(home, plan, store, {key: runs[key] for key in planned if key in runs}, sync)
 
 
 def read_evidence(sweep: SweepLike, home: Path | str, plan_name: str | None = None) -> Evidence:

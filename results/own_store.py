@@ -12,6 +12,7 @@ from pathlib import Path
 
 from results.records import tags
 from results.records.home import artifacts_folder, database_file
+from results.sqlite_file import reading
 
 _EXPERIMENTS = """
     SELECT experiment_id FROM experiments e WHERE artifact_location LIKE 'file:%/artifacts' AND artifact_location != ?
@@ -35,35 +36,38 @@ _FINISHED = """
 _PATIENCE_S = 10
 
 
-def adopt_store(home: Path) -> None:
-    """Rewrite artifact paths in the home's own store that point outside the home.
+def adopt_store(home: Path, database: Path | None = None) -> None:
+    """Rewrite artifact paths in the home's own store, or in a copy of it, that point outside the home.
 
-    Runs whose artifacts are not in the home keep their address.  Raises `sqlite3.Error`.
+    Runs whose artifacts are not in the home keep their address.  Writes nothing where there is nothing to rewrite.
+    Raises `sqlite3.Error`.
     """
     if not _is_there(home):
         return
+    database = database or database_file(home)
     folder = artifacts_folder(home)
     here = folder.as_uri()
-    with closing(sqlite3.connect(database_file(home), timeout=_PATIENCE_S)) as connection, connection:
+    with reading(database, _PATIENCE_S) as connection:
         experiments = connection.execute(_EXPERIMENTS, (here, tags.EXPERIMENT, tags.KEY)).fetchall()
         runs = [run for (run,) in connection.execute(_RUNS, (here,)) if (folder / run).is_dir()]
-        if experiments:
-            connection.executemany(
-                "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
-                [(here, experiment) for (experiment,) in experiments],
-            )
-        if runs:
-            connection.executemany(
-                "UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?",
-                [(f"{here}/{run}/artifacts", run) for run in runs],
-            )
+    if not (experiments or runs):
+        return
+    with closing(sqlite3.connect(database, timeout=_PATIENCE_S)) as connection, connection:
+        connection.executemany(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
+            [(here, experiment) for (experiment,) in experiments],
+        )
+        connection.executemany(
+            "UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?",
+            [(f"{here}/{run}/artifacts", run) for run in runs],
+        )
 
 
 def finished_keys(home: Path) -> frozenset[str]:
     """Keys of the trials whose finished runs the home's own store holds.  Raises `sqlite3.Error`."""
     if not _is_there(home):
         return frozenset()
-    with closing(sqlite3.connect(database_file(home), timeout=_PATIENCE_S)) as connection:
+    with reading(database_file(home), _PATIENCE_S) as connection:
         return frozenset(key for (key,) in connection.execute(_FINISHED, (tags.KEY, tags.STATUS)))
 
 

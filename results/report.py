@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +67,14 @@ def build_report(
 
         drawn = ReportFiles.of(evidence, built, notes, labels)
         summary = manifest(sweep.name, drawn.files, made_from if drawn.has_all_pictures else None)
-        _swap_in(out, {**drawn.files, MANIFEST_FILENAME: summary})
+        try:
+            _swap_in(out, {**drawn.files, MANIFEST_FILENAME: summary})
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            raise ResultsError(
+                f"the report cannot be written to {out} ({error.strerror}); write it elsewhere with --out DIR"
+            ) from error
     elif on_tables is not None:
         on_tables(build_tables(tables, recorded.evidence()))
     return out / "index.html"

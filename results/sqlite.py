@@ -5,12 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from results.records.tags import KEY
 from results.runs import Point, Run
+from results.sqlite_file import reading
 
 _OURS = "(SELECT run_uuid FROM tags WHERE key = ?)"
 _RUNS = f"""
@@ -38,7 +38,7 @@ class SqliteReader:
 
     def runs(self) -> list[Run]:
         """Runs, tags and names of metrics: three queries."""
-        with closing(self._connect()) as connection:
+        with reading(self._path, _PATIENCE_S) as connection:
             runs = connection.execute(_RUNS, (KEY,)).fetchall()
             tags: dict[str, dict[str, str]] = defaultdict(dict)
             for run_id, name, value in connection.execute(_TAGS, (KEY,)):
@@ -54,15 +54,12 @@ class SqliteReader:
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> list[Point]:
         """One query for every `_IDS_AT_ONCE` runs."""
         points: list[Point] = []
-        with closing(self._connect()) as connection:
+        with reading(self._path, _PATIENCE_S) as connection:
             for start in range(0, len(run_ids), _IDS_AT_ONCE):
                 chosen = run_ids[start : start + _IDS_AT_ONCE]
                 where = f"run_uuid IN ({_marks(chosen)}) AND key IN ({_marks(metrics)})"
                 points += connection.execute(f"{_POINTS} WHERE {where}", (*chosen, *metrics))
         return points
-
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, timeout=_PATIENCE_S)
 
 
 def _marks(values: Sequence[Any]) -> str:

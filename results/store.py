@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from results.address import AddressError, check_address, default_uri, is_database, sqlite_path, without_secrets
 from results.artifacts import Artifacts
 from results.errors import ResultsError
+from results.invocation import command
 from results.runs import HISTORY_COLUMNS, Reader, Run
 from results.store_errors import store_problem
 
@@ -35,8 +36,9 @@ Content = TypeVar("Content")
 class ResultStore:
     """Runs in an MLflow store; a missing SQLite file is not created."""
 
-    def __init__(self, uri: str, home: Path) -> None:
-        """home: artifacts are searched for here first, and downloads are kept here.
+    def __init__(self, uri: str, home: Path, sync: str | None = None) -> None:
+        """home: artifacts are searched for here first, and downloads are kept here; sync: the command that records
+        what the store lacks, for messages.
 
         Raises `AddressError` where `uri` is no address of an MLflow store.
         """
@@ -44,14 +46,14 @@ class ResultStore:
             check_address(uri)
         except AddressError as error:
             raise AddressError(f"{without_secrets(uri)}: {error}") from None
-        self.uri = uri
+        self.uri, self._sync = uri, sync or command("sync", None, home)
         self._artifacts = Artifacts(home, uri)
 
     @classmethod
-    def of(cls, home: Path, uri: str | None) -> ResultStore:
+    def of(cls, home: Path, uri: str | None, sync: str | None = None) -> ResultStore:
         """The store at `uri`, or the home's own."""
         home = home.absolute()
-        return cls(uri or default_uri(home), home)
+        return cls(uri or default_uri(home), home, sync)
 
     @property
     def label(self) -> str:
@@ -146,4 +148,4 @@ class ResultStore:
         try:
             yield reader
         except reader.errors as error:
-            raise ResultsError(store_problem(self.uri, error, "read")) from error
+            raise ResultsError(store_problem(self.uri, error, "read", self._sync)) from error

@@ -16,19 +16,16 @@ _NEWER = "it was written by a newer MLflow than the one that is installed: pip i
 _LOCKED = (
     "another program has locked it: close that program, and on network storage use the store from one machine only"
 )
-_OTHER_FILE = (
-    "move the file away; the store is made anew from the trials' journals by `splatsweep sync`, for each sweep"
-)
 
 
-def store_problem(uri: str, error: Exception, tried: Literal["read", "written"]) -> str:
+def store_problem(uri: str, error: Exception, tried: Literal["read", "written"], sync: str) -> str:
     """Why the store at `uri` cannot be read or written, without its secrets.
 
-    The remedy follows where the kind of error has one.
+    The remedy follows where the kind of error has one; `sync` is the command that records what the store lacks.
     """
     why = reason(error)
     text = str(error).lower()
-    remedy = next((remedy(uri, text) for pattern, remedy in _REMEDIES if re.search(pattern, text)), None)
+    remedy = next((remedy(uri, text, sync) for pattern, remedy in _REMEDIES if re.search(pattern, text)), None)
     if remedy is not None and "database schema" in text:
         why = why.partition(" Take a backup")[0].rstrip(".")
     sentence = f"the MLflow store {without_secrets(uri)} cannot be {tried}: {why}"
@@ -41,7 +38,7 @@ def _whose(uri: str) -> str | None:
     return None if path is None else whose(Path(path))
 
 
-def _schema(uri: str, text: str) -> str:
+def _schema(uri: str, text: str, _: str) -> str:
     """Remedy for a database of another version; a version that the installed MLflow does not know is a newer one's."""
     found = re.search(r"found version (\w+)", text)
     spec = importlib.util.find_spec("mlflow")
@@ -53,16 +50,19 @@ def _schema(uri: str, text: str) -> str:
     return f"it is of an older MLflow; make a copy of it, then: mlflow db upgrade {shlex.quote(without_secrets(uri))}"
 
 
-def _not_a_store(uri: str) -> str:
-    is_file = sqlite_path(uri) is not None
-    return f"this is no MLflow store, or a damaged one; {_OTHER_FILE}" if is_file else "this is no MLflow store"
+def _not_a_store(uri: str, _: str, sync: str) -> str:
+    path = sqlite_path(uri)
+    if path is None:
+        return "this is no MLflow store"
+    anew = f"move it away, then, for each sweep, have it made anew from the trials' journals: {sync}"
+    return f"{path} is no MLflow store, or a damaged one; {anew}"
 
 
-_REMEDIES: tuple[tuple[str, Callable[[str, str], str | None]], ...] = (
-    (r"readonly database|unable to open database|permission denied", lambda uri, _: _whose(uri)),
+_REMEDIES: tuple[tuple[str, Callable[[str, str, str], str | None]], ...] = (
+    (r"readonly database|unable to open database|permission denied", lambda uri, *_: _whose(uri)),
     (r"database is locked", lambda *_: _LOCKED),
     (r"out-of-date database schema|database schema \(found", _schema),
     (r"can't locate revision", lambda *_: _NEWER),
-    (r"not a database|malformed|no such table|no such column", lambda uri, _: _not_a_store(uri)),
-    (r"disk is full|no space left", lambda *_: "make room, then: splatsweep sync"),
+    (r"not a database|malformed|no such table|no such column", _not_a_store),
+    (r"disk is full|no space left", lambda _, __, sync: f"make room, then: {sync}"),
 )

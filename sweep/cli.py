@@ -6,6 +6,7 @@ traceback, unless SPLATSWEEP_DEBUG=1 is set.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import metadata
@@ -14,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from results.invocation import completed
 from results.records.permissions import whose
 from sweep.commands import (
     archive,
@@ -36,7 +38,6 @@ from sweep.commands import (
     view,
     weights,
 )
-from sweep.invocation import completed
 from sweep.terminal import escape_unencodable
 
 
@@ -45,6 +46,9 @@ def _print_version(is_asked: bool) -> None:
         print(f"splatsweep {metadata.version('splatsweep')}")
         raise typer.Exit
 
+
+#: errors of a path that this process may not write
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 app = typer.Typer(
     name="splatsweep",
@@ -102,7 +106,7 @@ def main() -> None:
         if os.environ.get("SPLATSWEEP_DEBUG"):
             raise
         print(f"error: {completed(str(error))}", file=sys.stderr)
-        filename = error.filename if isinstance(error, PermissionError) else None
+        filename = error.filename if isinstance(error, OSError) and error.errno in _REFUSED else None
         if filename is not None and (owner := whose(Path(os.fsdecode(filename)))):
             print(f"({owner})", file=sys.stderr)
         sys.exit(2)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 import psutil
 
+from results.invocation import home_command
+
 if TYPE_CHECKING:
     from sweep.file.schema import Sweep
 
@@ -145,4 +147,4 @@ def _store(home: Path) -> Finding:
     database = database_file(home)
     if not database.exists():
         return Finding("limited", "mlflow", f"no store at {database} yet; the first run makes it")
-    return Finding("good", "mlflow", f"{database}; look at it with: splatsweep ui")
+    return Finding("good", "mlflow", f"{database}; look at it with: {home_command(home, 'ui')}")

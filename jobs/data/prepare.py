@@ -11,14 +11,15 @@ import hashlib
 import json
 import math
 import os
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from jobs.data import DATASETS
 from jobs.data.importers.base import Importer, ImportFailedError, Item, Progress
@@ -29,6 +30,7 @@ from jobs.data.store import FORMAT_VERSION, Frames, RecordedFile, Remark, Store,
 from jobs.data.writer import StoreWriter, partial_path
 from model.options import parse_options as parse
 from model.registry import resolve
+from results.invocation import home_command
 from results.records.home import cache_folder, data_folder
 
 #: Number of unreadable objects that an error lists; a file beside the store has all of them.
@@ -77,11 +79,10 @@ def find_prepared(name: str, options: Mapping[str, Any], home: Path) -> Store:
     store = find_store(name, options, home)
     if store is not None:
         return store
-    others = [f"splatsweep data check {name}{_settings(given)}" for given in prepared_options(name, home)]
+    others = [home_command(home, "data", "check", name, *_settings(given)) for given in prepared_options(name, home)]
     wanted = f"dataset {name!r} is not prepared with {'these' if options else 'its default'} options under {home}"
     if not others:
-        source = " --source DIR" if needs_source(name) else ""
-        raise MissingDatasetError(f"{wanted}; run: splatsweep data prepare {name}{_settings(options)}{source}")
+        raise MissingDatasetError(f"{wanted}; run: {prepare_command(name, options, home)}")
     raise MissingDatasetError(
         f"{wanted}; it is prepared with other options, see: " + "".join(f"\n  {other}" for other in others)
     )
@@ -101,13 +102,24 @@ def prepared_options(name: str, home: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _settings(options: Mapping[str, Any]) -> str:
-    """Options in the form of the command line."""
-    return "".join(f" --set {shlex.quote(f'{key}={_as_yaml(value)}')}" for key, value in options.items())
+def prepare_command(name: str, options: Mapping[str, Any], home: Path, source: Path | str = "DIR") -> str:
+    """The command that prepares a dataset; `source` is the user's folder, where the dataset needs one."""
+    imported = ("--source", str(source)) if needs_source(name) else ()
+    return home_command(home, "data", "prepare", name, *_settings(options), *imported)
+
+
+def _settings(options: Mapping[str, Any]) -> list[str]:
+    """Options as the command line takes them."""
+    return [word for key, value in options.items() for word in ("--set", f"{key}={_as_yaml(value)}")]
 
 
 def _as_yaml(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    """The text of a value, which YAML reads back as the same value."""
+    if isinstance(value, str):
+        with suppress(YAMLError):
+            if YAML(typ="safe", pure=True).load(value) == value:
+                return value
+    return json.dumps(value)
 
 
 def prepare(
@@ -142,12 +154,14 @@ def prepare(
         _check_same_files(path, recorded)
         return path
     importer = cls(
-        parse_options(name, options), cache_folder(home), _source(cls, name, options, source), dict(files or {})
+        parse_options(name, options), cache_folder(home), _source(cls, name, options, home, source), dict(files or {})
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         if not path.exists():
-            _import(importer, name, path, recorded, progress or _silent, workers or usable_cores(), max_unreadable)
+            _import(
+                importer, name, home, path, recorded, progress or _silent, workers or usable_cores(), max_unreadable
+            )
     return path
 
 
@@ -205,7 +219,7 @@ def _resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return dataclasses.asdict(parse_options(name, options))
 
 
-def _source(cls: type[Importer], name: str, options: Mapping[str, Any], source: Path | None) -> Path | None:
+def _source(cls: type[Importer], name: str, options: Mapping[str, Any], home: Path, source: Path | None) -> Path | None:
     """The user's folder as an absolute path; None where the dataset needs none."""
     if cls.needs_source is None:
         if source is not None:
@@ -214,7 +228,7 @@ def _source(cls: type[Importer], name: str, options: Mapping[str, Any], source: 
     if source is None:
         raise MissingDatasetError(
             f"dataset {name!r} is not prepared with these options, and is imported from a folder that has "
-            f"{cls.needs_source}; run: splatsweep data prepare {name}{_settings(options)} --source DIR"
+            f"{cls.needs_source}; run: {prepare_command(name, options, home)}"
         )
     if not source.is_dir():
         raise ValueError(f"source {str(source)!r} is not a folder; {name} needs {cls.needs_source}")
@@ -250,6 +264,7 @@ def _check_same_files(path: Path, recorded: Mapping[str, Sequence[RecordedFile]]
 def _import(
     importer: Importer,
     name: str,
+    home: Path,
     path: Path,
     files: dict[str, list[RecordedFile]],
     progress: Progress,
@@ -257,7 +272,7 @@ def _import(
     max_unreadable: float | None,
 ) -> None:
     items = importer.items(progress)
-    _check_items(importer, items)
+    _check_items(importer, items, home)
     stamps = {item.name: _stamp(importer, item) for item in items}
     capacity = sum(item.num_frames for item in items)
     with StoreWriter(path, capacity, _import_identity(importer, files)) as writer:
@@ -323,11 +338,11 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-def _check_items(importer: Importer, items: Sequence[Item]) -> None:
+def _check_items(importer: Importer, items: Sequence[Item], home: Path) -> None:
     if not items:
         where = importer.source_path or importer.source
         needed = f"; needed: {importer.needs_source}" if importer.needs_source else ""
-        raise ValueError(f"{where} holds no object{needed}{_looks_like(importer)}")
+        raise ValueError(f"{where} holds no object{needed}{_looks_like(importer, home)}")
     names = Counter(item.name for item in items)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
@@ -342,7 +357,7 @@ def _import_identity(importer: Importer, files: Mapping[str, Sequence[RecordedFi
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _looks_like(importer: Importer) -> str:
+def _looks_like(importer: Importer, home: Path) -> str:
     """Other datasets that recognise the user's folder, as the end of a sentence."""
     folder = importer.source_path
     if folder is None:
@@ -350,8 +365,8 @@ def _looks_like(importer: Importer) -> str:
     others = [
         name for name in DATASETS if (cls := _importer_class(name)) is not type(importer) and cls.recognises(folder)
     ]
-    commands = " or ".join(f"splatsweep data prepare {name} --source {shlex.quote(str(folder))}" for name in others)
-    return f"; it looks like {' or '.join(others)}: {commands}" if others else ""
+    commands = "".join(f"\n  {prepare_command(name, {}, home, folder)}" for name in others)
+    return f"; it looks like {' or '.join(others)}, which is imported with:{commands}" if others else ""
 
 
 def _evaluation(importer: Importer, items: Sequence[Item]) -> dict[str, Any]:

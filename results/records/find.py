@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from results.errors import ResultsError
+from results.invocation import home_command
 from results.metrics import facts_of, score_name, split_column
 from results.records.home import trial_folder, trials_folder
 from results.records.plan import read_plan, read_plans
@@ -143,4 +144,5 @@ def _unknown(text: str, home: Path, named: Iterable[_Named], sweep: str | None) 
     more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
     where = f"sweep {sweep!r}" if sweep is not None else str(home)
     keys = "" if sweep is not None else f", and keys in {trials_folder(home)}"
-    return f"no trial {text!r} in {where}; {hint}there are: {there}{more}{keys}; `splatsweep trials` lists them"
+    listing = home_command(home, "trials")
+    return f"no trial {text!r} in {where}; {hint}there are: {there}{more}{keys}; list them with: {listing}"

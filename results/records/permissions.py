@@ -32,13 +32,16 @@ def inherit_permissions(path: Path) -> None:
 
 
 def whose(path: Path) -> str | None:
-    """Owner and mode, in words, of a path that this process may not read or may not write; None where it may do both.
+    """Why, in words, this process may not both read and write a path: its owner and mode, or storage that nobody may
+    write; None where it may.
 
     For a file that does not exist, the nearest existing parent folder is checked.
     """
     found = next((place for place in (path, *path.parents) if place.exists()), None)
     if found is None or os.access(found, os.R_OK | os.W_OK):
         return None
+    if os.statvfs(found).f_flag & os.ST_RDONLY:
+        return f"{found} lies on a file system that is mounted read-only"
     state = found.stat()
     mode = stat.filemode(state.st_mode)
     hint = "chmod -R g+rwX on its folder lets the group work in it" if state.st_uid != os.getuid() else "see its mode"

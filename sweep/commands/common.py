@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from results.invocation import DEFAULT_HOME, command, remember_home
 from results.records.home import user_path
 from results.records.permissions import widen_umask
-from sweep.invocation import DEFAULT_HOME, command, remember_home
 from sweep.terminal import console, errors
 
 if TYPE_CHECKING:

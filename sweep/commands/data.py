@@ -219,13 +219,13 @@ def _files(settings: list[str] | None) -> dict[str, list[Path]]:
 
 
 def parse_options(settings: list[str] | None) -> dict[str, object]:
-    """Parses OPTION=VALUE texts to a mapping; values are read as YAML."""
-    from ruamel.yaml import YAML
+    """Parses OPTION=VALUE texts to a mapping; values are read as YAML.  Raises `SweepError` where one is none."""
+    from sweep.file.cli_overrides import parse_value
 
     options: dict[str, object] = {}
     for setting in settings or []:
         option, equals, value = setting.partition("=")
         if not equals:
             raise ValueError(f"--set {setting!r}: expected OPTION=VALUE, e.g. views=32")
-        options[option] = YAML(typ="safe", pure=True).load(value)
+        options[option] = parse_value(value, f"--set {option}")
     return options

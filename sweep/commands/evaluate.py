@@ -108,22 +108,17 @@ def _evaluate_sweep(sweep: Path, settings: list[str], only: str | None, home: Pa
 
 def _measure_sweep(sweep: Path, settings: list[str], only: str | None, home: Path) -> None:
     """Measures the finished trials of a planned sweep, one after the other, and writes the report."""
-    from fnmatch import fnmatchcase
-
     import torch
 
     from jobs.cost import measure_finished
     from results.records.monitor import Monitor
     from results.records.plan import read_plan
     from results.report import build_report
+    from sweep.only import choose
 
     checked = planned_sweep(sweep, settings, home)
     plan = read_plan(checked.name, home).refreshed(Monitor(home))
-    chosen = [
-        trial
-        for trial in plan.trials
-        if trial.status == "finished" and (only is None or any(fnmatchcase(name, only) for name in trial.names))
-    ]
+    chosen = choose((trial for trial in plan.trials if trial.status == "finished"), only)
     if not chosen:
         raise ValueError(f"no finished trial of {checked.name} to measure" + (f" is called {only!r}" if only else ""))
     torch.set_num_threads(checked.run.cpus_per_trial)
@@ -203,11 +198,11 @@ def _configuration(known: dict[str, Any], assigned: list[Setting]) -> TrialConfi
 
 
 def _parsed(assignment: str) -> list[Setting]:
+    from sweep.file.cli_overrides import parse_value
     from sweep.file.overrides import flatten
-    from sweep.file.yaml_reader import parse
 
     key, equals, text = assignment.partition("=")
     if not equals or not key.strip():
         raise ValueError(f"--set {assignment!r}: expected KEY=VALUE, e.g. eval.objects=10")
     origin = f"--set {key.strip()}"
-    return list(flatten(parse(text, origin).value, (origin,), key.strip().removeprefix("base.")))
+    return list(flatten(parse_value(text, origin), (origin,), key.strip().removeprefix("base.")))

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from results.address import UI_PORT
+from results.invocation import completed
 from sweep.commands.common import DEFAULT_HOME, Home, Settings, console, user_path
-from sweep.invocation import completed
 
 _MARKS = {"good": Text("ok", "green"), "limited": Text("--", "yellow"), "bad": Text("no", "red")}
 
@@ -36,6 +36,7 @@ def doctor(
     from sweep.doctor import examine
     from sweep.file.load import load_sweep
 
+    home = home.absolute()
     if sweep is None and settings:
         raise ValueError("--set changes a sweep file; name the file too")
     findings = examine(home.absolute(), load_sweep(sweep, settings or []) if sweep else None)
@@ -68,12 +69,12 @@ def ui(
 
     Example: [bold]splatsweep ui sweep.yaml[/]
     """
-    from results.address import default_uri, is_database
-    from results.own_store import adopt_store
+    from results.address import is_database
     from results.store import ResultStore
     from sweep.file.load import load_sweep
-    from sweep.run.mlflow_ui import serve
+    from sweep.run.mlflow_ui import serve, writable_store
 
+    home = home.absolute()
     if sweep is None and settings:
         raise ValueError("--set changes a sweep file; name the file too")
     checked = load_sweep(sweep, settings or [], configurations=False) if sweep else None
@@ -84,7 +85,6 @@ def ui(
     if not store.exists():
         raise ValueError(f"{store.label}: no MLflow store yet; run a sweep first")
     store.runs()  # raises within seconds where a database is down; the UI would retry for minutes
-    if store.uri == default_uri(home):
-        adopt_store(home)  # updates the artifact paths of a home that was moved
     experiment = (checked.tracking.experiment or checked.name) if checked else None
-    serve(store.uri, port, experiment, console.print, opens=browser and sys.stdout.isatty())
+    with writable_store(store.uri, home, console.print) as uri:
+        serve(uri, port, experiment, console.print, opens=browser and sys.stdout.isatty())

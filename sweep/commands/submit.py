@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from results.invocation import command
 from sweep.commands.common import DEFAULT_HOME, Home, Only, Settings, SweepFile, console
-from sweep.invocation import command
 
 
 def submit(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.text import Text
 
+from results.invocation import command, completed
 from sweep.commands.common import (
     DEFAULT_HOME,
     AsJson,
@@ -25,7 +26,6 @@ from sweep.commands.common import (
     say,
     user_path,
 )
-from sweep.invocation import command, completed
 
 if TYPE_CHECKING:
     from sweep.file.schema import Sweep

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweep.commands.common import DEFAULT_HOME, Home, Only, SweepFile, console, planned_sweep
+from sweep.commands.common import DEFAULT_HOME, Home, Only, Settings, SweepFile, console, planned_sweep
+from sweep.only import choose
 
 if TYPE_CHECKING:
     from results.records.plan import FrozenPlan, RecordedTrial
@@ -24,6 +24,7 @@ def view(
         int, typer.Option(min=1, max=65535, help="Port on this machine; the next free one is taken.")
     ] = 8080,
     home: Home = DEFAULT_HOME,
+    settings: Settings = None,
 ) -> None:
     """Show the Gaussians of finished rows side by side in a browser, under one camera, with input and ground truth.
 
@@ -38,7 +39,7 @@ def view(
 
     require_viewer()
     home = home.absolute()
-    checked = planned_sweep(sweep, None, home)
+    checked = planned_sweep(sweep, settings, home)
     chosen, left_out = chosen_rows(read_plan(checked.name, home).refreshed(Monitor(home)), only)
     import torch
 
@@ -64,11 +65,11 @@ def chosen_rows(plan: FrozenPlan, only: str | None) -> tuple[list[RecordedTrial]
     Raises ValueError where there is none.
     """
     first: dict[str, RecordedTrial] = {}
-    for trial in plan.trials:
-        if trial.status == "finished" and (only is None or any(fnmatchcase(name, only) for name in trial.names)):
-            first.setdefault(trial.name, trial)
+    for trial in choose((trial for trial in plan.trials if trial.status == "finished"), only):
+        first.setdefault(trial.name, trial)
     if not first:
         wanted = f" matches {only!r}" if only is not None else ""
-        raise ValueError(f"no finished row of {plan.sweep}{wanted}; `splatsweep status` lists all rows")
+        there = ", ".join(dict.fromkeys(f"{trial.name} ({trial.status})" for trial in plan.trials))
+        raise ValueError(f"no finished row of {plan.sweep}{wanted}; its rows: {there or 'none'}")
     rows = list(first.values())
     return rows[:MOST_ROWS], [trial.name for trial in rows[MOST_ROWS:]]

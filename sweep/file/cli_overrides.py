@@ -36,12 +36,24 @@ def assign(document: Document, overrides: Sequence[str]) -> None:
             document.mistakes.append(Mistake(file, None, None, "", "must have the form KEY=VALUE", override))
             continue
         try:
-            parsed = parse(text, file)
-            if parsed.mistakes:
-                raise SweepError(parsed.mistakes)
-            _descend(document, document.value, (), _whole_key(key.strip()), parsed.value, Place(file))
+            value = parse_value(text, file)
+            _descend(document, document.value, (), _whole_key(key.strip()), value, Place(file))
         except SweepError as error:
-            document.mistakes.extend(_on_command_line(error.mistakes))
+            document.mistakes.extend(error.mistakes)
+
+
+def parse_value(text: str, option: str) -> Any:
+    """The value that an option of the command line has, read as YAML; `option` names it in messages.
+
+    Raises `SweepError` with all mistakes of the text.
+    """
+    try:
+        document = parse(text, option)
+    except SweepError as error:
+        raise SweepError(_on_command_line(error.mistakes)) from None
+    if document.mistakes:
+        raise SweepError(_on_command_line(document.mistakes))
+    return document.value
 
 
 def _whole_key(key: str) -> str:

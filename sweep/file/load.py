@@ -105,12 +105,15 @@ def _shaped(tree: dict[str, Any]) -> tuple[Sweep, list[Finding]]:
 def _without(tree: dict[str, Any], path: Path) -> dict[str, Any]:
     """The tree without the value at `path`; without its closest existing parent where there is no such value.
 
-    An invalid element removes its whole list, because the indices of the other elements must not change.
+    An invalid element removes its whole list, because the indices of the other elements must not change.  A section
+    that an earlier finding removed, or that is missing altogether, leaves the tree as it is.
     """
+    if not path:
+        return {}
     path = key_path(path)
     while path and not _holds(tree, path):
         path = key_path(path[:-1])
-    return _removed(tree, path) if path else {}
+    return _removed(tree, path) if path else tree
 
 
 def _holds(node: Any, path: Path) -> bool:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.config import DataConfig, TrialConfig
-from jobs.data.prepare import MissingDatasetError, open_dataset
+from jobs.data.prepare import MissingDatasetError, open_dataset, prepare_command
 from jobs.data.requirements import Requirements
 from jobs.data.store import Store, StoreError
 from jobs.keys import frozen_weights, keys_of
@@ -192,7 +192,8 @@ class Identities:
             except MissingDatasetError as error:
                 self._datasets[case] = str(error)
             except StoreError as error:  # of one dataset; trials of others can run
-                self._datasets[case] = f"{error}; delete that folder and run: splatsweep data prepare {data.name}"
+                anew = prepare_command(data.name, data.options, self._home)
+                self._datasets[case] = f"{error}; delete that folder and run: {anew}"
         return self._datasets[case]
 
 

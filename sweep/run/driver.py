@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from jobs.environment import git_state
 from jobs.trial import run_trial
-from model.registry import nearest, resolve
+from model.registry import resolve
 from results.records.atomic import write_json
 from results.records.disk import full_disk_explained
 from results.records.home import code_file, sweep_folder, trial_folder
@@ -20,6 +20,7 @@ from results.records.monitor import Monitor
 from results.records.plan import freeze
 from results.table import Table
 from sweep.file.load import RunOptions, Sweep
+from sweep.only import choose, is_wanted, required
 from sweep.plan.drawing import refuse_undrawable
 from sweep.plan.planner import Plan, PlannedTrial, make_plan
 from sweep.run.display import Display
@@ -105,9 +106,9 @@ def run_sweep(
         plan = make_plan(sweep, home, progress=lambda message: console.print(f"  {message}"))
         freeze(plan, home)
         _snapshot_code(code_file(home, sweep.name))
-        is_searched = plan.search is not None and plan.search.left > 0 and _is_wanted(plan.search.next_name, only)
+        is_searched = plan.search is not None and plan.search.left > 0 and is_wanted(plan.search.next_name, only)
         is_searched = is_searched and not evaluate_only
-        wanted = _matching(plan.trials, only, or_nothing=is_searched)
+        wanted = (choose if is_searched else required)(plan.trials, only)
         if evaluate_only:
             wanted = [trial for trial in wanted if trial.status == "to be judged"]
         _refuse_blocked(wanted, plan.search.missing if plan.search and is_searched else ())
@@ -236,7 +237,7 @@ def _until_decided(
         chosen,
         stop_file=stop_file,
         retry_failed=retry_failed,
-        is_wanted=lambda name: _is_wanted(name, only),
+        is_wanted=partial(is_wanted, only=only),
         on_growth=tracker.extend,
         say=console.print,
         monitor=monitor,
@@ -287,26 +288,6 @@ def ordered(trials: Sequence[PlannedTrial], sweep: Sweep) -> list[PlannedTrial]:
 
 def _to_run(trial: PlannedTrial, retry_failed: bool) -> bool:
     return trial.is_unfinished or (retry_failed and trial.status == "failed")
-
-
-def _is_wanted(name: str, only: str | None) -> bool:
-    return only is None or name == only or fnmatch.fnmatchcase(name, only)
-
-
-def _matching(trials: Sequence[PlannedTrial], only: str | None, or_nothing: bool) -> list[PlannedTrial]:
-    """Trials with the name `only`; where there are none, those with a name that matches it as a glob."""
-    named = [trial for trial in trials if only in trial.names]
-    if named:
-        return named
-    chosen = [t for t in trials if any(_is_wanted(name, only) for name in t.names)]
-    if only is not None and not chosen and not or_nothing:
-        names = sorted({name for trial in trials for name in trial.names})
-        hint = nearest(only, names)
-        raise ValueError(
-            f"--only {only!r} matches no trial; allowed: {', '.join(names)}"
-            + (f"; did you mean {hint!r}?" if hint else "")
-        )
-    return chosen
 
 
 def _snapshot_code(path: Path) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from results.invocation import command
 from results.records.home import sweep_folder
+from results.records.locks import is_held
 from sweep.file.schema import Sweep
-from sweep.invocation import command
 from sweep.run.stop import FILENAME as STOP_FILENAME
 from sweep.run.stop import request_stop
 
@@ -65,14 +66,7 @@ def _owner(folder: Path) -> str:
 
 def is_driven(sweep: str, home: Path) -> bool:
     """Whether a driver, on this machine or another, runs the sweep in this home now."""
-    path = sweep_folder(home, sweep) / LOCK_FILENAME
-    if not path.exists():
-        return False
-    try:
-        with FileLock(path).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
+    return is_held(sweep_folder(home, sweep) / LOCK_FILENAME)
 
 
 def stop_sweep(sweep: Sweep, home: Path) -> str:
@@ -81,12 +75,7 @@ def stop_sweep(sweep: Sweep, home: Path) -> str:
     Returns a text for that driver.  Raises `SweepIdleError` where no driver runs the sweep.
     """
     folder = sweep_folder(home, sweep.name)
-    lock = FileLock(folder / LOCK_FILENAME)
-    if folder.exists():
-        try:
-            with lock.acquire(timeout=0):
-                pass
-        except Timeout:
-            request_stop(folder / STOP_FILENAME, "request", "by `splatsweep stop`")
-            return _owner(folder)
+    if is_held(folder / LOCK_FILENAME):
+        request_stop(folder / STOP_FILENAME, "request", "by `splatsweep stop`")
+        return _owner(folder)
     raise SweepIdleError(f"sweep {sweep.name!r} is not being run in {home}: nothing to stop")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -13,11 +14,16 @@ import urllib.error
 import urllib.request
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import IO
 
-from results.address import UI_HOST, experiment_page
+from results.address import UI_HOST, default_uri, experiment_page, reason, sqlite_path, sqlite_uri
+from results.invocation import home_command
+from results.own_store import adopt_store
 from results.records import tags
+from results.sqlite_file import copy_to, may_write
+from results.store_errors import store_problem
 
 #: the command that serves MLflow's UI, without its options
 SERVER = (sys.executable, "-m", "mlflow", "ui")
@@ -26,6 +32,28 @@ _PATIENCE_S = 120.0
 
 class UiError(RuntimeError):
     """The UI cannot be served."""
+
+
+@contextmanager
+def writable_store(uri: str, home: Path, say: Callable[[str], None]) -> Iterator[str]:
+    """The address of a store that MLflow's server may write, as it must: `uri`, or that of a copy.
+
+    In the home's own store, paths of artifacts to a former place of the home are updated.  Raises `UiError`.
+    """
+    path = None if (found := sqlite_path(uri)) is None else Path(found)
+    with ExitStack() as stack:
+        shown = uri
+        try:
+            if path is not None and not may_write(path):
+                copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="splatsweep-"))) / path.name
+                copy_to(copy, path, _PATIENCE_S)
+                say(f"{path} may not be written, so a copy of it is shown; what is changed there is lost.")
+                path, shown = copy, sqlite_uri(copy)
+            if uri == default_uri(home):
+                adopt_store(home, path)
+        except sqlite3.Error as error:
+            raise UiError(store_problem(uri, error, "written", home_command(home, "ui"))) from error
+        yield shown
 
 
 def serve(uri: str, port: int, experiment: str | None, say: Callable[[str], None], opens: bool) -> None:
@@ -100,8 +128,10 @@ def _await(server: subprocess.Popen[bytes], port: int, output: IO[bytes]) -> Non
 
 def _end_of(output: IO[bytes]) -> str:
     output.seek(0)
-    lines = output.read().decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it printed nothing"
+    printed = output.read().decode(errors="replace").strip()
+    lines = printed.splitlines()
+    telling = reason(RuntimeError(printed))  # the line of a database's error, else the first
+    return "it printed nothing" if not lines else telling if telling != lines[0] else lines[-1]
 
 
 def _experiment_id(uri: str, name: str | None) -> str | None:

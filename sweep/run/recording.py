@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from results.address import default_uri, is_database
 from results.errors import ResultsError
-from results.own_store import adopt_store, finished_keys
+from results.invocation import command
+from results.own_store import finished_keys
 from results.records import tags
 from results.records.monitor import Monitor
 from results.records.plan import Plan, PlannedTrial, freeze, read_plan
@@ -67,7 +68,6 @@ def record_ended(sweep: Sweep, home: Path) -> None:
     keys = [trial.key for trial in read_plan(sweep.name, home).everything]
     finished = {key for key, found in monitor.look_at(keys).items() if found.status == "finished"}
     try:
-        adopt_store(home)
         recorded = finished_keys(home)
     except sqlite3.Error as error:
         raise TrackingError(_unwritten(sweep, home, error)) from error
@@ -80,7 +80,6 @@ def _unrecorded(sweep: Sweep, plan: Plan[Any], monitor: Monitor) -> set[str]:
     begun = {key for key, found in monitor.look_at(t.key for t in plan.everything).items() if found.status != "pending"}
     if sweep.tracking.uri not in (None, default_uri(monitor.home)):
         return begun
-    adopt_store(monitor.home)
     return begun - finished_keys(monitor.home)
 
 
@@ -199,7 +198,9 @@ def _largest_model(sweep: Sweep, plan: Plan[Any]) -> float:
 def _unwritten(sweep: Sweep, home: Path, error: Exception) -> str:
     """Why MLflow is incomplete, with the remedy if one is known."""
     uri = sweep.tracking.uri or default_uri(home)
-    return str(error) if isinstance(error, ResultsError) else store_problem(uri, error, "written")
+    if isinstance(error, ResultsError):
+        return str(error)
+    return store_problem(uri, error, "written", command("sync", sweep, home))
 
 
 def require_driver(sweep: Sweep) -> None:

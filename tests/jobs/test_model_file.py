@@ -20,6 +20,7 @@ from jobs.predict import load_reconstructor
 from jobs.tracking import TrackedTrial, Tracker, forget
 from jobs.trial import Runtime, run_trial
 from results.address import default_uri
+from results.records.damage import DamagedFileError
 from results.records.tags import HASHES
 from sweep.cli import app
 from tests.conftest import TINY_DATA, tiny_configuration
@@ -142,6 +143,38 @@ def test_files_that_are_none_of_ours(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "later.safetensors", {"format": "splatsweep-9"})
     with pytest.raises(ValueError, match=r"has the format 'splatsweep-9'; this version reads splatsweep-1"):
         read_network(tmp_path / "later.safetensors")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"config": "no JSON"},
+        {"config": '{"eyes": 2}'},
+        {"config": "{}", "step": "many"},
+        {"config": "{}", "domain": "{}"},
+        {"config": "{}", "domain": "[]"},
+    ],
+)
+def test_an_exported_file_with_other_metadata_is_named(tmp_path: Path, facts: dict[str, str]) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {"format": "splatsweep-1", **facts})
+    with pytest.raises(DamagedFileError, match=r"model\.safetensors cannot be used: .* of this version") as caught:
+        read_network(path)
+    assert "errors.pydantic.dev" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [0, 100, -1])
+def test_damaged_weights_are_not_exported(trained: Path, tmp_path: Path, caplog, kept: int) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(trained.parent.parent, home)
+    folder = home / "trials" / trained.name
+    weights = weights_file(folder)
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(ValueError, match="has no usable weights, and no checkpoint"):
+        export_trial(folder, tmp_path / "model.safetensors")
+    assert f"{weights} cannot be used: its SHA-256 is not the one in training.json" in caplog.text
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_settings_that_change_the_network_are_refused(exported: Path) -> None:

@@ -211,5 +211,5 @@ def test_trials_of_the_version_before_keep_their_weights_themselves(averaged, ho
     ours, theirs = found.state_dict(), network.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     (old / "checkpoints" / "000000018.json").write_text(json.dumps({}))
-    with pytest.raises(ValueError, match="no weights yet"):
+    with pytest.raises(ValueError, match="no usable weights"):
         load_trained(home, old.name)

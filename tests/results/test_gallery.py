@@ -73,6 +73,25 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, damage: dict[str, np
         read_pictures(tmp_path / "samples.npz")
 
 
+@pytest.mark.parametrize("kept", [0, 1, 40, 300, -1])
+def test_a_truncated_file_is_refused(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "samples.npz"
+    np.savez_compressed(path, **arrays(render=7))
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"samples\.npz: not a file of sample renders"):
+        read_pictures(path)
+
+
+def test_an_altered_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "samples.npz"
+    np.savez_compressed(path, **arrays(render=7))
+    content = bytearray(path.read_bytes())
+    content[60:90] = bytes(30)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"samples\.npz: not a file of sample renders"):
+        read_pictures(path)
+
+
 def test_a_missing_array_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "samples.npz", source=arrays()["source"])
     with pytest.raises(ValueError, match="not a file of sample renders"):

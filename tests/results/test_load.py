@@ -187,8 +187,7 @@ def test_costs_are_read_from_the_trials_folder_or_its_training(recorded, sweep) 
 
 def test_notes_name_the_sweep_file(recorded) -> None:
     recorded.plan([entry("a", "a", status="finished")])
-    origin = SimpleNamespace(file="my sweeps/a.yaml")
+    origin = SimpleNamespace(file="my sweeps/a.yaml", settings=("seeds=[0, 1]",))
     sweep = SimpleNamespace(name="study", tracking=SimpleNamespace(uri=None), origin=origin)
-    assert load_trials(sweep, recorded.home)["note"].tolist() == [
-        "finished, but not in MLflow: `splatsweep sync 'my sweeps/a.yaml'`"
-    ]
+    call = f"splatsweep sync 'my sweeps/a.yaml' --set 'seeds=[0, 1]' --home {recorded.home}"
+    assert load_trials(sweep, recorded.home)["note"].tolist() == [f"finished, but not in MLflow: `{call}`"]

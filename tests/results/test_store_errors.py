@@ -10,6 +10,7 @@ from results import store_errors
 from results.address import sqlite_uri
 from results.store_errors import store_problem
 
+SYNC = "splatsweep sync 'a b.yaml' --set seeds=[0] --home /h"
 SCHEMA = (
     "Detected out-of-date database schema (found version 89d4b8295536, but expected 76601a5f987d). Take a backup of "
     "your database, then run 'mlflow db upgrade <database_uri>' to migrate your database to the latest schema. NOTE"
@@ -23,15 +24,15 @@ SCHEMA = (
         (SCHEMA, "mlflow db upgrade 'sqlite:////"),
         (SCHEMA.replace("89d4b8295536", "ffffffffffff"), "newer MLflow than the one that is installed"),
         ("Can't locate revision identified by 'ffff'", "newer MLflow"),
-        ("file is not a database", "made anew from the trials' journals by `splatsweep sync`"),
+        ("file is not a database", f"made anew from the trials' journals: {SYNC}"),
         ("database disk image is malformed", "made anew"),
         ("no such table: experiments", "no MLflow store"),
-        ("(sqlite3.OperationalError) database or disk is full", "make room"),
+        ("(sqlite3.OperationalError) database or disk is full", f"make room, then: {SYNC}"),
     ],
 )
 def test_the_remedy_follows_the_reason(tmp_path: Path, error: str, said: str) -> None:
     uri = sqlite_uri(tmp_path / "my home" / "mlflow.db")
-    problem = store_problem(uri, ValueError(error), "written")
+    problem = store_problem(uri, ValueError(error), "written", SYNC)
     assert problem.startswith(f"the MLflow store {uri} cannot be written: {error[:30]}")
     assert said in problem
     assert "Take a backup" not in problem
@@ -40,10 +41,10 @@ def test_the_remedy_follows_the_reason(tmp_path: Path, error: str, said: str) ->
 def test_the_owner_of_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mlflow.db"
     monkeypatch.setattr(store_errors, "whose", lambda file: f"{file} belongs to alice")
-    problem = store_problem(sqlite_uri(path), ValueError("attempt to write a readonly database"), "written")
+    problem = store_problem(sqlite_uri(path), ValueError("attempt to write a readonly database"), "written", SYNC)
     assert problem.endswith(f"attempt to write a readonly database; {path} belongs to alice")
 
 
 def test_a_reason_without_a_remedy_stands_alone_and_without_secrets() -> None:
-    problem = store_problem("postgresql://me:pw@db/a", ValueError("no answer at postgresql://me:pw@db/a"), "read")
+    problem = store_problem("postgresql://me:pw@db/a", ValueError("no answer at postgresql://me:pw@db/a"), "read", SYNC)
     assert problem == "the MLflow store postgresql://me:***@db/a cannot be read: no answer at postgresql://me:***@db/a"

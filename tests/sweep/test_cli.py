@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import re
+import sqlite3
 from importlib import resources
 
 import pytest
@@ -146,6 +147,22 @@ def test_the_ui_needs_a_store(home):
     assert "run a sweep first" in str(invoke("ui", home=home, code=1).exception)
 
 
+def test_the_ui_shows_the_store_of_a_home_that_is_named_by_a_relative_path(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("results.store.ResultStore.exists", lambda _: True)
+    monkeypatch.setattr("results.store.ResultStore.runs", lambda _: {})
+    monkeypatch.setattr("sweep.run.mlflow_ui.serve", lambda uri, *_, **__: shown.append(uri))
+    (tmp_path / "runs").mkdir()
+    with sqlite3.connect(tmp_path / "runs" / "mlflow.db") as store:
+        store.execute("CREATE TABLE experiments (experiment_id, artifact_location)")
+        store.execute("CREATE TABLE experiment_tags (experiment_id, key)")
+        store.execute("CREATE TABLE runs (run_uuid, experiment_id, artifact_uri)")
+        store.execute("CREATE TABLE tags (run_uuid, key)")
+    invoke("ui", "--no-browser", home="runs")
+    assert shown == [f"sqlite:///{tmp_path}/runs/mlflow.db"]
+
+
 def test_the_version_is_printed():
     from importlib.metadata import version
 
@@ -178,18 +195,6 @@ def test_doctor_names_mps_where_it_would_help(tmp_path, monkeypatch):
     assert "nvidia-cuda-mps-control -d" in finding.detail
     (tmp_path / "control").touch()
     assert [finding.state for finding in _sharing()] == ["good"]
-
-
-def test_only_names_a_trial_exactly_or_by_glob():
-    from sweep.run.driver import _matching
-    from tests.works import trial_of
-
-    names = ("ours [ema]", "ours e", "it's", "a*", "ab")
-    trials = [dataclasses.replace(trial_of(seed), names=(name,)) for seed, name in enumerate(names)]
-    assert [t.name for name in names for t in _matching(trials, name, False)] == list(names)
-    assert [t.name for t in _matching(trials, "ours*", False)] == ["ours [ema]", "ours e"]
-    with pytest.raises(ValueError, match="matches no trial"):
-        _matching(trials, "theirs", False)
 
 
 @pytest.mark.parametrize(

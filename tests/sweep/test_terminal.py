@@ -14,8 +14,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from results.invocation import command, completed, remember_home
 from sweep.file.schema import Origin, Sweep
-from sweep.invocation import command, completed, remember_home
 from sweep.terminal import Terminal
 
 ROOT = Path(__file__).parent.parent.parent

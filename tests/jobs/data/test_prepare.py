@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from jobs.data.importers.workers import load_in_order
 from jobs.data.prepare import (
     MissingDatasetError,
     describe,
+    find_prepared,
     find_store,
     needs_source,
     parse_options,
@@ -31,6 +33,7 @@ from jobs.data.store import Frames, Store
 from jobs.data.writer import JOURNAL, partial_path
 from model.options import OptionsError, options
 from model.registry import UnknownChoiceError
+from sweep.commands.data import parse_options as parse_settings
 
 ROOT = Path(__file__).parents[3]
 TINY = {"train": 3, "val": 1, "test": 1, "views": 3, "image_size": 16, "supersampling": 1}
@@ -319,6 +322,18 @@ def test_the_error_of_a_missing_source_has_the_command_that_prepares_it(source, 
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.usefixtures("flaky")
+@pytest.mark.parametrize("label", ["b", "1", "true", "a b: [c", "it's"])
+def test_of_a_dataset_prepared_with_other_options_the_commands_are_given(tmp_path, label):
+    path = prepare("flaky", {"objects": 2, "label": label}, tmp_path, workers=1)
+    with pytest.raises(MissingDatasetError, match="it is prepared with other options") as caught:
+        find_prepared("flaky", {}, tmp_path)
+    words = shlex.split(str(caught.value).splitlines()[1])
+    assert words[:4] == ["splatsweep", "data", "check", "flaky"]
+    assert words[-2:] == ["--home", str(tmp_path)]
+    assert find_prepared("flaky", parse_settings(words[5:-2:2]), tmp_path).path == path
+
+
 def test_a_prepared_dataset_needs_its_source_no_more(source, tmp_path):
     assert find_store("listed", {}, tmp_path) is None
     path = prepare("listed", {}, tmp_path, workers=1, source=source)
@@ -429,8 +444,11 @@ def test_objects_of_one_name_are_refused(tmp_path, monkeypatch):
 )
 def test_a_folder_of_another_dataset_is_named(layouts, tmp_path, name, layout):
     layouts[layout].write(tmp_path / "source")
-    with pytest.raises(ValueError, match=f"it looks like .*{layout}.*splatsweep data prepare {layout} --source"):
-        prepare(name, {}, tmp_path / "home", workers=1, source=tmp_path / "source")
+    home, source = tmp_path / "home 1", tmp_path / "source"
+    with pytest.raises(ValueError, match=f"it looks like .*{layout}") as caught:
+        prepare(name, {}, home, workers=1, source=source)
+    command = ["splatsweep", "data", "prepare", layout, "--source", str(source), "--home", str(home)]
+    assert command in [shlex.split(line) for line in str(caught.value).splitlines()[1:]]
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,16 @@ run: {executor: rai}
     }
 
 
+@pytest.mark.parametrize(
+    "text", ["name: a\nseeds: [-1, x, 1.5]\n", "seeds: [0]\n", "name: a\ntables: [x, y]\ntags: {'a;': 1}\n"]
+)
+def test_mistakes_elsewhere_hide_none_in_the_configurations(tmp_path: Path, text: str) -> None:
+    content = text + "base: {train: {batch_size: 0}}\ntrials: {b: {train.views_per_object: x}}\n"
+    paths = [mistake.path for mistake in _mistakes(tmp_path, content)]
+    assert {"base.train.batch_size", "trials.b.train.views_per_object"} <= set(paths)
+    assert len(paths) > 2
+
+
 def test_a_mistake_is_one_readable_line(tmp_path: Path) -> None:
     [mistake] = _mistakes(tmp_path, "name: a\nbase:\n  data:\n    name: chars\n")
     assert str(mistake) == (

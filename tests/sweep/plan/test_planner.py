@@ -294,8 +294,8 @@ def test_a_damaged_dataset_blocks_its_own_trials_alone(tmp_path: Path, monkeypat
         return planned_dataset("f" * 64, 64)
 
     monkeypatch.setattr(plan_module, "open_dataset", opened)
-    plan = make_plan(_sweep(trials={"own": {}, "other": {"data.name": "scans"}}), tmp_path)
+    plan = make_plan(_sweep(trials={"own": {}, "other": {"data.name": "scans", "data.options.seed": 2}}), tmp_path)
     assert {trial.name: trial.status for trial in plan.trials} == {"own": "pending", "other": "blocked"}
     (problem,) = plan.missing
     assert "manifest.json is damaged: it is empty; delete that folder" in problem
-    assert problem.endswith("run: splatsweep data prepare scans")
+    assert problem.endswith(f"run: splatsweep data prepare scans --set seed=2 --home {tmp_path}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from results.address import experiment_page, run_page, sqlite_uri
+from results.address import default_uri, experiment_page, run_page, sqlite_path, sqlite_uri
 from sweep.run import mlflow_ui
 from tests.processes import free_port
 
@@ -69,3 +69,36 @@ def test_addresses_name_the_view_of_trainings() -> None:
     server = run_page("https://user:secret@mlflow.lab/", "2", "abc")
     assert server.endswith("mlflow.lab/#/experiments/2/runs/abc?workflowType=machine_learning")
     assert "secret" not in server
+
+
+def locations(uri: str) -> list[str]:
+    return [found.artifact_location for found in MlflowClient(uri).search_experiments(filter_string="name = 'a'")]
+
+
+def test_a_store_that_may_not_be_written_is_shown_as_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, said = tmp_path / "home #1", list[str]()
+    home.mkdir()
+    former = (tmp_path / "former" / "artifacts").as_uri()
+    uri = default_uri(home)
+    MlflowClient(uri).create_experiment("a", former, tags={"splatsweep.experiment": "a"})
+    monkeypatch.setattr(mlflow_ui, "may_write", lambda _: False)
+    with mlflow_ui.writable_store(uri, home, said.append) as shown:
+        assert locations(shown) == [(home / "artifacts").as_uri()]
+        copy = Path(str(sqlite_path(shown)))
+    assert not copy.exists()
+    assert locations(uri) == [former]
+    (line,) = said
+    assert line.startswith(f"{home / 'mlflow.db'} may not be written, so a copy of it is shown")
+    monkeypatch.undo()
+    with mlflow_ui.writable_store(uri, home, said.append) as shown:
+        assert shown == uri
+    assert locations(uri) == [(home / "artifacts").as_uri()]
+
+
+def test_a_store_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"no database, but as long as the header of one" * 9)
+    with (
+        pytest.raises(mlflow_ui.UiError, match="cannot be written: file is not a database"),
+        mlflow_ui.writable_store(default_uri(tmp_path), tmp_path, lambda _: None),
+    ):
+        pass

@@ -15,6 +15,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import time
 from collections import deque
 from dataclasses import asdict
@@ -73,8 +74,14 @@ def run(assignment: Assignment, options: RayOptions) -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     home, stop_file, notices = assignment.home, assignment.stop_file, assignment.notices
     notices.wait_for("Ray to start" if named_address() is None else f"Ray at {named_address()} to answer")
-    with signal_handlers_kept():  # Ray's own SIGTERM handler ends the driver at once
-        connect()
+    try:
+        with signal_handlers_kept():
+            connect()
+    except SystemExit:  # raised by Ray's own handler of SIGTERM
+        notices.wait_for(None)
+        ray.shutdown()
+        signal.raise_signal(signal.SIGTERM)  # the driver's handler requests a stop and says so
+        return
     storage = ray_folder(home) / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     try:
         nodes = living_nodes()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -14,7 +17,8 @@ from results.records.trial_folder import trial_status
 from sweep.run.executors.base import Assignment
 from sweep.run.executors.queue import FixedQueue
 from sweep.run.executors.ray import RayOptions, tune
-from sweep.run.stop import request_stop
+from sweep.run.stop import request_stop, stop_on_signals, stop_requested
+from sweep.terminal import Terminal
 from tests import works
 from tests.processes import wait_for
 
@@ -41,6 +45,23 @@ def start_ray(monkeypatch: pytest.MonkeyPatch, **resources: float) -> None:
     """Starts Ray with these resources, real or not, and makes the executor use it."""
     ray.init(address="local", include_dashboard=False, log_to_driver=False, **resources)
     monkeypatch.setattr(tune, "connect", lambda: None)
+
+
+def test_sigterm_while_ray_starts_is_a_request_to_stop(tmp_path, stop_file, monkeypatch) -> None:
+    """Ray has its own handler of the signal while it starts, which raises SystemExit."""
+
+    def connect() -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(tune, "connect", connect)
+    output, notices = io.StringIO(), Notices()
+    with stop_on_signals(stop_file, Terminal(file=output)):
+        source = FixedQueue([works.trial_of(0)])
+        tune.run(Assignment(source, tmp_path, stop_file, works.work, notices), RayOptions())
+    assert "Stopping after a checkpoint" in output.getvalue()
+    assert stop_requested(stop_file).reason == "by SIGTERM"
+    assert notices.waited == ["Ray to start", ""]
 
 
 @pytest.fixture

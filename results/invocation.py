@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sweep.file.schema import Sweep
+from typing import Protocol
 
 #: The home of commands without `--home`.
 DEFAULT_HOME = Path("runs")
 
 
-def command(verb: str, sweep: Sweep, home: Path, *options: str) -> str:
-    """The text of `splatsweep VERB` for a sweep, to run in the current directory."""
+class Origin(Protocol):
+    """The file that a sweep was read from, and the `--set` options that changed it."""
+
+    @property
+    def file(self) -> Path: ...
+
+    @property
+    def settings(self) -> Sequence[str]: ...
+
+
+def command(verb: str, sweep: object, home: Path, *options: str) -> str:
+    """The text of `splatsweep VERB` for a sweep, to run in the current directory.
+
+    A sweep that was read from no file has none as its `origin`; SWEEP stands for the file.
+    """
     words = ["splatsweep", verb]
-    if sweep.origin is None:
+    origin: Origin | None = getattr(sweep, "origin", None)
+    if origin is None:
         words.append("SWEEP")
     else:
-        words.append(str(sweep.origin.file))
-        words += [word for setting in sweep.origin.settings for word in ("--set", setting)]
+        words.append(str(origin.file))
+        words += [word for setting in origin.settings for word in ("--set", setting)]
     return shlex.join([*words, *home_options(home), *options])
+
+
+def home_command(home: Path, *words: str) -> str:
+    """The text of `splatsweep WORDS` on a home, to run in the current directory."""
+    return shlex.join(["splatsweep", *words, *home_options(home)])
 
 
 def home_options(home: Path) -> list[str]:

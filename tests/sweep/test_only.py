@@ -1,0 +1,41 @@
+"""The trials that `--only` chooses."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from sweep.only import choose, is_wanted, required
+from tests.works import trial_of
+
+NAMES = ("ours [ema]", "ours e", "it's", 'a "b", c', "a*", "ab", "[!x]", "1", "true")
+TRIALS = [dataclasses.replace(trial_of(seed), names=(name,)) for seed, name in enumerate(NAMES)]
+
+
+def names(only: str | None) -> list[str]:
+    return [trial.name for trial in choose(TRIALS, only)]
+
+
+def test_every_name_names_its_own_trial_alone() -> None:
+    assert [names(name) for name in NAMES] == [[name] for name in NAMES]
+
+
+def test_other_texts_are_globs() -> None:
+    assert names("ours*") == ["ours [ema]", "ours e"]
+    assert names("[0-9]") == ["1"]
+    assert names("theirs") == []
+    assert names(None) == list(NAMES)
+
+
+def test_a_proposals_name_is_compared_alike() -> None:
+    assert is_wanted("search-0001", "search-*")
+    assert is_wanted("search-0001", None)
+    assert not is_wanted("search-0001", "ours")
+
+
+def test_a_text_that_chooses_nothing_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ValueError, match=r"--only 'ours e\]' matches no trial; allowed: .*did you mean 'ours e'"):
+        required(TRIALS, "ours e]")
+    assert required(TRIALS, "1") == choose(TRIALS, "1")
+    assert required([], None) == []
