@@ -7,6 +7,7 @@ traceback, unless SPLATSWEEP_DEBUG=1 is set.
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import sys
 from importlib import metadata
@@ -41,14 +42,22 @@ from sweep.commands import (
 from sweep.terminal import escape_unencodable
 
 
-def _print_version(is_asked: bool) -> None:
-    if is_asked:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         print(f"splatsweep {metadata.version('splatsweep')}")
         raise typer.Exit
 
 
 #: errors of a path that this process may not write
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def _join_lines_of_help(group: typer.Typer) -> None:
+    """Lets the help of commands wrap at the terminal's width: Typer keeps the line breaks of docstrings."""
+    for command in group.registered_commands:
+        paragraphs = inspect.cleandoc(getattr(command.callback, "__doc__", None) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
 
 app = typer.Typer(
     name="splatsweep",
@@ -86,6 +95,8 @@ for command in (
 app.add_typer(data.app, name="data")
 app.add_typer(render.app, name="render")
 app.add_typer(weights.app, name="weights")
+for group in (app, data.app, render.app, weights.app):
+    _join_lines_of_help(group)
 
 
 @app.callback()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence, Set
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,8 +12,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from sweep.commands.common import DEFAULT_HOME, AsJson, Home, console
-from sweep.commands.trial_choice import SweepOf
+from sweep.commands.common import DEFAULT_HOME, AsJson, Home, console, user_path
 
 if TYPE_CHECKING:
     from results.trials import HomeTrial
@@ -23,7 +23,12 @@ _DIGITS = 6
 
 def trials(
     home: Home = DEFAULT_HOME,
-    sweep: SweepOf = None,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(
+            "--sweep", help="Only the trials of this sweep: its file or its name.", metavar="FILE", parser=user_path
+        ),
+    ] = None,
     metric: Annotated[str, typer.Option(help="The score to show.", metavar="METRIC")] = "novel_psnr",
     by_score: Annotated[bool, typer.Option("--by-score", help="Best first.")] = False,
     as_json: AsJson = False,
