@@ -34,6 +34,9 @@ LEAST_OPACITY = 0.02
 TRUTH_VIEWS, TRUTH_SIDE = 8, 128
 #: distance between columns, in units of the radius that the input view shows
 SPACING = 2.2
+#: share of a wide window (16:10) that the viewer's panel covers, and the width of what is seen in that window from a
+#: distance of 1
+PANEL_SHARE, WIDTH_AT_ONE = 0.24, 2.35
 _SH_DC = 0.28209479177387814  # the constant spherical harmonic
 
 
@@ -146,9 +149,10 @@ def exhibition(home: Path, trials: Sequence[RecordedTrial], objects: int, device
     lines = tuple(dict.fromkeys(exhibit.object for exhibit in exhibits))
     labels = [Label(name, (0.0, SPACING * (place - 0.3), 1.4)) for place, name in enumerate(columns)]
     labels += [Label(name, (0.0, -0.9 * SPACING, -SPACING * place)) for place, name in enumerate(lines)]
-    # A little to the right of the middle: the viewer's panel covers that side.
-    middle = (0.0, SPACING * (0.6 * len(columns) - 0.5), -SPACING * (len(lines) - 1) / 2)
-    distance = SPACING * max(len(columns) / 2.1, len(lines) / 1.2, 1.5)
+    # The viewer's panel covers a quarter of a wide window, on the right; the names of the lines are on the left.
+    seen = (len(columns) + 0.8) / (1 - PANEL_SHARE)
+    middle = (0.0, SPACING * (seen / 2 - 1.2), -SPACING * (len(lines) - 1) / 2)
+    distance = SPACING * max(seen / WIDTH_AT_ONE, len(lines) / 1.2, 1.5)
     return Exhibition(
         tuple(exhibits), tuple(labels), columns, (distance, middle[1], middle[2] + 0.2 * distance), middle
     )
@@ -171,7 +175,7 @@ def _shown(scene: Scene, views: Views, column: str, name: str, place: _Stand) ->
         return Exhibit(column, name, place.splats(scene.gaussians))
     first = views.select(0, 1)
     image = scene.render(first.cameras, first.background).images[0, 0]
-    return Exhibit(f"{column} (picture: no Gaussians)", name, place.picture(image))
+    return Exhibit(f"{column} (picture)", name, place.picture(image))
 
 
 def stand(cameras: Cameras, column: int, line: int) -> _Stand:

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.evaluate import object_views
-from jobs.exhibits import SPACING, Picture, Splats, exhibition, stand
+from jobs.exhibits import PANEL_SHARE, SPACING, WIDTH_AT_ONE, Picture, Splats, exhibition, stand
 from jobs.gaussian_sources import gaussians_on_surface
 from jobs.trial import Runtime, run_trial
 from model.types import Gaussians
@@ -77,3 +77,8 @@ def test_rows_stand_beside_the_input_and_the_truth(home, tiny) -> None:
             assert len(exhibit.content.centers) > 10
             assert all(np.isfinite(part).all() for part in vars(exhibit.content).values())
     assert math.dist(shown.camera, shown.look_at) > SPACING
+    # Of what the viewer sees at that distance, all columns and the names beside them are left of its panel.
+    width = shown.camera[0] * WIDTH_AT_ONE
+    left = shown.look_at[1] - width / 2
+    assert left <= -SPACING
+    assert left + width * (1 - PANEL_SHARE) >= SPACING * (len(shown.columns) - 0.5)
