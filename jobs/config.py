@@ -276,7 +276,7 @@ class TrialConfig(_WithContexts):
 
     @classmethod
     def recorded(cls, values: Any, path: Path) -> TrialConfig:
-        """The configuration in plain values from `path`.  Raises `DamagedFileError` where they are none."""
+        """Validates plain values read from `path`.  Raises `DamagedFileError` where they are no configuration."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Looks at the locks of a home, which `filelock` takes, without taking or writing them."""
+"""Tests whether a lock of a home is held; `filelock` acquires them.  Nothing is acquired or written here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a process holds a lock.  Works where the home may only be read.
+    """Whether a process holds a lock.  Works in a home without write permission.
 
     Raises OSError where the lock's file cannot be read.
     """

@@ -32,8 +32,7 @@ def inherit_permissions(path: Path) -> None:
 
 
 def whose(path: Path) -> str | None:
-    """Why, in words, this process may not both read and write a path: its owner and mode, or storage that nobody may
-    write; None where it may.
+    """The reason why this process may not read and write a path (owner and mode, or read-only storage); None if it may.
 
     For a file that does not exist, the nearest existing parent folder is checked.
     """

@@ -130,8 +130,10 @@ def _end_of(output: IO[bytes]) -> str:
     output.seek(0)
     printed = output.read().decode(errors="replace").strip()
     lines = printed.splitlines()
-    telling = reason(RuntimeError(printed))  # the line of a database's error, else the first
-    return "it printed nothing" if not lines else telling if telling != lines[0] else lines[-1]
+    if not lines:
+        return "it printed nothing"
+    cause = reason(RuntimeError(printed))  # the line of a database's error, else the first
+    return cause if cause != lines[0] else lines[-1]
 
 
 def _experiment_id(uri: str, name: str | None) -> str | None:
