@@ -68,7 +68,8 @@ MIDDLE = """
 
     sessions = []
 
-    def new_session():
+    def new_session(model_name):
+        assert model_name == "u2net"
         print("Downloading data")
         sessions.append(object())
         return sessions[-1]
@@ -137,7 +138,7 @@ def test_rembg_without_a_backend(
 
 def test_rembg_that_fails(install: Callable[[str], None]) -> None:
     install("""
-        def new_session():
+        def new_session(model_name):
             raise OSError("no network")
 
         def remove(data, session=None, only_mask=False):
