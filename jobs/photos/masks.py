@@ -29,7 +29,7 @@ from jobs.photos.picture import Picture, PictureError
 WORDS = ("auto", "colour", "rembg", "none")
 #: Packages that `rembg` needs; its own name alone says nothing of a backend.
 _REMBG = ("rembg", "onnxruntime")
-#: Its network: free to use, unlike the one that later versions take by default, and a fifth of its size.
+#: Its network.  Later versions of the package have another default, of 1 GB and not free for commercial use.
 _NETWORK = "u2net"
 #: Side that a picture is reduced to for `colour`, pixels.
 _SIDE = 768
