@@ -96,9 +96,9 @@ def parse(arguments: list[str]) -> None:
 
 def commands(block: Block) -> list[list[str]]:
     """Words of a block's commands, without comments."""
-    lines = [line.removeprefix("$ ") for line in block.text.splitlines()]
+    lines = block.text.splitlines()
     if kind(block) == "session":
-        lines = lines[:1]
+        lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 

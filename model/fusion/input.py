@@ -1,4 +1,4 @@
-"""A map as an extra channel of the input image, with its values as they are (published)."""
+"""A map as an extra channel of the input image, values unchanged (published)."""
 
 from __future__ import annotations
 

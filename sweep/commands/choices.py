@@ -27,7 +27,7 @@ def choices(
         raise UnknownChoiceError("axis", axis, registries)
     for name in [axis] if axis else registries:
         table = Table(title=name, title_justify="left", box=None, pad_edge=False)
-        for heading in ("name", "what", "options (defaults)"):
+        for heading in ("name", "description", "options (defaults)"):
             table.add_column(heading)
         for choice in registries[name]:
             found = resolve(registries[name], choice, name)

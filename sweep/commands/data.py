@@ -26,7 +26,7 @@ def data_list(home: Home = DEFAULT_HOME) -> None:
     from jobs.data.prepare import describe
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("dataset", "what", "needs", "options (defaults)", "licence", "prepared"):
+    for heading in ("dataset", "description", "needs", "options (defaults)", "licence", "prepared"):
         table.add_column(heading)
     for facts in describe(home.absolute()):
         options = "\n".join(f"{key}: {value}" for key, value in facts.options.items())

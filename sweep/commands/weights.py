@@ -35,7 +35,7 @@ def weights_list(home: Home = DEFAULT_HOME) -> None:
     store = _weight_store(home)
     table = Table(box=None, pad_edge=False)
     table.add_column("name", no_wrap=True)
-    for heading in ("what", "MB", "licence", "sha256", "here"):
+    for heading in ("description", "MB", "licence", "sha256", "here"):
         table.add_column(heading, overflow="fold")
     for name in dict.fromkeys([*WEIGHTS, *store.names()]):
         weight, identity = find_weight(name), store.identity(name)
