@@ -74,7 +74,7 @@ class OwnNetwork:
                 step = int(facts[_STEP]) if _STEP in facts else None
             except DamagedFileError:
                 raise
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise DamagedFileError(path, f"its metadata are none of this version ({error})") from error
             return cls(path, sha256, config, tensors, step, domain)
         if _FORMAT in facts and facts[_FORMAT] != "pt":
