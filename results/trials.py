@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from results.records.disk import size_of
 from results.records.home import training_folder, trial_folder, trials_folder
 from results.records.monitor import Monitor
-from results.records.plan import FrozenPlan, States, Status, earlier_plans, read_plan, read_plans, sweep_names
+from results.records.plan import FrozenPlan, States, Status, read_earlier_plans, read_plan, read_plans
 from results.records.training_folder import training_of
 from results.records.trial_folder import read_config
 
@@ -84,7 +84,7 @@ def home_trials(home: Path, sweep: str | None = None) -> list[HomeTrial]:
     for plan in read_plans(home) if sweep is None else (read_plan(sweep, home),):
         _add(known, plan, earlier=False)
     planned = list(known)
-    for plan in _earlier(home):
+    for plan in read_earlier_plans(home):
         _add(known, plan, earlier=True)
     others = sorted((set(known) | begun_keys(home)) - set(planned)) if sweep is None else []
     states = States(monitor := Monitor(home))
@@ -100,13 +100,6 @@ def _add(known: dict[str, _Known], plan: FrozenPlan, earlier: bool) -> None:
             facts.sweeps[plan.sweep] = None
         elif plan.sweep not in facts.sweeps:
             facts.earlier[plan.sweep] = None
-
-
-def _earlier(home: Path) -> Iterator[FrozenPlan]:
-    """All earlier plans of all sweeps, the newest first."""
-    for sweep in sweep_names(home):
-        for name in reversed(earlier_plans(sweep, home)):
-            yield read_plan(sweep, home, name)
 
 
 def begun_keys(home: Path) -> set[str]:

@@ -188,6 +188,12 @@ class Ruling:
     boundary: float | None = None
 
     @property
+    def measured(self) -> tuple[float, ...]:
+        """Its numbers, those that are known."""
+        numbers = (self.difference, self.low, self.high, self.t, self.boundary)
+        return tuple(number for number in numbers if number is not None)
+
+    @property
     def is_final(self) -> bool:
         """Whether the row gets no further seed."""
         return self.state != "open"
@@ -392,12 +398,26 @@ def sweep_names(home: Path) -> list[str]:
 
 
 def read_plans(home: Path) -> Iterator[FrozenPlan]:
-    """The plans of all sweeps of a home that can be read, by name."""
-    for name in sweep_names(home):
+    """The plans of all sweeps of a home that can be read, by name; others are reported."""
+    return _readable(plan_file(home, name) for name in sweep_names(home))
+
+
+def read_earlier_plans(home: Path) -> Iterator[FrozenPlan]:
+    """The earlier plans of all sweeps that can be read, by name, the newest first; others are reported."""
+    return _readable(
+        earlier_plans_folder(home, sweep) / f"{name}.json"
+        for sweep in sweep_names(home)
+        for name in reversed(earlier_plans(sweep, home))
+    )
+
+
+def _readable(paths: Iterable[Path]) -> Iterator[FrozenPlan]:
+    for path in paths:
         try:
-            yield _read(plan_file(home, name))
-        except PlanError:  # of another version
-            continue
+            yield _read(path)
+        except PlanError as error:
+            if isinstance(error.__cause__, DamagedFileError):
+                pass_over(error.__cause__, "its trials are not known by their names")
 
 
 def _read(path: Path) -> FrozenPlan:
@@ -456,11 +476,20 @@ def _trial(entry: Mapping[str, Any], is_control: bool) -> RecordedTrial:
         control=is_control,
         training=entry.get("training"),
     )
-    texts = (trial.key, *trial.names)
-    if not all(isinstance(text, str) for text in texts) or "/" in trial.key or trial.status not in _STATUSES:
-        raise ValueError(f"key {trial.key!r}, names {trial.names!r}, status {trial.status!r}")
+    keys = (trial.key, *([] if trial.training is None else [trial.training]))
+    _require(str, *keys, *trial.names, *trial.missing, trial.status)
+    _require(int, *trial.proposals)
+    if any("/" in key for key in keys) or trial.status not in _STATUSES:
+        raise ValueError(f"key {trial.key!r}, training {trial.training!r}, status {trial.status!r}")
     _ = trial.steps
     return trial
+
+
+def _require(kind: type | tuple[type, ...], *values: Any) -> None:
+    """Raises TypeError for a value of another kind."""
+    for value in values:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f"{value!r} is of the wrong kind")
 
 
 def _axes(content: Any) -> Mapping[str, str]:
@@ -472,7 +501,10 @@ def _search(content: Any, path: Path) -> SearchState | None:
     if content is None:
         return None
     try:
-        return SearchState(**{**content, **{name: tuple(content[name]) for name in ("open", "missing")}})
+        search = SearchState(**{**content, **{name: tuple(content[name]) for name in ("open", "missing")}})
+        _require(str, search.study, search.metric, search.direction, *search.missing)
+        _require(int, search.wanted, search.proposed, *search.open)
+        return search
     except (KeyError, TypeError) as error:
         problem = DamagedFileError(path, f"its search is none of this version ({type(error).__name__}: {error})")
         pass_over(problem, "the progress of its search is not shown; plan the sweep again")
@@ -484,7 +516,13 @@ def _seeds(content: Any, path: Path) -> SeedState | None:
         return None
     try:
         rulings = tuple(Ruling(**ruling) for ruling in content["rulings"])
-        return SeedState(**{**content, "rulings": rulings, "former": tuple(content["former"])})
+        seeds = SeedState(**{**content, "rulings": rulings, "former": tuple(content["former"])})
+        _require(str, seeds.metric, seeds.baseline, *seeds.former, *(ruling.row for ruling in rulings))
+        _require(int, seeds.at_least, seeds.at_most, *(n for ruling in rulings for n in (ruling.seeds, ruling.wanted)))
+        _require((int, float), seeds.alpha, *(number for ruling in rulings for number in ruling.measured))
+        if any(ruling.state not in get_args(RowState) for ruling in rulings):
+            raise TypeError(f"states {[ruling.state for ruling in rulings]!r}")
+        return seeds
     except (KeyError, TypeError) as error:
         problem = DamagedFileError(path, f"its seeds are none of this version ({type(error).__name__}: {error})")
         pass_over(problem, "the decisions on its rows are not shown; plan the sweep again")

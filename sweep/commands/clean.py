@@ -77,7 +77,7 @@ def _store_of(home: Path) -> Any:
         data = config.get("data", {})
         try:
             return store_path(data["name"], data.get("options", {}), home)
-        except (KeyError, ValueError):  # of another version
+        except (KeyError, TypeError, ValueError):  # of another version, or edited by hand
             return None
 
     return store_of
@@ -89,7 +89,7 @@ def _is_imported(folder: Path) -> bool:
 
     try:
         return needs_source(json.loads((folder / "manifest.json").read_text())["importer"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return True
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from results.errors import ResultsError
 from results.records.flat import flatten
-from results.records.plan import read_plan
+from results.records.plan import read_earlier_plans, read_plan, read_plans
 
 
 def write(home: Path, content: object) -> None:
@@ -90,6 +90,60 @@ def test_a_damaged_search_costs_no_trial(tmp_path: Path, caplog: pytest.LogCaptu
     plan = read_plan("study", tmp_path)
     assert (plan.search, [t.name for t in plan.trials]) == (None, ["good"])
     assert "search" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "member", [{"training": 3}, {"training": ["t"]}, {"training": "../t"}, {"missing": [1]}, {"proposals": ["x"]}]
+)
+def test_a_member_of_another_kind_leaves_its_trial_out(tmp_path: Path, caplog, member: dict[str, object]) -> None:
+    write(tmp_path, whole(trial("a", "first"), trial("b", "second") | member))
+    assert [t.key for t in read_plan("study", tmp_path).trials] == ["a"]
+    assert "trial 2 is none of this version" in caplog.text
+
+
+SEARCH = {"study": "s", "metric": "novel_psnr", "direction": "maximize", "wanted": 3, "open": [1], "missing": []}
+RULING = {"row": "tv", "state": "open", "seeds": 1, "wanted": 3, "difference": 0.1}
+SEEDS = {"at_least": 2, "at_most": 4, "metric": "m", "alpha": 0.05, "baseline": "b", "rulings": [RULING], "former": []}
+
+
+@pytest.mark.parametrize("member", [{"wanted": "x"}, {"open": ["x"]}, {"missing": [2]}, {"metric": None}])
+def test_a_search_with_a_member_of_another_kind_is_not_shown(tmp_path: Path, caplog, member) -> None:
+    write(tmp_path, whole(trial("a", "first"), search=SEARCH))
+    assert read_plan("study", tmp_path).search is not None
+    (tmp_path / "sweeps" / "study" / "plan.json").write_text(json.dumps(whole(trial("a", "f"), search=SEARCH | member)))
+    assert read_plan("study", tmp_path).search is None
+    assert "its search is none of this version" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        {"at_least": "x"},
+        {"baseline": 1},
+        {"rulings": [RULING | {"low": "x"}]},
+        {"rulings": [RULING | {"state": "good"}]},
+    ],
+)
+def test_seeds_with_a_member_of_another_kind_are_not_shown(tmp_path: Path, caplog, member) -> None:
+    write(tmp_path, whole(trial("a", "first"), seeds=SEEDS))
+    assert read_plan("study", tmp_path).seeds is not None
+    (tmp_path / "sweeps" / "study" / "plan.json").write_text(json.dumps(whole(trial("a", "f"), seeds=SEEDS | member)))
+    assert read_plan("study", tmp_path).seeds is None
+    assert "its seeds are none of this version" in caplog.text
+
+
+def test_a_damaged_plan_hides_no_other(tmp_path: Path, caplog) -> None:
+    write(tmp_path, whole(trial("a", "first")))
+    folder = tmp_path / "sweeps" / "study" / "plans"
+    folder.mkdir()
+    (folder / "2026-01-01T000000.json").write_text("{")
+    (folder / "2026-01-02T000000.json").write_text(json.dumps(whole(trial("b", "second"))))
+    (tmp_path / "sweeps" / "other").mkdir()
+    (tmp_path / "sweeps" / "other" / "plan.json").write_text("[]")
+    assert [plan.trials[0].key for plan in read_plans(tmp_path)] == ["a"]
+    assert [plan.trials[0].key for plan in read_earlier_plans(tmp_path)] == ["b"]
+    assert "2026-01-01T000000.json cannot be used: not JSON" in caplog.text
+    assert "other/plan.json cannot be used: a JSON object is expected" in caplog.text
 
 
 def test_every_state_of_a_trial_is_read_back(tmp_path: Path) -> None:

@@ -103,3 +103,19 @@ def test_a_finished_trial_of_an_earlier_version_keeps_its_weights(home: Path) ->
 def test_mistakes(home: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         clean(home, *arguments)
+
+
+@pytest.mark.parametrize(
+    "data", [None, "x", [1], -1.5, {"name": None}, {"name": [1]}, {"name": "chairs", "options": 3}]
+)
+def test_a_trial_whose_configuration_was_edited_by_hand_hides_nothing(tmp_path: Path, data: object) -> None:
+    for key, content in (("a" * 16, {"data": data}), ("b" * 16, {"data": {"name": "chairs"}})):
+        (tmp_path / "trials" / key).mkdir(parents=True)
+        (tmp_path / "trials" / key / "config.json").write_text(json.dumps(content))
+    (tmp_path / "data" / "chairs-1").mkdir(parents=True)
+    (tmp_path / "data" / "chairs-1" / "manifest.json").write_text(json.dumps(data))
+    result = CliRunner().invoke(app, ["clean", "--json", "--home", str(tmp_path)])
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    found = json.loads(result.output)
+    assert {waste["key"] for waste in found["chosen"]} == {"a" * 16, "b" * 16}
+    assert [waste["kept"] for waste in found["others"]] == ["it was imported from your own folder"]
