@@ -46,7 +46,9 @@ def _finite(value: float) -> float:
 
 #: Lists of YAML are stored as tuples, so that a configuration cannot change after hashing.
 as_tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
-Count = Annotated[int, Field(gt=0)]
+#: torch and numpy count no further
+MOST = 2**31 - 1
+Count = Annotated[int, Field(gt=0, le=MOST)]
 Finite = Annotated[float, AfterValidator(_finite)]
 Positive = Annotated[float, Field(gt=0), AfterValidator(_finite)]
 Counts = Annotated[tuple[Count, ...], as_tuple]

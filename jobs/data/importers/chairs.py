@@ -27,10 +27,10 @@ from model.options import options
 class ChairsOptions:
     """Numbers of chairs, and settings of their rendering."""
 
-    train: Annotated[int, Field(ge=1)] = 240
-    val: Annotated[int, Field(ge=1)] = 16
-    test: Annotated[int, Field(ge=1)] = 32
-    views: Annotated[int, Field(ge=2)] = 16
+    train: Annotated[int, Field(ge=1, le=1_000_000)] = 240
+    val: Annotated[int, Field(ge=1, le=1_000_000)] = 16
+    test: Annotated[int, Field(ge=1, le=1_000_000)] = 32
+    views: Annotated[int, Field(ge=2, le=10_000)] = 16
     #: side of the images, pixels
     image_size: Annotated[int, Field(ge=8, le=1024)] = 64
     #: rays along each side of a pixel

@@ -36,7 +36,7 @@ class MeshesOptions:
     #: shapes, not files: files of equal shape stay together
     val_geometries: Annotated[int, Field(ge=0)] = 1
     test_geometries: Annotated[int, Field(ge=0)] = 1
-    views: Annotated[int, Field(ge=2)] = 32
+    views: Annotated[int, Field(ge=2, le=10_000)] = 32
     #: the axis of the files that points upwards
     up: Literal["y", "z"] = "y"
     #: side of the images, pixels

@@ -75,7 +75,7 @@ class ScansOptions:
     #: shapes, not objects: the colour variants of a shape stay together
     val_geometries: Annotated[int, Field(ge=1)] = 4
     test_geometries: Annotated[int, Field(ge=1)] = 8
-    views: Annotated[int, Field(ge=2)] = 32
+    views: Annotated[int, Field(ge=2, le=10_000)] = 32
     #: side of the images, pixels
     image_size: Annotated[int, Field(ge=8, le=1024)] = 64
     #: rays along each side of a pixel

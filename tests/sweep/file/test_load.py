@@ -125,6 +125,23 @@ def test_mistakes_elsewhere_hide_none_in_the_configurations(tmp_path: Path, text
     assert len(paths) > 2
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "train.batch_size",
+        "train.stages.0.iterations",
+        "eval.objects",
+        "eval.every",
+        "data.options.views",
+        "data.options.train",
+    ],
+)
+def test_a_number_beyond_all_bounds_is_refused(tmp_path: Path, key: str) -> None:
+    text = "name: a\nbase: {train: {stages: [{iterations: 1, lr: 1e-4, losses: {l2: 1}}]}}\n"
+    (mistake,) = _mistakes(tmp_path, text, f"base.{key}={10**30}")
+    assert "less than or equal to" in str(mistake) or "must be at most" in str(mistake)
+
+
 def test_a_mistake_is_one_readable_line(tmp_path: Path) -> None:
     [mistake] = _mistakes(tmp_path, "name: a\nbase:\n  data:\n    name: chars\n")
     assert str(mistake) == (
