@@ -91,7 +91,7 @@ def predict(
         raise ValueError(f"give the pictures{'' if best else ' after TRIAL'}: files, or folders of them")
     files = picture_files([user_path(name) for name in names])
     _check_mask(mask, files)
-    is_file = trial is not None and trial.endswith(".safetensors")
+    is_file = trial is not None and _is_network_file(trial)
     chosen = user_path(trial) if trial is not None and is_file else chosen_trial(home, trial, sweep, seed, best)
     reconstruct = load_reconstructor(home, chosen)
     say(f"{reconstruct.config.model.name}, trial {reconstruct.name}, trained on {reconstruct.domain}")
@@ -115,6 +115,24 @@ def predict(
     if refused:
         say(f"{refused} of {len(files)} pictures could not be used")
         raise typer.Exit(2)
+
+
+def _is_network_file(trial: str) -> bool:
+    """Whether the argument names the file of an exported network, not a trial.
+
+    Raises ValueError for such a file that does not exist, and for one of another kind.
+    """
+    path = user_path(trial)
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise ValueError(f"{trial}: there is no such file; `splatsweep export` writes one")
+        return True
+    if path.is_file():
+        raise ValueError(
+            f"{trial}: not the .safetensors file of an exported network, which `splatsweep export` writes; published "
+            "files can be evaluated, with: splatsweep evaluate --checkpoint FILE --dataset NAME"
+        )
+    return False
 
 
 def _check_mask(mask: str, files: list[Path]) -> None:

@@ -105,6 +105,8 @@ def _write(subject: GaussianObject, views: int, size: int, out: Path | None, ply
         kind = subject.scene.kind
         raise ValueError(f"{ply}: only Gaussians can be written, and the scene of {subject.name} is of kind {kind}")
     path = out or Path(subject.name.replace("/", "_")).with_suffix(".png")
+    for place in (path, *([ply] if ply is not None else [])):
+        place.parent.mkdir(parents=True, exist_ok=True)
     save_pictures(render_turntable(subject, views, size), path)
     console.print(f"Wrote {path}")
     if ply is not None and isinstance(subject.scene, GaussianScene):

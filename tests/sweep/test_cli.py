@@ -163,6 +163,24 @@ def test_the_ui_shows_the_store_of_a_home_that_is_named_by_a_relative_path(tmp_p
     assert shown == [f"sqlite:///{tmp_path}/runs/mlflow.db"]
 
 
+@pytest.mark.parametrize(
+    ("name", "exists", "reason"),
+    [
+        ("gone.safetensors", False, "there is no such file"),
+        ("published.pth", True, "not the .safetensors file of an exported network.*evaluate --checkpoint"),
+        ("notes.txt", True, "not the .safetensors file of an exported network"),
+        ("gone.pth", False, "no trial .*gone.pth"),
+    ],
+)
+def test_predict_names_a_file_that_is_no_exported_network(home, tmp_path, name, exists, reason):
+    photo, path = tmp_path / "photo.png", tmp_path / name
+    photo.touch()
+    if exists:
+        path.touch()
+    problem = str(invoke("predict", path, photo, "--out", tmp_path / "out", home=home, code=1).exception)
+    assert re.search(reason, problem), problem
+
+
 def test_the_version_is_printed():
     from importlib.metadata import version
 
