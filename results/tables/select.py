@@ -52,7 +52,8 @@ def _meets(record: TrialRecord, key: str, wanted: Any) -> bool:
 
 
 def _values(flat: Mapping[str, Any], key: str) -> list[Any]:
-    return [value for name, value in flat.items() if fnmatchcase(name, key) and value not in (None, "none")]
+    names = [name for name in flat if fnmatchcase(name, key)] if any(sign in key for sign in "*?[") else [key]
+    return [value for name in names if (value := flat.get(name)) not in (None, "none")]
 
 
 def _is_one_of(found: Sequence[Any], wanted: Any) -> bool:
