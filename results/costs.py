@@ -5,12 +5,13 @@ They need no torch here; `jobs.cost` measures them.  A column is called `cost_pr
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from results.records.damage import read_object
 
 #: stands where a score has its kind of views
 KIND = "cost"
@@ -63,7 +64,4 @@ def costs_of(recorded: Mapping[str, Any]) -> Costs:
 
 def read_costs(path: Path) -> Costs:
     """Costs in a file.  Raises OSError, and ValueError where it is no JSON object."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not an object")
-    return costs_of(content)
+    return costs_of(read_object(path))

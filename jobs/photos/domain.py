@@ -123,6 +123,8 @@ class Domain:
         def frozen(value: Any) -> Any:
             return tuple(map(frozen, value)) if isinstance(value, list) else value
 
+        if not isinstance(values, Mapping):
+            raise TypeError(f"{type(values).__name__} is no mapping of members")
         return cls(**{name: frozen(value) for name, value in values.items()})
 
     def distance_of(self, image: np.ndarray, silhouette: np.ndarray) -> float:

@@ -81,7 +81,15 @@ def _read_result(path: Path, measurements: Path) -> dict[str, Any]:
 
 def read_config(folder: Path) -> dict[str, Any] | None:
     """The configuration that a trial was run with; None where it was not written or is damaged."""
-    return _optional(folder / CONFIG_FILENAME, "the trial's configuration is not known from its folder")
+    path, consequence = folder / CONFIG_FILENAME, "the trial's configuration is not known from its folder"
+    config = _optional(path, consequence)
+    try:
+        for section in (config or {}).keys() - {"seed"}:
+            member(config or {}, section, dict, path)
+    except DamagedFileError as error:
+        pass_over(error, consequence)
+        return None
+    return config
 
 
 def read_environment(folder: Path) -> dict[str, Any] | None:

@@ -90,3 +90,12 @@ def test_a_file_where_a_trial_should_be_is_a_trial_that_has_not_begun(tmp_path):
     (tmp_path / "key").write_text("")
     assert trial_status(tmp_path / "key") == "pending"
     assert read_config(tmp_path / "key") is None
+
+
+@pytest.mark.parametrize("train", [None, "x", [1], -1.5])
+def test_a_configuration_with_a_section_of_another_kind_is_passed_over(tmp_path, caplog, train):
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"name": "chairs"}, "train": train, "seed": 1}))
+    assert read_config(tmp_path) is None
+    assert "config.json cannot be used: 'train' is" in caplog.text
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"name": "chairs"}, "seed": 1}))
+    assert read_config(tmp_path) == {"data": {"name": "chairs"}, "seed": 1}

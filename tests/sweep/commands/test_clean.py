@@ -116,6 +116,6 @@ def test_a_trial_whose_configuration_was_edited_by_hand_hides_nothing(tmp_path: 
     (tmp_path / "data" / "chairs-1" / "manifest.json").write_text(json.dumps(data))
     result = CliRunner().invoke(app, ["clean", "--json", "--home", str(tmp_path)])
     assert result.exit_code == 0, result.output + repr(result.exception)
-    found = json.loads(result.output)
+    found = json.loads(result.stdout)
     assert {waste["key"] for waste in found["chosen"]} == {"a" * 16, "b" * 16}
     assert [waste["kept"] for waste in found["others"]] == ["it was imported from your own folder"]
