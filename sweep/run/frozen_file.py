@@ -124,6 +124,8 @@ def difference(sweep: Sweep, folder: Path, renew: str) -> str | None:
     shown = "; ".join(changes[:_SHOWN]) + (f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else "")
     is_another = before.file != now.file and None not in (before.file, now.file)
     whose = f"is that of {before.path}, which has the same name" if is_another else "is older than the file"
+    if is_another and not before.is_gone():  # `claim` refuses it otherwise
+        renew += " --take-over"
     return f"The plan shown here (of {before.planned}) {whose}.  In {now.path}: {shown}.  To plan it anew: {renew}"
 
 

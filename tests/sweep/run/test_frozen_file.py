@@ -43,7 +43,8 @@ def test_a_name_can_be_taken_over(tmp_path: Path, folder: Path) -> None:
     assert "first.yaml" in str(claim(second, folder, take_over=True))
     shown = difference(first, folder, "splatsweep run first.yaml")
     assert shown is not None
-    for words in ("second.yaml", "same name", "'lr' is new", "'batch' is gone", "splatsweep run first.yaml"):
+    again = "splatsweep run first.yaml --take-over"
+    for words in ("second.yaml", "same name", "'lr' is new", "'batch' is gone", again):
         assert words in shown
     assert "\n" not in shown
 
@@ -142,4 +143,5 @@ def test_sections_that_were_edited_by_hand_are_no_mappings(tmp_path: Path, folde
     folder.mkdir(parents=True)
     content = {"trials": ["a"], "base": 7, "seeds": None}
     (folder / FILENAME).write_text(json.dumps({"file": None, "planned": "x", "content": content}))
-    assert "'lr' is new" in str(difference(sweep_of(tmp_path / "first.yaml", **LR), folder, "renew"))
+    shown = str(difference(sweep_of(tmp_path / "first.yaml", **LR), folder, "renew"))
+    assert "'lr' is new" in shown
