@@ -26,7 +26,8 @@ class TrialLog:
         for line in self._journal.lines():
             try:
                 found.append(_of_event(json.loads(line)))
-            except (ValueError, KeyError, TypeError):  # damaged: shown unchanged
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
+                # damaged, or with a time that is none: shown unchanged
                 found.append(("", line))
         stamp = ""
         for line in self._log.lines():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from results.records.journal import Journal
 from results.records.trial_folder import JOURNAL_FILENAME, LOG_FILENAME
 from sweep.run.trial_log import TrialLog
@@ -34,3 +36,18 @@ def test_lines_are_in_the_order_of_their_times_and_damaged_ones_are_shown(tmp_pa
     lines = TrialLog(tmp_path).read()
     assert lines[:3] == ["{damaged", "2001-01-01 00:00:00,000 WARNING jobs: early", "  and its second line"]
     assert lines[3].endswith("stopped")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "metrics", "time": 1.0, "step": 3, "values": null}',
+        '{"event": "metrics", "time": 1e300, "step": 3, "values": {}}',
+        '{"event": "metrics", "time": "x", "step": 3, "values": {}}',
+        "[" * 100_000,
+        "null",
+    ],
+)
+def test_a_damaged_line_is_shown_unchanged(tmp_path: Path, line: str) -> None:
+    (tmp_path / JOURNAL_FILENAME).write_text(f"{line}\n")
+    assert TrialLog(tmp_path).read() == [line]
