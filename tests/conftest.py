@@ -69,26 +69,11 @@ SLOW = (
     "test_two_nodes.py",
 )
 
-#: Tests that start Ray or whole sweeps, in groups of about the same duration: `make test` runs the tests of a group one
-#: after another, and the groups side by side.
-WHOLE_SWEEPS = (
-    ("gpu", "test_path.py"),
-    ("sweep/run/test_submit.py", "test_two_nodes.py"),
-    ("contracts/test_executors.py", "sweep/run/executors/ray", "test_seeds.py", "test_survival.py"),
-    ("sweep/bench/test_sweep.py", "test_search.py", "test_stores.py"),
-)
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that `SLOW` and `WHOLE_SWEEPS` name."""
-    folder = Path(__file__).parent
-    for item in items:
-        path = item.path.relative_to(folder).as_posix()
-        if path.startswith(SLOW):
-            item.add_marker(pytest.mark.slow)
-        for number, names in enumerate(WHOLE_SWEEPS):
-            if path.startswith(names):
-                item.add_marker(pytest.mark.xdist_group(f"whole sweeps {number}"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks a test that `SLOW` names."""
+    if item.path.relative_to(Path(__file__).parent).as_posix().startswith(SLOW):
+        item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

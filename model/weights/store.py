@@ -124,13 +124,14 @@ class WeightStore:
         """The sha256 that identifies these weights in trial keys.
 
         It is the table's hash if the stored weights come from a file with a verified hash or are not stored yet;
-        otherwise that of the stored file, which also covers the architecture.  None if there is neither, or the record
-        is damaged.
+        otherwise that of the stored file, which also covers the architecture.  A published file or folder that a user
+        put into the store's folder is stored first.  None if there is no hash, or the record or that file is damaged.
         """
         known = find_weight(name).sha256
-        if not self.has(name):
+        if not self.has(name) and self._local(name) is None:
             return known
         try:
+            self.fetch(name)
             recorded = self._recorded(name)
         except MissingWeightsError as error:  # only the trials that need them are blocked
             log.warning("%s", error)

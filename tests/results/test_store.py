@@ -65,10 +65,16 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_one_query_for_each_table_however_many_runs(study, sweep, statements: list[str]) -> None:
     evidence = read_evidence(sweep, study.home)
-    assert [statement.split("FROM ")[1].split()[0] for statement in statements] == ["runs", "tags", "latest_metrics"]
+    assert tables_of(statements) == ["runs", "tags", "latest_metrics"]
     statements.clear()
     assert len(evidence.curves()) > 0
-    assert [statement.split("FROM ")[1].split()[0] for statement in statements] == ["metrics"]
+    assert tables_of(statements) == ["metrics"]
+
+
+def tables_of(statements: list[str]) -> list[str]:
+    """The tables that are read, but for the one read to find out whether the file can be opened."""
+    tables = [statement.split("FROM ")[1].split()[0] for statement in statements]
+    return [table for table in tables if table != "sqlite_master"]
 
 
 def test_histories_keep_infinite_and_missing_values(recorded) -> None:
@@ -101,7 +107,7 @@ def test_artifacts_are_read_in_order_and_failures_returned(study) -> None:
 def test_a_database_without_mlflows_tables_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
     with pytest.raises(
-        ResultsError, match=r"mlflow\.db cannot be read: .*no such table: runs; this is no MLflow store"
+        ResultsError, match=r"mlflow\.db cannot be read: no such table: runs; .*mlflow\.db is no MLflow store"
     ):
         ResultStore.of(tmp_path, None).runs()
 

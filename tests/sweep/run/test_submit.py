@@ -106,24 +106,25 @@ def test_a_plain_ray_job_resumes_the_sweep(head, home, sweep, weights, tmp_path)
     checkout.mkdir()
     stage(sweep, checkout)
     variables = {"SPLATSWEEP_HOME": str(home), "SPLATSWEEP_WEIGHTS": str(weights.folder)}
-    command = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", head.address]
-    command += ["--runtime-env-json", json.dumps({"env_vars": variables}), "--working-dir", ".", "--"]
-    command += ["splatsweep", "run", sweep.name]
+    job = ["--submission-id", "again", "--runtime-env-json", json.dumps({"env_vars": variables}), "--working-dir", "."]
+    submit = ["submit", *job, "--", "splatsweep", "run", sweep.name]
 
-    def submit(token: str) -> subprocess.CompletedProcess[str]:
+    def ray_job(verb: str, *arguments: str, token: str = head.token) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("ray")), "job", verb, "--address", head.address, *arguments]
         environment = {**os.environ, **head.environment, "RAY_AUTH_TOKEN": token}
         return subprocess.run(
             command, cwd=checkout, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
         )
 
-    refused = submit(secrets.token_hex(32))
+    refused = ray_job(*submit, token=secrets.token_hex(32))
     assert refused.returncode != 0
     assert "Planning" not in refused.stdout
-    done = submit(head.token)
+    done = ray_job(*submit)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 trials: 1 finished before, 1 to run" in done.stdout
+    printed = ray_job("logs", "again").stdout  # where much runs at once, Ray may end `submit` before it has shown all
+    assert "2 trials: 1 finished before, 1 to run" in printed
     assert {trial["status"] for trial in Home(home).trials().values()} == {"finished"}
-    assert f"Report: {home / 'reports' / 'tiny' / 'index.html'}" in done.stdout
+    assert f"Report: {home / 'reports' / 'tiny' / 'index.html'}" in printed
 
 
 def test_home_that_a_job_would_lose_is_warned_of(tmp_path, monkeypatch):

@@ -200,6 +200,7 @@ class _StoppableScheduler(FIFOScheduler):
             if self._stop_file.exists():
                 for trial in tune_controller.get_trials():
                     if trial.status == "PENDING":
+                        trial.init_local_path()  # Tune reads the path of every trial at the end
                         tune_controller.stop_trial(trial)
         return super().choose_trial_to_run(tune_controller)
 

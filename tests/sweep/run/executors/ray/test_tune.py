@@ -6,7 +6,9 @@ import io
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -116,6 +118,16 @@ def test_running_trials_end_behind_their_checkpoints_while_waiting_ones_are_drop
     tune.run(Assignment(source, tmp_path, stop_file, works.endless_work, Notices()), RayOptions())
     stopper.join()
     assert [trial_status(trial_folder(tmp_path, t.key)) for t in source.trials] == ["interrupted", "pending"]
+
+
+def test_a_trial_that_is_dropped_before_tune_has_looked_at_it_has_a_folder(stop_file) -> None:
+    request_stop(stop_file, "request", "by a test")
+    calls: list[str] = []
+    trial = SimpleNamespace(status="PENDING", init_local_path=lambda: calls.append("folder"))
+    controller = SimpleNamespace(get_trials=lambda: [trial], stop_trial=lambda _: calls.append("stopped"))
+    with suppress(AttributeError):  # Tune's own choice, which needs a whole controller
+        tune._StoppableScheduler(stop_file).choose_trial_to_run(controller)
+    assert calls == ["folder", "stopped"]
 
 
 def test_a_trial_without_memory_is_run_again_with_fewer_beside_it(tmp_path, stop_file, monkeypatch) -> None:
