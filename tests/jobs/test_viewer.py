@@ -1,4 +1,4 @@
-"""The viewer: what is missing is said, and every exhibit reaches the server on the loopback interface."""
+"""The viewer: an error names what is missing, and every exhibit reaches the server on the loopback interface."""
 
 from __future__ import annotations
 
