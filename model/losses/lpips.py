@@ -52,7 +52,10 @@ class LpipsDistance(nn.Module):
         self._compared = _COMPARED[variant]
         with torch.device("meta"):
             self.trunk = _vgg16() if variant == "vgg" else _alexnet()
-        self.trunk.load_state_dict(dict(store.load(LPIPS_TRUNKS[variant])), assign=True)
+        try:
+            self.trunk.load_state_dict(dict(store.load(LPIPS_TRUNKS[variant])), assign=True)
+        except RuntimeError as error:
+            raise ValueError(f"the weights of {LPIPS_TRUNKS[variant]} do not fit LPIPS ({variant}): {error}") from error
         for layer, weight in enumerate(_linear_layers(variant)):
             self.register_buffer(f"linear_{layer}", weight)
         self.register_buffer("shift", torch.tensor(_SHIFT).view(1, 3, 1, 1))

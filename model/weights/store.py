@@ -125,7 +125,8 @@ class WeightStore:
 
         It is the table's hash if the stored weights come from a file with a verified hash or are not stored yet;
         otherwise that of the stored file, which also covers the architecture.  A published file or folder that a user
-        put into the store's folder is stored first.  None if there is no hash, or the record or that file is damaged.
+        put into the store's folder is stored first.  None if there is no hash, or that cannot be done, or the record is
+        damaged.
         """
         known = find_weight(name).sha256
         if not self.has(name) and self._local(name) is None:
@@ -133,7 +134,7 @@ class WeightStore:
         try:
             self.fetch(name)
             recorded = self._recorded(name)
-        except MissingWeightsError as error:  # only the trials that need them are blocked
+        except (MissingWeightsError, OSError) as error:  # only the trials that need them are blocked
             log.warning("%s", error)
             return None
         return known if known and recorded["genuine"] else recorded["sha256"]

@@ -112,12 +112,12 @@ def count_points(search: Search) -> int | None:
     counts = {key: count for key, axis in search.space.axes.items() if (count := _count(axis)) is not None}
     if len(counts) < len(search.space.axes):
         return None
-    if not search.space.when:
-        return math.prod(counts.values())
     conditions, axes = conditions_of(search), search.space.axes
-    values = [distinct_choices(axis) if axis.choices else range(counts[key]) for key, axis in axes.items()]
-    every = (dict(zip(axes, indices, strict=True)) for indices in itertools.product(*values))
-    return len({tuple(applying(conditions, indices).items()) for indices in every})
+    deciding = list(dict.fromkeys(other for condition in search.space.when.values() for other in condition))
+    every = itertools.product(*(distinct_choices(axes[key]) for key in deciding))
+    cases = {tuple(applying(conditions, dict(zip(deciding, indices, strict=True))).items()) for indices in every}
+    free = counts.keys() - set(deciding)
+    return sum(math.prod(counts[key] for key in free if conditions.applies(key, case)) for case in map(dict, cases))
 
 
 def is_continuous(axis: SearchAxis) -> bool:

@@ -13,31 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import jobs.training
 from jobs.config import TrialConfig
 from jobs.continuation import Beginning, Beginnings
 from jobs.trial import Runtime, TrialResult, run_trial, weight_identities
 from results.records.home import training_folder
 from results.records.journal import read_events
 from results.records.training_folder import lineage_text, read_training
+from tests.jobs.iterations import killed_at
 
 FORGETFUL = Runtime(threads=1, log_every=3, checkpoint_every=5)
 KEEPING = replace(FORGETFUL, keep_optimizer=True)
 EMA = {"every": 2, "start": 3, "max_decay": 0.9}
-
-
-@pytest.fixture
-def steps(monkeypatch) -> list[int]:
-    """The trained iterations, in order."""
-    counted: list[int] = []
-    draw = jobs.training.draw_batch
-
-    def counting(store, objects, config, iteration, device):
-        counted.append(iteration)
-        return draw(store, objects, config, iteration, device)
-
-    monkeypatch.setattr(jobs.training, "draw_batch", counting)
-    return counted
 
 
 def configured(tiny, *iterations: int, eval: dict[str, Any] | None = None, **train: Any) -> TrialConfig:
@@ -184,20 +170,11 @@ def test_what_continued_names_all_trainings_before_it(home, tiny, in_one_go, ste
     assert losses[0] == 3, "the curve is whole"
 
 
-def test_killed_while_it_continues_it_resumes_and_stays_traceable(home, tiny, in_one_go, monkeypatch):
+def test_killed_while_it_continues_it_resumes_and_stays_traceable(home, tiny, in_one_go):
     whole = in_one_go(configured(tiny, 12, 8))
     shorter = run_trial(configured(tiny, 7), home, KEEPING)
-    draw = jobs.training.draw_batch
-
-    def die(store, objects, config, iteration, device):
-        if iteration == 13:
-            raise KeyboardInterrupt
-        return draw(store, objects, config, iteration, device)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(jobs.training, "draw_batch", die)
-        with pytest.raises(KeyboardInterrupt):
-            run_trial(configured(tiny, 12, 8), home, FORGETFUL)
+    with killed_at(13):
+        run_trial(configured(tiny, 12, 8), home, FORGETFUL)
     shutil.rmtree(folder_of(shorter))
     longer = run_trial(configured(tiny, 12, 8), home, FORGETFUL)
     assert are_equal(tensors(longer), whole.tensors)

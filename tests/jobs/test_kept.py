@@ -20,6 +20,7 @@ from jobs.trained import load_trained
 from jobs.trial import Runtime, TrialResult, run_trial
 from results.records.home import training_folder
 from results.records.journal import read_events
+from tests.jobs.iterations import killed_at
 
 RUNTIME = Runtime(threads=1, log_every=3, checkpoint_every=5)
 BEST = TrainConfig(keep="best")
@@ -127,22 +128,13 @@ def test_best_weights_are_those_of_a_training_that_ended_there(ema, home, tiny, 
 
 
 @pytest.mark.parametrize("at", [8, 14, 17])
-def test_a_killed_training_keeps_the_same_weights(at, home, tiny, monkeypatch, tmp_path):
+def test_a_killed_training_keeps_the_same_weights(at, home, tiny, tmp_path):
     undisturbed = run_trial(configured(tiny, keep="best"), home, RUNTIME)
     kept, metrics = weights(undisturbed), undisturbed.metrics
     undisturbed.folder.rename(tmp_path / "trial")
     training_folder(home, str(undisturbed.training)).rename(tmp_path / "training")
-    draw = jobs.training.draw_batch
-
-    def die(store, objects, config, iteration, device):
-        if iteration == at:
-            raise KeyboardInterrupt
-        return draw(store, objects, config, iteration, device)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(jobs.training, "draw_batch", die)
-        with pytest.raises(KeyboardInterrupt):
-            run_trial(configured(tiny, keep="best"), home, RUNTIME)
+    with killed_at(at):
+        run_trial(configured(tiny, keep="best"), home, RUNTIME)
     result = run_trial(configured(tiny, keep="best"), home, RUNTIME)
     assert result.metrics == metrics
     assert all(torch.equal(weights(result)[name], kept[name]) for name in kept)

@@ -28,20 +28,6 @@ from results.records.trial_folder import trial_status
 RUNTIME = Runtime(threads=1, log_every=3, checkpoint_every=5)
 
 
-@pytest.fixture
-def steps(monkeypatch) -> list[int]:
-    """The trained iterations, in order."""
-    counted: list[int] = []
-    draw = jobs.training.draw_batch
-
-    def counting(store, objects, config, iteration, device):
-        counted.append(iteration)
-        return draw(store, objects, config, iteration, device)
-
-    monkeypatch.setattr(jobs.training, "draw_batch", counting)
-    return counted
-
-
 def run(home: Path, tiny, **sections) -> TrialResult:
     return run_trial(TrialConfig.model_validate(tiny(**sections)), home, RUNTIME)
 

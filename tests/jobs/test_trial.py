@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import jobs.training
 from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.training import StopRequestedError
@@ -17,6 +16,7 @@ from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
 from results.records.home import training_folder
 from results.records.journal import read_events
 from results.records.trial_folder import PRUNE_FILENAME, trial_status
+from tests.jobs.iterations import killed_at
 
 RUNTIME = Runtime(threads=1, log_every=3, checkpoint_every=5)
 
@@ -44,25 +44,6 @@ def measured(folder) -> dict[tuple[int, str], float]:
             if not name.startswith("time/"):
                 assert values.setdefault((event["step"], name), value) == value
     return values
-
-
-class Killed(BaseException):
-    """Simulates a process that dies without any message."""
-
-
-def run_and_kill(config: TrialConfig, home, at: int, monkeypatch) -> None:
-    """Runs a trial that dies when it draws the batch of iteration `at`."""
-    draw = jobs.training.draw_batch
-
-    def draw_or_die(store, objects, config, iteration, device):
-        if iteration == at:
-            raise Killed
-        return draw(store, objects, config, iteration, device)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(jobs.training, "draw_batch", draw_or_die)
-        with pytest.raises(Killed):
-            run_trial(config, home, RUNTIME)
 
 
 def test_a_trial_leaves_everything_that_its_result_stands_on(home, tiny):
@@ -107,13 +88,14 @@ def test_training_lowers_the_loss(home, tiny):
 
 # In the first stage, behind a checkpoint; on the border of the stages; in the second; before any checkpoint.
 @pytest.mark.parametrize("at", [8, 12, 17, 3])
-def test_a_killed_trial_ends_with_the_bits_of_an_undisturbed_one(at, home, tiny, tmp_path, monkeypatch):
+def test_a_killed_trial_ends_with_the_bits_of_an_undisturbed_one(at, home, tiny, tmp_path):
     config = TrialConfig.model_validate(tiny())
     undisturbed = run_trial(config, home, RUNTIME)
     kept_weights = final_weights(undisturbed)
     kept = forget(undisturbed, tmp_path / "undisturbed")
 
-    run_and_kill(config, home, at, monkeypatch)
+    with killed_at(at):
+        run_trial(config, home, RUNTIME)
     resumed = run_trial(config, home, RUNTIME)
     starts = [event["step"] for event in read_events(resumed.folder) if event["event"] == "start"]
     assert starts == [0, at // 5 * 5]
@@ -125,13 +107,14 @@ def test_a_killed_trial_ends_with_the_bits_of_an_undisturbed_one(at, home, tiny,
 
 
 @pytest.mark.parametrize("at", [8, 12, 17])
-def test_a_moving_average_survives_being_killed_too(at, home, tiny, tmp_path, monkeypatch):
+def test_a_moving_average_survives_being_killed_too(at, home, tiny, tmp_path):
     config = tiny()
     config["train"] = config["train"] | {"ema": {"every": 2, "start": 3, "max_decay": 0.9}}
     config = TrialConfig.model_validate(config)
     undisturbed = run_trial(config, home, RUNTIME)
     forget(undisturbed, tmp_path / "undisturbed")
-    run_and_kill(config, home, at, monkeypatch)
+    with killed_at(at):
+        run_trial(config, home, RUNTIME)
     assert run_trial(config, home, RUNTIME).metrics == undisturbed.metrics
 
 
@@ -267,11 +250,12 @@ def spoil_loss(monkeypatch, at: int) -> None:
     monkeypatch.setattr(L2, "forward", spoilt)
 
 
-def test_a_damaged_checkpoint_costs_time_but_no_bits(home, tiny, tmp_path, monkeypatch):
+def test_a_damaged_checkpoint_costs_time_but_no_bits(home, tiny, tmp_path):
     config = TrialConfig.model_validate(tiny())
     undisturbed = run_trial(config, home, RUNTIME)
     forget(undisturbed, tmp_path / "undisturbed")
-    run_and_kill(config, home, 13, monkeypatch)
+    with killed_at(13):
+        run_trial(config, home, RUNTIME)
     newest = max(training_of(undisturbed).glob("checkpoints/*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:100])
     assert run_trial(config, home, RUNTIME).metrics == undisturbed.metrics

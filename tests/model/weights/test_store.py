@@ -174,6 +174,21 @@ class TestIdentity:
 
 
 class TestFilesPutThereByHand:
+    def test_are_identified_alike_before_and_after_their_first_use(self, tmp_path):
+        write_tiny_checkpoint("dinov2_small", tmp_path)
+        store = WeightStore(tmp_path)
+        before = store.identity("dinov2_small")
+        store.load("dinov2_small")
+        assert before == store.identity("dinov2_small") != find_weight("dinov2_small").sha256
+
+    def test_have_no_identity_where_they_cannot_be_stored(self, tmp_path, monkeypatch, caplog):
+        write_tiny_checkpoint("dinov2_small", tmp_path)
+        monkeypatch.setattr(
+            "model.weights.store.save_file", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "denied"))
+        )
+        assert WeightStore(tmp_path).identity("dinov2_small") is None
+        assert "denied" in caplog.text
+
     @pytest.mark.parametrize("name", [f"{NAME}.pth", f"{NAME}.pt", f"{NAME}.bin"])
     def test_come_before_all_sources(self, name, store, sources):
         sources(Delivers({"a": torch.zeros(1)}, cached=True))

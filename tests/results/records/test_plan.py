@@ -106,30 +106,33 @@ RULING = {"row": "tv", "state": "open", "seeds": 1, "wanted": 3, "difference": 0
 SEEDS = {"at_least": 2, "at_most": 4, "metric": "m", "alpha": 0.05, "baseline": "b", "rulings": [RULING], "former": []}
 
 
-@pytest.mark.parametrize("member", [{"wanted": "x"}, {"open": ["x"]}, {"missing": [2]}, {"metric": None}])
-def test_a_search_with_a_member_of_another_kind_is_not_shown(tmp_path: Path, caplog, member) -> None:
-    write(tmp_path, whole(trial("a", "first"), search=SEARCH))
-    assert read_plan("study", tmp_path).search is not None
-    (tmp_path / "sweeps" / "study" / "plan.json").write_text(json.dumps(whole(trial("a", "f"), search=SEARCH | member)))
-    assert read_plan("study", tmp_path).search is None
-    assert "its search is none of this version" in caplog.text
-
-
 @pytest.mark.parametrize(
-    "member",
+    ("section", "problem", "sound", "member"),
     [
-        {"at_least": "x"},
-        {"baseline": 1},
-        {"rulings": [RULING | {"low": "x"}]},
-        {"rulings": [RULING | {"state": "good"}]},
+        *(
+            ("search", "its search is none of this version", SEARCH, member)
+            for member in ({"wanted": "x"}, {"open": ["x"]}, {"missing": [2]}, {"metric": None})
+        ),
+        *(
+            ("seeds", "its seeds are none of this version", SEEDS, member)
+            for member in (
+                {"at_least": "x"},
+                {"baseline": 1},
+                {"rulings": [RULING | {"low": "x"}]},
+                {"rulings": [RULING | {"state": "good"}]},
+            )
+        ),
     ],
 )
-def test_seeds_with_a_member_of_another_kind_are_not_shown(tmp_path: Path, caplog, member) -> None:
-    write(tmp_path, whole(trial("a", "first"), seeds=SEEDS))
-    assert read_plan("study", tmp_path).seeds is not None
-    (tmp_path / "sweeps" / "study" / "plan.json").write_text(json.dumps(whole(trial("a", "f"), seeds=SEEDS | member)))
-    assert read_plan("study", tmp_path).seeds is None
-    assert "its seeds are none of this version" in caplog.text
+def test_a_section_with_a_member_of_another_kind_is_not_shown(
+    tmp_path: Path, caplog, section: str, problem: str, sound: dict, member: dict
+) -> None:
+    write(tmp_path, whole(trial("a", "first"), **{section: sound}))
+    assert getattr(read_plan("study", tmp_path), section) is not None
+    damaged = json.dumps(whole(trial("a", "f"), **{section: sound | member}))
+    (tmp_path / "sweeps" / "study" / "plan.json").write_text(damaged)
+    assert getattr(read_plan("study", tmp_path), section) is None
+    assert problem in caplog.text
 
 
 def test_a_damaged_plan_hides_no_other(tmp_path: Path, caplog) -> None:

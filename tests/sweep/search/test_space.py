@@ -172,6 +172,14 @@ def test_an_axis_applies_only_where_its_condition_holds() -> None:
     assert config.train.batch_size == 8, "the value of `base`"
 
 
+def test_points_of_a_large_space_with_conditions_are_counted() -> None:
+    numbers = {"low": 1, "high": 1000, "int": True}
+    axes = {f"model.head.{name}": numbers for name in ("depth_scale", "offset_scale", "opacity_scale", "scale_scale")}
+    space = sweep(axes | {"train.ema": [None, {}], "train.ema.every": numbers})
+    conditional = space.search.space.model_copy(update={"when": {"train.ema.every": {"train.ema": [{}]}}})
+    assert count_points(space.search.model_copy(update={"space": conditional})) == 1000**4 * (1 + 1000)
+
+
 def test_examples_and_points_of_a_space_with_conditions() -> None:
     options = sweep(CONDITIONAL)
     found = {
