@@ -113,7 +113,7 @@ def run(quick: bool) -> BenchResult:
 
 
 def _on_gpu(quick: bool) -> BenchResult:
-    rows = gpu_step_rows(rounds=10 if quick else 20, compiled=not quick)
+    rows = list(gpu_step_rows(rounds=10 if quick else 20, compiled=not quick))
     with torch_threads(2):
         ms = _step_rows(SIZES[0], None, rounds=10)[0]["ms"]
     on_cpu = {"size": "laptop", "case": "ours", "backend": "cpu", "execution": "eager", "precision": "float32"}
@@ -123,7 +123,8 @@ def _on_gpu(quick: bool) -> BenchResult:
         "step: batch, network, 32 renders, squared error, backward, Adam",
         "published style: the network as written, default layout, TF32, a rasteriser call a render",
         "busy: of the time from the first kernel to the last; launches, synchronisations of host and device, and peak "
-        "memory of one step, beside weights and Adam's state; the cpu row has two threads",
+        "memory of one step, beside weights and Adam's state; the cpu row has two threads; what has no figures did not "
+        "fit into the GPU's memory",
     ]
     return BenchResult("step", machine(), rows, notes)
 

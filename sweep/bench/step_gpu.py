@@ -1,17 +1,21 @@
 """Benchmark of a training step on a GPU: ours in all variants and with all rasterisers, against the published style.
 
 The published style is the same network without acceleration, in torch's default layout, with one rasteriser call per
-render.  All cases run in turn.  The use of host and device in a step is measured separately from the timed rounds.
+render.  It runs in a process of its own, since `torch.backends.cudnn.benchmark`, which it does not use, chooses
+convolutions for a whole process.  The use of host and device in a step is measured separately from the timed rounds.
 """
 
 from __future__ import annotations
 
+import gc
 import itertools
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,6 +44,9 @@ from sweep.bench.measure import interleaved
 
 #: Settings of PyTorch's sync debug mode.
 _SILENT, _WARN = 0, 1
+CUDA = torch.device("cuda")
+#: Columns of `usage_of`.
+USAGE = ("busy", "launches", "synchronisations", "peak GiB")
 _STEPS = 100_000  # more than any benchmark takes
 
 
@@ -102,53 +109,66 @@ def cases_of(size: GpuSize, backends: Sequence[str], *, compiled: bool) -> list[
     return cases
 
 
-def gpu_step_rows(rounds: int, *, compiled: bool, sizes: Sequence[GpuSize] = GPU_SIZES) -> list[dict[str, Any]]:
-    """One row per case; `compiled` includes `torch.compile`, which takes a minute per size and precision."""
-    device = torch.device("cuda")
+def gpu_step_rows(
+    rounds: int,
+    *,
+    compiled: bool,
+    sizes: Sequence[GpuSize] = GPU_SIZES,
+    device: torch.device = CUDA,
+) -> Iterator[dict[str, Any]]:
+    """One row per case, as it is measured; `compiled` includes `torch.compile`: a minute per size and precision.
+
+    A row has milliseconds, also relative to the published style's, and the use of host and device.
+    """
     backends = [name for name in CUDA_BACKENDS if is_available(name)]
-    rows: list[dict[str, Any]] = []
     for size in sizes if backends else ():
+        published, *ours = cases_of(size, backends, compiled=compiled)
         with tempfile.TemporaryDirectory() as folder:
-            config = size.config(backends[0], "tf32")
-            prepare_dataset(config.data.name, config.data.options, Path(folder))
-            store = open_dataset(config.data.name, config.data.options, Path(folder))
-            cases = cases_of(size, backends, compiled=compiled)
-            steps = {case: make_step(case, store, device) for case in cases}
-            rows += rows_of(steps, rounds, device)
-    return rows
+            config = published.size.config(published.backend, "tf32")
+            prepare_dataset(config.data.name, config.data.options, Path(folder), workers=1)
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                stock = process.submit(measured_row, published, Path(folder), rounds, device).result()
+            yield relative_to(stock, stock)
+            for case in ours:
+                yield relative_to(stock, measured_row(case, Path(folder), rounds, device))
 
 
-def rows_of(steps: Mapping[Case, Callable[[], object]], rounds: int, device: torch.device) -> list[dict[str, Any]]:
-    """One row per case: milliseconds, also relative to the published style, and the use of host and device."""
+def relative_to(published: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its milliseconds also relative to those of the published style."""
+    is_measured = row["ms"] is not None and published["ms"] is not None
+    return row | {"of published": row["ms"] / published["ms"] if is_measured else None}
 
-    def timed(case: Case, step: Callable[[], object]) -> Callable[[], object]:
-        def run() -> None:
-            with _products(case.precision):
-                step()
-            _wait(device)
 
-        return run
+def measured_row(case: Case, home: Path, rounds: int, device: torch.device) -> dict[str, Any]:
+    """The row of a case, on the chairs in `home`; without figures where it does not fit into the GPU's memory."""
+    config = case.size.config(case.backend, "tf32")
+    row: dict[str, Any] = {
+        "size": case.size.name,
+        "case": case.name,
+        "backend": case.backend,
+        "execution": case.execution,
+        "precision": case.precision,
+        "device": device.type,
+    }
+    try:
+        step = make_step(case, open_dataset(config.data.name, config.data.options, home), device)
+        call = _timed(step, case.precision, device)
+        row["ms"] = median(interleaved({case: call}, rounds, warmup=5)[case])
+        row |= usage_of(call, device)
+    except torch.OutOfMemoryError:
+        row |= dict.fromkeys(("ms", *USAGE))
+    gc.collect()  # graphs and steps refer to each other
+    torch.cuda.empty_cache()
+    return row
 
-    calls = {case: timed(case, step) for case, step in steps.items()}
-    times = {case: median(ms) for case, ms in interleaved(calls, rounds, warmup=5).items()}
-    stock = next(times[case] for case in times if case.published)
-    rows = []
-    for case, call in calls.items():
-        usage = usage_of(call, device)
-        rows.append(
-            {
-                "size": case.size.name,
-                "case": case.name,
-                "backend": case.backend,
-                "execution": case.execution,
-                "precision": case.precision,
-                "device": "cuda",
-                "ms": times[case],
-                "of published": times[case] / stock,
-                **usage,
-            }
-        )
-    return rows
+
+def _timed(step: Callable[[], object], precision: Precision, device: torch.device) -> Callable[[], object]:
+    def run() -> None:
+        with _products(precision):
+            step()
+        _wait(device)
+
+    return run
 
 
 def make_step(case: Case, store: Store, device: torch.device) -> Callable[[], object]:
@@ -222,10 +242,10 @@ def render_one_by_one(gaussians: Gaussians, cameras: Cameras, background: Tensor
 def usage_of(step: Callable[[], object], device: torch.device) -> dict[str, float | None]:
     """Busy share of the device, kernel launches, host synchronisations and peak memory of one step.
 
-    Memory excludes weights, gradients and Adam's state, which all cases hold at once.  None without a GPU.
+    Memory excludes weights, gradients and Adam's state.  None without a GPU.
     """
     if device.type != "cuda":
-        return dict.fromkeys(("busy", "launches", "synchronisations", "peak GiB"))
+        return dict.fromkeys(USAGE)
     torch.cuda.reset_peak_memory_stats(device)
     held = torch.cuda.memory_allocated(device)
     synchronisations = count_synchronisations(step)

@@ -1,6 +1,7 @@
 """Shows on a machine with a GPU that all is right there, and how fast it is, in at most six minutes: `make gpu`.
 
     python tests/gpu/check.py --out runs/gpu
+    python tests/gpu/check.py --only raster "step paper"
 
 Parts run one after another: the tests that are marked `gpu`, `bench raster`, training steps at two sizes, 200 steps
 beside a CPU's, and a sweep of the preset `quick` under Ray with four trials on a GPU, killed in its middle and run
@@ -39,6 +40,8 @@ SPLATSWEEP = (sys.executable, "-c", "from sweep.cli import main; main()")
 PRESET = REPOSITORY / "sweep" / "presets" / "quick.yaml"
 #: Folders with tests marked `gpu`; collecting all tests would take longer than running these.
 FOLDERS = ("tests/gpu", "tests/model", "tests/jobs")
+#: Processes that share the tests, where pytest-xdist is installed.
+TEST_PROCESSES = 6
 #: The share of a GPU per trial, so that several trials share one.
 SHARE = 0.25
 #: Iterations between checkpoints: some before the kill, also in short stages.
@@ -115,7 +118,9 @@ def tests(limit: float, folder: Path) -> Outcome:
     """The tests that are marked `gpu`."""
     require("pytest", "hypothesis")
     report = folder / "tests.xml"
-    command = (sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}", *FOLDERS)
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}", *FOLDERS]
+    if importlib.util.find_spec("xdist") is not None:
+        command += ["-n", str(TEST_PROCESSES)]  # most of the time goes into compiling kernels, on the CPU
     code = run_limited(command, limit, folder / "tests.log")
     if code is None:
         return Outcome("tests", "timed out")
@@ -372,12 +377,16 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description="Show that all is right on this machine's GPU.")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "gpu", help="folder of logs and summary")
-    folder: Path = parser.parse_args().out
+    names = [part.name for part in PARTS]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="PART", help=", ".join(names))
+    given = parser.parse_args()
+    folder: Path = given.out
     if not torch.cuda.is_available():
         print("no GPU is here: nothing was run")
         return 0
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return check(PARTS, folder.absolute() / stamp, describe_machine())
+    parts = [part for part in PARTS if part.name in given.only]
+    return check(parts, folder.absolute() / stamp, describe_machine())
 
 
 if __name__ == "__main__":

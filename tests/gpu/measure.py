@@ -161,7 +161,7 @@ def _chairs(size: GpuSize) -> Iterator[Store]:
     """A store of procedural chairs in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         config = size.config("cpu", "float32")
-        prepare_dataset(config.data.name, config.data.options, Path(folder))
+        prepare_dataset(config.data.name, config.data.options, Path(folder), workers=1)
         yield open_dataset(config.data.name, config.data.options, Path(folder))
 
 
