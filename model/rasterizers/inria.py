@@ -11,8 +11,10 @@ Its limitations are worked around exactly:
 - it has no gradient for the background.  Where one is needed, the image is drawn over black, and the background is
   added, weighted by a second image of black Gaussians over white.
 
-It differs from `reference`: it omits 16 px tiles beyond 3 standard deviations of a Gaussian, and uses float32
-throughout, so Gaussians at almost equal depths may be drawn in another order.
+It differs from `reference`:
+- it omits 16 px tiles beyond 3 standard deviations of a Gaussian;
+- it evaluates the derivative of antialiasing's factor at the dilated covariance, so these gradients are not exact;
+- it uses float32 throughout, so Gaussians at almost equal depths may be drawn in another order.
 """
 
 from __future__ import annotations

@@ -427,7 +427,7 @@ def add(sums, offset, number: tl.constexpr, value, there, scale, FIXED_POINT: tl
     """Add to one number of each splat's gradient; as integers, whose sum does not depend on the order."""
     if FIXED_POINT:
         value = tl.floor(value.to(tl.float64) * scale + 0.5).to(tl.int64)
-    tl.atomic_add(sums + offset + number, value, there)
+    tl.atomic_add(sums + offset + number, value, there, sem="relaxed")  # otherwise a fence each time
 
 
 @triton.jit

@@ -38,7 +38,11 @@ def tiles_within_three_deviations(splats: Splats, height: int, width: int, slack
 
 
 def as_inria(monkeypatch, slack: float = 0.0) -> None:
-    """Patches `reference` to draw like diff-gaussian-rasterization: Gaussians end at the edge of their tiles."""
+    """Patches `reference` to draw like diff-gaussian-rasterization.
+
+    Gaussians end at the edge of their tiles.  The derivative of antialiasing's factor is evaluated at the dilated
+    covariance, in place of the undilated one.
+    """
     alpha_maps = reference.alpha_maps
 
     def cut(splats: Splats, height: int, width: int) -> Tensor:
@@ -47,6 +51,27 @@ def as_inria(monkeypatch, slack: float = 0.0) -> None:
 
     monkeypatch.setattr(reference, "ALPHA_MIN", ALPHA_MIN * (1 + slack))
     monkeypatch.setattr(reference, "alpha_maps", cut)
+    monkeypatch.setattr(reference, "_compensation", _InriaCompensation.apply)
+
+
+class _InriaCompensation(torch.autograd.Function):
+    """The factor on the opacity (N',), with the package's derivative."""
+
+    @staticmethod
+    def forward(ctx, undilated: Tensor, dilated: Tensor) -> Tensor:
+        ratio = determinants(undilated) / determinants(dilated)
+        factor = ratio.clamp(min=reference.COMPENSATION_MIN).sqrt()
+        ctx.save_for_backward(dilated, ratio, factor)
+        return factor
+
+    @staticmethod
+    def backward(ctx, by_factor: Tensor) -> tuple[Tensor, None]:
+        dilated, ratio, factor = ctx.saved_tensors
+        (xx, xy, yy), w = dilated.unbind(1), reference.DILATION
+        by_ratio = torch.where(ratio > reference.COMPENSATION_MIN, by_factor / (2 * factor), 0.0)
+        scale = by_ratio * w / ((xx + w) * (yy + w) - xy**2) ** 2
+        by_entries = (w * yy + yy**2 + xy**2, -2 * xy * (w + xx + yy), w * xx + xx**2 + xy**2)
+        return scale[:, None] * torch.stack(by_entries, dim=1), None
 
 
 def as_gsplat(monkeypatch, slack: float = 0.0, version: str = "1.5.3") -> None:

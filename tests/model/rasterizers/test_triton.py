@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -178,20 +178,18 @@ def test_a_gradient_that_is_not_finite_stays_so(make_scene):
 def test_splats_that_were_projected_elsewhere(make_scene):
     """`compat` uses this on a GPU: the image and gradients are those of its CPU kernels."""
     from model.rasterizers import orthographic
-    from model.rasterizers.reference import project, select
+    from model.rasterizers.reference import Splats, project, select
 
     scene = make_scene(2, count=50)
     splats = project(select(scene.gaussians.to(torch.float64), 0), select(scene.cameras.to(torch.float64), 0, 0), False)
     splats = replace(splats, opacities=splats.opacities.float().double())
-    background = scene.background[0].double()
     outcomes = []
-    for draw in (orthographic.draw, triton_backend.draw):
-        leaves = {
-            name: getattr(splats, name).to(DEVICE).requires_grad_() for name in ("centres", "covariances", "colours")
-        }
-        image, depth = draw(replace(splats, **leaves), 20, 24, background, True)
-        ((image * scene.weights[0, 0]).sum() + depth.sum()).backward()
-        outcomes.append([image, depth, *(leaf.grad for leaf in leaves.values())])
+    for draw, device in ((orthographic.draw, "cpu"), (triton_backend.draw, DEVICE)):
+        tensors = {field.name: getattr(splats, field.name).detach().to(device) for field in fields(splats)}
+        leaves = [tensors[name].requires_grad_() for name in ("centres", "covariances", "colours")]
+        image, depth = draw(Splats(**tensors), 20, 24, scene.background[0].double().to(device), True)
+        ((image * scene.weights[0, 0].to(device)).sum() + depth.sum()).backward()
+        outcomes.append([image, depth, *(leaf.grad for leaf in leaves)])
     for ours, theirs in zip(*outcomes, strict=True):
         torch.testing.assert_close(ours.float().cpu(), theirs.float().cpu(), rtol=1e-3, atol=2e-5)
 
