@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.config import TrialConfig
-from model.group_norm import use_plain_operators
+from model.group_norm import fuse, is_fusible, use_plain_operators
 from model.losses.base import Loss
 from model.native.accelerate import accelerate
 from model.native.tracing import rebuild, signature, tensors_of
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 #: `auto` compiles where that pays, `never` runs as written, `always` compiles on any device.
 CompileMode = Literal["auto", "never", "always"]
 
-#: The first torch version whose group norm supports channels last on a GPU; earlier ones transpose every input.
+#: The first torch version whose own group norm supports channels last on a GPU; earlier ones transpose every input.
 _CHANNELS_LAST_ON_CUDA = (2, 15)
 #: Seconds that compiling a network takes, and seconds that it saves in a step: assumptions, from an H200 at the paper's
 #: size (torch 2.11).  `make gpu` measures both anew and shows them beside these.
@@ -52,7 +52,9 @@ class ExecutionError(RuntimeError):
 def prepare(network: Reconstructor, device: torch.device) -> Reconstructor:
     """Move `network` to a device, with the layout and the layers that are fastest there; returns it."""
     network.to(device).to(memory_format=memory_format(device, "eager"))
-    if network.main_network is not None and device.type == "cpu":
+    if device.type == "cuda":
+        fuse(network)
+    elif network.main_network is not None and device.type == "cpu":
         accelerate(network.main_network)
     return network
 
@@ -124,7 +126,8 @@ def prepare_loss(loss: Loss, device: torch.device, precision: Precision) -> Loss
 
 def memory_format(device: torch.device, execution: Execution) -> torch.memory_format:
     """The layout of feature maps and convolution weights that is fastest."""
-    channels_first = device.type == "cuda" and execution != "compiled" and torch_version() < _CHANNELS_LAST_ON_CUDA
+    transposes = device.type == "cuda" and not is_fusible() and torch_version() < _CHANNELS_LAST_ON_CUDA
+    channels_first = transposes and execution != "compiled"
     return torch.contiguous_format if channels_first else torch.channels_last
 
 

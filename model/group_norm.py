@@ -1,15 +1,124 @@
-"""Group normalisation in plain operators, which compilers fuse with their neighbours in any memory layout.
+"""Group normalisation in other forms than torch's single operator, with the same result up to rounding.
 
-`torch.nn.functional.group_norm` is one operator: on a GPU it requires channels first (up to torch 2.14), and Inductor
-calls `contiguous()` before it.
+`torch.nn.functional.group_norm` requires channels first on a GPU (up to torch 2.14), so a network in channels last,
+the layout of fast convolutions, would be converted twice a layer.  On a GPU, `FusedGroupNorm` computes norm and SiLU
+in channels last by Triton.  For compilers, `group_norm` consists of plain operators, which they fuse with their
+neighbours in any layout.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from types import MethodType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+_ELEMENTS = 4096  # of a chunk
+_CHUNKS = 32  # combined at a time
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def activated(norm: nn.Module, x: Tensor) -> Tensor:
+    """SiLU of a norm's output: in one step where the norm is fused (`fuse`) and its kernels take `x`."""
+    return _fused(norm, x, silu=True) if _is_fused(norm, x) else F.silu(norm(x))
+
+
+def normalised(norm: nn.Module, x: Tensor) -> Tensor:
+    """A norm's output, likewise."""
+    return _fused(norm, x, silu=False) if _is_fused(norm, x) else norm(x)
+
+
+def fuse(network: nn.Module) -> None:
+    """Make `activated` and `normalised` use `FusedGroupNorm` for every `nn.GroupNorm` in `network`.
+
+    It needs Triton, without which nothing changes, and is used for tensors on a GPU.
+    """
+    if is_fusible():
+        for module in network.modules():
+            if type(module) is nn.GroupNorm and module.affine:
+                module.__dict__["fused"] = True
+
+
+def is_fusible() -> bool:
+    """Whether Triton is installed."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def _is_fused(norm: nn.Module, x: Tensor) -> bool:
+    """Whether the kernels take a feature map: a number of pixels that is a multiple of 4, on a GPU."""
+    if not (getattr(norm, "fused", False) and x.is_cuda):
+        return False
+    return x.dim() == 4 and x.dtype in _DTYPES and x.shape[2] * x.shape[3] % 4 == 0 and x.numel() > 0
+
+
+def _fused(norm: Any, x: Tensor, *, silu: bool) -> Tensor:
+    result: Tensor = FusedGroupNorm.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps, silu)
+    return result
+
+
+class FusedGroupNorm(torch.autograd.Function):
+    """(B, C, H, W) -> the same in channels last and of the same dtype: group norm, then SiLU if asked for.
+
+    Statistics are float32.  The number of pixels is a multiple of 4.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
+        from model import group_norm_kernels as kernels
+
+        x = x.contiguous(memory_format=torch.channels_last)
+        (images, channels), pixels = x.shape[:2], x.shape[2] * x.shape[3]
+        columns = _power_of_two(channels)
+        rows = min(pixels & -pixels, max(4, _ELEMENTS // columns))
+        chunks, size = pixels // rows, channels // groups
+        tile = {"ROWS": rows, "COLUMNS": columns}
+        partial = x.new_empty((images, chunks, 2, channels), dtype=torch.float32)
+        affine = partial.new_empty((images, 2, channels))
+        means, deviations = partial.new_empty((2, images, groups)).unbind(0)
+        y = torch.empty_like(x)
+        kernels.moments[images, chunks](x, partial, pixels, channels, **tile)
+        kernels.statistics[images, groups](
+            partial, weight, bias, affine, means, deviations, chunks, channels, ROWS=rows, SIZE=size,
+            WIDTH=_power_of_two(size), CHUNKS=_CHUNKS, EPS=eps, num_warps=1,
+        )  # fmt: skip
+        kernels.normalise[images, chunks](x, affine, y, pixels, channels, SILU=silu, **tile)
+        ctx.save_for_backward(x, weight, affine, means, deviations)
+        ctx.sizes, ctx.tile, ctx.silu = (images, chunks, pixels, channels, groups, size), tile, silu
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_y: Tensor) -> tuple[Tensor | None, ...]:
+        from model import group_norm_kernels as kernels
+
+        x, weight, affine, means, deviations = ctx.saved_tensors
+        images, chunks, pixels, channels, groups, size = ctx.sizes
+        by_y = by_y.contiguous(memory_format=torch.channels_last)
+        partial = affine.new_empty((images, chunks, 2, channels))
+        sums, shares = torch.empty_like(affine), affine.new_empty((images, groups, 2))
+        by_x = torch.empty_like(x)
+        of_map = {"SIZE": size, "SILU": ctx.silu, **ctx.tile}
+        kernels.gradient_moments[images, chunks](
+            x, by_y, affine, means, deviations, partial, pixels, channels, groups, **of_map
+        )
+        kernels.gradient_statistics[images, groups](
+            partial, weight, sums, shares, chunks, channels, pixels * size, SIZE=size, WIDTH=_power_of_two(size),
+            CHUNKS=_CHUNKS, num_warps=1,
+        )  # fmt: skip
+        kernels.gradient[images, chunks](
+            x, by_y, affine, means, deviations, shares, by_x, pixels, channels, groups, **of_map
+        )
+        by_bias, by_weight = sums.sum(0).to(weight.dtype).unbind(0)
+        return by_x, by_weight, by_bias, None, None, None
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest power of two that is at least `number`."""
+    return 1 << (number - 1).bit_length()
 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -28,8 +137,9 @@ def use_plain_operators(network: nn.Module) -> None:
     """Make every `nn.GroupNorm` in `network` use `group_norm`."""
     for module in network.modules():
         if type(module) is nn.GroupNorm:
-            module.__dict__["forward"] = MethodType(_forward, module)
+            module.__dict__["fused"] = False
+            module.__dict__["forward"] = MethodType(_forward_plain, module)
 
 
-def _forward(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+def _forward_plain(norm: nn.GroupNorm, x: Tensor) -> Tensor:
     return group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)

@@ -91,8 +91,9 @@ def render(
     zoom = NEAR / cameras.near
     settings = _settings(package, cameras, zoom, math.isqrt(gaussians.sh.shape[2]) - 1, antialiasing, background)
     subjects = _subjects(gaussians, zoom)
+    rasterizer = package.GaussianRasterizer(settings[0])  # one for all: making a module takes longer than its call
     pictures = [
-        _draw_one(package, settings[b * views + v], subjects[b], background[b].float())
+        _draw_one(rasterizer, settings[b * views + v], subjects[b], background[b].float())
         for b in range(scenes)
         for v in range(views)
     ]
@@ -122,18 +123,21 @@ def _subjects(gaussians: Gaussians, zoom: float) -> list[dict[str, Tensor]]:
     ]
 
 
-def _draw_one(package: ModuleType, settings: Any, subject: dict[str, Tensor], background: Tensor) -> tuple[Tensor, ...]:
+def _draw_one(rasterizer: Any, settings: Any, subject: dict[str, Tensor], background: Tensor) -> tuple[Tensor, ...]:
     """The image (3, H, W), and in the newer generation the inverse depth (1, H, W), of one scene from one camera.
 
     The inverse depth is that of the scaled world.  `settings` have a black background.
     """
     if not background.requires_grad:
-        image, _radii, *inverse_depth = package.GaussianRasterizer(settings._replace(bg=background))(**subject)
+        rasterizer.raster_settings = settings._replace(bg=background)
+        image, _radii, *inverse_depth = rasterizer(**subject)
         return image, *inverse_depth
-    image, _radii, *inverse_depth = package.GaussianRasterizer(settings)(**subject)
+    rasterizer.raster_settings = settings
+    image, _radii, *inverse_depth = rasterizer(**subject)
     black = {name: tensor for name, tensor in subject.items() if name != "shs"}
     black["colors_precomp"] = torch.zeros_like(subject["means3D"])
-    light, *_ = package.GaussianRasterizer(settings._replace(bg=torch.ones_like(background)))(**black)
+    rasterizer.raster_settings = settings._replace(bg=torch.ones_like(background))
+    light, *_ = rasterizer(**black)
     return image + light * background[:, None, None], *inverse_depth
 
 

@@ -121,16 +121,19 @@ def gpu_step_rows(
     A row has milliseconds, also relative to the published style's, and the use of host and device.
     """
     backends = [name for name in CUDA_BACKENDS if is_available(name)]
-    for size in sizes if backends else ():
-        published, *ours = cases_of(size, backends, compiled=compiled)
-        with tempfile.TemporaryDirectory() as folder:
-            config = published.size.config(published.backend, "tf32")
-            prepare_dataset(config.data.name, config.data.options, Path(folder), workers=1)
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                stock = process.submit(measured_row, published, Path(folder), rounds, device).result()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process,
+    ):
+        home = Path(folder)
+        for size in sizes if backends else ():
+            published, *ours = cases_of(size, backends, compiled=compiled)
+            config = size.config(published.backend, "tf32")
+            prepare_dataset(config.data.name, config.data.options, home, workers=1)
+            stock = process.submit(measured_row, published, home, rounds, device).result()
             yield relative_to(stock, stock)
             for case in ours:
-                yield relative_to(stock, measured_row(case, Path(folder), rounds, device))
+                yield relative_to(stock, measured_row(case, home, rounds, device))
 
 
 def relative_to(published: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Line:
 def acceptance(parts: Iterable[Mapping[str, Any]]) -> list[Line]:
     """All lines, from the parts of a summary: name, state and figures of each; what was not measured says so."""
     found = {part["name"]: part for part in parts}
-    steps = [row for name in ("step laptop", "step paper") for row in _rows(found, name)]
+    steps = _rows(found, "step")
     raster, measures = _rows(found, "raster"), _rows(found, "agreement")
 
     def step(figure: str, **wanted: Any) -> float | None:

@@ -1,7 +1,7 @@
 """Shows on a machine with a GPU that all is right there, and how fast it is, in at most six minutes: `make gpu`.
 
     python tests/gpu/check.py --out runs/gpu
-    python tests/gpu/check.py --only raster "step paper"
+    python tests/gpu/check.py --only raster step
 
 Parts run one after another: the tests that are marked `gpu`, `bench raster`, training steps at two sizes, 200 steps
 beside a CPU's, and a sweep of the preset `quick` under Ray with four trials on a GPU, killed in its middle and run
@@ -271,9 +271,8 @@ def missing_weights(sweep_file: Path) -> list[str]:
 
 PARTS = (
     Part("tests", 85, tests),
-    Part("raster", 35, bench("raster", "--quick")),
-    Part("step laptop", 45, measured("step laptop", "step", "laptop")),
-    Part("step paper", 60, measured("step paper", "step", "paper")),
+    Part("raster", 25, bench("raster", "--quick")),
+    Part("step", 115, measured("step", "step")),
     Part("agreement", 65, measured("agreement", "agreement")),
     Part("sweep", 70, sweep),
 )

@@ -1,7 +1,7 @@
 """Measurements of `make gpu` that no benchmark command makes; each prints JSON, one object a line, as it is measured.
 
-PYTHONPATH=. python tests/gpu/measure.py step laptop      # rows of `bench step` of one size
-PYTHONPATH=. python tests/gpu/measure.py agreement        # 200 steps beside a CPU's, host reads, LPIPS, compiling
+PYTHONPATH=. python tests/gpu/measure.py step         # rows of `bench step`
+PYTHONPATH=. python tests/gpu/measure.py agreement    # 200 steps beside a CPU's, host reads, LPIPS, compiling
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ def agreement(
     """
     before, unet.DROPOUT = unet.DROPOUT, 0.0
     try:
-        expected = _losses(_small_step("cpu", "eager", store, CPU), steps)
+        with torch_threads(2):  # more only wait for each other
+            expected = _losses(_small_step("cpu", "eager", store, CPU), steps)
         for execution in executions:
             found = _losses(_small_step(backend, execution, store, device), steps)
             difference = float(((found - expected).abs() / expected.abs()).max())
@@ -165,25 +166,18 @@ def _chairs(size: GpuSize) -> Iterator[Store]:
         yield open_dataset(config.data.name, config.data.options, Path(folder))
 
 
-def step_rows(sizes: Sequence[GpuSize]) -> Iterator[dict[str, Any]]:
+def step_rows() -> Iterator[dict[str, Any]]:
     """Rows of `bench step` on the GPU, and that of two CPU cores for the laptop's size."""
-    yield from gpu_step_rows(10, compiled=False, sizes=sizes)
-    if GPU_SIZES[0] in sizes:
-        with torch_threads(2):
-            ms = _step_rows(SIZES[0], None, rounds=10)[0]["ms"]
-        yield {"size": "laptop", "case": "ours", "backend": "cpu", "device": "cpu", "ms": ms}
+    with torch_threads(2):
+        ms = _step_rows(SIZES[0], None, rounds=10)[0]["ms"]
+    yield {"size": "laptop", "case": "ours", "backend": "cpu", "device": "cpu", "ms": ms}
+    yield from gpu_step_rows(10, compiled=False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["step", "agreement"])
-    parser.add_argument("size", nargs="?", choices=[size.name for size in GPU_SIZES])
-    chosen = parser.parse_args()
-    if chosen.what == "step":
-        sizes = [size for size in GPU_SIZES if chosen.size in (None, size.name)]
-        found = step_rows(sizes)
-    else:
-        found = all_of_agreement()
+    found = step_rows() if parser.parse_args().what == "step" else all_of_agreement()
     for row in found:
         print(json.dumps(row), flush=True)
 

@@ -61,8 +61,13 @@ def test_execution_is_chosen_by_device_size_and_length(mode, device, iterations,
 
 def test_layout_is_chosen_by_device_and_version(monkeypatch):
     assert memory_format(CPU, "eager") == torch.channels_last
-    for version, expected in (("2.11.0+cu130", torch.contiguous_format), ("2.15.1", torch.channels_last)):
+    for version, is_fusible, expected in (
+        ("2.11.0+cu130", False, torch.contiguous_format),  # torch's own norm transposes channels last
+        ("2.11.0+cu130", True, torch.channels_last),
+        ("2.15.1", False, torch.channels_last),
+    ):
         monkeypatch.setattr(torch, "__version__", version)
+        monkeypatch.setattr("jobs.device.is_fusible", lambda is_fusible=is_fusible: is_fusible)
         assert memory_format(CUDA, "eager") == memory_format(CUDA, "graph") == expected
         assert memory_format(CUDA, "compiled") == torch.channels_last
 

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from model.attention import self_attention
 from model.fusion import Source
 from model.fusion.base import Fusion, at_bottleneck, at_input, in_block
+from model.group_norm import activated, normalised
 from model.methods.splatter_image.camera_embedding import CameraMapping, linear
 from model.types import Context
 
@@ -76,7 +77,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, views: int = 1) -> Tensor:
         x = join_views(x, views)
-        attended = self_attention(self.qkv(self.norm(x)))
+        attended = self_attention(self.qkv(normalised(self.norm, x)))
         return split_views((self.proj(attended) + x) * SKIP_SCALE, views)
 
 
@@ -110,14 +111,14 @@ class ResidualBlock(nn.Module):
         self.fusers = nn.ModuleList(fusers)
 
     def forward(self, x: Tensor, context: Context, views: int = 1, camera: Tensor | None = None) -> Tensor:
-        h = self.conv0(resample(F.silu(self.norm0(x)), self.direction))
+        h = self.conv0(resample(activated(self.norm0, x), self.direction))
         if self.affine is not None:
             # As published, the same norm and activation are applied once more.
-            h = F.silu(self.norm1(h + self.affine(camera)[:, :, None, None]))
+            h = activated(self.norm1, h + self.affine(camera)[:, :, None, None])
         skip = resample(x, self.direction)
         if self.skip is not None:
             skip = self.skip(skip)
-        h = self.conv1(F.dropout(F.silu(self.norm1(h)), DROPOUT, self.training))
+        h = self.conv1(F.dropout(activated(self.norm1, h), DROPOUT, self.training))
         h = (h + skip) * SKIP_SCALE
         if self.attention is not None:
             h = self.attention(h, views)
@@ -229,4 +230,4 @@ class UNet(nn.Module):
                 h = module(h, context, views, camera)
             for module in blocks:  # type: ignore[attr-defined]
                 h = module(torch.cat([h, stack.pop()], dim=1), context, views, camera)
-        return self.tail_conv(F.silu(self.tail_norm(h)))
+        return self.tail_conv(activated(self.tail_norm, h))
