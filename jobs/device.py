@@ -19,7 +19,6 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from jobs.config import TrialConfig
 from model.group_norm import fuse, is_fusible, use_plain_operators
 from model.losses.base import Loss
 from model.native.accelerate import accelerate
@@ -31,18 +30,11 @@ from results.records.arithmetic import Execution, Precision
 
 log = logging.getLogger(__name__)
 
-#: `auto` compiles where that pays, `never` runs as written, `always` compiles on any device.
+#: `auto` captures CUDA graphs on a GPU, `never` runs as written, `always` compiles on any device.
 CompileMode = Literal["auto", "never", "always"]
 
 #: The first torch version whose own group norm supports channels last on a GPU; earlier ones transpose every input.
 _CHANNELS_LAST_ON_CUDA = (2, 15)
-#: Seconds that compiling a network takes, and seconds that it saves in a step: assumptions, from an H200 at the paper's
-#: size (torch 2.11).  `make gpu` measures both anew and shows them beside these.
-COMPILE_SECONDS, SAVED_BY_COMPILING = 50.0, 0.005
-#: Number of iterations beyond which compilation pays off.
-_WORTH_COMPILING = round(COMPILE_SECONDS / SAVED_BY_COMPILING)
-#: Elements of a batch's source images below which kernel launches limit a GPU: 64 px, batch 10.
-_LAUNCH_BOUND = 2**17
 
 
 class ExecutionError(RuntimeError):
@@ -59,20 +51,14 @@ def prepare(network: Reconstructor, device: torch.device) -> Reconstructor:
     return network
 
 
-def choose_execution(config: TrialConfig, device: torch.device, mode: CompileMode = "auto") -> Execution:
-    """Chooses the execution for training the network of a configuration on a device.
+def choose_execution(device: torch.device, mode: CompileMode = "auto") -> Execution:
+    """Chooses the execution for training a network on a device: with `auto`, a graph on a GPU and `eager` on a CPU.
 
-    On a GPU `auto` captures networks that are limited by kernel launches, and compiles others if training is long
-    enough; on a CPU it chooses `eager`.
+    Compiled code is not faster than a graph with fused norms, and takes minutes to compile.
     """
     if mode == "always":
         return "compiled"
-    if mode == "never" or device.type != "cuda":
-        return "eager"
-    numbers = 3 * config.train.batch_size * config.model.input_views * config.data.resolution**2
-    if numbers < _LAUNCH_BOUND:
-        return "graph"
-    return "compiled" if config.train.iterations >= _WORTH_COMPILING else "eager"
+    return "graph" if mode == "auto" and device.type == "cuda" else "eager"
 
 
 def captures_steps(execution: Execution, backend: str | None, device: torch.device) -> bool:

@@ -124,7 +124,7 @@ def train_once(
         if record is not None:
             journal.start(record["step"])
         else:
-            execution = choose_execution(config, device, compile_mode)
+            execution = choose_execution(device, compile_mode)
             share_compiled_code(cache_folder(home))
             in_one_graph = captures_steps(execution, drawing_backend(config, device), device)
             execution = prepare_training(

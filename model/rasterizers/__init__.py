@@ -31,8 +31,10 @@ BACKENDS: dict[str, str] = {
 
 #: Backends that check values while drawing; for others `render` checks them before.
 _REFUSE_BY_THEMSELVES = ("cpu",)
-#: Candidates of "auto" for tensors on a GPU, best first.
+#: Candidates of "auto" for tensors on a GPU, best first; `triton` precedes them on the cards that it was tested on.
 CUDA_BACKENDS = ("gsplat", "inria", "triton")
+#: Compute capabilities of the cards on which the tests of `triton` have passed, where it is the fastest.
+TRITON_TESTED = ((9, 0),)
 
 
 class Backend(Protocol):
@@ -145,11 +147,19 @@ def choose(backend: str, device: str, *, antialiasing: bool = False, inverse_dep
         return backend
     if device != "cuda":
         return "cpu"
-    for name in CUDA_BACKENDS:
+    for name in cuda_backends():
         if is_available(name) and why_not(name, device, antialiasing=antialiasing, inverse_depth=inverse_depth) is None:
             return name
     reason = why_not(backend, device, antialiasing=antialiasing, inverse_depth=inverse_depth)
     raise BackendUnavailableError(reason or "there is no GPU for the installed rasterisers")
+
+
+def cuda_backends() -> tuple[str, ...]:
+    """The candidates of "auto" for the GPU of this machine, best first."""
+    import torch
+
+    tested = torch.cuda.is_available() and torch.cuda.get_device_capability() in TRITON_TESTED
+    return tuple(sorted(CUDA_BACKENDS, key=lambda name: tested and name != "triton"))
 
 
 def why_not(backend: str, device: str, *, antialiasing: bool = False, inverse_depth: bool = False) -> str | None:

@@ -113,12 +113,14 @@ def gpu_step_rows(
     rounds: int,
     *,
     compiled: bool,
+    with_usage: bool = True,
     sizes: Sequence[GpuSize] = GPU_SIZES,
     device: torch.device = CUDA,
 ) -> Iterator[dict[str, Any]]:
     """One row per case, as it is measured; `compiled` includes `torch.compile`: a minute per size and precision.
 
-    A row has milliseconds, also relative to the published style's, and the use of host and device.
+    A row has milliseconds, also relative to the published style's, and the use of host and device.  Measuring the use
+    takes longer than all else.
     """
     backends = [name for name in CUDA_BACKENDS if is_available(name)]
     with (
@@ -130,10 +132,10 @@ def gpu_step_rows(
             published, *ours = cases_of(size, backends, compiled=compiled)
             config = size.config(published.backend, "tf32")
             prepare_dataset(config.data.name, config.data.options, home, workers=1)
-            stock = process.submit(measured_row, published, home, rounds, device).result()
+            stock = process.submit(measured_row, published, home, rounds, device, with_usage).result()
             yield relative_to(stock, stock)
             for case in ours:
-                yield relative_to(stock, measured_row(case, home, rounds, device))
+                yield relative_to(stock, measured_row(case, home, rounds, device, with_usage))
 
 
 def relative_to(published: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
@@ -142,7 +144,7 @@ def relative_to(published: dict[str, Any], row: dict[str, Any]) -> dict[str, Any
     return row | {"of published": row["ms"] / published["ms"] if is_measured else None}
 
 
-def measured_row(case: Case, home: Path, rounds: int, device: torch.device) -> dict[str, Any]:
+def measured_row(case: Case, home: Path, rounds: int, device: torch.device, with_usage: bool = True) -> dict[str, Any]:
     """The row of a case, on the chairs in `home`; without figures where it does not fit into the GPU's memory."""
     config = case.size.config(case.backend, "tf32")
     row: dict[str, Any] = {
@@ -157,9 +159,9 @@ def measured_row(case: Case, home: Path, rounds: int, device: torch.device) -> d
         step = make_step(case, open_dataset(config.data.name, config.data.options, home), device)
         call = _timed(step, case.precision, device)
         row["ms"] = median(interleaved({case: call}, rounds, warmup=5)[case])
-        row |= usage_of(call, device)
+        row |= usage_of(call, device) if with_usage else {}
     except torch.OutOfMemoryError:
-        row |= dict.fromkeys(("ms", *USAGE))
+        row |= dict.fromkeys(("ms", *USAGE) if with_usage else ("ms",))
     gc.collect()  # graphs and steps refer to each other
     torch.cuda.empty_cache()
     return row
@@ -167,7 +169,7 @@ def measured_row(case: Case, home: Path, rounds: int, device: torch.device) -> d
 
 def _timed(step: Callable[[], object], precision: Precision, device: torch.device) -> Callable[[], object]:
     def run() -> None:
-        with _products(precision):
+        with products(precision):
             step()
         _wait(device)
 
@@ -291,7 +293,7 @@ def count_synchronisations(step: Callable[[], object]) -> int:
 
 
 @contextmanager
-def _products(precision: Precision) -> Iterator[None]:
+def products(precision: Precision) -> Iterator[None]:
     """Enables TF32 for float32 products in the body, except for the precision float32."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from jobs.config import TrialConfig
-from model.rasterizers import BACKENDS, CUDA_BACKENDS, capabilities, why_not
+from model.rasterizers import BACKENDS, capabilities, cuda_backends, why_not
 from model.rasterizers.packages import BackendUnavailableError
 from sweep.file.schema import RunOptions
 
@@ -75,7 +75,7 @@ def drawing_lines(found: Iterable[Undrawable], options: RunOptions) -> list[str]
     line = f"rasterisers: {', '.join(f'{name} {text}'.strip() for name, text in here.items())}"
     line += f"; not installed: {', '.join(absent)}" if absent else ""
     if options.gpus_per_trial > 0:
-        chosen = next((name for name in CUDA_BACKENDS if why_not(name, "cuda") is None), None)
+        chosen = next((name for name in cuda_backends() if why_not(name, "cuda") is None), None)
         line += f"; auto is {chosen} on a GPU" if chosen else ""
     return [line, *(f"cannot be drawn here: {item}" for item in found)]
 

@@ -271,10 +271,10 @@ def missing_weights(sweep_file: Path) -> list[str]:
 
 PARTS = (
     Part("tests", 85, tests),
-    Part("raster", 25, bench("raster", "--quick")),
-    Part("step", 115, measured("step", "step")),
-    Part("agreement", 65, measured("agreement", "agreement")),
-    Part("sweep", 70, sweep),
+    Part("raster", 20, bench("raster", "--quick")),
+    Part("step", 105, measured("step", "step")),
+    Part("agreement", 55, measured("agreement", "agreement")),
+    Part("sweep", 95, sweep),
 )
 
 

@@ -43,20 +43,17 @@ def stages(iterations: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("mode", "device", "iterations", "batch_size", "expected"),
+    ("mode", "device", "expected"),
     [
-        ("auto", CPU, 30_000, 2, "eager"),
-        ("never", CUDA, 30_000, 2, "eager"),
-        ("always", CPU, 10, 2, "compiled"),
-        ("always", CUDA, 10, 2, "compiled"),
-        ("auto", CUDA, 10, 2, "graph"),  # 8 px: bound by launches
-        ("auto", CUDA, 30_000, 1000, "compiled"),
-        ("auto", CUDA, 9000, 1000, "eager"),  # compiling takes longer than what it saves
+        ("auto", CPU, "eager"),
+        ("auto", CUDA, "graph"),
+        ("never", CUDA, "eager"),
+        ("always", CPU, "compiled"),
+        ("always", CUDA, "compiled"),
     ],
 )
-def test_execution_is_chosen_by_device_size_and_length(mode, device, iterations, batch_size, expected):
-    config = configuration(train={**stages(iterations), "batch_size": batch_size})
-    assert choose_execution(config, device, mode) == expected
+def test_execution_is_chosen_by_device(mode, device, expected):
+    assert choose_execution(device, mode) == expected
 
 
 def test_layout_is_chosen_by_device_and_version(monkeypatch):

@@ -51,10 +51,10 @@ def as_inria(monkeypatch, slack: float = 0.0) -> None:
 
     monkeypatch.setattr(reference, "ALPHA_MIN", ALPHA_MIN * (1 + slack))
     monkeypatch.setattr(reference, "alpha_maps", cut)
-    monkeypatch.setattr(reference, "_compensation", _InriaCompensation.apply)
+    monkeypatch.setattr(reference, "_compensation", InriaCompensation.apply)
 
 
-class _InriaCompensation(torch.autograd.Function):
+class InriaCompensation(torch.autograd.Function):
     """The factor on the opacity (N',), with the package's derivative."""
 
     @staticmethod

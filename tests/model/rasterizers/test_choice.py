@@ -52,6 +52,14 @@ def test_a_gpu_is_drawn_on_by_gsplat_before_inria(install):
     assert choose("auto", "cuda") == "gsplat"
 
 
+@pytest.mark.parametrize(("capability", "chosen"), [((9, 0), "triton"), ((8, 6), "gsplat"), ((12, 0), "gsplat")])
+def test_triton_is_first_on_cards_that_it_was_tested_on(install, monkeypatch, capability, chosen):
+    install(gsplat="1.5.3", inria=NEWER, triton="3.8.0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
+    assert choose("auto", "cuda") == chosen
+
+
 def test_triton_draws_where_no_other_backend_can(install):
     install(inria=OLDER, triton="3.8.0")
     assert choose("auto", "cuda") == "inria"

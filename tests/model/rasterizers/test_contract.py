@@ -40,7 +40,7 @@ def backend(request):
         yield Backend(cpu, "cpu", examples=200, repeats_bits=True)
         return
     if torch.cuda.is_available():
-        yield Backend(triton_backend, "cuda", examples=200, repeats_bits=False)
+        yield Backend(triton_backend, "cuda", examples=60, repeats_bits=False)
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
