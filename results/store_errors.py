@@ -58,8 +58,13 @@ def _not_a_store(uri: str, _: str, sync: str) -> str:
     return f"{path} is no MLflow store, or a damaged one; {anew}"
 
 
+def _not_opened(uri: str, text: str, sync: str) -> str | None:
+    path = sqlite_path(uri)
+    return _not_a_store(uri, text, sync) if path is not None and Path(path).is_dir() else _whose(uri)
+
+
 _REMEDIES: tuple[tuple[str, Callable[[str, str, str], str | None]], ...] = (
-    (r"readonly database|unable to open database|permission denied", lambda uri, *_: _whose(uri)),
+    (r"readonly database|unable to open database|permission denied", _not_opened),
     (r"database is locked", lambda *_: _LOCKED),
     (r"out-of-date database schema|database schema \(found", _schema),
     (r"can't locate revision", lambda *_: _NEWER),

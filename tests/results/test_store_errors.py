@@ -48,3 +48,9 @@ def test_the_owner_of_a_file_that_cannot_be_written_is_named(tmp_path: Path, mon
 def test_a_reason_without_a_remedy_stands_alone_and_without_secrets() -> None:
     problem = store_problem("postgresql://me:pw@db/a", ValueError("no answer at postgresql://me:pw@db/a"), "read", SYNC)
     assert problem == "the MLflow store postgresql://me:***@db/a cannot be read: no answer at postgresql://me:***@db/a"
+
+
+def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
+    problem = store_problem(sqlite_uri(tmp_path), ValueError("unable to open database file"), "written", SYNC)
+    assert f"{tmp_path} is no MLflow store" in problem
+    assert SYNC in problem
