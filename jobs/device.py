@@ -54,7 +54,8 @@ def prepare(network: Reconstructor, device: torch.device) -> Reconstructor:
 def choose_execution(device: torch.device, mode: CompileMode = "auto") -> Execution:
     """Chooses the execution for training a network on a device: with `auto`, a graph on a GPU and `eager` on a CPU.
 
-    Compiled code is not faster than a graph with fused norms, and takes minutes to compile.
+    At the paper's size a step of compiled code takes about as long as a graph with fused norms (TF32, on an H200), and
+    compiling takes minutes.
     """
     if mode == "always":
         return "compiled"
