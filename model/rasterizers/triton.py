@@ -216,9 +216,11 @@ class _Composite(torch.autograd.Function):
         splats, members, counts, background, images, transmittances = ctx.saved_tensors
         by_images = by_images.contiguous()
         fixed_point = torch.are_deterministic_algorithms_enabled()
-        unit = by_images.abs().amax().double() / 2.0**_FIXED_POINT_BITS
-        unit = torch.where(unit == 0, 1.0, unit)
         sums = torch.zeros_like(splats, dtype=torch.int64 if fixed_point else torch.float32)
+        unit = sums  # not read, unless sums are integers
+        if fixed_point:
+            unit = by_images.abs().amax().double() / 2.0**_FIXED_POINT_BITS
+            unit = torch.where(unit == 0, 1.0, unit)
         kernels.composite_backward[counts.shape](
             splats,
             members,
@@ -226,7 +228,7 @@ class _Composite(torch.autograd.Function):
             images,
             by_images,
             sums,
-            unit.reciprocal(),
+            unit.reciprocal() if fixed_point else unit,
             *ctx.sizes,
             TILE=TILE,
             FIXED_POINT=fixed_point,
