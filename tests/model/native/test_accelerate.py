@@ -26,8 +26,9 @@ from model.native import graph_executor, layers, library, lowering
 from model.native.accelerate import accelerate
 from model.native.graph_executor import GraphExecutor, Placement
 from model.types import Context
+from tests.kernels import layer_kernels
 
-KERNELS = library.layer_kernels()
+KERNELS = layer_kernels()
 needs_kernels = pytest.mark.skipif(not KERNELS, reason="the kernels are not built, or not for this processor")
 pytestmark = needs_kernels
 

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from model.native import rasterise
-from model.native.library import rasteriser_kernels
 from model.rasterizers import cpu
+from tests.kernels import rasteriser_kernels
 
 
 def draw(scene, antialiasing=False, return_depth=False):

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.native.library import rasteriser_kernels
 from model.rasterizers import BACKENDS, cpu, is_available, render
 from model.registry import UnknownChoiceError
+from tests.kernels import rasteriser_kernels
 
 
 def with_value(tensor, value):
