@@ -25,10 +25,9 @@ weights: setup ## fetch the pretrained weights that demo and tests need
 demo: weights  ## plan, train, evaluate and report the preset `quick`
 	$(BIN)/splatsweep run sweep/presets/quick.yaml
 
-# Three files at once on two processors, since tests of killed nodes and servers wait as long as they compute.  In the
-# order of tests/conftest.py: by default xdist begins with the files that have the most tests, which are not the longest.
+# Three files at once on two processors, since tests of killed nodes and servers wait as long as they compute.
 test: weights  ## run all tests
-	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 3 --dist loadfile
 
 test-fast: weights ## run the tests without Ray, servers and long training; a few minutes
 	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -m "not slow" -n 2
