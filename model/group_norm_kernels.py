@@ -82,17 +82,26 @@ def normalise(x, affine, y, P, C, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SIL
 
 
 @triton.jit
-def before_silu(x, by_y, affine, offsets, channels, there, C, SILU: tl.constexpr):
-    """The values of x (ROWS, COLUMNS), and the gradient of what SiLU was applied to."""
+def backward_chunk(
+    x, by_y, affine, means, deviations, P, C, G, SIZE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    SILU: tl.constexpr,
+):  # fmt: skip
+    """A chunk's place, its normalised values (ROWS, COLUMNS), and the gradient of what SiLU was applied to.
+
+    The place: offsets, channels, which of them there are, their groups, and 1 / standard deviation.
+    """
+    offsets, channels, there = chunk_of(P, C, ROWS, COLUMNS)
     values = tl.load(x + offsets, there[None, :], 0.0).to(tl.float32)
-    gradient = tl.load(by_y + offsets, there[None, :], 0.0).to(tl.float32)
+    by_z = tl.load(by_y + offsets, there[None, :], 0.0).to(tl.float32)
     if SILU:
         scale = tl.load(affine + tl.program_id(0) * 2 * C + channels, there, 0.0)
         shift = tl.load(affine + tl.program_id(0) * 2 * C + C + channels, there, 0.0)
         z = values * scale[None, :] + shift[None, :]
         sigmoid = 1 / (1 + tl.exp(-z))
-        gradient = gradient * sigmoid * (1 + z * (1 - sigmoid))
-    return values, gradient
+        by_z = by_z * sigmoid * (1 + z * (1 - sigmoid))
+    group = tl.program_id(0) * G + channels // SIZE
+    mean, deviation = tl.load(means + group, there, 0.0), tl.load(deviations + group, there, 0.0)
+    return offsets, channels, there, group, deviation, (values - mean[None, :]) * deviation[None, :], by_z
 
 
 @triton.jit
@@ -101,14 +110,12 @@ def gradient_moments(
     COLUMNS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
     """Sums over a chunk's rows of the gradient, and of its product with the normalised values: (B, chunks, 2, C)."""
-    offsets, channels, there = chunk_of(P, C, ROWS, COLUMNS)
-    values, gradient = before_silu(x, by_y, affine, offsets, channels, there, C, SILU)
-    group = tl.program_id(0) * G + channels // SIZE
-    mean, deviation = tl.load(means + group, there, 0.0), tl.load(deviations + group, there, 0.0)
-    normalised = (values - mean[None, :]) * deviation[None, :]
+    _, channels, there, _, _, normalised, by_z = backward_chunk(
+        x, by_y, affine, means, deviations, P, C, G, SIZE, ROWS, COLUMNS, SILU
+    )
     target = partial + (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64) * 2 * C + channels
-    tl.store(target, tl.sum(gradient, 0), there)
-    tl.store(target + C, tl.sum(gradient * normalised, 0), there)
+    tl.store(target, tl.sum(by_z, 0), there)
+    tl.store(target + C, tl.sum(by_z * normalised, 0), there)
 
 
 @triton.jit
@@ -142,12 +149,10 @@ def gradient(
     COLUMNS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
     """The gradient of x.  Grid (B, chunks)."""
-    offsets, channels, there = chunk_of(P, C, ROWS, COLUMNS)
-    values, by_z = before_silu(x, by_y, affine, offsets, channels, there, C, SILU)
-    group = tl.program_id(0) * G + channels // SIZE
-    mean, deviation = tl.load(means + group, there, 0.0), tl.load(deviations + group, there, 0.0)
+    offsets, channels, there, group, deviation, normalised, by_z = backward_chunk(
+        x, by_y, affine, means, deviations, P, C, G, SIZE, ROWS, COLUMNS, SILU
+    )
     plain, weighted = tl.load(shares + 2 * group, there, 0.0), tl.load(shares + 2 * group + 1, there, 0.0)
     scale = tl.load(affine + tl.program_id(0) * 2 * C + channels, there, 0.0)
-    normalised = (values - mean[None, :]) * deviation[None, :]
     result = by_z * scale[None, :] - deviation[None, :] * (plain[None, :] + normalised * weighted[None, :])
     tl.store(by_x + offsets, result, there[None, :])

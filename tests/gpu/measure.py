@@ -29,9 +29,9 @@ from model.weights import WeightStore
 from results.records.arithmetic import Execution
 from sweep.bench.measure import torch_threads
 from sweep.bench.step import SIZES, _step_rows
-from sweep.bench.step_gpu import GPU_SIZES, Case, GpuSize, gpu_step_rows, make_step, products
+from sweep.bench.step_gpu import CUDA, GPU_SIZES, Case, GpuSize, gpu_step_rows, make_step, products
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CPU = torch.device("cpu")
 STEPS = 200
 #: Images and their side, for the shift of LPIPS.
 _IMAGES, _SIDE = 32, 128

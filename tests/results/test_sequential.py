@@ -75,11 +75,12 @@ def test_the_first_boundary_is_that_of_one_t_test() -> None:
     assert DESIGN.boundaries(7)[0] == pytest.approx(-special.stdtrit(2, level / 2), rel=1e-6)
 
 
-@pytest.mark.parametrize("draw", [normal, student, with_bad_trainings, skewed])
-@pytest.mark.parametrize("baseline", [1.0, 0.3])
+@pytest.mark.parametrize(
+    ("draw", "baseline"),
+    # With a steadier baseline the differences of the last two are skewed: see the test of limits.
+    [(normal, 1.0), (student, 1.0), (with_bad_trainings, 1.0), (skewed, 1.0), (normal, 0.3), (student, 0.3)],
+)
 def test_family_wise_error_of_equal_rows(draw: Callable[[int], Draw], baseline: float) -> None:
-    if baseline < 1 and draw in (skewed, with_bad_trainings):
-        pytest.skip("differences are skewed: see the test of limits")
     decisions = decide(differences(draw(1), NULL, baseline), DESIGN)
     assert decisions.rejected.any(-1).mean() <= 0.055
     assert decisions.seeds.mean() < 8  # futility saves seeds of rows without a difference
