@@ -39,9 +39,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.config import TrialConfig
 from jobs.trial import Runtime
-from results.records.home import cache_folder, ray_folder, trial_folder
-from results.records.journal import Journal
-from results.records.trial_folder import trial_status
+from results.records.home import cache_folder, ray_folder
 from sweep.plan.planner import PlannedTrial
 from sweep.run.executors.base import Assignment, Notices, unused_gpus
 from sweep.run.executors.queue import TrialQueue
@@ -60,9 +58,10 @@ from sweep.run.executors.ray.file_server import TrialFileServer
 from sweep.run.executors.ray.packing import FILENAME as MEMORY_FILENAME
 from sweep.run.executors.ray.packing import Packing, Use, memory_limit
 from sweep.run.executors.ray.remote_worker import run_remotely
+from sweep.run.executors.ray.worker_deaths import DeadTrials
 from sweep.run.executors.run_guarded import run_guarded, runtime_of
 from sweep.run.progress import shape
-from sweep.run.stop import request_stop, signal_handlers_kept
+from sweep.run.stop import signal_handlers_kept
 
 _HEARTBEAT_S = 5.0
 _STOP_INTERVAL_S = 0.5
@@ -127,7 +126,7 @@ def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Wa
             name=storage.name,
             storage_path=str(storage.parent),
             failure_config=tune.FailureConfig(max_failures=options.max_failures),
-            callbacks=[watch, _DeadTrials(home, options.max_failures, stop_file if assignment.fail_fast else None)],
+            callbacks=[watch, DeadTrials(home, options.max_failures, stop_file if assignment.fail_fast else None)],
             verbose=0,
         ),
     )
@@ -293,21 +292,3 @@ class _Watch(tune.Callback):
         free, whole = ray.available_resources(), ray.cluster_resources()
         found = " and ".join(f"{free.get(n, 0):g} of {counted(whole[n], n)}" for n in ("CPU", "GPU") if n in whole)
         return f"{requested(self._options.cpus_per_trial, self._options.gpus_per_trial)} on one node; free: {found}"
-
-
-class _DeadTrials(tune.Callback):
-    """Records a trial whose workers all died as failed, in its journal."""
-
-    def __init__(self, home: Path, max_failures: int, stop_file: Path | None) -> None:
-        """stop_file: written after the first such failure; None to let the other trials run."""
-        self._home, self._max_failures, self._stop_file = home, max_failures, stop_file
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Called by Tune when it no longer restarts a trial."""
-        key = trial.config["point"]["key"]
-        folder = trial_folder(self._home, key)
-        if trial_status(folder) not in ("finished", "failed"):
-            with Journal(folder) as journal:
-                journal.failed(f"its worker process died {self._max_failures + 1} times (killed, or out of memory)")
-        if self._stop_file is not None:
-            request_stop(self._stop_file, "failure", f"trial {key} failed")

@@ -1,0 +1,49 @@
+"""Workers that Ray stops for want of memory are restarted like any other that died, and the sweep goes on."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import ray
+
+from results.records.home import trial_folder
+from results.records.journal import read_events
+from results.records.trial_folder import trial_status
+from sweep.run.executors.base import Assignment
+from sweep.run.executors.queue import FixedQueue
+from sweep.run.executors.ray import RayOptions, tune
+from sweep.run.executors.ray.worker_deaths import WorkerDiedError
+from tests import works
+
+pytestmark = pytest.mark.slow
+
+
+class Silent:
+    def say(self, text: str) -> None:
+        """Ignored."""
+
+    def wait_for(self, what: str | None) -> None:
+        """Ignored."""
+
+
+def test_a_node_without_memory_fails_a_trial_and_not_the_sweep(tmp_path: Path, monkeypatch) -> None:
+    """Ray takes more than one percent of used memory for a node without any, and stops each worker."""
+    limits = {"memory_usage_threshold": 0.01, "memory_monitor_refresh_ms": 100}
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=1, _system_config=limits)
+    monkeypatch.setattr(tune, "connect", lambda: None)
+    stop_file = tmp_path / "sweeps" / "s" / "stop"
+    stop_file.parent.mkdir(parents=True)
+    trials = [works.trial_of(1), works.trial_of(2)]
+    assignment = Assignment(FixedQueue(trials), tmp_path, stop_file, works.endless_work, Silent(), fail_fast=True)
+    tune.run(assignment, RayOptions(max_failures=1))
+    states = [trial_status(trial_folder(tmp_path, trial.key)) for trial in trials]
+    assert states == ["failed", "pending"]
+    (failed,) = (event for event in read_events(trial_folder(tmp_path, trials[0].key)) if event["event"] == "failed")
+    assert "died 2 times (" in failed["error"]
+    assert "memory" in failed["error"]
+
+
+def test_the_error_is_the_same_once_tune_has_stored_it() -> None:
+    assert str(pickle.loads(pickle.dumps(WorkerDiedError(error_msg="why")))) == "why"
