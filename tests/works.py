@@ -76,3 +76,15 @@ def endless_work(config: TrialConfig, home: Path, runtime: Runtime) -> TrialResu
             time.sleep(0.05)
         journal.stopped("stopped")
     raise StopRequestedError("stopped")
+
+
+def hungry_work(config: TrialConfig, home: Path, _runtime: Runtime) -> TrialResult:
+    """Takes up to 4 GiB of memory, and finishes where nobody stops it."""
+    key = f"{config.seed:016x}"
+    with Journal(trial_folder(home, key)) as journal:
+        journal.start(0)
+        taken = []
+        while len(taken) < 64:
+            taken.append(torch.ones(1 << 24))
+            time.sleep(0.1)
+    return finish(key, home)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
@@ -29,17 +30,20 @@ class Silent:
 
 
 def test_a_node_without_memory_fails_a_trial_and_not_the_sweep(tmp_path: Path, monkeypatch) -> None:
-    """Ray takes more than one percent of used memory for a node without any, and stops each worker."""
-    limits = {"memory_usage_threshold": 0.01, "memory_monitor_refresh_ms": 100}
+    """Ray may use 2 GiB more than is used now; the trial takes them, and Ray stops its worker."""
+    memory = psutil.virtual_memory()
+    most = (memory.total - memory.available + (2 << 30)) / memory.total
+    limits = {"memory_usage_threshold": most, "memory_monitor_refresh_ms": 100}
     ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=1, _system_config=limits)
     monkeypatch.setattr(tune, "connect", lambda: None)
     stop_file = tmp_path / "sweeps" / "s" / "stop"
     stop_file.parent.mkdir(parents=True)
     trials = [works.trial_of(1), works.trial_of(2)]
-    assignment = Assignment(FixedQueue(trials), tmp_path, stop_file, works.endless_work, Silent(), fail_fast=True)
+    assignment = Assignment(FixedQueue(trials), tmp_path, stop_file, works.hungry_work, Silent(), fail_fast=True)
     tune.run(assignment, RayOptions(max_failures=1))
     states = [trial_status(trial_folder(tmp_path, trial.key)) for trial in trials]
-    assert states == ["failed", "pending"]
+    assert states[0] == "failed"
+    assert states[1] in ("pending", "interrupted")
     (failed,) = (event for event in read_events(trial_folder(tmp_path, trials[0].key)) if event["event"] == "failed")
     assert "died 2 times (" in failed["error"]
     assert "memory" in failed["error"]
