@@ -18,7 +18,7 @@ from jobs.batch import draw_batch
 from jobs.checkpoint import CheckpointFolder, capture
 from jobs.config import Stage, TrialConfig
 from jobs.data.store import Store
-from jobs.device import BatchAhead, CapturedStep
+from jobs.device import BatchAhead, CapturedStep, seed_dropout
 from jobs.ema import MovingAverage
 from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
@@ -146,11 +146,11 @@ def train(
             step = CapturedStep(step, optimizer, device)
         if saved is not None and first < saved.step <= last:
             saved.restore(network, optimizer, average.network)
+        network.train()
         while iteration < last:
             started = time.perf_counter()
-            torch.manual_seed(stream_seed(config.seed, _DROPOUT_STREAM, iteration))
+            seed_dropout(stream_seed(config.seed, _DROPOUT_STREAM, iteration), device)
             batch = batches.take(iteration)
-            network.train()
             done = step(step_inputs(batch, context(batch.source), stage, first, iteration, config.seed))
             iteration += 1
             average.update(iteration - first)
@@ -162,6 +162,7 @@ def train(
                 journal.metrics(iteration, averages.take())
             if config.eval.every is not None and (iteration % config.eval.every == 0 or iteration == last):
                 scores = validation_scores(validate(average.network))
+                network.train()
                 journal.metrics(iteration, scores)
                 kept.offer(iteration, scores, average.network)
             stopping = pace.should_stop()

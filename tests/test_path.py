@@ -155,10 +155,12 @@ def test_results_are_a_tidy_frame(inline, sweep):
 
 
 def test_a_finished_sweep_trains_nothing_and_reports_that(inline, sweep):
-    before = inline.journals()
+    before, (page,) = inline.journals(), inline.home.glob("reports/*/index.html")
+    drawn = page.stat().st_ino
     output = run("run", sweep, home=inline.home)
     assert "Nothing to train" in output
     assert inline.journals() == before
+    assert page.stat().st_ino == drawn  # the report is current
     assert "Report: " in output
 
 

@@ -344,20 +344,26 @@ def _names(folder: Path) -> frozenset[str]:
 
 
 def freeze(plan: Plan[Any], home: Path) -> Path:
-    """Write the plan for trials and reports.  A former plan with other trials is kept among the earlier plans."""
+    """Write the plan for trials and reports.  A former plan with other trials is kept among the earlier plans.
+
+    A plan that differs from the former one in its time alone is not written, so a report of it stays current.
+    """
     path = plan_file(home, plan.sweep)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _keep_former(path, plan, home)
+    try:
+        former = _read(path)
+    except PlanError:  # none, or of another version: it could not be reported either
+        former = None
+    if former is not None:
+        if replace(plan, created=former.created).to_json().encode() == path.read_bytes():
+            return path
+        _keep_former(path, former, plan, home)
     write_atomically(path, plan.to_json().encode())
     return path
 
 
-def _keep_former(path: Path, plan: Plan[Any], home: Path) -> None:
+def _keep_former(path: Path, former: FrozenPlan, plan: Plan[Any], home: Path) -> None:
     """Copy the plan at `path` aside where it has trials that `plan` lacks."""
-    try:
-        former = _read(path)
-    except PlanError:  # none, or of another version: it could not be reported either
-        return
     if {trial.key for trial in former.everything} <= {trial.key for trial in plan.everything}:
         return
     folder = earlier_plans_folder(home, plan.sweep)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from results.errors import ResultsError
 from results.records.flat import flatten
-from results.records.plan import read_earlier_plans, read_plan, read_plans
+from results.records.plan import Plan, PlannedTrial, freeze, read_earlier_plans, read_plan, read_plans
 
 
 def write(home: Path, content: object) -> None:
@@ -161,3 +162,15 @@ def test_the_axes_are_read_back_and_damaged_ones_cost_nothing(tmp_path: Path, ax
     plan = read_plan("study", tmp_path)
     assert plan.axes == (axes if isinstance(axes, dict) else {})
     assert json.loads(plan.to_json()).get("axes", {}) == plan.axes
+
+
+def test_a_plan_that_only_its_time_tells_from_the_former_one_is_not_written(tmp_path: Path) -> None:
+    first = Plan("s", "2026-11-26T10:00:00+00:00", (PlannedTrial("a0", ("baseline",), 0, {}, "pending"),), ())
+    path = freeze(first, tmp_path)
+    before = path.stat().st_ino
+    freeze(replace(first, created="2026-11-26T11:00:00+00:00"), tmp_path)
+    assert (path.stat().st_ino, read_plan("s", tmp_path).created) == (before, first.created)
+    (trial,) = first.trials
+    ended = replace(first, created="2026-11-26T12:00:00+00:00", trials=(replace(trial, status="finished"),))
+    freeze(ended, tmp_path)
+    assert read_plan("s", tmp_path) == ended
