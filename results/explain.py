@@ -15,7 +15,7 @@ from results.records.find import UnknownTrialError, find_trial_folder
 from results.records.tags import CODE_CHANGED, COMMIT, CONTINUED_FROM, DATA_FINGERPRINT, JUDGED_STEP
 from results.render.layout import column_title
 from results.table import Cell, Column, Row, Table
-from results.tables import build_tables
+from results.tables import wanted_tables
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ def explain(
     where one of them does not exist.
     """
     evidence = read_evidence(sweep, home)
-    built = {found.name: found for found in build_tables(tables, evidence)}
-    chosen = built[_named("table", table, list(built))]
+    wanted = wanted_tables(tables)
+    kind, options = wanted[_named("table", table, list(wanted))]
+    chosen = kind.build(evidence, options)
     columns = {name: place for place, found in enumerate(chosen.columns) for name in (column_title(found), found.name)}
     place = columns[_named("column", column, list(columns))]
     rows: dict[str, list[Row]] = {}

@@ -50,12 +50,18 @@ def build_tables(names: Sequence[str], evidence: Evidence) -> list[Table]:
 
     Raises `ResultsError` for another name, and for a file that is no table file.
     """
-    wanted = [table for name in names for table in table_options(str(name))]
-    stems = [options.name for _, options in wanted]
-    for stem in stems:
-        if stems.count(stem) > 1:
-            raise ResultsError(f"two tables are called {stem!r}, and would be one file: {', '.join(map(str, names))}")
-    return [kind.build(evidence, options) for kind, options in wanted]
+    return [kind.build(evidence, options) for kind, options in wanted_tables(names).values()]
+
+
+def wanted_tables(names: Sequence[str]) -> dict[str, tuple[ModuleType, Options]]:
+    """Kind and options of the tables that `build_tables` builds, by the tables' own names."""
+    wanted: dict[str, tuple[ModuleType, Options]] = {}
+    for kind, options in (table for name in names for table in table_options(str(name))):
+        if options.name in wanted:
+            shared = ", ".join(map(str, names))
+            raise ResultsError(f"two tables are called {options.name!r}, and would be one file: {shared}")
+        wanted[options.name] = kind, options
+    return wanted
 
 
 def table_options(name: str) -> list[tuple[ModuleType, Options]]:

@@ -6,7 +6,6 @@ home must be a folder that outlives the job, at least on the driver's node.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 import shutil
@@ -91,6 +90,8 @@ def follow_job(name: str, address: str, write: Callable[[str], None]) -> int:
 
     For a job that ended without one, returns 130 if it was stopped and 2 if its node was lost.
     """
+    import asyncio  # here, since commands that only look read this module
+
     client = _client(address)
 
     async def tail() -> None:
