@@ -44,25 +44,28 @@ def _width(drawn: Drawn, console: Console) -> int:
 
 def _drawn(table: Table, has_spread: bool, first: int = 0, folded: bool = False) -> Drawn:
     """The table from its column number `first` on, with all names in a line each or long ones folded."""
-    titles = row_titles(table)
+    rows = [row for section in table.sections for row in section.rows]
+    names = [
+        title + (f" ({row.state})" if row.is_empty and not row.is_published_only else "")
+        for title, row in zip(row_titles(table), rows, strict=True)
+    ]
     caption = "columns left out: the terminal is too narrow" if first else None
     drawn = Drawn(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), title=table.name, title_justify="left", caption=caption
     )
-    longest = max(map(len, titles), default=0)
+    longest = max(map(len, names), default=0)
     name_width = min(longest, _NAME_WIDTH) if folded else longest
     drawn.add_column(table.row_header, overflow="fold", min_width=name_width, max_width=name_width)
     for column in table.columns[first:]:
         group = f"{column.group.removesuffix(' views')}\n" if column.group else ""
         drawn.add_column(f"{group}{column.label} {ARROWS[column.direction]}".rstrip(), justify="right", no_wrap=True)
-    left = iter(titles)
+    left = iter(names)
     for index, section in enumerate(table.sections):
         if index:
             drawn.add_section()
         for row in section.rows:
-            name = next(left) + (f" ({row.state})" if row.is_empty and not row.is_published_only else "")
             cells = [_cell(cell, column, has_spread) for cell, column in zip(row.cells, table.columns, strict=True)]
-            drawn.add_row(Text(name), *cells[first:])
+            drawn.add_row(Text(next(left)), *cells[first:])
     return drawn
 
 

@@ -11,7 +11,7 @@ from sweep.run.result_table import result_table
 from sweep.terminal import Terminal
 
 
-def drawn(width: int, name: str = "ours [ema]", is_terminal: bool = True) -> str:
+def drawn(width: int, name: str = "ours [ema]", is_terminal: bool = True, state: str = "failed") -> str:
     columns = tuple(
         Column(f"{group}_{label}", label, f"{group} views", "up" if label != "LPIPS" else "down", 2)
         for group in ("Conditioned", "Novel")
@@ -20,7 +20,7 @@ def drawn(width: int, name: str = "ours [ema]", is_terminal: bool = True) -> str
     source = Source("k", 0, "finished")
     rows = (
         Row(name, tuple(Cell((20.0 + i, 21.0 + i)) for i in range(6)), (source,)),
-        Row("no [/lpips]", tuple(Cell() for _ in range(6)), (Source("k", 0, "failed"),), "failed"),
+        Row("no [/lpips]", tuple(Cell() for _ in range(6)), (Source("k", 0, state),), state),
     )
     table = ranked(Table("auto", "", columns, (Section(rows),)))
     stream = io.StringIO()
@@ -51,3 +51,7 @@ def test_spreads_and_then_columns_go_before_names_are_torn(is_terminal: bool) ->
     for text, width in ((narrow, 80), (narrowest, 50)):
         assert max(map(len, text.splitlines())) <= width
         assert min(len(line.split("  ")[0]) for line in text.splitlines() if "25.50" in line) >= 12
+
+
+def test_a_state_is_a_whole_word() -> None:
+    assert "(unrecorded)" in drawn(80, "tv", state="unrecorded")
