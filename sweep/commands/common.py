@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,16 +99,20 @@ def planned_sweep(path: Path, settings: list[str] | None, home: Path) -> Sweep:
     return sweep
 
 
-def recorded_sweep(path: Path, settings: list[str] | None, home: Path) -> Sweep:
+@contextmanager
+def recorded_sweep(path: Path, settings: list[str] | None, home: Path) -> Iterator[Sweep]:
     """`planned_sweep` for a command that reads results: finished trials that the home's own store lacks are recorded.
 
-    Prints a line and continues where the store cannot be written.
+    Where the store cannot be written, a line says so at the end, unless the command fails: a store that cannot be read
+    either has been named by then.
     """
     from sweep.run.recording import TrackingError, record_ended
 
-    sweep = planned_sweep(path, settings, home)
+    sweep, unwritten = planned_sweep(path, settings, home), None
     try:
         record_ended(sweep, home)
     except TrackingError as error:
-        errors.print(str(error), style="yellow")
-    return sweep
+        unwritten = str(error)
+    yield sweep
+    if unwritten is not None:
+        errors.print(unwritten, style="yellow")

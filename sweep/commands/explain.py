@@ -45,13 +45,13 @@ def explain(
     """
     from results import explain as results_explain
 
-    checked = recorded_sweep(sweep, settings, home.absolute())
-    found = results_explain.explain(checked, home.absolute(), list(map(str, checked.tables)), table, row, column)
-    if as_json:
-        print(json.dumps([_as_json(explanation) for explanation in found], indent=2))
-        return
-    for explanation in found:
-        _show(explanation)
+    with recorded_sweep(sweep, settings, home.absolute()) as checked:
+        found = results_explain.explain(checked, home.absolute(), list(map(str, checked.tables)), table, row, column)
+        if as_json:
+            print(json.dumps([_as_json(explanation) for explanation in found], indent=2))
+            return
+        for explanation in found:
+            _show(explanation)
 
 
 def _as_json(explanation: Explanation) -> dict[str, Any]:

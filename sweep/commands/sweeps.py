@@ -260,11 +260,11 @@ def report(
     from results.report import build_report
 
     home = home.absolute()
-    checked = recorded_sweep(sweep, settings, home)
-    path = build_report(checked, home, out, checked.tables, plan, notes=checked.notes, labels=checked.tags)
-    console.print(f"Report: {path}")
-    if plan is None and (earlier := earlier_plans(checked.name, home)):
-        console.print(f"Earlier plans, for --plan: {', '.join(earlier)}")
+    with recorded_sweep(sweep, settings, home) as checked:
+        path = build_report(checked, home, out, checked.tables, plan, notes=checked.notes, labels=checked.tags)
+        console.print(f"Report: {path}")
+        if plan is None and (earlier := earlier_plans(checked.name, home)):
+            console.print(f"Earlier plans, for --plan: {', '.join(earlier)}")
 
 
 def sync(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -114,6 +115,19 @@ def test_a_recorded_sweep_is_synced_by_looking_and_another_is_not_taken_for_one(
     freeze(Plan("bench", "2026-03-01T12:00:00+00:00", (trial,), ()), home)
     result = CliRunner().invoke(app, ["sync", str(home / "sweep.yaml"), "--home", str(home)])
     assert "MLflow is written" in str(result.exception)
+
+
+@pytest.mark.parametrize("command", ["report SWEEP", "explain auto baseline novel_psnr --sweep SWEEP"])
+def test_a_damaged_store_is_named_once(home: Path, tmp_path: Path, command: str) -> None:
+    copied = tmp_path / "home"
+    shutil.copytree(home, copied)
+    (copied / "mlflow.db").write_bytes(b"no database")
+    arguments = [str(copied / "sweep.yaml") if word == "SWEEP" else word for word in command.split()]
+    words = [sys.executable, "-c", "from sweep.cli import main; main()", *arguments, "--home", str(copied)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+    assert done.returncode == 2
+    assert (done.stdout + done.stderr).count("is no MLflow store") == 1
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("way", ["option", "variable"])
