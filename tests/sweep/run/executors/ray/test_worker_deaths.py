@@ -6,7 +6,6 @@ import pickle
 from pathlib import Path
 
 import psutil
-import pytest
 import ray
 
 from results.records.home import trial_folder
@@ -17,8 +16,6 @@ from sweep.run.executors.queue import FixedQueue
 from sweep.run.executors.ray import RayOptions, tune
 from sweep.run.executors.ray.worker_deaths import WorkerDiedError
 from tests import works
-
-pytestmark = pytest.mark.slow
 
 
 class Silent:
