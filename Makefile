@@ -16,7 +16,7 @@ setup: $(VENV)/ready   ## create the virtual environment with the tested version
 $(VENV)/ready: pyproject.toml constraints.txt $(wildcard model/native/csrc/* model/native/csrc/*/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip --constraint constraints.txt
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 weights: setup ## fetch the pretrained weights that demo and tests need
