@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +18,9 @@ from results.records.home import trial_folder
 from results.records.journal import Journal
 from results.records.plan import PlannedTrial
 from results.records.trial_folder import MEASUREMENTS_FILENAME, RESULT_FILENAME
+
+if TYPE_CHECKING:
+    import pytest
 
 #: seeds of trials that fail, raise, or run out of GPU memory
 FAILING, RAISING, GREEDY = 7, 8, 9
@@ -88,3 +91,27 @@ def hungry_work(config: TrialConfig, home: Path, _runtime: Runtime) -> TrialResu
             taken.append(torch.ones(1 << 24))
             time.sleep(0.1)
     return finish(key, home)
+
+
+class Silent:
+    """Notices that are recorded and not shown."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def wait_for(self, what: str | None) -> None:
+        if what is not None:
+            self.said.append(what)
+
+
+def start_ray(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+    """Starts Ray with these resources, real or not, or other settings, and makes the executor use it."""
+    import ray
+
+    from sweep.run.executors.ray import tune
+
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, **settings)
+    monkeypatch.setattr(tune, "connect", lambda: None)

@@ -21,20 +21,6 @@ from sweep.run.stop import request_stop
 from tests import works
 
 
-class Silent:
-    """Notices that are recorded and not shown."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def wait_for(self, what: str | None) -> None:
-        if what is not None:
-            self.said.append(what)
-
-
 class Watched(FixedQueue):
     """Records which trials were reported as ended."""
 
@@ -80,7 +66,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Watched
         if is_stopped:
             request_stop(stop_file, "request", "before it began")
         source = kind([works.trial_of(seed) for seed in seeds])
-        executor.run(Assignment(source, tmp_path, stop_file, work, Silent(), fail_fast), options)
+        executor.run(Assignment(source, tmp_path, stop_file, work, works.Silent(), fail_fast), options)
         return source
 
     return run
@@ -144,7 +130,7 @@ def test_unused_gpus_are_reported_with_the_option_that_uses_them() -> None:
 
 def test_inline_reports_them_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    executor, notices = resolve(EXECUTORS, "inline", "executor"), Silent()
+    executor, notices = resolve(EXECUTORS, "inline", "executor"), works.Silent()
     source = Watched([works.trial_of(1), works.trial_of(2)])
     executor.run(Assignment(source, tmp_path, tmp_path / "stop", works.work, notices), executor.Options())
     assert len(notices.said) == 1

@@ -101,8 +101,9 @@ def test_one_seed_or_one_object_is_the_usual_t_test() -> None:
 
 def test_the_two_way_model_agrees_with_statsmodels() -> None:
     """Restricted maximum likelihood gives the same standard error for balanced data."""
-    pd = pytest.importorskip("pandas")
-    mixed = pytest.importorskip("statsmodels.regression.mixed_linear_model")
+    import pandas as pd
+    from statsmodels.regression import mixed_linear_model as mixed
+
     values = simulated(4, 12, (0.6, 1.0, 0.5), 1, mean=20.0)[0]
     seed, item = (index.ravel() for index in np.indices(values.shape))
     frame = pd.DataFrame({"y": values.ravel(), "seed": seed, "item": item, "all": 1})
@@ -125,7 +126,8 @@ def test_effect_size_is_in_standard_deviations_of_the_objects() -> None:
 
 
 def test_holm_agrees_with_statsmodels() -> None:
-    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    from statsmodels.stats import multitest
+
     p = np.random.default_rng(0).uniform(size=40) ** 3
     np.testing.assert_allclose(holm(p), multitest.multipletests(p, method="holm")[1])
 
@@ -137,7 +139,8 @@ def test_holm_leaves_out_what_could_not_be_tested() -> None:
 
 @pytest.mark.parametrize("objects", [3, 11, 101])
 def test_minimal_detectable_difference_agrees_with_statsmodels(objects: int) -> None:
-    power = pytest.importorskip("statsmodels.stats.power")
+    from statsmodels.stats import power
+
     effect = power.TTestPower().solve_power(nobs=objects, alpha=0.05, power=0.8)
     differences = np.random.default_rng(0).normal(size=(1, objects))
     found = minimal_detectable(estimate(differences), 0.05)

@@ -43,12 +43,6 @@ class Notices:
             assert self.changed.wait_for(lambda: any(word in waited for waited in self.waited), 300), self.waited
 
 
-def start_ray(monkeypatch: pytest.MonkeyPatch, **resources: float) -> None:
-    """Starts Ray with these resources, real or not, and makes the executor use it."""
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, **resources)
-    monkeypatch.setattr(tune, "connect", lambda: None)
-
-
 def test_sigterm_while_ray_starts_is_a_request_to_stop(tmp_path, stop_file, monkeypatch) -> None:
     """Ray has its own handler of the signal while it starts, which raises SystemExit."""
 
@@ -79,7 +73,7 @@ def shares(home: Path, seed: int) -> list[float]:
 
 
 def test_waiting_for_resources_is_reported_and_ends_with_a_stop(tmp_path, stop_file, monkeypatch) -> None:
-    start_ray(monkeypatch, num_cpus=1)
+    works.start_ray(monkeypatch, num_cpus=1)
     monkeypatch.setattr(tune, "_HEARTBEAT_S", 0.2)
 
     @ray.remote(num_cpus=1)
@@ -106,7 +100,7 @@ def test_waiting_for_resources_is_reported_and_ends_with_a_stop(tmp_path, stop_f
 def test_running_trials_end_behind_their_checkpoints_while_waiting_ones_are_dropped(
     tmp_path, stop_file, monkeypatch
 ) -> None:
-    start_ray(monkeypatch, num_cpus=1)
+    works.start_ray(monkeypatch, num_cpus=1)
     source = FixedQueue([works.trial_of(1), works.trial_of(2)])
 
     def stop() -> None:
@@ -131,7 +125,7 @@ def test_a_trial_that_is_dropped_before_tune_has_looked_at_it_has_a_folder(stop_
 
 
 def test_a_trial_without_memory_is_run_again_with_fewer_beside_it(tmp_path, stop_file, monkeypatch) -> None:
-    start_ray(monkeypatch, num_cpus=4, num_gpus=1)
+    works.start_ray(monkeypatch, num_cpus=4, num_gpus=1)
     trials = [works.trial_of(seed, is_trained=True) for seed in (1, works.GREEDY, 2)]
     options = RayOptions(gpus_per_trial=0.25)
     tune.run(Assignment(FixedQueue(trials), tmp_path, stop_file, works.greedy_work, Notices()), options)

@@ -6,7 +6,6 @@ import pickle
 from pathlib import Path
 
 import psutil
-import ray
 
 from results.records.home import trial_folder
 from results.records.journal import read_events
@@ -18,25 +17,16 @@ from sweep.run.executors.ray.worker_deaths import WorkerDiedError
 from tests import works
 
 
-class Silent:
-    def say(self, text: str) -> None:
-        """Ignored."""
-
-    def wait_for(self, what: str | None) -> None:
-        """Ignored."""
-
-
 def test_a_node_without_memory_fails_a_trial_and_not_the_sweep(tmp_path: Path, monkeypatch) -> None:
     """Ray may use 2 GiB more than is used now; the trial takes them, and Ray stops its worker."""
     memory = psutil.virtual_memory()
     most = (memory.total - memory.available + (2 << 30)) / memory.total
     limits = {"memory_usage_threshold": most, "memory_monitor_refresh_ms": 100}
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=1, _system_config=limits)
-    monkeypatch.setattr(tune, "connect", lambda: None)
+    works.start_ray(monkeypatch, num_cpus=1, _system_config=limits)
     stop_file = tmp_path / "sweeps" / "s" / "stop"
     stop_file.parent.mkdir(parents=True)
     trials = [works.trial_of(1), works.trial_of(2)]
-    assignment = Assignment(FixedQueue(trials), tmp_path, stop_file, works.hungry_work, Silent(), fail_fast=True)
+    assignment = Assignment(FixedQueue(trials), tmp_path, stop_file, works.hungry_work, works.Silent(), fail_fast=True)
     tune.run(assignment, RayOptions(max_failures=1))
     states = [trial_status(trial_folder(tmp_path, trial.key)) for trial in trials]
     assert states[0] == "failed"
