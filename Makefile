@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 export SPLATSWEEP_HOME ?= $(CURDIR)/runs
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
+unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes; each would compile our modules anew
 
 .PHONY: help setup weights demo test test-fast soak image gpu lint format clean
 
@@ -16,7 +17,8 @@ setup: $(VENV)/ready   ## create the virtual environment with the tested version
 $(VENV)/ready: pyproject.toml constraints.txt $(wildcard model/native/csrc/* model/native/csrc/*/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip --constraint constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true  # as pip would, but on all processors
 	@touch $@
 
 weights: setup ## fetch the pretrained weights that demo and tests need
@@ -27,7 +29,7 @@ demo: weights  ## plan, train, evaluate and report the preset `quick`
 
 # Three files at once on two processors, since tests of killed nodes and servers wait as long as they compute.
 test: weights  ## run all tests
-	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 3 --dist loadfile
+	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: weights ## run the tests without Ray, servers and long training; a few minutes
 	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -m "not slow" -n 2
