@@ -31,7 +31,7 @@ demo: weights  ## plan, train, evaluate and report the preset `quick`
 test: weights  ## run all tests
 	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-test-fast: weights ## run the tests without Ray, servers and long training; a few minutes
+test-fast: weights ## run the tests without Ray, servers and long training; two minutes
 	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -m "not slow" -n 2
 
 soak: weights  ## kill each process of a sweep, 20 times in all; half an hour

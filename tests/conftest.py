@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).parent.parent
 FIXTURES = REPOSITORY.parent / "shared" / "fixtures"
 
 
-#: Tests that start Ray, servers or processes, train, or take minutes together; `make test-fast` leaves them out.
+#: Tests that start Ray, servers or processes, train, simulate, or take minutes together; `make test-fast` leaves them out.
 SLOW = (
     "contracts/test_context.py",
     "contracts/test_executors.py",
@@ -41,8 +41,10 @@ SLOW = (
     "jobs/data/importers/test_files.py",
     "jobs/data/test_prepare.py",
     "jobs/data/test_sharing.py",
+    "jobs/test_captured_step.py",
     "jobs/test_continuation.py",
     "jobs/test_device.py",
+    "jobs/test_features.py",
     "jobs/test_model_file.py",
     "jobs/test_predict.py",
     "jobs/test_kept.py",
@@ -53,14 +55,21 @@ SLOW = (
     "model/rasterizers/test_reference.py",
     "model/rasterizers/test_sanitizers.py",
     "model/rasterizers/test_triton.py",
+    "model/test_group_norm.py",
+    "model/weights/test_store.py",
     "results/render/test_accessibility.py",
+    "results/tables/test_assess.py",
+    "results/test_artifacts.py",
     "results/test_report.py",
+    "results/test_sequential.py",
     "results/test_store.py",
+    "results/test_unchanged.py",
     "sweep/bench",
     "sweep/commands",
     "sweep/file/test_load.py",
     "sweep/plan/test_planner.py",
     "sweep/run",
+    "sweep/search",
     "test_methods.py",
     "test_path.py",
     "test_readme.py",
