@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).parent.parent
 FIXTURES = REPOSITORY.parent / "shared" / "fixtures"
 
 
-#: Tests that start Ray, servers or processes, train, simulate, or take minutes together; `make test-fast` leaves them out.
+#: Tests that start Ray, servers or processes, train, simulate, or take minutes together: not in `make test-fast`.
 SLOW = (
     "contracts/test_context.py",
     "contracts/test_executors.py",

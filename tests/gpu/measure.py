@@ -28,7 +28,7 @@ from model.rasterizers import CUDA_BACKENDS, is_available
 from model.weights import WeightStore
 from results.records.arithmetic import Execution
 from sweep.bench.measure import torch_threads
-from sweep.bench.step import SIZES, _step_rows
+from sweep.bench.step import row_of_two_cpu_cores
 from sweep.bench.step_gpu import CUDA, GPU_SIZES, Case, GpuSize, gpu_step_rows, make_step, products
 
 CPU = torch.device("cpu")
@@ -170,9 +170,7 @@ def _chairs(size: GpuSize) -> Iterator[Store]:
 
 def step_rows() -> Iterator[dict[str, Any]]:
     """Rows of `bench step` on the GPU, and that of two CPU cores for the laptop's size."""
-    with torch_threads(2):
-        ms = _step_rows(SIZES[0], None, rounds=10)[0]["ms"]
-    yield {"size": "laptop", "case": "ours", "backend": "cpu", "device": "cpu", "ms": ms}
+    yield row_of_two_cpu_cores()
     yield from gpu_step_rows(10, compiled=False, with_usage=False)
 
 
