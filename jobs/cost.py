@@ -21,6 +21,7 @@ from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.evaluate import Predict, object_views, predicting
+from jobs.precision import products
 from jobs.trained import load_trained
 from results.records.atomic import write_json
 from results.records.home import training_folder, trial_folder
@@ -72,7 +73,8 @@ def measure_finished(home: Path, key: str, device: torch.device) -> dict[str, An
     store = open_dataset(trained.config.data.name, trained.config.data.options, home)
     predict = predicting(trained.reconstructor, trained.context, trained.config)
     seconds = None if record is None else record.get("seconds")
-    costs = measure_costs(trained.reconstructor, predict, trained.config, store, device, seconds)
+    with products(trained.config.train.precision):
+        costs = measure_costs(trained.reconstructor, predict, trained.config, store, device, seconds)
     write_json(folder / COSTS_FILENAME, costs)
     return costs
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from jobs.contexts import ContextConfig, frozen_class, frozen_options
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import SPLITS, Store
 from jobs.feature_file import FeatureFile, ensure_feature_file, rounded
+from jobs.memory import free_gpu_memory
+from jobs.precision import products
 from model.context import find_source
 from model.frozen import FrozenModel
 from model.fusion import FUSION, ContextType, Source
@@ -106,7 +107,7 @@ class LiveContext:
         if not model.cached:
             values: Tensor = model(views)
             return values
-        with _full_precision():
+        with products("float32"):  # all trials share the features
             values = model(views).float().cpu()
         return torch.from_numpy(rounded(values.flatten(0, 1).numpy())).view(values.shape).to(views.images.device)
 
@@ -124,7 +125,7 @@ class CachedFeatures:
         self._rows = torch.from_numpy(rows).to(device)
         self._scales = torch.from_numpy(np.append(self._file.scales, np.float32(np.nan))).to(device)
         self._gpu_cache: Tensor | None = None
-        if device.type == "cuda" and self._file.values_nbytes < _GPU_CACHE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        if device.type == "cuda" and self._file.values_nbytes < _GPU_CACHE_SHARE * free_gpu_memory(device):
             self._gpu_cache = torch.from_numpy(self._file.values()).to(device)
 
     def __call__(self, views: Views) -> Tensor:
@@ -242,20 +243,8 @@ def _computing(
             models.append(build())
         # One frame per object: frames are independent.
         views = store.views(frames[:, None], resolution).to(device)
-        with _full_precision():
+        with products("float32"):
             values: np.ndarray = models[0](views)[:, 0].float().cpu().numpy()
         return values
 
     return compute
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Matrix products in float32, whatever precision the current trial has, as all trials share the features."""
-    cuda = torch.backends.cuda.matmul
-    before = cuda.allow_tf32, torch.backends.cudnn.allow_tf32
-    cuda.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        cuda.allow_tf32, torch.backends.cudnn.allow_tf32 = before

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.evaluate import object_views, predicting
@@ -18,7 +17,6 @@ from model.geometry import invert_rigid, pixel_rays
 from model.registry import nearest
 from model.scenes import GaussianScene
 from model.types import Gaussians, Views
-from results.records.trial_folder import CONFIG_FILENAME
 
 _SH_DC = 0.28209479177387814  # the constant spherical harmonic
 #: Standard deviation in units of the pixel spacing on the surface: neighbours meet at 3/5 of their peak.
@@ -27,15 +25,15 @@ _SPREAD = 0.5
 _STEEPEST = 4.0
 
 
-def predicted(folder: Path, home: Path, name: str | None = None) -> GaussianObject:
+def predicted(folder: Path, name: str | None = None) -> GaussianObject:
     """The scene that the network of the trial in `folder` predicts from an object's source views.
 
-    By default the object is the first that the trial is evaluated on.  The last checkpoint is used; the trial need not
-    be finished.  Raises ValueError for a folder that is no trial's, a trial without a network or checkpoint, and an
-    object that its dataset does not have.
+    By default the object is the first that the trial is evaluated on.  An unfinished trial's last checkpoint is used.
+    Raises ValueError for a folder that is no trial's, a trial without a network or checkpoint, and an object that its
+    dataset does not have.
     """
-    config = _read_config(folder)
-    _, network, context = load_trained(folder.parent.parent, folder.name)
+    home = folder.parent.parent
+    config, network, context = load_trained(home, folder.name)
     store = open_dataset(config.data.name, config.data.options, home)
     row = _object(store, name, config.eval.split)
     views = object_views(store, row, config.data.resolution, config.model.input_views)
@@ -78,16 +76,6 @@ def gaussians_on_surface(views: Views) -> Gaussians:
         opacities=torch.ones(1, count, 1),
         sh=((colours.reshape(-1, 3)[kept] - 0.5) / _SH_DC)[None, :, None],
     )
-
-
-def _read_config(folder: Path) -> TrialConfig:
-    path = folder / CONFIG_FILENAME
-    if not path.is_file():
-        raise ValueError(f"{folder} is not a trial's folder: it has no {CONFIG_FILENAME}")
-    config = TrialConfig.read(path)
-    if not config.is_trained:
-        raise ValueError(f"trial {folder.name} copies or draws nothing ({config.model.name}); it predicts no Gaussians")
-    return config
 
 
 def _object(store: Store, name: str | None, split: str) -> Any:

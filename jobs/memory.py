@@ -28,6 +28,14 @@ def keep_freed_memory() -> bool:
 
 # On a GPU
 
+
+def free_gpu_memory(device: torch.device) -> int:
+    """Bytes that this process can still use on a GPU: free ones, within its limit if it shares the GPU."""
+    free, total = torch.cuda.mem_get_info(device)
+    limit = torch.cuda.get_per_process_memory_fraction(device) * total
+    return max(min(free, int(limit) - torch.cuda.memory_reserved(device)), 0)
+
+
 #: Messages of CUDA's libraries when they, not torch's allocator, run out of memory.
 _OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 

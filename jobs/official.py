@@ -29,6 +29,7 @@ from jobs.keys import (
     trial_key,
 )
 from jobs.model_file import OwnNetwork
+from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
 from jobs.trial import weight_identities
@@ -183,7 +184,8 @@ def _evaluate(checkpoint: Network, config: TrialConfig, store: Store, home: Path
     frozen = WeightStore(weights_folder(home))
     context = ContextReader(config, store, frozen, cache_folder(home), device)
     predictor = prepare(checkpoint.load(build_reconstructor(config, context.widths, frozen)), device)
-    return evaluate_predictions(predicting(predictor, context, config), config, store, frozen, device)
+    with products(config.train.precision):
+        return evaluate_predictions(predicting(predictor, context, config), config, store, frozen, device)
 
 
 def _device() -> torch.device:

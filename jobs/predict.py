@@ -35,12 +35,14 @@ from jobs.photos.domain import Domain
 from jobs.photos.framing import Framed, Lens, as_it_is, cropped, is_framed, seen
 from jobs.photos.masks import Mask, find_mask
 from jobs.photos.picture import Picture, read_picture
+from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
 from jobs.trained import find_trained, load_network
 from jobs.turntable import orbit, save_pictures
 from jobs.video import find_ffmpeg, save_video
 from model.ply import write_ply
 from model.scenes import GaussianScene, Scene
+from model.types import Cameras
 from model.weights import WeightStore
 from results.records.find import find_trial_folder
 from results.records.home import weights_folder
@@ -166,7 +168,8 @@ class PhotoReconstructor:
             wanted = "none" if mask == "auto" and not self.domain.is_plain else mask
             found = find_mask(read, wanted)
             framed = cropped(read, found, self.domain, lens)
-        scene = self.predict(framed.source.to(self.device))
+        with products(self.config.train.precision):
+            scene = self.predict(framed.source.to(self.device))
         return Prediction(self, read, lens, found, framed, scene)
 
 
@@ -203,8 +206,12 @@ class Prediction:
             views,
             side or self.side,
         )
-        images = self.scene.render(cameras, source.background.to(self.by.device)).images
+        images = self._images(cameras, source.background.to(self.by.device))
         return images[0].clamp(0, 1).cpu()
+
+    def _images(self, cameras: Cameras, background: Tensor) -> Tensor:
+        with products(self.by.config.train.precision):
+            return self.scene.render(cameras, background).images
 
     @property
     def side(self) -> int:
@@ -218,7 +225,7 @@ class Prediction:
         """PSNR of the reconstruction, seen by the photograph's camera, against the picture that the network read."""
         source = self.framed.source.to(self.by.device)
         with torch.inference_mode():
-            images = self.scene.render(source.cameras, source.background).images.clamp(0, 1)
+            images = self._images(source.cameras, source.background).clamp(0, 1)
         return float(-10 * torch.log10((images - source.images).square().mean().clamp(min=1e-10)))
 
     @cached_property

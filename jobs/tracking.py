@@ -337,7 +337,7 @@ class Tracker:
 
         Raises `ExperimentDeletedError` where it was deleted.
         """
-        found = self._client.get_experiment_by_name(self._experiment) or self._renamed_experiment()
+        found = find_experiment(self._client, self._experiment)
         if found is None:
             found = self._create_experiment()
         if found.lifecycle_stage != "active":
@@ -345,13 +345,6 @@ class Tracker:
         if found.tags.get(tags.EXPERIMENT) is None:
             self._client.set_experiment_tag(found.experiment_id, tags.EXPERIMENT, self._experiment)
         return str(found.experiment_id)
-
-    def _renamed_experiment(self) -> Experiment | None:
-        """The experiment that was created with this name and later renamed."""
-        everything = self._client.search_experiments(view_type=ViewType.ALL)
-        named = [found for found in everything if found.tags.get(tags.EXPERIMENT) == self._experiment]
-        named.sort(key=lambda found: found.lifecycle_stage != "active")
-        return named[0] if named else None
 
     def _create_experiment(self) -> Experiment:
         # A server has a place for artifacts; with a database alone, MLflow would put them in the working directory.
@@ -382,6 +375,16 @@ class Tracker:
             connection.execute(
                 update(_RUNS).where(_RUNS.c.run_uuid == run.info.run_id).values({_RUNS.c.artifact_uri: here})
             )
+
+
+def find_experiment(client: MlflowClient, name: str) -> Experiment | None:
+    """The experiment of a name, or the one that was created with it and later renamed; perhaps a deleted one."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found
+    everything = client.search_experiments(view_type=ViewType.ALL)
+    named = [found for found in everything if found.tags.get(tags.EXPERIMENT) == name]
+    return min(named, key=lambda found: found.lifecycle_stage != "active", default=None)
 
 
 def forget(home: Path, keys: Sequence[str], uri: str | None = None) -> int:

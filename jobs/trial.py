@@ -29,6 +29,7 @@ from jobs.environment import describe_environment
 from jobs.evaluate import Predict, evaluate_predictions, no_context, object_views, predicting
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, Keys, frozen_weights, keys_of
 from jobs.memory import is_out_of_memory, keep_freed_memory
+from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
 from jobs.trained import train_once
@@ -149,11 +150,9 @@ def _run(
 ) -> dict[str, Any]:
     torch.set_num_threads(runtime.threads)
     keep_freed_memory()
-    # Precision of products on a GPU; set in both cases, because a worker runs one trial after another.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.precision != "float32"
     write_json(folder / CONFIG_FILENAME, config.identity())
     write_json(folder / ENVIRONMENT_FILENAME, describe_environment())
-    with Journal(folder) as journal:
+    with products(config.train.precision), Journal(folder) as journal:
         try:
             with full_disk_explained(folder):
                 return _train_and_evaluate(config, keys, folder, store, home, runtime, frozen, journal)
@@ -283,7 +282,9 @@ def _stop_signal(*paths: Path | str | None) -> Callable[[], bool]:
 def _log_to(path: Path) -> Iterator[None]:
     """Append this process's log records to the trial's own file."""
     handler = SpareableLog(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    formatter.converter = time.gmtime  # trials of one sweep may run in several time zones
+    handler.setFormatter(formatter)
     logger = logging.getLogger("jobs")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -140,7 +140,8 @@ def _settings(record: TrialRecord) -> dict[str, str]:
         for name, value in record.run.tags.items()
         if name.startswith(tags.WEIGHTS)
     }
-    code = {"code": record.run.tags[tags.COMMIT][:_SHORT]} if tags.COMMIT in record.run.tags else {}
+    commit = tags.code_of(record.run.tags, _SHORT)
+    code = {"code": commit} if commit else {}
     return config | weights | code
 
 

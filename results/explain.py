@@ -12,7 +12,7 @@ from results.errors import ResultsError
 from results.load import SweepLike, TrialRecord, read_evidence
 from results.records.arithmetic import recorded_arithmetic
 from results.records.find import UnknownTrialError, find_trial_folder
-from results.records.tags import CODE_CHANGED, COMMIT, CONTINUED_FROM, DATA_FINGERPRINT, JUDGED_STEP
+from results.records.tags import CONTINUED_FROM, DATA_FINGERPRINT, JUDGED_STEP, code_of
 from results.render.layout import column_title
 from results.table import Cell, Column, Row, Table
 from results.tables import wanted_tables
@@ -100,7 +100,7 @@ def _named(kind: str, wanted: str, names: Sequence[str]) -> str:
 
 def _explanation(table: Table, row: Row, place: int, records: dict[str, TrialRecord]) -> Explanation:
     cell, column = row.cells[place], table.columns[place]
-    kept = [source for source in row.sources if source.key in records]
+    kept = [source for source in cell.sources or row.sources if source.key in records]
     finished = [source.key for source in kept if source.state == "finished"]
     # A finished trial may lack the metric; then the cell does not show which value belongs to which trial.
     values = dict(zip(finished, cell.values, strict=True)) if len(finished) == cell.n else {}
@@ -110,7 +110,6 @@ def _explanation(table: Table, row: Row, place: int, records: dict[str, TrialRec
 
 def _origin(record: TrialRecord, value: float | None) -> Origin:
     tags = record.run.tags if record.run else {}
-    changed = tags.get(CODE_CHANGED) == "true"
     return Origin(
         key=record.planned.key,
         seed=record.planned.seed,
@@ -120,7 +119,7 @@ def _origin(record: TrialRecord, value: float | None) -> Origin:
         run_id=record.run.run_id if record.run else None,
         objects=_objects(record),
         data_fingerprint=tags.get(DATA_FINGERPRINT, ""),
-        commit=tags.get(COMMIT, "") + (" with changes" if changed else ""),
+        commit=code_of(tags),
         arithmetic=recorded_arithmetic(tags),
         continued_from=tags.get(CONTINUED_FROM, ""),
         judged_step=tags.get(JUDGED_STEP, ""),

@@ -29,8 +29,8 @@ _RUN_COLUMNS = ("run_uuid", "status", "artifact_uri", "start_time", "end_time", 
 _TAGS = table("tags", *map(column, ("run_uuid", "key", "value")))
 _LATEST = table("latest_metrics", *map(column, ("run_uuid", "key")))
 _METRICS = table("metrics", *map(column, ("run_uuid", "key", "step", "value", "timestamp", "is_nan")))
-#: number of values that every supported database accepts in one statement
-_IDS_AT_ONCE = 30_000
+#: runs in one statement; SQL Server accepts 2,100 values, of which names of metrics and tags need some
+_IDS_AT_ONCE = 1_500
 
 
 #: database driver's package -> the pip requirement that installs it

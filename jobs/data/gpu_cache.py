@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jobs.memory import free_gpu_memory
+
 #: A GPU keeps an array of a store if it takes no more than this share of its free memory.
 _MEMORY_SHARE = 0.4
 
@@ -27,14 +29,10 @@ def take(store: Path, name: str, array: np.ndarray, frames: np.ndarray, device: 
     return cached[torch.from_numpy(frames).to(device, non_blocking=True)]
 
 
-@lru_cache(maxsize=4)  # images and depth of the current and the previous dataset
+@lru_cache(maxsize=6)  # images, masks and depth of the current and the previous dataset
 def _on_device(store: Path, name: str, device: torch.device) -> Tensor | None:
     """The whole array on the device; None where it does not fit."""
     array = np.load(store / f"{name}.npy", mmap_mode="r")
-    if array.nbytes > _MEMORY_SHARE * _free_memory(device):
+    if array.nbytes > _MEMORY_SHARE * free_gpu_memory(device):
         return None
     return torch.from_numpy(np.array(array)).to(device)
-
-
-def _free_memory(device: torch.device) -> int:
-    return int(torch.cuda.mem_get_info(device)[0])

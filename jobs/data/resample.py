@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jobs.precision import products
+
 
 def area_mean(pictures: Tensor, side: int) -> Tensor:
     """Bytes (..., S, S) -> means in [0, 1], (..., side, side) float32; S >= side."""
@@ -35,8 +37,9 @@ def _area_sum(pictures: Tensor, side: int) -> Tensor:
     size = pictures.shape[-1]
     if size % side == 0:
         return _block_sum(pictures, size // side)
-    weights = _overlaps(size, side)
-    return weights @ pictures @ weights.T
+    weights = _overlaps(size, side, pictures.device)
+    with products("float32"):
+        return weights @ pictures @ weights.T
 
 
 def _block_sum(pictures: Tensor, factor: int) -> Tensor:
@@ -46,10 +49,11 @@ def _block_sum(pictures: Tensor, factor: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _overlaps(size: int, side: int) -> Tensor:
+def _overlaps(size: int, side: int, device: torch.device) -> Tensor:
     """Overlap of each of `size` pixels with each of `side` small ones, (side, size), in integer units."""
     unit = gcd(size, side)
     small, large = np.arange(side + 1) * (size // unit), np.arange(size + 1) * (side // unit)
     ends = np.minimum(small[1:, None], large[None, 1:])
     starts = np.maximum(small[:-1, None], large[None, :-1])
-    return torch.from_numpy(np.maximum(ends - starts, 0).astype(np.float32))
+    with torch.inference_mode(False):  # an inference tensor, cached by an evaluation, could not be used in training
+        return torch.from_numpy(np.maximum(ends - starts, 0).astype(np.float32)).to(device)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from jobs.metrics import find_metric
 from jobs.metrics.base import EvaluatedViews, Metric
+from jobs.precision import products
 from model.weights import WeightStore
 from results.metrics import CLAMPED, METRICS
 
@@ -40,6 +41,7 @@ class MetricSet(nn.Module):
         return any(METRICS[name].of_rendering for name in self.members)
 
     @torch.inference_mode()
+    @products("float32")
     def forward(self, render: EvaluatedViews, target: EvaluatedViews, kinds: Mapping[str, Tensor]) -> list[Score]:
         """Scores of one object, whose N views each belong to one of the `kinds`, (N,) bool.
 

@@ -65,9 +65,7 @@ class Domain:
         """The facts of a store, as a trial's network sees it."""
         resolution, manifest = config.data.resolution, store.manifest
         evaluated = [
-            row
-            for split in ("test", "val", "train")
-            for row in store.objects[store.objects["split"] == split].itertuples()
+            row for split in ("test", "val") for row in store.objects[store.objects["split"] == split].itertuples()
         ][:_OBJECTS]
         sources = np.array([evaluation_frames(row, manifest.evaluation)[0] for row in evaluated])
         views = store.views(sources[:, None], resolution)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from model.fusion import Source
 from model.fusion.xattn import CrossAttentionBlock
+from model.group_norm import normalised
 from model.types import Context
 
 #: Frequencies of the position code, as powers of two in cycles per image side: from half a cycle, which distinguishes
@@ -33,7 +34,7 @@ class PositionalBlock(CrossAttentionBlock):
         """Context, height and width of the feature map -> normalised values (B, width, rows, columns)."""
 
     def queries(self, h: Tensor) -> Tensor:
-        return self.query(_with_position(self.query_norm(h)))
+        return self.query(_with_position(normalised(self.query_norm, h)))
 
     def tokens(self, context: Context, size: torch.Size) -> Tensor:
         return _with_position(self.lift(self.values(context, size)))

@@ -17,6 +17,7 @@ from model.attention import depth_cross_attention
 from model.fusion import ContextType, Place, Source
 from model.fusion.base import Fusion
 from model.fusion.fuser import Fuser
+from model.group_norm import normalised
 from model.types import Context
 
 
@@ -41,7 +42,7 @@ class CrossAttentionBlock(Fuser):
 
     def queries(self, h: Tensor) -> Tensor:
         """(B, C, h, w) features -> (B, C, h, w), one query per pixel."""
-        return self.query(self.query_norm(h))
+        return self.query(normalised(self.query_norm, h))
 
     def tokens(self, context: Context, size: torch.Size) -> Tensor:
         """Context, height and width of the feature map -> inputs of keys and values, (B, D, ...)."""

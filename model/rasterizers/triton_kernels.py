@@ -207,9 +207,9 @@ def sh_basis_backward(direction, g, COEFFICIENTS: tl.constexpr):
 
 @triton.jit
 def direction_from(place, mean):
-    """The unit vector from the camera to a Gaussian, and the distance."""
+    """The unit vector from the camera to a Gaussian, 0 for one at the camera, and the distance."""
     offset = combine(1.0, mean, -1.0, place)
-    length = tl.sqrt(dot(offset, offset))
+    length = tl.maximum(tl.sqrt(dot(offset, offset)), 1e-30)
     return (offset[0] / length, offset[1] / length, offset[2] / length), length
 
 

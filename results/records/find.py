@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -74,7 +75,8 @@ def best_trial_folder(
     results = ((key, read_result(trial_folder(home, key))) for key in keys)
     found: dict[str, dict[str, Any]] = {key: result for key, result in results if result and result.get("step")}
     where = f"sweep {sweep!r}" if sweep is not None else str(home)
-    trained = {key: result["metrics"][name] for key, result in found.items() if name in result["metrics"]}
+    scores = {key: result["metrics"].get(name, math.nan) for key, result in found.items()}
+    trained = {key: score for key, score in scores.items() if not math.isnan(score)}
     if not trained:
         measured = sorted({score.replace("/", "_") for result in found.values() for score in result["metrics"]})
         have = f"finished ones have: {', '.join(measured)}" if measured else "none is finished"

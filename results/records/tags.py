@@ -63,3 +63,9 @@ def artifact_hash(tags: Mapping[str, str], name: str) -> str | None:
         recorded = {}
     found = recorded.get(name) if isinstance(recorded, dict) else None
     return found if isinstance(found, str) else tags.get(HASH + name)
+
+
+def code_of(found: Mapping[str, str], digits: int | None = None) -> str:
+    """The commit in a run's tags, with a word where its code had uncommitted changes; empty without a commit."""
+    commit = found.get(COMMIT, "")[:digits]
+    return f"{commit} with changes" if commit and found.get(CODE_CHANGED) == "true" else commit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from results.table import Cell, Column, Row, Section, Table, rounded
@@ -21,7 +22,12 @@ def render(table: Table) -> str:
         "notes": table.legend,
         "remarks": list(table.remarks),
     }
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return as_json(content) + "\n"
+
+
+def as_json(content: Any) -> str:
+    """Plain values as strict JSON, which has no numbers that are not finite: they become words."""
+    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _row(row: Row, section: Section, columns: tuple[Column, ...]) -> dict[str, Any]:
@@ -39,23 +45,27 @@ def _row(row: Row, section: Section, columns: tuple[Column, ...]) -> dict[str, A
 
 
 def cell_as_json(cell: Cell, column: Column) -> dict[str, Any]:
-    """Everything that a cell holds; fit for strict JSON."""
+    """Everything that a cell holds."""
     if cell.text:
         return {"text": cell.text}
     found = cell.comparison
     return {
         "text": None if cell.mean is None else rounded(cell.mean, column.precision),
-        "mean": _finite(cell.mean),
-        "std": _finite(cell.std),
-        "interval": None if cell.interval is None else [_finite(end) for end in cell.interval],
+        "mean": cell.mean,
+        "std": cell.std,
+        "interval": cell.interval,
         "n": cell.n,
-        "values": [_finite(value) for value in cell.values],
+        "values": cell.values,
         "rank": cell.rank,
         "reference": cell.reference,
-        "comparison": found and {name: _finite(value) for name, value in dataclasses.asdict(found).items()},
-    }
+        "comparison": found and dataclasses.asdict(found),
+    } | ({"sources": [dataclasses.asdict(source) for source in cell.sources]} if cell.sources else {})
 
 
 def _finite(value: Any) -> Any:
-    """As it is, or the word for a number that is not finite."""
+    """The same values, with the word for each number that is not finite."""
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,7 +11,6 @@ from results.records import tags
 from results.records.arithmetic import recorded_arithmetic
 from results.tables.scores import FINGERPRINT_TAG
 
-_COMMIT_TAG = "mlflow.source.git.commit"
 _SHORT = 7
 #: Name in notes -> field of the recorded arithmetic.
 _ARITHMETIC = {
@@ -129,7 +128,4 @@ def _arithmetic(record: TrialRecord) -> str:
 
 
 def _code(record: TrialRecord) -> str:
-    if record.run is None or _COMMIT_TAG not in record.run.tags:
-        return ""
-    changed = record.run.tags.get(tags.CODE_CHANGED) == "true"
-    return record.run.tags[_COMMIT_TAG][:_SHORT] + (" with changes" if changed else "")
+    return tags.code_of(record.run.tags, _SHORT) if record.run else ""

@@ -13,7 +13,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,6 +30,7 @@ from jobs.data.store import Store
 from jobs.device import BatchAhead, CapturedStep, captures_steps, prepare, prepare_training
 from jobs.flat import flatten_parameters
 from jobs.nonfinite import NonFiniteGuard
+from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
 from jobs.step import Step, StepInputs, step_inputs
 from model.losses import LOSSES
@@ -290,17 +290,6 @@ def count_synchronisations(step: Callable[[], object]) -> int:
     finally:
         torch.cuda.set_sync_debug_mode(_SILENT)
     return sum("synchroniz" in str(warning.message) for warning in caught)
-
-
-@contextmanager
-def products(precision: Precision) -> Iterator[None]:
-    """Enables TF32 for float32 products in the body, except for the precision float32."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def _wait(device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,12 +90,24 @@ def evaluate(
     if sweep is not None:
         if checkpoint is not None or dataset is not None or is_trial:
             raise ValueError("give a sweep file, or --dataset with --checkpoint or with --trial, not both")
+        _refuse("a sweep file", {"--json": as_json, "--seed": seed is not None, "--sweep": of_sweep is not None})
         (_measure_sweep if costs else _evaluate_sweep)(sweep, settings or [], only, home.absolute())
     elif (checkpoint is None) == (not is_trial) or dataset is None:
         raise ValueError("give a sweep file, or --dataset with --checkpoint or with --trial (or --best)")
     else:
+        unused = {"--only": only is not None}
+        if checkpoint is not None:
+            unused |= {"--seed": seed is not None, "--sweep": of_sweep is not None}
+        _refuse("--checkpoint" if checkpoint is not None else "a trial", unused)
         chosen = None if checkpoint is not None else chosen_trial(home.absolute(), trial, of_sweep, seed, best)
         _evaluate_network(checkpoint, chosen, dataset, settings or [], home.absolute(), as_json)
+
+
+def _refuse(what: str, unused: Mapping[str, bool]) -> None:
+    """Raises ValueError where an option is given that evaluating `what` does not use."""
+    for option, is_given in unused.items():
+        if is_given:
+            raise ValueError(f"{option} means nothing for {what}")
 
 
 def _evaluate_sweep(sweep: Path, settings: list[str], only: str | None, home: Path) -> None:
@@ -115,6 +128,7 @@ def _measure_sweep(sweep: Path, settings: list[str], only: str | None, home: Pat
     from results.records.plan import read_plan
     from results.report import build_report
     from sweep.only import choose
+    from sweep.run.executors.run_guarded import runtime_of
 
     checked = planned_sweep(sweep, settings, home)
     plan = read_plan(checked.name, home).refreshed(Monitor(home))
@@ -122,7 +136,7 @@ def _measure_sweep(sweep: Path, settings: list[str], only: str | None, home: Pat
     if not chosen:
         raise ValueError(f"no finished trial of {checked.name} to measure" + (f" is called {only!r}" if only else ""))
     torch.set_num_threads(checked.run.cpus_per_trial)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(runtime_of(checked.run, home / "stop").device)
     failed = 0
     for trial in chosen:
         name = f"{trial.name} seed {trial.seed}"
@@ -148,7 +162,8 @@ def _evaluate_network(
 ) -> None:
     from jobs.model_file import OwnNetwork
     from jobs.official import Network, evaluate_checkpoint, read_network
-    from results.records.trial_folder import RESULT_FILENAME
+    from results.records.trial_folder import read_result
+    from results.render.json import as_json as strict_json
 
     network: Network
     if checkpoint is not None:
@@ -163,7 +178,7 @@ def _evaluate_network(
     config = _configuration(network.settings(dataset), parsed)
     result = evaluate_checkpoint(network, config, home)
     if as_json:
-        print((result.folder / RESULT_FILENAME).read_text())
+        print(strict_json(read_result(result.folder)))
         return
     console.print(_means_table(result.metrics))
     console.print(f"Result: {result.folder}")

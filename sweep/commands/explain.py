@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,11 +43,12 @@ def explain(
     Example: [bold]splatsweep explain auto baseline novel_psnr --sweep sweep.yaml[/]
     """
     from results import explain as results_explain
+    from results.render.json import as_json as strict_json
 
     with recorded_sweep(sweep, settings, home.absolute()) as checked:
         found = results_explain.explain(checked, home.absolute(), list(map(str, checked.tables)), table, row, column)
         if as_json:
-            print(json.dumps([_as_json(explanation) for explanation in found], indent=2))
+            print(strict_json([_as_json(explanation) for explanation in found]))
             return
         for explanation in found:
             _show(explanation)

@@ -24,6 +24,8 @@ def logs(
 ) -> None:
     """Show a trial's journal and log: losses by iteration, scores, warnings, and why it stopped or failed.
 
+    Times are UTC.
+
     Example: [bold]splatsweep logs 'baseline seed 0' --follow[/]
     """
     from results.records.trial_folder import trial_status

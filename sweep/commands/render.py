@@ -60,7 +60,7 @@ def render_trial(
 
     _check_paths(out, ply)
     home = home.absolute()
-    _write(predicted(chosen_trial(home, trial, sweep, seed, best), home, name), views, size, out, ply)
+    _write(predicted(chosen_trial(home, trial, sweep, seed, best), name), views, size, out, ply)
 
 
 @app.command("data")

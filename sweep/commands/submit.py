@@ -43,11 +43,10 @@ def submit(
     from sweep.run.submit import follow_job, submit_job
 
     checked = load_sweep(sweep, settings or [])  # reports mistakes here rather than on the cluster
-    options = [part for setting in settings or [] for part in ("--set", setting)]
-    options += [f"--only={only}"] if only is not None else []
+    options = [f"--only={only}"] if only is not None else []
     options += ["--retry-failed"] * retry_failed + ["--fail-fast"] * fail_fast
     variables = {FILE_VARIABLE: str(file_of(checked))} | dict(_variable(text) for text in environment or [])
-    job = submit_job(sweep, address, home.absolute(), options, variables)
+    job = submit_job(sweep, address, home.absolute(), settings or [], options, variables)
     console.print(f"Submitted as {job}; to stop it: {command('stop', checked, home)}")
     if follow:
         raise typer.Exit(follow_job(job, address, lambda text: console.out(text, end="", highlight=False)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +40,7 @@ def trials(
     Example: [bold]splatsweep trials --sweep sweep.yaml --metric novel_lpips --by-score[/]
     """
     from results.metrics import facts_of, score_name, split_column
+    from results.render.json import as_json as strict_json
     from results.trials import begun_keys, home_trials
     from sweep.commands.trial_choice import sweep_name
 
@@ -52,9 +53,9 @@ def trials(
     if by_score:
         sign = -1 if facts is not None and facts.direction == "down" else 1
         score = score_name(metric)
-        found.sort(key=lambda trial: (score not in trial.scores, -sign * trial.scores.get(score, 0.0)))
+        found.sort(key=lambda trial: _rank(sign * trial.scores.get(score, math.nan)))
     if as_json:
-        print(json.dumps({"home": str(home), "trials": [trial.as_json() for trial in found]}, indent=2))
+        print(strict_json({"home": str(home), "trials": [trial.as_json() for trial in found]}))
         return
     if not found:
         console.print(f"No trials in {home}")
@@ -62,6 +63,11 @@ def trials(
     digits = _shortest({*(trial.key for trial in found), *begun_keys(home)})
     console.print(_table(found, digits, metric, facts.precision if facts else 3))
     console.print(_summary(found))
+
+
+def _rank(score: float) -> tuple[bool, float]:
+    """A sort key: the highest score first, what has none last."""
+    return math.isnan(score), 0.0 if math.isnan(score) else -score
 
 
 def _table(found: Sequence[HomeTrial], digits: int, metric: str, precision: int) -> Table:

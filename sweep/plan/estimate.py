@@ -7,7 +7,7 @@ or another trial of the plan runs it.  All figures are estimates, and are labell
 
 from __future__ import annotations
 
-import json
+import math
 import socket
 import statistics
 import tempfile
@@ -32,6 +32,7 @@ from sweep.plan.planner import Plan, PlannedTrial
 from sweep.run.executors import EXECUTORS
 from sweep.run.executors.base import Executor
 from sweep.run.executors.run_guarded import runtime_of
+from sweep.run.progress import in_words, shape
 
 #: Iterations of each stage that a probe runs; the first is not counted, since it warms up.
 _PROBE_ITERATIONS = 5
@@ -101,14 +102,14 @@ class Estimate:
         """The cost of trials that may be added."""
         if not self.further:
             return ""
-        cost = "" if self.most_wall_s is None else f": about {_duration(self.most_wall_s)} with all of them"
+        cost = "" if self.most_wall_s is None else f": about {in_words(self.most_wall_s)} with all of them"
         return f"; up to {len(self.further)} more may come{cost}"
 
     def _planned(self) -> str:
         known = len(self.seconds) - self.unknown
         if not self.seconds:
             return "nothing to run"
-        total = f"about {_duration(self.wall_s)}, {self.at_once} at once, and {self.disk_bytes / _GB:.2g} GB"
+        total = f"about {in_words(self.wall_s)}, {self.at_once} at once, and {self.disk_bytes / _GB:.2g} GB"
         if not self.unknown:
             return f"{known} to run: {total}"
         hint = "nothing like them has finished on this machine; --estimate measures them"
@@ -130,7 +131,7 @@ def estimate(
     costs: dict[str, Cost | None] = dict(_measured(home)) if plan.pending else {}
     found: dict[str, Cost | None] = {trial.key: None for trial in plan.pending}
     for trial in plan.pending if costs or probe is not None else ():
-        of_its_shape = shape(trial.config)
+        of_its_shape = shape(trial.config.identity())
         if of_its_shape not in costs and probe is not None:
             costs[of_its_shape] = probe(trial)
         found[trial.key] = costs.get(of_its_shape)
@@ -153,23 +154,10 @@ def _further(plan: Plan, costs: Mapping[str, Cost | None]) -> list[float | None]
     """Seconds of each trial that may be added to a row with too few seeds to be decided."""
     coming = plan.seeds.may_come if plan.seeds is not None else {}
     configs = {trial.name: trial.config for trial in reversed(plan.trials)}
-    found = {row: costs.get(shape(configs[row])) for row in coming if row in configs}
+    found = {row: costs.get(shape(configs[row].identity())) for row in coming if row in configs}
     return [
         None if cost is None else cost.seconds(configs[row]) for row, cost in found.items() for _ in range(coming[row])
     ]
-
-
-def shape(config: TrialConfig) -> str:
-    """The settings that determine the cost of an iteration and of the evaluation, as JSON."""
-    tree = config.identity()
-    tree.pop("seed", None)
-    tree["data"] = {key: tree["data"][key] for key in ("name", "resolution")}
-    if config.is_trained:
-        tree["train"]["stages"] = [
-            [round(stage.iterations / config.train.iterations, 3), {n: t.views for n, t in stage.losses.items()}]
-            for stage in config.train.stages
-        ]
-    return json.dumps(tree, sort_keys=True)
 
 
 def trials_at_once(options: RunOptions) -> int:
@@ -191,14 +179,17 @@ def _measured(home: Path) -> dict[str, Cost]:
             continue
         if measured is not None:
             found.setdefault(measured[0], []).append(measured[1])
-    return {
-        of_shape: Cost(*(statistics.median(values) for values in zip(*map(_figures, costs), strict=True)))
-        for of_shape, costs in found.items()
-    }
+    return {of_shape: _median(costs) for of_shape, costs in found.items()}
 
 
-def _figures(cost: Cost) -> tuple[float, float, float]:
-    return cost.step_s, cost.rest_s, cost.disk_bytes
+def _median(costs: Sequence[Cost]) -> Cost:
+    """Medians of each part; of the rest, over the trials in which it was measured."""
+    rest = [cost.rest_s for cost in costs if not math.isnan(cost.rest_s)]
+    return Cost(
+        statistics.median(cost.step_s for cost in costs),
+        statistics.median(rest) if rest else 0.0,
+        statistics.median(cost.disk_bytes for cost in costs),
+    )
 
 
 def _of_finished(folder: Path) -> tuple[str, Cost] | None:
@@ -214,9 +205,9 @@ def _of_finished(folder: Path) -> tuple[str, Cost] | None:
     own_s = train_s if starts[0]["step"] == 0 else 0.0
     # A training that was resumed, by this trial or another, spreads the trial's other seconds over several intervals.
     is_whole = len(starts) == 1 and starts[0]["step"] in (0, config.train.iterations if config.is_trained else 0)
-    rest_s = last["time"] - starts[0]["time"] - own_s if is_whole else 0.0
+    rest_s = max(last["time"] - starts[0]["time"] - own_s, 0.0) if is_whole else math.nan
     step_s = train_s / config.train.iterations if config.is_trained else 0.0
-    return shape(config), Cost(step_s, max(rest_s, 0.0), _bytes(folder))
+    return shape(config.identity()), Cost(step_s, rest_s, _bytes(folder))
 
 
 def _bytes(trial: Path) -> float:
@@ -301,10 +292,3 @@ def _step_seconds(config: TrialConfig, steps: Sequence[Mapping[str, Any]]) -> fl
 
 def _weighted(values: Iterable[float], counts: Sequence[int]) -> float:
     return sum(value * count for value, count in zip(values, counts, strict=True)) / sum(counts)
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

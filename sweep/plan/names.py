@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jobs.config import TrialConfig
 from results.records.short_keys import short_keys
 
-__all__ = ["differing", "differing_keys", "flat", "short_keys", "value_name"]
+__all__ = ["differing_keys", "flat", "short_keys", "value_name"]
 
 
 def value_name(value: Any, position: int) -> str:
@@ -24,16 +23,11 @@ def value_name(value: Any, position: int) -> str:
     return f"#{position}"
 
 
-def differing(configs: Iterable[TrialConfig]) -> list[str]:
-    """The dotted keys whose values are not the same in all configurations, in the order of the configuration.
-
-    Keys of inactive axes count as absent, and absent differs from any value.
-    """
-    return differing_keys([config.identity() for config in configs])
-
-
 def differing_keys(trees: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Like `differing`, for nested mappings."""
+    """The dotted keys whose values are not the same in all nested mappings, in the order of the keys.
+
+    Absent differs from any value.
+    """
     rows = [dict(flat(tree)) for tree in trees]
     absent = object()
     varying = [

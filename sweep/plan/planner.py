@@ -30,7 +30,7 @@ from results.records.plan import PlanError, States, Status, read_plan, rule_in_w
 from results.records.plan import PlannedTrial as RecordedTrial
 from sweep.file.schema import CONTROLS, Sweep
 from sweep.plan.grid import expand, varied_keys
-from sweep.plan.names import differing, differing_keys, flat, short_keys, value_name
+from sweep.plan.names import differing_keys, flat, short_keys, value_name
 from sweep.search.state import searched
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
     "Plan",
     "PlanError",
     "PlannedTrial",
-    "differing",
     "make_plan",
     "plan_table",
     "report_tenths",

@@ -55,14 +55,14 @@ class Outcome:
 
     @property
     def failed(self) -> list[PlannedTrial]:
-        """The sweep's failed trials."""
-        return [trial for trial in self.plan.trials if trial.status == "failed"]
+        """The sweep's failed trials, rows without training among them."""
+        return [trial for trial in self.plan.everything if trial.status == "failed"]
 
     @property
     def unfinished(self) -> list[PlannedTrial]:
         """Trials of this call that were stopped before their end."""
         keys = {trial.key for trial in self.ran}
-        return [t for t in self.plan.trials if t.key in keys and t.is_unfinished]
+        return [t for t in self.plan.everything if t.key in keys and t.is_unfinished]
 
     @property
     def exit_code(self) -> int:
@@ -159,7 +159,7 @@ def run_sweep(
         report = _report(sweep, home, tracker.error, console)
         if report is not None and tracker.error is None and (chosen or controls):
             tracker.publish(report)
-        return Outcome(plan, tuple(chosen), report, tracker.error, stop_requested(stop_file), left)
+        return Outcome(plan, (*controls, *chosen), report, tracker.error, stop_requested(stop_file), left)
 
 
 def execute(

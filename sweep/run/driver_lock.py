@@ -39,7 +39,7 @@ def sole_driver(sweep: Sweep, home: Path, console: Console) -> Iterator[None]:
     folder = sweep_folder(home, sweep.name)
     signature, stop_file, lock = folder / OWNER_FILENAME, folder / STOP_FILENAME, FileLock(folder / LOCK_FILENAME)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=1)  # a look at it (`results.records.locks`) takes a moment
     except Timeout:
         way_out = f"wait for it, or run: {command('stop', sweep, home)}"
         raise SweepBusyError(f"sweep {folder.name!r} is being run by {_owner(folder)}; {way_out}") from None

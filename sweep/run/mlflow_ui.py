@@ -21,7 +21,6 @@ from typing import IO
 from results.address import UI_HOST, default_uri, experiment_page, reason, sqlite_path, sqlite_uri
 from results.invocation import home_command
 from results.own_store import adopt_store
-from results.records import tags
 from results.sqlite_file import copy_to, may_write
 from results.store_errors import store_problem
 
@@ -142,7 +141,7 @@ def _experiment_id(uri: str, name: str | None) -> str | None:
         return None
     from mlflow import MlflowClient
 
-    client = MlflowClient(uri)
-    found = client.get_experiment_by_name(name)
-    renamed = client.search_experiments(filter_string=f"tags.`{tags.EXPERIMENT}` = '{name}'") if found is None else []
-    return str((found or renamed[0]).experiment_id) if found or renamed else None
+    from jobs.tracking import find_experiment
+
+    found = find_experiment(MlflowClient(uri), name)
+    return None if found is None else str(found.experiment_id)

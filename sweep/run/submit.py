@@ -15,6 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from results.tables import SUFFIXES
+from sweep.file.load import load_sweep
+
 #: Our packages that a job contains, and the kinds of their files.
 _PACKAGES = ("sweep", "model", "jobs", "results")
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
@@ -34,15 +37,24 @@ class SubmitError(RuntimeError):
     """The cluster cannot be reached or rejects the job, or the job is too large to send."""
 
 
-def submit_job(sweep: Path, address: str, home: Path, options: Sequence[str], environment: Mapping[str, str]) -> str:
+def submit_job(
+    sweep: Path,
+    address: str,
+    home: Path,
+    settings: Sequence[str],
+    options: Sequence[str],
+    environment: Mapping[str, str],
+) -> str:
     """Sends a sweep file to the cluster whose job server is at `address`, http://HOST:8265, and starts its driver.
 
-    home: an absolute folder on the cluster; options: further options of `splatsweep run`; environment: variables for
-    driver and trials.  Returns the job's name.  Raises `SubmitError`.
+    home: an absolute folder on the cluster; settings: overrides of the sweep file; options: further options of
+    `splatsweep run`; environment: variables for driver and trials.  Returns the job's name.  Raises `SubmitError`, and
+    `SweepError` where the job lacks a file that the sweep file names.
     """
-    command = ["python", "-c", "from sweep.cli import main; main()", "run", sweep.name, "--home", str(home), *options]
+    command = ["python", "-c", "from sweep.cli import main; main()", "run", sweep.name, "--home", str(home)]
+    command += [*(part for setting in settings for part in ("--set", setting)), *options]
     with tempfile.TemporaryDirectory(prefix="splatsweep-job-") as folder:
-        stage(sweep, Path(folder))
+        stage(sweep, Path(folder), settings)
         client = _client(address)
         deadline = time.monotonic() + _PATIENCE_S
         while True:
@@ -60,14 +72,15 @@ def submit_job(sweep: Path, address: str, home: Path, options: Sequence[str], en
                 time.sleep(1)
 
 
-def stage(sweep: Path, folder: Path) -> None:
+def stage(sweep: Path, folder: Path, settings: Sequence[str] = ()) -> None:
     """Copies a job's files into `folder`: the sweep file, the YAML files beside it, and our packages.
 
-    The sweep file may extend the files beside it or use them as tables.  Raises `SubmitError` where the job is larger
-    than a cluster accepts.
+    The sweep file may extend the files beside it or use them as tables.  Raises `SweepError` where it names a file that
+    is elsewhere, and `SubmitError` where the job is larger than a cluster accepts.
     """
-    for path in {sweep, *sweep.absolute().parent.glob("*.yaml")}:
+    for path in {sweep, *(path for suffix in SUFFIXES for path in sweep.absolute().parent.glob(f"*{suffix}"))}:
         shutil.copy(path, folder)
+    load_sweep(folder / sweep.name, settings, configurations=False)
     for package in _PACKAGES:
         shutil.copytree(Path(str(import_module(package).__file__)).parent, folder / package, ignore=_LEFT_OUT)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20

@@ -1,10 +1,10 @@
-"""Formats a trial's journal and log as readable lines, sorted by time."""
+"""Formats a trial's journal and log as readable lines, sorted by time (UTC)."""
 
 from __future__ import annotations
 
 import json
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class _Growing:
 
 def _of_event(event: dict[str, Any]) -> tuple[str, str]:
     """The time of an event, and the event as text."""
-    stamp = datetime.fromtimestamp(event["time"]).strftime(_TIME)
+    stamp = datetime.fromtimestamp(event["time"], UTC).strftime(_TIME)
     kind = event["event"]
     if kind == "metrics":
         values = ", ".join(f"{name} {value:.4g}" for name, value in event["values"].items())

@@ -22,6 +22,7 @@ from torch import Tensor
 from jobs.data.prepare import open_dataset
 from jobs.data.prepare import prepare as prepare_dataset
 from jobs.data.store import Store
+from jobs.precision import products
 from model.losses.lpips import LpipsDistance
 from model.methods.splatter_image.backbones import unet
 from model.rasterizers import CUDA_BACKENDS, is_available
@@ -29,7 +30,7 @@ from model.weights import WeightStore
 from results.records.arithmetic import Execution
 from sweep.bench.measure import torch_threads
 from sweep.bench.step import row_of_two_cpu_cores
-from sweep.bench.step_gpu import CUDA, GPU_SIZES, Case, GpuSize, gpu_step_rows, make_step, products
+from sweep.bench.step_gpu import CUDA, GPU_SIZES, Case, GpuSize, gpu_step_rows, make_step
 
 CPU = torch.device("cpu")
 STEPS = 200

@@ -55,7 +55,7 @@ def test_objects_and_datasets_that_cannot_be_shown(store):
 
 def test_a_trial_predicts_an_evaluated_object(home, tiny):
     trial = run_trial(TrialConfig.model_validate(tiny()), home, Runtime())
-    subject = predicted(trial.folder, home)
+    subject = predicted(trial.folder)
     images = subject.scene.render(subject.views.cameras, subject.views.background).images
     samples = np.load(trial.folder / "samples.npz")
     assert subject.name == samples["objects"][0]
@@ -68,7 +68,7 @@ def test_the_moving_average_is_what_is_shown(home, tiny):
     config = tiny()
     config["train"]["ema"] = {"every": 1, "start": 0, "max_decay": 0.99}
     trial = run_trial(TrialConfig.model_validate(config), home, Runtime())
-    subject = predicted(trial.folder, home)
+    subject = predicted(trial.folder)
     images = subject.scene.render(subject.views.cameras, subject.views.background).images
     pixels = (images[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     for sample in np.load(trial.folder / "samples.npz")["render"][0]:
@@ -77,7 +77,7 @@ def test_the_moving_average_is_what_is_shown(home, tiny):
 
 def test_trials_that_cannot_be_shown(home, tiny):
     blank = run_trial(TrialConfig.model_validate(tiny(model={"name": "blank"})), home, Runtime())
-    with pytest.raises(ValueError, match=r"\(blank\); it predicts no Gaussians"):
-        predicted(blank.folder, home)
-    with pytest.raises(ValueError, match="not a trial's folder"):
-        predicted(home, home)
+    with pytest.raises(ValueError, match=r"has no network \(blank\)"):
+        predicted(blank.folder)
+    with pytest.raises(ValueError, match="neither a trial nor a training"):
+        predicted(home / "trials" / "other")

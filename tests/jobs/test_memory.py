@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from jobs.memory import free_gpu_memory
 
 # In a separate process, because the setting cannot be undone.
 FAULTS = """
@@ -37,3 +40,11 @@ def test_memory_is_fetched_once():
     output = subprocess.run([sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True).stdout
     before, after = map(int, output.split())
     assert after < before / 10
+
+
+@pytest.mark.parametrize(("free", "fraction", "found"), [(60, 1.0, 60), (60, 0.5, 30), (60, 0.05, 0)])
+def test_a_share_of_a_gpu_has_no_more_than_its_limit(free, fraction, found, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 80))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _: fraction)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 10)
+    assert free_gpu_memory(torch.device("cuda", 0)) == found

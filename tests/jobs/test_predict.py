@@ -63,7 +63,7 @@ def test_a_picture_of_a_test_object_predicts_the_gaussians_of_that_object(home, 
     key = train(home, tiny(**sections))
     photo = source_picture(home, tmp_path / "chair.png")
     prediction = load_reconstructor(home, key, device="cpu")(photo)
-    expected = predicted(home / "trials" / key, home).scene.gaussians
+    expected = predicted(home / "trials" / key).scene.gaussians
     assert prediction.framed.as_it_is
     for field in fields(expected):
         assert torch.equal(getattr(prediction.scene.gaussians, field.name), getattr(expected, field.name)), field.name

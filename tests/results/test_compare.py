@@ -13,7 +13,7 @@ import pytest
 from results.compare import compare
 from results.errors import ResultsError
 from results.load import Evidence, TrialRecord
-from results.records.tags import DATA_FINGERPRINT
+from results.records.tags import CODE_CHANGED, COMMIT, DATA_FINGERPRINT
 from results.render.comparison import writer
 from results.table import Table
 from tests.results.tables.conftest import Study
@@ -69,6 +69,13 @@ def test_other_data_or_another_evaluation_is_marked_and_not_subtracted() -> None
     assert table.rows[1].notes == ("Not comparable: data d1 and d2.",)
     assert table.rows[2].notes == ("Not comparable: eval.split test and val.",)  # how often it validates is no matter
     assert table.rows[1].cells[1].comparison is None
+
+
+def test_code_with_uncommitted_changes_is_other_code() -> None:
+    commits = [{COMMIT: "0123456789"}, {COMMIT: "0123456789", CODE_CHANGED: "true"}]
+    ours, theirs = (Study.trained("x", 20.0, tags={DATA_FINGERPRINT: "d1", **tags}) for tags in commits)
+    table = compared(side("a", *ours), side("b", *theirs))
+    assert "All rows differ in code (0123456 and 0123456 with changes)." in table.notes
 
 
 def test_nothing_to_compare_is_an_error_with_the_reasons() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from results.errors import ResultsError
 from results.explain import explain
+from results.render.json import render as json_text
 from tests.results.conftest import entry, scores
 
 
@@ -49,6 +52,18 @@ def test_a_continued_training_and_its_best_weights_are_named(recorded, sweep) ->
         recorded.record(f"a{seed}", "baseline", seed, per_object=scores(20.0, 0.8, 0.2), tags=tags)
     (found,) = explain(sweep, recorded.home, ["auto"], "auto", "baseline", "novel_psnr")
     assert [(each.continued_from, each.judged_step) for each in found.origins] == [(lineage, "700"), ("", "")]
+
+
+def test_a_cell_of_a_pivot_is_traced_to_its_own_trials(recorded, sweep) -> None:
+    settings = {f"{lr}{model}": {"train": {"lr": lr}, "depth": {"model": model}} for lr in (1, 2) for model in "xy"}
+    recorded.plan([entry(key, key, config=config) for key, config in settings.items()], [])
+    for psnr, key in enumerate(settings, start=20):
+        recorded.record(key, key, 0, per_object=scores(psnr, 0.8, 0.2))
+    table = explain(sweep, recorded.home, ["pivot"], "pivot", "1", "model: y")[0].table
+    (found,) = explain(sweep, recorded.home, ["pivot"], "pivot", "1", "model: y")
+    assert [(origin.key, origin.value) for origin in found.origins] == [("1y", pytest.approx(21.0))]
+    as_json = json.loads(json_text(table))
+    assert [source["key"] for source in as_json["rows"][0]["cells"]["novel_psnr_2"]["sources"]] == ["1y"]
 
 
 @pytest.mark.parametrize(

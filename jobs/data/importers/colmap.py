@@ -158,7 +158,8 @@ def _text_cameras(file: Path) -> Iterator[tuple[int, str, int, int, tuple[float,
         words = line.split()
         if len(words) < 5 or words[1] not in names or len(words) != 4 + len(names[words[1]]):
             raise UnreadableObjectError(f"{file}: {line!r} is no camera; models: {', '.join(names)}")
-        yield int(words[0]), words[1], int(words[2]), int(words[3]), _numbers(words[4:], file)
+        number, width, height = (_integer(word, file) for word in (words[0], *words[2:4]))
+        yield number, words[1], width, height, _numbers(words[4:], file)
 
 
 def _text_images(file: Path) -> Iterator[tuple[tuple[float, ...], int, str]]:
@@ -169,7 +170,7 @@ def _text_images(file: Path) -> Iterator[tuple[tuple[float, ...], int, str]]:
         words = line.split(maxsplit=9)
         if len(words) != 10:
             raise UnreadableObjectError(f"{file}: {line!r} is no picture with its pose")
-        yield _numbers(words[1:8], file), int(words[8]), words[9]
+        yield _numbers(words[1:8], file), _integer(words[8], file), words[9]
 
 
 def _text_points(file: Path) -> Iterator[tuple[float, ...]]:
@@ -183,6 +184,13 @@ def _text_points(file: Path) -> Iterator[tuple[float, ...]]:
 def _numbers(words: list[str], file: Path) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in words)
+    except ValueError as error:
+        raise UnreadableObjectError(f"{file}: {error}") from error
+
+
+def _integer(word: str, file: Path) -> int:
+    try:
+        return int(word)
     except ValueError as error:
         raise UnreadableObjectError(f"{file}: {error}") from error
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -185,6 +185,10 @@ class Posed(Importer[PosedOptions]):
     def _captures(self) -> dict[str, Capture | str]:
         """Objects, or why they cannot be read, by name; filled by `items`."""
         return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what `items` read, since `load` runs in other processes and has its item's part in the payload."""
+        return {name: value for name, value in self.__dict__.items() if name != "_captures"}
 
     def _read(self, folder: Path, split: str) -> Capture | str:
         try:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.constants import constant
 from model.methods.pixelnerf.options import Combination, Density
 
 #: Number of frequencies of the position encoding, and the lowest in radians per scene unit; each doubles the previous.
@@ -34,10 +35,8 @@ def encode(positions: Tensor, directions: Tensor) -> Tensor:
 
 def frequencies_and_phases(like: Tensor) -> tuple[Tensor, Tensor]:
     """Frequencies and phases of the 12 waves, (12,) each: every frequency twice, as sine and as cosine."""
-    steps = torch.arange(NUM_FREQUENCIES, dtype=like.dtype, device=like.device)
-    frequencies = (LOWEST_FREQUENCY * 2**steps).repeat_interleave(2)
-    phases = torch.tensor([0, math.pi / 2], dtype=like.dtype, device=like.device).repeat(NUM_FREQUENCIES)
-    return frequencies, phases
+    frequencies = [LOWEST_FREQUENCY * 2**step for step in range(NUM_FREQUENCIES) for _ in range(2)]
+    return constant(frequencies, like), constant([0.0, math.pi / 2] * NUM_FREQUENCIES, like)
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.constants import constant
 from model.methods.pixelnerf.options import PixelPoint
 from model.methods.pixelnerf.rays import PIXEL_OFFSETS, Rays, rotate, transform
 from model.types import Cameras, _TensorFields
@@ -41,7 +42,7 @@ class Sources(_TensorFields):
         origins = transform(rays.origins[:, None], matrices)
         directions = rotate(rays.directions[:, None], matrices[..., :3, :3])
         centres = transform(self.centre[:, None, None], matrices)
-        published = directions.new_tensor([1.0, -1.0, -1.0])  # axes of OpenGL
+        published = constant([1.0, -1.0, -1.0], directions)  # axes of OpenGL
         along = distances[:, None, ..., None]
         return SampledFeatures(
             positions=torch.addcmul(
@@ -61,7 +62,7 @@ class Sources(_TensorFields):
         focal, principal = self.cameras.focal[:, :, None, None], self.cameras.principal[:, :, None, None]
         pixels = focal * points[..., :2] / z + principal - PIXEL_OFFSETS[through]
         height, width = size
-        return pixels * pixels.new_tensor([width / self.cameras.width, height / self.cameras.height])
+        return pixels * constant([width / self.cameras.width, height / self.cameras.height], pixels)
 
 
 def read_rows(table: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 
 from jobs.data import gpu_cache
 from jobs.data.prepare import open_dataset
+from jobs.data.resample import area_mean
 from tests.conftest import TINY_DATA
 
 #: Replaces a GPU where there is none: its tensors have shapes, but no values.
@@ -18,7 +19,7 @@ def store(prepared_home):
 
 
 def test_a_device_with_room_holds_the_whole_array(store, monkeypatch):
-    monkeypatch.setattr(gpu_cache, "_free_memory", lambda _: 10 * store.images.nbytes)
+    monkeypatch.setattr(gpu_cache, "free_gpu_memory", lambda _: 10 * store.images.nbytes)
     held = gpu_cache._on_device(store.path, "images", META)
     assert held.shape == store.images.shape
     assert gpu_cache._on_device(store.path, "images", META) is held
@@ -27,17 +28,24 @@ def test_a_device_with_room_holds_the_whole_array(store, monkeypatch):
 
 
 def test_a_device_without_room_holds_nothing(store, monkeypatch):
-    monkeypatch.setattr(gpu_cache, "_free_memory", lambda _: store.images.nbytes)
+    monkeypatch.setattr(gpu_cache, "free_gpu_memory", lambda _: store.images.nbytes)
     assert gpu_cache._on_device(store.path, "images", META) is None
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("room", [0, 2**40])
-def test_views_are_the_same_on_every_device(store, device, room, monkeypatch):
-    monkeypatch.setattr(gpu_cache, "_free_memory", lambda _: room)
+@pytest.mark.parametrize("side", [16, 12])
+def test_views_are_the_same_on_every_device(store, device, room, side, monkeypatch):
+    monkeypatch.setattr(gpu_cache, "free_gpu_memory", lambda _: room)
     frames = np.array([[3, 0, 1], [7, 6, 5]])
-    here, there = store.views(frames, 16), store.views(frames, 16, device)
+    here, there = store.views(frames, side), store.views(frames, side, device)
     assert there.images.device.type == device
     assert torch.equal(there.images.cpu(), here.images)
     assert torch.equal(there.depth.cpu(), here.depth)
     assert torch.equal(there.cameras.world_to_camera.cpu(), here.cameras.world_to_camera)
+
+
+@pytest.mark.parametrize("side", [8, 6])
+def test_pictures_are_resampled_on_their_own_device(side):
+    """6 does not divide 16, so pixels are weighted by constants, which are made where the pictures are."""
+    assert area_mean(torch.zeros(2, 3, 16, 16, dtype=torch.uint8, device=META), side).shape == (2, 3, side, side)

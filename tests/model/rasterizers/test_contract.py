@@ -113,13 +113,15 @@ def test_depths_that_are_equal_in_float32_are_sorted(make_scene, agrees):
 
 
 def test_what_is_not_drawn_gets_no_gradient(make_scene, evaluate, backend):
-    scene = make_scene(kind="near plane", count=40)
+    scene = make_scene(kind="near plane", degree=2, count=40)
+    scene.gaussians.means[:, 1] = torch.tensor([0.0, 0.0, -2.0])  # the camera's centre, seen in no direction
     gradients = evaluate(backend.module.render, scene, device=backend.device)
     z = scene.gaussians.means[..., 2].double() + 2
     hidden = z <= scene.cameras.near
     assert hidden.any()
     assert (gradients["means"][hidden] == 0).all()
     assert (gradients["sh"][~hidden] != 0).any()
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
 
 
 def test_large_images_agree(make_scene, agrees):

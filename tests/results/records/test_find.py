@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,12 @@ def test_the_best_trial_by_the_metrics_direction(home: Path, column: str, key: s
     assert best_trial_folder(column, home, "first", said.append) == trial_folder(home, key)
     assert "of 2 trials of sweep 'first': ours [ema] seed" in said[0]
     assert best_trial_folder(column, home) == trial_folder(home, key)
+
+
+def test_a_score_that_is_no_number_is_not_the_best(home: Path) -> None:
+    finish(home, "aa11", novel_psnr=math.nan)
+    finish(home, "aa22", novel_psnr=15.0)
+    assert best_trial_folder("novel_psnr", home, "first") == trial_folder(home, "aa22")
 
 
 def test_scores_on_different_data_are_not_compared(home: Path) -> None:

@@ -143,3 +143,16 @@ def test_conflicting_arguments_are_one_error(tmp_path):
     for arguments in ([], [str(tmp_path), "--checkpoint", "a"], ["--checkpoint", "a"]):
         result = CliRunner().invoke(app, ["evaluate", *arguments])
         assert "give a sweep file, or --dataset with --checkpoint or with --trial" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "x"], "--only means nothing for --checkpoint"),
+        (["--seed", "1"], "--seed means nothing for --checkpoint"),
+    ],
+)
+def test_options_without_a_meaning_are_refused(run, arguments, message):
+    result = run(*arguments)
+    assert isinstance(result.exception, ValueError)
+    assert str(result.exception) == message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,13 @@ def test_json_has_everything(home: Path) -> None:
         ("aaaaaa1", "finished", ["first"]),
     ]
     assert found[0]["scores"] == {"novel/psnr": 14.0, "novel/lpips": 0.1}
+
+
+def test_scores_that_are_not_finite_are_words_in_json_and_never_the_best(home: Path) -> None:
+    finish(home, "aaaaaa2", novel_psnr=math.nan, novel_lpips=math.inf)
+    found = json.loads(trials(home, "--json"), parse_constant=pytest.fail)["trials"]
+    assert found[2]["scores"] == {"novel/psnr": "nan", "novel/lpips": "inf"}
+    assert trials(home, "--by-score").splitlines()[1].split()[4] == "15.00"
 
 
 def test_a_metric_that_no_trial_has(home: Path) -> None:

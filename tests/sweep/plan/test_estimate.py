@@ -12,8 +12,9 @@ from jobs.continuation import Beginning
 from results.records.journal import Journal
 from results.records.trial_folder import RESULT_FILENAME
 from sweep.file.schema import RunOptions
-from sweep.plan.estimate import Cost, Estimate, estimate, measure, shape, trials_at_once
+from sweep.plan.estimate import Cost, Estimate, estimate, measure, trials_at_once
 from sweep.plan.planner import Plan, PlannedTrial
+from sweep.run.progress import shape
 
 INLINE = RunOptions(executor="inline")
 STAGES = [
@@ -63,7 +64,7 @@ def _finish(home: Path, key: str, config: TrialConfig, *, step_s: float = 0.5, h
     [{"seed": 3}, _stages(lr=0.5), _stages(scale=7), {"data": {"name": "chairs", "options": {"views": 3}}}],
 )
 def test_what_costs_nothing_is_not_in_the_shape(sections: dict[str, Any]) -> None:
-    assert shape(_config(**sections)) == shape(_config())
+    assert shape(_config(**sections).identity()) == shape(_config().identity())
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_what_costs_nothing_is_not_in_the_shape(sections: dict[str, Any]) -> Non
     ],
 )
 def test_what_costs_is_in_the_shape(sections: dict[str, Any]) -> None:
-    assert shape(_config(**sections)) != shape(_config())
+    assert shape(_config(**sections).identity()) != shape(_config().identity())
 
 
 def test_costs_are_estimated_from_finished_trials_of_the_same_shape(tmp_path: Path) -> None:
@@ -99,6 +100,16 @@ def test_only_the_iterations_that_are_left_of_a_continued_training_take_time(tmp
     }
     found = estimate(plan, tmp_path, INLINE, continued=continued)
     assert found.seconds == {"planned0": pytest.approx(100 * 0.5 + 7), "planned1": pytest.approx(400 * 0.5 + 7)}
+
+
+def test_a_trial_that_was_resumed_tells_only_what_its_iterations_took(tmp_path: Path) -> None:
+    for key in ("first", "second", "whole"):
+        _finish(tmp_path, key, _config())
+        if key != "whole":
+            with Journal(tmp_path / "trials" / key) as journal:
+                journal.start(20)
+                journal.metrics(40, {"time/train_s": 20.0})
+    assert estimate(_plan(_config(seed=1)), tmp_path, INLINE).seconds == {"planned0": pytest.approx(40 * 0.5 + 7)}
 
 
 def test_other_shapes_and_other_machines_tell_nothing(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from jobs.config import TrialConfig
-from sweep.plan.names import differing, short_keys, value_name
+from sweep.plan.names import differing_keys, short_keys, value_name
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,23 @@ def test_values_in_names(value: object, name: str) -> None:
 def test_differing_lists_what_varies_in_the_order_of_the_configuration() -> None:
     off = TrialConfig()
     on = TrialConfig.model_validate({"depth": {"model": "oracle"}, "seed": 1})
-    assert differing([off, on]) == ["depth.model", "depth.fusion", "depth.preprocess", "depth.resolution", "seed"]
-    assert differing([off, off]) == []
+    assert differing_keys([config.identity() for config in (off, on)]) == [
+        "depth.model",
+        "depth.fusion",
+        "depth.preprocess",
+        "depth.resolution",
+        "seed",
+    ]
+    assert differing_keys([config.identity() for config in (off, off)]) == []
 
 
 def test_differing_ignores_keys_of_inactive_axes() -> None:
-    assert differing([TrialConfig(), TrialConfig.model_validate({"depth": {"fusion": "xattn"}})]) == []
+    assert (
+        differing_keys(
+            [
+                config.identity()
+                for config in (TrialConfig(), TrialConfig.model_validate({"depth": {"fusion": "xattn"}}))
+            ]
+        )
+        == []
+    )

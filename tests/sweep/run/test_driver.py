@@ -13,14 +13,15 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
+from jobs.config import TrialConfig
 from results.errors import ResultsError
 from results.records.journal import Journal
 from results.records.plan import freeze
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
-from sweep.plan.planner import make_plan
+from sweep.plan.planner import Plan, PlannedTrial, make_plan
 from sweep.run import recording
-from sweep.run.driver import run_sweep
+from sweep.run.driver import Outcome, run_sweep
 from sweep.run.recording import Recorder, TrackingError, sync_sweep
 from tests.datasets import planned_dataset
 from tests.processes import wait_for
@@ -110,6 +111,13 @@ def test_a_store_that_is_down_is_named_without_its_password(kind: str, tmp_path:
     assert time.monotonic() - began < 30
     assert recorder.error is not None
     assert PASSWORD not in f"{caught.value} {recorder.error}"
+
+
+def test_a_row_without_training_that_failed_is_reported() -> None:
+    control = PlannedTrial("c0", ("blank",), 0, TrialConfig(), "failed", control=True)
+    outcome = Outcome(Plan("a", "now", (), (control,)), (control,), None, None, None)
+    assert outcome.failed == [control]
+    assert outcome.exit_code == 1
 
 
 def test_a_missing_database_driver_is_reported_before_anything_runs(tmp_path: Path, monkeypatch) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from sweep.file.load import SweepError
 from sweep.run.submit import JOB_VARIABLE, UPLOAD_LIMIT_MIB, SubmitError, lost_home_warning, stage
 from tests.processes import PATIENCE_S, Home, free_port, run, tiny_sweep
 
@@ -141,13 +142,32 @@ def test_job_brings_its_code_and_the_files_beside_it(tmp_path):
     here.mkdir()
     (here / "sweep.yaml").write_text(tiny_sweep())
     (here / "table.yaml").write_text("rows: []")
+    (here / "other.yml").write_text("rows: []")
     (here / "notes.txt").write_text("mine")
     stage(here / "sweep.yaml", there)
-    assert {path.name for path in there.iterdir()} == {"sweep", "model", "jobs", "results", "sweep.yaml", "table.yaml"}
+    assert {path.name for path in there.iterdir()} == {
+        "sweep",
+        "model",
+        "jobs",
+        "results",
+        "sweep.yaml",
+        "table.yaml",
+        "other.yml",
+    }
     assert not list(there.rglob("__pycache__"))
     script = "import json, sweep.cli, model, jobs.trial; print(json.dumps([sweep.cli.__file__, jobs.trial.__file__]))"
     found = subprocess.run([sys.executable, "-c", script], cwd=there, capture_output=True, text=True, check=True)
     assert all(Path(path).is_relative_to(there) for path in json.loads(found.stdout))
+
+
+def test_job_whose_table_lies_elsewhere_is_refused(tmp_path):
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    (tmp_path / "table.yaml").write_text("kind: auto\nname: mine\n")
+    (here / "sweep.yaml").write_text(f"{tiny_sweep()}\ntables: [../table.yaml]\n")
+    with pytest.raises(SweepError, match=r"table\.yaml"):
+        stage(here / "sweep.yaml", there)
 
 
 def test_job_that_is_too_large_is_refused(tmp_path):

@@ -12,6 +12,7 @@ constexpr float kTransmittanceMin = 1e-4f;         // a pixel stops before the G
 constexpr double kDilation = 0.3;                  // px^2
 constexpr double kCompensationMin = 0.000025;      // of the squared antialiasing factor
 constexpr double kFrustumMargin = 1.3;             // bound on |x/z| in the Jacobian, in units of tan(fov/2)
+constexpr double kSmallestDistance = 1e-30;        // in divisions by the distance from the camera
 constexpr double kDepthEpsilon = 1e-7;             // in the perspective division, as in diff-gaussian-rasterization
 
 constexpr int kLanes = 8;                          // Gaussians, rows or pixels handled at a time

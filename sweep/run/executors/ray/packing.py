@@ -54,13 +54,13 @@ class Packing:
 
     def share_of(self, config: TrialConfig) -> float:
         """The share for a trial: 1/n of a GPU, so that n trials fill it, or the share in the sweep file."""
-        if not self.is_shared or not config.is_trained:
+        if not self.is_shared:
             return self._wanted
         return max(self._wanted, whole_part(self._learned.get(self._shape(config), 0.0)))
 
     def used(self, config: TrialConfig, use: Use) -> None:
         """Records the GPU memory of a trial that succeeded."""
-        if self.is_shared and config.is_trained:
+        if self.is_shared:
             self._learn(config, use.share)
 
     def ran_out(self, config: TrialConfig, share: float) -> float | None:

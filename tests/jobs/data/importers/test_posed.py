@@ -245,6 +245,7 @@ def test_cameras_that_are_no_ring_around_an_object_are_refused(ngp, tmp_path):
         ),
         ("1 OPENCV 200 160 180 190 104 78 0 0 0.1 0", r"OPENCV with distortion \(p1 0.1\); .*image_undistorter"),
         ("1 OPENCV_FISHEYE 200 160 180 190 104 78 0 0 0 0", "OPENCV_FISHEYE is no pinhole camera; .*image_undistorter"),
+        ("1 PINHOLE 200 x 180 190 104 78", r"cameras\.txt: invalid literal for int.*'x'"),
         ("1 PINHOLE 200 160 180 190 104", "is no camera; models: SIMPLE_PINHOLE"),
         ("2 PINHOLE 200 160 180 190 104 78", "has camera 1, which is not there"),
         ("1 PINHOLE 300 160 180 190 104 78", r"200 x 160 pixels, and its camera is of \(300, 160\)"),

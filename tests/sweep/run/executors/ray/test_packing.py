@@ -62,11 +62,11 @@ def test_whole_gpus_and_none_stay_as_they_are(share: float) -> None:
     assert shares.share_of(CONFIG) == share
 
 
-def test_trivial_rows_need_no_more() -> None:
+def test_a_row_without_training_that_ran_out_gets_more_as_well() -> None:
     shares = packing(0.25)
     control = TrialConfig(model=BlankOptions(), seed=1)
-    shares.ran_out(CONFIG, 0.5)
-    assert shares.share_of(control) == 0.25
+    shares.ran_out(control, shares.share_of(control))
+    assert shares.share_of(control) == 0.5, "or it would be put back without end"
 
 
 def test_torch_is_held_to_its_share_without_the_context() -> None:
