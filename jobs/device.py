@@ -367,7 +367,7 @@ class BatchAhead(Generic[Drawn]):
         self._ready: tuple[int, Drawn] | None = None
 
     def take(self, iteration: int) -> Drawn:
-        """The batch of an iteration; starts preparing the next one."""
+        """The batch of an iteration."""
         if self._stream is None:
             return self._draw(iteration)
         if self._ready is None or self._ready[0] != iteration:
@@ -377,9 +377,13 @@ class BatchAhead(Generic[Drawn]):
         current.wait_stream(self._stream)
         for tensor in tensors_of(batch):
             tensor.record_stream(current)
-        following = iteration + 1
-        self._ready = (following, self._drawn(following)) if following < self._end else None
+        self._ready = None
         return batch
+
+    def prepare(self, iteration: int) -> None:
+        """Starts drawing the batch of an iteration, once the current step is launched."""
+        if self._stream is not None and iteration < self._end:
+            self._ready = (iteration, self._drawn(iteration))
 
     def _drawn(self, iteration: int) -> Drawn:
         with torch.cuda.stream(self._stream):

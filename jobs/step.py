@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from jobs.batch import Batch
 from jobs.config import LossTerm, Stage
+from jobs.flat import backward
 from jobs.nonfinite import NonFiniteGuard
 from model.losses.base import Loss
 from model.scenes import Reconstructor, Scene
@@ -71,8 +72,7 @@ class Step:
             terms[name] = self.losses[name](*compared, scene)
         loss = torch.stack([weight * terms[name] for name, weight in inputs.weights.items()]).sum()
 
-        self.optimizer.zero_grad(set_to_none=False)
-        loss.backward()
+        backward(loss, self.network, self.weights)
         counts = self.guard.watch(inputs.iteration, terms, [self.weights])
         self.optimizer.step()
         return StepOutcome(scene, {"loss": loss, **terms}, counts)

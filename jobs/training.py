@@ -153,6 +153,7 @@ def train(
             batch = batches.take(iteration)
             done = step(step_inputs(batch, context(batch.source), stage, first, iteration, config.seed))
             iteration += 1
+            batches.prepare(iteration)
             average.update(iteration - first)
 
             averages.add(done.losses, done.counts, time.perf_counter() - started)

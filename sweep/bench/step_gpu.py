@@ -193,7 +193,9 @@ def make_step(case: Case, store: Store, device: torch.device) -> Callable[[], ob
 
     def step() -> object:
         iteration = next(counter)
-        return take_inputs(step_inputs(ahead.take(iteration), Context(), stage, 0, iteration, config.seed))
+        done = take_inputs(step_inputs(ahead.take(iteration), Context(), stage, 0, iteration, config.seed))
+        ahead.prepare(iteration + 1)
+        return done
 
     return step
 

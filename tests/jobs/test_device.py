@@ -251,8 +251,11 @@ def test_batches_on_a_gpu_are_drawn_one_ahead(monkeypatch):
         drawn.append(iteration)
         return torch.tensor(iteration)
 
-    batches = BatchAhead(draw, CUDA, end=7)
-    assert [int(batches.take(i)) for i in (0, 1, 5, 6)] == [0, 1, 5, 6]
+    batches, taken = BatchAhead(draw, CUDA, end=7), []
+    for iteration in (0, 1, 5, 6):
+        taken.append(int(batches.take(iteration)))
+        batches.prepare(iteration + 1)
+    assert taken == [0, 1, 5, 6]
     assert drawn == [0, 1, 2, 5, 6]
     assert waited == ["side"] * 4
     assert recorded == [stream] * 4

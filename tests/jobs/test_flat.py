@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from jobs.flat import flatten_parameters
+from jobs.flat import backward, flatten_parameters, gather_gradients
 
 
 def network() -> nn.Sequential:
@@ -32,6 +34,24 @@ def test_training_is_the_same_to_the_bit():
         assert torch.equal(a.grad, b.grad)
         assert a.stride() == b.stride()
     assert torch.equal(flat.grad.norm(), torch.cat([p.grad.flatten() for p in laid.parameters()]).norm())
+
+
+def test_gathered_gradients_equal_added_ones():
+    laid = network()
+    laid.register_parameter("unused", nn.Parameter(torch.ones(3)))
+    flat = flatten_parameters(laid)
+    images = torch.randn(2, 3, 6, 6)
+
+    def loss() -> Tensor:
+        return laid(images).square().mean()
+
+    backward(loss(), laid, flat)
+    added, gathered = flat.grad.clone(), torch.full_like(flat, math.nan, requires_grad=False)
+    assert (added == 0).sum() == 3, "of the parameter that the loss does not depend on"
+    gather_gradients(loss(), laid, gathered)
+    assert torch.equal(gathered, added)
+    backward(loss(), laid, flat)
+    assert torch.equal(flat.grad, added), "the former gradient is replaced"
 
 
 def test_weights_that_are_loaded_are_trained():
