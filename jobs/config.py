@@ -115,6 +115,8 @@ class Stage(Section):
 
     @model_validator(mode="after")
     def _starts_with_a_loss(self) -> Stage:
+        if all(term.weight == 0 for term in self.losses.values()):
+            raise PydanticCustomError("no_loss", "one of the losses must have a weight, or nothing is trained")
         if all(term.start > 0 for term in self.losses.values()):
             raise PydanticCustomError("no_loss", "one of the losses must start at 0, or there is nothing to learn from")
         return self

@@ -36,12 +36,15 @@ SAMPLE_OBJECTS = 6
 SAMPLE_VIEWS = 3
 
 
+#: of the scores by object
+_COLUMNS = ["object", "split", "view_kind", "metric", "value"]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Results of one evaluation."""
 
-    #: columns object, split, view_kind, metric, value
-    per_object: pd.DataFrame
+    per_object: pd.DataFrame  # columns `_COLUMNS`
     #: objects (K,), source (K, 3, H, W), target and render (K, M, 3, H, W), pictures as uint8
     samples: dict[str, np.ndarray]
 
@@ -137,7 +140,9 @@ def evaluate(
         records += [{"object": str(row.object), "split": split, **score._asdict()} for score in scores]
         if len(samples) < SAMPLE_OBJECTS:
             samples.append((str(row.object), views, rendering.images))
-    return Evaluation(pd.DataFrame(records), _pack_samples(samples, input_views))
+    # A control may have no score at all: where only geometry is evaluated, copied pictures have none.
+    per_object = pd.DataFrame(records, columns=_COLUMNS).astype({"value": "float64"})
+    return Evaluation(per_object, _pack_samples(samples, input_views))
 
 
 def object_views(

@@ -25,7 +25,7 @@ DEFAULT = ("novel_psnr", "novel_ssim", "novel_lpips")
 _SHORT = 7
 _MOST_LISTED = 8
 #: settings of `eval` that do not change what a result is
-_OTHER_EVALUATION = ("eval.every", "eval.val_objects")
+_OTHER_EVALUATION = ("eval.every", "eval.val_objects", "eval.metrics")
 
 
 @dataclass(frozen=True)

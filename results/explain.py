@@ -15,7 +15,7 @@ from results.records.find import UnknownTrialError, find_trial_folder
 from results.records.tags import CONTINUED_FROM, DATA_FINGERPRINT, JUDGED_STEP, code_of
 from results.render.layout import column_title
 from results.table import Cell, Column, Row, Table
-from results.tables import wanted_tables
+from results.tables import COSTS, SEEDS, wanted_tables
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,9 @@ def explain(
     """
     evidence = read_evidence(sweep, home)
     wanted = wanted_tables(tables)
+    if table not in wanted:  # a report has these as well
+        others = (SEEDS, COSTS) if evidence.plan.seeds is not None else (COSTS,)
+        wanted |= wanted_tables([name for name in others if name not in wanted])
     kind, options = wanted[_named("table", table, list(wanted))]
     chosen = kind.build(evidence, options)
     columns = {name: place for place, found in enumerate(chosen.columns) for name in (column_title(found), found.name)}

@@ -14,13 +14,8 @@ from results.load import Recorded, SweepLike, read_recorded
 from results.pause_gc import garbage_collection_paused
 from results.records.home import report_folder
 from results.table import Table
-from results.tables import build_tables
+from results.tables import COSTS, SEEDS, build_tables
 from results.unchanged import MANIFEST_FILENAME, inputs, is_current, listed_files, manifest
-
-#: the table of a sweep whose seeds are added until rows are decided
-SEEDS = "seeds"
-#: the table of what the trained rows cost
-COSTS = "costs"
 
 
 @garbage_collection_paused()

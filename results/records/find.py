@@ -18,6 +18,9 @@ from results.records.trial_folder import CONFIG_FILENAME, JOURNAL_FILENAME, read
 
 _SHOWN = 20
 
+#: settings of `eval` that do not change a score
+_OTHER_EVALUATION = ("every", "val_objects", "metrics")
+
 
 class UnknownTrialError(ResultsError):
     """No trial has that name, or several have."""
@@ -105,7 +108,8 @@ def _score(column: str) -> tuple[str, int]:
 def _evaluation_identity(home: Path, key: str, result: dict[str, Any]) -> str:
     """Identity of the data and settings of a trial's evaluation: equal for trials with comparable scores."""
     config = read_config(trial_folder(home, key)) or {}
-    return repr((result.get("data_fingerprint"), config.get("data", {}).get("resolution"), config.get("eval")))
+    judged = {name: value for name, value in config.get("eval", {}).items() if name not in _OTHER_EVALUATION}
+    return repr((result.get("data_fingerprint"), config.get("data", {}).get("resolution"), judged))
 
 
 def _named(home: Path, sweep: str | None) -> Iterator[_Named]:

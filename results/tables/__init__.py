@@ -41,6 +41,8 @@ TABLES = {
     "search": "search",
     "seeds": "seeds",
 }
+#: tables that a report has unasked: of a sweep whose seeds are added until rows are decided, and of what rows cost
+SEEDS, COSTS = "seeds", "costs"
 #: suffixes of table files; anything else is a name
 SUFFIXES = (".yaml", ".yml")
 
@@ -54,13 +56,18 @@ def build_tables(names: Sequence[str], evidence: Evidence) -> list[Table]:
 
 
 def wanted_tables(names: Sequence[str]) -> dict[str, tuple[ModuleType, Options]]:
-    """Kind and options of the tables that `build_tables` builds, by the tables' own names."""
+    """Kind and options of the tables that `build_tables` builds, by the tables' own names.
+
+    Raises `ResultsError` as well where two have one name.
+    """
     wanted: dict[str, tuple[ModuleType, Options]] = {}
-    for kind, options in (table for name in names for table in table_options(str(name))):
-        if options.name in wanted:
-            shared = ", ".join(map(str, names))
-            raise ResultsError(f"two tables are called {options.name!r}, and would be one file: {shared}")
-        wanted[options.name] = kind, options
+    origins: dict[str, str] = {}
+    for origin in map(str, names):
+        for kind, options in table_options(origin):
+            if options.name in wanted:
+                both = " and ".join(dict.fromkeys((origins[options.name], origin)))
+                raise ResultsError(f"two tables are called {options.name!r}, and would be one file: {both}")
+            wanted[options.name], origins[options.name] = (kind, options), origin
     return wanted
 
 

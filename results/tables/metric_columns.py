@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from results.costs import COSTS, KIND
@@ -54,14 +55,21 @@ def quantity(
 
 
 def named(name: str) -> MetricColumn:
-    """The quantity called `name`.  Raises `ValueError` where that is no cost, nor a kind of views and a metric."""
+    """The quantity called `name`: a kind of views and a known metric, or a cost.  Raises `ValueError` for others."""
     cost = name.removeprefix(f"{KIND}_")
     if cost != name:
         if cost not in COSTS:
             raise ValueError(f"{name!r} is not a cost; allowed: {', '.join(f'{KIND}_{known}' for known in COSTS)}")
         facts = COSTS[cost]
         return MetricColumn(KIND, cost, Column(name, facts.label, "Cost", None, facts.precision), None)
-    return quantity(*split_column(name))
+    view_kind, metric = split_column(name)
+    if facts_of(metric) is None:
+        near = get_close_matches(metric, METRICS, n=1)
+        hint = f"; did you mean {view_kind}_{near[0]}?" if near else ""
+        other = f"{{view_kind: {view_kind}, metric: {metric}}}"
+        allowed = f"{', '.join(METRICS)}, or one of other code as {other}"
+        raise ValueError(f"unknown metric {metric!r}; allowed: {allowed}{hint}")
+    return quantity(view_kind, metric)
 
 
 def of_metrics(metrics: Iterable[str]) -> tuple[MetricColumn, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -59,3 +59,8 @@ class Options(Strict):
 
     name: Stem
     caption: str
+
+    @property
+    def selectors(self) -> Sequence[Mapping[str, Any]]:
+        """Its conditions on trials (`results.tables.select.selected`)."""
+        return ()

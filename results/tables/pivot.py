@@ -38,6 +38,10 @@ class Options(CommonOptions):
     #: conditions on trials, as those of a row; see `results.tables.select.selected`
     select: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def selectors(self) -> Sequence[Mapping[str, Any]]:
+        return [self.select]
+
 
 def build(evidence: Evidence, options: Options) -> Table:
     """Means over objects, then over seeds.  A cell with several configurations stays empty and has a note."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -57,6 +57,12 @@ class Options(CommonOptions):
     notes: Texts = ()
     #: remarks on the publication beyond its numbers
     remarks: Texts = ()
+
+    @property
+    def selectors(self) -> Sequence[Mapping[str, Any]]:
+        rows = [row for section in self.sections for row in section.rows]
+        rows += [self.baseline] if isinstance(self.baseline, RowOptions) else []
+        return [row.select for row in rows if row.select is not None]
 
     @model_validator(mode="after")
     def _check_names(self) -> Options:

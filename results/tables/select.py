@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from results.load import TrialRecord
@@ -52,7 +52,7 @@ def _meets(record: TrialRecord, key: str, wanted: Any) -> bool:
 
 
 def _values(flat: Mapping[str, Any], key: str) -> list[Any]:
-    names = [name for name in flat if fnmatchcase(name, key)] if any(sign in key for sign in "*?[") else [key]
+    names = [name for name in flat if _matches(name, key)] if "*" in key else [key]
     return [value for name in names if (value := flat.get(name)) not in (None, "none")]
 
 
@@ -65,6 +65,11 @@ def _is_like(found: Sequence[Any], wanted: Any) -> bool:
     if wanted is None or wanted == "none":
         return not found
     if isinstance(wanted, str):
-        return any(fnmatchcase(str(value), wanted) for value in found)
+        return any(_matches(str(value), wanted) for value in found)
     # True equals 1 in Python, but not in YAML.
     return any(value == wanted and isinstance(value, bool) == isinstance(wanted, bool) for value in found)
+
+
+def _matches(text: str, pattern: str) -> bool:
+    """Whether a text has the form of a pattern, in which `*` is any text; other signs are themselves, as in names."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) is not None

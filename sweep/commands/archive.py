@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from sweep.commands.common import DEFAULT_HOME, Home, Settings, SweepFile, console, planned_sweep, user_path
+from sweep.commands.common import (
+    DEFAULT_HOME,
+    Home,
+    Settings,
+    SweepFile,
+    console,
+    make_folder,
+    planned_sweep,
+    user_path,
+)
 
 
 def archive(
@@ -29,6 +38,7 @@ def archive(
 
     home = home.absolute()
     checked = planned_sweep(sweep, settings, home)
+    make_folder(out)
     found = copy_records(checked.name, home, out, points)
     left = f"; {found.left} have not ended" if found.left else ""
     console.print(f"{found.trials} trials in {out}, {found.size / 1e6:.1f} MB{left}")

@@ -79,6 +79,14 @@ def say(message: str) -> None:
     print(message, file=sys.stderr)
 
 
+def make_folder(out: Path) -> None:
+    """Makes a folder for what a command writes.  Raises ValueError where a file has that name, or is above it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"{out}: there is a file of that name; choose another folder with --out") from None
+
+
 def planned_sweep(path: Path, settings: list[str] | None, home: Path) -> Sweep:
     """The sweep of a file, for a command that shows its frozen plan; prints a line where file and plan differ.
 

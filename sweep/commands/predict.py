@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweep.commands.common import DEFAULT_HOME, Home, console, say, user_path
+from sweep.commands.common import DEFAULT_HOME, Home, console, make_folder, say, user_path
 from sweep.commands.trial_choice import Best, Seed, SweepOf, chosen_trial
 
 if TYPE_CHECKING:  # brings torch, which takes seconds
@@ -95,7 +95,7 @@ def predict(
     chosen = user_path(trial) if trial is not None and is_file else chosen_trial(home, trial, sweep, seed, best)
     reconstruct = load_reconstructor(home, chosen)
     say(f"{reconstruct.config.model.name}, trial {reconstruct.name}, trained on {reconstruct.domain}")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     stems = _stems(files)
     records: list[dict[str, Any]] = []
     refused = 0

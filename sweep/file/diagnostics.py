@@ -57,7 +57,8 @@ class Mistake:
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}:{self.column}"
-        parts = [f"{self.path}: {self.message}" if self.path else self.message]
+        path = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in self.path)
+        parts = [f"{path}: {self.message}" if path else self.message]
         if self.value is not ABSENT:
             parts.append(f"got {shown(self.value)}")
         if self.allowed:

@@ -50,14 +50,15 @@ def _check_file_name(name: str) -> str:
     safe = name.replace("-", "").replace("_", "").replace(".", "")
     if not (safe.isascii() and safe.isalnum() and name[0].isalnum() and len(name) <= _MAX_NAME):
         raise PydanticCustomError(
-            "file_name", "must be letters, digits, '.', '-' and '_', beginning with a letter or digit"
+            "file_name",
+            f"must be at most {_MAX_NAME} letters, digits, '.', '-' and '_', beginning with a letter or digit",
         )
     return name
 
 
 def _check_trial_name(name: str) -> str:
     if not (name.isprintable() and name.strip() == name and 0 < len(name) <= _MAX_NAME):
-        raise PydanticCustomError("trial_name", "a trial's name must be 1 to 100 printable characters")
+        raise PydanticCustomError("trial_name", f"a trial's name must be 1 to {_MAX_NAME} printable characters")
     if name in CONTROLS:
         raise PydanticCustomError("trial_name", "this name is reserved for a row that every plan includes")
     if name.startswith(PREFIX) and name.removeprefix(PREFIX).isdecimal():

@@ -20,8 +20,13 @@ _STYLES = {"best": "bold", "second": "underline"}
 def result_table(table: Table, console: Console) -> Drawn:
     """A table as in the report: the best value of a column is bold, the second underlined, stars mark significance.
 
-    On a narrow console, spreads over seeds are left out, then columns from the left, with a note.
+    On a narrow console, spreads over seeds are left out, then columns from the left, with a note.  A table without rows
+    is its notes.
     """
+    if not any(section.rows for section in table.sections):
+        empty = Drawn(box=None, pad_edge=False, show_header=False, title=table.name, title_justify="left")
+        empty.add_row(Text(" ".join(table.notes)))
+        return empty
     for form in _forms(len(table.columns)):
         drawn = _drawn(table, *form)
         if _width(drawn, console) <= console.width:
@@ -53,7 +58,7 @@ def _drawn(table: Table, has_spread: bool, first: int = 0, folded: bool = False)
     drawn = Drawn(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), title=table.name, title_justify="left", caption=caption
     )
-    longest = max(map(len, names), default=0)
+    longest = max(map(len, (*names, *table.row_header.split())))
     name_width = min(longest, _NAME_WIDTH) if folded else longest
     drawn.add_column(table.row_header, overflow="fold", min_width=name_width, max_width=name_width)
     for column in table.columns[first:]:

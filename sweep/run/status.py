@@ -53,4 +53,5 @@ class SweepStatus:
         search = plan.refreshed(self._monitor).search
         added = (*([str(search)] if search is not None else []), *([str(plan.seeds)] if plan.seeds else []))
         seen = snapshot_of(plan.trials, states, self._clock, self._at_once)
-        return StatusView(seen, (*failures(states), *added))
+        of_controls = [trial_state(trial, self._monitor) for trial in plan.controls]
+        return StatusView(seen, (*failures([*of_controls, *states]), *added))

@@ -8,6 +8,7 @@ from jobs.evaluate import evaluate
 from jobs.metrics.metric_set import MetricSet
 from jobs.trial import Runtime, run_trial
 from model.types import Rendering
+from results.measurements import read_measurements
 from results.metrics import PUBLISHED
 from results.records.journal import read_events
 
@@ -48,6 +49,16 @@ def test_views_are_averaged_per_object_and_the_source_is_kept_apart(judge):
     np.testing.assert_allclose(novel, (40 + 60 + 40 + 60) / 4, atol=0.05)
     assert evaluation.means()["novel/psnr"] == pytest.approx(50, abs=0.05)
     assert set(evaluation.means()) == {f"{k}/{m}" for k in ("novel", "conditioned") for m in ("psnr", "ssim", "lpips")}
+
+
+def test_an_evaluation_without_scores_has_no_means(store, weights, tmp_path):
+    metrics = MetricSet([], "vgg", weights)
+    evaluation = evaluate(
+        brighter([0.1] * 5), store, metrics=metrics, split="test", resolution=16, limit=1, device=torch.device("cpu")
+    )
+    assert evaluation.means() == {}
+    evaluation.write(tmp_path)
+    assert read_measurements(tmp_path / "per_object.parquet", tmp_path).value.size == 0
 
 
 def test_the_source_is_the_first_camera_and_the_identity(judge):

@@ -59,7 +59,7 @@ def test_rows_of_one_name_are_paired_and_tested() -> None:
 
 
 def test_other_data_or_another_evaluation_is_marked_and_not_subtracted() -> None:
-    val = {"train": {"lr": 1}, "eval": {"split": "val", "every": 5}}
+    val = {"train": {"lr": 1}, "eval": {"split": "val", "every": 5, "metrics": ["psnr", "iou"]}}
     table = compared(
         side("a", *trained("x", 20.0), *trained("y", 20.0), *trained("z", 20.0)),
         side("b", *trained("x", 21.0), *trained("y", 21.0, data="d2"), *trained("z", 21.0, config=val)),
@@ -67,7 +67,9 @@ def test_other_data_or_another_evaluation_is_marked_and_not_subtracted() -> None
     assert means(table, 0)[2] == 1.0
     assert means(table, 1) == means(table, 2) == [20.0, 21.0, None]
     assert table.rows[1].notes == ("Not comparable: data d1 and d2.",)
-    assert table.rows[2].notes == ("Not comparable: eval.split test and val.",)  # how often it validates is no matter
+    assert table.rows[2].notes == (
+        "Not comparable: eval.split test and val.",
+    )  # not how often it validates, nor other metrics
     assert table.rows[1].cells[1].comparison is None
 
 

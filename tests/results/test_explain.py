@@ -37,6 +37,11 @@ def test_a_row_may_be_called_by_one_of_its_trials(study, sweep, trial: str) -> N
     assert found.row.label == "baseline"
 
 
+def test_the_table_of_costs_that_every_report_has_is_explained(study, sweep) -> None:
+    (found,) = explain(sweep, study.home, ["auto"], "costs", "baseline", "cost_parameters")
+    assert [origin.key for origin in found.origins] == ["a0", "a1"]
+
+
 def test_a_failed_trial_explains_a_missing_number(study, sweep) -> None:
     (found,) = explain(sweep, study.home, ["auto"], "auto", "broken", "novel_psnr")
     (origin,) = found.origins

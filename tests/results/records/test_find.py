@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -92,6 +93,14 @@ def test_a_score_that_is_no_number_is_not_the_best(home: Path) -> None:
     finish(home, "aa11", novel_psnr=math.nan)
     finish(home, "aa22", novel_psnr=15.0)
     assert best_trial_folder("novel_psnr", home, "first") == trial_folder(home, "aa22")
+
+
+def test_other_metrics_beside_a_score_do_not_matter(home: Path) -> None:
+    for key, metrics in (("aa11", ["psnr"]), ("bb33", ["psnr", "iou"])):
+        finish(home, key, novel_psnr=14.0 if key == "aa11" else 15.0)
+        config = {"eval": {"split": "test", "metrics": metrics}}
+        (trial_folder(home, key) / "config.json").write_text(json.dumps(config))
+    assert best_trial_folder("novel_psnr", home) == trial_folder(home, "bb33")
 
 
 def test_scores_on_different_data_are_not_compared(home: Path) -> None:

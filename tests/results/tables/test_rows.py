@@ -169,7 +169,7 @@ tables:
         ranked: false
         rows:
           - {label: any depth, group: G, select: {depth.model: "dpt_*"}, references: {novel_psnr: 1.5}, notes: [Odd.]}
-          - {label: by name, select: {trial: "b?"}}
+          - {label: by name, select: {trial: [b1, b2]}}
 """
 
 
@@ -215,6 +215,7 @@ def test_a_row_that_several_configurations_match_becomes_one_of_each(make, tmp_p
     [
         ("baseline: plain", "baseline: plane", "no row 'plane' with trials; allowed: plain, any depth, by name"),
         ("columns: [novel_psnr,", "columns: [psnr,", "'psnr' is not a column; allowed: conditioned_psnr"),
+        ("columns: [novel_psnr,", "columns: [novel_pnsr,", "unknown metric 'pnsr'; allowed: psnr.*mean novel_psnr"),
         ("{novel_psnr: 1.5}", "{novel_ssim: 1.5}", "no column 'novel_ssim'; allowed: novel_psnr, novel_lpips"),
         ("caption: Mine", "captoin: Mine", r"captoin: .*\(received 'Mine'\)"),
         ("precision: 2", "precision: two", r"precision.*\(received 'two'\)"),
@@ -242,5 +243,5 @@ def test_a_file_that_is_not_there_and_a_name_that_is_not_known_are_refused(make,
 
 def test_two_tables_of_one_name_are_refused(make, tmp_path: Path) -> None:
     text = MINE.replace("name: mine", "name: auto")
-    with pytest.raises(ResultsError, match="two tables are called 'auto'"):
-        build_tables(["auto", written(tmp_path, text)], depths(make))
+    with pytest.raises(ResultsError, match=r"two tables are called 'auto'.*: auto and .*\.yaml$"):
+        build_tables(["auto", "costs", written(tmp_path, text)], depths(make))

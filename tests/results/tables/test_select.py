@@ -34,11 +34,14 @@ DPT: dict[str, Any] = {
         ({"train.ema": 1}, []),
         ({"trial": "d*"}, ["dpt"]),
         ({"trial": "alias"}, ["tv"]),
+        ({"trial": "lr [1e-3]"}, ["tv"]),
+        ({"trial": "lr ?1e-3?"}, []),
+        ({"trial": "lr [1*]"}, ["tv"]),
         ({"depth.model": "dpt_*", "depth.fusion": "xattn"}, []),
     ],
 )
 def test_selected(make, selector: dict[str, Any], names: list[str]) -> None:
-    records = [make.record("tv", config=TV, names=("tv", "alias")), make.record("dpt", config=DPT)]
+    records = [make.record("tv", config=TV, names=("tv", "alias", "lr [1e-3]")), make.record("dpt", config=DPT)]
     assert [record.planned.name for record in selected(records, selector)] == names
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,7 @@ def test_a_mistake_in_base_is_reported_once_for_all_trials(tmp_path: Path) -> No
         ("leave_one_out: [train.stages.*.losses.tv]", 17, "leave_one_out.0", "base has no such loss"),
         ("leave_one_out: [dept.model]", 17, "leave_one_out.0", "did you mean 'depth.model'"),
         ("leave_one_out: [train.stages.0.losses.l2]", 17, "leave_one_out.0", "1 or more entries"),
+        ("base: {train.stages.0.losses.l2: 0}", 7, "base", "one of the losses must have a weight"),
         ("seeds: []", 8, "seeds", "must have 1 or more entries"),
         ("seeds: [0, 1, 0]", 15, "seeds.2", "given twice"),
         ("seeds: [-1]", 9, "seeds.0", "must be at least 0"),
@@ -214,6 +216,46 @@ def test_each_kind_of_mistake(tmp_path: Path, line: str, column: int, path: str,
     assert part in str(mistake)
     assert (mistake.line, mistake.column) == (2, column)
     assert mistake.path.startswith(path)
+
+
+@pytest.mark.parametrize(
+    ("select", "part"),
+    [
+        ("{depth.modl: none}", "got 'depth.modl'; allowed: depth.model.*did you mean 'depth.model'"),
+        ("{trail: x}", "got 'trail'; allowed: trial, data.*did you mean 'trial'"),
+        ("{model.base_dm: 16}", "did you mean 'model.base_dim'"),
+        ("{'dpth.*': null, train.lossess: 1}", "did you mean 'depth'"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["rows", "pivot"])
+def test_tables_select_by_settings_that_trials_can_have(tmp_path: Path, select: str, part: str, kind: str) -> None:
+    rows = f"sections: [{{rows: [{{label: a, select: {select}}}]}}]" if kind == "rows" else f"select: {select}"
+    (tmp_path / "mine.yaml").write_text(f"tables: [{{kind: {kind}, name: mine, caption: c, {rows}}}]")
+    mistakes = _mistakes(tmp_path, "name: a\ntables: [auto, mine.yaml]\n")
+    assert {mistake.path for mistake in mistakes} == {"tables.1"}
+    assert re.search(part, str(mistakes[0]))
+
+
+@pytest.mark.parametrize(
+    "select",
+    ["{trial: 'a*'}", "{depth.model: none}", "{'train.stages.*.losses.tv': 0.1}", "{model.gaussians_per_pixel: 2}"],
+)
+def test_tables_may_select_by_what_these_trials_lack(tmp_path: Path, select: str) -> None:
+    rows = f"sections: [{{rows: [{{label: a, select: {select}}}]}}]"
+    (tmp_path / "mine.yaml").write_text(f"tables: [{{name: mine, caption: c, {rows}}}]")
+    (tmp_path / "sweep.yaml").write_text("name: a\ntables: [mine.yaml]\n")
+    assert load_sweep(tmp_path / "sweep.yaml").tables == (str(tmp_path / "mine.yaml"),)
+
+
+def test_two_tables_of_one_name_are_a_mistake_of_the_sweep_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("tables: [{kind: auto, name: auto, caption: c}]")
+    [mistake] = _mistakes(tmp_path, "name: a\ntables: [auto, mine.yaml]\n")
+    assert "two tables are called 'auto'" in str(mistake)
+
+
+def test_a_path_with_unprintable_characters_is_shown_as_it_is_written(tmp_path: Path) -> None:
+    [mistake] = _mistakes(tmp_path, 'name: a\ntrials: {"b\\e[31m": {}}\n')
+    assert "trials.b\\x1b[31m: " in str(mistake)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +309,7 @@ def test_each_mistake_of_a_block(tmp_path: Path, block: str, column: int, part: 
         ("# nothing\n", 1, "the file is empty"),
         ("- a\n", 1, "a mapping of keys"),
         ("base: {}\n", 1, "name: missing key"),
-        ("name: a/b\n", 1, "must be letters"),
+        ("name: a/b\n", 1, "must be at most 100 letters"),
         ("name: a\nname: b\n", 2, "given twice"),
         ("name: a\nbase: [\n", 3, "not valid YAML"),
     ],

@@ -55,3 +55,14 @@ def test_spreads_and_then_columns_go_before_names_are_torn(is_terminal: bool) ->
 
 def test_a_state_is_a_whole_word() -> None:
     assert "(unrecorded)" in drawn(80, "tv", state="unrecorded")
+
+
+def test_a_header_is_not_torn_where_names_are_short() -> None:
+    assert drawn(80, "a", state="ok").splitlines()[2].startswith("Trial ")
+
+
+def test_a_table_without_rows_says_why() -> None:
+    stream = io.StringIO()
+    terminal = Terminal(file=stream, width=80)
+    terminal.print(result_table(Table("pivot", "", (), (), notes=("Nothing to show: no axis.",)), terminal))
+    assert "Nothing to show: no axis." in stream.getvalue()
