@@ -109,10 +109,9 @@ def _run_ours(trials: list[PlannedTrial], home: Path, options: RunOptions) -> No
 
 
 def _run_bare(trials: list[PlannedTrial], home: Path, options: RunOptions) -> None:
-    import ray
     from ray import tune
 
-    from sweep.run.executors.ray.cluster import connect
+    from sweep.run.executors.ray.cluster import connect, disconnect
 
     def trainable(parameters: dict[str, Any]) -> None:
         nap(TrialConfig(model=BlankOptions(), seed=parameters["seed"]), home, Runtime())
@@ -127,7 +126,7 @@ def _run_bare(trials: list[PlannedTrial], home: Path, options: RunOptions) -> No
             run_config=tune.RunConfig(storage_path=str(ray_folder(home)), verbose=0),
         ).fit()
     finally:
-        ray.shutdown()
+        disconnect()
 
 
 def _gaps(run_trials: Any, count: int) -> Gaps:

@@ -45,13 +45,13 @@ def test_arrays_pickled_by_numpy_1_are_read(tmp_path):
 
 class Malicious:
     def __reduce__(self):
-        return (print, ("this must never be printed",))
+        return (eval, ("print('this must never be printed')",))
 
 
 def test_a_pickle_that_asks_for_anything_but_arrays_is_refused(tmp_path, capsys):
     path = tmp_path / "vgg16.ckpt"
     path.write_bytes(pickle.dumps({"VGG16_0": Malicious()}))
-    with pytest.raises(pickle.UnpicklingError, match=r"builtins\.print"):
+    with pytest.raises(pickle.UnpicklingError, match=r"builtins\.eval"):
         readers.flax_vgg16(path)
     assert capsys.readouterr().out == ""
 

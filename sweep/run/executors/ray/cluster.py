@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from results.pause_gc import garbage_collection_paused
 from sweep.run.executors.base import ExecutorOptions, Notices
 
 ADDRESS_VARIABLE, FOLDER_VARIABLE = "RAY_ADDRESS", "RAY_TMPDIR"
@@ -78,6 +80,19 @@ def connect() -> None:
     token = Path.home() / ".ray" / "auth_token"
     if named_address() is None and token.exists():  # Ray writes the token with read permission for all users
         token.chmod(0o600)
+
+
+def disconnect() -> None:
+    """Ends the connection, and Ray if `connect` started it.
+
+    Garbage is collected before and not meanwhile: where the collection of another thread frees an object of Ray's
+    during the shutdown, Ray 2.60 ends the process.
+    """
+    import ray
+
+    gc.collect()
+    with garbage_collection_paused():
+        ray.shutdown()
 
 
 def _host_and_port(address: str) -> tuple[str, int] | None:

@@ -49,6 +49,7 @@ from sweep.run.executors.ray.cluster import (
     check_room,
     connect,
     counted,
+    disconnect,
     find_autoscaler,
     living_nodes,
     named_address,
@@ -78,7 +79,7 @@ def run(assignment: Assignment, options: RayOptions) -> None:
             connect()
     except SystemExit:  # raised by Ray's own handler of SIGTERM
         notices.wait_for(None)
-        ray.shutdown()
+        disconnect()
         signal.raise_signal(signal.SIGTERM)  # the driver's handler requests a stop and says so
         return
     storage = ray_folder(home) / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
@@ -92,7 +93,7 @@ def run(assignment: Assignment, options: RayOptions) -> None:
             _tune(assignment, options, storage, _Watch(notices, NodeWatch(notices, nodes), options, lacking))
     finally:
         notices.wait_for(None)
-        ray.shutdown()  # idle workers would keep their memory, and stopped trials would look alive
+        disconnect()  # idle workers would keep their memory, and stopped trials would look alive
         shutil.rmtree(storage, ignore_errors=True)  # Tune's own state, which nothing reads: journals record it all
 
 
