@@ -32,7 +32,7 @@ def keep_freed_memory() -> bool:
 def free_gpu_memory(device: torch.device) -> int:
     """Bytes that this process can still use on a GPU: free ones, within its limit if it shares the GPU."""
     free, total = torch.cuda.mem_get_info(device)
-    limit = torch.cuda.get_per_process_memory_fraction(device) * total
+    limit = torch.cuda.get_per_process_memory_fraction(device.index) * total  # takes no device without an index
     return max(min(free, int(limit) - torch.cuda.memory_reserved(device)), 0)
 
 

@@ -42,9 +42,14 @@ def test_memory_is_fetched_once():
     assert after < before / 10
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
 @pytest.mark.parametrize(("free", "fraction", "found"), [(60, 1.0, 60), (60, 0.5, 30), (60, 0.05, 0)])
-def test_a_share_of_a_gpu_has_no_more_than_its_limit(free, fraction, found, monkeypatch):
+def test_a_share_of_a_gpu_has_no_more_than_its_limit(free, fraction, found, device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 80))
-    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _: fraction)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 10)
-    assert free_gpu_memory(torch.device("cuda", 0)) == found
+    # The fraction's own function reaches the library, with the number of a device.
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch._C, "_cuda_getMemoryFraction", lambda _number: fraction, raising=False)
+    assert free_gpu_memory(torch.device(device)) == found
