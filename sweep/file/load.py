@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from results.errors import ResultsError
 from results.pause_gc import garbage_collection_paused
 from results.records.home import user_path
-from results.tables import table_options, wanted_tables
+from results.tables import table_options
 from sweep.file.cli_overrides import assign
 from sweep.file.diagnostics import Finding, Mistake, Path, SweepError, key_path
 from sweep.file.inheritance import KEY as EXTENDS
@@ -52,9 +52,9 @@ def load_sweep(path: FilePath | str, overrides: Sequence[str] = (), *, configura
     tables = tuple(_located(table, ("tables", index), document, path) for index, table in enumerate(sweep.tables))
     of_tables = list(_table_findings(tables))
     if configurations and not of_tables:
-        from sweep.file.table_checks import selector_findings
+        from sweep.file.table_checks import table_findings
 
-        of_tables += selector_findings(tables)
+        of_tables += table_findings(tables)
     findings += of_tables
     mistakes = document.mistakes + [document.mistake(finding) for finding in findings]
     if mistakes:
@@ -72,7 +72,6 @@ def _located(table: str, at: Path, document: Document, sweep_file: FilePath) -> 
 
 
 def _table_findings(tables: Sequence[str]) -> Iterator[Finding]:
-    sound: list[str] = []
     for index, table in enumerate(tables):
         if not is_table_file(table):
             continue
@@ -83,12 +82,6 @@ def _table_findings(tables: Sequence[str]) -> Iterator[Finding]:
             table_options(table)
         except ResultsError as error:
             yield Finding(("tables", index), " ".join(str(error).split()))
-        else:
-            sound.append(table)
-    try:
-        wanted_tables([table for table in tables if not is_table_file(table) or table in sound])
-    except ResultsError as error:
-        yield Finding(("tables",), str(error))
 
 
 def _not_a_sweep(value: Any) -> Finding:

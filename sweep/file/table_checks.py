@@ -1,4 +1,4 @@
-"""Checks selectors of tables against the settings that trials have."""
+"""Checks a sweep's tables: their names, and their selectors against the settings that trials have."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ from collections.abc import Iterator, Sequence
 
 from jobs.config import TrialConfig
 from model.methods import METHODS, find_method
-from results.tables import table_options
+from results.errors import ResultsError
+from results.tables import table_options, wanted_tables
 from results.tables.select import TRIAL
 from sweep.file.diagnostics import Finding
 from sweep.file.overrides import METHOD_SECTION
 
 
-def selector_findings(tables: Sequence[str]) -> Iterator[Finding]:
-    """A finding for each key of a selector that no trial can have: it would count as absent in every trial.
+def table_findings(tables: Sequence[str]) -> Iterator[Finding]:
+    """Findings in tables that are sound by themselves: built-in names, or paths of table files.
 
-    `tables` are sound: built-in names, or paths of table files.
+    Two must not have one name.  A key of a selector that no trial can have would count as absent in every trial.
     """
+    try:
+        wanted_tables(tables)
+    except ResultsError as error:
+        yield Finding(("tables",), str(error))
     for index, name in enumerate(tables):
         for _, options in table_options(name):
             for key in dict.fromkeys(key for selector in options.selectors for key in selector):
