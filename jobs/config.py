@@ -95,7 +95,7 @@ def _as_term(value: Any) -> Any:
 
 
 def _without_zeros(losses: dict[str, LossTerm]) -> dict[str, LossTerm]:
-    """Losses with a weight other than 0, as a weight of 0 equals absence; all of them, which a stage refuses, if none has."""
+    """Losses with a weight other than 0, as 0 equals absence; all of them, which a stage refuses, where none has."""
     return {name: term for name, term in losses.items() if term.weight != 0} or losses
 
 
