@@ -35,7 +35,6 @@ Draw = Callable[[Views, Views], Rendering]
 SAMPLE_OBJECTS = 6
 SAMPLE_VIEWS = 3
 
-
 #: of the scores by object
 _COLUMNS = ["object", "split", "view_kind", "metric", "value"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from results.errors import ResultsError
 from results.load import Evidence, TrialRecord
+from results.metrics import NOT_OF_SCORES
 from results.provenance import ABSENT
 from results.records import tags
 from results.records.damage import DamagedFileError, read_object
@@ -24,8 +25,7 @@ from results.tables.scores import Scores
 DEFAULT = ("novel_psnr", "novel_ssim", "novel_lpips")
 _SHORT = 7
 _MOST_LISTED = 8
-#: settings of `eval` that do not change what a result is
-_OTHER_EVALUATION = ("eval.every", "eval.val_objects", "eval.metrics")
+_NOT_OF_SCORES = tuple(f"eval.{name}" for name in NOT_OF_SCORES)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _obstacles(one: Entry, other: Entry, differing: Mapping[str, tuple[str, str]
     found = [
         f"{name} {values[0]} and {values[1]}"
         for name, values in differing.items()
-        if (name.startswith("eval.") and not name.startswith(_OTHER_EVALUATION)) or name == "data.resolution"
+        if (name.startswith("eval.") and not name.startswith(_NOT_OF_SCORES)) or name == "data.resolution"
     ]
     for what, of in (("data", _fingerprints), ("version of the evaluation", lambda entry: _versions(entry, home))):
         values = of(one), of(other)

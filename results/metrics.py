@@ -54,6 +54,10 @@ METRICS: dict[str, MetricFacts] = {
 }
 
 
+#: settings of `eval` that change no score
+NOT_OF_SCORES = ("every", "val_objects", "metrics")
+
+
 def facts_of(metric: str) -> MetricFacts | None:
     """Facts of a metric or its clamped variant; None for an unknown metric, recorded by other code."""
     known = METRICS.get(metric.removesuffix(CLAMPED))

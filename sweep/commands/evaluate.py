@@ -128,7 +128,6 @@ def _measure_sweep(sweep: Path, settings: list[str], only: str | None, home: Pat
     from results.records.plan import read_plan
     from results.report import build_report
     from sweep.only import choose
-    from sweep.run.executors.run_guarded import runtime_of
 
     checked = planned_sweep(sweep, settings, home)
     plan = read_plan(checked.name, home).refreshed(Monitor(home))
@@ -136,7 +135,7 @@ def _measure_sweep(sweep: Path, settings: list[str], only: str | None, home: Pat
     if not chosen:
         raise ValueError(f"no finished trial of {checked.name} to measure" + (f" is called {only!r}" if only else ""))
     torch.set_num_threads(checked.run.cpus_per_trial)
-    device = torch.device(runtime_of(checked.run, home / "stop").device)
+    device = torch.device("cuda" if checked.run.gpus_per_trial and torch.cuda.is_available() else "cpu")
     failed = 0
     for trial in chosen:
         name = f"{trial.name} seed {trial.seed}"

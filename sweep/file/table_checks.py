@@ -11,6 +11,7 @@ from results.tables import table_options, wanted_tables
 from results.tables.select import TRIAL
 from sweep.file.diagnostics import Finding
 from sweep.file.overrides import METHOD_SECTION
+from sweep.file.schema import is_table_file
 
 
 def table_findings(tables: Sequence[str]) -> Iterator[Finding]:
@@ -23,7 +24,7 @@ def table_findings(tables: Sequence[str]) -> Iterator[Finding]:
     except ResultsError as error:
         yield Finding(("tables",), str(error))
     for index, name in enumerate(tables):
-        for _, options in table_options(name):
+        for _, options in table_options(name) if is_table_file(name) else ():
             for key in dict.fromkeys(key for selector in options.selectors for key in selector):
                 allowed = _alternatives(key)
                 if allowed:

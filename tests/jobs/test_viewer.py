@@ -85,7 +85,6 @@ def test_everything_is_shown_on_the_loopback_and_columns_can_be_hidden(monkeypat
 
 
 def test_the_real_viewer_takes_it() -> None:
-    pytest.importorskip("viser")
     server = serve(an_exhibition(), "quick", 18080)
     try:
         assert server.get_host() == "127.0.0.1"

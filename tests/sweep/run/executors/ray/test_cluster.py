@@ -23,6 +23,7 @@ from sweep.run.executors.ray.cluster import (
     require_answer,
 )
 from tests.processes import free_port
+from tests.works import Silent
 
 LAPTOP, SERVER = Room("10.0.0.1", 2, 0), Room("10.0.0.2", 16, 4)
 
@@ -137,19 +138,8 @@ def test_a_folder_too_long_for_sockets_is_named(variable: str, monkeypatch: pyte
     assert "RAY_TMPDIR=/tmp" in said
 
 
-class Notices:
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def wait_for(self, what: str | None) -> None:
-        """Ignored by these tests."""
-
-
 def test_nodes_that_join_and_leave_are_reported_once() -> None:
-    notices = Notices()
+    notices = Silent()
     watch = NodeWatch(notices, {"a": LAPTOP, "b": SERVER})
     watch.look({"a": LAPTOP, "b": SERVER})
     assert notices.said == []
