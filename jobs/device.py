@@ -96,9 +96,14 @@ def prepare_training(
         ways: dict[Execution, Callable[..., Callable[..., Any]]]
         ways = {"eager": _Eager, "compiled": _Compiled, "graph": _Eager if in_captured_step else _Graphed}
         module.forward = _InTraining(module, ways[execution](module, device, in_bf16), module.forward)
-    if execution == "compiled" and device.type == "cuda" and network.geometry is not None:
-        compiled = torch.compile(network.geometry, fullgraph=True, dynamic=False)
-        network.geometry = _InTraining(network, compiled, network.geometry)
+    if network.geometry is not None:
+        geometry: Callable[..., Any] | None = None
+        if execution == "compiled" and device.type == "cuda":
+            geometry = torch.compile(network.geometry, fullgraph=True, dynamic=False)
+        elif execution == "graph" and not in_captured_step:
+            geometry = _Graphed(network.geometry, device, in_bf16=False)
+        if geometry is not None:
+            network.geometry = _InTraining(network, geometry, network.geometry)
     return execution
 
 
@@ -183,13 +188,14 @@ class _Compiled:
 
 
 class _Graphed:
-    """The module's forward and backward pass as CUDA graphs, captured at the first call of each signature.
+    """Forward and backward pass of a module or function as CUDA graphs, captured at the first call of each signature.
 
     Dropout stays a function of the seed set before a call: replays read the generator's state from the device.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device, in_bf16: bool) -> None:
-        self._twin, self._device, self._in_bf16 = twin_of(module), device, in_bf16
+    def __init__(self, function: Callable[..., Any], device: torch.device, in_bf16: bool) -> None:
+        self._twin = twin_of(function) if isinstance(function, nn.Module) else function
+        self._device, self._in_bf16 = device, in_bf16
         self._graphs: dict[Hashable, Callable[..., Any]] = {}
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
@@ -203,28 +209,39 @@ class _Graphed:
         # Warm-up and capture draw random numbers, which must not affect the following step.
         state = torch.cuda.get_rng_state(self._device)
         samples = tuple(torch.empty_like(t).copy_(t).requires_grad_(t.requires_grad) for t in tensors)
+        function = _OfTensors(self._twin, given, self._device, self._in_bf16)
         try:
-            captured: Callable[..., Any] = torch.cuda.make_graphed_callables(
-                _OfTensors(self._twin, given, self._device, self._in_bf16), samples, allow_unused_input=True
-            )
+            replay: Callable[..., Any] = torch.cuda.make_graphed_callables(function, samples, allow_unused_input=True)
         except RuntimeError as error:
             raise ExecutionError(f"the network cannot be captured; run.compile: never does without: {error}") from error
         torch.cuda.set_rng_state(state, self._device)
-        return captured
+
+        def run(*now: Tensor) -> Any:
+            results = replay(*now)
+            return rebuild(function.result, iter(results))
+
+        return run
 
 
 class _OfTensors(nn.Module):
-    """A module as a function of the tensors in its arguments; all else in them is fixed."""
+    """A module or function as a function of the tensors in its arguments; all else in them is fixed.
 
-    def __init__(self, module: nn.Module, given: Any, device: torch.device, in_bf16: bool) -> None:
+    It returns the tensors of the result, whose structure is that of `result`.
+    """
+
+    def __init__(self, function: Callable[..., Any], given: Any, device: torch.device, in_bf16: bool) -> None:
         super().__init__()
-        self.module, self._given, self._device, self._in_bf16 = module, given, device, in_bf16
+        self.function, self._given, self._device, self._in_bf16 = function, given, device, in_bf16
+        self.result: Any = None
 
-    def forward(self, *tensors: Tensor) -> Any:
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         arguments, keywords = rebuild(self._given, iter(tensors))
         # No cache: a graph would keep using the weights that were cast during its capture.
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._in_bf16, cache_enabled=False):
-            return _in_float32(self.module(*arguments, **keywords))
+            result = _in_float32(self.function(*arguments, **keywords))
+        found = tensors_of(result)
+        self.result = rebuild(result, (tensor.detach() for tensor in found))
+        return tuple(found)
 
 
 def twin_of(module: nn.Module) -> nn.Module:

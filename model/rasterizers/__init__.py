@@ -111,6 +111,7 @@ def render(
         BackendUnavailableError: the backend's package is not installed, or does not support the arguments; with "auto",
             no backend for a GPU is installed and supports them.
     """
+    from model.precision import full_precision
     from model.rasterizers.validation import validate
 
     name = choose(backend, gaussians.means.device.type, antialiasing=antialiasing, inverse_depth=return_depth)
@@ -118,7 +119,8 @@ def render(
     stays_on_gpu = gaussians.means.is_cuda and name in CUDA_BACKENDS
     values = not stays_on_gpu and name not in _REFUSE_BY_THEMSELVES
     background = validate(gaussians, cameras, background, values=values)
-    images, inverse_depths = draw(gaussians, cameras, background, antialiasing, return_depth)
+    with full_precision(gaussians.means.device):
+        images, inverse_depths = draw(gaussians, cameras, background, antialiasing, return_depth)
     return images if inverse_depths is None else (images, inverse_depths)
 
 

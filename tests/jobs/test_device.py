@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,12 +19,13 @@ from jobs.batch import draw_batch
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.prepare import prepare as prepare_dataset
+from jobs.data.store import Store
 from jobs.device import BatchAhead, ExecutionError, choose_execution, memory_format, prepare, prepare_training, twin_of
 from jobs.flat import flatten_parameters
 from jobs.reconstructor import build_reconstructor
 from model.losses import LOSSES
 from model.registry import resolve
-from model.types import Context
+from model.types import Context, Views
 from model.weights import WeightStore
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -73,6 +75,20 @@ def reconstructor(**model: Any) -> Any:
     return build_reconstructor(configuration(model=model), {}, WeightStore("nowhere"))
 
 
+def opened(config: TrialConfig, path: Path) -> Store:
+    prepare_dataset(config.data.name, config.data.options, path)
+    return open_dataset(config.data.name, config.data.options, path)
+
+
+def placed(network: Any, source: Views, seed: int = 3) -> list[Tensor]:
+    """Gaussians of a network, and the gradients of its weights."""
+    torch.manual_seed(seed)
+    gaussians = network(source, Context()).gaussians
+    parts = [gaussians.means, gaussians.scales, gaussians.rotations, gaussians.opacities, gaussians.sh]
+    loss = sum((part.square().sum() for part in parts), torch.zeros(()))
+    return [*parts, *torch.autograd.grad(loss, list(network.parameters()))]
+
+
 def outcome(network: nn.Module, images: Tensor, seed: int = 3) -> list[Tensor]:
     torch.manual_seed(seed)
     maps = network(images, Context())
@@ -120,6 +136,22 @@ def test_a_graph_is_captured_once_a_signature_and_draws_nothing(captures):
     assert len(captures) == 1
     assert captures[0][0].data_ptr() != images.data_ptr()
     outcome(unet, images[:1])
+    assert len(captures) == 2
+
+
+def test_the_placing_of_gaussians_is_captured_too(captures, tmp_path):
+    """Unless a graph contains the whole step."""
+    config = configuration()
+    store = opened(config, tmp_path)
+    network, source = reconstructor().train(), draw_batch(store, store.split("train"), config, 0).source
+    expected = placed(network, source)
+    for in_captured_step, graphs in ((True, 0), (False, 2)):
+        captured = reconstructor().train()
+        prepare_training(captured, CPU, "graph", "float32", in_captured_step=in_captured_step)
+        for _ in range(2):
+            assert_close(placed(captured, source), expected)
+        assert len(captures) == graphs
+    captured.eval()(source, Context())
     assert len(captures) == 2
 
 
@@ -304,8 +336,7 @@ def test_a_step_has_no_host_reads(tmp_path, model):
     from model.types import Rendering
 
     config = configuration(model=model)
-    prepare_dataset(config.data.name, config.data.options, tmp_path)
-    store = open_dataset(config.data.name, config.data.options, tmp_path)
+    store = opened(config, tmp_path)
     weights = WeightStore(tmp_path)
     network = build_reconstructor(config, {}, weights).train()
     parameter = flatten_parameters(network)

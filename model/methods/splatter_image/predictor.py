@@ -18,6 +18,7 @@ from model.geometry import (
 )
 from model.methods.splatter_image.camera_embedding import embed_pose
 from model.methods.splatter_image.heads import SECOND, GaussianHead
+from model.precision import full_precision
 from model.scenes import GaussianScene, Reconstructor
 from model.types import Context, Gaussians, Views
 
@@ -74,11 +75,10 @@ class GaussianPredictor(Reconstructor):
 
         With two per pixel there are twice as many; all second ones follow all first ones.
         """
-        # Positions need more precision than bfloat16, for any precision of the network.
-        with torch.autocast(source.images.device.type, enabled=False):
+        with full_precision(source.images.device):
             frustums = Frustums.of(source)
         raw = self.raw_maps(source.images, frustums.camera_to_world, context)
-        with torch.autocast(source.images.device.type, enabled=False):
+        with full_precision(source.images.device):
             return self.geometry(raw, frustums)
 
     def raw_maps(self, images: Tensor, camera_to_world: Tensor, context: Context) -> dict[str, Tensor]:

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -195,3 +197,21 @@ def test_a_head_of_two_gaussians_starts_the_second_close_behind():
     raw = two(torch.zeros(1, two.channels, 2, 2))
     torch.testing.assert_close(torch.nn.functional.softplus(raw["second_step"]), torch.full((1, 1, 2, 2), 0.1))
     assert raw["second_opacity"].eq(-2).all()
+
+
+def test_gaussians_are_placed_in_full_precision(monkeypatch):
+    """The backbone has the precision that training chose."""
+    happened: list[str] = []
+
+    @contextmanager
+    def watched(_: torch.device) -> Iterator[None]:
+        happened.append("enter")
+        yield
+        happened.append("leave")
+
+    monkeypatch.setattr("model.methods.splatter_image.predictor.full_precision", watched)
+    made = predictor()
+    made.backbone.register_forward_hook(lambda *_: happened.append("backbone"))
+    made.geometry = lambda raw, frustums: happened.append("place") or place(raw, frustums)
+    made.gaussians(views(torch.eye(4).double().expand(1, 1, 4, 4), 8, 8.0, near=1.0, far=3.0), Context())
+    assert happened == ["enter", "leave", "backbone", "enter", "place", "leave"]
