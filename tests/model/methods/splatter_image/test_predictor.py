@@ -10,6 +10,7 @@ from model.methods.splatter_image.backbones.unet import UNet
 from model.methods.splatter_image.camera_embedding import POSE_CHANNELS
 from model.methods.splatter_image.heads import GaussianHead, gaussian_groups
 from model.methods.splatter_image.predictor import Frustums, GaussianPredictor, place
+from model.precision import tf32
 from model.types import Cameras, Context, Views
 
 HEAD = {
@@ -215,3 +216,17 @@ def test_gaussians_are_placed_in_full_precision(monkeypatch):
     made.geometry = lambda raw, frustums: happened.append("place") or place(raw, frustums)
     made.gaussians(views(torch.eye(4).double().expand(1, 1, 4, 4), 8, 8.0, near=1.0, far=3.0), Context())
     assert happened == ["enter", "leave", "backbone", "enter", "place", "leave"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_with_tf32_gaussians_are_placed_as_on_a_cpu():
+    source = views(random_poses(2, 2), 8, 8.0, near=1.0, far=3.0).to(torch.float32)
+    raw = {name: part.float() for name, part in raw_maps(2, 2, 8).items()}
+    expected = place(raw, Frustums.of(source))
+    made = predictor().float().cuda()
+    made.raw_maps = lambda *_: {name: part.cuda() for name, part in raw.items()}
+    with tf32(True):
+        actual = made.gaussians(source.to("cuda"), Context())
+    for name in ("means", "rotations", "sh"):
+        torch.testing.assert_close(getattr(actual, name).cpu(), getattr(expected, name), rtol=1e-5, atol=1e-5)
