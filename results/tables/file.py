@@ -14,6 +14,8 @@ tables:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -29,15 +31,53 @@ from results.tables.options import Options
 _MAX_BYTES = 1 << 18
 
 
+@dataclass(frozen=True)
+class TableMistake:
+    """A value of a table file that is wrong, or a table whose keys are."""
+
+    path: tuple[str | int, ...]
+    message: str = ""
+    value: Any = None
+    allowed: tuple[str, ...] = ()
+    #: of a table whose keys are wrong: its options, and what is wrong with them
+    options: type[Options] | None = None
+    error: ValidationError | None = None
+
+    def __str__(self) -> str:
+        if self.error is None:
+            allowed = f"; allowed: {', '.join(self.allowed)}" if self.allowed else ""
+            return f"{_joined(self.path)}: {self.message} {self.value!r}{allowed}"
+        return "\n".join(_message(self.path, details) for details in self.error.errors(include_url=False))
+
+
+class TableFileError(ResultsError):
+    """The values of a table file that are wrong; `str()` gives a line for each."""
+
+    def __init__(self, path: Path, mistakes: Sequence[TableMistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        lines = [line for mistake in mistakes for line in str(mistake).splitlines()]
+        super().__init__("\n".join(f"{path}: {line}" for line in lines))
+
+
 def read_tables(path: Path, kinds: dict[str, str]) -> list[tuple[ModuleType, Options]]:
     """The kind and the options of each table in a file.
 
-    Raises `ResultsError` naming the file, the place in it, the value there and the allowed ones.
+    Raises `TableFileError` with all wrong values, and `ResultsError` for a file that is no YAML or cannot be read.
     """
     content = _parsed(path)
     if not isinstance(content, dict) or list(content) != ["tables"] or not isinstance(content["tables"], list):
         raise ResultsError(f"{path}: a table file holds the one key `tables`, a list of tables")
-    return [_read(entry, f"{path}: tables.{index}", kinds) for index, entry in enumerate(content["tables"])]
+    tables: list[tuple[ModuleType, Options]] = []
+    mistakes: list[TableMistake] = []
+    for index, entry in enumerate(content["tables"]):
+        read = _read(entry, ("tables", index), kinds)
+        if isinstance(read, TableMistake):
+            mistakes.append(read)
+        else:
+            tables.append(read)
+    if mistakes:
+        raise TableFileError(path, mistakes)
+    return tables
 
 
 def _parsed(path: Path) -> Any:
@@ -52,20 +92,23 @@ def _parsed(path: Path) -> Any:
         raise ResultsError(f"{path}: is not YAML: {error}") from error
 
 
-def _read(entry: Any, place: str, kinds: dict[str, str]) -> tuple[ModuleType, Options]:
+def _read(entry: Any, path: tuple[str | int, ...], kinds: dict[str, str]) -> tuple[ModuleType, Options] | TableMistake:
     if not isinstance(entry, dict):
-        raise ResultsError(f"{place}: a table is a mapping, not {entry!r}")
+        return TableMistake(path, "not a mapping of keys to values:", entry)
     kind = entry.get("kind", "rows")
     if kind not in kinds:
-        raise ResultsError(f"{place}.kind: unknown kind {kind!r}; allowed: {', '.join(sorted(kinds))}")
+        return TableMistake((*path, "kind"), "unknown kind", kind, tuple(sorted(kinds)))
     module = import_module(kinds[kind])
     try:
         return module, module.Options.model_validate({key: value for key, value in entry.items() if key != "kind"})
     except ValidationError as error:
-        raise ResultsError("\n".join(_message(place, mistake) for mistake in error.errors())) from None
+        return TableMistake(path, options=module.Options, error=error)
 
 
-def _message(place: str, mistake: Any) -> str:
-    where = ".".join([place, *map(str, mistake["loc"])])
-    received = "" if isinstance(mistake["input"], dict) else f" (received {mistake['input']!r})"
-    return f"{where}: {mistake['msg'].removeprefix('Value error, ')}{received}"
+def _message(path: tuple[str | int, ...], details: Any) -> str:
+    received = "" if isinstance(details["input"], dict) else f" (received {details['input']!r})"
+    return f"{_joined((*path, *details['loc']))}: {details['msg'].removeprefix('Value error, ')}{received}"
+
+
+def _joined(path: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -50,13 +50,12 @@ def load_sweep(path: FilePath | str, overrides: Sequence[str] = (), *, configura
         is_complete = not any(finding.path[0] in _TRIAL_SECTIONS for finding in findings)
         findings += find_mistakes(sweep, is_complete=is_complete)
     tables = tuple(_located(table, ("tables", index), document, path) for index, table in enumerate(sweep.tables))
-    of_tables = list(_table_findings(tables))
+    of_tables = [mistake for index, table in enumerate(tables) for mistake in _of_table(index, table, document)]
     if configurations and not of_tables:
-        from sweep.file.table_checks import table_findings
+        from sweep.file.table_checks import table_mistakes
 
-        of_tables += table_findings(tables)
-    findings += of_tables
-    mistakes = document.mistakes + [document.mistake(finding) for finding in findings]
+        of_tables += table_mistakes(tables, document)
+    mistakes = document.mistakes + [document.mistake(finding) for finding in findings] + of_tables
     if mistakes:
         raise SweepError(mistakes)
     return sweep.model_copy(update={"tables": tables}).read_from(Origin(path, tuple(overrides)))
@@ -71,17 +70,19 @@ def _located(table: str, at: Path, document: Document, sweep_file: FilePath) -> 
     return str((folder / user_path(table)).absolute())
 
 
-def _table_findings(tables: Sequence[str]) -> Iterator[Finding]:
-    for index, table in enumerate(tables):
-        if not is_table_file(table):
-            continue
-        if not is_file(FilePath(table)):
-            yield Finding(("tables", index), "there is no such file", table)
-            continue
-        try:
-            table_options(table)
-        except ResultsError as error:
-            yield Finding(("tables", index), " ".join(str(error).split()))
+def _of_table(index: int, table: str, document: Document) -> list[Mistake]:
+    """Mistakes in the file of a table, the one of this index in the sweep."""
+    if not is_table_file(table):
+        return []
+    if not is_file(FilePath(table)):
+        return [document.mistake(Finding(("tables", index), "there is no such file", table))]
+    try:
+        table_options(table)
+    except ResultsError as error:
+        from sweep.file.table_checks import located
+
+        return located(error, FilePath(table))
+    return []
 
 
 def _not_a_sweep(value: Any) -> Finding:

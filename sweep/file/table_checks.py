@@ -3,32 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path as FilePath
 
 from jobs.config import TrialConfig
 from model.methods import METHODS, find_method
 from results.errors import ResultsError
 from results.tables import table_options, wanted_tables
+from results.tables.file import TableFileError, TableMistake
 from results.tables.select import TRIAL
-from sweep.file.diagnostics import Finding
+from sweep.file.diagnostics import Finding, Mistake, SweepError
 from sweep.file.overrides import METHOD_SECTION
+from sweep.file.pydantic_errors import explain
 from sweep.file.schema import is_table_file
+from sweep.file.yaml_reader import Document, read_document
 
 
-def table_findings(tables: Sequence[str]) -> Iterator[Finding]:
-    """Findings in tables that are sound by themselves: built-in names, or paths of table files.
+def located(error: ResultsError, path: FilePath) -> list[Mistake]:
+    """An error of a table file as mistakes with line and column."""
+    try:
+        document = read_document(path)
+    except SweepError as unreadable:
+        return unreadable.mistakes
+    if not isinstance(error, TableFileError):
+        return [document.mistake(Finding((), str(error).removeprefix(f"{path}: ")))]
+    return [document.mistake(finding) for mistake in error.mistakes for finding in _findings(mistake)]
 
-    Two must not have one name.  A key of a selector that no trial can have would count as absent in every trial.
+
+def _findings(mistake: TableMistake) -> Iterator[Finding]:
+    if mistake.error is None or mistake.options is None:
+        yield Finding(mistake.path, mistake.message.removesuffix(":"), mistake.value, mistake.allowed)
+    else:
+        yield from explain(mistake.error, mistake.options, lambda path, _: (*mistake.path, *path))
+
+
+def table_mistakes(tables: Sequence[str], document: Document) -> Iterator[Mistake]:
+    """Mistakes in tables that are sound by themselves: built-in names, or paths of table files.
+
+    `document` is that of the sweep file.  Two tables must not have one name.  A key of a selector that no trial can
+    have would count as absent in every trial.
     """
     try:
         wanted_tables(tables)
     except ResultsError as error:
-        yield Finding(("tables",), str(error))
-    for index, name in enumerate(tables):
-        for _, options in table_options(name) if is_table_file(name) else ():
-            for key in dict.fromkeys(key for selector in options.selectors for key in selector):
-                allowed = _alternatives(key)
-                if allowed:
-                    yield Finding(("tables", index), f"table {options.name!r} selects by an unknown key", key, allowed)
+        yield document.mistake(Finding(("tables",), str(error)))
+    for name in filter(is_table_file, tables):
+        unknown = [
+            (index, key, allowed)
+            for index, (_, options) in enumerate(table_options(name))
+            for key in dict.fromkeys(key for selector in options.selectors for key in selector)
+            if (allowed := _alternatives(key))
+        ]
+        written = read_document(FilePath(name)) if unknown else None
+        for index, key, allowed in unknown:
+            assert written is not None
+            places = [path for path in written.keys if path[:2] == ("tables", index) and path[-1] == key]
+            for path in places or [("tables", index)]:
+                yield written.mistake(Finding(path, "selects by an unknown key", key, allowed, at="key"))
 
 
 def _alternatives(key: str) -> tuple[str, ...]:

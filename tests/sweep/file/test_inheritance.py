@@ -154,7 +154,41 @@ def test_tables_are_files_beside_the_file_that_names_them(folder: Path) -> None:
 
 
 def test_mistakes_in_a_table_file_are_found_before_anything_runs(folder: Path) -> None:
-    (folder / "mine.yaml").write_text("tables: [{kind: rowz}]")
+    """All of them, each with its place in that file."""
+    (folder / "mine.yaml").write_text(TABLE_FILE)
+    found = _mistakes(_child(folder, "tables: [auto, mine.yaml]\nseeds: [-1]\n"))
+    assert [(Path(m.file).name, m.line, m.column, m.path, m.message, m.nearest) for m in found] == [
+        ("child.yaml", 4, 9, "seeds.0", "must be at least 0", None),
+        ("mine.yaml", 2, 11, "tables.0.kind", "unknown kind", "rows"),
+        ("mine.yaml", 3, 5, "tables.1", "not a mapping of keys to values", None),
+        ("mine.yaml", 4, 5, "tables.2.caption", "missing key", None),
+        ("mine.yaml", 4, 5, "tables.2.captoin", "unknown key", "caption"),
+        ("mine.yaml", 5, 27, "tables.2.columns.1.precision", "must be a whole number", None),
+    ]
+
+
+TABLE_FILE = """tables:
+  - kind: rowz
+  - pivot
+  - captoin: Mine
+    columns: [novel_psnr, {precision: two, metric: psnr}]
+    name: mine
+    sections: [{rows: [{label: a}]}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "message"),
+    [
+        ("tables:\n  - [", 2, 6, "not valid YAML"),
+        ("- tables", 1, 1, "a table file holds the one key `tables`"),
+        ("", 1, 1, "a table file holds the one key `tables`"),
+    ],
+)
+def test_a_table_file_without_tables_is_a_mistake(
+    folder: Path, text: str, line: int, column: int, message: str
+) -> None:
+    (folder / "mine.yaml").write_text(text)
     [mistake] = _mistakes(_child(folder, "tables: [mine.yaml]\n"))
-    assert (mistake.line, mistake.column) == (3, 10)
-    assert "mine.yaml: tables.0.kind: unknown kind 'rowz'" in mistake.message
+    assert (Path(mistake.file).name, mistake.line, mistake.column) == ("mine.yaml", line, column)
+    assert message in mistake.message
