@@ -163,7 +163,7 @@ def test_mistakes_in_a_table_file_are_found_before_anything_runs(folder: Path) -
         ("mine.yaml", 3, 5, "tables.1", "not a mapping of keys to values", None),
         ("mine.yaml", 4, 5, "tables.2.caption", "missing key", None),
         ("mine.yaml", 4, 5, "tables.2.captoin", "unknown key", "caption"),
-        ("mine.yaml", 5, 27, "tables.2.columns.1.precision", "must be a whole number", None),
+        ("mine.yaml", 5, 39, "tables.2.columns.1.precision", "must be a whole number", None),
     ]
 
 
