@@ -67,7 +67,7 @@ def fill(
     table = replace(frame, columns=tuple(quantity.column for quantity in quantities), sections=sections)
     baseline_row = _row(baseline, quantities, scores, ()) if baseline else None
     table = with_intervals(table, quantities, scores)
-    return _explained(assessed(table, baseline_row, quantities, scores))
+    return _explained(assessed(table, baseline_row, quantities, scores), quantities)
 
 
 def with_texts(table: Table, texts: Mapping[str, Mapping[str, str]]) -> Table:
@@ -139,9 +139,14 @@ def with_intervals(table: Table, quantities: Sequence[MetricColumn], scores: Sco
     return table.with_cells(lambda row, column, cell: replace(cell, interval=intervals.get((row, column))))
 
 
-def _explained(table: Table) -> Table:
-    """Adds a note where rows of one seed get no marks."""
+def _explained(table: Table, quantities: Sequence[MetricColumn]) -> Table:
+    """Adds a note where rows of one seed get no marks, and where no trial has a value of a column."""
+    notes = list(table.notes)
     rows = [row for index in table.competitors if not (row := table.rows[index]).is_empty]
     if len(rows) > 1 and any(all(cell.n < 2 for cell in row.cells) for row in rows):
-        return replace(table, notes=(*table.notes, ONE_SEED))
-    return table
+        notes.append(ONE_SEED)
+    measured = [row for row in table.rows if not row.is_empty]
+    absent = [q.name for column, q in enumerate(quantities) if not any(row.cells[column].values for row in measured)]
+    if measured and absent:
+        notes.append(f"No trial of this table has {', '.join(absent)}; eval.metrics lists what trials measure.")
+    return replace(table, notes=tuple(notes))

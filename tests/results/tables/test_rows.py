@@ -245,3 +245,12 @@ def test_two_tables_of_one_name_are_refused(make, tmp_path: Path) -> None:
     text = MINE.replace("name: mine", "name: auto")
     with pytest.raises(ResultsError, match=r"two tables are called 'auto'.*: auto and .*\.yaml$"):
         build_tables(["auto", "costs", written(tmp_path, text)], depths(make))
+
+
+def test_a_column_that_no_trial_has_is_explained(make, tmp_path: Path) -> None:
+    evidence = depths(make)
+    (whole,) = build_tables([written(tmp_path, MINE)], evidence)
+    (table,) = build_tables([written(tmp_path, MINE.replace("[novel_psnr,", "[novel_psnr, novel_iou,"))], evidence)
+    note = "No trial of this table has novel_iou; eval.metrics lists what trials measure."
+    assert note in table.notes
+    assert not any("eval.metrics" in other for other in whole.notes)
