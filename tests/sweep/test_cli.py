@@ -3,13 +3,18 @@ import json
 import os
 import re
 import sqlite3
+import subprocess
+import sys
+import tomllib
 from importlib import resources
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from model.rasterizers import BACKENDS
+from sweep import __main__ as entry
 from sweep.cli import app
 
 
@@ -238,3 +243,26 @@ def test_trials_that_share_a_training_run_last():
     trials = [dataclasses.replace(trial_of(0), key=str(n), training=key) for n, key in enumerate(trainings)]
     sweep = Sweep.model_validate({"name": "a"})
     assert [trial.key for trial in ordered(trials, sweep)] == ["0", "2", "3", "5", "1", "4", "6"]
+
+
+def test_an_interruption_during_imports_shows_no_traceback():
+    """The signal is sent when the first module of a command is looked up."""
+    code = (
+        "import os, runpy, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'sweep.commands':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "runpy.run_module('sweep', run_name='__main__')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
+def test_the_package_is_the_console_script():
+    ended = subprocess.run([sys.executable, "-m", "sweep", "--version"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0
+    assert ended.stdout.startswith("splatsweep ")
+    project = tomllib.loads((Path(entry.__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    assert project["scripts"]["splatsweep"] == f"{entry.main.__module__}:{entry.main.__name__}"
