@@ -41,6 +41,13 @@ class ExecutionError(RuntimeError):
     """A network could not be compiled or captured; there is no silent fallback to another arithmetic."""
 
 
+def choose_device(wanted: str = "auto") -> torch.device:
+    """The torch device of a name; "auto" is the GPU where there is one."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
 def prepare(network: Reconstructor, device: torch.device) -> Reconstructor:
     """Move `network` to a device, with the layout and the layers that are fastest there; returns it."""
     network.to(device).to(memory_format=memory_format(device, "eager"))

@@ -21,6 +21,7 @@ from jobs.data.store import Store
 from jobs.metrics import METRICS
 from jobs.metrics.base import EvaluatedViews
 from jobs.metrics.metric_set import MetricSet
+from jobs.pixels import as_bytes
 from model.scenes import Reconstructor, Scene
 from model.types import Context, Rendering, Views
 from model.weights import WeightStore
@@ -161,16 +162,13 @@ def _kinds(target: Tensor, input_views: int) -> dict[str, Tensor]:
 
 
 def _pack_samples(samples: list[tuple[str, Views, Tensor]], input_views: int) -> dict[str, np.ndarray]:
-    def pixels(images: Tensor) -> np.ndarray:
-        return (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-
     fewest = min(views.images.shape[1] for _, views, _ in samples)
     # Spread over the novel views, which follow the sources.
     spread = np.linspace(input_views, fewest - 1, SAMPLE_VIEWS).round().astype(int)
     chosen = np.unique(spread) if fewest > input_views else [0]
     return {
         "objects": np.array([name for name, _, _ in samples]),
-        "source": np.stack([pixels(views.images[0, 0]) for _, views, _ in samples]),
-        "target": np.stack([pixels(views.images[0, chosen]) for _, views, _ in samples]),
-        "render": np.stack([pixels(render[0, chosen]) for _, _, render in samples]),
+        "source": np.stack([as_bytes(views.images[0, 0]) for _, views, _ in samples]),
+        "target": np.stack([as_bytes(views.images[0, chosen]) for _, views, _ in samples]),
+        "render": np.stack([as_bytes(render[0, chosen]) for _, _, render in samples]),
     }

@@ -20,10 +20,11 @@ from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.evaluate import object_views, predicting
 from jobs.gaussian_sources import gaussians_on_surface
+from jobs.pixels import as_pictures
 from jobs.trained import load_trained
 from jobs.turntable import upright_axes
 from model.scenes import GaussianScene, Scene
-from model.types import Cameras, Gaussians, Views
+from model.types import SH_DC, Cameras, Gaussians, Views
 from results.records.plan import RecordedTrial
 
 Floats = NDArray[np.float32]
@@ -37,7 +38,6 @@ SPACING = 2.2
 #: share of a wide window (16:10) that the viewer's panel covers, and the width of what is seen in that window from a
 #: distance of 1
 PANEL_SHARE, WIDTH_AT_ONE = 0.24, 2.35
-_SH_DC = 0.28209479177387814  # the constant spherical harmonic
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class _Stand:
         seen = (opacities[:, 0] > LEAST_OPACITY).numpy()
         local = Rotation.from_quat(rotations.numpy(), scalar_first=True).as_matrix()  # (N, 3, 3), local axes -> scene
         frame = self.axes @ local * scales[:, None, :].numpy() / self.radius
-        colours = (0.5 + _SH_DC * sh[:, 0]).clamp(0, 1).numpy()
+        colours = (0.5 + SH_DC * sh[:, 0]).clamp(0, 1).numpy()
         centers = (means.numpy() - self.middle) @ self.axes.T / self.radius + self.origin
         covariances = frame @ frame.transpose(0, 2, 1)
         found = (centers, covariances, colours, opacities.numpy())
@@ -118,7 +118,7 @@ class _Stand:
 
     def picture(self, image: torch.Tensor) -> Picture:
         """An image (3, H, W) here."""
-        pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        pixels = as_pictures(image)
         x, y, z = map(float, self.origin)
         return Picture(pixels, (x, y, z), 2.0, 2.0 * pixels.shape[0] / pixels.shape[1])
 

@@ -16,9 +16,8 @@ from jobs.turntable import GaussianObject
 from model.geometry import invert_rigid, pixel_rays
 from model.registry import nearest
 from model.scenes import GaussianScene
-from model.types import Gaussians, Views
+from model.types import SH_DC, Gaussians, Views
 
-_SH_DC = 0.28209479177387814  # the constant spherical harmonic
 #: Standard deviation in units of the pixel spacing on the surface: neighbours meet at 3/5 of their peak.
 _SPREAD = 0.5
 #: Change of depth per pixel spacing beyond which it counts as an edge: a surface seen at more than 76 degrees.
@@ -74,7 +73,7 @@ def gaussians_on_surface(views: Views) -> Gaussians:
         scales=(_SPREAD * spacing).reshape(-1, 1)[kept].expand(-1, 3)[None],
         rotations=torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(1, count, 4),
         opacities=torch.ones(1, count, 1),
-        sh=((colours.reshape(-1, 3)[kept] - 0.5) / _SH_DC)[None, :, None],
+        sh=((colours.reshape(-1, 3)[kept] - 0.5) / SH_DC)[None, :, None],
     )
 
 

@@ -16,7 +16,7 @@ from filelock import FileLock
 from jobs.config import DEFAULT_METHOD, TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
-from jobs.device import prepare
+from jobs.device import choose_device, prepare
 from jobs.environment import arithmetic_of, describe_environment
 from jobs.evaluate import Evaluation, evaluate_predictions, predicting
 from jobs.features import ContextReader
@@ -180,7 +180,7 @@ def evaluate_checkpoint(checkpoint: Network, config: TrialConfig, home: Path) ->
 
 
 def _evaluate(checkpoint: Network, config: TrialConfig, store: Store, home: Path) -> Evaluation:
-    device = _device()
+    device = choose_device()
     frozen = WeightStore(weights_folder(home))
     context = ContextReader(config, store, frozen, cache_folder(home), device)
     predictor = prepare(checkpoint.load(build_reconstructor(config, context.widths, frozen)), device)
@@ -188,16 +188,12 @@ def _evaluate(checkpoint: Network, config: TrialConfig, store: Store, home: Path
         return evaluate_predictions(predicting(predictor, context, config), config, store, frozen, device)
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _write(evaluation: Evaluation, folder: Path, config: TrialConfig) -> dict[str, Any]:
     """Write all files but the result itself, and return its measured part."""
     evaluation.write(folder)
     sample_sheet(evaluation.samples).save(folder / SHEET_FILENAME)
     write_json(folder / CONFIG_FILENAME, config.identity())
-    computed = arithmetic_of(config, _device())
+    computed = arithmetic_of(config, choose_device())
     arithmetic = [] if computed is None else [computed.as_json()]
     write_json(folder / ENVIRONMENT_FILENAME, describe_environment() | {"arithmetic": arithmetic})
     return {

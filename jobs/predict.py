@@ -27,7 +27,7 @@ from torch import Tensor
 from jobs.config import TrialConfig
 from jobs.data.inspect import silhouettes_of
 from jobs.data.prepare import open_dataset
-from jobs.device import prepare
+from jobs.device import choose_device, prepare
 from jobs.evaluate import Predict, predicting
 from jobs.features import LiveContext
 from jobs.model_file import OwnNetwork
@@ -73,7 +73,7 @@ def load_reconstructor(
     Raises ValueError for an unknown trial, one without a network or weights, one whose network takes several views,
     and one that takes the dataset's own depth.
     """
-    chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    chosen = choose_device(device)
     home = Path(home).absolute()
     file = Path(trial)
     if file.suffix == ".safetensors" and file.is_file():

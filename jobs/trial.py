@@ -24,7 +24,7 @@ from jobs.cost import measure_costs
 from jobs.data.prepare import open_dataset
 from jobs.data.requirements import Requirements
 from jobs.data.store import Store
-from jobs.device import CompileMode
+from jobs.device import CompileMode, choose_device
 from jobs.environment import describe_environment
 from jobs.evaluate import Predict, evaluate_predictions, no_context, object_views, predicting
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, Keys, frozen_weights, keys_of
@@ -187,7 +187,7 @@ def _train_and_evaluate(
 ) -> dict[str, Any]:
     if problems := Requirements(store).problems(config):
         raise ValueError("; ".join(problems))
-    device = torch.device(_device(runtime.device))
+    device = choose_device(runtime.device)
     weights = WeightStore(weights_folder(home))
     seconds, arithmetic = 0.0, []
     origin: dict[str, Any] = {}
@@ -257,12 +257,6 @@ def _write_turntable(predict: Predict, config: TrialConfig, store: Store, device
         log.warning("no turntable of %s: %s", subject.name, error)
     else:
         save_pictures(pictures, path, comment=subject.name)
-
-
-def _device(wanted: str) -> str:
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return wanted
 
 
 def _stop_signal(*paths: Path | str | None) -> Callable[[], bool]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from jobs.data.inspect import nearest_point
 from jobs.data.meshes.cameras import look_at_origin
+from jobs.pixels import as_pictures
 from model.scenes import Scene
 from model.types import Cameras, Views
 
@@ -101,7 +102,7 @@ def upright_axes(up: np.ndarray, front: np.ndarray) -> np.ndarray:
 def save_pictures(images: Tensor, path: Path, comment: str = "") -> None:
     """Pictures (V, 3, H, W) in [0, 1]: side by side in a .png, one after another in a .gif, which keeps the comment."""
     check_picture_path(path)
-    pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    pixels = as_pictures(images)
     if path.suffix == ".gif":
         _save_gif(pixels, path, comment)
         return

@@ -6,8 +6,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import torch
 from torch import Tensor
+
+from jobs.pixels import as_pictures
 
 #: a second of pictures
 RATE = 8
@@ -35,7 +36,7 @@ def find_ffmpeg() -> str | None:
 
 def save_video(images: Tensor, path: Path, ffmpeg: str) -> None:
     """Pictures (V, 3, H, W) in [0, 1] as an MP4 that browsers play.  Raises `VideoError` where ffmpeg fails."""
-    pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    pixels = as_pictures(images)
     _, height, width, _ = pixels.shape
     command = [
         *(ffmpeg, "-loglevel", "error", "-y"),

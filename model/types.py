@@ -17,6 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: The constant spherical harmonic: a Gaussian's colour from all directions is 1/2 + SH_DC * sh[0].
+SH_DC = 0.28209479177387814
+
 
 class _TensorFields:
     """Base class of records of tensors, with `to`."""

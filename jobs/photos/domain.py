@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from jobs.config import TrialConfig
 from jobs.data.inspect import nearest_point, object_frames, silhouettes_of
 from jobs.data.prepare import dataset_facts
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import Store
+from jobs.pixels import as_bytes
 
 #: Maximum numbers of training pictures and of objects that are measured, spread evenly over the dataset.
 _PICTURES, _OBJECTS = 512, 64
@@ -133,11 +133,6 @@ class Domain:
     def __str__(self) -> str:
         kinds = f" ({', '.join(self.categories[:4])}{', ...' if len(self.categories) > 4 else ''})"
         return f"{self.objects} objects of {self.dataset}{kinds} at {self.resolution} px: {self.description}"
-
-
-def as_bytes(values: torch.Tensor) -> np.ndarray:
-    """Values in [0, 1] as uint8."""
-    return (values.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
 def describe(image: np.ndarray, silhouette: np.ndarray) -> np.ndarray:

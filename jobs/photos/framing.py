@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from jobs.data.resample import area_mean
-from jobs.photos.domain import PLAIN_BORDER, Domain, as_bytes, border_share
+from jobs.photos.domain import PLAIN_BORDER, Domain, border_share
 from jobs.photos.masks import Mask
 from jobs.photos.picture import Picture, PictureError
+from jobs.pixels import as_bytes
 from model.types import Cameras, Views
 
 #: Coverage from which a pixel belongs to the object.

@@ -18,14 +18,13 @@ from torch.autograd.function import once_differentiable
 from model.geometry import matrix_to_quaternion, quaternion_multiply
 from model.rasterizers import cpu
 from model.rasterizers.reference import DILATION, Splats
-from model.types import Cameras, Gaussians
+from model.types import SH_DC, Cameras, Gaussians
 
 #: Pixels.  The slope x/z of a ray is then below float32's resolution of 1, so nothing depends on it.
 FOCAL = 2.0**30
 #: px^2.  Thinner splats are drawn this thick, which the kernels' dilation hides; zero lengths have no derivative.
 MIN_VARIANCE = 1e-8
 _DEPTH_EPSILON = 1e-7  # added by the kernels to the depth in divisions
-_SH_DC = 0.28209479177387814  # the constant spherical harmonic
 #: Three orthogonal axes (columns) whose projections along z are 120 degrees apart.
 _TRIPOD = (
     (math.sqrt(2 / 3), -math.sqrt(1 / 6), -math.sqrt(1 / 6)),
@@ -68,7 +67,7 @@ def _in_space(splats: Splats, height: int, width: int, lift: float) -> tuple[Gau
         scales=(deviations * (depths / FOCAL))[None],
         rotations=rotations[None],
         opacities=splats.opacities[None, :, None],
-        sh=((splats.colours + (lift - 0.5)) / _SH_DC)[None, :, None],
+        sh=((splats.colours + (lift - 0.5)) / SH_DC)[None, :, None],
     )
     camera = Cameras(
         world_to_camera=torch.eye(4, dtype=depths.dtype)[None, None],

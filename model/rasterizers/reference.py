@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from model.rasterizers.backend import Capabilities
-from model.types import Cameras, Gaussians
+from model.types import SH_DC, Cameras, Gaussians
 
 _Record = TypeVar("_Record", Gaussians, Cameras)
 
@@ -161,7 +161,7 @@ def sh_basis(directions: Tensor, count: int) -> Tensor:
     """The first `count` real spherical harmonics (..., count) along unit vectors (..., 3), with the signs of 3DGS."""
     x, y, z = directions.unbind(-1)
     xx, yy, zz = x * x, y * y, z * z
-    basis = [torch.full_like(x, 0.28209479177387814)]
+    basis = [torch.full_like(x, SH_DC)]
     if count > 1:
         c = 0.4886025119029199
         basis += [-c * y, c * z, -c * x]

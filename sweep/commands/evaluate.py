@@ -124,6 +124,7 @@ def _measure_sweep(sweep: Path, settings: list[str], only: str | None, home: Pat
     import torch
 
     from jobs.cost import measure_finished
+    from jobs.device import choose_device
     from results.records.monitor import Monitor
     from results.records.plan import read_plan
     from results.report import build_report
@@ -135,7 +136,7 @@ def _measure_sweep(sweep: Path, settings: list[str], only: str | None, home: Pat
     if not chosen:
         raise ValueError(f"no finished trial of {checked.name} to measure" + (f" is called {only!r}" if only else ""))
     torch.set_num_threads(checked.run.cpus_per_trial)
-    device = torch.device("cuda" if checked.run.gpus_per_trial and torch.cuda.is_available() else "cpu")
+    device = choose_device("auto" if checked.run.gpus_per_trial else "cpu")
     failed = 0
     for trial in chosen:
         name = f"{trial.name} seed {trial.seed}"
