@@ -53,6 +53,17 @@ class CrossAttentionBlock(Fuser):
         return h + self.out(attend(query, self.key_value(tokens)))
 
 
+class _VectorAttentionBlock(CrossAttentionBlock):
+    """`CrossAttentionBlock` for a vector: the softmax over its one key is 1, so every pixel gets its value.
+
+    Queries and keys have no effect, and so no gradient; their weights are part of the published network.
+    """
+
+    def forward(self, h: Tensor, context: Context) -> Tensor:
+        values = self.key_value(self.tokens(context, h.shape[-2:]))[:, 1::2]  # (B, C)
+        return h + self.out(values[:, :, None, None].expand_as(h))
+
+
 class _DepthAttentionBlock(CrossAttentionBlock):
     """`CrossAttentionBlock` for a map of one channel, where attention acts on scalars and is cheaper."""
 
@@ -88,12 +99,9 @@ class CrossAttention(Fusion):
     place: ClassVar[Place] = "block"
 
     def block_module(self, channels: int) -> nn.Module:
-        norm: nn.Module
-        key_value: nn.Linear | nn.Conv2d
         if self.context_type == "vector":
             norm, key_value = nn.LayerNorm(self.width, eps=1e-5), nn.Linear(self.width, 2 * channels)
-        else:
-            # One group per channel: each map is standardised, which removes scale and shift of the depth.
-            norm, key_value = nn.GroupNorm(self.width, self.width, eps=1e-5), nn.Conv2d(self.width, 2 * channels, 1)
-        is_plain = self.context_type == "map" and self.width == 1
-        return (_DepthAttentionBlock if is_plain else CrossAttentionBlock)(self.source, channels, norm, key_value)
+            return _VectorAttentionBlock(self.source, channels, norm, key_value)
+        # One group per channel: each map is standardised, which removes scale and shift of the depth.
+        maps = nn.GroupNorm(self.width, self.width, eps=1e-5), nn.Conv2d(self.width, 2 * channels, 1)
+        return (_DepthAttentionBlock if self.width == 1 else CrossAttentionBlock)(self.source, channels, *maps)

@@ -64,13 +64,27 @@ def test_with_a_vector_as_only_key_the_softmax_is_one_and_every_pixel_gets_the_v
     assert torch.equal(attend(features(), key_value), value[:, :, None, None].expand(2, -1, SIZE, SIZE))
 
 
-def test_with_a_vector_as_only_key_queries_and_keys_get_exactly_no_gradient():
+def test_with_a_vector_as_only_key_queries_and_keys_have_no_effect():
+    """The block leaves them out; as published, they get a gradient of exactly zero."""
     module = block("semantic", "vector", 10)
-    module(features(), Context(semantic=torch.randn(2, 1, 10).double())).square().sum().backward()
-    unused = [*module.query_norm.parameters(), *module.query.parameters()]
-    assert all(parameter.grad.abs().max() == 0 for parameter in unused)
-    assert module.key_value.weight.grad[0::2].abs().max() == 0
-    assert module.key_value.weight.grad[1::2].abs().min() > 0
+    plain = CrossAttentionBlock("semantic", CHANNELS, module.context_norm, module.key_value).double()
+    plain.load_state_dict(module.state_dict())
+    h, context = features().requires_grad_(), Context(semantic=torch.randn(2, 1, 10).double())
+    ours, theirs = module(h, context), plain(h, context)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    direction = torch.randn_like(ours)
+    for (name, mine), its in zip(module.named_parameters(), plain.parameters(), strict=True):
+        found, expected = (
+            torch.autograd.grad(y, weights, direction, retain_graph=True, allow_unused=True)[0]
+            for y, weights in ((ours, mine), (theirs, its))
+        )
+        if name.startswith("query"):
+            assert found is None
+            assert expected.abs().max() == 0
+        else:
+            torch.testing.assert_close(found, expected, msg=lambda text, name=name: f"{name}: {text}")
+    found, expected = (torch.autograd.grad(y, h, direction)[0] for y in (ours, theirs))
+    torch.testing.assert_close(found, expected)
 
 
 def test_to_a_map_it_does_not_see_where_pixels_are():
