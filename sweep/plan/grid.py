@@ -10,11 +10,12 @@ from typing import Any
 
 from jobs.config import TrialConfig
 from model.context import SOURCES, find_source
+from results.records.short_keys import short_keys
 from sweep.file.diagnostics import Path
 from sweep.file.overrides import REMOVE, Draft, Setting, build, flatten
 from sweep.file.schema import GridBlock, Sweep
 from sweep.plan.conditions import Conditions, position_on_axis
-from sweep.plan.names import short_keys, value_name
+from sweep.plan.names import value_name
 
 #: Components that can be switched off by the choice "none": key -> its choices.
 SWITCHES: Mapping[str, Mapping[str, str]] = {

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from results.records.short_keys import short_keys
-
-__all__ = ["differing_keys", "flat", "short_keys", "value_name"]
+from results.records.flat import flatten
 
 
 def value_name(value: Any, position: int) -> str:
@@ -28,7 +26,7 @@ def differing_keys(trees: Sequence[Mapping[str, Any]]) -> list[str]:
 
     Absent differs from any value.
     """
-    rows = [dict(flat(tree)) for tree in trees]
+    rows = [flatten(tree) for tree in trees]
     absent = object()
     varying = [
         key
@@ -38,17 +36,3 @@ def differing_keys(trees: Sequence[Mapping[str, Any]]) -> list[str]:
     # Sorting by section keeps keys together that only later trees have.
     sections = list(dict.fromkeys(section for tree in trees for section in tree))
     return sorted(varying, key=lambda key: sections.index(key.split(".")[0]))
-
-
-def flat(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings and lists, as (dotted key, value); a list's parts are its indices."""
-    children: Iterable[tuple[Any, Any]]
-    if isinstance(tree, Mapping) and tree:
-        children = tree.items()
-    elif isinstance(tree, list) and tree:
-        children = enumerate(tree)
-    else:
-        yield key, tree
-        return
-    for part, child in children:
-        yield from flat(child, f"{key}.{part}" if key else str(part))

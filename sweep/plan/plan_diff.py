@@ -15,11 +15,11 @@ from rich.text import Text
 
 from jobs.continuation import Beginning, Beginnings, is_begun
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, WATCHING, keeps_best
+from results.records.flat import flatten
 from results.records.home import trial_folder, trials_folder
 from results.records.journal import read_events
 from results.records.plan import PlanError, read_plan, read_plans
 from results.records.trial_folder import read_config, read_result
-from sweep.plan.names import flat
 from sweep.plan.planner import MAX_ROWS, Identities, Plan, PlannedTrial
 
 Kind = Literal[
@@ -206,7 +206,7 @@ def _flattened(
     config: Mapping[str, Any], data: str, weights: Mapping[str, str], numerics: int, evaluation: int
 ) -> _Decisive:
     ignored = frozenset() if keeps_best(config) else _WATCHING
-    decisive = {key: value for key, value in flat(config) if key not in ignored}
+    decisive = {key: value for key, value in flatten(config).items() if key not in ignored}
     named = {f"{WEIGHTS} {name}": sha256 for name, sha256 in weights.items()}
     return {**decisive, DATA: data, **named, NUMERICS: numerics, EVALUATION: evaluation}
 

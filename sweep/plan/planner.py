@@ -23,14 +23,16 @@ from jobs.keys import frozen_weights, keys_of
 from model.methods import find_method
 from model.weights import WeightStore
 from results.pause_gc import garbage_collection_paused
+from results.records.flat import flatten
 from results.records.home import sweep_folder, weights_folder
 from results.records.monitor import Monitor
 from results.records.plan import Plan as RecordedPlan
 from results.records.plan import PlanError, States, Status, read_plan, rule_in_words
 from results.records.plan import PlannedTrial as RecordedTrial
+from results.records.short_keys import short_keys
 from sweep.file.schema import CONTROLS, Sweep
 from sweep.plan.grid import expand, varied_keys
-from sweep.plan.names import differing_keys, flat, short_keys, value_name
+from sweep.plan.names import differing_keys, value_name
 from sweep.search.state import searched
 
 __all__ = [
@@ -273,7 +275,7 @@ def _suffixes(cases: Sequence[TrialConfig]) -> list[str]:
     """Suffixes for a control's name: empty for a single case, ` resolution=64` and the like for several."""
     trees = [_evaluation_settings(config) for config in cases]
     short = short_keys(differing_keys(trees))
-    rows = [dict(flat(tree)) for tree in trees]
+    rows = [flatten(tree) for tree in trees]
     return ["".join(f" {short[key]}={value_name(row.get(key), 1)}" for key in short if key in row) for row in rows]
 
 

@@ -1,22 +1,7 @@
 import pytest
 
 from jobs.config import TrialConfig
-from sweep.plan.names import differing_keys, short_keys, value_name
-
-
-@pytest.mark.parametrize(
-    ("keys", "short"),
-    [
-        (["depth.model", "depth.fusion"], ["model", "fusion"]),
-        (["semantic.fusion", "depth.fusion"], ["semantic.fusion", "depth.fusion"]),
-        (["train.stages.0.lr", "train.stages.1.lr"], ["stages.0.lr", "stages.1.lr"]),
-        (["train.stages.*.losses.tv"], ["tv"]),
-        (["train.stages.*", "seed"], ["stages.*", "seed"]),
-        (["model.name", "data.name", "depth.model"], ["model.name", "data.name", "model"]),
-    ],
-)
-def test_keys_are_shortened_while_unique(keys: list[str], short: list[str]) -> None:
-    assert list(short_keys(keys).values()) == short
+from sweep.plan.names import differing_keys, value_name
 
 
 @pytest.mark.parametrize(
@@ -61,3 +46,10 @@ def test_differing_ignores_keys_of_inactive_axes() -> None:
         )
         == []
     )
+
+
+def test_a_list_of_plain_values_differs_as_one() -> None:
+    trees = [{"model": {"channel_mult": sizes, "stages": [{"lr": 1}]}} for sizes in ([1, 2], [1, 2, 2])]
+    assert differing_keys(trees) == ["model.channel_mult"]
+    trees[0]["model"]["stages"][0]["lr"] = 2
+    assert differing_keys(trees) == ["model.channel_mult", "model.stages.0.lr"]
