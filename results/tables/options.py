@@ -64,3 +64,8 @@ class Options(Strict):
     def selectors(self) -> Sequence[Mapping[str, Any]]:
         """Its conditions on trials (`results.tables.select.selected`)."""
         return ()
+
+    @property
+    def axes(self) -> Sequence[str]:
+        """Settings that it names as axes: dotted keys, or short names."""
+        return ()

@@ -42,6 +42,10 @@ class Options(CommonOptions):
     def selectors(self) -> Sequence[Mapping[str, Any]]:
         return [self.select]
 
+    @property
+    def axes(self) -> Sequence[str]:
+        return [name for name in (self.rows, self.columns) if name is not None]
+
 
 def build(evidence: Evidence, options: Options) -> Table:
     """Means over objects, then over seeds.  A cell with several configurations stays empty and has a note."""

@@ -10,6 +10,7 @@ from model.methods import METHODS, find_method
 from results.errors import ResultsError
 from results.tables import table_options, wanted_tables
 from results.tables.file import TableFileError, TableMistake
+from results.tables.options import Options
 from results.tables.select import TRIAL
 from sweep.file.diagnostics import Finding, Mistake, SweepError
 from sweep.file.overrides import METHOD_SECTION
@@ -40,7 +41,7 @@ def table_mistakes(tables: Sequence[str], document: Document) -> Iterator[Mistak
     """Mistakes in tables that are sound by themselves: built-in names, or paths of table files.
 
     `document` is that of the sweep file.  Two tables must not have one name.  A key of a selector that no trial can
-    have would count as absent in every trial.
+    have would count as absent in every trial.  An axis without a dot may be the short name of any setting.
     """
     try:
         wanted_tables(tables)
@@ -48,17 +49,23 @@ def table_mistakes(tables: Sequence[str], document: Document) -> Iterator[Mistak
         yield document.mistake(Finding(("tables",), str(error)))
     for name in filter(is_table_file, tables):
         unknown = [
-            (index, key, allowed)
+            (index, what, key, allowed)
             for index, (_, options) in enumerate(table_options(name))
-            for key in dict.fromkeys(key for selector in options.selectors for key in selector)
+            for key, what in _keys(options).items()
             if (allowed := _alternatives(key))
         ]
         written = read_document(FilePath(name)) if unknown else None
-        for index, key, allowed in unknown:
+        for index, what, key, allowed in unknown:
             assert written is not None
             places = [path for path in written.keys if path[:2] == ("tables", index) and path[-1] == key]
             for path in places or [("tables", index)]:
-                yield written.mistake(Finding(path, "selects by an unknown key", key, allowed, at="key"))
+                yield written.mistake(Finding(path, what, key, allowed, at="key"))
+
+
+def _keys(options: Options) -> dict[str, str]:
+    """Settings that a table names -> what is wrong where there is no such setting."""
+    axes = {name: "an axis is an unknown key" for name in options.axes if "." in name}
+    return axes | {key: "selects by an unknown key" for selector in options.selectors for key in selector}
 
 
 def _alternatives(key: str) -> tuple[str, ...]:
