@@ -238,9 +238,9 @@ def test_tables_select_by_settings_that_trials_can_have(tmp_path: Path, select: 
 
 
 def test_the_axes_of_a_pivot_are_settings_that_trials_can_have(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(
-        "tables:\n- {kind: pivot, name: a, rows: tv, columns: depth.model}\n- {kind: pivot, name: b, rows: depth.modl}\n"
-    )
+    pivots = ["name: a, rows: tv, columns: depth.model", "name: b, rows: depth.modl"]
+    lines = [f"- {{kind: pivot, {pivot}}}\n" for pivot in pivots]
+    (tmp_path / "mine.yaml").write_text("tables:\n" + "".join(lines))
     [mistake] = _mistakes(tmp_path, "name: a\ntables: [mine.yaml]\n")
     assert (mistake.line, mistake.value, mistake.nearest) == (3, "depth.modl", "depth.model")
     assert mistake.message == "an axis is an unknown key"
