@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_ELEMENTS = 4096  # of a chunk
+_ELEMENTS = 4096  # of a chunk, or a small map's group
 _CHUNKS = 32  # combined at a time
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -56,7 +56,9 @@ def _is_fused(norm: nn.Module, x: Tensor) -> bool:
 
 
 def _fused(norm: Any, x: Tensor, *, silu: bool) -> Tensor:
-    result: Tensor = FusedGroupNorm.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps, silu)
+    of_group = _power_of_two(x.shape[2] * x.shape[3]) * _power_of_two(x.shape[1] // norm.num_groups)
+    function = SmallGroupNorm if of_group <= _ELEMENTS else FusedGroupNorm
+    result: Tensor = function.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps, silu)
     return result
 
 
@@ -111,6 +113,46 @@ class FusedGroupNorm(torch.autograd.Function):
         )  # fmt: skip
         kernels.gradient[images, chunks](
             x, by_y, affine, means, deviations, shares, by_x, pixels, channels, groups, **of_map
+        )
+        by_bias, by_weight = sums.sum(0).to(weight.dtype).unbind(0)
+        return by_x, by_weight, by_bias, None, None, None
+
+
+class SmallGroupNorm(torch.autograd.Function):
+    """What `FusedGroupNorm` computes, by one kernel each way, for maps whose groups each fit into one program.
+
+    Steps of small networks are limited by the number of kernels.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
+        from model import group_norm_kernels as kernels
+
+        x = x.contiguous(memory_format=torch.channels_last)
+        (images, channels), pixels = x.shape[:2], x.shape[2] * x.shape[3]
+        size = channels // groups
+        tile = {"PIXELS": _power_of_two(pixels), "WIDTH": _power_of_two(size)}
+        ctx.grid, ctx.sizes = (images, groups), (pixels, channels)
+        warps = 8 if tile["PIXELS"] * tile["WIDTH"] > 1024 else 4
+        ctx.options = {"SIZE": size, "SILU": silu, "num_warps": warps, **tile}
+        means, deviations = weight.new_empty((2, images, groups), dtype=torch.float32).unbind(0)
+        y = torch.empty_like(x)
+        kernels.normalise_group[ctx.grid](
+            x, weight, bias, y, means, deviations, pixels, channels, EPS=eps, **ctx.options
+        )
+        ctx.save_for_backward(x, weight, bias, means, deviations)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_y: Tensor) -> tuple[Tensor | None, ...]:
+        from model import group_norm_kernels as kernels
+
+        x, weight, bias, means, deviations = ctx.saved_tensors
+        by_y = by_y.contiguous(memory_format=torch.channels_last)
+        by_x, sums = torch.empty_like(x), means.new_empty((len(x), 2, x.shape[1]))
+        kernels.gradient_group[ctx.grid](
+            x, by_y, weight, bias, means, deviations, by_x, sums, *ctx.sizes, **ctx.options
         )
         by_bias, by_weight = sums.sum(0).to(weight.dtype).unbind(0)
         return by_x, by_weight, by_bias, None, None, None

@@ -1,7 +1,10 @@
-"""Triton kernels of `model.group_norm.FusedGroupNorm`: group norm and SiLU over channels-last feature maps.
+"""Triton kernels of `model.group_norm`: group norm and SiLU over channels-last feature maps.
 
 A feature map (B, C, H, W) lies in memory as (B, P, C) with P = H * W.  Its rows are divided into chunks of `ROWS`,
 which divides P.  `COLUMNS` is the power of two that holds all C channels.  Statistics and sums are float32.
+
+Of a small map, one program has a whole group: `SIZE` channels of all pixels.  `PIXELS` and `WIDTH` are the powers of
+two that hold these.
 """
 
 from __future__ import annotations
@@ -156,3 +159,64 @@ def gradient(
     scale = tl.load(affine + tl.program_id(0) * 2 * C + channels, there, 0.0)
     result = by_z * scale[None, :] - deviation[None, :] * (plain[None, :] + normalised * weighted[None, :])
     tl.store(by_x + offsets, result, there[None, :])
+
+
+@triton.jit
+def group_of(P, C, SIZE: tl.constexpr, PIXELS: tl.constexpr, WIDTH: tl.constexpr):
+    """Offsets (PIXELS, WIDTH) of the elements of this program's group, its channels, and which elements there are."""
+    image, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    pixels, within = tl.arange(0, PIXELS), tl.arange(0, WIDTH)
+    channels = group * SIZE + within
+    there = (pixels < P)[:, None] & (within < SIZE)[None, :]
+    return (image * P + pixels)[:, None] * C + channels[None, :], channels, there
+
+
+@triton.jit
+def normalise_group(
+    x, weight, bias, y, means, deviations, P, C, SIZE: tl.constexpr, PIXELS: tl.constexpr, WIDTH: tl.constexpr,
+    EPS: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
+    """Group norm, then SiLU; mean and 1 / standard deviation (B, G).  Grid (B, G)."""
+    offsets, channels, there = group_of(P, C, SIZE, PIXELS, WIDTH)
+    values = tl.load(x + offsets, there, 0.0).to(tl.float32)
+    mean = tl.sum(tl.sum(values, 0), 0) / (P * SIZE)
+    apart = tl.where(there, values - mean, 0.0)
+    deviation = tl.rsqrt(tl.sum(tl.sum(apart * apart, 0), 0) / (P * SIZE) + EPS)
+    of_group = tl.arange(0, WIDTH) < SIZE
+    scale = deviation * tl.load(weight + channels, of_group, 0.0).to(tl.float32)
+    z = apart * scale[None, :] + tl.load(bias + channels, of_group, 0.0).to(tl.float32)[None, :]
+    if SILU:
+        z = z / (1 + tl.exp(-z))
+    tl.store(y + offsets, z, there)
+    at = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+    tl.store(means + at, mean)
+    tl.store(deviations + at, deviation)
+
+
+@triton.jit
+def gradient_group(
+    x, by_y, weight, bias, means, deviations, by_x, sums, P, C, SIZE: tl.constexpr, PIXELS: tl.constexpr,
+    WIDTH: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
+    """The gradient of x; sums over pixels of the gradient, and of its product with the normalised values: (B, 2, C).
+
+    Grid (B, G).
+    """
+    offsets, channels, there = group_of(P, C, SIZE, PIXELS, WIDTH)
+    at = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+    mean, deviation = tl.load(means + at), tl.load(deviations + at)
+    normalised = tl.where(there, (tl.load(x + offsets, there, 0.0).to(tl.float32) - mean) * deviation, 0.0)
+    by_z = tl.load(by_y + offsets, there, 0.0).to(tl.float32)
+    of_group = tl.arange(0, WIDTH) < SIZE
+    by = tl.load(weight + channels, of_group, 0.0).to(tl.float32)
+    if SILU:
+        z = normalised * by[None, :] + tl.load(bias + channels, of_group, 0.0).to(tl.float32)[None, :]
+        sigmoid = 1 / (1 + tl.exp(-z))
+        by_z = by_z * sigmoid * (1 + z * (1 - sigmoid))
+    plain, weighted = tl.sum(by_z, 0), tl.sum(by_z * normalised, 0)
+    target = sums + tl.program_id(0) * 2 * C + channels
+    tl.store(target, plain, of_group)
+    tl.store(target + C, weighted, of_group)
+    plain_mean, weighted_mean = tl.sum(by * plain, 0) / (P * SIZE), tl.sum(by * weighted, 0) / (P * SIZE)
+    result = deviation * (by_z * by[None, :] - plain_mean - normalised * weighted_mean)
+    tl.store(by_x + offsets, result, there)

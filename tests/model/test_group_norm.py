@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from model.group_norm import FusedGroupNorm, activated, fuse, normalised, use_plain_operators
+from model.group_norm import FusedGroupNorm, SmallGroupNorm, activated, fuse, normalised, use_plain_operators
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -61,16 +61,23 @@ def _kernels(monkeypatch):
 @pytest.mark.usefixtures("_kernels")
 @pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize(
-    ("shape", "groups"),
-    [((2, 12, 4, 6), 3), ((1, 24, 8, 8), 1), ((1, 8, 32, 32), 8)],
-    ids=["no power of two", "one group", "many chunks"],
+    ("shape", "groups", "function"),
+    [
+        ((2, 12, 4, 6), 3, FusedGroupNorm),
+        ((1, 24, 8, 8), 1, FusedGroupNorm),
+        ((1, 8, 32, 32), 8, FusedGroupNorm),
+        ((2, 12, 4, 6), 4, SmallGroupNorm),
+        ((1, 24, 8, 8), 1, SmallGroupNorm),
+        ((3, 8, 4, 4), 8, SmallGroupNorm),
+    ],
+    ids=["no power of two", "one group", "many chunks", "small", "small, one group", "small, a channel a group"],
 )
-def test_fused_values_and_gradients_are_torchs(shape, groups, silu):
+def test_fused_values_and_gradients_are_torchs(shape, groups, function, silu):
     torch.manual_seed(0)
     x = (3 * torch.randn(shape) + 10).to(DEVICE).contiguous(memory_format=torch.channels_last).requires_grad_()
     weight, bias = (torch.randn(shape[1]).to(DEVICE).requires_grad_() for _ in range(2))
     by_y = torch.randn(shape).to(DEVICE)
-    y = FusedGroupNorm.apply(x, weight, bias, groups, 1e-6, silu)
+    y = function.apply(x, weight, bias, groups, 1e-6, silu)
     assert y.is_contiguous(memory_format=torch.channels_last)
     ours = (y, *torch.autograd.grad(y, (x, weight, bias), by_y))
     exact = F.group_norm(x.double(), groups, weight.double(), bias.double(), 1e-6)
@@ -82,12 +89,13 @@ def test_fused_values_and_gradients_are_torchs(shape, groups, silu):
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures("_kernels")
-def test_fused_results_have_the_dtype_of_the_features():
+@pytest.mark.parametrize("function", [FusedGroupNorm, SmallGroupNorm])
+def test_fused_results_have_the_dtype_of_the_features(function):
     """Statistics are float32, as where the features are; only features are rounded."""
     x = (torch.randn(1, 8, 8, 8) + 30).to(DEVICE).bfloat16().contiguous(memory_format=torch.channels_last)
     x.requires_grad_()
     weight, bias = torch.ones(8, device=DEVICE, requires_grad=True), torch.zeros(8, device=DEVICE, requires_grad=True)
-    y = FusedGroupNorm.apply(x, weight, bias, 2, 1e-6, True)
+    y = function.apply(x, weight, bias, 2, 1e-6, True)
     by_x, by_weight, _ = torch.autograd.grad(y.float().square().sum(), (x, weight, bias))
     assert (y.dtype, by_x.dtype, by_weight.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
     torch.testing.assert_close(y.float(), F.silu(F.group_norm(x.float(), 2, eps=1e-6)), rtol=0.01, atol=0.01)
@@ -108,7 +116,7 @@ def test_fused_norms_on_a_gpu():
     fuse(norm)
     copied = copy.deepcopy(norm)
     use_plain_operators(copied)
-    for side, name in ((4, "FusedGroupNormBackward"), (3, "SiluBackward0")):
+    for side, name in ((64, "FusedGroupNormBackward"), (4, "SmallGroupNormBackward"), (3, "SiluBackward0")):
         x = torch.randn(1, 8, side, side, device=DEVICE, requires_grad=True)
         y = activated(norm, x)
         assert name in str(y.grad_fn)
@@ -134,7 +142,7 @@ def build(name, **constants):
     }
     values = {(function.arg_names.index(constant),): value for constant, value in constants.items()}
     assert {name for name, kind in types.items() if kind == "constexpr"} == set(constants)
-    for capability in (80, 90):
+    for capability in (80, 90) if features == "*fp32" else (90,):
         compiled = compile(ASTSource(function, types, values), target=GPUTarget("cuda", capability, 32))
         assert len(compiled.asm["cubin"]) > 1000
 
@@ -146,6 +154,8 @@ for features in ("*fp32", "*bf16"):
     build("gradient_moments", SILU=True, SIZE=12, **tile)
     build("gradient_statistics", **group)
     build("gradient", SILU=True, SIZE=12, **tile)
+    build("normalise_group", SILU=True, EPS=1e-6, SIZE=12, WIDTH=16, PIXELS=256)
+    build("gradient_group", SILU=True, SIZE=12, WIDTH=16, PIXELS=256)
 """
 
 

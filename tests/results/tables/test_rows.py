@@ -248,9 +248,11 @@ def test_two_tables_of_one_name_are_refused(make, tmp_path: Path) -> None:
 
 
 def test_a_column_that_no_trial_has_is_explained(make, tmp_path: Path) -> None:
-    evidence = depths(make)
-    (whole,) = build_tables([written(tmp_path, MINE)], evidence)
-    (table,) = build_tables([written(tmp_path, MINE.replace("[novel_psnr,", "[novel_psnr, novel_iou,"))], evidence)
-    note = "No trial of this table has novel_iou; eval.metrics lists what trials measure."
-    assert note in table.notes
-    assert not any("eval.metrics" in other for other in whole.notes)
+    """The trials of this evidence have no other metric than PSNR."""
+    notes = {}
+    for metric in ("psnr", "lpips"):
+        text = MINE.replace("metric: lpips", f"metric: {metric}")
+        (table,) = build_tables([written(tmp_path, text)], depths(make))
+        notes[metric] = [note for note in table.notes if "eval.metrics" in note]
+    expected = "No trial of this table has novel_lpips; eval.metrics lists what trials measure."
+    assert notes == {"psnr": [], "lpips": [expected]}
