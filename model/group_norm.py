@@ -119,7 +119,7 @@ class FusedGroupNorm(torch.autograd.Function):
 
 
 class SmallGroupNorm(torch.autograd.Function):
-    """What `FusedGroupNorm` computes, by one kernel each way, for maps whose groups each fit into one program.
+    """The same as `FusedGroupNorm` by one kernel each way, for maps whose groups each fit into one program.
 
     Steps of small networks are limited by the number of kernels.
     """

@@ -14,6 +14,19 @@ import triton.language as tl
 
 
 @triton.jit
+def silu(z):
+    """z times its sigmoid."""
+    return z / (1 + tl.exp(-z))
+
+
+@triton.jit
+def silu_slope(z):
+    """The derivative of `silu`."""
+    sigmoid = 1 / (1 + tl.exp(-z))
+    return sigmoid * (1 + z * (1 - sigmoid))
+
+
+@triton.jit
 def chunk_of(P, C, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Offsets (ROWS, COLUMNS) of the elements of this program's chunk, its channels, and which of them there are."""
     image, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -80,7 +93,7 @@ def normalise(x, affine, y, P, C, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SIL
     shift = tl.load(affine + tl.program_id(0) * 2 * C + C + channels, there, 0.0)
     z = tl.load(x + offsets, there[None, :], 0.0).to(tl.float32) * scale[None, :] + shift[None, :]
     if SILU:
-        z = z / (1 + tl.exp(-z))
+        z = silu(z)
     tl.store(y + offsets, z, there[None, :])
 
 
@@ -100,8 +113,7 @@ def backward_chunk(
         scale = tl.load(affine + tl.program_id(0) * 2 * C + channels, there, 0.0)
         shift = tl.load(affine + tl.program_id(0) * 2 * C + C + channels, there, 0.0)
         z = values * scale[None, :] + shift[None, :]
-        sigmoid = 1 / (1 + tl.exp(-z))
-        by_z = by_z * sigmoid * (1 + z * (1 - sigmoid))
+        by_z = by_z * silu_slope(z)
     group = tl.program_id(0) * G + channels // SIZE
     mean, deviation = tl.load(means + group, there, 0.0), tl.load(deviations + group, there, 0.0)
     return offsets, channels, there, group, deviation, (values - mean[None, :]) * deviation[None, :], by_z
@@ -186,7 +198,7 @@ def normalise_group(
     scale = deviation * tl.load(weight + channels, of_group, 0.0).to(tl.float32)
     z = apart * scale[None, :] + tl.load(bias + channels, of_group, 0.0).to(tl.float32)[None, :]
     if SILU:
-        z = z / (1 + tl.exp(-z))
+        z = silu(z)
     tl.store(y + offsets, z, there)
     at = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     tl.store(means + at, mean)
@@ -211,8 +223,7 @@ def gradient_group(
     by = tl.load(weight + channels, of_group, 0.0).to(tl.float32)
     if SILU:
         z = normalised * by[None, :] + tl.load(bias + channels, of_group, 0.0).to(tl.float32)[None, :]
-        sigmoid = 1 / (1 + tl.exp(-z))
-        by_z = by_z * sigmoid * (1 + z * (1 - sigmoid))
+        by_z = by_z * silu_slope(z)
     plain, weighted = tl.sum(by_z, 0), tl.sum(by_z * normalised, 0)
     target = sums + tl.program_id(0) * 2 * C + channels
     tl.store(target, plain, of_group)
