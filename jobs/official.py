@@ -170,7 +170,7 @@ def evaluate_checkpoint(checkpoint: Network, config: TrialConfig, home: Path) ->
                 "key": key,
                 "checkpoint": {"name": checkpoint.path.name, "sha256": checkpoint.sha256},
                 "step": checkpoint.iteration,
-                "data_fingerprint": store.fingerprint,
+                **store.provenance,
                 "weights": weights,
                 "numerics": NUMERICS_VERSION,
                 "evaluation": EVALUATION_VERSION,

@@ -428,8 +428,9 @@ def _provenance(folder: Path) -> dict[str, str]:
         values[tags.COMMIT] = str(git["commit"])
         values[tags.CODE_CHANGED] = str(git.get("dirty")).lower()
     values |= arithmetic_tags(content.get("arithmetic", ()))
-    if "data_fingerprint" in result:
-        values[tags.DATA_FINGERPRINT] = str(result["data_fingerprint"])
+    for name, tag in (("data_fingerprint", tags.DATA_FINGERPRINT), ("data_checksum", tags.DATA_CHECKSUM)):
+        if name in result:
+            values[tag] = str(result[name])
     if result.get("continued_from"):
         values[tags.CONTINUED_FROM] = lineage_text(result["continued_from"])
     if "judged_step" in result:

@@ -218,7 +218,7 @@ def _trained(
         "keeps_optimizer": keep_optimizer,
         "weights_sha256": hashlib.sha256(data).hexdigest(),
         "environment": environment,
-        "data_fingerprint": store.fingerprint,
+        **store.provenance,
         "weights": {name: frozen[name] for name in training_weights(config)},
         "numerics": NUMERICS_VERSION,
         "finished": time.time(),

@@ -130,7 +130,7 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
         if result is None:
             result = _run(config, keys, folder, store, home, runtime, weights) | {
                 "training": keys.training,
-                "data_fingerprint": store.fingerprint,
+                **store.provenance,
                 "weights": weights,
                 "numerics": NUMERICS_VERSION,
                 "evaluation": EVALUATION_VERSION,

@@ -12,7 +12,7 @@ from results.errors import ResultsError
 from results.load import SweepLike, TrialRecord, read_evidence
 from results.records.arithmetic import recorded_arithmetic
 from results.records.find import UnknownTrialError, find_trial_folder
-from results.records.tags import CONTINUED_FROM, DATA_FINGERPRINT, JUDGED_STEP, code_of
+from results.records.tags import CONTINUED_FROM, DATA_CHECKSUM, DATA_FINGERPRINT, JUDGED_STEP, code_of
 from results.render.layout import column_title
 from results.table import Cell, Column, Row, Table
 from results.tables import COSTS, SEEDS, wanted_tables
@@ -31,6 +31,8 @@ class Origin:
     run_id: str | None
     objects: tuple[str, ...]
     data_fingerprint: str
+    #: "" where not recorded
+    data_checksum: str
     commit: str
     #: rasteriser, execution, precision and device, with every choice resolved; empty where not recorded
     arithmetic: dict[str, str]
@@ -122,6 +124,7 @@ def _origin(record: TrialRecord, value: float | None) -> Origin:
         run_id=record.run.run_id if record.run else None,
         objects=_objects(record),
         data_fingerprint=tags.get(DATA_FINGERPRINT, ""),
+        data_checksum=tags.get(DATA_CHECKSUM, ""),
         commit=code_of(tags),
         arithmetic=recorded_arithmetic(tags),
         continued_from=tags.get(CONTINUED_FROM, ""),

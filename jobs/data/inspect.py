@@ -29,9 +29,9 @@ BOX_MARGIN = 0.05
 def check(store: Store) -> list[str]:
     """Problems of `store`, one sentence each, naming the object; empty where there are none."""
     problems = []
-    found = store.compute_fingerprint()
-    if found != store.fingerprint:
-        problems.append(f"the fingerprint is {found}, but the manifest has {store.fingerprint}: the data were altered")
+    found = store.compute_checksum()
+    if found != store.checksum:
+        problems.append(f"the checksum is {found}, but the manifest has {store.checksum}: the data were altered")
     problems += _leaked_geometries(store)
     for row in store.objects.itertuples():
         found_here = (*_protocol_problems(store, row), *_object_problems(store, row))

@@ -60,10 +60,8 @@ def needs_source(name: str) -> bool:
 def store_path(name: str, options: Mapping[str, Any], home: Path) -> Path:
     """Path of the store of these options, which need not exist."""
     cls = _importer_class(name)
-    resolved = _resolved(name, options)
-    versions = [FORMAT_VERSION, cls.revision(parse_options(name, options))]
-    chosen = {key: value for key, value in resolved.items() if value != cls.later_options.get(key, _NEVER)}
-    identity = {"versions": versions, "options": chosen}
+    parsed = parse_options(name, options)
+    identity = {"versions": [FORMAT_VERSION, cls.revision(parsed)], "options": _distinguishing(cls, parsed)}
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return data_folder(home) / f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
@@ -219,6 +217,12 @@ def _resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return dataclasses.asdict(parse_options(name, options))
 
 
+def _distinguishing(cls: type[Importer], parsed: Any) -> dict[str, Any]:
+    """Resolved options as plain JSON values, without those added later that are at the former behaviour."""
+    resolved = dataclasses.asdict(parsed)
+    return {key: value for key, value in resolved.items() if value != cls.later_options.get(key, _NEVER)}
+
+
 def _source(cls: type[Importer], name: str, options: Mapping[str, Any], home: Path, source: Path | None) -> Path | None:
     """The user's folder as an absolute path; None where the dataset needs none."""
     if cls.needs_source is None:
@@ -287,6 +291,7 @@ def _import(
         near, far = importer.depth_bounds()
         writer.finish(
             [item.name for item in items],
+            _recipe(importer, name, items) if importer.renders else None,
             importer=name,
             options=dataclasses.asdict(importer.options),
             source=importer.source,
@@ -367,6 +372,16 @@ def _looks_like(importer: Importer, home: Path) -> str:
     ]
     commands = "".join(f"\n  {prepare_command(name, {}, home, folder)}" for name in others)
     return f"; it looks like {' or '.join(others)}, which is imported with:{commands}" if others else ""
+
+
+def _recipe(importer: Importer, name: str, items: Sequence[Item]) -> dict[str, Any]:
+    """What the pictures of an importer that renders follow from."""
+    return {
+        "importer": name,
+        "revision": importer.revision(importer.options),
+        "options": _distinguishing(type(importer), importer.options),
+        "sources": {item.name: item.source_sha256 for item in items},
+    }
 
 
 def _evaluation(importer: Importer, items: Sequence[Item]) -> dict[str, Any]:

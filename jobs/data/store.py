@@ -9,7 +9,7 @@ A store is a directory, written once and then immutable:
     mask.npy             uint8   (F, S, S)     optional; share of the pixel that the object covers, times 255
     depth.npy            float32 (F, S, S)     optional (or float16); camera z of the surface, 0 = none
     objects.parquet      one row per object: object, split, first_frame, num_frames, category, geometry
-    manifest.json        where it came from, how to evaluate on it, and its fingerprint
+    manifest.json        where it came from, how to evaluate on it, its fingerprint and checksum
 
 F counts the frames of all objects; an object's frames are consecutive.  Objects that share a `geometry` have
 equal shapes (colour variants, say) and must stay in one split.
@@ -103,8 +103,10 @@ class Manifest(BaseModel):
     files: dict[str, list[RecordedFile]] = {}
     skipped: list[Skipped] = []
     remarks: list[Remark] = []
-    #: sha256 of all data that affect a trial
+    #: identity of the data in the keys of trials: the checksum, or for rendered pictures what they are made from
     fingerprint: str
+    #: sha256 of all data that affect a trial; None where it is the fingerprint
+    checksum: str | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,16 @@ class Store:
     def fingerprint(self) -> str:
         """The sha256 that a trial's key contains."""
         return self.manifest.fingerprint
+
+    @property
+    def checksum(self) -> str:
+        """The sha256 of all data that affect a trial, as they were written."""
+        return self.manifest.checksum or self.manifest.fingerprint
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """The hashes that are recorded with each result."""
+        return {"data_fingerprint": self.fingerprint, "data_checksum": self.checksum}
 
     @property
     def resolution(self) -> int:
@@ -225,11 +237,11 @@ class Store:
             return None
         return area_mean(take(self.path, "mask", self.mask, frames, device), resolution).unsqueeze(2)
 
-    def compute_fingerprint(self) -> str:
-        """The fingerprint of the current files; differs from `fingerprint` if the store was altered."""
+    def compute_checksum(self) -> str:
+        """The checksum of the current files; differs from `checksum` if the store was altered."""
         arrays = {name: getattr(self, name) for name in (*REQUIRED_ARRAYS, *OPTIONAL_ARRAYS)}
         present = {name: array for name, array in arrays.items() if array is not None}
-        return fingerprint(present, self.objects, self.manifest)
+        return compute_checksum(present, self.objects, self.manifest)
 
     def _check(self, frames: np.ndarray, resolution: int) -> None:
         if not 1 <= resolution <= self.resolution:
@@ -241,8 +253,28 @@ class Store:
             raise ValueError(f"frames {frames.min()}..{frames.max()} are not all within 0..{len(self.images) - 1}")
 
 
-def fingerprint(arrays: Mapping[str, np.ndarray], objects: pd.DataFrame, manifest: Manifest) -> str:
+def compute_checksum(arrays: Mapping[str, np.ndarray], objects: pd.DataFrame, manifest: Manifest) -> str:
     """The sha256 over the arrays, the object table, and the facts that affect a trial."""
+    digest = hashlib.sha256(_canonical(_facts(arrays, objects, manifest)))
+    for name in sorted(arrays):
+        for start in range(0, len(arrays[name]), 1024):
+            digest.update(np.ascontiguousarray(arrays[name][start : start + 1024]).data)
+    return digest.hexdigest()
+
+
+def fingerprint_of_recipe(
+    recipe: Mapping[str, Any], arrays: Mapping[str, np.ndarray], objects: pd.DataFrame, manifest: Manifest
+) -> str:
+    """The sha256 over `recipe`, from which the arrays' content follows, and all that `compute_checksum` has besides.
+
+    Processors differ in the last bits of rendered pictures.  With this fingerprint, trials have the same key wherever
+    their data were rendered.
+    """
+    return hashlib.sha256(_canonical(_facts(arrays, objects, manifest) | {"recipe": recipe})).hexdigest()
+
+
+def _facts(arrays: Mapping[str, np.ndarray], objects: pd.DataFrame, manifest: Manifest) -> dict[str, Any]:
+    """All that affects a trial besides the arrays' content."""
     header = {
         "objects": objects[list(OBJECT_COLUMNS)].values.tolist(),
         "near": manifest.near,
@@ -257,13 +289,11 @@ def fingerprint(arrays: Mapping[str, np.ndarray], objects: pd.DataFrame, manifes
         "source_distance": manifest.source_distance,
         "files": {role: [file.sha256 for file in files] for role, files in manifest.files.items()},
     }
-    header |= {name: fact for name, fact in uncommon.items() if fact}
-    digest = hashlib.sha256()
-    digest.update(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
-    for name in sorted(arrays):
-        for start in range(0, len(arrays[name]), 1024):
-            digest.update(np.ascontiguousarray(arrays[name][start : start + 1024]).data)
-    return digest.hexdigest()
+    return header | {name: fact for name, fact in uncommon.items() if fact}
+
+
+def _canonical(facts: Mapping[str, Any]) -> bytes:
+    return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()
 
 
 def relative_to_first(world_to_camera: np.ndarray) -> np.ndarray:

@@ -16,7 +16,17 @@ import pandas as pd
 from numpy.lib import format as npy
 from numpy.lib.format import open_memmap
 
-from jobs.data.store import OBJECT_COLUMNS, SPLITS, Frames, Manifest, Remark, Skipped, fingerprint, frame_shape
+from jobs.data.store import (
+    OBJECT_COLUMNS,
+    SPLITS,
+    Frames,
+    Manifest,
+    Remark,
+    Skipped,
+    compute_checksum,
+    fingerprint_of_recipe,
+    frame_shape,
+)
 
 JOURNAL = "journal.jsonl"
 
@@ -127,10 +137,11 @@ class StoreWriter:
         """Remove the records of skipped objects, so that the next writer retries them; readable objects stay."""
         self._set_entries([entry for entry in self._entries if "row" in entry])
 
-    def finish(self, order: Sequence[str] | None = None, **facts: Any) -> None:
+    def finish(self, order: Sequence[str] | None = None, recipe: Mapping[str, Any] | None = None, **facts: Any) -> None:
         """Complete the store.  `facts` are the fields of `Manifest` that the writer cannot determine itself.
 
         order: the objects' names; by default the order of writing.
+        recipe: what pictures are rendered from, which identifies them; by default their content does.
         """
         rows = [dict(entry["row"]) for entry in self._entries if "row" in entry]
         if not rows:
@@ -144,7 +155,12 @@ class StoreWriter:
         counts = {split: int((objects["split"] == split).sum()) for split in SPLITS}
         facts["remarks"] = [*self.remarks, *facts.get("remarks", [])]
         manifest = Manifest(**facts, counts=counts, skipped=self.skipped, fingerprint="")
-        manifest = manifest.model_copy(update={"fingerprint": fingerprint(arrays, objects, manifest)})
+        checksum = compute_checksum(arrays, objects, manifest)
+        identity: dict[str, Any] = {"fingerprint": checksum}
+        if recipe is not None:
+            made = fingerprint_of_recipe(recipe, arrays, objects, manifest)
+            identity = {"fingerprint": made, "checksum": checksum}
+        manifest = manifest.model_copy(update=identity)
         objects.to_parquet(self._building / "objects.parquet", index=False)
         (self._building / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
         for name, array in self._arrays.items():

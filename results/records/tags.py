@@ -26,7 +26,10 @@ PRUNED = f"{PREFIX}pruned"
 SEARCH = f"{PREFIX}search"
 SEARCH_NUMBER = f"{PREFIX}search.number"
 
+#: identity of the data, a part of the key
 DATA_FINGERPRINT = f"{PREFIX}data_fingerprint"
+#: SHA-256 of the data themselves, which for rendered pictures depends on the processor
+DATA_CHECKSUM = f"{PREFIX}data_checksum"
 CODE_CHANGED = f"{PREFIX}code_changed_since_commit"
 #: MLflow's own name for the commit, which its pages show
 COMMIT = "mlflow.source.git.commit"

@@ -46,8 +46,8 @@ def read_training(folder: Path) -> dict[str, Any] | None:
 
     Keys: `key`, `step` (iterations), `judged_step` (those after which it had its weights), `seconds` spent in them,
     `continued_from` (the trainings that it continues, the first of them first: `training`, `step`), `keeps_optimizer`
-    (whether its last checkpoint stays), `weights_sha256` of the file, `environment`, `data_fingerprint`, `weights`
-    (frozen ones by name), `numerics`, `finished` (time).  Earlier versions lack some.
+    (whether its last checkpoint stays), `weights_sha256` of the file, `environment`, `data_fingerprint`,
+    `data_checksum`, `weights` (frozen ones by name), `numerics`, `finished` (time).  Earlier versions lack some.
     """
     record = _record(folder, {"key": str}, _UNFINISHED)
     return record if record is not None and (folder / WEIGHTS_FILENAME).exists() else None

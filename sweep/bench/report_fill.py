@@ -123,6 +123,7 @@ def _tags(trial: dict[str, Any], sha256: str) -> Iterator[dict[str, str]]:
         **identity,
         **versions,
         "data_fingerprint": "0" * 64,
+        "data_checksum": "1" * 64,
         "sha256.per_object.parquet": sha256,
     }.items():
         yield {"run_uuid": f"{trial['key']:0>32}", "key": PREFIX + name, "value": value}

@@ -106,7 +106,7 @@ def data_prepare(
 
 @app.command("check")
 def data_check(name: DatasetName, home: Home = DEFAULT_HOME, settings: DatasetOptions = None) -> None:
-    """Verify a prepared dataset: fingerprint, splits, cameras, images.
+    """Verify a prepared dataset: checksum, splits, cameras, images.
 
     Example: [bold]splatsweep data check scans[/]
     """

@@ -114,6 +114,7 @@ def _show_origin(origin: Origin) -> None:
         "MLflow run": origin.run_id or "none",
         "objects": f"{len(origin.objects)}: {', '.join(origin.objects)}" if origin.objects else "none",
         "data": origin.data_fingerprint or "not recorded",
+        "checksum of the data": origin.data_checksum if origin.data_checksum != origin.data_fingerprint else "",
         "commit": origin.commit or "not recorded",
         "arithmetic": ", ".join(f"{name} {value}" for name, value in origin.arithmetic.items()) or "not recorded",
         "continues": origin.continued_from,

@@ -81,7 +81,13 @@ def finish(folder) -> None:
     sha256 = hashlib.sha256(b"rows").hexdigest()
     (folder / RESULT_FILENAME).write_text(
         json.dumps(
-            {"per_object_sha256": sha256, "metrics": {}, "data_fingerprint": "f00d", "weights": {"vgg16": "cafe"}}
+            {
+                "per_object_sha256": sha256,
+                "metrics": {},
+                "data_fingerprint": "f00d",
+                "data_checksum": "beef",
+                "weights": {"vgg16": "cafe"},
+            }
         )
     )
 
@@ -116,6 +122,7 @@ def test_a_run_grows_with_its_journal_and_ends_with_its_result(tmp_path, folder,
     assert run.data.tags["splatsweep.status"] == "finished"
     assert run.data.tags["splatsweep.key"] == TRIAL.key
     assert run.data.tags["splatsweep.data_fingerprint"] == "f00d"
+    assert run.data.tags["splatsweep.data_checksum"] == "beef"
     assert run.data.tags["splatsweep.weights.vgg16"] == "cafe"
     assert artifact_hash(run.data.tags, "per_object.parquet") == hashlib.sha256(b"rows").hexdigest()
     assert [name for name in run.data.tags if name.startswith("splatsweep.sha256")] == ["splatsweep.sha256"]

@@ -47,6 +47,8 @@ class Item:
     source_frame: int | None = None
     #: remark on it, for the manifest
     remark: str | None = None
+    #: sha256 of its source, where the importer renders one
+    source_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Importer(ABC, Generic[OptionsT]):
     background: ClassVar[tuple[float, float, float]] = (1.0, 1.0, 1.0)
     #: see `jobs.data.sampling.evaluation_frames`
     evaluation: ClassVar[Mapping[str, Any]] = {"source_frame": 0}
+    #: whether the pictures are rendered here; the fingerprint then covers what they are made from, not their bytes
+    renders: ClassVar[bool] = False
     #: more than this share of unreadable objects ends the import without a store, unless the user tolerates more
     max_skipped_share: ClassVar[float] = 0.05
 

@@ -47,6 +47,7 @@ class Chairs(Importer[ChairsOptions]):
     licence = "CC0-1.0"
     Options = ChairsOptions
     near, far = cameras.NEAR, cameras.FAR
+    renders = True
 
     def items(self, progress: Progress) -> Sequence[Item]:
         options = self.options

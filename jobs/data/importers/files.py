@@ -7,13 +7,15 @@ they allocate, unpickle nothing, and follow no path that leads out of the root f
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import posixpath
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,36 @@ _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _GREY_TOLERANCE = 16
 
 
+#: The files that the functions here have read within `recorded_reads`.
+_reads: ContextVar[set[Path] | None] = ContextVar("_reads", default=None)
+
+
+@contextmanager
+def recorded_reads() -> Iterator[set[Path]]:
+    """The files that the functions of this module read inside the `with` block, for `sha256_of`."""
+    read: set[Path] = set()
+    before = _reads.set(read)
+    try:
+        yield read
+    finally:
+        _reads.reset(before)
+
+
+def sha256_of(files: Collection[Path], root: Path) -> str:
+    """The sha256 of all files' content, with their paths in `root`.  Raises OSError."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(json.dumps([path.relative_to(root).as_posix(), content]).encode())
+    return digest.hexdigest()
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Converts errors of reading `path` to `UnreadableObjectError`, which names the file."""
+    """Converts errors of reading `path` to `UnreadableObjectError`, which names the file; notes that it is read."""
+    if (read := _reads.get()) is not None:
+        read.add(path)
     try:
         yield
     except UnreadableObjectError:

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from jobs.data.importers.base import Importer, Item, Progress, UnreadableObjectError
+from jobs.data.importers.files import recorded_reads, sha256_of
 from jobs.data.meshes import cameras
 from jobs.data.meshes.files import FORMATS, read_parts
 from jobs.data.meshes.geometry import describe_shape, group_shapes, split_geometries
@@ -60,6 +61,7 @@ class Meshes(Importer[MeshesOptions]):
     source = "a folder of the user's"
     licence = "that of the meshes"
     Options = MeshesOptions
+    renders = True
     needs_source = f"meshes in any sub-folders: {', '.join('.' + suffix for suffix in FORMATS)}"
 
     @classmethod
@@ -71,7 +73,7 @@ class Meshes(Importer[MeshesOptions]):
         _name_unread(self.root, has_others=bool(files))
         names = {path: path.relative_to(self.root).as_posix() for path in files}
         looks = {path: self._look(path) for path in files}
-        geometry = group_shapes((names[path], looks[path][0]) for path in files)
+        geometry = group_shapes((names[path], looks[path].shape) for path in files)
         options = self.options
         splits = split_geometries(
             sorted(set(geometry.values())), options.val_geometries, options.test_geometries, options.seed
@@ -84,7 +86,8 @@ class Meshes(Importer[MeshesOptions]):
                 geometry=geometry[name],
                 num_frames=options.views,
                 payload=path,
-                remark="; ".join(looks[path][1]) or None,
+                remark="; ".join(looks[path].notes) or None,
+                source_sha256=looks[path].sha256,
             )
             for path, name in names.items()
         ]
@@ -121,16 +124,27 @@ class Meshes(Importer[MeshesOptions]):
             raise UnreadableObjectError(f"{path}: all vertices are in one point")
         return replace(mesh, mesh=Mesh(cameras.centred(vertices), mesh.mesh.faces))
 
-    def _look(self, path: Path) -> tuple[np.ndarray | None, tuple[str, ...]]:
-        """Shape descriptor and notes; no descriptor where the file cannot be read, which `load` reports."""
+    def _look(self, path: Path) -> _Look:
+        """The facts on a file; none where it cannot be read, which `load` reports."""
         try:
-            textured = self._mesh(path)
-        except UnreadableObjectError:
-            return None, ()
+            with recorded_reads() as read:
+                textured = self._mesh(path)
+            sha256 = sha256_of(read, self.root)
+        except (UnreadableObjectError, OSError):
+            return _Look()
         notes = textured.notes
         if self.options.up == "y" and is_google_scan(path):
             notes += ("Google's scans are z-up, and this import takes y for up; see option up",)
-        return describe_shape(textured.mesh.vertices[textured.mesh.faces]), notes
+        return _Look(describe_shape(textured.mesh.vertices[textured.mesh.faces]), notes, sha256)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Facts on a mesh file that are needed before it is rendered."""
+
+    shape: np.ndarray | None = None  # from `describe_shape`
+    notes: tuple[str, ...] = ()
+    sha256: str = ""  # of the file and all that it refers to
 
 
 def _name_unread(root: Path, has_others: bool) -> None:

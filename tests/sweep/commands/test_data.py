@@ -79,5 +79,5 @@ def test_problems_are_listed_and_the_exit_code_is_not_zero(run, source, tmp_path
     (path,) = (tmp_path / "home" / "data").glob("objaverse-*/focal.npy")
     np.save(path, np.load(path) * -1)
     found = run("check", "objaverse", *OPTIONS, code=2).stderr
-    assert "fingerprint" in found
+    assert "checksum" in found
     assert "object 'a1': frame 0 has a focal length" in found

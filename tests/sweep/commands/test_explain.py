@@ -43,6 +43,7 @@ def test_runs_objects_data_and_comparison_are_printed(home: Path) -> None:
         "against baseline",
         "seed 3",
         "5: object_0",
+        "checksum of the data: 1111",
         "arithmetic: not recorded",
     ):
         assert expected in text
@@ -55,6 +56,7 @@ def test_json_holds_the_same(home: Path) -> None:
     assert found["cell"]["n"] == 4
     assert [origin["value"] for origin in found["origins"]] == found["cell"]["values"]
     assert found["origins"][0]["data_fingerprint"] == "0" * 64
+    assert found["origins"][0]["data_checksum"] == "1" * 64
 
 
 def test_a_wrong_name_is_a_message(home: Path) -> None:

@@ -1,11 +1,15 @@
 import numpy as np
 import pytest
+from embreex.rtcore_scene import EmbreeScene
 
 from jobs.data.importers.chair_colours import draw_materials
 from jobs.data.importers.chair_shapes import ARMS, BACKS, LEGS, SEATS, Builder, Proportions, draw_shape
 from jobs.data.importers.chairs import Chairs, ChairsOptions
+from jobs.data.inspect import check
 from jobs.data.meshes.cameras import EXTENT
 from jobs.data.meshes.ray_tracing import face_normals
+from jobs.data.prepare import prepare
+from jobs.data.store import Store
 
 
 @pytest.fixture
@@ -31,6 +35,35 @@ def test_a_chair_is_a_function_of_options_and_number(chairs, tmp_path):
     other = Chairs(ChairsOptions(train=3, val=1, test=2, views=4, image_size=16, seed=1), tmp_path)
     assert not np.array_equal(first.images, other.load(item).images)
     assert not np.array_equal(first.images, chairs.load(items(chairs)[2]).images)
+
+
+def test_pictures_of_another_processor_have_the_same_fingerprint(tmp_path, monkeypatch):
+    options = {"train": 2, "val": 1, "test": 1, "views": 4, "image_size": 16}
+    here = Store.open(prepare("chairs", options, tmp_path / "here", workers=1))
+
+    class Elsewhere(EmbreeScene):
+        """Rounds the last bits of distances differently, as Embree does on another processor."""
+
+        def run(self, *arguments, **settings):
+            found = super().run(*arguments, **settings)
+            return found | {"tfar": np.nextafter(found["tfar"], np.float32(0))}
+
+    monkeypatch.setattr("jobs.data.meshes.ray_tracing.EmbreeScene", Elsewhere)
+    there = Store.open(prepare("chairs", options, tmp_path / "there", workers=1))
+    assert there.checksum != here.checksum
+    assert there.fingerprint == here.fingerprint
+    assert check(there) == []
+    other = Store.open(prepare("chairs", options | {"seed": 1}, tmp_path / "here", workers=1))
+    assert other.fingerprint != here.fingerprint
+
+
+def test_pictures_change_only_with_the_revision(tmp_path):
+    """Who changes what chairs look like raises `Chairs.revision`, so that results get other keys, and these numbers."""
+    chairs = Chairs(ChairsOptions(train=2, val=1, test=1, views=2, image_size=16), tmp_path)
+    frames = [chairs.load(item) for item in items(chairs)]
+    assert chairs.revision(chairs.options) == 1
+    assert [frame.images.mean() for frame in frames] == pytest.approx([232.765, 223.063, 221.834, 214.857], abs=0.01)
+    assert [frame.depth.mean() for frame in frames] == pytest.approx([0.38772, 0.44746, 0.57134, 0.60416], abs=1e-4)
 
 
 def test_evaluated_chairs_share_their_cameras_and_training_ones_do_not(chairs):

@@ -271,3 +271,19 @@ def test_gltf_with_separate_files_is_named(tmp_path, caplog):
     path = prepare("meshes", alone, tmp_path / "home", workers=1, source=folder)
     assert Store.open(path).objects["object"].tolist() == ["b/o.obj"]
     assert "a/scene.gltf" in caplog.text
+
+
+@pytest.mark.parametrize("changed", ["b/o.obj", "b/o.mtl", "b/o.png"])
+def test_every_file_of_a_mesh_is_part_of_the_fingerprint(tmp_path, changed):
+    source, alone = tmp_path / "source", {"val_geometries": 0, "test_geometries": 0}
+    for name in ("a", "b"):
+        write_obj(source / name)
+    (source / "b" / "unused.txt").write_text("1")
+    before = import_(source, tmp_path / "before", **alone).fingerprint
+    (source / "b" / "unused.txt").write_text("2")
+    assert import_(source, tmp_path / "same", **alone).fingerprint == before
+    if changed.endswith(".png"):
+        Image.fromarray(QUARTERS[::-1].repeat(16, 0).repeat(16, 1)).save(source / changed)
+    else:
+        (source / changed).write_text((source / changed).read_text() + "# another\n")
+    assert import_(source, tmp_path / "after", **alone).fingerprint != before
