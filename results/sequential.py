@@ -51,7 +51,7 @@ _BISECTIONS = 45
 
 @dataclass(frozen=True)
 class Design:
-    """When rows are tested, and the family-wise error of all tests together."""
+    """The sample sizes at which rows are tested, and the family-wise error of all tests together."""
 
     at_least: int
     at_most: int

@@ -19,7 +19,7 @@ _LOCKED = (
 
 
 def store_problem(uri: str, error: Exception, tried: Literal["read", "written"], sync: str) -> str:
-    """Why the store at `uri` cannot be read or written, without its secrets.
+    """The reason why the store at `uri` cannot be read or written, without its secrets.
 
     The remedy follows where the kind of error has one; `sync` is the command that records what the store lacks.
     """

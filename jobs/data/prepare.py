@@ -375,7 +375,7 @@ def _looks_like(importer: Importer, home: Path) -> str:
 
 
 def _recipe(importer: Importer, name: str, items: Sequence[Item]) -> dict[str, Any]:
-    """What the pictures of an importer that renders follow from."""
+    """The inputs that determine the pictures of an importer that renders."""
     return {
         "importer": name,
         "revision": importer.revision(importer.options),

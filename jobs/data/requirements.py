@@ -96,7 +96,7 @@ class Requirements:
                         yield f"{key}: {problem}"
 
     def _evaluation_problem(self, split: str, limit: int | None, input_views: int) -> str | None:
-        """Why the first `limit` objects of a split cannot be evaluated from their sources; None where they can."""
+        """The reason why the first `limit` objects of a split cannot be evaluated from their sources, or None."""
         rows = self._rows(split)
         if not len(rows):
             return f"the dataset has no objects in the {split} split; {self._present()}"

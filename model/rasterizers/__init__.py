@@ -165,7 +165,7 @@ def cuda_backends() -> tuple[str, ...]:
 
 
 def why_not(backend: str, device: str, *, antialiasing: bool = False, inverse_depth: bool = False) -> str | None:
-    """Why the installed backends cannot draw tensors on a kind of device, with the remedy; None where one can.
+    """The reason why installed backends cannot draw tensors on a kind of device, with the remedy; None where one can.
 
     Checks packages, not for a GPU, which the planning machine may lack.  `backend` is one of `BACKENDS`, or "auto".
     """

@@ -26,7 +26,7 @@ class _Delivered:
 
 
 def not_loadable(name: str, content: Published) -> str | None:
-    """Why the network of this name cannot be built with these tensors; None where it can, or there is none."""
+    """The reason why the network of this name cannot be built with these tensors; None where it can or is unknown."""
     from model.context import SOURCES, find_source  # these import model.weights
     from model.registry import resolve
 

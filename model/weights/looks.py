@@ -180,7 +180,7 @@ _EXACT = (_CLASSIFIER,)
 
 
 def mistaken(name: str, shapes: Shapes) -> str | None:
-    """Why tensors of these shapes are not the weights `name`; None where they may be, or `name` is unknown."""
+    """The reason why tensors of these shapes are not the weights `name`; None where they may be or it is unknown."""
     wanted, found = KNOWN.get(name), identify(shapes)
     if wanted is None or found == wanted:
         return None

@@ -56,7 +56,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def json_problem(path: Path, error: Exception) -> str:
-    """Why a file is no JSON, in few words."""
+    """The reason why a file is no JSON, in few words."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if path.is_file() and not path.stat().st_size:

@@ -108,7 +108,7 @@ def _is_declared(key: str, declared: Mapping[str, str]) -> bool:
 
 
 def _division(texts: Sequence[str]) -> tuple[int, ...]:
-    """How a column divides the configurations: equal numbers where it has equal values."""
+    """The groups into which a column divides the configurations: equal numbers where it has equal values."""
     first: dict[str, int] = {}
     return tuple(first.setdefault(text, len(first)) for text in texts)
 

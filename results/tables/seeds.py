@@ -1,4 +1,4 @@
-"""How rows with added seeds stopped: their seeds, the difference to the baseline, and what decided it."""
+"""The end of rows with added seeds: their seeds, the difference to the baseline, and what decided it."""
 
 from __future__ import annotations
 

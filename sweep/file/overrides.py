@@ -51,7 +51,7 @@ class Setting:
 
     @property
     def origin(self) -> Path:
-        """Where the value was written."""
+        """The place where the value was written."""
         return self.trail[-1]
 
 

@@ -201,7 +201,7 @@ def _most_derived(classes: Iterable[type]) -> tuple[type, ...]:
 if TYPE_CHECKING:
 
     class RunOptions(ExecutorOptions):
-        """How trials are executed: the options of all executors, and which one it is."""
+        """The execution of trials: the options of all executors, and which one it is."""
 
         executor: str = "ray"
 
@@ -209,13 +209,13 @@ else:
     RunOptions = create_model(
         "RunOptions",
         __base__=_most_derived(resolve(EXECUTORS, name, "executor").Options for name in EXECUTORS),
-        __doc__="How trials are executed: the options of all executors, and which one it is.",
+        __doc__="The execution of trials: the options of all executors, and which one it is.",
         executor=(Annotated[str, _one_of("executor", EXECUTORS)], "ray"),
     )
 
 
 class Tracking(Section):
-    """Where results are recorded.  Null means the store in the home, and an experiment named after the sweep."""
+    """The store of results.  Null means the one in the home, and an experiment named after the sweep."""
 
     #: a database or a tracking server; pass passwords in PGPASSWORD, MLFLOW_TRACKING_PASSWORD or similar variables
     uri: Annotated[str, AfterValidator(_check_store)] | None = None
@@ -328,7 +328,7 @@ class Search(Section):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a sweep was read from."""
+    """The place where a sweep was read from."""
 
     #: the path as the user gave it
     file: Path

@@ -31,7 +31,7 @@ _SCALAR_TAGS = tuple(_TAG + name for name in ("int", "float", "bool", "null"))
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a key or value was written.  Without a line, `file` is the `--set` option that wrote it."""
+    """The place where a key or value was written.  Without a line, `file` is the `--set` option that wrote it."""
 
     file: str
     line: int | None = None

@@ -1,4 +1,4 @@
-"""Why a trial must run: its differences from the finished trials of this home."""
+"""The reasons why a trial must run: its differences from the finished trials of this home."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a trial has no result."""
+    """The reason why a trial has no result."""
 
     kind: Kind
     #: the error, or the iteration that was reached
@@ -146,7 +146,7 @@ def beginnings(plan: Plan, home: Path | str) -> dict[str, Beginning]:
 
 
 def _state(trial: PlannedTrial, home: Path) -> Reason:
-    """Why a trial that was started, or is blocked, has no result."""
+    """The reason why a trial that was started, or is blocked, has no result."""
     events = list(read_events(trial_folder(home, trial.key)))
     if trial.status == "failed":
         return Reason("failed", next((e["error"] for e in reversed(events) if e["event"] == "failed"), ""))

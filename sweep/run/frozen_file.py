@@ -113,7 +113,7 @@ def claim(sweep: Sweep, folder: Path, take_over: bool = False) -> str | None:
 
 
 def difference(sweep: Sweep, folder: Path, renew: str) -> str | None:
-    """How the sweep file differs from the plan in the sweep's folder, in one line; None where it does not.
+    """The differences of the sweep file from the plan in the sweep's folder, in one line; None without any.
 
     renew: the command that updates the plan.
     """

@@ -196,7 +196,7 @@ def _largest_model(sweep: Sweep, plan: Plan[Any]) -> float:
 
 
 def _unwritten(sweep: Sweep, home: Path, error: Exception) -> str:
-    """Why MLflow is incomplete, with the remedy if one is known."""
+    """The reason why MLflow is incomplete, with the remedy if one is known."""
     uri = sweep.tracking.uri or default_uri(home)
     if isinstance(error, ResultsError):
         return str(error)

@@ -33,7 +33,7 @@ Cause = Literal["request", "failure", "disk"]
 
 @dataclass(frozen=True)
 class Stop:
-    """Why a sweep was stopped before its end."""
+    """The reason why a sweep was stopped before its end."""
 
     cause: Cause
     reason: str

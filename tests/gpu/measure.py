@@ -49,10 +49,10 @@ def agreement(
     try:
         with torch_threads(2):  # more only wait for each other
             expected = _losses(_small_step("cpu", "eager", store, CPU), steps)
-        for execution in executions:
-            found = _losses(_small_step(backend, execution, store, device), steps)
-            difference = float(((found - expected).abs() / expected.abs()).max())
-            yield {"measure": "agreement", "execution": execution, "backend": backend, "difference": difference}
+            for execution in executions:
+                found = _losses(_small_step(backend, execution, store, device), steps)
+                difference = float(((found - expected).abs() / expected.abs()).max())
+                yield {"measure": "agreement", "execution": execution, "backend": backend, "difference": difference}
     finally:
         unet.DROPOUT = before
 

@@ -50,25 +50,29 @@ def source_picture(home: Path, path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "sections",
+    ("sections", "rounding"),
     [
-        {},
-        {"depth": {"model": "random", "fusion": "input"}},
-        {"depth": {"model": "constant", "fusion": "input"}},
-        {"semantic": {"encoder": "efficientnet_lite0", "fusion": "concat", "resolution": 64}},
+        ({}, 0.0),
+        # Frozen networks read pictures in batches; on some processors the last bits depend on a batch's size.
+        ({"depth": {"model": "random", "fusion": "input"}}, 1e-4),
+        ({"depth": {"model": "constant", "fusion": "input"}}, 0.0),
+        ({"semantic": {"encoder": "efficientnet_lite0", "fusion": "concat", "resolution": 64}}, 1e-4),
     ],
     ids=["plain", "depth network", "constant", "encoder"],
 )
-def test_a_picture_of_a_test_object_predicts_the_gaussians_of_that_object(home, tiny, tmp_path, sections) -> None:
+def test_a_picture_of_a_test_object_predicts_the_gaussians_of_that_object(
+    home, tiny, tmp_path, sections, rounding
+) -> None:
     key = train(home, tiny(**sections))
     photo = source_picture(home, tmp_path / "chair.png")
     prediction = load_reconstructor(home, key, device="cpu")(photo)
     expected = predicted(home / "trials" / key).scene.gaussians
     assert prediction.framed.as_it_is
     for field in fields(expected):
-        assert torch.equal(getattr(prediction.scene.gaussians, field.name), getattr(expected, field.name)), field.name
+        found, wanted = getattr(prediction.scene.gaussians, field.name), getattr(expected, field.name)
+        torch.testing.assert_close(found, wanted, rtol=rounding, atol=rounding, msg=lambda text, f=field: f.name + text)
     paths = prediction.save(tmp_path / "out", views=3, side=16)
-    assert torch.equal(read_ply(tmp_path / "out" / "chair.ply").means, expected.means)
+    assert torch.equal(read_ply(tmp_path / "out" / "chair.ply").means, prediction.scene.gaussians.means)
     assert {path.name for path in paths} >= {"chair.ply", "chair.gif", "chair.png", "chair-input.png"}
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "chair-input.png")), np.asarray(Image.open(photo)))
     assert Image.open(tmp_path / "out" / "chair.gif").n_frames > 1

@@ -249,6 +249,7 @@ def test_an_interruption_during_imports_shows_no_traceback():
     """The signal is sent when the first module of a command is looked up."""
     code = (
         "import os, runpy, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs of a shell ignore it
         "class Interrupting:\n"
         "    def find_spec(self, name, *_):\n"
         "        if name == 'sweep.commands':\n"

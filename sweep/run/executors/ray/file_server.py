@@ -119,7 +119,7 @@ class TrialFileServer:
         return self._stop_file.read_text(encoding="utf-8") if self._stop_file.exists() else None
 
     def prune_request(self, key: str) -> str | None:
-        """Why a search prunes the trial; None where it does not."""
+        """The reason why a search prunes the trial; None where it does not."""
         path = self._folder(key) / PRUNE_FILENAME
         return path.read_text(encoding="utf-8") if path.exists() else None
 
