@@ -36,8 +36,8 @@ CHECKPOINT_EVERY = 20
 #: Seconds until a test fails; steps that take ten on an idle machine may take minutes on a busy one.
 PATIENCE_S = 600.0
 
-#: Iterations of trials that take about four seconds, long enough for a test to interrupt them.
-LONG = 600
+#: Iterations of trials that take about two seconds, long enough for a test to interrupt them.
+LONG = 300
 
 _started: list[subprocess.Popen[str]] = []
 

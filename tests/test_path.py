@@ -24,9 +24,9 @@ base:
   train:
     batch_size: 2
     stages:
-      - {iterations: 400, lr: 1.0e-3, losses: {l2: 1.0}}
+      - {iterations: 200, lr: 1.0e-3, losses: {l2: 1.0}}
       - {iterations: 4, lr: 1.0e-4, losses: {l2: 0.99, lpips: 0.01}}
-  eval: {every: 100, val_objects: 2}
+  eval: {every: 50, val_objects: 2}
 trials:
   baseline: {}
   tv: {train.stages.*.losses.tv: 0.01}
@@ -201,7 +201,7 @@ def test_a_tracking_server_that_is_down_costs_no_trial(sweep, tmp_path):
 
 @pytest.mark.parametrize(("executor", "sent"), [("inline", signal.SIGINT), ("ray", signal.SIGTERM)])
 def test_an_interrupted_sweep_reports_that_and_resumes(executor, sent, sweep, tmp_path):
-    options = ("--only", "baseline", "--set", "base.train.stages.0.iterations=1000")
+    options = ("--only", "baseline", "--set", "base.train.stages.0.iterations=500")
     process = start("run", sweep, "--executor", executor, *options, home=tmp_path)
     wait_for_middle(Home(tmp_path), process)
     process.send_signal(sent)

@@ -21,7 +21,7 @@ seeds: {at_least: 2, at_most: 4, until: decided}
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the commands find the weights by their variable
     path = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
-    path.write_text(tiny_sweep(200) + RULE)
+    path.write_text(tiny_sweep(140) + RULE)
     return path
 
 

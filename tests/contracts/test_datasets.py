@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from jobs.data import DATASETS
 from jobs.data.importers.base import Importer
 from jobs.data.inspect import check
+from jobs.data.meshes.ray_tracing import render
 from jobs.data.prepare import describe, parse_options, prepare, store_path
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import SPLITS, Store
@@ -52,6 +54,11 @@ def name(request) -> str:
 @pytest.fixture
 def importer(name) -> type[Importer]:
     return resolve(DATASETS, name, "dataset")
+
+
+def test_what_is_rendered_here_says_so(importer):
+    """Its fingerprint must not depend on the processor."""
+    assert importer.renders == (getattr(sys.modules[importer.__module__], "render", None) is render)
 
 
 def test_options_are_typed_have_defaults_and_refuse_what_they_do_not_know(name, importer):
