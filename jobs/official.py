@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,8 +98,7 @@ class OfficialCheckpoint:
     @classmethod
     def read(cls, path: Path) -> OfficialCheckpoint:
         """Read a file; nothing in it is executed.  Raises ValueError for anything but a published checkpoint."""
-        with path.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        sha256 = file_sha256(path)
         content = _load(path)
         try:
             file = recognise({name: tensor.float() for name, tensor in read_weights(content).items()})

@@ -26,7 +26,7 @@ from jobs.data.importers.base import Importer, ImportFailedError, Item, Progress
 from jobs.data.importers.files import read_bytes, read_text
 from jobs.data.importers.workers import load_in_order, usable_cores
 from jobs.data.inspect import emptiness
-from jobs.data.store import FORMAT_VERSION, Frames, RecordedFile, Remark, Store, StoreError
+from jobs.data.store import FORMAT_VERSION, Frames, RecordedFile, Remark, Store, StoreError, canonical_json
 from jobs.data.writer import StoreWriter, partial_path
 from model.options import parse_options as parse
 from model.registry import resolve
@@ -62,8 +62,7 @@ def store_path(name: str, options: Mapping[str, Any], home: Path) -> Path:
     cls = _importer_class(name)
     parsed = parse_options(name, options)
     identity = {"versions": [FORMAT_VERSION, cls.revision(parsed)], "options": _distinguishing(cls, parsed)}
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-    return data_folder(home) / f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+    return data_folder(home) / f"{name}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:8]}"
 
 
 def find_store(name: str, options: Mapping[str, Any], home: Path) -> Store | None:
@@ -330,6 +329,7 @@ def _write(
 def _stamp(importer: Importer, item: Item) -> str:
     """A stamp that changes when an object or its files change."""
     listed = [item.name, item.split, item.category, item.geometry, item.num_frames, repr(item.payload)]
+    listed.append(item.source_sha256)
     for source in importer.sources(item):
         inside = sorted(source.rglob("*")) if source.is_dir() else [source]
         listed += [(str(path), found.st_size, found.st_mtime_ns) for path in inside if (found := _stat(path))]

@@ -105,7 +105,7 @@ class Manifest(BaseModel):
     remarks: list[Remark] = []
     #: identity of the data in the keys of trials: the checksum, or for rendered pictures what they are made from
     fingerprint: str
-    #: sha256 of all data that affect a trial; None where it is the fingerprint
+    #: sha256 of all data that affect a trial; None in stores of earlier versions, where it is the fingerprint
     checksum: str | None = None
 
 
@@ -255,7 +255,7 @@ class Store:
 
 def compute_checksum(arrays: Mapping[str, np.ndarray], objects: pd.DataFrame, manifest: Manifest) -> str:
     """The sha256 over the arrays, the object table, and the facts that affect a trial."""
-    digest = hashlib.sha256(_canonical(_facts(arrays, objects, manifest)))
+    digest = hashlib.sha256(canonical_json(_facts(arrays, objects, manifest)))
     for name in sorted(arrays):
         for start in range(0, len(arrays[name]), 1024):
             digest.update(np.ascontiguousarray(arrays[name][start : start + 1024]).data)
@@ -270,7 +270,7 @@ def fingerprint_of_recipe(
     Processors differ in the last bits of rendered pictures.  With this fingerprint, trials have the same key wherever
     their data were rendered.
     """
-    return hashlib.sha256(_canonical(_facts(arrays, objects, manifest) | {"recipe": recipe})).hexdigest()
+    return hashlib.sha256(canonical_json(_facts(arrays, objects, manifest) | {"recipe": recipe})).hexdigest()
 
 
 def _facts(arrays: Mapping[str, np.ndarray], objects: pd.DataFrame, manifest: Manifest) -> dict[str, Any]:
@@ -292,7 +292,8 @@ def _facts(arrays: Mapping[str, np.ndarray], objects: pd.DataFrame, manifest: Ma
     return header | {name: fact for name, fact in uncommon.items() if fact}
 
 
-def _canonical(facts: Mapping[str, Any]) -> bytes:
+def canonical_json(facts: Mapping[str, Any]) -> bytes:
+    """The same bytes for equal content, to be hashed."""
     return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()
 
 

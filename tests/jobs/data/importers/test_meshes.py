@@ -287,3 +287,22 @@ def test_every_file_of_a_mesh_is_part_of_the_fingerprint(tmp_path, changed):
     else:
         (source / changed).write_text((source / changed).read_text() + "# another\n")
     assert import_(source, tmp_path / "after", **alone).fingerprint != before
+
+
+def test_a_texture_that_changed_during_an_interrupted_import_is_read_again(tmp_path):
+    source, options = tmp_path / "source", {**OPTIONS, "val_geometries": 0, "test_geometries": 0}
+    for name in ("a", "b"):
+        write_obj(source / name)
+
+    def interrupt(done, *_):
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare("meshes", options, tmp_path / "home", interrupt, workers=1, source=source)
+    for name in ("a", "b"):
+        Image.fromarray(QUARTERS[::-1].repeat(16, 0).repeat(16, 1)).save(source / name / "o.png")
+    resumed, anew = (
+        Store.open(prepare("meshes", options, tmp_path / home, workers=1, source=source)) for home in ("home", "new")
+    )
+    assert (resumed.fingerprint, resumed.checksum) == (anew.fingerprint, anew.checksum)
