@@ -149,7 +149,7 @@ def postgres() -> Iterator[PostgresServer | None]:
 
 
 def _account() -> dict[str, Any]:
-    """How to start PostgreSQL, which refuses to run as root."""
+    """The account that starts PostgreSQL, which refuses to run as root."""
     return {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
 
 

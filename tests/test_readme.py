@@ -43,7 +43,7 @@ def blocks() -> list[Block]:
 
 
 def kind(block: Block) -> str:
-    """How a block is checked.  Raises ValueError for a block that would not be checked."""
+    """The way in which a block is checked.  Raises ValueError for a block that would not be checked."""
     lines = [line for line in block.text.splitlines() if line.strip()]
     if block.language == "python":
         return "python"

@@ -347,7 +347,7 @@ def test_dropout_zeroes_and_rescales() -> None:
 
 
 def test_dropout_distinguishes_a_kept_zero_from_a_dropped_one() -> None:
-    """Where silu's argument is zero, kept elements are zero too, but have a gradient."""
+    """Kept elements are zero too where silu's argument is, but have a gradient."""
     layer = Layer(16, 16, 1, dropout=0.25)
     nn.init.zeros_(layer.norm.weight)
     nn.init.zeros_(layer.norm.bias)

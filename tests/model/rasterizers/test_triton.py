@@ -16,7 +16,7 @@ from model.rasterizers import triton as triton_backend
 from model.rasterizers.backend import deferred_checks
 from tests.cuda_graphs import CudaGraphs
 
-triton = pytest.importorskip("triton")
+triton = pytest.importorskip("triton", reason="torch brings Triton on Linux alone")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = pytest.mark.gpu
 #: The interpreter takes its time per program; a compiler for one that is too large.

@@ -1,4 +1,4 @@
-"""Which row is the baseline, and the note where there is none."""
+"""The choice of the baseline's row, and the note where there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which file the plan in a sweep's folder belongs to, and how the file has changed since."""
+"""The file that the plan in a sweep's folder belongs to, and its changes since."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_pictures_of_another_processor_have_the_same_fingerprint(tmp_path, monke
 
 
 def test_pictures_change_only_with_the_revision(tmp_path):
-    """Who changes what chairs look like raises `Chairs.revision`, so that results get other keys, and these numbers."""
+    """The look of chairs is tied to `Chairs.revision`: raise it with these numbers, so that results get other keys."""
     chairs = Chairs(ChairsOptions(train=2, val=1, test=1, views=2, image_size=16), tmp_path)
     frames = [chairs.load(item) for item in items(chairs)]
     assert chairs.revision(chairs.options) == 1
