@@ -16,14 +16,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from jobs.adam import FlatAdam
 from results.records.atomic import write_atomically
 
 KEEP = 2
 _STEP_DIGITS = 9
+#: prefix of the names of Adam's tensors; its number dates from when weights were several tensors
+_OPTIMIZER = "optimizer.0."
 
 #: prefixes of tensors' names in checkpoints of earlier versions -> those of this one
 _RENAMED = {"network.unet.": "network.backbone.", "average.unet.": "average.backbone."}
@@ -53,7 +55,7 @@ class Checkpoint:
     def restore(
         self,
         network: nn.Module,
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: FlatAdam | None = None,
         average: nn.Module | None = None,
     ) -> None:
         """Restore the weights, and Adam's state and the moving average where these are given.
@@ -63,25 +65,14 @@ class Checkpoint:
         network.load_state_dict(_without_prefix(self.tensors, "network."))
         if average is not None and average is not network:
             average.load_state_dict(_without_prefix(self.tensors, "average."))
-        if optimizer is None:
-            return
-        state = optimizer.state_dict()
-        state["state"] = {}
-        for name, tensor in _without_prefix(self.tensors, "optimizer.").items():
-            index, field = name.split(".")
-            state["state"].setdefault(int(index), {})[field] = tensor
-        optimizer.load_state_dict(state)
-        for parameter, fields in optimizer.state.items():
-            for field, tensor in fields.items():
-                if tensor.shape == parameter.shape:
-                    # Files do not store memory layouts, but Adam's fused kernel needs that of the weights.
-                    fields[field] = torch.empty_like(parameter).copy_(tensor)
+        if optimizer is not None:
+            optimizer.load(_without_prefix(self.tensors, _OPTIMIZER))
 
 
 def capture(
     step: int,
     network: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: FlatAdam,
     average: nn.Module,
     extra: dict[str, Any],
     best: Mapping[str, Tensor] = MappingProxyType({}),
@@ -94,8 +85,7 @@ def capture(
     if average is not network:
         tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    for index, fields in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{field}": tensor for field, tensor in fields.items()}
+    tensors |= {f"{_OPTIMIZER}{name}": tensor for name, tensor in optimizer.state.items()}
     return Checkpoint(step, tensors, extra)
 
 

@@ -279,10 +279,8 @@ class CapturedStep(Generic[Inputs, Outcome]):
     #: steps of a signature that run as written
     WARM_UP = 3
 
-    def __init__(
-        self, step: Callable[[Inputs], Outcome], optimizer: torch.optim.Optimizer, device: torch.device
-    ) -> None:
-        """`step` changes tensors only in place, and updates weights by `optimizer`."""
+    def __init__(self, step: Callable[[Inputs], Outcome], device: torch.device) -> None:
+        """`step` changes tensors only in place, and updates weights only `where_room_sufficed`."""
         self._step, self._device = step, device
         self._stream = torch.cuda.Stream(device)
         self._signature: Hashable = None
@@ -291,7 +289,6 @@ class CapturedStep(Generic[Inputs, Outcome]):
         self._outcome: Outcome
         self._checks: list[Check] = []
         self._run, self._is_capturable = 0, True
-        optimizer.register_step_pre_hook(self._skip_incomplete)
 
     def __call__(self, inputs: Inputs) -> Outcome:
         if not self._is_capturable:
@@ -364,14 +361,6 @@ class CapturedStep(Generic[Inputs, Outcome]):
         self._captured_checks = self._checks
         torch.cuda.set_rng_state(state, self._device)
         self._graph = graph
-
-    def _skip_incomplete(self, optimizer: Any, *_: Any) -> None:
-        """Before an update: skip it where a call lacked room."""
-        if self._checks:
-            flags = [check.lacked_room for check in self._checks]
-            if getattr(optimizer, "found_inf", None) is not None:
-                flags.append(optimizer.found_inf > 0)
-            optimizer.found_inf = torch.stack(flags).any().float()
 
 
 def _in_float32(result: Any) -> Any:

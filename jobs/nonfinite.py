@@ -1,12 +1,11 @@
 """Handling of steps whose loss or gradient is not finite.
 
-Everything is decided on the device, so that a GPU need not wait for the host: Adam skips the update
-where `found_inf` is set, and the host checks when it synchronises anyway.
+Everything is decided on the device, so that a GPU need not wait for the host, which checks when it synchronises anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -22,23 +21,20 @@ class NonFiniteError(RuntimeError):
 class NonFiniteGuard:
     """Checks every step of a stage.  `stop` freezes the weights at the first bad step, `skip` omits bad steps."""
 
-    def __init__(
-        self, policy: Literal["stop", "skip", "ignore"], optimizer: torch.optim.Optimizer, device: torch.device
-    ) -> None:
-        self._policy, self._optimizer = policy, optimizer
+    def __init__(self, policy: Literal["stop", "skip", "ignore"], device: torch.device) -> None:
+        self._policy = policy
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
         self._terms: dict[str, Tensor] = {}
 
-    def watch(self, iteration: int | Tensor, terms: Mapping[str, Tensor], parameters: Iterable[nn.Parameter]) -> Tensor:
-        """Check one step after backward and before the optimiser.  Returns whether it is used, a bool on the device.
+    def watch(self, iteration: int | Tensor, terms: Mapping[str, Tensor], weights: nn.Parameter) -> Tensor:
+        """Check one step after backward and before the optimiser.  Returns whether it counts, a bool on the device.
 
         What it remembers changes in place, so that a CUDA graph of the step may contain it.
         """
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        finite = torch.nn.utils.get_total_norm(gradients).isfinite()
+        assert weights.grad is not None
+        finite = torch.linalg.vector_norm(weights.grad).isfinite()
         for term in terms.values():
             finite = finite & term.detach().isfinite()
-        self._optimizer.found_inf = None  # type: ignore[attr-defined]
         if self._policy == "ignore":
             return torch.ones_like(finite)
         if self._policy == "stop":
@@ -49,7 +45,6 @@ class NonFiniteGuard:
                     self._terms[name] = term.detach().clone()
                 self._terms[name].copy_(torch.where(is_first, term.detach(), self._terms[name]))
             finite = finite & (self._first_bad < 0)
-        self._optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         return finite
 
     def raise_if_bad(self, scene: Scene) -> None:

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from jobs.adam import FlatAdam
 from jobs.batch import Batch
 from jobs.config import LossTerm, Stage
 from jobs.flat import backward
 from jobs.nonfinite import NonFiniteGuard
 from model.losses.base import Loss
+from model.rasterizers.backend import where_room_sufficed
 from model.scenes import Reconstructor, Scene
 from model.types import Context
 
@@ -53,8 +55,7 @@ class Step:
 
     network: Reconstructor
     losses: Mapping[str, Loss]
-    weights: nn.Parameter  # all of the network's, flat
-    optimizer: torch.optim.Optimizer
+    optimizer: FlatAdam
     guard: NonFiniteGuard
     #: leave out Gaussians that are not finite
     finite_parts: bool
@@ -72,9 +73,10 @@ class Step:
             terms[name] = self.losses[name](*compared, scene)
         loss = torch.stack([weight * terms[name] for name, weight in inputs.weights.items()]).sum()
 
-        backward(loss, self.network, self.weights)
-        counts = self.guard.watch(inputs.iteration, terms, [self.weights])
-        self.optimizer.step()
+        weights = self.optimizer.weights
+        backward(loss, self.network, weights)
+        counts = self.guard.watch(inputs.iteration, terms, weights)
+        self.optimizer.step(where_room_sufficed(counts))
         return StepOutcome(scene, {"loss": loss, **terms}, counts)
 
 

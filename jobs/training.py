@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from jobs.adam import FlatAdam
 from jobs.batch import draw_batch
 from jobs.checkpoint import CheckpointFolder, capture
 from jobs.config import Stage, TrialConfig
@@ -135,15 +136,13 @@ def train(
     weights = flatten_parameters(network)
     batches = BatchAhead(lambda i: draw_batch(store, objects, config, i, device), device, config.train.iterations)
     for stage, first, last in stage_spans(config.train.stages):
-        optimizer = torch.optim.Adam(
-            [weights], lr=stage.lr, eps=config.method.adam_eps, fused=True, capturable=captures_steps
-        )
+        optimizer = FlatAdam(weights, stage.lr, config.method.adam_eps)
         average = MovingAverage(network, config.train.ema)
-        guard = NonFiniteGuard(config.train.nonfinite, optimizer, device)
+        guard = NonFiniteGuard(config.train.nonfinite, device)
         step: Callable[[StepInputs], StepOutcome]
-        step = Step(network, losses, weights, optimizer, guard, config.train.nonfinite == "ignore")
+        step = Step(network, losses, optimizer, guard, config.train.nonfinite == "ignore")
         if captures_steps:
-            step = CapturedStep(step, optimizer, device)
+            step = CapturedStep(step, device)
         if saved is not None and first < saved.step <= last:
             saved.restore(network, optimizer, average.network)
         network.train()

@@ -1,22 +1,25 @@
 """Per-object scores of a trial as columns, and the home's cache of them.
 
 A trial records its scores as Parquet.  Reading that needs pyarrow, whose import takes longer than a command that only
-looks should.  So the first reader keeps a copy that numpy reads alone, named after the Parquet file's SHA-256.
+looks should.  So the first reader keeps a copy, named after the Parquet file's SHA-256: a SHA-256, then
+the tensors that it is of, as safetensors.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import threading
-import zipfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load, save
 
 from results.records.atomic import PARTIAL
 from results.records.hashing import file_sha256
@@ -29,6 +32,8 @@ TEXT_COLUMNS = ("object", "split", "view_kind", "metric")
 COLUMNS = (*TEXT_COLUMNS, "value")
 
 Codes = NDArray[np.int32]
+
+_DIGEST = 32  # bytes of a SHA-256
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def read_measurements(path: Path, cache: Path) -> Measurements:
 
     Raises `ValueError` naming the file and the problem.
     """
-    copy = cache / f"{file_sha256(path)}.npz"
+    copy = cache / f"{file_sha256(path)}.columns"
     found = _read_copy(copy)
     if found is None:
         found = _read_parquet(path)
@@ -102,30 +107,29 @@ def read_measurements(path: Path, cache: Path) -> Measurements:
 def _read_copy(path: Path) -> Measurements | None:
     """The copy at `path`; None where there is none, or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            texts = {name: Texts(arrays[name], tuple(arrays[f"{name}.names"].tolist())) for name in TEXT_COLUMNS}
-            found = Measurements(**texts, value=arrays["value"])
-            if all(
-                len(column.codes) == len(found) and column.codes.max(initial=-1) < len(column.names)
-                for column in texts.values()
-            ):
-                return found
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass
-    return None
+        content = path.read_bytes()
+        if sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
+            return None
+        arrays = load(content[_DIGEST:])
+        names = json.loads(arrays["names"].tobytes())
+        return Measurements(
+            **{name: Texts(arrays[name], tuple(names[name])) for name in TEXT_COLUMNS}, value=arrays["value"]
+        )
+    except (OSError, KeyError):
+        return None
 
 
-def _write_copy(path: Path, content: Measurements) -> None:
+def _write_copy(path: Path, scores: Measurements) -> None:
     """Writes a copy under a temporary name and renames it; it is not synced, since it can be made again."""
+    columns: dict[str, Texts] = {name: getattr(scores, name) for name in TEXT_COLUMNS}
+    names = json.dumps({name: column.names for name, column in columns.items()}).encode()
+    arrays: dict[str, NDArray[Any]] = {name: column.codes for name, column in columns.items()}
+    arrays |= {"names": np.frombuffer(names, np.uint8), "value": scores.value}
+    tensors = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}{PARTIAL}")
-    arrays: dict[str, Any] = {"value": content.value}
-    for name in TEXT_COLUMNS:
-        column: Texts = getattr(content, name)
-        arrays |= {name: column.codes, f"{name}.names": np.array(column.names, str)}
     try:
-        with partial.open("wb") as stream:
-            np.savez(stream, **arrays)
+        partial.write_bytes(sha256(tensors).digest() + tensors)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -58,6 +59,12 @@ def deferred_checks() -> Iterator[list[Check]]:
         yield checks
     finally:
         _deferred.pop()
+
+
+def where_room_sufficed(counts: Tensor) -> Tensor:
+    """`counts`, bool (), and false where a call within `deferred_checks` lacked room."""
+    checks = deferred()
+    return counts & ~torch.stack([check.lacked_room for check in checks]).any() if checks else counts
 
 
 def deferred() -> list[Check] | None:

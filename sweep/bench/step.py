@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from jobs.adam import FlatAdam
 from jobs.batch import draw_batch
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
@@ -29,7 +30,7 @@ from jobs.data.prepare import prepare as prepare_dataset
 from jobs.data.store import Store
 from jobs.device import prepare
 from jobs.features import ContextReader
-from jobs.flat import flatten_parameters
+from jobs.flat import backward, flatten_parameters
 from jobs.memory import keep_freed_memory
 from jobs.reconstructor import build_reconstructor
 from model.methods.splatter_image import SplatterImage
@@ -174,13 +175,10 @@ def _network_rows(size: Size, peak: Convolution, rounds: int, *, compiled: bool)
 
 def _network_step(network: nn.Module, images: Tensor) -> Callable[[], None]:
     network.train()
-    optimizer = torch.optim.Adam([flatten_parameters(network)], lr=5e-5, eps=SplatterImage.adam_eps, fused=True)
-    by_maps = torch.ones(1)
+    optimizer = FlatAdam(flatten_parameters(network), lr=5e-5, eps=SplatterImage.adam_eps)
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=False)
-        maps = network(images, Context())
-        maps.backward(by_maps.expand_as(maps))
+        backward(network(images, Context()).sum(), network, optimizer.weights)
         optimizer.step()
 
     return step
@@ -219,15 +217,14 @@ def _training_step(config: TrialConfig, store: Store, home: Path) -> Callable[[]
     weights = WeightStore(home / "weights")
     context = ContextReader(config, store, weights, cache_folder(home))
     predictor = prepare(build_reconstructor(config, context.widths, weights), torch.device("cpu")).train()
-    optimizer = torch.optim.Adam([flatten_parameters(predictor)], lr=5e-5, eps=SplatterImage.adam_eps, fused=True)
+    optimizer = FlatAdam(flatten_parameters(predictor), lr=5e-5, eps=SplatterImage.adam_eps)
     objects, counter = store.split("train"), itertools.count()
 
     def step() -> None:
         batch = draw_batch(store, objects, config, next(counter))
         source, views = batch.source, batch.seen
         images = predictor(source, context(source)).render(views.cameras, views.background).images
-        optimizer.zero_grad(set_to_none=False)
-        (images - views.images).square().mean().backward()
+        backward((images - views.images).square().mean(), predictor, optimizer.weights)
         optimizer.step()
 
     return step

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jobs.adam import FlatAdam
 from jobs.batch import Batch, draw_batch
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
@@ -219,13 +220,11 @@ def _our_step(
     """The step of `jobs.training`, with its check of losses and gradients."""
     in_one_graph = captures_steps(case.execution, case.backend, device)
     prepare_training(prepare(network, device), device, case.execution, case.precision, in_captured_step=in_one_graph)
-    weights, stage = flatten_parameters(network), config.train.stages[0]
-    optimizer = torch.optim.Adam(
-        [weights], lr=stage.lr, eps=config.method.adam_eps, fused=True, capturable=in_one_graph
-    )
+    stage = config.train.stages[0]
+    optimizer = FlatAdam(flatten_parameters(network), stage.lr, config.method.adam_eps)
     losses = {name: resolve(LOSSES, name, "loss")(WeightStore(Path("unused"))) for name in stage.losses}
-    step = Step(network, losses, weights, optimizer, NonFiniteGuard("stop", optimizer, device), finite_parts=False)
-    return CapturedStep(step, optimizer, device) if in_one_graph else step
+    step = Step(network, losses, optimizer, NonFiniteGuard("stop", device), finite_parts=False)
+    return CapturedStep(step, device) if in_one_graph else step
 
 
 def render_one_by_one(gaussians: Gaussians, cameras: Cameras, background: Tensor, backend: str) -> Tensor:

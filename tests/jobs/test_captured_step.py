@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jobs.adam import FlatAdam
 from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
@@ -23,7 +24,7 @@ from jobs.nonfinite import NonFiniteError, NonFiniteGuard
 from jobs.reconstructor import build_reconstructor
 from jobs.training import Pace, train
 from model.losses import LOSSES
-from model.rasterizers.backend import Check, deferred
+from model.rasterizers.backend import Check, deferred, where_room_sufficed
 from model.registry import resolve
 from model.scenes import PictureScene
 from model.types import Cameras, Gaussians
@@ -131,18 +132,18 @@ class Toy:
     def __init__(self, policy: Any = "stop", captured: bool = True) -> None:
         self.weights = nn.Parameter(torch.ones(2))
         self.weights.grad = torch.zeros(2)
-        self.optimizer = torch.optim.Adam([self.weights], lr=0.1, fused=True)
-        self.guard = NonFiniteGuard(policy, self.optimizer, CPU)
+        self.optimizer = FlatAdam(self.weights, lr=0.1, eps=1e-8)
+        self.guard = NonFiniteGuard(policy, CPU)
         self.room, self.calls = 1, 0
-        self.step: Any = CapturedStep(self.as_written, self.optimizer, CPU) if captured else self.as_written
+        self.step: Any = CapturedStep(self.as_written, CPU) if captured else self.as_written
 
     def as_written(self, inputs: dict[str, Tensor]) -> Tensor:
         self.calls += 1
         loss = (self.weights * F.dropout(inputs["x"], 0.5) - self.draw(inputs["count"])).square().sum()
-        self.optimizer.zero_grad(set_to_none=False)
+        self.weights.grad.zero_()
         loss.backward()
-        self.guard.watch(inputs["iteration"], {"l2": loss}, [self.weights])
-        self.optimizer.step()
+        counts = self.guard.watch(inputs["iteration"], {"l2": loss}, self.weights)
+        self.optimizer.step(where_room_sufficed(counts))
         return loss
 
     def draw(self, count: Tensor) -> Tensor:
@@ -209,7 +210,7 @@ def test_a_step_that_lacked_room_is_repeated_with_more(graphs):
     toy, expected = Cramped(), Toy(captured=False)
     assert toy.run(values, counts) == expected.run(values, counts)
     assert torch.equal(toy.weights, expected.weights)
-    assert toy.optimizer.state[toy.weights]["step"] == len(values)
+    assert toy.optimizer.state["step"] == len(values)
     assert toy.room == 4
     assert [graph.replays for graph in graphs.graphs] == [2]
 

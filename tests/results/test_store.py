@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,14 @@ def test_artifacts_are_read_in_order_and_failures_returned(study) -> None:
     found = list(store.read(chosen, "per_object.parquet", lambda path: path.parent.parent.name))
     assert found[::2] == [runs["a1"].run_id, runs["a0"].run_id]
     assert isinstance(found[1], FileNotFoundError)
+
+
+def test_artifacts_are_parsed_in_the_callers_thread(study) -> None:
+    """Python 3.11's `ast`, with which `numpy.load` reads headers, fails now and then if several threads use it."""
+    store = ResultStore.of(study.home, None)
+    finished = [run for run in store.runs().values() if run.status == "finished"]
+    assert len(finished) > 1
+    assert set(store.read(finished, "per_object.parquet", lambda _: threading.get_ident())) == {threading.get_ident()}
 
 
 def test_a_database_without_mlflows_tables_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.resnet import BasicBlock, conv1x1
 
 from model.methods.pixelnerf.options import PUBLISHED_WIDTH, Alignment
 
@@ -75,6 +74,8 @@ class Encoder(nn.Module):
 
 
 def _stage(blocks: int, inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    from torchvision.models.resnet import BasicBlock, conv1x1  # imports torch's compiler: three seconds
+
     shortcut = None
     if stride != 1 or inputs != outputs:
         shortcut = nn.Sequential(conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))
