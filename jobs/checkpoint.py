@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,12 +20,15 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from jobs.adam import FlatAdam
+from jobs.flat import to_logical_order, to_memory_order
 from results.records.atomic import write_atomically
 
 KEEP = 2
 _STEP_DIGITS = 9
-#: prefix of the names of Adam's tensors; its number dates from when weights were several tensors
-_OPTIMIZER = "optimizer.0."
+#: prefixes of the names of Adam's tensors; those of earlier versions are in the order of memory
+_OPTIMIZER, _FORMER_OPTIMIZER = "optimizer.", "optimizer.0."
+#: suffix of a checkpoint without Adam's state; it follows the one with the state in the order of names
+_WEIGHTS_ALONE = "_weights"
 
 #: prefixes of tensors' names in checkpoints of earlier versions -> those of this one
 _RENAMED = {"network.unet.": "network.backbone.", "average.unet.": "average.backbone."}
@@ -58,15 +61,18 @@ class Checkpoint:
         optimizer: FlatAdam | None = None,
         average: nn.Module | None = None,
     ) -> None:
-        """Restore the weights, and Adam's state and the moving average where these are given.
+        """Restore the weights, and the moving average and Adam's state where these are given.
 
-        `average` may be the network itself, if averaging is off.
+        `average` may be the network itself, if averaging is off.  A checkpoint of weights alone leaves Adam as it is.
         """
         network.load_state_dict(_without_prefix(self.tensors, "network."))
         if average is not None and average is not network:
             average.load_state_dict(_without_prefix(self.tensors, "average."))
-        if optimizer is not None:
-            optimizer.load(_without_prefix(self.tensors, _OPTIMIZER))
+        former, state = (_without_prefix(self.tensors, prefix) for prefix in (_FORMER_OPTIMIZER, _OPTIMIZER))
+        if optimizer is not None and former:
+            optimizer.load(former)
+        elif optimizer is not None and state:
+            optimizer.load({name: to_memory_order(t, network) if t.dim() else t for name, t in state.items()})
 
 
 def capture(
@@ -77,7 +83,7 @@ def capture(
     extra: dict[str, Any],
     best: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Checkpoint:
-    """The current state; tensors share memory with the networks.
+    """The current state; weights share memory with the networks.
 
     `average` may be the network itself; `best` are the best weights so far, where these are kept.
     """
@@ -85,7 +91,8 @@ def capture(
     if average is not network:
         tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    tensors |= {f"{_OPTIMIZER}{name}": tensor for name, tensor in optimizer.state.items()}
+    for name, tensor in optimizer.state.items():
+        tensors[f"{_OPTIMIZER}{name}"] = to_logical_order(tensor, network) if tensor.dim() else tensor
     return Checkpoint(step, tensors, extra)
 
 
@@ -96,7 +103,12 @@ class CheckpointFolder:
         self.folder = folder
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write one, then drop all but the last two."""
+        """Write one, then drop all but the last two; what is beyond its step was damaged."""
+        stem = f"{checkpoint.step:0{_STEP_DIGITS}d}"
+        self._write(checkpoint, stem)
+        self._keep([path.stem for path in self._records() if path.stem <= stem][-KEEP:])
+
+    def _write(self, checkpoint: Checkpoint, stem: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         data = save({name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()})
         record = {
@@ -104,19 +116,25 @@ class CheckpointFolder:
             "sha256": _hash(data, checkpoint.step, checkpoint.extra),
             "extra": checkpoint.extra,
         }
-        stem = self.folder / f"{checkpoint.step:0{_STEP_DIGITS}d}"
-        write_atomically(stem.with_suffix(".safetensors"), data)
-        write_atomically(stem.with_suffix(".json"), json.dumps(record).encode())
-        kept = {path.stem for path in self._records()[-KEEP:]}
-        for path in self.folder.iterdir():  # older checkpoints, and partial files of killed writers
-            if path.name.partition(".")[0] not in kept:
+        write_atomically(self.folder / f"{stem}.safetensors", data)
+        write_atomically(self.folder / f"{stem}.json", json.dumps(record).encode())
+
+    def _keep(self, stems: Collection[str]) -> None:
+        """Delete all other files: other checkpoints, and partial files of killed writers."""
+        for path in self.folder.glob("*"):
+            if path.name.partition(".")[0] not in stems:
                 path.unlink()
 
     def latest(self) -> Checkpoint | None:
         """The newest sound checkpoint, or None where there is none."""
+        found = self._latest()
+        return None if found is None else found[1]
+
+    def _latest(self) -> tuple[str, Checkpoint] | None:
+        """The newest sound checkpoint, with the stem of its files."""
         for path in reversed(self._records()):
             try:
-                return _read(path)
+                return path.stem, _read(path)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("checkpoint %s is damaged and passed over: %s", path.name, error)
         return None
@@ -127,21 +145,19 @@ class CheckpointFolder:
 
     def keep_newest(self) -> None:
         """Delete all but the newest checkpoint."""
-        kept = [path.stem for path in self._records()[-1:]]
-        for path in self.folder.glob("*"):
-            if path.name.partition(".")[0] not in kept:
-                path.unlink()
+        self._keep([path.stem for path in self._records()[-1:]])
 
     def drop_optimizers(self) -> None:
         """Keep the newest sound checkpoint alone, without Adam's state, so that it can be evaluated but not resumed."""
-        newest = self.latest()
-        if newest is None:
+        found = self._latest()
+        if found is None:
             return
-        tensors = {name: t for name, t in newest.tensors.items() if not name.startswith("optimizer.")}
-        self.save(Checkpoint(newest.step, tensors, newest.extra))
-        for path in self.folder.iterdir():
-            if path.name.partition(".")[0] != f"{newest.step:0{_STEP_DIGITS}d}":
-                path.unlink()
+        stem, newest = found
+        tensors = {name: t for name, t in newest.tensors.items() if not name.startswith(_OPTIMIZER)}
+        if len(tensors) < len(newest.tensors):
+            stem += _WEIGHTS_ALONE  # files of its own: the former ones are sound until these are
+            self._write(Checkpoint(newest.step, tensors, newest.extra), stem)
+        self._keep([stem])
 
     def _records(self) -> list[Path]:
         return sorted(self.folder.glob("*.json"))

@@ -21,6 +21,7 @@ from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.evaluate import Predict, object_views, predicting
+from jobs.memory import reset_gpu_peak
 from jobs.precision import products
 from jobs.trained import load_trained
 from results.records.atomic import write_json
@@ -121,7 +122,7 @@ def _peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
+        reset_gpu_peak(device)
         before = torch.cuda.memory_allocated(device)
         run()
         torch.cuda.synchronize(device)

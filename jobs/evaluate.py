@@ -49,10 +49,13 @@ class Evaluation:
     samples: dict[str, np.ndarray]
 
     def means(self) -> dict[str, float]:
-        """Mean over objects: {"novel/psnr": ..., "conditioned/lpips": ..., ...}, of unclamped colours."""
+        """Mean over objects: {"novel/psnr": ..., "conditioned/lpips": ..., ...}, of unclamped colours.
+
+        A NaN among the objects makes it NaN, as in the tables.
+        """
         rows = self.per_object[self.per_object["metric"].isin(METRICS)]
         names = rows["view_kind"] + "/" + rows["metric"]
-        return {str(name): float(value) for name, value in rows["value"].groupby(names).mean().items()}
+        return {str(name): float(value) for name, value in rows["value"].groupby(names).mean(skipna=False).items()}
 
     def write(self, folder: Path) -> None:
         """Writes `per_object.parquet` and `samples.npz` into `folder`."""

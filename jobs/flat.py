@@ -5,6 +5,8 @@ Operations on all weights then take one call instead of hundreds: Adam, clearing
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -54,3 +56,30 @@ def flatten_parameters(network: nn.Module) -> nn.Parameter:
         parameter.grad = flat.grad.as_strided(*layout)
         first += parameter.numel()
     return flat
+
+
+def to_logical_order(flat: Tensor, network: nn.Module) -> Tensor:
+    """A number for each weight, (N,), from the order of memory to that of the parameters' indices.
+
+    The layout of a network in memory depends on the device and on torch's version; this order does not.
+    """
+    return torch.cat([part.reshape(-1) for part in _parts(flat, network)])
+
+
+def to_memory_order(logical: Tensor, network: nn.Module) -> Tensor:
+    """The inverse of `to_logical_order`."""
+    flat = torch.empty_like(logical)
+    first = 0
+    for part in _parts(flat, network):
+        part.copy_(logical[first : first + part.numel()].view(part.shape))
+        first += part.numel()
+    return flat
+
+
+def _parts(flat: Tensor, network: nn.Module) -> Iterator[Tensor]:
+    """Views of (N,), each of the shape and the layout of a trained parameter."""
+    first = 0
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            yield flat.as_strided(parameter.shape, parameter.stride(), first)
+            first += parameter.numel()

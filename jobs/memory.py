@@ -49,8 +49,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
+_former_peak = 0  # bytes; before the last `reset_gpu_peak`
+
+
 def watch_gpu_memory() -> None:
     """Reset `peak_gpu_memory`; releases memory that an earlier trial of this process left cached."""
+    global _former_peak
+    _former_peak = 0
     if torch.cuda.is_initialized():
         gc.collect()
         torch.cuda.empty_cache()
@@ -59,4 +64,11 @@ def watch_gpu_memory() -> None:
 
 def peak_gpu_memory() -> int:
     """Peak of bytes that torch reserved on the GPU since `watch_gpu_memory`; 0 if it has not used one."""
-    return int(torch.cuda.max_memory_reserved()) if torch.cuda.is_initialized() else 0
+    return max(_former_peak, int(torch.cuda.max_memory_reserved())) if torch.cuda.is_initialized() else 0
+
+
+def reset_gpu_peak(device: torch.device) -> None:
+    """Reset torch's own peak, to measure a part of the work; `peak_gpu_memory` stays that of the whole."""
+    global _former_peak
+    _former_peak = peak_gpu_memory()
+    torch.cuda.reset_peak_memory_stats(device)

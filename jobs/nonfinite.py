@@ -42,7 +42,7 @@ class NonFiniteGuard:
             self._first_bad.copy_(torch.where(is_first, iteration, self._first_bad))
             for name, term in terms.items():
                 if name not in self._terms:
-                    self._terms[name] = term.detach().clone()
+                    self._terms[name] = torch.zeros_like(term)
                 self._terms[name].copy_(torch.where(is_first, term.detach(), self._terms[name]))
             finite = finite & (self._first_bad < 0)
         return finite
@@ -53,5 +53,7 @@ class NonFiniteGuard:
             return
         values = {name: term.item() for name, term in self._terms.items()}
         bad = [f"loss {name!r} is {value}" for name, value in values.items() if not torch.tensor(value).isfinite()]
-        problem = "; ".join(bad) or f"the gradient of {' + '.join(values)} is not finite, although the losses are"
+        problem = (
+            "; ".join(bad) or f"the norm of the gradient of {' + '.join(values)} is not finite, although the losses are"
+        )
         raise NonFiniteError(f"iteration {int(self._first_bad)}: {problem}; {scene.extent()}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -57,38 +57,59 @@ class Pace:
     should_stop: Callable[[], bool]
 
 
-@dataclass
 class Averages:
     """Means of the losses since the last record, and the seconds spent; part of every checkpoint."""
 
-    sums: dict[str, Any] = field(default_factory=dict)  # numbers on the device, or plain ones from a checkpoint
-    steps: int = 0
-    seconds: float = 0.0
+    def __init__(
+        self,
+        sums: Mapping[str, float] | None = None,
+        counted: Mapping[str, float] | None = None,
+        steps: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
+        """From `plain`; that of earlier versions has the number of skipped steps among the sums, and no `counted`."""
+        former = dict(sums or {})
+        used = steps - former.pop("skipped", 0.0)
+        self._sums, self._counted = former, dict.fromkeys(former, used) if counted is None else dict(counted)
+        self.steps, self.seconds = steps, seconds
+        #: the active losses, and on the device (2, L): sums over the steps that count, and their numbers
+        self._names: tuple[str, ...] = ()
+        self._latest: Tensor | None = None
 
-    def add(self, values: dict[str, Tensor], counts: Tensor, seconds: float) -> None:
+    def add(self, values: Mapping[str, Tensor], counts: Tensor, seconds: float) -> None:
         """Add one step; its values are ignored where `counts` is false."""
-        counted = {name: torch.where(counts, value.detach().double(), 0.0) for name, value in values.items()}
-        for name, value in (counted | {"skipped": (~counts).double()}).items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+        if tuple(values) != self._names or self._latest is None:
+            self._read()
+            self._names = tuple(values)
+            former = [[found.get(name, 0.0) for name in values] for found in (self._sums, self._counted)]
+            self._latest = torch.tensor(former, dtype=torch.float64).to(counts.device)
+        new = torch.stack([value.detach() for value in values.values()])
+        self._latest = self._latest + torch.where(counts, torch.stack([new, torch.ones_like(new)]).double(), 0.0)
         self.steps += 1
         self.seconds += seconds
 
     def take(self) -> dict[str, float]:
-        """Returns the means under `train/`, and resets them."""
-        sums = self.plain()["sums"]
-        skipped = sums.pop("skipped")
-        means = {f"train/{name}": total / max(self.steps - skipped, 1) for name, total in sums.items()}
+        """Returns the means under `train/`, each over the steps that count and have the loss, and resets them."""
+        self._read()
+        sums, counted = self._sums, self._counted
+        means = {f"train/{name}": total / counted[name] for name, total in sums.items() if counted[name]}
+        skipped = self.steps - max(counted.values(), default=self.steps)
         means |= {"train/skipped": skipped / self.steps} if skipped else {}
-        self.sums, self.steps = {}, 0
+        self._sums, self._counted, self.steps = {}, {}, 0
         return means
 
     def plain(self) -> dict[str, Any]:
         """Plain numbers, as a checkpoint keeps them."""
-        return {
-            "sums": {name: float(total) for name, total in self.sums.items()},
-            "steps": self.steps,
-            "seconds": self.seconds,
-        }
+        self._read()
+        return {"sums": self._sums, "counted": self._counted, "steps": self.steps, "seconds": self.seconds}
+
+    def _read(self) -> None:
+        """Take the numbers from the device; the host waits for it."""
+        if self._latest is not None:
+            sums, counted = self._latest.tolist()
+            self._sums |= dict(zip(self._names, sums, strict=True))
+            self._counted |= dict(zip(self._names, counted, strict=True))
+            self._latest = None
 
 
 class TrainedNetwork(NamedTuple):
@@ -155,19 +176,21 @@ def train(
             batches.prepare(iteration)
             average.update(iteration - first)
 
+            stopping = pace.should_stop()
+            logs = iteration % pace.log_every == 0 or iteration == last
+            validates = config.eval.every is not None and (iteration % config.eval.every == 0 or iteration == last)
+            saves = stopping or iteration % pace.checkpoint_every == 0 or iteration == config.train.iterations
+            if device.type == "cpu" or logs or validates or saves:
+                guard.raise_if_bad(done.scene)  # on a GPU the host waits here, so that the time is that of the steps
             averages.add(done.losses, done.counts, time.perf_counter() - started)
-            if device.type == "cpu" or iteration % pace.log_every == 0 or iteration == last:
-                guard.raise_if_bad(done.scene)
-            if iteration % pace.log_every == 0 or iteration == last:
+            if logs:
                 journal.metrics(iteration, averages.take())
-            if config.eval.every is not None and (iteration % config.eval.every == 0 or iteration == last):
+            if validates:
                 scores = validation_scores(validate(average.network))
                 network.train()
                 journal.metrics(iteration, scores)
                 kept.offer(iteration, scores, average.network)
-            stopping = pace.should_stop()
-            if stopping or iteration % pace.checkpoint_every == 0 or iteration == config.train.iterations:
-                guard.raise_if_bad(done.scene)
+            if saves:
                 state = {"averages": averages.plain()} | kept.plain() | origin
                 checkpoints.save(capture(iteration, network, optimizer, average.network, state, kept.tensors))
             if stopping and iteration < config.train.iterations:

@@ -90,7 +90,7 @@ def _comparisons(results: pd.DataFrame, tables: Sequence[Table]) -> Iterator[Ill
 def _settings(evidence: Evidence, results: pd.DataFrame) -> Iterator[Illustration]:
     """Parallel axes over the settings that differ."""
     novel = results[(results["view_kind"] == "novel") & (results["metric"] == "psnr")]
-    means = novel.groupby("trial", observed=True)["value"].mean().to_dict()
+    means = novel.groupby("trial", observed=True)["value"].mean(skipna=False).to_dict()
     settings = {record.planned.name: config for record, config in configurations(evidence)}
     settings = {name: config for name, config in settings.items() if name in means}
     axes = find_axes(list(settings.values()), evidence.plan.axes)

@@ -51,9 +51,9 @@ def draw(table: Table, results: pd.DataFrame, kind: str = "novel", metric: str =
 
 
 def _means(results: pd.DataFrame, row: Row) -> pd.Series:
-    """Object -> mean over the row's seeds."""
+    """Object -> mean over the row's seeds; NaN where one is."""
     own = results[results["key"].isin([source.key for source in row.sources])]
-    return own["value"].groupby(own["object"].astype(str)).mean()
+    return own["value"].groupby(own["object"].astype(str)).mean(skipna=False)
 
 
 def _panel(axes: Axes, label: str, own: pd.Series, base: pd.Series) -> None:

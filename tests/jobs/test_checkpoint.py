@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+import jobs.checkpoint
 from jobs.adam import FlatAdam
-from jobs.checkpoint import KEEP, CheckpointFolder, capture
+from jobs.checkpoint import KEEP, Checkpoint, CheckpointFolder, capture
 from jobs.flat import backward, flatten_parameters
 from results.records.disk import DiskFullError
 
@@ -36,13 +37,56 @@ def test_what_is_saved_is_what_is_restored(tmp_path):
     assert torch.equal(again.bias, network.bias)
 
 
-def test_checkpoints_of_torchs_adam_continue():
-    """Until its own Adam this project saved the state of `torch.optim.Adam` under the same names."""
+def test_checkpoints_of_earlier_versions_continue():
+    """They have the tensors of `torch.optim.Adam` by their names there, in the order of memory."""
     network, optimizer = trained(3)
-    names = {name for name in capture(3, network, optimizer, network, {}).tensors if name.startswith("optimizer.")}
     theirs = torch.optim.Adam([optimizer.weights], lr=0.1, fused=True)
     theirs.step()
-    assert names == {f"optimizer.0.{field}" for field in theirs.state_dict()["state"][0]}
+    state = theirs.state_dict()["state"][0]
+    former = {
+        name: t for name, t in capture(1, network, optimizer, network, {}).tensors.items() if "optimizer" not in name
+    }
+    again, again_optimizer = trained(0)
+    saved = Checkpoint(1, former | {f"optimizer.0.{name}": tensor for name, tensor in state.items()}, {})
+    saved.restore(again, again_optimizer)
+    assert again_optimizer.state.keys() == state.keys()
+    assert all(torch.equal(again_optimizer.state[name], tensor) for name, tensor in state.items())
+
+
+def test_weights_alone_leave_adam_at_its_start():
+    network, optimizer = trained(3)
+    tensors = capture(3, network, optimizer, network, {}).tensors
+    again, again_optimizer = trained(0)
+    Checkpoint(3, {name: t for name, t in tensors.items() if "optimizer" not in name}, {}).restore(
+        again, again_optimizer
+    )
+    assert torch.equal(again.weight, network.weight)
+    assert not any(tensor.any() for tensor in again_optimizer.state.values())
+
+
+def test_a_network_that_lies_differently_in_memory_continues(tmp_path):
+    """Networks are channels last on some devices only."""
+    images = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def build(layout):
+        torch.manual_seed(0)
+        network = torch.nn.Conv2d(4, 6, 3).to(memory_format=layout)
+        return network, FlatAdam(flatten_parameters(network), lr=0.1, eps=1e-15)
+
+    def train(network, optimizer):
+        backward(network(images).square().sum(), network, optimizer.weights)
+        optimizer.step()
+
+    network, optimizer = build(torch.channels_last)
+    train(network, optimizer)
+    folder = CheckpointFolder(tmp_path)
+    folder.save(capture(1, network, optimizer, network, {}))
+    train(network, optimizer)
+
+    again, again_optimizer = build(torch.contiguous_format)
+    folder.latest().restore(again, again_optimizer)
+    train(again, again_optimizer)
+    torch.testing.assert_close(again.weight, network.weight)
 
 
 def test_the_last_two_are_kept(tmp_path):
@@ -137,9 +181,44 @@ def test_dropping_the_optimizer_keeps_the_weights(tmp_path):
     before = sum(path.stat().st_size for path in tmp_path.iterdir())
     folder.drop_optimizers()
     folder.drop_optimizers()
-    assert {path.name for path in tmp_path.iterdir()} == {"000000003.json", "000000003.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {"000000003_weights.json", "000000003_weights.safetensors"}
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < before / 2
     kept = folder.latest()
     assert (kept.step, kept.extra) == (3, {"note": 0.1})
     assert all(torch.equal(kept.evaluated[name], value) for name, value in network.state_dict().items())
     CheckpointFolder(tmp_path / "none").drop_optimizers()
+
+
+def test_dropping_the_optimizer_loses_nothing_when_killed(tmp_path, monkeypatch):
+    folder = CheckpointFolder(tmp_path)
+    network, optimizer = trained(1)
+    folder.save(capture(3, network, optimizer, network, {}))
+    write, written = jobs.checkpoint.write_atomically, []
+
+    def killed_at_the_record(path, data):
+        if path.suffix == ".json":
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, data)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(jobs.checkpoint, "write_atomically", killed_at_the_record)
+        folder.drop_optimizers()
+    assert written
+    assert folder.latest().step == 3
+    folder.drop_optimizers()
+    assert torch.equal(folder.latest().evaluated["weight"], network.weight)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_progress_is_kept_where_all_later_checkpoints_are_damaged(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    network, optimizer = trained(1)
+    for number in (500, 1000):
+        folder.save(capture(number, network, optimizer, network, {}))
+    for path in tmp_path.glob("*.safetensors"):
+        path.write_bytes(b"")
+    assert folder.latest() is None
+    folder.save(capture(250, network, optimizer, network, {}))
+    assert folder.latest().step == 250
+    assert [path.stem for path in tmp_path.glob("*.json")] == ["000000250"]

@@ -1,10 +1,13 @@
+import math
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
-from jobs.evaluate import evaluate
+from jobs.evaluate import Evaluation, evaluate
 from jobs.metrics.metric_set import MetricSet
 from jobs.trial import Runtime, run_trial
 from model.types import Rendering
@@ -108,3 +111,13 @@ def test_chosen_metrics_are_computed_except_those_that_a_control_cannot_render(h
         name for name in names if name.partition("/")[2] in ("psnr", "psnr_masked", "ssim_masked")
     }
     assert blank.metrics["novel/psnr_masked"] < blank.metrics["novel/psnr"], "it gets the background right"
+
+
+def test_an_object_without_a_number_is_in_the_mean() -> None:
+    """As in the tables; a mean over the others would rank a network by the objects that it can do."""
+    rows = [(name, "test", "novel", "psnr", value) for name, value in (("a", 25.0), ("b", math.nan))]
+    rows += [("a", "test", "novel", "ssim", 0.5), ("b", "test", "novel", "ssim", 0.7)]
+    columns = ["object", "split", "view_kind", "metric", "value"]
+    means = Evaluation(pd.DataFrame(rows, columns=columns), {}).means()
+    assert math.isnan(means["novel/psnr"])
+    assert means["novel/ssim"] == pytest.approx(0.6)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jobs.flat import backward, flatten_parameters, gather_gradients
+from jobs.flat import backward, flatten_parameters, gather_gradients, to_logical_order, to_memory_order
 
 
 def network() -> nn.Sequential:
@@ -84,3 +84,12 @@ def test_a_network_of_mixed_or_no_parameters_is_refused():
         flatten_parameters(mixed)
     with pytest.raises(ValueError, match="one type"):
         flatten_parameters(nn.Flatten())
+
+
+def test_logical_order_is_that_of_the_indices():
+    laid = network()
+    flat = flatten_parameters(laid)
+    logical = to_logical_order(flat.detach(), laid)
+    assert torch.equal(logical, torch.cat([p.detach().reshape(-1) for p in laid.parameters()]))
+    assert not torch.equal(logical, flat)
+    assert torch.equal(to_memory_order(logical, laid), flat)

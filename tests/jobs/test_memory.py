@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from jobs.memory import free_gpu_memory
+from jobs.memory import free_gpu_memory, peak_gpu_memory, reset_gpu_peak, watch_gpu_memory
 
 # In a separate process, because the setting cannot be undone.
 FAULTS = """
@@ -53,3 +54,15 @@ def test_a_share_of_a_gpu_has_no_more_than_its_limit(free, fraction, found, devi
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch._C, "_cuda_getMemoryFraction", lambda _number: fraction, raising=False)
     assert free_gpu_memory(torch.device(device)) == found
+
+
+def test_the_peak_survives_a_measurement_of_a_part(monkeypatch):
+    peak = SimpleNamespace(bytes=70)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: peak.bytes)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _=None: setattr(peak, "bytes", 5))
+    reset_gpu_peak(torch.device("cuda"))
+    assert peak_gpu_memory() == 70
+    watch_gpu_memory()
+    assert peak_gpu_memory() == 5

@@ -63,7 +63,7 @@ def test_a_gradient_that_is_not_finite_is_distinguished_from_a_loss(weight):
     term = (weight - weight.detach()).square().sum().sqrt()  # 0, with slope 0 * infinity
     term.backward()
     guard.watch(3, {"edge": term}, weight)
-    with pytest.raises(NonFiniteError, match=r"iteration 3: the gradient of edge is not finite, although the losses"):
+    with pytest.raises(NonFiniteError, match=r"iteration 3: the norm of the gradient of edge is not finite, although"):
         guard.raise_if_bad(GaussianScene(gaussians()))
 
 
@@ -78,3 +78,12 @@ def test_good_steps_raise_nothing(weight):
     guard, counted = steps("stop", weight, [1, 1])
     assert counted == [True, True]
     guard.raise_if_bad(GaussianScene(gaussians()))
+
+
+def test_a_loss_that_starts_after_the_bad_step_is_not_named(weight):
+    guard = NonFiniteGuard("stop", torch.device("cpu"))
+    weight.grad = torch.zeros(2)
+    guard.watch(3, {"l2": torch.tensor(NAN)}, weight)
+    guard.watch(4, {"l2": torch.tensor(NAN), "edge": torch.tensor(NAN)}, weight)
+    with pytest.raises(NonFiniteError, match=r"iteration 3: loss 'l2' is nan; Gaussians"):
+        guard.raise_if_bad(GaussianScene(gaussians()))

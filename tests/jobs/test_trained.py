@@ -143,7 +143,10 @@ def test_a_stop_reaches_a_trial_that_waits_for_a_training(home, tiny, tmp_path, 
     steps.clear()
     stop = tmp_path / "stop"
     stop.touch()
-    with FileLock(training(finished) / "lock"), pytest.raises(StopRequestedError, match="which another trial runs"):
+    with (
+        FileLock(training(finished) / "lock"),
+        pytest.raises(StopRequestedError, match="which another process runs"),
+    ):
         run_trial(TrialConfig.model_validate(tiny()), home, Runtime(stop_file=str(stop)))
     assert trial_status(finished.folder) == "interrupted"
     assert run(home, tiny).metrics == finished.metrics
@@ -185,7 +188,7 @@ def test_trials_of_the_version_before_keep_their_weights_themselves(averaged, ho
     old = home / "trials" / "0123456789abcdef"
     old.mkdir()
     (old / "config.json").write_text((result.folder / "config.json").read_text())
-    optimizer = FlatAdam(torch.nn.Parameter(torch.zeros(3)), lr=0.1, eps=1e-8)
+    optimizer = FlatAdam(torch.nn.Parameter(torch.cat([p.flatten() for p in network.parameters()])), lr=0.1, eps=1e-8)
     live = network
     if averaged:
         live = load_trained(home, result.key)[1]

@@ -75,3 +75,34 @@ def test_averages_leave_out_what_does_not_count_and_survive_a_checkpoint():
     assert averages.seconds == 1.5
     assert averages.take() == {"train/l2": 3.0, "train/skipped": pytest.approx(1 / 3)}
     assert averages.steps == 0
+
+
+def test_a_loss_that_starts_late_is_averaged_over_the_steps_that_have_it():
+    averages, yes = Averages(), torch.tensor(True)
+    for _ in range(2):
+        averages.add({"loss": torch.tensor(1.0), "l2": torch.tensor(1.0)}, yes, 0.1)
+    for _ in range(2):
+        averages.add({"loss": torch.tensor(3.0), "l2": torch.tensor(1.0), "lpips": torch.tensor(0.4)}, yes, 0.1)
+    assert averages.take() == {"train/loss": 2.0, "train/l2": 1.0, "train/lpips": pytest.approx(0.4)}
+
+
+def test_without_a_step_that_counts_there_is_no_mean():
+    averages = Averages()
+    averages.add({"loss": torch.tensor(float("nan"))}, torch.tensor(False), 0.1)
+    assert averages.take() == {"train/skipped": 1.0}
+
+
+def test_averages_of_earlier_versions_continue():
+    averages = Averages(sums={"loss": 6.0, "skipped": 1.0}, steps=4, seconds=2.0)
+    averages.add({"loss": torch.tensor(6.0)}, torch.tensor(True), 0.5)
+    assert averages.take() == {"train/loss": 3.0, "train/skipped": pytest.approx(1 / 5)}
+
+
+def test_reading_averages_changes_no_bit():
+    values = torch.rand(40, generator=torch.Generator().manual_seed(0)).unbind()
+    undisturbed, read = Averages(), Averages()
+    for value in values:
+        undisturbed.add({"loss": value}, torch.tensor(True), 0.1)
+        read.add({"loss": value}, torch.tensor(True), 0.1)
+        read = Averages(**read.plain())
+    assert read.take() == undisturbed.take()
