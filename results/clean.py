@@ -6,7 +6,9 @@ may run on another machine, is kept.
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from results.records.home import (
     data_folder,
     ray_folder,
     removed_folder,
+    reports_folder,
     training_folder,
     trainings_folder,
     trial_folder,
@@ -48,8 +51,11 @@ KINDS: dict[str, str] = {
     "caches": "features of models that no plan uses, downloads, Ray's state",
     "datasets": "datasets that no plan uses",
     "plans": "earlier plans, and trials that only these have",
-    "left-over": "files that an interrupted removal left",
+    "left-over": "files that a killed command left",
 }
+
+#: Seconds without a change after which the temporary files of a command count as left by a killed one.
+_ABANDONED_S = 3600
 
 #: A trial's configuration -> the folder of its dataset.
 StoreOf = Callable[[Mapping[str, Any]], Path | None]
@@ -129,7 +135,8 @@ def survey(home: Path, store_of: StoreOf, imported: Callable[[Path], bool]) -> S
         remarks.append(f"{len(running)} trials run, or may run on another machine; they and all caches are kept")
     if busy:
         remarks.append(f"being run: {', '.join(sorted(busy))}; failed trials and all caches are kept")
-    wastes = [Waste("left-over", path, size_of(path)) for path in _children(removed_folder(home))]
+    left = [*_children(removed_folder(home)), *_abandoned(home)]
+    wastes = [Waste("left-over", path, size_of(path)) for path in left]
     gone: set[str] = set()
     for key in begun:
         folder = trial_folder(home, key)
@@ -331,6 +338,19 @@ def _delete(path: Path) -> None:
 
 def _children(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+
+
+def _abandoned(home: Path) -> list[Path]:
+    """Temporary folders of reports and of measurements that nothing has changed for an hour."""
+    folders = [*home.glob(".probe-*"), *reports_folder(home).glob(".*")]
+    return sorted(folder for folder in folders if time.time() - _last_change(folder) > _ABANDONED_S)
+
+
+def _last_change(folder: Path) -> float:
+    """Time of the last change in a folder, as `time.time`."""
+    times = [folder.lstat().st_mtime]
+    times += [Path(parent, name).lstat().st_mtime for parent, _, names in os.walk(folder) for name in names]
+    return max(times)
 
 
 def _is_locked(folder: Path) -> bool:

@@ -25,6 +25,7 @@ from results.tables.scores import Scores
 DEFAULT = ("novel_psnr", "novel_ssim", "novel_lpips")
 _SHORT = 7
 _MOST_LISTED = 8
+_OF_VIEWS = ("data.resolution", "model.input_views")  # beside `eval`, they determine the images of an evaluation
 _NOT_OF_SCORES = tuple(f"eval.{name}" for name in NOT_OF_SCORES)
 
 
@@ -150,7 +151,7 @@ def _obstacles(one: Entry, other: Entry, differing: Mapping[str, tuple[str, str]
     found = [
         f"{name} {values[0]} and {values[1]}"
         for name, values in differing.items()
-        if (name.startswith("eval.") and not name.startswith(_NOT_OF_SCORES)) or name == "data.resolution"
+        if name in _OF_VIEWS or (name.startswith("eval.") and not name.startswith(_NOT_OF_SCORES))
     ]
     for what, of in (("data", _fingerprints), ("version of the evaluation", lambda entry: _versions(entry, home))):
         values = of(one), of(other)

@@ -84,8 +84,8 @@ class Cell:
     comparison: Comparison | None = None
     #: printed instead of a number, in columns of settings
     text: str = ""
-    #: the trials behind this cell, where a row holds several configurations; else those of the row
-    sources: tuple[Source, ...] = ()
+    #: the trials behind this cell, where a row holds several configurations; None for those of the row
+    sources: tuple[Source, ...] | None = None
 
     @property
     def n(self) -> int:
@@ -167,7 +167,8 @@ class Table:
 
     def sources(self, row: int, column: int) -> tuple[Source, ...]:
         """The trials behind one cell; rows are counted from the top."""
-        return self.rows[row].cells[column].sources or self.rows[row].sources
+        own = self.rows[row].cells[column].sources
+        return self.rows[row].sources if own is None else own
 
     @cached_property
     def competitors(self) -> list[int]:

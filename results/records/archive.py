@@ -14,10 +14,11 @@ from pathlib import Path
 from results.records import home as layout
 from results.records import training_folder as training
 from results.records import trial_folder as trial
-from results.records.atomic import write_atomically
+from results.records.atomic import write_atomically, write_json
+from results.records.damage import DamagedFileError, read_object
 from results.records.ledger import FILENAME as LEDGER_FILENAME
 from results.records.monitor import Monitor
-from results.records.plan import ENDED, PlannedTrial, read_plan
+from results.records.plan import ENDED, PlannedTrial, freeze, read_plan
 
 TRIAL_FILES: tuple[str, ...] = (
     trial.RESULT_FILENAME,
@@ -25,6 +26,7 @@ TRIAL_FILES: tuple[str, ...] = (
     trial.CONFIG_FILENAME,
     trial.ENVIRONMENT_FILENAME,
     trial.SAMPLES_FILENAME,
+    trial.COSTS_FILENAME,
     training.RECORD_FILENAME,
 )
 TRAINING_FILES: tuple[str, ...] = (trial.CONFIG_FILENAME, trial.ENVIRONMENT_FILENAME, training.RECORD_FILENAME)
@@ -57,8 +59,19 @@ def archive(sweep: str, home: Path, out: Path, points: int = 100) -> Archived:
     size = sum(_copy_records(each, home, out, points) for each in ended)
     for source in (layout.code_file(home, sweep), layout.sweep_folder(home, sweep) / LEDGER_FILENAME):
         size += _copy(source, layout.sweep_folder(out, sweep))
-    size += _copy(layout.plan_file(home, sweep), layout.sweep_folder(out, sweep))
+    size += _copy_sweep_file(layout.sweep_file(home, sweep), layout.sweep_file(out, sweep))
+    _copy(layout.plan_file(home, sweep), layout.sweep_folder(out, sweep))
+    size += freeze(read_plan(sweep, out).refreshed(Monitor(out)), out).stat().st_size
     return Archived(len(ended), len(plan.everything) - len(ended), size)
+
+
+def _copy_sweep_file(source: Path, target: Path) -> int:
+    """Copies the record of the sweep file without its place on this machine; returns its size."""
+    try:
+        write_json(target, read_object(source) | {"file": None})
+    except (FileNotFoundError, DamagedFileError):
+        return 0
+    return target.stat().st_size
 
 
 def _copy_records(planned: PlannedTrial, home: Path, out: Path, points: int) -> int:

@@ -67,7 +67,7 @@ def best_trial_folder(
     """Folder of the trained trial with the best score, such as `novel_psnr`, among those of a sweep or of the home.
 
     Calls `say` with a line about the choice.  Raises `UnknownTrialError` where no finished trial has that score, or
-    where trials of the whole home are evaluated on different data.
+    where these trials are evaluated on different views.
     """
     name, better = _score(column)
     named = list(_named(home, sweep))
@@ -76,15 +76,15 @@ def best_trial_folder(
     found: dict[str, dict[str, Any]] = {key: result for key, result in results if result and result.get("step")}
     where = f"sweep {sweep!r}" if sweep is not None else str(home)
     scores = {key: result["metrics"].get(name, math.nan) for key, result in found.items()}
-    trained = {key: score for key, score in scores.items() if not math.isnan(score)}
+    trained = {key: score for key, score in scores.items() if math.isfinite(score)}
     if not trained:
         measured = sorted({score.replace("/", "_") for result in found.values() for score in result["metrics"]})
         have = f"finished ones have: {', '.join(measured)}" if measured else "none is finished"
         raise UnknownTrialError(f"no trained trial of {where} has {column}: {have}")
-    if sweep is None and len(grounds := {_evaluation_identity(home, key, found[key]) for key in trained}) > 1:
+    if len(grounds := {_evaluation_identity(home, key, found[key]) for key in trained}) > 1:
         raise UnknownTrialError(
             f"{len(trained)} trials of {where} are evaluated on {len(grounds)} different sets of views, so that their "
-            f"{column} cannot be compared; choose a sweep with --sweep FILE"
+            f"{column} cannot be compared; {'' if sweep else 'choose a sweep with --sweep FILE, or '}name a trial"
         )
     chosen = max(trained, key=lambda key: better * trained[key])
     label = next((trial.label for trial in named if trial.key == chosen), "no plan's")
@@ -106,7 +106,8 @@ def _evaluation_identity(home: Path, key: str, result: dict[str, Any]) -> str:
     """Identity of the data and settings of a trial's evaluation: equal for trials with comparable scores."""
     config = read_config(trial_folder(home, key)) or {}
     judged = {name: value for name, value in config.get("eval", {}).items() if name not in NOT_OF_SCORES}
-    return repr((result.get("data_fingerprint"), config.get("data", {}).get("resolution"), judged))
+    inputs = config.get("model", {}).get("input_views", 1)  # the views that are not novel
+    return repr((result.get("data_fingerprint"), config.get("data", {}).get("resolution"), inputs, judged))
 
 
 def _named(home: Path, sweep: str | None) -> Iterator[_Named]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+SWEEP_FILE_FILENAME = "sweep-file.json"
+
 
 def user_path(text: str | Path) -> Path:
     """A path that a user names, on the command line, in a variable or in a file: `~` is expanded.
@@ -62,9 +64,19 @@ def code_file(home: Path, sweep: str) -> Path:
     return sweep_folder(home, sweep) / "code.json"
 
 
+def sweep_file(home: Path, sweep: str) -> Path:
+    """Content of the sweep file when the plan was made."""
+    return sweep_folder(home, sweep) / SWEEP_FILE_FILENAME
+
+
+def reports_folder(home: Path) -> Path:
+    """Parent of the reports, where no other place is given."""
+    return home / "reports"
+
+
 def report_folder(home: Path, sweep: str) -> Path:
     """Report of a sweep, where no other place is given."""
-    return home / "reports" / sweep
+    return reports_folder(home) / sweep
 
 
 def data_folder(home: Path) -> Path:

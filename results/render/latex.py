@@ -75,7 +75,8 @@ def escape(text: str) -> str:
 
     A character that the default fonts lack is printed as its code point, `[U+1F600]`.
     """
-    return "".join(map(_character, unicodedata.normalize("NFC", text)))
+    # LaTeX would print two hyphens as one dash.
+    return "-{}-".join("".join(map(_character, part)) for part in unicodedata.normalize("NFC", text).split("--"))
 
 
 def render(table: Table) -> str:

@@ -91,6 +91,7 @@ def _conditions(records: Sequence[TrialRecord]) -> dict[str, str]:
         "precision": str(train.get("precision", "")),
         "antialiasing": _switch(render["antialiasing"]) if "antialiasing" in render else "",
         "resolution": str(config.get("data", {}).get("resolution", "")),
+        "input views": str(config.get("model", {}).get("input_views", "")),
         "data": _joined(_data(record) for record in finished),
         "code": _joined(_code(record) for record in finished),
     }

@@ -48,7 +48,8 @@ class Options(CommonOptions):
 def build(evidence: Evidence, options: Options) -> Table:
     """Rows in order of the value, with the settings that vary and their importance (PED-ANOVA, by Optuna).
 
-    Where the sweep has a search, the rows are its proposals, compared with the baseline; else all trials.
+    Where the sweep has a search, the rows are its proposals, compared with the baseline; else all trials.  Tests cover
+    all rows, since those shown were chosen by the scores that are tested.
     """
     trained = entries(record for record in evidence.records if not record.planned.control)
     baseline, comparison = find_baseline(trained, evidence, options.baseline)
@@ -64,12 +65,16 @@ def build(evidence: Evidence, options: Options) -> Table:
     frame = Table(options.name, options.caption, (), (), notes=notes)
     table = fill(
         frame,
-        [Block(shown)],
+        [Block(tuple(entry for entry, _ in found))],
         options.columns or measured(record.planned.plain_config for record in evidence.records),
         evidence,
         baseline,
     )
-    return with_texts(table, _settings(shown, list(importance)))
+    return with_texts(_first_rows(table, len(shown)), _settings(shown, list(importance)))
+
+
+def _first_rows(table: Table, count: int) -> Table:
+    return replace(table, sections=tuple(replace(each, rows=each.rows[:count]) for each in table.sections))
 
 
 def _is_proposed(entry: Entry) -> bool:

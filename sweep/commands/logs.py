@@ -20,7 +20,7 @@ def logs(
     seed: Seed = None,
     best: Best = None,
     follow: Annotated[bool, typer.Option("--follow", help="Follow until the trial ends.")] = False,
-    lines: Annotated[int, typer.Option(min=1, help="Lines of each to print at first, the last ones.")] = 20,
+    lines: Annotated[int, typer.Option(min=1, help="Lines to print at first, the last ones.")] = 20,
 ) -> None:
     """Show a trial's journal and log: losses by iteration, scores, warnings, and why it stopped or failed.
 

@@ -66,8 +66,8 @@ def trials(
 
 
 def _rank(score: float) -> tuple[bool, float]:
-    """A sort key: the highest score first, what has none last."""
-    return math.isnan(score), 0.0 if math.isnan(score) else -score
+    """A sort key: the highest score first, what is no finite number last."""
+    return not math.isfinite(score), -score if math.isfinite(score) else 0.0
 
 
 def _table(found: Sequence[HomeTrial], digits: int, metric: str, precision: int) -> Table:

@@ -17,10 +17,9 @@ from typing import Any
 from results.records.atomic import write_json
 from results.records.damage import DamagedFileError, member, pass_over, read_object
 from results.records.flat import flatten
+from results.records.home import SWEEP_FILE_FILENAME
 from sweep.file.schema import Sweep
 from sweep.run.submit import JOB_VARIABLE
-
-FILENAME = "sweep-file.json"
 
 #: HOST:PATH of the sweep file that a job was submitted from, since the job runs a copy of it.
 FILE_VARIABLE = "SPLATSWEEP_SWEEP_FILE"
@@ -54,7 +53,7 @@ class FrozenFile:
     @classmethod
     def read(cls, folder: Path) -> FrozenFile | None:
         """Reads the record in a sweep's folder; None where there is none.  A damaged one is named and skipped."""
-        path = folder / FILENAME
+        path = folder / SWEEP_FILE_FILENAME
         try:
             found = read_object(path)
             file = None if found.get("file") is None else member(found, "file", str, path)
@@ -67,7 +66,7 @@ class FrozenFile:
 
     def write(self, folder: Path) -> None:
         """Writes it into a sweep's folder."""
-        write_json(folder / FILENAME, asdict(self))
+        write_json(folder / SWEEP_FILE_FILENAME, asdict(self))
 
     @property
     def path(self) -> str:

@@ -201,9 +201,10 @@ def test_dropping_the_optimizer_loses_nothing_when_killed(tmp_path, monkeypatch)
         written.append(path)
         write(path, data)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(jobs.checkpoint, "write_atomically", killed_at_the_record)
-        folder.drop_optimizers()
+        with pytest.raises(KeyboardInterrupt):
+            folder.drop_optimizers()
     assert written
     assert folder.latest().step == 3
     folder.drop_optimizers()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -82,7 +83,21 @@ def home(tmp_path: Path) -> Path:
     (home / "cache" / "downloads").mkdir()
     (home / "cache" / "downloads" / "wheel").write_bytes(bytes(20))
     (home / "removed" / "trials-half").mkdir(parents=True)
+    for folder, age_s in ((".probe-killed", 4000), (".probe-running", 100)):
+        (home / folder / "trials").mkdir(parents=True)
+        (home / folder / "data").symlink_to(home / "data")
+        _change_all(home / folder, age_s)
+    for folder, age_s in ((".sweep.0123.former", 4000), ("sweep", 4000)):
+        (home / "reports" / folder).mkdir(parents=True)
+        _change_all(home / "reports" / folder, age_s)
     return home
+
+
+def _change_all(folder: Path, age_s: float) -> None:
+    """Dates a folder and all in it back."""
+    then = time.time() - age_s
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (then, then), follow_symlinks=False)
 
 
 def _on_another_host(journal: Path) -> None:
@@ -126,7 +141,7 @@ def test_of_each_kind_what_is_waste(home: Path) -> None:
     assert names(found, "datasets") == ["unused"]
     assert names(found, "datasets", reserved=True) == ["mine"]
     assert names(found, "plans", reserved=True) == ["2026-11-26T100000.json", "old"]
-    assert names(found, "left-over") == ["trials-half"]
+    assert names(found, "left-over") == [".probe-killed", ".sweep.0123.former", "trials-half"]
     assert not found.remarks
 
 

@@ -59,10 +59,17 @@ def test_rows_of_one_name_are_paired_and_tested() -> None:
 
 
 def test_other_data_or_another_evaluation_is_marked_and_not_subtracted() -> None:
+    one, two = ({"train": {"lr": 1}, "model": {"input_views": views}} for views in (1, 2))
     val = {"train": {"lr": 1}, "eval": {"split": "val", "every": 5, "metrics": ["psnr", "iou"]}}
     table = compared(
-        side("a", *trained("x", 20.0), *trained("y", 20.0), *trained("z", 20.0)),
-        side("b", *trained("x", 21.0), *trained("y", 21.0, data="d2"), *trained("z", 21.0, config=val)),
+        side("a", *trained("x", 20.0), *trained("y", 20.0), *trained("z", 20.0), *trained("v", 20.0, config=one)),
+        side(
+            "b",
+            *trained("x", 21.0),
+            *trained("y", 21.0, data="d2"),
+            *trained("z", 21.0, config=val),
+            *trained("v", 21.0, config=two),
+        ),
     )
     assert means(table, 0)[2] == 1.0
     assert means(table, 1) == means(table, 2) == [20.0, 21.0, None]
@@ -70,6 +77,7 @@ def test_other_data_or_another_evaluation_is_marked_and_not_subtracted() -> None
     assert table.rows[2].notes == (
         "Not comparable: eval.split test and val.",
     )  # not how often it validates, nor other metrics
+    assert table.rows[3].notes == ("Not comparable: model.input_views 1 and 2.",)
     assert table.rows[1].cells[1].comparison is None
 
 

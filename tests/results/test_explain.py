@@ -71,6 +71,16 @@ def test_a_cell_of_a_pivot_is_traced_to_its_own_trials(recorded, sweep) -> None:
     assert [source["key"] for source in as_json["rows"][0]["cells"]["novel_psnr_2"]["sources"]] == ["1y"]
 
 
+def test_an_empty_cell_of_a_pivot_has_no_trials(recorded, sweep) -> None:
+    settings = {f"{lr}{model}": {"train": {"lr": lr}, "depth": {"model": model}} for lr in (1, 2) for model in "xy"}
+    del settings["1y"]
+    recorded.plan([entry(key, key, config=config) for key, config in settings.items()], [])
+    for psnr, key in enumerate(settings, start=20):
+        recorded.record(key, key, 0, per_object=scores(psnr, 0.8, 0.2))
+    (found,) = explain(sweep, recorded.home, ["pivot"], "pivot", "1", "model: y")
+    assert not found.origins
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from results.records.archive import archive
-from results.records.home import training_folder, trial_folder
+from results.records.atomic import write_json
+from results.records.damage import read_object
+from results.records.home import sweep_file, training_folder, trial_folder
 from results.records.journal import Journal, read_events
 from results.records.monitor import Monitor
 from results.records.plan import Plan, PlannedTrial, freeze, read_plan
@@ -85,3 +87,22 @@ def test_archiving_again_adds_what_has_ended_since(home: Path, tmp_path: Path) -
 def test_the_home_itself_is_refused(home: Path) -> None:
     with pytest.raises(ValueError, match="is the home itself"):
         archive(SWEEP, home, home)
+
+
+def test_costs_and_the_sweep_file_come_along_without_this_machines_paths(home: Path, tmp_path: Path) -> None:
+    write_json(trial_folder(home, "finished") / "costs.json", {"parameters": 7})
+    write_json(
+        sweep_file(home, SWEEP), {"file": "host:/secret/study.yaml", "planned": "now", "content": {"seeds": [0]}}
+    )
+    out = tmp_path / "out"
+    found = archive(SWEEP, home, out)
+    assert (trial_folder(out, "finished") / "costs.json").exists()
+    assert read_object(sweep_file(out, SWEEP)) == {"file": None, "planned": "now", "content": {"seeds": [0]}}
+    assert found.size == sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def test_the_plan_of_an_archive_has_the_states_of_its_trials(home: Path, tmp_path: Path) -> None:
+    freeze(read_plan(SWEEP, home).refreshed(Monitor(home)), home)
+    archive(SWEEP, home, tmp_path / "out")
+    states = {trial.key: trial.status for trial in read_plan(SWEEP, tmp_path / "out").trials}
+    assert states == {"finished": "finished", "failed": "failed", "running": "pending"}

@@ -91,6 +91,7 @@ def test_the_best_trial_by_the_metrics_direction(home: Path, column: str, key: s
 
 def test_a_score_that_is_no_number_is_not_the_best(home: Path) -> None:
     finish(home, "aa11", novel_psnr=math.nan)
+    finish(home, "bb33", novel_psnr=math.inf)
     finish(home, "aa22", novel_psnr=15.0)
     assert best_trial_folder("novel_psnr", home, "first") == trial_folder(home, "aa22")
 
@@ -109,6 +110,19 @@ def test_scores_on_different_data_are_not_compared(home: Path) -> None:
     with pytest.raises(UnknownTrialError, match=r"2 different sets of views.*--sweep"):
         best_trial_folder("novel_psnr", home)
     assert best_trial_folder("novel_psnr", home, "first") == trial_folder(home, "aa11")
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_scores_of_a_sweep_on_different_views_are_not_compared(home: Path, inputs: int) -> None:
+    """Views that are no input are novel."""
+    for key, views in (("aa11", 1), ("aa22", inputs)):
+        finish(home, key, novel_psnr=14.0)
+        (trial_folder(home, key) / "config.json").write_text(json.dumps({"model": {"input_views": views}}))
+    if inputs == 1:
+        assert best_trial_folder("novel_psnr", home, "first") == trial_folder(home, "aa11")
+    else:
+        with pytest.raises(UnknownTrialError, match=r"2 different sets of views.*compared; name a trial"):
+            best_trial_folder("novel_psnr", home, "first")
 
 
 def test_a_score_that_no_trial_has(home: Path) -> None:

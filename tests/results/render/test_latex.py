@@ -62,6 +62,7 @@ def test_text_columns_take_one_column_before_the_state() -> None:
         ("<a|b>", r"\textless{}a\textbar{}b\textgreater{}"),
         ("λ=0.1", r"\ensuremath{\lambda}=0.1"),
         ("Ω", r"\ensuremath{\Omega}"),
+        ("a--b ---c – d", "a-{}-b -{}--c -- d"),
         ("u\u0308ber café", "über café"),
         ("\N{SLIGHTLY SMILING FACE}ą\n", "{[}U+1F642{]}{[}U+0105{]} "),
     ],

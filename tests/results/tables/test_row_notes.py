@@ -15,7 +15,12 @@ COMMIT, CHANGED, DATA = (
     "splatsweep.data_fingerprint",
 )
 TRAIN = {"batch_size": 8, "ema": None, "stages": [{"iterations": 25000}, {"iterations": 5000}]}
-CONFIG: dict[str, Any] = {"train": TRAIN, "render": {"antialiasing": True}, "data": {"resolution": 128}}
+CONFIG: dict[str, Any] = {
+    "train": TRAIN,
+    "render": {"antialiasing": True},
+    "data": {"resolution": 128},
+    "model": {"input_views": 1},
+}
 TAGS = {COMMIT: "0123456789", CHANGED: "false", DATA: "f" * 64}
 
 
@@ -27,6 +32,7 @@ TAGS = {COMMIT: "0123456789", CHANGED: "false", DATA: "f" * 64}
         ({"train": {**TRAIN, "stages": [{"iterations": 9}]}}, {}, "iterations 9 instead of 25000 + 5000"),
         ({"render": {"antialiasing": False}}, {}, "antialiasing off instead of on"),
         ({"data": {"resolution": 64}}, {}, "resolution 64 instead of 128"),
+        ({"model": {"input_views": 2}}, {}, "input views 2 instead of 1"),
         ({}, {DATA: "0" * 64}, "data 0000000 instead of fffffff"),
         ({}, {COMMIT: "89abcdef01"}, "code 89abcde instead of 0123456"),
         ({}, {CHANGED: "true"}, "code 0123456 with changes instead of 0123456"),

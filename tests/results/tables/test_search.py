@@ -122,3 +122,11 @@ def test_what_was_searched_over_magnitudes_matters_over_magnitudes(make) -> None
     (note,) = [text for text in build(make.evidence(*records), Options()).notes if "Importance" in text]
     shares = {name: int(share) for name, share in re.findall(r"([\w.]+) (\d+)%", note)}
     assert shares["losses.tv"] > 80
+
+
+def test_rows_that_are_not_shown_count_among_the_tests(make) -> None:
+    """Those shown were chosen by the scores that are tested."""
+    records = [item for index in range(30) for item in make.trained(f"trial {index}", 20.0 + index / 100, seeds=3)]
+    few, many = (build(make.evidence(*records), Options(best=best, baseline="trial 0")) for best in (3, 30))
+    assert len(few.rows) == 3
+    assert [row.cells for row in few.rows] == [row.cells for row in many.rows[:3]]

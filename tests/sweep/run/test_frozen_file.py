@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from results.records.home import SWEEP_FILE_FILENAME
 from sweep.file.schema import Origin, Sweep
-from sweep.run.frozen_file import FILE_VARIABLE, FILENAME, NameTakenError, claim, difference
+from sweep.run.frozen_file import FILE_VARIABLE, NameTakenError, claim, difference
 from sweep.run.submit import JOB_VARIABLE
 
 
@@ -106,11 +107,11 @@ def test_a_home_of_a_version_before_or_a_damaged_file_is_no_reason_to_refuse(
 ) -> None:
     folder.mkdir(parents=True)
     if content is not None:
-        (folder / FILENAME).write_text(content)
+        (folder / SWEEP_FILE_FILENAME).write_text(content)
     sweep = sweep_of(tmp_path / "a.yaml", **LR)
     assert difference(sweep, folder, "renew") is None
     assert claim(sweep, folder) is None
-    assert json.loads((folder / FILENAME).read_text())["content"]["trials"] == LR["trials"]
+    assert json.loads((folder / SWEEP_FILE_FILENAME).read_text())["content"]["trials"] == LR["trials"]
 
 
 def test_the_comparison_needs_no_torch() -> None:
@@ -130,10 +131,10 @@ def test_the_comparison_needs_no_torch() -> None:
 )
 def test_a_damaged_record_is_named_once_and_taken_for_none(tmp_path: Path, folder: Path, caplog, content: str) -> None:
     folder.mkdir(parents=True)
-    (folder / FILENAME).write_text(content)
+    (folder / SWEEP_FILE_FILENAME).write_text(content)
     sweep = sweep_of(tmp_path / "first.yaml", **LR)
     assert difference(sweep, folder, "renew") is None
-    assert f"{FILENAME} cannot be used" in caplog.text
+    assert f"{SWEEP_FILE_FILENAME} cannot be used" in caplog.text
     assert "the next run writes it anew" in caplog.text
     assert claim(sweep, folder) is None
     assert difference(sweep, folder, "renew") is None
@@ -142,6 +143,6 @@ def test_a_damaged_record_is_named_once_and_taken_for_none(tmp_path: Path, folde
 def test_sections_that_were_edited_by_hand_are_no_mappings(tmp_path: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     content = {"trials": ["a"], "base": 7, "seeds": None}
-    (folder / FILENAME).write_text(json.dumps({"file": None, "planned": "x", "content": content}))
+    (folder / SWEEP_FILE_FILENAME).write_text(json.dumps({"file": None, "planned": "x", "content": content}))
     shown = str(difference(sweep_of(tmp_path / "first.yaml", **LR), folder, "renew"))
     assert "'lr' is new" in shown
