@@ -11,8 +11,10 @@ SWEEP_FILE_FILENAME = "sweep-file.json"
 def user_path(text: str | Path) -> Path:
     """A path that a user names, on the command line, in a variable or in a file: `~` is expanded.
 
-    Raises ValueError for `~NAME` of an unknown user.
+    Raises ValueError for `~NAME` of an unknown user, and for no text at all, as of a variable that is not set.
     """
+    if not str(text):
+        raise ValueError("the path is empty")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

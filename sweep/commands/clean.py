@@ -62,7 +62,7 @@ def clean(
         content["others"] = [waste.as_json() for waste in found.wastes if waste not in chosen]
         print(json.dumps(content, indent=2))
     else:
-        _show(found, chosen)
+        _show(found, chosen, home)
     if yes and chosen:
         freed = remove(chosen, home, lambda keys: _forget(home, keys, store), _drop_optimizers)
         say(f"Removed {decimal(freed)}; `splatsweep report` writes reports without it")
@@ -108,7 +108,7 @@ def _drop_optimizers(checkpoints: Path) -> None:
     CheckpointFolder(checkpoints).drop_optimizers()
 
 
-def _show(found: Survey, chosen: Sequence[Waste]) -> None:
+def _show(found: Survey, chosen: Sequence[Waste], home: Path) -> None:
     sizes = Table(box=None, pad_edge=False)
     for heading in ("sweep", "trials", "size"):
         sizes.add_column(heading, justify="left" if heading == "sweep" else "right")
@@ -129,7 +129,7 @@ def _show(found: Survey, chosen: Sequence[Waste]) -> None:
             size, why = decimal(sum(waste.size for waste in kept)), kept[0].reserved
             console.print(f"{kind}: {meaning}: {len(kept)}, {size}, kept" + (f": {why}" if why else ""), style="dim")
     if not chosen:
-        console.print("There is nothing to remove.")
+        console.print("There is nothing to remove" + ("." if home.exists() else f": {home} does not exist."))
 
 
 def _list(wastes: Sequence[Waste]) -> None:

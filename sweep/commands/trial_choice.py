@@ -64,8 +64,8 @@ def sweep_name(path: Path, home: Path) -> str:
     from sweep.file.load import load_sweep
 
     planned = sweep_names(home)
+    if str(path) in planned and not path.is_file():  # a folder may have the same name
+        return str(path)
     if path.exists():
         return load_sweep(path, configurations=False).name
-    if str(path) in planned:
-        return str(path)
     raise ValueError(f"--sweep {path}: no such file, nor a sweep of {home}; there are: {', '.join(planned) or 'none'}")

@@ -58,7 +58,7 @@ def trials(
         print(strict_json({"home": str(home), "trials": [trial.as_json() for trial in found]}))
         return
     if not found:
-        console.print(f"No trials in {home}")
+        console.print(f"No trials in {home}" + ("" if home.exists() else ", which does not exist"))
         return
     digits = _shortest({*(trial.key for trial in found), *begun_keys(home)})
     console.print(_table(found, digits, metric, facts.precision if facts else 3))

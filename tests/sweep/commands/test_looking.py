@@ -168,3 +168,23 @@ def test_a_tilde_of_nobody_is_named(tmp_path: Path) -> None:
     assert result.exit_code != 0
     assert "~nobody-at-all/x.yaml" in result.output + str(result.exception)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_home_is_a_mistake_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    """As of a variable of the shell that is not set, and of a mistyped path."""
+    result = CliRunner().invoke(app, ["trials", "--home", ""])
+    assert result.exit_code == 2
+    assert "path is empty" in " ".join(result.output.split())
+    for command, found in (("trials", "No trials in"), ("clean", "nothing to remove")):
+        output = " ".join(CliRunner().invoke(app, [command, "--home", str(tmp_path / "x")]).output.split())
+        assert found in output
+        assert "does not exist" in output
+
+
+def test_a_folder_with_the_name_of_a_sweep_does_not_hide_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "bench").mkdir()
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["trials", "--sweep", "bench", "--home", str(home)])
+    assert result.exit_code == 0, result.output
