@@ -386,8 +386,10 @@ def read_plan(sweep: str, home: Path, name: str | None = None) -> FrozenPlan:
         names = earlier_plans(sweep, home)
         found = [known for known in names if known.startswith(name)]
         if len(found) != 1:
-            allowed = ", ".join(names) or "none: no plan of it was replaced by one without its trials"
-            raise PlanError(f"{len(found)} earlier plans of sweep {sweep!r} begin with {name!r}; allowed: {allowed}")
+            which = (
+                f"{len(found)} earlier plans of {sweep!r} begin" if found else f"no earlier plan of {sweep!r} begins"
+            )
+            raise PlanError(f"{which} with {name!r}; its earlier plans: {', '.join(names) or 'none'}")
         return _read(earlier_plans_folder(home, sweep) / f"{found[0]}.json")
     path = plan_file(home, sweep)
     if not path.exists():

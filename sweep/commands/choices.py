@@ -28,7 +28,7 @@ def choices(
     for name in [axis] if axis else registries:
         table = Table(title=name, title_justify="left", box=None, pad_edge=False)
         for heading in ("name", "description", "options (defaults)"):
-            table.add_column(heading)
+            table.add_column(heading, overflow="fold")
         for choice in registries[name]:
             found = resolve(registries[name], choice, name)
             table.add_row(choice, _summary(found, registries[name]), _options(found))

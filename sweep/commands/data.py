@@ -27,7 +27,7 @@ def data_list(home: Home = DEFAULT_HOME) -> None:
 
     table = Table(box=None, pad_edge=False)
     for heading in ("dataset", "description", "needs", "options (defaults)", "licence", "prepared"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for facts in describe(home.absolute()):
         options = "\n".join(f"{key}: {value}" for key, value in facts.options.items())
         stores = "\n".join(path.name for path in facts.prepared) or "no"

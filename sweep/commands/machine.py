@@ -41,6 +41,8 @@ def doctor(
         raise ValueError("--set changes a sweep file; name the file too")
     findings = examine(home.absolute(), load_sweep(sweep, settings or []) if sweep else None)
     table = Table(box=None, pad_edge=False, show_header=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
     for finding in findings:
         table.add_row(_MARKS[finding.state], finding.subject, completed(finding.detail))
     console.print(table)

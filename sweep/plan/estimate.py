@@ -18,6 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from rich.filesize import decimal
+
 from jobs.config import TrialConfig
 from jobs.continuation import Beginning
 from jobs.data.prepare import open_dataset
@@ -36,8 +38,6 @@ from sweep.run.progress import in_words, shape
 
 #: Iterations of each stage that a probe runs; the first is not counted, since it warms up.
 _PROBE_ITERATIONS = 5
-
-_GB = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Estimate:
         known = len(self.seconds) - self.unknown
         if not self.seconds:
             return "nothing to run"
-        total = f"about {in_words(self.wall_s)}, {self.at_once} at once, and {self.disk_bytes / _GB:.2g} GB"
+        total = f"about {in_words(self.wall_s)}, {self.at_once} at once, and {decimal(round(self.disk_bytes))}"
         if not self.unknown:
             return f"{known} to run: {total}"
         hint = "nothing like them has finished on this machine; --estimate measures them"

@@ -199,14 +199,14 @@ class Identities:
 
 
 def report_tenths(name: str, report: Report) -> Callable[[int, int, str], None]:
-    """A progress callback for preparing a dataset, which reports a line for each tenth of the objects."""
-    reported: set[int] = set()
+    """A progress callback for preparing a dataset, which reports a line for each tenth of its files and its objects."""
+    reported: set[tuple[int, int]] = set()
 
-    def progress(done: int, total: int, _: str) -> None:
-        tenth = 10 * done // max(total, 1)
+    def progress(done: int, total: int, item: str) -> None:
+        tenth = total, 10 * done // max(total, 1)
         if tenth not in reported:
             reported.add(tenth)
-            report(f"preparing dataset {name}: {done} of {total} objects")
+            report(f"preparing dataset {name}: {done} of {total} ({item})")
 
     return progress
 

@@ -41,7 +41,7 @@ OPTIONS = ("--set", "image_size=8")
 
 def test_import_check_and_show(run, source, tmp_path):
     done = run("prepare", "objaverse", *OPTIONS, "--source", source, "--workers", 1)
-    assert "preparing dataset objaverse: 2 of 2 objects" in done.stderr
+    assert "preparing dataset objaverse: 2 of 2 (" in done.stderr
     assert str(tmp_path / "home" / "data") in done.stdout
     assert "sound" in run("check", "objaverse", *OPTIONS).stdout
     run("show", "objaverse", *OPTIONS, "--out", tmp_path / "sheet.png")

@@ -88,7 +88,7 @@ def test_costs_are_estimated_from_finished_trials_of_the_same_shape(tmp_path: Pa
     assert found.seconds == {"planned0": pytest.approx(40 * 0.6 + 7), "planned1": pytest.approx(400 * 0.6 + 7)}
     assert found.disk_bytes == pytest.approx(2e6, rel=0.01)
     assert found.wall_s == pytest.approx(440 * 0.6 + 14)
-    assert str(found) == "2 to run: about 5 min, 1 at once, and 0.002 GB"
+    assert str(found) == "2 to run: about 5 min, 1 at once, and 2.0 MB"
 
 
 def test_only_the_iterations_that_are_left_of_a_continued_training_take_time(tmp_path: Path) -> None:

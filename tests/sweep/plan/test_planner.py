@@ -274,10 +274,12 @@ def test_a_long_table_ends_with_how_much_is_left(tmp_path: Path) -> None:
 def test_progress_is_reported_in_tenths() -> None:
     lines: list[str] = []
     progress = report_tenths("chairs", lines.append)
+    for done in range(2):
+        progress(done, 2, f"{done}.whl")  # files of the source, and then objects
     for done in range(1, 101):
-        progress(done, 100, "object")
-    assert len(lines) == 11
-    assert lines[-1] == "preparing dataset chairs: 100 of 100 objects"
+        progress(done, 100, f"chair_{done}")
+    assert len(lines) == 2 + 11
+    assert lines[-1] == "preparing dataset chairs: 100 of 100 (chair_100)"
 
 
 @pytest.mark.usefixtures("datasets")
