@@ -386,10 +386,9 @@ def read_plan(sweep: str, home: Path, name: str | None = None) -> FrozenPlan:
         names = earlier_plans(sweep, home)
         found = [known for known in names if known.startswith(name)]
         if len(found) != 1:
-            which = (
-                f"{len(found)} earlier plans of {sweep!r} begin" if found else f"no earlier plan of {sweep!r} begins"
-            )
-            raise PlanError(f"{which} with {name!r}; its earlier plans: {', '.join(names) or 'none'}")
+            number = f"{len(found)} earlier plans" if found else "no earlier plan"
+            there_are = ", ".join(names) or "none"
+            raise PlanError(f"sweep {sweep!r} has {number} whose name begins with {name!r}; there are: {there_are}")
         return _read(earlier_plans_folder(home, sweep) / f"{found[0]}.json")
     path = plan_file(home, sweep)
     if not path.exists():
