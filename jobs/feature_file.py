@@ -7,8 +7,9 @@ in float32 for 200 iterations and evaluated with both on 20 objects differ by at
 and LPIPS for maps (oracle, random MiDaS), 1.1e-5 dB and 1e-6 for vectors, 3e-6 dB and 5e-7 for tokens
 (EfficientNet-Lite0).
 
-The writer appends whole records to `<name>.partial` and renames it at the end.  If it is killed, the next one
-continues after the last complete group of records.
+The writer appends groups of records to `<name>.partial`, and the checksum of each group to `<name>.crc`.  At the end it
+renames the first and removes the second.  If it is killed, or the power fails, the next one continues after the last
+intact group.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +31,8 @@ Compute = Callable[[np.ndarray], np.ndarray]
 
 #: Seconds between progress messages; data written before a message are synced to disk.
 _REPORT_S = 15.0
+
+_CHECKSUM_BYTES = 4
 
 #: Fields of a record.
 _FIELDS = ("frame", "scale", "values")
@@ -104,21 +108,25 @@ class FeatureFile:
 
 def _write(path: Path, frames: np.ndarray, group: int, compute: Compute) -> None:
     groups = np.array_split(frames, np.arange(group, len(frames), group))
-    partial = path.with_suffix(".partial")
-    with partial.open("a+b") as stream:
-        done = _whole_groups(stream, group)
+    partial, crc = path.with_suffix(".partial"), path.with_suffix(".crc")
+    with partial.open("a+b") as stream, crc.open("a+b") as checksums:
+        done = _intact_groups(stream, checksums, group)
         log.info("%s: %d of %d frames are to be computed", path.stem, len(frames) - done * group, len(frames))
         progress = _Progress(path.stem, len(frames), done * group)
         for chunk in groups[done:]:
             records = _records(chunk, compute(chunk))
             if stream.tell() == 0:
                 _write_header(stream, records.dtype, len(frames))
-            stream.write(records.tobytes())
-            stream.flush()  # from here on it survives if the process is killed
+            data = records.tobytes()
+            for file, content in ((stream, data), (checksums, _checksum(data))):
+                file.write(content)
+                file.flush()  # from here on it survives if the process is killed
             if progress.add(len(chunk)):
                 os.fsync(stream.fileno())
+                os.fsync(checksums.fileno())
         os.fsync(stream.fileno())
     partial.replace(path)
+    crc.unlink()
 
 
 def _records(frames: np.ndarray, features: np.ndarray) -> np.ndarray:
@@ -139,24 +147,28 @@ def _write_header(stream: BinaryIO, record: np.dtype, count: int) -> None:
     npy.write_array_header_2_0(stream, facts)
 
 
-def _whole_groups(stream: BinaryIO, group: int) -> int:
-    """Number of complete groups of an interrupted writer; truncates the incomplete one."""
+def _checksum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def _intact_groups(stream: BinaryIO, checksums: BinaryIO, group: int) -> int:
+    """Number of intact groups of an interrupted writer; both files are truncated to them."""
     stream.seek(0)
+    checksums.seek(0)
     done, end = 0, 0
     try:
         npy.read_magic(stream)
         record = npy.read_array_header_2_0(stream)[2]
-        start = stream.tell()
-        while len(data := stream.read(group * record.itemsize)) == group * record.itemsize:
-            # A power cut can leave zeros in place of unwritten data; no scale is zero.
-            if not np.frombuffer(data, record)["scale"].all():
-                break
+        start, size = stream.tell(), group * record.itemsize
+        # A power cut can leave zeros in place of data, in any page.
+        while len(data := stream.read(size)) == size and checksums.read(_CHECKSUM_BYTES) == _checksum(data):
             done += 1
-        end = start + done * group * record.itemsize
+        end = start + done * size
     except ValueError:  # the header is incomplete
         pass
-    stream.truncate(end)
-    stream.seek(end)
+    for file, length in ((stream, end), (checksums, done * _CHECKSUM_BYTES)):
+        file.truncate(length)
+        file.seek(length)
     return done
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -27,6 +29,7 @@ from jobs.data.store import (
     fingerprint_of_recipe,
     frame_shape,
 )
+from results.records.disk import full_disk_explained
 
 JOURNAL = "journal.jsonl"
 
@@ -38,8 +41,9 @@ class StoreWriter:
     way, keeps the written objects: the next writer with the same `identity` counts them as `done`, and `keep` selects
     those that are still valid.
 
-    The arrays are allocated for all frames from the start.  A journal lists the objects in them, each with a
-    checksum, so that data lost in a crash of the machine are detected.
+    The arrays are allocated for all frames from the start, so that a disk that is too small is noticed at once; this
+    and any full disk raise `DiskFullError`.  A journal lists the objects in the arrays, each with a checksum, so that
+    data lost in a crash of the machine are detected.
     """
 
     def __init__(self, path: Path, capacity: int, identity: str) -> None:
@@ -77,17 +81,21 @@ class StoreWriter:
 
     def __enter__(self) -> StoreWriter:
         self._building = partial_path(self.path)
-        if self._building.exists() and not self._resume():
-            self.discard()
-        if not self._building.exists():
-            self._building.mkdir(parents=True)
-            self._record(self._header)
+        with ExitStack() as stack:
+            stack.enter_context(full_disk_explained(self._building))
+            if self._building.exists() and not self._resume():
+                self.discard()
+            if not self._building.exists():
+                self._building.mkdir(parents=True)
+                self._record(self._header)
+            self._exit = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._arrays.clear()
+        self._exit.__exit__(kind, error, trace)
 
     def keep(self, stamps: Mapping[str, str]) -> None:
         """Drop objects of earlier writers that are not among `stamps` or had other stamps."""
@@ -119,7 +127,7 @@ class StoreWriter:
         arrays = frames.arrays()
         self._check(name, arrays)
         if not self._arrays:
-            self._arrays = {key: self._allocate(key, array) for key, array in arrays.items()}
+            self._arrays = self._allocate(arrays)
         self._ensure_capacity(len(frames.images))
         row = (name, split, self._used, len(frames.images), category, geometry)
         values = dict(zip(OBJECT_COLUMNS, row, strict=True))
@@ -162,7 +170,7 @@ class StoreWriter:
         (self._building / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
         for name, array in self._arrays.items():
             array.flush()
-            _set_length(self._building / f"{name}.npy", total)
+            _set_length(self._file(name), total)
         for file in self._building.iterdir():
             _sync(file)
         self._building.rename(self.path)
@@ -187,6 +195,7 @@ class StoreWriter:
                     break
                 self._used = max(self._used, _span(row).stop)
             good.append(entry)
+        self._resize(self._used)  # without reserved space, which what comes may not need
         self._set_entries(good)
         return True
 
@@ -200,26 +209,33 @@ class StoreWriter:
         return bool(self._arrays) and all(_span(row).stop <= len(array) for array in self._arrays.values())
 
     def _mapped(self, names: Iterable[str]) -> dict[str, np.memmap]:
-        return {name: open_memmap(self._building / f"{name}.npy", mode="r+") for name in names}
+        return {name: open_memmap(self._file(name), mode="r+") for name in names}
+
+    def _file(self, name: str) -> Path:
+        return self._building / f"{name}.npy"
 
     def _ensure_capacity(self, count: int) -> None:
         """Extend the arrays to hold `count` more frames; the space of dropped objects is not reused."""
-        if all(len(array) >= self._used + count for array in self._arrays.values()):
-            return
+        if any(len(array) < self._used + count for array in self._arrays.values()):
+            self._resize(self._used + max(count, self._capacity - self._frames))
+
+    def _resize(self, length: int) -> None:
         names = list(self._arrays)
         self._arrays.clear()  # unmapped before the files change
         for name in names:
-            _set_length(self._building / f"{name}.npy", self._used + max(count, self._capacity - self._frames))
+            _set_length(self._file(name), length)
         self._arrays = self._mapped(names)
 
     def _reorder(self, rows: Sequence[dict[str, Any]]) -> int:
         """Reorder the arrays in the order of `rows`, without gaps, and update `rows`; returns the number of frames."""
         starts = np.cumsum([0, *(row["num_frames"] for row in rows)]).tolist()
         if [row["first_frame"] for row in rows] != starts[:-1]:
-            for name, array in list(self._arrays.items()):
-                file = self._building / f"{name}.npy"
+            # The largest is first: the others fit into the space that it frees, so a full disk leaves all as they were.
+            for name in sorted(self._arrays, key=lambda name: self._arrays[name].nbytes, reverse=True):
+                array, file = self._arrays[name], self._file(name)
                 ordered = file.with_suffix(".npy.ordered")
-                target = open_memmap(ordered, mode="w+", dtype=array.dtype, shape=(starts[-1], *array.shape[1:]))
+                with _all_or_none([ordered]):
+                    target = _create(ordered, array.dtype, (starts[-1], *array.shape[1:]))
                 for row, start in zip(rows, starts, strict=False):
                     target[start : start + row["num_frames"]] = array[_span(row)]
                 target.flush()
@@ -272,12 +288,13 @@ class StoreWriter:
             if arrays[key].shape[1:] != kept.shape[1:]:
                 raise ValueError(f"object {name!r}: {key} is {arrays[key].shape[1:]}, before {kept.shape[1:]}")
 
-    def _allocate(self, name: str, like: np.ndarray) -> np.memmap:
-        dtype = np.dtype(np.uint8) if name in ("images", "mask") else np.dtype(np.float32)
-        if name == "depth" and like.dtype == np.float16:
-            dtype = like.dtype
-        shape = (self._capacity, *like.shape[1:])
-        return open_memmap(self._building / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
+    def _allocate(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.memmap]:
+        """Create the arrays, in shape like those of one object, for all frames."""
+        with _all_or_none([self._file(name) for name in arrays]):
+            return {
+                name: _create(self._file(name), _stored_type(name, like), (self._capacity, *like.shape[1:]))
+                for name, like in arrays.items()
+            }
 
 
 def partial_path(path: Path) -> Path:
@@ -293,6 +310,46 @@ def _name(entry: Mapping[str, Any]) -> str:
 def _span(row: Mapping[str, Any]) -> slice:
     """An object's frames in the arrays."""
     return slice(row["first_frame"], row["first_frame"] + row["num_frames"])
+
+
+def _stored_type(name: str, array: np.ndarray) -> np.dtype:
+    if name in ("images", "mask"):
+        return np.dtype(np.uint8)
+    return array.dtype if name == "depth" and array.dtype == np.float16 else np.dtype(np.float32)
+
+
+def _create(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    """A new array, mapped, whose space on the disk is reserved."""
+    array = open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+    with file.open("r+b") as stream:
+        _reserve(stream, 0, file.stat().st_size)
+    return array
+
+
+@contextmanager
+def _all_or_none(files: Sequence[Path]) -> Iterator[None]:
+    """Remove `files` where not all of them can be created: on a full disk every byte counts."""
+    try:
+        yield
+    except OSError:
+        for file in files:
+            file.unlink(missing_ok=True)
+        raise
+
+
+def _reserve(stream: BinaryIO, start: int, stop: int) -> None:
+    """Allocate the disk space of a file's bytes, and extend it to them; on an error its length is as before.
+
+    Where a write to a mapped page finds no space, the system kills the process.  A file system that cannot allocate in
+    advance leaves the file as it is.
+    """
+    length = os.fstat(stream.fileno()).st_size
+    try:
+        os.posix_fallocate(stream.fileno(), start, stop - start)
+    except OSError as error:
+        stream.truncate(length)
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
 
 
 def _complete_lines(journal: Path) -> list[Any]:
@@ -312,12 +369,15 @@ def _set_length(file: Path, length: int) -> None:
     with file.open("r+b") as stream:
         npy.read_magic(stream)
         shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
-        start = stream.tell()
+        start, end = stream.tell(), os.fstat(stream.fileno()).st_size
+        size = start + length * int(np.prod(shape[1:])) * dtype.itemsize
+        if size > end:
+            _reserve(stream, end, size)
         stream.seek(0)
         header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": fortran_order, "shape": (length, *shape[1:])}
         npy.write_array_header_1_0(stream, header)
         assert stream.tell() == start
-        stream.truncate(start + length * int(np.prod(shape[1:])) * dtype.itemsize)
+        stream.truncate(size)
 
 
 def _sync(path: Path) -> None:

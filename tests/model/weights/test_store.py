@@ -1,3 +1,4 @@
+import errno
 import json
 import re
 import subprocess
@@ -115,6 +116,19 @@ def test_the_error_of_unavailable_weights_has_a_remedy(store, sources):
     assert f"splatsweep weights fetch {NAME}" in message
     assert not store.has(NAME)
     assert (store.folder / "downloads" / NAME / "file.part").is_file(), "a broken download cannot go on"
+
+
+def test_a_full_disk_is_the_systems_error_and_keeps_what_is_stored(small_disk, store, sources, tmp_path):
+    """safetensors' own error would not tell it from damaged weights."""
+    full = replace(store, folder=small_disk / "weights")
+    sources(Delivers({"a": torch.zeros(1)}, cached=True))
+    full.fetch(NAME)
+    torch.save({"a": torch.ones(10**6)}, tmp_path / "larger.pth")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        full.adopt(NAME, tmp_path / "larger.pth")
+    assert caught.value.errno == errno.ENOSPC
+    assert full.load(NAME)["a"] == 0
+    assert not list(full.folder.glob("*.partial"))
 
 
 def test_a_damaged_file_is_noticed(store, sources):

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,8 +79,18 @@ def test_evaluation_starts_from_the_published_views(layout, tmp_path, source):
     assert (evaluation_frames(row, store.manifest.evaluation, 2) - row.first_frame).tolist()[:3] == [64, 128, 0]
 
 
-def damage_counts(folder):
+def damage_pose(folder):
     (folder / "pose" / "000001.txt").unlink()
+
+
+def damage_pairs(folder):
+    (folder / "rgb" / "000000.png").unlink()
+    (folder / "pose" / "000002.txt").unlink()
+
+
+def damage_pictures(folder):
+    for part in ("rgb", "pose"):
+        shutil.rmtree(folder / part)
 
 
 def damage_intrinsics(folder):
@@ -104,7 +116,9 @@ def damage_shape(folder):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (damage_counts, r"cars_train/b: 3 pictures in rgb, 2 poses in pose"),
+        (damage_pose, r"cars_train/b: only one of rgb/000001.png and pose/000001.txt is there"),
+        (damage_pairs, r"cars_train/b: only one of rgb/000000.png and pose/000000.txt is there"),
+        (damage_pictures, r"cars_train/b/rgb: no pictures"),
         (damage_intrinsics, r"b/intrinsics.txt: FileNotFoundError"),
         (damage_numbers, r"b/pose/000001.txt: 15 numbers, not 16"),
         (damage_rotation, r"b/pose/000001.txt: the pose is not a rotation and a translation"),
