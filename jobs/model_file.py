@@ -100,7 +100,9 @@ class OwnNetwork:
             return cls(path, record["weights_sha256"], config, load(content), record["step"])
         checkpoint = CheckpointFolder(found / CHECKPOINTS_FOLDER).latest()
         if checkpoint is None:
-            raise ValueError(f"{found} has no usable weights, and no checkpoint")
+            raise ValueError(
+                f"{found} has no usable weights, and no checkpoint (an archive has neither); `splatsweep run` trains it"
+            )
         tensors = checkpoint.evaluated
         digest = hashlib.sha256(save({name: t.contiguous() for name, t in tensors.items()})).hexdigest()
         return cls(found, digest, config, tensors, checkpoint.step)

@@ -115,7 +115,7 @@ def train_once(
     """
     folder = training_folder(home, key)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder, journal, pace.should_stop):
+    with alone(folder, f"training {key}", pace.should_stop, lambda: journal.start(0)):
         continue_training(config, key, store.fingerprint, frozen, home)
         journal.repeat(folder)
         context = ContextReader(config, store, weights, cache_folder(home), device)
@@ -165,7 +165,9 @@ def load_network(
     if _restored(folder, network) is None:
         checkpoint = CheckpointFolder(folder / CHECKPOINTS_FOLDER).latest()
         if checkpoint is None:
-            raise ValueError(f"{folder} has no usable weights, and no checkpoint")
+            raise ValueError(
+                f"{folder} has no usable weights, and no checkpoint (an archive has neither); `splatsweep run` trains it"
+            )
         network.load_state_dict(checkpoint.evaluated)
     return network.eval()
 
@@ -261,8 +263,14 @@ def find_trained(home: Path, key: str) -> tuple[Path, TrialConfig]:
 
 
 @contextmanager
-def _alone(folder: Path, journal: Journal, should_stop: Callable[[], bool]) -> Iterator[None]:
-    """Hold a training's lock.  Raises `StopRequestedError` where a stop is requested while another holds it."""
+def alone(
+    folder: Path, what: str, should_stop: Callable[[], bool], on_wait: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Holds the lock of a trial or a training.
+
+    `on_wait` is called once if another process holds it.  Raises `StopRequestedError` where a stop is requested
+    meanwhile.
+    """
     lock = FileLock(folder / LOCK_FILENAME)
     is_waiting = False
     while True:
@@ -271,12 +279,11 @@ def _alone(folder: Path, journal: Journal, should_stop: Callable[[], bool]) -> I
             break
         except Timeout:
             if not is_waiting:
-                log.info("waiting for training %s, which another trial runs", folder.name)
-                journal.start(0)
+                log.info("waiting for %s, which another process runs", what)
+                on_wait()
                 is_waiting = True
             if should_stop():
-                message = f"stopped while it waited for training {folder.name}, which another trial runs"
-                raise StopRequestedError(message) from None
+                raise StopRequestedError(f"stopped while it waited for {what}, which another process runs") from None
     try:
         yield
     finally:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 from jobs.config import TrialConfig
 from jobs.cost import measure_costs
@@ -32,7 +31,7 @@ from jobs.memory import is_out_of_memory, keep_freed_memory
 from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
-from jobs.trained import train_once
+from jobs.trained import alone, train_once
 from jobs.training import Pace, StopRequestedError
 from jobs.turntable import GaussianObject, render_turntable, save_pictures
 from model.weights import WeightStore
@@ -46,7 +45,6 @@ from results.records.trial_folder import (
     CONFIG_FILENAME,
     COSTS_FILENAME,
     ENVIRONMENT_FILENAME,
-    LOCK_FILENAME,
     LOG_FILENAME,
     MEASUREMENTS_FILENAME,
     PRUNE_FILENAME,
@@ -115,20 +113,24 @@ def weight_identities(config: TrialConfig, home: Path) -> dict[str, str]:
 def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = None) -> TrialResult:
     """Trains and evaluates one configuration under `home`, or resumes it; finished trainings are reused.
 
+    If another process runs the trial at the moment, this waits for it.
     Raises `TrialFailedError` where the trial itself fails, with the reason in its journal, and
     `StopRequestedError` where a stop file requests it, the sweep's or the folder's own (`PRUNE_FILENAME`), or
     `DiskFullError`, or what `is_out_of_memory` recognises; after these it can be resumed.
     """
     home, runtime = Path(home).absolute(), runtime or Runtime()
     store = open_dataset(config.data.name, config.data.options, home)
-    weights = weight_identities(config, home)
+    with full_disk_explained(weights_folder(home)):
+        weights = weight_identities(config, home)
     keys = keys_of(config, store.fingerprint, weights)
     folder = trial_folder(home, keys.trial)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / LOCK_FILENAME), _log_to(folder / LOG_FILENAME):
+    should_stop = _stop_signal(runtime.stop_file, folder / PRUNE_FILENAME)
+    pace = Pace(runtime.log_every, runtime.checkpoint_every, should_stop)
+    with alone(folder, f"trial {keys.trial}", should_stop), _log_to(folder / LOG_FILENAME):
         result = read_result(folder)
         if result is None:
-            result = _run(config, keys, folder, store, home, runtime, weights) | {
+            result = _run(config, keys, folder, store, home, runtime, pace, weights) | {
                 "training": keys.training,
                 **store.provenance,
                 "weights": weights,
@@ -146,6 +148,7 @@ def _run(
     store: Store,
     home: Path,
     runtime: Runtime,
+    pace: Pace,
     frozen: Mapping[str, str],
 ) -> dict[str, Any]:
     torch.set_num_threads(runtime.threads)
@@ -155,7 +158,7 @@ def _run(
     with products(config.train.precision), Journal(folder) as journal:
         try:
             with full_disk_explained(folder):
-                return _train_and_evaluate(config, keys, folder, store, home, runtime, frozen, journal)
+                return _train_and_evaluate(config, keys, folder, store, home, runtime, pace, frozen, journal)
         except (StopRequestedError, DiskFullError) as request:
             log.info("%s", request)
             pruning = folder / PRUNE_FILENAME
@@ -182,6 +185,7 @@ def _train_and_evaluate(
     store: Store,
     home: Path,
     runtime: Runtime,
+    pace: Pace,
     frozen: Mapping[str, str],
     journal: Journal,
 ) -> dict[str, Any]:
@@ -207,9 +211,7 @@ def _train_and_evaluate(
             device=device,
             compile_mode=runtime.compile,
             keep_optimizer=runtime.keep_optimizer,
-            pace=Pace(
-                runtime.log_every, runtime.checkpoint_every, _stop_signal(runtime.stop_file, folder / PRUNE_FILENAME)
-            ),
+            pace=pace,
         )
         predict = predicting(trained.reconstructor, trained.context, config)
         record = trained.record

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -155,6 +156,20 @@ def test_a_pruned_trial_records_that_and_can_resume(home, tiny, tmp_path):
     assert reasons == ["stopped after 1 of 18 iterations: others are better"]
     (undisturbed.folder / PRUNE_FILENAME).unlink()
     assert run_trial(config, home, RUNTIME).metrics == undisturbed.metrics
+
+
+@pytest.mark.parametrize("request_name", ["stop", PRUNE_FILENAME])
+def test_a_stop_reaches_a_trial_that_another_process_runs(request_name, home, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.trained._WAIT_S", 0.01)
+    config = TrialConfig.model_validate(tiny(model={"name": "blank"}))
+    folder = run_trial(config, home, RUNTIME).folder
+    (folder / "result.json").unlink()
+    events = read_events(folder)
+    ((tmp_path if request_name == "stop" else folder) / request_name).touch()
+    with FileLock(folder / "lock"), pytest.raises(StopRequestedError, match="which another process runs"):
+        run_trial(config, home, replace(RUNTIME, stop_file=str(tmp_path / "stop")))
+    assert read_events(folder) == events, "the journal is the other process's"
+    assert not (folder / "result.json").exists()
 
 
 def test_two_source_views_are_better_known_than_one(home, tiny):

@@ -70,7 +70,7 @@ def run_guarded(
         found = work(config, home, runtime).key
         problem = None if found == key else f"the data or weights changed since it was planned: its key is now {found}"
     except (TrialFailedError, StopRequestedError):
-        pass  # the trial has recorded the reason in its journal
+        pass  # the journal has the reason, unless another process runs the trial and writes it
     except DiskFullError as error:
         if stop_file is not None:
             request_stop(stop_file, "disk", str(error))

@@ -15,7 +15,7 @@ class RayOptions(ExecutorOptions):
 
     #: trials at once; null means as many as the resources allow
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
-    #: restarts of a trial whose process died
+    #: restarts of a trial whose process died, or failed outside the trial
     max_failures: Annotated[int, Field(ge=0)] = 2
     #: when trials run in a folder of their node and send their files to the home: `auto`, on nodes that do not see the
     #: home; `always`, for a home that is slow to reach

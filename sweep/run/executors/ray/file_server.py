@@ -25,7 +25,6 @@ from results.records.trial_folder import (
     LOCK_FILENAME,
     LOG_FILENAME,
     PRUNE_FILENAME,
-    trial_status,
 )
 from sweep.run.stop import request_stop
 
@@ -84,10 +83,15 @@ class TrialFileServer:
     def leave(self, key: str, worker: str) -> None:
         """Releases the trial's training, so that other trials may run it."""
         if self._workers.get(key) == worker:
-            for training, (holder, lock) in list(self._trainings.items()):
-                if holder == key:
-                    lock.release()
-                    del self._trainings[training]
+            self.release(key)
+
+    def release(self, key: str) -> None:
+        """Releases the training of a trial whose worker has left, or died; one that is alive may write no more."""
+        self._workers[key] = ""
+        for training, (holder, lock) in list(self._trainings.items()):
+            if holder == key:
+                lock.release()
+                del self._trainings[training]
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Up to `size` bytes of a file from `offset` on; empty past its end."""
@@ -123,6 +127,10 @@ class TrialFileServer:
         path = self._folder(key) / PRUNE_FILENAME
         return path.read_text(encoding="utf-8") if path.exists() else None
 
+    def report_full_disk(self, reason: str) -> None:
+        """Requests a stop because the disk of a worker's node is full."""
+        request_stop(self._stop_file, "disk", reason)
+
     def ask_to_stop(self, request: str) -> None:
         """Writes the stop file, unless it exists."""
         if not self._stop_file.exists():
@@ -138,18 +146,14 @@ class TrialFileServer:
     def _hold(self, training: str, key: str) -> bool:
         """Whether the trial holds the lock of its training: no other trial, on this machine or another, runs it."""
         if training in self._trainings:
-            holder, lock = self._trainings[training]
-            # The holder's worker may have died without releasing the training.
-            if holder != key and trial_status(self._folder(holder)) in ("pending", "running"):
-                return False
-        else:
-            folder = training_folder(self._home, training)
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / LOCK_FILENAME, thread_local=False)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                return False
+            return self._trainings[training][0] == key
+        folder = training_folder(self._home, training)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILENAME, thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
         self._trainings[training] = key, lock
         return True
 

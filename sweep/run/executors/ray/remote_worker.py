@@ -27,6 +27,7 @@ from jobs.keys import frozen_weights, keys_of
 from jobs.trial import Runtime, TrialResult, run_trial, weight_identities
 from model.weights import MissingWeightsError, WeightStore
 from results.records.atomic import PARTIAL
+from results.records.disk import DiskFullError, full_disk_explained
 from results.records.home import training_folder, trial_folder, user_path, weights_folder
 from results.records.training_folder import read_training
 from results.records.trial_folder import CHECKPOINTS_FOLDER, LOCK_FILENAME, PRUNE_FILENAME, RESULT_FILENAME
@@ -71,13 +72,18 @@ def run_remotely(
 ) -> GuardedRun:
     """Like `run_guarded`, but in the scratch home; `call` transfers the trial's files from and to `home`.
 
-    training: key of the trial's training; None for a control.
+    training: key of the trial's training; None for a control.  A full disk stops the sweep, also where it interrupts
+    the transfer.  Other errors of the scratch home and of the transfer are raised.
     """
     scratch = scratch_home()
-    with TrialSync(call, key, training, scratch) as sync:
-        runtime = replace(runtime, stop_file=str(sync.stop_file))
-        work = _with_same_inputs(key, home, sync, work)
-        return run_guarded(key, config, scratch, runtime, fail_fast, work, gpu_share)
+    try:
+        with full_disk_explained(scratch), TrialSync(call, key, training, scratch) as sync:
+            runtime = replace(runtime, stop_file=str(sync.stop_file))
+            work = _with_same_inputs(key, home, sync, work)
+            return run_guarded(key, config, scratch, runtime, fail_fast, work, gpu_share)
+    except DiskFullError as error:
+        call("report_full_disk", f"node {socket.gethostname()}: {error}")
+        return GuardedRun()
 
 
 class TrialSync:
@@ -192,6 +198,7 @@ class TrialSync:
                 self.send()
             except TrialMovedError as error:
                 request_stop(self.stop_file, "request", str(error))
+                return  # this stop is the worker's own, not the sweep's
             except Exception:  # the driver's node is busy, or its disk full: the next transfer sends everything
                 continue
 
@@ -200,8 +207,8 @@ class TrialSync:
         here, there = self.stop_file.exists(), self._call("stop")
         if there is not None and not here:
             self.stop_file.write_text(there, encoding="utf-8")
-        elif here and there is None:
-            self._call("ask_to_stop", self.stop_file.read_text(encoding="utf-8"))
+        elif here and there is None and (request := self.stop_file.read_text(encoding="utf-8")):
+            self._call("ask_to_stop", request)  # an empty file is being written, or its disk is full
         if (reason := self._call("prune_request", self._key)) is not None:
             request_prune(self._folder, reason)
 

@@ -1,8 +1,9 @@
 """Runs trials in parallel under Ray Tune, on this machine or on the cluster that Ray is attached to.
 
 Tune packs trials and restarts workers; the plan decides which trials run.  A worker that dies is restarted up to
-`max_failures` times, and its trial resumes from the checkpoint in the home.  An exception inside a trial makes it
-failed, without a restart by Tune, because it would end the same way again.
+`max_failures` times, and its trial resumes from the checkpoint in the home.  So is a worker that raises an error
+outside the trial, such as one of the transfer of its files.  An exception inside a trial makes it failed, without a
+restart by Tune, because it would end the same way again.
 
 A worker detects by itself whether it sees the home.  If not, it sends its trial's files to a `TrialFileServer` on the
 driver's node.
@@ -18,6 +19,7 @@ import shutil
 import signal
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray import tune
+from ray.exceptions import RayActorError
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.util import placement_group_table
@@ -99,7 +102,14 @@ def run(assignment: Assignment, options: RayOptions) -> None:
 
 def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Watch) -> None:
     home, stop_file = assignment.home, assignment.stop_file
-    _server, marker = _start_file_server(storage, home, stop_file, options)  # an actor ends with its last handle
+    file_server, marker = _start_file_server(storage, home, stop_file, options)  # an actor ends with its last handle
+
+    def release(key: str) -> None:
+        if file_server is not None:
+            with suppress(RayActorError):  # it is being restarted, and holds nothing
+                ray.get(file_server.release.remote(key))
+
+    failed_stop = stop_file if assignment.fail_fast else None
     packing = Packing(options.gpus_per_trial, _shape_name, cache_folder(home) / MEMORY_FILENAME)
     tuner = tune.Tuner(
         tune.with_resources(
@@ -127,7 +137,7 @@ def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Wa
             name=storage.name,
             storage_path=str(storage.parent),
             failure_config=tune.FailureConfig(max_failures=options.max_failures),
-            callbacks=[watch, DeadTrials(home, options.max_failures, stop_file if assignment.fail_fast else None)],
+            callbacks=[watch, DeadTrials(home, options.max_failures, failed_stop, release)],
             verbose=0,
         ),
     )

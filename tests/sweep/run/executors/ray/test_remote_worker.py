@@ -6,10 +6,12 @@ import errno
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.keys import keys_of
 from jobs.trial import Runtime, run_trial, weight_identities
+from results.records.disk import DiskFullError
 from results.records.journal import Journal, read_events
 from results.records.trial_folder import (
     MEASUREMENTS_FILENAME,
@@ -31,7 +34,8 @@ from results.records.trial_folder import (
 from sweep.run.executors.ray import remote_worker as away
 from sweep.run.executors.ray.file_server import TrialFileServer, TrialMovedError
 from sweep.run.executors.ray.remote_worker import TrialSync, run_remotely, scratch_home
-from sweep.run.stop import request_prune, withdraw_prune
+from sweep.run.executors.ray.worker_deaths import DeadTrials
+from sweep.run.stop import request_prune, stop_requested, withdraw_prune
 from tests.processes import wait_for
 
 KEY, TRAINING = "0123456789abcdef", "fedcba9876543210"
@@ -157,14 +161,21 @@ def test_a_training_has_one_worker_at_a_time(there, file_server, scratch, monkey
         assert not contents(scratch)
 
 
-def test_a_training_is_free_again_when_the_trial_that_ran_it_has_ended(there, file_server, scratch):
+def test_a_training_is_free_when_the_worker_that_ran_it_died(there, file_server, scratch):
+    """Else the trial that waits for it would keep the CPUs that a restart of the dead one needs."""
     sync = TrialSync(caller(file_server), KEY, TRAINING, scratch).__enter__()
     train(scratch, 0, 2)
+    with Journal(trial_in(scratch)) as journal:
+        journal.start(2)
     sync.send()
     assert file_server.take_over("another", TRAINING, "worker") is None
-    with Journal(trial_in(there)) as journal:
-        journal.failed("its worker process died 3 times")
+    dead = SimpleNamespace(config={"point": {"key": KEY}})
+    DeadTrials(there, 2, None, file_server.release).on_trial_recover(0, [], dead)
     assert file_server.take_over("another", TRAINING, "worker") is not None
+    train(scratch, 2, 4)
+    with pytest.raises(TrialMovedError):  # it was alive, behind a broken connection
+        sync.send()
+    assert file_server.take_over(KEY, TRAINING, "its next worker") is None
 
 
 def test_wherever_the_connection_breaks_the_home_is_sound(there, scratch):
@@ -204,7 +215,9 @@ def test_worker_whose_trial_moved_writes_nothing_more_and_stops(there, file_serv
     sync = TrialSync(caller(file_server), KEY, TRAINING, scratch).__enter__()
     file_server.take_over(KEY, TRAINING, "another")
     train(scratch, 0, 3)
-    wait_for(sync.stop_file.exists, "a stop")
+    sync._thread.join(10)
+    assert sync.stop_file.exists()
+    assert not (there / "stop").exists(), "the sweep goes on"
     with pytest.raises(TrialMovedError):
         sync.__exit__(None, None, None)
     assert not contents(there)
@@ -252,6 +265,31 @@ def test_full_disk_under_the_home_stops_the_trial_and_loses_nothing(there, file_
         assert json.loads((there / "stop").read_text())["cause"] == "disk"
         made = contents(scratch)
     assert contents(there) == made
+
+
+@pytest.mark.parametrize("moment", ["fetch", "work"])
+def test_full_scratch_disk_stops_the_sweep_and_fails_no_trial(there, file_server, scratch, monkeypatch, moment):
+    train(there, 0, 2)
+    before, opened = contents(there), Path.open
+
+    def full(path: Path, mode: str = "r", *options: Any, **named: Any) -> Any:
+        stream = opened(path, mode, *options, **named)
+        if path.is_relative_to(scratch) and mode == {"fetch": "wb", "work": "x"}[moment]:
+            stream.close()  # a file without content remains
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return stream
+
+    def work(*_: object) -> NoReturn:
+        raise DiskFullError("no space left to write a checkpoint")
+
+    monkeypatch.setattr(Path, "open", full)
+    monkeypatch.setattr(away, "_with_same_inputs", lambda *_: work)
+    run_remotely(caller(file_server), KEY, TRAINING, TrialConfig(), there, Runtime(), fail_fast=True)
+    stop = stop_requested(there / "stop")
+    assert stop.cause == "disk"
+    assert f"node {socket.gethostname()}: no space left to write {scratch}" in stop.reason
+    assert contents(there) == before
+    assert trial_status(trial_in(there)) != "failed"
 
 
 def test_the_error_of_a_node_without_the_dataset_names_its_folder(there, file_server, scratch):

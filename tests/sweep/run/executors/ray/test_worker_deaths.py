@@ -1,11 +1,15 @@
-"""Workers that Ray stops for want of memory are restarted like any other that died, and the sweep goes on."""
+"""Workers that died or failed are restarted; the last reason is recorded, and what they held is released."""
 
 from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
+import pytest
+import ray.cloudpickle
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from results.records.home import trial_folder
 from results.records.journal import read_events
@@ -13,7 +17,7 @@ from results.records.trial_folder import trial_status
 from sweep.run.executors.base import Assignment
 from sweep.run.executors.queue import FixedQueue
 from sweep.run.executors.ray import RayOptions, tune
-from sweep.run.executors.ray.worker_deaths import WorkerDiedError
+from sweep.run.executors.ray.worker_deaths import DeadTrials, WorkerDiedError
 from tests import works
 
 
@@ -38,3 +42,34 @@ def test_a_node_without_memory_fails_a_trial_and_not_the_sweep(tmp_path: Path, m
 
 def test_the_error_is_the_same_once_tune_has_stored_it() -> None:
     assert str(pickle.loads(pickle.dumps(WorkerDiedError(error_msg="why")))) == "why"
+
+
+def raised_in_a_worker(error: Exception) -> RayError:
+    """The error as the caller of a worker's method gets it."""
+    return RayTaskError("train", "a traceback", error, "worker", 1, "127.0.0.1").as_instanceof_cause()
+
+
+DENIED = PermissionError(13, "Permission denied", "/scratch")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (raised_in_a_worker(DENIED), f"its worker failed 3 times: PermissionError: {DENIED}"),
+        (
+            raised_in_a_worker(raised_in_a_worker(ConnectionError("by the file server"))),
+            "its worker failed 3 times: ConnectionError: by the file server",
+        ),
+        (ActorDiedError(), "its worker process died 3 times (killed, or out of memory)"),
+        (WorkerDiedError(error_msg="too little. Much more"), "its worker process died 3 times (too little)"),
+    ],
+    ids=["in the worker", "in the file server", "death", "named death"],
+)
+def test_a_trial_fails_with_the_reason_of_its_last_worker(error: RayError, reason: str, tmp_path: Path) -> None:
+    key, released = "0123456789abcdef", []
+    stored = ray.cloudpickle.dumps(error)  # as Tune stores it
+    trial = SimpleNamespace(config={"point": {"key": key}}, get_pickled_error=lambda: ray.cloudpickle.loads(stored))
+    DeadTrials(tmp_path, 2, None, released.append).on_trial_error(0, [], trial)
+    (failed,) = read_events(trial_folder(tmp_path, key))
+    assert failed["error"] == reason
+    assert released == [key]
