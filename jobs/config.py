@@ -67,8 +67,8 @@ class DataConfig(Section):
 class LossTerm(Section):
     """Weight and schedule of a loss.  A plain number in a sweep file is a constant weight."""
 
-    weight: Finite
-    #: iterations of the stage during which its weight is 0
+    weight: Annotated[Finite, Field(ge=0)]
+    #: iterations of the stage during which its weight is 0, fewer than all
     start: Annotated[int, Field(ge=0)] = 0
     #: iterations from there on over which the weight grows linearly to its full value
     ramp: Annotated[int, Field(ge=0)] = 0

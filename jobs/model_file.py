@@ -101,7 +101,7 @@ class OwnNetwork:
         checkpoint = CheckpointFolder(found / CHECKPOINTS_FOLDER).latest()
         if checkpoint is None:
             raise ValueError(
-                f"{found} has no usable weights, and no checkpoint (an archive has neither); `splatsweep run` trains it"
+                f"{found} has no usable weights, and no checkpoint (an archive has neither); `splatsweep run` trains"
             )
         tensors = checkpoint.evaluated
         digest = hashlib.sha256(save({name: t.contiguous() for name, t in tensors.items()})).hexdigest()

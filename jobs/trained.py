@@ -166,7 +166,7 @@ def load_network(
         checkpoint = CheckpointFolder(folder / CHECKPOINTS_FOLDER).latest()
         if checkpoint is None:
             raise ValueError(
-                f"{folder} has no usable weights, and no checkpoint (an archive has neither); `splatsweep run` trains it"
+                f"{folder} has no usable weights, and no checkpoint (an archive has neither); `splatsweep run` trains"
             )
         network.load_state_dict(checkpoint.evaluated)
     return network.eval()

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 from jobs.data import DATASETS
+from model.methods import find_method
 from model.rasterizers import BACKENDS, CUDA_BACKENDS
 from sweep.file.diagnostics import ABSENT, Finding, Path, split_allowed
 from sweep.file.overrides import (
@@ -338,6 +339,10 @@ def _why_off(draft: Draft, key: Path) -> str | None:
         if key[1] not in options.model_fields:
             having = ", ".join(variants_with(str(key[1])))
             return f"no trial that inherits it has a method with this key (it belongs to {having})"
+    if key[0] == "render":
+        name = chosen_options(draft.values[METHOD_SECTION]).model_fields["name"].default
+        if find_method(name).scene != "gaussians":
+            return f"model.name is {name!r} in every trial that inherits it, which renders no Gaussians"
     return None
 
 

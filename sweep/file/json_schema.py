@@ -36,13 +36,11 @@ def sweep_schema() -> Schema:
         "trials": {"type": "object", "additionalProperties": _or_null(overrides)},
         "leave_one_out": {"type": "array", "items": _component()},
     }
+    sweep["properties"]["tags"]["additionalProperties"] = {"type": ["string", "number", "boolean"]}
     block = sweep["$defs"]["GridBlock"]["properties"]
     block["axes"] = {"minProperties": 1, **_mapping(keys, _list_of)}
-    axis = sweep["$defs"].pop("SearchAxis")
-    # Choices need no key; bounds alone are numbers.
-    del axis["properties"]["choices"]
-    space = sweep["$defs"]["SearchSpace"]
-    axes = _mapping(keys, lambda value: {"anyOf": [_list_of(value), axis]})
+    axis, space = sweep["$defs"].pop("SearchAxis"), sweep["$defs"]["SearchSpace"]
+    axes = _mapping(keys, lambda value: {"anyOf": [_list_of(value), _with_choices(axis, value)]})
     sweep["$defs"]["SearchSpace"] = {"minProperties": 1, **axes, "properties": axes["properties"] | space["properties"]}
     block["exclude"]["items"] = {"minProperties": 1, **_mapping(keys, lambda value: value)}
     sweep["$defs"] |= trial["$defs"] | {"Overrides": _mapping(keys, lambda value: value)}
@@ -119,6 +117,11 @@ def _component() -> Schema:
     """A component that `leave_one_out` can name: a switch, or a loss."""
     loss = r"\.".join((*LOSS_PREFIX, _INDEX, "losses", "[a-z0-9_]+"))
     return {"anyOf": [{"enum": list(SWITCHES)}, {"type": "string", "pattern": f"^{loss}$"}]}
+
+
+def _with_choices(axis: Schema, value: Schema) -> Schema:
+    """The axis of a search, whose choices match the schema `value`."""
+    return axis | {"properties": axis["properties"] | {"choices": _or_null(_list_of(value))}}
 
 
 def _list_of(value: Schema) -> Schema:

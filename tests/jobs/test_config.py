@@ -33,6 +33,20 @@ def config(**sections) -> TrialConfig:
             (),
             "eval.lpips alex needs data.resolution 32 or more, got 16",
         ),
+        (
+            {
+                "train": {
+                    "stages": [{"iterations": 10, "lr": 1e-3, "losses": {"l2": 1, "tv": {"weight": 1, "start": 10}}}]
+                }
+            },
+            (),
+            "losses.tv.start 10 is not below train.stages.0.iterations 10",
+        ),
+        (
+            {"data": {"resolution": 128}, "depth": {"model": "oracle", "fusion": "xattn_positional"}},
+            (),
+            "no level has such a side: at data.resolution 128 the U-Net's levels have 128, 64, 32, 16",
+        ),
     ],
 )
 def test_mistakes_are_named(sections, place, message):

@@ -44,6 +44,8 @@ def test_every_preset_fits(schema: Draft202012Validator, preset: str) -> None:
         "search: {trials: 3, space: {train.stages.*.losses.tv.weight: {low: 1, high: 2, log: true}}, sampler: gp}",
         "search: {trials: 3, space: {train.batch_size: {low: 1, high: 9, step: 2, int: true}, depth.model: [none]}}",
         "search: {trials: 3, space: {train.batch_size: [1], when: {train.batch_size: {depth.model: [none]}}}}",
+        "search: {trials: 3, space: {train.batch_size: {choices: [4, 8]}, depth.model: {choices: [none, oracle]}}}",
+        "tags: {year: 2026, share: 0.5, fast: true, machine: a}",
     ],
 )
 def test_valid_files_match_the_schema(schema: Draft202012Validator, text: str) -> None:
@@ -80,6 +82,10 @@ def test_valid_files_match_the_schema(schema: Draft202012Validator, text: str) -
         "search: {trials: 3, space: {train.batchsize: [4]}}",
         "search: {trials: 3, space: {depth.model: [orcle]}}",
         "search: {trials: 3, space: {train.batch_size: {low: 1, hi: 2}}}",
+        "search: {trials: 3, space: {train.batch_size: {choices: 4}}}",
+        "search: {trials: 3, space: {train.batch_size: {choices: []}}}",
+        "search: {trials: 3, space: {depth.model: {choices: [orcle]}}}",
+        "tags: {year: [2026]}",
         "search: {trials: 3, space: {train.batch_size: [4]}, sampler: tpee}",
         "tracking: {url: x}",
     ],

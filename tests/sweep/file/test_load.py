@@ -522,6 +522,22 @@ trials:
             "base.semantic.fusion",
             "enters at the bottleneck, which the network (model.backbone transformer) does not have",
         ),
+        (
+            "base: {depth: {model: oracle, fusion: film}}\ntrials: {a: {}, b: {data.resolution: 128}}",
+            "trials.b.data.resolution",
+            "no level has such a side: at data.resolution 128 the U-Net's levels have 128, 64, 32, 16",
+        ),
+        (
+            "base: {train.stages.0.losses.tv: {weight: 0.1, start: 20}}\ntrials: {a: {train.stages.0.iterations: 10}}",
+            "trials.a.train.stages.0.iterations",
+            "losses.tv.start 20 is not below train.stages.0.iterations 10",
+        ),
+        (
+            "base: {model.name: pixelnerf, render.antialiasing: true, "
+            "train.stages: [{iterations: 3, lr: 0.1, losses: {l2: 1}}]}",
+            "base.render.antialiasing",
+            "has no effect, since model.name is 'pixelnerf' in every trial that inherits it",
+        ),
     ],
 )
 def test_what_a_method_does_not_have_is_named(text: str, place: str, message: str, tmp_path: Path) -> None:

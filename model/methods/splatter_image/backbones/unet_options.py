@@ -24,8 +24,13 @@ class UNetOptions(SplatterImageOptions):
     base_dim: Annotated[int, Field(gt=0, multiple_of=4)] = 16
     num_blocks: Count = 1
     channel_mult: Annotated[Counts, Field(min_length=1)] = (1, 2, 2, 2)
-    #: side lengths, in pixels, of the feature maps with self-attention in encoder blocks
+    #: side lengths, in pixels, of the feature maps with self-attention in encoder blocks; others than `sides` have no
+    #: effect, so a network may have none
     attention_resolutions: Counts = (8,)
+
+    def sides(self, resolution: int) -> tuple[int, ...]:
+        """Side lengths of the feature maps of all levels, in pixels, for images of `resolution` pixels."""
+        return tuple(resolution >> level for level in range(len(self.channel_mult)))
 
 
 class UNetBackbone(Backbone):
