@@ -1,9 +1,13 @@
 """Journals -> MLflow.  Only the driver writes to MLflow, never the trials.
 
-Writing is idempotent: a run is found by the tag of its trial's key and never created twice, and a metric that was
-written before is written with the same time and value, which MLflow stores once.  An outage of the server loses
-nothing: the journals stay, and `splatsweep sync` replays them.  Several homes may write to one store: if two create a
-run for the same key concurrently, both continue with the older; the home whose write collides repeats it.
+Writing is idempotent: a run is found by the tag of its trial's key, and a metric that was written before is written
+with the same time and value, which MLflow stores once.  An outage of the server loses nothing: the journals stay, and
+`splatsweep sync` replays them.
+
+A finished run is never changed.  Equal keys need not have equal scores, for instance on another machine: a home whose
+finished trial has other scores than every finished run of its key makes a further run.  Several homes may write to one
+store: if two create a run for the same key concurrently, both continue with the older, until one of them has finished
+it; the home whose write collides repeats it.
 """
 
 from __future__ import annotations
@@ -51,10 +55,10 @@ from results.records.flat import flatten
 from results.records.hashing import file_sha256
 from results.records.home import artifacts_folder, database_file, database_lock, training_folder, trial_folder
 from results.records.journal import JournalReader
-from results.records.monitor import Monitor
+from results.records.monitor import Monitor, TrialProgress
 from results.records.permissions import inherit_permissions
 from results.records.training_folder import WEIGHTS_FILENAME, lineage_text, training_of
-from results.records.trial_folder import ARTIFACTS, Status, read_environment, read_result
+from results.records.trial_folder import ARTIFACTS, MEASUREMENTS_FILENAME, Status, read_environment, read_result
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +120,17 @@ class _Run:
     #: status of the trial that was last written to MLflow
     published: str
     reader: JournalReader
+    #: SHA-256 of the scores of a finished run
+    scores: str | None = None
+    #: time of the journal's last event
+    latest: float = 0.0
     logged: set[tuple[str, int]] = field(default_factory=set)
+
+    def holds(self, trial: TrialProgress) -> bool:
+        """Whether there is nothing to write of a trial: a finished run stays, until its trial has other scores."""
+        if self.published == "finished":
+            return not tags.differ(_scores(trial), self.scores)
+        return self.published == trial.status and not self.reader.has_new()
 
 
 #: Status of a trial -> MLflow's status.
@@ -181,13 +195,12 @@ class Tracker:
         found = self._monitor.look_at(trial.key for trial in trials)
         refused: dict[str, str] = {}
         for trial in trials:
-            run, status = self._runs.get(trial.key), found[trial.key].status
-            is_known = run is not None and run.published == status and not run.reader.has_new()
-            if status == "pending" or is_known or (run is not None and run.published == "finished"):
+            run, now = self._runs.get(trial.key), found[trial.key]
+            if now.status == "pending" or (run is not None and run.holds(now)):
                 continue
             try:
                 with self._lock:
-                    self._sync_trial(trial, status)
+                    self._sync_trial(trial, now)
             except MlflowException as error:
                 if error.error_code not in _COLLISIONS:
                     raise
@@ -210,31 +223,38 @@ class Tracker:
             self._client.log_artifact(run.info.run_id, str(page))
             self._client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FINISHED))
 
-    def _sync_trial(self, trial: TrackedTrial, status: Status) -> None:
+    def _sync_trial(self, trial: TrackedTrial, now: TrialProgress) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                self._tell(trial, status)
+                self._tell(trial, now)
                 return
             except MlflowException as error:
                 if error.error_code not in _COLLISIONS or attempt == _ATTEMPTS:
                     raise
             time.sleep(random.uniform(0, 0.1 * attempt))
 
-    def _tell(self, trial: TrackedTrial, status: Status) -> None:
+    def _tell(self, trial: TrackedTrial, now: TrialProgress) -> None:
         # Removed while it is written: if that fails, it is unknown what MLflow stored, and all is sent again.
         known = self._runs.pop(trial.key, None)
+        if known is not None and self._is_finished(known):  # perhaps by another home
+            known = None
         before = known and known.published
-        run = known or self._open_run(trial)
+        run = known or self._open_run(trial, _scores(now))
         if run.published != "finished":
-            self._write(run, trial_folder(self._home, trial.key), status)
+            self._write(run, trial_folder(self._home, trial.key), now.status)
+            run.scores = _scores(now)
             if run.published != before and not self._is_own:
                 self._delete_doubles(trial.key)
         self._runs[trial.key] = run
+
+    def _is_finished(self, run: _Run) -> bool:
+        return _published(self._client.get_run(run.run_id)) == "finished"
 
     def _write(self, run: _Run, folder: Path, status: Status) -> None:
         """Writes new events.  `status` was read before the journal, so the journal is at least as recent."""
         metrics = []
         for event in run.reader.new():
+            run.latest = event["time"]
             if event["event"] == "metrics":
                 metrics += self._new_metrics(run, event)
             elif event["event"] == "failed":
@@ -271,7 +291,7 @@ class Tracker:
         if status == "running":
             self._client.update_run(run.run_id, name)
         else:
-            self._client.set_terminated(run.run_id, name)
+            self._client.set_terminated(run.run_id, name, int(run.latest * 1000) or None)
         # Last: it marks all of the above as complete.
         self._client.set_tag(run.run_id, tags.STATUS, status)
         run.published = status
@@ -295,13 +315,12 @@ class Tracker:
             self._client.log_artifact(run.run_id, str(path))
         return {MODEL_FILENAME: hashlib.sha256(content).hexdigest()}
 
-    def _open_run(self, trial: TrackedTrial) -> _Run:
-        """The run of a trial's key, in whichever experiment it was created, or a new one."""
+    def _open_run(self, trial: TrackedTrial, scores: str | None) -> _Run:
+        """The run of a trial with these scores, in whichever experiment it was created, or a new one."""
         reader = JournalReader(trial_folder(self._home, trial.key))
-        found = self._find_run(trial.key)
-        if found is not None and _published(found) == "finished":
-            return _Run(found.info.run_id, "finished", reader)
-        run = found or self._create_run(trial)
+        run = self._find_run(trial.key, scores) or self._create_run(trial, scores)
+        if _published(run) == "finished":
+            return _Run(run.info.run_id, "finished", reader, _recorded_scores(run))
         self._keep_artifacts_here(run)
         # Also for an existing run: its creator may have been killed before logging them.
         params = [Param(key, value[:_PARAM_LENGTH]) for key, value in _params(trial.config).items()]
@@ -309,10 +328,10 @@ class Tracker:
             self._client.log_batch(run.info.run_id, params=params[start : start + _PARAMS_PER_CALL])
         return _Run(run.info.run_id, _published(run), reader)
 
-    def _create_run(self, trial: TrackedTrial) -> MlflowRun:
+    def _create_run(self, trial: TrackedTrial, scores: str | None) -> MlflowRun:
         values = {**trial.tags, tags.KEY: trial.key, tags.STATUS: "running"}
         created = self._client.create_run(self._experiment_id(), tags=values, run_name=trial.run_name)
-        first = self._find_run(trial.key) or created
+        first = self._find_run(trial.key, scores) or created
         if first.info.run_id != created.info.run_id:  # another home created it meanwhile
             self._client.delete_run(created.info.run_id)
         return first
@@ -323,8 +342,12 @@ class Tracker:
             if _published(run) != "finished":
                 self._client.delete_run(run.info.run_id)
 
-    def _find_run(self, key: str) -> MlflowRun | None:
-        return next(iter(self._find_runs(key)), None)
+    def _find_run(self, key: str, scores: str | None) -> MlflowRun | None:
+        """The run for a trial with these scores, None while it has none; finished runs of other scores are left out."""
+        found = self._find_runs(key)
+        return next(
+            (r for r in found if _published(r) != "finished" or not tags.differ(scores, _recorded_scores(r))), None
+        )
 
     def _find_runs(self, key: str) -> list[MlflowRun]:
         """The runs of a key: finished ones first, then by age, the oldest first."""
@@ -405,6 +428,15 @@ def forget(home: Path, keys: Sequence[str], uri: str | None = None) -> int:
                 shutil.rmtree(artifacts_folder(home) / run.info.run_id, ignore_errors=True)
                 count += 1
     return count
+
+
+def _scores(trial: TrialProgress) -> str | None:
+    """The SHA-256 of a trial's scores; None while it has none."""
+    return trial.result["per_object_sha256"] if trial.result is not None else None
+
+
+def _recorded_scores(run: MlflowRun) -> str | None:
+    return tags.artifact_hash(run.data.tags, MEASUREMENTS_FILENAME)
 
 
 def _published(run: MlflowRun) -> str:

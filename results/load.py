@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,10 @@ from results.measurements import TEXT_COLUMNS, Measurements, Texts, read_measure
 from results.metrics import PUBLISHED
 from results.records import tags
 from results.records.home import cache_folder, training_folder, trial_folder
+from results.records.monitor import Monitor, TrialProgress
 from results.records.plan import FrozenPlan, RecordedTrial, read_plan
 from results.records.training_folder import read_training
-from results.records.trial_folder import COSTS_FILENAME, MEASUREMENTS_FILENAME, SAMPLES_FILENAME
+from results.records.trial_folder import COSTS_FILENAME, MEASUREMENTS_FILENAME, SAMPLES_FILENAME, Status, read_result
 from results.runs import Run
 from results.store import ResultStore
 
@@ -185,6 +186,8 @@ class Recorded:
     store: ResultStore
     #: by key; trials without a run have none
     runs: Mapping[str, Run]
+    #: by key: the folders in this home of trials without a finished run
+    here: Mapping[str, TrialProgress]
     #: the command that records what is missing
     sync: str
 
@@ -193,19 +196,41 @@ class Recorded:
         """The finished runs, in the plan's order."""
         return [run for run in self.runs.values() if run.status == "finished"]
 
+    @property
+    def trials(self) -> tuple[RecordedTrial, ...]:
+        """All trials of the plan."""
+        return (*self.plan.trials, *self.plan.controls)
+
+    def state(self, trial: RecordedTrial) -> tuple[str, str]:
+        """State of a trial, before its scores are read, and the reason why it has none.
+
+        Without a finished run its folder decides: a driver that was killed left the run as it was.
+        """
+        run, here = self.runs.get(trial.key), self.here.get(trial.key, TrialProgress())
+        if run is not None and run.status == "finished":
+            return "finished", ""
+        if here.status == "finished":
+            return "unrecorded", f"finished, but not in MLflow: `{self.sync}`"
+        if here.status != "pending":
+            return here.status, here.error or ""
+        if run is not None:
+            return run.status, run.tags.get(_NOTES.get(run.status, ""), "")
+        # What a folder stated when the plan was made is outdated.
+        return "pending" if trial.status in get_args(Status) else trial.status, ""
+
     def evidence(self) -> Evidence:
         """The runs with their scores."""
         cache = cache_folder(self.home) / "measurements"
         files = self.store.read(self.finished, MEASUREMENTS_FILENAME, lambda path: read_measurements(path, cache))
         found = dict(zip((run.key for run in self.finished), files, strict=True))
-        trials = (*self.plan.trials, *self.plan.controls)
-        records = (
-            _record(
-                trial, self.runs.get(trial.key), found.get(trial.key), self.costs.get(trial.key, Costs()), self.sync
-            )
-            for trial in trials
-        )
-        return Evidence(self.plan, self.store, tuple(records))
+        records = tuple(self._record(trial, found.get(trial.key)) for trial in self.trials)
+        return Evidence(self.plan, self.store, records)
+
+    def _record(self, trial: RecordedTrial, per_object: Measurements | Exception | None) -> TrialRecord:
+        run, (state, note) = self.runs.get(trial.key), self.state(trial)
+        if isinstance(per_object, Exception):
+            return TrialRecord(trial, run, "unrecorded", str(per_object), None)
+        return TrialRecord(trial, run, state, note, per_object, self.costs.get(trial.key, Costs()))
 
     @cached_property
     def costs(self) -> Mapping[str, Costs]:
@@ -237,9 +262,12 @@ def read_recorded(sweep: SweepLike, home: Path | str, plan_name: str | None = No
     plan = read_plan(sweep.name, home, plan_name)
     sync = command("sync", sweep, home)
     store = ResultStore.of(home, sweep.tracking.uri, sync)
-    runs = store.runs()
-    planned = (trial.key for trial in (*plan.trials, *plan.controls))
-    return Recorded(home, plan, store, {key: runs[key] for key in planned if key in runs}, sync)
+    planned = [trial.key for trial in (*plan.trials, *plan.controls)]
+    results = {key: read_result(trial_folder(home, key)) for key in planned}
+    runs = store.runs({key: result["per_object_sha256"] for key, result in results.items() if result is not None})
+    found = {key: runs[key] for key in planned if key in runs}
+    here = Monitor(home).look_at(key for key in planned if key not in found or found[key].status != "finished")
+    return Recorded(home, plan, store, found, here, sync)
 
 
 def read_evidence(sweep: SweepLike, home: Path | str, plan_name: str | None = None) -> Evidence:
@@ -281,17 +309,3 @@ def _with_costs(measured: Measurements, costs: Costs) -> Measurements:
     same = {name: Texts.repeated([text], [len(names)]) for name, text in (("object", ""), ("split", ""))}
     kind, metric = Texts.repeated([KIND], [len(names)]), Texts.repeated(names, [1] * len(names))
     return Measurements.joined([measured, Measurements(**same, view_kind=kind, metric=metric, value=np.array(values))])
-
-
-def _record(
-    planned: RecordedTrial, run: Run | None, per_object: Measurements | Exception | None, costs: Costs, sync: str
-) -> TrialRecord:
-    state = run.status if run else planned.status
-    if run is None and state == "finished":
-        return TrialRecord(planned, run, "unrecorded", f"finished, but not in MLflow: `{sync}`", None)
-    if run is None or state != "finished":
-        note = run.tags.get(_NOTES.get(state, ""), "") if run else ""
-        return TrialRecord(planned, run, state, note, None)
-    if isinstance(per_object, Exception):
-        return TrialRecord(planned, run, "unrecorded", f"{per_object}: `{sync}`", None)
-    return TrialRecord(planned, run, state, "", per_object, costs)

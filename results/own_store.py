@@ -24,14 +24,6 @@ _RUNS = """
     SELECT run_uuid FROM runs WHERE artifact_uri LIKE 'file:%/artifacts/' || run_uuid || '/artifacts'
     AND artifact_uri != ? || '/' || run_uuid || '/artifacts'
 """
-
-
-_FINISHED = """
-    SELECT k.value FROM tags k JOIN tags s ON s.run_uuid = k.run_uuid JOIN runs r ON r.run_uuid = k.run_uuid
-    JOIN experiments e ON e.experiment_id = r.experiment_id
-    WHERE k.key = ? AND s.key = ? AND s.value = 'finished'
-    AND r.lifecycle_stage = 'active' AND e.lifecycle_stage = 'active'
-"""
 #: timeout for a store that another process is writing
 _PATIENCE_S = 10
 
@@ -42,7 +34,7 @@ def adopt_store(home: Path, database: Path | None = None) -> None:
     Runs whose artifacts are not in the home keep their address.  Writes nothing where there is nothing to rewrite.
     Raises `sqlite3.Error`.
     """
-    if not _is_there(home):
+    if not has_store(home):
         return
     database = database or database_file(home)
     folder = artifacts_folder(home)
@@ -63,14 +55,7 @@ def adopt_store(home: Path, database: Path | None = None) -> None:
         )
 
 
-def finished_keys(home: Path) -> frozenset[str]:
-    """Keys of the trials whose finished runs the home's own store holds.  Raises `sqlite3.Error`."""
-    if not _is_there(home):
-        return frozenset()
-    with reading(database_file(home), _PATIENCE_S) as connection:
-        return frozenset(key for (key,) in connection.execute(_FINISHED, (tags.KEY, tags.STATUS)))
-
-
-def _is_there(home: Path) -> bool:
+def has_store(home: Path) -> bool:
+    """Whether the home has a store of its own; an empty file is none."""
     database = database_file(home)
     return database.is_file() and database.stat().st_size > 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -21,6 +21,8 @@ from results.address import AddressError, check_address, default_uri, is_databas
 from results.artifacts import Artifacts
 from results.errors import ResultsError
 from results.invocation import command
+from results.records.tags import artifact_hash, differ
+from results.records.trial_folder import MEASUREMENTS_FILENAME
 from results.runs import HISTORY_COLUMNS, Reader, Run
 from results.store_errors import store_problem
 
@@ -59,8 +61,11 @@ class ResultStore:
         """The address without secrets, fit for printing."""
         return without_secrets(self.uri)
 
-    def runs(self) -> dict[str, Run]:
+    def runs(self, scores: Mapping[str, str] | None = None) -> dict[str, Run]:
         """Every trial's run by key, over all experiments.
+
+        scores: key -> SHA-256 of the scores of this home's trial.  Finished runs of its key with other scores, for
+        instance of another machine, are left out.
 
         A key may have been trained by another sweep.  Should a key have several runs, a finished one wins,
         then the latest.  Raises `ResultsError` where the store does not answer.
@@ -69,7 +74,8 @@ class ResultStore:
             return {}
         with self._readable() as reader:
             runs = reader.runs()
-        epoch = datetime.fromtimestamp(0, UTC)
+        own, epoch = scores or {}, datetime.fromtimestamp(0, UTC)
+        runs = [run for run in runs if run.status != "finished" or not differ(own.get(run.key), _scores(run))]
         runs.sort(key=lambda run: (run.status == "finished", run.started or epoch))
         return {run.key: run for run in runs}
 
@@ -149,6 +155,10 @@ class ResultStore:
             yield reader
         except reader.errors as error:
             raise ResultsError(store_problem(self.uri, error, "read", self._sync)) from error
+
+
+def _scores(run: Run) -> str | None:
+    return artifact_hash(run.tags, MEASUREMENTS_FILENAME)
 
 
 def _parsed(path: Path, parse: Callable[[Path], Content]) -> Content | Exception:

@@ -61,7 +61,8 @@ def is_current(folder: Path, made_from: str | None) -> bool:
 
 def inputs(recorded: Recorded, tables: Sequence[str], notes: str | None, labels: Mapping[str, str]) -> str | None:
     """SHA-256 of what a report is made from; None where that is still changing, or is not all there."""
-    if any(run.status == "running" for run in recorded.runs.values()):
+    states = [recorded.state(trial) for trial in recorded.trials]
+    if any(state == "running" for state, _ in states):
         return None
     if any(artifact_hash(run.tags, MEASUREMENTS_FILENAME) is None for run in recorded.finished):
         return None
@@ -73,6 +74,7 @@ def inputs(recorded: Recorded, tables: Sequence[str], notes: str | None, labels:
         _code(),
         recorded.plan.to_json(),
         [astuple(run) for run in recorded.runs.values()],
+        states,
         {key: astuple(costs) for key, costs in recorded.costs.items()},
         [[table, Path(table).read_text() if Path(table).is_file() else None] for table in tables],
         notes,

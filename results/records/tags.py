@@ -72,3 +72,8 @@ def code_of(found: Mapping[str, str], digits: int | None = None) -> str:
     """The commit in a run's tags, with a word where its code had uncommitted changes; empty without a commit."""
     commit = found.get(COMMIT, "")[:digits]
     return f"{commit} with changes" if commit and found.get(CODE_CHANGED) == "true" else commit
+
+
+def differ(scores: str | None, recorded: str | None) -> bool:
+    """Whether two hashes of scores are known and differ; runs of earlier versions record none."""
+    return None not in (scores, recorded) and scores != recorded

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-import sqlite3
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.address import default_uri, is_database
 from results.errors import ResultsError
 from results.invocation import command
-from results.own_store import finished_keys
+from results.own_store import has_store
 from results.records import tags
-from results.records.monitor import Monitor
+from results.records.monitor import Monitor, TrialProgress
 from results.records.plan import Plan, PlannedTrial, freeze, read_plan
+from results.store import ResultStore
 from results.store_errors import store_problem
 from sweep.file.schema import Sweep
 from sweep.run.driver_lock import is_driven
@@ -57,30 +58,44 @@ def sync_sweep(sweep: Sweep, home: Path) -> int:
 
 
 def record_ended(sweep: Sweep, home: Path) -> None:
-    """Records the finished trials that the home's own store lacks, as in a copy of a home without its store.
+    """Records the ended trials of which the home's own store does not have the end.
 
-    Does nothing while a driver runs, which records itself, and where the sweep has another store.  Raises
-    `TrackingError` where the store cannot be written.
+    It has none in a copy of a home without its store, and after a driver was killed.  Does nothing while a driver runs,
+    which records itself, and where the sweep has another store.  Raises `TrackingError` where the store cannot be
+    written.
     """
     if sweep.tracking.uri not in (None, default_uri(home)) or is_driven(sweep.name, home):
         return
-    monitor = Monitor(home)
-    keys = [trial.key for trial in read_plan(sweep.name, home).everything]
-    finished = {key for key, found in monitor.look_at(keys).items() if found.status == "finished"}
+    begun = _begun(read_plan(sweep.name, home), Monitor(home))
     try:
-        recorded = finished_keys(home)
-    except sqlite3.Error as error:
-        raise TrackingError(_unwritten(sweep, home, error)) from error
-    if not finished <= recorded:
+        recorded = _recorded(begun, home)
+    except ResultsError as error:
+        raise TrackingError(str(error)) from error
+    ended = {key: found.status for key, found in begun.items() if found.status != "running"}
+    if any(recorded.get(key) not in ("finished", status) for key, status in ended.items()):
         sync_sweep(sweep, home)
 
 
 def _unrecorded(sweep: Sweep, plan: Plan[Any], monitor: Monitor) -> set[str]:
     """Keys of the started trials that are not known to be completely recorded."""
-    begun = {key for key, found in monitor.look_at(t.key for t in plan.everything).items() if found.status != "pending"}
+    begun = _begun(plan, monitor)
     if sweep.tracking.uri not in (None, default_uri(monitor.home)):
-        return begun
-    return begun - finished_keys(monitor.home)
+        return set(begun)
+    recorded = _recorded(begun, monitor.home)
+    return {key for key in begun if recorded.get(key) != "finished"}
+
+
+def _begun(plan: Plan[Any], monitor: Monitor) -> dict[str, TrialProgress]:
+    found = monitor.look_at(trial.key for trial in plan.everything)
+    return {key: progress for key, progress in found.items() if progress.status != "pending"}
+
+
+def _recorded(begun: Mapping[str, TrialProgress], home: Path) -> dict[str, str]:
+    """State of each trial in the home's own store, by key.  Raises `ResultsError`."""
+    if not has_store(home):
+        return {}
+    scores = {key: found.result["per_object_sha256"] for key, found in begun.items() if found.result is not None}
+    return {key: run.status for key, run in ResultStore.of(home, None).runs(scores).items()}
 
 
 def tracked_trials(sweep: Sweep, plan: Plan[Any]) -> list[TrackedTrial]:

@@ -76,9 +76,9 @@ def measure_loss(folder) -> None:
         journal.metrics(5, {"train/loss": 0.5})
 
 
-def finish(folder) -> None:
-    (folder / MEASUREMENTS_FILENAME).write_bytes(b"rows")
-    sha256 = hashlib.sha256(b"rows").hexdigest()
+def finish(folder, scores: bytes = b"rows") -> None:
+    (folder / MEASUREMENTS_FILENAME).write_bytes(scores)
+    sha256 = hashlib.sha256(scores).hexdigest()
     (folder / RESULT_FILENAME).write_text(
         json.dumps(
             {
@@ -130,6 +130,17 @@ def test_a_run_grows_with_its_journal_and_ends_with_its_result(tmp_path, folder,
     assert [f.path for f in client.list_artifacts(run.info.run_id)] == [MEASUREMENTS_FILENAME]
 
 
+def test_a_run_that_is_recorded_later_ends_when_its_trial_did(tmp_path, folder, client):
+    measure_loss(folder)
+    finish(folder)
+    journal = folder / "journal.jsonl"
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    then = [event | {"time": 1.7e9 + 60 * number} for number, event in enumerate(events)]
+    journal.write_text("".join(json.dumps(event) + "\n" for event in then))
+    tracker(tmp_path).sync([TRIAL])
+    assert only_run(client).info.end_time == 1_700_000_000_000 + 60_000 * (len(events) - 1)
+
+
 def test_a_run_is_tagged_with_the_arithmetic_of_its_trial(tmp_path, folder, client):
     computed = {"backend": "gsplat", "execution": "graph", "precision": "tf32", "device": "cuda"}
     environment = {"git": {}, "packages": {}, "host": "node", "python": "3.11", "arithmetic": [computed]}
@@ -176,6 +187,64 @@ def test_a_finished_run_is_left_alone(tmp_path, folder, client):
     ended = only_run(client).info.end_time
     tracker(tmp_path).sync([TRIAL])
     assert only_run(client).info.end_time == ended
+
+
+def scores_of_runs(client: MlflowClient) -> dict[str, str]:
+    """The state of each run, by the SHA-256 of its scores."""
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    return {artifact_hash(r.data.tags, MEASUREMENTS_FILENAME): r.data.tags["splatsweep.status"] for r in runs}
+
+
+BOTH = {hashlib.sha256(scores).hexdigest(): "finished" for scores in (b"rows", b"other rows")}
+
+
+@pytest.mark.parametrize("seen_running", [False, True])
+def test_a_trial_that_was_trained_again_with_other_scores_has_a_further_run(tmp_path, folder, client, seen_running):
+    measure_loss(folder)
+    finish(folder)
+    tracker(tmp_path).sync([TRIAL])
+    first = only_run(client)
+    shutil.rmtree(folder)
+    measure_loss(folder)
+    writer = tracker(tmp_path)
+    if seen_running:
+        writer.sync([TRIAL])
+        assert only_run(client).info.status == "FINISHED"
+    finish(folder, b"other rows")
+    for again in (writer, writer, tracker(tmp_path)):
+        again.sync([TRIAL])
+    assert scores_of_runs(client) == BOTH
+    runs = {run.info.run_id: run for run in client.search_runs(["1"])}
+    kept = runs.pop(first.info.run_id)
+    (second,) = runs.values()
+    assert (kept.info.end_time, kept.data.tags) == (first.info.end_time, first.data.tags)
+    assert [(m.step, m.value) for m in client.get_metric_history(second.info.run_id, "train/loss")] == [(5, 0.5)]
+    assert second.data.params == params(TRIAL.config)
+
+
+@pytest.mark.parametrize("end", ["finished", "failed"])
+def test_a_run_that_another_home_has_finished_takes_nothing_more(tmp_path, folder, client, end):
+    """Two homes train one key at once; the other one's scores get a run of their own, and its failure none."""
+    other = tmp_path / "other" / "trials" / TRIAL.key
+    for place in (folder, other):
+        measure_loss(place)
+    writers = [Tracker(home, default_uri(tmp_path), "experiment") for home in (tmp_path, tmp_path / "other")]
+    for writer in writers:
+        writer.sync([TRIAL])
+    finish(folder)
+    writers[0].sync([TRIAL])
+    run = only_run(client)
+    if end == "failed":
+        with Journal(other) as journal:
+            journal.failed("ValueError: no")
+        writers[1].sync([TRIAL])
+        assert only_run(client).data.tags == run.data.tags
+    else:
+        finish(other, b"other rows")
+        for writer in (*writers, *writers):
+            writer.sync([TRIAL])
+        assert scores_of_runs(client) == BOTH
+        assert client.get_run(run.info.run_id).data.tags == run.data.tags
 
 
 def test_a_failed_trial_is_a_failed_run_until_it_is_retried(tmp_path, folder, client):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import shutil
+import socket
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +17,8 @@ import pytest
 
 from results.errors import ResultsError
 from results.load import RESULT_COLUMNS, load_curves, load_results, load_samples, load_trials, read_evidence
+from results.records.hashing import file_sha256
+from results.records.journal import Journal
 from tests.results.conftest import entry
 
 
@@ -23,6 +30,15 @@ def fake_entry(key: str, name: str, **more: Any) -> dict[str, Any]:
 def scores(value: float) -> pd.DataFrame:
     row = {"object": "o", "split": "test", "view_kind": "novel", "metric": "psnr", "value": value}
     return pd.DataFrame([row])
+
+
+def finish(home: Path, key: str, measured: pd.DataFrame | None = None) -> None:
+    """Writes the folder of a finished trial."""
+    folder = home / "trials" / key
+    folder.mkdir(parents=True)
+    (scores(20.0) if measured is None else measured).to_parquet(folder / "per_object.parquet")
+    result = {"metrics": {}, "per_object_sha256": file_sha256(folder / "per_object.parquet")}
+    (folder / "result.json").write_text(json.dumps(result))
 
 
 def test_results_are_tidy_and_hold_the_trivial_rows(study, sweep) -> None:
@@ -59,11 +75,17 @@ def test_every_planned_trial_is_listed_with_its_state(recorded, sweep) -> None:
             fake_entry("failed", "failed"),
             fake_entry("running", "running"),
             fake_entry("pending", "pending"),
-            fake_entry("unsynced", "unsynced", status="finished"),
+            fake_entry("removed", "removed", status="finished"),
+            fake_entry("unsynced", "unsynced"),
             fake_entry("empty", "empty"),
-            fake_entry("stopped", "stopped", status="interrupted"),
+            fake_entry("stopped", "stopped"),
+            fake_entry("judged", "judged", status="to be judged"),
         ]
     )
+    finish(recorded.home, "unsynced")
+    with Journal(recorded.home / "trials" / "stopped") as journal:
+        journal.start(0)
+        journal.stopped("Ctrl-C")
     recorded.record("done", "done", per_object=scores(20.0))
     recorded.record("failed", "failed", status="failed", tags={"splatsweep.error": "out of memory"})
     recorded.record("running", "running", status="running")
@@ -74,14 +96,51 @@ def test_every_planned_trial_is_listed_with_its_state(recorded, sweep) -> None:
         "failed": "failed",
         "running": "running",
         "pending": "pending",
+        "removed": "pending",
         "unsynced": "unrecorded",
         "empty": "unrecorded",
         "stopped": "interrupted",
+        "judged": "to be judged",
     }
+    assert trials.loc["stopped", "note"] == "Ctrl-C"
     assert trials.loc["failed", "note"] == "out of memory"
     assert "splatsweep sync" in trials.loc["unsynced", "note"]
     assert "no artifact per_object.parquet" in trials.loc["empty", "note"]
     assert set(load_results(sweep, recorded.home)["trial"]) == {"done"}
+
+
+def test_a_trial_whose_driver_was_killed_is_as_its_folder_says(recorded, sweep) -> None:
+    recorded.plan([fake_entry(name, name) for name in ("failed", "killed", "alive", "elsewhere")])
+    for name in ("failed", "killed", "alive", "elsewhere"):
+        recorded.record(name, name, status="running")
+    with Journal(recorded.home / "trials" / "failed") as journal:
+        journal.start(0)
+        journal.failed("out of memory")
+    with Journal(recorded.home / "trials" / "alive") as journal:
+        journal.start(0)
+    dead = {"event": "start", "time": 1.0, "step": 0, "host": socket.gethostname(), "pid": os.getpid(), "created": 1.0}
+    (recorded.home / "trials" / "killed").mkdir()
+    (recorded.home / "trials" / "killed" / "journal.jsonl").write_text(f"{json.dumps(dead)}\n")
+    trials = load_trials(sweep, recorded.home).set_index("trial")
+    states = {"failed": "failed", "killed": "interrupted", "alive": "running", "elsewhere": "running"}
+    assert trials["state"].to_dict() == states
+    assert trials.loc["failed", "note"] == "out of memory"
+
+
+def test_a_report_of_a_home_is_of_its_own_trials(recorded, sweep) -> None:
+    """Another home recorded other scores of the same keys later; of one trial this home's scores are in no run."""
+    recorded.plan([fake_entry("a", "base"), fake_entry("b", "lost")])
+    for key, values in (("a", (20.0, 25.0)), ("b", (30.0,))):
+        for value in values:
+            recorded.record(key, key, per_object=scores(value))
+    for key, value in (("a", 20.0), ("b", 31.0)):
+        finish(recorded.home, key, scores(value))
+    assert load_results(sweep, recorded.home)["value"].tolist() == [20.0]
+    lost = load_trials(sweep, recorded.home).set_index("trial").loc["lost"]
+    assert lost["state"] == "unrecorded"
+    assert "splatsweep sync" in lost["note"]
+    shutil.rmtree(recorded.home / "trials")
+    assert set(load_results(sweep, recorded.home)["value"]) in ({20.0, 30.0}, {25.0, 30.0})
 
 
 def test_a_damaged_artifact_is_reported_not_raised(recorded, sweep) -> None:
@@ -186,7 +245,8 @@ def test_costs_are_read_from_the_trials_folder_or_its_training(recorded, sweep) 
 
 
 def test_notes_name_the_sweep_file(recorded) -> None:
-    recorded.plan([entry("a", "a", status="finished")])
+    recorded.plan([entry("a", "a")])
+    finish(recorded.home, "a")
     origin = SimpleNamespace(file="my sweeps/a.yaml", settings=("seeds=[0, 1]",))
     sweep = SimpleNamespace(name="study", tracking=SimpleNamespace(uri=None), origin=origin)
     call = f"splatsweep sync 'my sweeps/a.yaml' --set 'seeds=[0, 1]' --home {recorded.home}"

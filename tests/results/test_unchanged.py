@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from results import report_files
 from results.records.hashing import file_sha256
+from results.records.journal import Journal
 from results.report import build_report
 from results.report_files import ReportFiles
 from tests.results.conftest import FakeSweep, RecordedHome, entry, pictures, record_study, scores
@@ -97,6 +98,22 @@ def test_while_a_trial_runs_or_its_scores_are_damaged_it_is_drawn_each_time(
     build_report(sweep, own.home)
     build_report(sweep, own.home)
     assert len(drawings) == 5
+
+
+def test_a_trial_that_a_killed_driver_left_running_keeps_no_report_from_being_current(
+    own: RecordedHome, sweep: FakeSweep, drawings: list[str]
+) -> None:
+    own.plan([entry("a0", "baseline"), entry("r", "other")])
+    own.record("r", "other", status="running")
+    with Journal(own.home / "trials" / "r") as journal:
+        journal.start(0)
+        journal.stopped()
+    for _ in range(2):
+        assert "interrupted" in build_report(sweep, own.home).read_text()
+    assert len(drawings) == 1
+    with Journal(own.home / "trials" / "r") as journal:
+        journal.failed("out of memory")
+    assert "out of memory" in build_report(sweep, own.home).read_text()
 
 
 def test_pictures_that_are_back_are_shown(own: RecordedHome, sweep: FakeSweep, drawings: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,9 +15,11 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
+from results.records.hashing import file_sha256
 from results.records.home import user_path
 from results.records.journal import Journal
 from results.records.plan import Plan, PlannedTrial, freeze
+from results.store import ResultStore
 from sweep.bench.report_fill import Place, Size, fill
 from sweep.cli import app
 
@@ -60,13 +61,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     fill(home, Size(runs=4, objects=3, steps=2), Place.in_home(home))
     (home / "sweep.yaml").write_text(SWEEP)
-    for key in (f"{number:016x}" for number in range(4)):
+    store = ResultStore.of(home, None)
+    for key, run in store.runs().items():
         folder = home / "trials" / key
         with Journal(folder) as journal:
             journal.start(0)
-        (folder / "per_object.parquet").write_bytes(b"rows")
-        sha256 = hashlib.sha256(b"rows").hexdigest()
-        (folder / "result.json").write_text(json.dumps({"metrics": {}, "per_object_sha256": sha256}))
+        with store.artifact(run, "per_object.parquet") as scores:
+            shutil.copyfile(scores, folder / "per_object.parquet")
+        result = {"metrics": {}, "per_object_sha256": file_sha256(folder / "per_object.parquet")}
+        (folder / "result.json").write_text(json.dumps(result))
     return home
 
 

@@ -1,14 +1,23 @@
-"""Networks are recorded where all of a sweep's together take no more than 1 GB, unless the file decides."""
+"""What of a sweep is recorded in MLflow, and when without a driver."""
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 
-from results.records.plan import Plan, PlannedTrial
+from jobs.config import TrialConfig
+from results.records.hashing import file_sha256
+from results.records.journal import Journal
+from results.records.plan import Plan, PlannedTrial, freeze
+from results.store import ResultStore
 from sweep.file.schema import Sweep
-from sweep.run.recording import _largest_model
+from sweep.run import recording
+from sweep.run.recording import _largest_model, record_ended, sync_sweep
+from tests.homes import finish
 
 
 @pytest.mark.parametrize(
@@ -18,3 +27,36 @@ def test_the_largest_network_that_is_recorded(models: str, trials: int, expected
     sweep = Sweep.model_validate({"name": "s", "tracking": {"models": models}})
     planned = tuple(PlannedTrial(str(number), ("a",), number, {}, "pending") for number in range(trials))
     assert _largest_model(sweep, Plan("s", "now", planned, ())) == expected
+
+
+def test_ends_that_the_store_does_not_have_are_recorded_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver is killed before it records a failure; another trial is trained again with other scores."""
+    sweep = Sweep.model_validate({"name": "s"})
+    planned = (PlannedTrial(key, (key,), 0, TrialConfig(), "pending") for key in ("failing", "again", "alive"))
+    freeze(Plan("s", "2026-03-01T12:00:00+00:00", tuple(planned), ()), tmp_path)
+    folders = {key: tmp_path / "trials" / key for key in ("failing", "again", "alive")}
+    finish(tmp_path, "again")
+    for key in ("failing", "alive"):
+        with Journal(folders[key]) as journal:
+            journal.start(0)
+    sync_sweep(sweep, tmp_path)
+
+    with Journal(folders["failing"]) as journal:
+        journal.failed("out of memory")
+    shutil.rmtree(folders["again"])
+    finish(tmp_path, "again")
+    (folders["again"] / "per_object.parquet").write_bytes(b"other rows")
+    scores = {"again": file_sha256(folders["again"] / "per_object.parquet")}
+    (folders["again"] / "result.json").write_text(json.dumps({"metrics": {}, "per_object_sha256": scores["again"]}))
+    store = ResultStore.of(tmp_path, None)
+    assert {key: run.status for key, run in store.runs(scores).items()} == {"failing": "running", "alive": "running"}
+    record_ended(sweep, tmp_path)
+    ended = {"failing": "failed", "again": "finished", "alive": "running"}
+    assert {key: run.status for key, run in store.runs(scores).items()} == ended
+
+    with Journal(folders["alive"]) as journal:
+        journal.metrics(1, {"train/loss": 1.0})
+    monkeypatch.setattr(recording, "sync_sweep", lambda *_: pytest.fail("recorded again"))
+    record_ended(sweep, tmp_path)
