@@ -96,13 +96,19 @@ def _baseline_findings(sweep: Sweep) -> Iterator[Finding]:
         return
     assert sweep.baseline is not None
     from results.tables.select import has_setting  # pandas
+    from sweep.file.selector_keys import alternatives
 
+    unknown = {key: allowed for key in sweep.baseline if (allowed := alternatives(key))}
+    for key, allowed in unknown.items():
+        yield Finding(("baseline", key), "selects by an unknown key", key, allowed, at="key")
+    if unknown:
+        return
     rows = {name: config.identity() for name, config in named if config.seed == sweep.first_seeds[0]}
     found = [name for name, config in rows.items() if has_setting(config, sweep.baseline)]
     if len(found) != 1:
         varying = ", ".join(key for key in differing_keys(list(rows.values())) if key != "seed") or "nothing"
         count = f"{len(found)} rows have" if found else "no row has"
-        reason = f"{count} this setting, and the baseline is one; these settings vary: {varying}"
+        reason = f"{count} this setting, but it must identify exactly one row; these settings vary: {varying}"
         yield Finding(("baseline",), reason, dict(sweep.baseline))
 
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 
-from jobs.config import TrialConfig
-from model.methods import METHODS, find_method
 from results.errors import ResultsError
 from results.tables import table_options, wanted_tables
 from results.tables.file import TableFileError, TableMistake
 from results.tables.options import Options
-from results.tables.select import TRIAL
 from sweep.file.diagnostics import Finding, Mistake, SweepError
-from sweep.file.overrides import METHOD_SECTION
 from sweep.file.pydantic_errors import explain
 from sweep.file.schema import is_table_file
+from sweep.file.selector_keys import alternatives
 from sweep.file.yaml_reader import Document, read_document
 
 
@@ -52,7 +49,7 @@ def table_mistakes(tables: Sequence[str], document: Document) -> Iterator[Mistak
             (index, what, key, allowed)
             for index, (_, options) in enumerate(table_options(name))
             for key, what in _keys(options).items()
-            if (allowed := _alternatives(key))
+            if (allowed := alternatives(key))
         ]
         written = read_document(FilePath(name)) if unknown else None
         for index, what, key, allowed in unknown:
@@ -66,23 +63,3 @@ def _keys(options: Options) -> dict[str, str]:
     """Settings that a table names -> what is wrong where there is no such setting."""
     axes = {name: "an axis is an unknown key" for name in options.axes if "." in name}
     return axes | {key: "selects by an unknown key" for selector in options.selectors for key in selector}
-
-
-def _alternatives(key: str) -> tuple[str, ...]:
-    """The keys that could be meant by an unknown one; nothing for a known one, or one with `*`."""
-    section, *rest = key.split(".")
-    if section == TRIAL or "*" in section:
-        return ()
-    if section not in TrialConfig.model_fields:
-        return (TRIAL, *TrialConfig.model_fields)
-    names = _names(section)
-    if not rest or not names or "*" in rest[0] or rest[0] in names:
-        return ()
-    return tuple(f"{section}.{name}" for name in names)
-
-
-def _names(section: str) -> tuple[str, ...]:
-    """Names of the settings in a section; nothing for one that is a single value."""
-    if section == METHOD_SECTION:
-        return tuple(dict.fromkeys(key for method in METHODS for key in find_method(method).Options.model_fields))
-    return tuple(getattr(TrialConfig.model_fields[section].annotation, "model_fields", ()))

@@ -449,7 +449,11 @@ GRID = "grid: [{axes: {depth.model: [none, oracle, constant], depth.fusion: [inp
     ("text", "expected"),
     [
         ("trials: {vanilla: {}, tv: {train.stages.*.losses.tv: 0.1}}\nbaseline: vanila", "did you mean 'vanilla'"),
-        (GRID + "baseline: {depth.model: oracle}", "2 rows have this setting"),
+        (GRID + "baseline: {depth.model: oracle}", "2 rows have this setting, but it must identify exactly one row"),
+        (
+            GRID + "baseline: {depth.modl: none}",
+            "did you mean 'depth.model'",
+        ),
         (GRID + "baseline: {depth.model: zoedepth}", "no row has this setting"),
         (GRID + "baseline: {}", "baseline"),
     ],
