@@ -1,14 +1,15 @@
 """Checks of a sweep that matches the schema: each yields findings and repairs nothing.
 
 A mistake in `base` is reported once, however many trials inherit it, because findings are identified by the
-place where the offending value was written.
+place where the offending value was written.  Where only the settings of some trials make it one, these are named.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -194,21 +195,24 @@ def _configuration_findings(sweep: Sweep, is_complete: bool) -> Iterator[Finding
     base, findings = _built(Draft.defaults(), base_settings(sweep))
     yield from findings
     # Settings of `base` that do not fit together by themselves may fit in every trial.
-    yield from (f for f in base.findings(()) if f.path)
+    of_base = [f for f in base.findings(()) if f.path]
+    yield from of_base
     component_findings = list(_component_findings(sweep, base))
     yield from component_findings
     unsound = {finding.path for finding in component_findings}
-    drafts = []
+    drafts, of_rows = [], []
     for point in chain(points(sweep), probes(sweep)):
         if point.origin not in unsound:
             draft, findings = _built(base, point.settings)
             yield from findings
-            yield from draft.findings(point.origin)
+            of_rows += [(finding, point.name) for finding in draft.findings(point.origin)]
             drafts.append((point, draft))
+    of_rows += _option_findings(drafts)
+    of_base += [finding for finding, _ in _option_findings([(Point("", (), ()), base)])]
+    yield from _with_rows(of_rows, of_base)
     yield from _name_findings(drafts)
     if sweep.search is not None:
         yield from search_findings(sweep.search, sweep.first_seeds, _value(base, "eval"))
-    yield from _option_findings([draft for _, draft in drafts])
     if sweep.run.gpus_per_trial == 0:
         yield from _backend_findings([draft for _, draft in drafts])
     if is_complete:
@@ -274,17 +278,31 @@ def _name_findings(drafts: list[tuple[Point, Draft]]) -> Iterator[Finding]:
             yield Finding(point.origin, message, at="key")
 
 
-def _option_findings(drafts: list[Draft]) -> Iterator[Finding]:
-    """Mistakes in `data.options`, which only the dataset's importer understands."""
-    seen = set()
-    for draft in drafts:
+def _with_rows(found: Iterable[tuple[Finding, str]], of_base: Iterable[Finding]) -> Iterator[Finding]:
+    """Mistakes of rows, each once; one at a place in `base`, which `base` alone does not have, names its rows."""
+    rows: dict[tuple[Path, str], tuple[Finding, dict[str, None]]] = {}
+    for finding, name in found:
+        rows.setdefault((finding.path, finding.message), (finding, {}))[1][name] = None
+    known = {(finding.path, finding.message) for finding in of_base}
+    for place, (finding, names) in rows.items():
+        if finding.path[:1] == ("base",) and place not in known:
+            first, *others = names
+            more = f" and {len(others)} more" if others else ""
+            finding = replace(finding, message=f"in trial {first!r}{more}: {finding.message}")
+        yield finding
+
+
+def _option_findings(drafts: Sequence[tuple[Point, Draft]]) -> Iterator[tuple[Finding, str]]:
+    """Mistakes in `data.options`, which only the dataset's importer understands, with the row's name."""
+    cases: dict[tuple[Path | None, str, str], list[Finding]] = {}
+    for point, draft in drafts:
         name, options = _value(draft, "data.name"), _value(draft, "data.options")
         if not isinstance(options, dict) or not isinstance(name, str) or name not in DATASETS:
             continue
         case = (draft.origin(("data", "options")), name, json.dumps(options, sort_keys=True))
-        if options and case not in seen:
-            seen.add(case)
-            yield from _importer_findings(name, options, draft)
+        if options and case not in cases:
+            cases[case] = list(_importer_findings(name, options, draft))
+        yield from ((finding, point.name) for finding in cases.get(case, ()))
 
 
 def _importer_findings(name: str, options: dict[str, Any], draft: Draft) -> Iterator[Finding]:

@@ -548,3 +548,32 @@ def test_what_a_method_does_not_have_is_named(text: str, place: str, message: st
     mistakes = [m for m in _mistakes(tmp_path, f"name: a\n{text}\n") if m.path == place]
     assert mistakes, [str(m) for m in _mistakes(tmp_path, f"name: a\n{text}\n")]
     assert message in str(mistakes[0]), str(mistakes[0])
+
+
+def test_a_mistake_that_only_some_trials_make_of_base_names_them(tmp_path):
+    text = """name: s
+base:
+  data: {name: chairs, options: {train: 20}}
+  train.stages: [{iterations: 9, lr: 0.1, losses: {l2: 1}}]
+trials:
+  a: {}
+  b: {data.name: scans}
+  c: {train.stages.*.losses.l2: 0}
+  d: {train.stages.*.losses.l2: 0}
+"""
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    with pytest.raises(SweepError) as caught:
+        load_sweep(path)
+    options, losses = sorted(caught.value.mistakes, key=lambda mistake: mistake.line)
+    assert (options.line, losses.line) == (3, 4)
+    assert "in trial 'b': scans has no such option" in options.message
+    assert "in trial 'c' and 1 more: one of the losses must have a weight" in losses.message
+
+
+def test_a_mistake_of_base_alone_names_no_trial(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text("name: s\nbase: {data: {name: scans, options: {train: 20}}}\ntrials: {a: {}, b: {seed: 3}}\n")
+    with pytest.raises(SweepError) as caught:
+        load_sweep(path)
+    assert not [mistake for mistake in caught.value.mistakes if "in trial" in mistake.message]
