@@ -148,4 +148,6 @@ def _problem(choice: str, detail: Mapping[str, Any], allowed: list[str]) -> tupl
         hint = nearest(option, allowed)
         problem = f"{choice} has no such option; allowed: {', '.join(allowed) or 'none'}"
         return option, problem + (f"; did you mean {hint!r}?" if hint else "")
-    return option, f"{detail['msg']}, got {detail['input']!r}"
+    if detail["type"] == "missing":
+        return option, f"{choice} needs this option"
+    return option, f"{detail['msg'].removeprefix('Value error, ')}, got {detail['input']!r}"

@@ -577,3 +577,10 @@ def test_a_mistake_of_base_alone_names_no_trial(tmp_path):
     with pytest.raises(SweepError) as caught:
         load_sweep(path)
     assert not [mistake for mistake in caught.value.mistakes if "in trial" in mistake.message]
+
+
+def test_an_option_without_a_default_is_asked_for(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text("name: s\ntrials: {a: {semantic: {encoder: timm, fusion: film}}}\n")
+    with pytest.raises(SweepError, match=r"semantic\.options\.name: timm needs this option"):
+        load_sweep(path)
