@@ -13,7 +13,7 @@ def test_a_weight_starts_late_and_grows_linearly():
     term = LossTerm(weight=0.6, start=10, ramp=2)
     assert [term.weight_at(step) for step in (0, 9)] == [0, 0]
     assert [term.weight_at(step) for step in (10, 11, 12, 500)] == pytest.approx([0.2, 0.4, 0.6, 0.6])
-    assert LossTerm(weight=-0.1).weight_at(0) == -0.1
+    assert LossTerm(weight=0.1).weight_at(0) == 0.1
 
 
 def test_a_plain_number_is_a_weight_without_more():
