@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from jobs.checkpoint import CheckpointFolder, evaluated_weights
+from jobs.checkpoint import evaluated_weights
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
@@ -25,7 +25,7 @@ from jobs.features import context_widths
 from jobs.keys import training_identity
 from jobs.photos.domain import Domain
 from jobs.reconstructor import build_reconstructor
-from jobs.trained import find_trained
+from jobs.trained import find_trained, last_checkpoint
 from model.methods.splatter_image.backbones.unet import UNet
 from model.methods.splatter_image.predictor import GaussianPredictor
 from model.official import OfficialPredictor, PublishedDataset, official_state_dict
@@ -98,11 +98,7 @@ class OwnNetwork:
             record, content = finished
             path = found / WEIGHTS_FILENAME
             return cls(path, record["weights_sha256"], config, load(content), record["step"])
-        checkpoint = CheckpointFolder(found / CHECKPOINTS_FOLDER).latest()
-        if checkpoint is None:
-            raise ValueError(
-                f"{found} has no usable weights, and no checkpoint (an archive has neither); `splatsweep run` trains"
-            )
+        checkpoint = last_checkpoint(found)
         tensors = checkpoint.evaluated
         digest = hashlib.sha256(save({name: t.contiguous() for name, t in tensors.items()})).hexdigest()
         return cls(found, digest, config, tensors, checkpoint.step)

@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load, save
 
-from jobs.checkpoint import CheckpointFolder
+from jobs.checkpoint import Checkpoint, CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.continuation import continue_training
 from jobs.data.prepare import open_dataset
@@ -163,13 +163,18 @@ def load_network(
     """
     network = prepare(build_reconstructor(config, widths, weights), torch.device(device))
     if _restored(folder, network) is None:
-        checkpoint = CheckpointFolder(folder / CHECKPOINTS_FOLDER).latest()
-        if checkpoint is None:
-            raise ValueError(
-                f"{folder} has no usable weights, and no checkpoint (an archive has neither); `splatsweep run` trains"
-            )
-        network.load_state_dict(checkpoint.evaluated)
+        network.load_state_dict(last_checkpoint(folder).evaluated)
     return network.eval()
+
+
+def last_checkpoint(folder: Path) -> Checkpoint:
+    """The last checkpoint in a folder that has no usable weights.  Raises ValueError where there is none."""
+    checkpoint = CheckpointFolder(folder / CHECKPOINTS_FOLDER).latest()
+    if checkpoint is None:
+        raise ValueError(
+            f"{folder} has no usable weights, and no checkpoint (an archive has neither); `splatsweep run` trains it"
+        )
+    return checkpoint
 
 
 def _trained(

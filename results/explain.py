@@ -105,8 +105,7 @@ def _named(kind: str, wanted: str, names: Sequence[str]) -> str:
 
 def _explanation(table: Table, row: Row, place: int, records: dict[str, TrialRecord]) -> Explanation:
     cell, column = row.cells[place], table.columns[place]
-    own = row.sources if cell.sources is None else cell.sources
-    kept = [source for source in own if source.key in records]
+    kept = [source for source in row.sources_of(place) if source.key in records]
     finished = [source.key for source in kept if source.state == "finished"]
     # A finished trial may lack the metric; then the cell does not show which value belongs to which trial.
     values = dict(zip(finished, cell.values, strict=True)) if len(finished) == cell.n else {}

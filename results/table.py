@@ -120,6 +120,11 @@ class Row:
     #: its name outside of the table, if the label alone is not unique, such as the value of one axis
     name: str = ""
 
+    def sources_of(self, column: int) -> tuple[Source, ...]:
+        """The trials behind one of its cells."""
+        own = self.cells[column].sources
+        return self.sources if own is None else own
+
     @property
     def is_empty(self) -> bool:
         """Whether the row has no measured number; it may have published ones."""
@@ -167,8 +172,7 @@ class Table:
 
     def sources(self, row: int, column: int) -> tuple[Source, ...]:
         """The trials behind one cell; rows are counted from the top."""
-        own = self.rows[row].cells[column].sources
-        return self.rows[row].sources if own is None else own
+        return self.rows[row].sources_of(column)
 
     @cached_property
     def competitors(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""What of a sweep is recorded in MLflow, and when without a driver."""
+"""Records of a sweep in MLflow: their extent, and when they are written without a driver."""
 
 from __future__ import annotations
 
