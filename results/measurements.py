@@ -1,8 +1,8 @@
 """Per-object scores of a trial as columns, and the home's cache of them.
 
 A trial records its scores as Parquet.  Reading that needs pyarrow, whose import takes longer than a command that only
-looks should.  So the first reader keeps a copy, named after the Parquet file's SHA-256: a SHA-256, then
-the tensors that it is of, as safetensors.
+looks should.  So the first reader keeps a copy, named after the Parquet file's SHA-256.  It holds the columns as
+safetensors, behind their own SHA-256.
 """
 
 from __future__ import annotations

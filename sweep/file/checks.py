@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -46,6 +46,9 @@ from sweep.search.space import probes
 MAX_TRIALS = 100_000
 
 _DEFAULTS = Draft.defaults().values
+
+#: place of a dataset's options, its name, and the options as JSON -> the mistakes in them
+_OptionFindings = dict[tuple[Path | None, str, str], list[Finding]]
 
 
 def find_mistakes(sweep: Sweep, *, is_complete: bool = True) -> Iterator[Finding]:
@@ -201,15 +204,15 @@ def _configuration_findings(sweep: Sweep, is_complete: bool) -> Iterator[Finding
     yield from component_findings
     unsound = {finding.path for finding in component_findings}
     drafts, of_rows = [], []
+    known: _OptionFindings = {}
     for point in chain(points(sweep), probes(sweep)):
         if point.origin not in unsound:
             draft, findings = _built(base, point.settings)
             yield from findings
-            of_rows += [(finding, point.name) for finding in draft.findings(point.origin)]
+            found = [*draft.findings(point.origin), *_option_findings(draft, known)]
+            of_rows += [(finding, point.name) for finding in found]
             drafts.append((point, draft))
-    of_rows += _option_findings(drafts)
-    of_base += [finding for finding, _ in _option_findings([(Point("", (), ()), base)])]
-    yield from _with_rows(of_rows, of_base)
+    yield from _with_rows(of_rows, [*of_base, *_option_findings(base, known)])
     yield from _name_findings(drafts)
     if sweep.search is not None:
         yield from search_findings(sweep.search, sweep.first_seeds, _value(base, "eval"))
@@ -292,17 +295,15 @@ def _with_rows(found: Iterable[tuple[Finding, str]], of_base: Iterable[Finding])
         yield finding
 
 
-def _option_findings(drafts: Sequence[tuple[Point, Draft]]) -> Iterator[tuple[Finding, str]]:
-    """Mistakes in `data.options`, which only the dataset's importer understands, with the row's name."""
-    cases: dict[tuple[Path | None, str, str], list[Finding]] = {}
-    for point, draft in drafts:
-        name, options = _value(draft, "data.name"), _value(draft, "data.options")
-        if not isinstance(options, dict) or not isinstance(name, str) or name not in DATASETS:
-            continue
-        case = (draft.origin(("data", "options")), name, json.dumps(options, sort_keys=True))
-        if options and case not in cases:
-            cases[case] = list(_importer_findings(name, options, draft))
-        yield from ((finding, point.name) for finding in cases.get(case, ()))
+def _option_findings(draft: Draft, known: _OptionFindings) -> list[Finding]:
+    """Mistakes in `data.options`, which only the dataset's importer understands; known: those of earlier drafts."""
+    name, options = _value(draft, "data.name"), _value(draft, "data.options")
+    if not isinstance(options, dict) or not options or not isinstance(name, str) or name not in DATASETS:
+        return []
+    case = (draft.origin(("data", "options")), name, json.dumps(options, sort_keys=True))
+    if case not in known:
+        known[case] = list(_importer_findings(name, options, draft))
+    return known[case]
 
 
 def _importer_findings(name: str, options: dict[str, Any], draft: Draft) -> Iterator[Finding]:
