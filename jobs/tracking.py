@@ -7,7 +7,7 @@ with the same time and value, which MLflow stores once.  An outage of the server
 A finished run is never changed.  Equal keys need not have equal scores, for instance on another machine: a home whose
 finished trial has other scores than every finished run of its key makes a further run.  Several homes may write to one
 store: if two create a run for the same key concurrently, both continue with the older, until one of them has finished
-it; the home whose write collides repeats it.
+it; the home whose write collides repeats it.  A run starts and ends when its trial did, however late it is recorded.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ class Tracker:
         if known is not None and self._is_finished(known):  # perhaps by another home
             known = None
         before = known and known.published
-        run = known or self._open_run(trial, _scores(now))
+        run = known or self._open_run(trial, now)
         if run.published != "finished":
             self._write(run, trial_folder(self._home, trial.key), now.status)
             run.scores = _scores(now)
@@ -315,10 +315,10 @@ class Tracker:
             self._client.log_artifact(run.run_id, str(path))
         return {MODEL_FILENAME: hashlib.sha256(content).hexdigest()}
 
-    def _open_run(self, trial: TrackedTrial, scores: str | None) -> _Run:
-        """The run of a trial with these scores, in whichever experiment it was created, or a new one."""
+    def _open_run(self, trial: TrackedTrial, now: TrialProgress) -> _Run:
+        """The run of a trial with its scores, in whichever experiment it was created, or a new one."""
         reader = JournalReader(trial_folder(self._home, trial.key))
-        run = self._find_run(trial.key, scores) or self._create_run(trial, scores)
+        run = self._find_run(trial.key, _scores(now)) or self._create_run(trial, now)
         if _published(run) == "finished":
             return _Run(run.info.run_id, "finished", reader, _recorded_scores(run))
         self._keep_artifacts_here(run)
@@ -328,10 +328,11 @@ class Tracker:
             self._client.log_batch(run.info.run_id, params=params[start : start + _PARAMS_PER_CALL])
         return _Run(run.info.run_id, _published(run), reader)
 
-    def _create_run(self, trial: TrackedTrial, scores: str | None) -> MlflowRun:
-        values = {**trial.tags, tags.KEY: trial.key, tags.STATUS: "running"}
-        created = self._client.create_run(self._experiment_id(), tags=values, run_name=trial.run_name)
-        first = self._find_run(trial.key, scores) or created
+    def _create_run(self, trial: TrackedTrial, now: TrialProgress) -> MlflowRun:
+        experiment, started = self._experiment_id(), None if now.first is None else int(now.first * 1000)
+        values = {**trial.tags, tags.KEY: trial.key, tags.STATUS: "running", tags.CREATED: str(time.time_ns())}
+        created = self._client.create_run(experiment, started, values, trial.run_name)
+        first = self._find_run(trial.key, _scores(now)) or created
         if first.info.run_id != created.info.run_id:  # another home created it meanwhile
             self._client.delete_run(created.info.run_id)
         return first
@@ -353,7 +354,7 @@ class Tracker:
         """The runs of a key: finished ones first, then by age, the oldest first."""
         experiments = [e.experiment_id for e in self._client.search_experiments()]
         found = self._client.search_runs(experiments, f"tags.`{tags.KEY}` = '{key}'")
-        return sorted(found, key=lambda r: (_published(r) != "finished", r.info.start_time, r.info.run_id))
+        return sorted(found, key=lambda r: (_published(r) != "finished", _created(r), r.info.run_id))
 
     def _experiment_id(self) -> str:
         """The experiment of the sweep's name, even if it was renamed later; created where there is none.
@@ -437,6 +438,11 @@ def _scores(trial: TrialProgress) -> str | None:
 
 def _recorded_scores(run: MlflowRun) -> str | None:
     return tags.artifact_hash(run.data.tags, MEASUREMENTS_FILENAME)
+
+
+def _created(run: MlflowRun) -> int:
+    """The moment at which a run was created, in nanoseconds; those of earlier versions started then."""
+    return int(run.data.tags.get(tags.CREATED, run.info.start_time * 1_000_000))
 
 
 def _published(run: MlflowRun) -> str:

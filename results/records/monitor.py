@@ -38,7 +38,8 @@ class TrialProgress:
     error: str | None = None
     #: seconds that the final evaluation took; None before its end
     evaluation_s: float | None = None
-    #: moment of the newest event, in seconds since 1970; None without events
+    #: moments of the first and the newest event, in seconds since 1970; None without events
+    first: float | None = None
     newest: float | None = None
     #: content of `result.json` of a finished trial
     result: Mapping[str, Any] | None = None
@@ -118,6 +119,7 @@ class _JournalState:
         self._decisive: Event | None = None
         self._taken_up: tuple[float, int] | None = None
         self._trained_at = 0.0
+        self._first: float | None = None
         self._newest: float | None = None
         self._step = 0
         self._rate: float | None = None
@@ -129,6 +131,7 @@ class _JournalState:
     def add(self, event: Event) -> None:
         kind = event["event"]
         self._newest = event["time"]
+        self._first = self._newest if self._first is None else self._first
         if kind in DECISIVE:
             self._decisive = event
         if kind == "start":
@@ -163,6 +166,7 @@ class _JournalState:
             validation={name: dict(values) for name, values in self._validation.items()},
             error=self._error,
             evaluation_s=self._evaluation_s,
+            first=self._first,
             newest=self._newest,
             result=result,
         )

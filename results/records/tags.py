@@ -14,8 +14,10 @@ STATUS = f"{PREFIX}status"
 TRIAL = f"{PREFIX}trial"
 SEED = f"{PREFIX}seed"
 SWEEP = f"{PREFIX}sweep"
-#: tags that identify the trial; all others describe where and how it ran
-IDENTITY = (KEY, STATUS, TRIAL, SEED, SWEEP)
+#: moment at which the run was created, nanoseconds since 1970; its start is that of its trial
+CREATED = f"{PREFIX}created_ns"
+#: tags that identify the trial and its run; all others describe where and how it ran
+IDENTITY = (KEY, STATUS, TRIAL, SEED, SWEEP, CREATED)
 
 #: why a trial failed
 ERROR = f"{PREFIX}error"

@@ -130,7 +130,7 @@ def test_a_run_grows_with_its_journal_and_ends_with_its_result(tmp_path, folder,
     assert [f.path for f in client.list_artifacts(run.info.run_id)] == [MEASUREMENTS_FILENAME]
 
 
-def test_a_run_that_is_recorded_later_ends_when_its_trial_did(tmp_path, folder, client):
+def test_a_run_that_is_recorded_later_starts_and_ends_when_its_trial_did(tmp_path, folder, client):
     measure_loss(folder)
     finish(folder)
     journal = folder / "journal.jsonl"
@@ -138,7 +138,9 @@ def test_a_run_that_is_recorded_later_ends_when_its_trial_did(tmp_path, folder, 
     then = [event | {"time": 1.7e9 + 60 * number} for number, event in enumerate(events)]
     journal.write_text("".join(json.dumps(event) + "\n" for event in then))
     tracker(tmp_path).sync([TRIAL])
-    assert only_run(client).info.end_time == 1_700_000_000_000 + 60_000 * (len(events) - 1)
+    info = only_run(client).info
+    assert info.start_time == 1_700_000_000_000
+    assert info.end_time == 1_700_000_000_000 + 60_000 * (len(events) - 1)
 
 
 def test_a_run_is_tagged_with_the_arithmetic_of_its_trial(tmp_path, folder, client):
@@ -364,14 +366,14 @@ def test_two_homes_that_create_a_run_concurrently_keep_one(tmp_path, folder, cli
     for place in (folder, other / "trials" / TRIAL.key):
         measure_loss(place)
     writers = [Tracker(home, default_uri(tmp_path), "experiment") for home in (tmp_path, other)]
-    create = MlflowClient.create_run
+    create = Tracker._create_run
 
     def create_late(*arguments, **options):
-        monkeypatch.setattr(MlflowClient, "create_run", create)
+        monkeypatch.setattr(Tracker, "_create_run", create)
         writers[1].sync([TRIAL])
         return create(*arguments, **options)
 
-    monkeypatch.setattr(MlflowClient, "create_run", create_late)
+    monkeypatch.setattr(Tracker, "_create_run", create_late)
     writers[0].sync([TRIAL])
     run = only_run(client)
     finish(folder)
