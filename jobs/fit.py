@@ -9,7 +9,6 @@ from model.context import find_source
 from model.fusion.base import context_type_for
 from model.losses import LOSSES
 from model.methods.base import NEEDS, Need
-from model.methods.splatter_image.backbones.unet_options import UNetOptions
 from model.options import MisfitError
 from model.registry import resolve
 from results.metrics import METRICS
@@ -76,7 +75,7 @@ def _check_kept(config: TrialConfig) -> None:
 
 
 def _check_context(config: TrialConfig, source: str, section: ContextConfig) -> None:
-    """Checks that context enters at a place that the network has, and for blocks, that there are any to enter."""
+    """Checks that context enters at a place that the network has, with these options."""
     places = config.method.places(config.model)
     if not places:
         key = f"{source}.{find_source(source).switch}"
@@ -92,17 +91,7 @@ def _check_context(config: TrialConfig, source: str, section: ContextConfig) -> 
         network = f"model.{variant} {getattr(config.model, variant)}"
         reason = f"{source}.fusion {section.fusion} enters at the {place}, which the network ({network}) does not have"
         raise MisfitError(f"{source}.fusion", reason, sorted(fitting))
-    if place == "block" and isinstance(config.model, UNetOptions):
-        _check_blocks(config.model, config.data.resolution, f"{source}.fusion {section.fusion}")
-
-
-def _check_blocks(unet: UNetOptions, resolution: int, fusion: str) -> None:
-    """Checks that a level of the U-Net has the side of blocks that context enters."""
-    wanted, sides = unet.attention_resolutions, unet.sides(resolution)
-    if not set(wanted) & set(sides):
-        reason = f"{fusion} enters blocks at model.attention_resolutions {list(wanted)}, and no level has such a side"
-        found = f"at data.resolution {resolution} the U-Net's levels have {', '.join(map(str, sides))}"
-        raise MisfitError("model.attention_resolutions", f"{reason}: {found}")
+    config.method.check_place(config.model, config.data.resolution, place, f"{source}.fusion {section.fusion}")
 
 
 def _check_start(term: LossTerm, iterations: int, stage: str, name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from results.errors import ResultsError
 from results.load import Evidence, TrialRecord
-from results.metrics import NOT_OF_SCORES
+from results.metrics import determines_scores
 from results.provenance import ABSENT
 from results.records import tags
 from results.records.damage import DamagedFileError, read_object
@@ -25,8 +25,6 @@ from results.tables.scores import Scores
 DEFAULT = ("novel_psnr", "novel_ssim", "novel_lpips")
 _SHORT = 7
 _MOST_LISTED = 8
-_OF_VIEWS = ("data.resolution", "model.input_views")  # beside `eval`, they determine the images of an evaluation
-_NOT_OF_SCORES = tuple(f"eval.{name}" for name in NOT_OF_SCORES)
 
 
 @dataclass(frozen=True)
@@ -148,11 +146,7 @@ def _settings(record: TrialRecord) -> dict[str, str]:
 
 def _obstacles(one: Entry, other: Entry, differing: Mapping[str, tuple[str, str]], home: Path) -> tuple[str, ...]:
     """Reasons why scores of two rows cannot be compared: other data, pictures, metrics or evaluation."""
-    found = [
-        f"{name} {values[0]} and {values[1]}"
-        for name, values in differing.items()
-        if name in _OF_VIEWS or (name.startswith("eval.") and not name.startswith(_NOT_OF_SCORES))
-    ]
+    found = [f"{name} {values[0]} and {values[1]}" for name, values in differing.items() if determines_scores(name)]
     for what, of in (("data", _fingerprints), ("version of the evaluation", lambda entry: _versions(entry, home))):
         values = of(one), of(other)
         if all(values) and values[0] != values[1]:

@@ -54,8 +54,15 @@ METRICS: dict[str, MetricFacts] = {
 }
 
 
-#: settings of `eval` that change no score
-NOT_OF_SCORES = ("every", "val_objects", "metrics")
+#: Settings that, with the data, determine the pictures of an evaluation and what is measured on them; the rest of `eval`
+#: does too, but for settings that change no score.
+_OF_SCORES = ("data.resolution", "model.input_views")
+_NOT_OF_SCORES = ("eval.every", "eval.val_objects", "eval.metrics")
+
+
+def determines_scores(key: str) -> bool:
+    """Whether scores are comparable only between trials with the same value of a setting: `eval.lpips`, say."""
+    return key in _OF_SCORES or (key.startswith("eval.") and not key.startswith(_NOT_OF_SCORES))
 
 
 def facts_of(metric: str) -> MetricFacts | None:

@@ -118,6 +118,13 @@ class Method(ABC):
         Its key is relative to the whole configuration: `model.channel_mult`, `data.resolution`.
         """
 
+    @classmethod  # noqa: B027 - most methods have all their places with any options
+    def check_place(cls, options: Any, resolution: int, place: Place, fusion: str) -> None:
+        """Raise `MisfitError`, as `check`, where these options leave nothing at one of `places` for context to enter.
+
+        fusion: names the context in the message, such as `depth.fusion film`.
+        """
+
     @classmethod
     @abstractmethod
     def build(cls, options: Any, setting: Setting, contexts: Sequence[Fusion]) -> Reconstructor:

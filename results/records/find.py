@@ -11,7 +11,8 @@ from typing import Any
 
 from results.errors import ResultsError
 from results.invocation import home_command
-from results.metrics import NOT_OF_SCORES, facts_of, score_name, split_column
+from results.metrics import determines_scores, facts_of, score_name, split_column
+from results.records.flat import flatten
 from results.records.home import trial_folder, trials_folder
 from results.records.plan import read_plan, read_plans
 from results.records.trial_folder import CONFIG_FILENAME, JOURNAL_FILENAME, read_config, read_result
@@ -104,10 +105,9 @@ def _score(column: str) -> tuple[str, int]:
 
 def _evaluation_identity(home: Path, key: str, result: dict[str, Any]) -> str:
     """Identity of the data and settings of a trial's evaluation: equal for trials with comparable scores."""
-    config = read_config(trial_folder(home, key)) or {}
-    judged = {name: value for name, value in config.get("eval", {}).items() if name not in NOT_OF_SCORES}
-    inputs = config.get("model", {}).get("input_views", 1)  # the views that are not novel
-    return repr((result.get("data_fingerprint"), config.get("data", {}).get("resolution"), inputs, judged))
+    config = flatten(read_config(trial_folder(home, key)) or {})
+    judged = sorted((name, repr(value)) for name, value in config.items() if determines_scores(name))
+    return repr((result.get("data_fingerprint"), judged))
 
 
 def _named(home: Path, sweep: str | None) -> Iterator[_Named]:

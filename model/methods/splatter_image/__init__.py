@@ -46,6 +46,10 @@ class SplatterImage(Method):
         find_backbone(options.backbone).check(options, resolution)
 
     @classmethod
+    def check_place(cls, options: SplatterImageOptions, resolution: int, place: Place, fusion: str) -> None:
+        find_backbone(options.backbone).check_place(options, resolution, place, fusion)
+
+    @classmethod
     def build(cls, options: SplatterImageOptions, setting: Setting, contexts: Sequence[Fusion]) -> GaussianPredictor:
         import torch
 

@@ -26,6 +26,10 @@ class Backbone(ABC):
     def check(cls, options: Any, resolution: int) -> None:
         """As `model.methods.base.Method.check`."""
 
+    @classmethod  # noqa: B027 - most backbones have all their places with any options
+    def check_place(cls, options: Any, resolution: int, place: Place, fusion: str) -> None:
+        """As `model.methods.base.Method.check_place`."""
+
     @classmethod
     @abstractmethod
     def build(cls, options: Any, resolution: int, out_channels: int, fusions: Sequence[Fusion]) -> nn.Module:

@@ -47,6 +47,16 @@ class UNetBackbone(Backbone):
             raise MisfitError("data.resolution", reason)
 
     @classmethod
+    def check_place(cls, options: UNetOptions, resolution: int, place: Place, fusion: str) -> None:
+        wanted, sides = options.attention_resolutions, options.sides(resolution)
+        if place == "block" and not set(wanted) & set(sides):
+            reason = (
+                f"{fusion} enters blocks at model.attention_resolutions {list(wanted)}, and no level has such a side"
+            )
+            found = f"at data.resolution {resolution} the U-Net's levels have {', '.join(map(str, sides))}"
+            raise MisfitError("model.attention_resolutions", f"{reason}: {found}")
+
+    @classmethod
     def build(cls, options: UNetOptions, resolution: int, out_channels: int, fusions: Sequence[Fusion]) -> UNet:
         from model.methods.splatter_image.backbones.unet import UNet
         from model.methods.splatter_image.camera_embedding import POSE_CHANNELS
