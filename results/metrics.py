@@ -54,8 +54,7 @@ METRICS: dict[str, MetricFacts] = {
 }
 
 
-#: Settings that, with the data, determine the pictures of an evaluation and what is measured on them; the rest of `eval`
-#: does too, but for settings that change no score.
+#: Settings beside `eval` that determine the pictures of an evaluation, and those of `eval` that change no score.
 _OF_SCORES = ("data.resolution", "model.input_views")
 _NOT_OF_SCORES = ("eval.every", "eval.val_objects", "eval.metrics")
 

@@ -1,4 +1,4 @@
-"""Backend `cpu`: our compiled rasteriser (`model.native`), which needs no GPU."""
+"""Our compiled rasteriser (`model.native`), which needs no GPU."""
 
 from __future__ import annotations
 

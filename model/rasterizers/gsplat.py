@@ -1,4 +1,4 @@
-"""Backend `gsplat`: the CUDA rasteriser of nerfstudio (Ye et al. 2024), all scenes and views in one call.
+"""The CUDA rasteriser of nerfstudio (Ye et al. 2024), all scenes and views in one call.
 
 Its conventions are set to ours as far as its interface allows: the near plane, the 0.3 px^2 dilation, antialiasing,
 quaternions without normalisation (it normalises them, so it receives covariances instead).  Colours are evaluated

@@ -1,4 +1,4 @@
-"""Backend `inria`: diff-gaussian-rasterization, the CUDA rasteriser of 3D Gaussian Splatting (Kerbl et al. 2023).
+"""diff-gaussian-rasterization, the CUDA rasteriser of 3D Gaussian Splatting (Kerbl et al. 2023).
 
 Works with both generations of the package: the older returns (image, radii); the newer, whose settings have a field
 `antialiasing`, (image, radii, inverse depth).  The package draws one scene from one camera per call.  Camera

@@ -1,4 +1,4 @@
-"""Backend `triton`: our own rasteriser for GPUs, which needs nothing but torch's own CUDA build.
+"""Our own rasteriser for GPUs, which needs nothing but torch's own CUDA build.
 
 All scenes and views are drawn by a number of launches that does not depend on them, and without the host reading
 anything back, so a call can be part of a CUDA graph.  It draws what `reference` defines, in any image size, with the

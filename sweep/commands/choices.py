@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +11,10 @@ from rich.table import Table
 
 from model.fusion import Source
 from sweep.commands.common import console
+
+_TABLES = "tables"
+#: axes whose default is chosen by the machine
+_AUTO = {"render.backend": "on a GPU the best installed one that supports what the row requires, else cpu"}
 
 
 def choices(
@@ -20,20 +24,39 @@ def choices(
 
     Example: [bold]splatsweep choices depth.model[/]
     """
-    from model.registry import UnknownChoiceError, resolve
+    from model.registry import UnknownChoiceError
 
     registries = _registries()
-    if axis is not None and axis not in registries:
-        raise UnknownChoiceError("axis", axis, registries)
-    for name in [axis] if axis else registries:
+    axes = (*registries, _TABLES)
+    if axis is not None and axis not in axes:
+        raise UnknownChoiceError("axis", axis, axes)
+    for name in [axis] if axis else axes:
         table = Table(title=name, title_justify="left", box=None, pad_edge=False)
         for heading in ("name", "description", "options (defaults)"):
             table.add_column(heading, overflow="fold")
-        for choice in registries[name]:
-            found = resolve(registries[name], choice, name)
-            table.add_row(choice, _summary(found, registries[name]), _options(found))
+        for row in _table_rows() if name == _TABLES else _rows(name, registries[name]):
+            table.add_row(*row)
         console.print(table)
         console.print()
+
+
+def _rows(axis: str, registry: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Name, description and options of each choice."""
+    from model.registry import resolve
+
+    if axis in _AUTO:
+        yield "auto", _AUTO[axis], ""
+    for name in registry:
+        found = resolve(registry, name, axis)
+        yield name, _summary(found, registry), _options(found)
+
+
+def _table_rows() -> Iterator[tuple[str, str, str]]:
+    """Tables by their captions; their options are set in a table file."""
+    from results.tables import TABLES, table_options
+
+    for name in TABLES:
+        yield name, " ".join(options.caption for _, options in table_options(name)), ""
 
 
 def _registries() -> dict[str, Mapping[str, str]]:
@@ -43,6 +66,9 @@ def _registries() -> dict[str, Mapping[str, str]]:
     from model.losses import LOSSES
     from model.methods import METHODS
     from model.methods.splatter_image.backbones import BACKBONES
+    from model.rasterizers import BACKENDS
+    from sweep.run.executors import EXECUTORS
+    from sweep.search import PRUNERS, SAMPLERS
 
     sources = {name: find_source(name) for name in SOURCES}
     return {
@@ -53,6 +79,10 @@ def _registries() -> dict[str, Mapping[str, str]]:
         **{f"{name}.fusion": _ways(name) for name in sources},
         "train.stages.*.losses": LOSSES,
         "eval.metrics": METRICS,
+        "render.backend": BACKENDS,
+        "search.sampler": SAMPLERS,
+        "search.pruner": PRUNERS,
+        "run.executor": EXECUTORS,
     }
 
 

@@ -26,6 +26,7 @@ from sweep.file.overrides import (
     known_method_keys,
     variants_with,
 )
+from sweep.file.pydantic_errors import WHOLE
 from sweep.file.schema import GridBlock, Sweep
 from sweep.plan.conditions import condition_findings, unknown_axes, unknown_value
 from sweep.plan.grid import (
@@ -210,7 +211,7 @@ def _configuration_findings(sweep: Sweep, is_complete: bool) -> Iterator[Finding
             draft, findings = _built(base, point.settings)
             yield from findings
             found = [*draft.findings(point.origin), *_option_findings(draft, known)]
-            of_rows += [(finding, point.name) for finding in found]
+            of_rows += [(_of_axis(finding), point.name) for finding in found]
             drafts.append((point, draft))
     yield from _with_rows(of_rows, [*of_base, *_option_findings(base, known)])
     yield from _name_findings(drafts)
@@ -293,6 +294,14 @@ def _with_rows(found: Iterable[tuple[Finding, str]], of_base: Iterable[Finding])
             more = f" and {len(others)} more" if others else ""
             finding = replace(finding, message=f"in trial {first!r}{more}: {finding.message}")
         yield finding
+
+
+def _of_axis(finding: Finding) -> Finding:
+    """A fraction that a search would propose for a whole number, as a mistake of its axis; others as they are."""
+    is_bound = finding.path[:2] == ("search", "space") and finding.path[-1] in ("low", "high", "step")
+    if not is_bound or not finding.message.startswith(WHOLE):
+        return finding
+    return replace(finding, path=finding.path[:-1], message=f"{WHOLE}: add int: true", value=ABSENT)
 
 
 def _option_findings(draft: Draft, known: _OptionFindings) -> list[Finding]:

@@ -13,7 +13,10 @@ from sweep.file.diagnostics import ABSENT, Finding, Path, key_path, split_allowe
 #: How pydantic marks that a mapping's key is wrong, at the end of a location.
 _KEY_MARK = "[key]"
 
-_WHOLE, _NUMBER, _LIST = "must be a whole number", "must be a number", "must be a list"
+WHOLE = "must be a whole number"
+#: Words that are written where null is meant.
+_NOTHING = ("all", "never", "no", "none", "None", "off", False)
+_NUMBER, _LIST = "must be a number", "must be a list"
 _MAPPING = "must be a mapping of keys to values"
 _WORDS = {
     "bool_type": "must be true or false",
@@ -23,8 +26,8 @@ _WORDS = {
     "float_type": _NUMBER,
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",
-    "int_from_float": _WHOLE,
-    "int_type": _WHOLE,
+    "int_from_float": WHOLE,
+    "int_type": WHOLE,
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
     "list_type": _LIST,
@@ -67,6 +70,8 @@ def _finding(
     path = locate(location, message)
     section = sections.get(str(location[0])) if location else None
     inner = location if section is None else location[1:]
+    if details["input"] in _NOTHING and type(None) in get_args(_annotation(section or model, inner)):
+        message += ", or null"
     return Finding(
         path=key_path(path) if is_key else path,
         message=message,

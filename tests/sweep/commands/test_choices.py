@@ -36,3 +36,19 @@ def test_an_unknown_axis_is_refused_with_the_allowed_ones():
 @pytest.mark.parametrize(("axis", "option"), [("model.name", "hidden: 512"), ("model.backbone", "patch_size: 4")])
 def test_methods_and_backbones_are_listed_with_their_keys(axis, option):
     assert option in invoke(axis).output
+
+
+@pytest.mark.parametrize(
+    ("axis", "name", "description"),
+    [
+        ("render.backend", "auto", "on a GPU"),
+        ("render.backend", "reference", "plain torch"),
+        ("search.sampler", "tpe", "Parzen"),
+        ("search.pruner", "median", "median of the others"),
+        ("run.executor", "inline", "one after another"),
+        ("tables", "costs", "Cost of each trained row"),
+    ],
+)
+def test_rasterisers_samplers_pruners_executors_and_tables_are_listed(axis, name, description):
+    (line,) = [line for line in invoke(axis).output.splitlines() if line.startswith(f"{name} ")]
+    assert description in line

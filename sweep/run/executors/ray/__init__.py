@@ -1,4 +1,7 @@
-"""The Ray executor's options; the rest is imported when it runs, since Ray takes seconds."""
+"""Runs trials in parallel under Ray Tune, on this machine or on a cluster.
+
+Here are its options; the rest is imported when it runs, since Ray takes seconds.
+"""
 
 from __future__ import annotations
 
