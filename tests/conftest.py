@@ -130,6 +130,16 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables, for copying into homes, since creating them takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="session")
 def empty_database(postgres: PostgresServer) -> str:
     """The name of a database with MLflow's tables, for copying, since creating them takes seconds."""
     from mlflow import MlflowClient
@@ -169,12 +179,13 @@ TINY_DATA = {
 
 
 @pytest.fixture(scope="session")
-def prepared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A read-only home that contains only a few tiny chairs; copy it before writing."""
+def prepared_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A read-only home that contains only a few tiny chairs and an empty store; copy it before writing."""
     from jobs.data.prepare import prepare
 
     home = tmp_path_factory.mktemp("prepared")
     prepare(TINY_DATA["name"], TINY_DATA["options"], home, workers=1)
+    shutil.copy(empty_store, home)
     return home
 
 

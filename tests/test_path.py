@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,18 +74,24 @@ def sweep(tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the commands fin
 
 @pytest.fixture(scope="module")
 def inline(sweep, tmp_path_factory) -> Finished:
-    """The sweep after an undisturbed run in one process."""
+    """The sweep after an undisturbed run in one process, started as from a shell on a machine without a home."""
     home = tmp_path_factory.mktemp("inline")
-    return Finished(home, run("run", sweep, "--executor", "inline", home=home))
+    return Finished(home, run("run", sweep, "--executor", "inline", home=home, from_shell=True))
 
 
 @pytest.fixture(scope="module")
-def killed(sweep, tmp_path_factory) -> Finished:
+def killed(sweep, prepared_home, tmp_path_factory) -> Finished:
     """The sweep after a run under Ray in which the worker of one trial was killed midway."""
-    home = tmp_path_factory.mktemp("ray")
+    home = shutil.copytree(prepared_home, tmp_path_factory.mktemp("ray") / "home")
     process = start("run", sweep, "--executor", "ray", home=home)
     os.kill(wait_for_middle(Home(home), process)["pid"], signal.SIGKILL)
     return Finished(home, finish(process))
+
+
+@pytest.fixture
+def here(prepared_home, tmp_path) -> Path:
+    """A home in which no trial has run."""
+    return shutil.copytree(prepared_home, tmp_path / "home")
 
 
 def test_every_trial_finishes_and_the_report_is_written(inline):
@@ -173,43 +180,43 @@ def test_adding_a_seed_runs_only_the_new_trials(inline, sweep):
     assert all(after[key] == content for key, content in before.items())
 
 
-def test_a_trial_that_fails_explains_itself_and_stops_no_other(sweep, tmp_path):
+def test_a_trial_that_fails_explains_itself_and_stops_no_other(sweep, here):
     # Adam's step and the weights are finite, but with this learning rate the next loss is not.
     settings = ["--set", "base.train.stages=[{iterations: 8, lr: 1.0e-3, losses: {l2: 1.0}}]"]
     settings += ["--set", "trials={burst: {train.stages.0.lr: 1.0e+30}, calm: {}}"]
-    output = run("run", sweep, "--executor", "inline", *settings, home=tmp_path, code=1)
+    output = run("run", sweep, "--executor", "inline", *settings, home=here, code=1)
     assert "burst failed" in output
     assert "--only=burst --retry-failed" in output
-    finished = Finished(tmp_path, output)
+    finished = Finished(here, output)
     assert finished.trials()["calm"]["status"] == "finished"
     assert finished.trials()["burst"]["status"] == "failed"
-    report = (tmp_path / "reports" / "tiny" / "auto.md").read_text()
+    report = (here / "reports" / "tiny" / "auto.md").read_text()
     assert "burst" in report
 
 
-def test_a_tracking_server_that_is_down_costs_no_trial(sweep, tmp_path):
+def test_a_tracking_server_that_is_down_costs_no_trial(sweep, here):
     short = ["--set", "base.train.stages=[{iterations: 4, lr: 1.0e-3, losses: {l2: 1.0}}]", "--only", "baseline"]
     down = ["--set", "tracking.uri=http://127.0.0.1:9"]
-    output = run("run", sweep, "--executor", "inline", *short, *down, home=tmp_path, code=2)
+    output = run("run", sweep, "--executor", "inline", *short, *down, home=here, code=2)
     assert "Nothing is lost" in output
-    finished = Finished(tmp_path, output)
+    finished = Finished(here, output)
     assert finished.trials()["baseline"]["status"] == "finished"
-    again = run("run", sweep, "--executor", "inline", *short, home=tmp_path)
+    again = run("run", sweep, "--executor", "inline", *short, home=here)
     assert "Nothing to train" in again
-    assert (tmp_path / "reports" / "tiny" / "index.html").exists()
+    assert (here / "reports" / "tiny" / "index.html").exists()
 
 
 @pytest.mark.parametrize(("executor", "sent"), [("inline", signal.SIGINT), ("ray", signal.SIGTERM)])
-def test_an_interrupted_sweep_reports_that_and_resumes(executor, sent, sweep, tmp_path):
+def test_an_interrupted_sweep_reports_that_and_resumes(executor, sent, sweep, here):
     options = ("--only", "baseline", "--set", "base.train.stages.0.iterations=500")
-    process = start("run", sweep, "--executor", executor, *options, home=tmp_path)
-    wait_for_middle(Home(tmp_path), process)
+    process = start("run", sweep, "--executor", executor, *options, home=here)
+    wait_for_middle(Home(here), process)
     process.send_signal(sent)
     output = finish(process, code=130)
     assert f"Stopped with 1 trials unfinished (by {sent.name})" in output
-    finished = Finished(tmp_path, output)
+    finished = Finished(here, output)
     assert finished.trials()["baseline"]["status"] == "interrupted"
-    run("run", sweep, "--executor", "inline", *options, home=tmp_path)
+    run("run", sweep, "--executor", "inline", *options, home=here)
     assert finished.trials()["baseline"]["status"] == "finished"
     starts = [e["step"] for e in read_events(finished.folder("baseline")) if e["event"] == "start"]
     assert len(starts) == 2

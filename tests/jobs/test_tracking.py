@@ -31,14 +31,6 @@ TRIAL = TrackedTrial(
 )
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """An empty MLflow database; it takes seconds to create, so it is created once and copied."""
-    home = tmp_path_factory.mktemp("store")
-    MlflowClient(default_uri(home)).search_experiments()
-    return home / "mlflow.db"
-
-
 @pytest.fixture(autouse=True)
 def _store(empty_store, tmp_path):
     shutil.copy(empty_store, tmp_path / "mlflow.db")

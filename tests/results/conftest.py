@@ -155,16 +155,6 @@ class RecordedHome:
         path.unlink()
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database for copying, since creating one takes seconds."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def recorded(tmp_path: Path, empty_store: Path) -> RecordedHome:
     """An empty home to record trials in."""
