@@ -22,6 +22,7 @@ from jobs.metrics import METRICS
 from jobs.metrics.base import EvaluatedViews
 from jobs.metrics.metric_set import MetricSet
 from jobs.pixels import as_bytes
+from jobs.stop import ShouldStop, StopRequestedError, never
 from model.scenes import Reconstructor, Scene
 from model.types import Context, Rendering, Views
 from model.weights import WeightStore
@@ -101,6 +102,8 @@ def evaluate_predictions(
     device: torch.device,
     split: str | None = None,
     limit: int | None = None,
+    *,
+    should_stop: ShouldStop = never,
 ) -> Evaluation:
     """Evaluates predictions as configured; `split` with `limit` (its first objects) overrides the configuration's."""
     metrics = MetricSet(config.metrics, config.eval.lpips, weights).to(device)
@@ -113,6 +116,7 @@ def evaluate_predictions(
         input_views=config.model.input_views,
         metrics=metrics,
         device=device,
+        should_stop=should_stop,
     )
 
 
@@ -127,11 +131,18 @@ def evaluate(
     metrics: MetricSet,
     device: torch.device,
     input_views: int = 1,
+    should_stop: ShouldStop = never,
 ) -> Evaluation:
-    """Evaluates `draw` on the first `limit` objects of a split (None: all of them)."""
+    """Evaluates `draw` on the first `limit` objects of a split (None: all of them).
+
+    Raises `StopRequestedError` where a stop is requested between two objects.
+    """
     records: list[dict[str, object]] = []
     samples: list[tuple[str, Views, Tensor]] = []
-    for row in store.split(split).head(limit if limit is not None else len(store.objects)).itertuples():
+    objects = store.split(split).head(limit if limit is not None else len(store.objects))
+    for number, row in enumerate(objects.itertuples()):
+        if should_stop():
+            raise StopRequestedError(f"stopped in its evaluation, after {number} of {len(objects)} objects")
         views = object_views(store, row, resolution, input_views, device)
         rendering = draw(views.select(0, input_views), views)
         masks = store.masks(views.frames.cpu().numpy(), resolution, device) if "mask" in metrics.of_truth else None

@@ -26,8 +26,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.lib import format as npy
 
+from jobs.stop import ShouldStop, StopRequestedError, never
+
 #: frames (n,) -> features (n, ...) as float32
 Compute = Callable[[np.ndarray], np.ndarray]
+
+#: Seconds between looks for a stop while another process computes.
+_WAIT_S = 1.0
 
 #: Seconds between progress messages; data written before a message are synced to disk.
 _REPORT_S = 15.0
@@ -40,30 +45,42 @@ _FIELDS = ("frame", "scale", "values")
 log = logging.getLogger(__name__)
 
 
-def ensure_feature_file(path: Path, frames: np.ndarray, group: int, compute: Compute) -> None:
+def ensure_feature_file(
+    path: Path, frames: np.ndarray, group: int, compute: Compute, should_stop: ShouldStop = never
+) -> None:
     """Ensure that `path` holds the features of `frames`; one process computes, others wait for it.
 
     `compute` is called with `group` frames at a time (the last time with the rest), so the result does not
     depend on whether the work was interrupted.  A damaged file is computed anew.  Raises ValueError where features are
-    not finite.
+    not finite, and `StopRequestedError` where a stop is requested meanwhile.
     """
     if _is_sound(path, len(frames)):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("waiting for another process that computes %s", path.stem)
-        lock.acquire()
+    _acquire(lock, path.stem, should_stop)
     try:
         if not _is_sound(path, len(frames)):
             if path.exists():
                 log.warning("%s is damaged, or of other frames; it is computed anew", path)
                 path.unlink()
-            _write(path, frames, group, compute)
+            _write(path, frames, group, compute, should_stop)
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock, name: str, should_stop: ShouldStop) -> None:
+    is_waiting = False
+    while True:
+        try:
+            lock.acquire(timeout=_WAIT_S if is_waiting else 0)
+            return
+        except Timeout:
+            if not is_waiting:
+                log.info("waiting for another process that computes %s", name)
+                is_waiting = True
+            if should_stop():
+                raise StopRequestedError(f"stopped while it waited for another process that computes {name}") from None
 
 
 def _is_sound(path: Path, count: int) -> bool:
@@ -106,14 +123,16 @@ class FeatureFile:
         return len(self._records) * self._records.dtype["values"].itemsize
 
 
-def _write(path: Path, frames: np.ndarray, group: int, compute: Compute) -> None:
+def _write(path: Path, frames: np.ndarray, group: int, compute: Compute, should_stop: ShouldStop) -> None:
     groups = np.array_split(frames, np.arange(group, len(frames), group))
     partial, crc = path.with_suffix(".partial"), path.with_suffix(".crc")
     with partial.open("a+b") as stream, crc.open("a+b") as checksums:
         done = _intact_groups(stream, checksums, group)
         log.info("%s: %d of %d frames are to be computed", path.stem, len(frames) - done * group, len(frames))
         progress = _Progress(path.stem, len(frames), done * group)
-        for chunk in groups[done:]:
+        for number, chunk in enumerate(groups[done:], start=done):
+            if should_stop():
+                raise StopRequestedError(f"stopped after {number * group} of {len(frames)} frames of {path.stem}")
             records = _records(chunk, compute(chunk))
             if stream.tell() == 0:
                 _write_header(stream, records.dtype, len(frames))

@@ -20,6 +20,7 @@ from jobs.data.store import SPLITS, Store
 from jobs.feature_file import FeatureFile, ensure_feature_file, rounded
 from jobs.memory import free_gpu_memory
 from jobs.precision import products
+from jobs.stop import ShouldStop, never
 from model.context import find_source
 from model.frozen import FrozenModel
 from model.fusion import FUSION, ContextType, Source
@@ -48,11 +49,15 @@ class ContextReader:
         weights: WeightStore,
         cache: Path,
         device: torch.device | str = "cpu",
+        should_stop: ShouldStop = never,
     ) -> None:
-        """Computes features that `cache` lacks on `device`; loads frozen models only for these, or if not cached."""
+        """Computes features that `cache` lacks on `device`; loads frozen models only for these, or if not cached.
+
+        Raises `StopRequestedError` where a stop is requested meanwhile.
+        """
         device = torch.device(device)
         self._sources: dict[Source, FrozenModel | CachedFeatures] = {
-            source: _open(source, section, config, store, weights, cache, device)
+            source: _open(source, section, config, store, weights, cache, device, should_stop)
             for source, section in config.sources.items()
             if frozen_class(section) is not None
         }
@@ -154,6 +159,7 @@ def _open(
     weights: WeightStore,
     cache: Path,
     device: torch.device,
+    should_stop: ShouldStop,
 ) -> FrozenModel | CachedFeatures:
     cls: Any = frozen_class(section)
     options = frozen_options(section)
@@ -181,6 +187,7 @@ def _open(
         frames,
         _CHUNK,
         _computing(lambda: _build(source, section, weights, device), store, config.data.resolution, device),
+        should_stop,
     )
     return CachedFeatures(path, context_type, device)
 

@@ -35,7 +35,8 @@ from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
 from jobs.keys import NUMERICS_VERSION, training_identity, training_weights
 from jobs.reconstructor import build_reconstructor
-from jobs.training import Pace, StopRequestedError, train
+from jobs.stop import ShouldStop, StopRequestedError
+from jobs.training import Pace, train
 from model.losses import LOSSES
 from model.losses.base import Loss
 from model.registry import resolve
@@ -118,7 +119,7 @@ def train_once(
     with alone(folder, f"training {key}", pace.should_stop, lambda: journal.start(0)):
         continue_training(config, key, store.fingerprint, frozen, home)
         journal.repeat(folder)
-        context = ContextReader(config, store, weights, cache_folder(home), device)
+        context = ContextReader(config, store, weights, cache_folder(home), device, pace.should_stop)
         network = prepare(build_reconstructor(config, context.widths, weights), device)
         record = _restored(folder, network)
         if record is not None:
@@ -269,7 +270,7 @@ def find_trained(home: Path, key: str) -> tuple[Path, TrialConfig]:
 
 @contextmanager
 def alone(
-    folder: Path, what: str, should_stop: Callable[[], bool], on_wait: Callable[[], None] = lambda: None
+    folder: Path, what: str, should_stop: ShouldStop, on_wait: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
     """Holds the lock of a trial or a training.
 

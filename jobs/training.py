@@ -27,15 +27,12 @@ from jobs.flat import flatten_parameters
 from jobs.kept import KeptWeights
 from jobs.nonfinite import NonFiniteGuard
 from jobs.step import Step, StepInputs, StepOutcome, step_inputs, stream_seed
+from jobs.stop import ShouldStop, StopRequestedError
 from model.losses.base import Loss
 from model.scenes import Reconstructor
 
 # Streams 0, 1, 3 and 4 of a seed belong to the sampling of batches and views.
 _DROPOUT_STREAM = 2
-
-
-class StopRequestedError(RuntimeError):
-    """A stop of the training was requested; it saved a checkpoint and continues from there when run again."""
 
 
 class MetricLog(Protocol):
@@ -54,7 +51,7 @@ class Pace:
 
     log_every: int
     checkpoint_every: int
-    should_stop: Callable[[], bool]
+    should_stop: ShouldStop
 
 
 class Averages:

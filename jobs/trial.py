@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,9 @@ from jobs.memory import is_out_of_memory, keep_freed_memory
 from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
+from jobs.stop import StopRequestedError, stop_signal
 from jobs.trained import alone, train_once
-from jobs.training import Pace, StopRequestedError
+from jobs.training import Pace
 from jobs.turntable import GaussianObject, render_turntable, save_pictures
 from model.weights import WeightStore
 from results.records.atomic import write_json
@@ -125,7 +126,7 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
     keys = keys_of(config, store.fingerprint, weights)
     folder = trial_folder(home, keys.trial)
     folder.mkdir(parents=True, exist_ok=True)
-    should_stop = _stop_signal(runtime.stop_file, folder / PRUNE_FILENAME)
+    should_stop = stop_signal(runtime.stop_file, folder / PRUNE_FILENAME)
     pace = Pace(runtime.log_every, runtime.checkpoint_every, should_stop)
     with alone(folder, f"trial {keys.trial}", should_stop), _log_to(folder / LOG_FILENAME):
         result = read_result(folder)
@@ -224,7 +225,9 @@ def _train_and_evaluate(
         journal.start(0)
         predict = predicting(build_reconstructor(config, {}, weights), no_context, config)
 
-    evaluation = evaluate_predictions(predict, config, store, weights, device)
+    # A trained trial is not pruned any more.
+    stop = stop_signal(runtime.stop_file)
+    evaluation = evaluate_predictions(predict, config, store, weights, device, should_stop=stop)
     evaluation.write(folder)
     sample_sheet(evaluation.samples).save(folder / SHEET_FILENAME)
     if config.is_trained:
@@ -259,19 +262,6 @@ def _write_turntable(predict: Predict, config: TrialConfig, store: Store, device
         log.warning("no turntable of %s: %s", subject.name, error)
     else:
         save_pictures(pictures, path, comment=subject.name)
-
-
-def _stop_signal(*paths: Path | str | None) -> Callable[[], bool]:
-    """Whether one of these files exists, checked at most once a second, as the file system may be remote."""
-    checked, found = 0.0, False
-
-    def should_stop() -> bool:
-        nonlocal checked, found
-        if time.monotonic() - checked > 1:
-            checked, found = time.monotonic(), any(path is not None and Path(path).exists() for path in paths)
-        return found
-
-    return should_stop
 
 
 @contextmanager

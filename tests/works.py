@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from jobs.config import TrialConfig
-from jobs.training import StopRequestedError
+from jobs.stop import StopRequestedError
 from jobs.trial import Runtime, TrialFailedError, TrialResult
 from model.methods.blank import BlankOptions
 from results.records.home import trial_folder

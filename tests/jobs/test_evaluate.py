@@ -9,6 +9,7 @@ from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.evaluate import Evaluation, evaluate
 from jobs.metrics.metric_set import MetricSet
+from jobs.stop import StopRequestedError
 from jobs.trial import Runtime, run_trial
 from model.types import Rendering
 from results.measurements import read_measurements
@@ -78,6 +79,12 @@ def test_a_limit_takes_the_first_objects(judge, store):
     evaluation = judge(brighter([0.1] * 5), limit=2)
     assert list(evaluation.samples["objects"]) == list(store.split("test")["object"][:2])
     assert evaluation.per_object["object"].nunique() == 2
+
+
+def test_a_stop_is_looked_for_between_objects(judge):
+    answers = iter([False, False, True])
+    with pytest.raises(StopRequestedError, match="after 2 of 3 objects"):
+        judge(brighter([0.1] * 5), should_stop=lambda: next(answers))
 
 
 def test_a_picture_that_is_black_everywhere_is_left_out(judge, store):

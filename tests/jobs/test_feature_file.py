@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from jobs.feature_file import FeatureFile, ensure_feature_file
+from jobs.stop import StopRequestedError
 
 #: The tolerance of values stored in float16.
 HALF = 2**-11
@@ -120,6 +122,25 @@ def test_a_killed_writer_is_taken_over_from(path, tmp_path):
     assert_whole(path)
     # It continues with the group that the killed process was computing.
     assert notes.read_text().splitlines() == ["5 6 7", "20 30 31", "32 33 34", "32 33 34", "90"]
+
+
+def test_a_stop_keeps_the_groups_that_are_done(path):
+    answers = iter([False, False, True])
+    with pytest.raises(StopRequestedError, match="stopped after 6 of 10 frames of one"):
+        ensure_feature_file(path, FRAMES, GROUP, features, lambda: next(answers))
+    assert not path.exists()
+    left = []
+    ensure_feature_file(path, FRAMES, GROUP, lambda frames: left.append(frames) or features(frames))
+    assert [list(frames) for frames in left] == [[32, 33, 34], [90]]
+    assert_whole(path)
+
+
+def test_a_stop_reaches_who_waits_for_another_process(path, monkeypatch):
+    monkeypatch.setattr("jobs.feature_file._WAIT_S", 0.01)
+    path.parent.mkdir()
+    answers = iter([False, True])
+    with FileLock(path.with_suffix(".lock")), pytest.raises(StopRequestedError, match="another process that computes"):
+        ensure_feature_file(path, FRAMES, GROUP, features, lambda: next(answers))
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ import jobs.training
 from jobs.adam import FlatAdam
 from jobs.checkpoint import CheckpointFolder, capture
 from jobs.config import TrialConfig
+from jobs.stop import StopRequestedError
 from jobs.trained import load_trained
-from jobs.training import StopRequestedError
 from jobs.trial import Runtime, TrialResult, run_trial
 from results.records.journal import read_events
 from results.records.training_folder import read_training, training_of

@@ -10,9 +10,10 @@ from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 
+import jobs.trial
 from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
-from jobs.training import StopRequestedError
+from jobs.stop import StopRequestedError
 from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
 from results.records.home import training_folder
 from results.records.journal import read_events
@@ -141,6 +142,32 @@ def test_a_stop_file_stops_a_trial_behind_a_checkpoint(home, tiny, tmp_path):
     assert CheckpointFolder(training_of(undisturbed) / "checkpoints").latest().step == 1
     stop_file.unlink()
     assert run_trial(config, home, replace(RUNTIME, stop_file=str(stop_file))).metrics == undisturbed.metrics
+
+
+@pytest.mark.parametrize("request_name", ["stop", PRUNE_FILENAME])
+def test_a_stop_ends_an_evaluation_which_a_pruning_does_not(request_name, home, tiny, tmp_path, monkeypatch):
+    config = TrialConfig.model_validate(tiny())
+    undisturbed = run_trial(config, home, RUNTIME)
+    forget(undisturbed, tmp_path / "undisturbed")
+    request = (tmp_path if request_name == "stop" else undisturbed.folder) / request_name
+    runtime = replace(RUNTIME, stop_file=str(tmp_path / "stop"))
+    train_once = jobs.trial.train_once
+
+    def train(*arguments, **options):
+        trained = train_once(*arguments, **options)
+        request.write_text("others are better")
+        return trained
+
+    monkeypatch.setattr("jobs.trial.train_once", train)
+    if request_name == PRUNE_FILENAME:
+        assert run_trial(config, home, runtime).metrics == undisturbed.metrics
+        return
+    with pytest.raises(StopRequestedError, match="stopped in its evaluation, after 0 of 2 objects"):
+        run_trial(config, home, runtime)
+    assert trial_status(undisturbed.folder) == "interrupted"
+    request.unlink()
+    monkeypatch.undo()
+    assert run_trial(config, home, runtime).metrics == undisturbed.metrics
 
 
 def test_a_pruned_trial_records_that_and_can_resume(home, tiny, tmp_path):

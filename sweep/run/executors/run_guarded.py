@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jobs.config import TrialConfig
 from jobs.memory import is_out_of_memory, peak_gpu_memory, watch_gpu_memory
-from jobs.training import StopRequestedError
+from jobs.stop import StopRequestedError
 from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
 from results.records.disk import DiskFullError
 from results.records.home import trial_folder
