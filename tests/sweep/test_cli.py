@@ -148,8 +148,8 @@ def test_changes_since_the_plan_are_reported(home, tmp_path):
     assert "did you mean 'tables'" in str(invoke("report", path, home=home, code=1).exception)
 
 
-def test_the_ui_needs_a_store(home):
-    assert "run a sweep first" in str(invoke("ui", home=home, code=1).exception)
+def test_the_ui_needs_a_store(tmp_path):
+    assert "run a sweep first" in str(invoke("ui", home=tmp_path, code=1).exception)
 
 
 def test_the_ui_shows_the_store_of_a_home_that_is_named_by_a_relative_path(tmp_path, monkeypatch):
