@@ -23,16 +23,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from numpy.lib import format as npy
 
-from jobs.stop import ShouldStop, StopRequestedError, never
+from jobs.stop import ShouldStop, StopRequestedError, acquire, never
 
 #: frames (n,) -> features (n, ...) as float32
 Compute = Callable[[np.ndarray], np.ndarray]
-
-#: Seconds between looks for a stop while another process computes.
-_WAIT_S = 1.0
 
 #: Seconds between progress messages; data written before a message are synced to disk.
 _REPORT_S = 15.0
@@ -58,7 +55,7 @@ def ensure_feature_file(
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_suffix(".lock"))
-    _acquire(lock, path.stem, should_stop)
+    acquire(lock, f"the computation of {path.stem}", should_stop)
     try:
         if not _is_sound(path, len(frames)):
             if path.exists():
@@ -67,20 +64,6 @@ def ensure_feature_file(
             _write(path, frames, group, compute, should_stop)
     finally:
         lock.release()
-
-
-def _acquire(lock: FileLock, name: str, should_stop: ShouldStop) -> None:
-    is_waiting = False
-    while True:
-        try:
-            lock.acquire(timeout=_WAIT_S if is_waiting else 0)
-            return
-        except Timeout:
-            if not is_waiting:
-                log.info("waiting for another process that computes %s", name)
-                is_waiting = True
-            if should_stop():
-                raise StopRequestedError(f"stopped while it waited for another process that computes {name}") from None
 
 
 def _is_sound(path: Path, count: int) -> bool:

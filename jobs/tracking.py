@@ -442,7 +442,8 @@ def _recorded_scores(run: MlflowRun) -> str | None:
 
 def _created(run: MlflowRun) -> int:
     """The moment at which a run was created, in nanoseconds; those of earlier versions started then."""
-    return int(run.data.tags.get(tags.CREATED, run.info.start_time * 1_000_000))
+    recorded = run.data.tags.get(tags.CREATED, "")  # which may have been edited in MLflow
+    return int(recorded) if recorded.isdecimal() else run.info.start_time * 1_000_000
 
 
 def _published(run: MlflowRun) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from safetensors.torch import load, save
 
 from jobs.checkpoint import Checkpoint, CheckpointFolder
@@ -35,7 +34,7 @@ from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
 from jobs.keys import NUMERICS_VERSION, training_identity, training_weights
 from jobs.reconstructor import build_reconstructor
-from jobs.stop import ShouldStop, StopRequestedError
+from jobs.stop import ShouldStop, acquire
 from jobs.training import Pace, train
 from model.losses import LOSSES
 from model.losses.base import Loss
@@ -48,10 +47,6 @@ from results.records.home import cache_folder, training_folder, trial_folder, we
 from results.records.journal import Journal
 from results.records.training_folder import RECORD_FILENAME, WEIGHTS_FILENAME, read_weights, training_of
 from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME, ENVIRONMENT_FILENAME, LOCK_FILENAME
-
-log = logging.getLogger(__name__)
-
-_WAIT_S = 1.0
 
 #: A network -> its evaluation on the validation split.
 Validate = Callable[[Reconstructor, ContextReader], Evaluation]
@@ -278,18 +273,7 @@ def alone(
     meanwhile.
     """
     lock = FileLock(folder / LOCK_FILENAME)
-    is_waiting = False
-    while True:
-        try:
-            lock.acquire(timeout=_WAIT_S)
-            break
-        except Timeout:
-            if not is_waiting:
-                log.info("waiting for %s, which another process runs", what)
-                on_wait()
-                is_waiting = True
-            if should_stop():
-                raise StopRequestedError(f"stopped while it waited for {what}, which another process runs") from None
+    acquire(lock, what, should_stop, on_wait)
     try:
         yield
     finally:

@@ -136,10 +136,13 @@ def test_a_stop_keeps_the_groups_that_are_done(path):
 
 
 def test_a_stop_reaches_who_waits_for_another_process(path, monkeypatch):
-    monkeypatch.setattr("jobs.feature_file._WAIT_S", 0.01)
+    monkeypatch.setattr("jobs.stop._WAIT_S", 0.01)
     path.parent.mkdir()
     answers = iter([False, True])
-    with FileLock(path.with_suffix(".lock")), pytest.raises(StopRequestedError, match="another process that computes"):
+    with (
+        FileLock(path.with_suffix(".lock")),
+        pytest.raises(StopRequestedError, match="computation of one, which another"),
+    ):
         ensure_feature_file(path, FRAMES, GROUP, features, lambda: next(answers))
 
 
