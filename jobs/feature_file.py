@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from filelock import FileLock
 from numpy.lib import format as npy
 
-from jobs.stop import ShouldStop, StopRequestedError, acquire, never
+from jobs.stop import ShouldStop, StopRequestedError, alone, never
 
 #: frames (n,) -> features (n, ...) as float32
 Compute = Callable[[np.ndarray], np.ndarray]
@@ -54,16 +53,12 @@ def ensure_feature_file(
     if _is_sound(path, len(frames)):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_suffix(".lock"))
-    acquire(lock, f"the computation of {path.stem}", should_stop)
-    try:
+    with alone(path.with_suffix(".lock"), f"the computation of {path.stem}", should_stop):
         if not _is_sound(path, len(frames)):
             if path.exists():
                 log.warning("%s is damaged, or of other frames; it is computed anew", path)
                 path.unlink()
             _write(path, frames, group, compute, should_stop)
-    finally:
-        lock.release()
 
 
 def _is_sound(path: Path, count: int) -> bool:

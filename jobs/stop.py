@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -43,16 +44,20 @@ def stop_signal(*files: Path | str | None) -> ShouldStop:
     return should_stop
 
 
-def acquire(lock: FileLock, what: str, should_stop: ShouldStop, on_wait: Callable[[], None] = lambda: None) -> None:
-    """Acquires the lock of work that another process may be doing for hours; calls `on_wait` once if one does.
+@contextmanager
+def alone(
+    lock_file: Path, what: str, should_stop: ShouldStop, on_wait: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Holds the lock of work that another process may be doing for hours; calls `on_wait` once if one does.
 
     what: names the work in messages.  Raises `StopRequestedError` where a stop is requested meanwhile.
     """
+    lock = FileLock(lock_file)
     is_waiting = False
     while True:
         try:
             lock.acquire(timeout=_WAIT_S)
-            return
+            break
         except Timeout:
             if not is_waiting:
                 log.info("waiting for %s, which another process runs", what)
@@ -60,3 +65,7 @@ def acquire(lock: FileLock, what: str, should_stop: ShouldStop, on_wait: Callabl
                 is_waiting = True
             if should_stop():
                 raise StopRequestedError(f"stopped while it waited for {what}, which another process runs") from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from filelock import FileLock
 from safetensors.torch import load, save
 
 from jobs.checkpoint import Checkpoint, CheckpointFolder
@@ -34,7 +32,7 @@ from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
 from jobs.keys import NUMERICS_VERSION, training_identity, training_weights
 from jobs.reconstructor import build_reconstructor
-from jobs.stop import ShouldStop, acquire
+from jobs.stop import alone
 from jobs.training import Pace, train
 from model.losses import LOSSES
 from model.losses.base import Loss
@@ -111,7 +109,7 @@ def train_once(
     """
     folder = training_folder(home, key)
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder, f"training {key}", pace.should_stop, lambda: journal.start(0)):
+    with alone(folder / LOCK_FILENAME, f"training {key}", pace.should_stop, lambda: journal.start(0)):
         continue_training(config, key, store.fingerprint, frozen, home)
         journal.repeat(folder)
         context = ContextReader(config, store, weights, cache_folder(home), device, pace.should_stop)
@@ -261,20 +259,3 @@ def find_trained(home: Path, key: str) -> tuple[Path, TrialConfig]:
                 raise ValueError(f"trial {key} has no network ({config.model.name})")
             return folder, config
     raise ValueError(f"{key} is neither a trial nor a training of {home}")
-
-
-@contextmanager
-def alone(
-    folder: Path, what: str, should_stop: ShouldStop, on_wait: Callable[[], None] = lambda: None
-) -> Iterator[None]:
-    """Holds the lock of a trial or a training.
-
-    `on_wait` is called once if another process holds it.  Raises `StopRequestedError` where a stop is requested
-    meanwhile.
-    """
-    lock = FileLock(folder / LOCK_FILENAME)
-    acquire(lock, what, should_stop, on_wait)
-    try:
-        yield
-    finally:
-        lock.release()

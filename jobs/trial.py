@@ -31,8 +31,8 @@ from jobs.memory import is_out_of_memory, keep_freed_memory
 from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
-from jobs.stop import StopRequestedError, stop_signal
-from jobs.trained import alone, train_once
+from jobs.stop import StopRequestedError, alone, stop_signal
+from jobs.trained import train_once
 from jobs.training import Pace
 from jobs.turntable import GaussianObject, render_turntable, save_pictures
 from model.weights import WeightStore
@@ -46,6 +46,7 @@ from results.records.trial_folder import (
     CONFIG_FILENAME,
     COSTS_FILENAME,
     ENVIRONMENT_FILENAME,
+    LOCK_FILENAME,
     LOG_FILENAME,
     MEASUREMENTS_FILENAME,
     PRUNE_FILENAME,
@@ -128,7 +129,7 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
     folder.mkdir(parents=True, exist_ok=True)
     should_stop = stop_signal(runtime.stop_file, folder / PRUNE_FILENAME)
     pace = Pace(runtime.log_every, runtime.checkpoint_every, should_stop)
-    with alone(folder, f"trial {keys.trial}", should_stop), _log_to(folder / LOG_FILENAME):
+    with alone(folder / LOCK_FILENAME, f"trial {keys.trial}", should_stop), _log_to(folder / LOG_FILENAME):
         result = read_result(folder)
         if result is None:
             result = _run(config, keys, folder, store, home, runtime, pace, weights) | {
