@@ -24,8 +24,8 @@ from model.weights import WeightStore
 _CACHE_BYTES = 2**30
 
 
-#: Features of targets are computed for multiples of this number: torch changes the order of sums for one or two images,
-#: and features must not depend on the cache's contents.
+#: Features of targets are computed for multiples of this number of images, or of the number in a step where it is
+#: smaller: torch changes the order of sums for one or two images, and features must not depend on the cache's contents.
 _TOGETHER = 4
 
 
@@ -151,12 +151,14 @@ class FeatureCache:
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Outputs of `compute` for images on the CPU, from the cache where present."""
         images = images.detach().contiguous()
-        keys = [hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in images]
+        together = min(len(images), _TOGETHER)
+        salt = bytes([together])
+        keys = [hashlib.blake2b(image.numpy().tobytes(), digest_size=16, salt=salt).digest() for image in images]
         found = {key: self._kept[key] for key in keys if key in self._kept}
         missing = {key: number for number, key in enumerate(keys) if key not in found}
         if missing:
             numbers = list(missing.values())
-            numbers += numbers[-1:] * (-len(numbers) % _TOGETHER)
+            numbers += numbers[-1:] * (-len(numbers) % together)
             for key, *layers in zip(missing, *self._compute(images[numbers]), strict=False):
                 found[key] = layers
                 self._keep(key, layers)
@@ -184,7 +186,7 @@ class Lpips(Loss):
         ours, theirs = pictures(rendering), pictures(target)
         in_bf16 = self.precision == "bf16" and ours.is_cuda
         with torch.no_grad():
-            if theirs.device.type == "cpu" and theirs.dtype == torch.float32 and len(theirs) >= _TOGETHER:
+            if theirs.device.type == "cpu" and theirs.dtype == torch.float32:
                 expected = self._target_features(theirs)
             else:
                 expected = self.distance.features(theirs, in_bf16=in_bf16)

@@ -83,17 +83,37 @@ def test_features_of_targets_that_recur_are_computed_once(weights, ordinary, mon
         assert torch.allclose(value, plain(render, target).mean(), rtol=1e-5)
         (gradient,) = torch.autograd.grad(value, render)
         assert gradient.abs().max() > 0
-    assert computed == [8, 4, 4]  # fives, none, one and one new ones, in fours
+    assert computed == [8, 3, 4, 4]  # five in fours, three by themselves, one and one new ones in fours
 
 
-def test_features_do_not_depend_on_what_was_met_before(weights):
+@pytest.mark.parametrize("count", [1, 2, 3, 12])
+def test_features_do_not_depend_on_what_was_met_before(count, weights):
     pool = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     compute = shared_lpips("vgg", weights).features
     with torch.no_grad():
-        cold, warm = FeatureCache(compute, 2**30), FeatureCache(compute, 2**30)
-        warm(pool[3:5]), warm(pool[[7, 0, 9, 2, 11]])
-        for a, b in zip(cold(pool), warm(pool), strict=True):
-            assert torch.equal(a, b)
+        warm = FeatureCache(compute, 2**30)
+        for met in ([3, 4], [7, 0, 9, 2, 11], [5], [1, 8, 6]):
+            warm(pool[met])
+        chosen = pool[:count].flip(0)
+        cold = FeatureCache(compute, 2**30)(chosen)
+        assert all(map(torch.equal, cold, warm(chosen)))
+        assert count > 3 or all(map(torch.equal, cold, compute(chosen)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_targets_of_small_batches_are_kept_too(count):
+    computed = []
+
+    def compute(images):
+        computed.append(len(images))
+        return [images * 2]
+
+    cache = FeatureCache(compute, limit=2**20)
+    pool = torch.rand(6, 3, 4, 4)
+    first, second = pool[:count], pool[count : 2 * count]
+    for images in (first, second, first.flip(0), torch.cat([first[:-1], second[:1]])):
+        assert torch.equal(cache(images)[0], images * 2)
+    assert computed == [count, count]
 
 
 def test_a_full_cache_keeps_what_it_has():
@@ -107,7 +127,7 @@ def test_a_full_cache_keeps_what_it_has():
     pool = torch.rand(4, 3, 4, 4)
     for _ in range(2):
         assert torch.equal(cache(pool)[0], pool * 2)
-    assert torch.equal(cache(pool[:2])[0], pool[:2] * 2)
+    assert torch.equal(cache(pool[[0, 1, 1, 0]])[0], pool[[0, 1, 1, 0]] * 2)
     assert computed == [4, 4]
 
 
