@@ -6,7 +6,7 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,18 @@ class Gallery:
     seeds: dict[str, int]
     #: per object why it is shown: "best", "median" or "worst", or "" without a rule
     ranks: tuple[str, ...] = ()
+
+    def of(self, chosen: Sequence[int], ranks: tuple[str, ...]) -> Gallery:
+        """The gallery of some of its objects, by their indices."""
+        index = list(chosen)
+        return Gallery(
+            tuple(self.objects[i] for i in index),
+            self.source[index],
+            self.target[index],
+            {trial: pictures[index] for trial, pictures in self.renders.items()},
+            self.seeds,
+            ranks,
+        )
 
 
 @dataclass(frozen=True)
@@ -113,15 +125,12 @@ def representative(gallery: Gallery) -> Gallery:
     order = np.argsort(-scores, kind="stable")
     places = {0: "best", len(order) // 2: "median", len(order) - 1: "worst"} if len(order) > 2 else {}
     places = places or ({0: "best", 1: "worst"} if len(order) == 2 else dict.fromkeys(range(len(order)), ""))
-    chosen = order[list(places)]
-    return Gallery(
-        tuple(gallery.objects[index] for index in chosen),
-        gallery.source[chosen],
-        gallery.target[chosen],
-        {trial: pictures[chosen] for trial, pictures in gallery.renders.items()},
-        gallery.seeds,
-        tuple(places.values()),
-    )
+    return gallery.of([int(order[place]) for place in places], tuple(places.values()))
+
+
+def median(gallery: Gallery) -> Gallery | None:
+    """The median object of a representative gallery alone; None where it has fewer than three objects."""
+    return gallery.of([gallery.ranks.index("median")], ("median",)) if "median" in gallery.ranks else None
 
 
 def _psnr(render: Pictures, target: Pictures) -> NDArray[np.float64]:

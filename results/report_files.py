@@ -8,7 +8,7 @@ from pkgutil import resolve_name
 
 from results.figures import grid
 from results.figures.style import save
-from results.gallery import Gallery, TrialSamples, Turntable, galleries, read_turntable, representative
+from results.gallery import Gallery, TrialSamples, Turntable, galleries, median, read_turntable, representative
 from results.illustrations import Illustration, illustrate
 from results.load import Evidence
 from results.records.plan import RecordedTrial
@@ -90,6 +90,12 @@ def _table_files(tables: Sequence[Table]) -> dict[str, bytes]:
 
 
 def _picture_files(pictures: Sequence[Gallery]) -> dict[str, bytes]:
-    """One grid is `samples.png`; trials that rendered other views get `samples_2.png` and so on."""
+    """One grid is `samples.png`; trials that rendered other views get `samples_2.png` and so on.
+
+    `samples_median.png` has the median object alone, for a paper or a README.
+    """
     stems = ["samples", *(f"samples_{number}" for number in range(2, len(pictures) + 1))]
-    return {f"{stem}.png": grid.png(grid.draw(gallery)) for stem, gallery in zip(stems, pictures, strict=False)}
+    grids: dict[str, Gallery | None] = {}
+    for stem, gallery in zip(stems, pictures, strict=False):
+        grids |= {f"{stem}.png": gallery, f"{stem}_median.png": median(gallery)}
+    return {name: grid.png(grid.draw(gallery)) for name, gallery in grids.items() if gallery is not None}

@@ -66,7 +66,7 @@ def scores(psnr: float, ssim: float, lpips: float, objects: int = 3) -> pd.DataF
     return pd.DataFrame(rows, columns=["object", "split", "view_kind", "metric", "value"])
 
 
-def pictures(seed: int, objects: int = 2, views: int = 2, side: int = 16) -> dict[str, np.ndarray]:
+def pictures(seed: int, objects: int = 3, views: int = 2, side: int = 16) -> dict[str, np.ndarray]:
     """Sample renders; objects and ground truth are equal for all seeds, and renders differ."""
     truth, own = np.random.default_rng(0), np.random.default_rng(seed + 1)
     shape = (objects, views, 3, side, side)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from results.gallery import Gallery, TrialSamples, galleries, read_pictures, read_turntable, representative
+from results.gallery import Gallery, TrialSamples, galleries, median, read_pictures, read_turntable, representative
 
 
 def arrays(side: int = 8, truth: int = 0, render: int = 0) -> dict[str, np.ndarray]:
@@ -130,6 +130,14 @@ def test_the_best_the_median_and_the_worst_object_are_shown() -> None:
     assert shown.objects == ("object_10", "object_30", "object_50")
     assert shown.ranks == ("best", "median", "worst")
     assert [int(pictures.max()) for pictures in shown.renders["second"]] == [10, 30, 50]
+
+
+def test_the_median_object_is_shown_alone_where_there_is_one() -> None:
+    alone = median(representative(shades([30, 10, 50, 20, 40])))
+    assert alone is not None
+    assert (alone.objects, alone.ranks) == (("object_30",), ("median",))
+    assert [pictures.max() for pictures in (alone.source, alone.target, *alone.renders.values())] == [0, 0, 30, 30]
+    assert median(representative(shades([20, 10]))) is None
 
 
 def test_the_rule_averages_over_variants() -> None:

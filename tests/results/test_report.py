@@ -31,6 +31,7 @@ FILES = {
     "curves.pdf",
     "curves.png",
     "samples.png",
+    "samples_median.png",
     "forest.pdf",
     "forest.png",
     "objects.pdf",
@@ -223,9 +224,9 @@ def test_pictures_stand_beside_ground_truth_with_a_description(page: Page) -> No
         f"{best}, view 1, rendered by baseline",
         f"{best}, view 1, error of baseline",
     ]
-    # Two objects with an input and two views of the truth, of four renders and of their errors.
+    # Three objects with an input and two views of the truth, of four renders and of their errors.
     pictures = [alt for alt in alts if "predicted" not in str(alt)]
-    assert len(pictures) == 2 * (1 + 2 * (1 + 2 * 4))
+    assert len(pictures) == 3 * (1 + 2 * (1 + 2 * 4))
     assert all(image["width"] == "96" for image in page.all("img"))
 
 
