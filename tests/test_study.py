@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from results.load import load_results
+from results.statistics import paired_test
+from sweep.spec import load_sweep
 from tests.processes import run
 
 REPOSITORY = Path(__file__).parent.parent
@@ -39,3 +42,18 @@ def test_a_number_is_traced_to_its_runs(report: Path) -> None:
     output = run("explain", "study-chairs", "baseline", "novel_psnr", "--sweep", preset, home=report.parents[1])
     assert re.search(r"\b[0-9a-f]{16}\b", output), "no key"
     assert "seed 0" in output
+
+
+@pytest.mark.parametrize("dataset", ["chairs", "scans"])
+def test_the_baseline_is_above_what_needs_no_training(report: Path, dataset: str) -> None:
+    """With intervals that exclude zero; the README has those for a copied input."""
+    sweep = load_sweep(REPOSITORY / "sweep" / "presets" / "study.yaml")
+    frame = load_results(sweep, report.parents[1])
+    frame = frame[(frame["split"] == "test") & (frame["view_kind"] == "novel") & (frame["metric"] == "psnr")]
+    scores = frame.pivot(index=["trial", "seed"], columns="object", values="value")
+    baseline = scores.loc["baseline" if dataset == "chairs" else "scans baseline"].dropna(axis=1)
+    for control in ("blank", "copy_input"):
+        test = paired_test(baseline - scores.loc[f"{control} name={dataset}"][baseline.columns].iloc[0])
+        assert test.low > 0
+    margin = f"{test.difference:.2f} dB ({test.low:.2f} to {test.high:.2f})"
+    assert margin in " ".join((REPOSITORY / "README.md").read_text().split())
