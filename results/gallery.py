@@ -6,7 +6,7 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,14 +45,13 @@ class Gallery:
     #: per object why it is shown: "best", "median" or "worst", or "" without a rule
     ranks: tuple[str, ...] = ()
 
-    def of(self, chosen: Sequence[int], ranks: tuple[str, ...]) -> Gallery:
-        """The gallery of some of its objects, by their indices."""
-        index = list(chosen)
+    def chosen(self, indices: list[int], ranks: tuple[str, ...]) -> Gallery:
+        """The gallery of some of its objects, with the reasons why they are shown."""
         return Gallery(
-            tuple(self.objects[i] for i in index),
-            self.source[index],
-            self.target[index],
-            {trial: pictures[index] for trial, pictures in self.renders.items()},
+            tuple(self.objects[index] for index in indices),
+            self.source[indices],
+            self.target[indices],
+            {trial: pictures[indices] for trial, pictures in self.renders.items()},
             self.seeds,
             ranks,
         )
@@ -125,12 +124,12 @@ def representative(gallery: Gallery) -> Gallery:
     order = np.argsort(-scores, kind="stable")
     places = {0: "best", len(order) // 2: "median", len(order) - 1: "worst"} if len(order) > 2 else {}
     places = places or ({0: "best", 1: "worst"} if len(order) == 2 else dict.fromkeys(range(len(order)), ""))
-    return gallery.of([int(order[place]) for place in places], tuple(places.values()))
+    return gallery.chosen(order[list(places)].tolist(), tuple(places.values()))
 
 
 def median(gallery: Gallery) -> Gallery | None:
     """The median object of a representative gallery alone; None where it has fewer than three objects."""
-    return gallery.of([gallery.ranks.index("median")], ("median",)) if "median" in gallery.ranks else None
+    return gallery.chosen([gallery.ranks.index("median")], ("median",)) if "median" in gallery.ranks else None
 
 
 def _psnr(render: Pictures, target: Pictures) -> NDArray[np.float64]:

@@ -14,11 +14,11 @@ from sweep.spec import load_sweep
 from tests.processes import run
 
 REPOSITORY = Path(__file__).parent.parent
+PRESET = REPOSITORY / "sweep" / "presets" / "study.yaml"
 RECORDS = REPOSITORY / "results" / "examples" / "study"
+README = (REPOSITORY / "README.md").read_text()
 #: name of a table -> its text in the README, between two comments
-SHOWN = dict(
-    re.findall(r"<!-- table (\S+) -->\n(.*?)\n<!-- end -->", (REPOSITORY / "README.md").read_text(), re.DOTALL)
-)
+SHOWN = dict(re.findall(r"<!-- table (\S+) -->\n(.*?)\n<!-- end -->", README, re.DOTALL))
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report that is made from a copy of the records."""
     home = tmp_path_factory.mktemp("records") / "home"
     shutil.copytree(RECORDS, home)
-    run("report", REPOSITORY / "sweep" / "presets" / "study.yaml", home=home)
+    run("report", PRESET, home=home)
     return home / "reports" / "study"
 
 
@@ -38,8 +38,7 @@ def test_every_number_of_the_readme_is_reproduced(report: Path, name: str) -> No
 
 
 def test_a_number_is_traced_to_its_runs(report: Path) -> None:
-    preset = REPOSITORY / "sweep" / "presets" / "study.yaml"
-    output = run("explain", "study-chairs", "baseline", "novel_psnr", "--sweep", preset, home=report.parents[1])
+    output = run("explain", "study-chairs", "baseline", "novel_psnr", "--sweep", PRESET, home=report.parents[1])
     assert re.search(r"\b[0-9a-f]{16}\b", output), "no key"
     assert "seed 0" in output
 
@@ -47,13 +46,14 @@ def test_a_number_is_traced_to_its_runs(report: Path) -> None:
 @pytest.mark.parametrize("dataset", ["chairs", "scans"])
 def test_the_baseline_is_above_what_needs_no_training(report: Path, dataset: str) -> None:
     """With intervals that exclude zero; the README has those for a copied input."""
-    sweep = load_sweep(REPOSITORY / "sweep" / "presets" / "study.yaml")
-    frame = load_results(sweep, report.parents[1])
+    frame = load_results(load_sweep(PRESET), report.parents[1])
     frame = frame[(frame["split"] == "test") & (frame["view_kind"] == "novel") & (frame["metric"] == "psnr")]
     scores = frame.pivot(index=["trial", "seed"], columns="object", values="value")
     baseline = scores.loc["baseline" if dataset == "chairs" else "scans baseline"].dropna(axis=1)
-    for control in ("blank", "copy_input"):
-        test = paired_test(baseline - scores.loc[f"{control} name={dataset}"][baseline.columns].iloc[0])
-        assert test.low > 0
-    margin = f"{test.difference:.2f} dB ({test.low:.2f} to {test.high:.2f})"
-    assert margin in " ".join((REPOSITORY / "README.md").read_text().split())
+    blank, copied = (
+        paired_test(baseline - scores.loc[f"{control} name={dataset}"][baseline.columns].iloc[0])
+        for control in ("blank", "copy_input")
+    )
+    assert blank.low > 0
+    assert copied.low > 0
+    assert f"{copied.difference:.2f} dB ({copied.low:.2f} to {copied.high:.2f})" in " ".join(README.split())
