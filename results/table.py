@@ -53,7 +53,7 @@ class Comparison:
     difference: float
     low: float
     high: float
-    #: two-sided, of the one test and after Holm's correction over all tests of the table
+    #: two-sided, of the one test and after Holm's correction over its family (`Table.families`)
     p: float
     p_adjusted: float
     #: mean of the objects' differences in units of their standard deviation (Cohen's d_z)
@@ -159,6 +159,8 @@ class Table:
     citation: str = ""
     #: findings about the published numbers, such as marks that contradict them
     remarks: tuple[str, ...] = ()
+    #: the families of tests that p-values are corrected over, in words
+    families: str = "the table"
 
     @property
     def has_references(self) -> bool:
@@ -213,7 +215,7 @@ class Table:
                 "Best in bold, second best underlined, among trained rows, if tests distinguish them from the next."
             )
         if any(cell.comparison and cell.comparison.is_significant for cell in cells):
-            sentences.append("* differs from the baseline (p < 0.05 after Holm's correction over the table).")
+            sentences.append(f"* differs from the baseline (p < 0.05 after Holm's correction over {self.families}).")
         if any(cell.std is not None for cell in cells):
             sentences.append("± is the sample standard deviation over seeds.")
         return [*sentences, *self.notes]

@@ -249,6 +249,21 @@ class SeedState:
 
 
 @dataclass(frozen=True)
+class PrimaryMetric:
+    """The score that decides, with what was known when it was named."""
+
+    #: such as "novel_psnr"
+    metric: str
+    #: trained trials of the sweep, and how many of them had finished, when a plan named it first
+    trials: int
+    finished: int
+
+    def __str__(self) -> str:
+        after = f"after {self.finished} of {self.trials} trials had finished"
+        return f"{self.metric}, named {after if self.finished else 'before any trial had finished'}"
+
+
+@dataclass(frozen=True)
 class Plan(Generic[Config]):
     """All trials of a sweep, with unique keys; `controls` are trivial baselines, evaluated but not trained."""
 
@@ -263,6 +278,8 @@ class Plan(Generic[Config]):
     axes: Mapping[str, str] = field(default_factory=dict)
     #: None where the seeds are listed
     seeds: SeedState | None = None
+    #: None where the file names none
+    primary: PrimaryMetric | None = None
 
     @property
     def everything(self) -> tuple[PlannedTrial[Config], ...]:
@@ -311,7 +328,8 @@ class Plan(Generic[Config]):
         compared = {"baseline": self.baseline} if self.baseline is not None else {}
         varied = {"axes": dict(self.axes)} if self.axes else {}
         sequential = {"seeds": asdict(self.seeds)} if self.seeds else {}
-        members = compared | varied | searched | sequential
+        deciding = {"primary": asdict(self.primary)} if self.primary else {}
+        members = compared | deciding | varied | searched | sequential
         about_all = {"sweep": self.sweep, "created": self.created, **members, **about_all}
         heads = [f'"{name}": {json.dumps(value)}' for name, value in about_all.items()]
         return "{" + ",\n".join([*heads, *(f'"{name}": [\n{text}\n]' for name, text in lines.items())]) + "}\n"
@@ -448,6 +466,7 @@ def _parsed(content: Mapping[str, Any], path: Path) -> FrozenPlan:
         content.get("baseline"),
         _axes(content.get("axes")),
         _seeds(content.get("seeds"), path),
+        _primary(content.get("primary"), path),
     )
 
 
@@ -533,4 +552,18 @@ def _seeds(content: Any, path: Path) -> SeedState | None:
     except (KeyError, TypeError) as error:
         problem = DamagedFileError(path, f"its seeds are none of this version ({type(error).__name__}: {error})")
         pass_over(problem, "the decisions on its rows are not shown; plan the sweep again")
+        return None
+
+
+def _primary(content: Any, path: Path) -> PrimaryMetric | None:
+    if content is None:
+        return None
+    try:
+        primary = PrimaryMetric(**content)
+        _require(str, primary.metric)
+        _require(int, primary.trials, primary.finished)
+        return primary
+    except TypeError as error:
+        problem = DamagedFileError(path, f"its primary metric is none of this version ({error})")
+        pass_over(problem, "tables have no primary metric; plan the sweep again")
         return None

@@ -2,7 +2,9 @@
 
 All tests of a table are one family (Holm's correction): every row against the baseline in every column, and, in every
 column, the best row against all others and the second against those below it.  The chance that any star, bold or
-underline of a table is wrong stays below 5 %.
+underline of a table is wrong stays below 5 %.  Where the sweep has a primary metric, its tests against the baseline are
+one family and all others a second: the chance that any of the primary metric's stars is wrong stays below 5 %, and so
+does that of any other mark.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +31,8 @@ BASELINE = -1
 _Pair = tuple[int, int, int]
 #: a row and a column
 _Place = tuple[int, int]
+#: a pair that is compared, or the place of a mark
+_Question = TypeVar("_Question", bound=tuple[int, ...])
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,25 @@ class _Test:
     objects: int
 
 
-def assessed(table: Table, baseline: Row | None, quantities: Sequence[MetricColumn], scores: Scores) -> Table:
+@dataclass(frozen=True)
+class _Answer:
+    """p after the correction over a family, and the number of tests in that."""
+
+    p: float
+    family: int
+
+
+def assessed(
+    table: Table,
+    baseline: Row | None,
+    quantities: Sequence[MetricColumn],
+    scores: Scores,
+    primary: str | None = None,
+) -> Table:
     """The table with comparisons and earned ranks in its ranked sections; a column for each quantity.
 
     `baseline` need not stand in the table.  Columns without a direction are not compared.
+    primary: name of the quantity whose comparisons are a family of their own.
     """
     candidates = ranked(table)
     rows = {index: candidates.rows[index] for index in candidates.competitors}
@@ -53,19 +73,18 @@ def assessed(table: Table, baseline: Row | None, quantities: Sequence[MetricColu
     rivalries = [(row, rival, column) for (row, column), rivals in contests.items() for rival in rivals]
     everyone = {**rows, BASELINE: baseline} if baseline else rows
     tests = _tested(dict.fromkeys([*pairs, *rivalries]), everyone, quantities, scores)
-    pairs = [pair for pair in pairs if pair in tests]
-    adjusted = holm(
-        [
-            *(float(tests[pair].found.p) for pair in pairs),
-            *(_contest_p(place, rivals, tests, quantities) for place, rivals in contests.items()),
-        ]
-    )
-    family = int(np.count_nonzero(~np.isnan(adjusted)))
+    questions: dict[tuple[int, ...], float] = {pair: float(tests[pair].found.p) for pair in pairs if pair in tests}
+    questions |= {place: _contest_p(place, rivals, tests, quantities) for place, rivals in contests.items()}
+    deciding = {pair: p for pair, p in questions.items() if len(pair) == 3 and quantities[pair[2]].name == primary}
+    answers = _corrected(deciding) | _corrected({key: p for key, p in questions.items() if key not in deciding})
     comparisons = {
-        (row, column): _comparison(everyone[other], tests[row, other, column], quantities[column], p, family)
-        for (row, other, column), p in zip(pairs, adjusted, strict=False)
+        (row, column): _comparison(
+            everyone[other], tests[row, other, column], quantities[column], answers[row, other, column]
+        )
+        for row, other, column in pairs
+        if (row, other, column) in tests
     }
-    earned = {place for place, p in zip(contests, adjusted[len(pairs) :], strict=True) if p < ALPHA}
+    earned = {place for place in contests if answers[place].p < ALPHA}
     ranks = _earned_ranks(rows, contests, earned)
     return candidates.with_cells(
         lambda row, column, cell: replace(
@@ -89,12 +108,19 @@ def paired_comparisons(
         if pair and quantity.column.direction
     ]
     tests = _tested(wanted, rows, quantities, scores)
-    adjusted = holm([float(test.found.p) for test in tests.values()])
-    family = int(np.count_nonzero(~np.isnan(adjusted)))
+    answers = _corrected({pair: float(test.found.p) for pair, test in tests.items()})
     return {
-        (row // 2, column): _comparison(replace(rows[other], label=name), test, quantities[column], p, family)
-        for ((row, other, column), test), p in zip(tests.items(), adjusted, strict=True)
+        (row // 2, column): _comparison(replace(rows[other], label=name), test, quantities[column], answers[pair])
+        for pair, test in tests.items()
+        for row, other, column in [pair]
     }
+
+
+def _corrected(family: Mapping[_Question, float]) -> dict[_Question, _Answer]:
+    """The p-values of one family after Holm's correction; those that are NaN do not count."""
+    adjusted = holm(list(family.values()))
+    size = int(np.count_nonzero(~np.isnan(adjusted)))
+    return {question: _Answer(float(p), size) for question, p in zip(family, adjusted, strict=True)}
 
 
 def _baseline_pairs(
@@ -160,9 +186,9 @@ def _p_of_better(test: _Test | None, quantity: MetricColumn) -> float:
     return float(test.found.p) if gain > 0 else 1.0
 
 
-def _comparison(baseline: Row, test: _Test, quantity: MetricColumn, p_adjusted: float, family: int) -> Comparison:
+def _comparison(baseline: Row, test: _Test, quantity: MetricColumn, answer: _Answer) -> Comparison:
     found = test.found
-    detectable = float(minimal_detectable(found.estimate, ALPHA / family, POWER))
+    detectable = float(minimal_detectable(found.estimate, ALPHA / answer.family, POWER))
     seeds = f"{test.seeds} seeds" if test.seeds > 1 else "one seed"
     return Comparison(
         baseline=baseline.label,
@@ -170,10 +196,10 @@ def _comparison(baseline: Row, test: _Test, quantity: MetricColumn, p_adjusted: 
         low=float(found.low),
         high=float(found.high),
         p=float(found.p),
-        p_adjusted=float(p_adjusted),
+        p_adjusted=answer.p,
         effect_size=float(found.effect_size),
         test=f"paired t, {test.objects} objects, {seeds}",
-        verdict=_verdict(test, quantity, float(p_adjusted), detectable),
+        verdict=_verdict(test, quantity, answer.p, detectable),
         minimal_detectable=detectable,
     )
 

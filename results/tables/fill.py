@@ -11,6 +11,7 @@ import numpy as np
 
 from results.load import Evidence, TrialRecord
 from results.provenance import ABSENT
+from results.records.plan import PrimaryMetric
 from results.statistics import bootstrap_interval
 from results.table import Cell, Column, Row, Section, Source, Table
 from results.tables.assess import assessed
@@ -67,7 +68,11 @@ def fill(
     table = replace(frame, columns=tuple(quantity.column for quantity in quantities), sections=sections)
     baseline_row = _row(baseline, quantities, scores, ()) if baseline else None
     table = with_intervals(table, quantities, scores)
-    return _explained(assessed(table, baseline_row, quantities, scores), quantities)
+    primary = evidence.plan.primary if baseline else None
+    if primary is not None and primary.metric not in [quantity.name for quantity in quantities]:
+        primary = None
+    marked = assessed(table, baseline_row, quantities, scores, primary.metric if primary else None)
+    return _explained(marked, quantities, primary)
 
 
 def with_texts(table: Table, texts: Mapping[str, Mapping[str, str]]) -> Table:
@@ -139,9 +144,13 @@ def with_intervals(table: Table, quantities: Sequence[MetricColumn], scores: Sco
     return table.with_cells(lambda row, column, cell: replace(cell, interval=intervals.get((row, column))))
 
 
-def _explained(table: Table, quantities: Sequence[MetricColumn]) -> Table:
-    """Adds a note where rows of one seed get no marks, and where no trial has a value of a column."""
+def _explained(table: Table, quantities: Sequence[MetricColumn], primary: PrimaryMetric | None) -> Table:
+    """Adds notes: on the primary metric, on rows of one seed, which get no marks, and on columns without a value."""
     notes = list(table.notes)
+    if primary is not None:
+        late = " Error rates hold for a choice made before." if primary.finished else ""
+        notes.append(f"Primary metric: {primary}.{late}")
+        table = replace(table, families=f"the tests of {primary.metric}, and over all others")
     rows = [row for index in table.competitors if not (row := table.rows[index]).is_empty]
     if len(rows) > 1 and any(all(cell.n < 2 for cell in row.cells) for row in rows):
         notes.append(ONE_SEED)

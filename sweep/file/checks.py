@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
+from jobs.config import TrialConfig
 from jobs.data import DATASETS
 from model.methods import find_method
 from model.rasterizers import BACKENDS, CUDA_BACKENDS
+from results.metrics import split_column
 from sweep.file.diagnostics import ABSENT, Finding, Path, split_allowed
 from sweep.file.overrides import (
     METHOD_SECTION,
@@ -82,6 +84,8 @@ def find_mistakes(sweep: Sweep, *, is_complete: bool = True) -> Iterator[Finding
     yield from configuration_findings
     baseline_findings = list(_baseline_findings(sweep)) if is_complete and sweep.baseline is not None else []
     yield from baseline_findings
+    if sweep.primary is not None and is_complete and not configuration_findings:
+        yield from metric_findings(sweep.primary, dict(expand(sweep)), ("primary",))
     if sweep.seed_rule is not None and is_complete and not (configuration_findings or baseline_findings):
         from sweep.seeds.checks import seed_findings  # brings scipy and pandas
 
@@ -115,6 +119,15 @@ def _baseline_findings(sweep: Sweep) -> Iterator[Finding]:
         count = f"{len(found)} rows have" if found else "no row has"
         reason = f"{count} this setting, but it must identify exactly one row; these settings vary: {varying}"
         yield Finding(("baseline",), reason, dict(sweep.baseline))
+
+
+def metric_findings(metric: str, rows: Mapping[str, TrialConfig], path: Path) -> Iterator[Finding]:
+    """A mistake at `path` where trained rows are not evaluated by a metric, such as `novel_psnr`."""
+    for name, config in rows.items():
+        if config.is_trained and split_column(metric)[1] not in config.metrics:
+            measured = ", ".join(config.metrics)
+            yield Finding(path, f"row {name!r} is not evaluated by it, only by {measured}", metric)
+            return
 
 
 def _repeated(values: tuple[Any, ...], path: Path) -> Iterator[Finding]:

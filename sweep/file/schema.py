@@ -356,6 +356,8 @@ class Sweep(Section):
     leave_one_out: Many[str] = ()
     #: the row that tables compare with: its name, or the setting of each axis that identifies it
     baseline: str | Annotated[dict[str, Any], Field(min_length=1)] | None = None
+    #: the score that decides, named before there are results: tables correct its tests apart from all others
+    primary: Annotated[str, _one_of("metric", METRICS)] | None = None
     seeds: Seeds = (0,)
     search: Search | None = None
     #: names of built-in tables, or YAML files; their paths are relative in the sweep file and absolute once loaded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -27,7 +28,7 @@ from results.records.flat import flatten
 from results.records.home import sweep_folder, weights_folder
 from results.records.monitor import Monitor
 from results.records.plan import Plan as RecordedPlan
-from results.records.plan import PlanError, States, Status, read_plan, rule_in_words
+from results.records.plan import PlanError, PrimaryMetric, States, Status, read_plan, rule_in_words
 from results.records.plan import PlannedTrial as RecordedTrial
 from results.records.short_keys import short_keys
 from sweep.file.schema import CONTROLS, Sweep
@@ -93,16 +94,29 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
     _refuse_misfits([*unfinished, *(("the search", config) for config in search.examples)], identify)
     # A trial with a trivial prediction equals a control, which gets the trial's names too.
     extra = {t.key: t.names for t in trials if t.key in {control.key for control in controls}}
+    trained = tuple(t for t in trials if t.key not in extra)
     return Plan(
         sweep=sweep.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        trials=tuple(t for t in trials if t.key not in extra),
+        trials=trained,
         controls=tuple(replace(c, names=c.names + extra.get(c.key, ()), control=True) for c in controls),
         search=search.state and search.state.refreshed(trials),
         baseline=sweep.baseline,
         axes=varied_keys(sweep),
         seeds=seeds,
+        primary=_primary(sweep, home, trained),
     )
+
+
+def _primary(sweep: Sweep, home: Path, trials: Sequence[PlannedTrial]) -> PrimaryMetric | None:
+    """The primary metric of the sweep, as its earlier plan has it if it named the same one."""
+    if sweep.primary is None:
+        return None
+    with suppress(PlanError):
+        earlier = read_plan(sweep.name, home).primary
+        if earlier is not None and earlier.metric == sweep.primary:
+            return earlier
+    return PrimaryMetric(sweep.primary, len(trials), sum(trial.status == "finished" for trial in trials))
 
 
 def _former_rules(sweep: Sweep, home: Path) -> tuple[str, ...]:
@@ -286,6 +300,7 @@ def plan_table(plan: Plan) -> Table:
     """A terminal table of the plan: one row per trial, with its further names below the first, and a summary."""
     counts = Counter(trial.status for trial in plan.everything)
     summary = ", ".join(f"{counts[status]} {status}" for status in _COLOURS if counts[status])
+    summary += f"\nprimary metric: {plan.primary}" if plan.primary else ""
     summary += f"\n{plan.search}" if plan.search else ""
     summary += f"\n{plan.seeds}" if plan.seeds else ""
     table = Table(title=f"sweep {plan.sweep}", caption=summary, title_justify="left", caption_justify="left")

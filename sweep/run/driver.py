@@ -127,6 +127,8 @@ def run_sweep(
             console.print("Nothing to train.")
         if plan.seeds is not None:
             console.print(f"{plan.seeds}")
+        if plan.primary is not None:
+            console.print(f"primary metric: {plan.primary}")
 
         for trial in chosen:
             withdraw_prune(trial_folder(home, trial.key))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from results.metrics import split_column
+from sweep.file.checks import metric_findings
 from sweep.file.diagnostics import Finding
 from sweep.file.schema import Sweep
 from sweep.plan.grid import expand
@@ -26,15 +26,13 @@ def seed_findings(sweep: Sweep) -> Iterator[Finding]:
         yield Finding(("seeds",), str(error))
         return
     rows = dict(named)
-    metric, reference = split_column(rule.metric)[1], rows[baseline]
+    reference = rows[baseline]
     compared = {name: config for name, config in rows.items() if config.is_trained and name != baseline}
     if not reference.is_trained or not compared:
         yield Finding(("seeds",), f"there is nothing to decide: {baseline!r} is not trained, or no other row is")
-    for name, config in (compared | {baseline: reference}).items():
-        if metric not in config.metrics:
-            measured = ", ".join(config.metrics)
-            yield Finding(("seeds", "metric"), f"row {name!r} is not evaluated by it, only by {measured}", rule.metric)
-            return
+    if found := list(metric_findings(rule.metric, compared | {baseline: reference}, ("seeds", "metric"))):
+        yield from found
+        return
     for name, config in compared.items():
         objects = [(c.data.name, c.data.options, c.eval.split, c.eval.objects) for c in (config, reference)]
         if objects[0] != objects[1]:

@@ -104,6 +104,7 @@ def test_a_member_of_another_kind_leaves_its_trial_out(tmp_path: Path, caplog, m
 
 SEARCH = {"study": "s", "metric": "novel_psnr", "direction": "maximize", "wanted": 3, "open": [1], "missing": []}
 RULING = {"row": "tv", "state": "open", "seeds": 1, "wanted": 3, "difference": 0.1}
+PRIMARY = {"metric": "novel_psnr", "trials": 4, "finished": 0}
 SEEDS = {"at_least": 2, "at_most": 4, "metric": "m", "alpha": 0.05, "baseline": "b", "rulings": [RULING], "former": []}
 
 
@@ -113,6 +114,10 @@ SEEDS = {"at_least": 2, "at_most": 4, "metric": "m", "alpha": 0.05, "baseline": 
         *(
             ("search", "its search is none of this version", SEARCH, member)
             for member in ({"wanted": "x"}, {"open": ["x"]}, {"missing": [2]}, {"metric": None})
+        ),
+        *(
+            ("primary", "its primary metric is none of this version", PRIMARY, member)
+            for member in ({"metric": None}, {"trials": "4"}, {"finished": None}, {"since": "today"})
         ),
         *(
             ("seeds", "its seeds are none of this version", SEEDS, member)

@@ -12,7 +12,7 @@ import pytest
 
 from results.load import Evidence, TrialRecord
 from results.measurements import Measurements, Texts
-from results.records.plan import Plan, PlannedTrial
+from results.records.plan import Plan, PlannedTrial, PrimaryMetric
 from results.runs import Run
 from results.store import ResultStore
 
@@ -48,9 +48,9 @@ def record(
     return TrialRecord(planned, run, state, "", per_object(scores or {}))
 
 
-def evidence(*records: TrialRecord) -> Evidence:
+def evidence(*records: TrialRecord, primary: PrimaryMetric | None = None) -> Evidence:
     """The evidence of a sweep of these trials."""
-    plan = Plan("study", "2026-03-01T12:00:00+00:00", tuple(item.planned for item in records), ())
+    plan = Plan("study", "2026-03-01T12:00:00+00:00", tuple(item.planned for item in records), (), primary=primary)
     return Evidence(plan, ResultStore.of(Path("/nowhere"), None), records)
 
 

@@ -382,7 +382,7 @@ def test_mistakes_on_the_command_line_stand_there(tmp_path: Path) -> None:
     found = _mistakes(tmp_path, EVERYTHING, "base.train.batch_size=none", "runn.executor=ray", "seeds=[1, 1]")
     assert [str(mistake) for mistake in found] == [
         "--set runn.executor: runn: unknown key; got 'runn'; allowed: name, notes, tags, extends, base, trials, grid, "
-        "leave_one_out, baseline, seeds, search, tables, run, tracking; did you mean 'run'?",
+        "leave_one_out, baseline, primary, seeds, search, tables, run, tracking; did you mean 'run'?",
         "--set seeds: seeds.1: is given twice; got 1",
         "--set base.train.batch_size: base.train.batch_size: must be a whole number; got 'none'",
     ]
@@ -465,6 +465,27 @@ def test_a_baseline_is_one_row(tmp_path, text, expected):
     path.write_text(f"name: s\n{text}\n")
     with pytest.raises(SweepError, match=expected):
         load_sweep(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("primary: novel_pnsr", "3:10: primary: unknown metric; got 'novel_pnsr'; .*did you mean 'novel_psnr'"),
+        ("primary: psnr", "unknown metric; got 'psnr'; allowed: .*novel_psnr"),
+        ("primary: novel_dists", "3:10: primary: row 'tv' is not evaluated by it, only by psnr, ssim, lpips"),
+        ("primary: novel_dists\nbase: {eval.metrics: [psnr, dists]}", None),
+        ("primary: conditioned_ssim", None),
+        ("primary:", None),
+    ],
+)
+def test_a_primary_metric_is_one_that_all_rows_are_evaluated_by(tmp_path, text, expected):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"name: s\ntrials: {{tv: {{train.stages.*.losses.tv: 0.1}}}}\n{text}\n")
+    if expected is None:
+        assert load_sweep(path).primary == (text.split()[1] if " " in text else None)
+    else:
+        with pytest.raises(SweepError, match=expected):
+            load_sweep(path)
 
 
 @pytest.mark.parametrize("baseline", ["vanilla", "{depth.model: oracle, depth.fusion: xattn}", "{depth.model: none}"])

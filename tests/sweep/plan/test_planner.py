@@ -14,7 +14,7 @@ from jobs.data.store import StoreError
 from results.records import atomic
 from results.records.home import plan_file
 from results.records.monitor import Monitor, TrialProgress
-from results.records.plan import PlanError, freeze, read_plan
+from results.records.plan import PlanError, PrimaryMetric, freeze, read_plan
 from sweep.file.load import load_sweep
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
@@ -199,6 +199,27 @@ def test_a_frozen_plan_reads_back_the_same(tmp_path: Path) -> None:
     assert content["axes"] == {"depth.model": "model"}
     assert set(content["trials"][0]) == {"key", "name", "names", "seed", "config", "status", "training"}
     assert content["trials"][0]["config"] == plan.trials[0].config.identity()
+
+
+@pytest.mark.usefixtures("datasets")
+def test_a_plan_keeps_when_its_primary_metric_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = {"a": {}, "b": {"train.batch_size": 3}}
+
+    def planned(primary: str | None) -> PrimaryMetric | None:
+        plan = make_plan(_sweep(trials=trials, primary=primary), tmp_path)
+        freeze(plan, tmp_path)
+        assert read_plan("a", tmp_path).primary == plan.primary
+        return plan.primary
+
+    first = planned("novel_psnr")
+    assert first == PrimaryMetric("novel_psnr", trials=2, finished=0)
+    (key, _) = [trial.key for trial in read_plan("a", tmp_path).trials]
+    (tmp_path / "trials" / key).mkdir(parents=True)
+    monkeypatch.setattr(Monitor, "look", lambda *_: TrialProgress("finished"))
+    assert planned("novel_psnr") == first
+    assert planned("novel_lpips") == PrimaryMetric("novel_lpips", trials=2, finished=1)
+    assert planned("novel_psnr") == PrimaryMetric("novel_psnr", trials=2, finished=1)
+    assert planned(None) is None
 
 
 @pytest.mark.usefixtures("datasets")
