@@ -22,9 +22,19 @@ _VISIBLE = 0.5 / 255
 class Batch:
     """Source views of B objects, and the views or pixels that a step compares with the data."""
 
-    source: Views  # (B, S)
-    seen: Views  # (B, V); the cameras that render
+    views: Views  # (B, S + V), or (B, V) with the sources among them
+    sources: int  # S
     pixels: Pixels | None  # of `seen`; None: all of them
+
+    @property
+    def source(self) -> Views:
+        """(B, S); views of the same memory as all."""
+        return self.views.select(0, self.sources)
+
+    @property
+    def seen(self) -> Views:
+        """(B, V); the cameras that render.  Those of a method that compares pixels are no sources."""
+        return self.views if self.pixels is None else self.views.select(self.sources, self.views.images.shape[1])
 
     @property
     def target(self) -> Rendering:
@@ -52,13 +62,12 @@ def draw_batch(
         sources_apart=targets.pixels is not None,
     )
     views = store.views(frames, config.data.resolution, device)
-    source = views.select(0, sources)
     if targets.pixels is None:
-        return Batch(source, views, None)
-    seen = views.select(sources, frames.shape[1])
+        return Batch(views, sources, None)
     in_box = iteration < targets.in_box_until
     coverage = store.masks(frames[:, sources:], config.data.resolution, device) if in_box else None
-    return Batch(source, seen, _draw_pixels(seen, coverage, targets, config, iteration))
+    seen = views.select(sources, frames.shape[1])
+    return Batch(views, sources, _draw_pixels(seen, coverage, targets, config, iteration))
 
 
 def _draw_pixels(seen: Views, coverage: Tensor | None, targets: Targets, config: TrialConfig, iteration: int) -> Pixels:

@@ -215,8 +215,9 @@ class _Graphed:
     def _capture(self, given: Any, tensors: list[Tensor]) -> Callable[..., Any]:
         # Warm-up and capture draw random numbers, which must not affect the following step.
         state = torch.cuda.get_rng_state(self._device)
-        samples = tuple(torch.empty_like(t).copy_(t).requires_grad_(t.requires_grad) for t in tensors)
-        function = _OfTensors(self._twin, given, self._device, self._in_bf16)
+        # Without a history, whose gradients would wait for another stream than that of the capture.
+        samples = tuple(torch.empty_like(t).copy_(t.detach()).requires_grad_(t.requires_grad) for t in tensors)
+        function = _OfTensors(self._twin, rebuild(given, iter(samples)), self._device, self._in_bf16)
         try:
             replay: Callable[..., Any] = torch.cuda.make_graphed_callables(function, samples, allow_unused_input=True)
         except RuntimeError as error:
@@ -370,31 +371,34 @@ def _in_float32(result: Any) -> Any:
 Drawn = TypeVar("Drawn")
 
 
-class BatchAhead(Generic[Drawn]):
-    """Batches by iteration.  On a GPU the next batch is copied and resampled during computation of the current one."""
+class DrawnAhead(Generic[Drawn]):
+    """The inputs of steps by iteration.  On a GPU the next ones are copied and resampled during the current step."""
 
     def __init__(self, draw: Callable[[int], Drawn], device: torch.device, end: int) -> None:
-        """`draw` returns the batch of an iteration below `end`, with tensors on `device`."""
+        """`draw` returns the inputs of an iteration below `end`, with tensors on `device`."""
         self._draw, self._end = draw, end
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)
+            self._stream.wait_stream(torch.cuda.current_stream(device))  # which may still copy what `draw` reads
         self._ready: tuple[int, Drawn] | None = None
 
     def take(self, iteration: int) -> Drawn:
-        """The batch of an iteration."""
+        """The inputs of an iteration."""
         if self._stream is None:
             return self._draw(iteration)
         if self._ready is None or self._ready[0] != iteration:
             self._ready = (iteration, self._drawn(iteration))
-        _, batch = self._ready
+        _, inputs = self._ready
         current = torch.cuda.current_stream()
         current.wait_stream(self._stream)
-        for tensor in tensors_of(batch):
+        for tensor in tensors_of(inputs):
             tensor.record_stream(current)
         self._ready = None
-        return batch
+        return inputs
 
     def prepare(self, iteration: int) -> None:
-        """Starts drawing the batch of an iteration, once the current step is launched."""
+        """Starts drawing the inputs of an iteration, once the current step is launched."""
         if self._stream is not None and iteration < self._end:
             self._ready = (iteration, self._drawn(iteration))
 

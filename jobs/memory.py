@@ -36,17 +36,25 @@ def free_gpu_memory(device: torch.device) -> int:
     return max(min(free, int(limit) - torch.cuda.memory_reserved(device)), 0)
 
 
-#: Messages of CUDA's libraries when they, not torch's allocator, run out of memory.
-_OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+#: Messages of CUDA's libraries and of Triton when they, not torch's allocator, run out of memory.
+_OUT_OF_MEMORY = (
+    "CUDA error: out of memory",
+    "Triton Error [CUDA]: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DEVICE_ALLOCATION_FAILED",  # cuDNN 9
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or its cause, reports that a GPU is out of memory; other trials on it may be the reason."""
+    """Whether an error, or one that led to it, reports that a GPU is out of memory; other trials may be the reason."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     if isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY):
         return True
-    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
+    # A capture that runs out of memory raises a second error where it ends.
+    former = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return former is not None and is_out_of_memory(former)
 
 
 _former_peak = 0  # bytes; before the last `reset_gpu_peak`
@@ -58,6 +66,7 @@ def watch_gpu_memory() -> None:
     _former_peak = 0
     if torch.cuda.is_initialized():
         gc.collect()
+        torch._C._cuda_clearCublasWorkspaces()  # one for each stream that was used
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 

@@ -32,11 +32,11 @@ class NonFiniteGuard:
         What it remembers changes in place, so that a CUDA graph of the step may contain it.
         """
         assert weights.grad is not None
+        if self._policy == "ignore":
+            return torch.ones((), dtype=torch.bool, device=weights.device)
         finite = torch.linalg.vector_norm(weights.grad).isfinite()
         for term in terms.values():
             finite = finite & term.detach().isfinite()
-        if self._policy == "ignore":
-            return torch.ones_like(finite)
         if self._policy == "stop":
             is_first = ~finite & (self._first_bad < 0)
             self._first_bad.copy_(torch.where(is_first, iteration, self._first_bad))

@@ -19,6 +19,7 @@ from jobs.config import LossTerm, Stage
 from jobs.flat import backward
 from jobs.nonfinite import NonFiniteGuard
 from model.losses.base import Loss
+from model.native.tracing import rebuild, tensors_of
 from model.rasterizers.backend import where_room_sufficed
 from model.scenes import Reconstructor, Scene
 from model.types import Context
@@ -77,7 +78,8 @@ class Step:
         backward(loss, self.network, weights)
         counts = self.guard.watch(inputs.iteration, terms, weights)
         self.optimizer.step(where_room_sufficed(counts))
-        return StepOutcome(scene, {"loss": loss, **terms}, counts)
+        outcome = StepOutcome(scene, {"loss": loss, **terms}, counts)
+        return rebuild(outcome, (tensor.detach() for tensor in tensors_of(outcome)))  # frees the step's memory
 
 
 def step_inputs(batch: Batch, context: Context, stage: Stage, first: int, iteration: int, seed: int) -> StepInputs:

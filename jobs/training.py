@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -19,7 +20,7 @@ from jobs.batch import draw_batch
 from jobs.checkpoint import CheckpointFolder, capture
 from jobs.config import Stage, TrialConfig
 from jobs.data.store import Store
-from jobs.device import BatchAhead, CapturedStep, seed_dropout
+from jobs.device import CapturedStep, DrawnAhead, seed_dropout
 from jobs.ema import MovingAverage
 from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
@@ -79,7 +80,7 @@ class Averages:
             self._read()
             self._names = tuple(values)
             former = [[found.get(name, 0.0) for name in values] for found in (self._sums, self._counted)]
-            self._latest = torch.tensor(former, dtype=torch.float64).to(counts.device)
+            self._latest = torch.tensor(former, dtype=torch.float64).to(counts.device, non_blocking=True)
         new = torch.stack([value.detach() for value in values.values()])
         self._latest = self._latest + torch.where(counts, torch.stack([new, torch.ones_like(new)]).double(), 0.0)
         self.steps += 1
@@ -152,7 +153,11 @@ def train(
 
     objects, evaluated = store.split("train"), network
     weights = flatten_parameters(network)
-    batches = BatchAhead(lambda i: draw_batch(store, objects, config, i, device), device, config.train.iterations)
+
+    def draw(stage: Stage, first: int, iteration: int) -> StepInputs:
+        batch = draw_batch(store, objects, config, iteration, device)
+        return step_inputs(batch, context(batch.source), stage, first, iteration, config.seed)
+
     for stage, first, last in stage_spans(config.train.stages):
         optimizer = FlatAdam(weights, stage.lr, config.method.adam_eps)
         average = MovingAverage(network, config.train.ema)
@@ -161,16 +166,16 @@ def train(
         step = Step(network, losses, optimizer, guard, config.train.nonfinite == "ignore")
         if captures_steps:
             step = CapturedStep(step, device)
+        inputs = DrawnAhead(partial(draw, stage, first), device, last)
         if saved is not None and first < saved.step <= last:
             saved.restore(network, optimizer, average.network)
         network.train()
         while iteration < last:
             started = time.perf_counter()
             seed_dropout(stream_seed(config.seed, _DROPOUT_STREAM, iteration), device)
-            batch = batches.take(iteration)
-            done = step(step_inputs(batch, context(batch.source), stage, first, iteration, config.seed))
+            done = step(inputs.take(iteration))
             iteration += 1
-            batches.prepare(iteration)
+            inputs.prepare(iteration)
             average.update(iteration - first)
 
             stopping = pace.should_stop()

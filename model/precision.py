@@ -25,7 +25,10 @@ def tf32(enabled: bool) -> Iterator[None]:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Products of positions and cameras, whose errors would be visible, for any precision of the network."""
+    """Products of positions and cameras, whose errors would be visible, for any precision of the network.
+
+    Those of the backward pass have the precision of the training or a higher one: errors of gradients are not visible.
+    """
     with torch.autocast(device.type, enabled=False):
         if device.type != "cuda":
             yield

@@ -101,7 +101,8 @@ class GaussianScene(Scene):
         """
         parts = {"means": 0.0, "scales": 1.0, "rotations": 0.5, "opacities": 0.0, "sh": 0.0}
         tensors = {name: getattr(self.gaussians, name) for name in parts}
-        whole = torch.stack([tensor.flatten(2).isfinite().all(-1) for tensor in tensors.values()]).all(0)  # (B, N)
+        numbers = torch.cat([tensor.detach().flatten(2) for tensor in tensors.values()], dim=-1)
+        whole = numbers.isfinite().all(-1)  # (B, N)
         finite = {
             name: torch.where(whole.view(*whole.shape, *[1] * (tensor.dim() - 2)), tensor, parts[name])
             for name, tensor in tensors.items()

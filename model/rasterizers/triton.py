@@ -202,7 +202,7 @@ class _Composite(torch.autograd.Function):
         images = splats.new_empty((renders, 4, height, width))
         transmittances = splats.new_empty((renders, height, width))
         ctx.sizes = (count, width, height, tiles_x, tiles_y, members.shape[2])
-        kernels.composite[renders, tiles_x * tiles_y](
+        kernels.composite[tiles_x * tiles_y, renders](
             splats, members, counts, background, images, transmittances, views, *ctx.sizes, TILE=TILE, num_warps=_WARPS
         )
         ctx.save_for_backward(splats, members, counts, background, images, transmittances)
@@ -221,7 +221,7 @@ class _Composite(torch.autograd.Function):
         if fixed_point:
             unit = by_images.abs().amax().double() / 2.0**_FIXED_POINT_BITS
             unit = torch.where(unit == 0, 1.0, unit)
-        kernels.composite_backward[counts.shape](
+        kernels.composite_backward[counts.shape[::-1]](
             splats,
             members,
             counts,
@@ -259,7 +259,7 @@ def _fill_tiles(spans: Tensor, order: Tensor, tiles_x: int, tiles_y: int) -> tup
         capacity = min(count, max(fitting, _needed.get(shape, 0)))
         members = spans.new_empty((renders, tiles, capacity), dtype=torch.int32)
         counts = spans.new_empty((renders, tiles), dtype=torch.int32)
-        kernels.fill_tiles[renders, tiles](
+        kernels.fill_tiles[tiles, renders](
             spans, order, members, counts, count, tiles_x, tiles_y, capacity, BLOCK=_SCAN
         )
         if capacity == count:

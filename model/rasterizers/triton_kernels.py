@@ -303,11 +303,11 @@ def project(
 
 @triton.jit
 def fill_tiles(spans, order, members, counts, N, tiles_x, tiles_y, capacity, BLOCK: tl.constexpr):
-    """The splats of every tile, nearest first; `counts` goes on where `capacity` ends.  Grid (R, T).
+    """The splats of every tile, nearest first; `counts` goes on where `capacity` ends.  Grid (T, R).
 
     `spans` and `order` (the index of each splat) are sorted by depth.
     """
-    render, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    tile, render = tl.program_id(0), tl.program_id(1).to(tl.int64)
     x, y = tile % tiles_x, tile // tiles_x
     found = 0
     for start in range(0, N, BLOCK):
@@ -387,8 +387,8 @@ def composite(
     capacity,
     TILE: tl.constexpr,
 ):
-    """Every pixel from its splats, nearest first, over the background.  Grid (R, T)."""
-    render, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    """Every pixel from its splats, nearest first, over the background.  Grid (T, R)."""
+    tile, render = tl.program_id(0), tl.program_id(1).to(tl.int64)
     column, row, inside = tile_pixels(tile, tiles_x, width, height, TILE)
     tile_index = render * tiles_x * tiles_y + tile
     count = tl.minimum(tl.load(counts + tile_index), capacity)
@@ -448,12 +448,12 @@ def composite_backward(
     TILE: tl.constexpr,
     FIXED_POINT: tl.constexpr,
 ):
-    """Gradients of all splats, summed over pixels: one addition a splat and tile.  Grid (R, T).
+    """Gradients of all splats, summed over pixels: one addition a splat and tile.  Grid (T, R).
 
     Goes from front to back like `composite`.  What lies behind a splat is what the pixel shows (`images`, with the
     background) less what the splats up to it have added.
     """
-    render, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    tile, render = tl.program_id(0), tl.program_id(1).to(tl.int64)
     column, row, inside = tile_pixels(tile, tiles_x, width, height, TILE)
     tile_index = render * tiles_x * tiles_y + tile
     count = tl.minimum(tl.load(counts + tile_index), capacity)

@@ -1,23 +1,27 @@
 """Benchmark of the rasterisers on a GPU: every backend that runs there, interleaved, timed by CUDA events.
 
-The time between two events includes all work of the device for a call, and its waiting for the host.
+The time between two events includes all work of the device for a call, and its waiting for the host.  A backend that
+reads nothing back is also timed as a CUDA graph, in which training replays it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
 
-from model.rasterizers import CUDA_BACKENDS, is_available
-from sweep.bench.raster_cases import PAPER_STEP, WORKLOADS, Workload, make_task
+from model.rasterizers import CUDA_BACKENDS, capabilities, is_available
+from results.records.arithmetic import Execution
+from sweep.bench.raster_cases import PAPER_STEP, WORKLOADS, Task, Workload, make_task
 
 #: The renders of one training step at three sizes: the laptop's, one between, and the paper's.
 GPU_WORKLOADS = (Workload("8 x 4 at 32 px", 8, 4, 32), WORKLOADS[3], PAPER_STEP)
 NOTE = "On a GPU: medians by CUDA events. Times inria: both, over that of inria in the same run."
 _WARMUP = 3
+_FORWARD, _BOTH = "forward ms", "both ms"
 
 #: A call -> milliseconds.
 Stopwatch = Callable[[Callable[[], object]], float]
@@ -45,28 +49,55 @@ def gpu_rows(
     device: str = "cuda",
     stopwatch: Stopwatch = by_events,
 ) -> list[dict[str, Any]]:
-    """One row for each workload and backend; in every round all backends draw in turn."""
+    """One row for each workload, backend and execution; in every round all of them draw in turn."""
     rows = []
     for workload in workloads:
-        task = make_task(workload, device)
-        times: dict[tuple[str, str], list[float]] = {}
+        calls = _calls(make_task(workload, device), backends)
+        times: dict[tuple[str, Execution, str], list[float]] = {key: [] for key in calls}
         for index in range(_WARMUP + rounds):
-            for backend in backends:
-                for column, call in (("forward ms", task.forward), ("both ms", task.both)):
-                    ms = stopwatch(lambda call=call, backend=backend: call(backend))  # type: ignore[misc]
-                    if index >= _WARMUP:
-                        times.setdefault((backend, column), []).append(ms)
+            for key, call in calls.items():
+                ms = stopwatch(call)
+                if index >= _WARMUP:
+                    times[key].append(ms)
         medians = {key: median(values) for key, values in times.items()}
-        published = medians.get(("inria", "both ms"))
+        published = medians.get(("inria", "eager", _BOTH))
         rows += [
             {
                 "workload": workload.name,
                 "backend": backend,
+                "execution": execution,
                 "device": device,
-                "forward ms": medians[backend, "forward ms"],
-                "both ms": medians[backend, "both ms"],
-                "times inria": published and medians[backend, "both ms"] / published,
+                _FORWARD: medians[backend, execution, _FORWARD],
+                _BOTH: both,
+                "times inria": published and both / published,
             }
-            for backend in backends
+            for (backend, execution, column), both in medians.items()
+            if column == _BOTH
         ]
     return rows
+
+
+def _calls(task: Task, backends: Sequence[str]) -> dict[tuple[str, Execution, str], Callable[[], object]]:
+    """The calls to time, by backend, execution and column."""
+    calls: dict[tuple[str, Execution, str], Callable[[], object]] = {}
+    for backend in backends:
+        for column, call in ((_FORWARD, task.forward), (_BOTH, task.both)):
+            calls[backend, "eager", column] = partial(call, backend)
+            if capabilities(backend).capturable:
+                calls[backend, "graph", column] = captured(partial(call, backend))
+    return calls
+
+
+def captured(call: Callable[[], object]) -> Callable[[], object]:
+    """A call as a CUDA graph."""
+    stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        for _ in range(_WARMUP):
+            call()
+    current.wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        call()
+    replay: Callable[[], object] = graph.replay
+    return replay

@@ -28,8 +28,9 @@ from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.prepare import prepare as prepare_dataset
 from jobs.data.store import Store
-from jobs.device import BatchAhead, CapturedStep, captures_steps, prepare, prepare_training
+from jobs.device import CapturedStep, DrawnAhead, captures_steps, prepare, prepare_training
 from jobs.flat import flatten_parameters
+from jobs.memory import is_out_of_memory
 from jobs.nonfinite import NonFiniteGuard
 from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
@@ -146,7 +147,10 @@ def relative_to(published: dict[str, Any], row: dict[str, Any]) -> dict[str, Any
 
 
 def measured_row(case: Case, home: Path, rounds: int, device: torch.device, with_usage: bool = True) -> dict[str, Any]:
-    """The row of a case, on the chairs in `home`; without figures where it does not fit into the GPU's memory."""
+    """The row of a case, on the chairs in `home`.
+
+    Without figures where it does not fit into the GPU's memory; a case that fails has the reason as `lacks`.
+    """
     config = case.size.config(case.backend, "tf32")
     row: dict[str, Any] = {
         "size": case.size.name,
@@ -161,8 +165,9 @@ def measured_row(case: Case, home: Path, rounds: int, device: torch.device, with
         call = _timed(step, case.precision, device)
         row["ms"] = median(interleaved({case: call}, rounds, warmup=5)[case])
         row |= usage_of(call, device) if with_usage else {}
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:  # one case must not cost the others
         row |= dict.fromkeys(("ms", *USAGE) if with_usage else ("ms",))
+        row |= {} if is_out_of_memory(error) else {"lacks": f"{type(error).__name__}: {error}"}
     gc.collect()  # graphs and steps refer to each other
     torch.cuda.empty_cache()
     return row
@@ -190,12 +195,13 @@ def make_step(case: Case, store: Store, device: torch.device) -> Callable[[], ob
         take = _published_step(network.to(device), case.backend, config)
         return lambda: take(draw(next(counter)))
     take_inputs = _our_step(network, case, config, device)
-    ahead, stage = BatchAhead(draw, device, _STEPS), config.train.stages[0]
+    stage = config.train.stages[0]
+    inputs = DrawnAhead(lambda i: step_inputs(draw(i), Context(), stage, 0, i, config.seed), device, _STEPS)
 
     def step() -> object:
         iteration = next(counter)
-        done = take_inputs(step_inputs(ahead.take(iteration), Context(), stage, 0, iteration, config.seed))
-        ahead.prepare(iteration + 1)
+        done = take_inputs(inputs.take(iteration))
+        inputs.prepare(iteration + 1)
         return done
 
     return step

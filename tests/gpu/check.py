@@ -189,12 +189,17 @@ def measured_outcome(name: str, code: int | None, printed: str) -> Outcome:
     for line in printed.splitlines():
         with suppress(json.JSONDecodeError):
             rows.append(json.loads(line))
-    lacking = [f"{row['measure']}: {row['lacks']}" for row in rows if "lacks" in row]
+    lacking = [f"{_name_of(row)}: {row['lacks']}" for row in rows if "lacks" in row]
     detail = "; ".join([f"{len(rows) - len(lacking)} rows", *lacking])
     if code not in (0, None):
         detail += f"; exit code {code}"
     state: State = "timed out" if code is None else "passed" if code == 0 else "failed"
     return Outcome(name, state, detail=detail, figures={"rows": [row for row in rows if "lacks" not in row]})
+
+
+def _name_of(row: Mapping[str, Any]) -> str:
+    """Its measure, or the case of a benchmark."""
+    return row.get("measure") or " ".join(row[name] for name in ("size", "backend", "execution", "precision"))
 
 
 def sweep(limit: float, folder: Path) -> Outcome:

@@ -102,8 +102,14 @@ def step_row(size: str, backend: str, execution: str, precision: str, ms: float,
 
 def test_every_requirement_has_its_verdict_and_figure():
     raster = [
-        {"workload": f"8 x 4 at {side} px", "backend": backend, "both ms": ms}
-        for side, backend, ms in ((128, "gsplat", 5.0), (128, "triton", 4.5), (128, "inria", 21.0), (32, "triton", 1.0))
+        {"workload": f"8 x 4 at {side} px", "backend": backend, "execution": execution, "both ms": ms}
+        for side, backend, execution, ms in (
+            (128, "gsplat", "eager", 5.0),
+            (128, "triton", "eager", 4.5),
+            (128, "triton", "graph", 2.0),
+            (128, "inria", "eager", 21.0),
+            (32, "triton", "eager", 1.0),
+        )
     ]
     laptop = [
         step_row("laptop", "gsplat", "graph", "tf32", 7.0, 0.2),
@@ -132,7 +138,7 @@ def test_every_requirement_has_its_verdict_and_figure():
         {"name": "sweep", "state": "timed out", "figures": {}},
     ]
     lines = {line.name: (line.verdict, line.figure) for line in acceptance(parts)}
-    assert len(lines) == 17
+    assert len(lines) == 20
     assert lines.pop("GPU tests that failed") == ("failed", 2)
     assert lines.pop("paper, TF32: step, of the published style's") == ("passed", 0.34)
     assert lines.pop("laptop with gsplat: ms a step") == ("passed", 7)
@@ -140,6 +146,7 @@ def test_every_requirement_has_its_verdict_and_figure():
     assert lines.pop("laptop with triton, one graph: ms a step") == ("passed", 3)
     assert lines.pop("32 renders at 128 px, inria: ms") == ("passed", 21)
     assert lines.pop("32 renders at 128 px: triton, of gsplat's time") == ("failed", pytest.approx(0.9))
+    assert lines.pop("32 renders at 128 px: triton as a graph, of gsplat's time") == ("passed", pytest.approx(0.4))
     assert lines.pop("200 steps, eager: losses, relative difference from the CPU's") == ("passed", 2e-6)
     assert lines.pop("200 steps, graph: losses, relative difference from the CPU's") == ("failed", 2e-3)
     assert lines.pop("a step, graph: waits of the host") == ("failed", 1)
@@ -156,6 +163,9 @@ def test_what_was_measured_before_the_limit_counts():
         detail="1 rows; compiling: no gcc",
         figures={"rows": [{"measure": "lpips", "shift": 1e-4}]},
     )
+    case = {"size": "paper", "case": "ours", "backend": "inria", "execution": "graph", "precision": "tf32", "ms": None}
+    failed = check.measured_outcome("step", 0, json.dumps(case | {"lacks": "ExecutionError: the step"}))
+    assert failed.detail == "0 rows; paper inria graph tf32: ExecutionError: the step"
     assert check.measured_outcome("agreement", 1, "").state == "failed"
     assert check.measured_outcome("agreement", 0, lines[0]).state == "passed"
 

@@ -20,10 +20,12 @@ from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.prepare import prepare as prepare_dataset
 from jobs.data.store import Store
-from jobs.device import BatchAhead, ExecutionError, choose_execution, memory_format, prepare, prepare_training, twin_of
+from jobs.device import DrawnAhead, ExecutionError, choose_execution, memory_format, prepare, prepare_training, twin_of
 from jobs.flat import backward, flatten_parameters
+from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
 from model.losses import LOSSES
+from model.native.tracing import tensors_of
 from model.registry import resolve
 from model.types import Context, Views
 from model.weights import WeightStore
@@ -116,6 +118,8 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, ...]]:
     def make(module: nn.Module, samples: tuple[Tensor, ...], allow_unused_input: bool) -> nn.Module:
         assert allow_unused_input
         assert isinstance(module, nn.Module)  # parameters of a plain function would get no gradient
+        # A history would lead gradients from the stream of the capture to another one.
+        assert all(tensor.is_leaf for tensor in (*samples, *tensors_of(vars(module)["_given"])))
         torch.rand(5)
         seen.append(samples)
         return module
@@ -153,6 +157,24 @@ def test_the_placing_of_gaussians_is_captured_too(captures, tmp_path):
         assert len(captures) == graphs
     captured.eval()(source, Context())
     assert len(captures) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("execution", ["eager", "graph"])
+def test_on_a_gpu_gaussians_and_gradients_are_those_of_a_cpu(execution, tmp_path, monkeypatch):
+    """Without dropout, whose random numbers differ; the second call of a graph is a replay."""
+    monkeypatch.setattr("model.methods.splatter_image.backbones.unet.DROPOUT", 0.0)
+    config = configuration()
+    store = opened(config, tmp_path)
+    source = draw_batch(store, store.split("train"), config, 0).source
+    expected = placed(reconstructor().train(), source)
+    network = prepare(reconstructor(), CUDA).train()
+    prepare_training(network, CUDA, execution, "float32")
+    for _ in range(2):
+        with products("float32"):
+            found = placed(network, source.to("cuda"))
+        assert_close([tensor.cpu() for tensor in found], expected, tolerance=1e-4)
 
 
 def test_only_training_is_captured(captures):
@@ -262,18 +284,19 @@ def test_a_network_in_bfloat16_returns_float32():
     assert (maps - expected).norm() < 0.1 * expected.norm() + 1e-3
 
 
-def test_batches_on_a_cpu_are_drawn_when_they_are_taken():
+def test_inputs_on_a_cpu_are_drawn_when_they_are_taken():
     drawn: list[int] = []
-    batches = BatchAhead(lambda i: drawn.append(i) or i, CPU, end=3)
-    assert [batches.take(i) for i in (0, 1, 2)] == drawn == [0, 1, 2]
+    inputs = DrawnAhead(lambda i: drawn.append(i) or i, CPU, end=3)
+    assert [inputs.take(i) for i in (0, 1, 2)] == drawn == [0, 1, 2]
 
 
-def test_batches_on_a_gpu_are_drawn_one_ahead(monkeypatch):
-    """Tested with a replacement for streams; an unexpected batch is drawn at once."""
-    waited: list[object] = []
-    stream = SimpleNamespace(wait_stream=waited.append)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda _device: "side")
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+def test_inputs_on_a_gpu_are_drawn_one_ahead(monkeypatch):
+    """Tested with replacements for streams; unexpected inputs are drawn at once."""
+    waits: list[tuple[str, object]] = []
+    side = SimpleNamespace(wait_stream=lambda other: waits.append(("side", other)))
+    stream = SimpleNamespace(wait_stream=lambda other: waits.append(("main", other)))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _device: side)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda _stream: nullcontext())
     recorded: list[object] = []
     monkeypatch.setattr(Tensor, "record_stream", lambda _self, at: recorded.append(at))
@@ -283,13 +306,13 @@ def test_batches_on_a_gpu_are_drawn_one_ahead(monkeypatch):
         drawn.append(iteration)
         return torch.tensor(iteration)
 
-    batches, taken = BatchAhead(draw, CUDA, end=7), []
+    inputs, taken = DrawnAhead(draw, CUDA, end=7), []
     for iteration in (0, 1, 5, 6):
-        taken.append(int(batches.take(iteration)))
-        batches.prepare(iteration + 1)
+        taken.append(int(inputs.take(iteration)))
+        inputs.prepare(iteration + 1)
     assert taken == [0, 1, 5, 6]
     assert drawn == [0, 1, 2, 5, 6]
-    assert waited == ["side"] * 4
+    assert waits == [("side", stream)] + [("main", side)] * 4
     assert recorded == [stream] * 4
 
 

@@ -54,6 +54,27 @@ def test_gathered_gradients_equal_added_ones():
     assert torch.equal(flat.grad, added), "the former gradient is replaced"
 
 
+def test_odd_parameters_come_last():
+    """Of 1, 16 and 3 numbers between others: what follows them in the network is aligned as without them."""
+    odd = nn.Sequential(nn.GroupNorm(1, 1), nn.Conv2d(1, 16, 4), nn.Linear(3, 1), nn.Linear(32, 32))
+    flat = flatten_parameters(odd)
+    begins = {name: (p.data_ptr() - flat.data_ptr()) // 4 for name, p in odd.named_parameters()}
+    assert {begins[name] % 16 for name in ("1.weight", "1.bias", "3.weight", "3.bias")} == {0}
+    assert begins["0.weight"] > begins["3.bias"]
+    ends = sorted((begins[name], begins[name] + p.numel()) for name, p in odd.named_parameters())
+    assert [end for _, end in ends] == [*(begin for begin, _ in ends[1:]), len(flat)], "no gaps, nothing twice"
+    logical = to_logical_order(flat.detach(), odd)
+    assert torch.equal(logical, torch.cat([p.detach().reshape(-1) for p in odd.parameters()]))
+    assert torch.equal(to_memory_order(logical, odd), flat)
+    loss = odd[1](torch.randn(2, 1, 4, 4)).square().sum() + odd[2](torch.ones(3)).sum()
+    expected = torch.autograd.grad(
+        loss, list(odd.parameters()), retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    gathered = torch.full_like(flat, math.nan, requires_grad=False)
+    gather_gradients(loss, odd, gathered)
+    assert torch.equal(to_logical_order(gathered, odd), torch.cat([part.reshape(-1) for part in expected]))
+
+
 def test_weights_that_are_loaded_are_trained():
     laid, source = network(), network()
     flat = flatten_parameters(laid)

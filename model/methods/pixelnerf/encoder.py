@@ -111,8 +111,12 @@ def resize(features: Tensor, size: tuple[int, int], stride: int, alignment: Alig
 
 
 def interpolation(cells: int, wanted: int, stride: int, alignment: Alignment, like: Tensor) -> Tensor:
-    """The matrix (wanted, cells) that interpolates a row of cells linearly, with the last cell as padding."""
-    index = torch.arange(wanted, dtype=like.dtype, device=like.device)
+    """The matrix (wanted, cells) that interpolates a row of cells linearly, with the last cell as padding.
+
+    Places are in float32 or better: bfloat16 has no fractions of a cell beyond the 64th.
+    """
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    index = torch.arange(wanted, dtype=dtype, device=like.device)
     places = index / stride if alignment == "strided" else index * ((cells - 1) / max(wanted - 1, 1))
-    distances = places.clamp(max=cells - 1)[:, None] - torch.arange(cells, dtype=like.dtype, device=like.device)
-    return (1 - distances.abs()).clamp(min=0)
+    distances = places.clamp(max=cells - 1)[:, None] - torch.arange(cells, dtype=dtype, device=like.device)
+    return (1 - distances.abs()).clamp(min=0).to(like.dtype)

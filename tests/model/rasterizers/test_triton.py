@@ -83,6 +83,30 @@ class HostReads(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+def test_grids_of_large_images(make_scene, monkeypatch, kernels):
+    """A GPU takes 2**31 - 1 programs in the first dimension of a grid, and 65,535 in the second."""
+    grids = {}
+
+    class Grid:
+        def __init__(self, name):
+            self.name = name
+
+        def __getitem__(self, grid):
+            grids[self.name] = grid
+            return lambda *_, **__: None
+
+    for name in ("project", "fill_tiles", "composite", "composite_backward", "project_backward"):
+        monkeypatch.setattr(kernels, name, Grid(name))
+    scene = make_scene(0, size=(2048, 2048), count=1)
+    gaussians = scene.gaussians.to(DEVICE)
+    gaussians.means.requires_grad_()
+    images, _ = triton_backend.render(gaussians, scene.cameras.to(DEVICE), scene.background.to(DEVICE), False, False)
+    images.sum().backward()
+    assert len(grids) == 5
+    assert grids["composite"][0] == (2048 // 8) ** 2
+    assert all(second < 2**16 for _, second in grids.values())
+
+
 def test_the_host_reads_nothing(make_scene, monkeypatch):
     monkeypatch.setattr(triton_backend, "TILE", FEW_TILES)
     scene = make_scene(batch=(2, 2), count=9, size=(8, 8))

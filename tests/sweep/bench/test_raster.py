@@ -10,8 +10,9 @@ from model.rasterizers.reference import alpha_maps, project, select
 from model.types import Gaussians
 from sweep.bench import raster
 from sweep.bench.raster_cases import PAPER_STEP, WORKLOADS, Workload, make_task
-from sweep.bench.raster_gpu import GPU_WORKLOADS, gpu_rows
+from sweep.bench.raster_gpu import GPU_WORKLOADS, captured, gpu_rows
 from sweep.bench.raster_profile import PARTS, profile
+from tests.cuda_graphs import CudaGraphs
 
 
 def test_quick_run_has_a_row_for_every_case_here():
@@ -66,6 +67,15 @@ def test_backends_of_a_gpu_stand_beside_each_other():
     assert len(calls) == 2 * 2 * 2 * (3 + 2), "backends, columns, workloads, rounds with those that warm up"
     assert rows[0]["forward ms"] == (13 + 17) / 2, "what warms up is not counted"
     assert all(row["times inria"] is None for row in rows)
+
+
+def test_a_call_is_replayed_as_a_graph(monkeypatch):
+    graphs, calls = CudaGraphs(monkeypatch), torch.zeros(())
+    replay = captured(lambda: calls.add_(1))
+    assert calls == 3, "those that warm up; a capture runs nothing"
+    replay()
+    assert calls == 4
+    assert [graph.replays for graph in graphs.graphs] == [1]
 
 
 def test_a_gpu_draws_what_the_paper_trains_on():

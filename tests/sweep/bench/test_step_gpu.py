@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from jobs.data.prepare import open_dataset, prepare
+from jobs.device import ExecutionError
 from model.rasterizers import render
 from sweep.bench import step_gpu
 from sweep.bench.step_gpu import (
@@ -112,6 +113,16 @@ def test_a_case_that_does_not_fit_has_no_figures(home, monkeypatch):
     without = measured_row(case, home, rounds=2, device=CPU)
     assert without["ms"] is None
     assert without.keys() == row.keys()
+
+
+def test_a_case_that_fails_says_why_and_costs_no_other(home, monkeypatch):
+    def fails(*_):
+        raise ExecutionError("the step cannot be captured")
+
+    monkeypatch.setattr(step_gpu, "make_step", fails)
+    row = measured_row(Case(TINY, "cpu", "graph", "tf32"), home, rounds=2, device=CPU)
+    assert row["ms"] is None
+    assert row["lacks"] == "ExecutionError: the step cannot be captured"
 
 
 def test_the_published_style_runs_in_a_process_of_its_own(monkeypatch):

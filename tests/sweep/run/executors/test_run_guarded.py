@@ -16,10 +16,25 @@ from results.records.trial_folder import trial_status
 from sweep.run.executors.run_guarded import run_guarded
 from tests.works import trial_of
 
+
+def _raised_while_handling(first: Exception) -> RuntimeError:
+    """As the end of a capture that ran out of memory."""
+    try:
+        try:
+            raise first
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    except RuntimeError as error:
+        return error
+
+
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("CUDA error: out of memory"),
     RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
+    _raised_while_handling(torch.OutOfMemoryError("CUDA out of memory.")),
 ]
 
 
