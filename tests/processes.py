@@ -43,8 +43,8 @@ CHECKPOINT_EVERY = 20
 #: Seconds until a test fails; steps that take ten on an idle machine may take minutes on a busy one.
 PATIENCE_S = 600.0
 
-#: Iterations of trials that take about two seconds, long enough for a test to interrupt them.
-LONG = 300
+#: Iterations of trials that take one to three seconds, long enough for a test to interrupt them.
+LONG = 160
 
 #: Variables of this process; in the server, those that it was started with.
 _VARIABLES = frozenset(os.environ)

@@ -90,11 +90,11 @@ def test_pixelnerf_learns_an_object_from_its_pictures(one_chair, weights):
         "importance_samples": 4,
         "depth_samples": 4,
         "rays_per_object": 128,
-        "no_bbox_step": 300,
+        "no_bbox_step": 150,
     }
     stages = [
-        {"iterations": 500, "lr": 2e-3, "losses": {"l2": 1.0}},
-        {"iterations": 150, "lr": 2e-4, "losses": {"l2": 1.0}},
+        {"iterations": 250, "lr": 2e-3, "losses": {"l2": 1.0}},
+        {"iterations": 100, "lr": 2e-4, "losses": {"l2": 1.0}},
     ]
     train = {"batch_size": 1, "views_per_object": 3, "stages": stages}
     config = TrialConfig.model_validate({"data": data, "model": model, "train": train})

@@ -25,7 +25,7 @@ base:
   train:
     batch_size: 2
     stages:
-      - {iterations: 200, lr: 1.0e-3, losses: {l2: 1.0}}
+      - {iterations: 140, lr: 1.0e-3, losses: {l2: 1.0}}
       - {iterations: 4, lr: 1.0e-4, losses: {l2: 0.99, lpips: 0.01}}
   eval: {every: 50, val_objects: 2}
 trials:

@@ -26,7 +26,7 @@ tables: [search, auto]
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the commands find the weights by their variable
     path = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
-    path.write_text(tiny_sweep(180) + SEARCH)
+    path.write_text(tiny_sweep(140) + SEARCH)
     return path
 
 

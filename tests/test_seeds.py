@@ -14,14 +14,14 @@ import pytest
 from tests.processes import Home, finish, run, start, tiny_sweep, wait_for_middle
 
 RULE = """
-seeds: {at_least: 2, at_most: 4, until: decided}
+seeds: {at_least: 2, at_most: 3, until: decided}
 """
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the commands find the weights by their variable
     path = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
-    path.write_text(tiny_sweep(140) + RULE)
+    path.write_text(tiny_sweep(120) + RULE)
     return path
 
 
@@ -33,7 +33,7 @@ def test_a_killed_sweep_resumes_to_the_same_decisions(sweep, prepared_home, tmp_
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     for home in (undisturbed, killed):
         shutil.copytree(prepared_home, home)
-    assert "2 to 4 seeds a row" in run("plan", sweep, home=undisturbed)
+    assert "2 to 3 seeds a row" in run("plan", sweep, home=undisturbed)
     output = run("run", sweep, "--executor", "inline", home=undisturbed)
     (ruling,) = state(undisturbed)["rulings"]
     assert ruling["state"] != "open"

@@ -14,8 +14,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from jobs.config import TrialConfig
-from jobs.continuation import continue_training
 from results.records.atomic import PARTIAL
 from results.records.disk import DiskFullError, full_disk_explained
 from results.records.home import training_folder, trial_folder
@@ -76,6 +74,9 @@ class TrialFileServer:
         config: of the trial; fingerprint, weights: of its dataset and frozen weights.  Returns the names of the
         training's files where it does, else none.
         """
+        from jobs.config import TrialConfig
+        from jobs.continuation import continue_training  # torch: seconds and half a gigabyte, which few need here
+
         self._check_worker(key, worker)
         found = continue_training(TrialConfig.model_validate(config), training, fingerprint, weights, self._home)
         return [] if found is None else self._names(training_folder(self._home, training).rglob("*"))
