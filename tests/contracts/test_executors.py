@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,24 @@ class Growing(Watched):
         return super().next()
 
 
+@pytest.fixture(scope="module")
+def running_ray() -> Iterator[None]:
+    """Ray for all tests of this file, since a start takes ten seconds."""
+    from sweep.run.executors.ray import tune
+
+    with pytest.MonkeyPatch.context() as patch:
+        works.start_ray(patch)
+        patch.setattr(tune, "disconnect", lambda: None)
+        yield
+    tune.disconnect()
+
+
 @pytest.fixture(params=sorted(EXECUTORS))
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Watched]:
     executor = resolve(EXECUTORS, request.param, "executor")
     options = executor.Options()
+    if request.param == "ray":
+        request.getfixturevalue("running_ray")
 
     def run(
         *seeds: int,
