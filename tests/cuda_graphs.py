@@ -126,10 +126,12 @@ class CudaGraphs:
             "stream": lambda _: nullcontext(),
             "get_rng_state": lambda _device: torch.get_rng_state(),
             "set_rng_state": lambda state, _device: torch.set_rng_state(state),
+            "synchronize": lambda: None,
             "get_sync_debug_mode": lambda: 0,
             "set_sync_debug_mode": self._set_sync_debug_mode,
         }.items():
             monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(torch.cuda.graphs, "graph_pool_handle", lambda: None)
         self._monkeypatch = monkeypatch
 
     def record_launches(self, module: ModuleType, *names: str) -> None:
@@ -145,8 +147,7 @@ class CudaGraphs:
             self._recorder.launch(call)
 
     @contextmanager
-    def _capture(self, graph: Graph, stream: object) -> Iterator[None]:
-        del stream
+    def _capture(self, graph: Graph, **_: object) -> Iterator[None]:
         self._recorder = Recorder(graph)
         try:
             with self._recorder:

@@ -29,6 +29,7 @@ from model.native.tracing import tensors_of
 from model.registry import resolve
 from model.types import Context, Views
 from model.weights import WeightStore
+from tests.cuda_graphs import CudaGraphs
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SMALL = {"base_dim": 8, "num_blocks": 1, "channel_mult": [1], "attention_resolutions": [16]}
@@ -157,6 +158,24 @@ def test_the_placing_of_gaussians_is_captured_too(captures, tmp_path):
         assert len(captures) == graphs
     captured.eval()(source, Context())
     assert len(captures) == 2
+
+
+def test_replayed_gaussians_and_gradients_equal_those_as_written(monkeypatch, tmp_path):
+    """Those of torch's own captured functions, with stand-ins for the graphs alone; data and weights change."""
+    graphs = CudaGraphs(monkeypatch)
+    config = configuration()
+    store = opened(config, tmp_path)
+    network, captured = reconstructor().train(), reconstructor().train()
+    prepare_training(captured, CPU, "graph", "float32")
+    for iteration in range(3):
+        source = draw_batch(store, store.split("train"), config, iteration).source
+        expected = placed(network, source, seed=iteration)
+        assert_close(placed(captured, source, seed=iteration), expected)
+        with torch.no_grad():
+            for parameter in (*network.parameters(), *captured.parameters()):
+                parameter.mul_(1.1)
+    forward_and_backward = 2
+    assert [graph.replays for graph in graphs.graphs] == [3] * 2 * forward_and_backward, "network and placing"
 
 
 @pytest.mark.gpu
