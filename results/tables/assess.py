@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,8 @@ BASELINE = -1
 _Pair = tuple[int, int, int]
 #: a row and a column
 _Place = tuple[int, int]
-#: a pair that is compared, or the place of a mark
-_Question = TypeVar("_Question", bound=tuple[int, ...])
+#: what a test decides: a pair's difference, or the mark at a place
+_Question = _Pair | _Place
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,19 @@ def assessed(
     rivalries = [(row, rival, column) for (row, column), rivals in contests.items() for rival in rivals]
     everyone = {**rows, BASELINE: baseline} if baseline else rows
     tests = _tested(dict.fromkeys([*pairs, *rivalries]), everyone, quantities, scores)
-    questions: dict[tuple[int, ...], float] = {pair: float(tests[pair].found.p) for pair in pairs if pair in tests}
-    questions |= {place: _contest_p(place, rivals, tests, quantities) for place, rivals in contests.items()}
-    deciding = {pair: p for pair, p in questions.items() if len(pair) == 3 and quantities[pair[2]].name == primary}
-    answers = _corrected(deciding) | _corrected({key: p for key, p in questions.items() if key not in deciding})
+    pairs = [pair for pair in pairs if pair in tests]
+    deciding: dict[_Question, float] = {}
+    others: dict[_Question, float] = {}
+    for pair in pairs:
+        family = deciding if quantities[pair[2]].name == primary else others
+        family[pair] = float(tests[pair].found.p)
+    others |= {place: _contest_p(place, rivals, tests, quantities) for place, rivals in contests.items()}
+    answers = _corrected(deciding) | _corrected(others)
     comparisons = {
         (row, column): _comparison(
             everyone[other], tests[row, other, column], quantities[column], answers[row, other, column]
         )
         for row, other, column in pairs
-        if (row, other, column) in tests
     }
     earned = {place for place in contests if answers[place].p < ALPHA}
     ranks = _earned_ranks(rows, contests, earned)
@@ -110,13 +113,14 @@ def paired_comparisons(
     tests = _tested(wanted, rows, quantities, scores)
     answers = _corrected({pair: float(test.found.p) for pair, test in tests.items()})
     return {
-        (row // 2, column): _comparison(replace(rows[other], label=name), test, quantities[column], answers[pair])
-        for pair, test in tests.items()
-        for row, other, column in [pair]
+        (row // 2, column): _comparison(
+            replace(rows[other], label=name), test, quantities[column], answers[row, other, column]
+        )
+        for (row, other, column), test in tests.items()
     }
 
 
-def _corrected(family: Mapping[_Question, float]) -> dict[_Question, _Answer]:
+def _corrected(family: Mapping[Any, float]) -> dict[Any, _Answer]:
     """The p-values of one family after Holm's correction; those that are NaN do not count."""
     adjusted = holm(list(family.values()))
     size = int(np.count_nonzero(~np.isnan(adjusted)))
