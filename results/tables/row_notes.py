@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from results.load import TrialRecord
@@ -93,7 +93,7 @@ def _conditions(records: Sequence[TrialRecord]) -> dict[str, str]:
         "resolution": str(config.get("data", {}).get("resolution", "")),
         "input views": str(config.get("model", {}).get("input_views", "")),
         "data": _joined(_data(record) for record in finished),
-        "code": _joined(_code(record) for record in finished),
+        "code": _of_all(_code(record) for record in finished),
     }
 
 
@@ -118,6 +118,12 @@ def _settings(value: object) -> str:
 
 def _joined(values: Any) -> str:
     return " and ".join(dict.fromkeys(filter(None, values)))
+
+
+def _of_all(values: Iterable[str]) -> str:
+    """The value that all share; "" where seeds differ, which is noted by itself."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else ""
 
 
 def _data(record: TrialRecord) -> str:

@@ -95,4 +95,9 @@ def test_seeds_of_one_row_that_ran_on_other_code_or_data_are_named(make) -> None
         make.record("row", 1, tags=TAGS | {COMMIT: "89abcdef01"}),
         make.record("row", 2, tags=TAGS),
     ]
-    assert row_notes(seeds) == ("Its seeds differ in code: 0123456 (seed 0, 2); 89abcde (seed 1).",)
+    note = "Its seeds differ in code: 0123456 (seed 0, 2); 89abcde (seed 1)."
+    assert row_notes(seeds) == (note,)
+    beside = [make.record("baseline", seed, tags=TAGS) for seed in range(3)]
+    assert row_notes(seeds, beside) == (note,), "the baseline's code is no second note"
+    (other,) = row_notes([make.record("row", 0, tags=TAGS | {COMMIT: "89abcdef01"})], beside)
+    assert other == "Conditions differ from baseline: code 89abcde instead of 0123456."
