@@ -20,12 +20,12 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from jobs.adam import FlatAdam
-from jobs.flat import to_logical_order, to_memory_order
+from jobs.flat import from_former_order, to_logical_order, to_memory_order
 from results.records.atomic import write_atomically
 
 KEEP = 2
 _STEP_DIGITS = 9
-#: prefixes of the names of Adam's tensors; those of earlier versions are in the order of memory
+#: prefixes of the names of Adam's tensors; those of earlier versions are in the order that memory had
 _OPTIMIZER, _FORMER_OPTIMIZER = "optimizer.", "optimizer.0."
 #: suffix of a checkpoint without Adam's state; it follows the one with the state in the order of names
 _WEIGHTS_ALONE = "_weights"
@@ -70,7 +70,7 @@ class Checkpoint:
             average.load_state_dict(_without_prefix(self.tensors, "average."))
         former, state = (_without_prefix(self.tensors, prefix) for prefix in (_FORMER_OPTIMIZER, _OPTIMIZER))
         if optimizer is not None and former:
-            optimizer.load(former)
+            optimizer.load({name: from_former_order(t, network) if t.dim() else t for name, t in former.items()})
         elif optimizer is not None and state:
             optimizer.load({name: to_memory_order(t, network) if t.dim() else t for name, t in state.items()})
 

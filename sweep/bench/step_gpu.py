@@ -165,7 +165,7 @@ def measured_row(case: Case, home: Path, rounds: int, device: torch.device, with
         call = _timed(step, case.precision, device)
         row["ms"] = median(interleaved({case: call}, rounds, warmup=5)[case])
         row |= usage_of(call, device) if with_usage else {}
-    except RuntimeError as error:  # one case must not cost the others
+    except Exception as error:  # one case must not cost the others
         row |= dict.fromkeys(("ms", *USAGE) if with_usage else ("ms",))
         row |= {} if is_out_of_memory(error) else {"lacks": f"{type(error).__name__}: {error}"}
     gc.collect()  # graphs and steps refer to each other

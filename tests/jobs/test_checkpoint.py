@@ -4,7 +4,7 @@ import torch
 import jobs.checkpoint
 from jobs.adam import FlatAdam
 from jobs.checkpoint import KEEP, Checkpoint, CheckpointFolder, capture
-from jobs.flat import backward, flatten_parameters
+from jobs.flat import backward, flatten_parameters, to_logical_order, to_memory_order
 from results.records.disk import DiskFullError
 
 
@@ -51,6 +51,21 @@ def test_checkpoints_of_earlier_versions_continue():
     saved.restore(again, again_optimizer)
     assert again_optimizer.state.keys() == state.keys()
     assert all(torch.equal(again_optimizer.state[name], tensor) for name, tensor in state.items())
+
+
+def test_the_order_of_earlier_versions_is_that_of_the_indices():
+    """Where an odd parameter stands before others, which now lie before it."""
+    network = torch.nn.Sequential(torch.nn.Linear(3, 1), torch.nn.Linear(1, 16), torch.nn.Linear(16, 2))
+    optimizer = FlatAdam(flatten_parameters(network), lr=0.1, eps=1e-15)
+    by_index = torch.arange(float(len(optimizer.weights)))
+    assert not torch.equal(to_memory_order(by_index, network), by_index)
+    former = {"step": torch.tensor(7.0), "exp_avg": by_index, "exp_avg_sq": 2 * by_index}
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    saved = Checkpoint(1, tensors | {f"optimizer.0.{name}": tensor for name, tensor in former.items()}, {})
+    saved.restore(network, optimizer)
+    assert optimizer.state["step"] == 7
+    assert torch.equal(to_logical_order(optimizer.state["exp_avg"], network), by_index)
+    assert torch.equal(to_logical_order(optimizer.state["exp_avg_sq"], network), 2 * by_index)
 
 
 def test_weights_alone_leave_adam_at_its_start():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
+import pytest
 import torch
 
 from model.rasterizers.reference import alpha_maps, project, select
 from model.types import Gaussians
-from sweep.bench import raster
+from sweep.bench import raster, raster_gpu
 from sweep.bench.raster_cases import PAPER_STEP, WORKLOADS, Workload, make_task
 from sweep.bench.raster_gpu import GPU_WORKLOADS, captured, gpu_rows
 from sweep.bench.raster_profile import PARTS, profile
@@ -76,6 +78,26 @@ def test_a_call_is_replayed_as_a_graph(monkeypatch):
     replay()
     assert calls == 4
     assert [graph.replays for graph in graphs.graphs] == [1]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_graph_may_contain_has_a_row_as_one(monkeypatch, caplog, fails):
+    def stopwatch(call):
+        call()
+        return 1.0
+
+    def stand_in(call):
+        if fails:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return call
+
+    monkeypatch.setattr(raster_gpu, "captured", stand_in)
+    capturable = {"cpu": True, "reference": False}
+    monkeypatch.setattr(raster_gpu, "capabilities", lambda name: SimpleNamespace(capturable=capturable[name]))
+    rows = gpu_rows(list(capturable), 1, [Workload("tiny", 1, 1, 4)], device="cpu", stopwatch=stopwatch)
+    expected = [("cpu", "eager"), ("cpu", "graph"), ("reference", "eager")]
+    assert [(row["backend"], row["execution"]) for row in rows] == [e for e in expected if e[1] != "graph" or not fails]
+    assert ("not permitted" in caplog.text) == fails
 
 
 def test_a_gpu_draws_what_the_paper_trains_on():
