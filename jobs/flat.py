@@ -29,7 +29,7 @@ def gather_gradients(loss: Tensor, network: nn.Module, out: Tensor) -> None:
 
     Adding each to its part takes hundreds of kernel launches on a GPU; on a CPU it is faster.
     """
-    trained = [parameter for parameter, _ in sorted(_places(network), key=lambda placed: placed[1])]
+    trained = _by_memory(_trained(network))
     gradients = torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)
     torch.cat([_in_memory_order(g, p) for g, p in zip(gradients, trained, strict=True)], out=out)
 
@@ -94,14 +94,22 @@ def _parts(flat: Tensor, network: nn.Module) -> Iterator[Tensor]:
 
 
 def _places(network: nn.Module) -> list[tuple[nn.Parameter, int]]:
-    """The trained parameters in the order of their indices, and where each begins in memory.
+    """The trained parameters in the order of their indices, and where each begins in memory."""
+    trained, begins, end = _trained(network), {}, 0
+    for parameter in _by_memory(trained):
+        begins[parameter] = end
+        end += parameter.numel()
+    return [(parameter, begins[parameter]) for parameter in trained]
+
+
+def _trained(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def _by_memory(trained: list[nn.Parameter]) -> list[nn.Parameter]:
+    """Parameters in the order of memory.
 
     Those whose size is a multiple of `_ALIGNED` come first, so that all of them are aligned for vector instructions:
     one odd parameter would make the convolutions after it slower.
     """
-    trained = [p for p in network.parameters() if p.requires_grad]
-    begins, end = {}, 0
-    for parameter in sorted(trained, key=lambda p: p.numel() % _ALIGNED != 0):
-        begins[parameter] = end
-        end += parameter.numel()
-    return [(parameter, begins[parameter]) for parameter in trained]
+    return sorted(trained, key=lambda parameter: parameter.numel() % _ALIGNED != 0)

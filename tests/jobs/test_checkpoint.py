@@ -54,7 +54,7 @@ def test_checkpoints_of_earlier_versions_continue():
 
 
 def test_the_order_of_earlier_versions_is_that_of_the_indices():
-    """Where an odd parameter stands before others, which now lie before it."""
+    """An odd parameter stands before others, which now lie before it."""
     network = torch.nn.Sequential(torch.nn.Linear(3, 1), torch.nn.Linear(1, 16), torch.nn.Linear(16, 2))
     optimizer = FlatAdam(flatten_parameters(network), lr=0.1, eps=1e-15)
     by_index = torch.arange(float(len(optimizer.weights)))

@@ -55,7 +55,7 @@ def test_gathered_gradients_equal_added_ones():
 
 
 def test_odd_parameters_come_last():
-    """Of 1, 16 and 3 numbers between others: what follows them in the network is aligned as without them."""
+    """Parameters of 1 and 3 numbers: those that follow in the network are aligned as without them."""
     odd = nn.Sequential(nn.GroupNorm(1, 1), nn.Conv2d(1, 16, 4), nn.Linear(3, 1), nn.Linear(32, 32))
     flat = flatten_parameters(odd)
     begins = {name: (p.data_ptr() - flat.data_ptr()) // 4 for name, p in odd.named_parameters()}
