@@ -44,12 +44,17 @@ from model.options import (
     Section,
     as_tuple,
     known_values,
+    omitted_defaults,
     one_of,
 )
 from model.rasterizers import BACKENDS
 from model.registry import UnknownChoiceError
 from results.metrics import METRICS, PUBLISHED
 from results.records.damage import DamagedFileError, read_object
+from results.records.flat import flatten
+
+#: Sections of a configuration without training.
+_OF_CONTROLS = ("data", "model", "eval")
 
 #: Default method of a configuration.
 DEFAULT_METHOD = "splatter_image"
@@ -312,7 +317,7 @@ class TrialConfig(_WithContexts):
         if "lpips" not in self.eval.metrics:
             del values["eval"]["lpips"]
         if not self.is_trained:
-            return {key: values[key] for key in ("data", "model", "eval")}
+            return {key: values[key] for key in _OF_CONTROLS}
         if self.train.keep == "last":
             del values["train"]["keep_by"]
         for source, section in self.sources.items():
@@ -324,3 +329,19 @@ class TrialConfig(_WithContexts):
             if not values[source]["options"]:
                 del values[source]["options"]
         return values
+
+    def omitted_defaults(self) -> dict[str, Any]:
+        """The keys of active axes that `identity` omits because they came later, under dotted names, with defaults."""
+        sections = [name for name in type(self).model_fields if name not in self.sources]
+        found: dict[str, Any] = {}
+        for name in sections if self.is_trained else _OF_CONTROLS:
+            found |= omitted_defaults(getattr(self, name), f"{name}.")
+        for source, section in self.sources.items() if self.is_trained else ():
+            if frozen_class(section) is not None:
+                found |= omitted_defaults(section, f"{source}.")
+                found |= omitted_defaults(frozen_options(section), f"{source}.options.")
+        return found
+
+    def settings(self) -> dict[str, Any]:
+        """All settings of active axes under dotted keys: those of `identity` and those that it omits."""
+        return flatten(self.identity()) | self.omitted_defaults()

@@ -113,6 +113,24 @@ def _later_defaults(cls: Any) -> Mapping[str, Any]:
     }
 
 
+def omitted_defaults(instance: Any, prefix: str = "") -> dict[str, Any]:
+    """The fields of options, or of a section and the options in it, that `known_values` omits.
+
+    Returns `prefix` + dotted key -> default.
+    """
+    cls: Any = type(instance)
+    found: dict[str, Any] = {}
+    if hasattr(cls, "__pydantic_fields__"):
+        later = _later_defaults(cls)
+        for name in cls.__pydantic_fields__:
+            value = getattr(instance, name)
+            if name in later and value == later[name]:
+                found[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+            else:
+                found |= omitted_defaults(value, f"{prefix}{name}.")
+    return found
+
+
 @options
 class NoOptions:
     """Options of a choice that has none."""

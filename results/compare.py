@@ -12,6 +12,7 @@ from results.metrics import determines_scores
 from results.provenance import ABSENT
 from results.records import tags
 from results.records.damage import DamagedFileError, read_object
+from results.records.flat import flatten
 from results.records.home import trial_folder
 from results.records.trial_folder import RESULT_FILENAME
 from results.table import Cell, Column, Row, Section, Table
@@ -131,7 +132,9 @@ def _differing(one: TrialRecord, other: TrialRecord) -> dict[str, tuple[str, str
 
 
 def _settings(record: TrialRecord) -> dict[str, str]:
-    config = {key: str(value) for key, value in record.planned.flat_config.items() if key != "seed"}
+    # Without the defaults that plans of earlier versions do not state.
+    flat = flatten(record.planned.plain_config)
+    config = {key: str(value) for key, value in flat.items() if key != "seed"}
     if record.run is None:
         return config
     weights = {

@@ -69,6 +69,8 @@ class PlannedTrial(Generic[Config]):
     control: bool = False
     #: key of the training that it evaluates; None for a control, and in plans of earlier versions
     training: str | None = None
+    #: settings under dotted keys that `config` omits, since they have the default of a key that was added later
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -82,8 +84,8 @@ class PlannedTrial(Generic[Config]):
 
     @cached_property
     def flat_config(self) -> Mapping[str, Any]:
-        """The configuration under dotted keys, e.g. `train.stages.0.losses.l2`."""
-        return flatten(self.plain_config)
+        """The configuration and the defaults that it omits, under dotted keys, e.g. `train.stages.0.losses.l2`."""
+        return flatten(self.plain_config) | dict(self.defaults)
 
     @cached_property
     def steps(self) -> int:
@@ -115,6 +117,7 @@ class PlannedTrial(Generic[Config]):
             "config": self.plain_config,
             "status": self.status,
             "training": self.training,
+            "defaults": dict(self.defaults),
         } | {name: list(value) for name in ("missing", "proposals") if (value := getattr(self, name))}
 
 
@@ -501,6 +504,7 @@ def _trial(entry: Mapping[str, Any], is_control: bool) -> RecordedTrial:
         proposals=tuple(entry.get("proposals", ())),
         control=is_control,
         training=entry.get("training"),
+        defaults=dict(entry.get("defaults", {})),
     )
     keys = (trial.key, *([] if trial.training is None else [trial.training]))
     _require(str, *keys, *trial.names, *trial.missing, trial.status)

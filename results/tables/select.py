@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from results.load import TrialRecord
-from results.records.flat import flatten
 
 #: the key of a selector that matches a trial's names instead of its configuration
 TRIAL = "trial"
@@ -40,9 +39,8 @@ def varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
 
 
-def has_setting(config: Mapping[str, Any], setting: Mapping[str, Any]) -> bool:
-    """Whether a configuration meets every condition of a selector without `trial`."""
-    flat = flatten(config)
+def has_setting(flat: Mapping[str, Any], setting: Mapping[str, Any]) -> bool:
+    """Whether a flat configuration meets every condition of a selector without `trial`."""
     return all(_is_one_of(_values(flat, key), wanted) for key, wanted in setting.items())
 
 

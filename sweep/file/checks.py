@@ -112,10 +112,11 @@ def _baseline_findings(sweep: Sweep) -> Iterator[Finding]:
         yield Finding(("baseline", key), "selects by an unknown key", key, allowed, at="key")
     if unknown:
         return
-    rows = {name: config.identity() for name, config in named if config.seed == sweep.first_seeds[0]}
-    found = [name for name, config in rows.items() if has_setting(config, sweep.baseline)]
+    rows = {name: config for name, config in named if config.seed == sweep.first_seeds[0]}
+    found = [name for name, config in rows.items() if has_setting(config.settings(), sweep.baseline)]
     if len(found) != 1:
-        varying = ", ".join(key for key in differing_keys(list(rows.values())) if key != "seed") or "nothing"
+        differing = differing_keys([config.identity() for config in rows.values()])
+        varying = ", ".join(key for key in differing if key != "seed") or "nothing"
         count = f"{len(found)} rows have" if found else "no row has"
         reason = f"{count} this setting, but it must identify exactly one row; these settings vary: {varying}"
         yield Finding(("baseline",), reason, dict(sweep.baseline))

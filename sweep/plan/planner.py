@@ -252,6 +252,7 @@ def folded(
             identity.missing,
             tuple(dict.fromkeys(proposals[name] for name in names[key] if name in proposals)),
             training=identity.training,
+            defaults=config.omitted_defaults(),
         )
         for key, (config, identity) in first.items()
     ]

@@ -168,6 +168,7 @@ class SearchQueue:
             identity.missing,
             (proposal.number,),
             training=identity.training,
+            defaults=config.omitted_defaults(),
         )
 
     def _register(self, number: int, trials: Sequence[PlannedTrial], retried: Collection[str] = ()) -> None:

@@ -95,7 +95,7 @@ def baseline_of(sweep: Sweep, named: Sequence[tuple[str, TrialConfig]]) -> str:
     elif sweep.baseline is not None:
         rows = {name: config for name, config in named if config.seed == sweep.first_seeds[0]}
         setting = sweep.baseline
-        found = [name for name, config in rows.items() if has_setting(config.identity(), setting)]
+        found = [name for name, config in rows.items() if has_setting(config.settings(), setting)]
     else:
         found = [name for name in USUAL_NAMES if name in names][:1]
     if len(found) != 1:

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from jobs.config import TrialConfig
+from results.records.flat import flatten
 
 
 def config(**sections) -> TrialConfig:
@@ -90,6 +91,21 @@ def test_a_loss_of_weight_0_is_the_same_as_none() -> None:
     assert of(l2=1.0, tv=0.1).identity() != of(l2=1.0).identity()
     with pytest.raises(ValidationError, match="one of the losses must have a weight"):
         of(l2=0.0, tv=0)
+
+
+def test_settings_hold_the_defaults_that_came_later():
+    vanilla, two = config(), config(model={"gaussians_per_pixel": 2}, train={"keep": "best"})
+    assert "model.gaussians_per_pixel" not in flatten(vanilla.identity())
+    assert vanilla.settings()["model.gaussians_per_pixel"] == 1
+    assert vanilla.settings()["model.backbone"] == "unet"
+    assert vanilla.settings()["train.keep"] == "last"
+    assert vanilla.settings()["eval.metrics"] == ["psnr", "ssim", "lpips"]
+    assert (two.settings()["model.gaussians_per_pixel"], two.settings()["train.keep"]) == (2, "best")
+    assert "train.keep" not in config(model={"name": "blank"}).settings(), "nothing is trained"
+    for each in (vanilla, two, config(model={"name": "pixelnerf"}), config(model={"backbone": "transformer"})):
+        identity = flatten(each.identity())
+        assert identity.items() <= each.settings().items()
+        assert not identity.keys() & each.omitted_defaults().keys()
 
 
 def test_a_configuration_travels_between_processes():

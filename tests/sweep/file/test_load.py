@@ -488,6 +488,17 @@ def test_a_primary_metric_is_one_that_all_rows_are_evaluated_by(tmp_path, text, 
             load_sweep(path)
 
 
+@pytest.mark.parametrize("default", ["model.gaussians_per_pixel: 1", "train.keep: last", "model.backbone: unet"])
+def test_a_baseline_by_the_default_of_a_key_that_came_later(tmp_path, default):
+    key = default.split(":")[0]
+    other = {"model.gaussians_per_pixel": "2", "train.keep": "best", "model.backbone": "transformer"}[key]
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        f"name: s\ntrials: {{a: {{}}, b: {{{key}: {other}}}}}\nbase: {{eval.every: 10}}\nbaseline: {{{default}}}\n"
+    )
+    assert load_sweep(path).baseline
+
+
 @pytest.mark.parametrize("baseline", ["vanilla", "{depth.model: oracle, depth.fusion: xattn}", "{depth.model: none}"])
 def test_a_baseline_by_name_or_setting(tmp_path, baseline):
     path = tmp_path / "sweep.yaml"

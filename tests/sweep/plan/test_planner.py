@@ -11,10 +11,12 @@ from rich.console import Console
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import StoreError
+from results.load import TrialRecord
 from results.records import atomic
 from results.records.home import plan_file
 from results.records.monitor import Monitor, TrialProgress
 from results.records.plan import PlanError, PrimaryMetric, freeze, read_plan
+from results.tables.select import selected
 from sweep.file.load import load_sweep
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
@@ -223,6 +225,16 @@ def test_a_plan_keeps_when_its_primary_metric_was_named(tmp_path: Path, monkeypa
 
 
 @pytest.mark.usefixtures("datasets")
+@pytest.mark.usefixtures("datasets")
+def test_trials_of_a_plan_are_selected_by_the_default_of_a_key_that_came_later(tmp_path: Path) -> None:
+    trials = {"one": {}, "two": {"model.gaussians_per_pixel": 2}}
+    freeze(make_plan(_sweep(trials=trials), tmp_path), tmp_path)
+    records = [TrialRecord(trial, None, "pending", "", None) for trial in read_plan("a", tmp_path).trials]
+    for count, name in ((1, "one"), (2, "two")):
+        (found,) = selected(records, {"model.gaussians_per_pixel": count, "train.keep": "last"})
+        assert found.planned.name == name
+
+
 def test_a_plan_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(_sweep(), tmp_path)
     path = freeze(plan, tmp_path)
