@@ -64,6 +64,17 @@ def determines_scores(key: str) -> bool:
     return key in _OF_SCORES or (key.startswith("eval.") and not key.startswith(_NOT_OF_SCORES))
 
 
+#: Settings of `eval` that choose objects, and those that a single metric reads.
+_OF_OBJECTS = ("eval.split", "eval.objects")
+_OF_METRIC = {"eval.lpips": "lpips"}
+
+
+def determines_object_scores(key: str, metric: str) -> bool:
+    """Whether a metric of one object is comparable only between trials with the same value of a setting."""
+    reader = _OF_METRIC.get(key)
+    return determines_scores(key) and key not in _OF_OBJECTS and reader in (None, metric.removesuffix(CLAMPED))
+
+
 def facts_of(metric: str) -> MetricFacts | None:
     """Facts of a metric or its clamped variant; None for an unknown metric, recorded by other code."""
     known = METRICS.get(metric.removesuffix(CLAMPED))

@@ -39,7 +39,8 @@ def build_report(
     The folder is written completely beside `out` and then replaces it, so no file of an earlier report remains, and a
     reader never sees a partial report.  Equal results give equal bytes, so a report that is current is left as it is.
     The report of an unfinished or failed sweep states this.  Raises `ResultsError` for an unplanned sweep, a store
-    that cannot be read, an unknown table, or a folder that holds anything but a report.
+    that cannot be read, an unknown table, or an `out` that holds anything but a report.  The folder in the home is
+    replaced with everything in it.
     """
     home = Path(home)
     own = report_folder(home, sweep.name)

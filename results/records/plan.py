@@ -257,13 +257,13 @@ class PrimaryMetric:
 
     #: such as "novel_psnr"
     metric: str
-    #: trained trials of the sweep, and how many of them had finished, when a plan named it first
+    #: trials of the sweep with a training, and how many of these had finished, when a plan named it first
     trials: int
     finished: int
 
     def __str__(self) -> str:
-        after = f"after {self.finished} of {self.trials} trials had finished"
-        return f"{self.metric}, named {after if self.finished else 'before any trial had finished'}"
+        after = f"after {self.finished} of {self.trials} trials were trained"
+        return f"{self.metric}, named {after if self.finished else 'before any trial was trained'}"
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def _p_of_better(test: _Test | None, quantity: MetricColumn) -> float:
 def _comparison(baseline: Row, test: _Test, quantity: MetricColumn, answer: _Answer) -> Comparison:
     found = test.found
     detectable = float(minimal_detectable(found.estimate, ALPHA / answer.family, POWER))
-    seeds = f"{test.seeds} seeds" if test.seeds > 1 else "one seed"
+    several = f"paired, seeds and objects random, {test.objects} objects, {test.seeds} seeds"
     return Comparison(
         baseline=baseline.label,
         difference=float(found.difference),
@@ -202,9 +202,9 @@ def _comparison(baseline: Row, test: _Test, quantity: MetricColumn, answer: _Ans
         p=float(found.p),
         p_adjusted=answer.p,
         effect_size=float(found.effect_size),
-        test=f"paired t, {test.objects} objects, {seeds}",
+        test=several if test.seeds > 1 else f"paired t, {test.objects} objects, one seed",
         verdict=_verdict(test, quantity, answer.p, detectable),
-        minimal_detectable=detectable,
+        minimal_detectable=detectable if test.seeds > 1 else None,
     )
 
 

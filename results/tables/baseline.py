@@ -59,10 +59,13 @@ def _declared(rows: Sequence[Entry], baseline: Declared, where: str) -> tuple[En
         return found[0], ()
     if not found:
         return None, (f"Nothing is compared: no row is the baseline {described(baseline)} of {where}.",)
+    if len({tuple(sorted(record.planned.key for record in entry.records)) for entry in found}) == 1:
+        return found[0], ()  # the same trials under several labels
     listed = ", ".join(entry.label for entry in found[:_MOST_LISTED])
+    remedy = "Name one of these labels" if isinstance(baseline, str) else "Give the setting of more axes"
     return None, (
         f"Nothing is compared: {len(found)} rows are the baseline {described(baseline)} of {where}: {listed}. "
-        "Give the setting of more axes.",
+        f"{remedy}.",
     )
 
 

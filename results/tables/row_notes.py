@@ -12,6 +12,8 @@ from results.records.arithmetic import recorded_arithmetic
 from results.tables.scores import FINGERPRINT_TAG
 
 _SHORT = 7
+#: Names in notes of the conditions that determine the pictures (`results.metrics.determines_object_scores`).
+_PICTURES = {"resolution", "input views"}
 #: Name in notes -> field of the recorded arithmetic.
 _ARITHMETIC = {
     "rasteriser": "backend",
@@ -73,7 +75,9 @@ def _differing_conditions(records: Sequence[TrialRecord], beside: Sequence[Trial
     if not differing:
         return []
     listed = "; ".join(f"{name} {own[name]} instead of {other[name]}" for name in differing)
-    return [f"Conditions differ from {beside[0].planned.name}: {listed}."]
+    left_out = " Scores are not compared." if _PICTURES & set(differing) else ""
+    left_out = left_out or (" LPIPS is not compared." if "LPIPS network" in differing else "")
+    return [f"Conditions differ from {beside[0].planned.name}: {listed}.{left_out}"]
 
 
 def _conditions(records: Sequence[TrialRecord]) -> dict[str, str]:
@@ -92,6 +96,7 @@ def _conditions(records: Sequence[TrialRecord]) -> dict[str, str]:
         "antialiasing": _switch(render["antialiasing"]) if "antialiasing" in render else "",
         "resolution": str(config.get("data", {}).get("resolution", "")),
         "input views": str(config.get("model", {}).get("input_views", "")),
+        "LPIPS network": str(config.get("eval", {}).get("lpips", "")),
         "data": _joined(_data(record) for record in finished),
         "code": _of_all(_code(record) for record in finished),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from results.load import Evidence, TrialRecord
+from results.metrics import VIEW_KINDS, determines_object_scores
 from results.records import tags
 from results.tables.metric_columns import MetricColumn
 
@@ -21,7 +23,8 @@ FINGERPRINT_TAG = tags.DATA_FINGERPRINT
 class Scores:
     """Scores of every finished trial of a sweep.
 
-    Objects of datasets with different fingerprints are distinct, even if their names are equal.
+    Objects of datasets with different fingerprints are distinct, even if their names are equal.  Differences exist only
+    between trials with equal settings of the evaluation.
     """
 
     #: (trials, quantities, objects); entries that are not `present` are undefined
@@ -31,6 +34,8 @@ class Scores:
     trials: Mapping[str, int]
     #: quantity's name -> index
     quantities: Mapping[str, int]
+    #: (trials, quantities): equal numbers mean that a quantity was measured with equal settings
+    settings: NDArray[np.int64]
 
     @classmethod
     def of(cls, evidence: Evidence, quantities: Sequence[MetricColumn]) -> Scores:
@@ -58,7 +63,8 @@ class Scores:
         values[where] = scores.measured.value[chosen][wanted]
         present[where] = True
         numbers = {key: index for index, key in enumerate(keys)}
-        return cls(values, present, numbers, {quantity.name: index for index, quantity in enumerate(quantities)})
+        settings = _settings(evidence, keys, quantities)
+        return cls(values, present, numbers, {each.name: index for index, each in enumerate(quantities)}, settings)
 
     def means(self, keys: Sequence[str], quantity: MetricColumn) -> tuple[float, ...]:
         """Mean over objects of each finished trial of `keys`; a NaN among the objects makes it NaN."""
@@ -77,14 +83,22 @@ class Scores:
     def differences(self, pairs: Sequence[tuple[str, str]], quantity: MetricColumn) -> Floats | None:
         """Scores of the first minus the second of each pair, (pairs, objects), on the objects that all share.
 
-        Pairs that lack one of the two are left out; None where nothing is left.
+        Pairs that lack one of the two, or were evaluated with other settings, are left out; None where nothing is left.
         """
         column = self.quantities.get(quantity.name)
         if column is None:
             return None
         places = [(self.trials.get(key), self.trials.get(other)) for key, other in pairs]
         recorded = self._is_recorded
-        complete = [pair for pair in places if all(place is not None and recorded[place, column] for place in pair)]
+        complete = [
+            (first, second)
+            for first, second in places
+            if first is not None
+            and second is not None
+            and recorded[first, column]
+            and recorded[second, column]
+            and self.settings[first, column] == self.settings[second, column]
+        ]
         if not complete:
             return None
         index = np.array(complete).T
@@ -110,6 +124,21 @@ class Scores:
 
 def _fingerprint(record: TrialRecord) -> str:
     return record.run.tags.get(FINGERPRINT_TAG, "") if record.run else ""
+
+
+def _settings(evidence: Evidence, keys: Sequence[str], quantities: Sequence[MetricColumn]) -> NDArray[np.int64]:
+    """(trials, quantities): numbers of the settings that determine the scores of a trial; costs have none."""
+    configs = {record.planned.key: record.planned.flat_config for record in evidence.records}
+    known: dict[tuple[str, str], int] = {}
+    numbers = np.zeros((len(keys), len(quantities)), np.int64)
+    for column, quantity in enumerate(quantities):
+        if quantity.view_kind in VIEW_KINDS:
+            for trial, key in enumerate(keys):
+                found = {n: v for n, v in configs[key].items() if determines_object_scores(n, quantity.metric)}
+                numbers[trial, column] = known.setdefault(
+                    (quantity.metric, json.dumps(found, sort_keys=True, default=str)), len(known)
+                )
+    return numbers
 
 
 def _by_appearance(codes: NDArray[np.int64] | NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -93,11 +93,14 @@ def planned_sweep(path: Path, settings: list[str] | None, home: Path) -> Sweep:
     Raises ValueError where there is no plan.
     """
     from sweep.file.load import load_sweep
+    from sweep.run.driver_lock import is_driven
     from sweep.run.frozen_file import difference
 
     sweep = load_sweep(path, settings or [], configurations=False)
     folder = home / "sweeps" / sweep.name
     if not (folder / "plan.json").exists():
+        if is_driven(sweep.name, home):
+            raise ValueError(f"sweep {sweep.name!r} is being planned in {home}: wait until its first trial starts")
         raise ValueError(
             f"sweep {sweep.name!r} has not been planned in {home}; plan and run it: {command('run', sweep, home)}"
         )

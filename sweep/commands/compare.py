@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from sweep.commands.common import DEFAULT_HOME, Home, console, planned_sweep, user_path
+from sweep.commands.common import DEFAULT_HOME, Home, console, recorded_sweep, user_path
 
 if TYPE_CHECKING:
     from results import table as results_table
@@ -53,7 +53,10 @@ def compare(
 
     home = home.absolute()
     write = comparison.writer(out) if out is not None else None
-    sides = [read_evidence(planned_sweep(path, None, home), home) for path in (first, second)]
+    sides = []
+    for path in (first, second):
+        with recorded_sweep(path, None, home) as sweep:
+            sides.append(read_evidence(sweep, home))
     chosen = tuple(name.strip() for name in columns.split(",") if name.strip()) if columns is not None else DEFAULT
     table = compared(sides[0], sides[1], home, chosen)
     for start in range(0, len(table.columns), 3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import time
@@ -75,9 +76,11 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
         raise typer.Exit(2) from None
     more = f", and a search of {checked.search.trials} configurations" if checked.search else ""
     named = expand(checked)
+    count = len({json.dumps(config.identity(), sort_keys=True) for _, config in named})
+    more = (f" ({len(named)} named, some of them equal)" if len(named) > count else "") + more
     rule = checked.seed_rule
     more += f", and up to {rule.at_most} seeds a row, {rule.at_least} at first" if rule else ""
-    console.print(f"{sweep}: valid, {len(named)} trials{more}")
+    console.print(f"{sweep}: valid, {count} trials{more}")
     for line in drawing_lines(undrawable(named, checked.run), checked.run):
         console.print(Text(line))
 
@@ -207,7 +210,7 @@ def status(
     sweep: SweepFile,
     home: Home = DEFAULT_HOME,
     settings: Settings = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Update until no trial runs.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Update until the sweep is no longer being run.")] = False,
 ) -> None:
     """Show the state of the trials of the last planned run, and why trials failed.
 
@@ -215,6 +218,7 @@ def status(
     """
     from rich.live import Live
 
+    from sweep.run.driver_lock import is_driven
     from sweep.run.status import SweepStatus
 
     home = home.absolute()
@@ -223,7 +227,8 @@ def status(
     shown = look()
     if watch:
         with Live(shown.view(console), console=console) as live:
-            while shown.is_running:
+            # Between trials, and while controls run or Ray starts, the driver alone shows that the sweep goes on.
+            while shown.is_running or is_driven(checked.name, home):
                 time.sleep(1)
                 shown = look()
                 live.update(shown.view(console))

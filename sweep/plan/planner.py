@@ -116,7 +116,8 @@ def _primary(sweep: Sweep, home: Path, trials: Sequence[PlannedTrial]) -> Primar
         earlier = read_plan(sweep.name, home).primary
         if earlier is not None and earlier.metric == sweep.primary:
             return earlier
-    return PrimaryMetric(sweep.primary, len(trials), sum(trial.status == "finished" for trial in trials))
+    known = sum(trial.status in ("finished", "to be judged") for trial in trials)
+    return PrimaryMetric(sweep.primary, len(trials), known)
 
 
 def _former_rules(sweep: Sweep, home: Path) -> tuple[str, ...]:

@@ -24,8 +24,9 @@ from sweep.run.submit import JOB_VARIABLE
 #: HOST:PATH of the sweep file that a job was submitted from, since the job runs a copy of it.
 FILE_VARIABLE = "SPLATSWEEP_SWEEP_FILE"
 
-#: Sections that determine the trials.
-_DECISIVE = frozenset({"base", "trials", "grid", "leave_one_out", "seeds", "search"})
+#: Sections that determine the trials, and what tables compare.
+_COMPARED = ("baseline", "primary")
+_DECISIVE = frozenset({"base", "trials", "grid", "leave_one_out", "seeds", "search", *_COMPARED})
 
 _SHOWN = 4
 
@@ -41,7 +42,7 @@ class FrozenFile:
     #: HOST:PATH; None where it is unknown, as in a job submitted by Ray's own command
     file: str | None
     planned: str
-    #: the sections that determine the trials, as plain values
+    #: the decisive sections as plain values; records of earlier versions lack those of `_COMPARED`
     content: Mapping[str, Any]
 
     @classmethod
@@ -97,7 +98,7 @@ def claim(sweep: Sweep, folder: Path, take_over: bool = False) -> str | None:
     now, before = FrozenFile.of(sweep), FrozenFile.read(folder)
     message = None
     if before is not None and before.file != now.file and None not in (before.file, now.file):
-        if before.content == now.content:
+        if not any(_changes(before.content, now.content)):
             return None  # a copy: the name still belongs to the first file
         if not (take_over or before.is_gone()):
             raise NameTakenError(
@@ -117,9 +118,9 @@ def difference(sweep: Sweep, folder: Path, renew: str) -> str | None:
     renew: the command that updates the plan.
     """
     now, before = FrozenFile.of(sweep), FrozenFile.read(folder)
-    if before is None or before.content == now.content:
+    changes = [] if before is None else list(_changes(before.content, now.content))
+    if before is None or not changes:
         return None
-    changes = list(_changes(before.content, now.content))
     shown = "; ".join(changes[:_SHOWN]) + (f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else "")
     is_another = before.file != now.file and None not in (before.file, now.file)
     whose = f"is that of {before.path}, which has the same name" if is_another else "is older than the file"
@@ -129,7 +130,7 @@ def difference(sweep: Sweep, folder: Path, renew: str) -> str | None:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """A short text for each difference in the sections that determine the trials."""
+    """A short text for each difference in the decisive sections that both have."""
     trials_before, trials_now = _mapping(before, "trials"), _mapping(now, "trials")
     for name in trials_now.keys() - trials_before.keys():
         yield f"trial {name!r} is new"
@@ -137,7 +138,10 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
         yield f"trial {name!r} is gone"
     for name in [name for name in trials_now if name in trials_before and trials_now[name] != trials_before[name]]:
         yield f"trial {name!r} has changed"
-    for section in sorted(_DECISIVE - {"trials", "base"}):
+    for section in _COMPARED:
+        if section in before and before[section] != now.get(section):
+            yield f"{section} is {_shown(now, section)}, was {_shown(before, section)}"
+    for section in sorted(_DECISIVE - {"trials", "base", *_COMPARED}):
         if before.get(section) != now.get(section):
             yield f"{section} has changed"
     old, new = flatten(_mapping(before, "base")), flatten(_mapping(now, "base"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jobs.config import TrialConfig
+from results.metrics import determines_object_scores, split_column
 from sweep.file.checks import metric_findings
 from sweep.file.diagnostics import Finding
 from sweep.file.schema import Sweep
@@ -38,3 +40,13 @@ def seed_findings(sweep: Sweep) -> Iterator[Finding]:
         if objects[0] != objects[1]:
             message = f"row {name!r} is evaluated on other objects than the baseline {baseline!r}: give a list of seeds"
             yield Finding(("seeds",), message)
+        elif differing := _measured_otherwise(config, reference, split_column(rule.metric)[1]):
+            message = f"row {name!r} is evaluated otherwise than the baseline {baseline!r} ({differing})"
+            yield Finding(("seeds",), f"{message}: give a list of seeds")
+
+
+def _measured_otherwise(config: TrialConfig, reference: TrialConfig, metric: str) -> str:
+    """The settings of the evaluation that make scores of two rows incomparable, in words; "" without any."""
+    own, other = config.settings(), reference.settings()
+    keys = [key for key in own if determines_object_scores(key, metric) and own[key] != other.get(key)]
+    return ", ".join(f"{key} {own[key]} instead of {other.get(key)}" for key in keys)

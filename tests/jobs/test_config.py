@@ -94,7 +94,8 @@ def test_a_loss_of_weight_0_is_the_same_as_none() -> None:
 
 
 def test_settings_hold_the_defaults_that_came_later():
-    vanilla, two = config(), config(model={"gaussians_per_pixel": 2}, train={"keep": "best"})
+    vanilla = config()
+    two = config(model={"gaussians_per_pixel": 2}, train={"keep": "best"}, eval={"every": 100})
     assert "model.gaussians_per_pixel" not in flatten(vanilla.identity())
     assert vanilla.settings()["model.gaussians_per_pixel"] == 1
     assert vanilla.settings()["model.backbone"] == "unet"
@@ -102,7 +103,9 @@ def test_settings_hold_the_defaults_that_came_later():
     assert vanilla.settings()["eval.metrics"] == ["psnr", "ssim", "lpips"]
     assert (two.settings()["model.gaussians_per_pixel"], two.settings()["train.keep"]) == (2, "best")
     assert "train.keep" not in config(model={"name": "blank"}).settings(), "nothing is trained"
-    for each in (vanilla, two, config(model={"name": "pixelnerf"}), config(model={"backbone": "transformer"})):
+    l2 = {"stages": [{"iterations": 4, "lr": 1e-4, "losses": {"l2": 1.0}}]}
+    pixelnerf = config(model={"name": "pixelnerf"}, train=l2)
+    for each in (vanilla, two, pixelnerf, config(model={"backbone": "transformer"}, depth={"model": "oracle"})):
         identity = flatten(each.identity())
         assert identity.items() <= each.settings().items()
         assert not identity.keys() & each.omitted_defaults().keys()

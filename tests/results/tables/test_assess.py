@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from results.records.plan import PrimaryMetric
 from results.table import Cell, Row, Section, Source, Table
 from results.tables.assess import assessed
 from results.tables.auto import Options, build
-from results.tables.metric_columns import quantity
+from results.tables.metric_columns import named, quantity
 from results.tables.scores import Scores
 
 
@@ -70,18 +71,19 @@ def test_verdicts(make) -> None:
     better, same, single = (novel_psnr(table, row).comparison for row in (1, 3, 5))
     assert better.is_significant
     assert better.low < 1.0 < better.high
-    assert better.test == "paired t, 20 objects, 3 seeds"
+    assert better.test == "paired, seeds and objects random, 20 objects, 3 seeds"
     assert same.minimal_detectable < 0.2
     assert same.low < 0.01 < same.high
     assert single.test == "paired t, 20 objects, one seed"
     assert single.p_adjusted >= single.p
+    assert single.minimal_detectable is None, "with one seed no difference can be shown"
 
 
 def test_only_objects_and_seeds_that_both_have_are_compared(make) -> None:
     baseline = make.trained("baseline", 20.0, seeds=3)
     longer = make.trained("longer", 21.0, seeds=2, objects=25)
     table = build(make.evidence(*baseline, *longer), Options())
-    assert novel_psnr(table, 1).comparison.test == "paired t, 20 objects, 2 seeds"
+    assert novel_psnr(table, 1).comparison.test == "paired, seeds and objects random, 20 objects, 2 seeds"
 
 
 def test_objects_of_other_data_are_distinct_despite_equal_names(make) -> None:
@@ -93,6 +95,27 @@ def test_objects_of_other_data_are_distinct_despite_equal_names(make) -> None:
     assert novel_psnr(table, 1).comparison is None
     assert [novel_psnr(table, row).rank for row in range(2)] == [None, None]
     assert "data bbbbbbb instead of aaaaaaa" in table.rows[1].notes[0]
+
+
+@pytest.mark.parametrize("setting", ["data.resolution", "model.input_views", "eval.lpips"])
+def test_scores_that_were_measured_otherwise_are_not_compared(make, setting: str) -> None:
+    def trained(name: str, mean: float, value: Any) -> list[TrialRecord]:
+        section, key = setting.split(".")
+        config = {section: {key: value}}
+        return [
+            make.record(name, seed, {"novel_psnr": mean + row, "novel_lpips": mean - row}, config=config)
+            for seed, row in enumerate(np.random.default_rng(1).normal(0, 0.1, (3, 20)))
+        ]
+
+    columns = tuple(named(name) for name in ("novel_psnr", "novel_lpips"))
+    found = make.evidence(*trained("baseline", 20.0, "one"), *trained("other", 25.0, "two"))
+    table = build(found, Options(columns=columns))
+    psnr, lpips = (cell.comparison for cell in table.rows[1].cells)
+    assert lpips is None
+    assert (psnr is not None) == (setting == "eval.lpips")
+    assert "not compared." in table.rows[1].notes[0]
+    same = build(make.evidence(*trained("baseline", 20.0, "one"), *trained("b", 25.0, "one")), Options(columns=columns))
+    assert all(cell.comparison for cell in same.rows[1].cells)
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
@@ -153,7 +176,7 @@ def test_a_primary_metric_is_corrected_apart_from_all_others(make) -> None:
         adjusted = [(after.p_adjusted, before.p_adjusted) for after, before in pairs if after]
         assert len(adjusted) == len(COLUMNS)
         assert all(after <= before for after, before in adjusted)
-    assert "Primary metric: novel_psnr, named before any trial had finished." in apart.notes
+    assert "Primary metric: novel_psnr, named before any trial was trained." in apart.notes
     assert any("Holm's correction over the tests of novel_psnr, and over all others" in line for line in apart.legend)
     assert "Primary" not in " ".join(together.legend)
 
@@ -162,7 +185,7 @@ def test_a_primary_metric_that_was_named_late_is_said_to_be(make) -> None:
     found = make.evidence(*noisy_rows(make), primary=PrimaryMetric("novel_psnr", 18, 3))
     (note,) = [note for note in build(found, Options()).notes if note.startswith("Primary")]
     assert note == (
-        "Primary metric: novel_psnr, named after 3 of 18 trials had finished. "
+        "Primary metric: novel_psnr, named after 3 of 18 trials were trained. "
         "Error rates hold for a choice made before."
     )
 
@@ -191,7 +214,8 @@ def undecided(
     )
     values = values.reshape(rows * seeds, len(QUANTITIES), objects)
     keys = {f"{row}/{seed}": row * seeds + seed for row in range(rows) for seed in range(seeds)}
-    scores = Scores(values, np.ones(values.shape, bool), keys, {item.name: i for i, item in enumerate(QUANTITIES)})
+    columns = {item.name: i for i, item in enumerate(QUANTITIES)}
+    scores = Scores(values, np.ones(values.shape, bool), keys, columns, np.zeros(values.shape[:2], np.int64))
     table_rows = []
     for row in range(rows):
         sources = tuple(Source(f"{row}/{seed}", seed, "finished") for seed in range(seeds))

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from results.tables import auto
+from results.tables.baseline import find_baseline
+from results.tables.fill import Entry
 
 SCORES = {"novel_psnr": [20.0, 21.0, 22.0], "novel_ssim": [0.8, 0.8, 0.8], "novel_lpips": [0.1, 0.1, 0.1]}
 
@@ -70,6 +72,20 @@ def test_a_setting_of_several_rows_is_none(make, trials):
         note.startswith("Nothing is compared: 2 rows are the baseline {depth.model: oracle} of the sweep file")
         for note in table.notes
     )
+
+
+def test_rows_of_the_same_trials_are_one_baseline(make, trials):
+    rows = [Entry(label, tuple(trials[:1])) for label in ("published", "ours")]
+    found, notes = find_baseline(rows, make.evidence(*trials), trials[0].planned.name)
+    assert (found, notes) == (rows[0], ())
+
+
+def test_two_rows_of_one_name_are_told_apart_by_their_labels(make):
+    records = [make.record("a", seed, names=("a", label)) for seed, label in enumerate(("x", "y"))]
+    rows = [Entry(label, (record,)) for label, record in zip(("x", "y"), records, strict=True)]
+    found, (note,) = find_baseline(rows, make.evidence(*records), "a")
+    assert found is None
+    assert note.endswith("2 rows are the baseline 'a' of the table file: x, y. Name one of these labels.")
 
 
 def test_a_name_that_was_folded_into_another_row_is_found(make, trials):

@@ -20,6 +20,7 @@ CONFIG: dict[str, Any] = {
     "render": {"antialiasing": True},
     "data": {"resolution": 128},
     "model": {"input_views": 1},
+    "eval": {"lpips": "vgg"},
 }
 TAGS = {COMMIT: "0123456789", CHANGED: "false", DATA: "f" * 64}
 
@@ -31,8 +32,9 @@ TAGS = {COMMIT: "0123456789", CHANGED: "false", DATA: "f" * 64}
         ({"train": {**TRAIN, "ema": {"every": 10}}}, {}, "moving average of weights on (every 10) instead of off"),
         ({"train": {**TRAIN, "stages": [{"iterations": 9}]}}, {}, "iterations 9 instead of 25000 + 5000"),
         ({"render": {"antialiasing": False}}, {}, "antialiasing off instead of on"),
-        ({"data": {"resolution": 64}}, {}, "resolution 64 instead of 128"),
-        ({"model": {"input_views": 2}}, {}, "input views 2 instead of 1"),
+        ({"data": {"resolution": 64}}, {}, "resolution 64 instead of 128. Scores are not compared"),
+        ({"model": {"input_views": 2}}, {}, "input views 2 instead of 1. Scores are not compared"),
+        ({"eval": {"lpips": "alex"}}, {}, "LPIPS network alex instead of vgg. LPIPS is not compared"),
         ({}, {DATA: "0" * 64}, "data 0000000 instead of fffffff"),
         ({}, {COMMIT: "89abcdef01"}, "code 89abcde instead of 0123456"),
         ({}, {CHANGED: "true"}, "code 0123456 with changes instead of 0123456"),

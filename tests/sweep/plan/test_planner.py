@@ -15,7 +15,7 @@ from results.load import TrialRecord
 from results.records import atomic
 from results.records.home import plan_file
 from results.records.monitor import Monitor, TrialProgress
-from results.records.plan import PlanError, PrimaryMetric, freeze, read_plan
+from results.records.plan import PlanError, PrimaryMetric, States, freeze, read_plan
 from results.tables.select import selected
 from sweep.file.load import load_sweep
 from sweep.file.schema import Sweep
@@ -199,7 +199,7 @@ def test_a_frozen_plan_reads_back_the_same(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     assert set(content) == {"sweep", "created", "axes", "trials", "controls"}
     assert content["axes"] == {"depth.model": "model"}
-    assert set(content["trials"][0]) == {"key", "name", "names", "seed", "config", "status", "training"}
+    assert set(content["trials"][0]) == {"key", "name", "names", "seed", "config", "status", "training", "defaults"}
     assert content["trials"][0]["config"] == plan.trials[0].config.identity()
 
 
@@ -221,6 +221,8 @@ def test_a_plan_keeps_when_its_primary_metric_was_named(tmp_path: Path, monkeypa
     assert planned("novel_psnr") == first
     assert planned("novel_lpips") == PrimaryMetric("novel_lpips", trials=2, finished=1)
     assert planned("novel_psnr") == PrimaryMetric("novel_psnr", trials=2, finished=1)
+    monkeypatch.setattr(States, "of", lambda *_: "to be judged")
+    assert planned("novel_ssim") == PrimaryMetric("novel_ssim", trials=2, finished=2), "their curves are known"
     assert planned(None) is None
 
 

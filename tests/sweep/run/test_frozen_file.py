@@ -84,6 +84,8 @@ def test_a_job_has_the_name_of_the_file_that_it_was_submitted_from(
         ({"seeds": [0]}, {"seeds": [0, 1]}, "seeds has changed"),
         ({"trials": {"tv": {}}}, {"trials": {"tv": {"train.batch_size": 1}}}, "trial 'tv' has changed"),
         ({}, {"grid": [{"axes": {"train.batch_size": [1, 2]}}]}, "grid has changed"),
+        ({"baseline": "a"}, {"baseline": {"depth.model": "none"}}, 'baseline is {"depth.model": "none"}, was "a"'),
+        ({"primary": "novel_psnr"}, {}, 'primary is null, was "novel_psnr"'),
     ],
 )
 def test_what_differs_is_named(
@@ -94,11 +96,22 @@ def test_what_differs_is_named(
     assert words in str(difference(sweep_of(path, **now), folder, "renew"))
 
 
-def test_what_decides_no_trial_may_change(tmp_path: Path, folder: Path) -> None:
+def test_what_decides_neither_trials_nor_comparisons_may_change(tmp_path: Path, folder: Path) -> None:
     path = tmp_path / "a.yaml"
     claim(sweep_of(path, **LR), folder)
     changed = sweep_of(path, **LR, tables=["leave_one_out"], run={"cpus_per_trial": 2}, tracking={"experiment": "x"})
     assert difference(changed, folder, "renew") is None
+
+
+def test_a_record_of_a_version_that_did_not_keep_the_baseline_differs_by_nothing(tmp_path: Path, folder: Path) -> None:
+    claim(sweep_of(tmp_path / "a.yaml", **LR), folder)
+    record = json.loads((folder / SWEEP_FILE_FILENAME).read_text())
+    del record["content"]["baseline"], record["content"]["primary"]
+    (folder / SWEEP_FILE_FILENAME).write_text(json.dumps(record))
+    named = sweep_of(tmp_path / "a.yaml", **LR, baseline="lr", primary="novel_psnr")
+    assert difference(named, folder, "renew") is None
+    copy = sweep_of(tmp_path / "copy.yaml", **LR)
+    assert claim(copy, folder) is None
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"file": 1}'])

@@ -29,6 +29,11 @@ def test_it_is_set_from_the_command_line(tmp_path) -> None:
     assert (sweep.first_seeds, sweep.most_seeds) == ((0, 1), 5)
 
 
+def test_another_network_of_lpips_changes_no_psnr(tmp_path) -> None:
+    rows = "trials: {baseline: {}, other: {eval.lpips: alex}}"
+    assert load_sweep(written(tmp_path, rows, "seeds: {at_most: 6}")).seed_rule
+
+
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
@@ -45,6 +50,14 @@ def test_it_is_set_from_the_command_line(tmp_path) -> None:
         (
             ["trials: {baseline: {}, other: {eval.objects: 3}}", "seeds: {at_most: 6}"],
             "row 'other' is evaluated on other objects than the baseline 'baseline'",
+        ),
+        (
+            ["trials: {baseline: {}, other: {data.resolution: 64}}", "seeds: {at_most: 6}"],
+            "row 'other' is evaluated otherwise than the baseline 'baseline' (data.resolution 64 instead of 32)",
+        ),
+        (
+            ["trials: {baseline: {}, other: {eval.lpips: alex}}", "seeds: {at_most: 6, metric: novel_lpips}"],
+            "(eval.lpips alex instead of vgg)",
         ),
         (
             ["search: {space: {train.batch_size: [2, 4]}, trials: 2}", ROWS, "seeds: {at_most: 6}"],

@@ -1,0 +1,71 @@
+"""Commands on a sweep's file and its plan: `validate` and `status`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from typer.testing import CliRunner
+
+from results.records.plan import Plan, PlannedTrial, freeze
+from sweep.cli import app
+from sweep.run.driver_lock import LOCK_FILENAME
+
+SWEEP = "name: s\ntrials: {baseline: {}, same: {}, other: {train.batch_size: 4}}\nseeds: [0, 1]\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SWEEP)
+    return path
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@contextmanager
+def driven(home: Path, seconds: float) -> Iterator[threading.Thread]:
+    """Holds the lock of the sweep's driver for some seconds."""
+    (home / "sweeps" / "s").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home / "sweeps" / "s" / LOCK_FILENAME, thread_local=False)
+    lock.acquire()
+
+    def release() -> None:
+        time.sleep(seconds)
+        lock.release()
+
+    thread = threading.Thread(target=release)
+    thread.start()
+    yield thread
+    thread.join()
+
+
+def test_equal_trials_count_once(file: Path) -> None:
+    result = CliRunner().invoke(app, ["validate", str(file)])
+    assert "valid, 4 trials (6 named, some of them equal)" in " ".join(result.output.split())
+
+
+def test_watching_ends_with_the_driver_and_not_between_its_trials(file: Path, home: Path) -> None:
+    trial = PlannedTrial("0123456789abcdef", ("baseline",), 0, {"seed": 0}, "pending")
+    freeze(Plan("s", "2026-03-01T12:00:00+00:00", (trial,), ()), home)
+    with driven(home, 1.5) as driver:
+        result = CliRunner().invoke(app, ["status", str(file), "--home", str(home), "--watch"])
+        assert not driver.is_alive(), "it ended while the sweep was being run"
+    assert result.exit_code == 0
+    assert "baseline" in result.output
+
+
+def test_a_sweep_that_is_being_planned_is_not_taken_for_one_that_never_was(file: Path, home: Path) -> None:
+    with driven(home, 0.5):
+        result = CliRunner().invoke(app, ["status", str(file), "--home", str(home)])
+        assert "is being planned" in str(result.exception)
+    result = CliRunner().invoke(app, ["status", str(file), "--home", str(home)])
+    assert "has not been planned" in str(result.exception)
