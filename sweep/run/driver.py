@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -109,10 +109,11 @@ def run_sweep(
         is_searched = plan.search is not None and plan.search.left > 0 and is_wanted(plan.search.next_name, only)
         is_searched = is_searched and not evaluate_only
         wanted = (choose if is_searched else required)(plan.trials, only)
+        is_to_run = _is_judged_next if evaluate_only else partial(_to_run, retry_failed=retry_failed)
         if evaluate_only:
-            wanted = [trial for trial in wanted if trial.status == "to be judged"]
+            wanted = list(filter(is_to_run, wanted))
         _refuse_blocked(wanted, plan.search.missing if plan.search and is_searched else ())
-        chosen = ordered([t for t in wanted if _to_run(t, retry_failed)], sweep)
+        chosen = ordered(filter(is_to_run, wanted), sweep)
         refuse_undrawable(((trial.name, trial.config) for trial in chosen), sweep.run)
         controls = [t for t in plan.controls if _to_run(t, retry_failed)]
         finished = sum(trial.status == "finished" for trial in plan.trials)
@@ -138,9 +139,9 @@ def run_sweep(
         with tracker, stop_on_signals(stop_file, console):
             if is_searched:
                 plan, chosen = _search(sweep, home, plan, [*controls, *chosen], tracker, console, fail_fast, monitor)
-            elif plan.seeds is not None and chosen and not evaluate_only:
+            elif plan.seeds is not None and chosen:
                 plan, chosen = _until_decided(
-                    sweep, home, plan, [*controls, *chosen], tracker, console, fail_fast, monitor, only, retry_failed,
+                    sweep, home, plan, [*controls, *chosen], tracker, console, fail_fast, monitor, only, is_to_run,
                     finished,
                 )  # fmt: skip
             elif chosen or controls:
@@ -225,7 +226,7 @@ def _until_decided(
     fail_fast: bool,
     monitor: Monitor,
     only: str | None,
-    retry_failed: bool,
+    is_to_run: Callable[[PlannedTrial], bool],
     before: int,
 ) -> tuple[Plan, list[PlannedTrial]]:
     """Runs the `chosen` trials, then further seeds of open rows.  Returns the final plan, and all trials that ran."""
@@ -238,7 +239,7 @@ def _until_decided(
         plan,
         chosen,
         stop_file=stop_file,
-        retry_failed=retry_failed,
+        is_to_run=is_to_run,
         is_wanted=partial(is_wanted, only=only),
         on_growth=tracker.extend,
         say=console.print,
@@ -276,7 +277,7 @@ def _report(sweep: Sweep, home: Path, tracking_error: str | None, console: Conso
         return None  # `tracking_error` already reports that the store cannot be used
 
 
-def ordered(trials: Sequence[PlannedTrial], sweep: Sweep) -> list[PlannedTrial]:
+def ordered(trials: Iterable[PlannedTrial], sweep: Sweep) -> list[PlannedTrial]:
     """Trials in the order in which they run (`run.order`).
 
     Trials that share a training with an earlier one come last, since they would wait for it if it were not finished.
@@ -290,6 +291,10 @@ def ordered(trials: Sequence[PlannedTrial], sweep: Sweep) -> list[PlannedTrial]:
 
 def _to_run(trial: PlannedTrial, retry_failed: bool) -> bool:
     return trial.is_unfinished or (retry_failed and trial.status == "failed")
+
+
+def _is_judged_next(trial: PlannedTrial) -> bool:
+    return trial.status == "to be judged"
 
 
 def _snapshot_code(path: Path) -> None:

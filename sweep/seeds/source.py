@@ -33,20 +33,20 @@ class SeedQueue:
         first: Sequence[PlannedTrial],
         *,
         stop_file: Path | None = None,
-        retry_failed: bool = False,
+        is_to_run: Callable[[PlannedTrial], bool] = lambda trial: trial.is_unfinished,
         is_wanted: Callable[[str], bool] = lambda _: True,
         on_growth: Callable[[Plan], None] = lambda _: None,
         say: Callable[[str], None] = lambda _: None,
         monitor: Monitor | None = None,
     ) -> None:
-        """first: trials to run before any seed is added; retry_failed: whether added trials that failed run again.
+        """first: trials to run before any seed is added; is_to_run: which of the added trials run.
 
         Only rows whose name `is_wanted` get more seeds, and none once `stop_file` exists.  on_growth is called with
         the new plan before any trial of it is handed out; say is called with each decision in words.
         """
         assert plan.seeds is not None
         self.plan, self._state = plan, plan.seeds
-        self._home, self._stop_file, self._retry_failed = home, stop_file, retry_failed
+        self._home, self._stop_file, self._is_to_run = home, stop_file, is_to_run
         self._is_wanted, self._on_growth, self._say = is_wanted, on_growth, say
         self._identify = Identities(home)
         self._rows = SeedRows(sweep, expand(sweep), self._identify, monitor or Monitor(home), plan.seeds.former)
@@ -92,7 +92,7 @@ class SeedQueue:
         """
         with self._lock:
             state = self._rows.state()
-            waiting = {trial.key for trial in self._added(state)}
+            waiting = {trial.key for trial in self._added(state) if self._is_to_run(trial)}
             wanted = {self._rows.key(name, config.seed) for name, config in self._rows.trials(state)}
             trials = tuple(trial for trial in self.plan.trials if trial.key in wanted)
             self.plan = replace(self.plan, trials=trials, seeds=state)
@@ -112,7 +112,7 @@ class SeedQueue:
                 return bool(self._queue)
             self._state = state
             self._on_growth(self.plan)
-            self._queue += [t for t in added if t.is_unfinished or (self._retry_failed and t.status == "failed")]
+            self._queue += filter(self._is_to_run, added)
 
     def _added(self, state: SeedState) -> list[PlannedTrial]:
         """Adds the trials to the plan that rows need in this state.  Returns them."""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from results.records.home import training_folder
 from results.records.journal import Journal
 from results.records.plan import Plan, PlannedTrial, freeze, read_plan
 from results.records.trial_folder import MEASUREMENTS_FILENAME, RESULT_FILENAME
@@ -137,7 +138,7 @@ def test_a_failed_trial_holds_its_own_row_alone(home, tiny) -> None:
     assert states["none"].is_final
     again = make_plan(sweep(tiny), home)
     assert [trial.name for trial in again.failed] == ["small"]
-    retried = SeedQueue(sweep(tiny), home, again, again.failed, retry_failed=True)
+    retried = SeedQueue(sweep(tiny), home, again, again.failed, is_to_run=lambda _: True)
     drain(retried, home)
     assert all(ruling.is_final for ruling in retried.settled()[0].seeds.rulings)
 
@@ -151,6 +152,38 @@ def test_a_stopped_sweep_counts_the_seeds_that_would_come(home, tiny, tmp_path) 
     plan, involved = trials.settled()
     assert len(involved) > len(ran) or all(ruling.is_final for ruling in plan.seeds.rulings)
     assert any(trial.is_unfinished for trial in involved)
+
+
+def train(home: Path, trial: PlannedTrial) -> None:
+    folder = training_folder(home, str(trial.training))
+    folder.mkdir(parents=True)
+    (folder / "weights.safetensors").touch()
+    (folder / "training.json").write_text(json.dumps({"key": trial.training}))
+
+
+def test_an_evaluation_anew_reaches_the_seeds_that_were_added_and_trains_nothing(home, tiny) -> None:
+    first = source(sweep(tiny), home)
+    ran = drain(first, home, end=lambda folder, trial: (train(folder, trial), finish(folder, trial)))
+    anew = sweep(tiny)
+    anew = Sweep.model_validate(anew.model_dump() | {"base": tiny(eval={"objects": 1})})
+    plan = make_plan(anew, home)
+    assert len(plan.trials) < len(ran), "the rows begin with their first seeds"
+    judged = [trial for trial in plan.trials if trial.status == "to be judged"]
+    trials = SeedQueue(anew, home, plan, judged, is_to_run=lambda trial: trial.status == "to be judged")
+    assert len(drain(trials, home)) == len(ran)
+    assert seeds_of(trials.settled()[0]) == seeds_of(first.settled()[0])
+
+
+def test_an_evaluation_anew_waits_for_no_training(home, tiny) -> None:
+    first = source(sweep(tiny), home)
+    for trial in first.plan.trials:
+        train(home, trial)
+    plan = make_plan(sweep(tiny), home)
+    trials = SeedQueue(sweep(tiny), home, plan, plan.trials, is_to_run=lambda trial: trial.status == "to be judged")
+    ran = drain(trials, home)
+    plan, involved = trials.settled()
+    assert [trial.key for trial in involved] == [trial.key for trial in ran] == [t.key for t in first.plan.trials]
+    assert len(plan.trials) > len(ran), "an open row lacks a seed that is not trained"
 
 
 def test_only_some_rows_get_more_seeds(home, tiny) -> None:
