@@ -202,11 +202,6 @@ class Ruling:
         return self.state != "open"
 
 
-def rule_in_words(at_least: int, at_most: int, metric: str, alpha: float) -> str:
-    """A rule that adds seeds."""
-    return f"{at_least} to {at_most} seeds until {metric} is decided, alpha {alpha:g}"
-
-
 @dataclass(frozen=True)
 class SeedState:
     """Progress of rows whose seeds are added until their difference to the baseline is decided."""
@@ -220,7 +215,7 @@ class SeedState:
     baseline: str
     #: the rows but for the baseline
     rulings: tuple[Ruling, ...]
-    #: other rules in words, under which trials of these rows finished before
+    #: other rules in words, under which trials were trained before
     former: tuple[str, ...] = ()
 
     @property
@@ -240,7 +235,8 @@ class SeedState:
     @property
     def rule(self) -> str:
         """The rule in words."""
-        return rule_in_words(self.at_least, self.at_most, self.metric, self.alpha)
+        until = f"until {self.metric} is decided against {self.baseline}"
+        return f"{self.at_least} to {self.at_most} seeds {until}, alpha {self.alpha:g}"
 
     def __str__(self) -> str:
         final, more = sum(ruling.is_final for ruling in self.rulings), sum(self.may_come.values())

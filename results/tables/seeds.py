@@ -89,7 +89,7 @@ def _notes(seeds: SeedState) -> tuple[str, ...]:
         "the choice of objects, and not the looks.",
     ]
     former = [
-        f"Trials had finished under another rule ({rule}); the error is kept by rules fixed beforehand."
+        f"Trials were trained before under another rule ({rule}); the error is kept by rules fixed beforehand."
         for rule in seeds.former
     ]
     return (*notes, *former)

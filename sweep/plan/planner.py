@@ -27,8 +27,8 @@ from results.pause_gc import garbage_collection_paused
 from results.records.flat import flatten
 from results.records.home import sweep_folder, weights_folder
 from results.records.monitor import Monitor
+from results.records.plan import FrozenPlan, PlanError, PrimaryMetric, SeedState, States, Status, read_plan
 from results.records.plan import Plan as RecordedPlan
-from results.records.plan import PlanError, PrimaryMetric, States, Status, read_plan, rule_in_words
 from results.records.plan import PlannedTrial as RecordedTrial
 from results.records.short_keys import short_keys
 from sweep.file.schema import CONTROLS, Sweep
@@ -84,8 +84,8 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
     if sweep.seed_rule is not None:
         from sweep.seeds.rows import SeedRows  # brings scipy and pandas
 
-        rows = SeedRows(sweep, named, identify, Monitor(home), _former_rules(sweep, home))
-        seeds = rows.state()
+        rows = SeedRows(sweep, named, identify, Monitor(home))
+        seeds = _with_former_rules(rows.state(), sweep.name, home)
         named = rows.trials(seeds)
     search = searched(sweep, sweep_folder(home, sweep.name), identify)
     controls = folded(_controls([*(config for _, config in named), *search.examples]), identify, home)
@@ -116,20 +116,35 @@ def _primary(sweep: Sweep, home: Path, trials: Sequence[PlannedTrial]) -> Primar
         earlier = read_plan(sweep.name, home).primary
         if earlier is not None and earlier.metric == sweep.primary:
             return earlier
-    known = sum(trial.status in ("finished", "to be judged") for trial in trials)
-    return PrimaryMetric(sweep.primary, len(trials), known)
+    return PrimaryMetric(sweep.primary, len(trials), _known(trials, home))
 
 
-def _former_rules(sweep: Sweep, home: Path) -> tuple[str, ...]:
-    """Rules that added seeds to this sweep before, other than its rule now, in words."""
+def _with_former_rules(seeds: SeedState, sweep: str, home: Path) -> SeedState:
+    """The state with the other rules, in words, under which trials of this sweep were trained before."""
     try:
-        former, rule = read_plan(sweep.name, home).seeds, sweep.seed_rule
+        earlier = read_plan(sweep, home)
     except PlanError:
-        return ()
-    if former is None or rule is None:
-        return ()
-    now = rule_in_words(rule.at_least, rule.at_most, rule.metric, rule.alpha)
-    return tuple(dict.fromkeys(text for text in (*former.former, former.rule) if text != now))
+        return seeds
+    former, rule = earlier.seeds.former if earlier.seeds else (), _rule_of(earlier, seeds)
+    if rule != seeds.rule and _known(earlier.trials, home):
+        former = (*former, rule)
+    return replace(seeds, former=tuple(dict.fromkeys(text for text in former if text != seeds.rule)))
+
+
+def _rule_of(earlier: FrozenPlan, now: SeedState) -> str:
+    """The rule of an earlier plan in words; it differs from the rule now where that compares fewer rows."""
+    if earlier.seeds is None:
+        listed = ", ".join(str(seed) for seed in sorted({trial.seed for trial in earlier.trials}))
+        return f"seeds {listed} for all rows"
+    left = {ruling.row for ruling in now.rulings}
+    gone = [ruling.row for ruling in earlier.seeds.rulings if ruling.row not in left]
+    return earlier.seeds.rule + (f", also for {', '.join(gone)}" if gone else "")
+
+
+def _known(trials: Iterable[RecordedTrial[Any]], home: Path) -> int:
+    """How many of these trials have a finished training, whose curves and perhaps scores can be seen."""
+    states = States(Monitor(home))
+    return sum(states.of(trial.key, trial.training) in ("finished", "to be judged") for trial in trials)
 
 
 def _refuse_misfits(named: Iterable[tuple[str, TrialConfig]], identify: Identities) -> None:

@@ -223,9 +223,31 @@ def test_possible_seeds_are_shown_and_estimated(home, tiny) -> None:
     assert estimate(make_plan(sweep(tiny), home), home, sweep(tiny).run).further == []
 
 
-def test_a_changed_rule_is_remembered(home, tiny) -> None:
-    freeze(make_plan(sweep(tiny), home), home)
-    changed = make_plan(sweep(tiny, at_most=8), home)
-    assert changed.seeds.former == ("3 to 6 seeds until novel_psnr is decided, alpha 0.05",)
+def test_a_changed_rule_is_remembered_once_a_trial_was_trained(home, tiny) -> None:
+    first, longer = sweep(tiny), sweep(tiny, at_most=8)
+    freeze(make_plan(first, home), home)
+    plan = make_plan(longer, home)
+    assert plan.seeds.former == ()
+    freeze(plan, home)
+    finish(home, plan.trials[0])
+    changed = make_plan(first, home)
+    assert changed.seeds.former == ("3 to 8 seeds until novel_psnr is decided against baseline, alpha 0.05",)
     freeze(changed, home)
-    assert make_plan(sweep(tiny, at_most=8), home).seeds.former == changed.seeds.former
+    assert make_plan(first, home).seeds.former == changed.seeds.former
+    assert make_plan(longer, home).seeds.former == (changed.seeds.rule,), "it is the rule again"
+
+
+def test_fewer_rows_another_baseline_and_listed_seeds_are_other_rules(home, tiny) -> None:
+    options = sweep(tiny)
+    listed = options.model_copy(update={"seeds": (0, 1)})
+    freeze(make_plan(listed, home), home)
+    finish(home, make_plan(listed, home).trials[0])
+    plan = make_plan(options, home)
+    assert plan.seeds.former == ("seeds 0, 1 for all rows",)
+    freeze(plan, home)
+    fewer = options.model_copy(update={"trials": {k: v for k, v in options.trials.items() if k != "small"}})
+    rule = "3 to 6 seeds until novel_psnr is decided against baseline, alpha 0.05"
+    assert make_plan(fewer, home).seeds.former[1:] == (f"{rule}, also for small",)
+    against = make_plan(options.model_copy(update={"baseline": "none"}), home)
+    assert rule in " ".join(against.seeds.former)
+    assert "against none" in against.seeds.rule
