@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import socket
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -57,13 +58,39 @@ def drawing_backend(config: TrialConfig, device: torch.device) -> str | None:
     return choose(config.render.backend, device.type, antialiasing=config.render.antialiasing)
 
 
-def arithmetic_history(folder: Path, current: Arithmetic | None) -> list[dict[str, Any]]:
-    """All arithmetics of a trial in order of use: those of earlier processes with a checkpoint, and the current one."""
-    file, checkpoints = folder / ENVIRONMENT_FILENAME, folder / CHECKPOINTS_FOLDER
-    goes_on = file.exists() and checkpoints.is_dir() and any(checkpoints.iterdir())
-    earlier = (read_environment(folder) or {}).get("arithmetic", []) if goes_on else []
-    now = [] if current is None else [current.as_json()]
-    return earlier if earlier[-1:] == now else [*earlier, *now]
+def training_environment(folder: Path, arithmetic: Arithmetic | None) -> dict[str, Any]:
+    """The environment of a training in `folder`: this process's, with the arithmetics in order of use.
+
+    Earlier processes count if they left a checkpoint; their commits, if others, are `earlier_commits`.
+    """
+    now: dict[str, Any] = dict(describe_environment())
+    checkpoints = folder / CHECKPOINTS_FOLDER
+    goes_on = checkpoints.is_dir() and any(checkpoints.iterdir())
+    before = (read_environment(folder) or {}) if goes_on and (folder / ENVIRONMENT_FILENAME).exists() else {}
+    arithmetics = _without_last(before.get("arithmetic", []), arithmetic and arithmetic.as_json())
+    arithmetics += [] if arithmetic is None else [arithmetic.as_json()]
+    commits = [*before.get("earlier_commits", []), *([before["git"]] if before.get("git") else [])]
+    earlier = _without_last(commits, now["git"])
+    return now | {"arithmetic": arithmetics} | ({"earlier_commits": earlier} if earlier else {})
+
+
+def trial_environment(training: Mapping[str, Any], config: TrialConfig, device: torch.device) -> dict[str, Any]:
+    """The environment of a trial: its training's, and as `evaluation` that of this process where it is another.
+
+    The arithmetic of an evaluation is its rasteriser and its kind of device.
+    """
+    now = dict(describe_environment())
+    last = (training.get("arithmetic") or [{}])[-1]
+    drawing = {"backend": drawing_backend(config, device), "device": device.type}
+    trained_here = all(training.get(name) == value for name, value in now.items())
+    if trained_here and all(last.get(name) == value for name, value in drawing.items()):
+        return dict(training)
+    return {**training, "evaluation": now | {"arithmetic": [drawing]}}
+
+
+def _without_last(entries: list[Any], current: Any) -> list[Any]:
+    """The entries without the last one where that is the current one."""
+    return entries[:-1] if entries and entries[-1] == current else list(entries)
 
 
 def git_state(folder: Path) -> dict[str, object]:

@@ -458,7 +458,10 @@ def _refuse_dead_database(uri: str) -> None:
 
 
 def _provenance(folder: Path) -> dict[str, str]:
-    """Tags of a trial's provenance: code, machine, and, once it has a result, data and frozen weights."""
+    """Tags of a trial's provenance: code, machine, and, once it has a result, data and frozen weights.
+
+    Code and machine are those of its training; where another process evaluated it, `splatsweep.evaluation.*` has its.
+    """
     content, result = read_environment(folder) or {}, read_result(folder) or {}
     values = {tags.PREFIX + name: str(content[name]) for name in ("host", "python") if name in content}
     values |= {tags.VERSION + name: str(version) for name, version in _object(content, "packages").items()}
@@ -466,7 +469,15 @@ def _provenance(folder: Path) -> dict[str, str]:
     if "commit" in git:
         values[tags.COMMIT] = str(git["commit"])
         values[tags.CODE_CHANGED] = str(git.get("dirty")).lower()
+    if earlier := [state for state in content.get("earlier_commits", ()) if isinstance(state, Mapping)]:
+        values[tags.EARLIER_COMMITS] = json.dumps([tags.state_text(state) for state in earlier])
     values |= arithmetic_tags(content.get("arithmetic", ()))
+    evaluation = _object(content, "evaluation")
+    if evaluation:
+        values[tags.EVALUATION + "host"] = str(evaluation.get("host"))
+        values[tags.EVALUATION + "code"] = tags.state_text(_object(evaluation, "git"))
+        drawn = arithmetic_tags(evaluation.get("arithmetic", ()))
+        values |= {tags.EVALUATION + name.removeprefix(tags.ARITHMETIC): value for name, value in drawn.items()}
     for name, tag in (("data_fingerprint", tags.DATA_FINGERPRINT), ("data_checksum", tags.DATA_CHECKSUM)):
         if name in result:
             values[tag] = str(result[name])

@@ -27,7 +27,7 @@ from jobs.device import (
     share_compiled_code,
     steady_memory,
 )
-from jobs.environment import arithmetic_history, arithmetic_of, describe_environment, drawing_backend
+from jobs.environment import arithmetic_of, drawing_backend, training_environment
 from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
 from jobs.keys import NUMERICS_VERSION, training_identity, training_weights
@@ -190,8 +190,7 @@ def _trained(
 ) -> tuple[Reconstructor, dict[str, Any]]:
     """Train to the end, write weights and record, and return the network to evaluate and the record."""
     write_json(folder / CONFIG_FILENAME, training_identity(config))
-    arithmetic = arithmetic_history(folder, arithmetic_of(config, device, execution))
-    environment = describe_environment() | {"arithmetic": arithmetic}
+    environment = training_environment(folder, arithmetic_of(config, device, execution))
     write_json(folder / ENVIRONMENT_FILENAME, environment)
     losses = sorted({name for stage in config.train.stages for name in stage.losses})
     with Journal(folder) as own:

@@ -24,7 +24,7 @@ from jobs.data.prepare import open_dataset
 from jobs.data.requirements import Requirements
 from jobs.data.store import Store
 from jobs.device import CompileMode, choose_device
-from jobs.environment import describe_environment
+from jobs.environment import describe_environment, trial_environment
 from jobs.evaluate import Predict, evaluate_predictions, no_context, object_views, predicting
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, Keys, frozen_weights, keys_of
 from jobs.memory import is_out_of_memory, keep_freed_memory
@@ -221,7 +221,7 @@ def _train_and_evaluate(
         origin = {"continued_from": record["continued_from"]} if record.get("continued_from") else {}
         if config.train.keep == "best":
             origin["judged_step"] = record["judged_step"]
-        write_json(folder / ENVIRONMENT_FILENAME, describe_environment() | {"arithmetic": arithmetic})
+        write_json(folder / ENVIRONMENT_FILENAME, trial_environment(record["environment"], config, device))
     else:
         journal.start(0)
         predict = predicting(build_reconstructor(config, {}, weights), no_context, config)

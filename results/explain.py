@@ -12,7 +12,14 @@ from results.errors import ResultsError
 from results.load import SweepLike, TrialRecord, read_evidence
 from results.records.arithmetic import recorded_arithmetic
 from results.records.find import UnknownTrialError, find_trial_folder
-from results.records.tags import CONTINUED_FROM, DATA_CHECKSUM, DATA_FINGERPRINT, JUDGED_STEP, code_of
+from results.records.tags import (
+    CONTINUED_FROM,
+    DATA_CHECKSUM,
+    DATA_FINGERPRINT,
+    JUDGED_STEP,
+    code_of,
+    evaluation_of,
+)
 from results.render.layout import column_title
 from results.table import Cell, Column, Row, Table
 from results.tables import COSTS, SEEDS, wanted_tables
@@ -40,6 +47,8 @@ class Origin:
     continued_from: str
     #: iterations after which the evaluated weights were best; empty where the last are evaluated
     judged_step: str
+    #: host, code, backend and device of the evaluation; empty where the training's process evaluated
+    evaluation: dict[str, str]
     config: Mapping[str, Any]
 
 
@@ -129,6 +138,7 @@ def _origin(record: TrialRecord, value: float | None) -> Origin:
         arithmetic=recorded_arithmetic(tags),
         continued_from=tags.get(CONTINUED_FROM, ""),
         judged_step=tags.get(JUDGED_STEP, ""),
+        evaluation=evaluation_of(tags),
         config=record.planned.flat_config,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 #: beginning of all of them
 PREFIX = "splatsweep."
@@ -35,6 +36,11 @@ DATA_CHECKSUM = f"{PREFIX}data_checksum"
 CODE_CHANGED = f"{PREFIX}code_changed_since_commit"
 #: MLflow's own name for the commit, which its pages show
 COMMIT = "mlflow.source.git.commit"
+
+#: JSON: the commits under which the training began, before the last process resumed it under another one
+EARLIER_COMMITS = f"{PREFIX}earlier_commits"
+#: host, code, backend and device follow, where another process than that of the training evaluated a trial
+EVALUATION = f"{PREFIX}evaluation."
 
 #: JSON: the name of each artifact -> its SHA-256
 HASHES = f"{PREFIX}sha256"
@@ -70,10 +76,23 @@ def artifact_hash(tags: Mapping[str, str], name: str) -> str | None:
     return found if isinstance(found, str) else tags.get(HASH + name)
 
 
+def state_text(git: Mapping[str, Any], digits: int | None = None) -> str:
+    """A commit, with a word where its code had uncommitted changes; empty without a commit."""
+    commit = str(git.get("commit", ""))[:digits]
+    return f"{commit} with changes" if commit and git.get("dirty") else commit
+
+
 def code_of(found: Mapping[str, str], digits: int | None = None) -> str:
-    """The commit in a run's tags, with a word where its code had uncommitted changes; empty without a commit."""
-    commit = found.get(COMMIT, "")[:digits]
-    return f"{commit} with changes" if commit and found.get(CODE_CHANGED) == "true" else commit
+    """The commits of a training in a run's tags, in order of use; empty without any."""
+    last = state_text({"commit": found.get(COMMIT, ""), "dirty": found.get(CODE_CHANGED) == "true"}, digits)
+    earlier = json.loads(found.get(EARLIER_COMMITS, "[]"))
+    shortened = [" ".join((name[:digits], *rest)) for name, *rest in map(str.split, earlier)]
+    return " then ".join([*shortened, *([last] if last else [])])
+
+
+def evaluation_of(found: Mapping[str, str]) -> dict[str, str]:
+    """Host, code and arithmetic of the evaluation, where another process than that of the training made it."""
+    return {name.removeprefix(EVALUATION): value for name, value in found.items() if name.startswith(EVALUATION)}
 
 
 def differ(scores: str | None, recorded: str | None) -> bool:

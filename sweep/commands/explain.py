@@ -117,6 +117,7 @@ def _show_origin(origin: Origin) -> None:
         "checksum of the data": origin.data_checksum if origin.data_checksum != origin.data_fingerprint else "",
         "commit": origin.commit or "not recorded",
         "arithmetic": ", ".join(f"{name} {value}" for name, value in origin.arithmetic.items()) or "not recorded",
+        "evaluated elsewhere": ", ".join(f"{name} {value}" for name, value in origin.evaluation.items()),
         "continues": origin.continued_from,
         "weights": f"the best ones, after iteration {origin.judged_step}" if origin.judged_step else "",
     }

@@ -204,7 +204,11 @@ def _of_finished(folder: Path) -> tuple[str, Cost] | None:
     train_s = last["values"].get("time/train_s", 0.0)
     own_s = train_s if starts[0]["step"] == 0 else 0.0
     # A training that was resumed, by this trial or another, spreads the trial's other seconds over several intervals.
-    is_whole = len(starts) == 1 and starts[0]["step"] in (0, config.train.iterations if config.is_trained else 0)
+    is_whole = (
+        "evaluation" not in environment
+        and len(starts) == 1
+        and starts[0]["step"] in (0, config.train.iterations if config.is_trained else 0)
+    )
     rest_s = max(last["time"] - starts[0]["time"] - own_s, 0.0) if is_whole else math.nan
     step_s = train_s / config.train.iterations if config.is_trained else 0.0
     return shape(config.identity()), Cost(step_s, rest_s, _bytes(folder))

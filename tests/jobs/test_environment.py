@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from jobs import environment
 from jobs.config import TrialConfig
-from jobs.environment import arithmetic_history, arithmetic_of
+from jobs.environment import arithmetic_of, training_environment, trial_environment
 from model.rasterizers import gsplat, inria, triton
 from model.rasterizers.packages import BackendUnavailableError
 from results.records.arithmetic import Arithmetic
@@ -54,23 +57,50 @@ def test_a_control_computes_nothing():
     assert arithmetic_of(config(model={"name": "blank"}), CPU) is None
 
 
-def test_history_holds_earlier_processes_that_left_a_checkpoint(tmp_path):
-    def begun(arithmetic: Arithmetic) -> None:
-        entries = arithmetic_history(tmp_path, arithmetic)
-        (tmp_path / ENVIRONMENT_FILENAME).write_text(json.dumps({"arithmetic": entries}))
-
-    begun(ON_CPU)
-    begun(ON_GPU)  # nothing was trained on the CPU
-    assert arithmetic_history(tmp_path, ON_GPU) == [ON_GPU.as_json()]
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "10.json").touch()
-    begun(ON_GPU)
-    begun(ON_CPU)
-    assert arithmetic_history(tmp_path, ON_CPU) == [ON_GPU.as_json(), ON_CPU.as_json()]
+def begin(folder: Path, arithmetic: Arithmetic, commit: str, monkeypatch, host: str = "here") -> dict[str, Any]:
+    """Writes the environment of a process on a commit; "" means outside a checkout."""
+    git = {"commit": commit, "dirty": False} if commit else {}
+    monkeypatch.setattr(environment, "describe_environment", lambda: {"git": git, "host": host})
+    found = training_environment(folder, arithmetic)
+    (folder / ENVIRONMENT_FILENAME).write_text(json.dumps(found))
+    return found
 
 
-def test_history_of_a_version_that_recorded_none_starts_now(tmp_path):
+def leave_checkpoint(folder: Path) -> None:
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "10.json").touch()
+
+
+def test_earlier_processes_that_left_a_checkpoint_are_kept(tmp_path, monkeypatch):
+    begin(tmp_path, ON_CPU, "a", monkeypatch)
+    found = begin(tmp_path, ON_GPU, "b", monkeypatch)  # nothing was trained on the CPU
+    assert found == {"git": {"commit": "b", "dirty": False}, "host": "here", "arithmetic": [ON_GPU.as_json()]}
+    leave_checkpoint(tmp_path)
+    begin(tmp_path, ON_GPU, "b", monkeypatch)
+    found = begin(tmp_path, ON_CPU, "c", monkeypatch)
+    assert found["arithmetic"] == [ON_GPU.as_json(), ON_CPU.as_json()]
+    assert [git["commit"] for git in found["earlier_commits"]] == ["b"]
+    begin(tmp_path, ON_CPU, "c", monkeypatch)
+    found = begin(tmp_path, ON_CPU, "", monkeypatch)
+    assert found["arithmetic"] == [ON_GPU.as_json(), ON_CPU.as_json()]
+    assert [git["commit"] for git in found["earlier_commits"]] == ["b", "c"]
+    assert begin(tmp_path, ON_CPU, "", monkeypatch) == found
+
+
+def test_a_version_that_recorded_nothing_starts_now(tmp_path, monkeypatch):
     (tmp_path / ENVIRONMENT_FILENAME).write_text("{}")
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "10.json").touch()
-    assert arithmetic_history(tmp_path, ON_CPU) == [ON_CPU.as_json()]
+    leave_checkpoint(tmp_path)
+    found = begin(tmp_path, ON_CPU, "a", monkeypatch)
+    assert (found["arithmetic"], "earlier_commits" in found) == ([ON_CPU.as_json()], False)
+
+
+def test_an_evaluation_by_another_process_stands_beside_the_training(tmp_path, monkeypatch):
+    trained = begin(tmp_path, Arithmetic("cpu", "compiled", "float32", "cpu"), "a", monkeypatch)
+    assert trial_environment(trained, config(), CPU) == trained
+    begin(tmp_path, ON_CPU, "b", monkeypatch, host="there")
+    found = trial_environment(trained, config(), CPU)
+    drawing = {"backend": "cpu", "device": "cpu"}
+    evaluation = {"git": {"commit": "b", "dirty": False}, "host": "there", "arithmetic": [drawing]}
+    assert found == trained | {"evaluation": evaluation}
+    reference = trial_environment(trained, config(render={"backend": "reference"}), CPU)
+    assert reference["evaluation"]["arithmetic"] == [drawing | {"backend": "reference"}]

@@ -20,7 +20,7 @@ from jobs.tracking import ExperimentDeletedError, TrackedTrial, Tracker, Unrecor
 from results.address import default_uri
 from results.records.flat import flatten
 from results.records.journal import Journal
-from results.records.tags import artifact_hash
+from results.records.tags import artifact_hash, code_of, evaluation_of
 from results.records.trial_folder import MEASUREMENTS_FILENAME, RESULT_FILENAME
 
 TRIAL = TrackedTrial(
@@ -145,6 +145,21 @@ def test_a_run_is_tagged_with_the_arithmetic_of_its_trial(tmp_path, folder, clie
     tracker(tmp_path).sync([TRIAL])
     tags = only_run(client).data.tags
     assert {name: tags[f"splatsweep.arithmetic.{name}"] for name in computed} == computed
+
+
+def test_a_run_has_the_code_of_its_training_and_that_of_an_evaluation_elsewhere(tmp_path, folder, client):
+    drawn = {"backend": "cpu", "device": "cpu"}
+    evaluation = {"git": {"commit": "c" * 40, "dirty": False}, "host": "there", "arithmetic": [drawn]}
+    environment = {"git": {"commit": "b" * 40, "dirty": True}, "host": "node", "python": "3.11"}
+    environment |= {"earlier_commits": [{"commit": "a" * 40, "dirty": False}], "evaluation": evaluation}
+    (folder / "environment.json").write_text(json.dumps(environment))
+    measure_loss(folder)
+    finish(folder)
+    tracker(tmp_path).sync([TRIAL])
+    found = only_run(client).data.tags
+    assert found["mlflow.source.git.commit"] == "b" * 40
+    assert code_of(found, 7) == "aaaaaaa then bbbbbbb with changes"
+    assert evaluation_of(found) == {"host": "there", "code": "c" * 40} | drawn
 
 
 def test_a_run_names_the_trainings_that_its_own_continues_and_which_weights_were_best(tmp_path, folder, client):
