@@ -30,6 +30,8 @@ class TrialSamples:
     source: Pictures  # (K, 3, H, W): the network's input
     target: Pictures  # (K, M, 3, H, W): ground truth
     render: Pictures  # (K, M, 3, H, W)
+    #: whether it is a trivial baseline, predicted without training
+    is_trivial: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Gallery:
     seeds: dict[str, int]
     #: per object why it is shown: "best", "median" or "worst", or "" without a rule
     ranks: tuple[str, ...] = ()
+    #: the trials that are trivial baselines
+    trivial: frozenset[str] = frozenset()
 
     def chosen(self, indices: list[int], ranks: tuple[str, ...]) -> Gallery:
         """The gallery of some of its objects, with the reasons why they are shown."""
@@ -54,6 +58,7 @@ class Gallery:
             {trial: pictures[indices] for trial, pictures in self.renders.items()},
             self.seeds,
             ranks,
+            self.trivial,
         )
 
 
@@ -107,20 +112,26 @@ def read_pictures(path: Path) -> tuple[tuple[str, ...], Pictures, Pictures, Pict
 def galleries(samples: Iterable[TrialSamples]) -> list[Gallery]:
     """Group trials that rendered the same views; of several seeds of a trial, the first is shown."""
     groups: dict[tuple[object, ...], Gallery] = {}
+    samples = tuple(samples)
+    trivial = frozenset(sample.trial for sample in samples if sample.is_trivial)
     for sample in samples:
         views = (sample.objects, sample.source.shape, sample.source.tobytes(), sample.target.tobytes())
-        gallery = groups.setdefault(views, Gallery(sample.objects, sample.source, sample.target, {}, {}))
+        gallery = groups.setdefault(
+            views, Gallery(sample.objects, sample.source, sample.target, {}, {}, trivial=trivial)
+        )
         gallery.renders.setdefault(sample.trial, sample.render)
         gallery.seeds.setdefault(sample.trial, sample.seed)
     return list(groups.values())
 
 
 def representative(gallery: Gallery) -> Gallery:
-    """The best, the median and the worst object of those recorded, by PSNR averaged over all variants and views.
+    """The best, the median and the worst of the recorded objects, by PSNR averaged over the trained trials and views.
 
-    The selection follows a fixed rule, not taste.  With fewer than three objects all are shown, the best first.
+    Trivial baselines count only where no trial is trained.  Of an even number, the median is the worse of the two in
+    the middle.  With fewer than three objects all are shown, the best first.
     """
-    scores = np.mean([_psnr(render, gallery.target) for render in gallery.renders.values()], axis=0)
+    trained = [render for trial, render in gallery.renders.items() if trial not in gallery.trivial]
+    scores = np.mean([_psnr(render, gallery.target) for render in trained or gallery.renders.values()], axis=0)
     order = np.argsort(-scores, kind="stable")
     places = {0: "best", len(order) // 2: "median", len(order) - 1: "worst"} if len(order) > 2 else {}
     places = places or ({0: "best", 1: "worst"} if len(order) == 2 else dict.fromkeys(range(len(order)), ""))

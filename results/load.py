@@ -171,7 +171,7 @@ class Evidence:
 
         found = self.store.read([run for _, run in trials], SAMPLES_FILENAME, read_pictures)
         return tuple(
-            TrialSamples(planned.name, planned.key, planned.seed, *pictures)
+            TrialSamples(planned.name, planned.key, planned.seed, *pictures, is_trivial=planned.control)
             for (planned, _), pictures in zip(trials, found, strict=True)
             if not isinstance(pictures, Exception)
         )

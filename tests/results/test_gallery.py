@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,27 @@ def test_the_rule_averages_over_variants() -> None:
         Gallery(gallery.objects, gallery.source, gallery.target, {**gallery.renders, "second": worse}, {})
     )
     assert shown.objects == ("object_20", "object_30", "object_10")
+
+
+def test_trivial_baselines_do_not_count_beside_trained_trials() -> None:
+    gallery = shades([30, 10, 20])
+    copied = np.full_like(gallery.target, 255)
+    copied[0] = 0  # without error on the object that the trained trials render worst
+    renders = {**gallery.renders, "copy_input": copied}
+
+    def shown(trivial: set[str]) -> tuple[str, ...]:
+        seeds = dict.fromkeys(renders, 0)
+        views = (gallery.objects, gallery.source, gallery.target)
+        return representative(Gallery(*views, renders, seeds, trivial=frozenset(trivial))).objects
+
+    assert shown({"copy_input"}) == ("object_10", "object_20", "object_30")
+    assert shown(set()) == shown({*renders}) == ("object_30", "object_10", "object_20")
+
+
+def test_galleries_know_which_trials_are_trivial() -> None:
+    [gallery] = galleries([samples("base"), replace(samples("blank"), is_trivial=True)])
+    assert gallery.trivial == {"blank"}
+    assert representative(gallery).trivial == {"blank"}
 
 
 def test_few_objects_are_all_shown() -> None:
