@@ -162,16 +162,20 @@ def run(
 
     Example: [bold]splatsweep run sweep.yaml --executor inline --only 'baseline*'[/]
     """
+    from model.registry import UnknownChoiceError
     from sweep.file.load import load_sweep
     from sweep.run.driver import run_sweep
+    from sweep.run.executors import EXECUTORS
     from sweep.run.notify import notified
     from sweep.run.submit import lost_home_warning
 
+    if executor is not None and executor not in EXECUTORS:
+        raise UnknownChoiceError("--executor", executor, EXECUTORS)
     home = home.absolute()
     warning = lost_home_warning(home)
     if warning is not None:
         console.print(warning, style="yellow")
-    checked = load_sweep(sweep, [*(settings or []), *([f"run.executor={executor}"] if executor else [])])
+    checked = load_sweep(sweep, [*(settings or []), *([f"run.executor={executor}"] if executor is not None else [])])
     with notified(notify, checked.name) as notify_of:
         outcome = run_sweep(
             checked,

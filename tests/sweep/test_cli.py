@@ -89,6 +89,15 @@ def test_init_writes_a_sweep_and_overwrites_nothing(tmp_path):
     assert "did you mean 'quick'" in str(unknown.exception)
 
 
+def test_an_unknown_executor_is_reported_with_its_option(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text("name: tiny\n")
+    for executor in ("inlin", ""):
+        mistake = str(invoke("run", path, "--executor", executor, home=tmp_path / "home", code=1).exception)
+        assert mistake.startswith(f"unknown --executor {executor!r}; allowed: inline, ray")
+    assert not (tmp_path / "home").exists()
+
+
 def test_plan_as_json_is_nothing_but_json(home, tmp_path, tiny):
     path = tmp_path / "sweep.yaml"
     path.write_text(json.dumps({"name": "tiny", "base": tiny(), "seeds": [0, 1]}))
