@@ -2,7 +2,7 @@
 # One sweep on some nodes of a Slurm cluster:  sbatch docker/slurm.sh SWEEP [further options of `splatsweep run`]
 #
 # Ray runs between the nodes of this job, with a token of its own.  Two minutes before the time is up Slurm sends
-# SIGUSR1 to this script: the trials stop behind a checkpoint, the job goes back into the queue by itself, and goes on
+# SIGUSR1 to this script: the trials write a checkpoint and stop, the job goes back into the queue by itself, and goes on
 # with them when it runs again.  With `sbatch --no-requeue`, or on SIGTERM, it ends there; the same command goes on.
 # Set SPLATSWEEP_HOME to a folder that all nodes see; `splatsweep` has to be on the PATH.
 #SBATCH --job-name=splatsweep

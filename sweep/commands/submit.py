@@ -23,7 +23,7 @@ def submit(
     only: Only = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run failed trials again.")] = False,
     fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="When a trial fails, stop the others at a checkpoint.")
+        bool, typer.Option("--fail-fast", help="When a trial fails, stop the others; each writes a checkpoint at once.")
     ] = False,
     environment: Annotated[
         list[str] | None,
@@ -53,7 +53,7 @@ def submit(
 
 
 def stop(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None) -> None:
-    """Stop a running sweep after writing checkpoints; `splatsweep run` resumes it.
+    """Stop a running sweep: each trial writes a checkpoint at once.  `splatsweep run` resumes it.
 
     Works from every machine that sees the home.  Example: [bold]splatsweep stop sweep.yaml[/]
     """
@@ -61,7 +61,7 @@ def stop(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None)
     from sweep.run.driver_lock import stop_sweep
 
     owner = stop_sweep(load_sweep(sweep, settings or [], configurations=False), home.absolute())
-    console.print(f"Requested that {owner} stop its trials at a checkpoint.")
+    console.print(f"Requested that {owner} stop its trials; each writes a checkpoint at once.")
 
 
 def _variable(text: str) -> tuple[str, str]:

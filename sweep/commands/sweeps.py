@@ -144,7 +144,7 @@ def run(
     only: Only = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run failed trials again.")] = False,
     fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="When a trial fails, stop the others at a checkpoint.")
+        bool, typer.Option("--fail-fast", help="When a trial fails, stop the others; each writes a checkpoint at once.")
     ] = False,
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Take over the sweep's name from another file in this home.")

@@ -70,7 +70,7 @@ def is_driven(sweep: str, home: Path) -> bool:
 
 
 def stop_sweep(sweep: Sweep, home: Path) -> str:
-    """Requests that the driver of a running sweep, on any machine, stop its trials after a checkpoint.
+    """Requests that the driver of a running sweep, on any machine, stop its trials, which write a checkpoint at once.
 
     Returns a text for that driver.  Raises `SweepIdleError` where no driver runs the sweep.
     """

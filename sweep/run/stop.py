@@ -1,7 +1,7 @@
 """Stops a sweep through a file that its trials watch, on whichever machine they run.
 
 The file is written by the driver on an interrupt, SIGTERM or SIGHUP, by `splatsweep stop`, and by a trial that fails
-under `--fail-fast` or finds the disk full.  Running trials stop after writing a checkpoint; others do not start.  A
+under `--fail-fast` or finds the disk full.  Running trials write a checkpoint at once and stop; others do not start.  A
 separate file stops a single trial that a search prunes.
 """
 

@@ -57,12 +57,12 @@ class Assignment:
     source: TrialQueue
     #: absolute
     home: Path
-    #: once it exists, running trials stop after writing a checkpoint, and no other starts
+    #: once it exists, running trials write a checkpoint at once and stop, and no other starts
     stop_file: Path
     #: `run_trial`, or its replacement in tests of the executors
     work: TrialFunction
     notices: Notices
-    #: whether a failing trial stops the others at their next checkpoint
+    #: whether a failing trial stops the others, which write a checkpoint at once
     fail_fast: bool = False
 
 
