@@ -154,7 +154,7 @@ def evaluate(
         records += [{"object": str(row.object), "split": split, **score._asdict()} for score in scores]
         if len(samples) < SAMPLE_OBJECTS:
             samples.append((str(row.object), views, rendering.images))
-    # A control may have no score at all: where only geometry is evaluated, copied pictures have none.
+    # A trivial baseline may have no score at all: where only geometry is evaluated, copied pictures have none.
     per_object = pd.DataFrame(records, columns=_COLUMNS).astype({"value": "float64"})
     return Evaluation(per_object, _pack_samples(samples, input_views))
 

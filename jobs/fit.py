@@ -48,7 +48,10 @@ def check_fit(config: TrialConfig) -> None:
 
 
 def _check_metrics(config: TrialConfig) -> None:
-    """Checks that views are large enough for LPIPS, and renderings have the data of metrics, except for controls."""
+    """Checks that views are large enough for LPIPS, and that renderings have the data of metrics.
+
+    Renderings of trivial baselines may lack it: those metrics are left out.
+    """
     smallest, side = SMALLEST_LPIPS[config.eval.lpips], config.data.resolution
     if "lpips" in config.eval.metrics and side < smallest:
         raise MisfitError(

@@ -31,7 +31,7 @@ class HomeTrial:
     scores: Mapping[str, float]
     #: bytes of its own folder
     size: int
-    #: key of its training; None for a control
+    #: key of its training; None for a trivial baseline
     training: str | None
     #: bytes of its training's folder, which other trials may share
     training_size: int

@@ -1,6 +1,6 @@
 """Reconstruction methods: source views and context -> a scene.  One file or folder per method, one line here.
 
-Untrained methods are the controls: they calibrate the scores, and are rows of every plan.
+Untrained methods are the trivial baselines: they show what a score is worth, and are rows of every plan.
 """
 
 from model.methods.base import Method
@@ -21,5 +21,5 @@ def find_method(name: str) -> type[Method]:
 
 
 def controls() -> tuple[str, ...]:
-    """The methods that need no training."""
+    """The trivial baselines: methods that need no training."""
     return tuple(name for name in METHODS if not find_method(name).trained)

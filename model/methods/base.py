@@ -69,7 +69,7 @@ class Method(ABC):
     scene: ClassVar[SceneKind]
     #: epsilon of Adam, as published
     adam_eps: ClassVar[float] = 1e-8
-    #: whether it is trained; others are controls, which are rows of every plan
+    #: whether it is trained; others are trivial baselines, which are rows of every plan
     trained: ClassVar[bool] = True
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Renders the background only, independent of the source: a control."""
+"""Renders the background only, independent of the source: a trivial baseline."""
 
 from __future__ import annotations
 

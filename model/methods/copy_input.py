@@ -1,4 +1,4 @@
-"""Renders the source picture for every camera: a control."""
+"""Renders the source picture for every camera: a trivial baseline."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class _Named:
 
     @property
     def label(self) -> str:
-        """`NAME seed N`, or a control's name."""
+        """`NAME seed N`, or a trivial baseline's name."""
         return self.name if self.control else f"{self.name} seed {self.seed}"
 
 

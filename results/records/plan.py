@@ -67,7 +67,7 @@ class PlannedTrial(Generic[Config]):
     proposals: tuple[int, ...] = ()
     #: whether it is a trivial baseline, predicted without training
     control: bool = False
-    #: key of the training that it evaluates; None for a control, and in plans of earlier versions
+    #: key of the training that it evaluates; None for a trivial baseline, and in plans of earlier versions
     training: str | None = None
     #: settings under dotted keys that `config` omits, since they have the default of a key that was added later
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -282,12 +282,12 @@ class Plan(Generic[Config]):
 
     @property
     def everything(self) -> tuple[PlannedTrial[Config], ...]:
-        """Controls, which take seconds, then trials."""
+        """Trivial baselines, which take seconds, then trials."""
         return (*self.controls, *self.trials)
 
     @property
     def pending(self) -> tuple[PlannedTrial[Config], ...]:
-        """Trials without a result that have not failed, controls first."""
+        """Trials without a result that have not failed, trivial baselines first."""
         return tuple(t for t in self.everything if t.is_unfinished)
 
     @property

@@ -69,7 +69,10 @@ def read_weights(folder: Path) -> tuple[dict[str, Any], bytes] | None:
 
 
 def training_of(trial: Path) -> str | None:
-    """Key of the training that the trial in a folder evaluates; None for controls and trials of earlier versions."""
+    """Key of the training that the trial in a folder evaluates.
+
+    None for a trivial baseline, and for a trial of an earlier version.
+    """
     record = _record(trial, {"key": str}, "the training that the trial evaluates is not known from its folder")
     return None if record is None else str(record["key"])
 

@@ -90,4 +90,4 @@ def _trivial_notes(labels: Sequence[str]) -> tuple[str, ...]:
     known = dict.fromkeys(label.split()[0] for label in labels if label.split()[0] in _TRIVIAL)
     if not known:
         return ()
-    return (f"Below the rule, without training: {' and '.join(_TRIVIAL[name] for name in known)}.",)
+    return (f"Below the rule, trivial baselines without training: {' and '.join(_TRIVIAL[name] for name in known)}.",)

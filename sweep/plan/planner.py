@@ -92,7 +92,7 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
     trials = folded([*named, *search.trials], identify, home, search.numbers)
     unfinished = [(trial.name, trial.config) for trial in (*trials, *controls) if trial.status != "finished"]
     _refuse_misfits([*unfinished, *(("the search", config) for config in search.examples)], identify)
-    # A trial with a trivial prediction equals a control, which gets the trial's names too.
+    # A trial with a trivial prediction equals a trivial baseline, which gets the trial's names too.
     extra = {t.key: t.names for t in trials if t.key in {control.key for control in controls}}
     trained = tuple(t for t in trials if t.key not in extra)
     return Plan(
@@ -171,7 +171,7 @@ class Identity:
     """A trial's key and its parts outside the configuration; the key is not final while anything is missing."""
 
     key: str
-    #: key of the trial's training; None for a control
+    #: key of the trial's training; None for a trivial baseline
     training: str | None
     #: the dataset's fingerprint
     fingerprint: str
@@ -275,7 +275,7 @@ def folded(
 
 
 def _controls(configs: Iterable[TrialConfig]) -> list[tuple[str, TrialConfig]]:
-    """The control rows for each distinct evaluation of the trials; suffixes distinguish their names."""
+    """The trivial baselines for each distinct evaluation of the trials; suffixes distinguish their names."""
     # Thousands of trials share these objects, so only distinct ones need the costly comparison.
     distinct = {(id(config.data), id(config.eval), config.model.input_views): config for config in configs}
     evaluations = {json.dumps(_evaluation_settings(config), sort_keys=True): config for config in distinct.values()}
@@ -303,7 +303,7 @@ def _evaluation_settings(config: TrialConfig) -> dict[str, Any]:
 
 
 def _suffixes(cases: Sequence[TrialConfig]) -> list[str]:
-    """Suffixes for a control's name: empty for a single case, ` resolution=64` and the like for several."""
+    """Suffixes for a trivial baseline's name: empty for a single case, ` resolution=64` and the like for several."""
     trees = [_evaluation_settings(config) for config in cases]
     short = short_keys(differing_keys(trees))
     rows = [flatten(tree) for tree in trees]

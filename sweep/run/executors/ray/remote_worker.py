@@ -72,8 +72,8 @@ def run_remotely(
 ) -> GuardedRun:
     """Like `run_guarded`, but in the scratch home; `call` transfers the trial's files from and to `home`.
 
-    training: key of the trial's training; None for a control.  A full disk stops the sweep, also where it interrupts
-    the transfer.  Other errors of the scratch home and of the transfer are raised.
+    training: key of the trial's training; None for a trivial baseline.  A full disk stops the sweep, also where it
+    interrupts the transfer.  Other errors of the scratch home and of the transfer are raised.
     """
     scratch = scratch_home()
     try:
