@@ -128,7 +128,10 @@ class Stage(Section):
 
 
 class EmaConfig(Section):
-    """A moving average of the weights, which is evaluated (network facts, section 4; Karras' warm-up)."""
+    """A moving average of the weights, which is evaluated.
+
+    The defaults are those of Splatter Image's published training, which uses the package ema-pytorch.
+    """
 
     #: iterations between updates
     every: Count = 10
@@ -141,7 +144,8 @@ class TrainConfig(Section):
     """Settings of training."""
 
     batch_size: Count = 8
-    #: frames drawn per object; the first is the source, all of them are targets
+    #: target frames drawn for each object.  The first `model.input_views` of them are also the sources, except for
+    #: methods that compare single pixels: these draw their sources separately.
     views_per_object: Annotated[int, Field(ge=1)] = 4
     stages: Annotated[tuple[Stage, ...], as_tuple, Field(min_length=1)] = (
         Stage(iterations=25_000, lr=5e-5, losses={"l2": LossTerm(weight=1.0)}),
@@ -155,7 +159,8 @@ class TrainConfig(Section):
     nonfinite: Literal["stop", "skip", "ignore"] = "stop"
     #: the weights to evaluate: those after the last iteration, or those with the best score on the validation split
     keep: Annotated[Literal["last", "best"], ADDED_LATER] = "last"
-    #: the score that `keep: best` compares, every `eval.every` iterations and on novel views; one of `eval.metrics`
+    #: the score that `keep: best` compares on novel views, every `eval.every` iterations and at the end of each stage;
+    #: one of `eval.metrics`
     keep_by: Annotated[str, one_of("metric", METRICS)] = "psnr"
 
     @property
@@ -184,7 +189,8 @@ class EvalConfig(Section):
         AfterValidator(_in_order),
         ADDED_LATER,
     ] = PUBLISHED
-    #: iterations between evaluations on the validation split while training; null means none
+    #: iterations between evaluations on the validation split while training, which also take place at the end of every
+    #: stage; null means none
     every: Count | None = None
     #: objects of the validation split that these evaluations use
     val_objects: Count = 8
@@ -308,7 +314,7 @@ class TrialConfig(_WithContexts):
 
     @property
     def is_trained(self) -> bool:
-        """Whether there is a network to train; controls have none."""
+        """Whether there is a network to train; trivial baselines have none."""
         return self.method.trained
 
     def identity(self) -> dict[str, Any]:

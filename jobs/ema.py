@@ -12,7 +12,7 @@ from jobs.config import EmaConfig
 
 Network = TypeVar("Network", bound=nn.Module)
 
-#: Exponent of the warm-up for short trainings (Karras, notes on EMA; also in the published training).
+#: Exponent of the warm-up, by Katherine Crowson: the default of ema-pytorch, and so of Splatter Image's training.
 _POWER = 2 / 3
 
 

@@ -46,8 +46,8 @@ class EvaluatedViews:
     def rendered(cls, rendering: Rendering, views: Views) -> EvaluatedViews:
         """The views of a rendering (1, N) of `views`.
 
-        A pixel's depth is opacity / inverse depth.  Where the opacity is below `COVERED`, or the depth is beyond it,
-        it is the far bound of the dataset.
+        A pixel's depth is opacity / inverse depth.  Pixels with an opacity below `COVERED` get the far bound of the
+        dataset; larger depths are clipped to it.
         """
         covered = None if rendering.opacity is None else rendering.opacity[0] >= COVERED
         if rendering.inverse_depth is None:

@@ -22,7 +22,8 @@ _LAYERS = 4
 class LinearClassifier(nn.Module):
     """A linear layer on the class tokens of the last four layers and the mean of the last one's patches.
 
-    All are taken after the backbone's norm (network facts, section 5; `dinov2_vitl14_reg_lc` of torch's hub).
+    All are taken after the backbone's norm, as in DINOv2's `dinov2_vitl14_reg_lc` (Oquab et al., 2023; its repository's
+    `dinov2/hub/classifiers.py`).
     """
 
     def __init__(self, backbone: Any, classes: int) -> None:

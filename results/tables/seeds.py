@@ -81,7 +81,8 @@ def _row(ruling: Ruling, records: Sequence[TrialRecord], baseline: Sequence[Tria
 def _notes(seeds: SeedState) -> tuple[str, ...]:
     notes = [
         f"From {seeds.at_least} seeds on, at most {seeds.at_most}, each row is tested after every seed against "
-        f"{seeds.baseline!r}, paired by seed; the family-wise error of all rows and looks is {seeds.alpha:.0%} "
+        f"{seeds.baseline!r}, paired by seed; the family-wise error over all rows and looks is at most "
+        f"{seeds.alpha:.0%} if differences are about symmetric "
         "(group-sequential t test, error spent with the third power of the seeds, Holm's correction at each look).",
         f"A row stops for futility if the predicted probability of a decision is below {FUTILE:.0%}. Intervals are at "
         "the level of the last test. Differences that stopped a row early are too large on average.",

@@ -149,7 +149,8 @@ class SeedRule(Section):
     until: Literal["decided"] = "decided"
     #: the score that decides, a metric of the trained network on the split `eval.split`
     metric: Annotated[str, _one_of("metric", METRICS)] = "novel_psnr"
-    #: probability that any row without a difference to the baseline is declared better or worse
+    #: family-wise error: the highest probability that any row without a difference to the baseline is declared better
+    #: or worse, for differences that are about symmetric (`results.sequential`)
     alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
 
     @model_validator(mode="after")
@@ -220,8 +221,8 @@ class Tracking(Section):
     #: a database or a tracking server; pass passwords in PGPASSWORD, MLFLOW_TRACKING_PASSWORD or similar variables
     uri: Annotated[str, AfterValidator(_check_store)] | None = None
     experiment: str | None = None
-    #: whether the networks of finished trials become artifacts of their runs; auto: where all of a sweep's together
-    #: take no more than 1 GB
+    #: whether the networks of finished trials become artifacts of their runs; auto: each that is no larger than 1 GB
+    #: divided by the number of the sweep's trials
     models: Literal["auto", "always", "never"] = "auto"
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # brings MLflow, which takes seconds
 #: Seconds between two synchronisations.  Each costs MLflow some milliseconds of writing for every running trial.  The
 #: first comes sooner, so that runs appear.
 _SYNC_INTERVAL_S, _FIRST_SYNC_S = 10.0, 2.0
-#: Bytes that all networks of a sweep may take in MLflow where the file does not choose.
+#: Bytes that all networks of a sweep may take in MLflow where the file does not choose; each trial has an equal share.
 _MODELS_BYTES = 1e9
 #: MLflow's own name for a run's description
 _NOTES_TAG = "mlflow.note.content"
@@ -204,7 +204,7 @@ def _tracker(sweep: Sweep, plan: Plan[Any], home: Path, monitor: Monitor) -> Tra
 
 
 def _largest_model(sweep: Sweep, plan: Plan[Any]) -> float:
-    """Bytes of weights up to which a network is recorded."""
+    """Bytes of weights up to which a network is recorded: by default the equal share of each trial that is trained."""
     trained = sum(not trial.control for trial in plan.trials) + (plan.search.left if plan.search is not None else 0)
     limits = {"never": 0.0, "always": math.inf, "auto": _MODELS_BYTES / max(trained, 1)}
     return limits[sweep.tracking.models]

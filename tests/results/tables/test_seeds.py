@@ -65,7 +65,7 @@ def test_it_renders_with_its_guarantees(evidence) -> None:
     assert "better than the baseline" in markdown(table)
     assert r"\toprule" in latex(table)
     notes = " ".join(table.notes)
-    assert "the family-wise error of all rows and looks is 5%" in notes
+    assert "the family-wise error over all rows and looks is at most 5%" in notes
     assert "another rule" not in notes
     changed = replace(evidence, plan=replace(evidence.plan, seeds=state("better", former=("3 to 4 seeds",))))
     assert "another rule (3 to 4 seeds)" in " ".join(build(changed, Options()).notes)
