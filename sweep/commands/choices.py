@@ -1,4 +1,4 @@
-"""`splatsweep choices`: lists the values that a sweep file may name on each axis."""
+"""`splatsweep choices`: lists the names that each axis of a sweep file may choose from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _AUTO = {"render.backend": "on a GPU the best installed one that supports what t
 def choices(
     axis: Annotated[str | None, typer.Argument(help="One axis; none means all.", show_default=False)] = None,
 ) -> None:
-    """List the values that a sweep file may name on each axis, with a description and options.
+    """List the names that each axis may choose from, each with a description and its options.
+
+    These are the axes whose values are names, such as losses, depth models and tables.  `splatsweep schema` has all
+    other keys of a sweep file.
 
     Example: [bold]splatsweep choices depth.model[/]
     """

@@ -6,7 +6,7 @@ import json
 
 
 def schema() -> None:
-    """Print a JSON Schema of sweep.yaml, with which editors complete keys and mark mistakes.
+    """Print a JSON Schema of all keys of sweep.yaml, with which editors complete keys and mark mistakes.
 
     With `# yaml-language-server: $schema=sweep.schema.json` as a sweep file's first line, most editors find it.
 
