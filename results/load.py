@@ -38,7 +38,7 @@ CURVE_COLUMNS = ["trial", "key", "seed", "metric", "step", "value"]
 TRIAL_COLUMNS = ["trial", "names", "key", "seed", "control", "state", "note", "run_id"]
 
 #: states of a trial; "unrecorded" is finished on disk, but without usable results in MLflow
-STATES = ("finished", "running", "pending", "to be judged", "interrupted", "failed", "pruned", "unrecorded")
+STATES = ("finished", "running", "pending", "to be evaluated", "interrupted", "failed", "pruned", "unrecorded")
 
 #: state -> the tag of a run that holds the reason
 _NOTES = {"failed": tags.ERROR, "pruned": tags.PRUNED}

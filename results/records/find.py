@@ -106,8 +106,8 @@ def _score(column: str) -> tuple[str, int]:
 def _evaluation_identity(home: Path, key: str, result: dict[str, Any]) -> str:
     """Identity of the data and settings of a trial's evaluation: equal for trials with comparable scores."""
     config = flatten(read_config(trial_folder(home, key)) or {})
-    judged = sorted((name, repr(value)) for name, value in config.items() if determines_scores(name))
-    return repr((result.get("data_fingerprint"), judged))
+    settings = sorted((name, repr(value)) for name, value in config.items() if determines_scores(name))
+    return repr((result.get("data_fingerprint"), settings))
 
 
 def _named(home: Path, sweep: str | None) -> Iterator[_Named]:

@@ -27,9 +27,12 @@ from results.records.monitor import Monitor
 from results.records.training_folder import read_training
 from results.records.trial_folder import Status as RunStatus
 
-#: state of a trial; a `blocked` one lacks a dataset or weights, and its key is not final; one `to be judged` has a
+#: state of a trial; a `blocked` one lacks a dataset or weights, and its key is not final; one `to be evaluated` has a
 #: finished training
-Status = RunStatus | Literal["blocked", "to be judged"]
+Status = RunStatus | Literal["blocked", "to be evaluated"]
+
+#: names of states in plans of earlier versions
+_RENAMED = {"to be judged": "to be evaluated"}
 
 _STATUSES = frozenset(state for part in get_args(Status) for state in (get_args(part) or (part,)))
 
@@ -103,7 +106,7 @@ class PlannedTrial(Generic[Config]):
 
         A pruned trial that the sweep file also names is unfinished.
         """
-        return self.status in ("pending", "to be judged", "running", "interrupted") or (
+        return self.status in ("pending", "to be evaluated", "running", "interrupted") or (
             self.status == "pruned" and not self.is_proposed_only
         )
 
@@ -352,7 +355,7 @@ class States:
         state: Status = self._monitor.look(key).status if key in self._begun else "pending"
         if state in ("pending", "interrupted") and training in self._trained:
             folder = training_folder(self._home, str(training))
-            return "to be judged" if read_training(folder) is not None else state
+            return "to be evaluated" if read_training(folder) is not None else state
         return state
 
 
@@ -495,7 +498,7 @@ def _trial(entry: Mapping[str, Any], is_control: bool) -> RecordedTrial:
         names=tuple(entry.get("names") or [entry["name"]]),
         seed=int(entry["seed"]),
         config=dict(entry["config"]),
-        status=entry["status"],
+        status=_RENAMED.get(entry["status"], entry["status"]),
         missing=tuple(entry.get("missing", ())),
         proposals=tuple(entry.get("proposals", ())),
         control=is_control,

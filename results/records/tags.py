@@ -59,7 +59,7 @@ EXPERIMENT = f"{PREFIX}experiment"
 
 #: the trainings that a trial's training continues, as text
 CONTINUED_FROM = f"{PREFIX}continued_from"
-#: iterations after which the judged weights were best (`train.keep: best`)
+#: iterations after which the evaluated weights were best (`train.keep: best`)
 JUDGED_STEP = f"{PREFIX}judged_step"
 
 #: a package's name follows

@@ -138,7 +138,7 @@ def estimate(
     seconds: dict[str, float | None] = {}
     disk_bytes, trained = 0.0, set[str | None]()
     for trial in plan.pending:
-        is_trained = trial.status == "to be judged" or trial.training in trained
+        is_trained = trial.status == "to be evaluated" or trial.training in trained
         trained |= {trial.training} - {None}
         cost = found[trial.key]
         beginning = continued.get(trial.key)

@@ -25,7 +25,7 @@ from sweep.plan.planner import MAX_ROWS, Identities, Plan, PlannedTrial
 Kind = Literal[
     "new",
     "changed",
-    "to be judged",
+    "to be evaluated",
     "data",
     "weights",
     "numerics",
@@ -49,9 +49,9 @@ _IDENTITY = ("data_fingerprint", "weights", "numerics")
 ABSENT = "absent"
 
 #: First words of a reason that compares with a finished trial.
-_VERBS: dict[Kind, str] = {"new": "new, nearest is", "to be judged": "trained, to be judged; differs from"}
+_VERBS: dict[Kind, str] = {"new": "new, nearest is", "to be evaluated": "trained, to be evaluated; differs from"}
 
-_WAITING = ("pending", "to be judged")
+_WAITING = ("pending", "to be evaluated")
 _NO_RESULT = ("failed", "blocked")
 
 _SHOWN_CHANGES = 6
@@ -161,8 +161,8 @@ def _compared(waiting: Sequence[PlannedTrial], sweep: str, home: Path) -> dict[s
     finished = _finished(home)
     if not finished:
         return {
-            trial.key: Reason("to be judged", "its training is finished")
-            if trial.status == "to be judged"
+            trial.key: Reason("to be evaluated", "its training is finished")
+            if trial.status == "to be evaluated"
             else Reason("new", "nothing like it is finished")
             for trial in waiting
         }
@@ -176,7 +176,7 @@ def _compared(waiting: Sequence[PlannedTrial], sweep: str, home: Path) -> dict[s
         is_successor = before in finished
         other = before if before is not None and is_successor else nearest[trial.key]
         changes = _changes(finished[other], wanted[trial.key])
-        kind = "to be judged" if trial.status == "to be judged" else _kind(changes, is_successor)
+        kind = "to be evaluated" if trial.status == "to be evaluated" else _kind(changes, is_successor)
         compared[trial.key] = Reason(kind, "", other, names.get(other), changes)
     return compared
 

@@ -58,7 +58,7 @@ MAX_ROWS = 500
 
 _COLOURS: dict[Status, str] = {
     "pending": "",
-    "to be judged": "blue",
+    "to be evaluated": "blue",
     "running": "cyan",
     "finished": "green",
     "failed": "red",
@@ -144,7 +144,7 @@ def _rule_of(earlier: FrozenPlan, now: SeedState) -> str:
 def _known(trials: Iterable[RecordedTrial[Any]], home: Path) -> int:
     """How many of these trials have a finished training, whose curves and perhaps scores can be seen."""
     states = States(Monitor(home))
-    return sum(states.of(trial.key, trial.training) in ("finished", "to be judged") for trial in trials)
+    return sum(states.of(trial.key, trial.training) in ("finished", "to be evaluated") for trial in trials)
 
 
 def _refuse_misfits(named: Iterable[tuple[str, TrialConfig]], identify: Identities) -> None:

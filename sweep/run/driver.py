@@ -88,10 +88,10 @@ def run_sweep(
     """Runs every trial of `sweep` that has no result, then writes the report.
 
     only: a trial's name, or a glob over names; retry_failed: also run failed trials again; fail_fast: when one trial
-    fails, stop the others at a checkpoint; take_over: take the sweep's name over from another file; evaluate_only: only
-    evaluate trials whose training is finished.  Raises `SweepBusyError` where another driver runs the sweep, ValueError
-    where `only` matches nothing, the name belongs to another file or the database driver of the store is not installed,
-    the executor's errors, and `DiskFullError`.
+    fails, stop the others, which write a checkpoint at once; take_over: take the sweep's name over from another file;
+    evaluate_only: only evaluate trials whose training is finished.  Raises `SweepBusyError` where another driver runs
+    the sweep, ValueError where `only` matches nothing, the name belongs to another file or the database driver of the
+    store is not installed, the executor's errors, and `DiskFullError`.
     """
     console = console or Terminal()
     require_driver(sweep)
@@ -109,7 +109,7 @@ def run_sweep(
         is_searched = plan.search is not None and plan.search.left > 0 and is_wanted(plan.search.next_name, only)
         is_searched = is_searched and not evaluate_only
         wanted = (choose if is_searched else required)(plan.trials, only)
-        is_to_run = _is_judged_next if evaluate_only else partial(_to_run, retry_failed=retry_failed)
+        is_to_run = _is_trained if evaluate_only else partial(_to_run, retry_failed=retry_failed)
         if evaluate_only:
             wanted = list(filter(is_to_run, wanted))
         _refuse_blocked(wanted, plan.search.missing if plan.search and is_searched else ())
@@ -117,9 +117,9 @@ def run_sweep(
         refuse_undrawable(((trial.name, trial.config) for trial in chosen), sweep.run)
         controls = [t for t in plan.controls if _to_run(t, retry_failed)]
         finished = sum(trial.status == "finished" for trial in plan.trials)
-        trained = sum(trial.status == "to be judged" for trial in chosen)
+        trained = sum(trial.status == "to be evaluated" for trial in chosen)
         counts = [f"{finished} finished before", f"{len(chosen)} to run"]
-        counts += [f"{trained} of them trained before and to be judged"] if trained else []
+        counts += [f"{trained} of them trained before and to be evaluated"] if trained else []
         counts += [f"and {len(controls)} rows without training"] if controls else []
         console.print(f"{len(plan.trials)} trials: {', '.join(counts)}")
         if is_searched:
@@ -293,8 +293,8 @@ def _to_run(trial: PlannedTrial, retry_failed: bool) -> bool:
     return trial.is_unfinished or (retry_failed and trial.status == "failed")
 
 
-def _is_judged_next(trial: PlannedTrial) -> bool:
-    return trial.status == "to be judged"
+def _is_trained(trial: PlannedTrial) -> bool:
+    return trial.status == "to be evaluated"
 
 
 def _snapshot_code(path: Path) -> None:

@@ -79,7 +79,7 @@ def test_every_planned_trial_is_listed_with_its_state(recorded, sweep) -> None:
             fake_entry("unsynced", "unsynced"),
             fake_entry("empty", "empty"),
             fake_entry("stopped", "stopped"),
-            fake_entry("judged", "judged", status="to be judged"),
+            fake_entry("judged", "judged", status="to be evaluated"),
         ]
     )
     finish(recorded.home, "unsynced")
@@ -100,7 +100,7 @@ def test_every_planned_trial_is_listed_with_its_state(recorded, sweep) -> None:
         "unsynced": "unrecorded",
         "empty": "unrecorded",
         "stopped": "interrupted",
-        "judged": "to be judged",
+        "judged": "to be evaluated",
     }
     assert trials.loc["stopped", "note"] == "Ctrl-C"
     assert trials.loc["failed", "note"] == "out of memory"

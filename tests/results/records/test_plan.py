@@ -156,9 +156,12 @@ def test_a_damaged_plan_hides_no_other(tmp_path: Path, caplog) -> None:
 
 
 def test_every_state_of_a_trial_is_read_back(tmp_path: Path) -> None:
-    states = ["pending", "running", "finished", "failed", "interrupted", "pruned", "blocked", "to be judged"]
+    states = ["pending", "running", "finished", "failed", "interrupted", "pruned", "blocked", "to be evaluated"]
     write(tmp_path, whole(*(trial(f"k{n}", f"t{n}") | {"status": state} for n, state in enumerate(states))))
     assert [t.status for t in read_plan("study", tmp_path).trials] == states
+    former = whole(trial("a", "a") | {"status": "to be judged"})
+    (tmp_path / "sweeps" / "study" / "plan.json").write_text(json.dumps(former))
+    assert read_plan("study", tmp_path).trials[0].status == "to be evaluated", "as earlier versions wrote it"
 
 
 @pytest.mark.parametrize("axes", [{"depth.model": "model"}, None, 7])

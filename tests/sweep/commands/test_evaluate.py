@@ -128,9 +128,9 @@ def test_a_sweep_is_evaluated_anew_and_trains_nothing(home, tiny, tmp_path, monk
     monkeypatch.setattr("jobs.training.draw_batch", None)
     val = ("--set", "base.eval.split=val")
     trials = json.loads(invoke("plan", str(sweep), "--json", *val))["trials"]
-    assert [trial["status"] for trial in trials] == ["to be judged", "pending"]
+    assert [trial["status"] for trial in trials] == ["to be evaluated", "pending"]
     output = invoke("evaluate", str(sweep), *val)
-    assert "1 to run, 1 of them trained before and to be judged" in output
+    assert "1 to run, 1 of them trained before and to be evaluated" in output
     assert "Nothing to train." in output
     trials = json.loads(invoke("plan", str(sweep), "--json", *val))["trials"]
     assert [trial["status"] for trial in trials] == ["finished", "pending"]

@@ -189,7 +189,7 @@ def test_finished_trainings_cost_their_evaluation_and_shared_ones_cost_once(tmp_
     _finish(tmp_path, "finished", _config(), step_s=0.5)
     iterations = _config().train.iterations
     trials = (
-        replace(_trial(_config(seed=1), "judged"), status="to be judged", training="a"),
+        replace(_trial(_config(seed=1), "judged"), status="to be evaluated", training="a"),
         replace(_trial(_config(seed=2), "first"), training="b"),
         replace(_trial(_config(seed=2), "second"), training="b"),
     )

@@ -217,23 +217,23 @@ def _train(plan: Plan, home: Path) -> None:
 def test_another_evaluation_of_a_finished_training_is_no_training(tmp_path: Path) -> None:
     first = _plan(tmp_path)
     _train(first, tmp_path)
-    assert [trial.status for trial in _plan(tmp_path).trials] == ["to be judged"]
-    assert str(_why(_plan(tmp_path), tmp_path)["base"]) == "to be judged: its training is finished"
+    assert [trial.status for trial in _plan(tmp_path).trials] == ["to be evaluated"]
+    assert str(_why(_plan(tmp_path), tmp_path)["base"]) == "to be evaluated: its training is finished"
     _finish(first, tmp_path)
     plan = _plan(tmp_path, base={"eval.split": "val", "eval.every": 3})
     (trial,) = plan.trials
-    assert trial.status == "to be judged"
+    assert trial.status == "to be evaluated"
     assert trial.is_unfinished
     assert trial.training == first.trials[0].training
     reason = _why(plan, tmp_path)["base"]
-    assert (reason.kind, _changes(reason)) == ("to be judged", [("eval.split", "test", "val")])
+    assert (reason.kind, _changes(reason)) == ("to be evaluated", [("eval.split", "test", "val")])
     key = first.trials[0].key
-    assert str(reason) == f"trained, to be judged; differs from base ({key}): eval.split from test to val"
+    assert str(reason) == f"trained, to be evaluated; differs from base ({key}): eval.split from test to val"
     written = io.StringIO()
     Console(file=written, width=120).print(plan_table(plan))
-    assert "1 to be judged" in written.getvalue()
+    assert "1 to be evaluated" in written.getvalue()
     seeded = _plan(tmp_path, base={"eval.split": "val"}, seeds=[0, 1])
-    assert [trial.status for trial in seeded.trials] == ["to be judged", "pending"]
+    assert [trial.status for trial in seeded.trials] == ["to be evaluated", "pending"]
 
 
 @pytest.mark.usefixtures("store")
@@ -243,7 +243,7 @@ def test_an_interrupted_evaluation_is_repeated(tmp_path: Path) -> None:
     with _journal(plan.trials[0], tmp_path) as journal:
         journal.start(5)
         journal.stopped()
-    assert [trial.status for trial in plan.refreshed(Monitor(tmp_path)).trials] == ["to be judged"]
+    assert [trial.status for trial in plan.refreshed(Monitor(tmp_path)).trials] == ["to be evaluated"]
     with _journal(plan.trials[0], tmp_path) as journal:
         journal.failed("ValueError: no good")
     assert [trial.status for trial in plan.refreshed(Monitor(tmp_path)).trials] == ["failed"]

@@ -221,7 +221,7 @@ def test_a_plan_keeps_when_its_primary_metric_was_named(tmp_path: Path, monkeypa
     assert planned("novel_psnr") == first
     assert planned("novel_lpips") == PrimaryMetric("novel_lpips", trials=2, finished=1)
     assert planned("novel_psnr") == PrimaryMetric("novel_psnr", trials=2, finished=1)
-    monkeypatch.setattr(States, "of", lambda *_: "to be judged")
+    monkeypatch.setattr(States, "of", lambda *_: "to be evaluated")
     assert planned("novel_ssim") == PrimaryMetric("novel_ssim", trials=2, finished=2), "their curves are known"
     assert planned(None) is None
 

@@ -168,8 +168,8 @@ def test_an_evaluation_anew_reaches_the_seeds_that_were_added_and_trains_nothing
     anew = Sweep.model_validate(anew.model_dump() | {"base": tiny(eval={"objects": 1})})
     plan = make_plan(anew, home)
     assert len(plan.trials) < len(ran), "the rows begin with their first seeds"
-    judged = [trial for trial in plan.trials if trial.status == "to be judged"]
-    trials = SeedQueue(anew, home, plan, judged, is_to_run=lambda trial: trial.status == "to be judged")
+    judged = [trial for trial in plan.trials if trial.status == "to be evaluated"]
+    trials = SeedQueue(anew, home, plan, judged, is_to_run=lambda trial: trial.status == "to be evaluated")
     assert len(drain(trials, home)) == len(ran)
     assert seeds_of(trials.settled()[0]) == seeds_of(first.settled()[0])
 
@@ -179,7 +179,7 @@ def test_an_evaluation_anew_waits_for_no_training(home, tiny) -> None:
     for trial in first.plan.trials:
         train(home, trial)
     plan = make_plan(sweep(tiny), home)
-    trials = SeedQueue(sweep(tiny), home, plan, plan.trials, is_to_run=lambda trial: trial.status == "to be judged")
+    trials = SeedQueue(sweep(tiny), home, plan, plan.trials, is_to_run=lambda trial: trial.status == "to be evaluated")
     ran = drain(trials, home)
     plan, involved = trials.settled()
     assert [trial.key for trial in involved] == [trial.key for trial in ran] == [t.key for t in first.plan.trials]
