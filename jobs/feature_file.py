@@ -25,7 +25,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from jobs.stop import ShouldStop, StopRequestedError, alone, never
+from jobs.lock import exclusive_lock
+from jobs.stop import ShouldStop, StopRequestedError, never
 
 #: frames (n,) -> features (n, ...) as float32
 Compute = Callable[[np.ndarray], np.ndarray]
@@ -53,7 +54,7 @@ def ensure_feature_file(
     if _is_sound(path, len(frames)):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with alone(path.with_suffix(".lock"), f"the computation of {path.stem}", should_stop):
+    with exclusive_lock(path.with_suffix(".lock"), f"the computation of {path.stem}", should_stop):
         if not _is_sound(path, len(frames)):
             if path.exists():
                 log.warning("%s is damaged, or of other frames; it is computed anew", path)

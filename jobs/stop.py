@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 #: Whether a stop is requested.
 ShouldStop = Callable[[], bool]
 
 #: Seconds between two looks at the files, which may be on another machine.
 _INTERVAL_S = 1.0
-#: Seconds between two looks for a stop while another process holds a lock.
-_WAIT_S = 1.0
-
-log = logging.getLogger(__name__)
 
 
 class StopRequestedError(RuntimeError):
@@ -42,30 +34,3 @@ def stop_signal(*files: Path | str | None) -> ShouldStop:
         return found
 
     return should_stop
-
-
-@contextmanager
-def alone(
-    lock_file: Path, what: str, should_stop: ShouldStop, on_wait: Callable[[], None] = lambda: None
-) -> Iterator[None]:
-    """Holds the lock of work that another process may be doing for hours; calls `on_wait` once if one does.
-
-    what: names the work in messages.  Raises `StopRequestedError` where a stop is requested meanwhile.
-    """
-    lock = FileLock(lock_file)
-    is_waiting = False
-    while True:
-        try:
-            lock.acquire(timeout=_WAIT_S)
-            break
-        except Timeout:
-            if not is_waiting:
-                log.info("waiting for %s, which another process runs", what)
-                on_wait()
-                is_waiting = True
-            if should_stop():
-                raise StopRequestedError(f"stopped while it waited for {what}, which another process runs") from None
-    try:
-        yield
-    finally:
-        lock.release()

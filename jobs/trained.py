@@ -31,9 +31,9 @@ from jobs.environment import arithmetic_of, drawing_backend, training_environmen
 from jobs.evaluate import Evaluation
 from jobs.features import ContextReader
 from jobs.keys import NUMERICS_VERSION, training_identity, training_weights
+from jobs.lock import exclusive_lock
 from jobs.reconstructor import build_reconstructor
-from jobs.stop import alone
-from jobs.training import Pace, train
+from jobs.training import Pace, TrainedNetwork, train
 from model.losses import LOSSES
 from model.losses.base import Loss
 from model.registry import resolve
@@ -109,7 +109,7 @@ def train_once(
     """
     folder = training_folder(home, key)
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder / LOCK_FILENAME, f"training {key}", pace.should_stop, lambda: journal.start(0)):
+    with exclusive_lock(folder / LOCK_FILENAME, f"training {key}", pace.should_stop, lambda: journal.start(0)):
         continue_training(config, key, store.fingerprint, frozen, home)
         journal.repeat(folder)
         context = ContextReader(config, store, weights, cache_folder(home), device, pace.should_stop)
@@ -118,17 +118,28 @@ def train_once(
         if record is not None:
             journal.start(record["step"])
         else:
-            execution = choose_execution(device, compile_mode)
-            share_compiled_code(cache_folder(home))
-            in_one_graph = captures_steps(execution, drawing_backend(config, device), device)
-            execution = prepare_training(
-                network, device, execution, config.train.precision, in_captured_step=in_one_graph
-            )
-            with steady_memory(device):
-                network, record = _trained(
-                    config, key, store, folder, network, context, weights, frozen, journal, validate, device, pace,
-                    execution, in_one_graph, keep_optimizer,
-                )  # fmt: skip
+            execution, in_one_graph = _prepared(network, config, device, compile_mode, home)
+            write_json(folder / CONFIG_FILENAME, training_identity(config))
+            environment = training_environment(folder, arithmetic_of(config, device, execution))
+            write_json(folder / ENVIRONMENT_FILENAME, environment)
+            with steady_memory(device), Journal(folder) as own:
+                trained = train(
+                    network,
+                    context,
+                    _losses(config, weights, device),
+                    store,
+                    config,
+                    journal=_SharedJournal(own, journal),
+                    checkpoints=CheckpointFolder(folder / CHECKPOINTS_FOLDER),
+                    validate=lambda current: validate(current, context),
+                    device=device,
+                    pace=pace,
+                    captures_steps=in_one_graph,
+                )
+            network = trained.network
+            known = {"key": key, "environment": environment, "keeps_optimizer": keep_optimizer, **store.provenance}
+            known["weights"] = {name: frozen[name] for name in training_weights(config)}
+            record = _written(folder, trained, config, known)
         if record.get("keeps_optimizer"):
             CheckpointFolder(folder / CHECKPOINTS_FOLDER).keep_newest()
         else:  # checkpoints have three times the size of the weights
@@ -171,64 +182,41 @@ def last_checkpoint(folder: Path) -> Checkpoint:
     return checkpoint
 
 
-def _trained(
-    config: TrialConfig,
-    key: str,
-    store: Store,
-    folder: Path,
-    network: Reconstructor,
-    context: ContextReader,
-    weights: WeightStore,
-    frozen: Mapping[str, str],
-    journal: Journal,
-    validate: Validate,
-    device: torch.device,
-    pace: Pace,
-    execution: Execution,
-    in_one_graph: bool,
-    keep_optimizer: bool,
-) -> tuple[Reconstructor, dict[str, Any]]:
-    """Train to the end, write weights and record, and return the network to evaluate and the record."""
-    write_json(folder / CONFIG_FILENAME, training_identity(config))
-    environment = training_environment(folder, arithmetic_of(config, device, execution))
-    write_json(folder / ENVIRONMENT_FILENAME, environment)
-    losses = sorted({name for stage in config.train.stages for name in stage.losses})
-    with Journal(folder) as own:
-        trained = train(
-            network,
-            context,
-            {name: _loss(name, config, weights, device) for name in losses},
-            store,
-            config,
-            journal=_SharedJournal(own, journal),
-            checkpoints=CheckpointFolder(folder / CHECKPOINTS_FOLDER),
-            validate=lambda current: validate(current, context),
-            device=device,
-            pace=pace,
-            captures_steps=in_one_graph,
-        )
+def _prepared(
+    network: Reconstructor, config: TrialConfig, device: torch.device, compile_mode: CompileMode, home: Path
+) -> tuple[Execution, bool]:
+    """Prepares a network for training.  Returns how it runs, and whether a whole step is captured as one graph."""
+    execution = choose_execution(device, compile_mode)
+    share_compiled_code(cache_folder(home))
+    in_one_graph = captures_steps(execution, drawing_backend(config, device), device)
+    precision = config.train.precision
+    return prepare_training(network, device, execution, precision, in_captured_step=in_one_graph), in_one_graph
+
+
+def _losses(config: TrialConfig, weights: WeightStore, device: torch.device) -> dict[str, Loss]:
+    """The losses of all stages by name, on the device."""
+    names = sorted({name for stage in config.train.stages for name in stage.losses})
+    return {
+        name: prepare_loss(resolve(LOSSES, name, "loss")(weights), device, config.train.precision) for name in names
+    }
+
+
+def _written(folder: Path, trained: TrainedNetwork, config: TrialConfig, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the weights and the record of a finished training, which has the `known` members; returns the record."""
     data = save({name: tensor.detach().contiguous() for name, tensor in trained.network.state_dict().items()})
     write_atomically(folder / WEIGHTS_FILENAME, data)
     record = {
-        "key": key,
+        **known,
         "step": config.train.iterations,
         "judged_step": trained.step,
         "seconds": trained.seconds,
         "continued_from": trained.continued_from,
-        "keeps_optimizer": keep_optimizer,
         "weights_sha256": hashlib.sha256(data).hexdigest(),
-        "environment": environment,
-        **store.provenance,
-        "weights": {name: frozen[name] for name in training_weights(config)},
         "numerics": NUMERICS_VERSION,
         "finished": time.time(),
     }
     write_json(folder / RECORD_FILENAME, record)
-    return trained.network, record
-
-
-def _loss(name: str, config: TrialConfig, weights: WeightStore, device: torch.device) -> Loss:
-    return prepare_loss(resolve(LOSSES, name, "loss")(weights), device, config.train.precision)
+    return record
 
 
 def _restored(folder: Path, network: Reconstructor) -> dict[str, Any] | None:

@@ -27,11 +27,12 @@ from jobs.device import CompileMode, choose_device
 from jobs.environment import describe_environment, trial_environment
 from jobs.evaluate import Predict, evaluate_predictions, no_context, object_views, predicting
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, Keys, frozen_weights, keys_of
+from jobs.lock import exclusive_lock
 from jobs.memory import is_out_of_memory, keep_freed_memory
 from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
-from jobs.stop import StopRequestedError, alone, stop_signal
+from jobs.stop import StopRequestedError, stop_signal
 from jobs.trained import train_once
 from jobs.training import Pace
 from jobs.turntable import GaussianObject, render_turntable, save_pictures
@@ -129,7 +130,7 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
     folder.mkdir(parents=True, exist_ok=True)
     should_stop = stop_signal(runtime.stop_file, folder / PRUNE_FILENAME)
     pace = Pace(runtime.log_every, runtime.checkpoint_every, should_stop)
-    with alone(folder / LOCK_FILENAME, f"trial {keys.trial}", should_stop), _log_to(folder / LOG_FILENAME):
+    with exclusive_lock(folder / LOCK_FILENAME, f"trial {keys.trial}", should_stop), _log_to(folder / LOG_FILENAME):
         result = read_result(folder)
         if result is None:
             result = _run(config, keys, folder, store, home, runtime, pace, weights) | {

@@ -76,7 +76,7 @@ class TrialRecord:
 
 
 @dataclass(frozen=True)
-class Scores:
+class ScoreTable:
     """Scores of all finished trials of a sweep below each other, each with its trial."""
 
     measured: Measurements  # N
@@ -128,7 +128,7 @@ class Evidence:
         return pd.DataFrame(columns)[RESULT_COLUMNS]
 
     @cached_property
-    def scores(self) -> Scores:
+    def scores(self) -> ScoreTable:
         """The scores of all finished trials."""
         finished = [
             (_with_costs(record.per_object, record.costs), record.planned)
@@ -136,7 +136,7 @@ class Evidence:
             if record.per_object is not None
         ]
         rows = [len(measured) for measured, _ in finished]
-        return Scores(
+        return ScoreTable(
             Measurements.joined([measured for measured, _ in finished]),
             Texts.repeated([trial.name for _, trial in finished], rows),
             Texts.repeated([trial.key for _, trial in finished], rows),

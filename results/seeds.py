@@ -24,10 +24,12 @@ WORDS: Mapping[RowState, str] = {
 }
 
 #: The score of each seed from seed 0 on; None where it is not measured.
-Scores = Sequence[float | None]
+SeedScores = Sequence[float | None]
 
 
-def rulings(design: Design, direction: Direction, baseline: Scores, rows: Mapping[str, Scores]) -> tuple[Ruling, ...]:
+def rulings(
+    design: Design, direction: Direction, baseline: SeedScores, rows: Mapping[str, SeedScores]
+) -> tuple[Ruling, ...]:
     """The state of each row, paired with the baseline seed by seed."""
     if not rows:
         return ()
@@ -39,7 +41,7 @@ def rulings(design: Design, direction: Direction, baseline: Scores, rows: Mappin
     )
 
 
-def _differences(scores: Scores, baseline: Scores, at_most: int) -> list[float]:
+def _differences(scores: SeedScores, baseline: SeedScores, at_most: int) -> list[float]:
     """Row minus baseline for each seed, NaN from the first that one of them lacks on."""
     found: list[float] = []
     for own, other in zip(scores, baseline, strict=False):

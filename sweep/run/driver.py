@@ -99,70 +99,171 @@ def run_sweep(
     folder = sweep_folder(home, sweep.name)
     folder.mkdir(parents=True, exist_ok=True)
     with sole_driver(sweep, home, console), full_disk_explained(home):
-        claimed = claim(sweep, folder, take_over)
-        if claimed is not None:
-            console.print(claimed)
-        console.print(f"Planning {sweep.name} in {home}")
-        plan = make_plan(sweep, home, progress=lambda message: console.print(f"  {message}"))
-        freeze(plan, home)
-        _snapshot_code(code_file(home, sweep.name))
-        is_searched = plan.search is not None and plan.search.left > 0 and is_wanted(plan.search.next_name, only)
-        is_searched = is_searched and not evaluate_only
-        wanted = (choose if is_searched else required)(plan.trials, only)
-        is_to_run = _is_trained if evaluate_only else partial(_to_run, retry_failed=retry_failed)
-        if evaluate_only:
-            wanted = list(filter(is_to_run, wanted))
-        _refuse_blocked(wanted, plan.search.missing if plan.search and is_searched else ())
-        chosen = ordered(filter(is_to_run, wanted), sweep)
-        refuse_undrawable(((trial.name, trial.config) for trial in chosen), sweep.run)
-        controls = [t for t in plan.controls if _to_run(t, retry_failed)]
-        finished = sum(trial.status == "finished" for trial in plan.trials)
-        trained = sum(trial.status == "to be evaluated" for trial in chosen)
-        counts = [f"{finished} finished before", f"{len(chosen)} to run"]
-        counts += [f"{trained} of them trained before and to be evaluated"] if trained else []
-        counts += [f"and {len(controls)} rows without training"] if controls else []
-        console.print(f"{len(plan.trials)} trials: {', '.join(counts)}")
-        if is_searched:
-            console.print(f"{plan.search}")
-        elif trained == len(chosen):
-            console.print("Nothing to train.")
-        if plan.seeds is not None:
-            console.print(f"{plan.seeds}")
-        if plan.primary is not None:
-            console.print(f"primary metric: {plan.primary}")
-
-        for trial in chosen:
+        plan = _planned(sweep, home, take_over, console)
+        selection = _selected(plan, sweep, only, retry_failed, evaluate_only)
+        _announce(plan, selection, console)
+        for trial in selection.chosen:
             withdraw_prune(trial_folder(home, trial.key))
         monitor = Monitor(home)
         tracker = Recorder(sweep, plan, home, monitor)
-        stop_file = folder / STOP_FILENAME
-        with tracker, stop_on_signals(stop_file, console):
-            if is_searched:
-                plan, chosen = _search(sweep, home, plan, [*controls, *chosen], tracker, console, fail_fast, monitor)
-            elif plan.seeds is not None and chosen:
-                plan, chosen = _until_decided(
-                    sweep, home, plan, [*controls, *chosen], tracker, console, fail_fast, monitor, only, is_to_run,
-                    finished,
-                )  # fmt: skip
-            elif chosen or controls:
-                execute(
-                    FixedQueue([*controls, *chosen]),
-                    home,
-                    sweep.run,
-                    stop_file,
-                    console,
-                    fail_fast,
-                    before=finished,
-                    monitor=monitor,
-                )
+        session = _Session(sweep, home, console, tracker, monitor, folder / STOP_FILENAME, fail_fast)
+        with tracker, stop_on_signals(session.stop_file, console):
+            plan, ran = _run(session, plan, selection)
         plan = plan.refreshed(Monitor(home))
         freeze(plan, home)
 
-        left = plan.search.left if plan.search is not None and is_searched else 0
+        left = plan.search.left if plan.search is not None and selection.is_searched else 0
         report = _report(sweep, home, tracker.error, console)
-        if report is not None and tracker.error is None and (chosen or controls):
+        if report is not None and tracker.error is None and (ran or selection.controls):
             tracker.publish(report)
-        return Outcome(plan, (*controls, *chosen), report, tracker.error, stop_requested(stop_file), left)
+        everyone = (*selection.controls, *ran)
+        return Outcome(plan, everyone, report, tracker.error, stop_requested(session.stop_file), left)
+
+
+def _planned(sweep: Sweep, home: Path, take_over: bool, console: Console) -> Plan:
+    """Plans the sweep under its name, and freezes the plan and the state of the code."""
+    claimed = claim(sweep, sweep_folder(home, sweep.name), take_over)
+    if claimed is not None:
+        console.print(claimed)
+    console.print(f"Planning {sweep.name} in {home}")
+    plan = make_plan(sweep, home, progress=lambda message: console.print(f"  {message}"))
+    freeze(plan, home)
+    write_json(code_file(home, sweep.name), git_state(Path(__file__).parent))
+    return plan
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """The part of a plan that one call runs."""
+
+    controls: list[PlannedTrial]
+    #: in the order in which they run
+    chosen: list[PlannedTrial]
+    #: whether the search proposes further trials
+    is_searched: bool
+    #: whether a row of this name may get further trials
+    is_wanted: Callable[[str], bool]
+    #: whether a trial that is added to the plan runs as well
+    is_to_run: Callable[[PlannedTrial], bool]
+
+
+def _selected(plan: Plan, sweep: Sweep, only: str | None, retry_failed: bool, evaluate_only: bool) -> _Selection:
+    """The trials to run.  Raises ValueError where `only` matches nothing, and for trials that cannot run."""
+    named = partial(is_wanted, only=only)
+    is_searched = plan.search is not None and plan.search.left > 0 and named(plan.search.next_name)
+    is_searched = is_searched and not evaluate_only
+    is_to_run = _is_trained if evaluate_only else partial(_is_open, retry_failed=retry_failed)
+    wanted = (choose if is_searched else required)(plan.trials, only)
+    if evaluate_only:
+        wanted = list(filter(is_to_run, wanted))
+    _refuse_blocked(wanted, plan.search.missing if plan.search and is_searched else ())
+    chosen = ordered(filter(is_to_run, wanted), sweep)
+    refuse_undrawable(((trial.name, trial.config) for trial in chosen), sweep.run)
+    controls = [trial for trial in plan.controls if _is_open(trial, retry_failed)]
+    return _Selection(controls, chosen, is_searched, named, is_to_run)
+
+
+def _announce(plan: Plan, selection: _Selection, console: Console) -> None:
+    """Prints what is finished, what will run, and what decides."""
+    trained = sum(map(_is_trained, selection.chosen))
+    counts = [f"{_finished(plan)} finished before", f"{len(selection.chosen)} to run"]
+    counts += [f"{trained} of them trained before and to be evaluated"] if trained else []
+    counts += [f"and {len(selection.controls)} rows without training"] if selection.controls else []
+    console.print(f"{len(plan.trials)} trials: {', '.join(counts)}")
+    if selection.is_searched:
+        console.print(f"{plan.search}")
+    elif trained == len(selection.chosen):
+        console.print("Nothing to train.")
+    if plan.seeds is not None:
+        console.print(f"{plan.seeds}")
+    if plan.primary is not None:
+        console.print(f"primary metric: {plan.primary}")
+
+
+def _finished(plan: Plan) -> int:
+    return sum(trial.status == "finished" for trial in plan.trials)
+
+
+def _is_open(trial: PlannedTrial, retry_failed: bool) -> bool:
+    return trial.is_unfinished or (retry_failed and trial.status == "failed")
+
+
+def _is_trained(trial: PlannedTrial) -> bool:
+    return trial.status == "to be evaluated"
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What all trials of one call share."""
+
+    sweep: Sweep
+    home: Path
+    console: Console
+    tracker: Recorder
+    monitor: Monitor
+    stop_file: Path
+    fail_fast: bool
+
+    def execute(self, source: TrialQueue, before: int = 0) -> None:
+        """Runs the source's trials; before: the number of trials finished before, for the totals."""
+        execute(
+            source, self.home, self.sweep.run, self.stop_file, self.console, self.fail_fast,
+            before=before, monitor=self.monitor,
+        )  # fmt: skip
+
+
+def _run(session: _Session, plan: Plan, selection: _Selection) -> tuple[Plan, Sequence[PlannedTrial]]:
+    """Runs what is selected and what follows from its scores.  Returns the plan then, and all trials that ran."""
+    first = [*selection.controls, *selection.chosen]
+    if selection.is_searched:
+        return _search(session, plan, first)
+    if plan.seeds is not None and selection.chosen:
+        return _until_decided(session, plan, first, selection)
+    if first:
+        session.execute(FixedQueue(first), before=_finished(plan))
+    return plan, selection.chosen
+
+
+def _search(session: _Session, plan: Plan, first: Sequence[PlannedTrial]) -> tuple[Plan, list[PlannedTrial]]:
+    """Runs the `first` trials, then the search's proposals."""
+    from sweep.search.source import SearchQueue  # Optuna
+
+    source = SearchQueue(
+        session.sweep,
+        session.home,
+        plan,
+        [trial for trial in first if not trial.is_proposed_only],
+        stop_file=session.stop_file,
+        retried={trial.key for trial in first},
+        on_growth=session.tracker.extend,
+        monitor=session.monitor,
+    )
+    with source.pruning():
+        session.execute(source)
+    ran = {trial.key for trial in source.trials}
+    return source.plan, [trial for trial in source.plan.trials if trial.key in ran]
+
+
+def _until_decided(
+    session: _Session, plan: Plan, first: Sequence[PlannedTrial], selection: _Selection
+) -> tuple[Plan, list[PlannedTrial]]:
+    """Runs the `first` trials, then further seeds of open rows."""
+    from sweep.seeds.source import SeedQueue  # scipy, pandas
+
+    source = SeedQueue(
+        session.sweep,
+        session.home,
+        plan,
+        first,
+        stop_file=session.stop_file,
+        is_to_run=selection.is_to_run,
+        is_wanted=selection.is_wanted,
+        on_growth=session.tracker.extend,
+        say=session.console.print,
+        monitor=session.monitor,
+    )
+    session.execute(source, before=_finished(plan))
+    return source.settled()
 
 
 def execute(
@@ -184,69 +285,6 @@ def execute(
     display = Display(console, monitor or Monitor(home))
     with display.follow(source, executor.at_once(options), before), suppress(KeyboardInterrupt):
         executor.run(Assignment(source, home, stop_file, work, display, fail_fast), options)
-
-
-def _search(
-    sweep: Sweep,
-    home: Path,
-    plan: Plan,
-    chosen: Sequence[PlannedTrial],
-    tracker: Recorder,
-    console: Console,
-    fail_fast: bool,
-    monitor: Monitor,
-) -> tuple[Plan, list[PlannedTrial]]:
-    """Runs the `chosen` trials, then the search's proposals.  Returns the extended plan, and all trials that ran."""
-    from sweep.search.source import SearchQueue  # Optuna
-
-    stop_file = sweep_folder(home, sweep.name) / STOP_FILENAME
-    source = SearchQueue(
-        sweep,
-        home,
-        plan,
-        [trial for trial in chosen if not trial.is_proposed_only],
-        stop_file=stop_file,
-        retried={trial.key for trial in chosen},
-        on_growth=tracker.extend,
-        monitor=monitor,
-    )
-    with source.pruning():
-        execute(source, home, sweep.run, stop_file, console, fail_fast, monitor=monitor)
-    ran = {trial.key for trial in source.trials}
-    return source.plan, [trial for trial in source.plan.trials if trial.key in ran]
-
-
-def _until_decided(
-    sweep: Sweep,
-    home: Path,
-    plan: Plan,
-    chosen: Sequence[PlannedTrial],
-    tracker: Recorder,
-    console: Console,
-    fail_fast: bool,
-    monitor: Monitor,
-    only: str | None,
-    is_to_run: Callable[[PlannedTrial], bool],
-    before: int,
-) -> tuple[Plan, list[PlannedTrial]]:
-    """Runs the `chosen` trials, then further seeds of open rows.  Returns the final plan, and all trials that ran."""
-    from sweep.seeds.source import SeedQueue
-
-    stop_file = sweep_folder(home, sweep.name) / STOP_FILENAME
-    source = SeedQueue(
-        sweep,
-        home,
-        plan,
-        chosen,
-        stop_file=stop_file,
-        is_to_run=is_to_run,
-        is_wanted=partial(is_wanted, only=only),
-        on_growth=tracker.extend,
-        say=console.print,
-        monitor=monitor,
-    )
-    execute(source, home, sweep.run, stop_file, console, fail_fast, before=before, monitor=monitor)
-    return source.settled()
 
 
 def _refuse_blocked(trials: Sequence[PlannedTrial], searched: Sequence[str]) -> None:
@@ -287,15 +325,3 @@ def ordered(trials: Iterable[PlannedTrial], sweep: Sweep) -> list[PlannedTrial]:
     in_turn = sorted(trials, key=lambda trial: turns.get(trial.seed, len(turns) + trial.seed) if by_seed else 0)
     first = {trial.training: trial.key for trial in reversed(in_turn)}
     return sorted(in_turn, key=lambda trial: trial.training is not None and first[trial.training] != trial.key)
-
-
-def _to_run(trial: PlannedTrial, retry_failed: bool) -> bool:
-    return trial.is_unfinished or (retry_failed and trial.status == "failed")
-
-
-def _is_trained(trial: PlannedTrial) -> bool:
-    return trial.status == "to be evaluated"
-
-
-def _snapshot_code(path: Path) -> None:
-    write_json(path, git_state(Path(__file__).parent))

@@ -136,7 +136,7 @@ def test_a_stop_keeps_the_groups_that_are_done(path):
 
 
 def test_a_stop_reaches_who_waits_for_another_process(path, monkeypatch):
-    monkeypatch.setattr("jobs.stop._WAIT_S", 0.01)
+    monkeypatch.setattr("jobs.lock._WAIT_S", 0.01)
     path.parent.mkdir()
     answers = iter([False, True])
     with (

@@ -135,7 +135,7 @@ def test_two_trials_of_one_training_at_the_same_time_train_it_once(home, tiny):
 
 
 def test_a_stop_reaches_a_trial_that_waits_for_a_training(home, tiny, tmp_path, monkeypatch, steps):
-    monkeypatch.setattr("jobs.stop._WAIT_S", 0.01)
+    monkeypatch.setattr("jobs.lock._WAIT_S", 0.01)
     finished = run(home, tiny)
     shutil.rmtree(finished.folder)
     steps.clear()

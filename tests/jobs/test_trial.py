@@ -187,7 +187,7 @@ def test_a_pruned_trial_records_that_and_can_resume(home, tiny, tmp_path):
 
 @pytest.mark.parametrize("request_name", ["stop", PRUNE_FILENAME])
 def test_a_stop_reaches_a_trial_that_another_process_runs(request_name, home, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("jobs.stop._WAIT_S", 0.01)
+    monkeypatch.setattr("jobs.lock._WAIT_S", 0.01)
     config = TrialConfig.model_validate(tiny(model={"name": "blank"}))
     folder = run_trial(config, home, RUNTIME).folder
     (folder / "result.json").unlink()
