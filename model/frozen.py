@@ -44,11 +44,6 @@ class FrozenModel(nn.Module, ABC):
         self.output_type: ContextType = output_type
         self.preprocess, self.options = preprocess, options
 
-    @property
-    def kind(self) -> ContextType:
-        """The former name of `output_type`; the next version removes it."""
-        return self.output_type
-
     @classmethod
     def check_resolution(cls, resolution: int | None, options: Any) -> None:
         """Raises ValueError for an unsupported side, as far as the class can tell without loading the model."""
