@@ -16,8 +16,6 @@ class Capabilities:
 
     #: kinds of device whose tensors it accepts: "cpu", "cuda"
     devices: tuple[str, ...]
-    #: whether one call of it draws all scenes and views
-    batched: bool
     #: whether a CUDA graph may contain its calls: nothing is read back to the host within `deferred_checks`
     capturable: bool = False
     antialiasing: bool = True

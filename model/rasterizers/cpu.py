@@ -31,7 +31,7 @@ def capabilities() -> Capabilities:
         load_library()
     except KernelsMissingError as error:
         raise BackendUnavailableError(str(error)) from error
-    return Capabilities(devices=("cpu", "cuda"), batched=True)
+    return Capabilities(devices=("cpu", "cuda"))
 
 
 def render(

@@ -42,7 +42,7 @@ def capabilities() -> Capabilities:
     version = tuple(int(part) for part in package.__version__.split(".")[:2])
     if version < OLDEST:
         raise packages.BackendUnavailableError(f"gsplat {package.__version__} is too old. {INSTALLATION}")
-    return Capabilities(devices=("cuda",), batched=True, generation=package.__version__)
+    return Capabilities(devices=("cuda",), generation=package.__version__)
 
 
 def render(

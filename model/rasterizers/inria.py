@@ -62,7 +62,6 @@ def capabilities() -> Capabilities:
     is_newer = "antialiasing" in fields
     return Capabilities(
         devices=("cuda",),
-        batched=False,
         antialiasing=is_newer,
         inverse_depth=is_newer,
         generation="newer generation" if is_newer else "older generation",

@@ -46,7 +46,7 @@ def is_available() -> bool:
 
 def capabilities() -> Capabilities:
     """All features."""
-    return Capabilities(devices=("cpu", "cuda"), batched=False)
+    return Capabilities(devices=("cpu", "cuda"))
 
 
 def render(

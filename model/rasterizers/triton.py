@@ -63,7 +63,7 @@ def capabilities() -> Capabilities:
     """Everything.  Raises `BackendUnavailableError` where Triton is absent."""
     package = packages.load(PACKAGE, "triton", INSTALLATION)
     devices = ("cpu", "cuda") if _is_interpreted() else ("cuda",)
-    return Capabilities(devices=devices, batched=True, capturable=True, generation=package.__version__)
+    return Capabilities(devices=devices, capturable=True, generation=package.__version__)
 
 
 def _is_interpreted() -> bool:

@@ -185,7 +185,6 @@ def test_states_what_its_generation_can_do(package):
     assert (can.antialiasing, can.inverse_depth) == (is_newer, is_newer)
     assert can.generation == ("newer generation" if is_newer else "older generation")
     assert can.devices == ("cuda",)
-    assert not can.batched
 
 
 @pytest.mark.parametrize("package", ["older"], indirect=True)
