@@ -42,8 +42,6 @@ class Gallery:
     source: Pictures
     target: Pictures
     renders: dict[str, Pictures]
-    #: seed that each trial's pictures come from
-    seeds: dict[str, int]
     #: per object why it is shown: "best", "median" or "worst", or "" without a rule
     ranks: tuple[str, ...] = ()
     #: the trials that are trivial baselines
@@ -56,7 +54,6 @@ class Gallery:
             self.source[indices],
             self.target[indices],
             {trial: pictures[indices] for trial, pictures in self.renders.items()},
-            self.seeds,
             ranks,
             self.trivial,
         )
@@ -116,11 +113,8 @@ def galleries(samples: Iterable[TrialSamples]) -> list[Gallery]:
     trivial = frozenset(sample.trial for sample in samples if sample.is_trivial)
     for sample in samples:
         views = (sample.objects, sample.source.shape, sample.source.tobytes(), sample.target.tobytes())
-        gallery = groups.setdefault(
-            views, Gallery(sample.objects, sample.source, sample.target, {}, {}, trivial=trivial)
-        )
+        gallery = groups.setdefault(views, Gallery(sample.objects, sample.source, sample.target, {}, trivial=trivial))
         gallery.renders.setdefault(sample.trial, sample.render)
-        gallery.seeds.setdefault(sample.trial, sample.seed)
     return list(groups.values())
 
 

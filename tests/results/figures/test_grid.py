@@ -22,7 +22,7 @@ def flat(value: int, *shape: int) -> np.ndarray:
 def gallery(names: tuple[str, ...] = ("first", "second"), side: int = 16) -> Gallery:
     renders = {name: flat(COLOURS.get(name, 90), 2, 3, 3, side, side) for name in names}
     source, target = flat(10, 2, 3, side, side), flat(60, 2, 3, 3, side, side)
-    return Gallery(("left chair", "right chair"), source, target, renders, dict.fromkeys(names, 0))
+    return Gallery(("left chair", "right chair"), source, target, renders)
 
 
 def test_every_picture_is_there_at_its_enlarged_size() -> None:
@@ -71,7 +71,7 @@ def test_an_error_map_is_black_where_nothing_differs_and_brightest_from_a_quarte
 
 def test_objects_are_called_by_their_rank() -> None:
     shown = gallery()
-    ranked = Gallery(shown.objects, shown.source, shown.target, shown.renders, shown.seeds, ("best", "worst"))
+    ranked = Gallery(shown.objects, shown.source, shown.target, shown.renders, ("best", "worst"))
     assert grid.draw(ranked).width > grid.draw(shown).width
 
 
@@ -80,7 +80,7 @@ def test_each_object_has_the_scale_of_a_blank_pictures_error() -> None:
     white = np.full_like(shown.target, 255)
     target = white.copy()
     target[0, :, :, 4:8, 4:8], target[1, :, :, 4:8, 4:8] = 0, 204  # a black object, and a light one
-    own = Gallery(shown.objects, shown.source, target, {"first": target, "blank": white}, shown.seeds)
+    own = Gallery(shown.objects, shown.source, target, {"first": target, "blank": white})
     assert grid.has_blank(own)
     assert grid.error_scales(own) == pytest.approx([1.0, 0.2])
     light = grid.error_map(white[1], target[1], 0.2)[0].astype(int).sum(axis=0)
