@@ -89,10 +89,8 @@ def _trunk(channels: Mapping[int, int]) -> Looks:
 
 def _convolutions(shapes: Shapes) -> Looks:
     """Positions in a sequence, and channels."""
-    sizes = {name: shape[0] for name, shape in shapes.items() if re.fullmatch(r"\d+\.weight", name)}
-    return _looks(
-        "convolutions of an image classifier", **{f"layer {name[:-7]}": width for name, width in sizes.items()}
-    )
+    widths = {name: shape[0] for name, shape in shapes.items() if re.fullmatch(r"\d+\.weight", name)}
+    return _trunk({int(name.removesuffix(".weight")): width for name, width in widths.items()})
 
 
 def _midas(shapes: Shapes) -> Looks:
@@ -115,10 +113,7 @@ _FAMILIES: tuple[tuple[str, Callable[[Shapes], Looks]], ...] = (
     (r"depth_head\.projects\.0\.weight", _plain("Depth Anything under its authors' own names, not the hub's")),
     (r"pretrained\.model\..*", _plain("a transformer of MiDaS under its authors' own names, not whole")),
     (r"(core\.)+pretrained\..*", _plain("ZoeDepth under its authors' own names, not the hub's")),
-    (
-        r"pretrained\.layer1\.0\.weight",
-        lambda shapes: _looks("MiDaS v2.1", stem=_at(shapes, "pretrained.layer1.0.weight", 0)),
-    ),
+    (r"pretrained\.layer1\.0\.weight", _midas),
     (r"vision_model\.encoder\..*|visual\..*", _plain("a part of a CLIP")),
     (r"layer4\.\d+\.conv\d\.weight", lambda shapes: _looks("ResNet", blocks=_blocks(shapes, r"layer3\.(\d+)\."))),
     (r"0\.weight", _convolutions),
