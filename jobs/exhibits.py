@@ -83,7 +83,6 @@ class Exhibition:
 
     exhibits: tuple[Exhibit, ...]
     labels: tuple[Label, ...]
-    columns: tuple[str, ...]
     camera: tuple[float, float, float]
     look_at: tuple[float, float, float]
 
@@ -153,9 +152,7 @@ def exhibition(home: Path, trials: Sequence[RecordedTrial], objects: int, device
     seen = (len(columns) + 0.8) / (1 - PANEL_SHARE)
     middle = (0.0, SPACING * (seen / 2 - 1.2), -SPACING * (len(lines) - 1) / 2)
     distance = SPACING * max(seen / WIDTH_AT_ONE, len(lines) / 1.2, 1.5)
-    return Exhibition(
-        tuple(exhibits), tuple(labels), columns, (distance, middle[1], middle[2] + 0.2 * distance), middle
-    )
+    return Exhibition(tuple(exhibits), tuple(labels), (distance, middle[1], middle[2] + 0.2 * distance), middle)
 
 
 def _given(views: Views, store: Store, name: str, line: int) -> Iterator[Exhibit]:

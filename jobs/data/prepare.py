@@ -65,17 +65,11 @@ def store_path(name: str, options: Mapping[str, Any], home: Path) -> Path:
     return data_folder(home) / f"{name}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:8]}"
 
 
-def find_store(name: str, options: Mapping[str, Any], home: Path) -> Store | None:
-    """The dataset's store, or None where it is not prepared; never imports."""
-    path = store_path(name, options, home)
-    return Store.open(path) if path.exists() else None
-
-
 def find_prepared(name: str, options: Mapping[str, Any], home: Path) -> Store:
     """The dataset's store.  Raises `MissingDatasetError`, listing the prepared options, where it is missing."""
-    store = find_store(name, options, home)
-    if store is not None:
-        return store
+    path = store_path(name, options, home)
+    if path.exists():
+        return Store.open(path)
     others = [home_command(home, "data", "check", name, *_settings(given)) for given in prepared_options(name, home)]
     wanted = f"dataset {name!r} is not prepared with {'these' if options else 'its default'} options under {home}"
     if not others:
@@ -173,7 +167,6 @@ class DatasetFacts:
 
     name: str
     description: str
-    source: str
     licence: str
     #: every option with its default
     options: dict[str, Any]
@@ -197,7 +190,6 @@ def dataset_facts(name: str, home: Path | None = None) -> DatasetFacts:
     return DatasetFacts(
         name=name,
         description=cls.description,
-        source=cls.source,
         licence=cls.licence,
         options=_resolved(name, {}),
         needs_source=cls.needs_source,

@@ -69,7 +69,8 @@ def test_rows_stand_beside_the_input_and_the_truth(home, tiny) -> None:
     result = run_trial(config, home, Runtime(threads=1))
     trial = PlannedTrial(result.key, ("mine",), 0, config.identity(), "finished", training=result.training)
     shown = exhibition(home, [trial], 2, torch.device("cpu"))
-    assert shown.columns == ("input", "ground truth", "mine")
+    columns = ("input", "ground truth", "mine")
+    assert [label.text for label in shown.labels[:3]] == list(columns)
     kinds = [(exhibit.column, type(exhibit.content)) for exhibit in shown.exhibits]
     assert kinds == 2 * [("input", Picture), ("ground truth", Splats), ("mine", Splats)]
     for exhibit in shown.exhibits:
@@ -81,4 +82,4 @@ def test_rows_stand_beside_the_input_and_the_truth(home, tiny) -> None:
     width = shown.camera[0] * WIDTH_AT_ONE
     left = shown.look_at[1] - width / 2
     assert left <= -SPACING
-    assert left + width * (1 - PANEL_SHARE) >= SPACING * (len(shown.columns) - 0.5)
+    assert left + width * (1 - PANEL_SHARE) >= SPACING * (len(columns) - 0.5)

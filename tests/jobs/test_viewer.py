@@ -24,7 +24,7 @@ def an_exhibition() -> Exhibition:
     picture = Picture(np.zeros((4, 4, 3), np.uint8), (0.0, 2.0, 0.0), 2.0, 2.0)
     exhibits = tuple(Exhibit(column, "chair", content) for column, content in (("a", splats), ("b", picture)))
     labels = tuple(Label(text, (0.0, 0.0, 1.0)) for text in ("a", "b", "chair"))
-    return Exhibition(exhibits, labels, ("a", "b"), (5.0, 0.0, 1.0), (0.0, 0.0, 0.0))
+    return Exhibition(exhibits, labels, (5.0, 0.0, 1.0), (0.0, 0.0, 0.0))
 
 
 class FakeServer:

@@ -23,7 +23,6 @@ from jobs.data.prepare import (
     MissingDatasetError,
     describe,
     find_prepared,
-    find_store,
     needs_source,
     parse_options,
     prepare,
@@ -223,7 +222,7 @@ def test_unreadable_objects_are_listed_with_their_reason(tmp_path):
 def test_too_many_unreadable_objects_stop_the_import(tmp_path):
     with pytest.raises(ImportFailedError, match=r"2 of 4 .* 25%.*--max-unreadable 50%[^$]*o1.obj is trunc"):
         prepare("flaky", {"broken": 2}, tmp_path, workers=1)
-    assert find_store("flaky", {"broken": 2}, tmp_path) is None
+    assert not store_path("flaky", {"broken": 2}, tmp_path).exists()
 
 
 @pytest.mark.usefixtures("flaky")
@@ -336,10 +335,10 @@ def test_of_a_dataset_prepared_with_other_options_the_commands_are_given(tmp_pat
 
 
 def test_a_prepared_dataset_needs_its_source_no_more(source, tmp_path):
-    assert find_store("listed", {}, tmp_path) is None
+    assert not store_path("listed", {}, tmp_path).exists()
     path = prepare("listed", {}, tmp_path, workers=1, source=source)
     assert prepare("listed", {}, tmp_path) == path
-    found = find_store("listed", {}, tmp_path)
+    found = find_prepared("listed", {}, tmp_path)
     assert found.path == path
     assert found.manifest.evaluation == {"source_frame": 0, "objects": {"b": 1}}
     assert {remark.object: remark.text for remark in found.manifest.remarks} == dict.fromkeys("abc", "small")
