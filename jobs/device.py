@@ -58,7 +58,7 @@ def prepare(network: Reconstructor, device: torch.device) -> Reconstructor:
     return network
 
 
-def choose_execution(device: torch.device, mode: CompileMode = "auto") -> Execution:
+def choose_execution(device: torch.device, mode: CompileMode) -> Execution:
     """Chooses the execution for training a network on a device: with `auto`, a graph on a GPU and `eager` on a CPU.
 
     At the paper's size a step of compiled code takes about as long as a graph with fused norms (TF32, on an H200), and

@@ -83,9 +83,8 @@ class LiveContext:
     Values are rounded as those of a `ContextReader`, so that equal views have equal contexts.
     """
 
-    def __init__(self, config: TrialConfig, weights: WeightStore, device: torch.device | str = "cpu") -> None:
+    def __init__(self, config: TrialConfig, weights: WeightStore, device: torch.device) -> None:
         """Loads the frozen models.  Raises ValueError for one that reads the dataset's own depth."""
-        device = torch.device(device)
         self._models: dict[Source, FrozenModel] = {}
         for source, section in config.sources.items():
             cls = frozen_class(section)

@@ -23,6 +23,8 @@ from scipy import special
 
 Floats = NDArray[np.float64]
 
+#: confidence level of all intervals
+LEVEL = 0.95
 #: cells that are resampled at a time, which bounds the memory
 _CHUNK = 256
 #: natural logarithm below which p-values are given as zero; others have a relative error of at most 1e-6
@@ -41,9 +43,10 @@ class Estimate:
     #: the parts of the mean's variance that come from seeds and from objects, each with its degrees of freedom
     parts: tuple[tuple[Floats, int], ...]
 
-    def margin(self, level: float) -> Floats:
+    @property
+    def margin(self) -> Floats:
         """Half the width of the mean's interval."""
-        return special.stdtrit(self.degrees, (1 + level) / 2) * self.standard_error
+        return special.stdtrit(self.degrees, (1 + LEVEL) / 2) * self.standard_error
 
     def at(self, index: int) -> Estimate:
         """The estimate at one place of the leading axis."""
@@ -109,9 +112,7 @@ def estimate(values: ArrayLike) -> Estimate:
     return Estimate(mean, np.sqrt(variance / count), np.maximum(degrees, least), parts)
 
 
-def bootstrap_interval(
-    values: ArrayLike, rng: np.random.Generator, level: float = 0.95, resamples: int = 1000
-) -> tuple[Floats, Floats]:
+def bootstrap_interval(values: ArrayLike, rng: np.random.Generator, resamples: int = 1000) -> tuple[Floats, Floats]:
     """Interval of the mean of scores (..., S, O); arrays (...), NaN where there is one value only.
 
     Seeds and objects are both drawn with replacement (the pigeonhole bootstrap of Owen, Annals of Applied Statistics 1,
@@ -125,19 +126,19 @@ def bootstrap_interval(
     # All cells share the same draws, so that they differ by their scores and not by chance.
     drawn_seeds = rng.multinomial(seeds, [1 / seeds] * seeds, resamples) / seeds
     drawn_objects = rng.multinomial(objects, [1 / objects] * objects, resamples).T / objects
-    tails = [(1 - level) / 2, (1 + level) / 2]
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     shape = np.empty((2, len(flat)))
     for start in range(0, len(flat), _CHUNK):
         means = np.einsum("nsb,bs->nb", flat[start : start + _CHUNK] @ drawn_objects, drawn_seeds)
         deviation = means.std(-1, keepdims=True)
         standard = np.divide(means, deviation, out=np.zeros_like(means), where=deviation > 0)
         shape[:, start : start + _CHUNK] = np.quantile(standard, tails, axis=-1)
-    stretch = centre.margin(level) / special.ndtri(tails[1])
+    stretch = centre.margin / special.ndtri(tails[1])
     low, high = shape.reshape(2, *centre.mean.shape) * stretch + centre.mean
     return low, high
 
 
-def paired_test(differences: ArrayLike, level: float = 0.95) -> PairedTest:
+def paired_test(differences: ArrayLike) -> PairedTest:
     """Test whether differences (..., S, O) between two rows, on the same seeds and objects, have mean zero.
 
     With S = 1 it is the paired t test over objects.  Differences without any spread are significant unless they are
@@ -146,7 +147,7 @@ def paired_test(differences: ArrayLike, level: float = 0.95) -> PairedTest:
     differences = _checked(differences)
     found = estimate(differences)
     per_object = differences.mean(-2)
-    margin = found.margin(level)
+    margin = found.margin
     with np.errstate(divide="ignore", invalid="ignore"):
         effect = found.mean / per_object.std(-1, ddof=1) if per_object.shape[-1] > 1 else np.full_like(margin, np.nan)
     return PairedTest(

@@ -31,7 +31,7 @@ class Finding:
     detail: str
 
 
-def examine(home: Path, sweep: Sweep | None = None) -> list[Finding]:
+def examine(home: Path, sweep: Sweep | None) -> list[Finding]:
     """Checks everything that sweeps need; with `sweep`, also whether its rows can be drawn."""
     return [
         _machine(),

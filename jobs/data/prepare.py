@@ -82,15 +82,20 @@ def find_prepared(name: str, options: Mapping[str, Any], home: Path) -> Store:
 def prepared_options(name: str, home: Path) -> list[dict[str, Any]]:
     """For each store of the dataset under `home`, the options that differ from the defaults."""
     defaults, found = _resolved(name, {}), []
-    for file in sorted((home / "data").glob(f"{name}-*/manifest.json")):
+    for folder in _stores(name, home):
         try:
-            options = Store.open(file.parent).manifest.options
+            options = Store.open(folder).manifest.options
         except StoreError:  # damaged, so not listed
             continue
         given = {key: value for key, value in options.items() if key in defaults}
-        if store_path(name, given, home) == file.parent:  # not of an earlier version, nor renamed
+        if store_path(name, given, home) == folder:  # not of an earlier version, nor renamed
             found.append({key: value for key, value in given.items() if value != defaults[key]})
     return found
+
+
+def _stores(name: str, home: Path) -> list[Path]:
+    """All stores of the dataset under `home`, whatever their options."""
+    return [file.parent for file in sorted(data_folder(home).glob(f"{name}-*/manifest.json"))]
 
 
 def prepare_command(name: str, options: Mapping[str, Any], home: Path, source: Path | str = "DIR") -> str:
@@ -178,24 +183,20 @@ class DatasetFacts:
     prepared: list[Path]
 
 
-def describe(home: Path | None = None) -> list[DatasetFacts]:
+def describe(home: Path) -> list[DatasetFacts]:
     """Facts on all datasets."""
-    return [dataset_facts(name, home) for name in DATASETS]
-
-
-def dataset_facts(name: str, home: Path | None = None) -> DatasetFacts:
-    """Facts on one dataset.  Raises `UnknownChoiceError`."""
-    cls = _importer_class(name)
-    stores = sorted(home.glob(f"data/{name}-*/manifest.json")) if home else []
-    return DatasetFacts(
-        name=name,
-        description=cls.description,
-        licence=cls.licence,
-        options=_resolved(name, {}),
-        needs_source=cls.needs_source,
-        file_roles=dict(cls.file_roles),
-        prepared=[file.parent for file in stores],
-    )
+    return [
+        DatasetFacts(
+            name=name,
+            description=cls.description,
+            licence=cls.licence,
+            options=_resolved(name, {}),
+            needs_source=cls.needs_source,
+            file_roles=dict(cls.file_roles),
+            prepared=_stores(name, home),
+        )
+        for name, cls in ((name, _importer_class(name)) for name in DATASETS)
+    ]
 
 
 def _importer_class(name: str) -> type[Importer]:

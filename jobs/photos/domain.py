@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from jobs.config import TrialConfig
+from jobs.data import DATASETS
 from jobs.data.inspect import nearest_point, object_frames, silhouettes_of
-from jobs.data.prepare import dataset_facts
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import Store
 from jobs.pixels import as_bytes
+from model.registry import resolve
 
 #: Maximum numbers of training pictures and of objects that are measured, spread evenly over the dataset.
 _PICTURES, _OBJECTS = 512, 64
@@ -85,10 +86,9 @@ class Domain:
         usual = descriptors.mean(axis=0)
         precision = np.linalg.inv(np.cov(descriptors.T) + _SLACK * np.eye(len(usual)))
         distances = [_distance(values, usual, precision) for values in descriptors]
-        facts = dataset_facts(config.data.name)
         return cls(
             dataset=config.data.name,
-            description=facts.description,
+            description=resolve(DATASETS, config.data.name, "dataset").description,
             objects=len(trained),
             categories=tuple(sorted({str(name) for name in trained["category"]})),
             resolution=resolution,

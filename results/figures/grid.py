@@ -23,6 +23,8 @@ MIN_SIDE = 96
 ERROR_WHITE = 0.25
 #: Share of a blank picture's wrong pixels whose error is below the scale of an object's error maps.
 _SCALE_QUANTILE = 0.95
+#: most lines of a column's heading
+_HEADING_LINES = 4
 _GAP, _MARGIN, _TEXT, _LINE = 6, 16, 13, 16
 _INK, _MUTED, _FRAME, _PAPER = (24, 26, 29), (110, 114, 120), (217, 221, 226), (255, 255, 255)
 
@@ -196,13 +198,13 @@ def _clipped(text: str, width: int) -> str:
     return text + "…"
 
 
-def _wrapped(text: str, width: int, most: int = 4) -> list[str]:
-    """Text in at most `most` lines, broken at spaces and, where a word is too long, after punctuation."""
+def _wrapped(text: str, width: int) -> list[str]:
+    """Text in at most `_HEADING_LINES` lines, broken at spaces and, where a word is too long, after punctuation."""
     lines = [""]
     for word in text.replace("_", "_\0").replace("=", "=\0").replace(" ", " \0").split("\0"):
         if lines[-1] and _width((lines[-1] + word).rstrip()) > width:
             lines.append("")
         lines[-1] += word
-    if len(lines) > most:
-        lines[most - 1 :] = ["".join(lines[most - 1 :])]
+    if len(lines) > _HEADING_LINES:
+        lines[_HEADING_LINES - 1 :] = ["".join(lines[_HEADING_LINES - 1 :])]
     return [_clipped(line, width) for line in lines]

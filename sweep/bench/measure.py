@@ -80,11 +80,11 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def matmul_gflops(threads: int, size: int = 2048, rounds: int = 5) -> float:
-    """GFLOP/s of a square float32 matrix product with `threads` threads: the median of `rounds` calls."""
+def matmul_gflops(threads: int, size: int = 2048) -> float:
+    """GFLOP/s of a square float32 matrix product with `threads` threads: the median of five calls."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     with torch_threads(threads):
-        milliseconds = interleaved({"matmul": lambda: a @ b}, rounds, warmup=1)["matmul"]
+        milliseconds = interleaved({"matmul": lambda: a @ b}, rounds=5, warmup=1)["matmul"]
     return 2 * size**3 / median(milliseconds) / 1e6
 
 
@@ -94,7 +94,7 @@ class Convolution:
 
     channels: int
     side: int
-    batch: int = 8
+    batch: int
 
     @property
     def gflop(self) -> float:
@@ -111,7 +111,7 @@ class Convolution:
         return lambda: torch.autograd.grad(F.conv2d(x, weight, padding=1), (x, weight), by_output)
 
 
-def fastest_convolution(batch: int = 8, rounds: int = 5) -> Convolution:
+def fastest_convolution(batch: int, rounds: int) -> Convolution:
     """The shape of `PEAK_SHAPES` for which this machine's library reaches the most FLOP/s."""
     shapes = {f"{c}x{side}": Convolution(c, side, batch) for c, side in PEAK_SHAPES}
     times = interleaved({name: shape.case() for name, shape in shapes.items()}, rounds)

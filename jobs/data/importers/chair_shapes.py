@@ -183,8 +183,9 @@ def _back_panel(chair: Builder, p: Proportions, generator: np.random.Generator) 
     chair.beam(*_back_points(p, 0), thickness, p.width, MAIN)
 
 
-def _posts(chair: Builder, p: Proportions, side: float) -> float:
+def _posts(chair: Builder, p: Proportions) -> float:
     """Adds the two uprights of a back; returns the y of the left one."""
+    side = 0.1
     y = p.width / 2 - side / 2
     for end in (y, -y):
         chair.beam(*_back_points(p, end), side, side, FRAME)
@@ -192,20 +193,20 @@ def _posts(chair: Builder, p: Proportions, side: float) -> float:
 
 
 def _back_upper_panel(chair: Builder, p: Proportions, generator: np.random.Generator) -> None:
-    _posts(chair, p, 0.1)
+    _posts(chair, p)
     low = generator.uniform(0.3, 0.5)
     chair.beam(*_back_points(p, 0, low, generator.uniform(0.92, 1.02)), 0.09, p.width + 0.02, MAIN)
 
 
 def _back_slats(chair: Builder, p: Proportions, generator: np.random.Generator) -> None:
-    y = _posts(chair, p, 0.1)
+    y = _posts(chair, p)
     for position in np.linspace(-y, y, int(generator.integers(3, 6)) + 2)[1:-1]:
         chair.beam(*_back_points(p, position, 0, 0.9), 0.06, 0.09, FRAME)
     chair.beam(*_back_points(p, 0, 0.84, 1.02), 0.11, p.width + 0.02, MAIN)
 
 
 def _back_ladder(chair: Builder, p: Proportions, generator: np.random.Generator) -> None:
-    _posts(chair, p, 0.1)
+    _posts(chair, p)
     rungs = int(generator.integers(2, 5))
     for low in np.linspace(0.2, 0.84, rungs):
         chair.beam(*_back_points(p, 0, low, low + 0.36 / rungs), 0.08, p.width, MAIN)

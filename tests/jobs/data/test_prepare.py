@@ -259,7 +259,6 @@ def test_every_dataset_describes_itself(tmp_path):
     assert facts["chairs"].prepared == []
     for fact in facts.values():
         assert fact.description
-        assert fact.source
         assert fact.licence
         assert json.loads(json.dumps(fact.options)) == fact.options
         assert needs_source(fact.name) == (fact.needs_source is not None)
