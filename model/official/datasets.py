@@ -9,21 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from model.methods.splatter_image.options import HeadOptions
 from model.registry import UnknownChoiceError
-
-
-@dataclass(frozen=True)
-class PublishedHead:
-    """Initialisation of the head, by the names of `model.methods.splatter_image.heads.gaussian_groups`."""
-
-    opacity_scale: float = 1.0
-    opacity_bias: float = -2.0
-    scale_scale: float = 0.003
-    offset_scale: float = 0.1
-    depth_scale: float = 1.0
-    depth_bias: float = 0.0
-    offset_bias: float = 0.0
-    scale_bias: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -36,7 +23,7 @@ class PublishedDataset:
     #: field of view of all its images, degrees; None where every view has its own focal length
     fov: float | None
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    head: PublishedHead = field(default_factory=PublishedHead)
+    head: HeadOptions = field(default_factory=HeadOptions)
 
     @property
     def per_view(self) -> bool:
@@ -58,13 +45,13 @@ PUBLISHED: dict[str, PublishedDataset] = {
         near=0.8,
         far=1.8,
         fov=_SHAPENET_FOV,
-        head=PublishedHead(opacity_scale=0.001, opacity_bias=-3.0, scale_scale=0.001, offset_scale=1e-6),
+        head=HeadOptions(opacity_scale=0.001, opacity_bias=-3.0, scale_scale=0.001, offset_scale=1e-6),
     ),
     "chairs": PublishedDataset(
         near=1.25,
         far=2.75,
         fov=_SHAPENET_FOV,
-        head=PublishedHead(opacity_scale=0.001, opacity_bias=-2.0, scale_scale=0.001, offset_scale=1e-6),
+        head=HeadOptions(opacity_scale=0.001, opacity_bias=-2.0, scale_scale=0.001, offset_scale=1e-6),
     ),
     "hydrants": _CO3D,
     "teddybears": _CO3D,

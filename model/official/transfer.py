@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 import torch
@@ -97,7 +96,7 @@ def predictor_from_official(
     )
     with torch.device("meta"):
         unet = _unet(shape, depth_input)
-        head = GaussianHead(gaussian_groups(asdict(facts.head), shape.sh_degree))
+        head = GaussianHead(gaussian_groups(facts.head.model_dump(), shape.sh_degree))
     return load_official(OfficialPredictor(unet, head, facts), weights).eval()
 
 

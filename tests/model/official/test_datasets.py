@@ -1,5 +1,4 @@
 import math
-from dataclasses import asdict
 
 import pytest
 import torch
@@ -22,7 +21,7 @@ def test_where_views_have_their_own_focal_lengths_there_is_no_common_one(name):
 
 
 def test_heads_start_as_published():
-    head = GaussianHead(gaussian_groups(asdict(PUBLISHED["cars"].head), 1))
+    head = GaussianHead(gaussian_groups(PUBLISHED["cars"].head.model_dump(), 1))
     raw = head(torch.zeros(1, head.channels, 1, 1))
     assert raw["opacity"].item() == -3
     assert raw["scale"].exp().flatten().tolist() == pytest.approx([0.02] * 3)

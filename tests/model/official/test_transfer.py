@@ -243,7 +243,8 @@ def test_mistakes_are_named(published):
 
 def test_our_own_networks_can_be_published():
     unet = UNet(resolution=SIZE, base_dim=8, num_blocks=1, attention_resolutions=(8,))
-    ours = OfficialPredictor(unet, GaussianHead(gaussian_groups(vars(PUBLISHED["nmr"].head), 1)), PUBLISHED["nmr"])
+    facts = PUBLISHED["nmr"]
+    ours = OfficialPredictor(unet, GaussianHead(gaussian_groups(facts.head.model_dump(), 1)), facts)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         again = predictor_from_official(
