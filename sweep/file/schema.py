@@ -7,7 +7,7 @@ Configurations stay as written here: `base`, `trials` and `axes` hold nested or 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -17,7 +17,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    GetPydanticSchema,
     PrivateAttr,
     TypeAdapter,
     WithJsonSchema,
@@ -26,10 +25,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
-from pydantic_core.core_schema import no_info_after_validator_function
 
 from model.methods import controls
-from model.options import Section
+from model.options import Section, as_tuple, one_of
 from model.registry import resolve
 from results.address import check_address, expanded_address
 from results.records import tags
@@ -94,20 +92,6 @@ def _check_table(name: str) -> str:
     return name
 
 
-def _one_of(kind: str, names: Collection[str]) -> GetPydanticSchema:
-    """Validates that a string is one of `names`, and exports them to the JSON Schema."""
-
-    def check(name: str) -> str:
-        if name not in names:
-            raise PydanticCustomError("unknown_choice", "unknown {kind}", {"kind": kind, "allowed": sorted(names)})
-        return name
-
-    return GetPydanticSchema(
-        lambda source, handler: no_info_after_validator_function(check, handler(source)),
-        lambda schema, handler: handler(schema) | {"enum": sorted(names)},
-    )
-
-
 def _check_store(uri: str) -> str:
     uri = expanded_address(uri)
     check_address(uri)
@@ -116,7 +100,7 @@ def _check_store(uri: str) -> str:
 
 Item = TypeVar("Item")
 #: Lists of YAML become tuples, so that a sweep cannot change after its validation.
-Many = Annotated[tuple[Item, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
+Many = Annotated[tuple[Item, ...], as_tuple]
 #: Values of an axis; a single one may be written without a list.
 OneOrMany = Annotated[
     tuple[Any, ...],
@@ -148,7 +132,7 @@ class SeedRule(Section):
     at_most: Annotated[int, Field(ge=3, le=1000)]
     until: Literal["decided"] = "decided"
     #: the score that decides, a metric of the trained network on the split `eval.split`
-    metric: Annotated[str, _one_of("metric", METRICS)] = "novel_psnr"
+    metric: Annotated[str, one_of("metric", METRICS)] = "novel_psnr"
     #: family-wise error: the highest probability that any row without a difference to the baseline is declared better
     #: or worse, for differences that are about symmetric (`results.sequential`)
     alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
@@ -211,7 +195,7 @@ else:
         "RunOptions",
         __base__=_most_derived(resolve(EXECUTORS, name, "executor").Options for name in EXECUTORS),
         __doc__="The execution of trials: the options of all executors, and which one it is.",
-        executor=(Annotated[str, _one_of("executor", EXECUTORS)], "ray"),
+        executor=(Annotated[str, one_of("executor", EXECUTORS)], "ray"),
     )
 
 
@@ -313,11 +297,11 @@ class Search(Section):
     #: the number of configurations to propose
     trials: Annotated[int, Field(ge=1)]
     #: a metric of the trained network, on the split `eval.split`
-    metric: Annotated[str, _one_of("metric", METRICS)] = "novel_psnr"
+    metric: Annotated[str, one_of("metric", METRICS)] = "novel_psnr"
     #: null: the direction in which the metric is better
     direction: Direction | None = None
-    sampler: Annotated[str, _one_of("sampler", SAMPLERS)] = "tpe"
-    pruner: Annotated[str, _one_of("pruner", PRUNERS)] = "none"
+    sampler: Annotated[str, one_of("sampler", SAMPLERS)] = "tpe"
+    pruner: Annotated[str, one_of("pruner", PRUNERS)] = "none"
     #: the sampler's seed
     seed: Seed = 0
 
@@ -358,7 +342,7 @@ class Sweep(Section):
     #: the row that tables compare with: its name, or the setting of each axis that identifies it
     baseline: str | Annotated[dict[str, Any], Field(min_length=1)] | None = None
     #: the score that decides, named before there are results: tables correct its tests apart from all others
-    primary: Annotated[str, _one_of("metric", METRICS)] | None = None
+    primary: Annotated[str, one_of("metric", METRICS)] | None = None
     seeds: Seeds = (0,)
     search: Search | None = None
     #: names of built-in tables, or YAML files; their paths are relative in the sweep file and absolute once loaded
