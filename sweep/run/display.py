@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -82,9 +83,14 @@ class Display:
 
         at_once: the number of trials running at the same time; before: the number of trials finished before.
         """
+
+        def look() -> Snapshot:
+            trials = list(source.trials)
+            states = [trial_state(trial, self._monitor) for trial in trials]
+            return snapshot_of(trials, states, self._clock, at_once, before)
+
         stop = threading.Event()
         show = self._show_live if self._console.is_terminal else self._show_lines
-        look = _Sampler(source, self._monitor, self._clock, at_once, before)
         thread = threading.Thread(target=show, args=(look, stop), name="progress", daemon=True)
         thread.start()
         try:
@@ -165,24 +171,13 @@ def _at_breakpoints(quieten: Callable[[], None]) -> Iterator[None]:
         sys.breakpointhook = before
 
 
+@dataclass(frozen=True)
 class Snapshot:
     """The states of a source's trials at one moment, with the seconds left and totals."""
 
-    def __init__(self, states: Sequence[TrialState], left: Sequence[float | None], totals: Totals) -> None:
-        self.states, self.left, self.totals = states, left, totals
-
-
-class _Sampler:
-    """A callable that reads the current states of a source's trials."""
-
-    def __init__(self, source: TrialQueue, monitor: Monitor, clock: Clock, at_once: int, before: int) -> None:
-        self._source, self._monitor, self._clock = source, monitor, clock
-        self._at_once, self._before = at_once, before
-
-    def __call__(self) -> Snapshot:
-        trials = list(self._source.trials)
-        states = [trial_state(trial, self._monitor) for trial in trials]
-        return snapshot_of(trials, states, self._clock, self._at_once, self._before)
+    states: Sequence[TrialState]
+    left: Sequence[float | None]
+    totals: Totals
 
 
 def snapshot_of(
