@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from results.address import reason
@@ -20,19 +19,7 @@ from results.errors import ResultsError
 from results.records import tags
 from results.records.hashing import file_sha256
 from results.records.home import artifacts_folder, cache_folder, trials_folder
-
-
-class RunLike(Protocol):
-    """The fields of a run that `Artifacts` reads."""
-
-    @property
-    def run_id(self) -> str: ...
-    @property
-    def key(self) -> str: ...
-    @property
-    def tags(self) -> Mapping[str, str]: ...
-    @property
-    def artifact_uri(self) -> str: ...
+from results.runs import Run
 
 
 class Artifacts:
@@ -43,7 +30,7 @@ class Artifacts:
         self._own = artifacts_folder(home)
 
     @contextmanager
-    def file(self, run: RunLike, name: str) -> Iterator[Path]:
+    def file(self, run: Run, name: str) -> Iterator[Path]:
         """A local file with the artifact; it may be deleted when the context ends, if the run records no hash of it.
 
         Raises `FileNotFoundError` where there is none or it cannot be fetched, and `ResultsError` for one that does not
@@ -59,7 +46,7 @@ class Artifacts:
             with tempfile.TemporaryDirectory(prefix="splatsweep-") as folder:
                 yield self._download(run, name, Path(folder))
 
-    def _identical(self, run: RunLike, name: str, sha256: str, recorded: Path | None) -> Path:
+    def _identical(self, run: Run, name: str, sha256: str, recorded: Path | None) -> Path:
         cached = self._cache / f"{sha256}{Path(name).suffix}"
         copies = [self._trials / run.key / name, cached, recorded]
         for path in copies:
@@ -74,7 +61,7 @@ class Artifacts:
                 raise _damaged(name, run)
             return path.replace(cached)
 
-    def _local(self, run: RunLike, name: str) -> Path | None:
+    def _local(self, run: Run, name: str) -> Path | None:
         """Path of an artifact that the store keeps in a folder; None for one on a server.
 
         The recorded address may be that of the home before it was moved or copied, so the home is searched first.
@@ -85,7 +72,7 @@ class Artifacts:
         here = self._own / run.run_id / "artifacts" / name
         return here if here.is_file() else Path(unquote(parts.path)) / name
 
-    def _download(self, run: RunLike, name: str, folder: Path) -> Path:
+    def _download(self, run: Run, name: str, folder: Path) -> Path:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         from mlflow.exceptions import MlflowException
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -98,11 +85,11 @@ class Artifacts:
         return folder / name
 
 
-def _existing(path: Path, run: RunLike, name: str) -> Path:
+def _existing(path: Path, run: Run, name: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"run {run.run_id} has no artifact {name}")
     return path
 
 
-def _damaged(what: Path | str, run: RunLike) -> ResultsError:
+def _damaged(what: Path | str, run: Run) -> ResultsError:
     return ResultsError(f"run {run.run_id}: {what} is not what was recorded, by its SHA-256")
