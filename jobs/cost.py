@@ -20,6 +20,7 @@ from torch import nn
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
+from jobs.device import processor, wait_for
 from jobs.evaluate import Predict, object_views, predicting
 from jobs.memory import reset_gpu_peak
 from jobs.precision import products
@@ -85,16 +86,7 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return f"{processor()}, {threads} thread{'s' * (threads > 1)}"
 
 
 def _median_ms(run: Callable[[], Result], device: torch.device) -> tuple[Result, float]:
@@ -102,17 +94,12 @@ def _median_ms(run: Callable[[], Result], device: torch.device) -> tuple[Result,
     times: list[float] = []
     result, began = run(), time.perf_counter()
     while len(times) < _LEAST or (len(times) < _MOST and time.perf_counter() - began < _SECONDS):
-        _wait_for(device)
+        wait_for(device)
         started = time.perf_counter()
         result = run()
-        _wait_for(device)
+        wait_for(device)
         times.append(1000 * (time.perf_counter() - started))
     return result, statistics.median(times)
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:

@@ -11,6 +11,7 @@ import copy
 import gc
 import logging
 import os
+import platform
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,22 @@ def choose_device(wanted: str = "auto") -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
+
+
+def processor() -> str:
+    """The processor's name as reported by the operating system."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until a GPU has done all that was launched."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def prepare(network: Reconstructor, device: torch.device) -> Reconstructor:

@@ -7,17 +7,17 @@ results are medians over rounds, and claims are ratios between cases of one run.
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional as F
+
+from jobs.device import processor
 
 Name = TypeVar("Name")  # of a case
 
@@ -42,7 +42,7 @@ class BenchResult:
 def machine() -> dict[str, Any]:
     """The properties of this machine that determine its speed."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -116,13 +116,3 @@ def fastest_convolution(batch: int, rounds: int) -> Convolution:
     shapes = {f"{c}x{side}": Convolution(c, side, batch) for c, side in PEAK_SHAPES}
     times = interleaved({name: shape.case() for name, shape in shapes.items()}, rounds)
     return max(shapes.values(), key=lambda s: s.gflop / median(times[f"{s.channels}x{s.side}"]))
-
-
-def _processor() -> str:
-    """The processor's name as reported by the operating system."""
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -28,7 +28,7 @@ from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.prepare import prepare as prepare_dataset
 from jobs.data.store import Store
-from jobs.device import CapturedStep, DrawnAhead, captures_steps, prepare, prepare_training
+from jobs.device import CapturedStep, DrawnAhead, captures_steps, prepare, prepare_training, wait_for
 from jobs.flat import flatten_parameters
 from jobs.memory import is_out_of_memory
 from jobs.nonfinite import NonFiniteGuard
@@ -177,7 +177,7 @@ def _timed(step: Callable[[], object], precision: Precision, device: torch.devic
     def run() -> None:
         with products(precision):
             step()
-        _wait(device)
+        wait_for(device)
 
     return run
 
@@ -297,8 +297,3 @@ def count_synchronisations(step: Callable[[], object]) -> int:
     finally:
         torch.cuda.set_sync_debug_mode(_SILENT)
     return sum("synchroniz" in str(warning.message) for warning in caught)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
