@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from results.errors import ResultsError
+from results.errors import ResultsError, did_you_mean
 from results.load import SweepLike, TrialRecord, read_evidence
 from results.records.arithmetic import recorded_arithmetic
 from results.records.find import UnknownTrialError, find_trial_folder
@@ -107,9 +106,8 @@ def _row_names(row: Row) -> list[str]:
 def _named(kind: str, wanted: str, names: Sequence[str]) -> str:
     if wanted in names:
         return wanted
-    near = get_close_matches(wanted, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ResultsError(f"there is no {kind} {wanted!r}; {hint}there are: {', '.join(dict.fromkeys(names)) or 'none'}")
+    there = ", ".join(dict.fromkeys(names)) or "none"
+    raise ResultsError(f"there is no {kind} {wanted!r}; {did_you_mean(wanted, names)}there are: {there}")
 
 
 def _explanation(table: Table, row: Row, place: int, records: dict[str, TrialRecord]) -> Explanation:

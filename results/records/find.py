@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from results.errors import ResultsError
+from results.errors import ResultsError, did_you_mean
 from results.invocation import home_command
 from results.metrics import determines_scores, facts_of, score_name, split_column
 from results.records.flat import flatten
@@ -142,8 +141,7 @@ def _several(text: str, keys: set[str], named: Iterable[_Named]) -> str:
 def _unknown(text: str, home: Path, named: Iterable[_Named], sweep: str | None) -> str:
     labels = sorted({trial.label for trial in named})
     names = {trial.name: trial.label for trial in named}
-    near = get_close_matches(text, [*names, *labels], n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = did_you_mean(text, [*names, *labels])
     there = ", ".join(labels[:_SHOWN]) or "none"
     more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
     where = f"sweep {sweep!r}" if sweep is not None else str(home)
