@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from jobs.data.inspect import nearest_point
+from jobs.data.inspect import frame_with_z, nearest_point
 from jobs.data.meshes.cameras import look_at_origin
 from jobs.pixels import as_pictures
 from model.scenes import Scene
@@ -94,7 +94,7 @@ def upright_axes(up: np.ndarray, front: np.ndarray) -> np.ndarray:
     z = up / np.linalg.norm(up)
     x = front - (front @ z) * z
     if np.linalg.norm(x) < 1e-6 * np.linalg.norm(front):  # seen from directly above
-        x = np.cross(z, np.eye(3)[np.abs(z).argmin()])
+        return frame_with_z(z)
     x = x / np.linalg.norm(x)
     return np.stack([x, np.cross(z, x), z])
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jobs.data.inspect import nearest_point, object_frames
+from jobs.data.inspect import frame_with_z, nearest_point, object_frames
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import SPLITS, Store
 
@@ -128,9 +128,8 @@ def _page(rotations: np.ndarray) -> np.ndarray:
     """The drawing's axes (3, 3), as rows: to the right, downwards, into the page."""
     up = -rotations[:, 1].mean(axis=0)
     up = up / np.linalg.norm(up) if np.linalg.norm(up) > 0.1 else np.array([0.0, 0.0, 1.0])
-    aside = np.cross(up, np.eye(3)[np.abs(up).argmin()])
-    aside /= np.linalg.norm(aside)
-    outward = np.cos(_AZIMUTH) * aside + np.sin(_AZIMUTH) * np.cross(up, aside)
+    aside, across, _ = frame_with_z(up)
+    outward = np.cos(_AZIMUTH) * aside + np.sin(_AZIMUTH) * across
     into = -(np.cos(_ELEVATION) * outward + np.sin(_ELEVATION) * up)
     right = np.cross(into, up)
     right /= np.linalg.norm(right)

@@ -149,7 +149,7 @@ def _mask_problems(store: Store, frames: np.ndarray, numbers: np.ndarray, camera
     if frame := _first(~masks.any(axis=(1, 2))):
         yield f"the mask of frame {numbers[frame - 1]} is empty"
         return
-    boxes = np.array([_box(mask) for mask in masks])  # (n, 4): left, top, right, bottom
+    boxes = np.array([bounding_box(mask) for mask in masks])  # (n, 4): left, top, right, bottom
     middles = np.array([_centroid(mask) for mask in masks])
     point = nearest_point(cameras, (middles - store.principal[frames]) / store.focal[frames])
     seen = cameras[:, :3, :3] @ point + cameras[:, :3, 3]
@@ -208,7 +208,8 @@ def _share_on(mask: np.ndarray, places: np.ndarray) -> float:
     return float(mask[row[inside], column[inside]].sum() / len(places))
 
 
-def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of a mask (H, W) that is not empty, pixels; the last two are ends."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
@@ -217,6 +218,13 @@ def _centroid(mask: np.ndarray) -> tuple[float, float]:
     """The mask's centre of mass, pixels, x then y."""
     rows, columns = np.nonzero(mask)
     return float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
+
+
+def frame_with_z(z: np.ndarray) -> np.ndarray:
+    """The rows x, y, z (3, 3) of some right-handed frame with the unit vector `z` (3,)."""
+    x = np.cross(z, np.eye(3)[np.abs(z).argmin()])
+    x /= np.linalg.norm(x)
+    return np.stack([x, np.cross(z, x), z])
 
 
 def nearest_point(cameras: np.ndarray, slopes: np.ndarray) -> Any:

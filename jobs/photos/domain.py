@@ -11,7 +11,7 @@ import numpy as np
 
 from jobs.config import TrialConfig
 from jobs.data import DATASETS
-from jobs.data.inspect import nearest_point, object_frames, silhouettes_of
+from jobs.data.inspect import bounding_box, nearest_point, object_frames, silhouettes_of
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import Store
 from jobs.pixels import as_bytes
@@ -81,7 +81,8 @@ class Domain:
         is_plain = float(np.median([border_share(image, manifest.background) for image in images])) >= PLAIN_BORDER
         if not is_plain:
             shown = np.ones_like(shown)
-        boxes = np.array([_box(silhouette) for silhouette in shown if silhouette.any()]) / resolution
+        # Of each object the first and the end, x before y.
+        boxes = np.array([bounding_box(s) for s in shown if s.any()]).reshape(-1, 2, 2) / resolution
         descriptors = np.stack([describe(image, s) for image, s in zip(images, shown, strict=True) if s.any()])
         usual = descriptors.mean(axis=0)
         precision = np.linalg.inv(np.cov(descriptors.T) + _SLACK * np.eye(len(usual)))
@@ -142,8 +143,8 @@ def describe(image: np.ndarray, silhouette: np.ndarray) -> np.ndarray:
     """
     side = silhouette.shape[0]
     pixels = image[:, silhouette].astype(np.float64) / 255
-    low, high = _box(silhouette)
-    width, height = (high - low) / side
+    left, top, right, bottom = bounding_box(silhouette)
+    width, height = (right - left) / side, (bottom - top) / side
     colourful = (pixels.max(axis=0) - pixels.min(axis=0)).mean()
     shape = [colourful, silhouette.mean() / max(width * height, 1e-9), max(width, height), np.log2(width / height) / 4]
     return np.array([*pixels.mean(axis=1), *pixels.std(axis=1), *shape])
@@ -154,12 +155,6 @@ def border_share(image: np.ndarray, background: tuple[float, float, float]) -> f
     border = np.concatenate([image[:, 0], image[:, -1], image[:, 1:-1, 0], image[:, 1:-1, -1]], axis=1)
     colour = np.rint(np.array(background) * 255)[:, None]
     return float((border == colour).all(axis=0).mean())
-
-
-def _box(silhouette: np.ndarray) -> np.ndarray:
-    """Bounding box (2, 2) of a silhouette (S, S): first and end, x before y, pixels."""
-    columns, rows = np.flatnonzero(silhouette.any(axis=0)), np.flatnonzero(silhouette.any(axis=1))
-    return np.array([[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]], float)
 
 
 def _distance(values: np.ndarray, usual: np.ndarray, precision: np.ndarray) -> float:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from jobs.data.inspect import bounding_box
 from jobs.data.resample import area_mean
 from jobs.photos.domain import PLAIN_BORDER, Domain, border_share
 from jobs.photos.masks import Mask
@@ -112,8 +113,7 @@ def cropped(picture: Picture, mask: Mask | None, domain: Domain, lens: Lens) -> 
         inside = mask.coverage >= _INSIDE
         if not inside.any():
             raise PictureError(f"{picture.path}: by {mask.how}, no pixel is the object's")
-        columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
-        low, high = np.array([columns[0], rows[0]], float), np.array([columns[-1] + 1, rows[-1] + 1], float)
+        low, high = np.array(bounding_box(inside), float).reshape(2, 2)
         side = float((high - low).max() / domain.fill)
         left, top = (low + high) / 2 - side * np.array(domain.middle)
         alpha = np.rint(mask.coverage * picture.rgba[..., 3]).astype(np.uint8)

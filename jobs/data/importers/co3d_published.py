@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from jobs.data.inspect import bounding_box
+
 if TYPE_CHECKING:  # takes seconds, and only this way of shrinking needs it
     from torch import Tensor
 
@@ -67,9 +69,9 @@ def _box_around(mask: np.ndarray) -> tuple[int, int, int, int]:
     while above.sum() <= 1:
         threshold -= THRESHOLD_STEP
         above = mask > threshold
-    columns, rows = np.flatnonzero(above.any(axis=0)), np.flatnonzero(above.any(axis=1))
-    low = np.array([columns[0], rows[0]], np.float32)
-    extent = np.array([columns[-1], rows[-1]], np.float32) - low
+    left, top, right, bottom = bounding_box(above)
+    low = np.array([left, top], np.float32)
+    extent = np.array([right - 1, bottom - 1], np.float32) - low
     low -= extent * BOX_CONTEXT / 2
     high = low + np.maximum(extent * (1 + BOX_CONTEXT), 2) + 1
     bounds = np.array(mask.shape[::-1])

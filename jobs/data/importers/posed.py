@@ -22,7 +22,7 @@ from jobs.data.importers.base import Importer, Item, Progress, UnreadableObjectE
 from jobs.data.importers.co3d_raw import Box, square_around
 from jobs.data.importers.files import finite, over, read_array, read_image, read_json, read_mask, read_steps, rgba_of
 from jobs.data.importers.poses import rigid
-from jobs.data.inspect import nearest_point
+from jobs.data.inspect import frame_with_z, nearest_point
 from jobs.data.store import SPLITS, Frames
 from model.options import options
 
@@ -229,10 +229,7 @@ def normalise(poses: np.ndarray, points: np.ndarray | None, folder: Path) -> tup
     up = -poses[:, 1, :3].mean(axis=0)
     turn = np.eye(3)
     if np.linalg.norm(up) > 0.1:  # else the cameras have no common upward direction
-        up /= np.linalg.norm(up)
-        aside = np.cross(up, np.eye(3)[np.abs(up).argmin()])
-        aside /= np.linalg.norm(aside)
-        turn = np.stack([aside, np.cross(up, aside), up])
+        turn = frame_with_z(up / np.linalg.norm(up))
     scale = DISTANCE / _distances(poses, centre).mean()
     moved = poses.copy()
     moved[:, :3, :3] = poses[:, :3, :3] @ turn.T
