@@ -17,7 +17,7 @@ from pydantic import Field
 from jobs.data.importers.base import Importer, Item, Progress
 from jobs.data.importers.chair_colours import Material, draw_materials
 from jobs.data.importers.chair_shapes import draw_shape
-from jobs.data.importers.meshes import cameras
+from jobs.data.meshes import cameras
 from jobs.data.meshes.ray_tracing import Hits, Mesh, Rig, render
 from jobs.data.store import Frames
 from model.options import options
@@ -60,13 +60,9 @@ class Chairs(Importer[ChairsOptions]):
 
     def load(self, item: Item) -> Frames:
         options = self.options
-        sequence = np.random.SeedSequence([options.seed, item.payload])
-        generator = np.random.Generator(np.random.PCG64(sequence))
+        generator = cameras.generator_of(options.seed, item.payload)
         chair = Chair.draw(generator)
-        if item.split == "train":
-            poses = cameras.training_cameras(generator, options.views)
-        else:
-            poses = cameras.evaluation_cameras(options.views)
+        poses = cameras.split_cameras(item.split, generator, options.views)
         rig = Rig(poses, cameras.focal_length(options.image_size), options.image_size)
         return render(
             chair.mesh,

@@ -21,7 +21,6 @@ from jobs.data.meshes.textured_mesh import TexturedMesh
 from jobs.data.store import Frames
 from model.options import options
 
-Y_UP_TO_Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 #: Margin between the object's sphere and the depth bounds, relative to its radius.
 _MARGIN = 0.13
 #: The most names that a message lists before it counts the rest.
@@ -95,13 +94,9 @@ class Meshes(Importer[MeshesOptions]):
     def load(self, item: Item) -> Frames:
         options = self.options
         mesh = self._mesh(item.payload)
-        if item.split == "train":
-            # Seeded by name, not by position: adding or removing a file does not change the images of others.
-            sequence = np.random.SeedSequence([options.seed, *item.name.encode()])
-            generator = np.random.Generator(np.random.PCG64(sequence))
-            poses = cameras.training_cameras(generator, options.views, options.radius)
-        else:
-            poses = cameras.evaluation_cameras(options.views, options.radius)
+        # Seeded by name, not by position: adding or removing a file does not change the images of others.
+        generator = cameras.generator_of(options.seed, *item.name.encode())
+        poses = cameras.split_cameras(item.split, generator, options.views, options.radius)
         focal = cameras.focal_length(options.image_size, np.radians(options.field_of_view))
         return render(
             mesh.mesh,
@@ -119,7 +114,7 @@ class Meshes(Importer[MeshesOptions]):
 
     def _mesh(self, path: Path) -> TexturedMesh:
         mesh = TexturedMesh.join(read_parts(path, self.root, max_texture=8 * self.options.image_size))
-        vertices = mesh.mesh.vertices @ Y_UP_TO_Z_UP.T if self.options.up == "y" else mesh.mesh.vertices
+        vertices = mesh.mesh.vertices @ cameras.Y_UP_TO_Z_UP.T if self.options.up == "y" else mesh.mesh.vertices
         if np.ptp(vertices, axis=0).max() <= 0:
             raise UnreadableObjectError(f"{path}: all vertices are in one point")
         return replace(mesh, mesh=Mesh(cameras.centred(vertices), mesh.mesh.faces))

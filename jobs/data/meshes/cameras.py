@@ -18,6 +18,17 @@ SOURCE_AZIMUTH = np.radians(35.0)
 #: Elevations of `evaluation_cameras`, in turn: neighbours differ, and every side is seen low and high.  The
 #: first is the source view's.
 RING_ELEVATIONS = np.radians([25.0, 10.0, 40.0])
+Y_UP_TO_Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+
+
+def generator_of(*seed: int) -> np.random.Generator:
+    """The generator of an object's random numbers: PCG64, seeded by a `SeedSequence`."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+
+
+def split_cameras(split: str, generator: np.random.Generator, count: int, radius: float = RADIUS) -> np.ndarray:
+    """Cameras (count, 4, 4) of an object: `training_cameras` in the split "train", else `evaluation_cameras`."""
+    return training_cameras(generator, count, radius) if split == "train" else evaluation_cameras(count, radius)
 
 
 def training_cameras(generator: np.random.Generator, count: int, radius: float = RADIUS) -> np.ndarray:
