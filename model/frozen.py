@@ -28,13 +28,22 @@ class FrozenModel(nn.Module, ABC):
     cached: ClassVar[bool] = True
 
     def __init__(
-        self, store: WeightStore, *, output_type: ContextType, preprocess: str, resolution: int | None, options: Any
+        self,
+        store: WeightStore,
+        *,
+        output_type: ContextType | None = None,
+        preprocess: str = "correct",
+        resolution: int | None = None,
+        options: Any = None,
     ) -> None:
-        """resolution: side in pixels to which images are resized; None is the model's own.
+        """output_type: None is the first of `output_types`; resolution: side in pixels to which images are resized,
+        None is the model's own; options: None are the defaults.
 
         Raises ValueError for an unsupported output type or preprocessing.
         """
         super().__init__()
+        if output_type is None:
+            output_type = self.output_types[0]
         for name, value, allowed in (
             ("output_type", output_type, self.output_types),
             ("preprocess", preprocess, self.preprocessings),
@@ -42,7 +51,8 @@ class FrozenModel(nn.Module, ABC):
             if value not in allowed:
                 raise ValueError(f"{name} {value!r}; allowed: {', '.join(allowed)}")
         self.output_type: ContextType = output_type
-        self.preprocess, self.options = preprocess, options
+        self.preprocess = preprocess
+        self.options = self.Options() if options is None else options
 
     @classmethod
     def check_resolution(cls, resolution: int | None, options: Any) -> None:

@@ -14,19 +14,10 @@ class ControlDepth(FrozenModel):
 
     output_types: ClassVar[tuple[ContextType, ...]] = ("map",)
 
-    def __init__(
-        self,
-        store: WeightStore,
-        *,
-        output_type: ContextType = "map",
-        preprocess: str = "correct",
-        resolution: int | None = None,
-        options: Any = None,
-    ) -> None:
-        """Raises ValueError for a resolution, because nothing is resized."""
-        options = self.Options() if options is None else options
-        super().__init__(store, output_type=output_type, preprocess=preprocess, resolution=resolution, options=options)
-        self.check_resolution(resolution, options)
+    def __init__(self, store: WeightStore, *, resolution: int | None = None, **settings: Any) -> None:
+        """Raises ValueError for a resolution, because nothing is resized; `settings` are those of `FrozenModel`."""
+        super().__init__(store, resolution=resolution, **settings)
+        self.check_resolution(resolution, self.options)
 
     @classmethod
     def check_resolution(cls, resolution: int | None, options: Any) -> None:

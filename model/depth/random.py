@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
-from torch import Tensor
 
 from model.depth import ARCHITECTURES
 from model.depth.network import ReluDepthNetwork
-from model.frozen import FrozenModel
 from model.fusion import ContextType
 from model.options import options
+from model.random import RandomModel
 from model.registry import UnknownChoiceError, resolve
-from model.types import Views
-from model.weights import WeightStore
 
 
 def _known(name: str) -> str:
@@ -33,41 +30,13 @@ class RandomDepthOptions:
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
-class RandomDepth(FrozenModel):
-    """The full architecture of a depth network with seeded random weights; needs no file."""
+class RandomDepth(RandomModel):
+    """The full architecture of a depth network with seeded random weights."""
 
     output_types: ClassVar[tuple[ContextType, ...]] = ("map",)
     preprocessings: ClassVar[tuple[str, ...]] = ReluDepthNetwork.preprocessings
     Options: ClassVar[type] = RandomDepthOptions
 
-    def __init__(
-        self,
-        store: WeightStore,
-        *,
-        output_type: ContextType = "map",
-        preprocess: str = "correct",
-        resolution: int | None = None,
-        options: Any = None,
-    ) -> None:
-        options = RandomDepthOptions() if options is None else options
-        super().__init__(store, output_type=output_type, preprocess=preprocess, resolution=resolution, options=options)
-        cls: type[ReluDepthNetwork] = resolve(ARCHITECTURES, options.of, "depth network")
-        self.model = cls(
-            store,
-            output_type=output_type,
-            preprocess=preprocess,
-            resolution=resolution,
-            network=cls.untrained(options.seed),
-        )
-
     @classmethod
-    def check_resolution(cls, resolution: int | None, options: RandomDepthOptions) -> None:
-        resolve(ARCHITECTURES, options.of, "depth network").check_resolution(resolution, None)
-
-    @property
-    def width(self) -> int:
-        return self.model.width
-
-    def forward(self, views: Views) -> Tensor:
-        maps: Tensor = self.model(views)
-        return maps
+    def model_class(cls, options: RandomDepthOptions) -> Any:
+        return resolve(ARCHITECTURES, options.of, "depth network")

@@ -32,21 +32,14 @@ class Encoder(FrozenModel):
     network: Any
 
     def __init__(
-        self,
-        store: WeightStore,
-        *,
-        output_type: ContextType = "vector",
-        preprocess: str = "correct",
-        resolution: int | None = None,
-        options: Any = None,
-        network: nn.Module | None = None,
+        self, store: WeightStore, *, resolution: int | None = None, network: nn.Module | None = None, **settings: Any
     ) -> None:
-        """`network` replaces the trained one; `store` is then unused.
+        """`network` replaces the trained one, and `store` is then unused; `settings` are those of `FrozenModel`.
 
         Raises ValueError for a resolution that is no multiple of the patch size, and the store's errors where the
         weights are missing or do not fit.
         """
-        super().__init__(store, output_type=output_type, preprocess=preprocess, resolution=resolution, options=options)
+        super().__init__(store, resolution=resolution, **settings)
         self.network = network if network is not None else self.trained(store)
         self.resolution = resolution or self.side
         if self.resolution % self.stride:

@@ -36,7 +36,7 @@ def test_it_has_the_shape_of_what_it_stands_in_for(output_type, build, encoder, 
     real, random = encoder("efficientnet_lite0", output_type=output_type), build(output_type=output_type)
     assert random(views).shape == real(views).shape
     assert random.width == real.width
-    assert torch.equal(random.encoder.prepared(views.images[0]), real.prepared(views.images[0]))
+    assert torch.equal(random.model.prepared(views.images[0]), real.prepared(views.images[0]))
 
 
 def test_the_architecture_of_a_transformer(build, views):
