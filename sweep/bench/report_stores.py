@@ -6,18 +6,16 @@ import os
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.bench.report_fill import Place, Size, fill
+from sweep.run.mlflow_ui import wait_until_healthy
 
 #: environment variable with the address of an empty database to fill, postgresql://...
 DATABASE_VARIABLE = "SPLATSWEEP_BENCH_DATABASE"
-_PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -57,16 +55,8 @@ def _server(place: Place) -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as server:
         uri = f"http://127.0.0.1:{port}"
         try:
-            _wait_for(f"{uri}/health")
+            if problem := wait_until_healthy(server, uri):
+                raise RuntimeError(f"MLflow's server {problem}")
             yield uri
         finally:
             server.terminate()
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < deadline:
-        with suppress(OSError), urllib.request.urlopen(url, timeout=5):
-            return
-        time.sleep(0.1)
-    raise RuntimeError(f"MLflow's server did not answer at {url} within {_PATIENCE_S:.0f} s")

@@ -10,11 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -63,8 +62,10 @@ def serve(uri: str, port: int, experiment: str | None, say: Callable[[str], None
     _refuse_taken(port)
     say("Starting MLflow's UI; this takes some seconds.")
     with tempfile.TemporaryFile() as output, _server(uri, port, output) as server:
-        _await(server, port, output)
-        address = experiment_page(f"http://{UI_HOST}:{port}", _experiment_id(uri, experiment))
+        local = f"http://{UI_HOST}:{port}"
+        if problem := wait_until_healthy(server, local):
+            raise UiError(f"MLflow's UI {problem}: {_end_of(output)}")
+        address = experiment_page(local, _experiment_id(uri, experiment))
         say(f"MLflow: {address}")
         say("Ctrl-C ends it.")
         if opens:
@@ -112,17 +113,16 @@ def _refuse_taken(port: int) -> None:
             ) from None
 
 
-def _await(server: subprocess.Popen[bytes], port: int, output: IO[bytes]) -> None:
+def wait_until_healthy(server: subprocess.Popen[bytes], uri: str) -> str | None:
+    """Waits until an MLflow server answers at `uri`; returns the reason where it does not."""
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise UiError(f"MLflow's UI does not start: {_end_of(output)}")
-        try:
-            with urllib.request.urlopen(f"http://{UI_HOST}:{port}/health", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    raise UiError(f"MLflow's UI did not answer within {_PATIENCE_S:.0f} s: {_end_of(output)}")
+            return "does not start"
+        with suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=5):
+            return None
+        time.sleep(0.1)
+    return f"did not answer within {_PATIENCE_S:.0f} s"
 
 
 def _end_of(output: IO[bytes]) -> str:
