@@ -21,6 +21,7 @@ from results.records.disk import size_of
 from results.records.home import (
     cache_folder,
     data_folder,
+    driver_lock_file,
     ray_folder,
     removed_folder,
     reports_folder,
@@ -130,7 +131,7 @@ def survey(home: Path, store_of: StoreOf, imported: Callable[[Path], bool]) -> S
     begun = sorted(begun_keys(home))
     states = {key: monitor.look(key).status for key in begun}
     running = {key for key in begun if states[key] == "running" or _is_locked(trial_folder(home, key))}
-    busy = {name for name in needs.plans if is_held(home / "sweeps" / name / "driver.lock")}
+    busy = {name for name in needs.plans if is_held(driver_lock_file(home, name))}
     if running:
         remarks.append(f"{len(running)} trials run, or may run on another machine; they and all caches are kept")
     if busy:
@@ -280,7 +281,7 @@ def remove(
     """
     freed = 0
     with ExitStack() as locks:
-        held = [name for name in sweep_names(home) if _hold(home / "sweeps" / name / "driver.lock", locks)]
+        held = [name for name in sweep_names(home) if _hold(driver_lock_file(home, name), locks)]
         needs = _Needs(home)
         trials = [waste for waste in wastes if waste.key is not None and _is_removable(waste, needs, home)]
         forget([waste.key for waste in trials if waste.key is not None])

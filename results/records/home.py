@@ -71,6 +71,11 @@ def sweep_file(home: Path, sweep: str) -> Path:
     return sweep_folder(home, sweep) / SWEEP_FILE_FILENAME
 
 
+def driver_lock_file(home: Path, sweep: str) -> Path:
+    """Lock that the driver of a sweep holds."""
+    return sweep_folder(home, sweep) / "driver.lock"
+
+
 def reports_folder(home: Path) -> Path:
     """Parent of the reports, where no other place is given."""
     return home / "reports"

@@ -46,7 +46,7 @@ EVALUATION = f"{PREFIX}evaluation."
 HASHES = f"{PREFIX}sha256"
 #: in runs of earlier versions an artifact's name follows, and the value is its SHA-256
 HASH = f"{PREFIX}sha256."
-#: experiment's description, which MLflow's pages show
+#: MLflow's own name for the description of an experiment or a run, which its pages show
 DESCRIPTION = "mlflow.note.content"
 #: tag of the run that holds the report of a sweep, by the sweep's name; it is no trial and has no key
 REPORT = f"{PREFIX}report"

@@ -13,13 +13,13 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from results.invocation import command
-from results.records.home import sweep_folder
+from results.records.home import driver_lock_file, sweep_folder
 from results.records.locks import is_held
 from sweep.file.schema import Sweep
 from sweep.run.stop import FILENAME as STOP_FILENAME
 from sweep.run.stop import request_stop
 
-LOCK_FILENAME, OWNER_FILENAME = "driver.lock", "driver.json"
+OWNER_FILENAME = "driver.json"
 
 
 class SweepBusyError(RuntimeError):
@@ -37,7 +37,8 @@ def sole_driver(sweep: Sweep, home: Path, console: Console) -> Iterator[None]:
     Raises `SweepBusyError` where another driver holds it.
     """
     folder = sweep_folder(home, sweep.name)
-    signature, stop_file, lock = folder / OWNER_FILENAME, folder / STOP_FILENAME, FileLock(folder / LOCK_FILENAME)
+    signature, stop_file = folder / OWNER_FILENAME, folder / STOP_FILENAME
+    lock = FileLock(driver_lock_file(home, sweep.name))
     try:
         lock.acquire(timeout=1)  # a look at it (`results.records.locks`) takes a moment
     except Timeout:
@@ -66,7 +67,7 @@ def _owner(folder: Path) -> str:
 
 def is_driven(sweep: str, home: Path) -> bool:
     """Whether a driver, on this machine or another, runs the sweep in this home now."""
-    return is_held(sweep_folder(home, sweep) / LOCK_FILENAME)
+    return is_held(driver_lock_file(home, sweep))
 
 
 def stop_sweep(sweep: Sweep, home: Path) -> str:
@@ -75,7 +76,7 @@ def stop_sweep(sweep: Sweep, home: Path) -> str:
     Returns a text for that driver.  Raises `SweepIdleError` where no driver runs the sweep.
     """
     folder = sweep_folder(home, sweep.name)
-    if is_held(folder / LOCK_FILENAME):
+    if is_driven(sweep.name, home):
         request_stop(folder / STOP_FILENAME, "request", "by `splatsweep stop`")
         return _owner(folder)
     raise SweepIdleError(f"sweep {sweep.name!r} is not being run in {home}: nothing to stop")

@@ -29,8 +29,6 @@ if TYPE_CHECKING:  # brings MLflow, which takes seconds
 _SYNC_INTERVAL_S, _FIRST_SYNC_S = 10.0, 2.0
 #: Bytes that all networks of a sweep may take in MLflow where the file does not choose; each trial has an equal share.
 _MODELS_BYTES = 1e9
-#: MLflow's own name for a run's description
-_NOTES_TAG = "mlflow.note.content"
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +108,7 @@ def tracked_trials(sweep: Sweep, plan: Plan[Any]) -> list[TrackedTrial]:
             config=trial.plain_config,
             tags={
                 **sweep.tags,
-                **({_NOTES_TAG: sweep.notes} if sweep.notes else {}),
+                **({tags.DESCRIPTION: sweep.notes} if sweep.notes else {}),
                 tags.SWEEP: sweep.name,
                 tags.TRIAL: trial.name,
                 tags.SEED: str(trial.seed),
