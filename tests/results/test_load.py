@@ -17,8 +17,8 @@ import pytest
 
 from results.errors import ResultsError
 from results.load import RESULT_COLUMNS, load_curves, load_results, load_samples, load_trials, read_evidence
-from results.records.hashing import file_sha256
 from results.records.journal import Journal
+from tests.homes import write_result
 from tests.results.conftest import entry
 
 
@@ -34,11 +34,7 @@ def scores(value: float) -> pd.DataFrame:
 
 def finish(home: Path, key: str, measured: pd.DataFrame | None = None) -> None:
     """Writes the folder of a finished trial."""
-    folder = home / "trials" / key
-    folder.mkdir(parents=True)
-    (scores(20.0) if measured is None else measured).to_parquet(folder / "per_object.parquet")
-    result = {"metrics": {}, "per_object_sha256": file_sha256(folder / "per_object.parquet")}
-    (folder / "result.json").write_text(json.dumps(result))
+    write_result(home / "trials" / key, (scores(20.0) if measured is None else measured).to_parquet())
 
 
 def test_results_are_tidy_and_hold_the_trivial_rows(study, sweep) -> None:

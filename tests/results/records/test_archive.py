@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from results.records.home import sweep_file, training_folder, trial_folder
 from results.records.journal import Journal, read_events
 from results.records.monitor import Monitor
 from results.records.plan import Plan, PlannedTrial, freeze, read_plan
+from tests.homes import write_result
 
 SWEEP = "study"
 
@@ -40,10 +39,7 @@ def home(tmp_path: Path) -> Path:
             (folder / "config.json").write_text("{}")
             (folder / "lock").touch()
         (training_folder(home, trial.training) / "weights.safetensors").write_bytes(bytes(1000))
-    folder = trial_folder(home, "finished")
-    (folder / "per_object.parquet").write_bytes(b"rows")
-    sha256 = hashlib.sha256(b"rows").hexdigest()
-    (folder / "result.json").write_text(json.dumps({"metrics": {}, "per_object_sha256": sha256}))
+    write_result(trial_folder(home, "finished"))
     with Journal(trial_folder(home, "failed")) as journal:
         journal.failed("NonFiniteError: loss")
     return home

@@ -1,4 +1,3 @@
-import hashlib
 import json
 
 import pytest
@@ -6,6 +5,7 @@ import pytest
 from results.records import journal, monitor
 from results.records.journal import Journal
 from results.records.monitor import Monitor, TrialProgress
+from tests.homes import write_result
 
 KEY = "0123456789abcdef"
 
@@ -13,12 +13,6 @@ KEY = "0123456789abcdef"
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "trials" / KEY
-
-
-def finish(folder, **metrics):
-    (folder / "per_object.parquet").write_bytes(b"numbers")
-    sha256 = hashlib.sha256(b"numbers").hexdigest()
-    (folder / "result.json").write_text(json.dumps({"per_object_sha256": sha256, "metrics": metrics}))
 
 
 def test_what_a_trial_does_is_followed_from_its_first_event_to_its_result(tmp_path, folder):
@@ -37,7 +31,7 @@ def test_what_a_trial_does_is_followed_from_its_first_event_to_its_result(tmp_pa
         assert seen.evaluation_s is None
         trial.metrics(30, {"novel/psnr": 22.0})
         assert here.look(KEY).evaluation_s >= 0
-    finish(folder, **{"novel/psnr": 22.0})
+    write_result(folder, metrics={"novel/psnr": 22.0})
     seen = here.look(KEY)
     assert (seen.status, seen.step, seen.metrics["novel/psnr"]) == ("finished", 30, 22.0)
     assert seen.result["metrics"] == {"novel/psnr": 22.0}
@@ -71,7 +65,7 @@ def test_a_finished_trial_is_read_once_and_of_others_only_what_is_new(tmp_path, 
         assert here.look(KEY).step == 1000
         assert len(parsed) == 1
     monkeypatch.undo()
-    finish(folder)
+    write_result(folder)
     assert here.look(KEY).status == "finished"
 
     def not_again(_):
@@ -88,7 +82,7 @@ def test_an_invalid_result_is_read_again_once_it_was_written_again(tmp_path, fol
         trial.start(0)
         (folder / "result.json").write_text("{")
         assert here.look(KEY).status == "running"
-    finish(folder)
+    write_result(folder)
     assert here.look(KEY).status == "finished"
 
 

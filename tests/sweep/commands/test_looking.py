@@ -15,13 +15,13 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from results.records.hashing import file_sha256
 from results.records.home import user_path
 from results.records.journal import Journal
 from results.records.plan import Plan, PlannedTrial, freeze
 from results.store import ResultStore
 from sweep.bench.report_fill import Place, Size, fill
 from sweep.cli import app
+from tests.homes import write_result
 
 #: packages whose import costs a tenth of a second or more, or hundreds of megabytes
 HEAVY = {
@@ -67,9 +67,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with Journal(folder) as journal:
             journal.start(0)
         with store.artifact(run, "per_object.parquet") as scores:
-            shutil.copyfile(scores, folder / "per_object.parquet")
-        result = {"metrics": {}, "per_object_sha256": file_sha256(folder / "per_object.parquet")}
-        (folder / "result.json").write_text(json.dumps(result))
+            write_result(folder, scores.read_bytes())
     return home
 
 

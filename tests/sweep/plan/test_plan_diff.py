@@ -1,4 +1,3 @@
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -14,12 +13,13 @@ from results.records.home import training_folder
 from results.records.journal import Journal
 from results.records.monitor import Monitor
 from results.records.plan import freeze
-from results.records.trial_folder import MEASUREMENTS_FILENAME, RESULT_FILENAME
+from results.records.trial_folder import MEASUREMENTS_FILENAME
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
 from sweep.plan.plan_diff import Reason, beginnings, reasons, why_table
 from sweep.plan.planner import Identities, Plan, PlannedTrial, make_plan, plan_table
 from tests.datasets import planned_dataset
+from tests.homes import write_result
 
 STAGES = [{"iterations": 5, "lr": 1e-4, "losses": {"l2": 1.0}}]
 
@@ -41,19 +41,9 @@ def _finish(plan: Plan, home: Path, numerics: int = NUMERICS_VERSION) -> None:
     """Writes the files of a plan's trials as if all had finished."""
     identities = Identities(home)
     for trial in plan.everything:
-        folder = home / "trials" / trial.key
-        folder.mkdir(parents=True, exist_ok=True)
-        identity = identities(trial.config)
+        folder, identity = home / "trials" / trial.key, identities(trial.config)
+        write_result(folder, data_fingerprint=identity.fingerprint, weights=identity.weights, numerics=numerics)
         (folder / "config.json").write_text(json.dumps(trial.config.identity()))
-        (folder / MEASUREMENTS_FILENAME).write_bytes(b"measured")
-        result = {
-            "metrics": {},
-            "per_object_sha256": hashlib.sha256(b"measured").hexdigest(),
-            "data_fingerprint": identity.fingerprint,
-            "weights": identity.weights,
-            "numerics": numerics,
-        }
-        (folder / RESULT_FILENAME).write_text(json.dumps(result))
     freeze(plan, home)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -15,11 +14,12 @@ import pytest
 from results.records.journal import Journal
 from results.records.ledger import FILENAME, read_proposals
 from results.records.monitor import Monitor
-from results.records.trial_folder import MEASUREMENTS_FILENAME, PRUNE_FILENAME, RESULT_FILENAME, trial_status
+from results.records.trial_folder import PRUNE_FILENAME, trial_status
 from sweep.file.schema import Sweep
 from sweep.plan.plan_diff import reasons
 from sweep.plan.planner import Plan, PlannedTrial, make_plan
 from sweep.search.source import SearchQueue
+from tests.homes import write_result
 
 WEIGHT = "train.stages.0.losses.tv.weight"
 LR = "train.stages.0.lr"
@@ -53,11 +53,7 @@ def score(trial: PlannedTrial) -> float:
 
 
 def finish(home: Path, trial: PlannedTrial) -> None:
-    folder = home / "trials" / trial.key
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MEASUREMENTS_FILENAME).write_bytes(b"")
-    result = {"metrics": {"novel/psnr": score(trial)}, "per_object_sha256": hashlib.sha256(b"").hexdigest()}
-    (folder / RESULT_FILENAME).write_text(json.dumps(result))
+    write_result(home / "trials" / trial.key, metrics={"novel/psnr": score(trial)})
 
 
 def source(options: Sweep, home: Path, **more: Any) -> SearchQueue:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,11 @@ from rich.console import Console
 from results.records.home import training_folder
 from results.records.journal import Journal
 from results.records.plan import Plan, PlannedTrial, freeze, read_plan
-from results.records.trial_folder import MEASUREMENTS_FILENAME, RESULT_FILENAME
 from sweep.file.schema import Sweep
 from sweep.plan.estimate import estimate
 from sweep.plan.planner import make_plan, plan_table
 from sweep.seeds.source import SeedQueue
+from tests.homes import write_result
 
 #: row -> its difference to the baseline in standard deviations of a training
 EFFECTS = {"baseline": 0.0, "large": 40.0, "small": -2.0, "none": 0.0}
@@ -37,11 +35,7 @@ def score(trial: PlannedTrial) -> float:
 
 
 def finish(home: Path, trial: PlannedTrial) -> None:
-    folder = home / "trials" / trial.key
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MEASUREMENTS_FILENAME).write_bytes(b"")
-    result = {"metrics": {"novel/psnr": score(trial)}, "per_object_sha256": hashlib.sha256(b"").hexdigest()}
-    (folder / RESULT_FILENAME).write_text(json.dumps(result))
+    write_result(home / "trials" / trial.key, metrics={"novel/psnr": score(trial)})
 
 
 def fail(home: Path, trial: PlannedTrial) -> None:

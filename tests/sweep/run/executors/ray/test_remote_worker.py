@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -25,7 +24,6 @@ from jobs.trial import Runtime, run_trial, weight_identities
 from results.records.disk import DiskFullError
 from results.records.journal import Journal, read_events
 from results.records.trial_folder import (
-    MEASUREMENTS_FILENAME,
     PRUNE_FILENAME,
     RESULT_FILENAME,
     read_result,
@@ -36,6 +34,7 @@ from sweep.run.executors.ray.file_server import TrialFileServer, TrialMovedError
 from sweep.run.executors.ray.remote_worker import TrialSync, run_remotely, scratch_home
 from sweep.run.executors.ray.worker_deaths import DeadTrials
 from sweep.run.stop import request_prune, stop_requested, withdraw_prune
+from tests.homes import write_result
 from tests.processes import wait_for
 
 KEY, TRAINING = "0123456789abcdef", "fedcba9876543210"
@@ -109,14 +108,6 @@ def end_training(home: Path) -> None:
     shutil.rmtree(folder / "checkpoints")
 
 
-def finish(home: Path) -> None:
-    folder, measurements = trial_in(home), b"measured" * 40
-    (folder / MEASUREMENTS_FILENAME).write_bytes(measurements)
-    (folder / RESULT_FILENAME).write_text(
-        json.dumps({"metrics": {}, "per_object_sha256": sha256(measurements).hexdigest()})
-    )
-
-
 def contents(home: Path) -> dict[str, bytes]:
     """The content of all files of the trial and its training, except the lock."""
     paths = [path for folder in (trial_in(home), training_in(home)) for path in folder.rglob("*")]
@@ -138,7 +129,7 @@ def test_files_of_a_trial_arrive_and_the_next_worker_resumes_from_them(there, fi
     assert {path.stem for path in (training_in(there) / "checkpoints").iterdir()} == {"000000006", "000000008"}
     with TrialSync(caller(file_server), KEY, TRAINING, scratch):
         end_training(scratch)
-        finish(scratch)
+        write_result(trial_in(scratch), b"measured" * 40)
         made = contents(scratch)
     assert contents(there) == made
     assert not any("checkpoints" in name for name in made)
@@ -185,7 +176,7 @@ def test_wherever_the_connection_breaks_the_home_is_sound(there, scratch):
         try:
             with TrialSync(caller(TrialFileServer(str(home), str(home / "stop")), allowed), KEY, TRAINING, scratch):
                 train(scratch, 2, 6)
-                finish(scratch)
+                write_result(trial_in(scratch), b"measured" * 40)
             break
         except ConnectionError:
             saved = checkpoints(home).latest()
