@@ -150,13 +150,11 @@ def test_one_call_for_all_scenes_and_views(make_scene, package):
 
 @pytest.mark.parametrize(("batch", "count"), [((2, 3), 0), ((0, 2), 5), ((2, 0), 5)])
 @pytest.mark.usefixtures("package")
-def test_nothing_to_draw(make_scene, batch, count):
-    scene = make_scene(count=count, batch=(2, 3))
+def test_nothing_to_draw(make_scene, take, batch, count):
     scenes, views = batch
-    gaussians = reference.select(scene.gaussians, slice(scenes))
-    cameras = reference.select(scene.cameras, slice(scenes), slice(views))
-    images, depths = gsplat.render(gaussians, cameras, scene.background[:scenes], False, True)
-    assert torch.equal(images, scene.background[:scenes, None, :, None, None].expand(scenes, views, 3, 20, 24))
+    scene = take(make_scene(count=count, batch=(2, 3)), slice(scenes), slice(views))
+    images, depths = gsplat.render(scene.gaussians, scene.cameras, scene.background, False, True)
+    assert torch.equal(images, scene.background[:, None, :, None, None].expand(scenes, views, 3, 20, 24))
     assert torch.equal(depths, torch.zeros(scenes, views, 1, 20, 24))
 
 

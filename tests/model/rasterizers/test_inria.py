@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from model.rasterizers import compat, inria, reference, render
+from model.rasterizers import compat, inria, render
 from model.rasterizers.packages import BackendUnavailableError
 from model.types import Gaussians
 from tests.model.rasterizers.published import as_inria
@@ -93,14 +93,11 @@ def test_background_is_drawn_once_where_it_needs_no_gradient(make_scene, package
 @pytest.mark.parametrize("package", BOTH, indirect=True)
 @pytest.mark.parametrize(("batch", "count"), [((2, 3), 0), ((0, 2), 5), ((2, 0), 5)])
 @pytest.mark.usefixtures("package")
-def test_nothing_to_draw(make_scene, batch, count):
-    scene = make_scene(count=count, batch=(2, 3))
+def test_nothing_to_draw(make_scene, take, batch, count):
     scenes, views = batch
-    gaussians = reference.select(scene.gaussians, slice(scenes))
-    cameras = reference.select(scene.cameras, slice(scenes), slice(views))
-    images, depths = inria.render(gaussians, cameras, scene.background[:scenes], False, False)
-    expected = scene.background[:scenes, None, :, None, None].expand(scenes, views, 3, 20, 24)
-    assert torch.equal(images, expected)
+    scene = take(make_scene(count=count, batch=(2, 3)), slice(scenes), slice(views))
+    images, depths = inria.render(scene.gaussians, scene.cameras, scene.background, False, False)
+    assert torch.equal(images, scene.background[:, None, :, None, None].expand(scenes, views, 3, 20, 24))
     assert depths is None
 
 
