@@ -35,7 +35,7 @@ from results.records.ledger import PREFIX
 from results.tables import SUFFIXES, TABLES
 from sweep.run.executors import EXECUTORS
 from sweep.run.executors.base import ExecutorOptions
-from sweep.search import METRICS, PRUNERS, SAMPLERS, Direction
+from sweep.search import PRUNERS, SAMPLERS, SCORES, Direction
 
 #: Rows without training.  Every plan has them, so no trial may have their names.
 CONTROLS = controls()
@@ -132,7 +132,7 @@ class SeedRule(Section):
     at_most: Annotated[int, Field(ge=3, le=1000)]
     until: Literal["decided"] = "decided"
     #: the score that decides, a metric of the trained network on the split `eval.split`
-    metric: Annotated[str, one_of("metric", METRICS)] = "novel_psnr"
+    metric: Annotated[str, one_of("metric", SCORES)] = "novel_psnr"
     #: family-wise error: the highest probability that any row without a difference to the baseline is declared better
     #: or worse, for differences that are about symmetric (`results.sequential`)
     alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
@@ -297,7 +297,7 @@ class Search(Section):
     #: the number of configurations to propose
     trials: Annotated[int, Field(ge=1)]
     #: a metric of the trained network, on the split `eval.split`
-    metric: Annotated[str, one_of("metric", METRICS)] = "novel_psnr"
+    metric: Annotated[str, one_of("metric", SCORES)] = "novel_psnr"
     #: null: the direction in which the metric is better
     direction: Direction | None = None
     sampler: Annotated[str, one_of("sampler", SAMPLERS)] = "tpe"
@@ -308,7 +308,7 @@ class Search(Section):
     @property
     def aim(self) -> Direction:
         """The direction of the search: maximize or minimize."""
-        return self.direction or METRICS[self.metric]
+        return self.direction or SCORES[self.metric]
 
 
 @dataclass(frozen=True)
@@ -342,7 +342,7 @@ class Sweep(Section):
     #: the row that tables compare with: its name, or the setting of each axis that identifies it
     baseline: str | Annotated[dict[str, Any], Field(min_length=1)] | None = None
     #: the score that decides, named before there are results: tables correct its tests apart from all others
-    primary: Annotated[str, one_of("metric", METRICS)] | None = None
+    primary: Annotated[str, one_of("metric", SCORES)] | None = None
     seeds: Seeds = (0,)
     search: Search | None = None
     #: names of built-in tables, or YAML files; their paths are relative in the sweep file and absolute once loaded

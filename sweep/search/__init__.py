@@ -6,8 +6,7 @@ a function in `samplers` and one line here; a pruner is a function in `pruners` 
 
 from typing import Literal
 
-from results.metrics import METRICS as KNOWN
-from results.metrics import columns, split_column
+from results.metrics import METRICS, columns, split_column
 
 Direction = Literal["maximize", "minimize"]
 
@@ -28,6 +27,6 @@ PRUNERS: dict[str, str] = {
 }
 
 #: Metrics of the final evaluation that a search can optimise, by their names in tables -> the better direction.
-METRICS: dict[str, Direction] = {
-    name: "maximize" if KNOWN[split_column(name)[1]].direction == "up" else "minimize" for name in columns()
+SCORES: dict[str, Direction] = {
+    name: "maximize" if METRICS[split_column(name)[1]].direction == "up" else "minimize" for name in columns()
 }
