@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from model.weights import WeightStore
 from tests import processes, servers
@@ -169,6 +170,26 @@ def proxy(mlflow_server: MlflowServer) -> Iterator[Proxy]:
     """A proxy of the tracking server that records requests."""
     with Proxy(mlflow_server.uri).running() as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    prepared_home: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    weights: WeightStore,  # noqa: ARG001 - the command finds the weights by their variable
+) -> processes.Home:
+    """A read-only home after an undisturbed run of `tiny_sweep(LONG)`, which all processes of a test run share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "undisturbed"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(prepared_home, partial)
+            (partial / "tiny.yaml").write_text(processes.tiny_sweep(processes.LONG))
+            processes.run("run", partial / "tiny.yaml", "--executor", "inline", home=partial)
+            partial.rename(folder)
+    return processes.Home(folder)
 
 
 TINY_DATA = {

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from results.address import default_uri
-from tests.processes import CHECKPOINT_EVERY, Home, finish, run, start, tiny_sweep, wait_for, wait_for_middle
+from tests.processes import CHECKPOINT_EVERY, LONG, Home, finish, run, start, tiny_sweep, wait_for, wait_for_middle
 
 PLANNED = ("baseline", "tv")
 PROPOSED = ("search-0000", "search-0001", "search-0002")
@@ -26,14 +26,15 @@ tables: [search, auto]
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the commands find the weights by their variable
     path = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
-    path.write_text(tiny_sweep(140) + SEARCH)
+    path.write_text(tiny_sweep(LONG) + SEARCH)
     return path
 
 
 @pytest.fixture(scope="module")
-def undisturbed(sweep, prepared_home, tmp_path_factory) -> Home:
-    path = tmp_path_factory.mktemp("undisturbed") / "home"
-    shutil.copytree(prepared_home, path)
+def searched(sweep, undisturbed, tmp_path_factory) -> Home:
+    """The home after an undisturbed search, which found the planned trials finished."""
+    path = tmp_path_factory.mktemp("searched") / "home"
+    shutil.copytree(undisturbed.path, path)
     output = run("run", sweep, "--executor", "inline", home=path)
     assert "search: 0 of 3 configurations tried, 3 left (novel_psnr)" in output
     return Home(path)
@@ -47,16 +48,16 @@ def journals(home: Home) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in home.path.glob("trials/*/journal.jsonl")}
 
 
-def test_what_was_planned_runs_first_and_the_report_shows_the_best(sweep, undisturbed):
-    assert tuple(undisturbed.trials())[:5] == PLANNED + PROPOSED
-    assert {trial["status"] for trial in undisturbed.trials().values()} == {"finished"}
-    report = (undisturbed.path / "reports" / "tiny" / "search.md").read_text()
+def test_proposals_follow_what_was_planned_and_the_report_shows_the_best(sweep, searched):
+    assert tuple(searched.trials())[:5] == PLANNED + PROPOSED
+    assert {trial["status"] for trial in searched.trials().values()} == {"finished"}
+    report = (searched.path / "reports" / "tiny" / "search.md").read_text()
     assert all(name in report for name in PROPOSED)
-    assert "3 of 3 configurations tried, 0 left" in run("plan", sweep, home=undisturbed.path)
-    assert "3 of 3 configurations tried, 0 left" in run("status", sweep, home=undisturbed.path)
+    assert "3 of 3 configurations tried, 0 left" in run("plan", sweep, home=searched.path)
+    assert "3 of 3 configurations tried, 0 left" in run("status", sweep, home=searched.path)
 
 
-def test_a_killed_driver_is_succeeded_by_one_that_proposes_the_same(sweep, prepared_home, undisturbed, tmp_path):
+def test_a_killed_driver_is_succeeded_by_one_that_proposes_the_same(sweep, prepared_home, searched, tmp_path):
     here = Home(tmp_path / "home")
     shutil.copytree(prepared_home, here.path)
     driver = start("run", sweep, "--executor", "inline", home=here.path)
@@ -71,18 +72,18 @@ def test_a_killed_driver_is_succeeded_by_one_that_proposes_the_same(sweep, prepa
     driver.wait()
     before = journals(here)
     run("run", sweep, "--executor", "ray", "--set", "run.max_concurrent=1", home=here.path)
-    assert ledger(here) == ledger(undisturbed)
+    assert ledger(here) == ledger(searched)
     assert any(here.retrained(name) for name in PROPOSED), "no trial was in its middle"
     for name in PLANNED + PROPOSED:
-        assert here.measured(name) == undisturbed.measured(name)
+        assert here.measured(name) == searched.measured(name)
         assert all(steps <= CHECKPOINT_EVERY for steps in here.retrained(name))
     finished_before = [key for key, content in before.items() if journals(here)[key] == content]
     assert len(finished_before) >= len(PLANNED)
 
 
-def test_more_trials_extend_it_and_train_nothing_twice(sweep, undisturbed, tmp_path):
+def test_more_trials_extend_it_and_train_nothing_twice(sweep, searched, tmp_path):
     here = Home(tmp_path / "home")
-    shutil.copytree(undisturbed.path, here.path)
+    shutil.copytree(searched.path, here.path)
     before = journals(here)
     options = ("--set", "search.trials=5", "--set", "trials={baseline: {}}", "--executor", "ray")
     output = run("run", sweep, *options, home=here.path)
@@ -90,7 +91,7 @@ def test_more_trials_extend_it_and_train_nothing_twice(sweep, undisturbed, tmp_p
     after = journals(here)
     assert {key: after[key] for key in before} == before
     assert len(after) == len(before) + 2
-    assert ledger(here).startswith(ledger(undisturbed))
+    assert ledger(here).startswith(ledger(searched))
     output = run("run", sweep, *options, home=here.path)
     assert "Nothing to train" in output
     assert journals(here) == after

@@ -27,14 +27,6 @@ def sweep(tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the commands fin
     return path
 
 
-@pytest.fixture(scope="module")
-def undisturbed(sweep, prepared_home, tmp_path_factory) -> Home:
-    path = tmp_path_factory.mktemp("undisturbed")
-    shutil.copytree(prepared_home, path, dirs_exist_ok=True)
-    run("run", sweep, "--executor", "inline", home=path)
-    return Home(path)
-
-
 @pytest.fixture
 def here(prepared_home, tmp_path) -> Home:
     path = tmp_path / "home"

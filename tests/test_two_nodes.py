@@ -14,7 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from tests.processes import LONG, Home, finish, free_port, run, start, tiny_sweep, wait_for, wait_for_middle
+from tests.processes import LONG, Home, finish, free_port, start, tiny_sweep, wait_for, wait_for_middle
 
 TRIALS = ("baseline", "tv")
 
@@ -41,14 +41,6 @@ def sweep(tmp_path_factory, weights) -> Path:  # noqa: ARG001 - the commands fin
 def home(prepared_home, tmp_path) -> Home:
     shutil.copytree(prepared_home, tmp_path / "home")
     return Home(tmp_path / "home")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(sweep, prepared_home, tmp_path_factory) -> Home:
-    path = tmp_path_factory.mktemp("undisturbed")
-    shutil.copytree(prepared_home, path, dirs_exist_ok=True)
-    run("run", sweep, "--executor", "inline", home=path)
-    return Home(path)
 
 
 def blindfold(folder: Path) -> Sequence[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from results.load import Evidence, TrialRecord
-from results.metrics import VIEW_KINDS, determines_object_scores
+from results.metrics import VIEW_KINDS, determines_object_scores, determines_scores
 from results.records import tags
 from results.tables.metric_columns import MetricColumn
 
@@ -128,17 +127,23 @@ def _fingerprint(record: TrialRecord) -> str:
 
 def _settings(evidence: Evidence, keys: Sequence[str], quantities: Sequence[MetricColumn]) -> NDArray[np.int64]:
     """(trials, quantities): numbers of the settings that determine the scores of a trial; costs have none."""
-    configs = {record.planned.key: record.planned.flat_config for record in evidence.records}
-    known: dict[tuple[str, str], int] = {}
-    numbers = np.zeros((len(keys), len(quantities)), np.int64)
-    for column, quantity in enumerate(quantities):
-        if quantity.view_kind in VIEW_KINDS:
-            for trial, key in enumerate(keys):
-                found = {n: v for n, v in configs[key].items() if determines_object_scores(n, quantity.metric)}
-                numbers[trial, column] = known.setdefault(
-                    (quantity.metric, json.dumps(found, sort_keys=True, default=str)), len(known)
-                )
-    return numbers
+    planned = {record.planned.key: record.planned.flat_config for record in evidence.records}
+    of_trials = [tuple((n, repr(v)) for n, v in planned[key].items() if determines_scores(n)) for key in keys]
+    known: dict[object, int] = {}
+    number = {
+        (settings, quantity.name): known.setdefault(
+            (
+                quantity.metric,
+                frozenset(pair for pair in settings if determines_object_scores(pair[0], quantity.metric)),
+            ),
+            len(known),
+        )
+        for settings in dict.fromkeys(of_trials)
+        for quantity in quantities
+        if quantity.view_kind in VIEW_KINDS
+    }
+    found = [[number.get((settings, quantity.name), -1) for quantity in quantities] for settings in of_trials]
+    return np.array(found, np.int64).reshape(len(keys), len(quantities))
 
 
 def _by_appearance(codes: NDArray[np.int64] | NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
