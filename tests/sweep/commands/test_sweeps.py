@@ -12,9 +12,9 @@ import pytest
 from filelock import FileLock
 from typer.testing import CliRunner
 
+from results.records.home import driver_lock_file
 from results.records.plan import Plan, PlannedTrial, freeze
 from sweep.cli import app
-from sweep.run.driver_lock import LOCK_FILENAME
 
 SWEEP = "name: s\ntrials: {baseline: {}, same: {}, other: {train.batch_size: 4}}\nseeds: [0, 1]\n"
 
@@ -34,8 +34,9 @@ def home(tmp_path: Path) -> Path:
 @contextmanager
 def driven(home: Path, seconds: float) -> Iterator[threading.Thread]:
     """Holds the lock of the sweep's driver for some seconds."""
-    (home / "sweeps" / "s").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(home / "sweeps" / "s" / LOCK_FILENAME, thread_local=False)
+    file = driver_lock_file(home, "s")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file, thread_local=False)
     lock.acquire()
 
     def release() -> None:

@@ -227,7 +227,6 @@ def test_a_plan_keeps_when_its_primary_metric_was_named(tmp_path: Path, monkeypa
 
 
 @pytest.mark.usefixtures("datasets")
-@pytest.mark.usefixtures("datasets")
 def test_trials_of_a_plan_are_selected_by_the_default_of_a_key_that_came_later(tmp_path: Path) -> None:
     trials = {"one": {}, "two": {"model.gaussians_per_pixel": 2}}
     freeze(make_plan(_sweep(trials=trials), tmp_path), tmp_path)
@@ -237,6 +236,7 @@ def test_trials_of_a_plan_are_selected_by_the_default_of_a_key_that_came_later(t
         assert found.planned.name == name
 
 
+@pytest.mark.usefixtures("datasets")
 def test_a_plan_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(_sweep(), tmp_path)
     path = freeze(plan, tmp_path)

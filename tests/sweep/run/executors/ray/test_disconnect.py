@@ -16,7 +16,7 @@ class Holder:
     def __init__(self, held):
         self.held, self.itself = held, self
 
-ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR")
+ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
 held = [ray.put(number) for number in range(5_000)]
 
 def drop():
