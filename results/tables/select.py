@@ -27,8 +27,9 @@ def selected(records: Iterable[TrialRecord], selector: Mapping[str, Any]) -> lis
     """The trials that meet every condition of `selector`.
 
     Its keys are dotted keys of a configuration, in which `*` matches anything, or `trial`.  Its values are the wanted
-    ones: a value, text in which `*` matches anything, a list of these, or null for an absent key.  Components
-    that are switched off count as absent: `{depth.model: null}` and `{depth.model: none}` mean the same.
+    ones: a value, text in which `*` matches anything, a list of these, or null for an absent key.  A value that is a
+    list stands in a list of its own: `{model.channel_mult: [[1, 2]]}`.  Components that are switched off count as
+    absent: `{depth.model: null}` and `{depth.model: none}` mean the same.
     """
     return [record for record in records if all(_meets(record, *condition) for condition in selector.items())]
 

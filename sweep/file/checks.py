@@ -119,6 +119,8 @@ def _baseline_findings(sweep: Sweep) -> Iterator[Finding]:
         varying = ", ".join(key for key in differing if key != "seed") or "nothing"
         count = f"{len(found)} rows have" if found else "no row has"
         reason = f"{count} this setting, but it must identify exactly one row; these settings vary: {varying}"
+        if not found and any(isinstance(value, list | tuple) for value in sweep.baseline.values()):
+            reason += "; a list means any of its values, a list in a list that list itself"
         yield Finding(("baseline",), reason, dict(sweep.baseline))
 
 

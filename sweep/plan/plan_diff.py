@@ -20,7 +20,7 @@ from results.records.home import trial_folder, trials_folder
 from results.records.journal import read_events
 from results.records.plan import PlanError, read_plan, read_plans
 from results.records.trial_folder import read_config, read_result
-from sweep.plan.planner import MAX_ROWS, Identities, Plan, PlannedTrial
+from sweep.plan.planner import MAX_ROWS, Identities, Plan, PlannedTrial, summary
 
 Kind = Literal[
     "new",
@@ -283,8 +283,9 @@ def _short(value: Any) -> str:
 
 
 def why_table(plan: Plan, why: Mapping[str, Reason]) -> Table:
-    """A terminal table of the trials that must run, and why."""
-    table = Table(title=f"sweep {plan.sweep}: what is not finished", title_justify="left")
+    """A terminal table of the trials that must run, and why, with a summary of all."""
+    title = f"sweep {plan.sweep}: what is not finished"
+    table = Table(title=title, caption=summary(plan), title_justify="left", caption_justify="left")
     table.add_column("trial")
     table.add_column("seed", justify="right")
     table.add_column("why")

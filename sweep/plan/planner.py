@@ -45,6 +45,7 @@ __all__ = [
     "make_plan",
     "plan_table",
     "report_tenths",
+    "summary",
 ]
 
 Plan = RecordedPlan[TrialConfig]
@@ -313,14 +314,18 @@ def _suffixes(cases: Sequence[TrialConfig]) -> list[str]:
 # On the terminal
 
 
-def plan_table(plan: Plan) -> Table:
-    """A terminal table of the plan: one row per trial, with its further names below the first, and a summary."""
+def summary(plan: Plan) -> str:
+    """The number of trials in each state, and what decides."""
     counts = Counter(trial.status for trial in plan.everything)
-    summary = ", ".join(f"{counts[status]} {status}" for status in _COLOURS if counts[status])
-    summary += f"\nprimary metric: {plan.primary}" if plan.primary else ""
-    summary += f"\n{plan.search}" if plan.search else ""
-    summary += f"\n{plan.seeds}" if plan.seeds else ""
-    table = Table(title=f"sweep {plan.sweep}", caption=summary, title_justify="left", caption_justify="left")
+    lines = [", ".join(f"{counts[status]} {status}" for status in _COLOURS if counts[status])]
+    lines += [f"primary metric: {plan.primary}"] if plan.primary else []
+    lines += [str(progress) for progress in (plan.search, plan.seeds) if progress]
+    return "\n".join(lines)
+
+
+def plan_table(plan: Plan) -> Table:
+    """A terminal table of the plan: one row per trial, with its further names below the first, and `summary`."""
+    table = Table(title=f"sweep {plan.sweep}", caption=summary(plan), title_justify="left", caption_justify="left")
     for heading in ("trial", "seed", "key", "status"):
         table.add_column(heading, justify="right" if heading == "seed" else "left")
     for section in (plan.trials, plan.controls):

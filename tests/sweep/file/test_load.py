@@ -458,6 +458,10 @@ GRID = "grid: [{axes: {depth.model: [none, oracle, constant], depth.fusion: [inp
         ),
         (GRID + "baseline: {depth.model: zoedepth}", "no row has this setting"),
         (GRID + "baseline: {}", "baseline"),
+        (
+            "trials: {a: {model.channel_mult: [1, 2]}, b: {}}\nbaseline: {model.channel_mult: [1, 2]}",
+            "a list in a list that list itself",
+        ),
     ],
 )
 def test_a_baseline_is_one_row(tmp_path, text, expected):

@@ -187,6 +187,7 @@ def test_the_table_and_the_json_agree(tmp_path: Path) -> None:
     Console(file=written, width=200).print(why_table(plan, why))
     text = "train.batch_size from 8 to 3"
     assert text in written.getvalue()
+    assert "1 pending, 2 finished" in written.getvalue()
     content = json.loads(plan.to_json({key: {"why": reason.as_json()} for key, reason in why.items()}))
     assert content["trials"][0]["why"]["changes"] == [{"key": "train.batch_size", "before": 8, "after": 3}]
     assert text in content["trials"][0]["why"]["text"]
