@@ -193,7 +193,7 @@ def run(
 def conclude(outcome: Outcome, checked: Sweep, home: Path) -> NoReturn:
     """Prints the outcome of running a sweep, and exits with its code."""
     for trial in outcome.failed:
-        _explain_failure(checked, home, trial.name, trial.key)
+        _explain_failure(checked, home, trial.name, trial.key, trial.control)
     if outcome.tracking_error:
         console.print(Text.assemble(("MLflow is incomplete", "yellow"), f" ({outcome.tracking_error})."))
         again = f"{command('sync', checked, home)} && {command('report', checked, home)}"
@@ -284,11 +284,13 @@ def sync(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None)
     from sweep.file.load import load_sweep
     from sweep.run.recording import sync_sweep
 
-    synced = sync_sweep(load_sweep(sweep, settings or [], configurations=False), home.absolute())
-    console.print(f"{synced} trials are in MLflow")
+    begun, planned = sync_sweep(load_sweep(sweep, settings or [], configurations=False), home.absolute())
+    console.print(
+        f"{begun} of {planned} trials are in MLflow" + ("" if begun == planned else "; the others have not begun")
+    )
 
 
-def _explain_failure(sweep: Sweep, home: Path, name: str, key: str) -> None:
+def _explain_failure(sweep: Sweep, home: Path, name: str, key: str, is_control: bool) -> None:
     """Prints why a trial failed: its error, the end of its log, and the command to run it again."""
     from results.records.home import trial_folder
     from results.records.journal import read_events
@@ -301,4 +303,5 @@ def _explain_failure(sweep: Sweep, home: Path, name: str, key: str) -> None:
     for line in log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []:
         console.print(f"    {line}", style="dim")
     console.print(f"  log: {log}")
-    console.print(f"  again: {command('run', sweep, home, f'--only={name}', '--retry-failed')}")
+    only = [] if is_control else [f"--only={name}"]  # --only selects trained rows
+    console.print(f"  again: {command('run', sweep, home, *only, '--retry-failed')}")

@@ -125,13 +125,16 @@ class _Typical:
     """The median of measured values for one shape, or over all shapes where that shape has none."""
 
     def __init__(self, measured: Iterable[tuple[str, float]]) -> None:
-        self._found: dict[str, list[float]] = {}
+        found: dict[str, list[float]] = {}
         for shape, value in measured:
-            self._found.setdefault(shape, []).append(value)
+            found.setdefault(shape, []).append(value)
+
+        everything = [value for values in found.values() for value in values]
+        self._medians = {shape: statistics.median(values) for shape, values in found.items()}
+        self._overall = statistics.median(everything) if everything else None
 
     def __call__(self, shape: str) -> float | None:
-        values = self._found.get(shape) or [value for found in self._found.values() for value in found]
-        return statistics.median(values) if values else None
+        return self._medians.get(shape, self._overall)
 
 
 def _left(

@@ -37,8 +37,8 @@ class TrackingError(RuntimeError):
     """The MLflow store cannot be written now."""
 
 
-def sync_sweep(sweep: Sweep, home: Path) -> int:
-    """Replays the journals of a planned sweep into MLflow.  Returns the number of trials checked.
+def sync_sweep(sweep: Sweep, home: Path) -> tuple[int, int]:
+    """Replays the journals of a planned sweep into MLflow.  Returns how many trials have begun, and how many there are.
 
     Raises `TrackingError` where MLflow cannot be written, and ValueError as `run_sweep` does.
     """
@@ -52,7 +52,8 @@ def sync_sweep(sweep: Sweep, home: Path) -> int:
             _tracker(sweep, plan, home, monitor).sync(tracked)
     except Exception as error:  # see `Recorder._sync`
         raise TrackingError(_unwritten(sweep, home, error)) from error
-    return len(plan.everything)
+    begun = sum(monitor.look(trial.key).status != "pending" for trial in plan.everything)
+    return begun, len(plan.everything)
 
 
 def record_ended(sweep: Sweep, home: Path) -> None:

@@ -18,7 +18,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
 from sweep.plan.conditions import Conditions
-from sweep.search.space import applying
+from sweep.search.space import applying, on_step
 
 
 @dataclass(frozen=True)
@@ -87,5 +87,6 @@ def grid_points(distribution: BaseDistribution) -> list[float | int]:
         return list(distribution.choices)  # type: ignore[arg-type]  # indices: see `sweep.search.space`
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     assert distribution.step is not None
-    count = round((distribution.high - distribution.low) / distribution.step) + 1
-    return [distribution.low + index * distribution.step for index in range(count)]
+    low, high, step = distribution.low, distribution.high, distribution.step
+    values = [low + index * step for index in range(round((high - low) / step) + 1)]
+    return values if isinstance(distribution, IntDistribution) else [on_step(v, low, high, step) for v in values]

@@ -11,6 +11,7 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -135,7 +136,18 @@ def _count(axis: SearchAxis) -> int | None:
 
 
 def _value(axis: SearchAxis, param: Any) -> Any:
-    return param if axis.choices is None else axis.choices[param]
+    if axis.choices is not None:
+        return axis.choices[param]
+    if axis.low is None or axis.high is None or axis.step is None or axis.int:
+        return param
+    return on_step(param, axis.low, axis.high, axis.step)
+
+
+def on_step(value: float, low: float, high: float, step: float) -> float:
+    """The nearest of low, low + step, ... up to `high`, as one would write it: 0.3, not 0.30000000000000004."""
+    first, width = Decimal(str(low)), Decimal(str(step))
+    place = min(round((Decimal(value) - first) / width), (Decimal(str(high)) - first) // width)
+    return float(first + max(place, 0) * width)
 
 
 def _settings(values: Mapping[str, Any], origins: Mapping[str, Path]) -> list[Setting]:

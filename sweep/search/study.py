@@ -23,7 +23,7 @@ from sweep.search import PRUNERS, SAMPLERS
 from sweep.search.outcome import Outcome
 from sweep.search.pruners import Training
 from sweep.search.samplers import STATEFUL, Draw
-from sweep.search.space import conditions_of
+from sweep.search.space import conditions_of, on_step
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -83,7 +83,7 @@ class Study:
         self._study.add_trial(
             optuna.create_trial(
                 state=TrialState.RUNNING,
-                params=dict(params),
+                params={key: _in(self._distributions[key], value) for key, value in params.items()},
                 distributions=self._of(params),
                 system_attrs=attributes,
             )
@@ -140,3 +140,10 @@ def _distribution(axis: SearchAxis) -> BaseDistribution:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that `high` becomes the last step below it
         return FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
+
+
+def _in(distribution: BaseDistribution, value: Any) -> Any:
+    """A parameter of a ledger, moved to the nearest step where rounding left it beside one, or above the last."""
+    if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+        return on_step(value, distribution.low, distribution.high, distribution.step)
+    return value

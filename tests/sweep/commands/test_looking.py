@@ -104,7 +104,7 @@ def test_a_recorded_sweep_is_synced_by_looking_and_another_is_not_taken_for_one(
     from sweep.run import recording
 
     result = CliRunner().invoke(app, ["sync", str(home / "sweep.yaml"), "--home", str(home)])
-    assert result.output == "4 trials are in MLflow\n"
+    assert result.output == "4 of 4 trials are in MLflow\n"
 
     def called(*_: object) -> None:
         raise RuntimeError("MLflow is written")

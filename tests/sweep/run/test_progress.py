@@ -98,6 +98,15 @@ def test_trials_of_unknown_shape_are_estimated_from_all_others() -> None:
     assert clock.left(trials, states) == [pytest.approx(25), pytest.approx(50)]
 
 
+def test_each_shape_is_estimated_once_however_many_trials_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    medians: list[int] = []
+    monkeypatch.setattr("statistics.median", lambda values: medians.append(len(values)) or 1.0)
+    trials = [planned(str(number)) for number in range(50)]
+    states = [TrialState(trial.key, "x", 0, "running", 50, 100, rate=2.0) for trial in trials]
+    Clock().left(trials, states)
+    assert len(medians) <= 6, "one for each shape and one for all, of three quantities"
+
+
 def test_shapes_leave_out_what_costs_nothing() -> None:
     def with_stage(**changes: Any) -> str:
         stage = CONFIG["train"]["stages"][0] | changes

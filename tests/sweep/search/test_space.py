@@ -19,6 +19,13 @@ def sweep(space: dict[str, Any], **more: Any) -> Sweep:
     return Sweep.model_validate({"name": "s", "search": {"space": axes, "trials": 3}} | more)
 
 
+def test_a_step_is_the_number_as_one_would_write_it() -> None:
+    options = sweep({TV: {"low": 0.1, "high": 0.7, "step": 0.1}})
+    for index in range(7):
+        (config,) = configurations(options, {TV: 0.1 + index * 0.1})
+        assert config.train.stages[0].losses["tv"].weight == round(0.1 + index / 10, 1)
+
+
 @pytest.mark.parametrize(
     ("space", "params"),
     [

@@ -43,6 +43,20 @@ def undisturbed(options: Search, count: int) -> list[dict[str, Any]]:
     return proposals
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+@pytest.mark.parametrize("last", [0.3, 0.7])
+def test_steps_that_are_no_binary_fractions_are_proposed_and_recalled(sampler: str, last: float) -> None:
+    axes = {"x": {"low": 0.1, "high": last, "step": 0.1}}
+    options = Search.model_validate({"space": axes, "trials": 3, "sampler": sampler})
+    first = Study(options, TRAINING)
+    proposals = [first.ask(number) for number in range(3)]
+    again = Study(options, TRAINING)
+    for number, params in enumerate(proposals):
+        again.recall(number, params)
+    Study(options, TRAINING).recall(0, {"x": 0.1 + 0.2})  # above 0.3, as earlier versions proposed it
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_an_interrupted_search_proposes_what_an_undisturbed_one_does(sampler: str) -> None:
     options, count = search(sampler), PROPOSALS.get(sampler, 24)

@@ -124,7 +124,7 @@ def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Wa
             "marker": marker,
         },
         tune_config=tune.TuneConfig(
-            search_alg=_QueueSearcher(assignment.source, packing),
+            search_alg=_QueueSearcher(assignment.source, packing, stop_file),
             scheduler=_StoppableScheduler(stop_file),
             num_samples=-1,  # until the source is exhausted
             # A reused worker has already imported everything: its next trial starts in 0.1 s instead of 6 to 10 s.
@@ -157,14 +157,19 @@ def _shape_name(config: TrialConfig) -> str:
 class _QueueSearcher(Searcher):
     """Hands the source's trials to Tune, which requests one as soon as the previous one has resources."""
 
-    def __init__(self, source: TrialQueue, packing: Packing) -> None:
+    def __init__(self, source: TrialQueue, packing: Packing, stop_file: Path) -> None:
         super().__init__(metric=None, mode="max")
-        self._source, self._packing = source, packing
+        self._source, self._packing, self._stop_file = source, packing, stop_file
         self._given: dict[str, tuple[PlannedTrial, float]] = {}  # Tune's name -> the trial and its share
         self._put_back: deque[PlannedTrial] = deque()
 
     def suggest(self, trial_id: str) -> Any:
-        """The parameters of `_run_point` that differ between trials; None while no trial is available yet."""
+        """The parameters of `_run_point` that differ between trials; None while no trial is available yet.
+
+        Once the stop file exists there is none any more, since Tune would start and end thousands of them one by one.
+        """
+        if self._stop_file.exists():
+            return Searcher.FINISHED
         trial = self._next()
         if trial is None:
             may_come = self._source.is_growing or (self._packing.is_shared and self._given)

@@ -19,6 +19,7 @@ from results.records.trial_folder import trial_status
 from sweep.run.executors.base import Assignment
 from sweep.run.executors.queue import FixedQueue
 from sweep.run.executors.ray import RayOptions, tune
+from sweep.run.executors.ray.packing import Packing
 from sweep.run.stop import request_stop, stop_on_signals, stop_requested
 from sweep.terminal import Terminal
 from tests import works
@@ -58,6 +59,16 @@ def test_sigterm_while_ray_starts_is_a_request_to_stop(tmp_path, stop_file, monk
     assert "Stopping after a checkpoint" in output.getvalue()
     assert stop_requested(stop_file).reason == "by SIGTERM"
     assert notices.waited == ["Ray to start", ""]
+
+
+def test_a_stop_ends_the_queue_at_once(stop_file) -> None:
+    """Tune would start and end waiting trials one by one, which takes minutes where there are thousands."""
+    source = FixedQueue([works.trial_of(seed) for seed in range(3)])
+    searcher = tune._QueueSearcher(source, Packing(1.0, str, stop_file.parent / "memory.json"), stop_file)
+    assert searcher.suggest("first")["point"]["key"] == source.trials[0].key
+    request_stop(stop_file, "request", "by a test")
+    assert searcher.suggest("second") == tune.Searcher.FINISHED
+    assert source.next() == source.trials[1], "it was not taken from the queue"
 
 
 @pytest.fixture
