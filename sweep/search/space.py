@@ -146,8 +146,8 @@ def _value(axis: SearchAxis, param: Any) -> Any:
 def on_step(value: float, low: float, high: float, step: float) -> float:
     """The nearest of low, low + step, ... up to `high`, as one would write it: 0.3, not 0.30000000000000004."""
     first, width = Decimal(str(low)), Decimal(str(step))
-    place = min(round((Decimal(value) - first) / width), (Decimal(str(high)) - first) // width)
-    return float(first + max(place, 0) * width)
+    last = int((Decimal(str(high)) - first) // width)
+    return float(first + min(max(round((Decimal(value) - first) / width), 0), last) * width)
 
 
 def _settings(values: Mapping[str, Any], origins: Mapping[str, Path]) -> list[Setting]:
