@@ -132,7 +132,7 @@ class Posed(Importer[PosedOptions]):
         """The shots of an object.  Raises `UnreadableObjectError` for what is missing, damaged or not pinhole."""
 
     def items(self, progress: Progress) -> Sequence[Item]:
-        folders = {self._name(folder): folder for folder in self.folders()}
+        folders = self._named_folders()
         items = []
         for name, split in self._splits(folders).items():
             capture = self._captures[name] = self._read(folders[name], split)
@@ -195,6 +195,20 @@ class Posed(Importer[PosedOptions]):
             return self.capture(folder, split)
         except UnreadableObjectError as error:
             return str(error)
+
+    def _named_folders(self) -> dict[str, Path]:
+        """The objects' folders by name.  Raises ValueError where two have the same name."""
+        named: dict[str, Path] = {}
+        for folder in self.folders():
+            name = self._name(folder)
+            if name in named:
+                raise ValueError(
+                    f"{named[name]} and {folder} are two objects of the name {name!r}, since the folder of a split is "
+                    "no part of it; rename one of them, or, if they are one object's pictures of several splits, "
+                    "move them into one folder"
+                )
+            named[name] = folder
+        return named
 
     def _name(self, folder: Path) -> str:
         parts = folder.relative_to(self.root).parts

@@ -95,6 +95,15 @@ def test_splits_are_drawn_stated_by_folders_or_by_a_file(source, kind, tmp_path)
     assert stated.objects["object"].tolist() == names
 
 
+def test_objects_of_one_name_in_several_splits_are_refused(source, kind, tmp_path):
+    name = {"transforms": "ngp", "colmap": "text"}[kind]
+    folders = tmp_path / "folders"
+    for split in ("test", "train"):
+        shutil.copytree(source / name, folders / split / name)
+    with pytest.raises(ValueError, match=rf"{folders}/test/{name} and {folders}/train/{name} are .* name '{name}'"):
+        import_(kind, folders, tmp_path)
+
+
 def test_the_source_may_be_one_object(source, kind, tmp_path):
     name = {"transforms": "studio", "colmap": "text"}[kind]
     store = import_(kind, source / name, tmp_path)
