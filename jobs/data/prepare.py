@@ -135,7 +135,8 @@ def prepare(
     does not change a byte of the store.  Processes that prepare the same store concurrently wait for the first.
     An import that was killed, or found too many unreadable objects, is resumed.
     `source` is the folder of a dataset that needs one, `files` the additional files by role.  Neither affects
-    the store's path; files are recorded in the store, and a store made with other files is rejected.
+    the store's path; both are recorded in the store, and a store made from another folder or with other files is
+    rejected.
     max_unreadable: share of the objects, from 0 to 1, that may be unreadable and are then left out; above 0 it allows
     at least one object.  None is the importer's own share, usually 0.05, which allows none of a few objects.
     Raises ValueError for bad options or paths, `MissingDatasetError` without a `source` that is needed,
@@ -147,7 +148,7 @@ def prepare(
     cls = _importer_class(name)
     recorded = _recorded(cls, name, files or {})
     if path.exists():
-        _check_same_files(path, recorded)
+        _check_same_input(path, recorded, source)
         return path
     importer = cls(
         parse_options(name, options), cache_folder(home), _source(cls, name, options, home, source), dict(files or {})
@@ -158,6 +159,7 @@ def prepare(
             _import(
                 importer, name, home, path, recorded, progress or _silent, workers or usable_cores(), max_unreadable
             )
+    _check_same_input(path, recorded, source)  # another process may have made it meanwhile
     return path
 
 
@@ -246,12 +248,17 @@ def _recorded(cls: type[Importer], name: str, files: Mapping[str, Sequence[Path]
     }
 
 
-def _check_same_files(path: Path, recorded: Mapping[str, Sequence[RecordedFile]]) -> None:
-    """Reject a store that was made with other files than those given; without given files, accept it."""
-    made_with = Store.open(path).manifest.files
+def _check_same_input(path: Path, recorded: Mapping[str, Sequence[RecordedFile]], source: Path | None) -> None:
+    """Reject a store that was made from another folder or with other files than those given; what is not given fits."""
+    manifest = Store.open(path).manifest
+    if source is not None and manifest.folder not in (None, str(source.resolve())):  # None: of an earlier version
+        raise ValueError(
+            f"{path} was made from {manifest.folder}, not from {source.resolve()}; if that is the same data at another "
+            "place, leave out --source; otherwise use another --home, or delete that store to prepare it again"
+        )
     for role, files in recorded.items():
-        if [file.sha256 for file in files] != [file.sha256 for file in made_with.get(role, [])]:
-            names = ", ".join(file.name for file in made_with.get(role, [])) or "none"
+        if [file.sha256 for file in files] != [file.sha256 for file in manifest.files.get(role, [])]:
+            names = ", ".join(file.name for file in manifest.files.get(role, [])) or "none"
             raise ValueError(
                 f"{path} was made with other {role!r} files ({names}) than those given; delete it to prepare it again"
             )
@@ -287,6 +294,7 @@ def _import(
             importer=name,
             options=dataclasses.asdict(importer.options),
             source=importer.source,
+            folder=None if importer.source_path is None else str(importer.source_path.resolve()),
             licence=importer.licence,
             near=near,
             far=far,

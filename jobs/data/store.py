@@ -99,6 +99,8 @@ class Manifest(BaseModel):
     background: tuple[float, float, float]
     #: how to evaluate, e.g. {"source_frame": 0}; see `jobs.data.sampling.evaluation_frames`
     evaluation: dict[str, Any]
+    #: the user's folder that it was imported from, as an absolute path; it affects neither trials nor the store's path
+    folder: str | None = None
     #: by role, e.g. "exclude"
     files: dict[str, list[RecordedFile]] = {}
     skipped: list[Skipped] = []

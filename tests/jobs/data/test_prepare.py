@@ -2,6 +2,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -341,6 +342,25 @@ def test_a_prepared_dataset_needs_its_source_no_more(source, tmp_path):
     assert found.path == path
     assert found.manifest.evaluation == {"source_frame": 0, "objects": {"b": 1}}
     assert {remark.object: remark.text for remark in found.manifest.remarks} == dict.fromkeys("abc", "small")
+
+
+def test_a_store_of_another_source_is_not_taken_for_this_one(source, tmp_path):
+    path = prepare("listed", {}, tmp_path, workers=1, source=source)
+    assert Store.open(path).manifest.folder == str(source)
+    (tmp_path / "link").symlink_to(source)
+    assert prepare("listed", {}, tmp_path, source=tmp_path / "link") == path, "the same folder"
+    moved = shutil.copytree(source, tmp_path / "moved")
+    refusal = rf"was made from {source}, not from {moved}; .* leave out --source; .* another --home, or delete that"
+    with pytest.raises(ValueError, match=refusal):
+        prepare("listed", {}, tmp_path, source=moved)
+    assert prepare("listed", {}, tmp_path) == path, "the way out, where it is the same data"
+    elsewhere = Store.open(prepare("listed", {}, tmp_path / "home", workers=1, source=moved))
+    assert (elsewhere.path.name, elsewhere.fingerprint) == (path.name, Store.open(path).fingerprint)
+
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["folder"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert prepare("listed", {}, tmp_path, source=moved) == path, "a store of an earlier version records no folder"
 
 
 def test_files_of_the_user_are_recorded_and_part_of_the_fingerprint(source, tmp_path):
