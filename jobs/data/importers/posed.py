@@ -83,6 +83,8 @@ class Shot:
     world_to_camera: np.ndarray  # (4, 4) OpenCV axes
     mask: Path | None = None
     depth: Path | None = None
+    #: scene units per step of a 16-bit depth image, where the files state it; else that of the options
+    depth_unit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class PosedOptions:
     normalised: bool = True
     #: whether to keep depth maps, where files name them
     depth: bool = False
-    #: scene units of the files per step of a 16-bit depth image
+    #: scene units of the files per step of a 16-bit depth image, where they do not state it
     depth_unit: Annotated[float, Field(gt=0)] = 0.001
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -358,11 +360,24 @@ def _depth(shot: Shot, options: PosedOptions, picture: tuple[int, int], square: 
     if shot.depth.suffix == ".npy":
         values = np.asarray(read_array(shot.depth, (None, None)), np.float32)
     else:
-        values = read_steps(shot.depth).astype(np.float32) * np.float32(options.depth_unit)
+        values = read_steps(shot.depth).astype(np.float32) * np.float32(_depth_unit(shot, options))
     values = np.where(values > 0, values, 0).astype(np.float32)
     size = (options.image_size, options.image_size)
     map_ = Image.fromarray(values).resize(picture, Image.Resampling.NEAREST)
     return np.asarray(map_.resize(size, Image.Resampling.NEAREST, box=square))
+
+
+def _depth_unit(shot: Shot, options: PosedOptions) -> float:
+    """The unit that the files state, or that of the options, which must not be another."""
+    stated = shot.depth_unit
+    if stated is None:
+        return options.depth_unit
+    if options.depth_unit not in (PosedOptions().depth_unit, stated):
+        raise UnreadableObjectError(
+            f"{shot.depth}: its file of cameras states a depth unit of {stated}, and option depth_unit is "
+            f"{options.depth_unit}; leave out the option"
+        )
+    return stated
 
 
 def _masks(capture: Capture, pictures: Sequence[_Picture]) -> np.ndarray | None:

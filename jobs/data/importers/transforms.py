@@ -92,6 +92,7 @@ class Transforms(Posed):
             world_to_camera=FROM_OPENGL @ np.linalg.inv(uniform(matrix, file)),
             mask=self._named(folder, file, frame.get("mask_path")),
             depth=self._named(folder, file, frame.get("depth_file_path") or frame.get("depth_path")),
+            depth_unit=_depth_unit(frame, file) if self.options.depth else None,
         )
 
     def _named(self, folder: Path, file: Path, path: Any) -> Path | None:
@@ -139,6 +140,16 @@ def _reject_distortion(frame: Mapping[str, Any], file: Path) -> None:
     for key in OTHER_LENSES:
         if _is_set(frame.get(key)):
             raise UnreadableObjectError(f"{file}: {key} {frame[key]!r}: not a pinhole camera")
+
+
+def _depth_unit(frame: Mapping[str, Any], file: Path) -> float | None:
+    """instant-ngp's factor of 16-bit depth images, which nerfstudio's files lack."""
+    unit = frame.get("integer_depth_scale")
+    if unit is None:
+        return None
+    if not (np.isfinite(float(unit)) and float(unit) > 0):
+        raise UnreadableObjectError(f"{file}: integer_depth_scale is {unit!r}, not a positive number")
+    return float(unit)
 
 
 def _is_set(value: Any) -> bool:

@@ -221,6 +221,16 @@ def test_depth_maps_are_scaled_with_the_world(ngp, tmp_path):
     for depth, centre in zip(store.depth, CENTRES, strict=True):
         np.testing.assert_allclose(depth, subsample_views(centre)[2] * scale, rtol=2e-3)
 
+    rewrite(ngp / "transforms.json", lambda c: c.update(integer_depth_scale=0.002))
+    for home, option in (("stated", {}), ("same", {"depth_unit": 0.002})):
+        doubled = import_("transforms", ngp, tmp_path / home, depth=True, **option)
+        np.testing.assert_allclose(doubled.depth, 2 * store.depth, rtol=1e-6)
+    with pytest.raises(ImportFailedError, match=r"states a depth unit of 0\.002, and option depth_unit is 0\.01"):
+        import_("transforms", ngp, tmp_path, depth=True, depth_unit=0.01)
+    rewrite(ngp / "transforms.json", lambda c: c.update(integer_depth_scale=0))
+    with pytest.raises(ImportFailedError, match="integer_depth_scale is 0, not a positive number"):
+        import_("transforms", ngp, tmp_path / "zero", depth=True)
+
 
 def test_cameras_that_are_no_ring_around_an_object_are_refused(ngp, tmp_path):
     def outward(content):
