@@ -14,6 +14,9 @@ from jobs.precision import products
 from model.weights import WeightStore
 from results.metrics import CLAMPED, METRICS
 
+#: Maximum number of views of a batch, which bounds the memory of their features.
+MAX_VIEWS = 16
+
 
 class Score(NamedTuple):
     """A metric's mean over the views of one kind that an object has."""
@@ -50,10 +53,10 @@ class MetricSet(nn.Module):
         """
         scores = []
         for name, metric in self._metrics().items():
-            defined, reference = metric.defined(target), metric.reference(target)
+            defined = metric.defined(target)
             chosen = {kind: views & defined for kind, views in kinds.items() if (views & defined).any()}
             compute = _of_sets if metric.per == "set" else _of_views
-            for variant, values in compute(metric, render, target, reference, chosen).items():
+            for variant, values in compute(metric, render, target, chosen).items():
                 scores += [Score(kind, f"{name}{variant}", value) for kind, value in values.items()]
         return scores
 
@@ -65,9 +68,19 @@ class MetricSet(nn.Module):
 _Values = dict[str, dict[str, float]]
 
 
-def _of_views(
-    metric: Metric, render: EvaluatedViews, target: EvaluatedViews, reference: Any, chosen: Mapping[str, Tensor]
-) -> _Values:
+def _of_views(metric: Metric, render: EvaluatedViews, target: EvaluatedViews, chosen: Mapping[str, Tensor]) -> _Values:
+    groups = torch.arange(len(target.images), device=target.images.device).split(MAX_VIEWS)
+    parts = [_of_group(metric, render.where(group), target.where(group)) for group in groups]
+    per_view = {variant: torch.cat([part[variant] for part in parts]) for variant in parts[0]}
+    return {
+        variant: {kind: values[views].mean().item() for kind, views in chosen.items()}
+        for variant, values in per_view.items()
+    }
+
+
+def _of_group(metric: Metric, render: EvaluatedViews, target: EvaluatedViews) -> dict[str, Tensor]:
+    """Values (N,) by suffix of the metric's name."""
+    reference = metric.reference(target)
     per_view = {"": metric(render, target, reference).double()}
     if metric.of_colours:
         per_view[CLAMPED] = per_view[""].clone()
@@ -76,15 +89,11 @@ def _of_views(
         if outside.any():  # other views do not change by clamping, and LPIPS is slow
             again = metric(clamped.where(outside), target.where(outside), _where(reference, outside))
             per_view[CLAMPED][outside] = again.double()
-    return {
-        variant: {kind: values[views].mean().item() for kind, views in chosen.items()}
-        for variant, values in per_view.items()
-    }
+    return per_view
 
 
-def _of_sets(
-    metric: Metric, render: EvaluatedViews, target: EvaluatedViews, reference: Any, chosen: Mapping[str, Tensor]
-) -> _Values:
+def _of_sets(metric: Metric, render: EvaluatedViews, target: EvaluatedViews, chosen: Mapping[str, Tensor]) -> _Values:
+    reference = metric.reference(target)
     variants = {"": render} | ({CLAMPED: render.clamped()} if metric.of_colours else {})
     return {
         variant: {

@@ -5,7 +5,7 @@ import torch
 
 import jobs.metrics
 from jobs.metrics.base import EvaluatedViews, Metric
-from jobs.metrics.metric_set import MetricSet
+from jobs.metrics.metric_set import MAX_VIEWS, MetricSet
 from jobs.metrics.psnr import psnr
 from results.metrics import PUBLISHED
 
@@ -30,6 +30,35 @@ def test_clamped_scores_differ_only_where_a_render_leaves_the_range(weights):
     clamped = psnr(render[1:].clamp(0, 1), target[1:])
     assert values["novel", "psnr_clamped"] == pytest.approx(clamped.item())
     assert values["novel", "psnr_clamped"] > values["novel", "psnr"]
+
+
+def test_many_views_are_compared_in_groups_and_all_count(monkeypatch):
+    sizes = []
+
+    class Squared(Metric):
+        """A metric of each view that records how many it receives."""
+
+        def reference(self, target: EvaluatedViews) -> torch.Tensor:
+            sizes.append(len(target.images))
+            return target.images.mean((1, 2, 3))
+
+        def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> torch.Tensor:
+            sizes.append(len(render.images))
+            return (render.images.mean((1, 2, 3)) - reference) ** 2
+
+    monkeypatch.setitem(jobs.metrics.METRICS, "squared", "unused:unused")
+    monkeypatch.setattr("jobs.metrics.metric_set.find_metric", lambda _: lambda *_: Squared(None, "vgg"))
+    number = 2 * MAX_VIEWS + 3
+    target = torch.zeros(number, 3, 4, 4)
+    render = torch.linspace(0, 2, number).view(-1, 1, 1, 1).expand_as(target)
+    kinds = {"conditioned": torch.arange(number) < 1, "novel": torch.arange(number) >= 1}
+    scores = MetricSet(["squared"], "vgg", None)(seen(render), seen(target), kinds)
+    values = {(score.view_kind, score.metric): score.value for score in scores}
+    errors = render[1:, 0, 0, 0].double()
+    assert values["novel", "squared"] == pytest.approx((errors**2).mean().item())
+    assert values["novel", "squared_clamped"] == pytest.approx((errors.clamp(max=1) ** 2).mean().item())
+    assert values["conditioned", "squared"] == 0
+    assert max(sizes) == MAX_VIEWS
 
 
 def test_views_without_a_defined_metric_are_in_no_mean(weights):
