@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from jobs.config import DEFAULT_METHOD, TrialConfig
 from jobs.data.prepare import open_dataset
+from jobs.data.requirements import Requirements
 from jobs.data.store import Store
 from jobs.device import choose_device, prepare
 from jobs.environment import arithmetic_of, describe_environment
@@ -150,10 +151,12 @@ def evaluate_checkpoint(checkpoint: Network, config: TrialConfig, home: Path) ->
     """Evaluates a checkpoint on `config.data` with the settings of `config.eval`; returns an existing result at once.
 
     Writes `per_object.parquet`, samples and `result.json` into `home/official/<sha16>-<dataset>-<key>`.
-    Raises ValueError where the tensors do not fit the configuration.
+    Raises ValueError where the tensors do not fit the configuration, or the dataset lacks what it needs.
     """
     checkpoint.check(config)
     store = open_dataset(config.data.name, config.data.options, home)
+    if problems := Requirements(store).evaluation_problems(config):
+        raise ValueError("; ".join(problems))
     weights = weight_identities(config, home)
     used = {name: weights[name] for name in training_weights(config)} | {"checkpoint": checkpoint.sha256}
     metrics = {name: weights[name] for name in evaluation_weights(config)}

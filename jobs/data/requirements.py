@@ -31,7 +31,16 @@ class Requirements:
         """Requirements of `config` that the store does not meet, one sentence each that begins with the key."""
         return list(dict.fromkeys(self._found(config)))
 
+    def evaluation_problems(self, config: TrialConfig) -> list[str]:
+        """The problems of evaluating a network that is trained already."""
+        return list(dict.fromkeys(self._found_in_evaluation(config)))
+
     def _found(self, config: TrialConfig) -> Iterator[str]:
+        if config.is_trained:
+            yield from self._training_problems(config)
+        yield from self._found_in_evaluation(config)
+
+    def _found_in_evaluation(self, config: TrialConfig) -> Iterator[str]:
         name, store = config.data.name, self._store
         if config.data.resolution > store.resolution:
             yield (
@@ -39,7 +48,7 @@ class Requirements:
                 "see its options for larger ones"
             )
         if config.is_trained:
-            yield from self._training_problems(config)
+            yield from self._context_problems(config)
         views = config.model.input_views
         if problem := self._cached_problem(config.eval.split, config.eval.objects, views):
             yield f"eval.split {config.eval.split}: {problem}"
@@ -71,7 +80,6 @@ class Requirements:
         every = config.eval.every
         if every and (problem := self._cached_problem("val", config.eval.val_objects, views)):
             yield f"eval.every {every}: {problem}"
-        yield from self._context_problems(config)
 
     @cached_property
     def _fewest_frames(self) -> tuple[int, str]:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,25 @@ def test_a_result_that_stands_is_not_computed_again(trained, tiny, home, tmp_pat
     other = config.model_copy(update={"eval": config.eval.model_copy(update={"objects": 2})})
     with pytest.raises(TypeError):
         evaluate_checkpoint(checkpoint, other, home)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "sections", "problem"),
+    [
+        ("mask", {"eval": {"metrics": ["iou"]}}, "eval.metrics iou: dataset 'chairs' has no mask; allowed: psnr"),
+        ("depth", {"depth": {"model": "oracle"}}, "depth.model oracle: it reads the dataset's own depth"),
+    ],
+)
+def test_a_dataset_without_what_the_evaluation_needs_is_refused(
+    lacking, sections, problem, trained, tiny, home, tmp_path, monkeypatch
+):
+    _, predictor = trained()
+    checkpoint = OfficialCheckpoint.read(save(tmp_path / "model.pth", predictor))
+    monkeypatch.setattr(
+        "jobs.official.open_dataset", lambda *arguments: replace(open_dataset(*arguments), **{lacking: None})
+    )
+    with pytest.raises(ValueError, match=problem):
+        evaluate_checkpoint(checkpoint, merged(checkpoint.settings("chairs"), tiny()["data"], **sections), home)
 
 
 def test_a_conditioned_network_requires_its_model_and_receives_its_maps(trained, tiny, home, weights, tmp_path):
