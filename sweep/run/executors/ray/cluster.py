@@ -20,6 +20,7 @@ from results.pause_gc import garbage_collection_paused
 from sweep.run.executors.base import ExecutorOptions, Notices
 
 ADDRESS_VARIABLE, FOLDER_VARIABLE = "RAY_ADDRESS", "RAY_TMPDIR"
+_TLS_VARIABLE = "RAY_USE_TLS"
 
 #: Seconds that a machine may take to accept a connection, and Ray to answer.
 _ANSWER_S, _GREETING_S = 5.0, 10.0
@@ -107,11 +108,16 @@ def _host_and_port(address: str) -> tuple[str, int] | None:
 
 
 def _check_grpc(host: str, port: int) -> None:
-    """Raises OSError where the listening server does not speak gRPC, as Ray does."""
+    """Raises OSError where the listening server does not speak gRPC, as Ray does.
+
+    Where Ray encrypts its connections, a greeting would require its certificates; none is sent.
+    """
+    if os.environ.get(_TLS_VARIABLE, "").lower() in ("1", "true"):
+        return
     import grpc
 
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    with grpc.insecure_channel(target) as channel:
+    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:  # as Ray connects
         try:
             grpc.channel_ready_future(channel).result(timeout=_GREETING_S)
         except grpc.FutureTimeoutError:

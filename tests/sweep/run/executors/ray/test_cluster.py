@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -104,6 +105,30 @@ def test_a_port_of_something_else_is_no_cluster(deaf: int, monkeypatch: pytest.M
     monkeypatch.setattr(cluster, "_GREETING_S", 0.5)
     with pytest.raises(ClusterError, match="does not answer as Ray does"):
         require_answer()
+
+
+def test_ray_is_greeted_directly_although_there_is_a_proxy(deaf: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import grpc
+
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{deaf}")
+    for variable in ("no_proxy", "NO_PROXY", "no_grpc_proxy", "grpc_proxy", "RAY_USE_TLS"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(cluster, "_GREETING_S", 5.0)
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    try:
+        require_answer()
+    finally:
+        server.stop(None).wait()
+
+
+def test_ray_that_encrypts_is_not_greeted_in_plain_text(deaf: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{deaf}")
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    monkeypatch.setattr(cluster, "_GREETING_S", 0.5)
+    require_answer()
 
 
 @pytest.mark.parametrize("value", ["", " ", "local"])
