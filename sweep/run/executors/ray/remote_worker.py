@@ -28,7 +28,14 @@ from jobs.trial import Runtime, TrialResult, run_trial, weight_identities
 from model.weights import MissingWeightsError, WeightStore
 from results.records.atomic import PARTIAL
 from results.records.disk import DiskFullError, full_disk_explained
-from results.records.home import training_folder, trial_folder, user_path, weights_folder
+from results.records.home import (
+    training_folder,
+    trainings_folder,
+    trial_folder,
+    trials_folder,
+    user_path,
+    weights_folder,
+)
 from results.records.training_folder import read_training
 from results.records.trial_folder import CHECKPOINTS_FOLDER, LOCK_FILENAME, PRUNE_FILENAME, RESULT_FILENAME
 from sweep.run.executors.ray.file_server import GROWING, TrialMovedError
@@ -59,6 +66,18 @@ def scratch_home() -> Path:
     return folder.absolute()
 
 
+def _require_apart(scratch: Path, home: Path) -> None:
+    """Raises ValueError where the scratch home's trials or trainings, which are deleted, may be the home's own."""
+    mine, theirs = (
+        [folder(place).resolve() for folder in (trials_folder, trainings_folder)] for place in (scratch, home)
+    )
+    if any(one.is_relative_to(other) or other.is_relative_to(one) for one in mine for other in theirs):
+        raise ValueError(
+            f"{SCRATCH_VARIABLE} is {os.environ.get(SCRATCH_VARIABLE, '')!r}, so the scratch home {scratch} would "
+            f"share trials with the home {home}, and they would be lost; name another folder in {SCRATCH_VARIABLE}"
+        )
+
+
 def run_remotely(
     call: Call,
     key: str,
@@ -73,9 +92,11 @@ def run_remotely(
     """Like `run_guarded`, but in the scratch home; `call` transfers the trial's files from and to `home`.
 
     training: key of the trial's training; None for a trivial baseline.  A full disk stops the sweep, also where it
-    interrupts the transfer.  Other errors of the scratch home and of the transfer are raised.
+    interrupts the transfer.  Other errors of the scratch home and of the transfer are raised; one is ValueError, where
+    the scratch home and the home share trials.
     """
     scratch = scratch_home()
+    _require_apart(scratch, home)
     try:
         with full_disk_explained(scratch), TrialSync(call, key, training, scratch) as sync:
             runtime = replace(runtime, stop_file=str(sync.stop_file))

@@ -283,6 +283,19 @@ def test_full_scratch_disk_stops_the_sweep_and_fails_no_trial(there, file_server
     assert trial_status(trial_in(there)) != "failed"
 
 
+@pytest.mark.parametrize("place", [".", "link", f"trials/{KEY}", "trainings"])
+def test_a_scratch_home_that_shares_trials_with_the_home_is_refused(
+    there: Path, file_server: TrialFileServer, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    train(there, 0, 2)
+    (there / "link").symlink_to(there)
+    monkeypatch.setenv("SPLATSWEEP_SCRATCH", str(there / place))
+    before = contents(there)
+    with pytest.raises(ValueError, match=f"SPLATSWEEP_SCRATCH is '{there / place}'"):
+        run_remotely(caller(file_server), KEY, TRAINING, TrialConfig(), there, Runtime(), fail_fast=True)
+    assert contents(there) == before
+
+
 def test_the_error_of_a_node_without_the_dataset_names_its_folder(there, file_server, scratch):
     config = TrialConfig.model_validate({"data": {"name": "srn_cars"}})
     run_remotely(caller(file_server), KEY, TRAINING, config, there, Runtime(), fail_fast=True)
