@@ -231,6 +231,7 @@ class TrialSync:
         elif here and there is None and (request := self.stop_file.read_text(encoding="utf-8")):
             self._call("ask_to_stop", request)  # an empty file is being written, or its disk is full
         if (reason := self._call("prune_request", self._key)) is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)  # it may have been requested before the files are here
             request_prune(self._folder, reason)
 
     def _files(self) -> tuple[list[str], list[str]]:

@@ -239,6 +239,13 @@ def test_prune_requests_reach_the_worker_and_are_not_sent_back(there, file_serve
     assert not (theirs / PRUNE_FILENAME).exists()
 
 
+def test_a_prune_request_before_the_start_reaches_the_worker(there, file_server, scratch):
+    (there / "trials" / KEY).mkdir(parents=True)
+    request_prune(there / "trials" / KEY, "worse than the median")
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
+        assert (scratch / "trials" / KEY / PRUNE_FILENAME).read_text() == "worse than the median"
+
+
 def test_full_disk_under_the_home_stops_the_trial_and_loses_nothing(there, file_server, scratch, monkeypatch):
     monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
     opened = os.open
