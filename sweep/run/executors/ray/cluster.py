@@ -205,6 +205,8 @@ def check_room(
         kinds = ", ".join(kind.name for kind in autoscaler.kinds if kind.holds(cpus, gpus))
         return f"the cluster's autoscaler to add a node{f' ({kinds})' if kinds else ''} with {requested(cpus, gpus)}"
     rooms = (*nodes, *(autoscaler.kinds if autoscaler else ()))
+    if not any(room.cpus for room in rooms):  # only a head that runs no trials
+        return f"a worker node to join the cluster, with {requested(cpus, gpus)}; no node has CPUs yet"
     most = {
         "cpus_per_trial": (cpus, int(max((room.cpus for room in rooms), default=0)), "CPU"),
         "gpus_per_trial": (gpus, int(max((room.gpus for room in rooms), default=0)), "GPU"),

@@ -66,6 +66,11 @@ def test_what_an_autoscaler_can_add_is_waited_for_by_name() -> None:
     assert "autoscaler" in str(check_room(options(64, 8), [LAPTOP], Autoscaler(()), "head:6379"))
 
 
+def test_workers_are_waited_for_where_only_a_head_without_cpus_has_joined() -> None:
+    lacking = check_room(options(2, 1), [Room("head", 0, 0)], None, "head:6379")
+    assert lacking == "a worker node to join the cluster, with 2 CPUs and 1 GPU; no node has CPUs yet"
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:PORT", "ray://127.0.0.1:PORT", "no-such-machine.invalid:6379"])
 def test_a_dead_address_is_named_with_its_variable(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     address = address.replace("PORT", str(free_port()))
