@@ -26,6 +26,8 @@ from results.store_errors import store_problem
 #: the command that serves MLflow's UI, without its options
 SERVER = (sys.executable, "-m", "mlflow", "ui")
 _PATIENCE_S = 120.0
+#: A proxy of the environment cannot reach the loopback interface of this machine.
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class UiError(RuntimeError):
@@ -114,12 +116,12 @@ def _refuse_taken(port: int) -> None:
 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], uri: str) -> str | None:
-    """Waits until an MLflow server answers at `uri`; returns the reason where it does not."""
+    """Waits until an MLflow server of this machine answers at `uri`; returns the reason where it does not."""
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
             return "does not start"
-        with suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=5):
+        with suppress(OSError), _DIRECTLY.open(f"{uri}/health", timeout=5):
             return None
         time.sleep(0.1)
     return f"did not answer within {_PATIENCE_S:.0f} s"

@@ -39,6 +39,11 @@ def test_it_prints_the_page_and_ends_on_a_signal(uri, monkeypatch, capfd) -> Non
     monkeypatch.setattr(mlflow_ui, "SERVER", (sys.executable, "-c", _SERVER))
     opened: list[str] = []
     monkeypatch.setattr(mlflow_ui.webbrowser, "open", opened.append)
+    monkeypatch.setattr(mlflow_ui, "_PATIENCE_S", 20.0)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")  # nobody listens there
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # it keeps the proxies of its first use
     port, said = free_port(), []
     mlflow_ui.serve(uri, port, "s", said.append, opens=True)
     address = f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning"
