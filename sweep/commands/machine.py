@@ -74,7 +74,7 @@ def ui(
     from results.address import is_database
     from results.store import ResultStore
     from sweep.file.load import load_sweep
-    from sweep.run.mlflow_ui import serve, writable_store
+    from sweep.run.mlflow_ui import ended_by_signals, serve, writable_store
 
     home = home.absolute()
     if sweep is None and settings:
@@ -88,5 +88,5 @@ def ui(
         raise ValueError(f"{store.label}: no MLflow store yet; run a sweep first")
     store.runs()  # raises within seconds where a database is down; the UI would retry for minutes
     experiment = (checked.tracking.experiment or checked.name) if checked else None
-    with writable_store(store.uri, home, console.print) as uri:
+    with ended_by_signals(), writable_store(store.uri, home, console.print) as uri:
         serve(uri, port, experiment, console.print, opens=browser and sys.stdout.isatty())

@@ -26,12 +26,30 @@ from results.store_errors import store_problem
 #: the command that serves MLflow's UI, without its options
 SERVER = (sys.executable, "-m", "mlflow", "ui")
 _PATIENCE_S = 120.0
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 #: A proxy of the environment cannot reach the loopback interface of this machine.
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class UiError(RuntimeError):
     """The UI cannot be served."""
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Makes SIGTERM and SIGHUP raise KeyboardInterrupt once, so that contexts inside clean up.
+
+    SIGHUP, which a closed terminal sends, stays ignored under `nohup`.
+    """
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -57,7 +75,7 @@ def writable_store(uri: str, home: Path, say: Callable[[str], None]) -> Iterator
 
 
 def serve(uri: str, port: int, experiment: str | None, say: Callable[[str], None], opens: bool) -> None:
-    """Serves a store until Ctrl-C or SIGTERM; prints the page of an experiment (by name), and `opens` it in a browser.
+    """Serves a store until KeyboardInterrupt; prints the page of an experiment (by name), and `opens` it in a browser.
 
     Raises `UiError` where the port is taken or the server ends by itself.
     """
@@ -86,11 +104,9 @@ def _server(uri: str, port: int, output: IO[bytes]) -> Iterator[subprocess.Popen
     # The address stands in the environment, since other users can read a process's arguments.
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     server = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield server
     finally:
-        signal.signal(signal.SIGTERM, before)
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGTERM)
             try:
@@ -101,6 +117,8 @@ def _server(uri: str, port: int, output: IO[bytes]) -> Iterator[subprocess.Popen
 
 
 def _interrupt(*_: object) -> None:
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)  # a second one would end the cleaning up
     raise KeyboardInterrupt
 
 

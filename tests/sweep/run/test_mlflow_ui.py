@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -13,14 +14,14 @@ from results.address import default_uri, experiment_page, run_page, sqlite_path,
 from sweep.run import mlflow_ui
 from tests.processes import free_port
 
-#: a stand-in of MLflow's server: it answers the check of its health, prints a line, and interrupts its parent
+#: a stand-in of MLflow's server: it answers the check of its health, prints a line, and sends its parent SIGNAL twice
 _SERVER = """
 import http.server, os, signal, sys, threading, time
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
-        threading.Thread(target=lambda: (time.sleep(0.5), os.kill(os.getppid(), signal.SIGTERM))).start()
+        threading.Thread(target=lambda: (time.sleep(0.5), [os.kill(os.getppid(), SIGNAL) for _ in range(2)])).start()
 print("noise of the server", flush=True)
 port = int(sys.argv[sys.argv.index("--port") + 1])
 http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
@@ -35,8 +36,9 @@ def uri(tmp_path: Path) -> str:
     return uri
 
 
-def test_it_prints_the_page_and_ends_on_a_signal(uri, monkeypatch, capfd) -> None:
-    monkeypatch.setattr(mlflow_ui, "SERVER", (sys.executable, "-c", _SERVER))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_it_prints_the_page_and_ends_on_a_signal(uri, monkeypatch, capfd, number) -> None:
+    monkeypatch.setattr(mlflow_ui, "SERVER", (sys.executable, "-c", _SERVER.replace("SIGNAL", str(int(number)))))
     opened: list[str] = []
     monkeypatch.setattr(mlflow_ui.webbrowser, "open", opened.append)
     monkeypatch.setattr(mlflow_ui, "_PATIENCE_S", 20.0)
@@ -45,7 +47,12 @@ def test_it_prints_the_page_and_ends_on_a_signal(uri, monkeypatch, capfd) -> Non
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.setattr("urllib.request._opener", None)  # it keeps the proxies of its first use
     port, said = free_port(), []
-    mlflow_ui.serve(uri, port, "s", said.append, opens=True)
+    before = signal.signal(number, lambda *_: None)  # not the default, which would end the tests
+    try:
+        with mlflow_ui.ended_by_signals():
+            mlflow_ui.serve(uri, port, "s", said.append, opens=True)
+    finally:
+        signal.signal(number, before)
     address = f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning"
     assert said == ["Starting MLflow's UI; this takes some seconds.", f"MLflow: {address}", "Ctrl-C ends it."]
     assert opened == [address]
