@@ -37,7 +37,15 @@ start_node() { # NODE [options of `ray start`]
 }
 
 start_node "${nodes[0]}" --head --node-ip-address="$head" --port="$port" --include-dashboard=false
-until ray status > /dev/null 2>&1; do sleep 2; done
+head_node=$!
+deadline=$((SECONDS + 120))
+until ray status > /dev/null 2>&1; do
+    if ! kill -0 "$head_node" 2> /dev/null || ((SECONDS > deadline)); then
+        echo "Ray's head did not start on ${nodes[0]}; the output above may tell why." >&2
+        exit 1
+    fi
+    sleep 2
+done
 for node in "${nodes[@]:1}"; do
     start_node "$node" --address="$RAY_ADDRESS"
 done

@@ -191,9 +191,18 @@ def slurm_job(tmp_path):
         assert lines[-1] == "run my sweep.yaml --only a b\n"
         return job
 
+    start.started = started
     yield start
     for job in started:
         job.kill()
+
+
+def test_slurm_job_without_a_head_ends(tmp_path, slurm_job):
+    (tmp_path / "ray").write_text("#!/usr/bin/env bash\nexit 1\n")  # the stand-in of srun ends at once
+    with pytest.raises(AssertionError):
+        slurm_job(False)
+    (job,) = slurm_job.started
+    assert job.wait(30) == 1
 
 
 @pytest.mark.parametrize(
