@@ -101,7 +101,7 @@ while read -r word rest; do
         FROM) from "$rest" ;;
         WORKDIR) workdir=$rest && mkdir -p "$root$rest" ;;
         COPY) copy "${words[@]}" ;;
-        ENV) environment+=("${words[@]}") ;;
+        ENV) environment+=("${words[@]/\$COMMIT/${given[COMMIT]-}}") ;;
         ARG) argument "$rest" ;;
         USER) user=$rest:$rest environment+=(HOME=/tmp) ;;
         RUN) inside sh -ec "$rest" < /dev/null ;;

@@ -2,6 +2,8 @@
 #
 #   docker build --file docker/cpu.Dockerfile --tag splatsweep:cpu .
 #   docker run --rm --shm-size 2g --volume "$PWD/runs:/runs" splatsweep:cpu run sweep/presets/quick.yaml
+#
+# So that results record the commit:  --build-arg COMMIT="$(git describe --always --abbrev=40 --exclude '*' --dirty)"
 FROM python:3.11-slim-bookworm
 
 # Debian keeps no old versions to pin.
@@ -23,6 +25,8 @@ RUN pip install --no-cache-dir --constraint constraints.txt \
 
 RUN useradd --uid 1000 --create-home researcher && mkdir /runs && chown researcher /runs
 USER 1000
+ARG COMMIT=""
+ENV SPLATSWEEP_COMMIT=$COMMIT
 ENV SPLATSWEEP_HOME=/runs RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 VOLUME /runs
 ENTRYPOINT ["splatsweep"]

@@ -5,6 +5,8 @@
 #
 # CUDA's compiler is a package like torch's CUDA libraries, of the version that the pinned torch requires, so the two
 # cannot differ.  CUDA 13 needs a driver of version 580 or later.
+#
+# So that results record the commit:  --build-arg COMMIT="$(git describe --always --abbrev=40 --exclude '*' --dirty)"
 FROM python:3.11-slim-bookworm
 
 # Debian keeps no old versions to pin.
@@ -40,6 +42,8 @@ RUN pip install --no-cache-dir --constraint constraints.txt --editable .
 
 RUN useradd --uid 1000 --create-home researcher && mkdir /runs && chown researcher /runs
 USER 1000
+ARG COMMIT=""
+ENV SPLATSWEEP_COMMIT=$COMMIT
 ENV SPLATSWEEP_HOME=/runs RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 VOLUME /runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
 import subprocess
@@ -17,6 +18,10 @@ from jobs.config import TrialConfig
 from model.rasterizers import choose
 from results.records.arithmetic import Arithmetic, Execution
 from results.records.trial_folder import CHECKPOINTS_FOLDER, ENVIRONMENT_FILENAME, read_environment
+
+#: The commit of code that lies in no checkout, with `-dirty` where it was modified.
+COMMIT_VARIABLE = "SPLATSWEEP_COMMIT"
+_DIRTY = "-dirty"
 
 _PACKAGES = ("splatsweep", "torch", "torchvision", "numpy", "ray", "mlflow", "timm", "lpips", "gsplat")
 
@@ -94,7 +99,10 @@ def _without_last(entries: list[Any], current: Any) -> list[Any]:
 
 
 def git_state(folder: Path) -> dict[str, object]:
-    """The commit of the checkout that contains `folder`, and whether it was modified; empty outside a checkout."""
+    """The commit of the checkout that contains `folder`, and whether it was modified.
+
+    Outside a checkout, as in a job's copy or an image, it is what COMMIT_VARIABLE names; empty without that.
+    """
 
     def git(*arguments: str) -> str | None:
         command = ["git", "-C", str(folder), *arguments]
@@ -106,8 +114,19 @@ def git_state(folder: Path) -> dict[str, object]:
 
     commit = git("rev-parse", "HEAD")
     if commit is None:
-        return {}
+        return _named_state(os.environ.get(COMMIT_VARIABLE, ""))
     return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+
+
+def git_variable(folder: Path) -> dict[str, str]:
+    """The variable through which a copy of `folder` knows its git state; none where it is unknown."""
+    state = git_state(folder)
+    return {COMMIT_VARIABLE: f"{state['commit']}{_DIRTY * bool(state['dirty'])}"} if state else {}
+
+
+def _named_state(text: str) -> dict[str, object]:
+    commit = text.strip().removesuffix(_DIRTY)
+    return {"commit": commit, "dirty": text.strip().endswith(_DIRTY)} if commit else {}
 
 
 def _version(package: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,6 +39,7 @@ def submit(
 
     Example: [bold]splatsweep submit sweep.yaml --address http://head:8265 --home /shared/runs[/]
     """
+    from jobs.environment import git_variable
     from sweep.file.load import load_sweep
     from sweep.run.frozen_file import FILE_VARIABLE, file_of
     from sweep.run.submit import follow_job, submit_job
@@ -45,7 +47,8 @@ def submit(
     checked = load_sweep(sweep, settings or [])  # reports mistakes here rather than on the cluster
     options = [f"--only={only}"] if only is not None else []
     options += ["--retry-failed"] * retry_failed + ["--fail-fast"] * fail_fast
-    variables = {FILE_VARIABLE: str(file_of(checked))} | dict(_variable(text) for text in environment or [])
+    variables = {FILE_VARIABLE: str(file_of(checked))} | git_variable(Path(__file__).parent)
+    variables |= dict(_variable(text) for text in environment or [])
     job = submit_job(sweep, address, home.absolute(), settings or [], options, variables)
     console.print(f"Submitted as {job}; to stop it: {command('stop', checked, home)}")
     if follow:

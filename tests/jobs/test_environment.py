@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,6 +70,21 @@ def begin(folder: Path, arithmetic: Arithmetic, commit: str, monkeypatch, host: 
 def leave_checkpoint(folder: Path) -> None:
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "10.json").touch()
+
+
+def test_code_outside_a_checkout_has_the_commit_that_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.delenv(environment.COMMIT_VARIABLE, raising=False)
+    assert environment.git_state(tmp_path) == {}
+    assert environment.git_variable(tmp_path) == {}
+    for value, is_dirty in (("0a1b", False), ("0a1b-dirty", True)):
+        monkeypatch.setenv(environment.COMMIT_VARIABLE, value)
+        assert environment.git_state(tmp_path) == {"commit": "0a1b", "dirty": is_dirty}
+        assert environment.git_variable(tmp_path) == {environment.COMMIT_VARIABLE: value}
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "-C", str(tmp_path), *author, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    assert environment.git_state(tmp_path)["commit"] != "0a1b"
 
 
 def test_earlier_processes_that_left_a_checkpoint_are_kept(tmp_path, monkeypatch):
