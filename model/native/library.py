@@ -12,7 +12,12 @@ import enum
 import functools
 import importlib.machinery
 import itertools
+import json
+from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 #: `native_interface_version()` in csrc/rasteriser/rasteriser.cpp; both are increased together.
 INTERFACE_VERSION = 4
@@ -101,10 +106,11 @@ class KernelsMissingError(ImportError):
 def load_library() -> ctypes.PyDLL:
     """The library, loaded at first use.  Raises `KernelsMissingError`, which describes how to build it."""
     folder = Path(__file__).parent
-    candidates = [folder / f"_native{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    names = [f"_native{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+    found = (path for place in (folder, *_installed_folders()) for name in names if (path := place / name).is_file())
+    path = next(found, None)
     if path is None:
-        raise KernelsMissingError(f"are not built (no {candidates[0].name} in {folder})")
+        raise KernelsMissingError(f"are not built (no {names[0]} in {folder})")
     try:
         library = ctypes.PyDLL(str(path))  # the functions release the GIL themselves
         version = library.native_interface_version
@@ -115,6 +121,18 @@ def load_library() -> ctypes.PyDLL:
         raise KernelsMissingError(f"have interface {version()}, this code needs {INTERFACE_VERSION}")
     _declare(library)
     return library
+
+
+def _installed_folders() -> Iterator[Path]:
+    """The folders of this package in its installation; a job runs a copy, without the compiled library."""
+    try:
+        found = metadata.distribution("splatsweep")
+    except metadata.PackageNotFoundError:
+        return
+    yield Path(str(found.locate_file("model/native")))
+    origin = json.loads(found.read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable"):
+        yield Path(url2pathname(urlsplit(origin["url"]).path)) / "model" / "native"
 
 
 @functools.cache

@@ -20,7 +20,8 @@ from sweep.file.load import load_sweep
 
 #: Our packages that a job contains, and the kinds of their files.
 _PACKAGES = ("sweep", "model", "jobs", "results")
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
+#: The kernels are compiled for the submitter's machine; the installation on the cluster has its own.
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "_native*.so")
 
 #: Ray keeps uploads in the memory of the head node, and refuses larger ones.
 UPLOAD_LIMIT_MIB = 100

@@ -155,6 +155,7 @@ def test_job_brings_its_code_and_the_files_beside_it(tmp_path):
         "other.yml",
     }
     assert not list(there.rglob("__pycache__"))
+    assert not list(there.rglob("*.so")), "it would replace the one that is compiled for the cluster"
     script = "import json, sweep.cli, model, jobs.trial; print(json.dumps([sweep.cli.__file__, jobs.trial.__file__]))"
     found = subprocess.run([sys.executable, "-c", script], cwd=there, capture_output=True, text=True, check=True)
     assert all(Path(path).is_relative_to(there) for path in json.loads(found.stdout))
