@@ -107,8 +107,8 @@ def load_library() -> ctypes.PyDLL:
     """The library, loaded at first use.  Raises `KernelsMissingError`, which describes how to build it."""
     folder = Path(__file__).parent
     names = [f"_native{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    found = (path for place in (folder, *_installed_folders()) for name in names if (path := place / name).is_file())
-    path = next(found, None)
+    places = (place / name for place in (folder, *_installed_folders()) for name in names)
+    path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise KernelsMissingError(f"are not built (no {names[0]} in {folder})")
     try:

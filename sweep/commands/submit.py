@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,9 @@ def submit(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="When a trial fails, stop the others; each writes a checkpoint at once.")
     ] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Take over the sweep's name from another file in this home.")
+    ] = False,
     environment: Annotated[
         list[str] | None,
         typer.Option("--env", metavar="NAME=VALUE", help="A variable for the driver and trials.", show_default=False),
@@ -46,11 +50,13 @@ def submit(
 
     checked = load_sweep(sweep, settings or [])  # reports mistakes here rather than on the cluster
     options = [f"--only={only}"] if only is not None else []
-    options += ["--retry-failed"] * retry_failed + ["--fail-fast"] * fail_fast
+    options += ["--retry-failed"] * retry_failed + ["--fail-fast"] * fail_fast + ["--take-over"] * take_over
     variables = {FILE_VARIABLE: str(file_of(checked))} | git_variable(Path(__file__).parent)
     variables |= dict(_variable(text) for text in environment or [])
     job = submit_job(sweep, address, home.absolute(), settings or [], options, variables)
-    console.print(f"Submitted as {job}; to stop it: {command('stop', checked, home)}")
+    in_sight = home.is_dir()  # `stop` needs it
+    stopping = command("stop", checked, home) if in_sight else f"ray job stop {job} --address {shlex.quote(address)}"
+    console.print(f"Submitted as {job}; to stop it: {stopping}")
     if follow:
         raise typer.Exit(follow_job(job, address, lambda text: console.out(text, end="", highlight=False)))
 

@@ -11,12 +11,16 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from results.records.home import user_path
 from results.tables import SUFFIXES
+from sweep.file.inheritance import KEY as EXTENDS
 from sweep.file.load import load_sweep
+from sweep.file.schema import is_table_file
+from sweep.file.yaml_reader import read_document
 
 #: Our packages that a job contains, and the kinds of their files.
 _PACKAGES = ("sweep", "model", "jobs", "results")
@@ -77,16 +81,29 @@ def stage(sweep: Path, folder: Path, settings: Sequence[str] = ()) -> None:
     """Copies a job's files into `folder`: the sweep file, the YAML files beside it, and our packages.
 
     The sweep file may extend the files beside it or use them as tables.  Raises `SweepError` where it names a file that
-    is elsewhere, and `SubmitError` where the job is larger than a cluster accepts.
+    is not there, and `SubmitError` where it names one that is elsewhere or the job is larger than a cluster accepts.
     """
     for path in {sweep, *(path for suffix in SUFFIXES for path in sweep.absolute().parent.glob(f"*{suffix}"))}:
         shutil.copy(path, folder)
-    load_sweep(folder / sweep.name, settings, configurations=False)
+    tables = load_sweep(folder / sweep.name, settings, configurations=False).tables
+    for path in (*_extended(folder / sweep.name), *(Path(table) for table in tables if is_table_file(table))):
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise SubmitError(
+                f"{path}: a job takes only the files beside {sweep.name} along; copy this one there, and name it "
+                f"{path.name} in the file"
+            )
     for package in _PACKAGES:
         shutil.copytree(Path(str(import_module(package).__file__)).parent, folder / package, ignore=_LEFT_OUT)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
     if size > UPLOAD_LIMIT_MIB:
         raise SubmitError(f"the job is {size:.0f} MiB large; at most {UPLOAD_LIMIT_MIB} MiB can be sent")
+
+
+def _extended(sweep: Path) -> Iterator[Path]:
+    """The files that a valid sweep file extends, directly and through others."""
+    while (name := read_document(sweep).value.get(EXTENDS)) is not None:
+        sweep = sweep.parent / user_path(name)
+        yield sweep
 
 
 def lost_home_warning(home: Path) -> str | None:

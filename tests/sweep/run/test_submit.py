@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from sweep.cli import app
 from sweep.file.load import SweepError
 from sweep.run.submit import JOB_VARIABLE, UPLOAD_LIMIT_MIB, SubmitError, lost_home_warning, stage
 from tests.processes import PATIENCE_S, Home, free_port, run, tiny_sweep
@@ -169,6 +171,34 @@ def test_job_whose_table_lies_elsewhere_is_refused(tmp_path):
     (here / "sweep.yaml").write_text(f"{tiny_sweep()}\ntables: [../table.yaml]\n")
     with pytest.raises(SweepError, match=r"table\.yaml"):
         stage(here / "sweep.yaml", there)
+
+
+@pytest.mark.parametrize("line", ["tables: [{path}]", "extends: {path}", "extends: beside.yaml"])
+def test_job_that_names_a_file_of_another_folder_is_refused(tmp_path, line):
+    there, here, path = tmp_path / "there", tmp_path / "here", tmp_path / "other.yaml"
+    there.mkdir()
+    here.mkdir()
+    path.write_text("tables: [{name: mine, kind: auto}]\n" if "tables" in line else "seeds: [0]\n")
+    (here / "beside.yaml").write_text(f"extends: {path}\n")
+    (here / "sweep.yaml").write_text(f"{tiny_sweep()}\n{line.format(path=path)}\n")
+    with pytest.raises(SubmitError, match=f"{path}: .*copy this one there, and name it other.yaml"):
+        stage(here / "sweep.yaml", there)
+
+
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_submitted_sweep_is_described_truly(tmp_path, sweep, monkeypatch, is_seen):
+    sent = []
+    monkeypatch.setattr("sweep.run.submit.submit_job", lambda *arguments: sent.append(arguments) or "raysubmit_1")
+    home = tmp_path / "home"
+    if is_seen:
+        home.mkdir()
+    arguments = ["submit", str(sweep), "--address", "http://head:8265", "--home", str(home), "--take-over"]
+    shown = CliRunner().invoke(app, [*arguments, "--no-follow"]).output
+    stopping = "splatsweep stop" if is_seen else "ray job stop raysubmit_1 --address http://head:8265"
+    assert f"to stop it: {stopping}" in " ".join(shown.split())
+    ((*_, options, variables),) = sent
+    assert options == ["--take-over"]
+    assert len(variables["SPLATSWEEP_COMMIT"].removesuffix("-dirty")) == 40
 
 
 def test_job_that_is_too_large_is_refused(tmp_path):
