@@ -69,6 +69,19 @@ def test_text_columns_before_the_first_number() -> None:
     assert leading_text(table) == 1
 
 
+def test_the_kinds_of_columns_are_found_once_however_many_rows_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    from results.render import html, layout
+
+    asked: list[int] = []
+    monkeypatch.setattr(layout, "is_text", lambda table, index: asked.append(index) or is_text(table, index))
+    rows = tuple(Row(f"row {number}", (Cell(text="x"), Cell()), state="failed") for number in range(20))
+    html._template.cache_clear()
+    page = html.render_table(Table("t", "", (Column("a", "a"), Column("b", "b")), (Section(rows),)))
+    html._template.cache_clear()
+    assert page.count("<span>failed</span>") == len(rows)
+    assert sorted(asked) == [0, 0, 1, 1]  # for the heads of columns, and for the empty rows
+
+
 @pytest.mark.parametrize(("value", "text"), [(float("nan"), "–"), (0.5, "0.50"), (-1.234, "-1.23")])
 def test_an_effect_that_one_object_leaves_without_spread_is_a_dash(value: float, text: str) -> None:
     from types import SimpleNamespace
