@@ -116,7 +116,8 @@ def has_blank(gallery: Gallery) -> bool:
 
 
 def _blank(gallery: Gallery) -> Pictures | None:
-    return next((pictures for name, pictures in gallery.renders.items() if name.split(" ")[0] == "blank"), None)
+    named = ((name, pictures) for name, pictures in gallery.renders.items() if name in gallery.trivial)
+    return next((pictures for name, pictures in named if name.split(" ")[0] == "blank"), None)
 
 
 def _errors(render: Pictures, target: Pictures) -> NDArray[np.float32]:

@@ -80,7 +80,8 @@ def test_each_object_has_the_scale_of_a_blank_pictures_error() -> None:
     white = np.full_like(shown.target, 255)
     target = white.copy()
     target[0, :, :, 4:8, 4:8], target[1, :, :, 4:8, 4:8] = 0, 204  # a black object, and a light one
-    own = Gallery(shown.objects, shown.source, target, {"first": target, "blank": white})
+    renders = {"blank start": target, "first": target, "blank": white}
+    own = Gallery(shown.objects, shown.source, target, renders, trivial=frozenset({"blank"}))
     assert grid.has_blank(own)
     assert grid.error_scales(own) == pytest.approx([1.0, 0.2])
     light = grid.error_map(white[1], target[1], 0.2)[0].astype(int).sum(axis=0)
