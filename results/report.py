@@ -13,9 +13,10 @@ from results.errors import ResultsError
 from results.load import Recorded, SweepLike, read_recorded
 from results.pause_gc import garbage_collection_paused
 from results.records.home import report_folder
+from results.render import MANIFEST_FILENAME, PAGE_FILENAME
 from results.table import Table
 from results.tables import COSTS, SEEDS, build_tables
-from results.unchanged import MANIFEST_FILENAME, inputs, is_current, listed_files, manifest
+from results.unchanged import inputs, is_current, listed_files, manifest
 
 
 @garbage_collection_paused()
@@ -73,7 +74,7 @@ def build_report(
             ) from error
     elif on_tables is not None:
         on_tables(build_tables(tables, recorded.evidence()))
-    return out / "index.html"
+    return out / PAGE_FILENAME
 
 
 def _has_trained(recorded: Recorded) -> bool:

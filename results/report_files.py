@@ -14,7 +14,7 @@ from results.load import Evidence
 from results.records.plan import RecordedTrial
 from results.records.tags import artifact_hash
 from results.records.trial_folder import SAMPLES_FILENAME, TURNTABLE_FILENAME
-from results.render import RENDERERS
+from results.render import PAGE_FILENAME, RENDERERS
 from results.render import html as page
 from results.runs import Run
 from results.table import Table
@@ -42,7 +42,7 @@ class ReportFiles:
         pictures = _pictures(samples)
         files = {**_table_files(tables), **_figure_files(figures), **_picture_files(pictures)}
         files |= {f"turntable_{turntable.key}.gif": turntable.animation for turntable in turntables}
-        files["index.html"] = page.render(evidence, tables, figures, pictures, turntables, notes, labels).encode()
+        files[PAGE_FILENAME] = page.render(evidence, tables, figures, pictures, turntables, notes, labels).encode()
         recorded = {SAMPLES_FILENAME: len(samples), TURNTABLE_FILENAME: len(turntables)}
         has_all = all(
             sum(artifact_hash(run.tags, name) is not None for _, run in shown) <= found

@@ -19,9 +19,7 @@ from results.load import Recorded
 from results.records.hashing import file_sha256
 from results.records.tags import artifact_hash
 from results.records.trial_folder import MEASUREMENTS_FILENAME
-
-#: lists the other files of a report, so that a later one replaces them and nothing else
-MANIFEST_FILENAME = "report.json"
+from results.render import MANIFEST_FILENAME
 
 #: files of this package, and packages, that determine the bytes of a report
 _SOURCES = (".css", ".j2", ".js", ".py", ".yaml")

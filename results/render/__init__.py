@@ -3,6 +3,10 @@
 The HTML page (`results.render.html`) holds more than a table and is not in this list.
 """
 
+from __future__ import annotations
+
+#: a report's page, and the list of its other files (`results.unchanged`), which no table may overwrite
+PAGE_FILENAME, MANIFEST_FILENAME = "index.html", "report.json"
 RENDERERS = {
     ".tex": "results.render.latex:render",
     "_wide.tex": "results.render.latex:render_wide",
@@ -11,3 +15,8 @@ RENDERERS = {
     ".csv": "results.render.csv:render",
     ".json": "results.render.json:render",
 }
+
+
+def table_filenames(name: str) -> list[str]:
+    """The files of a table in a report."""
+    return [f"{name}{suffix}" for suffix in RENDERERS]

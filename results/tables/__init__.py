@@ -6,12 +6,13 @@ markup.  A new kind is one such file and one line here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results.errors import ResultsError
+from results.render import MANIFEST_FILENAME, PAGE_FILENAME, table_filenames
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -58,7 +59,7 @@ def build_tables(names: Sequence[str], evidence: Evidence) -> list[Table]:
 def wanted_tables(names: Sequence[str]) -> dict[str, tuple[ModuleType, Options]]:
     """Kind and options of the tables that `build_tables` builds, by the tables' own names.
 
-    Raises `ResultsError` as well where two have one name.
+    Raises `ResultsError` as well where two have one name, or would write one file of a report.
     """
     wanted: dict[str, tuple[ModuleType, Options]] = {}
     origins: dict[str, str] = {}
@@ -68,7 +69,22 @@ def wanted_tables(names: Sequence[str]) -> dict[str, tuple[ModuleType, Options]]
                 both = " and ".join(dict.fromkeys((origins[options.name], origin)))
                 raise ResultsError(f"two tables are called {options.name!r}, and would be one file: {both}")
             wanted[options.name], origins[options.name] = (kind, options), origin
+    _check_files(origins)
     return wanted
+
+
+def _check_files(origins: Mapping[str, str]) -> None:
+    """Raises `ResultsError` where two files of a report have one name; `origins` says where its tables come from."""
+    own = "the report itself"
+    owners = {MANIFEST_FILENAME: own, PAGE_FILENAME: own}
+    unasked = {name: "which reports have unasked" for name in (SEEDS, COSTS) if name not in origins}
+    for name, origin in (unasked | dict(origins)).items():
+        for file in table_filenames(name):
+            if file in owners:
+                raise ResultsError(
+                    f"{file} would be a file of {owners[file]}, and of table {name!r} ({origin}); rename a table"
+                )
+            owners[file] = f"table {name!r} ({origin})"
 
 
 def table_options(name: str) -> list[tuple[ModuleType, Options]]:

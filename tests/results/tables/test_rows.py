@@ -247,6 +247,22 @@ def test_two_tables_of_one_name_are_refused(make, tmp_path: Path) -> None:
         build_tables(["auto", "costs", written(tmp_path, text)], depths(make))
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("report", r"^report\.json would be a file of the report itself, and of table 'report' \(.*mine\.yaml\)"),
+        (
+            "auto_wide",
+            r"^auto_wide\.tex would be a file of table 'auto' \(auto\), and of table 'auto_wide' \(.*mine\.yaml",
+        ),
+        ("costs_standalone", r"of table 'costs' \(which reports have unasked\), and of table 'costs_standalone'"),
+    ],
+)
+def test_tables_that_would_write_one_file_are_refused(make, tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(ResultsError, match=message):
+        build_tables(["auto", written(tmp_path, MINE.replace("name: mine", f"name: {name}"))], depths(make))
+
+
 def test_a_column_that_no_trial_has_is_explained(make, tmp_path: Path) -> None:
     """The trials of this evidence have no other metric than PSNR."""
     notes = {}
