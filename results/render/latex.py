@@ -44,9 +44,24 @@ _SPECIAL = {
     "↑": r"\ensuremath{\uparrow}",
     "↓": r"\ensuremath{\downarrow}",
 }
-# Letters beyond ASCII that pdflatex sets with its default fonts: these, and ASCII ones under these accents.
+# Letters beyond ASCII that pdflatex sets with its default fonts: these, and ASCII ones with these marks.
 _LETTERS = frozenset("ßæøåœÆØÅŒłŁ§¡¿")
-_ACCENTS = frozenset("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327")
+_ABOVE = {
+    "\u0300": "`",
+    "\u0301": "'",
+    "\u0302": "^",
+    "\u0303": "~",
+    "\u0304": "=",
+    "\u0306": "u",
+    "\u0307": ".",
+    "\u0308": '"',
+    "\u030a": "r",
+    "\u030b": "H",
+    "\u030c": "v",
+}
+_BELOW = {"\u0323": "d", "\u0327": "c", "\u0331": "b"}
+# All accented letters before this one (of Latin-1 and Latin Extended-A) are declared in LaTeX; later ones are not.
+_FIRST_UNDECLARED = 0x180
 _GREEK = re.compile(r"GREEK (SMALL|CAPITAL) LETTER ([A-Z]+)")
 # Capitals that look Latin, and omicron, have no command of their own.
 _GREEK_SMALL = (
@@ -75,8 +90,9 @@ def escape(text: str) -> str:
 
     A character that the default fonts lack is printed as its code point, `[U+1F600]`.
     """
-    # LaTeX would print two hyphens as one dash.
-    return "-{}-".join("".join(map(_character, part)) for part in unicodedata.normalize("NFC", text).split("--"))
+    # LaTeX would print neighbouring hyphens and dashes as one dash.
+    parts = re.split("(?<=[-–—])(?=[-–—])", unicodedata.normalize("NFC", text))
+    return "{}".join("".join(map(_character, part)) for part in parts)
 
 
 def render(table: Table) -> str:
@@ -299,10 +315,24 @@ def _character(character: str) -> str:
         return _SPECIAL[character]
     if character.isascii():
         return character if character.isprintable() else " "
-    decomposed = unicodedata.normalize("NFD", character)
-    if character in _LETTERS or (decomposed[0].isascii() and set(decomposed[1:]) <= _ACCENTS):
+    if character in _LETTERS:
         return character
-    return _greek(character) or f"{{[}}U+{ord(character):04X}{{]}}"
+    return _accented(character) or _greek(character) or f"{{[}}U+{ord(character):04X}{{]}}"
+
+
+def _accented(character: str) -> str | None:
+    """A letter with marks that LaTeX has commands for; None for another character."""
+    letter, *marks = unicodedata.normalize("NFD", character)
+    if not (marks and letter.isascii() and letter.isalpha() and set(marks) <= _ABOVE.keys() | _BELOW.keys()):
+        return None
+    if ord(character) < _FIRST_UNDECLARED:
+        return character
+    above = [mark for mark in marks if mark in _ABOVE]
+    text = rf"\{letter}" if above and letter in "ij" else letter
+    # A mark above must be next to its letter; one below may be set around both.
+    for mark in (*above, *(mark for mark in marks if mark in _BELOW)):
+        text = rf"\{(_ABOVE | _BELOW)[mark]}{{{text}}}"
+    return text
 
 
 def _greek(character: str) -> str | None:

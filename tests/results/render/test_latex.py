@@ -62,7 +62,9 @@ def test_text_columns_take_one_column_before_the_state() -> None:
         ("<a|b>", r"\textless{}a\textbar{}b\textgreater{}"),
         ("λ=0.1", r"\ensuremath{\lambda}=0.1"),
         ("Ω", r"\ensuremath{\Omega}"),
-        ("a--b ---c – d", "a-{}-b -{}--c -- d"),
+        ("a--b ---c – d", "a-{}-b -{}-{}-c -- d"),
+        ("-–-", "-{}--{}-"),
+        ("ễ ệ ṡ ǐ", r"\~{\^{e}} \d{\^{e}} \.{s} \v{\i}"),
         ("u\u0308ber café", "über café"),
         ("\N{SLIGHTLY SMILING FACE}ą\n", "{[}U+1F642{]}{[}U+0105{]} "),
     ],
@@ -98,6 +100,12 @@ def test_compiles_as_it_is_with_inert_names(table: Table, tmp_path: Path) -> Non
     text = "\n".join(compiled(table, tmp_path))
     assert "c&d#e$f{g}h" in text
     assert r"j\k <script>alert(1)</script> |*`x`[y]" in text
+
+
+def test_letters_with_any_accents_compile(tmp_path: Path) -> None:
+    accented = "".join(map(chr, (*range(0xC0, 0x250), *range(0x1E00, 0x1F00))))
+    row = Row(accented, (Cell((1.0,)),))
+    compiled(Table("t", "", (Column("psnr", "PSNR"),), (Section((row,)),)), tmp_path)
 
 
 def test_the_page_has_every_row(table: Table, hostile: str, tmp_path: Path) -> None:
