@@ -125,19 +125,25 @@ class _Stand:
 def exhibition(home: Path, trials: Sequence[RecordedTrial], objects: int, device: torch.device) -> Exhibition:
     """The first `objects` evaluated objects as each of `trials` reconstructs them, the input and the truth first.
 
+    A line is one object of one dataset and split, so trials that are evaluated on others have lines of their own.
     The truth is the surface that depth maps give, or without depth a picture.  A scene that is not made of Gaussians is
     shown as its rendering of the input view.  Raises ValueError for a trial without weights.
     """
     exhibits: list[Exhibit] = []
+    lines: dict[tuple[str, str, str], int] = {}
     for place, trial in enumerate(trials):
         trained = load_trained(home, trial.key, device)
         config = trained.config
         store = open_dataset(config.data.name, config.data.options, home)
         predict = predicting(trained.reconstructor, trained.context, config)
-        for line, row in enumerate(store.split(config.eval.split).head(objects).itertuples()):
+        for row in store.split(config.eval.split).head(objects).itertuples():
             views = object_views(store, row, config.data.resolution, config.model.input_views, device)
             name = str(row.object)
-            if place == 0:
+            shown = (store.fingerprint, config.eval.split, name)
+            if is_new := shown not in lines:
+                lines[shown] = len(lines)
+            line = lines[shown]
+            if is_new:
                 side = max(config.data.resolution, min(store.resolution, TRUTH_SIDE))
                 finer = object_views(store, row, side, config.model.input_views)
                 exhibits += _given(finer, store, name, line)
@@ -145,9 +151,8 @@ def exhibition(home: Path, trials: Sequence[RecordedTrial], objects: int, device
                 scene = predict(views.select(0, config.model.input_views))
                 exhibits.append(_shown(scene, views, trial.name, name, stand(views.cameras, place + 2, line)))
     columns = tuple(dict.fromkeys(exhibit.column for exhibit in exhibits))
-    lines = tuple(dict.fromkeys(exhibit.object for exhibit in exhibits))
     labels = [Label(name, (0.0, SPACING * (place - 0.3), 1.4)) for place, name in enumerate(columns)]
-    labels += [Label(name, (0.0, -0.9 * SPACING, -SPACING * place)) for place, name in enumerate(lines)]
+    labels += [Label(name, (0.0, -0.9 * SPACING, -SPACING * place)) for (_, _, name), place in lines.items()]
     # The viewer's panel covers a quarter of a wide window, on the right; the names of the lines are on the left.
     seen = (len(columns) + 0.8) / (1 - PANEL_SHARE)
     middle = (0.0, SPACING * (seen / 2 - 1.2), -SPACING * (len(lines) - 1) / 2)

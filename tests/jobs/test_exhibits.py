@@ -83,3 +83,27 @@ def test_rows_stand_beside_the_input_and_the_truth(home, tiny) -> None:
     left = shown.look_at[1] - width / 2
     assert left <= -SPACING
     assert left + width * (1 - PANEL_SHARE) >= SPACING * (len(columns) - 0.5)
+
+
+def test_objects_of_different_splits_are_never_on_one_line(prepared_home, tiny, monkeypatch) -> None:
+    from jobs import exhibits
+    from jobs.trained import Trained
+    from model.scenes import PictureScene
+
+    def loaded(_home: Path, key: str, _device: object) -> Trained:
+        config = TrialConfig.model_validate(tiny(eval={**tiny()["eval"], "split": key}))
+        return Trained(config, None, None)
+
+    def picture(*_: object) -> object:
+        return lambda views: PictureScene(views.images[:, 0])
+
+    monkeypatch.setattr(exhibits, "load_trained", loaded)
+    monkeypatch.setattr(exhibits, "predicting", picture)
+    monkeypatch.setattr(exhibits, "_shown", lambda *given: exhibits.Exhibit(*given[2:4], given[4].line))
+    splits = ("test", "val", "test")
+    trials = [PlannedTrial(split, (f"row {index}",), 0, {}, "finished") for index, split in enumerate(splits)]
+    shown = exhibition(prepared_home, trials, 1, torch.device("cpu"))
+    lines = {exhibit.column: exhibit.content for exhibit in shown.exhibits if exhibit.column.startswith("row")}
+    assert lines == {"row 0": 0, "row 1": 1, "row 2": 0}
+    assert [exhibit.column for exhibit in shown.exhibits].count("input") == 2
+    assert len(shown.labels) == len(("input", "ground truth", *trials)) + 2
