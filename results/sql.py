@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Engine, Select, case, column, create_engine, make_url, null, select, table
+from sqlalchemy import Engine, Select, column, create_engine, make_url, select, table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -83,12 +83,17 @@ class SqlReader:
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> list[Point]:
         """One query; MLflow writes a NaN as a zero with a flag."""
-        value = case((_METRICS.c.is_nan, null()), else_=_METRICS.c.value)
-        points = select(_METRICS.c.run_uuid, _METRICS.c.key, _METRICS.c.step, value, _METRICS.c.timestamp)
+        points = select(*(_METRICS.c[name] for name in ("run_uuid", "key", "step", "value", "timestamp", "is_nan")))
         rows: list[Point] = []
         for start in range(0, len(run_ids), _IDS_AT_ONCE):
             chosen = _METRICS.c.run_uuid.in_(run_ids[start : start + _IDS_AT_ONCE])
-            rows += self._rows(points.where(chosen, _METRICS.c.key.in_(metrics)))
+            # SQL Server has no conditions of a column alone, and others compare none with a number: Python decides.
+            rows += [
+                (run_id, name, step, None if is_nan else value, moment)
+                for run_id, name, step, value, moment, is_nan in self._rows(
+                    points.where(chosen, _METRICS.c.key.in_(metrics))
+                )
+            ]
         return rows
 
     def _rows(self, query: Select[Any]) -> list[Any]:
