@@ -104,7 +104,7 @@ def _write(subject: GaussianObject, views: int, size: int, out: Path | None, ply
     if ply is not None and not isinstance(subject.scene, GaussianScene):
         kind = subject.scene.kind
         raise ValueError(f"{ply}: only Gaussians can be written, and the scene of {subject.name} is of kind {kind}")
-    path = out or Path(subject.name.replace("/", "_")).with_suffix(".png")
+    path = out or Path(f"{subject.name.replace('/', '_')}.png")
     for place in (path, *([ply] if ply is not None else [])):
         place.parent.mkdir(parents=True, exist_ok=True)
     save_pictures(render_turntable(subject, views, size), path)

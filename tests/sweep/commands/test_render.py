@@ -58,6 +58,15 @@ def test_mistakes(home, arguments, message):
     assert message in str(result.exception)
 
 
+def test_a_dot_in_an_objects_name_is_no_suffix(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("jobs.turntable.render_turntable", lambda *_: None)
+    monkeypatch.setattr("jobs.turntable.save_pictures", lambda _, path: path.touch())
+    for name in ("chair.v1", "chair.v2"):
+        _write(GaussianObject(name, *[None] * (len(GaussianObject.__dataclass_fields__) - 1)), 1, 8, None, None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chair.v1.png", "chair.v2.png"]
+
+
 def test_scenes_without_gaussians_are_no_ply(tmp_path):
     subject = GaussianObject("chair", PictureScene(None), None)
     with pytest.raises(
