@@ -39,10 +39,12 @@ from model.losses.base import Loss
 from model.registry import resolve
 from model.scenes import Reconstructor
 from model.weights import WeightStore
+from results.invocation import home_command
 from results.records.arithmetic import Execution
 from results.records.atomic import write_atomically, write_json
 from results.records.home import cache_folder, training_folder, trial_folder, weights_folder
 from results.records.journal import Journal
+from results.records.plan import read_plans
 from results.records.training_folder import RECORD_FILENAME, WEIGHTS_FILENAME, read_weights, training_of
 from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME, ENVIRONMENT_FILENAME, LOCK_FILENAME
 
@@ -232,7 +234,7 @@ def _restored(folder: Path, network: Reconstructor) -> dict[str, Any] | None:
 def find_trained(home: Path, key: str) -> tuple[Path, TrialConfig]:
     """The folder with the weights of a trial or a training, and its configuration.
 
-    Raises ValueError for an unknown key, and a trial without a network.
+    Raises ValueError for an unknown key, a planned trial that has not begun, and a trial without a network.
     """
     trial = trial_folder(home, key)
     training = training_of(trial) or key
@@ -245,4 +247,12 @@ def find_trained(home: Path, key: str) -> tuple[Path, TrialConfig]:
             if not config.is_trained:
                 raise ValueError(f"trial {key} has no network ({config.model.name})")
             return folder, config
+    for plan in read_plans(home):
+        for planned in plan.everything:
+            if key in (planned.key, planned.training):
+                hint = home_command(home, "run", "SWEEP")
+                raise ValueError(
+                    f"trial {planned.name!r}, seed {planned.seed}, of sweep {plan.sweep!r} has not begun; "
+                    f"run its sweep file with: {hint}"
+                )
     raise ValueError(f"{key} is neither a trial nor a training of {home}")

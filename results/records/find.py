@@ -47,6 +47,8 @@ def find_trial_folder(text: str, home: Path, sweep: str | None = None, seed: int
     path = Path(text)
     if (path / JOURNAL_FILENAME).is_file() or (path / CONFIG_FILENAME).is_file():
         return path.absolute()
+    if path.absolute().parent == trials_folder(home.absolute()):  # of a planned trial that has not begun
+        text = path.name
     named = list(_named(home, sweep))
     matching = [trial for trial in named if text in (trial.name, trial.label)] if text else []
     keys = {trial.key for trial in matching if seed is None or trial.control or trial.seed == seed}

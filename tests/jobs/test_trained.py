@@ -17,10 +17,13 @@ from safetensors.torch import load_file
 from jobs.adam import FlatAdam
 from jobs.checkpoint import CheckpointFolder, capture
 from jobs.config import TrialConfig
+from jobs.predict import load_reconstructor
 from jobs.stop import StopRequestedError
 from jobs.trained import load_trained
 from jobs.trial import Runtime, TrialResult, run_trial
+from results.records.home import trial_folder
 from results.records.journal import read_events
+from results.records.plan import Plan, PlannedTrial, freeze
 from results.records.training_folder import read_training, training_of
 from results.records.trial_folder import trial_status
 
@@ -201,3 +204,11 @@ def test_trials_of_the_version_before_keep_their_weights_themselves(averaged, ho
     (old / "checkpoints" / "000000018.json").write_text(json.dumps({}))
     with pytest.raises(ValueError, match="no usable weights"):
         load_trained(home, old.name)
+
+
+def test_a_planned_trial_that_has_not_begun_is_named_with_the_command_that_runs_it(tmp_path):
+    planned = PlannedTrial("k1", ("baseline",), 3, {}, "pending")
+    freeze(Plan("quick", "2026-03-01T12:00:00+00:00", (planned,), ()), tmp_path)
+    hint = rf"run its sweep file with: splatsweep run SWEEP --home {tmp_path}$"
+    with pytest.raises(ValueError, match=rf"^trial 'baseline', seed 3, of sweep 'quick' has not begun; {hint}"):
+        load_reconstructor(tmp_path, trial_folder(tmp_path, "k1"))

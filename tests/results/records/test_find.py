@@ -48,6 +48,12 @@ def test_a_folder_stands_for_itself(home: Path) -> None:
     assert find_trial_folder(str(folder), Path("/elsewhere")) == folder
 
 
+def test_the_folder_of_a_planned_trial_need_not_exist(home: Path) -> None:
+    folder = trial_folder(home, "dd55")
+    assert not folder.exists()
+    assert find_trial_folder(str(folder), home) == folder
+
+
 def test_a_name_of_two_sweeps_needs_the_sweep(home: Path) -> None:
     with pytest.raises(UnknownTrialError, match=r"means 2 trials: tv seed 0 \(bb33\), tv seed 0 \(dd55\)"):
         find_trial_folder("tv", home)
