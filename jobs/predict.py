@@ -50,6 +50,8 @@ from results.records.trial_folder import MEASUREMENTS_FILENAME, read_result
 
 #: Pictures of a turntable, and their side: for Gaussians, and for fields, each of whose pixels costs network calls.
 VIEWS, SIDE, SIDE_OF_FIELDS = 24, 256, 64
+#: Endings of the files that `Prediction.save` may write.
+ENDINGS = ("-input.png", ".png", ".gif", ".mp4", ".ply")
 #: Pictures of a turntable that the sheet shows.
 _SHEET = 12
 #: Distance from the training pictures, in units of the farthest of these, beyond which a photograph is far from them.

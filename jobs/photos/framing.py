@@ -41,7 +41,8 @@ class Lens:
     def of(cls, picture: Picture, fov: float | None, focal: float | None) -> Lens:
         """By `fov` (degrees across the width), by `focal` (pixels of the file's picture), or as the camera recorded it.
 
-        Raises ValueError where both are given, or one is out of range.
+        Raises ValueError where both are given or `fov` is out of range, and `PictureError` where `focal` is out of the
+        range that this picture's width allows.
         """
         width = picture.size[0]
         if fov is not None and focal is not None:
@@ -52,7 +53,7 @@ class Lens:
             return cls(0.5 / tan(radians(fov) / 2), f"--fov {fov:g}")
         if focal is not None:
             if not width / 20 <= focal <= 100 * width:
-                raise ValueError(
+                raise PictureError(
                     f"--focal {focal:g}; allowed for {picture.path}: {width / 20:g} to {100 * width} pixels"
                 )
             return cls(focal / width, f"--focal {focal:g}")

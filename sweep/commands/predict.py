@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,7 +76,7 @@ def predict(
 
     Writes for each picture a turntable (.gif, and .mp4 where ffmpeg is installed), renders (.png), the picture as the
     network reads it (-input.png), and, for methods with Gaussians, a .ply for 3DGS viewers.  predictions.json records
-    how each picture was processed.
+    how each picture was processed, also those of earlier calls whose files are still there.
 
     Example: [bold]splatsweep predict 3f2a chair.jpg --out predicted --fov 65[/]
 
@@ -96,8 +98,8 @@ def predict(
     reconstruct = load_reconstructor(home, chosen)
     say(f"{reconstruct.config.model.name}, trial {reconstruct.name}, trained on {reconstruct.domain}")
     make_folder(out)
-    stems = _stems(files)
-    records: list[dict[str, Any]] = []
+    stems = _stems(files, out)
+    records = _read_records(out / RECORD_FILENAME)
     refused = 0
     for file, stem in zip(files, stems, strict=True):
         try:
@@ -107,10 +109,12 @@ def predict(
             refused += 1
             continue
         written = prediction.save(out, stem=stem, views=views, side=size)
+        names = {path.name for path in written}
+        records = [record for record in records if names.isdisjoint(record["files"])]
         records.append(prediction.as_json(written))
+        write_json(out / RECORD_FILENAME, records)
         _show(prediction, reconstruct, written)
-    write_json(out / RECORD_FILENAME, records)
-    if find_ffmpeg() is None and records:
+    if find_ffmpeg() is None and refused < len(files):
         say("No .mp4: ffmpeg is not installed (or: pip install imageio-ffmpeg)")
     if refused:
         say(f"{refused} of {len(files)} pictures could not be used")
@@ -147,14 +151,33 @@ def _check_mask(mask: str, files: list[Path]) -> None:
         raise ValueError(f"--mask {mask}: one mask for {len(files)} pictures; give one picture, or --mask auto")
 
 
-def _stems(files: list[Path]) -> list[str]:
-    """A name for the results of each picture: its stem, with a number where several have it."""
-    taken: dict[str, int] = {}
-    names = []
+def _stems(files: list[Path], out: Path) -> list[str]:
+    """A name for the results of each picture: its stem, with a number where results or a given picture have it."""
+    from jobs.predict import ENDINGS
+
+    taken = {file.name for file in files if file.absolute().parent == out.absolute()}
+    stems = []
     for file in files:
-        count = taken[file.stem] = taken.get(file.stem, 0) + 1
-        names.append(file.stem if count == 1 else f"{file.stem}-{count}")
-    return names
+        numbered = (f"{file.stem}-{number}" for number in count(2))
+        stem = next(
+            name for name in chain([file.stem], numbered) if taken.isdisjoint(f"{name}{ending}" for ending in ENDINGS)
+        )
+        taken |= {f"{stem}{ending}" for ending in ENDINGS}
+        stems.append(stem)
+    return stems
+
+
+def _read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of earlier calls.  Raises ValueError for a file that holds none."""
+    if not path.exists():
+        return []
+    try:
+        records: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
+        for record in records:
+            set(record["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: no record of predictions; delete it, or choose another folder with --out") from error
+    return records
 
 
 def _show(prediction: Prediction, reconstruct: PhotoReconstructor, written: list[Path]) -> None:

@@ -125,8 +125,9 @@ def test_lenses() -> None:
     assert recorded.degrees == pytest.approx(53.13, abs=0.01)
     assert "camera recorded" in recorded.origin
     for fov, focal, message in ((60, 100, "give one"), (0, None, "allowed: 1 to 170"), (None, 1, "allowed for photo")):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=message) as error:
             Lens.of(photo, fov, focal)
+        assert isinstance(error.value, PictureError) == (focal == 1)  # others may be wide enough for it
 
 
 def test_pictures_of_the_datasets_own_kind_are_read_as_they_are(domain: Domain) -> None:

@@ -1,0 +1,80 @@
+"""`splatsweep predict`: no result overwrites another, and the record keeps those of earlier calls."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.photos.picture import PictureError
+from sweep.cli import app
+from sweep.commands import predict
+from sweep.commands.predict import _stems
+
+
+@pytest.mark.parametrize(
+    ("files", "stems"),
+    [
+        (("x/a.jpg", "y/a.jpg", "z/a-2.jpg"), ["a", "a-2", "a-2-2"]),
+        (("chair.jpg", "chair-input.jpg"), ["chair", "chair-input-2"]),
+        (("chair-input.jpg", "chair.jpg"), ["chair-input", "chair-2"]),
+        (("out/chair.png",), ["chair-2"]),
+    ],
+)
+def test_no_two_pictures_have_a_result_of_one_name(files: tuple[str, ...], stems: list[str]) -> None:
+    assert _stems([Path(file) for file in files], Path("out")) == stems
+
+
+class FakePrediction:
+    def __init__(self, picture: Path) -> None:
+        self.picture, self.remarks, self.concerns = SimpleNamespace(path=picture), [], []
+
+    def save(self, folder: Path, stem: str, **_: Any) -> list[Path]:
+        return [folder / f"{stem}.png"]
+
+    def as_json(self, files: list[Path]) -> dict[str, Any]:
+        return {"picture": str(self.picture.path), "files": [file.name for file in files]}
+
+
+@pytest.fixture
+def predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the command on pictures of these names and returns its exit code with the recorded files."""
+
+    def reconstruct(picture: Path, **_: Any) -> FakePrediction:
+        if picture.stem == "bad":
+            raise PictureError("bad")
+        if picture.stem == "crash":
+            raise RuntimeError("crash")
+        return FakePrediction(picture)
+
+    reconstruct.config = SimpleNamespace(model=SimpleNamespace(name="unet"))
+    reconstruct.name = reconstruct.domain = "trial"
+    monkeypatch.setattr("jobs.predict.load_reconstructor", lambda *_: reconstruct)
+    monkeypatch.setattr(predict, "chosen_trial", lambda *_: tmp_path)
+
+    def run(*names: str) -> tuple[int, list[str]]:
+        for name in names:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        out = tmp_path / "out"
+        done = CliRunner().invoke(app, ["predict", "abc", *(str(tmp_path / n) for n in names), "--out", str(out)])
+        records = json.loads((out / predict.RECORD_FILENAME).read_text())
+        return done.exit_code, [f"{Path(r['picture']).name}: {', '.join(r['files'])}" for r in records]
+
+    return run
+
+
+def test_the_record_is_merged_and_survives_a_bad_picture(predicted: Any) -> None:
+    assert predicted("a.jpg", "bad.jpg", "b.jpg") == (2, ["a.jpg: a.png", "b.jpg: b.png"])
+    assert predicted("a.webp", "c.jpg", "crash.jpg", "d.jpg") == (1, ["b.jpg: b.png", "a.webp: a.png", "c.jpg: c.png"])
+
+
+def test_a_record_that_cannot_be_merged_is_left_as_it_is(predicted: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / predict.RECORD_FILENAME).write_text('["mine"]')
+    with pytest.raises(TypeError):  # of this test: the record is still the user's own
+        predicted("a.jpg")
