@@ -322,7 +322,8 @@ def _character(character: str) -> str:
 
 def _accented(character: str) -> str | None:
     """A letter with marks that LaTeX has commands for; None for another character."""
-    letter, *marks = unicodedata.normalize("NFD", character)
+    decomposed = unicodedata.normalize("NFD", character)
+    letter, marks = decomposed[0], decomposed[1:]
     if not (marks and letter.isascii() and letter.isalpha() and set(marks) <= _ABOVE.keys() | _BELOW.keys()):
         return None
     if ord(character) < _FIRST_UNDECLARED:
