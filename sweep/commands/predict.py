@@ -109,8 +109,8 @@ def predict(
             refused += 1
             continue
         written = prediction.save(out, stem=stem, views=views, side=size)
-        names = {path.name for path in written}
-        records = [record for record in records if names.isdisjoint(record["files"])]
+        saved = {path.name for path in written}
+        records = [record for record in records if saved.isdisjoint(record["files"])]
         records.append(prediction.as_json(written))
         write_json(out / RECORD_FILENAME, records)
         _show(prediction, reconstruct, written)
