@@ -86,15 +86,18 @@ def _check_context(config: TrialConfig, source: str, section: ContextConfig) -> 
         raise MisfitError(key, reason, ["none"])
     ways, model = fusion_classes(), frozen_class(section)
     assert model is not None
-    if (place := ways[section.fusion].place) not in places:
+    way = ways[section.fusion]
+    if way.place not in places:
         fitting = [
             n for n, w in ways.items() if w.place in places and context_type_for(w, source) in model.output_types
         ]
         variant = "backbone" if "backbone" in type(config.model).model_fields else "name"
         network = f"model.{variant} {getattr(config.model, variant)}"
-        reason = f"{source}.fusion {section.fusion} enters at the {place}, which the network ({network}) does not have"
+        reason = (
+            f"{source}.fusion {section.fusion} enters at the {way.place}, which the network ({network}) does not have"
+        )
         raise MisfitError(f"{source}.fusion", reason, sorted(fitting))
-    config.method.check_place(config.model, config.data.resolution, place, f"{source}.fusion {section.fusion}")
+    config.method.check_place(config.model, config.data.resolution, way, f"{source}.fusion {section.fusion}")
 
 
 def _check_start(term: LossTerm, iterations: int, stage: str, name: str) -> None:

@@ -29,6 +29,11 @@ class Fusion:
         """`width`: length of the vector or of each token, or channels of the map."""
         self.source, self.context_type, self.width = source, context_type, width
 
+    @classmethod
+    def fits_block(cls, channels: int) -> bool:
+        """Whether it can enter a block of so many channels, a multiple of 4."""
+        return True
+
     @property
     def input_channels(self) -> int:
         """Channels that this fusion adds to the image."""

@@ -18,6 +18,7 @@ from model.fusion import ContextType, Place, Source
 from model.fusion.base import Fusion
 from model.fusion.fuser import Fuser
 from model.group_norm import normalised
+from model.norm_groups import has_groups, norm_groups
 from model.types import Context
 
 
@@ -31,7 +32,7 @@ class CrossAttentionBlock(Fuser):
         self, source: Source, channels: int, context_norm: nn.Module, key_value: nn.Linear | nn.Conv2d
     ) -> None:
         super().__init__(source)
-        self.query_norm = nn.GroupNorm(min(32, channels // 4), channels, eps=1e-5)
+        self.query_norm = nn.GroupNorm(norm_groups(channels), channels, eps=1e-5)
         self.query = nn.Conv2d(channels, channels, 1)
         self.context_norm = context_norm
         self.key_value = key_value
@@ -92,11 +93,20 @@ def _initialise(layer: nn.Linear | nn.Conv2d, gain: float) -> None:
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
 
-class CrossAttention(Fusion):
+class CrossAttentionFusion(Fusion):
+    """A fusion whose modules are of `CrossAttentionBlock`."""
+
+    place: ClassVar[Place] = "block"
+
+    @classmethod
+    def fits_block(cls, channels: int) -> bool:
+        return has_groups(channels)
+
+
+class CrossAttention(CrossAttentionFusion):
     """Enters in all encoder and decoder blocks at the attention resolutions, after their self-attention."""
 
     accepts: ClassVar[frozenset[ContextType]] = frozenset({"vector", "map"})
-    place: ClassVar[Place] = "block"
 
     def block_module(self, channels: int) -> nn.Module:
         if self.context_type == "vector":

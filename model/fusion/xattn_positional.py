@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.fusion import ContextType, Place
-from model.fusion.base import Fusion
+from model.fusion import ContextType
 from model.fusion.positional import PositionalBlock
+from model.fusion.xattn import CrossAttentionFusion
 from model.types import Context
 
 
@@ -23,11 +23,10 @@ class _MapBlock(PositionalBlock):
         return F.interpolate(self.context_norm(self.read(context)), size, mode="area")
 
 
-class PositionalCrossAttention(Fusion):
+class PositionalCrossAttention(CrossAttentionFusion):
     """Enters where `xattn` does; as there, each map is standardised, because relative depth has no scale."""
 
     accepts: ClassVar[frozenset[ContextType]] = frozenset({"map"})
-    place: ClassVar[Place] = "block"
 
     def block_module(self, channels: int) -> nn.Module:
         norm = nn.GroupNorm(self.width, self.width, eps=1e-5)

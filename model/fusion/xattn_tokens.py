@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from model.fusion import ContextType, Place
-from model.fusion.base import Fusion
+from model.fusion import ContextType
 from model.fusion.positional import PositionalBlock
+from model.fusion.xattn import CrossAttentionFusion
 from model.types import Context
 
 
@@ -26,11 +26,10 @@ class _TokenBlock(PositionalBlock):
         return tokens.transpose(1, 2).unflatten(2, (side, side))
 
 
-class TokenCrossAttention(Fusion):
+class TokenCrossAttention(CrossAttentionFusion):
     """Enters where `xattn` does.  Tokens are patches only, row by row: no class token, no registers."""
 
     accepts: ClassVar[frozenset[ContextType]] = frozenset({"tokens"})
-    place: ClassVar[Place] = "block"
 
     def block_module(self, channels: int) -> nn.Module:
         return _TokenBlock(self.source, channels, nn.LayerNorm(self.width, eps=1e-5), self.width)

@@ -119,10 +119,11 @@ class Method(ABC):
         """
 
     @classmethod  # noqa: B027 - most methods have all their places with any options
-    def check_place(cls, options: Any, resolution: int, place: Place, fusion: str) -> None:
-        """Raise `MisfitError`, as `check`, where these options leave nothing at one of `places` for context to enter.
+    def check_place(cls, options: Any, resolution: int, way: type[Fusion], fusion: str) -> None:
+        """Raise `MisfitError`, as `check`, where context cannot enter a network of these options by `way`.
 
-        fusion: names the context in the message, such as `depth.fusion film`.
+        The place of `way` is one of `places`, but the options may leave nothing there, or nothing of a width that it
+        takes.  fusion: names the context in the message, such as `depth.fusion film`.
         """
 
     @classmethod

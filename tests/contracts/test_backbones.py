@@ -19,6 +19,16 @@ from model.types import Context
 SIZE, OUT = 16, 24
 SMALL = {"unet": {"base_dim": 8, "channel_mult": (1, 2)}, "transformer": {"width": 16, "layers": 2, "heads": 2}}
 
+#: Sizes of which some do not divide into the groups of a norm.
+WIDTHS = {
+    "unet": [
+        {"base_dim": base, "channel_mult": factors, "num_blocks": blocks, "attention_resolutions": (8,)}
+        for base in (4, 12, 16, 20, 32, 48, 64, 132)
+        for factors, blocks in (((1, 2), 1), ((1, 4, 5), 2), ((3, 1), 3), ((1, 2, 2, 2), 1))
+    ],
+    "transformer": [{"width": width, "layers": 1} for width in (4, 36, 96, 124, 128, 132, 144, 160, 256)],
+}
+
 
 @pytest.fixture(params=BACKBONES)
 def name(request) -> str:
@@ -98,6 +108,46 @@ def test_has_the_places_that_it_names(name):
         with torch.no_grad():
             one, other = (network(images, Context(**{source: v}), 1, None) for v in (value, value.flip(-1) ** 2))
         assert (one - other).abs().max() > 1e-9, way
+
+
+def succeeds(call, reason) -> bool:
+    """Whether a call raises nothing; a ValueError that does not name `reason` fails the test."""
+    try:
+        call()
+    except ValueError as error:
+        if reason not in str(error):
+            raise
+        return False
+    return True
+
+
+@pytest.mark.parametrize("way", [None, *FUSION])
+def test_the_check_refuses_exactly_the_widths_of_which_no_network_can_be_built(name, way):
+    cls, backbone = None if way is None else resolve(FUSION, way, "fusion"), find_backbone(name)
+    if cls is not None and cls.place not in backbone.places:
+        pytest.skip("not a place of this backbone")
+    fusions = () if cls is None else (make_fusion(way, "depth" if "map" in cls.accepts else "semantic", 1),)
+    outcomes = set()
+    for sizes in WIDTHS[name]:
+        chosen = backbone.Options(**sizes)
+        with torch.device("meta"):
+            built = succeeds(lambda: backbone.build(chosen, SIZE, OUT, fusions), "num_channels")  # noqa: B023
+        accepted = succeeds(lambda: backbone.check(chosen, SIZE), "model.base_dim")  # noqa: B023
+        if cls is not None:
+            accepted &= succeeds(lambda: backbone.check_place(chosen, SIZE, cls, way), "model.width")  # noqa: B023
+        assert accepted == built, sizes
+        outcomes.add(built)
+    assert outcomes == ({True, False} if name == "unet" or (way or "").startswith("xattn") else {True})
+
+
+def test_a_width_that_does_not_fit_is_refused_with_the_nearest_that_do():
+    widths = {"data": {"resolution": SIZE}, "model": {"base_dim": 16, "channel_mult": [1, 4, 5]}}
+    with pytest.raises(ValidationError, match=r"of 144 channels, .*; the nearest that fit are 12 and 32"):
+        TrialConfig.model_validate(widths)
+    model = {"backbone": "transformer", "width": 144}
+    assert TrialConfig.model_validate({"model": model}).model.width == 144
+    with pytest.raises(ValidationError, match=r"model.width 144 .*; the nearest that fit are 128 and 160"):
+        TrialConfig.model_validate({"model": model, "depth": {"model": "oracle", "fusion": "xattn"}})
 
 
 def test_compiled_layers_change_only_rounding(name):

@@ -46,8 +46,8 @@ class SplatterImage(Method):
         find_backbone(options.backbone).check(options, resolution)
 
     @classmethod
-    def check_place(cls, options: SplatterImageOptions, resolution: int, place: Place, fusion: str) -> None:
-        find_backbone(options.backbone).check_place(options, resolution, place, fusion)
+    def check_place(cls, options: SplatterImageOptions, resolution: int, way: type[Fusion], fusion: str) -> None:
+        find_backbone(options.backbone).check_place(options, resolution, way, fusion)
 
     @classmethod
     def build(cls, options: SplatterImageOptions, setting: Setting, contexts: Sequence[Fusion]) -> GaussianPredictor:

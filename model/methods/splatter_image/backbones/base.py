@@ -27,7 +27,7 @@ class Backbone(ABC):
         """As `model.methods.base.Method.check`."""
 
     @classmethod  # noqa: B027 - most backbones have all their places with any options
-    def check_place(cls, options: Any, resolution: int, place: Place, fusion: str) -> None:
+    def check_place(cls, options: Any, resolution: int, way: type[Fusion], fusion: str) -> None:
         """As `model.methods.base.Method.check_place`."""
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -10,6 +11,7 @@ from pydantic import Field
 from model.fusion import Place
 from model.methods.splatter_image.backbones.base import Backbone
 from model.methods.splatter_image.options import SplatterImageOptions
+from model.norm_groups import nearest_fitting
 from model.options import Count, MisfitError
 
 if TYPE_CHECKING:
@@ -44,6 +46,15 @@ class TransformerBackbone(Backbone):
         if options.width % options.heads:
             reason = f"model.width {options.width} does not divide among model.heads {options.heads}"
             raise MisfitError("model.heads", reason)
+
+    @classmethod
+    def check_place(cls, options: TransformerOptions, resolution: int, way: type[Fusion], fusion: str) -> None:
+        if way.place == "block" and not way.fits_block(options.width):
+            nearest = nearest_fitting(options.width, way.fits_block, math.lcm(4, options.heads))
+            reason = (
+                f"{fusion} enters blocks, and model.width {options.width} does not divide into its groups; {nearest}"
+            )
+            raise MisfitError("model.width", reason)
 
     @classmethod
     def build(

@@ -22,7 +22,9 @@ from model.attention import self_attention
 from model.fusion import Source
 from model.fusion.base import Fusion, at_bottleneck, at_input, in_block
 from model.group_norm import activated, normalised
+from model.methods.splatter_image.backbones.unet_options import block_channels
 from model.methods.splatter_image.camera_embedding import CameraMapping, linear
+from model.norm_groups import norm_groups
 from model.types import Context
 
 DROPOUT = 0.10
@@ -42,7 +44,7 @@ def conv(in_channels: int, out_channels: int, kernel: int, gain: float = 1.0) ->
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group normalisation with at least four channels a group and at most 32 groups."""
-    return nn.GroupNorm(min(32, channels // 4), channels, eps=1e-6)
+    return nn.GroupNorm(norm_groups(channels), channels, eps=1e-6)
 
 
 def resample(x: Tensor, direction: Literal["down", "up"] | None) -> Tensor:
@@ -154,8 +156,8 @@ class UNet(nn.Module):
         """
         super().__init__()
         self.resolution, self.num_blocks, self.fusions = resolution, num_blocks, tuple(fusions)
-        widths = [base_dim * m for m in channel_mult]
-        attends = [(resolution >> level) in attention_resolutions for level in range(len(widths))]
+        attends = [(resolution >> level) in attention_resolutions for level in range(len(channel_mult))]
+        encoder, decoder = block_channels(base_dim, num_blocks, channel_mult)
         camera_width = 4 * base_dim if camera_channels else 0
 
         def plain(channels: int, direction: Literal["down", "up"] | None = None, attention: bool = False) -> nn.Module:
@@ -169,37 +171,30 @@ class UNet(nn.Module):
             fusers = in_block(entering, c_out)
             return ResidualBlock(c_in, c_out, attention=attention, camera_width=camera_width, fusers=fusers)
 
-        channels = base_dim
-        stack = [channels]
         self.camera = CameraMapping(camera_channels, camera_width) if camera_channels else None
         self.input_fusers = nn.ModuleList(at_input(fusions))
         self.stem = conv(in_channels + sum(f.input_channels for f in fusions), base_dim, 3)
         self.encoder = nn.ModuleList()
-        for level, width in enumerate(widths):
+        for level, pairs in enumerate(encoder):
             if level > 0:
-                self.encoder.append(plain(channels, "down"))
-                stack.append(channels)
-            for _ in range(num_blocks):
-                self.encoder.append(block(channels, width, level, attention=attends[level]))
-                channels = width
-                stack.append(channels)
+                self.encoder.append(plain(pairs[0][0], "down"))
+            self.encoder.extend(block(*pair, level, attention=attends[level]) for pair in pairs)
+        channels = encoder[-1][-1][1]
         self.bottleneck_fusers = nn.ModuleList(at_bottleneck(fusions, channels))
 
         # Per level: the modules without skip inputs, then the blocks with them.
         self.decoder_entries = nn.ModuleList()
         self.decoder_blocks = nn.ModuleList()
-        for level, width in reversed(list(enumerate(widths))):
-            if level == len(widths) - 1:
+        for level, pairs in reversed(list(enumerate(decoder))):
+            if level == len(decoder) - 1:
                 entry = [plain(channels, attention=True), plain(channels)]
             else:
                 entry = [plain(channels, "up")]
             self.decoder_entries.append(nn.ModuleList(entry))
-            blocks = nn.ModuleList()
-            for index in range(num_blocks + 1):
-                last = index == num_blocks
-                blocks.append(block(channels + stack.pop(), width, level, attention=last and attends[level]))
-                channels = width
-            self.decoder_blocks.append(blocks)
+            attention = [False] * num_blocks + [attends[level]]
+            blocks = (block(*pair, level, attention=own) for pair, own in zip(pairs, attention, strict=True))
+            self.decoder_blocks.append(nn.ModuleList(blocks))
+            channels = pairs[-1][1]
         self.tail_norm = group_norm(channels)
         self.tail_conv = conv(channels, out_channels, 3, gain=0.2)
 
