@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jobs.contexts import ContextConfig, frozen_class, fusion_classes
 from model.context import find_source
 from model.fusion.base import context_type_for
-from model.losses import LOSSES
+from model.losses import LOSSES, LPIPS_OF_LOSS
 from model.methods.base import NEEDS, Need
 from model.options import MisfitError
 from model.registry import resolve
@@ -117,6 +117,10 @@ def _check_loss(config: TrialConfig, name: str, term: LossTerm, key: str, offere
     if term.views is not None and term.views > config.train.views_per_object:
         reason = f"{key}.views {term.views} is more than train.views_per_object {config.train.views_per_object}"
         raise MisfitError(f"{key}.views", reason)
+    smallest, side = SMALLEST_LPIPS[LPIPS_OF_LOSS], config.data.resolution
+    if name == "lpips" and "views" in offered and side < smallest:
+        reason = f"{key} ({LPIPS_OF_LOSS}) needs data.resolution {smallest} or more, got {side}"
+        raise MisfitError(key, reason, sorted(set(LOSSES) - {name}))
     if offered == NEEDS:  # the classes of losses import torch
         return
     needs: dict[str, frozenset[Need]] = {loss: resolve(LOSSES, loss, "loss").needs for loss in LOSSES}

@@ -17,3 +17,5 @@ LOSSES: dict[str, str] = {
 
 #: The trunk that each variant of LPIPS needs.
 LPIPS_TRUNKS = {"vgg": "vgg16", "alex": "alexnet"}
+#: The variant of the loss `lpips`.
+LPIPS_OF_LOSS = "vgg"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.losses import LPIPS_TRUNKS
+from model.losses import LPIPS_OF_LOSS, LPIPS_TRUNKS
 from model.losses.base import Loss, pictures
 from model.methods.base import Need
 from model.scenes import Scene
@@ -175,12 +175,12 @@ class FeatureCache:
 class Lpips(Loss):
     """Mean LPIPS (vgg) over the pictures."""
 
-    weights: ClassVar[tuple[str, ...]] = ("vgg16",)
+    weights: ClassVar[tuple[str, ...]] = (LPIPS_TRUNKS[LPIPS_OF_LOSS],)
     needs: ClassVar[frozenset[Need]] = frozenset({"views"})
 
     def __init__(self, store: WeightStore) -> None:
         super().__init__(store)
-        self.distance = shared_lpips("vgg", store)
+        self.distance = shared_lpips(LPIPS_OF_LOSS, store)
         self._target_features = FeatureCache(self.distance.features, _CACHE_BYTES)
 
     def forward(self, rendering: Rendering, target: Rendering, scene: Scene) -> Tensor:

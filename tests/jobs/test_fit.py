@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from jobs.config import TrainConfig, TrialConfig
 from jobs.fit import check_fit
@@ -103,6 +104,15 @@ def test_a_unet_without_context_may_have_no_attention_in_its_blocks():
 def test_a_loss_may_start_in_the_last_iteration_and_not_reach_its_full_weight():
     late = {"weight": 0.1, "start": 4, "ramp": 9}
     check_fit(config({}, {"stages": [STAGE | {"iterations": 5, "losses": {"l2": 1.0, "tv": late}}]}))
+
+
+def test_the_loss_lpips_needs_views_as_large_as_the_metric_does():
+    small = {"data": {"resolution": 8}, "eval": {"metrics": ["psnr"]}}
+    with pytest.raises(
+        ValidationError, match=r"0\.losses\.lpips \(vgg\) needs data.resolution 16 or more, got 8; allowed: "
+    ):
+        TrialConfig.model_validate(small | {"train": losses(lpips=0.1)})
+    TrialConfig.model_validate(small | {"train": losses()})
 
 
 def test_sources_of_a_method_of_pixels_are_not_among_its_targets():
