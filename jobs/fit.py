@@ -32,6 +32,7 @@ def check_fit(config: TrialConfig) -> None:
     _check_metrics(config)
     if not config.is_trained:
         return
+    config.method.check_batch(config.model, config.data.resolution, config.train.batch_size)
     for source, section in config.sources.items():
         if section.choice != "none":
             _check_context(config, source, section)

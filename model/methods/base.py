@@ -118,6 +118,10 @@ class Method(ABC):
         Its key is relative to the whole configuration: `model.channel_mult`, `data.resolution`.
         """
 
+    @classmethod  # noqa: B027 - most methods train on any number of objects
+    def check_batch(cls, options: Any, resolution: int, batch_size: int) -> None:
+        """Raise `MisfitError`, as `check`, where a step on `batch_size` objects is too little for these options."""
+
     @classmethod  # noqa: B027 - most methods have all their places with any options
     def check_place(cls, options: Any, resolution: int, way: type[Fusion], fusion: str) -> None:
         """Raise `MisfitError`, as `check`, where context cannot enter a network of these options by `way`.

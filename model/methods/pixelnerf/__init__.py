@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from model.methods.base import Method, MethodOptions, SceneKind, Setting, Targets
-from model.methods.pixelnerf.options import PUBLISHED_WIDTH, PixelNerfOptions
+from model.methods.pixelnerf.options import PUBLISHED_WIDTH, PixelNerfOptions, strides
 from model.options import MisfitError
 
 if TYPE_CHECKING:
@@ -43,6 +43,20 @@ class PixelNerf(Method):
         if views > blocks:
             reason = f"model.view_blocks {views} is more than model.blocks {blocks}, which they are among"
             raise MisfitError("model.view_blocks", reason)
+
+    @classmethod
+    def check_batch(cls, options: PixelNerfOptions, resolution: int, batch_size: int) -> None:
+        if options.batch_norm == "frozen":
+            return
+        maps = batch_size * options.input_views
+        if maps == 1 and resolution <= strides(first_pool=options.first_pool)[-1]:
+            reason = (
+                "train.batch_size 1 with model.input_views 1 gives batch normalisation one value a channel, since at "
+                f"data.resolution {resolution} the encoder's last map is one cell; take 2 objects or more"
+            )
+            if resolution > strides(first_pool=False)[-1]:
+                reason += ", or set model.first_pool to false"
+            raise MisfitError("train.batch_size", reason)
 
     @classmethod
     def build(cls, options: PixelNerfOptions, setting: Setting, contexts: Sequence[Fusion]) -> PixelNerfReconstructor:

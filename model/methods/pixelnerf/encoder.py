@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.methods.pixelnerf.options import PUBLISHED_WIDTH, Alignment
+from model.methods.pixelnerf.options import PUBLISHED_WIDTH, Alignment, strides
 
 #: Residual blocks of the four stages of a ResNet34.
 _BLOCKS = (3, 4, 6, 3)
@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         #: channels of each map
         self.channels = (width, width, 2 * width, 4 * width)
         #: stride of each map, in cells of the first
-        self.strides = (1, 2, 4, 8) if first_pool else (1, 1, 2, 4)
+        self.strides = tuple(stride // 2 for stride in strides(first_pool=first_pool))
 
     def train(self, mode: bool = True) -> Encoder:
         super().train(mode)

@@ -31,6 +31,11 @@ Density = Literal["relu", "softplus"]
 NotNegative = Annotated[int, Field(ge=0)]
 
 
+def strides(*, first_pool: bool) -> tuple[int, int, int, int]:
+    """The strides of the encoder's maps, in pixels."""
+    return (2, 4, 8, 16) if first_pool else (2, 2, 4, 8)
+
+
 class PixelNerfOptions(MethodOptions):
     """Sizes of encoder and networks, samples per ray, and conventions."""
 

@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,10 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import resnet34
 
+from model.methods.pixelnerf import PixelNerf
 from model.methods.pixelnerf.encoder import Encoder, project, resize
+from model.methods.pixelnerf.options import PixelNerfOptions
+from model.options import MisfitError
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +119,21 @@ def test_a_layer_on_all_maps_equals_the_layer_on_their_concatenation(alignment, 
         resize(f.permute(0, 2, 3, 1), size, s, alignment) for f, s in zip(pyramid, encoder.strides, strict=True)
     ]
     torch.testing.assert_close(projected, torch.cat(laid_over, -1) @ weight.T + bias, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("first_pool", [True, False])
+@pytest.mark.parametrize("resolution", [8, 16, 24])
+@pytest.mark.parametrize(("batch_size", "input_views"), [(1, 1), (2, 1), (1, 2)])
+def test_the_check_refuses_exactly_the_batches_that_leave_its_norm_a_single_value(
+    resolution, first_pool, batch_size, input_views
+):
+    images = torch.rand(batch_size * input_views, 3, resolution, resolution)
+    sizes = {"encoder_width": 8, "pretrained": False, "first_pool": first_pool, "input_views": input_views}
+    try:
+        Encoder(8, first_pool=first_pool).train()(images)
+        outcome = nullcontext()
+    except ValueError:
+        outcome = pytest.raises(MisfitError, match=r"train\.batch_size 1 .* 2 objects or more")
+    with outcome:
+        PixelNerf.check_batch(PixelNerfOptions(**sizes), resolution, batch_size)
+    PixelNerf.check_batch(PixelNerfOptions(batch_norm="frozen"), resolution, 1)
