@@ -151,7 +151,7 @@ def export_trial(folder: Path, path: Path) -> None:
     if path.suffix == ".pth":
         own, weights = OwnNetwork.of_trial(folder), WeightStore(weights_folder(home))
         store = open_dataset(config.data.name, config.data.options, home)
-        network = own.load(build_reconstructor(config, context_widths(config, weights), weights))
+        network = own.load(build_reconstructor(config, context_widths(config, weights), weights, initial=False))
         tensors = {name: tensor.detach().clone() for name, tensor in _official(network, store, config).items()}
         torch.save({"iteration": own.iteration, "model_state_dict": tensors}, path)
         return

@@ -104,7 +104,8 @@ def _from_file(file: Path, home: Path, device: torch.device) -> PhotoReconstruct
     _check(own.config)
     weights = WeightStore(weights_folder(home))
     context = LiveContext(own.config, weights, device)
-    network = prepare(own.load(build_reconstructor(own.config, context.widths, weights)), device).eval()
+    built = build_reconstructor(own.config, context.widths, weights, initial=False)
+    network = prepare(own.load(built), device).eval()
     predict = predicting(network, context, own.config)
     return PhotoReconstructor(file.name, own.config, own.domain, predict, None, device)
 

@@ -11,11 +11,14 @@ from model.scenes import Reconstructor
 from model.weights import WeightStore
 
 
-def build_reconstructor(config: TrialConfig, widths: Mapping[str, int], weights: WeightStore) -> Reconstructor:
+def build_reconstructor(
+    config: TrialConfig, widths: Mapping[str, int], weights: WeightStore, *, initial: bool = True
+) -> Reconstructor:
     """A new reconstructor on the CPU, identical for equal configurations.
 
     `widths` names the active sources of context: length of the semantic vector or of each token, channels of the
-    depth map.
+    depth map.  `initial=False` leaves out the pretrained weights that training starts from, for networks whose tensors
+    are all loaded afterwards.
     """
     setting = Setting(
         resolution=config.data.resolution,
@@ -23,6 +26,7 @@ def build_reconstructor(config: TrialConfig, widths: Mapping[str, int], weights:
         weights=weights,
         backend=config.render.backend,
         antialiasing=config.render.antialiasing,
+        initial=initial,
     )
     contexts = [
         make_fusion(section.fusion, source, widths[source])

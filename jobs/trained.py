@@ -168,7 +168,7 @@ def load_network(
 
     Raises ValueError where there are neither.
     """
-    network = prepare(build_reconstructor(config, widths, weights), torch.device(device))
+    network = prepare(build_reconstructor(config, widths, weights, initial=False), torch.device(device))
     if _restored(folder, network) is None:
         network.load_state_dict(last_checkpoint(folder).evaluated)
     return network.eval()

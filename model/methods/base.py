@@ -60,6 +60,8 @@ class Setting:
     #: rasteriser of Gaussians, and whether it widens those smaller than a pixel
     backend: str = "auto"
     antialiasing: bool = False
+    #: load the pretrained weights that training starts from; without them, the caller loads a trained network's
+    initial: bool = True
 
 
 class Method(ABC):

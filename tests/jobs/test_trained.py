@@ -7,19 +7,22 @@ import multiprocessing
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from jobs.adam import FlatAdam
 from jobs.checkpoint import CheckpointFolder, capture
 from jobs.config import TrialConfig
 from jobs.predict import load_reconstructor
+from jobs.reconstructor import build_reconstructor
 from jobs.stop import StopRequestedError
-from jobs.trained import load_trained
+from jobs.trained import load_network, load_trained
 from jobs.trial import Runtime, TrialResult, run_trial
 from results.records.home import trial_folder
 from results.records.journal import read_events
@@ -179,6 +182,18 @@ def test_a_trained_network_is_found_by_the_key_of_its_trial_or_training(home, ti
         load_trained(home, "0" * 16)
     with pytest.raises(ValueError, match=r"has no network \(blank\)"):
         load_trained(home, run(home, tiny, model={"name": "blank"}).key)
+
+
+def test_a_trained_network_is_loaded_without_the_weights_that_its_training_started_from(tmp_path, monkeypatch):
+    stages = [{"iterations": 1, "lr": 1e-3, "losses": {"l2": 1.0}}]
+    model = {"name": "pixelnerf", "hidden": 8, "blocks": 1, "view_blocks": 1}
+    config = TrialConfig.model_validate({"model": model, "train": {"stages": stages}})
+    weights: Any = SimpleNamespace(load=lambda name: pytest.fail(f"{name} was read"))
+    built = build_reconstructor(config, {}, weights, initial=False).state_dict()
+    saved = {name: tensor + 1 for name, tensor in built.items()}
+    monkeypatch.setattr("jobs.trained.read_weights", lambda _: ({}, save(saved)))
+    network = load_network(tmp_path, config, {}, weights, "cpu")
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in network.state_dict().items())
 
 
 @pytest.mark.parametrize("averaged", [False, True])

@@ -69,6 +69,6 @@ class PixelNerf(Method):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(setting.seed)
             reconstructor = PixelNerfReconstructor(options)
-        if options.pretrained:
+        if options.pretrained and setting.initial:
             reconstructor.encoder.load_imagenet(setting.weights.load(IMAGENET))
         return reconstructor
