@@ -76,7 +76,7 @@ def predict(
 
     Writes for each picture a turntable (.gif, and .mp4 where ffmpeg is installed), renders (.png), the picture as the
     network reads it (-input.png), and, for methods with Gaussians, a .ply for 3DGS viewers.  predictions.json records
-    how each picture was processed, also those of earlier calls whose files are still there.
+    how each picture was processed, also those of earlier calls whose files were not written again.
 
     Example: [bold]splatsweep predict 3f2a chair.jpg --out predicted --fov 65[/]
 
