@@ -64,7 +64,7 @@ class Mask:
 
 
 def find_mask(picture: Picture, wanted: str | Path) -> Mask | None:
-    """The object's mask, by a word of `WORDS` or from a file; None where the whole picture is wanted.
+    """The object's mask, by a word of `WORDS` or from a file; None where no object is looked for.
 
     `auto` is the picture's own transparency, else `rembg` where it is installed, else `colour`.
     Raises `PictureError` where the object cannot be separated.
@@ -86,7 +86,7 @@ def _checked(mask: Mask, picture: Picture) -> Mask:
     if not _SMALLEST <= share <= _LARGEST:
         raise PictureError(
             f"{picture.path}: by {mask.how}, the object covers {share:.1%} of the picture; allowed: {_SMALLEST:.1%} to "
-            f"{_LARGEST:.0%}; give its mask with --mask FILE, or take the whole picture with --mask none"
+            f"{_LARGEST:.0%}; give its mask with --mask FILE, or take the largest square in the middle with --mask none"
         )
     return mask
 
@@ -126,7 +126,7 @@ def _by_colour(picture: Picture) -> Mask:
         raise PictureError(
             f"{picture.path}: its background is not plain enough to be removed by colour (along the border, colours "
             f"deviate by {noise:.0%} from a smooth surface, and {off:.0%} of them are far from it); give its mask with "
-            "--mask FILE, take the whole picture with --mask none, or: pip install 'rembg[cpu]'"
+            "--mask FILE, take the largest square in the middle with --mask none, or: pip install 'rembg[cpu]'"
         )
     difference = ndimage.gaussian_filter(np.abs(colours - surface), (1, 1, 0)).max(axis=-1)
     seed_limit, grow_limit = max(_LEAST, 2 * _NOISE * noise), max(_LEAST_BESIDE, _NOISE * noise)

@@ -48,7 +48,8 @@ MaskOption = Annotated[
     typer.Option(
         "--mask",
         help="The object: auto (transparency, else rembg where it is installed, else colour), colour (a simple removal "
-        "of plain backgrounds), rembg, none (the whole picture), or a picture that shows it white on black.",
+        "of plain backgrounds), rembg, none (the largest square in the middle), or a picture that shows it white on "
+        "black.",
         metavar="auto|FILE|none",
     ),
 ]
