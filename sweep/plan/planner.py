@@ -54,6 +54,9 @@ PlannedTrial = RecordedTrial[TrialConfig]
 #: Called with a short text about what takes long in planning.
 Report = Callable[[str], None]
 
+#: States of trials with a finished training, whose curves and perhaps scores can be seen.
+_TRAINED: tuple[Status, ...] = ("finished", "to be evaluated")
+
 #: The most rows of a table on the terminal.
 MAX_ROWS = 500
 
@@ -117,7 +120,7 @@ def _primary(sweep: Sweep, home: Path, trials: Sequence[PlannedTrial]) -> Primar
         earlier = read_plan(sweep.name, home).primary
         if earlier is not None and earlier.metric == sweep.primary:
             return earlier
-    return PrimaryMetric(sweep.primary, len(trials), _known(trials, home))
+    return PrimaryMetric(sweep.primary, len(trials), sum(trial.status in _TRAINED for trial in trials))
 
 
 def _with_former_rules(seeds: SeedState, sweep: str, home: Path) -> SeedState:
@@ -127,7 +130,7 @@ def _with_former_rules(seeds: SeedState, sweep: str, home: Path) -> SeedState:
     except PlanError:
         return seeds
     former, rule = earlier.seeds.former if earlier.seeds else (), _rule_of(earlier, seeds)
-    if rule != seeds.rule and _known(earlier.trials, home):
+    if rule != seeds.rule and _is_any_trained(earlier.trials, home):
         former = (*former, rule)
     return replace(seeds, former=tuple(dict.fromkeys(text for text in former if text != seeds.rule)))
 
@@ -142,10 +145,10 @@ def _rule_of(earlier: FrozenPlan, now: SeedState) -> str:
     return earlier.seeds.rule + (f", also for {', '.join(gone)}" if gone else "")
 
 
-def _known(trials: Iterable[RecordedTrial[Any]], home: Path) -> int:
-    """How many of these trials have a finished training, whose curves and perhaps scores can be seen."""
+def _is_any_trained(trials: Iterable[RecordedTrial[Any]], home: Path) -> bool:
+    """Whether one of these trials, of an earlier plan, has a finished training now."""
     states = States(Monitor(home))
-    return sum(states.of(trial.key, trial.training) in ("finished", "to be evaluated") for trial in trials)
+    return any(states.of(trial.key, trial.training) in _TRAINED for trial in trials)
 
 
 def _refuse_misfits(named: Iterable[tuple[str, TrialConfig]], identify: Identities) -> None:

@@ -194,7 +194,7 @@ def _is_trained(trial: PlannedTrial) -> bool:
 
 @dataclass(frozen=True)
 class _Session:
-    """What all trials of one call share."""
+    """The sweep, its records and its way to be stopped, which all trials of one call share."""
 
     sweep: Sweep
     home: Path
