@@ -112,10 +112,14 @@ def read(reader: Reader, path: Path) -> Published:
 
 @dataclass(frozen=True)
 class TorchHubFile:
-    """A file of torch's hub; if its name ends in -hash, these are the first digits of its sha256."""
+    """A file of torch's hub; if its name ends in -hash, these are the first digits of its sha256.
+
+    `known_sha256` is the hash of a file whose name has none.
+    """
 
     url: str
     read: Reader
+    known_sha256: str | None = None
 
     @property
     def filename(self) -> str:
@@ -124,7 +128,7 @@ class TorchHubFile:
     @property
     def sha256(self) -> str | None:
         match = re.search(r"-([0-9a-f]{8,64})\.", self.filename)
-        return match and match[1]
+        return match[1] if match else self.known_sha256
 
     def __str__(self) -> str:
         return self.url
@@ -199,7 +203,8 @@ class HubRepository:
     """A model on the Hugging Face hub: its tensors, its `config.json` and its `preprocessor_config.json`.
 
     Large files are verified against the hashes by which the hub names them.  `sha256` is that of the file of
-    tensors at `revision`, if the table pins it; else the newest revision is used and recorded.
+    tensors at `revision`, if the table knows it; then no other revision is used.  Without it, a cache without
+    `revision` delivers the newest one that it has, which is recorded.
     """
 
     repository: str
@@ -219,7 +224,10 @@ class HubRepository:
         for revision in dict.fromkeys((self.revision, None)):
             config = try_to_load_from_cache(self.repository, "config.json", revision=revision)
             if isinstance(config, str) and readers.hub_tensor_files([p.name for p in Path(config).parent.iterdir()]):
-                return self._delivered(Path(config).parent)
+                snapshot = Path(config).parent
+                if self.sha256 and snapshot.name != self.revision:
+                    raise WeightsSourceError(f"{snapshot} holds another revision than the table's, {self.revision}")
+                return self._delivered(snapshot)
         return None
 
     def download(self, folder: Path) -> Delivery:

@@ -124,10 +124,10 @@ class WeightStore:
     def identity(self, name: str) -> str | None:
         """The sha256 that identifies these weights in trial keys.
 
-        It is the table's hash if the stored weights come from a file with a verified hash or are not stored yet;
-        otherwise that of the stored file, which also covers the architecture.  A published file or folder that a user
-        put into the store's folder is stored first.  None if there is no hash, or that cannot be done, or the record is
-        damaged.
+        It is the table's hash if the stored weights come from a file with a verified hash or are not stored yet, since
+        no source may deliver others; otherwise that of the stored file, which also covers the architecture.  A
+        published file or folder that a user put into the store's folder is stored first.  None if there is no hash, or
+        that cannot be done, or the record is damaged.
         """
         known = find_weight(name).sha256
         if not self.has(name) and self._local(name) is None:
@@ -195,15 +195,19 @@ class WeightStore:
                 except WeightsSourceError as error:
                     tried.append(str(error))
                     continue
-                if delivery is not None:
+                if delivery is None:
+                    tried.append(f"{source}: not in this machine's caches")
+                elif weight.sha256 and not delivery.genuine:  # their own hash would change keys that are planned
+                    tried.append(f"{delivery.origin}: not known to be what the table's sha256, {weight.sha256}, means")
+                else:
                     return delivery
-                tried.append(f"{source}: not in this machine's caches")
         raise MissingWeightsError(
             f"weights {weight.name!r} ({weight.description}) could not be obtained. Tried:\n  "
             + "\n  ".join([f"{self.folder / self._stem(weight.name)}{{,{','.join(_SUFFIXES)}}}: not there", *tried])
             + f"\nOn a machine with a network run: splatsweep weights fetch {weight.name}"
             f"\nthen copy {self._path(weight.name).name} and {self._record(weight.name).name} to {self.folder}"
-            f"\nOr, from the published file: splatsweep weights fetch {weight.name} --from PATH"
+            f"\nOr, from a published file or folder: splatsweep weights fetch {weight.name} --from PATH"
+            + ("; if its hash is not the table's, its own one enters keys" if weight.sha256 else "")
         )
 
     def _local(self, name: str) -> Path | None:

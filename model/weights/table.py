@@ -18,7 +18,7 @@ class Weight:
     """One set of frozen weights, with its sources in the order they are tried.
 
     `sha256` identifies the weights in trial keys: the hash of one published file, whose tensors are the same in all
-    other sources with a hash.  None where no hash is published; then the stored file is hashed.
+    other sources, each of which has a hash.  None where no hash is published; then the stored file is hashed.
     """
 
     name: str
@@ -65,8 +65,10 @@ _DINOV2 = "https://dl.fbaipublicfiles.com/dinov2"
 _MIDAS = "https://github.com/isl-org/MiDaS/releases/download/v2_1"
 
 
-def _dinov2(name: str, file: str, megabytes: float, repository: HubRepository) -> Weight:
-    """Facebook's own file holds the same tensors as the hub's repository, under other names."""
+def _dinov2(
+    name: str, file: str, megabytes: float, repository: HubRepository, facebook_sha256: str | None = None
+) -> Weight:
+    """Facebook's own file, of `facebook_sha256`, holds the same tensors as the hub's repository, under other names."""
     architecture = file.split("_")[1]
     return Weight(
         name=name,
@@ -74,7 +76,10 @@ def _dinov2(name: str, file: str, megabytes: float, repository: HubRepository) -
         licence="Apache-2.0",
         megabytes=megabytes,
         sha256=repository.sha256,
-        sources=(repository, TorchHubFile(f"{_DINOV2}/dinov2_{architecture}/{file}.pth", readers.state_dict)),
+        sources=(
+            repository,
+            TorchHubFile(f"{_DINOV2}/dinov2_{architecture}/{file}.pth", readers.state_dict, facebook_sha256),
+        ),
     )
 
 
@@ -199,6 +204,7 @@ WEIGHTS: dict[str, Weight] = {
                 revision="ed25f3a31f01632728cabb09d1542f84ab7b0056",
                 sha256="ae1e99fcefd534ed978cdeb8326f08030c96e28b7a81ffcbc98a857c84d14be1",
             ),
+            facebook_sha256="b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
         ),
         _dinov2(
             "dinov2_base",
@@ -215,6 +221,7 @@ WEIGHTS: dict[str, Weight] = {
                 revision="47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
                 sha256="399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23",
             ),
+            facebook_sha256="d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
         ),
         _dinov2(
             "dinov2_small_reg",

@@ -45,7 +45,7 @@ def weights_list(home: Home = DEFAULT_HOME) -> None:
             "" if weight.megabytes is None else f"{weight.megabytes:.0f}",
             weight.licence,
             identity[:8] if identity else "",
-            f"from {store.source(name)}" if store.has(name) else "no",
+            _origin(store, name) if store.has(name) else "no",
         )
     console.print(table)
 
@@ -103,6 +103,14 @@ def weights_check(names: WeightNames = None, home: Home = DEFAULT_HOME) -> None:
     checked = names or store.names()
     _fail_with([problem for name in checked if (problem := store.problem(name))])
     console.print(f"sound: {', '.join(checked)}" if checked else f"no weights are in {store.folder}")
+
+
+def _origin(store: WeightStore, name: str) -> str:
+    """Where the stored weights are from, and whether keys contain another hash than the table's."""
+    from model.weights import find_weight
+
+    differs = find_weight(name).sha256 not in (None, store.identity(name))
+    return f"from {store.source(name)}{', not the published file: its own hash enters keys' if differs else ''}"
 
 
 def _needed(sweep: Path) -> list[str]:

@@ -89,15 +89,17 @@ class TestTorchHubFile:
         (checkpoints / "net-00000000.pth").write_bytes(content)
         (checkpoints / "net.pth").write_bytes(content)
 
-        def cached(name):
-            return TorchHubFile(f"https://host/{name}", readers.torchvision_features).cached()
+        def cached(name, sha256=None):
+            return TorchHubFile(f"https://host/{name}", readers.torchvision_features, sha256).cached()
 
         assert list(cached(f"net-{prefix}.pth").content.tensors) == ["0.weight"]
         assert cached(f"net-{prefix}.pth").genuine
         assert not cached("net.pth").genuine
+        assert cached("net.pth", hashlib.sha256(content).hexdigest()).genuine
         assert cached("other-00000000.pth") is None
-        with pytest.raises(WeightsSourceError, match="damaged or not the published"):
-            cached("net-00000000.pth")
+        for name, sha256 in (("net-00000000.pth", None), ("net.pth", "0" * 64)):
+            with pytest.raises(WeightsSourceError, match="damaged or not the published"):
+                cached(name, sha256)
 
     def test_a_download_of_another_file_is_thrown_away(self, tmp_path, monkeypatch):
         monkeypatch.setattr(sources, "download", lambda _, path: path.write_bytes(saved(a=torch.ones(1))))
@@ -178,6 +180,15 @@ class TestHubRepository:
         delivery = source.cached()
         assert list(delivery.content.tensors) == ["a"]
         assert delivery.origin.endswith(REVISION)
+
+    def test_another_revision_in_the_cache_is_used_only_where_no_hash_is_known(self, hub, tmp_path):
+        hub.files = self.FILES
+        HubRepository("some/model").download(tmp_path)
+        (tmp_path / "hub").rename(tmp_path / "hf-cache")
+        assert not HubRepository("some/model", "f" * 40).cached().genuine
+        with pytest.raises(WeightsSourceError, match=f"{REVISION} holds another revision than the table's, {'f' * 40}"):
+            HubRepository("some/model", "f" * 40, hashlib.sha256(self.SAFE).hexdigest()).cached()
+        assert HubRepository("some/model", REVISION, hashlib.sha256(self.SAFE).hexdigest()).cached().genuine
 
     def test_a_hub_out_of_reach_is_reported(self, hub, tmp_path):
         hub.shutdown()

@@ -166,11 +166,22 @@ class TestIdentity:
         store.fetch(NAME)
         assert store.identity(NAME) == "5" * 64
 
-    def test_is_that_of_the_file_where_nobody_vouches_for_it(self, store, sources):
-        sources(Delivers({"a": torch.ones(1)}, cached=False, genuine=False))
+    def test_does_not_change_with_a_source_that_has_another_file(self, store, sources):
+        strange = Delivers({"a": torch.zeros(1)}, cached=True, genuine=False)
+        sources(strange)
+        with pytest.raises(MissingWeightsError, match=r"the shelf: not known to be .* sha256, 5{64}, means"):
+            store.fetch(NAME)
+        assert (store.identity(NAME), store.has(NAME)) == ("5" * 64, False)
+        sources(strange, Delivers({"a": torch.ones(1)}, cached=False))
+        assert store.load(NAME)["a"] == 1
         assert store.identity(NAME) == "5" * 64
+
+    def test_of_what_an_earlier_version_stored_from_such_a_source_stays_that_of_the_file(self, store, sources):
+        sources(Delivers({"a": torch.ones(1)}, cached=False, genuine=False), sha256=None)
         path = store.fetch(NAME)
+        sources(Offline())
         assert store.identity(NAME) == file_sha256(path)
+        assert store.load(NAME)["a"] == 1
 
     def test_is_unknown_where_no_hash_is_published_and_no_file_here(self, store, sources):
         sources(Offline(), sha256=None)
@@ -178,7 +189,8 @@ class TestIdentity:
 
     def test_covers_the_architecture_and_nothing_else(self, tmp_path, sources):
         def identity(folder, config):
-            sources(Delivers({"b": torch.ones(2), "a": torch.ones(1)}, cached=False, genuine=False, config=config))
+            tensors = {"b": torch.ones(2), "a": torch.ones(1)}
+            sources(Delivers(tensors, cached=False, genuine=False, config=config), sha256=None)
             store = WeightStore(tmp_path / folder)
             store.fetch(NAME)
             return store.identity(NAME)

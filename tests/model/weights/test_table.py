@@ -20,10 +20,12 @@ def test_every_entry_is_complete():
         assert weight.sha256 is None or re.fullmatch("[0-9a-f]{64}", weight.sha256)
 
 
-def test_an_entrys_hash_is_one_that_a_source_of_it_vouches_for():
+def test_an_entrys_hash_is_that_of_a_source_and_all_its_sources_have_one():
+    """A source without a hash could never be used."""
     for weight in WEIGHTS.values():
         if weight.sha256:
             assert weight.sha256 in {source.sha256 for source in weight.sources}
+            assert all(source.sha256 for source in weight.sources)
 
 
 @pytest.mark.parametrize("name", WEIGHTS)

@@ -41,6 +41,8 @@ def test_the_list_shows_stored_files_and_their_origin(store):
     store.adopt("hub:some/clip", store.folder / "clip_vit_b32")
     lines = {line.split()[0]: line for line in weights("list").output.splitlines() if line}
     assert store.identity("clip_vit_b32")[:8] in lines["clip_vit_b32"]
+    assert "not the published file: its own hash enters keys" in lines["clip_vit_b32"]
+    assert "not the published" not in lines["hub:some/clip"], "there is no published hash"
     assert re.search(r"MIT +a2bf730a +no$", lines["clip_vit_l14"].rstrip())
     assert "hub:some/clip" in lines
 
