@@ -157,8 +157,9 @@ def evaluate_checkpoint(checkpoint: Network, config: TrialConfig, home: Path) ->
     store = open_dataset(config.data.name, config.data.options, home)
     if problems := Requirements(store).evaluation_problems(config):
         raise ValueError("; ".join(problems))
-    weights = weight_identities(config, home)
-    used = {name: weights[name] for name in training_weights(config)} | {"checkpoint": checkpoint.sha256}
+    weights = weight_identities(config, home, replaced=config.method.weights(config.model))
+    used = {name: weights[name] for name in training_weights(config) if name in weights}
+    used["checkpoint"] = checkpoint.sha256
     metrics = {name: weights[name] for name in evaluation_weights(config)}
     key = trial_key(training_key(config, store.fingerprint, used), config, store.fingerprint, metrics)
     folder = home / "official" / f"{checkpoint.sha256[:16]}-{config.data.name}-{key}"
@@ -184,7 +185,8 @@ def _evaluate(checkpoint: Network, config: TrialConfig, store: Store, home: Path
     device = choose_device()
     frozen = WeightStore(weights_folder(home))
     context = ContextReader(config, store, frozen, cache_folder(home), device)
-    predictor = prepare(checkpoint.load(build_reconstructor(config, context.widths, frozen)), device)
+    built = build_reconstructor(config, context.widths, frozen, initial=False)
+    predictor = prepare(checkpoint.load(built), device)
     with products(config.train.precision):
         return evaluate_predictions(predicting(predictor, context, config), config, store, frozen, device)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,12 +102,17 @@ class TrialFailedError(RuntimeError):
     """A trial that cannot be finished as configured; running it again would end the same way."""
 
 
-def weight_identities(config: TrialConfig, home: Path) -> dict[str, str]:
-    """The sha256 of every frozen weight that a trial uses; downloads files without a published hash."""
+def weight_identities(config: TrialConfig, home: Path, replaced: Collection[str] = ()) -> dict[str, str]:
+    """The sha256 of every frozen weight that a trial uses; downloads files without a published hash.
+
+    Those that a checkpoint has `replaced` are never read; they are left out where their hash is not known here.
+    """
     weights = WeightStore(weights_folder(home))
     identities = {}
     for name in frozen_weights(config):
         if weights.identity(name) is None:
+            if name in replaced:
+                continue
             weights.fetch(name)
         identities[name] = str(weights.identity(name))
     return identities

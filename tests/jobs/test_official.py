@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.evaluate import evaluate
 from jobs.metrics.metric_set import MetricSet
+from jobs.model_file import OwnNetwork
 from jobs.official import OfficialCheckpoint, evaluate_checkpoint
 from jobs.reconstructor import build_reconstructor
 from model.methods.pixelnerf.reconstructor import PixelNerfReconstructor
 from model.official import PUBLISHED, OfficialPredictor, official_state_dict, pixelnerf_state_dict
 from model.types import Context
+from model.weights import WeightStore
 from results.metrics import PUBLISHED as METRICS
 from tests.model.methods.pixelnerf.scenery import small_options
 
@@ -116,6 +119,20 @@ def test_a_published_pixelnerf_is_evaluated_like_the_network_in_it(tiny, home, w
     record = json.loads((result.folder / "result.json").read_text())
     assert record["step"] is None
     assert record["arithmetic"][0]["backend"] is None, "its scenes are no Gaussians"
+
+
+def test_a_trained_pixelnerf_needs_none_of_the_weights_that_its_training_started_from(
+    tiny, home, weights, tmp_path, monkeypatch
+):
+    model = {"name": "pixelnerf", "hidden": 8, "blocks": 1, "view_blocks": 1, "first_pool": False}
+    model |= {"coarse_samples": 4, "importance_samples": 2, "depth_samples": 1}
+    config = TrialConfig.model_validate(tiny(model=model, eval={"objects": 1}))
+    assert config.model.pretrained
+    network = build_reconstructor(config, {}, weights, initial=False)
+    own = OwnNetwork(tmp_path / "own.safetensors", "5" * 64, config, network.state_dict(), 1)
+    monkeypatch.setattr(WeightStore, "has", lambda _, name: name != "resnet34")
+    monkeypatch.setattr(WeightStore, "_acquire", lambda _, weight: pytest.fail(f"{weight.name} was looked for"))
+    assert math.isfinite(evaluate_checkpoint(own, config, home).metrics["novel/psnr"])
 
 
 def test_a_result_that_stands_is_not_computed_again(trained, tiny, home, tmp_path, monkeypatch):
