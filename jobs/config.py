@@ -155,7 +155,8 @@ class TrainConfig(Section):
     ema: EmaConfig | None = None
     #: precision of matrix products on a GPU: TF32 as published, or bfloat16 activations; CPUs always use float32
     precision: Literal["float32", "tf32", "bf16"] = "tf32"
-    #: a loss or gradient that is not finite stops the trial, skips that step, or is ignored, as published
+    #: a loss or gradient that is not finite stops the trial, skips that step, or is ignored, as published.  On a CPU
+    #: the same holds for Gaussians that are not finite; on a GPU, and with `ignore`, they are not drawn
     nonfinite: Literal["stop", "skip", "ignore"] = "stop"
     #: the weights to evaluate: those after the last iteration, or those with the best score on the validation split
     keep: Annotated[Literal["last", "best"], ADDED_LATER] = "last"

@@ -25,6 +25,7 @@ from jobs.evaluate import Predict, object_views, predicting
 from jobs.memory import reset_gpu_peak
 from jobs.precision import products
 from jobs.trained import load_trained
+from model.rasterizers.validation import NonFiniteGaussiansError
 from results.records.atomic import write_json
 from results.records.home import training_folder, trial_folder
 from results.records.training_folder import read_training, training_of
@@ -43,15 +44,18 @@ def measure_costs(
 ) -> dict[str, Any]:
     """The content of `costs.json`; train_s: seconds spent in training iterations; None where that is not known.
 
-    `predict_ms` is one object's sources to its scene, `render_ms` that scene from one camera at the trial's
-    resolution, `memory_mib` the parameters and the most that both allocate beside them; None where the system cannot
-    measure it.
+    Gaussians that are not finite are left out.  `predict_ms` is one object's sources to its scene, `render_ms` that
+    scene from one camera at the trial's resolution, `memory_mib` the parameters and the most that both allocate
+    beside them; None where the system cannot measure it.
     """
     row = next(store.split(config.eval.split).itertuples())
     views = object_views(store, row, config.data.resolution, config.model.input_views, device)
     source, seen = views.select(0, config.model.input_views), views.select(0, 1)
     scene, predict_ms = _median_ms(lambda: predict(source), device)
-    _, render_ms = _median_ms(lambda: scene.render(seen.cameras, seen.background), device)
+    try:
+        _, render_ms = _median_ms(lambda: scene.render(seen.cameras, seen.background), device)
+    except NonFiniteGaussiansError:
+        return measure_costs(network, lambda given: predict(given).without_non_finite(), config, store, device, train_s)
     allocated = _peak_bytes(lambda: predict(source).render(seen.cameras, seen.background), device)
     own = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
     return {

@@ -2,10 +2,15 @@
 
 Each object is reconstructed from its source views.  *Conditioned* views are rendered from the sources' own cameras;
 *novel* views are all others.  Scores are per view, then averaged per object; a table averages over objects.
+
+An object whose Gaussians are not finite has NaN for all scores on a CPU, which refuses to draw them, and so have the
+means; the log names it.  They are left out, as published, on a GPU and with `train.nonfinite: ignore`.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +28,7 @@ from jobs.metrics.base import EvaluatedViews
 from jobs.metrics.metric_set import MetricSet
 from jobs.pixels import as_bytes
 from jobs.stop import ShouldStop, StopRequestedError, never
+from model.rasterizers.validation import NonFiniteGaussiansError
 from model.scenes import Reconstructor, Scene
 from model.types import Context, Rendering, Views
 from model.weights import WeightStore
@@ -39,6 +45,8 @@ SAMPLE_VIEWS = 3
 
 #: of the scores by object
 _COLUMNS = ["object", "split", "view_kind", "metric", "value"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,16 +152,20 @@ def evaluate(
         if should_stop():
             raise StopRequestedError(f"stopped in its evaluation, after {number} of {len(objects)} objects")
         views = object_views(store, row, resolution, input_views, device)
-        rendering = draw(views.select(0, input_views), views)
         masks = store.masks(views.frames.cpu().numpy(), resolution, device) if "mask" in metrics.of_truth else None
-        scores = metrics(
-            EvaluatedViews.rendered(rendering, views),
-            EvaluatedViews.true(views, masks),
-            _kinds(views.images[0], input_views),
-        )
+        true, kinds = EvaluatedViews.true(views, masks), _kinds(views.images[0], input_views)
+        try:
+            rendering = draw(views.select(0, input_views), views)
+        except NonFiniteGaussiansError as error:
+            log.warning("%s of %s cannot be drawn, so its scores and the means are NaN: %s", row.object, split, error)
+            images = torch.zeros_like(views.images)
+            scores = [score._replace(value=math.nan) for score in metrics(true, true, kinds)]
+        else:
+            images = rendering.images
+            scores = metrics(EvaluatedViews.rendered(rendering, views), true, kinds)
         records += [{"object": str(row.object), "split": split, **score._asdict()} for score in scores]
         if len(samples) < SAMPLE_OBJECTS:
-            samples.append((str(row.object), views, rendering.images))
+            samples.append((str(row.object), views, images))
     # A trivial baseline may have no score at all: where only geometry is evaluated, copied pictures have none.
     per_object = pd.DataFrame(records, columns=_COLUMNS).astype({"value": "float64"})
     return Evaluation(per_object, _pack_samples(samples, input_views))

@@ -1,6 +1,8 @@
-"""Handling of steps whose loss or gradient is not finite.
+"""Handling of steps whose loss or gradient is not finite, or whose Gaussians cannot be drawn for that reason.
 
-Everything is decided on the device, so that a GPU need not wait for the host, which checks when it synchronises anyway.
+Losses and gradients are decided on the device, so that a GPU need not wait for the host, which checks when it
+synchronises anyway.  Gaussians are refused by rasterisers on a CPU alone; on a GPU those that are not finite are not
+drawn, and a step is bad where its loss or gradient is.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from model.scenes import Scene
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or a gradient of training is not finite; the message names it and the iteration."""
+    """A loss, a gradient or Gaussians of training are not finite; the message names them and the iteration."""
 
 
 class NonFiniteGuard:
@@ -46,6 +48,16 @@ class NonFiniteGuard:
                 self._terms[name].copy_(torch.where(is_first, term.detach(), self._terms[name]))
             finite = finite & (self._first_bad < 0)
         return finite
+
+    def undrawn(self, iteration: int | Tensor, problem: str, scene: Scene) -> Tensor:
+        """Decide on a step whose scene was refused because of `problem`.  Returns that it does not count, a bool.
+
+        Raises `NonFiniteError` where the policy is `stop`.
+        """
+        assert self._policy != "ignore", "such Gaussians are left out"
+        if self._policy == "stop":
+            raise NonFiniteError(f"iteration {int(iteration)}: {problem}; {scene.extent()}")
+        return torch.zeros((), dtype=torch.bool, device=self._first_bad.device)
 
     def raise_if_bad(self, scene: Scene) -> None:
         """Raise `NonFiniteError` if a step was bad; `scene` is the last prediction of the frozen weights."""

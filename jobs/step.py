@@ -6,6 +6,7 @@ a GPU can run it as one CUDA graph (`jobs.device.CapturedStep`), which repeats i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from jobs.nonfinite import NonFiniteGuard
 from model.losses.base import Loss
 from model.native.tracing import rebuild, tensors_of
 from model.rasterizers.backend import where_room_sufficed
+from model.rasterizers.validation import NonFiniteGaussiansError
 from model.scenes import Reconstructor, Scene
 from model.types import Context
 
@@ -62,11 +64,20 @@ class Step:
     finite_parts: bool
 
     def __call__(self, inputs: StepInputs) -> StepOutcome:
+        outcome = self._outcome(inputs)
+        return rebuild(outcome, (tensor.detach() for tensor in tensors_of(outcome)))  # frees the step's memory
+
+    def _outcome(self, inputs: StepInputs) -> StepOutcome:
         batch = inputs.batch
         scene: Scene = self.network(batch.source, inputs.context)
         if self.finite_parts:
             scene = scene.without_non_finite()
-        rendering, target = scene.render(batch.seen.cameras, batch.seen.background, batch.pixels), batch.target
+        try:
+            rendering, target = scene.render(batch.seen.cameras, batch.seen.background, batch.pixels), batch.target
+        except NonFiniteGaussiansError as error:
+            counts = self.guard.undrawn(inputs.iteration, str(error), scene)
+            unknown = torch.full((), math.nan, device=counts.device)
+            return StepOutcome(scene, dict.fromkeys(("loss", *inputs.weights), unknown), counts)
         terms = {}
         for name in inputs.weights:
             index = inputs.views.get(name)
@@ -78,8 +89,7 @@ class Step:
         backward(loss, self.network, weights)
         counts = self.guard.watch(inputs.iteration, terms, weights)
         self.optimizer.step(where_room_sufficed(counts))
-        outcome = StepOutcome(scene, {"loss": loss, **terms}, counts)
-        return rebuild(outcome, (tensor.detach() for tensor in tensors_of(outcome)))  # frees the step's memory
+        return StepOutcome(scene, {"loss": loss, **terms}, counts)
 
 
 def step_inputs(batch: Batch, context: Context, stage: Stage, first: int, iteration: int, seed: int) -> StepInputs:

@@ -104,9 +104,10 @@ def render(
         of it and the inverse depth (B, V, 1, H, W) in 1/scene units.
 
     Raises:
-        ValueError: an argument has a wrong shape, dtype or device, or holds NaN or infinity, or an opacity lies
-            outside [0, 1]; the message names it.  Values on a GPU are not checked, because the host
-            would have to wait for them: the CUDA packages do not draw Gaussians that are not finite.
+        ValueError: an argument has a wrong shape, dtype or device, or holds NaN or infinity
+            (`validation.NonFiniteGaussiansError` where it is the Gaussians), or an opacity lies outside [0, 1]; the
+            message names it.  Values on a GPU are not checked, because the host would have to wait for them: the CUDA
+            packages do not draw Gaussians that are not finite.
         UnknownChoiceError: no such backend.
         BackendUnavailableError: the backend's package is not installed, or does not support the arguments; with "auto",
             no backend for a GPU is installed and supports them.

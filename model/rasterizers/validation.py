@@ -13,6 +13,12 @@ from model.types import Cameras, Gaussians
 #: Coefficients of spherical harmonics of degree 0 to 3.
 SH_COEFFICIENTS = (1, 4, 9, 16)
 
+_OF_GAUSSIANS = ("means", "scales", "rotations", "opacities", "sh")
+
+
+class NonFiniteGaussiansError(ValueError):
+    """Gaussians with NaN or infinity, which a rasteriser that reads values does not draw."""
+
 
 def validate(gaussians: Gaussians, cameras: Cameras, background: Tensor, *, values: bool = True) -> Tensor:
     """Check all inputs of `render`; returns the background as (B, 3) in the dtype of the Gaussians.
@@ -41,11 +47,7 @@ def check_values(gaussians: Gaussians, cameras: Cameras, background: Tensor, any
 
 def _tensors(gaussians: Gaussians, cameras: Cameras, background: Tensor) -> dict[str, Tensor]:
     return {
-        "means": gaussians.means,
-        "scales": gaussians.scales,
-        "rotations": gaussians.rotations,
-        "opacities": gaussians.opacities,
-        "sh": gaussians.sh,
+        **{name: getattr(gaussians, name) for name in _OF_GAUSSIANS},
         "world_to_camera": cameras.world_to_camera,
         "focal": cameras.focal,
         "principal": cameras.principal,
@@ -108,7 +110,10 @@ def _check_background_shape(background: Tensor, batch: int) -> None:
 
 
 def _check_finite(tensors: dict[str, Tensor]) -> None:
-    """Checks for NaN and infinity.  A sum is the cheapest test; it overflows only for invalid or huge values."""
+    """Checks for NaN and infinity, first in the Gaussians.
+
+    A sum is the cheapest test; it overflows only for invalid or huge values.
+    """
     with torch.no_grad():
         sums = [tensor.sum() for tensor in tensors.values()]
         on_host = sums[0].device.type == "cpu"  # on other devices each read synchronises, so they are read together
@@ -117,7 +122,8 @@ def _check_finite(tensors: dict[str, Tensor]) -> None:
         for name, tensor in tensors.items():
             bad = int((~torch.isfinite(tensor)).sum())
             if bad:
-                raise ValueError(f"{name} holds {bad} values of {tensor.numel()} that are NaN or infinite")
+                error = NonFiniteGaussiansError if name in _OF_GAUSSIANS else ValueError
+                raise error(f"{name} holds {bad} values of {tensor.numel()} that are NaN or infinite")
 
 
 def _check_opacities(opacities: Tensor) -> None:

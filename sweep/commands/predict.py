@@ -86,6 +86,7 @@ def predict(
     from jobs.photos.picture import PictureError, picture_files
     from jobs.predict import load_reconstructor
     from jobs.video import find_ffmpeg
+    from model.rasterizers.validation import NonFiniteGaussiansError
     from results.records.atomic import write_json
 
     home = home.absolute()
@@ -105,11 +106,12 @@ def predict(
     for file, stem in zip(files, stems, strict=True):
         try:
             prediction = reconstruct(file, mask=mask, fov=fov, focal=focal)
-        except PictureError as error:
-            print(f"error: {error}", file=sys.stderr)
+            written = prediction.save(out, stem=stem, views=views, side=size)
+        except (PictureError, NonFiniteGaussiansError) as error:
+            named = error if isinstance(error, PictureError) else f"{file}: its reconstruction cannot be drawn: {error}"
+            print(f"error: {named}", file=sys.stderr)
             refused += 1
             continue
-        written = prediction.save(out, stem=stem, views=views, side=size)
         saved = {path.name for path in written}
         records = [record for record in records if saved.isdisjoint(record["files"])]
         records.append(prediction.as_json(written))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from jobs.nonfinite import NonFiniteError, NonFiniteGuard
 from jobs.reconstructor import build_reconstructor
 from jobs.training import Pace, train
 from model.losses import LOSSES
+from model.methods.splatter_image.predictor import GaussianPredictor
 from model.rasterizers.backend import Check, deferred, where_room_sufficed
 from model.registry import resolve
-from model.scenes import PictureScene
+from model.scenes import GaussianScene, PictureScene
 from model.types import Cameras, Gaussians
 from model.weights import WeightStore
 from tests.cuda_graphs import CudaGraphs
@@ -265,3 +267,26 @@ def test_whole_steps_are_captured_where_the_rasteriser_reads_nothing_back(execut
     if backend == "triton":
         pytest.importorskip("triton", reason="torch brings Triton on Linux alone")
     assert captures_steps(execution, backend, device) is expected
+
+
+def test_gaussians_that_a_cpu_does_not_draw_are_a_bad_step(tmp_path, monkeypatch):
+    predict, steps = GaussianPredictor.forward, iter(range(10))
+
+    def forward(*arguments: Any) -> GaussianScene:
+        scene = predict(*arguments)
+        scales = scene.gaussians.scales.clone()
+        scales[0, 0, 0] = math.inf if next(steps) == 1 else 0.1
+        return replace(scene, gaussians=replace(scene.gaussians, scales=scales))
+
+    monkeypatch.setattr(GaussianPredictor, "forward", forward)
+    stages = [{"iterations": 3, "lr": 1e-3, "losses": {"l2": 1.0}}]
+    weights, metrics = trained(configuration(stages, nonfinite="skip"), tmp_path, captured=False)
+    assert weights.isfinite().all()
+    assert metrics.seen[-1][1]["train/skipped"] == pytest.approx(1 / 3)
+    assert math.isfinite(metrics.seen[-1][1]["train/l2"])
+    steps = iter(range(10))
+    (tmp_path / "checkpoints-False").rename(tmp_path / "skipped")
+    with pytest.raises(NonFiniteError, match=r"iteration 1: scales holds 1 values of .* NaN or infinite; .*\.\.inf"):
+        trained(configuration(stages, nonfinite="stop"), tmp_path, captured=False)
+    steps = iter(range(10))
+    trained(configuration(stages, nonfinite="ignore"), tmp_path, captured=False)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from jobs.config import TrialConfig
-from jobs.cost import device_name, measure_finished
+from jobs.cost import device_name, measure_costs, measure_finished
+from jobs.data.prepare import open_dataset
+from jobs.reconstructor import build_reconstructor
 from jobs.trial import Runtime, run_trial
+from model.types import Context
+from model.weights import WeightStore
 from results.costs import COSTS, read_costs
 from results.records.home import training_folder
 from results.records.training_folder import read_training
@@ -45,3 +51,19 @@ def test_a_control_has_no_costs(home, tiny) -> None:
     assert not (result.folder / COSTS_FILENAME).exists()
     with pytest.raises(ValueError, match="has no network"):
         measure_finished(home, result.key, torch.device("cpu"))
+
+
+def test_gaussians_that_are_not_finite_do_not_count(home, tiny) -> None:
+    config = TrialConfig.model_validate(tiny())
+    data = tiny()["data"]
+    store = open_dataset(data["name"], data["options"], home)
+    network = build_reconstructor(config, {}, WeightStore(home))
+
+    def predict(source):
+        scene = network(source, Context())
+        scales = scene.gaussians.scales.clone()
+        scales[0, 0, 0] = math.nan
+        return replace(scene, gaussians=replace(scene.gaussians, scales=scales))
+
+    costs = measure_costs(network, predict, config, store, torch.device("cpu"), None)
+    assert costs["render_ms"] > 0

@@ -7,11 +7,12 @@ import torch
 
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
-from jobs.evaluate import Evaluation, evaluate
+from jobs.evaluate import Evaluation, drawing, evaluate
 from jobs.metrics.metric_set import MetricSet
 from jobs.stop import StopRequestedError
 from jobs.trial import Runtime, run_trial
-from model.types import Rendering
+from model.scenes import GaussianScene
+from model.types import Gaussians, Rendering
 from results.measurements import read_measurements
 from results.metrics import PUBLISHED
 from results.records.journal import read_events
@@ -79,6 +80,42 @@ def test_a_limit_takes_the_first_objects(judge, store):
     evaluation = judge(brighter([0.1] * 5), limit=2)
     assert list(evaluation.samples["objects"]) == list(store.split("test")["object"][:2])
     assert evaluation.per_object["object"].nunique() == 2
+
+
+def test_an_object_that_cannot_be_drawn_is_named_and_its_scores_are_nan(store, weights, caplog):
+    names = [str(name) for name in store.split("test")["object"]]
+    calls = iter(names)
+
+    def predict(_):
+        scale = math.inf if next(calls) == names[1] else 0.1
+        gaussians = Gaussians(
+            means=torch.tensor([[[0.0, 0.0, 2.0]]]),
+            scales=torch.tensor([[[0.1, 0.1, scale]]]),
+            rotations=torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]),
+            opacities=torch.full((1, 1, 1), 0.5),
+            sh=torch.zeros(1, 1, 1, 3),
+        )
+        return GaussianScene(gaussians)
+
+    chosen = MetricSet(["psnr", "iou"], "vgg", weights)
+    evaluation = evaluate(
+        drawing(predict, geometry=True),
+        store,
+        metrics=chosen,
+        split="test",
+        resolution=16,
+        limit=None,
+        device=torch.device("cpu"),
+    )
+    values = evaluation.per_object.set_index("object")["value"]
+    assert values[names[1]].isna().all()
+    assert values.drop(names[1]).notna().all()
+    assert values.groupby(level=0).size().nunique() == 1, "a score is lost"
+    assert all(math.isnan(mean) for mean in evaluation.means().values())
+    assert list(evaluation.samples["objects"]) == names
+    (record,) = caplog.records
+    assert f"{names[1]} of test cannot be drawn" in record.message
+    assert "scales holds 1 values of 3" in record.message
 
 
 def test_a_stop_is_looked_for_between_objects(judge):

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.photos.picture import PictureError
+from model.rasterizers.validation import NonFiniteGaussiansError
 from sweep.cli import app
 from sweep.commands import predict
 from sweep.commands.predict import _stems
@@ -34,6 +35,8 @@ class FakePrediction:
         self.picture, self.remarks, self.concerns = SimpleNamespace(path=picture), [], []
 
     def save(self, folder: Path, stem: str, **_: Any) -> list[Path]:
+        if self.picture.path.stem == "infinite":
+            raise NonFiniteGaussiansError("scales holds 1 values")
         return [folder / f"{stem}.png"]
 
     def as_json(self, files: list[Path]) -> dict[str, Any]:
@@ -62,6 +65,7 @@ def predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             (tmp_path / name).touch()
         out = tmp_path / "out"
         done = CliRunner().invoke(app, ["predict", "abc", *(str(tmp_path / n) for n in names), "--out", str(out)])
+        assert ("infinite.jpg: its reconstruction cannot be drawn: scales" in done.stderr) == ("infinite.jpg" in names)
         records = json.loads((out / predict.RECORD_FILENAME).read_text())
         return done.exit_code, [f"{Path(r['picture']).name}: {', '.join(r['files'])}" for r in records]
 
@@ -69,7 +73,7 @@ def predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_record_is_merged_and_survives_a_bad_picture(predicted: Any) -> None:
-    assert predicted("a.jpg", "bad.jpg", "b.jpg") == (2, ["a.jpg: a.png", "b.jpg: b.png"])
+    assert predicted("a.jpg", "bad.jpg", "infinite.jpg", "b.jpg") == (2, ["a.jpg: a.png", "b.jpg: b.png"])
     assert predicted("a.webp", "c.jpg", "crash.jpg", "d.jpg") == (1, ["b.jpg: b.png", "a.webp: a.png", "c.jpg: c.png"])
 
 
