@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.rasterizers import NEAR_PLANE
+
 #: The constant spherical harmonic: a Gaussian's colour from all directions is 1/2 + SH_DC * sh[0].
 SH_DC = 0.28209479177387814
 
@@ -65,7 +67,7 @@ class Cameras(_TensorFields):
     principal: Tensor  # (B, V, 2) pixels, x then y; the image centre is (width/2, height/2)
     height: int
     width: int
-    near: float = 0.2  # Gaussians at camera z <= near are not drawn, scene units
+    near: float = NEAR_PLANE  # Gaussians at camera z <= near are not drawn, scene units
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from jobs.contexts import frozen_class
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import SPLITS, Store
 from model.context import find_source
+from model.rasterizers import NEAR_PLANE
 from results.metrics import METRICS
 
 
@@ -49,6 +50,8 @@ class Requirements:
             )
         if config.is_trained:
             yield from self._context_problems(config)
+            if config.method.scene == "gaussians" and (problem := self._before_the_near_plane()):
+                yield f"data.name {name}: {problem}"
         views = config.model.input_views
         if problem := self._cached_problem(config.eval.split, config.eval.objects, views):
             yield f"eval.split {config.eval.split}: {problem}"
@@ -56,6 +59,17 @@ class Requirements:
             if lacking := self._lacks(metric):
                 fitting = ", ".join(other for other in METRICS if not self._lacks(other))
                 yield f"eval.metrics {metric}: dataset {name!r} has no {' and no '.join(lacking)}; allowed: {fitting}"
+
+    def _before_the_near_plane(self) -> str | None:
+        """The reason why Gaussians in the middle of the depth bounds, where networks start, are not drawn; or None."""
+        facts = self._store.manifest
+        if facts.bounds_from_origin or facts.near + facts.far > 2 * NEAR_PLANE:
+            return None
+        return (
+            f"its depth bounds are {facts.near:.3g} and {facts.far:.3g} scene units, and rasterisers draw no "
+            f"Gaussians at a camera z up to {NEAR_PLANE}; leave out data.options.normalised: false, "
+            "or scale its cameras"
+        )
 
     def _lacking(self, metric: str) -> list[str]:
         """Ground truth that a metric needs and the store does not have."""

@@ -29,6 +29,9 @@ BACKENDS: dict[str, str] = {
     "triton": "model.rasterizers.triton:render",
 }
 
+#: Camera z up to which Gaussians are not drawn, scene units; that of diff-gaussian-rasterization.
+NEAR_PLANE = 0.2
+
 #: Backends that check values while drawing; for others `render` checks them before.
 _REFUSE_BY_THEMSELVES = ("cpu",)
 #: Candidates of "auto" for tensors on a GPU, best first; `triton` precedes them on the cards that it was tested on.

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.rasterizers import orthographic, triton
+from model.rasterizers import NEAR_PLANE, orthographic, triton
 from model.rasterizers.reference import (
     DILATION,
     Splats,
@@ -37,7 +37,6 @@ from model.types import Cameras
 
 #: Tensors may be on any device; adapters to the package read this flag.
 DRAWS_ON_CPU = True
-NEAR = 0.2  # scene units; Gaussians that are not farther are not drawn
 TILE = 16  # px; `radii` are 0 where a splat's square misses every tile that the image touches
 _DEPTH_EPSILON = 1e-7  # added to the depth that the projection divides by
 
@@ -248,7 +247,7 @@ def _to_camera(positions: Tensor, settings: GaussianRasterizationSettings) -> Te
 
 def _in_front(points: Tensor) -> Tensor:
     """(N,) bool: points in camera axes that are drawn; compared in float32, so that 0.2 is not in front of 0.2."""
-    return points[:, 2].float() > NEAR
+    return points[:, 2].float() > NEAR_PLANE
 
 
 def _on_image(covariances: Tensor, points: Tensor, settings: GaussianRasterizationSettings) -> Tensor:
@@ -267,7 +266,7 @@ def _camera(settings: GaussianRasterizationSettings) -> Cameras:
         principal=size / 2,
         height=settings.image_height,
         width=settings.image_width,
-        near=NEAR,
+        near=NEAR_PLANE,
     )
 
 

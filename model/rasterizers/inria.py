@@ -26,9 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.rasterizers import packages
+from model.rasterizers import NEAR_PLANE, packages
 from model.rasterizers.backend import Capabilities
-from model.rasterizers.compat import NEAR, GaussianRasterizationSettings
+from model.rasterizers.compat import GaussianRasterizationSettings
 from model.types import Cameras, Gaussians
 
 PACKAGE = "diff_gaussian_rasterization"
@@ -87,7 +87,7 @@ def render(
     if 0 in (scenes, views, gaussians.means.shape[1]):  # without Gaussians the package returns a black image
         return packages.draw_nothing(gaussians, cameras, background, return_depth)
 
-    zoom = NEAR / cameras.near
+    zoom = NEAR_PLANE / cameras.near
     settings = _settings(package, cameras, zoom, math.isqrt(gaussians.sh.shape[2]) - 1, antialiasing, background)
     subjects = _subjects(gaussians, zoom)
     rasterizer = package.GaussianRasterizer(settings[0])  # one for all: making a module takes longer than its call

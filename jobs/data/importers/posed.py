@@ -8,7 +8,7 @@ around the principal point, over white where they are transparent or masked out.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from jobs.data.importers.poses import rigid
 from jobs.data.inspect import frame_with_z, nearest_point
 from jobs.data.store import SPLITS, Frames
 from model.options import options
+from model.rasterizers import NEAR_PLANE
 
 #: Mean distance between the cameras and the point that they look at, scene units.
 DISTANCE = 2.0
@@ -33,7 +34,7 @@ DISTANCE = 2.0
 REACH = DISTANCE / 2
 #: Share of the points nearer than the nearest camera that determines the size of the object with its surroundings.
 POINTS_WITHIN, MARGIN = 0.95, 1.1
-#: Lower limit of the near bound.
+#: Lower limit of the near bound at this distance.
 NEAREST = 0.1
 #: Minimum of the smallest eigenvalue that determines a common centre; below it the viewing axes are parallel.
 LEAST_CONDITION = 1e-6
@@ -105,7 +106,8 @@ class PosedOptions:
     val_objects: Annotated[int, Field(ge=0)] = 0
     #: side of the stored images, pixels
     image_size: Annotated[int, Field(ge=8, le=1024)] = 128
-    #: whether cameras are moved to look at the origin, turned upright and scaled to one distance
+    #: whether cameras are moved to look at the origin, turned upright and scaled to one distance; else scenes keep the
+    #: files' unit, in which Gaussians at a camera z up to 0.2 are not drawn
     normalised: bool = True
     #: whether to keep depth maps, where files name them
     depth: bool = False
@@ -147,10 +149,20 @@ class Posed(Importer[PosedOptions]):
                     geometry=name,
                     num_frames=len(read.shots),
                     payload=(folders[name], capture),
-                    remark="; ".join(read.notes) or None,
+                    remark="; ".join([*read.notes, *self._undrawn(read)]) or None,
                 )
             )
         return items
+
+    def _undrawn(self, capture: Capture) -> Iterator[str]:
+        """A note where surfaces may lie before the rasterisers' near plane, which normalised ones hardly reach."""
+        if capture.shots and not self.options.normalised:
+            near, far = _bounds(capture, normalised=False)
+            if near <= NEAR_PLANE:
+                yield (
+                    f"its depth bounds are {near:.3g} and {far:.3g} scene units, and rasterisers draw no Gaussians at "
+                    f"a camera z up to {NEAR_PLANE}: leave out option normalised=false, or scale its cameras"
+                )
 
     def sources(self, item: Item) -> Sequence[Path]:
         return [item.payload[0]]

@@ -384,8 +384,13 @@ def quaternion(rotation: np.ndarray) -> np.ndarray:
     return Rotation.from_matrix(rotation).as_quat()[[3, 0, 1, 2]]
 
 
-def write_colmap_text(folder: Path, camera: str = "1 PINHOLE 200 160 180 190 104 78", points: int = 30) -> None:
-    """Writes the reconstruction of one object as text; its second image sees no point."""
+def write_colmap_text(
+    folder: Path, camera: str = "1 PINHOLE 200 160 180 190 104 78", points: int = 30, *, unit: float = 1.0
+) -> None:
+    """Writes the reconstruction of one object as text; its second image sees no point.
+
+    `unit`: the factor of all lengths.
+    """
     model = folder / "sparse" / "0"
     model.mkdir(parents=True)
     (model / "cameras.txt").write_text(f"# Camera list with one line of data per camera:\n{camera}\n")
@@ -397,12 +402,12 @@ def write_colmap_text(folder: Path, camera: str = "1 PINHOLE 200 160 180 190 104
         photo(folder / "cut.png", centre, alpha=True)
         with Image.open(folder / "cut.png") as cut_out:
             cut_out.getchannel("A").save(folder / "masks" / f"{name}.png")
-        q, t = quaternion(axes(centre)), -axes(centre) @ centre
+        q, t = quaternion(axes(centre)), -axes(centre) @ centre * unit
         pose = " ".join(f"{value:.12g}" for value in (*q, *t))
         lines += [f"{view + 1} {pose} 1 {name}", "" if view == 1 else "10.5 11.5 -1 20 30 1"]
     (folder / "cut.png").unlink()
     (model / "images.txt").write_text("\n".join(lines) + "\n")
-    around = np.random.default_rng(0).normal(size=(points, 3)) * 0.1 + POINT
+    around = (np.random.default_rng(0).normal(size=(points, 3)) * 0.1 + POINT) * unit
     rows = [f"{n} {x} {y} {z} 10 20 30 0.5 1 0 2 1" for n, (x, y, z) in enumerate(around, start=1)]
     (model / "points3D.txt").write_text("# 3D point list\n" + "\n".join(rows) + "\n")
 

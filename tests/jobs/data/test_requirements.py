@@ -113,6 +113,19 @@ def test_views_that_are_all_sources_leave_nothing_to_evaluate(store):
     assert "has views beside its 6 sources" in found
 
 
+def test_a_scene_before_the_near_plane_is_refused_where_gaussians_are_drawn(store):
+    def of(near, far, **facts):
+        return replace(store, manifest=store.manifest.model_copy(update={"near": near, "far": far, **facts}))
+
+    (found,) = Requirements(of(0.05, 0.15)).problems(config())
+    assert found.startswith("data.name chairs: its depth bounds are 0.05 and 0.15 scene units, and rasterisers draw no")
+    assert "leave out data.options.normalised: false" in found
+    field = {"name": "pixelnerf", "pretrained": False}
+    assert Requirements(of(0.05, 0.15)).problems(config(model=field)) == []
+    assert Requirements(of(0.1, 3.9)).problems(config()) == []
+    assert Requirements(of(-2.0, 2.0, bounds_from_origin=True)).problems(config()) == []
+
+
 @pytest.mark.parametrize("model", ["oracle", "oracle_noisy"])
 def test_depth_that_the_dataset_does_not_have(store, model):
     (found,) = Requirements(replace(store, depth=None)).problems(config(depth={"model": model}))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from model.rasterizers import compat, gsplat, reference, render
+from model.rasterizers import NEAR_PLANE, compat, gsplat, reference, render
 from model.rasterizers.packages import BackendUnavailableError
 from tests.model.rasterizers.published import as_gsplat
 
@@ -47,7 +47,7 @@ def rasterization(
     assert opacities.shape == (batch, count)
     assert viewmats.shape == (batch, views, 4, 4)
     assert Ks.shape == (batch, views, 3, 3)
-    assert (near_plane, eps2d, packed) == (compat.NEAR, reference.DILATION, False)
+    assert (near_plane, eps2d, packed) == (NEAR_PLANE, reference.DILATION, False)
     if sh_degree is not None:
         assert colors.ndim == (4 if version == "1.5.3" else 3)
         colors = colors.expand(batch, *colors.shape[-3:])

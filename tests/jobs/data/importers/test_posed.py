@@ -1,6 +1,7 @@
 """`transforms` and `colmap`: every format's cameras project a known point to its pixel."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -119,6 +120,16 @@ def test_cameras_may_stay_as_they_are(source, kind, tmp_path):
     seen = store.world_to_camera[first] @ [0.21, -0.13, 0.17, 1]
     np.testing.assert_allclose(seen[:3], subsample_views(CENTRES[0]), atol=1e-5)
     assert store.manifest.near < seen[2] < store.manifest.far
+
+
+def test_surfaces_before_the_near_plane_are_reported(tmp_path):
+    """The cameras are 1.3 to 1.9 units from what they look at, and 0.13 to 0.19 in a unit ten times as large."""
+    write_colmap_text(tmp_path / "s" / "small", unit=0.1)
+    write_colmap_text(tmp_path / "s" / "usual")
+    (remark,) = import_("colmap", tmp_path / "s", tmp_path, normalised=False).manifest.remarks
+    assert remark.object == "small"
+    assert re.match(r"its depth bounds are 0\.\d+ and 0\.\d+ scene units, .* up to 0\.2: leave out option", remark.text)
+    assert import_("colmap", tmp_path / "s", tmp_path).manifest.remarks == [], "all are scaled"
 
 
 def test_transparency_and_masks_leave_the_object_on_white(layouts, tmp_path):
