@@ -17,6 +17,8 @@ def planned_dataset(fingerprint: str = "f" * 64, resolution: int = 64, **facts: 
     objects = pd.DataFrame(rows, columns=["object", "split"])
     objects["num_frames"] = 16
     objects["first_frame"] = 16 * np.arange(len(objects))
-    manifest = SimpleNamespace(evaluation={"source_frame": 0}, importer="chairs")
+    manifest = SimpleNamespace(
+        evaluation={"source_frame": 0}, importer="chairs", near=1.5, far=3.5, bounds_from_origin=False
+    )
     default = {"objects": objects, "manifest": manifest, "depth": np.zeros(1), "mask": np.zeros(1)}
     return SimpleNamespace(fingerprint=fingerprint, resolution=resolution, **(default | facts))
