@@ -9,10 +9,10 @@
 # So that results record the commit:  --build-arg COMMIT="$(git describe --always --abbrev=40 --exclude '*' --dirty)"
 FROM python:3.11-slim-bookworm
 
-# Debian keeps no old versions to pin.
+# KubeRay's probes of its nodes need wget up to version 1.5.  Debian keeps no old versions to pin.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ git \
+    && apt-get install --yes --no-install-recommends g++ git wget \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /splatsweep

@@ -153,6 +153,10 @@ def test_rayjob_runs_the_ray_that_is_tested_with_a_token():
         pod = group["template"]["spec"]
         volumes = {volume["name"] for volume in pod["volumes"]}
         assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == volumes == {"home", "sweep"}
+        image = pod["containers"][0]["image"].partition(":")[2]
+        packages = re.search(r"apt-get install (.+) \\$", (FOLDER / f"{image}.Dockerfile").read_text(), re.MULTILINE)
+        assert packages is not None
+        assert "wget" in packages.group(1).split(), "KubeRay's probes call it in every pod"
 
 
 FAKES = {
