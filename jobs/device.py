@@ -65,6 +65,22 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+class GpuLostError(RuntimeError):
+    """A GPU no longer answers this process, after an error such as an access out of bounds; it may answer others."""
+
+
+def require_gpu() -> None:
+    """Raises `GpuLostError` where this process has used a GPU and can no longer; waits for the GPU."""
+    if torch.cuda.is_initialized():
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            raise GpuLostError(
+                f"the GPU no longer answers this process, after a trial failed on it ({error}); "
+                "run the same command again, for the other trials"
+            ) from error
+
+
 def prepare(network: Reconstructor, device: torch.device) -> Reconstructor:
     """Move `network` to a device, with the layout and the layers that are fastest there; returns it."""
     network.to(device).to(memory_format=memory_format(device, "eager"))

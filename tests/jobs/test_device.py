@@ -47,6 +47,19 @@ def stages(iterations: int) -> dict[str, Any]:
     return {"stages": [{"iterations": iterations, "lr": 1e-3, "losses": {"l2": 1.0}}]}
 
 
+def test_a_gpu_that_no_longer_answers_is_noticed(monkeypatch):
+    def synchronize():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    devices.require_gpu()  # this process has none
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    devices.require_gpu()
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    with pytest.raises(devices.GpuLostError, match="illegal memory access"):
+        devices.require_gpu()
+
+
 @pytest.mark.parametrize(
     ("mode", "device", "expected"),
     [

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.config import TrialConfig
+from jobs.device import require_gpu
 from jobs.memory import is_out_of_memory, peak_gpu_memory, watch_gpu_memory
 from jobs.stop import StopRequestedError
 from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
@@ -54,8 +55,10 @@ def run_guarded(
     work: TrialFunction = run_trial,
     gpu_share: float = 1.0,
 ) -> GuardedRun:
-    """Runs one planned trial; records every error in its journal and raises none.
+    """Runs one planned trial; records every error of it in its journal.
 
+    Raises `GpuLostError` where a trial failed and this process can no longer use its GPU, so that other trials run in
+    another process; none of its own errors otherwise.
     The trial does not start where the stop file exists.  A full disk writes the stop file, because it would make the
     other trials fail too; under `fail_fast` a failure does as well.  A trial that runs out of GPU memory with less
     than a whole GPU is queued again, because it may fit with fewer trials on that GPU.
@@ -86,8 +89,10 @@ def run_guarded(
     if problem is not None:
         with Journal(folder) as journal:
             journal.failed(problem)
-    if fail_fast and stop_file is not None and trial_status(folder) == "failed":
-        request_stop(stop_file, "failure", f"trial {key} failed")
+    if trial_status(folder) == "failed":
+        if fail_fast and stop_file is not None:
+            request_stop(stop_file, "failure", f"trial {key} failed")
+        require_gpu()
     return GuardedRun(gpu_bytes=peak_gpu_memory())
 
 

@@ -3,7 +3,7 @@
 Tune packs trials and restarts workers; the plan decides which trials run.  A worker that dies is restarted up to
 `max_failures` times, and its trial resumes from the checkpoint in the home.  So is a worker that raises an error
 outside the trial, such as one of the transfer of its files.  An exception inside a trial makes it failed, without a
-restart by Tune, because it would end the same way again.
+restart by Tune, because it would end the same way again; except where it has cost the worker its GPU.
 
 A worker detects by itself whether it sees the home.  If not, it sends its trial's files to a `TrialFileServer` on the
 driver's node.

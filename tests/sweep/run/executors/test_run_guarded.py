@@ -8,11 +8,13 @@ from typing import NoReturn
 import pytest
 import torch
 
+from jobs.device import GpuLostError
 from jobs.memory import is_out_of_memory
 from jobs.trial import Runtime
 from results.records.home import trial_folder
 from results.records.journal import Journal, read_events
 from results.records.trial_folder import trial_status
+from sweep.run.executors import run_guarded as module
 from sweep.run.executors.run_guarded import run_guarded
 from tests.works import trial_of
 
@@ -78,3 +80,14 @@ def test_other_errors_are_the_trials_own(error: Exception, tmp_path: Path) -> No
     attempted, folder = end_with(error, tmp_path, 0.25)
     assert not attempted.is_put_back
     assert trial_status(folder) == "failed"
+
+
+def test_a_process_that_lost_its_gpu_runs_no_other_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost() -> NoReturn:
+        raise GpuLostError("no answer")
+
+    monkeypatch.setattr(module, "require_gpu", lost)
+    with pytest.raises(GpuLostError):
+        end_with(RuntimeError("CUDA error: an illegal memory access was encountered"), tmp_path, 1.0)
+    (failed,) = [event for event in read_events(trial_folder(tmp_path, trial_of(1).key)) if event["event"] == "failed"]
+    assert "illegal memory access" in failed["error"]
