@@ -20,6 +20,7 @@ import torch
 
 from jobs.config import TrialConfig
 from jobs.cost import measure_costs
+from jobs.data.gpu_cache import keep_only
 from jobs.data.prepare import open_dataset
 from jobs.data.requirements import Requirements
 from jobs.data.store import Store
@@ -128,6 +129,7 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
     """
     home, runtime = Path(home).absolute(), runtime or Runtime()
     store = open_dataset(config.data.name, config.data.options, home)
+    keep_only(store.path)
     with full_disk_explained(weights_folder(home)):
         weights = weight_identities(config, home)
     keys = keys_of(config, store.fingerprint, weights)

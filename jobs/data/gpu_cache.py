@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.memory import free_gpu_memory
+from jobs.memory import free_gpu_memory, watch_gpu_memory
 
 #: A GPU keeps an array of a store if it takes no more than this share of its free memory.
 _MEMORY_SHARE = 0.4
+
+#: Store, name and device of an array -> its copy there; None where it does not fit.
+_held: dict[tuple[Path, str, torch.device], Tensor | None] = {}
 
 
 def take(store: Path, name: str, array: np.ndarray, frames: np.ndarray, device: torch.device | str) -> Tensor:
@@ -29,10 +31,19 @@ def take(store: Path, name: str, array: np.ndarray, frames: np.ndarray, device: 
     return cached[torch.from_numpy(frames).to(device, non_blocking=True)]
 
 
-@lru_cache(maxsize=6)  # images, masks and depth of the current and the previous dataset
+def keep_only(store: Path) -> None:
+    """Frees the arrays of other stores: a trial has the memory, and uses the memory, that it would have alone."""
+    others = [key for key, array in _held.items() if key[0] != store or array is None]
+    freed = [key for key in others if _held.pop(key) is not None]
+    if freed:
+        watch_gpu_memory()
+
+
 def _on_device(store: Path, name: str, device: torch.device) -> Tensor | None:
     """The whole array on the device; None where it does not fit."""
-    array = np.load(store / f"{name}.npy", mmap_mode="r")
-    if array.nbytes > _MEMORY_SHARE * free_gpu_memory(device):
-        return None
-    return torch.from_numpy(np.array(array)).to(device)
+    key = store, name, device
+    if key not in _held:
+        array = np.load(store / f"{name}.npy", mmap_mode="r")
+        fits = array.nbytes <= _MEMORY_SHARE * free_gpu_memory(device)
+        _held[key] = torch.from_numpy(np.array(array)).to(device) if fits else None
+    return _held[key]

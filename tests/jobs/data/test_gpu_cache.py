@@ -14,7 +14,7 @@ DEVICES = [pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_avail
 
 @pytest.fixture
 def store(prepared_home):
-    gpu_cache._on_device.cache_clear()
+    gpu_cache._held.clear()
     return open_dataset(TINY_DATA["name"], TINY_DATA["options"], prepared_home)
 
 
@@ -30,6 +30,20 @@ def test_a_device_with_room_holds_the_whole_array(store, monkeypatch):
 def test_a_device_without_room_holds_nothing(store, monkeypatch):
     monkeypatch.setattr(gpu_cache, "free_gpu_memory", lambda _: store.images.nbytes)
     assert gpu_cache._on_device(store.path, "images", META) is None
+
+
+def test_a_trial_of_another_dataset_finds_the_memory_free(store, monkeypatch, tmp_path):
+    """Whether it fits, and its measured peak, must not depend on the trials that its process ran before."""
+    watched = []
+    monkeypatch.setattr(gpu_cache, "watch_gpu_memory", lambda: watched.append(dict(gpu_cache._held)))
+    for name, room in (("images", 10 * store.images.nbytes), ("depth", 0)):
+        monkeypatch.setattr(gpu_cache, "free_gpu_memory", lambda _, room=room: room)
+        gpu_cache._on_device(store.path, name, META)
+    gpu_cache.keep_only(store.path)
+    assert [name for _, name, _ in gpu_cache._held] == ["images"], "what did not fit may fit now"
+    assert not watched
+    gpu_cache.keep_only(tmp_path)
+    assert watched == [{}], "after the arrays are gone"
 
 
 @pytest.mark.gpu
