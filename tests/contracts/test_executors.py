@@ -135,6 +135,12 @@ def test_a_file_may_have_the_options_of_all_executors_whichever_is_chosen() -> N
         RunOptions.model_validate({"max_concurent": 1})
 
 
+@pytest.mark.parametrize("number", [1.5, 0.001])
+def test_gpus_that_ray_does_not_give_are_refused_before_anything_runs(number: float) -> None:
+    with pytest.raises(ValidationError, match=r"a share of one GPU from 0.01 to 1, or a whole number"):
+        RunOptions(gpus_per_trial=number)
+
+
 def test_unused_gpus_are_reported_with_the_option_that_uses_them() -> None:
     assert unused_gpus(0, ExecutorOptions(), 0.25) is None
     assert unused_gpus(2, ExecutorOptions(gpus_per_trial=0.5), 0.25) is None

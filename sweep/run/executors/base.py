@@ -6,13 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from model.options import Section
 
 if TYPE_CHECKING:  # bring torch, which takes seconds
     from sweep.run.executors.queue import TrialQueue
     from sweep.run.executors.run_guarded import TrialFunction
+
+
+def _check_gpus(number: float) -> float:
+    if number != int(number) and not 0.01 <= number <= 1:
+        raise PydanticCustomError("gpus", "must be 0, a share of one GPU from 0.01 to 1, or a whole number of GPUs")
+    return number
 
 
 class ExecutorOptions(Section):
@@ -23,7 +30,7 @@ class ExecutorOptions(Section):
     """
 
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
-    gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_check_gpus)] = 0.0
     #: whether to train through torch.compile or CUDA graphs: where it is faster, never, or always compiled
     compile: Literal["auto", "never", "always"] = "auto"
     #: iterations between two lines of the journal
