@@ -159,6 +159,8 @@ def test_how_many_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trials_at_once(RunOptions(max_concurrent=5)) == 5
     assert trials_at_once(RunOptions(cpus_per_trial=16)) == 1
     assert trials_at_once(RunOptions(gpus_per_trial=0.5)) == 4
+    assert trials_at_once(RunOptions(gpus_per_trial=0.4)) == 4, "a share lies within one GPU"
+    assert trials_at_once(RunOptions(gpus_per_trial=2)) == 1
 
 
 def test_a_probe_measures_and_leaves_nothing_behind(home: Path, tiny: Callable[..., dict[str, Any]]) -> None:

@@ -33,11 +33,13 @@ class Ray:
     @staticmethod
     def at_once(options: RayOptions, /) -> int:
         """The number of trials that fit on this machine, whatever RAY_ADDRESS is."""
-        slots = len(os.sched_getaffinity(0)) // options.cpus_per_trial
-        if options.gpus_per_trial > 0:
+        slots, share = len(os.sched_getaffinity(0)) // options.cpus_per_trial, options.gpus_per_trial
+        if share > 0:
             import torch
 
-            slots = min(slots, int(torch.cuda.device_count() / options.gpus_per_trial))
+            gpus = torch.cuda.device_count()
+            # A share lies within one GPU.
+            slots = min(slots, gpus * int(1 / share + 1e-9) if share < 1 else gpus // int(share))
         return max(1, min(slots, options.max_concurrent or slots))
 
     @staticmethod
