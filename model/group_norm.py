@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 _ELEMENTS = 4096  # of a chunk, or a small map's group
 _CHUNKS = 32  # combined at a time
+_PROGRAMS = 2**16 - 1  # in the second dimension of a grid
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -50,9 +51,15 @@ def is_fusible() -> bool:
 
 def _is_fused(norm: nn.Module, x: Tensor) -> bool:
     """Whether the kernels take a feature map: a number of pixels that is a multiple of 4, on a GPU."""
-    if not (getattr(norm, "fused", False) and x.is_cuda):
+    if not (getattr(norm, "fused", False) and x.is_cuda) or x.dim() != 4 or x.dtype not in _DTYPES or not x.numel():
         return False
-    return x.dim() == 4 and x.dtype in _DTYPES and x.shape[2] * x.shape[3] % 4 == 0 and x.numel() > 0
+    pixels = x.shape[2] * x.shape[3]
+    return pixels % 4 == 0 and pixels // _rows(pixels, x.shape[1]) <= _PROGRAMS
+
+
+def _rows(pixels: int, channels: int) -> int:
+    """Pixels of a chunk: a power of two that divides their number."""
+    return min(pixels & -pixels, max(4, _ELEMENTS // _power_of_two(channels)))
 
 
 def _fused(norm: Any, x: Tensor, *, silu: bool) -> Tensor:
@@ -74,10 +81,9 @@ class FusedGroupNorm(torch.autograd.Function):
 
         x = x.contiguous(memory_format=torch.channels_last)
         (images, channels), pixels = x.shape[:2], x.shape[2] * x.shape[3]
-        columns = _power_of_two(channels)
-        rows = min(pixels & -pixels, max(4, _ELEMENTS // columns))
+        rows = _rows(pixels, channels)
         chunks, size = pixels // rows, channels // groups
-        tile = {"ROWS": rows, "COLUMNS": columns}
+        tile = {"ROWS": rows, "COLUMNS": _power_of_two(channels)}
         partial = x.new_empty((images, chunks, 2, channels), dtype=torch.float32)
         affine = partial.new_empty((images, 2, channels))
         means, deviations = partial.new_empty((2, images, groups)).unbind(0)

@@ -4,13 +4,22 @@ import copy
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from model.group_norm import FusedGroupNorm, SmallGroupNorm, activated, fuse, normalised, use_plain_operators
+from model.group_norm import (
+    FusedGroupNorm,
+    SmallGroupNorm,
+    _is_fused,
+    activated,
+    fuse,
+    normalised,
+    use_plain_operators,
+)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -106,6 +115,14 @@ def test_on_the_host_nothing_is_fused():
     before = F.silu(norm(x)), norm(x)
     fuse(norm)
     assert all(torch.equal(a, b) for a, b in zip(before, (activated(norm, x), normalised(norm, x)), strict=True))
+
+
+@pytest.mark.parametrize(("side", "channels", "is_fused"), [(1024, 128, True), (1024, 256, False), (514, 64, False)])
+def test_maps_with_more_chunks_than_a_grid_takes_are_torchs(side, channels, is_fused):
+    """A GPU takes 65,535 programs in the second dimension of a grid."""
+    shape = (1, channels, side, side)
+    x = SimpleNamespace(is_cuda=True, dtype=torch.float32, shape=shape, dim=lambda: 4, numel=lambda: 1)
+    assert _is_fused(SimpleNamespace(fused=True), x) is is_fused
 
 
 @pytest.mark.gpu
