@@ -37,6 +37,9 @@ CompileMode = Literal["auto", "never", "always"]
 #: The first torch version whose own group norm supports channels last on a GPU; earlier ones transpose every input.
 _CHANNELS_LAST_ON_CUDA = (2, 15)
 
+#: Architectures and batch sizes that one process may compile; torch's own limit of 8 is against shapes that vary.
+_COMPILED_AT_MOST = 256
+
 
 class ExecutionError(RuntimeError):
     """A network could not be compiled or captured; there is no silent fallback to another arithmetic."""
@@ -216,6 +219,7 @@ class _Compiled:
         use_plain_operators(twin)
         # Inductor's heuristics leave a U-Net in channels first.
         options: dict[str, Any] | None = {"force_layout_optimization": True} if device.type == "cuda" else None
+        torch._dynamo.config.recompile_limit = _COMPILED_AT_MOST  # a worker compiles the networks of many trials
         # fullgraph: an error instead of falling back to eager code.
         self._run = torch.compile(twin, fullgraph=True, dynamic=False, options=options)
 

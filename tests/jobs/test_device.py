@@ -287,6 +287,15 @@ def test_the_placing_of_gaussians_is_compiled_for_training_on_a_gpu(monkeypatch)
     assert copy.deepcopy(network).geometry is written
 
 
+def test_a_worker_compiles_the_networks_of_many_trials(monkeypatch):
+    """Torch refuses to compile one function for more than `recompile_limit` shapes, however many networks have it."""
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, **_: compiled(module, backend="eager", dynamic=False))
+    with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
+        for size in (2, 3, 4):
+            assert devices._Compiled(nn.Linear(size, 1), CPU, in_bf16=False)(torch.ones(size)).shape == (1,)
+
+
 def test_a_failed_compilation_is_an_error(monkeypatch):
     def fail(*_: Any, **__: Any) -> None:
         raise torch._dynamo.exc.BackendCompilerFailed(lambda: None, RuntimeError("no compiler found"), None)
