@@ -18,6 +18,8 @@ import torch
 from torch.nn import functional as F
 
 from jobs.device import processor
+from model.rasterizers.packages import BackendUnavailableError
+from model.weights import MissingWeightsError
 
 Name = TypeVar("Name")  # of a case
 
@@ -67,6 +69,12 @@ def interleaved(cases: Mapping[Name, Callable[[], object]], rounds: int, warmup:
             if index >= warmup:
                 times[name].append(1e3 * elapsed)
     return times
+
+
+def why_without_figures(error: Exception) -> dict[str, str]:
+    """The part of a row without figures that says why: as `lacks` what is not installed here, else as `fails`."""
+    is_lacking = isinstance(error, ModuleNotFoundError | BackendUnavailableError | MissingWeightsError)
+    return {"lacks" if is_lacking else "fails": f"{type(error).__name__}: {error}"}
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def _on_gpu(quick: bool) -> BenchResult:
         "published style: the network as written, default layout, TF32, a rasteriser call a render",
         "busy: of the time from the first kernel to the last; launches, synchronisations of host and device, and peak "
         "memory of one step, beside weights and Adam's state; the cpu row has two threads; what has no figures did not "
-        "fit into the GPU's memory, or says what it lacks",
+        "fit into the GPU's memory, or says what it lacks or how it fails",
     ]
     return BenchResult("step", machine(), rows, notes)
 

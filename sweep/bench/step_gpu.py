@@ -42,7 +42,7 @@ from model.scenes import Reconstructor
 from model.types import Cameras, Context, Gaussians
 from model.weights import WeightStore
 from results.records.arithmetic import Execution, Precision
-from sweep.bench.measure import interleaved
+from sweep.bench.measure import interleaved, why_without_figures
 
 #: Settings of PyTorch's sync debug mode.
 _SILENT, _WARN = 0, 1
@@ -149,7 +149,7 @@ def relative_to(published: dict[str, Any], row: dict[str, Any]) -> dict[str, Any
 def measured_row(case: Case, home: Path, rounds: int, device: torch.device, with_usage: bool = True) -> dict[str, Any]:
     """The row of a case, on the chairs in `home`.
 
-    Without figures where it does not fit into the GPU's memory; a case that fails has the reason as `lacks`.
+    Without figures where it does not fit into the GPU's memory, lacks something or fails; the latter two say so.
     """
     config = case.size.config(case.backend, "tf32")
     row: dict[str, Any] = {
@@ -167,7 +167,7 @@ def measured_row(case: Case, home: Path, rounds: int, device: torch.device, with
         row |= usage_of(call, device) if with_usage else {}
     except Exception as error:  # one case must not cost the others
         row |= dict.fromkeys(("ms", *USAGE) if with_usage else ("ms",))
-        row |= {} if is_out_of_memory(error) else {"lacks": f"{type(error).__name__}: {error}"}
+        row |= {} if is_out_of_memory(error) else why_without_figures(error)
     gc.collect()  # graphs and steps refer to each other
     torch.cuda.empty_cache()
     return row

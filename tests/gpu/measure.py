@@ -28,7 +28,7 @@ from model.methods.splatter_image.backbones import unet
 from model.rasterizers import CUDA_BACKENDS, is_available
 from model.weights import WeightStore
 from results.records.arithmetic import Execution
-from sweep.bench.measure import torch_threads
+from sweep.bench.measure import torch_threads, why_without_figures
 from sweep.bench.step import row_of_two_cpu_cores
 from sweep.bench.step_gpu import CUDA, GPU_SIZES, Case, GpuSize, gpu_step_rows, make_step
 
@@ -157,7 +157,7 @@ def all_of_agreement() -> Iterator[dict[str, Any]]:
             try:
                 yield from measure()
             except Exception as error:  # one measure must not cost the others
-                yield {"measure": name, "lacks": f"{type(error).__name__}: {error}"}
+                yield {"measure": name, **why_without_figures(error)}
 
 
 @contextmanager

@@ -51,6 +51,21 @@ def test_what_failed_or_took_too_long_is_not_well(state, well):
     assert check.summary_text(MACHINE, outcomes).endswith("\nall well\n") is well
 
 
+@pytest.mark.parametrize(
+    ("rows", "well"),
+    [
+        ([{"measure": "agreement", "execution": "graph", "difference": 1e-5}], True),
+        ([{"measure": "agreement", "execution": "graph", "difference": 0.3}], False),
+        ([{"measure": "host reads", "execution": "eager", "waits": "called a synchronizing operation"}], False),
+    ],
+)
+def test_wrong_results_are_not_well_and_a_slow_card_is(rows, well):
+    slow = [step_row("laptop", "gsplat", "graph", "tf32", 70.0, 0.9)]
+    outcomes = [Outcome("step", "passed", figures={"rows": slow})]
+    outcomes.append(Outcome("agreement", "passed", figures={"rows": rows}))
+    assert check.is_well(outcomes) is well
+
+
 def test_a_part_that_breaks_leaves_the_others(tmp_path, capsys):
     def breaks(limit, folder):
         raise RuntimeError(f"no such thing within {limit:g} s in {folder.name}")
@@ -164,8 +179,10 @@ def test_what_was_measured_before_the_limit_counts():
         figures={"rows": [{"measure": "lpips", "shift": 1e-4}]},
     )
     case = {"size": "paper", "case": "ours", "backend": "inria", "execution": "graph", "precision": "tf32", "ms": None}
-    failed = check.measured_outcome("step", 0, json.dumps(case | {"lacks": "ExecutionError: the step"}))
+    failed = check.measured_outcome("step", 0, json.dumps(case | {"fails": "ExecutionError: the step"}))
     assert failed.detail == "0 rows; paper inria graph tf32: ExecutionError: the step"
+    assert failed.state == "failed", "although the others were measured"
+    assert check.measured_outcome("step", 0, json.dumps(case | {"lacks": "no gsplat"})).state == "passed"
     assert check.measured_outcome("agreement", 1, "").state == "failed"
     assert check.measured_outcome("agreement", 0, lines[0]).state == "passed"
 

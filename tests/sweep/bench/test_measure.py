@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from model.rasterizers.packages import BackendUnavailableError
 from sweep.bench.measure import (
     PEAK_SHAPES,
     Convolution,
@@ -13,6 +14,7 @@ from sweep.bench.measure import (
     interleaved,
     matmul_gflops,
     torch_threads,
+    why_without_figures,
 )
 
 
@@ -49,3 +51,8 @@ def test_rates_are_plausible():
     peak = fastest_convolution(batch=1, rounds=1)
     assert (peak.channels, peak.side) in PEAK_SHAPES
     assert torch.get_num_threads() == 1
+
+
+def test_what_is_not_installed_is_no_failure():
+    assert why_without_figures(BackendUnavailableError("no gsplat")) == {"lacks": "BackendUnavailableError: no gsplat"}
+    assert why_without_figures(RuntimeError("an illegal access")) == {"fails": "RuntimeError: an illegal access"}

@@ -122,7 +122,7 @@ def test_a_case_that_fails_says_why_and_costs_no_other(home, monkeypatch):
     monkeypatch.setattr(step_gpu, "make_step", fails)
     row = measured_row(Case(TINY, "cpu", "graph", "tf32"), home, rounds=2, device=CPU)
     assert row["ms"] is None
-    assert row["lacks"] == "ExecutionError: the step cannot be captured"
+    assert row["fails"] == "ExecutionError: the step cannot be captured"
 
 
 def test_the_published_style_runs_in_a_process_of_its_own(monkeypatch):
