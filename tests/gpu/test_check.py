@@ -70,19 +70,21 @@ def test_a_part_that_breaks_leaves_the_others(tmp_path, capsys):
     def breaks(limit, folder):
         raise RuntimeError(f"no such thing within {limit:g} s in {folder.name}")
 
-    parts = [Part("first", 3, breaks), Part("second", 4, lambda _, __: Outcome("second", "timed out"))]
+    parts = [Part("tests", 3, breaks), Part("second", 4, lambda _, __: Outcome("second", "timed out"))]
     parts.append(Part("third", 5, lambda _, __: Outcome("third", "passed", figures={"rows": ROWS})))
     assert check.check(parts, tmp_path / "out", MACHINE) == 1
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["all_well"] is False
     assert summary["machine"] == MACHINE
     assert [(part["name"], part["state"]) for part in summary["parts"]] == [
-        ("first", "failed"),
+        ("tests", "failed"),
         ("second", "timed out"),
         ("third", "passed"),
     ]
     assert summary["parts"][0]["detail"] == "RuntimeError: no such thing within 3 s in out"
     assert summary["parts"][1]["detail"] == "more than 4 s"
+    of_tests = summary["requirements"][0]
+    assert (of_tests["name"], of_tests["verdict"]) == ("GPU tests that failed", "failed")
     assert json.loads((tmp_path / "out" / "parts.json").read_text()) == summary["parts"]
     assert (tmp_path / "out" / "summary.txt").read_text() in capsys.readouterr().out
 
