@@ -161,16 +161,19 @@ def measured_row(case: Case, home: Path, rounds: int, device: torch.device, with
         "device": device.type,
     }
     try:
-        step = make_step(case, open_dataset(config.data.name, config.data.options, home), device)
-        call = _timed(step, case.precision, device)
-        row["ms"] = median(interleaved({case: call}, rounds, warmup=5)[case])
-        row |= usage_of(call, device) if with_usage else {}
+        row |= _figures(case, open_dataset(config.data.name, config.data.options, home), rounds, device, with_usage)
     except Exception as error:  # one case must not cost the others
         row |= dict.fromkeys(("ms", *USAGE) if with_usage else ("ms",))
         row |= {} if is_out_of_memory(error) else why_without_figures(error)
     gc.collect()  # graphs and steps refer to each other
     torch.cuda.empty_cache()
     return row
+
+
+def _figures(case: Case, store: Store, rounds: int, device: torch.device, with_usage: bool) -> dict[str, Any]:
+    call = _timed(make_step(case, store, device), case.precision, device)
+    ms = median(interleaved({case: call}, rounds, warmup=5)[case])
+    return {"ms": ms} | (usage_of(call, device) if with_usage else {})
 
 
 def _timed(step: Callable[[], object], precision: Precision, device: torch.device) -> Callable[[], object]:

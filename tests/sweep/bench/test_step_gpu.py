@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -113,6 +114,23 @@ def test_a_case_that_does_not_fit_has_no_figures(home, monkeypatch):
     without = measured_row(case, home, rounds=2, device=CPU)
     assert without["ms"] is None
     assert without.keys() == row.keys()
+
+
+def test_a_case_leaves_nothing_in_memory_to_the_next(home, monkeypatch):
+    """A step and its graph refer to each other."""
+    steps = []
+
+    class Step:
+        def __init__(self, *_):
+            self.itself = self
+            steps.append(weakref.ref(self))
+
+        def __call__(self):
+            pass
+
+    monkeypatch.setattr(step_gpu, "make_step", Step)
+    measured_row(Case(TINY, "cpu", "graph", "tf32"), home, rounds=1, device=CPU)
+    assert [step() for step in steps] == [None]
 
 
 def test_a_case_that_fails_says_why_and_costs_no_other(home, monkeypatch):
