@@ -268,14 +268,22 @@ def usage_of(step: Callable[[], object], device: torch.device) -> dict[str, floa
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         step()
-    kernels = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
-    spans = [(event.time_range.start, event.time_range.end) for event in kernels]
+    spans = device_spans(profile.events())
     return {
         "busy": busy_share(spans),
         "launches": float(len(spans)),
         "synchronisations": float(synchronisations),
         "peak GiB": peak,
     }
+
+
+def device_spans(events: Iterable[Any]) -> list[tuple[float, float]]:
+    """Begin and end of all work on a GPU among a profile's events; of its labels, as of an optimiser's step, none."""
+    return [
+        (event.time_range.start, event.time_range.end)
+        for event in events
+        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
+    ]
 
 
 def busy_share(spans: Iterable[tuple[float, float]]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from sweep.bench.step_gpu import (
     busy_share,
     cases_of,
     count_synchronisations,
+    device_spans,
     make_step,
     measured_row,
     relative_to,
@@ -46,6 +48,19 @@ def test_busy_share_counts_overlaps_once():
     assert busy_share([(0, 4)]) == 1
     assert busy_share([(6, 8), (0, 2), (1, 3)]) == pytest.approx(5 / 8)
     assert busy_share([(0, 10), (2, 3)]) == 1
+
+
+def test_labels_on_a_gpus_timeline_are_no_work():
+    """torch labels the whole step of its own optimisers, which only the published style uses."""
+    kernel, label, call = (
+        SimpleNamespace(device_type=device, is_user_annotation=is_label, time_range=SimpleNamespace(start=0.0, end=end))
+        for device, is_label, end in (
+            (torch.autograd.DeviceType.CUDA, False, 1.0),
+            (torch.autograd.DeviceType.CUDA, True, 9.0),
+            (torch.autograd.DeviceType.CPU, False, 8.0),
+        )
+    )
+    assert device_spans([kernel, label, call]) == [(0, 1)]
 
 
 def test_synchronisations_are_warnings_of_the_debug_mode(monkeypatch):
