@@ -17,6 +17,7 @@ from sweep.bench.step_gpu import (
     Case,
     GpuSize,
     busy_share,
+    bytes_of_graphs,
     cases_of,
     count_synchronisations,
     device_spans,
@@ -61,6 +62,12 @@ def test_labels_on_a_gpus_timeline_are_no_work():
         )
     )
     assert device_spans([kernel, label, call]) == [(0, 1)]
+
+
+def test_the_memory_of_graphs_is_that_of_their_pools(monkeypatch):
+    pools = [{"total_size": 5, "segment_pool_id": (0, 0)}, {"total_size": 7, "segment_pool_id": (0, 1)}]
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: pools)
+    assert bytes_of_graphs() == 7
 
 
 def test_synchronisations_are_warnings_of_the_debug_mode(monkeypatch):
