@@ -250,16 +250,18 @@ class _Graphed:
         return self._graphs[key](*tensors)
 
     def _capture(self, given: Any, tensors: list[Tensor]) -> Callable[..., Any]:
-        # Warm-up and capture draw random numbers, which must not affect the following step.
-        state = torch.cuda.get_rng_state(self._device)
         # Without a history, whose gradients would wait for another stream than that of the capture.
         samples = tuple(torch.empty_like(t).copy_(t.detach()).requires_grad_(t.requires_grad) for t in tensors)
         function = _OfTensors(self._twin, rebuild(given, iter(samples)), self._device, self._in_bf16)
+        # Warm-up and capture draw random numbers and update batch statistics, which must not affect the following step.
+        state, buffers = torch.cuda.get_rng_state(self._device), [(b, b.clone()) for b in function.buffers()]
         try:
             replay: Callable[..., Any] = torch.cuda.make_graphed_callables(function, samples, allow_unused_input=True)
         except RuntimeError as error:
             raise ExecutionError(f"the network cannot be captured; run.compile: never does without: {error}") from error
         torch.cuda.set_rng_state(state, self._device)
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
         def run(*now: Tensor) -> Any:
             results = replay(*now)

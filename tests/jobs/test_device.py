@@ -191,6 +191,18 @@ def test_replayed_gaussians_and_gradients_equal_those_as_written(monkeypatch, tm
     assert [graph.replays for graph in graphs.graphs] == [3] * 2 * forward_and_backward, "network and placing"
 
 
+def test_a_capture_leaves_batch_statistics_as_they_are(monkeypatch):
+    """They would be of the first batch alone, also where a training continues."""
+    CudaGraphs(monkeypatch)
+    norm, images = nn.BatchNorm1d(2), torch.randn(5, 2) + 3
+    expected = copy.deepcopy(norm)
+    captured = devices._Graphed(norm, CPU, in_bf16=False)
+    for _ in range(2):
+        torch.testing.assert_close(captured(images), expected(images))
+        torch.testing.assert_close(norm.running_mean, expected.running_mean)
+        assert norm.num_batches_tracked == expected.num_batches_tracked
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("execution", ["eager", "graph"])
