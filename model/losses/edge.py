@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from model.constants import constant
 from model.losses.base import Loss, pictures
 from model.methods.base import Need
+from model.precision import full_precision
 from model.scenes import Scene
 from model.types import Rendering
 
@@ -21,7 +22,8 @@ def sobel_magnitude(images: Tensor, eps: float) -> Tensor:
     """(N, C, H, W) -> sqrt(gx^2 + gy^2 + eps) per channel; 3x3 Sobel (1-2-1, not normalised), zero padding 1."""
     channels = images.shape[1]
     kernels = constant(channels * (_ACROSS, _DOWN), images)[:, None]  # (2C, 1, 3, 3)
-    gradients = F.conv2d(images, kernels, padding=1, groups=channels).unflatten(1, (channels, 2))
+    with full_precision(images.device):  # TF32 would see edges in flat areas
+        gradients = F.conv2d(images, kernels, padding=1, groups=channels).unflatten(1, (channels, 2))
     return (gradients.square().sum(2) + eps).sqrt()
 
 

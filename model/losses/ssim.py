@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from model.losses.base import Loss, pictures
 from model.methods.base import Need
+from model.precision import full_precision
 from model.scenes import Scene
 from model.types import Rendering
 
@@ -37,10 +38,11 @@ def ssim_map(render: Tensor, target: Tensor) -> Tensor:
         x = F.conv2d(x, window, padding=(0, pad), groups=channels)
         return F.conv2d(x, window.transpose(2, 3), padding=(pad, 0), groups=channels)
 
-    mean_r, mean_t = blur(render), blur(target)
-    var_r = blur(render * render) - mean_r.square()
-    var_t = blur(target * target) - mean_t.square()
-    covariance = blur(render * target) - mean_r * mean_t
+    with full_precision(render.device):  # TF32 would round the squares by more than the constants in a variance
+        mean_r, mean_t = blur(render), blur(target)
+        var_r = blur(render * render) - mean_r.square()
+        var_t = blur(target * target) - mean_t.square()
+        covariance = blur(render * target) - mean_r * mean_t
     numerator = (2 * mean_r * mean_t + _C1) * (2 * covariance + _C2)
     denominator = (mean_r.square() + mean_t.square() + _C1) * (var_r + var_t + _C2)
     return numerator / denominator

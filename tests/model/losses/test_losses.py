@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import sobel
+from torch.nn import functional as F
 
+from model.losses import edge, ssim
 from model.losses.edge import Edge, sobel_magnitude
 from model.losses.edge_published import EdgePublished
 from model.losses.l1 import L1
 from model.losses.l2 import L2
 from model.losses.tv import TotalVariation
+from model.precision import tf32
 from model.types import Rendering
 
 
@@ -71,3 +74,22 @@ def test_other_passes_count_as_much_as_the_rendering_itself(loss, expected, weig
     coarse = Rendering(torch.full((2, 5, 3), 0.75))
     fine = Rendering(torch.full((2, 5, 3), 0.5), auxiliary=(coarse,))
     assert loss(weights)(fine, Rendering(torch.ones(2, 5, 3)), ordinary) == expected
+
+
+@pytest.mark.parametrize(
+    ("module", "compute"), [(ssim, lambda images: ssim.ssim(images, images)), (edge, lambda i: sobel_magnitude(i, 0.0))]
+)
+def test_differences_of_large_sums_are_not_rounded_to_tf32(module, compute, monkeypatch):
+    """A GPU with TF32 rounds the factors of a convolution to 10 bits where pictures are in channels last."""
+    convolve, allowed = F.conv2d, []
+
+    def recorded(*args, **kwargs):
+        allowed.append(torch.backends.cudnn.allow_tf32)
+        return convolve(*args, **kwargs)
+
+    monkeypatch.setattr(F, "conv2d", recorded)
+    monkeypatch.setattr(module, "full_precision", lambda _device: tf32(False))  # as on a GPU
+    with tf32(True):
+        compute(torch.rand(1, 3, 16, 16))
+    assert allowed
+    assert not any(allowed)
