@@ -102,7 +102,9 @@ def _start(command: Sequence[str | Path], output: IO[bytes], errors: IO[bytes]) 
 def _environment() -> dict[str, str]:
     weights = os.environ.get("SPLATSWEEP_WEIGHTS") or str(REPOSITORY / "runs" / "weights")
     path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, "SPLATSWEEP_WEIGHTS": weights}
+    # Triton's default; the sweep's new home would have a cache of its own, and compile every kernel again.
+    kernels = os.environ.get("TRITON_CACHE_DIR") or str(Path.home() / ".triton" / "cache")
+    return {**os.environ, "PYTHONPATH": path, "SPLATSWEEP_WEIGHTS": weights, "TRITON_CACHE_DIR": kernels}
 
 
 # Parts

@@ -224,6 +224,14 @@ def test_a_command_is_ended_with_all_that_it_started(tmp_path):
     wait_for(lambda: _is_gone(child), "the end of what the command started")
 
 
+def test_parts_share_compiled_kernels(tmp_path, monkeypatch):
+    monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert check._environment()["TRITON_CACHE_DIR"] == str(tmp_path / ".triton" / "cache")
+    monkeypatch.setenv("TRITON_CACHE_DIR", "elsewhere")
+    assert check._environment()["TRITON_CACHE_DIR"] == "elsewhere"
+
+
 def test_output_and_errors_go_where_they_belong(tmp_path):
     code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
     assert check.run_limited((sys.executable, "-c", code), 60, tmp_path / "log", tmp_path / "out") == 3
