@@ -62,7 +62,7 @@ def _rasterizers() -> list[Finding]:
     import torch
 
     from model.native.library import rasteriser_kernels
-    from model.rasterizers import BACKENDS, CUDA_BACKENDS, capabilities
+    from model.rasterizers import BACKENDS, CUDA_BACKENDS, capabilities, is_available
     from model.rasterizers.packages import BackendUnavailableError
 
     findings = []
@@ -77,6 +77,10 @@ def _rasterizers() -> list[Finding]:
             details.append(f"kernels: {', '.join(rasteriser_kernels())}")
         if name in CUDA_BACKENDS and not torch.cuda.is_available():
             details.append("installed, but there is no GPU to draw on")
+        elif name in CUDA_BACKENDS and not is_available(name):
+            lacks = "installed, but without compiled kernels, and there is no CUDA compiler (nvcc) to make them"
+            findings.append(Finding("limited", subject, ", ".join((*details, lacks))))
+            continue
         findings.append(Finding("good", subject, ", ".join(filter(None, details)) or "plain torch, slow"))
     return findings
 

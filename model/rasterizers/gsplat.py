@@ -16,6 +16,10 @@ composites depths, not inverse depths, so these are drawn like a colour, by a se
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,8 +36,20 @@ INSTALLATION = "Install it with: pip install 'gsplat>=1.5' (it compiles at first
 
 
 def is_available() -> bool:
-    """Whether the package is installed and there is a GPU."""
-    return packages.is_usable(PACKAGE)
+    """Whether the package is installed, has kernels or a compiler for them, and there is a GPU."""
+    return packages.is_usable(PACKAGE) and _has_kernels()
+
+
+@cache
+def _has_kernels() -> bool:
+    """Whether its kernels are compiled, or a CUDA compiler for its first use is here; without, it disables itself."""
+    spec = importlib.util.find_spec(PACKAGE)
+    folder = Path(spec.origin).parent if spec is not None and spec.origin is not None else Path()
+    if any(path.suffix in (".so", ".pyd") for path in folder.glob("csrc*")):
+        return True
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    return CUDA_HOME is not None and ((Path(CUDA_HOME) / "bin" / "nvcc").is_file() or shutil.which("nvcc") is not None)
 
 
 def capabilities() -> Capabilities:
@@ -56,6 +72,10 @@ def render(
     package = packages.load(PACKAGE, "gsplat", INSTALLATION)
     packages.require_gpu(package, "gsplat", gaussians)
     capabilities()  # raises where it is unavailable
+    if gaussians.means.is_cuda and not _has_kernels():
+        raise packages.BackendUnavailableError(
+            f"gsplat {package.__version__} has no compiled kernels, and there is no CUDA compiler here. {INSTALLATION}"
+        )
     if 0 in (*cameras.focal.shape[:2], gaussians.means.shape[1]):
         return packages.draw_nothing(gaussians, cameras, background, return_depth)
 

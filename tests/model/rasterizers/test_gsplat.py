@@ -104,6 +104,24 @@ def package(request, monkeypatch):
     return module
 
 
+def test_without_kernels_and_a_compiler_it_is_not_available(tmp_path, monkeypatch):
+    """As the wheel from PyPI on a machine without the CUDA toolkit, where it disables itself when it is imported."""
+    spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: spec)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.utils.cpp_extension.CUDA_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for path in (None, tmp_path / "bin" / "nvcc", tmp_path / "csrc.cpython-311-x86_64-linux-gnu.so"):
+        if path is not None:
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        gsplat._has_kernels.cache_clear()
+        assert gsplat.is_available() is (path is not None)
+        if path is not None:
+            path.unlink()
+    gsplat._has_kernels.cache_clear()
+
+
 @pytest.mark.usefixtures("package")
 def test_images_and_all_gradients(make_scene, scene_kinds, agrees_with_reference):
     for seed, kind in enumerate(scene_kinds):
