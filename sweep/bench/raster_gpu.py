@@ -82,12 +82,18 @@ def gpu_rows(
 
 
 def _calls(task: Task, backends: Sequence[str]) -> dict[tuple[str, Execution, str], Callable[[], object]]:
-    """The calls to time, by backend, execution and column."""
+    """The calls to time, by backend, execution and column; without those of a backend that fails."""
     calls: dict[tuple[str, Execution, str], Callable[[], object]] = {}
     for backend in backends:
+        try:
+            can = capabilities(backend)
+            task.both(backend)
+        except Exception as error:  # a broken package must not cost the others' rows
+            log.warning("%s is not timed: %s", backend, error)
+            continue
         for column, call in ((_FORWARD, task.forward), (_BOTH, task.both)):
             calls[backend, "eager", column] = partial(call, backend)
-            if capabilities(backend).capturable:
+            if can.capturable:
                 try:
                     calls[backend, "graph", column] = captured(partial(call, backend))
                 except RuntimeError as error:  # one row must not cost the others

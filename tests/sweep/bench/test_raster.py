@@ -100,6 +100,12 @@ def test_what_a_graph_may_contain_has_a_row_as_one(monkeypatch, caplog, fails):
     assert ("not permitted" in caplog.text) == fails
 
 
+def test_a_backend_that_fails_costs_no_other(caplog):
+    rows = gpu_rows(["gsplat", "cpu"], 1, [Workload("tiny", 1, 1, 4)], device="cpu", stopwatch=lambda _: 1.0)
+    assert [row["backend"] for row in rows] == ["cpu"]
+    assert "gsplat is not timed" in caplog.text
+
+
 def test_a_gpu_draws_what_the_paper_trains_on():
     assert PAPER_STEP in GPU_WORKLOADS
     assert (PAPER_STEP.scenes, PAPER_STEP.views, PAPER_STEP.size) == (8, 4, 128)
