@@ -23,6 +23,7 @@ from rich.filesize import decimal
 from jobs.config import TrialConfig
 from jobs.continuation import Beginning
 from jobs.data.prepare import open_dataset
+from jobs.device import CapturedStep
 from jobs.trial import TrialFailedError, run_trial
 from model.registry import resolve
 from results.records.home import cache_folder, data_folder, training_folder, trials_folder, weights_folder
@@ -36,8 +37,9 @@ from sweep.run.executors.base import Executor
 from sweep.run.executors.run_guarded import runtime_of
 from sweep.run.progress import in_words, shape
 
-#: Iterations of each stage that a probe runs; the first is not counted, since it warms up.
-_PROBE_ITERATIONS = 5
+#: Iterations of each stage that a probe counts, and of those before, which warm up; a GPU then captures a graph.
+_COUNTED = 4
+_WARM_UP = {"cpu": 1, "cuda": CapturedStep.WARM_UP + 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +253,9 @@ def _share(home: Path, probe_home: Path) -> None:
 
 
 def _probe(config: TrialConfig, home: Path, options: RunOptions) -> Cost:
-    runtime = runtime_of(options.model_copy(update={"log_every": 1, "checkpoint_every": 1}), home / "stop")
-    result = run_trial(_shortened(config), home, runtime)
+    runtime = runtime_of(options.model_copy(update={"log_every": 1}), home / "stop")
+    warm_up = _WARM_UP[runtime.device]
+    result = run_trial(_shortened(config, warm_up + _COUNTED), home, runtime)
     events = [event for event in read_events(result.folder) if event["event"] in ("start", "metrics")]
     store = open_dataset(config.data.name, config.data.options, home)
     objects = config.eval.objects or len(store.split(config.eval.split))
@@ -261,14 +264,14 @@ def _probe(config: TrialConfig, home: Path, options: RunOptions) -> Cost:
     steps, final = events[:-1], events[-1]
     per_object = final["time"] - steps[-1]["time"]
     validations = config.train.iterations // config.eval.every * config.eval.val_objects if config.eval.every else 0
-    return Cost(_step_seconds(config, steps), per_object * (objects + validations), _bytes(result.folder))
+    return Cost(_step_seconds(config, steps, warm_up), per_object * (objects + validations), _bytes(result.folder))
 
 
-def _shortened(config: TrialConfig) -> TrialConfig:
+def _shortened(config: TrialConfig, iterations: int) -> TrialConfig:
     stages = tuple(
         stage.model_copy(
             update={
-                "iterations": _PROBE_ITERATIONS,
+                "iterations": iterations,
                 "losses": {n: t.model_copy(update={"start": 0, "ramp": 0}) for n, t in stage.losses.items()},
             }
         )
@@ -282,14 +285,13 @@ def _shortened(config: TrialConfig) -> TrialConfig:
     )
 
 
-def _step_seconds(config: TrialConfig, steps: Sequence[Mapping[str, Any]]) -> float:
+def _step_seconds(config: TrialConfig, steps: Sequence[Mapping[str, Any]], warm_up: int) -> float:
     """The mean seconds of an iteration over the whole trial, with the median of the probe for each stage."""
     gaps = [after["time"] - before["time"] for before, after in pairwise(steps)]
-    stages = config.train.stages
-    assert len(gaps) == len(stages) * _PROBE_ITERATIONS
+    stages, iterations = config.train.stages, warm_up + _COUNTED
+    assert len(gaps) == len(stages) * iterations
     medians = [
-        statistics.median(gaps[index * _PROBE_ITERATIONS + 1 : (index + 1) * _PROBE_ITERATIONS])
-        for index in range(len(stages))
+        statistics.median(gaps[index * iterations + warm_up : (index + 1) * iterations]) for index in range(len(stages))
     ]
     return _weighted(medians, [stage.iterations for stage in stages])
 

@@ -2,6 +2,7 @@ import json
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,17 @@ from jobs.continuation import Beginning
 from results.records.journal import Journal
 from results.records.trial_folder import RESULT_FILENAME
 from sweep.file.schema import RunOptions
-from sweep.plan.estimate import Cost, Estimate, estimate, measure, trials_at_once
+from sweep.plan.estimate import (
+    _COUNTED,
+    _WARM_UP,
+    Cost,
+    Estimate,
+    _shortened,
+    _step_seconds,
+    estimate,
+    measure,
+    trials_at_once,
+)
 from sweep.plan.planner import Plan, PlannedTrial
 from sweep.run.progress import shape
 
@@ -177,6 +188,15 @@ def test_a_probe_measures_and_leaves_nothing_behind(home: Path, tiny: Callable[.
     blank = measure(home, INLINE, said.append)(_trial(TrialConfig.model_validate(tiny(model={"name": "blank"})), "b"))
     assert blank is not None
     assert blank.step_s == 0
+
+
+def test_a_probe_of_a_gpu_counts_replays_alone() -> None:
+    """Three steps that warm up and one that captures a graph take 9 s each, and a replay 1 s."""
+    warm_up = _WARM_UP["cuda"]
+    shortened = _shortened(_config(), warm_up + _COUNTED)
+    seconds = [9.0 if index < 4 else 1.0 for stage in shortened.train.stages for index in range(stage.iterations)]
+    events = [{"time": time} for time in accumulate(seconds, initial=0.0)]
+    assert _step_seconds(_config(), events, warm_up) == 1
 
 
 def test_a_failed_probe_is_no_estimate(home: Path, tiny: Callable[..., dict[str, Any]]) -> None:
