@@ -130,7 +130,7 @@ def estimate(
     `continued` is what `sweep.plan.plan_diff.beginnings` returns.
     """
     home = Path(home).absolute()
-    costs: dict[str, Cost | None] = dict(_measured(home)) if plan.pending else {}
+    costs: dict[str, Cost | None] = dict(_measured(home, _device(options))) if plan.pending else {}
     found: dict[str, Cost | None] = {trial.key: None for trial in plan.pending}
     for trial in plan.pending if costs or probe is not None else ():
         of_its_shape = shape(trial.config.identity())
@@ -168,15 +168,20 @@ def trials_at_once(options: RunOptions) -> int:
     return executor.at_once(options)
 
 
+def _device(options: RunOptions) -> str:
+    """The kind of device that trials run on."""
+    return "cuda" if options.gpus_per_trial > 0 else "cpu"
+
+
 # From finished trials
 
 
-def _measured(home: Path) -> dict[str, Cost]:
-    """Shape -> the median cost of trials of that shape that this machine has finished."""
+def _measured(home: Path, device: str) -> dict[str, Cost]:
+    """Shape -> the median cost of trials of that shape that this machine has finished on such a device."""
     found: dict[str, list[Cost]] = {}
     for result in sorted(trials_folder(home).glob(f"*/{RESULT_FILENAME}")):
         try:
-            measured = _of_finished(result.parent)
+            measured = _of_finished(result.parent, device)
         except (OSError, ValueError, LookupError):  # of another version, or damaged: there are others
             continue
         if measured is not None:
@@ -194,10 +199,12 @@ def _median(costs: Sequence[Cost]) -> Cost:
     )
 
 
-def _of_finished(folder: Path) -> tuple[str, Cost] | None:
-    """A finished trial's shape and cost; None where another machine ran it."""
+def _of_finished(folder: Path, device: str) -> tuple[str, Cost] | None:
+    """A finished trial's shape and cost; None where another machine ran it, or another device."""
     environment, written = read_environment(folder), read_config(folder)
     if environment is None or written is None or environment.get("host") != socket.gethostname():
+        return None
+    if any(arithmetic.get("device", device) != device for arithmetic in environment.get("arithmetic", ())):
         return None
     config = TrialConfig.model_validate(written)
     events = list(read_events(folder))
@@ -254,7 +261,7 @@ def _share(home: Path, probe_home: Path) -> None:
 
 def _probe(config: TrialConfig, home: Path, options: RunOptions) -> Cost:
     runtime = runtime_of(options.model_copy(update={"log_every": 1}), home / "stop")
-    warm_up = _WARM_UP[runtime.device]
+    warm_up = _WARM_UP[_device(options)]
     result = run_trial(_shortened(config, warm_up + _COUNTED), home, runtime)
     events = [event for event in read_events(result.folder) if event["event"] in ("start", "metrics")]
     store = open_dataset(config.data.name, config.data.options, home)

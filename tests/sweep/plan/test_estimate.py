@@ -51,7 +51,9 @@ def _plan(*configs: TrialConfig) -> Plan:
     return Plan("a", "now", tuple(t for t in trials if t.config.is_trained), ())
 
 
-def _finish(home: Path, key: str, config: TrialConfig, *, step_s: float = 0.5, host: str | None = None) -> None:
+def _finish(
+    home: Path, key: str, config: TrialConfig, *, step_s: float = 0.5, host: str | None = None, device: str = "cpu"
+) -> None:
     """Writes the files of a finished trial that trained for `step_s` per iteration and took another 7 s."""
     folder = home / "trials" / key
     with Journal(folder) as journal:
@@ -62,7 +64,8 @@ def _finish(home: Path, key: str, config: TrialConfig, *, step_s: float = 0.5, h
     lines[1]["time"] = lines[0]["time"] + steps * step_s + 7
     (folder / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "config.json").write_text(json.dumps(config.identity()))
-    (folder / "environment.json").write_text(json.dumps({"host": host or socket.gethostname()}))
+    environment = {"host": host or socket.gethostname(), "arithmetic": [{"device": device}]}
+    (folder / "environment.json").write_text(json.dumps(environment))
     (folder / RESULT_FILENAME).write_text("{}")
     (folder / "training.json").write_text(json.dumps({"key": f"training of {key}"}))
     training = home / "trainings" / f"training of {key}"
@@ -131,6 +134,14 @@ def test_other_shapes_and_other_machines_tell_nothing(tmp_path: Path) -> None:
     assert found.unknown == 1
     assert "--estimate measures them" in str(found)
     assert found.as_json()["unknown_trials"] == 1
+
+
+def test_trials_on_a_cpu_tell_nothing_of_a_gpu(tmp_path: Path) -> None:
+    _finish(tmp_path, "on the cpu", _config(), step_s=0.5)
+    _finish(tmp_path, "on a gpu", _config(), step_s=0.1, device="cuda")
+    for gpus, step_s in ((0, 0.5), (1, 0.1)):
+        options = RunOptions(executor="inline", gpus_per_trial=gpus)
+        assert estimate(_plan(_config()), tmp_path, options).seconds == {"planned0": pytest.approx(40 * step_s + 7)}
 
 
 @pytest.mark.parametrize("damaged", ["journal.jsonl", "config.json", "environment.json"])
