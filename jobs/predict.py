@@ -214,7 +214,7 @@ class Prediction:
 
     def _images(self, cameras: Cameras, background: Tensor) -> Tensor:
         with products(self.by.config.train.precision):
-            return self.scene.render(cameras, background).images
+            return self.scene.for_pictures().render(cameras, background).images
 
     @property
     def side(self) -> int:

@@ -35,7 +35,7 @@ def render_turntable(subject: GaussianObject, count: int, size: int) -> Tensor:
     """Images (count, 3, size, size) from one orbit around the object."""
     cameras = ring(subject.views.cameras, count, size)
     with torch.inference_mode():
-        images = subject.scene.render(cameras, subject.views.background).images
+        images = subject.scene.for_pictures().render(cameras, subject.views.background).images
     return images[0].clamp(0, 1)
 
 

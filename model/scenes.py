@@ -27,6 +27,10 @@ class Scene(ABC):
     def render(self, cameras: Cameras, background: Tensor, pixels: Pixels | None = None) -> Rendering:
         """Renders V cameras per scene over `background` (B, 3); only at `pixels` where they are given."""
 
+    def for_pictures(self) -> Scene:
+        """The scene as this machine can draw it, to be looked at: scores need the renderer that was configured."""
+        return self
+
     def with_geometry(self, rendering: Rendering, cameras: Cameras) -> Rendering:
         """A rendering of whole views by these cameras, with opacity and inverse depth where the scene has them."""
         return rendering
@@ -70,18 +74,26 @@ class GaussianScene(Scene):
         images = render(self.gaussians, cameras, background, self.backend, self.antialiasing)
         return Rendering(images if pixels is None else pixels.of(images))
 
+    def for_pictures(self) -> GaussianScene:
+        """With another rasteriser where its own cannot draw here, as the CUDA packages without a GPU."""
+        return replace(self, backend=self._usable_backend(inverse_depth=False))
+
+    def _usable_backend(self, *, inverse_depth: bool) -> str:
+        device = self.gaussians.means.device.type
+        unable = why_not(self.backend, device, antialiasing=self.antialiasing, inverse_depth=inverse_depth)
+        return "auto" if unable else self.backend
+
     def with_geometry(self, rendering: Rendering, cameras: Cameras) -> Rendering:
         """Draws the Gaussians again, in black over white: their opacity is 1 minus the result."""
         gaussians = self.gaussians
         # The constant harmonic that makes colours negative, which are clamped to 0.
         black = torch.zeros_like(gaussians.sh[:, :, :1]) - 2.0
         white = gaussians.means.new_ones(3)
-        unable = why_not(self.backend, gaussians.means.device.type, antialiasing=self.antialiasing, inverse_depth=True)
         images, inverse_depth = render(
             replace(gaussians, sh=black),
             cameras,
             white,
-            "auto" if unable else self.backend,
+            self._usable_backend(inverse_depth=True),
             self.antialiasing,
             return_depth=True,
         )

@@ -34,6 +34,14 @@ def test_a_scene_of_gaussians_is_what_the_rasteriser_draws():
     assert torch.equal(scene.render(cameras(), BACKGROUND).images, expected)
 
 
+def test_pictures_are_drawn_where_the_scenes_own_rasteriser_cannot():
+    """A network that trained with a CUDA rasteriser is looked at on a machine without a GPU."""
+    shown = GaussianScene(gaussians(), "inria", antialiasing=True).for_pictures()
+    expected = render(gaussians(), cameras(), BACKGROUND, "cpu", True)
+    assert torch.equal(shown.render(cameras(), BACKGROUND).images, expected)
+    assert GaussianScene(gaussians(), "reference").for_pictures().backend == "reference"
+
+
 @pytest.mark.parametrize("scene", [GaussianScene(gaussians()), PictureScene(torch.rand(1, 3, 8, 8))])
 def test_pixels_are_those_of_whole_views(scene):
     whole = scene.render(cameras(), BACKGROUND).images
