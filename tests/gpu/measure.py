@@ -62,7 +62,7 @@ def _small_step(backend: str, execution: Execution, store: Store, device: torch.
     step = make_step(Case(GPU_SIZES[0], backend, execution, "float32"), store, device)
 
     def in_float32() -> Any:
-        with products("float32"):  # torch's default on a GPU is TF32 for convolutions
+        with products("float32"):
             return step()
 
     return in_float32
@@ -105,7 +105,7 @@ def lpips_shift(device: torch.device, weights: WeightStore, images: int = _IMAGE
         distance = LpipsDistance("vgg", weights).to(device)
         if in_bf16:
             distance.to(memory_format=torch.channels_last)
-        with torch.no_grad():
+        with torch.no_grad(), products("float32"):  # torch's default on a GPU is TF32 for convolutions
             features = [distance.features(pictures, in_bf16=in_bf16) for pictures in (one, other)]
             means.append(float(distance.between(*features).mean()))
     return {"measure": "lpips", "float32": means[0], "bf16": means[1], "shift": abs(means[1] - means[0])}

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 
+from jobs.precision import products
 from tests.gpu import check, measure
 from tests.gpu.acceptance import acceptance
 from tests.gpu.check import REPOSITORY, Outcome, Part
@@ -196,9 +197,18 @@ def test_losses_agree_with_themselves():
     assert row == {"measure": "agreement", "execution": "eager", "backend": "cpu", "difference": 0.0}
 
 
-def test_the_shift_of_lpips_is_small_and_not_zero(weights):
-    row = measure.lpips_shift(torch.device("cpu"), weights, images=1, side=16)
+def test_the_shift_of_lpips_is_small_and_not_zero(weights, monkeypatch):
+    features, allowed = measure.LpipsDistance.features, []
+
+    def recorded(self, images, *, in_bf16):
+        allowed.append(torch.backends.cudnn.allow_tf32)
+        return features(self, images, in_bf16=in_bf16)
+
+    monkeypatch.setattr(measure.LpipsDistance, "features", recorded)
+    with products("tf32"):
+        row = measure.lpips_shift(torch.device("cpu"), weights, images=1, side=16)
     assert 0 < row["shift"] < 1e-2
+    assert allowed == [False] * 4, "float32 itself is compared"
 
 
 def _is_gone(pid: int) -> bool:
