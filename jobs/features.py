@@ -18,7 +18,7 @@ from jobs.contexts import ContextConfig, frozen_class, frozen_options
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import SPLITS, Store
 from jobs.feature_file import FeatureFile, ensure_feature_file, rounded
-from jobs.memory import free_gpu_memory
+from jobs.memory import may_cache
 from jobs.precision import products
 from jobs.stop import ShouldStop, never
 from model.context import find_source
@@ -129,7 +129,7 @@ class CachedFeatures:
         self._rows = torch.from_numpy(rows).to(device)
         self._scales = torch.from_numpy(np.append(self._file.scales, np.float32(np.nan))).to(device)
         self._gpu_cache: Tensor | None = None
-        if device.type == "cuda" and self._file.values_nbytes < _GPU_CACHE_SHARE * free_gpu_memory(device):
+        if device.type == "cuda" and may_cache(self._file.values_nbytes, _GPU_CACHE_SHARE, device):
             self._gpu_cache = torch.from_numpy(self._file.values()).to(device)
 
     def __call__(self, views: Views) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -34,6 +36,33 @@ def free_gpu_memory(device: torch.device) -> int:
     free, total = torch.cuda.mem_get_info(device)
     limit = torch.cuda.get_per_process_memory_fraction(device.index) * total  # takes no device without an index
     return max(min(free, int(limit) - torch.cuda.memory_reserved(device)), 0)
+
+
+_caches_allowed, _has_cached = True, False
+
+
+def may_cache(size: int, share: float, device: torch.device) -> bool:
+    """Whether a copy of `size` bytes may stay on a GPU, for speed: it takes at most this share of the free memory."""
+    global _has_cached
+    fits = _caches_allowed and size <= share * free_gpu_memory(device)
+    _has_cached = _has_cached or fits
+    return fits
+
+
+def has_gpu_caches() -> bool:
+    """Whether this process has copies on a GPU that it can do without."""
+    return _has_cached
+
+
+@contextmanager
+def without_gpu_caches() -> Iterator[None]:
+    """In the body, no copy may stay on a GPU."""
+    global _caches_allowed, _has_cached
+    _caches_allowed = _has_cached = False
+    try:
+        yield
+    finally:
+        _caches_allowed = True
 
 
 #: Messages of CUDA's libraries and of Triton when they, not torch's allocator, run out of memory.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.memory import free_gpu_memory, watch_gpu_memory
+from jobs.memory import may_cache, watch_gpu_memory
 
 #: A GPU keeps an array of a store if it takes no more than this share of its free memory.
 _MEMORY_SHARE = 0.4
@@ -31,8 +31,11 @@ def take(store: Path, name: str, array: np.ndarray, frames: np.ndarray, device: 
     return cached[torch.from_numpy(frames).to(device, non_blocking=True)]
 
 
-def keep_only(store: Path) -> None:
-    """Frees the arrays of other stores: a trial has the memory, and uses the memory, that it would have alone."""
+def keep_only(store: Path | None) -> None:
+    """Frees the arrays of other stores: a trial has the memory, and uses the memory, that it would have alone.
+
+    None: frees all.
+    """
     others = [key for key, array in _held.items() if key[0] != store or array is None]
     freed = [key for key in others if _held.pop(key) is not None]
     if freed:
@@ -44,6 +47,6 @@ def _on_device(store: Path, name: str, device: torch.device) -> Tensor | None:
     key = store, name, device
     if key not in _held:
         array = np.load(store / f"{name}.npy", mmap_mode="r")
-        fits = array.nbytes <= _MEMORY_SHARE * free_gpu_memory(device)
+        fits = may_cache(array.nbytes, _MEMORY_SHARE, device)
         _held[key] = torch.from_numpy(np.array(array)).to(device) if fits else None
     return _held[key]

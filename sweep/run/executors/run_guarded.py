@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.config import TrialConfig
+from jobs.data.gpu_cache import keep_only
 from jobs.device import require_gpu
-from jobs.memory import is_out_of_memory, peak_gpu_memory, watch_gpu_memory
+from jobs.memory import has_gpu_caches, is_out_of_memory, peak_gpu_memory, watch_gpu_memory, without_gpu_caches
 from jobs.stop import StopRequestedError
 from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
 from results.records.disk import DiskFullError
@@ -60,8 +61,9 @@ def run_guarded(
     Raises `GpuLostError` where a trial failed and this process can no longer use its GPU, so that other trials run in
     another process; none of its own errors otherwise.
     The trial does not start where the stop file exists.  A full disk writes the stop file, because it would make the
-    other trials fail too; under `fail_fast` a failure does as well.  A trial that runs out of GPU memory with less
-    than a whole GPU is queued again, because it may fit with fewer trials on that GPU.
+    other trials fail too; under `fail_fast` a failure does as well.  A trial that runs out of GPU memory goes on
+    without the copies there that only save time.  If that fails too with less than a whole GPU, it is queued again,
+    because it may fit with fewer trials on that GPU.
     """
     stop_file = None if runtime.stop_file is None else Path(runtime.stop_file)
     if stop_file is not None and stop_file.exists():
@@ -70,7 +72,7 @@ def run_guarded(
     folder, problem = trial_folder(home, key), None
     watch_gpu_memory()
     try:
-        found = work(config, home, runtime).key
+        found = _run(work, config, home, runtime, folder).key
         problem = None if found == key else f"the data or weights changed since it was planned: its key is now {found}"
     except (TrialFailedError, StopRequestedError):
         pass  # the journal has the reason, unless another process runs the trial and writes it
@@ -94,6 +96,22 @@ def run_guarded(
             request_stop(stop_file, "failure", f"trial {key} failed")
         require_gpu()
     return GuardedRun(gpu_bytes=peak_gpu_memory())
+
+
+def _run(work: TrialFunction, config: TrialConfig, home: Path, runtime: Runtime, folder: Path) -> TrialResult:
+    """Runs a trial; where it runs out of GPU memory, once more without what may be cached there."""
+    try:
+        return work(config, home, runtime)
+    except Exception as error:
+        if not (is_out_of_memory(error) and has_gpu_caches()):
+            raise
+        reason = f"{type(error).__name__}: {error}"
+    with Journal(folder) as journal:
+        journal.stopped(f"out of memory; it goes on without its dataset and features on the GPU ({reason})")
+    with without_gpu_caches():
+        keep_only(None)
+        watch_gpu_memory()
+        return work(config, home, runtime)
 
 
 def _put_back(folder: Path, gpu_share: float, reason: str) -> None:

@@ -19,7 +19,7 @@ def store(prepared_home):
 
 
 def test_a_device_with_room_holds_the_whole_array(store, monkeypatch):
-    monkeypatch.setattr(gpu_cache, "free_gpu_memory", lambda _: 10 * store.images.nbytes)
+    monkeypatch.setattr("jobs.memory.free_gpu_memory", lambda _: 10 * store.images.nbytes)
     held = gpu_cache._on_device(store.path, "images", META)
     assert held.shape == store.images.shape
     assert gpu_cache._on_device(store.path, "images", META) is held
@@ -28,7 +28,7 @@ def test_a_device_with_room_holds_the_whole_array(store, monkeypatch):
 
 
 def test_a_device_without_room_holds_nothing(store, monkeypatch):
-    monkeypatch.setattr(gpu_cache, "free_gpu_memory", lambda _: store.images.nbytes)
+    monkeypatch.setattr("jobs.memory.free_gpu_memory", lambda _: store.images.nbytes)
     assert gpu_cache._on_device(store.path, "images", META) is None
 
 
@@ -37,7 +37,7 @@ def test_a_trial_of_another_dataset_finds_the_memory_free(store, monkeypatch, tm
     watched = []
     monkeypatch.setattr(gpu_cache, "watch_gpu_memory", lambda: watched.append(dict(gpu_cache._held)))
     for name, room in (("images", 10 * store.images.nbytes), ("depth", 0)):
-        monkeypatch.setattr(gpu_cache, "free_gpu_memory", lambda _, room=room: room)
+        monkeypatch.setattr("jobs.memory.free_gpu_memory", lambda _, room=room: room)
         gpu_cache._on_device(store.path, name, META)
     gpu_cache.keep_only(store.path)
     assert [name for _, name, _ in gpu_cache._held] == ["images"], "what did not fit may fit now"
@@ -51,7 +51,7 @@ def test_a_trial_of_another_dataset_finds_the_memory_free(store, monkeypatch, tm
 @pytest.mark.parametrize("room", [0, 2**40])
 @pytest.mark.parametrize("side", [16, 12])
 def test_views_are_the_same_on_every_device(store, device, room, side, monkeypatch):
-    monkeypatch.setattr(gpu_cache, "free_gpu_memory", lambda _: room)
+    monkeypatch.setattr("jobs.memory.free_gpu_memory", lambda _: room)
     frames = np.array([[3, 0, 1], [7, 6, 5]])
     here, there = store.views(frames, side), store.views(frames, side, device)
     assert there.images.device.type == device

@@ -8,15 +8,16 @@ from typing import NoReturn
 import pytest
 import torch
 
+from jobs import memory
 from jobs.device import GpuLostError
 from jobs.memory import is_out_of_memory
-from jobs.trial import Runtime
+from jobs.trial import Runtime, TrialResult
 from results.records.home import trial_folder
 from results.records.journal import Journal, read_events
 from results.records.trial_folder import trial_status
 from sweep.run.executors import run_guarded as module
 from sweep.run.executors.run_guarded import run_guarded
-from tests.works import trial_of
+from tests.works import finish, trial_of
 
 
 def _raised_while_handling(first: Exception) -> RuntimeError:
@@ -91,3 +92,27 @@ def test_a_process_that_lost_its_gpu_runs_no_other_trial(tmp_path: Path, monkeyp
         end_with(RuntimeError("CUDA error: an illegal memory access was encountered"), tmp_path, 1.0)
     (failed,) = [event for event in read_events(trial_folder(tmp_path, trial_of(1).key)) if event["event"] == "failed"]
     assert "illegal memory access" in failed["error"]
+
+
+@pytest.mark.parametrize("needs_more", [False, True])
+def test_a_trial_that_runs_out_goes_on_without_caches(
+    needs_more: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is put back, or fails on a whole GPU, only where it runs out without them as well."""
+    monkeypatch.setattr(memory, "free_gpu_memory", lambda _: 100)
+    monkeypatch.setattr(memory, "_has_cached", False)
+    trial, cached = trial_of(1), []
+
+    def work(_config: object, home: Path, _runtime: Runtime) -> TrialResult:
+        cached.append(memory.may_cache(20, 0.4, torch.device("cuda")))
+        with Journal(trial_folder(home, trial.key)) as journal:
+            journal.start(0)
+        if cached[-1] or needs_more:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return finish(trial.key, home)
+
+    attempted = run_guarded(trial.key, trial.config, tmp_path, Runtime(), False, work, 0.5)
+    assert cached == [True, False]
+    assert attempted.is_put_back is needs_more
+    assert trial_status(trial_folder(tmp_path, trial.key)) == ("interrupted" if needs_more else "finished")
+    assert memory.may_cache(20, 0.4, torch.device("cuda")), "the next trial has caches again"
