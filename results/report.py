@@ -6,6 +6,7 @@ import errno
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -106,14 +107,23 @@ def _swap_in(out: Path, files: Mapping[str, bytes]) -> None:
     try:
         for name, content in files.items():
             (fresh / name).write_bytes(content)
-        if out.exists():
-            out.rename(former)
-        try:
-            fresh.rename(out)
-        except OSError:
-            if former.exists():
-                former.rename(out)
-            raise
+        while not _exchanged(out, fresh, former):
+            shutil.rmtree(former, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(former, ignore_errors=True)
+
+
+def _exchanged(out: Path, fresh: Path, former: Path) -> bool:
+    """Rename `out` to `former`, and `fresh` to `out`; False where another process has put its report there."""
+    with suppress(FileNotFoundError):
+        out.rename(former)
+    try:
+        fresh.rename(out)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        if former.exists():
+            former.rename(out)
+        raise
+    return True

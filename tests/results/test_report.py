@@ -141,6 +141,24 @@ def test_a_report_that_cannot_be_written_leaves_the_former_one(study, sweep, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
+def test_two_processes_may_write_one_report(recorded, sweep, tmp_path: Path, monkeypatch) -> None:
+    recorded.plan([])
+    folder, rename, others = tmp_path / "report", Path.rename, iter(["first", "second"])
+
+    def raced(path: Path, target: Path) -> Path:
+        if target == folder and (other := next(others, None)):  # it is faster, twice
+            folder.mkdir()
+            (folder / other).write_text("of another process")
+        return rename(path, target)
+
+    build_report(sweep, recorded.home, folder)
+    monkeypatch.setattr(Path, "rename", raced)
+    build_report(sweep, recorded.home, folder, notes="changed")
+    assert "changed" in (folder / "index.html").read_text()
+    assert "first" not in {path.name for path in folder.iterdir()}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
 def test_an_earlier_plan_can_be_reported(recorded, sweep, tmp_path: Path) -> None:
     from results.records.plan import Plan, PlannedTrial, earlier_plans, freeze
 
