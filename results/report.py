@@ -42,12 +42,12 @@ def build_report(
     reader never sees a partial report.  Equal results give equal bytes, so a report that is current is left as it is.
     The report of an unfinished or failed sweep states this.  Raises `ResultsError` for an unplanned sweep, a store
     that cannot be read, an unknown table, or an `out` that holds anything but a report.  The folder in the home is
-    replaced with everything in it.
+    replaced with everything in it, unless it is a link.
     """
     home = Path(home)
     own = report_folder(home, sweep.name)
     out = Path(out).absolute() if out is not None else own
-    if out != own:
+    if out != own or out.is_symlink():
         _refuse_foreign_files(out)
     recorded = read_recorded(sweep, home, plan)
     if recorded.plan.seeds is not None and SEEDS not in tables:
@@ -99,7 +99,8 @@ def _refuse_foreign_files(out: Path) -> None:
 
 
 def _swap_in(out: Path, files: Mapping[str, bytes]) -> None:
-    """Replace `out` by a folder of exactly these files; until then, the former one is unchanged."""
+    """Replace `out`, or the folder that it links to, by exactly these files; until then, it is unchanged."""
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.parent / f".{out.name}.{uuid.uuid4().hex}"
     fresh.mkdir()

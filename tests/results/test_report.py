@@ -141,6 +141,29 @@ def test_a_report_that_cannot_be_written_leaves_the_former_one(study, sweep, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
+def test_a_link_to_a_folder_stays_one(recorded, sweep, tmp_path: Path) -> None:
+    recorded.plan([])
+    folder, link = tmp_path / "paper" / "report", tmp_path / "here" / "report"
+    for path in (folder, link.parent):
+        path.mkdir(parents=True)
+    link.symlink_to(folder)
+    assert build_report(sweep, recorded.home, link) == link / "index.html"
+    assert link.is_symlink()
+    assert (folder / "index.html").is_file()
+    assert [path.name for path in link.parent.iterdir()] == ["report"]
+
+
+def test_a_link_in_the_home_does_not_lead_to_foreign_files(recorded, sweep, tmp_path: Path) -> None:
+    recorded.plan([])
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("mine")
+    (recorded.home / "reports").mkdir(exist_ok=True)
+    (recorded.home / "reports" / sweep.name).symlink_to(tmp_path / "thesis")
+    with pytest.raises(ResultsError, match=r"holds files that no report wrote \(thesis\.tex\)"):
+        build_report(sweep, recorded.home)
+    assert (tmp_path / "thesis" / "thesis.tex").exists()
+
+
 def test_two_processes_may_write_one_report(recorded, sweep, tmp_path: Path, monkeypatch) -> None:
     recorded.plan([])
     folder, rename, others = tmp_path / "report", Path.rename, iter(["first", "second"])
