@@ -52,6 +52,8 @@ def _curves(evidence: Evidence) -> Iterator[Illustration]:
         )
     if frame.groupby("trial")["seed"].nunique().gt(1).any():
         caption = f"Mean over seeds; the band is one standard deviation. {caption}"
+    if frame["value"].isna().any():
+        caption += " A line has a gap where the value of a seed is not a number."
     if (trials := frame["trial"].nunique()) > curves.MOST_NAMED:
         caption += f" The first {curves.MOST_NAMED} of {trials} trials are named; grey lines are the others."
     yield Illustration("curves", figure, "Training loss and validation scores of every trial over iterations", caption)

@@ -1,4 +1,7 @@
-"""Training curves: one line per trial, the mean over its seeds with a band of one standard deviation."""
+"""Training curves: one line per trial, the mean over its seeds with a band of one standard deviation.
+
+A mean of the seeds that have not diverged would look like an improvement, so a line has a gap where a seed has NaN.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +89,7 @@ def _background(axes: Axes, curves: pd.DataFrame) -> None:
     """Means of the trials without a name, as one artist: a figure of a thousand lines is slow to save."""
     from matplotlib.collections import LineCollection
 
-    means = curves.groupby(["trial", "step"], observed=True)["value"].mean().reset_index()
+    means = curves.groupby(["trial", "step"], observed=True)["value"].mean(skipna=False).reset_index()
     ends = np.flatnonzero(np.diff(means["trial"].cat.codes)) + 1
     lines = np.split(means[["step", "value"]].to_numpy(), ends)
     most = max(2, MOST_BACKGROUND_POINTS // len(lines))
@@ -97,15 +100,16 @@ def _background(axes: Axes, curves: pd.DataFrame) -> None:
 
 def _line(axes: Axes, curve: pd.DataFrame, panel: Panel, colour: str, style: str) -> Line2D:
     """Draws the mean over a trial's seeds, with a band of one standard deviation."""
-    steps = curve.groupby("step")["value"].agg(["mean", "std"])
-    x, mean, std = steps.index.to_numpy(), steps["mean"], steps["std"].fillna(0.0)
-    if panel.smooth and len(steps) >= 100:
+    steps = curve.groupby("step")["value"]
+    mean, std = steps.mean(skipna=False), steps.std(skipna=False).fillna(0.0)
+    x = mean.index.to_numpy()
+    if panel.smooth and len(x) >= 100:
         axes.plot(x, mean, color=colour, linewidth=0.5, alpha=0.25)
-        mean, std = (series.rolling(len(steps) // 50, center=True, min_periods=1).mean() for series in (mean, std))
+        mean, std = (series.rolling(len(x) // 50, center=True, min_periods=1).mean() for series in (mean, std))
     if (std > 0).any():
         axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
     # A single evaluation would be an invisible line.
-    marker = "o" if len(steps) < 20 else None
+    marker = "o" if len(x) < 20 else None
     (line,) = axes.plot(x, mean, color=colour, linestyle=style, linewidth=1.5, marker=marker, markersize=3)
     return line
 

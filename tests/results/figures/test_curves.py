@@ -44,6 +44,17 @@ def test_a_line_is_the_mean_over_seeds_and_its_band_one_deviation() -> None:
     assert vertices[:, 1].min() == pytest.approx(expected[-1] - 1.0)
 
 
+def test_a_line_has_a_gap_where_a_seed_has_nan() -> None:
+    trials = [f"trial {index}" for index in range(curves.MOST_NAMED + 1)]
+    diverged = frame(trials, seeds=2, metrics=("val/psnr",))
+    diverged.loc[(diverged["seed"] == 1) & (diverged["step"] > 500), "value"] = np.nan
+    (axes,) = curves.draw(diverged).axes
+    (grey,) = (found for found in axes.collections if hasattr(found, "get_segments"))
+    for line in axes.lines:
+        assert np.isnan(line.get_ydata()).tolist() == [step > 500 for step in STEPS]
+    assert grey.get_segments()[0][:, 0].max() == 500
+
+
 def test_one_seed_has_no_band() -> None:
     assert not curves.draw(frame(["a"], metrics=("val/psnr",))).axes[0].collections
 
