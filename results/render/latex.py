@@ -307,7 +307,7 @@ def _notes(table: Table) -> list[str]:
 
 def _breakable(text: str) -> str:
     """Escaped text that may be broken within a long name, behind its punctuation."""
-    return re.sub(r"(\\_|[=./:](?=\S))", r"\1\\allowbreak{}", text)
+    return re.sub(r"(\\_|(?<!\\)[=./:](?=\S))", r"\1\\allowbreak{}", text)
 
 
 def _character(character: str) -> str:

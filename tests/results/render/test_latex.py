@@ -73,6 +73,11 @@ def test_escape(text: str, escaped: str) -> None:
     assert escape(text) == escaped
 
 
+def test_notes_break_behind_punctuation_but_not_within_an_accent(table: Table) -> None:
+    text = render(replace(table, remarks=("lr=ṅ.ȳ",)))
+    assert r"lr=\allowbreak{}\.{n}.\allowbreak{}\={y}" in text
+
+
 def test_text_cannot_issue_commands(hostile: str) -> None:
     assert "\\input" not in escape(hostile)
 
