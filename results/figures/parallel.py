@@ -19,6 +19,10 @@ LEAST_SETTINGS, LEAST_TRIALS = 2, 4
 MOST_SETTINGS = 10
 #: maximum length of a choice's name; longer names lose their middle
 MOST_CHARACTERS = 24
+#: maximum number of labels of an axis; of more values, some are named, evenly from the lowest to the highest
+MOST_LABELS = 16
+#: maximum length of a number that is printed in full
+_MOST_DIGITS = 8
 #: maximum length of an axis's name
 MOST_TITLE = 36
 
@@ -40,7 +44,7 @@ def draw(trials: Sequence[tuple[Mapping[str, Any], float]], score: str) -> Figur
     scores = np.array([value for _, value in trials])
     span = float(np.ptp(scores)) or 1.0
     heights = np.column_stack([*(_axis(trials, name) for name in names), (scores - scores.min()) / span])
-    longest = max(min(len(text), MOST_CHARACTERS) for name in names for text in _values(trials, name))
+    longest = max(len(_label(text)) for name in names for text in _values(trials, name))
     figure = Figure(figsize=(max(1.15, 0.1 + 0.06 * longest) * (len(names) + 1), 3.4), layout="constrained")
     axes = figure.subplots()
     lines = [np.column_stack([np.arange(len(line)), line]) for line in heights]
@@ -87,9 +91,11 @@ def _rank(value: str) -> tuple[bool, float, str]:
 def _choices(axes: Axes, place: int, heights: Mapping[str, float]) -> None:
     """Draws a vertical axis with labels for the choices."""
     axes.axvline(place, color=FOREGROUND, linewidth=0.8)
-    for text, height in heights.items():
+    choices = sorted(heights.items(), key=lambda choice: choice[1])
+    named = np.linspace(0, len(choices) - 1, min(len(choices), MOST_LABELS)).round().astype(int)
+    for text, height in (choices[index] for index in named):
         axes.annotate(
-            shortened(text, MOST_CHARACTERS),
+            _label(text),
             (place, height),
             (3, 2),
             textcoords="offset points",
@@ -97,6 +103,12 @@ def _choices(axes: Axes, place: int, heights: Mapping[str, float]) -> None:
             color=FOREGROUND,
             parse_math=False,
         )
+
+
+def _label(value: str) -> str:
+    """A choice's name; a long number, as a search proposes them, with four digits."""
+    is_number = not _rank(value)[0]
+    return f"{float(value):.4g}" if is_number and len(value) > _MOST_DIGITS else shortened(value, MOST_CHARACTERS)
 
 
 def _dress(axes: Axes, names: Sequence[str]) -> None:

@@ -53,3 +53,13 @@ def test_the_lowest_and_the_highest_line_are_seen_on_any_page() -> None:
     luminance = axes.collections[0].get_colors()[:, :3] @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) > 0).all(), "the brighter, the higher"
     assert luminance.min() > 0.3
+
+
+def test_many_proposed_numbers_have_some_short_labels() -> None:
+    trials = [({"lr": 1e-5 * 1.2345678**number, "kind": "a" if number % 2 else "b"}, number) for number in range(40)]
+    (axes,) = parallel.draw(trials, "PSNR").axes
+    labels = [text for text in axes.texts if text.xy[0] == 0]
+    assert [text.get_text() for text in labels[:2]] == ["1e-05", "1.882e-05"]
+    assert labels[-1].get_text() == "0.03708"
+    assert len(labels) == parallel.MOST_LABELS
+    assert [text.xy[1] for text in labels] == sorted(text.xy[1] for text in labels)
