@@ -54,7 +54,8 @@ def draw(trials: Sequence[tuple[Mapping[str, Any], float]], score: str) -> Figur
     axes.add_collection(LineCollection(lines, colors=colours, linewidths=width, alpha=0.85))
     for place, name in enumerate(names):
         _choices(axes, place, dict(zip(_values(trials, name), heights[:, place], strict=True)))
-    _choices(axes, len(names), {f"{scores.min():.4g}": 0.0, f"{scores.max():.4g}": 1.0})
+    # Where both are printed alike, the label is where equal scores are.
+    _choices(axes, len(names), {f"{scores.max():.4g}": 1.0, f"{scores.min():.4g}": 0.0})
     _dress(axes, [*map(_title, names), score])
     return figure
 

@@ -63,3 +63,9 @@ def test_many_proposed_numbers_have_some_short_labels() -> None:
     assert labels[-1].get_text() == "0.03708"
     assert len(labels) == parallel.MOST_LABELS
     assert [text.xy[1] for text in labels] == sorted(text.xy[1] for text in labels)
+
+
+def test_equal_scores_are_beside_their_label() -> None:
+    (axes,) = parallel.draw([(config, 15.0) for config, _ in TRIALS], "PSNR").axes
+    assert [text.xy for text in axes.texts if text.get_text() == "15"] == [(2, 0.0)]
+    assert {segment[-1, 1] for segment in axes.collections[0].get_segments()} == {0.0}
