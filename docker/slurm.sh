@@ -32,7 +32,8 @@ export RAY_ADDRESS="$head:$port"
 start_node() { # NODE [options of `ray start`]
     local node=$1
     shift
-    srun --nodes=1 --ntasks=1 --nodelist="$node" --overlap \
+    # Slurm 22.05 to 23.02 gives a step one CPU, unless the step itself asks for more.
+    srun --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --nodelist="$node" --overlap \
         ray start --block --disable-usage-stats --num-cpus="$SLURM_CPUS_PER_TASK" "$@" &
 }
 

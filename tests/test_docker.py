@@ -165,8 +165,8 @@ FAKES = {
         "show job") echo "   Requeue=$REQUEUE Restarts=0" ;;
         requeue*) echo "requeued $2" ;;
         esac""",
-    "srun": "echo 10.0.0.1",
-    "ray": "exit 0",
+    "srun": 'echo "$@" >> "$SPLATSWEEP_HOME/steps"; echo 10.0.0.1',
+    "ray": 'until grep -q "ray start" "$SPLATSWEEP_HOME/steps"; do sleep 0.01; done',
     "splatsweep": """trap 'echo stopped behind a checkpoint; exit 130' TERM
         echo "$@" ; while true; do sleep 0.05; done""",
 }
@@ -180,7 +180,7 @@ def slurm_job(tmp_path):
         path.write_text(f"#!/usr/bin/env bash\n{body}\n")
         path.chmod(0o755)
     variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SPLATSWEEP_HOME": str(tmp_path)}
-    variables |= {"SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "node1", "SLURM_CPUS_PER_TASK": "1"}
+    variables |= {"SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "node1", "SLURM_CPUS_PER_TASK": "8"}
     started = []
 
     def start(requeue):
@@ -220,3 +220,11 @@ def test_slurm_job_is_requeued_when_its_time_is_up(slurm_job, number, requeue, i
     assert job.returncode == 130
     assert "stopped behind a checkpoint" in output
     assert ("requeued 17" in output) == is_requeued
+
+
+def test_slurm_gives_ray_all_cpus_of_a_task(tmp_path, slurm_job):
+    slurm_job(False)
+    steps = (tmp_path / "steps").read_text().splitlines()
+    (node,) = (step for step in steps if "ray start" in step)
+    assert "--cpus-per-task=8" in node
+    assert "--num-cpus=8" in node
