@@ -1,7 +1,11 @@
 # splatsweep on CPUs.  From the repository's root:
 #
 #   docker build --file docker/cpu.Dockerfile --tag splatsweep:cpu .
+#   mkdir -p runs
 #   docker run --rm --shm-size 2g --volume "$PWD/runs:/runs" splatsweep:cpu run sweep/presets/quick.yaml
+#
+# The image's user, whose id is 1000, writes to runs/.  Without mkdir, Docker makes that folder for root alone; a user
+# of another id permits it with: chmod a+rwx runs
 #
 # So that results record the commit:  --build-arg COMMIT="$(git describe --always --abbrev=40 --exclude '*' --dirty)"
 FROM python:3.11-slim-bookworm

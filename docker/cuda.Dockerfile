@@ -1,7 +1,11 @@
 # splatsweep on NVIDIA GPUs, with both CUDA rasterisers.  From the repository's root:
 #
 #   docker build --file docker/cuda.Dockerfile --tag splatsweep:cuda .
+#   mkdir -p runs
 #   docker run --rm --gpus all --shm-size 8g --volume "$PWD/runs:/runs" splatsweep:cuda run sweep/presets/paper.yaml
+#
+# The image's user, whose id is 1000, writes to runs/.  Without mkdir, Docker makes that folder for root alone; a user
+# of another id permits it with: chmod a+rwx runs
 #
 # CUDA's compiler is a package like torch's CUDA libraries, of the version that the pinned torch requires, so the two
 # cannot differ.  CUDA 13 needs a driver of version 580 or later.
