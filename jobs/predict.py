@@ -11,6 +11,7 @@ prediction.save("out")                                  # .ply, .gif, .mp4, .png
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,7 +40,7 @@ from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
 from jobs.trained import find_trained, load_network
 from jobs.turntable import orbit, save_pictures
-from jobs.video import find_ffmpeg, save_video
+from jobs.video import VideoError, find_ffmpeg, save_video
 from model.ply import write_ply
 from model.scenes import GaussianScene, Scene
 from model.types import Cameras
@@ -47,6 +48,8 @@ from model.weights import WeightStore
 from results.records.find import find_trial_folder
 from results.records.home import weights_folder
 from results.records.trial_folder import MEASUREMENTS_FILENAME, read_result
+
+log = logging.getLogger(__name__)
 
 #: Pictures of a turntable, and their side: for Gaussians, and for fields, each of whose pixels costs network calls.
 VIEWS, SIDE, SIDE_OF_FIELDS = 24, 256, 64
@@ -268,7 +271,7 @@ class Prediction:
         """Writes STEM.gif, STEM.mp4 (where ffmpeg is installed), STEM.png (renders), STEM-input.png (the picture that
         the network read), and STEM.ply for Gaussians; returns their paths.
 
-        stem: by default that of the picture; side: of renders, pixels.
+        stem: by default that of the picture; side: of renders, pixels.  Where ffmpeg fails, its reason is logged.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -281,8 +284,11 @@ class Prediction:
         save_pictures(images, paths[2], comment=f"splatsweep trial {self.by.name}")
         ffmpeg = find_ffmpeg()
         if ffmpeg is not None:
-            save_video(images, folder / f"{stem}.mp4", ffmpeg)
-            paths.append(folder / f"{stem}.mp4")
+            try:
+                save_video(images, folder / f"{stem}.mp4", ffmpeg)
+                paths.append(folder / f"{stem}.mp4")
+            except VideoError as error:
+                log.warning("%s", error)
         if isinstance(self.scene, GaussianScene):
             write_ply(self.scene.gaussians, folder / f"{stem}.ply")
             paths.append(folder / f"{stem}.ply")

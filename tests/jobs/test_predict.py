@@ -109,6 +109,15 @@ def test_the_object_of_a_photograph_is_rendered_from_all_sides(reconstruct, tmp_
     assert any("--fov 50, 50 degrees" in remark for remark in prediction.remarks)
 
 
+def test_a_failing_ffmpeg_costs_nothing_but_the_video(trained, reconstruct, tmp_path, monkeypatch, caplog) -> None:
+    (tmp_path / "ffmpeg").symlink_to(shutil.which("false"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    paths = reconstruct(source_picture(trained[0], tmp_path / "a.png")).save(tmp_path / "out", views=2, side=8)
+    assert {path.name for path in paths} == {"a-input.png", "a.png", "a.gif", "a.ply"}
+    assert set((tmp_path / "out").iterdir()) == set(paths)
+    assert "a.mp4: ffmpeg failed" in caplog.text
+
+
 def test_the_turntable_begins_at_the_photographs_camera_and_looks_at_the_object(trained, reconstruct, tmp_path) -> None:
     prediction = reconstruct(source_picture(trained[0], tmp_path / "a.png"))
     source = prediction.framed.source
