@@ -6,6 +6,7 @@ Our files are read without executing anything in them: an exported file, the wei
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -153,7 +154,9 @@ def export_trial(folder: Path, path: Path) -> None:
         store = open_dataset(config.data.name, config.data.options, home)
         network = own.load(build_reconstructor(config, context_widths(config, weights), weights, initial=False))
         tensors = {name: tensor.detach().clone() for name, tensor in _official(network, store, config).items()}
-        torch.save({"iteration": own.iteration, "model_state_dict": tensors}, path)
+        content = io.BytesIO()
+        torch.save({"iteration": own.iteration, "model_state_dict": tensors}, content)
+        write_atomically(path, content.getvalue())
         return
     write_atomically(path, exported(folder))
 

@@ -96,6 +96,21 @@ def test_the_published_layout_gives_the_same_scores(trained: Path, tmp_path: Pat
     assert "network_with_offset.out.weight" in state
 
 
+def test_an_export_that_fails_leaves_the_former_file(trained: Path, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "model.pth"
+    path.write_bytes(b"former")
+
+    def interrupted(_, target) -> None:
+        with target.open("wb") if isinstance(target, Path) else target as stream:
+            stream.write(b"part")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_trial(trained, path)
+    assert path.read_bytes() == b"former"
+
+
 def test_an_exported_network_takes_photographs_without_its_home(trained, exported, tmp_path) -> None:
     photo = photograph(tmp_path / "photo.png")
     alone = load_reconstructor(tmp_path / "no home", exported, device="cpu")(photo)
