@@ -29,6 +29,8 @@ from results.records.plan import RecordedTrial
 
 Floats = NDArray[np.float32]
 
+#: columns before those of the rows
+INPUT, TRUTH = "input", "ground truth"
 #: Gaussians with a lower opacity are left out: they are invisible, and most of a network's Gaussians are among them
 LEAST_OPACITY = 0.02
 #: most views whose depth maps make the ground truth, and the side of these maps in pixels: training's may be too coarse
@@ -136,6 +138,7 @@ def exhibition(home: Path, trials: Sequence[RecordedTrial], objects: int, device
         config = trained.config
         store = open_dataset(config.data.name, config.data.options, home)
         predict = predicting(trained.reconstructor, trained.context, config)
+        column = f"{trial.name} (row)" if trial.name in (INPUT, TRUTH) else trial.name
         for row in store.split(config.eval.split).head(objects).itertuples():
             views = object_views(store, row, config.data.resolution, config.model.input_views, device)
             name = str(row.object)
@@ -149,7 +152,7 @@ def exhibition(home: Path, trials: Sequence[RecordedTrial], objects: int, device
                 exhibits += _given(finer, store, name, line)
             with torch.inference_mode():
                 scene = predict(views.select(0, config.model.input_views))
-                exhibits.append(_shown(scene, views, trial.name, name, stand(views.cameras, place + 2, line)))
+                exhibits.append(_shown(scene, views, column, name, stand(views.cameras, place + 2, line)))
     columns = tuple(dict.fromkeys(exhibit.column for exhibit in exhibits))
     labels = [Label(name, (0.0, SPACING * (place - 0.3), 1.4)) for place, name in enumerate(columns)]
     labels += [Label(name, (0.0, -0.9 * SPACING, -SPACING * place)) for (_, _, name), place in lines.items()]
@@ -163,13 +166,13 @@ def exhibition(home: Path, trials: Sequence[RecordedTrial], objects: int, device
 def _given(views: Views, store: Store, name: str, line: int) -> Iterator[Exhibit]:
     """The input view, and the ground truth."""
     place = stand(views.cameras, 0, line)
-    yield Exhibit("input", name, place.picture(views.images[0, 0]))
+    yield Exhibit(INPUT, name, place.picture(views.images[0, 0]))
     place = stand(views.cameras, 1, line)
     if store.depth is None or views.depth is None:
-        yield Exhibit("ground truth", name, place.picture(views.images[0, -1]))
+        yield Exhibit(TRUTH, name, place.picture(views.images[0, -1]))
         return
     truth = gaussians_on_surface(views.select(0, TRUTH_VIEWS))
-    yield Exhibit("ground truth", name, place.splats(truth))
+    yield Exhibit(TRUTH, name, place.splats(truth))
 
 
 def _shown(scene: Scene, views: Views, column: str, name: str, place: _Stand) -> Exhibit:

@@ -101,9 +101,10 @@ def test_objects_of_different_splits_are_never_on_one_line(prepared_home, tiny, 
     monkeypatch.setattr(exhibits, "predicting", picture)
     monkeypatch.setattr(exhibits, "_shown", lambda *given: exhibits.Exhibit(*given[2:4], given[4].line))
     splits = ("test", "val", "test")
-    trials = [PlannedTrial(split, (f"row {index}",), 0, {}, "finished") for index, split in enumerate(splits)]
+    names = ("row 0", "input", "row 2")
+    trials = [PlannedTrial(split, (name,), 0, {}, "finished") for name, split in zip(names, splits, strict=True)]
     shown = exhibition(prepared_home, trials, 1, torch.device("cpu"))
-    lines = {exhibit.column: exhibit.content for exhibit in shown.exhibits if exhibit.column.startswith("row")}
-    assert lines == {"row 0": 0, "row 1": 1, "row 2": 0}
+    lines = {exhibit.column: exhibit.content for exhibit in shown.exhibits if "row" in exhibit.column}
+    assert lines == {"row 0": 0, "input (row)": 1, "row 2": 0}
     assert [exhibit.column for exhibit in shown.exhibits].count("input") == 2
     assert len(shown.labels) == len(("input", "ground truth", *trials)) + 2
