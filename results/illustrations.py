@@ -12,6 +12,7 @@ import pandas as pd
 from results.figures import curves, forest, parallel, scatter
 from results.load import Evidence
 from results.provenance import configurations
+from results.render.layout import compared_rows
 from results.table import Table
 from results.tables.axes import find_axes
 
@@ -76,16 +77,16 @@ def _comparisons(results: pd.DataFrame, tables: Sequence[Table]) -> Iterator[Ill
         if figure is None:
             continue
         caption = (
-            "Differences to the baseline with 95 % intervals. Filled where the difference survives Holm's correction. "
-            f"Of more than {forest.MOST_ROWS} rows, those with the smallest p-values."
+            "Differences to the baseline with 95 % intervals. Filled where the difference survives Holm's correction."
         )
+        if (count := len(compared_rows(table))) > forest.MOST_ROWS:
+            caption += f" The {forest.MOST_ROWS} of {count} rows with the smallest p-values are drawn."
         yield Illustration(f"forest{suffix}", figure, "Differences to the baseline; the table below has them", caption)
         figure = scatter.draw(table, results)
         if figure is not None:
-            caption = (
-                "Each point is an object, mean over seeds; above the line the variant is ahead of the baseline. "
-                f"At most the first {scatter.MOST_PANELS} rows."
-            )
+            caption = "Each point is an object, mean over seeds; above the line the variant is ahead of the baseline."
+            if count > scatter.MOST_PANELS:
+                caption += f" The first {scatter.MOST_PANELS} of {count} rows are drawn."
             yield Illustration(f"objects{suffix}", figure, "Per-object PSNR against the baseline's", caption)
 
 
