@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -98,7 +99,12 @@ def _opened(content: bytes, path: Path) -> Image.Image:
 
             register_heif_opener()
     try:
-        return Image.open(io.BytesIO(content))
+        with warnings.catch_warnings():
+            # `_decoded` has a limit of its own.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(content))
+    except Image.DecompressionBombError:
+        raise PictureError(f"{path}: more than {MOST_PIXELS} pixels; scale it down") from None
     except UnidentifiedImageError:
         if is_heif:
             way_out = "save it as JPEG, or: pip install pillow-heif"

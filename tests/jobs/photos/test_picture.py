@@ -120,6 +120,16 @@ def test_a_bomb_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         read_picture(tmp_path / "a.png")
 
 
+def test_a_photograph_of_very_many_pixels_is_read_or_refused_in_words(tmp_path: Path, monkeypatch, recwarn) -> None:
+    two_halves(100, 100).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5_001)  # above it Pillow warns, and above its double it refuses
+    assert read_picture(tmp_path / "a.png").size == (100, 100)
+    assert not recwarn
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4_999)
+    with pytest.raises(PictureError, match=r"a\.png: more than \d+ pixels; scale it down"):
+        read_picture(tmp_path / "a.png")
+
+
 def test_files_and_folders(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
