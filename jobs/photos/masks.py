@@ -46,6 +46,8 @@ _NOISE = 4.0
 _PLAIN = 0.06
 #: Limits of the object's share of the picture.
 _SMALLEST, _LARGEST = 0.002, 0.9
+#: Coverage above which a picture's transparency shows no object.
+_OPAQUE = 0.98
 #: Smallest part that is kept, and smallest hole, as shares of the object.
 _PART, _HOLE = 0.05, 0.001
 #: Tolerance between the aspect ratios of a mask and its picture.
@@ -66,16 +68,18 @@ class Mask:
 def find_mask(picture: Picture, wanted: str | Path) -> Mask | None:
     """The object's mask, by a word of `WORDS` or from a file; None where no object is looked for.
 
-    `auto` is the picture's own transparency, else `rembg` where it is installed, else `colour`.
+    `auto` is the picture's own transparency, else `rembg` where it is installed, else `colour`.  Transparency of
+    a few pixels, such as rounded corners, does not count.
     Raises `PictureError` where the object cannot be separated.
     """
     if wanted == "none":
         return None
     if wanted not in WORDS:
         return _from_file(picture, Path(wanted))
-    if wanted == "auto" and picture.is_transparent:
-        return _checked(Mask(picture.rgba[..., 3] / np.float32(255), "its transparency"), picture)
     if wanted == "auto":
+        coverage = picture.rgba[..., 3] / np.float32(255)
+        if coverage.mean() <= _OPAQUE:
+            return _checked(Mask(coverage, "its transparency"), picture)
         wanted = "rembg" if all(find_spec(name) is not None for name in _REMBG) else "colour"
     return _checked(_REMOVERS[wanted](picture), picture)
 

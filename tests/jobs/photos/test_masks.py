@@ -115,6 +115,17 @@ def test_auto_uses_what_is_there(install: Callable[[str], None], capsys: pytest.
     assert find_mask(plain, "none") is None
 
 
+def test_transparent_corners_are_no_background() -> None:
+    picture = photo()
+    expected = find_mask(picture, "colour")
+    assert expected is not None
+    picture.rgba[:2, :2, 3] = 0
+    found = find_mask(picture, "auto")
+    assert found is not None
+    assert found.how == expected.how
+    assert overlap(found.coverage) == pytest.approx(overlap(expected.coverage), abs=0.01)
+
+
 def test_rembg_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rembg", None)
     with pytest.raises(PictureError, match=r"needs the package rembg .* pip install 'rembg\[cpu\]'"):
