@@ -269,28 +269,30 @@ def _size_of_trials(home: Path, keys: Iterable[str]) -> int:
 def remove(
     wastes: Sequence[Waste],
     home: Path,
+    store_of: StoreOf,
     forget: Callable[[Sequence[str]], None],
     drop_optimizers: Callable[[Path], None],
 ) -> int:
     """Remove what `survey` found, and return the number of bytes; what began to run meanwhile, or is planned, stays.
 
-    forget: deletes the runs of trials from MLflow; drop_optimizers: rewrites the checkpoints of a finished trial of an
-    earlier version without the optimiser's state.  May be killed at any moment: each thing is first moved out of the
-    reach of all readers, as a whole, and a later call removes what is left.  Plans are frozen anew with the states that
-    their trials have afterwards.
+    store_of: the folder of a configuration's dataset; forget: deletes the runs of trials from MLflow; drop_optimizers:
+    rewrites the checkpoints of a finished trial of an earlier version without the optimiser's state.  May be killed at
+    any moment: each thing is first moved out of the reach of all readers, as a whole, and a later call removes what is
+    left.  Plans are frozen anew with the states that their trials have afterwards.
     """
     freed = 0
     with ExitStack() as locks:
-        held = [name for name in sweep_names(home) if _hold(driver_lock_file(home, name), locks)]
+        names = sweep_names(home)
+        held = [name for name in names if _hold(driver_lock_file(home, name), locks)]
         needs = _Needs(home)
+        used, is_busy = {store_of(config) for config in needs.configs}, len(held) < len(names)
+        wastes = [waste for waste in wastes if not _is_needed_now(waste, needs, used, is_busy=is_busy)]
         trials = [waste for waste in wastes if waste.key is not None and _is_removable(waste, needs, home)]
         forget([waste.key for waste in trials if waste.key is not None])
         for waste in trials:
             freed += _move_away(waste, home)
         for waste in wastes:
             if waste.key is not None or not waste.path.exists():
-                continue
-            if waste.kind == "trainings" and waste.path.name in needs.trainings:
                 continue
             if waste.kind == "optimisers" and waste.path.parent.parent != trainings_folder(home):
                 before = size_of(waste.path)
@@ -307,6 +309,13 @@ def remove(
             if refreshed != plan:
                 freeze(refreshed, home)
     return freed
+
+
+def _is_needed_now(waste: Waste, needs: _Needs, used: set[Path | None], *, is_busy: bool) -> bool:
+    """Whether a plan needs something by now, or a sweep that runs by now may; used: the datasets of all plans."""
+    if waste.kind in ("failed", "caches"):
+        return is_busy
+    return waste.path in used or (waste.kind == "trainings" and waste.path.name in needs.trainings)
 
 
 def _is_removable(waste: Waste, needs: _Needs, home: Path) -> bool:

@@ -55,7 +55,8 @@ def clean(
         raise ValueError(f"{unknown[0]!r} is no kind of file; allowed: {', '.join(KINDS)}")
     if yes and dry_run:
         raise ValueError("--yes removes and --dry-run does not; give one of them")
-    found = survey(home, _store_of(home), _is_imported)
+    store_of = _store_of(home)
+    found = survey(home, store_of, _is_imported)
     chosen = found.chosen(wanted)
     if as_json:
         content = {"removed": yes, "chosen": [waste.as_json() for waste in chosen]}
@@ -64,7 +65,7 @@ def clean(
     else:
         _show(found, chosen, home)
     if yes and chosen:
-        freed = remove(chosen, home, lambda keys: _forget(home, keys, store), _drop_optimizers)
+        freed = remove(chosen, home, store_of, lambda keys: _forget(home, keys, store), _drop_optimizers)
         say(f"Removed {decimal(freed)}; `splatsweep report` writes reports without it")
     elif chosen and not as_json:
         console.print("Nothing was removed; add --yes to remove these.")

@@ -16,7 +16,7 @@ from filelock import FileLock
 from results import clean
 from results.clean import remove, survey
 from results.records.atomic import write_json
-from results.records.home import training_folder, trial_folder
+from results.records.home import driver_lock_file, training_folder, trial_folder
 from results.records.journal import Journal
 from results.records.plan import Plan, PlannedTrial, freeze, read_plan
 from tests.homes import finish
@@ -104,10 +104,14 @@ def _on_another_host(journal: Path) -> None:
     journal.write_text(journal.read_text().replace(socket.gethostname(), "another-host"))
 
 
+def store_of(home: Path) -> clean.StoreOf:
+    return lambda config: home / "data" / str(config.get("data", {}).get("name"))
+
+
 def look(home: Path) -> clean.Survey:
     return survey(
         home,
-        store_of=lambda config: home / "data" / str(config.get("data", {}).get("name")),
+        store_of=store_of(home),
         imported=lambda folder: folder.name == "mine",
     )
 
@@ -151,7 +155,7 @@ def test_optimiser_states_that_were_kept_to_continue_go_where_they_are_named(hom
     assert not [waste for waste in look(home).chosen([]) if waste.kind == "optimisers"]
     (waste,) = look(home).chosen(["optimisers"])
     assert waste.reserved == "run.keep_optimizer keeps them, to continue trainings"
-    remove([waste], home, nothing, nothing)
+    remove([waste], home, store_of(home), nothing, nothing)
     assert not (training_folder(home, "t-good") / "checkpoints").exists()
     assert (training_folder(home, "t-good") / "weights.safetensors").exists()
 
@@ -191,7 +195,7 @@ def test_nothing_that_a_plan_needs_is_removed(home: Path) -> None:
     before = tree(home)
     forgotten: list[str] = []
     chosen = look(home).chosen([])
-    freed = remove(chosen, home, forgotten.extend, nothing)
+    freed = remove(chosen, home, store_of(home), forgotten.extend, nothing)
     gone = before - tree(home)
     assert forgotten == ["bad", "elsewhere", "lost"]
     assert {name.split("/")[1] for name in gone if name.startswith("trials/")} == {"bad", "elsewhere", "lost"}
@@ -208,7 +212,7 @@ def test_nothing_that_a_plan_needs_is_removed(home: Path) -> None:
 
 def test_earlier_plans_go_with_their_trials_where_they_are_named(home: Path) -> None:
     idle(home)
-    remove(look(home).chosen(["plans"]), home, nothing, nothing)
+    remove(look(home).chosen(["plans"]), home, store_of(home), nothing, nothing)
     assert not (home / "trials" / "old").exists()
     assert not list((home / "sweeps" / "sweep" / "plans").iterdir())
     found = look(home)  # and now nothing has their training and dataset
@@ -220,7 +224,7 @@ def test_a_trial_that_was_planned_meanwhile_stays(home: Path) -> None:
     idle(home)
     chosen = look(home).chosen([])
     freeze(Plan("another", SECOND, (planned("lost", "t-lost"),), ()), home)
-    remove(chosen, home, nothing, nothing)
+    remove(chosen, home, store_of(home), nothing, nothing)
     assert (home / "trials" / "lost" / "result.json").exists()
     assert (home / "trainings" / "t-lost" / "weights.safetensors").exists()
 
@@ -229,8 +233,28 @@ def test_a_trial_that_began_meanwhile_stays(home: Path) -> None:
     idle(home)
     chosen = look(home).chosen([])
     with FileLock(trial_folder(home, "lost") / "lock"):
-        remove([waste for waste in chosen if waste.kind == "trials"], home, nothing, nothing)
+        remove([waste for waste in chosen if waste.kind == "trials"], home, store_of(home), nothing, nothing)
     assert (home / "trials" / "lost" / "result.json").exists()
+
+
+def test_a_dataset_that_was_planned_meanwhile_stays(home: Path) -> None:
+    idle(home)
+    chosen = look(home).chosen(["datasets"])
+    assert home / "data" / "unused" in [waste.path for waste in chosen]
+    freeze(Plan("another", SECOND, (planned("x", "t-x", "unused"),), ()), home)
+    remove(chosen, home, store_of(home), nothing, nothing)
+    assert (home / "data" / "unused").exists()
+    assert not (home / "data" / "mine").exists()
+
+
+def test_a_sweep_that_began_meanwhile_keeps_failed_trials_and_caches(home: Path) -> None:
+    idle(home)
+    chosen = look(home).chosen([])
+    assert {"failed", "caches"} <= {waste.kind for waste in chosen}
+    with FileLock(driver_lock_file(home, "sweep")):
+        remove(chosen, home, store_of(home), nothing, nothing)
+    left = [waste.path for waste in chosen if waste.path.exists()]
+    assert left == [waste.path for waste in chosen if waste.kind in ("failed", "caches")]
 
 
 def kill_at(moment: int, counted: list[int]) -> Callable[..., None]:
@@ -256,12 +280,12 @@ def test_a_killed_removal_continues(home: Path, moment: int) -> None:
         os.unlink = lambda *a, **k: (tick(), unlink(*a, **k))[1]
         Path.rename = lambda *a: (tick(), rename(*a))[1]  # type: ignore[method-assign, assignment]
         clean._delete = lambda path: (tick(), real(path))[1]  # type: ignore[func-returns-value]
-        remove(chosen, home, tick, nothing)
+        remove(chosen, home, store_of(home), tick, nothing)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) or moment > 20
     forgotten: list[str] = []
-    remove(look(home).chosen([]), home, forgotten.extend, nothing)
+    remove(look(home).chosen([]), home, store_of(home), forgotten.extend, nothing)
     assert not [waste for waste in look(home).wastes if not waste.reserved]
     assert not any((home / "removed").iterdir())
     for key in ("bad", "elsewhere", "lost"):
