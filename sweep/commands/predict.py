@@ -77,7 +77,8 @@ def predict(
 
     Writes for each picture a turntable (.gif, and .mp4 where ffmpeg is installed), renders (.png), the picture as the
     network reads it (-input.png), and, for methods with Gaussians, a .ply for 3DGS viewers.  predictions.json records
-    how each picture was processed, also those of earlier calls whose files were not written again.
+    how each picture was processed, also those of earlier calls whose files were not written again.  Of a picture that
+    is written again, files that only an earlier call wrote are removed.
 
     Example: [bold]splatsweep predict 3f2a chair.jpg --out predicted --fov 65[/]
 
@@ -112,8 +113,7 @@ def predict(
             print(f"error: {named}", file=sys.stderr)
             refused += 1
             continue
-        saved = {path.name for path in written}
-        records = [record for record in records if saved.isdisjoint(record["files"])]
+        records = _kept_records(records, out, stem, written)
         records.append(prediction.as_json(written))
         write_json(out / RECORD_FILENAME, records)
         _show(prediction, reconstruct, written)
@@ -181,6 +181,18 @@ def _read_records(path: Path) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: no record of predictions; delete it, or choose another folder with --out") from error
     return records
+
+
+def _kept_records(records: list[dict[str, Any]], out: Path, stem: str, written: list[Path]) -> list[dict[str, Any]]:
+    """The records of other files than those written; removes what else the other records list under this stem."""
+    from jobs.predict import ENDINGS
+
+    saved = {path.name for path in written}
+    kept = [record for record in records if saved.isdisjoint(record["files"])]
+    outdated = {name for record in records if record not in kept for name in record["files"]} - saved
+    for name in outdated & {f"{stem}{ending}" for ending in ENDINGS}:
+        (out / name).unlink(missing_ok=True)
+    return kept
 
 
 def _show(prediction: Prediction, reconstruct: PhotoReconstructor, written: list[Path]) -> None:

@@ -185,15 +185,23 @@ def test_the_command_writes_files_and_reports_how_pictures_were_read(trained, tm
     photograph(photos / "a.png")
     photograph(photos / "a.jpg")
     (photos / "b.png").write_bytes(b"")
-    arguments = [key[:6], str(photos), "--out", str(tmp_path / "out"), "--views", "2", "--size", "16"]
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("a.mp4", "c.mp4"):
+        (out / name).write_text("of an earlier call")
+    earlier = [{"picture": "a.jpg", "files": ["a.gif", "a.mp4"]}, {"picture": "c.jpg", "files": ["c.mp4"]}]
+    (out / "predictions.json").write_text(json.dumps(earlier))
+    arguments = [key[:6], str(photos), "--out", str(out), "--views", "2", "--size", "16"]
     result = CliRunner().invoke(app, ["predict", *arguments, "--home", str(home)])
     assert result.exit_code == 2, result.output
     assert "b.png: the file is empty" in result.output
     assert "1 of 3 pictures could not be used" in result.output
     assert "trained on 6 objects of chairs" in result.output
-    names = {path.name for path in (tmp_path / "out").iterdir()}
+    names = {path.name for path in out.iterdir()}
     assert names >= {"a.ply", "a-2.ply", "a.gif", "a-input.png", "predictions.json"}
-    first, second = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    other, first, second = json.loads((out / "predictions.json").read_text())
+    assert other == earlier[1]
+    assert [path.name for path in out.glob("*.mp4") if path.read_bytes() == b"of an earlier call"] == ["c.mp4"]
     assert (Path(first["picture"]).name, Path(second["picture"]).name) == ("a.jpg", "a.png")
     assert first["trial"] == key
     assert set(first["files"]) <= names
