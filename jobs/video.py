@@ -42,7 +42,8 @@ def save_video(images: Tensor, path: Path, ffmpeg: str) -> None:
         *(ffmpeg, "-loglevel", "error", "-y"),
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(RATE), "-i", "-"),
         # Players need even sides and this pixel format.
-        *("-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path)),
+        *("-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", "-movflags", "+faststart"),
+        str(path.absolute()),  # `12:30.mp4` would name a protocol
     ]
     try:
         done = subprocess.run(command, input=pixels.tobytes(), capture_output=True, check=False, timeout=_TIMEOUT_S)

@@ -32,6 +32,14 @@ def test_pictures_arrive_one_after_another(tmp_path: Path, monkeypatch: pytest.M
     assert pixels == bytes(72) + b"\xff\0\0" * 24
 
 
+def test_no_name_is_taken_for_a_protocol_or_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ffmpeg = program(tmp_path, "open('last', 'w').write(arguments[-1])")
+    for name in ("12:30.mp4", "-y.mp4"):
+        save_video(torch.zeros(1, 3, 2, 2), Path(name), ffmpeg)
+        assert (tmp_path / "last").read_text() == str(tmp_path / name)
+
+
 def test_failures_name_the_reason_and_leave_no_file(tmp_path: Path) -> None:
     body = "open(arguments[-1], 'wb').write(b'part')\nprint('Unknown encoder', file=sys.stderr)\nsys.exit(1)"
     with pytest.raises(VideoError, match=r"a\.mp4: ffmpeg failed: Unknown encoder"):
