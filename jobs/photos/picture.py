@@ -24,6 +24,8 @@ _EXIF_IFD, _FOCAL_IN_35MM = 0x8769, 0xA405
 #: Long side of the film that focal lengths "in 35 mm" refer to.
 _FILM_MM = 36.0
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+#: Modes that may have a colour profile -> the mode whose values the profile describes.
+_PROFILED_MODES = {"RGB": "RGB", "RGBA": "RGB", "P": "RGB", "CMYK": "CMYK", "L": "L", "LA": "L"}
 _HEIF_BRANDS = (b"heic", b"heix", b"heif", b"mif1", b"msf1", b"hevc")
 
 
@@ -171,12 +173,13 @@ def _about(image: Image.Image) -> Iterator[str]:
 
 def _without_profile(image: Image.Image) -> Image.Image | None:
     """RGB in sRGB, converted from the embedded profile (phones record Display P3); None for an unreadable profile."""
-    profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L"):
-        return image.convert("RGBA").convert("RGB")
+    profile, mode = image.info.get("icc_profile"), _PROFILED_MODES.get(image.mode)
+    rgb = image.convert("RGBA").convert("RGB")
+    if not profile or mode is None:
+        return rgb
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        plain = image.convert("RGB") if image.mode == "RGBA" else image
+        plain = rgb if mode == "RGB" else image.convert(mode)
         converted = ImageCms.profileToProfile(plain, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None

@@ -73,6 +73,23 @@ def test_a_colour_profile_is_converted_and_a_damaged_one_ignored(tmp_path: Path)
         assert picture.remarks == ("its colour profile cannot be read and is ignored",)
 
 
+def exchanged_primaries() -> bytes:
+    """The profile of sRGB, with red and blue exchanged in its table of tags."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = (profile.index(tag, 128) for tag in (b"rXYZ", b"bXYZ"))
+    profile[red : red + 4], profile[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_of_every_mode_are_converted(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (10, 10), (204, 102, 51)).convert(mode).save(path, icc_profile=exchanged_primaries())
+    picture = read_picture(path)
+    assert np.abs(picture.rgba[0, 0].astype(int) - (51, 102, 204, 255)).max() <= 2
+    assert picture.remarks == ()
+
+
 def test_large_pictures_are_reduced(tmp_path: Path) -> None:
     two_halves(2 * WORKING_SIDE + 10, 60).save(tmp_path / "a.png")
     picture = read_picture(tmp_path / "a.png")
