@@ -7,7 +7,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes; each would compile our modules anew
 
-.PHONY: help setup weights demo test test-fast soak image gpu lint format clean
+.PHONY: help setup bytecode weights demo test test-fast soak image gpu lint format clean
 
 help:          ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -18,9 +18,11 @@ $(VENV)/ready: pyproject.toml constraints.txt $(wildcard model/native/csrc/* mod
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip --constraint constraints.txt
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
-	# As pip would, but on all processors and without what nothing here imports.
-	$(BIN)/python -m compileall -q -j 0 -x '/tests?/|transformers/models|ray/(rllib|serve|llm)' $(VENV)/lib > /dev/null || true
 	@touch $@
+
+# What pip would do at the end; three test processes that start at once would each compile the same modules.
+bytecode: setup
+	$(BIN)/python -m compileall -q -j 0 -x '/tests?/|transformers/models|ray/(rllib|serve|llm)|torch/(_inductor|testing)|/(databricks|fontTools|mypyc?|pip|pygments|setuptools|skimage|sympy/physics)/' $(VENV)/lib > /dev/null || true
 
 weights: setup ## fetch the pretrained weights that demo and tests need
 	$(BIN)/splatsweep weights fetch vgg16 alexnet efficientnet_lite0
@@ -29,7 +31,7 @@ demo: weights  ## plan, train, evaluate and report the preset `quick`
 	$(BIN)/splatsweep run sweep/presets/quick.yaml
 
 # Three files at once on two processors, since tests of killed nodes and servers wait as long as they compute.
-test: weights  ## run all tests
+test: weights bytecode ## run all tests
 	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: weights ## run the tests without Ray, servers and long training; two minutes

@@ -19,6 +19,7 @@ from tests import processes, servers
 from tests.servers import MlflowServer, PostgresServer, Proxy
 
 os.environ.pop("COLUMNS", None)  # consoles keep what it is when they are made; xdist sets it
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # most of these workers would run no trial
 
 if not torch.cuda.is_available() and find_spec("triton") is not None:
     # The first import of Triton fixes whether its own functions are compiled or interpreted.
@@ -229,7 +230,7 @@ def tiny_configuration(**sections: Any) -> dict[str, Any]:
         "data": TINY_DATA,
         "model": {"base_dim": 8, "channel_mult": [1, 2], "attention_resolutions": [8]},
         "train": {"batch_size": 2, "views_per_object": 3, "stages": stages},
-        "eval": {"objects": 2, "every": 6, "val_objects": 1},
+        "eval": {"objects": 2, "every": 6, "val_objects": 1, "metrics": ["psnr", "ssim"]},
     } | sections
 
 

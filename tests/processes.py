@@ -32,7 +32,7 @@ base:
   train:
     batch_size: 2
     stages: [{iterations: ITERATIONS, lr: 1.0e-3, losses: {l2: 1.0}}]
-  eval: {lpips: vgg}
+  eval: {metrics: [psnr, ssim]}
 trials:
   baseline: {}
   tv: {train.stages.*.losses.tv: 0.01}

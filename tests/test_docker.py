@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,7 @@ def slurm_job(tmp_path):
     def start(requeue):
         command = ["bash", str(FOLDER / "slurm.sh"), "my sweep.yaml", "--only", "a b"]
         environment = {**os.environ, **variables, "REQUEUE": str(int(requeue))}
-        job = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        job = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
         started.append(job)
         lines = []
         while not any(line.startswith("run") for line in lines):
@@ -198,7 +199,8 @@ def slurm_job(tmp_path):
     start.started = started
     yield start
     for job in started:
-        job.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)  # with the stand-in of the sweep
 
 
 def test_slurm_job_without_a_head_ends(tmp_path, slurm_job):

@@ -52,7 +52,7 @@ def evaluated(network: Any, trial: Path) -> dict[str, float]:
     """Scores of a network on the trial's own dataset, evaluated anew."""
     settings = network.settings("chairs")
     settings["data"] |= {"options": TINY_DATA["options"]}
-    config = TrialConfig.model_validate(settings | {"eval": {"objects": 2}})
+    config = TrialConfig.model_validate(settings | {"eval": {"objects": 2, "metrics": ["psnr", "ssim"]}})
     return evaluate_checkpoint(network, config, trial.parent.parent).metrics
 
 

@@ -220,7 +220,8 @@ def test_a_finished_trial_is_not_run_again(home, tiny, monkeypatch):
 
 @pytest.mark.parametrize("name", ["blank", "copy_input"])
 def test_trivial_predictors_are_evaluated_like_trained_ones(name, home, tiny):
-    result = run_trial(TrialConfig.model_validate(tiny(model={"name": name})), home, RUNTIME)
+    sections = tiny(model={"name": name}, eval={"objects": 2})
+    result = run_trial(TrialConfig.model_validate(sections), home, RUNTIME)
     with np.load(result.folder / "samples.npz") as samples:
         expected = 255 if name == "blank" else samples["source"][:, None]
         assert (samples["render"] == expected).all()
