@@ -20,9 +20,16 @@ $(VENV)/ready: pyproject.toml constraints.txt $(wildcard model/native/csrc/* mod
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# What pip would do at the end; three test processes that start at once would each compile the same modules.
-bytecode: setup
-	$(BIN)/python -m compileall -q -j 0 -x '/tests?/|transformers/models|ray/(rllib|serve|llm)|torch/(_inductor|testing)|/(databricks|fontTools|mypyc?|pip|pygments|setuptools|skimage|sympy/physics)/' $(VENV)/lib > /dev/null || true
+# What pip would do at the end, without what nothing here imports.  Test processes that start at once would each compile
+# the same modules.
+bytecode: $(VENV)/bytecode
+
+$(VENV)/bytecode: $(VENV)/ready
+	$(BIN)/python -m compileall -q -j 0 -x '$(UNUSED)' $(VENV)/lib > /dev/null || true
+	@touch $@
+
+UNUSED := /tests?/|transformers/models|ray/(rllib|serve|llm)|torch/(_inductor|testing)
+UNUSED := $(UNUSED)|/(databricks|fontTools|mypyc?|pip|pygments|setuptools|skimage|sympy/physics)/
 
 weights: setup ## fetch the pretrained weights that demo and tests need
 	$(BIN)/splatsweep weights fetch vgg16 alexnet efficientnet_lite0
@@ -31,7 +38,7 @@ demo: weights  ## plan, train, evaluate and report the preset `quick`
 	$(BIN)/splatsweep run sweep/presets/quick.yaml
 
 # Three files at once on two processors, since tests of killed nodes and servers wait as long as they compute.
-test: weights bytecode ## run all tests
+test: weights bytecode  ## run all tests
 	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: weights ## run the tests without Ray, servers and long training; two minutes

@@ -16,6 +16,8 @@ SOURCES = Path(library.__file__).parent / "csrc" / "rasteriser"
 PROGRAM = Path(__file__).parent / "sanitize.cpp"
 COMPILER = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++")), None)
 FLAGS = ["-std=c++17", "-O0", "-g0", "-fno-math-errno", "-fno-trapping-math", "-pthread", "-Wno-psabi", "-w"]
+#: GCC's checks of addresses as calls, not inline: a third of the compilation less.
+FLAGS += ["--param", "asan-instrumentation-with-call-threshold=0"]
 
 
 def pack(scene, antialiasing, depth):
