@@ -26,7 +26,9 @@ export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 SPLATSWEEP_H
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 port=$((20000 + SLURM_JOB_ID % 10000))
-head=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-address | awk '{print $1}')
+# Debian's /etc/hosts gives a node's own name a loopback address, which the others cannot reach.
+address='{ hostname --ip-address; hostname --all-ip-addresses; } | tr " " "\n" | grep -v -m 1 -e "^127\." -e "^::1$" -e "^$"'
+head=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" bash -c "$address")
 export RAY_ADDRESS="$head:$port"
 
 start_node() { # NODE [options of `ray start`]

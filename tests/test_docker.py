@@ -166,7 +166,8 @@ FAKES = {
         "show job") echo "   Requeue=$REQUEUE Restarts=0" ;;
         requeue*) echo "requeued $2" ;;
         esac""",
-    "srun": 'echo "$@" >> "$SPLATSWEEP_HOME/steps"; echo 10.0.0.1',
+    "srun": 'echo "$@" >> "$SPLATSWEEP_HOME/steps"; if [ "$4" = bash ]; then "${@:4}"; fi',
+    "hostname": 'if [ "$1" = --ip-address ]; then echo 127.0.1.1; else echo "10.0.0.1 fe80::1"; fi',
     "ray": 'until grep -q "ray start" "$SPLATSWEEP_HOME/steps"; do sleep 0.01; done',
     "splatsweep": """trap 'echo stopped behind a checkpoint; exit 130' TERM
         echo "$@" ; while true; do sleep 0.05; done""",
@@ -224,9 +225,10 @@ def test_slurm_job_is_requeued_when_its_time_is_up(slurm_job, number, requeue, i
     assert ("requeued 17" in output) == is_requeued
 
 
-def test_slurm_gives_ray_all_cpus_of_a_task(tmp_path, slurm_job):
+def test_slurm_gives_ray_all_cpus_of_a_task_and_an_address_that_others_reach(tmp_path, slurm_job):
     slurm_job(False)
     steps = (tmp_path / "steps").read_text().splitlines()
     (node,) = (step for step in steps if "ray start" in step)
     assert "--cpus-per-task=8" in node
     assert "--num-cpus=8" in node
+    assert "--node-ip-address=10.0.0.1 " in node

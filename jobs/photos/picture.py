@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,8 +22,8 @@ SMALLEST_SIDE, MOST_PIXELS = 8, 2**27
 WORKING_SIDE = 2048
 
 _EXIF_IFD, _FOCAL_IN_35MM = 0x8769, 0xA405
-#: Long side of the film that focal lengths "in 35 mm" refer to.
-_FILM_MM = 36.0
+#: Diagonal of the film that focal lengths "in 35 mm" refer to (CIPA DCG-001).
+_FILM_MM = math.hypot(36.0, 24.0)
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 #: Modes that may have a colour profile -> the mode whose values the profile describes.
 _PROFILED_MODES = {"RGB": "RGB", "RGBA": "RGB", "P": "RGB", "CMYK": "CMYK", "L": "L", "LA": "L"}
@@ -142,7 +143,7 @@ def _focal(image: Image.Image) -> float | None:
         millimetres = float(recorded or 0)
     except (TypeError, ValueError, ZeroDivisionError, OSError):
         return None
-    return millimetres / _FILM_MM * max(image.size) if 4 <= millimetres <= 2000 else None
+    return millimetres / _FILM_MM * math.hypot(*image.size) if 4 <= millimetres <= 2000 else None
 
 
 def _to_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:

@@ -22,14 +22,14 @@ def two_halves(width: int = 20, height: int = 12) -> Image.Image:
 def test_the_camera_was_held_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter, clockwise
-    exif.get_ifd(0x8769)[0xA405] = 28
-    two_halves(40, 24).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    exif.get_ifd(0x8769)[0xA405] = 28  # mm, for a diagonal of 43.27 mm
+    two_halves(40, 30).save(tmp_path / "a.jpg", exif=exif, quality=95)
     picture = read_picture(tmp_path / "a.jpg")
-    assert picture.size == (24, 40)
-    assert picture.rgba.shape == (40, 24, 4)
+    assert picture.size == (30, 40)
+    assert picture.rgba.shape == (40, 30, 4)
     assert picture.rgba[2, 12, 0] > 200  # red on top
     assert picture.rgba[-3, 12, 2] > 200
-    assert picture.focal == pytest.approx(28 / 36 * 40)
+    assert picture.focal == pytest.approx(28 / 43.267 * 50, rel=1e-4)
 
 
 def test_transparency_is_kept(tmp_path: Path) -> None:
