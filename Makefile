@@ -37,9 +37,9 @@ weights: setup ## fetch the pretrained weights that demo and tests need
 demo: weights  ## plan, train, evaluate and report the preset `quick`
 	$(BIN)/splatsweep run sweep/presets/quick.yaml
 
-# Four files at once on two processors, since tests of killed nodes and servers wait as long as they compute.
+# Three files at once on two processors, since tests of killed nodes and servers wait as long as they compute.
 test: weights bytecode  ## run all tests
-	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: weights ## run the tests without Ray, servers and long training; two minutes
 	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -m "not slow" -n 2
