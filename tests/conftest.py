@@ -241,13 +241,26 @@ def tiny() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB; skips the test where none can be mounted."""
+def mount_disk() -> Iterator[Callable[[Path, str], None]]:
+    """Mounts a disk of a size, such as `1m`, on a folder; skips the test where none can be mounted."""
+    folders: list[Path] = []
+
+    def mount(folder: Path, size: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+        if mounted.returncode:
+            pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
+        folders.append(folder)
+
+    yield mount
+    for folder in folders:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, mount_disk: Callable[[Path, str], None]) -> Path:
+    """A disk of 1 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    mount_disk(folder, "1m")
+    return folder

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -88,17 +86,12 @@ def fill(ballast: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(here) -> Iterator[Path]:
+def small_disk(here, mount_disk) -> Path:
     """The trials' folder on a separate disk of 4 MB."""
     folder = here.path / "trials"
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    mount_disk(folder, "4m")
+    return folder
 
 
 def test_full_disk_is_named_and_costs_nothing_once_there_is_room(sweep, here, undisturbed, small_disk):
