@@ -24,6 +24,18 @@ umask 077
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 SPLATSWEEP_HOME
 
+# Signals may come at any moment, also before the sweep runs.
+driver='' is_stopped=false is_time_up=false is_told=false
+stop() {
+    is_stopped=true
+    if [ -n "$driver" ] && ! "$is_told"; then
+        is_told=true # a second signal would end the sweep without checkpoints
+        kill -TERM "$driver" 2> /dev/null || true
+    fi
+}
+trap stop TERM
+trap 'is_time_up=true; stop' USR1
+
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 port=$((20000 + SLURM_JOB_ID % 10000))
 # Debian's /etc/hosts gives a node's own name a loopback address, which the others cannot reach.
@@ -42,28 +54,31 @@ start_node() { # NODE [options of `ray start`]
 start_node "${nodes[0]}" --head --node-ip-address="$head" --port="$port" --include-dashboard=false
 head_node=$!
 deadline=$((SECONDS + 120))
-until ray status > /dev/null 2>&1; do
+until "$is_stopped" || ray status > /dev/null 2>&1; do
     if ! kill -0 "$head_node" 2> /dev/null || ((SECONDS > deadline)); then
         echo "Ray's head did not start on ${nodes[0]}; the output above may tell why." >&2
         exit 1
     fi
     sleep 2
 done
-for node in "${nodes[@]:1}"; do
-    start_node "$node" --address="$RAY_ADDRESS"
-done
 
-is_time_up=false
-splatsweep run "$sweep" "$@" &
-driver=$!
-trap 'kill -TERM "$driver"' TERM
-trap 'is_time_up=true; kill -TERM "$driver"' USR1
-# A trap ends the first wait; the second one is for the checkpoints.
-wait "$driver" || wait "$driver" && code=0 || code=$?
+stopped=130 terminated=143 # the latter before the sweep minds signals
+code=$stopped
+if ! "$is_stopped"; then
+    for node in "${nodes[@]:1}"; do
+        start_node "$node" --address="$RAY_ADDRESS"
+    done
+    splatsweep run "$sweep" "$@" &
+    driver=$!
+    if "$is_stopped"; then stop; fi
+    while kill -0 "$driver" 2> /dev/null; do
+        wait "$driver" || true # each signal ends it
+    done
+    wait "$driver" && code=0 || code=$?
+fi
 ray stop > /dev/null 2>&1 || true
 
-stopped=130
-if "$is_time_up" && ((code == stopped)); then
+if "$is_time_up" && ((code == stopped || code == terminated)); then
     if scontrol show job "$SLURM_JOB_ID" | grep -q 'Requeue=1'; then
         echo "The time is up; the job goes back into the queue (restart $((${SLURM_RESTART_COUNT:-0} + 1)))."
         scontrol requeue "$SLURM_JOB_ID"

@@ -225,6 +225,24 @@ def test_slurm_job_is_requeued_when_its_time_is_up(slurm_job, number, requeue, i
     assert ("requeued 17" in output) == is_requeued
 
 
+def test_slurm_job_survives_a_signal_that_comes_while_the_sweep_starts(tmp_path, slurm_job):
+    sweep = tmp_path / "splatsweep"
+    sweep.write_text(sweep.read_text().replace("while true", "kill -USR1 $PPID; while true"))
+    output, _ = slurm_job(True).communicate(timeout=60)
+    assert "stopped behind a checkpoint" in output
+    assert "requeued 17" in output
+
+
+def test_slurm_job_whose_time_is_up_before_ray_runs_is_requeued(tmp_path, slurm_job):
+    (tmp_path / "ray").write_text("#!/usr/bin/env bash\nif [ $1 = status ]; then kill -USR1 $PPID; exit 1; fi\n")
+    srun = "if [ $4 = bash ]; then echo 10.0.0.1; else exec sleep 60 > /dev/null; fi"
+    (tmp_path / "srun").write_text(f"#!/usr/bin/env bash\n{srun}\n")
+    with pytest.raises(AssertionError, match="requeued 17"):  # the end of the output, without a sweep
+        slurm_job(True)
+    (job,) = slurm_job.started
+    assert job.wait(30) == 130
+
+
 def test_slurm_gives_ray_all_cpus_of_a_task_and_an_address_that_others_reach(tmp_path, slurm_job):
     slurm_job(False)
     steps = (tmp_path / "steps").read_text().splitlines()
