@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +58,8 @@ class Evaluation:
     per_object: pd.DataFrame  # columns `_COLUMNS`
     #: objects (K,), source (K, 3, H, W), target and render (K, M, 3, H, W), pictures as uint8
     samples: dict[str, np.ndarray]
+    #: median seconds of an object
+    object_s: float
 
     def means(self) -> dict[str, float]:
         """Mean over objects: {"novel/psnr": ..., "conditioned/lpips": ..., ...}, of unclamped colours.
@@ -147,10 +151,12 @@ def evaluate(
     """
     records: list[dict[str, object]] = []
     samples: list[tuple[str, Views, Tensor]] = []
+    seconds: list[float] = []
     objects = store.split(split).head(limit if limit is not None else len(store.objects))
     for number, row in enumerate(objects.itertuples()):
         if should_stop():
             raise StopRequestedError(f"stopped in its evaluation, after {number} of {len(objects)} objects")
+        began = time.perf_counter()
         views = object_views(store, row, resolution, input_views, device)
         masks = store.masks(views.frames.cpu().numpy(), resolution, device) if "mask" in metrics.of_truth else None
         true, kinds = EvaluatedViews.true(views, masks), _kinds(views.images[0], input_views)
@@ -163,12 +169,13 @@ def evaluate(
         else:
             images = rendering.images
             scores = metrics(EvaluatedViews.rendered(rendering, views), true, kinds)
+        seconds.append(time.perf_counter() - began)  # scores are numbers: a GPU has finished
         records += [{"object": str(row.object), "split": split, **score._asdict()} for score in scores]
         if len(samples) < SAMPLE_OBJECTS:
             samples.append((str(row.object), views, images))
     # A trivial baseline may have no score at all: where only geometry is evaluated, copied pictures have none.
     per_object = pd.DataFrame(records, columns=_COLUMNS).astype({"value": "float64"})
-    return Evaluation(per_object, _pack_samples(samples, input_views))
+    return Evaluation(per_object, _pack_samples(samples, input_views), statistics.median(seconds))
 
 
 def object_views(

@@ -245,7 +245,9 @@ def _train_and_evaluate(
             folder / COSTS_FILENAME, measure_costs(trained.reconstructor, predict, config, store, device, seconds)
         )
     step = config.train.iterations if config.is_trained else 0
-    timing = {"time/train_s": seconds, "time/step_ms": 1000 * seconds / step} if step else {}
+    timing = {"time/object_s": evaluation.object_s}
+    if step:
+        timing |= {"time/train_s": seconds, "time/step_ms": 1000 * seconds / step}
     journal.metrics(step, evaluation.means() | timing)
     return {
         "key": keys.trial,

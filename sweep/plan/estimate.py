@@ -39,6 +39,8 @@ from sweep.run.progress import in_words, shape
 
 #: Iterations of each stage that a probe counts, and of those before, which warm up; a GPU then captures a graph.
 _COUNTED = 4
+#: Objects that a probe evaluates, of which the median counts: the first one warms up.
+_OBJECTS = 3
 _WARM_UP = {"cpu": 1, "cuda": CapturedStep.WARM_UP + 1}
 
 
@@ -234,7 +236,7 @@ def _bytes(trial: Path) -> float:
 
 
 def measure(home: Path, options: RunOptions, report: Callable[[str], None]) -> Callable[[PlannedTrial], Cost | None]:
-    """A probe: it runs a trial's first iterations of each stage and evaluates one object, in a temporary home.
+    """A probe: it runs a trial's first iterations of each stage and evaluates few objects, in a temporary home.
 
     Features of frozen models that it computes stay in the home's cache, since the trials need them too.
     """
@@ -265,13 +267,16 @@ def _probe(config: TrialConfig, home: Path, options: RunOptions) -> Cost:
     result = run_trial(_shortened(config, warm_up + _COUNTED), home, runtime)
     events = [event for event in read_events(result.folder) if event["event"] in ("start", "metrics")]
     store = open_dataset(config.data.name, config.data.options, home)
-    objects = config.eval.objects or len(store.split(config.eval.split))
-    if not config.is_trained:
-        return Cost(0.0, (events[-1]["time"] - events[0]["time"]) * objects, _bytes(result.folder))
     steps, final = events[:-1], events[-1]
-    per_object = final["time"] - steps[-1]["time"]
-    validations = config.train.iterations // config.eval.every * config.eval.val_objects if config.eval.every else 0
-    return Cost(_step_seconds(config, steps, warm_up), per_object * (objects + validations), _bytes(result.folder))
+    objects, object_s = len(store.split(config.eval.split)), final["values"]["time/object_s"]
+    # Start-up, pictures and measured costs come once, however many objects are evaluated.
+    once_s = max(final["time"] - steps[-1]["time"] - min(_OBJECTS, objects) * object_s, 0.0)
+    evaluated = min(config.eval.objects or objects, objects)
+    if config.is_trained and config.eval.every:
+        validations = config.train.iterations // config.eval.every
+        evaluated += validations * min(config.eval.val_objects, len(store.split("val")))
+    step_s = _step_seconds(config, steps, warm_up) if config.is_trained else 0.0
+    return Cost(step_s, once_s + object_s * evaluated, _bytes(result.folder))
 
 
 def _shortened(config: TrialConfig, iterations: int) -> TrialConfig:
@@ -287,7 +292,7 @@ def _shortened(config: TrialConfig, iterations: int) -> TrialConfig:
     return config.model_copy(
         update={
             "train": config.train.model_copy(update={"stages": stages}),
-            "eval": config.eval.model_copy(update={"objects": 1, "every": None}),
+            "eval": config.eval.model_copy(update={"objects": _OBJECTS, "every": None}),
         }
     )
 

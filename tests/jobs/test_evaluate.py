@@ -162,6 +162,6 @@ def test_an_object_without_a_number_is_in_the_mean() -> None:
     rows = [(name, "test", "novel", "psnr", value) for name, value in (("a", 25.0), ("b", math.nan))]
     rows += [("a", "test", "novel", "ssim", 0.5), ("b", "test", "novel", "ssim", 0.7)]
     columns = ["object", "split", "view_kind", "metric", "value"]
-    means = Evaluation(pd.DataFrame(rows, columns=columns), {}).means()
+    means = Evaluation(pd.DataFrame(rows, columns=columns), {}, object_s=1.0).means()
     assert math.isnan(means["novel/psnr"])
     assert means["novel/ssim"] == pytest.approx(0.6)

@@ -1,6 +1,6 @@
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 
 from jobs.config import TrialConfig
 from jobs.continuation import Beginning
+from jobs.trial import TrialResult
 from results.records.journal import Journal
 from results.records.trial_folder import RESULT_FILENAME
 from sweep.file.schema import RunOptions
@@ -51,6 +52,14 @@ def _plan(*configs: TrialConfig) -> Plan:
     return Plan("a", "now", tuple(t for t in trials if t.config.is_trained), ())
 
 
+def _set_times(folder: Path, times: Iterable[float]) -> None:
+    """Replaces the times of a journal's events."""
+    path = folder / "journal.jsonl"
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.dumps(event | {"time": time}) + "\n" for event, time in zip(events, times, strict=True)]
+    path.write_text("".join(lines))
+
+
 def _finish(
     home: Path, key: str, config: TrialConfig, *, step_s: float = 0.5, host: str | None = None, device: str = "cpu"
 ) -> None:
@@ -60,9 +69,7 @@ def _finish(
         journal.start(0)
         steps = config.train.iterations
         journal.metrics(steps, {"time/train_s": steps * step_s})
-    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-    lines[1]["time"] = lines[0]["time"] + steps * step_s + 7
-    (folder / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _set_times(folder, [0, steps * step_s + 7])
     (folder / "config.json").write_text(json.dumps(config.identity()))
     environment = {"host": host or socket.gethostname(), "arithmetic": [{"device": device}]}
     (folder / "environment.json").write_text(json.dumps(environment))
@@ -199,6 +206,30 @@ def test_a_probe_measures_and_leaves_nothing_behind(home: Path, tiny: Callable[.
     blank = measure(home, INLINE, said.append)(_trial(TrialConfig.model_validate(tiny(model={"name": "blank"})), "b"))
     assert blank is not None
     assert blank.step_s == 0
+
+
+def test_a_probe_counts_start_up_and_pictures_once(
+    home: Path, tiny: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps take 1 s; after the last one come three objects of 2 s, and 24 s of other work."""
+
+    def run_trial(config: TrialConfig, home: Path, _runtime: object) -> TrialResult:
+        steps = config.train.iterations
+        with Journal(home) as journal:
+            journal.start(0)
+            for step in range(1, steps + 1):
+                journal.metrics(step, {})
+            journal.metrics(steps, {"time/object_s": 2.0})
+        _set_times(home, [*range(steps + 1), steps + 30])
+        return TrialResult("key", home, {}, 0, None)
+
+    monkeypatch.setattr("sweep.plan.estimate.run_trial", run_trial)
+    sections = tiny(data={"name": "chairs", "options": {"train": 2, "val": 1, "test": 4, "views": 4, "image_size": 16}})
+    config = TrialConfig.model_validate(sections)
+    cost = measure(home, INLINE, print)(_trial(config, "key"))
+    assert cost is not None
+    assert cost.step_s == 1
+    assert cost.rest_s == 24 + (2 + 3) * 2, "two objects at the end, and one at each of three validations"
 
 
 def test_a_probe_of_a_gpu_counts_replays_alone() -> None:
