@@ -18,11 +18,13 @@ from results.table import ARROWS, Cell, Column, Row, Table, rounded
 
 # Punctuation that could start markup, a table cell or an HTML tag.
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$&!@])")
+# What would begin an item of a list.
+_ITEM = re.compile(r"^(\d*)([-+.)])(?=\s|$)")
 
 
 def escape(text: str) -> str:
     """Text on one line, with Markdown's special characters escaped."""
-    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
+    return _ITEM.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", " ".join(text.split())))
 
 
 def render(table: Table) -> str:

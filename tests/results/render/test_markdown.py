@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from results.render.markdown import render
 from results.table import Table
 
@@ -22,3 +26,18 @@ def test_rows_have_equal_cells_and_escaped_text(table: Table) -> None:
     assert r"**32.12**\*" in text
     assert "| +1.600 | 1.200 to 2.000 | < 0.001 | ∞ | better |" in " ".join(compared.split())
     assert "underpowered" in compared
+
+
+@pytest.mark.parametrize(
+    ("caption", "line"),
+    [
+        ("1. Depth", r"1\. Depth"),
+        ("2) Depth", r"2\) Depth"),
+        ("- Depth", r"\- Depth"),
+        ("+ Depth", r"\+ Depth"),
+        ("1.5 dB", "1.5 dB"),
+        ("-1 dB", "-1 dB"),
+    ],
+)
+def test_a_caption_begins_no_list(table: Table, caption: str, line: str) -> None:
+    assert render(replace(table, caption=caption)).splitlines()[0] == line
