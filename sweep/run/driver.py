@@ -29,7 +29,7 @@ from sweep.run.executors import EXECUTORS
 from sweep.run.executors.base import Assignment, Executor
 from sweep.run.executors.queue import FixedQueue, TrialQueue
 from sweep.run.executors.run_guarded import TrialFunction
-from sweep.run.frozen_file import claim
+from sweep.run.frozen_file import check_name, claim
 from sweep.run.recording import Recorder, require_driver
 from sweep.run.result_table import result_table
 from sweep.run.stop import FILENAME as STOP_FILENAME
@@ -122,12 +122,14 @@ def run_sweep(
 
 def _planned(sweep: Sweep, home: Path, take_over: bool, console: Console) -> Plan:
     """Plans the sweep under its name, and freezes the plan and the state of the code."""
-    claimed = claim(sweep, sweep_folder(home, sweep.name), take_over)
-    if claimed is not None:
-        console.print(claimed)
+    folder = sweep_folder(home, sweep.name)
+    taken_over = check_name(sweep, folder, take_over)
+    if taken_over is not None:
+        console.print(taken_over)
     console.print(f"Planning {sweep.name} in {home}")
     plan = make_plan(sweep, home, progress=lambda message: console.print(f"  {message}"))
     freeze(plan, home)
+    claim(sweep, folder)  # not before: until then `status` and `report` show the former plan
     write_json(code_file(home, sweep.name), git_state(Path(__file__).parent))
     return plan
 

@@ -70,9 +70,14 @@ class FrozenFile:
         write_json(folder / SWEEP_FILE_FILENAME, asdict(self))
 
     @property
-    def path(self) -> str:
-        """The path of the file, without the machine."""
-        return (self.file or "a file sent by Ray").partition(":")[2] or "a file sent by Ray"
+    def place(self) -> str:
+        """The path of the file, after the machine if that is another one."""
+        host, _, path = (self.file or "").partition(":")
+        return "a file sent by Ray" if not path else path if host == socket.gethostname() else f"{host}:{path}"
+
+    def is_of(self, file: str | None) -> bool:
+        """Whether it may be the record of a file (HOST:PATH): one path on several nodes is one shared file."""
+        return self.file is None or file is None or self.file.partition(":")[2] == file.partition(":")[2]
 
     def is_gone(self) -> bool:
         """Whether the file was on this machine and no longer exists: it was moved, renamed or deleted."""
@@ -89,27 +94,33 @@ def file_of(sweep: Sweep) -> str | None:
     return f"{socket.gethostname()}:{sweep.origin.file.absolute()}"
 
 
-def claim(sweep: Sweep, folder: Path, take_over: bool = False) -> str | None:
+def check_name(sweep: Sweep, folder: Path, take_over: bool = False) -> str | None:
     """Ensures that a sweep's folder belongs to this sweep's file, before a plan is written there.
 
     The file may have been edited or moved, or copied without changes.  Returns a message where the name is taken over.
     Raises `NameTakenError` where another existing file with other trials has the name, unless `take_over` is set.
     """
     now, before = FrozenFile.of(sweep), FrozenFile.read(folder)
-    message = None
-    if before is not None and before.file != now.file and None not in (before.file, now.file):
-        if not any(_changes(before.content, now.content)):
-            return None  # a copy: the name still belongs to the first file
-        if not (take_over or before.is_gone()):
-            raise NameTakenError(
-                f"the name {sweep.name!r} belongs to {before.path} in this home, planned {before.planned}: running "
-                f"{now.path} would replace its plan and its report.  Give this file another name (name: ...), or take "
-                "the name over with --take-over"
-            )
-        message = f"The name {sweep.name!r} was that of {before.path}; it is taken over."
-    folder.mkdir(parents=True, exist_ok=True)
-    now.write(folder)
-    return message
+    if before is None or before.is_of(now.file) or not any(_changes(before.content, now.content)):
+        return None
+    if not (take_over or before.is_gone()):
+        raise NameTakenError(
+            f"the name {sweep.name!r} belongs to {before.place} in this home, planned {before.planned}: running "
+            f"{now.place} would replace its plan and its report.  Give this file another name (name: ...), or take "
+            "the name over with --take-over"
+        )
+    return f"The name {sweep.name!r} was that of {before.place}; it is taken over."
+
+
+def claim(sweep: Sweep, folder: Path) -> None:
+    """Records the sweep's file as that of the plan in the sweep's folder; called once the plan is written.
+
+    For a copy without changes the name still belongs to the first file.
+    """
+    now, before = FrozenFile.of(sweep), FrozenFile.read(folder)
+    if before is None or before.is_of(now.file) or any(_changes(before.content, now.content)):
+        folder.mkdir(parents=True, exist_ok=True)
+        now.write(folder)
 
 
 def difference(sweep: Sweep, folder: Path, renew: str) -> str | None:
@@ -122,19 +133,19 @@ def difference(sweep: Sweep, folder: Path, renew: str) -> str | None:
     if before is None or not changes:
         return None
     shown = "; ".join(changes[:_SHOWN]) + (f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else "")
-    is_another = before.file != now.file and None not in (before.file, now.file)
-    whose = f"is that of {before.path}, which has the same name" if is_another else "is older than the file"
-    if is_another and not before.is_gone():  # `claim` refuses it otherwise
+    is_another = not before.is_of(now.file)
+    whose = f"is that of {before.place}, which has the same name" if is_another else "is older than the file"
+    if is_another and not before.is_gone():  # `check_name` refuses it otherwise
         renew += " --take-over"
-    return f"The plan shown here (of {before.planned}) {whose}.  In {now.path}: {shown}.  To plan it anew: {renew}"
+    return f"The plan shown here (of {before.planned}) {whose}.  In {now.place}: {shown}.  To plan it anew: {renew}"
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """A short text for each difference in the decisive sections that both have."""
     trials_before, trials_now = _mapping(before, "trials"), _mapping(now, "trials")
-    for name in trials_now.keys() - trials_before.keys():
+    for name in [name for name in trials_now if name not in trials_before]:
         yield f"trial {name!r} is new"
-    for name in trials_before.keys() - trials_now.keys():
+    for name in [name for name in trials_before if name not in trials_now]:
         yield f"trial {name!r} is gone"
     for name in [name for name in trials_now if name in trials_before and trials_now[name] != trials_before[name]]:
         yield f"trial {name!r} has changed"

@@ -15,13 +15,15 @@ from rich.console import Console
 
 from jobs.config import TrialConfig
 from results.errors import ResultsError
+from results.records.home import sweep_folder
 from results.records.journal import Journal
-from results.records.plan import freeze
+from results.records.plan import PlanError, freeze
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
 from sweep.plan.planner import Plan, PlannedTrial, make_plan
 from sweep.run import recording
 from sweep.run.driver import Outcome, run_sweep
+from sweep.run.frozen_file import claim, difference
 from sweep.run.recording import Recorder, TrackingError, sync_sweep
 from tests.datasets import planned_dataset
 from tests.processes import wait_for
@@ -125,3 +127,15 @@ def test_a_missing_database_driver_is_reported_before_anything_runs(tmp_path: Pa
     with pytest.raises(ResultsError, match=r"pip install 'splatsweep\[postgresql\]'"):
         run_sweep(sweep_at("postgresql://me@127.0.0.1:9/mlflow"), tmp_path, console=Console())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_planned_is_still_newer_than_the_plan(tmp_path: Path) -> None:
+    """`status` and `report` show the former plan, and say so."""
+    folder = sweep_folder(tmp_path, "a")
+    former = Sweep.model_validate({"name": "a", "run": {"executor": "inline"}, "trials": {"baseline": {}}})
+    planned(former, tmp_path)
+    claim(former, folder)
+    edited = former.model_copy(update={"base": {"data.resolution": 4096}})
+    with pytest.raises(PlanError, match="4096"):
+        run_sweep(edited, tmp_path)
+    assert "base.data.resolution is 4096" in str(difference(edited, folder, "renew"))

@@ -12,13 +12,21 @@ import pytest
 
 from results.records.home import SWEEP_FILE_FILENAME
 from sweep.file.schema import Origin, Sweep
-from sweep.run.frozen_file import FILE_VARIABLE, NameTakenError, claim, difference
+from sweep.run import frozen_file
+from sweep.run.frozen_file import FILE_VARIABLE, NameTakenError, check_name, difference
 from sweep.run.submit import JOB_VARIABLE
 
 
 def sweep_of(path: Path, **sections: Any) -> Sweep:
     path.write_text("name: ablation\n")
     return Sweep.model_validate({"name": "ablation", **sections}).read_from(Origin(path))
+
+
+def claim(sweep: Sweep, folder: Path, take_over: bool = False) -> str | None:
+    """What a driver does before and after it plans."""
+    message = check_name(sweep, folder, take_over)
+    frozen_file.claim(sweep, folder)
+    return message
 
 
 @pytest.fixture
@@ -61,6 +69,22 @@ def test_a_file_may_be_edited_moved_and_copied(tmp_path: Path, folder: Path) -> 
     assert "first.yaml" in str(claim(sweep_of(tmp_path / "renamed.yaml", **LR), folder)), "moved, then edited"
 
 
+def test_one_path_on_several_nodes_is_one_file(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim(sweep_of(tmp_path / "first.yaml", **LR), folder)
+    monkeypatch.setattr(frozen_file.socket, "gethostname", lambda: "node17")  # the next job's, or another container
+    edited = sweep_of(tmp_path / "first.yaml", **BATCH)
+    assert "is older than the file" in str(difference(edited, folder, "renew"))
+    assert claim(edited, folder) is None
+    assert difference(edited, folder, "renew") is None
+
+
+def test_what_is_new_and_gone_is_named_in_the_order_of_the_file(tmp_path: Path, folder: Path) -> None:
+    names = ["b", "d", "a", "c"]
+    claim(sweep_of(tmp_path / "a.yaml", trials={name: {} for name in names}), folder)
+    shown = str(difference(sweep_of(tmp_path / "a.yaml", trials={}), folder, "renew"))
+    assert "; ".join(f"trial {name!r} is gone" for name in names) in shown
+
+
 def test_a_job_has_the_name_of_the_file_that_it_was_submitted_from(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,7 +96,7 @@ def test_a_job_has_the_name_of_the_file_that_it_was_submitted_from(
     monkeypatch.delenv(JOB_VARIABLE)
     claim(first, folder, take_over=True)
     monkeypatch.setenv(FILE_VARIABLE, "elsewhere:/data/second.yaml")
-    with pytest.raises(NameTakenError, match=r"/data/second\.yaml"):
+    with pytest.raises(NameTakenError, match=r"belongs to /.*first\.yaml .* running elsewhere:/data/second\.yaml"):
         claim(copy, folder)
 
 
