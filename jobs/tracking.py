@@ -322,8 +322,10 @@ class Tracker:
         if _published(run) == "finished":
             return _Run(run.info.run_id, "finished", reader, _recorded_scores(run))
         self._keep_artifacts_here(run)
-        # Also for an existing run: its creator may have been killed before logging them.
-        params = [Param(key, value[:_PARAM_LENGTH]) for key, value in _params(trial.config).items()]
+        # Also for an existing run: its creator may have been killed before logging them.  MLflow changes no param, and
+        # settings that are not in the key may be others now (`jobs.keys.WATCHING`).
+        known = run.data.params
+        params = [Param(key, value[:_PARAM_LENGTH]) for key, value in _params(trial.config).items() if key not in known]
         for start in range(0, len(params), _PARAMS_PER_CALL):
             self._client.log_batch(run.info.run_id, params=params[start : start + _PARAMS_PER_CALL])
         return _Run(run.info.run_id, _published(run), reader)

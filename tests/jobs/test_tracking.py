@@ -288,6 +288,19 @@ def test_an_interrupted_trial_is_a_killed_run_until_it_resumes(tmp_path, folder,
     assert (run.info.status, run.data.tags["splatsweep.status"]) == ("RUNNING", "running")
 
 
+def test_a_trial_resumes_with_other_settings_that_are_not_in_its_key(tmp_path, folder, client):
+    def watched(every: int) -> TrackedTrial:
+        return replace(TRIAL, config={**TRIAL.config, "eval": {"every": every}})
+
+    measure_loss(folder)
+    tracker(tmp_path).sync([watched(100)])
+    finish(folder)
+    tracker(tmp_path).sync([watched(50)])
+    run = only_run(client)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == params(watched(100).config)
+
+
 def test_values_that_are_not_finite_are_recorded(tmp_path, folder, client):
     with Journal(folder) as journal:
         journal.start(0)
