@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # brings MLflow, which takes seconds
 _SYNC_INTERVAL_S, _FIRST_SYNC_S = 10.0, 2.0
 #: Bytes that all networks of a sweep may take in MLflow where the file does not choose; each trial has an equal share.
 _MODELS_BYTES = 1e9
+#: Characters of a trial's name in that of its run, for which databases have 250; a tag has the whole name.
+_NAME_LENGTH = 200
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +107,7 @@ def tracked_trials(sweep: Sweep, plan: Plan[Any]) -> list[TrackedTrial]:
     return [
         TrackedTrial(
             key=trial.key,
-            run_name=f"{trial.name} seed {trial.seed}" if several and not trial.control else trial.name,
+            run_name=trial.name[:_NAME_LENGTH] + (f" seed {trial.seed}" if several and not trial.control else ""),
             config=trial.plain_config,
             tags={
                 **sweep.tags,

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from jobs.config import TrialConfig
+from results.records import tags
 from results.records.hashing import file_sha256
 from results.records.journal import Journal
 from results.records.plan import Plan, PlannedTrial, freeze
 from results.store import ResultStore
 from sweep.file.schema import Sweep
 from sweep.run import recording
-from sweep.run.recording import _largest_model, record_ended, sync_sweep
+from sweep.run.recording import _largest_model, record_ended, sync_sweep, tracked_trials
 from tests.homes import finish
 
 
@@ -27,6 +28,15 @@ def test_the_largest_network_that_is_recorded(models: str, trials: int, expected
     sweep = Sweep.model_validate({"name": "s", "tracking": {"models": models}})
     planned = tuple(PlannedTrial(str(number), ("a",), number, {}, "pending") for number in range(trials))
     assert _largest_model(sweep, Plan("s", "now", planned, ())) == expected
+
+
+def test_the_name_of_a_run_fits_into_a_database() -> None:
+    """PostgreSQL refuses longer ones; the name of a grid's point with a long list has thousands of characters."""
+    planned = tuple(PlannedTrial(str(seed), ("64-" * 1000,), seed, {}, "pending") for seed in (0, 4_000_000_000))
+    tracked = tracked_trials(Sweep(name="s"), Plan("s", "now", planned, ()))
+    assert all(len(trial.run_name) <= 250 for trial in tracked)
+    assert [trial.run_name.rpartition(" ")[2] for trial in tracked] == ["0", "4000000000"]
+    assert tracked[0].tags[tags.TRIAL] == "64-" * 1000
 
 
 def test_ends_that_the_store_does_not_have_are_recorded_and_no_others(
