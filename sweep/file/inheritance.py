@@ -1,7 +1,8 @@
 """`extends: other.yaml` merges a sweep file over another; each value keeps the file and line where it was written.
 
 Mappings are merged; all other values replace.  Keys of a trial's configuration (`base`, each of `trials`) are merged by
-their meaning: `train.batch_size` replaces `{train: {batch_size: ...}}`.  A section without a value changes nothing.
+their meaning: `train.batch_size` replaces `{train: {batch_size: ...}}`.  A section or a trial without a value changes
+nothing.
 """
 
 from __future__ import annotations
@@ -68,7 +69,10 @@ def _merged(
         return _merged_settings(parent, below, child, above, path, into)
     node = {}
     for key in {**below, **above}:
-        lower, upper, at = below.get(key), above.get(key), (*path, key)
+        at = (*path, key)
+        lower, upper = below.get(key), above.get(key)
+        if upper is None and key in above and is_dotted(at):
+            upper = {}  # a trial's name alone
         if isinstance(lower, dict) and isinstance(upper, dict):
             node[key] = _merged(parent, lower, child, upper, at, into)
         elif key in above:

@@ -58,6 +58,9 @@ def test_mappings_merge_and_all_else_replaces(folder: Path) -> None:
 
 def test_an_empty_section_changes_nothing(folder: Path) -> None:
     assert load_sweep(_child(folder, "base:\nseeds:\n")).seeds == (0, 1, 2)
+    trials = dict(expand(load_sweep(_child(folder, "trials:\n  wide:\n  new:\n"))))
+    assert trials["wide"].model.base_dim == 32
+    assert trials["new"] == trials["baseline"]
 
 
 @pytest.mark.parametrize("base", ["{train.batch_size: 2}", "{train: {batch_size: 2}}"])
