@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
@@ -13,20 +15,23 @@ from results.render import RENDERERS
 from results.table import Table
 
 _PAGE = "results.render.html:render_table"
-_FORMATS = {".html": _PAGE, **{suffix: place for suffix, place in RENDERERS.items() if suffix.startswith(".")}}
+_FORMATS = {".html": _PAGE, **RENDERERS}
 
 
 def writer(path: Path) -> Callable[[Table], Path]:
     """A function that writes a table in the format of the path's suffix and returns the path.
 
-    Raises `ResultsError` for another suffix, before anything is computed.
+    The table is named after the file.  Raises `ResultsError` for another suffix, before anything is computed.
     """
-    if path.suffix not in _FORMATS:
-        raise ResultsError(f"{path}: no format is called {path.suffix!r}; allowed: {', '.join(_FORMATS)}")
-    return partial(_write, path)
+    # `both_wide.tex` ends in two of them.
+    for suffix in sorted(_FORMATS, key=len, reverse=True):
+        if path.name.endswith(suffix) and path.name != suffix:
+            return partial(_write, path, suffix)
+    raise ResultsError(f"{path}: no format is called {path.suffix!r}; allowed: {', '.join(_FORMATS)}")
 
 
-def _write(path: Path, table: Table) -> Path:
+def _write(path: Path, suffix: str, table: Table) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, resolve_name(_FORMATS[path.suffix])(table).encode())
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.name.removesuffix(suffix))
+    write_atomically(path, resolve_name(_FORMATS[suffix])(replace(table, name=name)).encode())
     return path

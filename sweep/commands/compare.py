@@ -36,7 +36,10 @@ def compare(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Also write it: .md, .html, .tex, .csv or .json.", show_default=False, parser=user_path
+            metavar="FILE",
+            help="Also write it: .md, .html, .tex, _wide.tex for both columns of a page, .csv or .json.",
+            show_default=False,
+            parser=user_path,
         ),
     ] = None,
 ) -> None:

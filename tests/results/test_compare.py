@@ -109,12 +109,16 @@ def test_only_shared_seeds_count_and_shared_trials_are_not_tested() -> None:
     assert means(table, 0) == [20.0, 20.0, None]
 
 
-@pytest.mark.parametrize("suffix", [".md", ".html", ".tex", ".csv", ".json"])
+@pytest.mark.parametrize("suffix", [".md", ".html", ".tex", "_wide.tex", ".csv", ".json"])
 def test_it_is_written_in_every_format(tmp_path: Path, suffix: str) -> None:
     table = compared(side("a", *trained("x<b>", 20.0)), side("b", *trained("x<b>", 21.0)))
     text = writer(tmp_path / f"new/both{suffix}")(table).read_text()
     assert "21.0" in text
     assert suffix != ".html" or (not re.search("x<b>", text) and text.count("<script>") == 1)
+    if suffix.endswith(".tex"):
+        # Two comparisons in a paper have labels of their own, and the file that a warning names can be written.
+        assert r"\label{tab:both}" in text
+        assert r"\begin{table*}" in text if suffix == "_wide.tex" else "both_wide.tex spans all columns" in text
 
 
 def test_an_unknown_format_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
