@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.text import Text
 
-_PIPE_WIDTH = 80
+_PIPE_WIDTH, _UNLIMITED = 80, 10_000
 
 
 class Terminal(Console):
@@ -54,7 +54,12 @@ class Terminal(Console):
         return not (self.is_terminal or self._is_width_given or os.environ.get("COLUMNS"))
 
     def _wanted_width(self, item: RenderableType) -> int:
-        return Measurement.get(self, self.options.update(width=10_000), item).maximum
+        return Measurement.get(self, self.options.update(width=_UNLIMITED), item).maximum
+
+
+def table_width(console: Console) -> int:
+    """The width that a table may have on a console: any in a pipe, where `Terminal` widens itself."""
+    return _UNLIMITED if isinstance(console, Terminal) and console._is_piped() else console.width
 
 
 #: the standard output, and the error stream

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table as Drawn
@@ -11,8 +12,9 @@ from rich.text import Text
 
 from results.render.layout import row_titles
 from results.table import ARROWS, Cell, Column, Table, rounded
+from sweep.terminal import table_width
 
-#: characters of a name before it is folded
+#: columns of the terminal that a name takes before it is folded
 _NAME_WIDTH = 14
 _STYLES = {"best": "bold", "second": "underline"}
 
@@ -29,7 +31,7 @@ def result_table(table: Table, console: Console) -> Drawn:
         return empty
     for form in _forms(len(table.columns)):
         drawn = _drawn(table, *form)
-        if _width(drawn, console) <= console.width:
+        if _width(drawn, console) <= table_width(console):
             break
     return drawn
 
@@ -58,7 +60,7 @@ def _drawn(table: Table, has_spread: bool, first: int = 0, folded: bool = False)
     drawn = Drawn(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), title=table.name, title_justify="left", caption=caption
     )
-    longest = max(map(len, (*names, *table.row_header.split())))
+    longest = max(map(cell_len, (*names, *table.row_header.split())))
     name_width = min(longest, _NAME_WIDTH) if folded else longest
     drawn.add_column(table.row_header, overflow="fold", min_width=name_width, max_width=name_width)
     for column in table.columns[first:]:

@@ -16,6 +16,7 @@ from sweep.run.display import Snapshot, failures, snapshot_of, state_table
 from sweep.run.executors import EXECUTORS
 from sweep.run.executors.base import Executor
 from sweep.run.progress import Clock, trial_state
+from sweep.terminal import table_width
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class StatusView:
 
     def view(self, console: Console) -> RenderableType:
         """Renders totals and one row per trial."""
-        table = state_table(self.seen.states, self.seen.left, console.width)
+        table = state_table(self.seen.states, self.seen.left, table_width(console))
         return Group(Text(str(self.seen.totals)), table)
 
 

@@ -11,7 +11,7 @@ from sweep.run.result_table import result_table
 from sweep.terminal import Terminal
 
 
-def drawn(width: int, name: str = "ours [ema]", is_terminal: bool = True, state: str = "failed") -> str:
+def drawn(width: int | None, name: str = "ours [ema]", is_terminal: bool = True, state: str = "failed") -> str:
     columns = tuple(
         Column(f"{group}_{label}", label, f"{group} views", "up" if label != "LPIPS" else "down", 2)
         for group in ("Conditioned", "Novel")
@@ -51,6 +51,18 @@ def test_spreads_and_then_columns_go_before_names_are_torn(is_terminal: bool) ->
     for text, width in ((narrow, 80), (narrowest, 50)):
         assert max(map(len, text.splitlines())) <= width
         assert min(len(line.split("  ")[0]) for line in text.splitlines() if "25.50" in line) >= 12
+
+
+def test_a_pipe_has_all_columns_and_spreads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    text = drawn(None, "xattn_positional true depth seed " * 3, is_terminal=False)
+    assert "±" in text
+    assert "Conditioned" in text
+    assert "left out" not in text
+
+
+def test_a_name_of_wide_characters_is_not_folded_where_there_is_room() -> None:
+    assert "深度模型的消融实验研究与对比" in drawn(160, "深度模型的消融实验研究与对比")
 
 
 def test_a_state_is_a_whole_word() -> None:
