@@ -94,7 +94,7 @@ class _TrialReader:
             self._generation, self._story = self._reader.generation, _JournalState()
         for event in events:
             self._story.add(event)
-        now = self._story.progress(result)
+        now = self._story.progress(result, self._folder)
         if result is not None:
             self._finished = now
         return now
@@ -151,15 +151,15 @@ class _JournalState:
             if name.startswith(_KEPT):
                 self._validation.setdefault(name, {})[step] = value
         if any(name.startswith(_EVALUATED) for name in values):
-            self._evaluation_s = time - self._trained_at
+            self._evaluation_s = max(time - self._trained_at, 0.0)  # the clock may be set back
             return
         self._trained_at = time
         if self._taken_up and step > self._taken_up[1] and time > self._taken_up[0]:
             self._rate = (step - self._taken_up[1]) / (time - self._taken_up[0])
 
-    def progress(self, result: Mapping[str, Any] | None) -> TrialProgress:
+    def progress(self, result: Mapping[str, Any] | None, folder: Path) -> TrialProgress:
         return TrialProgress(
-            status=status_after(self._decisive) if result is None else "finished",
+            status=status_after(self._decisive, folder) if result is None else "finished",
             step=self._step,
             rate=self._rate,
             metrics=self._metrics | (dict(result["metrics"]) if result else {}),

@@ -13,6 +13,7 @@ from results.records import journal
 from results.records.damage import DamagedFileError, member, pass_over, read_object
 from results.records.hashing import file_sha256
 from results.records.journal import read_events
+from results.records.locks import is_held
 
 JOURNAL_FILENAME = journal.FILENAME
 RESULT_FILENAME = "result.json"
@@ -110,21 +111,22 @@ def _optional(path: Path, consequence: str) -> dict[str, Any] | None:
 def trial_status(folder: Path) -> Status:
     """Status of the trial in `folder`.
 
-    `running` means that its last process is alive, or ran on another machine; `interrupted`, that the process ended
-    without a result.
+    `running` means that its last process is alive, holds the lock or ran on another machine; `interrupted`, that the
+    process ended without a result.
     """
     if read_result(folder) is not None:
         return "finished"
     decisive = [event for event in read_events(folder) if event["event"] in DECISIVE]
-    return status_after(decisive[-1] if decisive else None)
+    return status_after(decisive[-1] if decisive else None, folder)
 
 
-def status_after(event: Mapping[str, Any] | None) -> Status:
-    """State of a trial without a result, from the newest of its `DECISIVE` events."""
+def status_after(event: Mapping[str, Any] | None, folder: Path) -> Status:
+    """State of the trial in `folder`, which has no result, from the newest of its `DECISIVE` events."""
     if event is None:
         return "pending"
     if event["event"] == "start":
-        return "running" if _alive(event) else "interrupted"
+        # After the clock was set, a process seems to be another one; its lock shows that it is alive.
+        return "running" if _alive(event) or is_held(folder / LOCK_FILENAME) else "interrupted"
     states: dict[str, Status] = {"failed": "failed", "pruned": "pruned", "stopped": "interrupted"}
     return states[event["event"]]
 

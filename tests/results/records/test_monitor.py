@@ -37,6 +37,14 @@ def test_what_a_trial_does_is_followed_from_its_first_event_to_its_result(tmp_pa
     assert seen.result["metrics"] == {"novel/psnr": 22.0}
 
 
+def test_an_evaluation_takes_no_negative_time_where_the_clock_is_set_back(tmp_path, folder, monkeypatch):
+    with Journal(folder) as trial:
+        for moment, values in ((7200.0, {"train/loss": 1.0}), (60.0, {"novel/psnr": 22.0})):
+            monkeypatch.setattr(journal.time, "time", lambda moment=moment: moment)
+            trial.metrics(10, values)
+    assert Monitor(tmp_path).look(KEY).evaluation_s == 0
+
+
 @pytest.mark.parametrize(("end", "status"), [("failed", "failed"), ("pruned", "pruned"), ("stopped", "interrupted")])
 def test_a_trial_that_is_taken_up_again_is_seen_again(tmp_path, folder, end, status):
     here = Monitor(tmp_path)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from filelock import FileLock
 
 from results.records.journal import Journal
 from results.records.trial_folder import read_config, read_environment, read_result, trial_status
@@ -27,6 +28,17 @@ def test_a_trial_whose_owner_died_is_interrupted(tmp_path):
     code = "import sys, os, signal; from pathlib import Path; from results.records.journal import Journal\n"
     code += "Journal(Path(sys.argv[1])).start(0); os.kill(os.getpid(), signal.SIGKILL)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert trial_status(tmp_path) == "interrupted"
+
+
+def test_a_trial_runs_also_after_the_clock_was_set(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.start(0)
+    path = tmp_path / "journal.jsonl"
+    event = json.loads(path.read_text())
+    path.write_text(json.dumps(event | {"created": event["created"] - 7200}) + "\n")
+    with FileLock(tmp_path / "lock"):
+        assert trial_status(tmp_path) == "running"
     assert trial_status(tmp_path) == "interrupted"
 
 
