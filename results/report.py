@@ -68,7 +68,7 @@ def build_report(
         try:
             _swap_in(out, {**drawn.files, MANIFEST_FILENAME: summary})
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY):  # the last: a mount point
                 raise
             raise ResultsError(
                 f"the report cannot be written to {out} ({error.strerror}); write it elsewhere with --out DIR"

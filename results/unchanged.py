@@ -20,6 +20,7 @@ from results.records.hashing import file_sha256
 from results.records.tags import artifact_hash
 from results.records.trial_folder import MEASUREMENTS_FILENAME
 from results.render import MANIFEST_FILENAME
+from results.tables import SUFFIXES
 
 #: files of this package, and packages, that determine the bytes of a report
 _SOURCES = (".css", ".j2", ".js", ".py", ".yaml")
@@ -74,11 +75,16 @@ def inputs(recorded: Recorded, tables: Sequence[str], notes: str | None, labels:
         [astuple(run) for run in recorded.runs.values()],
         states,
         {key: astuple(costs) for key, costs in recorded.costs.items()},
-        [[table, Path(table).read_text() if Path(table).is_file() else None] for table in tables],
+        [[table, _table_file(table)] for table in tables],
         notes,
         dict(labels),
     ]
     return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+
+
+def _table_file(table: str) -> str | None:
+    """SHA-256 of a table's file; None for a built-in table, whose name a file in the working directory may have."""
+    return file_sha256(Path(table)) if table.endswith(SUFFIXES) and Path(table).is_file() else None
 
 
 def _read(folder: Path) -> Any:

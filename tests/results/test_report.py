@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -139,6 +141,19 @@ def test_a_report_that_cannot_be_written_leaves_the_former_one(study, sweep, tmp
             build_report(sweep, study.home, folder, notes="changed")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.EBUSY], ids=["of another user", "a mount point"])
+def test_a_folder_that_cannot_be_replaced_is_named_with_the_way_out(
+    recorded, sweep, tmp_path: Path, monkeypatch, reason: int
+) -> None:
+    def refuse(*_: object) -> Path:
+        raise OSError(reason, os.strerror(reason))
+
+    recorded.plan([])
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(ResultsError, match=rf"cannot be written to .*{os.strerror(reason)}.* --out DIR"):
+        build_report(sweep, recorded.home, tmp_path / "report")
 
 
 def test_a_link_to_a_folder_stays_one(recorded, sweep, tmp_path: Path) -> None:

@@ -68,6 +68,16 @@ def test_what_changes_the_page_draws_it_again(
     assert len(drawings) == 5
 
 
+def test_a_file_of_the_working_directory_is_no_table(
+    own: RecordedHome, sweep: FakeSweep, drawings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_report(sweep, own.home)
+    (tmp_path / "auto").write_bytes(b"\xff")
+    monkeypatch.chdir(tmp_path)
+    build_report(sweep, own.home)
+    assert drawings == ["drawn"]
+
+
 def test_a_page_that_was_edited_or_lost_a_file_is_drawn_again(
     own: RecordedHome, sweep: FakeSweep, drawings: list[str]
 ) -> None:
