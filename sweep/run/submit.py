@@ -83,7 +83,9 @@ def stage(sweep: Path, folder: Path, settings: Sequence[str] = ()) -> None:
     The sweep file may extend the files beside it or use them as tables.  Raises `SweepError` where it names a file that
     is not there, and `SubmitError` where it names one that is elsewhere or the job is larger than a cluster accepts.
     """
-    for path in {sweep, *(path for suffix in SUFFIXES for path in sweep.absolute().parent.glob(f"*{suffix}"))}:
+    beside = (path for suffix in SUFFIXES for path in sweep.absolute().parent.glob(f"*{suffix}"))
+    # An editor may keep a lock beside a file that is being edited: a link that leads nowhere.
+    for path in {sweep, *filter(Path.is_file, beside)}:
         shutil.copy(path, folder)
     tables = load_sweep(folder / sweep.name, settings, configurations=False).tables
     for path in (*_extended(folder / sweep.name), *(Path(table) for table in tables if is_table_file(table))):

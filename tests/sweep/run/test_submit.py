@@ -146,6 +146,7 @@ def test_job_brings_its_code_and_the_files_beside_it(tmp_path):
     (here / "table.yaml").write_text("rows: []")
     (here / "other.yml").write_text("rows: []")
     (here / "notes.txt").write_text("mine")
+    (here / ".#sweep.yaml").symlink_to("me@laptop.4711:1")  # an editor's lock
     stage(here / "sweep.yaml", there)
     assert {path.name for path in there.iterdir()} == {
         "sweep",
