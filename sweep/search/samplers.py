@@ -7,9 +7,10 @@ on how often the driver was restarted.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import optuna
@@ -31,6 +32,8 @@ class Draw:
     #: the seed of the whole search
     seed: int
     number: int
+    #: the parameters of all proposals before it, perhaps by another sampler or seed
+    earlier: Sequence[Mapping[str, Any]]
 
     @property
     def own_seed(self) -> int:
@@ -70,12 +73,16 @@ def qmc(draw: Draw) -> BaseSampler:
 
 
 def grid(draw: Draw) -> BaseSampler:
-    """Every point of a finite space once, in random order; for no more proposals than points."""
+    """Every point of a finite space once, in random order, but for those proposed before it was chosen.
+
+    For no more proposals than points.
+    """
     every = product(*map(grid_points, draw.distributions.values()))
     applied = (applying(draw.conditions, dict(zip(draw.distributions, values, strict=True))) for values in every)
     points = list(dict.fromkeys(tuple(point.items()) for point in applied))
     order = np.random.default_rng(draw.seed).permutation(len(points))
-    point = dict(points[order[draw.number % len(points)]])
+    in_turn = [dict(points[index]) for index in order]
+    point = next((point for point in in_turn if point not in draw.earlier), in_turn[draw.number % len(points)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return optuna.samplers.PartialFixedSampler(point, optuna.samplers.RandomSampler(seed=0))

@@ -92,7 +92,8 @@ class Study:
 
     def _ask(self, number: int) -> optuna.Trial:
         sampler = resolve(SAMPLERS, self._search.sampler, "sampler")
-        self._study.sampler = sampler(Draw(self._distributions, self._conditions, self._search.seed, number))
+        earlier = [self._frozen(each).params for each in self._numbers]
+        self._study.sampler = sampler(Draw(self._distributions, self._conditions, self._search.seed, number, earlier))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             trial = self._study.ask()

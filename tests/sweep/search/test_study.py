@@ -82,6 +82,16 @@ def test_the_grid_sampler_visits_every_point_once() -> None:
     assert points == {(index / 8, kind) for index in range(9) for kind in range(3)}
 
 
+def test_a_grid_that_continues_a_search_visits_what_is_left() -> None:
+    """Neither the sampler nor its seed starts a search anew."""
+    earlier = undisturbed(search("grid", trials=27, seed=1), 20)
+    study = Study(search("grid", trials=27), TRAINING)
+    for number, params in enumerate(earlier):
+        study.recall(number, params)
+    left = [study.ask(number) for number in range(20, 27)]
+    assert len({(params["x"], params["kind"]) for params in [*earlier, *left]}) == 27
+
+
 @pytest.mark.parametrize("sampler", ["cmaes", "qmc"])
 def test_proposals_of_several_at_a_time_are_recalled_as_they_were(sampler: str) -> None:
     options = search(sampler)
