@@ -42,3 +42,5 @@ def archive(
     found = copy_records(checked.name, home, out, points)
     left = f"; {found.left} have not ended" if found.left else ""
     console.print(f"{found.trials} trials in {out}, {found.size / 1e6:.1f} MB{left}")
+    if checked.tracking.uri is not None:
+        console.print("Readers who do not reach the MLflow store of its file add: --set tracking.uri=null")
