@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from results.load import Evidence, TrialRecord
@@ -33,12 +34,11 @@ def build(evidence: Evidence, options: Options) -> Table:
     rows = {row: _records(evidence, row) for row in (seeds.baseline, *(ruling.row for ruling in seeds.rulings))}
     baseline, quantity = rows.pop(seeds.baseline), named(seeds.metric)
     scores = Scores.of(evidence, [quantity])
-    found = rulings(
-        Design(seeds.at_least, seeds.at_most, seeds.alpha),
-        direction_of(seeds.metric),
-        _scores(baseline, scores, quantity),
-        {row: _scores(records, scores, quantity) for row, records in rows.items()},
-    )
+    reference = _scores(baseline, scores, quantity)
+    measured = {row: _scores(records, scores, quantity) for row, records in rows.items()}
+    design = Design(seeds.at_least, seeds.at_most, seeds.alpha)
+    found = rulings(design, direction_of(seeds.metric), reference, measured)
+    of_baseline = _obstacles(baseline, reference)
     facts = METRICS[split_column(seeds.metric)[1]]
     precision = facts.precision + 1
     columns = (
@@ -50,7 +50,8 @@ def build(evidence: Evidence, options: Options) -> Table:
         Column("boundary", "boundary", "test", precision=2),
         Column("outcome", "Outcome"),
     )
-    body = tuple(_row(ruling, rows[ruling.row], baseline) for ruling in found)
+    obstacles = {row: [*_obstacles(records, measured[row]), *of_baseline] for row, records in rows.items()}
+    body = tuple(_row(ruling, rows[ruling.row], obstacles[ruling.row]) for ruling in found)
     return Table(options.name, options.caption, columns, (Section(body, ranked=False),), notes=_notes(seeds))
 
 
@@ -66,15 +67,23 @@ def _scores(records: Sequence[TrialRecord], scores: Scores, quantity: MetricColu
     return [next(iter(scores.means(keys, quantity)), None) for keys in finished]
 
 
-def _row(ruling: Ruling, records: Sequence[TrialRecord], baseline: Sequence[TrialRecord]) -> Row:
+def _obstacles(records: Sequence[TrialRecord], scores: Sequence[float | None]) -> list[str]:
+    """The trials that end a row's scores: those that failed, or have a score that is not finite."""
+    ends = [
+        (record, "failed" if record.state == "failed" else f"has the score {score}")
+        for record, score in zip(records, scores, strict=True)
+        if record.state == "failed" or (score is not None and not math.isfinite(score))
+    ]
+    return [f"{record.planned.name} seed {record.planned.seed} {why}" for record, why in ends]
+
+
+def _row(ruling: Ruling, records: Sequence[TrialRecord], obstacles: Sequence[str]) -> Row:
     absolute = None if ruling.t is None else abs(ruling.t)
     numbers = (ruling.seeds, ruling.difference, ruling.low, ruling.high, absolute, ruling.boundary)
     cells = tuple(Cell(() if number is None else (float(number),)) for number in numbers)
-    failed = [r for r in (*records, *baseline) if r.state == "failed"]
     outcome = WORDS[ruling.state]
-    if ruling.state == "open" and failed:
-        listed = ", ".join(f"{record.planned.name} seed {record.planned.seed}" for record in failed)
-        outcome = f"{outcome}: {listed} failed"
+    if ruling.state == "open" and obstacles:
+        outcome = f"{outcome}: {', '.join(obstacles)}"
     return Row(ruling.row, (*cells, Cell(text=outcome)), tuple(map(source_of, records)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -33,8 +34,9 @@ def evidence(make) -> Evidence:
         for seed, psnr in enumerate(values)
     ]
     records.append(make.record("broken", 0, state="failed"))
+    records.append(make.record("diverged", 0, {"novel_psnr": [20.0, math.nan]}))
     found = make.evidence(*records)
-    return replace(found, plan=replace(found.plan, seeds=state("better", "worse", "level", "broken")))
+    return replace(found, plan=replace(found.plan, seeds=state("better", "worse", "level", "broken", "diverged")))
 
 
 def test_rows_show_how_they_stopped(evidence) -> None:
@@ -44,6 +46,7 @@ def test_rows_show_how_they_stopped(evidence) -> None:
     assert outcomes["worse"] == (4, "worse than the baseline")
     assert outcomes["level"][1] in ("not decided", "stopped for futility, since further seeds would hardly decide it")
     assert outcomes["broken"] == (0, "not decided yet: broken seed 0 failed")
+    assert outcomes["diverged"] == (0, "not decided yet: diverged seed 0 has the score nan")
     better = table.rows[0]
     assert better.cells[1].mean == pytest.approx(5.0, abs=0.01)
     assert better.cells[2].mean < better.cells[1].mean < better.cells[3].mean
