@@ -9,6 +9,7 @@ from typing import Any
 
 from results.load import TrialRecord
 
+_LOSSES = ".losses."
 #: the key of a selector that matches a trial's names instead of its configuration
 TRIAL = "trial"
 
@@ -29,7 +30,7 @@ def selected(records: Iterable[TrialRecord], selector: Mapping[str, Any]) -> lis
     Its keys are dotted keys of a configuration, in which `*` matches anything, or `trial`.  Its values are the wanted
     ones: a value, text in which `*` matches anything, a list of these, or null for an absent key.  A value that is a
     list stands in a list of its own: `{model.channel_mult: [[1, 2]]}`.  Components that are switched off count as
-    absent: `{depth.model: null}` and `{depth.model: none}` mean the same.
+    absent: `{depth.model: null}` and `{depth.model: none}` mean the same, and so does the weight 0 of a loss.
     """
     return [record for record in records if all(_meets(record, *condition) for condition in selector.items())]
 
@@ -42,12 +43,12 @@ def varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def has_setting(flat: Mapping[str, Any], setting: Mapping[str, Any]) -> bool:
     """Whether a flat configuration meets every condition of a selector without `trial`."""
-    return all(_is_one_of(_values(flat, key), wanted) for key, wanted in setting.items())
+    return all(_is_one_of(_values(flat, key), key, wanted) for key, wanted in setting.items())
 
 
 def _meets(record: TrialRecord, key: str, wanted: Any) -> bool:
     found = list(record.planned.names) if key == TRIAL else _values(record.planned.flat_config, key)
-    return _is_one_of(found, wanted)
+    return _is_one_of(found, key, wanted)
 
 
 def _values(flat: Mapping[str, Any], key: str) -> list[Any]:
@@ -55,13 +56,14 @@ def _values(flat: Mapping[str, Any], key: str) -> list[Any]:
     return [value for name in names if (value := flat.get(name)) not in (None, "none")]
 
 
-def _is_one_of(found: Sequence[Any], wanted: Any) -> bool:
+def _is_one_of(found: Sequence[Any], key: str, wanted: Any) -> bool:
     options = wanted if isinstance(wanted, list | tuple) else [wanted]
-    return any(_is_like(found, option) for option in options)
+    return any(_is_like(found, key, option) for option in options)
 
 
-def _is_like(found: Sequence[Any], wanted: Any) -> bool:
-    if wanted is None or wanted == "none":
+def _is_like(found: Sequence[Any], key: str, wanted: Any) -> bool:
+    # Configurations leave losses of weight 0 out.
+    if wanted is None or wanted == "none" or (_LOSSES in key and wanted == 0 and not isinstance(wanted, bool)):
         return not found
     if isinstance(wanted, str):
         return any(_matches(str(value), wanted) for value in found)
