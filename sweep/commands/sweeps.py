@@ -30,6 +30,7 @@ from sweep.commands.common import (
 
 if TYPE_CHECKING:
     from sweep.file.schema import Sweep
+    from sweep.plan.planner import PlannedTrial
     from sweep.run.driver import Outcome
 
 
@@ -193,7 +194,7 @@ def run(
 def conclude(outcome: Outcome, checked: Sweep, home: Path) -> NoReturn:
     """Prints the outcome of running a sweep, and exits with its code."""
     for trial in outcome.failed:
-        _explain_failure(checked, home, trial.name, trial.key, trial.control)
+        _explain_failure(checked, home, trial)
     if outcome.tracking_error:
         console.print(Text.assemble(("MLflow is incomplete", "yellow"), f" ({outcome.tracking_error})."))
         again = f"{command('sync', checked, home)} && {command('report', checked, home)}"
@@ -290,18 +291,18 @@ def sync(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None)
     )
 
 
-def _explain_failure(sweep: Sweep, home: Path, name: str, key: str, is_control: bool) -> None:
+def _explain_failure(sweep: Sweep, home: Path, trial: PlannedTrial) -> None:
     """Prints why a trial failed: its error, the end of its log, and the command to run it again."""
     from results.records.home import trial_folder
     from results.records.journal import read_events
     from results.records.trial_folder import LOG_FILENAME
 
-    folder = trial_folder(home, key)
+    folder, label = trial_folder(home, trial.key), trial.name if trial.control else f"{trial.name} seed {trial.seed}"
     errors = [event["error"] for event in read_events(folder) if event["event"] == "failed"]
-    console.print(Text.assemble((f"{name} failed", "red"), f": {errors[-1] if errors else 'no reason is recorded'}"))
+    console.print(Text.assemble((f"{label} failed", "red"), f": {errors[-1] if errors else 'no reason is recorded'}"))
     log = folder / LOG_FILENAME
     for line in log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []:
         console.print(f"    {line}", style="dim")
     console.print(f"  log: {log}")
-    only = [] if is_control else [f"--only={name}"]  # --only selects trained rows
+    only = [] if trial.control else [f"--only={trial.name}"]  # --only selects trained rows
     console.print(f"  again: {command('run', sweep, home, *only, '--retry-failed')}")

@@ -68,7 +68,9 @@ def describe(outcome: Outcome) -> tuple[str, str]:
     trials = outcome.plan.trials
     finished = sum(trial.status == "finished" for trial in trials)
     failed, unfinished = len(outcome.failed), len(outcome.unfinished)
-    kind = "stopped" if unfinished or (outcome.unsearched and outcome.stop) else "failed" if failed else "finished"
+    is_stopped = unfinished or (outcome.unsearched and outcome.stop)
+    # A failure that stops the others (`--fail-fast`) is a failure, as in the exit code.
+    kind = "failed" if outcome.exit_code == 1 else "stopped" if is_stopped else "finished"
     parts = [f"{finished} of {len(trials)} trials finished"]
     parts += [f"{failed} failed"] if failed else []
     parts += [f"{unfinished} stopped before their end"] if unfinished else []

@@ -1,4 +1,4 @@
-"""Commands on a sweep's file and its plan: `validate` and `status`."""
+"""Commands on a sweep's file and its plan: `validate`, `status`, and the end of `run`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import typer
 from filelock import FileLock
 from typer.testing import CliRunner
 
-from results.records.home import driver_lock_file
+from jobs.config import TrialConfig
+from results.records.home import driver_lock_file, trial_folder
+from results.records.journal import Journal
 from results.records.plan import Plan, PlannedTrial, freeze
 from sweep.cli import app
+from sweep.commands.sweeps import conclude
+from sweep.file.schema import Sweep
+from sweep.run.driver import Outcome
 
 SWEEP = "name: s\ntrials: {baseline: {}, same: {}, other: {train.batch_size: 4}}\nseeds: [0, 1]\n"
 
@@ -70,3 +76,12 @@ def test_a_sweep_that_is_being_planned_is_not_taken_for_one_that_never_was(file:
         assert "is being planned" in str(result.exception)
     result = CliRunner().invoke(app, ["status", str(file), "--home", str(home)])
     assert "has not been planned" in str(result.exception)
+
+
+def test_a_failure_is_named_with_its_seed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trial = PlannedTrial("0123456789abcdef", ("tv",), 2, TrialConfig(), "failed")
+    with Journal(trial_folder(home, trial.key)) as journal:
+        journal.failed("ValueError: no")
+    with pytest.raises(typer.Exit):
+        conclude(Outcome(Plan("s", "now", (trial,), ()), (trial,), None, None, None), Sweep(name="s"), home)
+    assert "tv seed 2 failed: ValueError: no" in capsys.readouterr().out

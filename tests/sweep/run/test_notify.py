@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sweep.run.notify import notified, notify
+from jobs.config import TrialConfig
+from results.records.plan import Status
+from sweep.plan.planner import Plan, PlannedTrial
+from sweep.run.driver import Outcome
+from sweep.run.notify import describe, notified, notify
+from sweep.run.stop import Cause, Stop
 
 
 def test_the_command_reads_a_line_and_its_environment(tmp_path: Path) -> None:
@@ -34,3 +39,23 @@ def test_an_error_is_notified_and_raised(tmp_path: Path) -> None:
 def test_nothing_runs_without_a_command() -> None:
     with notified(None, "a") as tell:
         tell(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("states", "cause", "kind"),
+    [
+        (("finished", "finished"), None, "finished"),
+        (("finished", "failed"), None, "failed"),
+        (("pending", "failed"), "failure", "failed"),
+        (("pending", "failed"), "request", "stopped"),
+        (("pending", "finished"), "disk", "stopped"),
+    ],
+)
+def test_the_word_for_the_outcome_agrees_with_the_exit_code(
+    states: tuple[Status, ...], cause: Cause | None, kind: str
+) -> None:
+    trials = tuple(PlannedTrial(f"{n}", (f"{n}",), 0, TrialConfig(), state) for n, state in enumerate(states))
+    stop = None if cause is None else Stop(cause, "why")
+    outcome = Outcome(Plan("a", "now", trials, ()), trials, None, None, stop)
+    assert describe(outcome)[0] == kind
+    assert (outcome.exit_code == 1) == (kind == "failed")
