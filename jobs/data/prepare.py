@@ -23,7 +23,7 @@ from ruamel.yaml.error import YAMLError
 
 from jobs.data import DATASETS
 from jobs.data.importers.base import Importer, ImportFailedError, Item, Progress
-from jobs.data.importers.files import read_bytes, read_text
+from jobs.data.importers.files import files_under, read_bytes, read_text
 from jobs.data.importers.workers import load_in_order, usable_cores
 from jobs.data.inspect import emptiness
 from jobs.data.store import FORMAT_VERSION, Frames, RecordedFile, Remark, Store, StoreError, canonical_json
@@ -332,7 +332,7 @@ def _stamp(importer: Importer, item: Item) -> str:
     listed = [item.name, item.split, item.category, item.geometry, item.num_frames, repr(item.payload)]
     listed.append(item.source_sha256)
     for source in importer.sources(item):
-        inside = sorted(source.rglob("*")) if source.is_dir() else [source]
+        inside = sorted(files_under(source, "*")) if source.is_dir() else [source]
         listed += [(str(path), found.st_size, found.st_mtime_ns) for path in inside if (found := _stat(path))]
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from jobs.data.importers.base import UnreadableObjectError
-from jobs.data.importers.files import finite, inside, read_bytes, read_text
+from jobs.data.importers.files import files_under, finite, inside, read_bytes, read_text
 from jobs.data.importers.posed import Camera, Capture, Posed, Shot
 from jobs.data.importers.poses import rigid
 
 #: Possible places of a sparse model in an object's folder; the first that exists is used.
 MODELS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "distorted/sparse/0", ".")
+CAMERAS = ("cameras.bin", "cameras.txt")
 PICTURES, MASKS = ("images", "."), ("masks", "mask")
 MAX_MODEL_BYTES = 2**31
 #: Number and name of each camera model, its parameters, and which of them have to be 0.
@@ -62,11 +63,10 @@ class Colmap(Posed):
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
-        return any(folder.rglob("cameras.bin")) or any(folder.rglob("cameras.txt"))
+        return any(files_under(folder, *CAMERAS))
 
     def folders(self) -> list[Path]:
-        models = {file.parent for suffix in ("bin", "txt") for file in self.root.rglob(f"cameras.{suffix}")}
-        return sorted({_object_of(model, self.root) for model in models})
+        return sorted({_object_of(file.parent, self.root) for file in files_under(self.root, *CAMERAS)})
 
     def capture(self, folder: Path, split: str) -> Capture:
         model = next(folder / place for place in MODELS if _file(folder / place, "cameras") is not None)

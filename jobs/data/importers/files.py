@@ -1,15 +1,17 @@
 """Reads files from other sources, which may be missing, truncated, malicious or of another format than their name.
 
 All functions raise `UnreadableObjectError` with the file's name and the problem.  They check sizes before
-they allocate, unpickle nothing, and follow no path that leads out of the root folder.
+they allocate, unpickle nothing, and follow no path stated in a file that leads out of the root folder.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import gzip
 import hashlib
 import io
 import json
+import os
 import posixpath
 import zipfile
 import zlib
@@ -75,6 +77,25 @@ def _naming(path: Path) -> Iterator[None]:
     # Decoders raise many kinds of errors on damaged files: OSError, SyntaxError, struct.error, MemoryError, ...
     except Exception as error:
         raise UnreadableObjectError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def files_under(root: Path, *patterns: str) -> Iterator[Path]:
+    """The files whose names match one of `patterns`, in a folder and its sub-folders.
+
+    Unlike `Path.rglob`, it follows links to folders.  It lists each folder once, since links may lead in a circle.
+    """
+    seen: set[Path] = set()
+    waiting = [root]
+    while waiting:  # links are followed last, so that a folder in `root` keeps its own name
+        for place, folders, names in os.walk(waiting.pop(0)):
+            folder = Path(place)
+            if (real := folder.resolve()) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            waiting += [path for name in sorted(folders) if (path := folder / name).is_symlink()]
+            for pattern in patterns:
+                yield from (folder / name for name in fnmatch.filter(names, pattern))
 
 
 def inside(root: Path, relative: object, stated_in: Path) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from jobs.data.importers.base import Importer, Item, Progress, UnreadableObjectError
-from jobs.data.importers.files import recorded_reads, sha256_of
+from jobs.data.importers.files import files_under, recorded_reads, sha256_of
 from jobs.data.meshes import cameras
 from jobs.data.meshes.files import FORMATS, read_parts
 from jobs.data.meshes.geometry import describe_shape, group_shapes, split_geometries
@@ -65,10 +65,10 @@ class Meshes(Importer[MeshesOptions]):
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
-        return any(path.suffix[1:].lower() in FORMATS for path in folder.rglob("*"))
+        return any(path.suffix[1:].lower() in FORMATS for path in files_under(folder, "*"))
 
     def items(self, progress: Progress) -> Sequence[Item]:
-        files = sorted(path for path in self.root.rglob("*") if path.suffix[1:].lower() in FORMATS)
+        files = sorted(path for path in files_under(self.root, "*") if path.suffix[1:].lower() in FORMATS)
         _name_unread(self.root, has_others=bool(files))
         names = {path: path.relative_to(self.root).as_posix() for path in files}
         looks = {path: self._look(path) for path in files}
@@ -144,7 +144,8 @@ class _Look:
 
 def _name_unread(root: Path, has_others: bool) -> None:
     """Names the glTF files whose data lie in other files: logged beside other meshes, else raised as ValueError."""
-    found = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix.lower() == ".gltf")
+    gltf = (path for path in files_under(root, "*") if path.suffix.lower() == ".gltf")
+    found = sorted(path.relative_to(root).as_posix() for path in gltf)
     if not found:
         return
     listed = ", ".join(found[:_LISTED]) + (f" and {len(found) - _LISTED} more" if len(found) > _LISTED else "")

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from jobs.data.importers.base import UnreadableObjectError
-from jobs.data.importers.files import inside, read_json
+from jobs.data.importers.files import files_under, inside, read_json
 from jobs.data.importers.posed import Camera, Capture, Posed, Shot, uniform
 from jobs.data.importers.poses import FROM_OPENGL
 from jobs.data.store import SPLITS
 
+#: Names of files with an object's frames.
+LISTINGS = ("transforms.json", "transforms_*.json")
 #: Suffixes to try; NeRF's synthetic scenes name images without one.
 ENDINGS = ("", ".png", ".jpg", ".jpeg", ".webp")
 DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
@@ -37,12 +39,10 @@ class Transforms(Posed):
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
-        return any(folder.rglob("transforms*.json"))
+        return any(files_under(folder, *LISTINGS))
 
     def folders(self) -> list[Path]:
-        return sorted(
-            {file.parent for pattern in ("transforms.json", "transforms_*.json") for file in self.root.rglob(pattern)}
-        )
+        return sorted({file.parent for file in files_under(self.root, *LISTINGS)})
 
     def capture(self, folder: Path, split: str) -> Capture:
         files = _files(folder, split)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from jobs.data.importers import files
 from jobs.data.importers.base import Importer, UnreadableObjectError
+from tests.jobs.data.conftest import LAYOUTS
 
 #: Files of each layout that the test damages in turn; every importer needs all of them.
 NEEDED = {
@@ -96,10 +97,37 @@ def test_paths_stay_inside(tmp_path, path):
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"), [("a/b", "a/b"), ("./a/../b", "b"), ("ü/..x/é", "ü/..x/é"), ("a\\b", "a/b")]
+    ("path", "expected"),
+    [("a/b", "a/b"), ("./a/../b", "b"), ("ü/..x/é", "ü/..x/é"), ("a\\b", "a/b")],
 )
 def test_paths_inside_are_joined(tmp_path, path, expected):
     assert files.inside(tmp_path, path, Path("list.json")) == tmp_path / expected
+
+
+def test_folders_behind_links_are_searched_once(tmp_path):
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    for file in (root / "b" / "x.txt", root / "b" / "x.png", elsewhere / "deep" / "y.txt"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (root / "a").symlink_to(root / "b")
+    (root / "linked").symlink_to(elsewhere)
+    (elsewhere / "circle").symlink_to(root)
+    found = sorted(path.relative_to(root).as_posix() for path in files.files_under(root, "*.txt"))
+    assert found == ["b/x.txt", "linked/deep/y.txt"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_objects_may_lie_behind_links(layouts, layout, tmp_path):
+    source, linked = tmp_path / "source", tmp_path / "linked"
+    layouts[layout].write(source)
+    linked.mkdir()
+    for entry in source.iterdir():
+        (linked / entry.name).symlink_to(entry)
+    plain, through = (
+        layouts[layout].prepare(folder, tmp_path / f"home of {folder.name}") for folder in (source, linked)
+    )
+    assert through.objects["object"].tolist() == plain.objects["object"].tolist()
+    assert through.fingerprint == plain.fingerprint
 
 
 def zipped(path: Path, content: bytes, name: str = "a.npy") -> Path:
