@@ -18,8 +18,9 @@ from jobs.data.importers.files import files_under, finite, inside, read_bytes, r
 from jobs.data.importers.posed import Camera, Capture, Posed, Shot
 from jobs.data.importers.poses import rigid
 
-#: Possible places of a sparse model in an object's folder; the first that exists is used.
-MODELS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "distorted/sparse/0", ".")
+#: Possible places of sparse models in an object's folder, else they are in the folder itself.  In a place, the model 0
+#: is read, or else the one in the place itself, or else the first of the others.
+MODELS = ("sparse", "colmap/sparse", "distorted/sparse")
 CAMERAS = ("cameras.bin", "cameras.txt")
 PICTURES, MASKS = ("images", "."), ("masks", "mask")
 MAX_MODEL_BYTES = 2**31
@@ -69,7 +70,7 @@ class Colmap(Posed):
         return sorted({_object_of(file.parent, self.root) for file in files_under(self.root, *CAMERAS)})
 
     def capture(self, folder: Path, split: str) -> Capture:
-        model = next(folder / place for place in MODELS if _file(folder / place, "cameras") is not None)
+        model, *others = _models(folder)
         cameras, pictures = read_cameras(model), read_images(model)
         root = next((folder / place for place in PICTURES if (folder / place).is_dir()), folder)
         shots = []
@@ -84,9 +85,8 @@ class Colmap(Posed):
             mask = _mask(folder, picture.name)
             shots.append(Shot(path, cameras[picture.camera], picture.world_to_camera, mask))
         notes = ["it has no masks: its surroundings are part of the pictures"] if not any(s.mask for s in shots) else []
-        others = sorted(place.name for place in model.parent.iterdir() if place != model and _file(place, "cameras"))
-        if others and model.name == "0":
-            notes.append(f"of its {1 + len(others)} models, {model.name} is read")
+        if alike := [other for other in others if other.parent == model.parent]:
+            notes.append(f"of its {1 + len(alike)} models, {model.name} is read")
         return Capture(tuple(shots), read_points(model), tuple(notes))
 
 
@@ -262,14 +262,22 @@ def _file(model: Path, name: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
+def _models(folder: Path) -> list[Path]:
+    """The sparse models of an object, the one to read first."""
+    places = []
+    for place in (folder / name for name in MODELS):
+        others = [other for other in place.glob("*") if other.name != "0"]
+        places += [place / "0", place, *sorted(others, key=lambda other: (len(other.name), other.name))]
+    return [model for model in places if _file(model, "cameras") is not None] or [folder]
+
+
 def _object_of(model: Path, root: Path) -> Path:
     """The folder of the object whose model lies in `model`."""
-    relative = model.relative_to(root).as_posix()
-    for place in sorted(MODELS, key=len, reverse=True):
-        if place != "." and (relative == place or relative.endswith(f"/{place}")):
-            return root / relative.removesuffix(place).rstrip("/")
-    if model.parent.name == "sparse":  # a further model of the same pictures
-        return model.parent.parent
+    place = model.parent if model != root and model.parent.name == "sparse" else model
+    relative = place.relative_to(root).as_posix()
+    for name in sorted(MODELS, key=len, reverse=True):
+        if relative == name or relative.endswith(f"/{name}"):
+            return root / relative.removesuffix(name).rstrip("/")
     return model
 
 

@@ -301,6 +301,21 @@ def test_missing_pictures_of_colmap_are_named(tmp_path):
         import_("colmap", tmp_path / "o", tmp_path)
 
 
+@pytest.mark.parametrize("place", ["sparse", "colmap/sparse", "distorted/sparse"])
+def test_of_several_models_of_an_object_one_is_read(tmp_path, place):
+    models = tmp_path / "s" / "o" / place
+    write_colmap_text(tmp_path / "s" / "o")
+    models.parent.mkdir(exist_ok=True)
+    (tmp_path / "s" / "o" / "sparse").rename(models)
+    for number in ("2", "10"):
+        shutil.copytree(models / "0", models / number)
+    for number, count in {"0": 3, "2": 2}.items():
+        (remark,) = import_("colmap", tmp_path / "s", tmp_path / number).manifest.remarks
+        assert (remark.object, remark.text) == ("o", f"of its {count} models, {number} is read")
+        shutil.rmtree(models / number)
+    assert import_("colmap", tmp_path / "s", tmp_path / "10").manifest.remarks == []
+
+
 @pytest.mark.parametrize("name", ["cameras", "images", "points3D"])
 def test_binary_models_that_are_cut_off_are_named(layouts, tmp_path, name):
     layouts["colmap"].write(tmp_path / "s")
