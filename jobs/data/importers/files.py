@@ -13,6 +13,7 @@ import io
 import json
 import os
 import posixpath
+import re
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -103,7 +104,7 @@ def inside(root: Path, relative: object, stated_in: Path) -> Path:
     if not isinstance(relative, str) or not relative or "\0" in relative:
         raise UnreadableObjectError(f"{stated_in}: {relative!r} is not a path")
     normal = posixpath.normpath(relative.replace("\\", "/"))
-    if normal.startswith(("/", "../")) or normal == ".." or Path(normal).is_absolute() or ":" in normal.split("/")[0]:
+    if normal.startswith(("/", "../")) or normal == ".." or re.match("[A-Za-z]:/", normal):
         raise UnreadableObjectError(f"{stated_in}: the path {relative!r} leads out of {root}")
     return root / normal
 
