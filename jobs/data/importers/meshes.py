@@ -71,7 +71,10 @@ class Meshes(Importer[MeshesOptions]):
         files = sorted(path for path in files_under(self.root, "*") if path.suffix[1:].lower() in FORMATS)
         _name_unread(self.root, has_others=bool(files))
         names = {path: path.relative_to(self.root).as_posix() for path in files}
-        looks = {path: self._look(path) for path in files}
+        looks = {}
+        for path, name in names.items():
+            progress(0, len(files), f"looking at {name}")
+            looks[path] = self._look(path)
         geometry = group_shapes((names[path], looks[path].shape) for path in files)
         options = self.options
         splits = split_geometries(

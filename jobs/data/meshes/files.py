@@ -137,6 +137,8 @@ def _flattened(scene: trimesh.Scene, path: Path) -> list[Any]:
 def _part(mesh: Any, materials: list[gltf.Material] | None, path: Path, max_texture: int) -> Part:
     vertices = np.asarray(mesh.vertices, np.float64)
     faces = np.asarray(mesh.faces, np.int64)
+    if vertices.shape[1:] != (3,) or faces.shape[1:] != (3,):
+        raise UnreadableObjectError(f"{path}: {vertices.shape} vertices and {faces.shape} triangles, not of 3 numbers")
     if faces.min() < 0 or faces.max() >= len(vertices):  # Embree would read beyond its memory
         raise UnreadableObjectError(f"{path}: a face refers to vertex {faces.max()} of {len(vertices)}")
     bare = Mesh(vertices, faces)

@@ -84,25 +84,29 @@ def render(
         return np.clip(shader(hits) * light[:, None], 0, 1)
 
     rays = _camera_rays(rig, supersampling)
-    pictures = [
-        _picture(scene, lit, opacity, camera, rays, np.asarray(background))
-        for camera in np.asarray(rig.world_to_camera, dtype=np.float64)
-    ]
     side = rig.size * supersampling
-    colour, hit, depth = (
-        np.stack(layer).reshape(len(pictures), side, side, -1) for layer in zip(*pictures, strict=True)
-    )
-    coverage = _block_mean(hit, supersampling)
-    solid = _block_mean((depth > 0).astype(np.float64), supersampling)
-    mean_depth = _block_mean(depth, supersampling) / np.maximum(solid, 1e-9)
-    count = len(pictures)
+
+    def seen(camera: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image, mask and depth; the values of its rays, a hundred times as large, are not kept for all views."""
+        layers = _picture(scene, lit, opacity, camera, rays, np.asarray(background))
+        colour, hit, depth = (layer.reshape(side, side, -1) for layer in layers)
+        solid = _block_mean((depth > 0).astype(np.float64), supersampling)
+        return (
+            np.rint(_block_mean(colour, supersampling) * 255).astype(np.uint8).transpose(2, 0, 1),
+            np.rint(_block_mean(hit, supersampling)[..., 0] * 255).astype(np.uint8),
+            (_block_mean(depth, supersampling) / np.maximum(solid, 1e-9))[..., 0].astype(np.float32),
+        )
+
+    views = map(seen, np.asarray(rig.world_to_camera, dtype=np.float64))
+    images, mask, depth = (np.stack(parts) for parts in zip(*views, strict=True))
+    count = len(images)
     return Frames(
-        images=np.rint(_block_mean(colour, supersampling) * 255).astype(np.uint8).transpose(0, 3, 1, 2),
+        images=images,
         world_to_camera=np.asarray(rig.world_to_camera, dtype=np.float32),
         focal=np.full((count, 2), rig.focal, dtype=np.float32),
         principal=np.full((count, 2), rig.size / 2, dtype=np.float32),
-        mask=np.rint(coverage[..., 0] * 255).astype(np.uint8),
-        depth=mean_depth[..., 0].astype(np.float32),
+        mask=mask,
+        depth=depth,
     )
 
 
@@ -191,8 +195,7 @@ def _through_layers(
     return colour, 1 - light, depth
 
 
-def _block_mean(pictures: np.ndarray, factor: int) -> np.ndarray:
-    """Means over blocks of factor x factor pixels: (V, H, W, C) -> (V, H/factor, W/factor, C)."""
-    count, height, width, channels = pictures.shape
-    blocks = pictures.reshape(count, height // factor, factor, width // factor, factor, channels)
-    return blocks.mean(axis=(2, 4))
+def _block_mean(picture: np.ndarray, factor: int) -> np.ndarray:
+    """Means over blocks of factor x factor pixels: (H, W, C) -> (H/factor, W/factor, C)."""
+    height, width, channels = picture.shape
+    return picture.reshape(height // factor, factor, width // factor, factor, channels).mean(axis=(1, 3))

@@ -143,6 +143,12 @@ def test_a_folder_of_obj_and_glb_files(folder, tmp_path):
     assert store.manifest.counts["test"] >= 1
 
 
+def test_the_first_look_at_all_files_shows_progress(folder, tmp_path):
+    steps = []
+    prepare("meshes", OPTIONS, tmp_path, lambda *step: steps.append(step), workers=1, source=folder)
+    assert steps[:2] == [(0, 6, "looking at f.glb"), (0, 6, "looking at signs/a/o.obj")]
+
+
 def test_views_do_not_depend_on_other_files(folder, tmp_path):
     importer = Meshes(MeshesOptions(**OPTIONS, val_geometries=0, test_geometries=0), tmp_path, folder)
     before = {item.name: importer.load(item) for item in importer.items(lambda *_: None)}
@@ -233,6 +239,7 @@ def test_a_texture_that_is_no_picture_is_reported(tmp_path):
     [
         ("m.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", r"m.obj"),
         ("m.obj", "v 0 0 nan\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", r"m.obj: a vertex is not finite"),
+        ("m.obj", "v 0\nv 1\nv 2\nf 1 2 3\n", r"m.obj: \(3, 1\) vertices and \(1, 3\) triangles, not of 3"),
         ("m.obj", "", r"m.obj"),
         ("m.ply", "ply\nformat ascii 1.0\nelement vertex 99999999999\n", r"m.ply"),
         ("m.off", "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n", r"m.off"),

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,17 @@ def test_a_point_off_the_axes_is_drawn_where_it_projects():
         depth = frames.depth[view][frames.depth[view] > 0]
         assert depth.min() > seen[2] - 0.021
         assert depth.max() < seen[2] + 0.021
+
+
+def test_the_rays_of_one_view_at_a_time_are_in_memory():
+    def peak(views: int) -> int:
+        tracemalloc.start()
+        render(facing_square(2.0, 0.5), red, Rig(np.tile(np.eye(4), (views, 1, 1)), 40.0, 16), supersampling=8)
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    assert peak(16) < 2 * peak(1)
 
 
 def test_depth_is_camera_z_not_distance():
