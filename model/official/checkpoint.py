@@ -98,17 +98,19 @@ class NetworkShape:
                 f"no Splatter Image network: {len(stems)} tensors are called enc.<side>x<side>_conv.weight"
             )
         stem = weights[stems[0]]
-        blocks = {side: _count(weights, f"enc.{side}x{side}_block{{}}.conv1.weight") for side in sides}
         base, top = stem.shape[0], sides[0]
+        levels, tail = [f"enc.{side}x{side}_block0.conv1.weight" for side in sides], f"dec.{top}x{top}_aux_conv.weight"
+        if absent := [name for name in (*levels, tail) if name not in weights]:
+            raise ValueError(f"no whole Splatter Image network: {', '.join(absent)} missing")
         camera = weights.get("map_layer0.weight")
         return cls(
             resolution=top,
             base_dim=base,
-            num_blocks=blocks[top],
-            channel_mult=tuple(weights[f"enc.{side}x{side}_block0.conv1.weight"].shape[0] // base for side in sides),
+            num_blocks=_count(weights, f"enc.{top}x{top}_block{{}}.conv1.weight"),
+            channel_mult=tuple(weights[name].shape[0] // base for name in levels),
             attention_resolutions=_where(weights, "qkv.weight"),
             in_channels=stem.shape[1],
-            out_channels=weights[f"dec.{top}x{top}_aux_conv.weight"].shape[0],
+            out_channels=weights[tail].shape[0],
             camera_channels=0 if camera is None else camera.shape[1],
             **context_sizes(weights),
         )

@@ -97,6 +97,15 @@ def _midas(shapes: Shapes) -> Looks:
     return _looks("MiDaS v2.1", stem=_at(shapes, "pretrained.layer1.0.weight", 0))
 
 
+def _resnet(shapes: Shapes) -> Looks:
+    """Blocks of the third stage, and convolutions of a block: two, or three where they are bottlenecks."""
+    return _looks(
+        "ResNet",
+        blocks=_blocks(shapes, r"layer3\.(\d+)\."),
+        convolutions=_blocks(shapes, r"layer4\.0\.conv(\d)\."),
+    )
+
+
 def _plain(family: str) -> Callable[[Shapes], Looks]:
     return lambda _: Looks(family)
 
@@ -115,7 +124,8 @@ _FAMILIES: tuple[tuple[str, Callable[[Shapes], Looks]], ...] = (
     (r"(core\.)+pretrained\..*", _plain("ZoeDepth under its authors' own names, not the hub's")),
     (r"pretrained\.layer1\.0\.weight", _midas),
     (r"vision_model\.encoder\..*|visual\..*", _plain("a part of a CLIP")),
-    (r"layer4\.\d+\.conv\d\.weight", lambda shapes: _looks("ResNet", blocks=_blocks(shapes, r"layer3\.(\d+)\."))),
+    (r"layer4\.\d+\.conv\d\.weight", _resnet),
+    (r"alpha|beta", _plain("DISTS")),
     (r"0\.weight", _convolutions),
 )
 
@@ -166,12 +176,14 @@ KNOWN: dict[str, Looks] = {
     "depth_anything_v2_small": _looks("Depth Anything", width=384, layers=12),
     "depth_anything_v2_base": _looks("Depth Anything", width=768, layers=12),
     "depth_anything_v2_large": _looks("Depth Anything", width=1024, layers=24),
+    "resnet34": _looks("ResNet", blocks=6, convolutions=2),
+    "dists": Looks("DISTS"),
     "zoedepth": Looks("ZoeDepth"),
     "midas_small": _looks("MiDaS v2.1", stem=32),
     "MiDaS v2.1 large": _looks("MiDaS v2.1", stem=64),
 }
 #: Families whose members have fixed sizes: another width is not a smaller variant.
-_EXACT = (_CLASSIFIER,)
+_EXACT = (_CLASSIFIER, "ResNet")
 
 
 def mistaken(name: str, shapes: Shapes) -> str | None:

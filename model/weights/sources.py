@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import pickle
 import re
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError
 
 from model.weights import readers
 from model.weights.download import TIMEOUT_S, download
@@ -104,7 +102,8 @@ def read(reader: Reader, path: Path) -> Published:
         if not content.tensors:
             raise ValueError("it holds no weights")
         return content
-    except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
+    # Readers raise many kinds of errors on damaged files: OSError, RuntimeError, BadZipFile, IndexError, ...
+    except Exception as error:
         # Only the first line: torch adds long advice on unsafe unpickling.
         reason = str(error).partition("\n")[0]
         raise WeightsSourceError(f"{path} cannot be read: {type(error).__name__}: {reason}") from error

@@ -291,6 +291,13 @@ def test_sizes_are_read_from_the_tensors(settings, published):
         NetworkShape.of({"weight": torch.rand(1)})
 
 
+@pytest.mark.parametrize("part", ["dec.", "enc.8x8_block0.conv1."])
+def test_a_part_of_a_network_is_named_as_one(published, part):
+    weights = {name: value for name, value in published()[1].items() if not name.startswith(f"{PREFIX}encoder.{part}")}
+    with pytest.raises(ValueError, match=rf"no whole Splatter Image network: {part}.* missing"):
+        NetworkShape.of(weights)
+
+
 FULL = {"resolution": 128, "base": 128, "blocks": 4, "attention": (16,)}
 FULL_VARIANTS = {
     "hydrants_1view": ({}, {}, 56_378_736),

@@ -34,6 +34,12 @@ def dpt(width, layers, hybrid=False):
     )
 
 
+def resnet(blocks, convolutions):
+    names = [f"layer3.{n}.conv1.weight" for n in range(blocks)]
+    names += [f"layer4.0.conv{n}.weight" for n in range(1, convolutions + 1)]
+    return dict.fromkeys(names, (1, 1, 3, 3))
+
+
 def trunk(**channels):
     return {f"{position[1:]}.weight": (width, 3, 3, 3) for position, width in channels.items()}
 
@@ -47,6 +53,8 @@ GOOD = {
     "dpt_large": dpt(1024, 24),
     "dpt_hybrid": dpt(768, 12, hybrid=True),
     "alexnet": trunk(_0=64, _3=192, _6=384, _8=256, _10=256),
+    "resnet34": resnet(6, 2),
+    "dists": {"alpha": (1, 1475, 1, 1), "beta": (1, 1475, 1, 1)},
 }
 
 
@@ -73,6 +81,8 @@ def test_weights_are_what_they_look_like(name):
         ("zoedepth", {"core.core.pretrained.model.cls_token": (1, 1, 1024)}, "ZoeDepth under its authors' own names"),
         ("midas_small", {"pretrained.layer1.0.weight": (64, 3, 7, 7)}, "those of MiDaS v2.1 large"),
         ("vgg16", {"classifier.0.weight": (9, 9)}, "unknown here: classifier.0.weight"),
+        ("resnet34", resnet(2, 2), "ResNet (blocks 2, convolutions 2)"),
+        ("resnet34", resnet(6, 3), "ResNet (blocks 6, convolutions 3)"),
         ("vgg16", trunk(_0=64, _2=64), "convolutions of an image classifier (layer 0 64, layer 2 64)"),
     ],
 )

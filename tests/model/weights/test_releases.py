@@ -138,6 +138,15 @@ def test_an_archive_that_asks_for_more_than_tensors_is_refused(archive, tmp_path
         read(readers.hub, bad)
 
 
+def test_a_damaged_archive_is_named(archive, tmp_path):
+    """Its directory, at the end, is intact."""
+    content = bytearray(archive[0].read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / "damaged.pt").write_bytes(content)
+    with pytest.raises(WeightsSourceError, match=r"damaged\.pt cannot be read: BadZipFile: Bad CRC-32"):
+        read(readers.hub, tmp_path / "damaged.pt")
+
+
 class Evil:
     def __reduce__(self):
         import os
