@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import pydantic
@@ -36,8 +36,8 @@ class TimmNetwork(Encoder):
 
     @property
     def stride(self) -> int:
-        patches = getattr(self.network, "patch_embed", None)
-        return int(getattr(patches, "patch_size", (1,))[0])
+        size = getattr(getattr(self.network, "patch_embed", None), "patch_size", 1)
+        return int(size if isinstance(size, int) else size[0])
 
     @property
     def normalisation(self) -> tuple[Triple, Triple]:
@@ -56,7 +56,9 @@ class TimmNetwork(Encoder):
 
     def tokens(self, images: Tensor) -> Tensor:
         network = self.network
-        features: Tensor = network.forward_features(images)
+        features: Tensor | Sequence[Tensor] = network.forward_features(images)
+        if not isinstance(features, Tensor):
+            raise ValueError(f"{type(network).__name__} has several maps of features, so no tokens; it has a vector")
         if features.dim() == 3:
             return features[:, getattr(network, "num_prefix_tokens", 0) :]
         if features.shape[1] != network.num_features:  # channels last, such as Swin

@@ -56,6 +56,25 @@ def test_another_side(stored, views):
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
+def of_random_weights(name: str, **settings) -> TimmEncoder:
+    with torch.device("meta"):
+        network = timm.create_model(name, num_classes=0)
+    return TimmEncoder(None, network=network, options=TimmOptions(name), **settings)
+
+
+def test_patches_may_have_one_side_or_two():
+    assert of_random_weights("xcit_nano_12_p8_224.fb_in1k").stride == 8
+    assert of_random_weights("deit_tiny_patch16_224.fb_in1k").stride == 16
+
+
+def test_several_maps_of_features_have_no_tokens():
+    images = torch.zeros(1, 3, 240, 240, device="meta")
+    model = of_random_weights("crossvit_tiny_240.in1k", output_type="tokens")
+    with pytest.raises(ValueError, match="CrossVit has several maps of features, so no tokens"):
+        model.tokens(images)
+    assert model.vector(images).shape == (1, 288)
+
+
 def test_missing_tensors_are_refused(tmp_path):
     name = next(iter(NAMES))
     network = timm.create_model("vit_tiny_patch16_224", **NAMES[name])
