@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import pydantic
+import torch
 from torch import Tensor, nn
 
 from model.hub import load_hub_network
@@ -52,7 +54,8 @@ class TransformersEncoder(Encoder):
         self._input = store.preprocessor(name)
         if not {"image_mean", "image_std"} <= set(self._input):
             raise ValueError(
-                f"{self.options.name} has no preprocessor_config.json, which defines how its input is scaled"
+                f"{self.options.name} has no preprocessor_config.json with image_mean and image_std, which define how "
+                "its input is scaled"
             )
         return super().trained(store)
 
@@ -87,8 +90,11 @@ class TransformersEncoder(Encoder):
 
     @property
     def width(self) -> int:
-        sizes = getattr(self._config, "hidden_sizes", None)
-        return int(sizes[-1] if sizes else self._config.hidden_size)
+        # Found by a pass over an empty picture, since configurations have it under many names.
+        parameter = next(self.parameters())
+        empty = parameter.new_zeros(1, 3, self.resolution, self.resolution)
+        with torch.no_grad():
+            return int((self.vector(empty) if self.output_type == "vector" else self.tokens(empty)).shape[-1])
 
     def vector(self, images: Tensor) -> Tensor:
         output = self._look(images)
@@ -106,8 +112,9 @@ class TransformersEncoder(Encoder):
         """(N, T, D) of states (N, T + others, D), or of a map (N, D, h, w)."""
         if states.dim() == 4:
             return states.flatten(2).mT
-        # Class token and registers come first; a pyramid has neither, and fewer patches than its input.
-        return states[:, -((self.resolution // self.stride) ** 2) :]
+        # Class token and registers come first; a pyramid has fewer patches than its input, which form a square too.
+        count = min(self.resolution // self.stride, math.isqrt(states.shape[1])) ** 2
+        return states[:, -count:]
 
     def _look(self, images: Tensor) -> Any:
         fixed = isinstance(getattr(self._config, "image_size", None), int)
@@ -129,7 +136,9 @@ def _task(config: Mapping[str, Any]) -> str:
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
     model_type = str(config.get("model_type"))
-    encoder: Any = MODEL_MAPPING[CONFIG_MAPPING[model_type]] if model_type in CONFIG_MAPPING else None
+    if model_type == "vit_mae":
+        raise ValueError("its masked autoencoder hides most of a picture at random; timm has its encoder, as .mae")
+    encoder: Any = MODEL_MAPPING.get(CONFIG_MAPPING[model_type], None) if model_type in CONFIG_MAPPING else None
     if not isinstance(encoder, type):
         raise ValueError(f"the transformers library has no single encoder of model_type {model_type!r}")
     return encoder.__name__

@@ -23,6 +23,12 @@ CONFIGS = {
     "convnext": lambda: transformers.ConvNextModel(
         transformers.ConvNextConfig(depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 24], image_size=32)
     ),
+    "mobilenet": lambda: transformers.MobileNetV2Model(
+        transformers.MobileNetV2Config(image_size=32, depth_multiplier=0.1)
+    ),
+    "dinov3": lambda: transformers.DINOv3ConvNextModel(
+        transformers.DINOv3ConvNextConfig(depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 24])
+    ),
     "vit without pooler": lambda: transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False),
 }
 
@@ -56,7 +62,8 @@ def test_vector_and_tokens_are_the_librarys(library, folder, views):
     output = library(vector.prepared(views.images.flatten(0, 1)))
     states = output.last_hidden_state
     pooled = output.get("pooler_output")
-    patches = states.flatten(2).transpose(1, 2) if states.dim() == 4 else states[:, -16:]
+    grid = 1 if library.config.model_type == "dinov3_convnext" else 16  # a pyramid with a class token
+    patches = states.flatten(2).transpose(1, 2) if states.dim() == 4 else states[:, -grid:]
     torch.testing.assert_close(vector(views).flatten(0, 1), states[:, 0] if pooled is None else pooled)
     torch.testing.assert_close(tokens(views).flatten(0, 1), patches)
     assert vector.width == vector(views).shape[-1]
@@ -98,11 +105,19 @@ def test_missing_tensors_are_refused(folder):
         encoder(folder)
 
 
-def test_an_architecture_that_the_library_does_not_have_is_refused(folder):
+@pytest.mark.parametrize(
+    ("model_type", "reason"),
+    [
+        ("crystal_ball", "no single encoder of model_type 'crystal_ball'"),
+        ("metaclip_2_vision_model", "no single encoder of model_type 'metaclip_2_vision_model'"),
+        ("vit_mae", "hides most of a picture at random"),
+    ],
+)
+def test_architectures_that_do_not_serve_are_refused(folder, model_type, reason):
     CONFIGS["vit"]().save_pretrained(folder)
     preprocess(folder)
-    (folder / "config.json").write_text('{"model_type": "crystal_ball"}')
-    with pytest.raises(ValueError, match="no single encoder of model_type 'crystal_ball'"):
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with pytest.raises(ValueError, match=reason):
         encoder(folder)
 
 
