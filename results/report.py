@@ -48,7 +48,7 @@ def build_report(
     own = report_folder(home, sweep.name)
     out = Path(out).absolute() if out is not None else own
     if out != own or out.is_symlink():
-        _refuse_foreign_files(out)
+        _refuse_irreplaceable(out)
     recorded = read_recorded(sweep, home, plan)
     if recorded.plan.seeds is not None and SEEDS not in tables:
         tables = (*tables, SEEDS)
@@ -83,12 +83,17 @@ def _has_trained(recorded: Recorded) -> bool:
     return any(run.key not in controls for run in recorded.finished)
 
 
-def _refuse_foreign_files(out: Path) -> None:
-    """Raise `ResultsError` where a folder holds files of no report, since a report replaces the folder."""
+def _refuse_irreplaceable(out: Path) -> None:
+    """Raise `ResultsError` for a folder that a report may not replace: with foreign files, or the current directory."""
     if not out.exists():
         return
     if not out.is_dir():
         raise ResultsError(f"{out} is a file; a report is a folder: choose another with --out")
+    if Path.cwd().is_relative_to(out.resolve()):  # the shell would stay in the former folder, which is removed
+        raise ResultsError(
+            f"a report replaces its folder, and {out} holds the current directory; call it from elsewhere, or choose "
+            "a folder below with --out"
+        )
     foreign = sorted({path.name for path in out.iterdir()} - listed_files(out))
     if foreign:
         shown = ", ".join(foreign[:5]) + (", ..." if len(foreign) > 5 else "")

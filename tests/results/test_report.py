@@ -143,6 +143,17 @@ def test_a_report_that_cannot_be_written_leaves_the_former_one(study, sweep, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
+def test_the_current_directory_is_not_taken_from_the_shell(recorded, sweep, tmp_path: Path, monkeypatch) -> None:
+    recorded.plan([])
+    folder = tmp_path / "paper" / "tables"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    for out in (Path(), Path("..")):
+        with pytest.raises(ResultsError, match="holds the current directory"):
+            build_report(sweep, recorded.home, out)
+    assert build_report(sweep, recorded.home, Path("new")).is_file()
+
+
 @pytest.mark.parametrize("reason", [errno.EACCES, errno.EBUSY], ids=["of another user", "a mount point"])
 def test_a_folder_that_cannot_be_replaced_is_named_with_the_way_out(
     recorded, sweep, tmp_path: Path, monkeypatch, reason: int
