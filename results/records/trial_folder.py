@@ -126,9 +126,17 @@ def status_after(event: Mapping[str, Any] | None, folder: Path) -> Status:
         return "pending"
     if event["event"] == "start":
         # After the clock was set, a process seems to be another one; its lock shows that it is alive.
-        return "running" if _alive(event) or is_held(folder / LOCK_FILENAME) else "interrupted"
+        return "running" if _alive(event) or _is_locked(folder) else "interrupted"
     states: dict[str, Status] = {"failed": "failed", "pruned": "pruned", "stopped": "interrupted"}
     return states[event["event"]]
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether a process holds the trial's lock; False where that cannot be seen, as on storage without locks."""
+    try:
+        return is_held(folder / LOCK_FILENAME)
+    except OSError:
+        return False
 
 
 def _alive(owner: Mapping[str, Any]) -> bool:

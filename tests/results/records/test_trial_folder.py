@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import hashlib
 import json
 import subprocess
@@ -31,7 +33,10 @@ def test_a_trial_whose_owner_died_is_interrupted(tmp_path):
     assert trial_status(tmp_path) == "interrupted"
 
 
-def test_a_trial_runs_also_after_the_clock_was_set(tmp_path):
+def test_a_trial_runs_also_after_the_clock_was_set(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOSYS, "no locks")
+
     with Journal(tmp_path) as journal:
         journal.start(0)
     path = tmp_path / "journal.jsonl"
@@ -39,6 +44,9 @@ def test_a_trial_runs_also_after_the_clock_was_set(tmp_path):
     path.write_text(json.dumps(event | {"created": event["created"] - 7200}) + "\n")
     with FileLock(tmp_path / "lock"):
         assert trial_status(tmp_path) == "running"
+        with monkeypatch.context() as without_locks:
+            without_locks.setattr(fcntl, "flock", unsupported)
+            assert trial_status(tmp_path) == "interrupted"
     assert trial_status(tmp_path) == "interrupted"
 
 
