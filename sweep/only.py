@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 from model.registry import nearest
 from results.records.plan import PlannedTrial
 
+#: the most names that a message lists before it counts the rest
+_SHOWN = 20
+
 Trial = TypeVar("Trial", bound=PlannedTrial[Any])
 
 
@@ -35,5 +38,6 @@ def required(trials: Iterable[Trial], only: str | None) -> list[Trial]:
         names = sorted({name for trial in among for name in trial.names})
         hint = nearest(only, names)
         likely = f"; did you mean {hint!r}?" if hint else ""
-        raise ValueError(f"--only {only!r} matches no trial; allowed: {', '.join(names)}{likely}")
+        listed = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        raise ValueError(f"--only {only!r} matches no trial; allowed: {listed}{likely}")
     return found

@@ -37,5 +37,9 @@ def test_a_proposals_name_is_compared_alike() -> None:
 def test_a_text_that_chooses_nothing_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ValueError, match=r"--only 'ours e\]' matches no trial; allowed: .*did you mean 'ours e'"):
         required(TRIALS, "ours e]")
+    grid = [dataclasses.replace(trial_of(seed), names=(f"size={seed}",)) for seed in range(400)]
+    with pytest.raises(ValueError, match=r"size=0, .* and 380 more; did you mean 'size=399'") as caught:
+        required(grid, "size 399")
+    assert len(str(caught.value)) < 400
     assert required(TRIALS, "1") == choose(TRIALS, "1")
     assert required([], None) == []
