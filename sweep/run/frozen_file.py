@@ -76,8 +76,14 @@ class FrozenFile:
         return "a file sent by Ray" if not path else path if host == socket.gethostname() else f"{host}:{path}"
 
     def is_of(self, file: str | None) -> bool:
-        """Whether it may be the record of a file (HOST:PATH): one path on several nodes is one shared file."""
-        return self.file is None or file is None or self.file.partition(":")[2] == file.partition(":")[2]
+        """Whether it may be the record of a file (HOST:PATH): one path on several nodes is one shared file.
+
+        A path may lead through links and `..`.
+        """
+        if self.file is None or file is None:
+            return True
+        own, other = (Path(each.partition(":")[2]).resolve() for each in (self.file, file))
+        return own == other
 
     def is_gone(self) -> bool:
         """Whether the file was on this machine and no longer exists: it was moved, renamed or deleted."""

@@ -78,6 +78,16 @@ def test_one_path_on_several_nodes_is_one_file(tmp_path: Path, folder: Path, mon
     assert difference(edited, folder, "renew") is None
 
 
+@pytest.mark.parametrize("way", ["sub/..", "link"])
+def test_a_file_is_the_same_by_whatever_way_it_is_named(tmp_path: Path, folder: Path, way: str) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    claim(sweep_of(tmp_path / "first.yaml", **LR), folder)
+    edited = sweep_of(tmp_path / way / "first.yaml", **BATCH)
+    assert "is older than the file" in str(difference(edited, folder, "renew"))
+    assert claim(edited, folder) is None
+
+
 def test_what_is_new_and_gone_is_named_in_the_order_of_the_file(tmp_path: Path, folder: Path) -> None:
     names = ["b", "d", "a", "c"]
     claim(sweep_of(tmp_path / "a.yaml", trials={name: {} for name in names}), folder)
