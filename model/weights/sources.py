@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -230,7 +231,12 @@ class HubRepository:
         return None
 
     def download(self, folder: Path) -> Delivery:
-        return self._delivered(self._snapshot(folder / "hub"))
+        snapshot = self._snapshot(folder / "hub")
+        try:
+            return self._delivered(snapshot)
+        except WeightsSourceError:
+            shutil.rmtree(folder / "hub")  # the client would take the damaged files for whole ones
+            raise
 
     def _snapshot(self, cache: Path) -> Path:
         """The folder of one revision, in a cache with the hub's layout."""
