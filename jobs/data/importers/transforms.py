@@ -63,12 +63,13 @@ class Transforms(Posed):
         frames = content.get("frames") if isinstance(content, dict) else None
         if not isinstance(frames, list):
             raise UnreadableObjectError(f"{file}: no list of frames")
-        chosen = content.get(f"{split}_filenames")
+        listed = content.get(f"{split}_filenames")
+        chosen = {posixpath.normpath(str(path)) for path in listed} if isinstance(listed, list) else None
         shots = []
         for number, frame in enumerate(frames):
             if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
                 raise UnreadableObjectError(f"{file}: frame {number} has no file_path")
-            if isinstance(chosen, list) and frame["file_path"] not in chosen:
+            if chosen is not None and posixpath.normpath(frame["file_path"]) not in chosen:
                 continue
             try:
                 shots.append(self._shot(folder, file, {**content, **frame}))

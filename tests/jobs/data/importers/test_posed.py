@@ -213,7 +213,7 @@ def test_pictures_of_several_sizes_and_smaller_copies(ngp, tmp_path):
 
 
 def test_lists_of_file_names_choose_the_frames(ngp, tmp_path):
-    rewrite(ngp / "transforms.json", lambda c: c.update(test_filenames=["./rgb/2.jpg", "./rgb/0.jpg"]))
+    rewrite(ngp / "transforms.json", lambda c: c.update(test_filenames=["./rgb/2.jpg", "rgb/0.jpg"]))
     assert import_("transforms", ngp, tmp_path).objects["num_frames"].tolist() == [2]
 
 
