@@ -75,7 +75,8 @@ class Meshes(Importer[MeshesOptions]):
         for path, name in names.items():
             progress(0, len(files), f"looking at {name}")
             looks[path] = self._look(path)
-        geometry = group_shapes((names[path], looks[path].shape) for path in files)
+        sizes = {names[path]: looks[path].triangles for path in files}
+        geometry = group_shapes(sizes, lambda name: _shape(self._mesh(self.root / name)))
         options = self.options
         splits = split_geometries(
             sorted(set(geometry.values())), options.val_geometries, options.test_geometries, options.seed
@@ -133,16 +134,20 @@ class Meshes(Importer[MeshesOptions]):
         notes = textured.notes
         if self.options.up == "y" and is_google_scan(path):
             notes += ("Google's scans are z-up, and this import takes y for up; see option up",)
-        return _Look(describe_shape(textured.mesh.vertices[textured.mesh.faces]), notes, sha256)
+        return _Look(len(textured.mesh.faces), notes, sha256)
 
 
 @dataclass(frozen=True)
 class _Look:
     """Facts on a mesh file that are needed before it is rendered."""
 
-    shape: np.ndarray | None = None  # from `describe_shape`
+    triangles: int | None = None
     notes: tuple[str, ...] = ()
     sha256: str = ""  # of the file and all that it refers to
+
+
+def _shape(textured: TexturedMesh) -> np.ndarray:
+    return describe_shape(textured.mesh.vertices[textured.mesh.faces])
 
 
 def _name_unread(root: Path, has_others: bool) -> None:

@@ -176,7 +176,9 @@ def find_models(wheels: Sequence[Path]) -> list[Source]:
 
 def group_by_geometry(sources: Sequence[Source]) -> dict[str, str]:
     """The geometry of each object.  An unreadable one gets its own; `Scans.load` reports the reason."""
-    return group_shapes((source.name, _shape(source)) for source in sources)
+    shapes = {source.name: shape for source in sources if (shape := _shape(source)) is not None}
+    sizes = {source.name: len(shapes[source.name]) if source.name in shapes else None for source in sources}
+    return group_shapes(sizes, shapes.__getitem__)
 
 
 def _shape(source: Source) -> np.ndarray | None:

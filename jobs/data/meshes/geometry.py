@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 
-def group_shapes(shapes: Iterable[tuple[str, np.ndarray | None]]) -> dict[str, str]:
+def group_shapes(sizes: Mapping[str, int | None], describe: Callable[[str], np.ndarray]) -> dict[str, str]:
     """The geometry of each named object: the name of the first one of equal shape.
 
-    Shapes come from `describe_shape`; None is an unknown shape, which equals no other.
+    sizes: numbers of triangles; None is an unknown shape, which equals no other.
+    describe: name -> the result of `describe_shape`, for objects that share their number of triangles with others; only
+    those of one number are in memory at a time.
     """
-    known: dict[tuple[int, ...], list[tuple[str, np.ndarray]]] = {}
-    geometry = {}
-    for name, shape in shapes:
-        geometry[name] = name
-        if shape is None:
-            continue
-        alike = known.setdefault(shape.shape, [])
-        equal = next((other for other, its in alike if np.allclose(shape, its, atol=1e-3)), None)
-        if equal is None:
-            alike.append((name, shape))
-        else:
-            geometry[name] = equal
+    geometry = {name: name for name in sizes}
+    by_size = defaultdict(list)
+    for name, size in sizes.items():
+        if size is not None:
+            by_size[size].append(name)
+    for names in by_size.values():
+        known: list[tuple[str, np.ndarray]] = []
+        for name in names if len(names) > 1 else ():
+            shape = describe(name)
+            equal = next((other for other, its in known if np.allclose(shape, its, atol=1e-3)), None)
+            if equal is None:
+                known.append((name, shape))
+            else:
+                geometry[name] = equal
     return geometry
 
 
