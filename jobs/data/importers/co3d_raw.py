@@ -139,7 +139,7 @@ def _listed(path: Path) -> dict[str, _Listing]:
             for name, number, _ in lists.get(split) or []:
                 numbers[str(name)].add(int(number))
             found |= {name: _Listing(split, these) for name, these in numbers.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise UnreadableObjectError(f"{path}: not lists of (sequence, frame, path) by split: {error}") from error
     return dict(sorted(found.items(), key=lambda entry: (SPLITS.index(entry[1].split), entry[0])))
 
@@ -221,7 +221,9 @@ def _shot(
             world_to_camera=from_pytorch3d(rotation, translation, annotations),
             focal=focal * size / (box[2] - box[0]),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except UnreadableObjectError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UnreadableObjectError(
             f"{annotations}: frame {entry.get('frame_number')} is malformed: {type(error).__name__}: {error}"
         ) from error

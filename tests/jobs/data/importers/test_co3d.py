@@ -318,14 +318,15 @@ def spoil(entries, **changes):
         ({"mask__path": "/etc/passwd"}, r"the path '/etc/passwd' leads out of"),
         ({"mask__path": 7}, "7 is not a path"),
         ({"image__path": "hydrant/gone.jpg"}, r"hydrant/gone.jpg: FileNotFoundError"),
+        ({"depth__scale_adjustment": "1.x"}, "frame 1 is malformed: ValueError: could not convert"),
     ],
 )
 def test_malformed_annotations_are_named(import_raw, raw, monkeypatch, changes, reason):
     rewrite(raw / "hydrant/frame_annotations.jgz", lambda entries: spoil(entries, **changes))
     with pytest.raises(ImportFailedError, match=rf"110_1_2: .*{reason}"):
-        import_raw(raw)
+        import_raw(raw, depth=True)
     monkeypatch.setattr(Co3d, "max_skipped_share", 0.3)
-    assert NAMES[0] not in splits(import_raw(raw))
+    assert NAMES[0] not in splits(import_raw(raw, depth=True))
 
 
 def test_a_sequence_without_point_cloud_cannot_be_normalised(import_raw, raw):
@@ -335,7 +336,7 @@ def test_a_sequence_without_point_cloud_cannot_be_normalised(import_raw, raw):
         import_raw(raw, normalised=True)
 
 
-@pytest.mark.parametrize("content", ["{}", '{"train": [["a"]]}', '{"train": 3}', "[]"])
+@pytest.mark.parametrize("content", ["{}", '{"train": [["a"]]}', '{"train": 3}', '{"train": [["a", 1e999, ""]]}', "[]"])
 def test_a_set_list_that_is_none_is_refused(import_raw, raw, content):
     (raw / "hydrant/set_lists/set_lists_fewview_dev.json").write_text(content)
     with pytest.raises(ValueError, match=r"set_lists_fewview_dev.json: not lists|holds no object"):
