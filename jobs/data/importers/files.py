@@ -35,6 +35,7 @@ MAX_TEXT_BYTES = 64 * 2**20
 #: Maximum compression ratio: JSON has ten to twenty, a decompression bomb a thousand.
 MAX_EXPANSION = 100
 _CHUNK = 2**20
+_COMPANION = "._"
 
 _COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 #: Pillow's modes, in various releases, for one channel of 16-bit integers.
@@ -84,6 +85,7 @@ def files_under(root: Path, *patterns: str) -> Iterator[Path]:
     """The files whose names match one of `patterns`, in a folder and its sub-folders.
 
     Unlike `Path.rglob`, it follows links to folders.  It lists each folder once, since links may lead in a circle.
+    Companions as of `files_in` are left out.
     """
     seen: set[Path] = set()
     waiting = [root]
@@ -96,7 +98,15 @@ def files_under(root: Path, *patterns: str) -> Iterator[Path]:
             seen.add(real)
             waiting += [path for name in sorted(folders) if (path := folder / name).is_symlink()]
             for pattern in patterns:
-                yield from (folder / name for name in fnmatch.filter(names, pattern))
+                yield from (folder / name for name in fnmatch.filter(names, pattern) if not name.startswith(_COMPANION))
+
+
+def files_in(folder: Path, pattern: str) -> list[Path]:
+    """The files of one folder whose names match a pattern, sorted.
+
+    Left out are the companions `._NAME`, which macOS adds to files in archives and on disks of other systems.
+    """
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith(_COMPANION))
 
 
 def inside(root: Path, relative: object, stated_in: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from jobs.data.importers.base import Importer, Item, Progress, UnreadableObjectError
-from jobs.data.importers.files import inside, read_lines, read_members, read_square_pictures
+from jobs.data.importers.files import files_in, inside, read_lines, read_members, read_square_pictures
 from jobs.data.importers.poses import rigid
 from jobs.data.store import SPLITS, Frames
 from model.options import NoOptions
@@ -141,4 +141,4 @@ def _focal(members: dict[str, np.ndarray], view: int, path: Path) -> np.ndarray:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted((folder / "image").glob("*.png"))
+    return files_in(folder / "image", "*.png")

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from jobs.data.importers.base import Importer, Item, Progress, UnreadableObjectError
-from jobs.data.importers.files import parse_floats, read_floats, read_square_pictures, read_text
+from jobs.data.importers.files import files_in, parse_floats, read_floats, read_square_pictures, read_text
 from jobs.data.importers.poses import rigid
 from jobs.data.store import SPLITS, Frames
 from model.options import NoOptions
@@ -131,4 +131,4 @@ def _objects(folder: Path) -> list[Path]:
 
 
 def _listed(folder: Path, part: str, suffix: str) -> list[Path]:
-    return sorted((folder / part).glob(f"*.{suffix}"))
+    return files_in(folder / part, f"*.{suffix}")

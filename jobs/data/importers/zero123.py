@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import Field
 
 from jobs.data.importers.base import Importer, Item, UnreadableObjectError
-from jobs.data.importers.files import over, read_array, read_image, rgba_of
+from jobs.data.importers.files import files_in, over, read_array, read_image, rgba_of
 from jobs.data.importers.poses import FROM_OPENGL, rigid
 from jobs.data.store import Frames
 from model.options import options
@@ -49,7 +49,7 @@ class Renders(Importer[RenderOptions]):
 
 def pictures(folder: Path) -> list[Path]:
     """The renders of one object, in order."""
-    return sorted(folder.glob("*.png"))
+    return files_in(folder, "*.png")
 
 
 def _load(folder: Path, options: RenderOptions, background: tuple[float, float, float]) -> Frames:
@@ -57,7 +57,7 @@ def _load(folder: Path, options: RenderOptions, background: tuple[float, float, 
     files = pictures(folder)
     if not files:
         raise UnreadableObjectError(f"{folder}: no pictures")
-    cameras = {file.name for file in folder.glob("*.npy")}
+    cameras = {file.name for file in files_in(folder, "*.npy")}
     expected = [f"{view:03d}" for view in range(max(len(files), len(cameras)))]
     missing = sorted(
         {f"{view}.png" for view in expected} - {file.name for file in files}

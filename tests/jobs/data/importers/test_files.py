@@ -130,6 +130,18 @@ def test_objects_may_lie_behind_links(layouts, layout, tmp_path):
     assert through.fingerprint == plain.fingerprint
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_companions_of_macos_are_no_files_of_a_dataset(layouts, layout, tmp_path):
+    source = tmp_path / "source"
+    layouts[layout].write(source)
+    plain = layouts[layout].prepare(source, tmp_path / "plain")
+    for path in [path for path in source.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    beside = layouts[layout].prepare(source, tmp_path / "beside")
+    assert beside.objects["object"].tolist() == plain.objects["object"].tolist()
+    assert beside.fingerprint == plain.fingerprint
+
+
 def zipped(path: Path, content: bytes, name: str = "a.npy") -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name, content)
