@@ -6,6 +6,7 @@ Configurations stay as written here: `base`, `trials` and `axes` hold nested or 
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -68,6 +69,9 @@ def _check_tag(name: str) -> str:
     is_safe = len(name) <= _MAX_TAG and re.fullmatch(r"[\w./: -]+", name) is not None
     if not is_safe:
         raise PydanticCustomError("tag", "must be 1 to 250 letters, digits, blanks and any of . / : - _")
+    # MLflow takes names for paths, and one name must not have two spellings.
+    if posixpath.normpath(name) != name or name.startswith(("/", "..")) or name == ".":
+        raise PydanticCustomError("tag", "MLflow refuses a slash at either end, //, and parts that are . or ..")
     if name.startswith(("mlflow.", tags.PREFIX)):
         raise PydanticCustomError("tag", "names of this form are reserved for MLflow and splatsweep")
     return name

@@ -143,6 +143,17 @@ def test_a_number_beyond_all_bounds_is_refused(tmp_path: Path, key: str) -> None
     assert "less than or equal to" in str(mistake) or "must be at most" in str(mistake)
 
 
+@pytest.mark.parametrize("tag", ["/a", "a/", "a//b", "a/../b", "a/./b", ".", "..", "../a", "a;", "mlflow.user"])
+def test_a_tag_that_mlflow_refuses_is_a_mistake(tmp_path: Path, tag: str) -> None:
+    (mistake,) = _mistakes(tmp_path, f"name: a\ntags: {{'{tag}': x}}\n")
+    assert mistake.path.startswith("tags")
+
+
+def test_a_tag_may_have_parts(tmp_path: Path) -> None:
+    sweep = _load(tmp_path, "name: a\ntags: {a/b.c: x, 'a: b': y, .hidden: z}\n")
+    assert sweep.tags == {"a/b.c": "x", "a: b": "y", ".hidden": "z"}
+
+
 def test_a_mistake_is_one_readable_line(tmp_path: Path) -> None:
     [mistake] = _mistakes(tmp_path, "name: a\nbase:\n  data:\n    name: chars\n")
     assert str(mistake) == (
