@@ -133,7 +133,7 @@ def survey(home: Path, store_of: StoreOf, imported: Callable[[Path], bool]) -> S
     running = {key for key in begun if states[key] == "running" or _is_locked(trial_folder(home, key))}
     busy = {name for name in needs.plans if is_held(driver_lock_file(home, name))}
     if running:
-        remarks.append(f"{len(running)} trials run, or may run on another machine; they and all caches are kept")
+        remarks.append(f"trials that run, or may run on another machine: {len(running)}; they and all caches are kept")
     if busy:
         remarks.append(f"being run: {', '.join(sorted(busy))}; failed trials and all caches are kept")
     left = [*_children(removed_folder(home)), *_abandoned(home)]

@@ -62,6 +62,11 @@ def table_width(console: Console) -> int:
     return _UNLIMITED if isinstance(console, Terminal) and console._is_piped() else console.width
 
 
+def counted(number: float, unit: str) -> str:
+    """A number with its unit: 2 trials, 1 trial, 0.25 GPU."""
+    return f"{number:.10g} {unit}" + ("" if 0 < number <= 1 else "s")
+
+
 #: the standard output, and the error stream
 console, errors = Terminal(), Terminal(stderr=True)
 

@@ -163,10 +163,13 @@ def test_results_are_a_tidy_frame(inline, sweep):
 
 def test_a_finished_sweep_trains_nothing_and_reports_that(inline, sweep):
     before, (page,) = inline.journals(), inline.home.glob("reports/*/index.html")
-    drawn = page.stat().st_ino
+    drawn, manifest = page.stat().st_ino, page.with_name("report.json")
+    made_from = json.loads(manifest.read_text())["made_from"]
+    assert made_from is not None, "all that it was made from was there"
     output = run("run", sweep, home=inline.home)
     assert "Nothing to train" in output
     assert inline.journals() == before
+    assert json.loads(manifest.read_text())["made_from"] == made_from
     assert page.stat().st_ino == drawn  # the report is current
     assert "Report: " in output
 
@@ -185,7 +188,7 @@ def test_a_trial_that_fails_explains_itself_and_stops_no_other(sweep, here):
     settings = ["--set", "base.train.stages=[{iterations: 8, lr: 1.0e-3, losses: {l2: 1.0}}]"]
     settings += ["--set", "trials={burst: {train.stages.0.lr: 1.0e+30}, calm: {}}"]
     output = run("run", sweep, "--executor", "inline", *settings, home=here, code=1)
-    assert "burst failed" in output
+    assert "burst seed 0 failed" in output
     assert "--only=burst --retry-failed" in output
     finished = Finished(here, output)
     assert finished.trials()["calm"]["status"] == "finished"
@@ -212,7 +215,7 @@ def test_an_interrupted_sweep_reports_that_and_resumes(sweep, here):
     wait_for_middle(Home(here), process)
     process.send_signal(signal.SIGTERM)
     output = finish(process, code=130)
-    assert "Stopped with 1 trials unfinished (by SIGTERM)" in output
+    assert "Stopped with 1 trial unfinished (by SIGTERM)" in output
     finished = Finished(here, output)
     assert finished.trials()["baseline"]["status"] == "interrupted"
     run("run", sweep, "--executor", "inline", *options, home=here)

@@ -114,7 +114,7 @@ def test_an_interrupted_search_reports_that(sweep, prepared_home, tmp_path):
     wait_for_middle(here, driver)
     driver.send_signal(signal.SIGINT)
     output = finish(driver, code=130)
-    assert "Stopped with 1 trials unfinished (by SIGINT)" in output
+    assert "Stopped with 1 trial unfinished (by SIGINT)" in output
     assert here.trials()["search-0000"]["status"] == "interrupted"
     assert here.trials()["baseline"]["status"] == "pending"
     assert len(ledger(here).splitlines()) == 1

@@ -63,7 +63,7 @@ def test_stop_ends_a_running_sweep(sweep, here):
     wait_for_middle(here, driver)
     assert f"Requested that process {driver.pid} on " in run("stop", sweep, home=here.path)
     output = finish(driver, code=130)
-    assert "Stopped with 1 trials unfinished (by `splatsweep stop`)" in output
+    assert "Stopped with 1 trial unfinished (by `splatsweep stop`)" in output
     assert here.trials()["baseline"]["status"] == "interrupted"
     (stopped,) = here.events("baseline", "stopped")
     checkpoints = sorted(int(path.stem) for path in (here.training("baseline") / "checkpoints").glob("*.json"))
@@ -73,8 +73,8 @@ def test_stop_ends_a_running_sweep(sweep, here):
 def test_fail_fast_leaves_the_others_for_later(sweep, here):
     burst = ["--set", "trials={burst: {train.stages.0.lr: 1.0e+30}, calm: {}}"]
     output = run("run", sweep, "--executor", "inline", "--fail-fast", *burst, home=here.path, code=1)
-    assert "burst failed" in output
-    assert "Stopped with 1 trials unfinished" in output
+    assert "burst seed 0 failed" in output
+    assert "Stopped with 1 trial unfinished" in output
     assert {name: here.trials()[name]["status"] for name in ("burst", "calm")} == {"burst": "failed", "calm": "pending"}
 
 

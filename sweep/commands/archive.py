@@ -17,6 +17,7 @@ from sweep.commands.common import (
     planned_sweep,
     user_path,
 )
+from sweep.terminal import counted
 
 
 def archive(
@@ -41,6 +42,6 @@ def archive(
     make_folder(out)
     found = copy_records(checked.name, home, out, points)
     left = f"; {found.left} have not ended" if found.left else ""
-    console.print(f"{found.trials} trials in {out}, {found.size / 1e6:.1f} MB{left}")
+    console.print(f"{counted(found.trials, 'trial')} in {out}, {found.size / 1e6:.1f} MB{left}")
     if checked.tracking.uri is not None:
         console.print("Readers who do not reach the MLflow store of its file add: --set tracking.uri=null")

@@ -27,6 +27,7 @@ from sweep.commands.common import (
     say,
     user_path,
 )
+from sweep.terminal import counted
 
 if TYPE_CHECKING:
     from sweep.file.schema import Sweep
@@ -73,7 +74,7 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
     except SweepError as error:
         print(error, file=sys.stderr)
         count = len(error.mistakes)
-        print(f"{count} mistake{'s' if count > 1 else ''}", file=sys.stderr)
+        print(counted(count, "mistake"), file=sys.stderr)
         raise typer.Exit(2) from None
     more = f", and a search of {checked.search.trials} configurations" if checked.search else ""
     named = expand(checked)
@@ -81,7 +82,7 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
     more = (f" ({len(named)} named, some of them equal)" if len(named) > count else "") + more
     rule = checked.seed_rule
     more += f", and up to {rule.at_most} seeds a row, {rule.at_least} at first" if rule else ""
-    console.print(f"{sweep}: valid, {count} trials{more}")
+    console.print(f"{sweep}: valid, {counted(count, 'trial')}{more}")
     for line in drawing_lines(undrawable(named, checked.run), checked.run):
         console.print(Text(line))
 
@@ -204,7 +205,7 @@ def conclude(outcome: Outcome, checked: Sweep, home: Path) -> NoReturn:
     if outcome.unfinished:
         reason = f" ({outcome.stop.reason})" if outcome.stop else ""
         console.print(
-            f"Stopped with {len(outcome.unfinished)} trials unfinished{reason}; the same command continues them."
+            f"Stopped with {counted(len(outcome.unfinished), 'trial')} unfinished{reason}; the same command goes on."
         )
     elif outcome.unsearched and outcome.stop:
         console.print(f"Stopped ({outcome.stop.reason}); the same command continues the search.")

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.commands.common import DEFAULT_HOME, AsJson, Home, console, user_path
+from sweep.terminal import counted
 
 if TYPE_CHECKING:
     from results.trials import HomeTrial
@@ -103,7 +104,7 @@ def _sweeps(trial: HomeTrial) -> Text:
 def _summary(found: Sequence[HomeTrial]) -> str:
     trainings = {trial.training: trial.training_size for trial in found if trial.training}
     size = sum(trial.size for trial in found) + sum(trainings.values())
-    return f"{len(found)} trials, {decimal(size)}"
+    return f"{counted(len(found), 'trial')}, {decimal(size)}"
 
 
 def _shortest(keys: Set[str]) -> int:

@@ -8,6 +8,7 @@ import typer
 
 from sweep.commands.common import DEFAULT_HOME, Home, Only, Settings, SweepFile, console, planned_sweep
 from sweep.only import choose
+from sweep.terminal import counted
 
 if TYPE_CHECKING:
     from results.records.plan import FrozenPlan, RecordedTrial
@@ -45,9 +46,8 @@ def view(
 
     from jobs.exhibits import exhibition
 
-    console.print(
-        f"Reconstructing {objects} objects by {len(chosen)} rows: {', '.join(t.name for t in chosen)}", markup=False
-    )
+    of_what = f"{counted(objects, 'object')} by {counted(len(chosen), 'row')}"
+    console.print(f"Reconstructing {of_what}: {', '.join(t.name for t in chosen)}", markup=False)
     shown = exhibition(home, chosen, objects, torch.device("cpu"))
     if left_out:
         console.print(f"Left out: {', '.join(left_out)}; --only chooses others", markup=False)

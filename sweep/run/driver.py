@@ -34,7 +34,7 @@ from sweep.run.recording import Recorder, require_driver
 from sweep.run.result_table import result_table
 from sweep.run.stop import FILENAME as STOP_FILENAME
 from sweep.run.stop import Stop, stop_on_signals, stop_requested, withdraw_prune
-from sweep.terminal import Terminal
+from sweep.terminal import Terminal, counted
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,8 @@ def _announce(plan: Plan, selection: _Selection, console: Console) -> None:
     trained = sum(map(_is_trained, selection.chosen))
     counts = [f"{_finished(plan)} finished before", f"{len(selection.chosen)} to run"]
     counts += [f"{trained} of them trained before and to be evaluated"] if trained else []
-    counts += [f"and {len(selection.controls)} rows without training"] if selection.controls else []
-    console.print(f"{len(plan.trials)} trials: {', '.join(counts)}")
+    counts += [f"and {counted(len(selection.controls), 'row')} without training"] if selection.controls else []
+    console.print(f"{counted(len(plan.trials), 'trial')}: {', '.join(counts)}")
     if selection.is_searched:
         console.print(f"{plan.search}")
     elif trained == len(selection.chosen):

@@ -174,7 +174,7 @@ def test_what_runs_keeps_its_trial_training_and_all_caches(home: Path) -> None:
     assert names(found, "trials") == ["lost"]
     assert names(found, "trainings") == ["t-lost"]
     assert names(found, "caches") == []
-    assert "1 trials run, or may run on another machine" in found.remarks[0]
+    assert "trials that run, or may run on another machine: 1" in found.remarks[0]
     idle(home)
     with FileLock(trial_folder(home, "lost") / "lock"):
         assert names(look(home), "trials") == ["elsewhere"]

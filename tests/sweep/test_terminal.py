@@ -16,7 +16,7 @@ from rich.text import Text
 
 from results.invocation import command, completed, remember_home
 from sweep.file.schema import Origin, Sweep
-from sweep.terminal import Terminal
+from sweep.terminal import Terminal, counted
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -125,3 +125,11 @@ def test_hints_of_code_that_knows_no_home_get_that_of_the_call(
     assert shlex.split(hint.partition(": splatsweep ")[2])[-2:] == ["--home", "/my runs"]
     assert completed(completed(text)) == completed(text)
     remember_home(tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 trials"), (0.25, "0.25 trial"), (1, "1 trial"), (1.5, "1.5 trials"), (1_234_567, "1234567 trials")],
+)
+def test_units_have_the_form_of_their_number(number: float, text: str) -> None:
+    assert counted(number, "trial") == text

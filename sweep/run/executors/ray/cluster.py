@@ -18,6 +18,7 @@ from typing import Any
 
 from results.pause_gc import garbage_collection_paused
 from sweep.run.executors.base import ExecutorOptions, Notices
+from sweep.terminal import counted
 
 ADDRESS_VARIABLE, FOLDER_VARIABLE = "RAY_ADDRESS", "RAY_TMPDIR"
 _TLS_VARIABLE = "RAY_USE_TLS"
@@ -230,11 +231,6 @@ def check_room(
 def requested(cpus: float, gpus: float) -> str:
     """The resources that a trial requests, in words: 2 CPUs and 1 GPU."""
     return counted(cpus, "CPU") + (f" and {counted(gpus, 'GPU')}" if gpus else "")
-
-
-def counted(number: float, unit: str) -> str:
-    """2 CPUs, 1 GPU, 0.25 GPU."""
-    return f"{number:g} {unit}" + ("" if 0 < number <= 1 else "s")
 
 
 def living_nodes() -> dict[str, Room]:

@@ -51,7 +51,6 @@ from sweep.run.executors.ray.cluster import (
     NodeWatch,
     check_room,
     connect,
-    counted,
     disconnect,
     find_autoscaler,
     living_nodes,
@@ -66,6 +65,7 @@ from sweep.run.executors.ray.worker_deaths import DeadTrials
 from sweep.run.executors.run_guarded import run_guarded, runtime_of
 from sweep.run.progress import shape
 from sweep.run.stop import signal_handlers_kept
+from sweep.terminal import counted
 
 _HEARTBEAT_S = 5.0
 _STOP_INTERVAL_S = 0.5
