@@ -80,6 +80,11 @@ class PlannedTrial(Generic[Config]):
         """The name that comes first in the sweep file."""
         return self.names[0]
 
+    @property
+    def label(self) -> str:
+        """`NAME seed N`, or a trivial baseline's name."""
+        return self.name if self.control else f"{self.name} seed {self.seed}"
+
     @cached_property
     def plain_config(self) -> Mapping[str, Any]:
         """The configuration as plain JSON values."""

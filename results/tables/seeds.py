@@ -74,7 +74,7 @@ def _obstacles(records: Sequence[TrialRecord], scores: Sequence[float | None]) -
         for record, score in zip(records, scores, strict=True)
         if record.state == "failed" or (score is not None and not math.isfinite(score))
     ]
-    return [f"{record.planned.name} seed {record.planned.seed} {why}" for record, why in ends]
+    return [f"{record.planned.label} {why}" for record, why in ends]
 
 
 def _row(ruling: Ruling, records: Sequence[TrialRecord], obstacles: Sequence[str]) -> Row:

@@ -139,15 +139,14 @@ def _measure_sweep(sweep: Path, settings: list[str], only: str | None, home: Pat
     device = choose_device("auto" if checked.run.gpus_per_trial else "cpu")
     failed = 0
     for trial in chosen:
-        name = f"{trial.name} seed {trial.seed}"
         try:
             found = measure_finished(home, trial.key, device)
         except ValueError as error:
             failed += 1
-            console.print(f"{name}: not measured: {error}", markup=False)
+            console.print(f"{trial.label}: not measured: {error}", markup=False)
             continue
         console.print(
-            f"{name}: {found['parameters'] / 1e6:.2f} M parameters, {found['predict_ms']:.1f} ms a prediction, "
+            f"{trial.label}: {found['parameters'] / 1e6:.2f} M parameters, {found['predict_ms']:.1f} ms a prediction, "
             f"{found['render_ms']:.1f} ms a render",
             markup=False,
         )

@@ -298,9 +298,10 @@ def _explain_failure(sweep: Sweep, home: Path, trial: PlannedTrial) -> None:
     from results.records.journal import read_events
     from results.records.trial_folder import LOG_FILENAME
 
-    folder, label = trial_folder(home, trial.key), trial.name if trial.control else f"{trial.name} seed {trial.seed}"
+    folder = trial_folder(home, trial.key)
     errors = [event["error"] for event in read_events(folder) if event["event"] == "failed"]
-    console.print(Text.assemble((f"{label} failed", "red"), f": {errors[-1] if errors else 'no reason is recorded'}"))
+    reason = errors[-1] if errors else "no reason is recorded"
+    console.print(Text.assemble((f"{trial.label} failed", "red"), f": {reason}"))
     log = folder / LOG_FILENAME
     for line in log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []:
         console.print(f"    {line}", style="dim")

@@ -106,7 +106,7 @@ def weights_check(names: WeightNames = None, home: Home = DEFAULT_HOME) -> None:
 
 
 def _origin(store: WeightStore, name: str) -> str:
-    """Where the stored weights are from, and whether keys contain another hash than the table's."""
+    """The origin of the stored weights, and whether keys contain another hash than the table's."""
     from model.weights import find_weight
 
     differs = find_weight(name).sha256 not in (None, store.identity(name))

@@ -23,7 +23,7 @@ def sweep_of(path: Path, **sections: Any) -> Sweep:
 
 
 def claim(sweep: Sweep, folder: Path, take_over: bool = False) -> str | None:
-    """What a driver does before and after it plans."""
+    """Checks and claims the name, as a driver does before and after it plans."""
     message = check_name(sweep, folder, take_over)
     frozen_file.claim(sweep, folder)
     return message
