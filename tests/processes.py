@@ -233,14 +233,19 @@ class Home:
                     assert values.setdefault((event["step"], metric), value) == value
         return values
 
-    def in_the_middle(self) -> dict[str, Any] | None:
-        """The last `start` event of a trial with a checkpoint and over half of its iterations left; else None."""
+    def in_the_middle(self, place: Path | None = None) -> dict[str, Any] | None:
+        """The last `start` event of a trial with a checkpoint and over half of its iterations left; else None.
+
+        place: the home that the trials work in; this one where it is None.
+        """
         planned = (self.path / "sweeps" / "tiny" / "plan.json").exists()
-        for name, trial in self.trials().items() if planned else ():
-            events = list(read_events(self.folder(name)))
+        for trial in self.trials().values() if planned else ():
+            place = place or self.path
+            events = list(read_events(place / "trials" / str(trial["key"])))
             reached = max((event["step"] for event in events if event["event"] == "metrics"), default=0)
             iterations = sum(stage["iterations"] for stage in trial["config"].get("train", {}).get("stages", ()))
-            if reached < iterations / 2 and any(self.training(name).glob("checkpoints/*.json")):
+            training = place / "trainings" / str(trial["training"])
+            if reached < iterations / 2 and any(training.glob("checkpoints/*.json")):
                 return next(event for event in reversed(events) if event["event"] == "start")
         return None
 

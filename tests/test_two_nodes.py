@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from sweep.run.executors.ray.remote_worker import INTERVAL_S
 from tests.processes import LONG, Home, finish, free_port, start, tiny_sweep, wait_for, wait_for_middle
 
 TRIALS = ("baseline", "tv")
@@ -77,10 +79,31 @@ def kill_node_of(worker: int) -> None:
         process.kill()
 
 
-def run_and_kill_a_node(sweep: Path, home: Home, address: str, *options: str) -> None:
-    """Runs the sweep, and kills the node of a trial midway."""
+def slow_down_until_transferred(home: Home, driver, scratches: Sequence[Path]) -> None:
+    """Suspends a trial in its middle again and again, until its files in the home are of its middle, too.
+
+    At full speed it may end between two transfers.
+    """
+
+    def owner() -> dict | None:
+        assert driver.poll() is None, f"the driver ended first: {driver.communicate()[0]}"
+        return next(filter(None, map(home.in_the_middle, scratches)), None)
+
+    trial = psutil.Process(wait_for(owner, "a trial in its middle")["pid"])
+    while not home.in_the_middle():
+        trial.suspend()
+        assert owner(), "it went on to its second half"
+        time.sleep(INTERVAL_S)  # its next transfer is due when it goes on
+        trial.resume()
+        time.sleep(0.05)
+
+
+def run_and_kill_a_node(sweep: Path, home: Home, address: str, *options: str, scratches: Sequence[Path] = ()) -> None:
+    """Runs the sweep, and kills the node of a trial midway; scratches: the homes that the trials work in, if others."""
     driver = start("run", sweep, "--executor", "ray", *options, home=home.path, RAY_ADDRESS=address)
     try:
+        if scratches:
+            slow_down_until_transferred(home, driver, scratches)
         owner = wait_for_middle(home, driver)
         kill_node_of(owner["pid"])
         finish(driver)
@@ -120,7 +143,8 @@ def test_trials_move_between_nodes_that_do_not_see_the_home(cluster, sweep, home
             # their sockets lie in the same folder.
             nodes.enter_context(node(cluster.address, f"127.0.0.{number}", scratch, before))
             wait_for(lambda number=number: len(alive(cluster)) == number, "a node")
-        run_and_kill_a_node(sweep, home, cluster.address, *([] if before else ["--set", "run.scratch=always"]))
+        options = [] if before else ["--set", "run.scratch=always"]
+        run_and_kill_a_node(sweep, home, cluster.address, *options, scratches=scratches)
     assert_same(home, undisturbed)
     for name in TRIALS:
         files, theirs = (

@@ -45,7 +45,7 @@ from sweep.run.stop import request_prune, request_stop
 SCRATCH_VARIABLE = "SPLATSWEEP_SCRATCH"
 
 #: Seconds between two transfers to the driver.
-_INTERVAL_S = 1.0
+INTERVAL_S = 1.0
 _PIECE = 16 << 20
 
 #: Calls a method of the `TrialFileServer` by its name.
@@ -196,7 +196,7 @@ class TrialSync:
             self._pass_on_stop()
             if self.stop_file.exists():
                 return False
-            time.sleep(_INTERVAL_S)
+            time.sleep(INTERVAL_S)
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
@@ -213,7 +213,7 @@ class TrialSync:
             self._sent[name] = _whole_lines(path) if path.name in GROWING else _state(path)
 
     def _send_now_and_then(self) -> None:
-        while not self._done.wait(_INTERVAL_S):
+        while not self._done.wait(INTERVAL_S):
             try:
                 self._pass_on_stop()
                 self.send()
