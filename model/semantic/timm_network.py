@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
@@ -60,7 +61,8 @@ class TimmNetwork(Encoder):
         if not isinstance(features, Tensor):
             raise ValueError(f"{type(network).__name__} has several maps of features, so no tokens; it has a vector")
         if features.dim() == 3:
-            return features[:, getattr(network, "num_prefix_tokens", 0) :]
+            side = math.isqrt(features.shape[1])  # some have a class token, and do not say how many tokens precede
+            return features[:, getattr(network, "num_prefix_tokens", features.shape[1] - side**2) :]
         if features.shape[1] != network.num_features:  # channels last, such as Swin
             return features.flatten(1, 2)
         return features.flatten(2).mT

@@ -52,12 +52,16 @@ class TransformersEncoder(Encoder):
     def trained(self, store: WeightStore) -> nn.Module:
         (name,) = self.weights(self.options)
         self._input = store.preprocessor(name)
-        if not {"image_mean", "image_std"} <= set(self._input):
+        if self._is_normalised and not {"image_mean", "image_std"} <= set(self._input):
             raise ValueError(
                 f"{self.options.name} has no preprocessor_config.json with image_mean and image_std, which define how "
                 "its input is scaled"
             )
         return super().trained(store)
+
+    @property
+    def _is_normalised(self) -> bool:
+        return bool(self._input.get("do_normalize", True))
 
     def loaded(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
         if not config:
@@ -85,8 +89,10 @@ class TransformersEncoder(Encoder):
 
     @property
     def normalisation(self) -> tuple[Triple, Triple]:
-        mean, std = (tuple(map(float, self._input[key])) for key in ("image_mean", "image_std"))
-        return mean, std  # type: ignore[return-value]  # three of each
+        factor = self._input.get("rescale_factor", 1 / 255) if self._input.get("do_rescale", True) else 1
+        scale = 255 * float(factor)  # the library multiplies whole numbers up to 255, and ours end at 1
+        mean, std = (self._input["image_mean"], self._input["image_std"]) if self._is_normalised else ([0] * 3, [1] * 3)
+        return tuple(m / scale for m in mean), tuple(s / scale for s in std)  # type: ignore[return-value]  # three each
 
     @property
     def width(self) -> int:
@@ -134,6 +140,7 @@ def _is_learnt(pooler: Any) -> bool:
 def _task(config: Mapping[str, Any]) -> str:
     """Name of the library's class for this configuration.  Raises ValueError where there is none."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
+    from transformers.backbone_utils import BackboneMixin
 
     model_type = str(config.get("model_type"))
     if model_type == "vit_mae":
@@ -141,7 +148,19 @@ def _task(config: Mapping[str, Any]) -> str:
     encoder: Any = MODEL_MAPPING.get(CONFIG_MAPPING[model_type], None) if model_type in CONFIG_MAPPING else None
     if not isinstance(encoder, type):
         raise ValueError(f"the transformers library has no single encoder of model_type {model_type!r}")
+    if (needed := _needs(encoder)) != ["pixel_values"]:
+        raise ValueError(f"{encoder.__name__} does not serve: its input is {', '.join(needed)}, not a picture alone")
+    if issubclass(encoder, BackboneMixin):
+        raise ValueError(f"{encoder.__name__} does not serve: it has several maps of features and no last state")
     return encoder.__name__
+
+
+def _needs(encoder: Any) -> list[str]:
+    """The inputs that a model of the library must have."""
+    parameters = inspect.signature(encoder.forward).parameters.values()
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = [each.name for each in parameters if each.default is each.empty and each.kind not in variadic]
+    return list(dict.fromkeys([encoder.main_input_name, *(name for name in required if name != "self")]))
 
 
 def _interpolates(network: nn.Module) -> bool:

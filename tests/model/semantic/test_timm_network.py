@@ -67,6 +67,16 @@ def test_patches_may_have_one_side_or_two():
     assert of_random_weights("deit_tiny_patch16_224.fb_in1k").stride == 16
 
 
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("volo_d1_224.sail_in1k", 14), ("coat_lite_tiny.in1k", 7), ("mixer_b16_224.goog_in21k", 14)],
+)
+def test_tokens_come_without_class_token(name, side):
+    model = of_random_weights(name, output_type="tokens")
+    images = torch.zeros(1, 3, 224, 224, device="meta")
+    assert model.tokens(images).shape[1] == side**2
+
+
 def test_several_maps_of_features_have_no_tokens():
     images = torch.zeros(1, 3, 240, 240, device="meta")
     model = of_random_weights("crossvit_tiny_240.in1k", output_type="tokens")

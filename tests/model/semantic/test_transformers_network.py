@@ -80,6 +80,27 @@ def test_the_repository_determines_how_its_input_is_scaled(folder, views):
     assert encoder(folder, resolution=64, output_type="tokens")(views).shape[2] == 64
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"do_normalize": False}, [1.0, 1.0, 1.0]),
+        ({"do_rescale": False, "image_mean": [100, 200, 0], "image_std": [10, 50, 255]}, [15.5, 1.1, 1.0]),
+        ({"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1], "image_std": [1, 1, 0.5]}, [1.0, 1.0, 2.0]),
+    ],
+)
+def test_its_preprocessor_may_scale_in_other_ways(folder, settings, expected):
+    CONFIGS["vit"]().save_pretrained(folder)
+    preprocess(folder, size=32, **settings)
+    white = encoder(folder).prepared(torch.ones(1, 3, 32, 32))
+    torch.testing.assert_close(white[0, :, 0, 0], torch.tensor(expected))
+
+
+def test_without_normalisation_no_mean_is_required(folder):
+    CONFIGS["vit"]().save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text('{"do_normalize": false, "size": 32}')
+    assert encoder(folder).prepared(torch.ones(1, 3, 32, 32)).max() == 1
+
+
 def test_of_a_model_for_pictures_and_text_the_part_for_pictures_is_taken(folder, views):
     clip(folder)
     preprocess(folder, size=32)
@@ -111,6 +132,9 @@ def test_missing_tensors_are_refused(folder):
         ("crystal_ball", "no single encoder of model_type 'crystal_ball'"),
         ("metaclip_2_vision_model", "no single encoder of model_type 'metaclip_2_vision_model'"),
         ("vit_mae", "hides most of a picture at random"),
+        ("bert", "BertModel does not serve: its input is input_ids, not a picture alone"),
+        ("siglip2_vision_model", "its input is pixel_values, pixel_attention_mask, spatial_shapes, not a picture"),
+        ("hgnet_v2", "HGNetV2Backbone does not serve: it has several maps of features"),
     ],
 )
 def test_architectures_that_do_not_serve_are_refused(folder, model_type, reason):
