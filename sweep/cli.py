@@ -116,7 +116,7 @@ def main() -> None:
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("SPLATSWEEP_DEBUG"):
             raise
-        print(f"error: {completed(str(error))}", file=sys.stderr)
+        print("\n".join([f"error: {completed(str(error))}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         filename = error.filename if isinstance(error, OSError) and error.errno in _REFUSED else None
         if filename is not None and (owner := whose(Path(os.fsdecode(filename)))):
             print(f"({owner})", file=sys.stderr)

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from importlib import resources
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from typer.main import get_command
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 from model.rasterizers import BACKENDS
 from sweep import __main__ as entry
-from sweep.cli import app
+from sweep.cli import app, main
 
 
 def _commands(group, prefix=""):
@@ -268,6 +269,15 @@ def test_an_interruption_during_imports_shows_no_traceback():
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
+def test_notes_of_an_error_are_printed_with_it(monkeypatch, capsys):
+    error = ValueError("cannot unpack")
+    error.add_note("(while the object 'a' was read)")
+    monkeypatch.setattr("sweep.cli.app", mock.Mock(side_effect=error))
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == "error: cannot unpack\n(while the object 'a' was read)\n"
 
 
 def test_the_package_is_the_console_script():

@@ -65,6 +65,9 @@ def _load(importer: Importer, item: Item) -> Frames | str:
         return importer.load(item)
     except UnreadableObjectError as error:
         return str(error)
+    except Exception as error:
+        error.add_note(f"(while the object {item.name!r} was read)")
+        raise
 
 
 def _die_with(parent: int) -> None:

@@ -178,6 +178,24 @@ def test_a_crash_of_a_worker_names_the_objects_that_it_may_be_about(tmp_path):
         list(load_in_order(importer, items, workers=2))
 
 
+@dataclass(frozen=True)
+class Mistaken(Flaky):
+    """An importer with a mistake that shows on its second object."""
+
+    def load(self, item):
+        if item.payload == 1:
+            raise ValueError("cannot unpack")
+        return super().load(item)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_unexpected_error_names_the_object(tmp_path, workers):
+    importer = Mistaken(FlakyOptions(objects=2), tmp_path)
+    with pytest.raises(ValueError, match="cannot unpack") as caught:
+        list(load_in_order(importer, importer.items(lambda *_: None), workers))
+    assert caught.value.__notes__ == ["(while the object 'o1' was read)"]
+
+
 @pytest.mark.usefixtures("flaky")
 def test_only_a_few_objects_are_read_ahead(tmp_path):
     """With a slow writer, images must not accumulate in memory."""
