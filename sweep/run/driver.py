@@ -105,7 +105,7 @@ def run_sweep(
         for trial in selection.chosen:
             withdraw_prune(trial_folder(home, trial.key))
         monitor = Monitor(home)
-        tracker = Recorder(sweep, plan, home, monitor)
+        tracker = Recorder(sweep, plan, home, monitor, say=console.print)
         session = _Session(sweep, home, console, tracker, monitor, folder / STOP_FILENAME, fail_fast)
         with tracker, stop_on_signals(session.stop_file, console):
             plan, ran = _run(session, plan, selection)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results.address import default_uri, is_database
+from results.address import default_uri, is_database, without_secrets
 from results.errors import ResultsError
 from results.invocation import command
 from results.own_store import has_store
@@ -27,12 +27,16 @@ if TYPE_CHECKING:  # brings MLflow, which takes seconds
 #: Seconds between two synchronisations.  Each costs MLflow some milliseconds of writing for every running trial.  The
 #: first comes sooner, so that runs appear.
 _SYNC_INTERVAL_S, _FIRST_SYNC_S = 10.0, 2.0
+#: Seconds of the last synchronisation after which the user is told what is waited for.
+_SILENT_S = 5.0
 #: Bytes that all networks of a sweep may take in MLflow where the file does not choose; each trial has an equal share.
 _MODELS_BYTES = 1e9
 #: Characters of a trial's name in that of its run, for which databases have 250; a tag has the whole name.
 _NAME_LENGTH = 200
 
 log = logging.getLogger(__name__)
+
+Say = Callable[[str], None]
 
 
 class TrackingError(RuntimeError):
@@ -133,8 +137,11 @@ def _search_tags(trial: PlannedTrial[Any], plan: Plan[Any]) -> dict[str, str]:
 class Recorder:
     """Copies journals into MLflow while trials run; its failures never affect them."""
 
-    def __init__(self, sweep: Sweep, plan: Plan[Any], home: Path, monitor: Monitor | None = None) -> None:
-        self._sweep, self._home, self.plan = sweep, home, plan
+    def __init__(
+        self, sweep: Sweep, plan: Plan[Any], home: Path, monitor: Monitor | None = None, say: Say = log.info
+    ) -> None:
+        """`say` tells what the end waits for."""
+        self._sweep, self._home, self.plan, self._say = sweep, home, plan, say
         self._monitor = monitor or Monitor(home)
         self._tracked: tuple[Plan[Any], list[TrackedTrial]] | None = None
         self._stop = threading.Event()
@@ -148,6 +155,10 @@ class Recorder:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        self._thread.join(_SILENT_S)
+        if self._thread.is_alive():
+            uri = self._sweep.tracking.uri or default_uri(self._home)
+            self._say(f"Waiting for the MLflow store {without_secrets(uri)}, which still records the last results")
         self._thread.join()
 
     def extend(self, larger: Plan[Any]) -> None:

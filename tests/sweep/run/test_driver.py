@@ -80,6 +80,22 @@ def test_a_server_that_does_not_answer_delays_no_trial(
     assert losses(mlflow_server.uri, key) == list(range(1, 51))
 
 
+def test_who_waits_for_a_slow_server_is_told_so(proxy: Proxy, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(recording, "_SILENT_S", 0.05)
+    sweep = sweep_at(proxy.uri)
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        proxy.is_open.set()
+
+    proxy.is_open.clear()
+    with Recorder(sweep, make_plan(sweep, tmp_path), tmp_path, say=say) as recorder:
+        pass
+    assert recorder.error is None
+    assert said == [f"Waiting for the MLflow store {proxy.uri}, which still records the last results"]
+
+
 def test_a_server_that_asks_for_a_password_has_it_from_the_environment(
     proxy: Proxy, mlflow_server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
