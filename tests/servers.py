@@ -86,7 +86,7 @@ class PostgresServer:
         self._process = subprocess.Popen(
             command, cwd=self._folder, stderr=(self._folder / "log").open("ab"), **self._account
         )
-        wait_for(self.answers, f"an answer of PostgreSQL, see {self._folder / 'log'}", seconds=30)
+        wait_for(self.answers, f"an answer of PostgreSQL, see {self._folder / 'log'}")
 
     def answers(self) -> bool:
         import psycopg

@@ -17,6 +17,8 @@ import pytest
 from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
+from tests.processes import PATIENCE_S
+
 FOLDER = Path(__file__).parent.parent / "docker"
 DOCKERFILES = sorted(FOLDER.glob("*.Dockerfile"))
 
@@ -209,7 +211,7 @@ def test_slurm_job_without_a_head_ends(tmp_path, slurm_job):
     with pytest.raises(AssertionError):
         slurm_job(False)
     (job,) = slurm_job.started
-    assert job.wait(30) == 1
+    assert job.wait(PATIENCE_S) == 1
 
 
 @pytest.mark.parametrize(
@@ -219,7 +221,7 @@ def test_slurm_job_without_a_head_ends(tmp_path, slurm_job):
 def test_slurm_job_is_requeued_when_its_time_is_up(slurm_job, number, requeue, is_requeued):
     job = slurm_job(requeue)
     job.send_signal(number)
-    output, _ = job.communicate(timeout=60)
+    output, _ = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 130
     assert "stopped behind a checkpoint" in output
     assert ("requeued 17" in output) == is_requeued
@@ -228,7 +230,7 @@ def test_slurm_job_is_requeued_when_its_time_is_up(slurm_job, number, requeue, i
 def test_slurm_job_survives_a_signal_that_comes_while_the_sweep_starts(tmp_path, slurm_job):
     sweep = tmp_path / "splatsweep"
     sweep.write_text(sweep.read_text().replace("while true", "kill -USR1 $PPID; while true"))
-    output, _ = slurm_job(True).communicate(timeout=60)
+    output, _ = slurm_job(True).communicate(timeout=PATIENCE_S)
     assert "stopped behind a checkpoint" in output
     assert "requeued 17" in output
 
@@ -240,7 +242,7 @@ def test_slurm_job_whose_time_is_up_before_ray_runs_is_requeued(tmp_path, slurm_
     with pytest.raises(AssertionError, match="requeued 17"):  # the end of the output, without a sweep
         slurm_job(True)
     (job,) = slurm_job.started
-    assert job.wait(30) == 130
+    assert job.wait(PATIENCE_S) == 130
 
 
 def test_slurm_gives_ray_all_cpus_of_a_task_and_an_address_that_others_reach(tmp_path, slurm_job):

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from filelock import FileLock
 
 from jobs.feature_file import FeatureFile, ensure_feature_file
 from jobs.stop import StopRequestedError
+from tests.processes import PATIENCE_S, wait_for
 
 #: The tolerance of values stored in float16.
 HALF = 2**-11
@@ -58,11 +58,8 @@ def assert_whole(path):
     np.testing.assert_allclose(values, features(FRAMES), rtol=HALF)
 
 
-def wait_for_lines(notes, count, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not (notes.exists() and len(notes.read_text().splitlines()) >= count):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def wait_for_lines(notes, count):
+    wait_for(lambda: notes.exists() and len(notes.read_text().splitlines()) >= count, f"{count} lines")
 
 
 @pytest.fixture
@@ -112,13 +109,13 @@ def test_what_is_not_finite_is_refused(path):
 def test_a_killed_writer_is_taken_over_from(path, tmp_path):
     path.parent.mkdir()
     notes = tmp_path / "notes"
-    writer = start_writer(path, notes, pause=60)
+    writer = start_writer(path, notes, pause=PATIENCE_S)
     wait_for_lines(notes, 3)
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait()
     assert not path.exists()
 
-    start_writer(path, notes, pause=0).wait(timeout=30)
+    start_writer(path, notes, pause=0).wait(timeout=PATIENCE_S)
     assert_whole(path)
     # It continues with the group that the killed process was computing.
     assert notes.read_text().splitlines() == ["5 6 7", "20 30 31", "32 33 34", "32 33 34", "90"]
@@ -212,7 +209,7 @@ def test_zeros_that_a_power_cut_left_are_not_features(interrupted, complete):
 def test_of_two_processes_one_computes(path, tmp_path):
     notes = tmp_path / "notes"
     writers = [start_writer(path, notes, pause=0.3) for _ in range(2)]
-    assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+    assert [writer.wait(timeout=PATIENCE_S) for writer in writers] == [0, 0]
     assert_whole(path)
     assert notes.read_text().splitlines() == ["5 6 7", "20 30 31", "32 33 34", "90"]
 

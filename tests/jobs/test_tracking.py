@@ -540,7 +540,7 @@ def test_a_killed_and_restarted_server_loses_nothing(kind, tmp_path, request):
             writer.sync(trials)
         with pytest.raises((MlflowException, OperationalError)):
             Tracker(tmp_path, uri, "killed")
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 120, "MLflow's own retries would take minutes"
     finally:
         server.start()
     writer.sync(trials)

@@ -34,6 +34,7 @@ from jobs.data.writer import JOURNAL, partial_path
 from model.options import OptionsError, options
 from model.registry import UnknownChoiceError
 from sweep.commands.data import parse_options as parse_settings
+from tests.processes import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]
 TINY = {"train": 3, "val": 1, "test": 1, "views": 3, "image_size": 16, "supersampling": 1}
@@ -137,7 +138,7 @@ def test_a_killed_import_resumes_and_ends_with_the_same_bytes(killed, tmp_path):
     assert resumed.checksum == undisturbed.checksum == resumed.compute_checksum()
     assert [entry.name for entry in path.parent.iterdir() if not entry.name.endswith(".lock")] == [path.name]
     assert len(workers) >= 2
-    _, alive = psutil.wait_procs(workers, timeout=20)
+    _, alive = psutil.wait_procs(workers, timeout=PATIENCE_S)
     assert alive == [], "workers end with the process that they worked for"
 
 
@@ -295,7 +296,7 @@ def test_a_script_without_a_main_guard_can_prepare(tmp_path):
         [sys.executable, str(script), str(tmp_path / "home")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )

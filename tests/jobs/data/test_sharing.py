@@ -11,6 +11,7 @@ import pytest
 
 from jobs.data.store import Frames, Store
 from jobs.data.writer import StoreWriter
+from tests.processes import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]
 READERS = 30
@@ -55,7 +56,7 @@ if __name__ == "__main__":
     children = [context.Process(target=read, args=(path, number == readers)) for number in range(readers + 1)]
     for child in children:
         child.start()
-    results = [queue.get(timeout=120) for _ in children]
+    results = [queue.get(timeout=300) for _ in children]
     for child in children:
         child.join()
     print(json.dumps(results))
@@ -87,7 +88,7 @@ def test_thirty_readers_share_the_stores_pages(store):
         [sys.executable, "-c", SCRIPT, str(store.path), str(READERS)],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=PATIENCE_S,
         check=False,
         cwd=ROOT,
         env={**os.environ, **thresholds},

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -38,21 +37,12 @@ def home(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def driven(home: Path, seconds: float) -> Iterator[threading.Thread]:
-    """Holds the lock of the sweep's driver for some seconds."""
+def driven(home: Path) -> Iterator[FileLock]:
+    """Holds the lock of the sweep's driver."""
     file = driver_lock_file(home, "s")
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(file, thread_local=False)
-    lock.acquire()
-
-    def release() -> None:
-        time.sleep(seconds)
-        lock.release()
-
-    thread = threading.Thread(target=release)
-    thread.start()
-    yield thread
-    thread.join()
+    with FileLock(file) as lock:
+        yield lock
 
 
 def test_equal_trials_count_once(file: Path) -> None:
@@ -60,18 +50,22 @@ def test_equal_trials_count_once(file: Path) -> None:
     assert "valid, 4 trials (6 named, some of them equal)" in " ".join(result.output.split())
 
 
-def test_watching_ends_with_the_driver_and_not_between_its_trials(file: Path, home: Path) -> None:
+def test_watching_ends_with_the_driver_and_not_between_its_trials(
+    file: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trial = PlannedTrial("0123456789abcdef", ("baseline",), 0, {"seed": 0}, "pending")
     freeze(Plan("s", "2026-03-01T12:00:00+00:00", (trial,), ()), home)
-    with driven(home, 1.5) as driver:
+    with driven(home) as lock:
+        looks = iter([lambda: None, lock.release])
+        monkeypatch.setattr("sweep.commands.sweeps.time", SimpleNamespace(sleep=lambda _: next(looks)()))
         result = CliRunner().invoke(app, ["status", str(file), "--home", str(home), "--watch"])
-        assert not driver.is_alive(), "it ended while the sweep was being run"
+        assert not lock.is_locked, "it ended while the sweep was being run"
     assert result.exit_code == 0
     assert "baseline" in result.output
 
 
 def test_a_sweep_that_is_being_planned_is_not_taken_for_one_that_never_was(file: Path, home: Path) -> None:
-    with driven(home, 0.5):
+    with driven(home):
         result = CliRunner().invoke(app, ["status", str(file), "--home", str(home)])
         assert "is being planned" in str(result.exception)
     result = CliRunner().invoke(app, ["status", str(file), "--home", str(home)])

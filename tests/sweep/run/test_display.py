@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from sweep.run.display import Display, failures, state_table
 from sweep.run.executors.queue import FixedQueue
 from sweep.run.progress import TrialState
 from sweep.terminal import Terminal
+from tests.processes import wait_for
 from tests.works import trial_of
 
 STATES = [
@@ -109,9 +109,7 @@ def test_lines_in_a_pipe_show_the_reason_for_waiting(tmp_path: Path, monkeypatch
     trial = trial_of(1)
     with shown.follow(FixedQueue([trial]), at_once=1):
         shown.wait_for("1 GPU on one node; free: 0 of 2 GPUs")
-        deadline = time.monotonic() + 60
-        while stream.getvalue().count("waiting for") < 2 and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for(lambda: stream.getvalue().count("waiting for") > 1, "a reminder")
         shown.wait_for(None)
         shown.say("Node 10.0.0.2 has left the cluster")
         with Journal(trial_folder(tmp_path, trial.key)) as journal:

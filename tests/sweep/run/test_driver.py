@@ -126,7 +126,7 @@ def test_a_store_that_is_down_is_named_without_its_password(kind: str, tmp_path:
         sync_sweep(sweep, tmp_path)
     with Recorder(sweep, make_plan(sweep, tmp_path), tmp_path) as recorder:
         pass
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 120, "MLflow's own retries would take minutes"
     assert recorder.error is not None
     assert PASSWORD not in f"{caught.value} {recorder.error}"
 

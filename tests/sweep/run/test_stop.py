@@ -15,6 +15,7 @@ import pytest
 
 from sweep.run.stop import stop_on_signals, stop_requested
 from sweep.terminal import Terminal
+from tests.processes import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -94,5 +95,5 @@ def test_what_is_written_behind_a_closed_terminal_raises_nothing(tmp_path: Path)
     while not (tmp_path / "ready").exists():
         assert process.poll() is None
     os.close(leader)  # closes the terminal: the kernel sends SIGHUP
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=PATIENCE_S) == 0
     assert (tmp_path / "done").exists()

@@ -63,7 +63,7 @@ def head() -> Iterator[Head]:
     assert started, "no head node"
     yield head
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     shutil.rmtree(folder, ignore_errors=True)
 
 

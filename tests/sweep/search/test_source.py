@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from sweep.plan.plan_diff import reasons
 from sweep.plan.planner import Plan, PlannedTrial, make_plan
 from sweep.search.source import SearchQueue
 from tests.homes import write_result
+from tests.processes import wait_for
 
 WEIGHT = "train.stages.0.losses.tv.weight"
 LR = "train.stages.0.lr"
@@ -224,9 +224,7 @@ def test_a_trial_behind_the_others_gets_a_prune_request(home, tiny):
     with trials.pruning(), Journal(folder) as journal:
         journal.start(0)
         journal.metrics(6, {"val/psnr": 5.0})
-        deadline = time.monotonic() + 30
-        while not (folder / PRUNE_FILENAME).exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for((folder / PRUNE_FILENAME).exists, "a prune request")
         journal.pruned((folder / PRUNE_FILENAME).read_text())
     trials.ended(bad)
     assert trials.next() is None
