@@ -12,16 +12,22 @@ from mlflow import MlflowClient
 
 from results.address import default_uri, experiment_page, run_page, sqlite_path, sqlite_uri
 from sweep.run import mlflow_ui
-from tests.processes import free_port
+from tests.processes import PATIENCE_S, free_port
 
 #: a stand-in of MLflow's server: it answers the check of its health, prints a line, and sends its parent SIGNAL twice
+#: once the file OPENED exists
 _SERVER = """
 import http.server, os, signal, sys, threading, time
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
-        threading.Thread(target=lambda: (time.sleep(0.5), [os.kill(os.getppid(), SIGNAL) for _ in range(2)])).start()
+def send():
+    while not os.path.exists(OPENED):
+        time.sleep(0.1)
+    for _ in range(2):
+        os.kill(os.getppid(), SIGNAL)
+threading.Thread(target=send).start()
 print("noise of the server", flush=True)
 port = int(sys.argv[sys.argv.index("--port") + 1])
 http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
@@ -37,11 +43,12 @@ def uri(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_it_prints_the_page_and_ends_on_a_signal(uri, monkeypatch, capfd, number) -> None:
-    monkeypatch.setattr(mlflow_ui, "SERVER", (sys.executable, "-c", _SERVER.replace("SIGNAL", str(int(number)))))
-    opened: list[str] = []
-    monkeypatch.setattr(mlflow_ui.webbrowser, "open", opened.append)
-    monkeypatch.setattr(mlflow_ui, "_PATIENCE_S", 20.0)
+def test_it_prints_the_page_and_ends_on_a_signal(uri, monkeypatch, capfd, tmp_path, number) -> None:
+    file = tmp_path / "opened"
+    server = _SERVER.replace("SIGNAL", str(int(number))).replace("OPENED", repr(str(file)))
+    monkeypatch.setattr(mlflow_ui, "SERVER", (sys.executable, "-c", server))
+    monkeypatch.setattr(mlflow_ui.webbrowser, "open", file.write_text)
+    monkeypatch.setattr(mlflow_ui, "_PATIENCE_S", PATIENCE_S)
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")  # nobody listens there
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -55,7 +62,7 @@ def test_it_prints_the_page_and_ends_on_a_signal(uri, monkeypatch, capfd, number
         signal.signal(number, before)
     address = f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning"
     assert said == ["Starting MLflow's UI; this takes some seconds.", f"MLflow: {address}", "Ctrl-C ends it."]
-    assert opened == [address]
+    assert file.read_text() == address
     assert "noise" not in "".join(capfd.readouterr())
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port))
