@@ -48,7 +48,7 @@ from model.options import (
     one_of,
 )
 from model.rasterizers import BACKENDS
-from model.registry import UnknownChoiceError
+from model.registry import UnknownChoiceError, is_choice
 from results.metrics import METRICS, PUBLISHED
 from results.records.damage import DamagedFileError, read_object
 from results.records.flat import flatten
@@ -209,7 +209,7 @@ def _options_of_the_method(value: Any) -> MethodOptions:
     if isinstance(value, MethodOptions):
         return value
     name = value.get("name", DEFAULT_METHOD) if isinstance(value, Mapping) else DEFAULT_METHOD
-    if name not in METHODS:
+    if not is_choice(name, METHODS):
         unknown = UnknownChoiceError("method", name, METHODS)
         problem = PydanticCustomError(
             "unknown_choice", "{reason}", {"reason": str(unknown), "allowed": unknown.allowed}

@@ -20,12 +20,17 @@ def nearest(value: str, allowed: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-class UnknownChoiceError(ValueError):
-    """A name is not in its registry."""
+def is_choice(value: Any, registry: Mapping[str, str]) -> bool:
+    """Whether a value of any type is a registered name."""
+    return isinstance(value, str) and value in registry
 
-    def __init__(self, axis: str, value: str, allowed: Iterable[str]) -> None:
+
+class UnknownChoiceError(ValueError):
+    """A name, or a value that is none, is not in its registry."""
+
+    def __init__(self, axis: str, value: Any, allowed: Iterable[str]) -> None:
         self.axis, self.value, self.allowed = axis, value, sorted(allowed)
-        hint = nearest(value, self.allowed)
+        hint = nearest(value, self.allowed) if isinstance(value, str) else None
         super().__init__(
             f"unknown {axis} {value!r}; allowed: {', '.join(self.allowed)}"
             + (f"; did you mean {hint!r}?" if hint else "")

@@ -24,8 +24,8 @@ from sweep.file.overrides import (
     Draft,
     OverrideError,
     Setting,
-    chosen_options,
     known_method_keys,
+    named_options,
     variants_with,
 )
 from sweep.file.pydantic_errors import WHOLE
@@ -384,15 +384,15 @@ def _why_off(draft: Draft, key: Path) -> str | None:
         return f"{switch} is {OFF!r} in every trial that inherits it ({switch} may be {choices})"
     if key == ("train", "keep_by") and _value(draft, "train.keep") == "last":
         return "train.keep is 'last' in every trial that inherits it (train.keep may be last, best)"
-    if key[0] == METHOD_SECTION and len(key) > 1 and key[1] in known_method_keys():
-        options = chosen_options(draft.values[METHOD_SECTION])
-        if key[1] not in options.model_fields:
-            having = ", ".join(variants_with(str(key[1])))
-            return f"no trial that inherits it has a method with this key (it belongs to {having})"
-    if key[0] == "render":
-        name = chosen_options(draft.values[METHOD_SECTION]).model_fields["name"].default
-        if find_method(name).scene != "gaussians":
-            return f"model.name is {name!r} in every trial that inherits it, which renders no Gaussians"
+    options = named_options(draft.values[METHOD_SECTION])
+    if options is None:  # a misspelt method may have any key
+        return None
+    if key[0] == METHOD_SECTION and len(key) > 1 and key[1] in known_method_keys() - options.model_fields.keys():
+        having = ", ".join(variants_with(str(key[1])))
+        return f"no trial that inherits it has a method with this key (it belongs to {having})"
+    name = options.model_fields["name"].default
+    if key[0] == "render" and find_method(name).scene != "gaussians":
+        return f"model.name is {name!r} in every trial that inherits it, which renders no Gaussians"
     return None
 
 

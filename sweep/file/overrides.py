@@ -20,6 +20,7 @@ from jobs.config import DEFAULT_METHOD, TrialConfig
 from model.methods import METHODS, find_method
 from model.methods.base import MethodOptions
 from model.options import MisfitError
+from model.registry import is_choice
 from sweep.file.diagnostics import Finding, Path, key_path
 from sweep.file.pydantic_errors import explain
 
@@ -104,13 +105,20 @@ def _adapter(section: str) -> TypeAdapter[Any]:
     return TypeAdapter(checked)
 
 
+def named_options(value: Any) -> type[MethodOptions] | None:
+    """The options class of the method that the section `model` names; None where there is no such method."""
+    name = value.get("name", DEFAULT_METHOD) if isinstance(value, dict) else DEFAULT_METHOD
+    if not is_choice(name, METHODS):
+        return None
+    try:
+        return find_method(name).options_for(value)
+    except MisfitError:
+        return None
+
+
 def chosen_options(value: Any) -> type[MethodOptions]:
     """The options class of the method that the section `model` names; the default method's where it names none."""
-    name = value.get("name", DEFAULT_METHOD) if isinstance(value, dict) else DEFAULT_METHOD
-    try:
-        return find_method(name if name in METHODS else DEFAULT_METHOD).options_for(value)
-    except MisfitError:
-        return find_method(DEFAULT_METHOD).Options
+    return named_options(value) or find_method(DEFAULT_METHOD).Options
 
 
 def method_keys(value: Any, origins: Mapping[Path, Path]) -> Any:

@@ -10,7 +10,7 @@ from model.methods.base import Method, MethodOptions, SceneKind, Setting
 from model.methods.splatter_image.backbones import BACKBONES, find_backbone
 from model.methods.splatter_image.options import SplatterImageOptions
 from model.options import MisfitError
-from model.registry import UnknownChoiceError
+from model.registry import UnknownChoiceError, is_choice
 
 if TYPE_CHECKING:
     from model.fusion.base import Fusion
@@ -33,7 +33,7 @@ class SplatterImage(Method):
     @classmethod
     def options_for(cls, values: Any) -> type[MethodOptions]:
         name = values.get("backbone", _DEFAULT_BACKBONE) if isinstance(values, Mapping) else _DEFAULT_BACKBONE
-        if name not in BACKBONES:
+        if not is_choice(name, BACKBONES):
             raise MisfitError("model.backbone", str(UnknownChoiceError("backbone", name, BACKBONES)))
         return find_backbone(name).Options
 

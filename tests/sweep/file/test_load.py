@@ -599,6 +599,22 @@ def test_what_a_method_does_not_have_is_named(text: str, place: str, message: st
     assert message in str(mistakes[0]), str(mistakes[0])
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("{name: pixelnrf, hidden: 32, blocks: 3}", "did you mean 'pixelnerf'"),
+        ("{name: true, hidden: 32}", "unknown method; got true; allowed: blank"),
+        ("{name: [pixelnerf], hidden: 32}", "unknown method; got ["),
+        ("{name: {}, width: 32}", "unknown method; got {}"),
+        ("{backbone: transformr, width: 32, layers: 3}", "allowed: transformer, unet"),
+        ("{backbone: [transformer], width: 32}", "allowed: transformer, unet"),
+    ],
+)
+def test_a_method_that_does_not_exist_is_the_only_mistake(value: str, message: str, tmp_path: Path) -> None:
+    (mistake,) = _mistakes(tmp_path, f"name: a\ntrials: {{a: {{}}, b: {{model: {value}}}}}\n")
+    assert message in str(mistake)
+
+
 def test_a_mistake_that_only_some_trials_make_of_base_names_them(tmp_path):
     text = """name: s
 base:
