@@ -51,7 +51,7 @@ def there(tmp_path) -> Path:
 def scratch(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("SPLATSWEEP_SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.setattr(away, "_PIECE", 100)  # so that files have several pieces
-    monkeypatch.setattr(away, "_INTERVAL_S", 3600)  # so that only the test triggers transfers
+    monkeypatch.setattr(away, "INTERVAL_S", 3600)  # so that only the test triggers transfers
     return scratch_home()
 
 
@@ -137,7 +137,7 @@ def test_files_of_a_trial_arrive_and_the_next_worker_resumes_from_them(there, fi
 
 
 def test_a_training_has_one_worker_at_a_time(there, file_server, scratch, monkeypatch):
-    monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
+    monkeypatch.setattr(away, "INTERVAL_S", 0.01)
     other = "another trial of the same training"
     with TrialSync(caller(file_server), KEY, TRAINING, scratch):
         train(scratch, 0, 2)
@@ -202,7 +202,7 @@ def test_line_that_was_cut_short_in_the_home_is_written_anew(there, file_server,
 
 
 def test_worker_whose_trial_moved_writes_nothing_more_and_stops(there, file_server, scratch, monkeypatch):
-    monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
+    monkeypatch.setattr(away, "INTERVAL_S", 0.01)
     sync = TrialSync(caller(file_server), KEY, TRAINING, scratch).__enter__()
     file_server.take_over(KEY, TRAINING, "another")
     train(scratch, 0, 3)
@@ -215,7 +215,7 @@ def test_worker_whose_trial_moved_writes_nothing_more_and_stops(there, file_serv
 
 
 def test_stop_is_passed_on_both_ways(there, file_server, scratch, monkeypatch):
-    monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
+    monkeypatch.setattr(away, "INTERVAL_S", 0.01)
     with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:
         assert not sync.stop_file.exists()
         (there / "stop").write_text("enough")
@@ -228,7 +228,7 @@ def test_stop_is_passed_on_both_ways(there, file_server, scratch, monkeypatch):
 
 
 def test_prune_requests_reach_the_worker_and_are_not_sent_back(there, file_server, scratch, monkeypatch):
-    monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
+    monkeypatch.setattr(away, "INTERVAL_S", 0.01)
     mine, theirs = scratch / "trials" / KEY, there / "trials" / KEY
     theirs.mkdir(parents=True)
     with TrialSync(caller(file_server), KEY, TRAINING, scratch):
@@ -247,7 +247,7 @@ def test_a_prune_request_before_the_start_reaches_the_worker(there, file_server,
 
 
 def test_full_disk_under_the_home_stops_the_trial_and_loses_nothing(there, file_server, scratch, monkeypatch):
-    monkeypatch.setattr(away, "_INTERVAL_S", 0.01)
+    monkeypatch.setattr(away, "INTERVAL_S", 0.01)
     opened = os.open
 
     def full(path: Path | str, *options: int) -> int:
