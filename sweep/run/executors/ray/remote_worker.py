@@ -16,10 +16,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from jobs.config import TrialConfig
 from jobs.data.prepare import MissingDatasetError, open_dataset
@@ -158,7 +159,8 @@ class TrialSync:
         """Sends all changes.
 
         The order keeps the driver's copy consistent: a journal arrives before its checkpoints, and a result after the
-        files that it was computed from.
+        files that it was computed from.  All files are opened first, since the trial may replace a checkpoint while
+        another file is being sent.
         """
         with self._lock:
             self._send()
@@ -166,13 +168,19 @@ class TrialSync:
     def _send(self) -> None:
         growing, whole = self._files()
         whole.sort(key=lambda name: (Path(name).name == RESULT_FILENAME, name.endswith(".json"), name))
-        states = {name: state for name in whole if (state := _state(self._scratch / name)) is not None}
-        for name in growing:
-            self._extend(name)
-        for name, state in states.items():
-            if self._sent.get(name) != state and self._replace(name):
-                self._sent[name] = state
-        checkpoints = [name for name in states if Path(name).parent.name == CHECKPOINTS_FOLDER]
+        with ExitStack() as opened:
+            streams: dict[str, BinaryIO] = {}
+            for name in whole:
+                with suppress(FileNotFoundError):
+                    streams[name] = opened.enter_context((self._scratch / name).open("rb"))
+            for name in growing:
+                self._extend(name)
+            for name, stream in streams.items():
+                state = _state(os.fstat(stream.fileno()))
+                if self._sent.get(name) != state:
+                    self._replace(name, stream)
+                    self._sent[name] = state
+        checkpoints = [name for name in streams if Path(name).parent.name == CHECKPOINTS_FOLDER]
         if self._training is not None and (checkpoints or read_training(self._folders[-1]) is not None):
             self._call("keep_checkpoints", self._key, self._training, self._worker, checkpoints)
 
@@ -210,7 +218,7 @@ class TrialSync:
             with path.open("wb") as stream:
                 while piece := self._call("read", name, stream.tell(), _PIECE):
                     stream.write(piece)
-            self._sent[name] = _whole_lines(path) if path.name in GROWING else _state(path)
+            self._sent[name] = _whole_lines(path) if path.name in GROWING else _state(path.stat())
 
     def _send_now_and_then(self) -> None:
         while not self._done.wait(INTERVAL_S):
@@ -254,28 +262,18 @@ class TrialSync:
             self._call("extend", self._key, self._worker, name, offset, stream.read(end - offset))
         self._sent[name] = end
 
-    def _replace(self, name: str) -> bool:
-        """Sends a file in pieces; False where it no longer exists."""
-        try:
-            stream = (self._scratch / name).open("rb")
-        except FileNotFoundError:
-            return False
-        with stream:
-            offset, piece = 0, stream.read(_PIECE)
-            while True:
-                following = stream.read(_PIECE)
-                self._call("replace", self._key, self._worker, name, offset, piece, not following)
-                if not following:
-                    return True
-                offset, piece = offset + len(piece), following
+    def _replace(self, name: str, stream: BinaryIO) -> None:
+        """Sends the content of a file in pieces."""
+        offset, piece, is_last = 0, stream.read(_PIECE), False
+        while not is_last:
+            following = stream.read(_PIECE)
+            is_last = not following
+            self._call("replace", self._key, self._worker, name, offset, piece, is_last)
+            offset, piece = offset + len(piece), following
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
-    """A value that changes when a file is written or replaced; None where it does not exist."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
+def _state(found: os.stat_result) -> tuple[int, int, int]:
+    """A value that changes when a file is written or replaced."""
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 

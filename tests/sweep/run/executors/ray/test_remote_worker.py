@@ -191,6 +191,23 @@ def test_wherever_the_connection_breaks_the_home_is_sound(there, scratch):
     assert checkpoints(home).latest().step == 6
 
 
+def test_checkpoints_that_are_replaced_while_they_are_sent_arrive(there, file_server, scratch):
+    """Else a node with a slow connection would delete the home's checkpoint and not send another."""
+    calls, send = [], caller(file_server)
+
+    def call(method: str, *values: Any) -> Any:
+        calls.append(method)
+        if calls.count("replace") == 1:
+            train(scratch, 4, 8)
+        return send(method, *values)
+
+    with TrialSync(call, KEY, TRAINING, scratch) as sync:
+        train(scratch, 0, 4)
+        sync.send()
+        assert checkpoints(there).latest().step == 4
+    assert checkpoints(there).latest().step == 8
+
+
 def test_line_that_was_cut_short_in_the_home_is_written_anew(there, file_server, scratch):
     theirs = trial_in(there)
     train(there, 0, 1)
