@@ -156,6 +156,16 @@ def test_inline_reports_them_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(notices.said) == 1
 
 
+def test_inline_refuses_gpus_that_are_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    executor, source = resolve(EXECUTORS, "inline", "executor"), Watched([works.trial_of(1)])
+    assignment = Assignment(source, tmp_path, tmp_path / "stop", works.work, works.Silent())
+    with pytest.raises(ValueError, match=r"gpus_per_trial is 2, .*--set run.gpus_per_trial=1"):
+        executor.run(assignment, executor.Options(gpus_per_trial=2))
+    executor.run(assignment, executor.Options(gpus_per_trial=1, cpus_per_trial=1000))  # threads alone
+    assert len(source.reported) == 1
+
+
 def test_a_source_may_grow_by_what_ended(run, tmp_path: Path) -> None:
     source = run(1, 2, 3, kind=Growing)
     assert source.reported == [f"{seed:016x}" for seed in (1, 2, 3)]

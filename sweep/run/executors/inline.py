@@ -24,9 +24,12 @@ class Inline:
         """Runs the source's trials in this process."""
         import torch
 
+        from sweep.run.executors.ray.cluster import Room, check_room
         from sweep.run.executors.run_guarded import run_guarded, runtime_of
 
-        unused = unused_gpus(torch.cuda.device_count(), options, share=1)
+        gpus = torch.cuda.device_count()
+        check_room(options, [Room("this process", options.cpus_per_trial, gpus)], autoscaler=None, cluster=None)
+        unused = unused_gpus(gpus, options, share=1)
         if unused is not None:
             assignment.notices.say(unused)
         runtime = runtime_of(options, assignment.stop_file)
