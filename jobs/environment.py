@@ -99,9 +99,10 @@ def _without_last(entries: list[Any], current: Any) -> list[Any]:
 
 
 def git_state(folder: Path) -> dict[str, object]:
-    """The commit of the checkout that contains `folder`, and whether it was modified.
+    """The commit of the checkout that has the files of `folder`, and whether it was modified.
 
-    Outside a checkout, as in a job's copy or an image, it is what COMMIT_VARIABLE names; empty without that.
+    Without one, as in a job's copy or an image, it is what COMMIT_VARIABLE names; empty without that.  A package in
+    the virtual environment of a project is not part of the project's checkout.
     """
 
     def git(*arguments: str) -> str | None:
@@ -113,7 +114,7 @@ def git_state(folder: Path) -> dict[str, object]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit = git("rev-parse", "HEAD")
-    if commit is None:
+    if commit is None or not git("ls-files", "--", "."):
         return _named_state(os.environ.get(COMMIT_VARIABLE, ""))
     return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
 

@@ -81,10 +81,15 @@ def test_code_outside_a_checkout_has_the_commit_that_is_named(tmp_path, monkeypa
         monkeypatch.setenv(environment.COMMIT_VARIABLE, value)
         assert environment.git_state(tmp_path) == {"commit": "0a1b", "dirty": is_dirty}
         assert environment.git_variable(tmp_path) == {environment.COMMIT_VARIABLE: value}
-    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "code.py").touch()
+    installed = tmp_path / ".venv" / "jobs"  # in the environment of a project that is a checkout itself
+    installed.mkdir(parents=True)
+    (installed / "code.py").touch()
     author = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run(["git", "-C", str(tmp_path), *author, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    for command in (["init", "-q"], ["add", "code.py"], [*author, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
     assert environment.git_state(tmp_path)["commit"] != "0a1b"
+    assert environment.git_state(installed)["commit"] == "0a1b"
 
 
 def test_earlier_processes_that_left_a_checkpoint_are_kept(tmp_path, monkeypatch):
