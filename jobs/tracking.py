@@ -285,6 +285,7 @@ class Tracker:
                     hashes[path.name] = file_sha256(path)
             if status == "finished":
                 hashes |= self._log_model(run, folder)
+                self._withdraw_reasons(run)
             values[tags.HASHES] = json.dumps(hashes)
         self._client.log_batch(run.run_id, tags=[RunTag(*tag) for tag in values.items()])
         name = RunStatus.to_string(_MLFLOW_STATUS[status])
@@ -295,6 +296,11 @@ class Tracker:
         # Last: it marks all of the above as complete.
         self._client.set_tag(run.run_id, tags.STATUS, status)
         run.published = status
+
+    def _withdraw_reasons(self, run: _Run) -> None:
+        """Delete the reason why a trial that is finished now once failed or was pruned."""
+        for name in {tags.ERROR, tags.PRUNED} & self._client.get_run(run.run_id).data.tags.keys():
+            self._client.delete_tag(run.run_id, name)
 
     def _log_model(self, run: _Run, folder: Path) -> dict[str, str]:
         """Log the network of a finished trial, unless it is too large or not here; returns its hash by name."""

@@ -268,9 +268,14 @@ def test_a_failed_trial_is_a_failed_run_until_it_is_retried(tmp_path, folder, cl
         tracker(tmp_path).sync([TRIAL])
         assert only_run(client).info.status == "RUNNING"
         assert only_run(client).data.tags["splatsweep.status"] == "running"
+        journal.pruned("worse than the median")
+        writer.sync([TRIAL])
+        assert only_run(client).data.tags["splatsweep.pruned"] == "worse than the median"
+        journal.start(0)
     finish(folder)
     tracker(tmp_path).sync([TRIAL])
     assert only_run(client).info.status == "FINISHED"
+    assert not only_run(client).data.tags.keys() & {"splatsweep.error", "splatsweep.pruned"}
 
 
 def test_an_interrupted_trial_is_a_killed_run_until_it_resumes(tmp_path, folder, client):
