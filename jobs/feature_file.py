@@ -43,16 +43,23 @@ log = logging.getLogger(__name__)
 
 
 def ensure_feature_file(
-    path: Path, frames: np.ndarray, group: int, compute: Compute, should_stop: ShouldStop = never
+    path: Path,
+    frames: np.ndarray,
+    group: int,
+    compute: Compute,
+    should_stop: ShouldStop = never,
+    on_work: Callable[[], None] = lambda: None,
 ) -> None:
     """Ensure that `path` holds the features of `frames`; one process computes, others wait for it.
 
     `compute` is called with `group` frames at a time (the last time with the rest), so the result does not
-    depend on whether the work was interrupted.  A damaged file is computed anew.  Raises ValueError where features are
-    not finite, and `StopRequestedError` where a stop is requested meanwhile.
+    depend on whether the work was interrupted.  A damaged file is computed anew.  Calls `on_work` once before it
+    computes or waits.  Raises ValueError where features are not finite, and `StopRequestedError` where a stop is
+    requested meanwhile.
     """
     if _is_sound(path, len(frames)):
         return
+    on_work()
     path.parent.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(path.with_suffix(".lock"), f"the computation of {path.stem}", should_stop):
         if not _is_sound(path, len(frames)):

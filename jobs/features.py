@@ -50,14 +50,16 @@ class ContextReader:
         cache: Path,
         device: torch.device | str = "cpu",
         should_stop: ShouldStop = never,
+        on_work: Callable[[], None] = lambda: None,
     ) -> None:
         """Computes features that `cache` lacks on `device`; loads frozen models only for these, or if not cached.
 
-        Raises `StopRequestedError` where a stop is requested meanwhile.
+        Calls `on_work` before it computes, or waits for, those of a source.  Raises `StopRequestedError` where a stop
+        is requested meanwhile.
         """
         device = torch.device(device)
         self._sources: dict[Source, FrozenModel | CachedFeatures] = {
-            source: _open(source, section, config, store, weights, cache, device, should_stop)
+            source: _open(source, section, config, store, weights, cache, device, should_stop, on_work)
             for source, section in config.sources.items()
             if frozen_class(section) is not None
         }
@@ -159,6 +161,7 @@ def _open(
     cache: Path,
     device: torch.device,
     should_stop: ShouldStop,
+    on_work: Callable[[], None],
 ) -> FrozenModel | CachedFeatures:
     cls: Any = frozen_class(section)
     options = frozen_options(section)
@@ -187,6 +190,7 @@ def _open(
         _CHUNK,
         _computing(lambda: _build(source, section, weights, device), store, config.data.resolution, device),
         should_stop,
+        on_work,
     )
     return CachedFeatures(path, context_type, device)
 

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,10 +112,11 @@ def train_once(
     """
     folder = training_folder(home, key)
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(folder / LOCK_FILENAME, f"training {key}", pace.should_stop, lambda: journal.start(0)):
+    begun = partial(journal.start, 0)  # waiting and computing features may take hours
+    with exclusive_lock(folder / LOCK_FILENAME, f"training {key}", pace.should_stop, begun):
         continue_training(config, key, store.fingerprint, frozen, home)
         journal.repeat(folder)
-        context = ContextReader(config, store, weights, cache_folder(home), device, pace.should_stop)
+        context = ContextReader(config, store, weights, cache_folder(home), device, pace.should_stop, begun)
         network = prepare(build_reconstructor(config, context.widths, weights), device)
         record = _restored(folder, network)
         if record is not None:

@@ -267,7 +267,9 @@ def _probe(config: TrialConfig, home: Path, options: RunOptions) -> Cost:
     result = run_trial(_shortened(config, warm_up + _COUNTED), home, runtime)
     events = [event for event in read_events(result.folder) if event["event"] in ("start", "metrics")]
     store = open_dataset(config.data.name, config.data.options, home)
-    steps, final = events[:-1], events[-1]
+    # A trial starts a second time once the features that it lacked are computed.
+    begin = max(index for index, event in enumerate(events) if event["event"] == "start")
+    steps, final = events[begin:-1], events[-1]
     objects, object_s = len(store.split(config.eval.split)), final["values"]["time/object_s"]
     # Start-up, pictures and measured costs come once, however many objects are evaluated.
     once_s = max(final["time"] - steps[-1]["time"] - min(_OBJECTS, objects) * object_s, 0.0)

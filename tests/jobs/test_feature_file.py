@@ -135,12 +135,15 @@ def test_a_stop_keeps_the_groups_that_are_done(path):
 def test_a_stop_reaches_who_waits_for_another_process(path, monkeypatch):
     monkeypatch.setattr("jobs.lock._WAIT_S", 0.01)
     path.parent.mkdir()
-    answers = iter([False, True])
+    answers, work = iter([False, True]), []
     with (
         FileLock(path.with_suffix(".lock")),
         pytest.raises(StopRequestedError, match="computation of one, which another"),
     ):
-        ensure_feature_file(path, FRAMES, GROUP, features, lambda: next(answers))
+        ensure_feature_file(path, FRAMES, GROUP, features, lambda: next(answers), lambda: work.append("waits"))
+    ensure_feature_file(path, FRAMES, GROUP, features, on_work=lambda: work.append("computes"))
+    ensure_feature_file(path, FRAMES, GROUP, features, on_work=lambda: work.append("reads"))
+    assert work == ["waits", "computes"]
 
 
 @pytest.fixture

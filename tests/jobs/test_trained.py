@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save
 
+from jobs import feature_file
 from jobs.adam import FlatAdam
 from jobs.checkpoint import CheckpointFolder, capture
 from jobs.config import TrialConfig
@@ -155,6 +156,17 @@ def test_a_stop_reaches_a_trial_that_waits_for_a_training(home, tiny, tmp_path, 
     assert trial_status(finished.folder) == "interrupted"
     assert run(home, tiny).metrics == finished.metrics
     assert not steps
+
+
+def test_a_trial_is_running_while_features_are_computed(home, tiny, monkeypatch):
+    def watched(*given: Any) -> None:
+        states.extend(trial_status(folder) for folder in (home / "trials").iterdir())
+        write(*given)
+
+    states, write = [], feature_file._write
+    monkeypatch.setattr(feature_file, "_write", watched)
+    run(home, tiny, depth={"model": "oracle", "fusion": "input"})
+    assert states == ["running"]
 
 
 def test_damaged_weights_are_trained_again(home, tiny, steps):

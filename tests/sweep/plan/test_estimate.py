@@ -193,7 +193,7 @@ def test_how_many_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_probe_measures_and_leaves_nothing_behind(home: Path, tiny: Callable[..., dict[str, Any]]) -> None:
-    config = TrialConfig.model_validate(tiny())
+    config = TrialConfig.model_validate(tiny(depth={"model": "oracle", "fusion": "input"}))  # with features to compute
     before = sorted(path.name for path in home.iterdir())
     said: list[str] = []
     cost = measure(home, INLINE, said.append)(_trial(config, "key"))
