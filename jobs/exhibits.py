@@ -129,7 +129,8 @@ def exhibition(home: Path, trials: Sequence[RecordedTrial], objects: int, device
 
     A line is one object of one dataset and split, so trials that are evaluated on others have lines of their own.
     The truth is the surface that depth maps give, or without depth a picture.  A scene that is not made of Gaussians is
-    shown as its rendering of the input view.  Raises ValueError for a trial without weights.
+    shown as its rendering of the input view.  Gaussians that are not finite are left out.  Raises ValueError for a
+    trial without weights.
     """
     exhibits: list[Exhibit] = []
     lines: dict[tuple[str, str, str], int] = {}
@@ -177,7 +178,7 @@ def _given(views: Views, store: Store, name: str, line: int) -> Iterator[Exhibit
 
 def _shown(scene: Scene, views: Views, column: str, name: str, place: _Stand) -> Exhibit:
     if isinstance(scene, GaussianScene):
-        return Exhibit(column, name, place.splats(scene.gaussians))
+        return Exhibit(column, name, place.splats(scene.without_non_finite().gaussians))
     first = views.select(0, 1)
     image = scene.render(first.cameras, first.background).images[0, 0]
     return Exhibit(f"{column} (picture)", name, place.picture(image))

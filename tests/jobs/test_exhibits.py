@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from scipy.spatial.transform import Rotation
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.evaluate import object_views
-from jobs.exhibits import PANEL_SHARE, SPACING, WIDTH_AT_ONE, Picture, Splats, exhibition, stand
+from jobs.exhibits import PANEL_SHARE, SPACING, WIDTH_AT_ONE, Picture, Splats, _shown, exhibition, stand
 from jobs.gaussian_sources import gaussians_on_surface
 from jobs.trial import Runtime, run_trial
+from model.scenes import GaussianScene
 from model.types import Gaussians
 from results.records.plan import PlannedTrial
 from tests.conftest import TINY_DATA
@@ -57,6 +59,15 @@ def test_gaussians_keep_their_shapes_and_places(views) -> None:
     np.testing.assert_allclose(found.colours, 0.5)
     transparent = Gaussians(one.means, one.scales, one.rotations, one.opacities * 0, one.sh)
     assert len(place.splats(transparent).centers) == 0
+
+
+def test_gaussians_that_are_not_finite_are_left_out(views) -> None:
+    gaussians = gaussians_on_surface(views.select(0, 4))
+    rotations = gaussians.rotations.clone()
+    rotations[0, 0] = math.nan
+    gaussians = replace(gaussians, rotations=rotations)
+    found = _shown(GaussianScene(gaussians), views, "mine", "chair", stand(views.cameras, 2, 0))
+    assert len(found.content.centers) == gaussians.means.shape[1] - 1
 
 
 def test_one_camera_does_not_place_an_object(views) -> None:
