@@ -117,7 +117,8 @@ def cropped(picture: Picture, mask: Mask | None, domain: Domain, lens: Lens) -> 
         low, high = np.array(bounding_box(inside), float).reshape(2, 2)
         side = float((high - low).max() / domain.fill)
         left, top = (low + high) / 2 - side * np.array(domain.middle)
-        alpha = np.rint(mask.coverage * picture.rgba[..., 3]).astype(np.uint8)
+        # Both may have the same soft edge, which must count once.
+        alpha = np.minimum(np.rint(mask.coverage * 255).astype(np.uint8), picture.rgba[..., 3])
         rgba = np.concatenate([rgba[..., :3], alpha[..., None]], axis=-1)
     if side < domain.resolution:
         remarks.append(f"the object is shown by {side:.0f} pixels, fewer than the network's {domain.resolution}")

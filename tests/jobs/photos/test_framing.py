@@ -73,6 +73,16 @@ def test_an_object_at_the_border_is_framed_with_background_beyond_it(domain: Dom
     assert framed.crop[0] < 0
 
 
+@pytest.mark.parametrize("alpha_of_mask", [128, 255], ids=["of the picture", "of another"])
+def test_half_transparent_pixels_are_half_background(domain: Domain, alpha_of_mask: int) -> None:
+    photo = picture(colour=(200, 0, 0))
+    photo.rgba[60:90, 20:40, 3] = 128
+    photo.rgba[:60, :, 3] = photo.rgba[90:, :, 3] = 0
+    mask = box_mask(photo, 20, 60, 40, 90)
+    framed = cropped(photo, replace(mask, coverage=mask.coverage * alpha_of_mask / 255), domain, Lens(None, ""))
+    assert seen(framed)[:, 8, 8].tolist() == pytest.approx([227, 127, 127], abs=1)
+
+
 def test_without_a_mask_the_middle_square_is_read(domain: Domain) -> None:
     photo = picture(colour=(10, 20, 30))
     framed = cropped(photo, None, domain, Lens(None, ""))
