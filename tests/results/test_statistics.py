@@ -147,6 +147,12 @@ def test_minimal_detectable_difference_agrees_with_statsmodels(objects: int) -> 
     assert float(found) == pytest.approx(effect * differences.std(ddof=1), rel=1e-3)
 
 
+@pytest.mark.parametrize("alpha", [5e-3, 1e-3, 1e-5])
+def test_minimal_detectable_difference_with_two_values(alpha: float) -> None:
+    found = minimal_detectable(estimate([[0.0], [2.0]]), alpha)  # a standard error of 1
+    assert float(found) == pytest.approx(stats.t.isf(alpha / 2, 1) * stats.norm.isf(0.1), rel=1e-3)
+
+
 def test_a_difference_of_the_minimal_size_is_found_four_times_in_five() -> None:
     differences = np.random.default_rng(0).standard_normal((SIMULATIONS, 1, 20))
     size = stats.t.isf(0.025, 19) / np.sqrt(20) + stats.norm.isf(0.2) / np.sqrt(20)
