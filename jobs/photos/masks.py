@@ -24,6 +24,7 @@ from scipy import ndimage
 from jobs.data.importers.base import UnreadableObjectError
 from jobs.data.importers.files import read_mask
 from jobs.photos.picture import Picture, PictureError
+from results.records.home import user_path
 
 #: Words that `--mask` takes besides a file.
 WORDS = ("auto", "colour", "rembg", "none")
@@ -75,7 +76,7 @@ def find_mask(picture: Picture, wanted: str | Path) -> Mask | None:
     if wanted == "none":
         return None
     if wanted not in WORDS:
-        return _from_file(picture, Path(wanted))
+        return _from_file(picture, user_path(wanted))
     if wanted == "auto":
         coverage = picture.rgba[..., 3] / np.float32(255)
         if coverage.mean() <= _OPAQUE:
