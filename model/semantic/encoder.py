@@ -43,7 +43,9 @@ class Encoder(FrozenModel):
         self.network = network if network is not None else self.trained(store)
         self.resolution = resolution or self.side
         if self.resolution % self.stride:
-            raise ValueError(f"resolution {resolution} of {type(self).__name__}; allowed: multiples of {self.stride}")
+            raise ValueError(
+                f"resolution {self.resolution} of {type(self).__name__}; allowed: multiples of {self.stride}"
+            )
         self.requires_grad_(False).eval()
 
     @property

@@ -77,10 +77,13 @@ class TransformersEncoder(Encoder):
 
     @property
     def side(self) -> int:
-        size = self._input.get("crop_size") or self._input.get("size") or self._config.image_size
-        if isinstance(size, Mapping):
-            size = size.get("height") or size["shortest_edge"]
-        return int(size)
+        size = self._input.get("crop_size") or self._input.get("size")
+        if isinstance(size, Mapping):  # other edges are limits
+            size = size.get("height") or size.get("shortest_edge")
+        size = size or getattr(self._config, "image_size", None)
+        if not isinstance(size, int):
+            raise ValueError(f"{self.options.name} does not state the side of its input; set semantic.resolution")
+        return size
 
     @property
     def stride(self) -> int:

@@ -101,6 +101,29 @@ def test_without_normalisation_no_mean_is_required(folder):
     assert encoder(folder).prepared(torch.ones(1, 3, 32, 32)).max() == 1
 
 
+@pytest.mark.parametrize("described", [{}, {"size": {"longest_edge": 64}}])
+def test_without_a_side_in_the_preprocessor_it_is_the_configurations(folder, views, described):
+    CONFIGS["vit"]().save_pretrained(folder)
+    preprocess(folder, **described)
+    assert encoder(folder).prepared(views.images.flatten(0, 1)).shape[-2:] == (32, 32)
+
+
+def test_a_repository_that_states_no_side_needs_one(folder, views):
+    small = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 8, 16], depths=[1, 1, 1, 1])
+    transformers.ResNetModel(small).save_pretrained(folder)
+    preprocess(folder)
+    with pytest.raises(ValueError, match=r"does not state the side of its input; set semantic\.resolution"):
+        encoder(folder)
+    assert encoder(folder, resolution=32)(views).shape[-1] == 16
+
+
+def test_a_side_that_the_patches_do_not_divide_is_named(folder):
+    CONFIGS["vit"]().save_pretrained(folder)
+    preprocess(folder, size=30)
+    with pytest.raises(ValueError, match="resolution 30 of TransformersEncoder; allowed: multiples of 8"):
+        encoder(folder)
+
+
 def test_of_a_model_for_pictures_and_text_the_part_for_pictures_is_taken(folder, views):
     clip(folder)
     preprocess(folder, size=32)
