@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from jobs.data.importers.files import files_in
+
 #: Suffixes of the files that are read from a folder; others are ignored.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif")
 #: Limits of a picture's size, pixels.
@@ -62,7 +64,7 @@ def picture_files(paths: list[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+            inside = [file for file in files_in(path, "*") if file.suffix.lower() in SUFFIXES and file.is_file()]
             if not inside:
                 raise PictureError(f"{path}: the folder holds no picture; suffixes: {', '.join(SUFFIXES)}")
             found += inside

@@ -152,6 +152,7 @@ def test_files_and_folders(tmp_path: Path) -> None:
     folder.mkdir()
     for name in ("b.JPG", "a.png", "notes.txt"):
         (folder / name).write_bytes(b"x")
+    (folder / "._a.png").write_bytes(b"of macOS")
     assert [path.name for path in picture_files([folder, folder / "a.png"])] == ["a.png", "b.JPG"]
     with pytest.raises(PictureError, match="there is no such file or folder"):
         picture_files([tmp_path / "none.jpg"])
