@@ -47,8 +47,8 @@ class Pair:
 
     @property
     def is_shared(self) -> bool:
-        """Whether both sides are the same trials."""
-        return self.first is not None and self.second is not None and _keys(self.first) == _keys(self.second)
+        """Whether both sides are the same trials; one may have seeds that the other lacks."""
+        return self.first is not None and self.second is not None and bool(_keys(self.first) & _keys(self.second))
 
 
 def compare(first: Evidence, second: Evidence, home: Path, columns: Sequence[str] = DEFAULT) -> Table:
@@ -239,12 +239,13 @@ def _notes(pair: Pair, names: tuple[str, str], common: Mapping[str, tuple[str, s
         return (f"Only in {names[1] if pair.first is None else names[0]}.",)
     if pair.obstacles:
         return (f"Not comparable: {'; '.join(pair.obstacles)}.",)
-    if pair.is_shared:
-        return ("The same trials in both.",)
-    notes = [note for entry in (pair.first, pair.second) for note in row_notes(entry.records)]
     seeds = [{record.planned.seed for record in entry.records} for entry in (pair.first, pair.second)]
-    if alone := sorted(seeds[0] ^ seeds[1]):
-        notes.append(f"Seeds of one side alone, left out of the difference: {', '.join(map(str, alone))}.")
+    alone = ", ".join(map(str, sorted(seeds[0] ^ seeds[1])))
+    if pair.is_shared:
+        return ("The same trials in both" + (f", and seeds of one side alone: {alone}." if alone else "."),)
+    notes = [note for entry in (pair.first, pair.second) for note in row_notes(entry.records)]
+    if alone:
+        notes.append(f"Seeds of one side alone, left out of the difference: {alone}.")
     own = {name: values for name, values in (pair.differing or {}).items() if name not in common}
     if own:
         notes.append(f"Also differs in {_listed(own)}.")

@@ -79,7 +79,7 @@ def _quantity(table: results_table.Table, start: int) -> Table:
     shown = Table(title=first.group, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     shown.add_column("row", overflow="fold")
     for label in (first.label, second.label):
-        shown.add_column(label, justify="right", overflow="ellipsis", max_width=12, no_wrap=True)
+        shown.add_column(label, justify="right", overflow="fold", max_width=12)
     for label in ("difference", "p"):
         shown.add_column(label, justify="right", no_wrap=True)
     shown.add_column("verdict", overflow="fold")

@@ -107,6 +107,10 @@ def test_only_shared_seeds_count_and_shared_trials_are_not_tested() -> None:
     table = compared(*both)
     assert table.rows[0].notes == ("The same trials in both.",)
     assert means(table, 0) == [20.0, 20.0, None]
+    more = replace(both[1], records=(*both[1].records, *trained("same", 22.0, seeds=4)[3:]))
+    table = compared(both[0], more)  # a seed was added; the trials that both have do not differ from themselves
+    assert table.rows[0].notes == ("The same trials in both, and seeds of one side alone: 3.",)
+    assert table.rows[0].cells[1].comparison is table.rows[0].cells[2].mean is None
 
 
 @pytest.mark.parametrize("suffix", [".md", ".html", ".tex", "_wide.tex", ".csv", ".json"])
