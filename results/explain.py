@@ -69,7 +69,7 @@ def explain(
 
     `row` is a label, with its group before a slash where labels repeat ("Input/DPT_Large"), or one of its trials
     (`results.records.find`); `column` is a column's name or title.  Raises `ResultsError`, listing the alternatives,
-    where one of them does not exist.
+    where one of them does not exist, and with the reason for a table without rows.
     """
     evidence = read_evidence(sweep, home)
     wanted = wanted_tables(tables)
@@ -78,6 +78,8 @@ def explain(
         wanted |= wanted_tables([name for name in others if name not in wanted])
     kind, options = wanted[_named("table", table, list(wanted))]
     chosen = kind.build(evidence, options)
+    if not chosen.rows:
+        raise ResultsError(f"the table {table!r} has no rows. {' '.join(chosen.notes)}".rstrip())
     columns = {name: place for place, found in enumerate(chosen.columns) for name in (column_title(found), found.name)}
     place = columns[_named("column", column, list(columns))]
     rows: dict[str, list[Row]] = {}

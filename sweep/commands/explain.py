@@ -90,18 +90,22 @@ def _show(explanation: Explanation) -> None:
 
 def _sentences(explanation: Explanation) -> list[str]:
     """Sentences about the interval, the comparison, the published value and the notes."""
+    from results.render.layout import signed
+    from results.table import rounded
+
     cell, precision = explanation.cell, explanation.column.precision
     sentences = [f"note: {note}" for note in explanation.row.notes]
     if cell.interval:
-        sentences.append(f"95 % interval: {cell.interval[0]:.{precision}f} to {cell.interval[1]:.{precision}f}")
+        low, high = (rounded(end, precision) for end in cell.interval)
+        sentences.append(f"95 % interval: {low} to {high}")
     if (found := cell.comparison) is not None:
+        low, high = (rounded(end, precision + 1) for end in (found.low, found.high))
         sentences.append(
-            f"against {found.baseline}: {found.difference:+.{precision + 1}f} "
-            f"({found.low:.{precision + 1}f} to {found.high:.{precision + 1}f}), "
+            f"against {found.baseline}: {signed(found.difference, precision + 1)} ({low} to {high}), "
             f"p = {found.p:.2g}, {found.p_adjusted:.2g} after Holm's correction: {found.verdict} [{found.test}]"
         )
     if cell.reference is not None:
-        sentences.append(f"published: {cell.reference:.{precision}f}, {explanation.table.citation}")
+        sentences.append(f"published: {rounded(cell.reference, precision)}, {explanation.table.citation}")
     return sentences
 
 

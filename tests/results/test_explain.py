@@ -87,8 +87,9 @@ def test_an_empty_cell_of_a_pivot_has_no_trials(recorded, sweep) -> None:
         (("autos", "baseline", "novel_psnr"), "no table 'autos'; did you mean 'auto'"),
         (("auto", "baselin", "novel_psnr"), "no row 'baselin'; did you mean 'baseline'.*depth"),
         (("auto", "baseline", "psnr_novel"), "no column 'psnr_novel'.*conditioned_psnr"),
+        (("pivot", "baseline", "novel_psnr"), r"'pivot' has no rows\. Nothing to show: a pivot has two axes"),
     ],
 )
 def test_what_does_not_exist_is_answered_with_what_does(study, sweep, names, message: str) -> None:
     with pytest.raises(ResultsError, match=message):
-        explain(sweep, study.home, ["auto"], *names)
+        explain(sweep, study.home, ["auto", "pivot"], *names)

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from results.explain import Explanation
+from results.table import Cell, Column, Comparison, Row, Section, Table
 from sweep.bench.report_fill import Place, Size, fill
 from sweep.cli import app
+from sweep.commands.explain import _sentences
 
 SWEEP = """
 name: bench
@@ -57,6 +60,16 @@ def test_json_holds_the_same(home: Path) -> None:
     assert [origin["value"] for origin in found["origins"]] == found["cell"]["values"]
     assert found["origins"][0]["data_fingerprint"] == "0" * 64
     assert found["origins"][0]["data_checksum"] == "1" * 64
+
+
+def test_numbers_are_rounded_as_in_tables() -> None:
+    found = Comparison("a", -0.002, -0.004, 0.3, 0.9, 1.0, 0.1, "paired", "underpowered")
+    cell = Cell((0.2, 0.3), interval=(-0.04, 0.54), comparison=found)
+    column = Column("novel_psnr", "PSNR", "Novel views", "up", 1)
+    row = Row("r", (cell,))
+    sentences = _sentences(Explanation(Table("t", "", (column,), (Section((row,)),)), row, column, cell, ()))
+    assert sentences[0] == "95 % interval: 0.0 to 0.5"
+    assert sentences[1].startswith("against a: 0.00 (0.00 to 0.30), ")
 
 
 def test_a_wrong_name_is_a_message(home: Path) -> None:
