@@ -102,9 +102,9 @@ def _settings(evidence: Evidence, results: pd.DataFrame) -> Iterator[Illustratio
     figure = parallel.draw(scored, "novel PSNR")
     if figure is not None:
         caption = (
-            "Every trained trial is a line through its settings to its score; the brighter, the higher. "
-            "Settings that vary together are one axis; those that the sweep file varies come first."
+            "Every trained row is a line through its settings to its score, the mean over seeds; the brighter, the "
+            "higher. Settings that vary together are one axis; those that the sweep file varies come first."
         )
         if left_out := names[parallel.MOST_SETTINGS :]:
             caption += f" Left out: {', '.join(left_out)}."
-        yield Illustration("settings", figure, "Settings of every trial and its PSNR on novel views", caption)
+        yield Illustration("settings", figure, "Settings of every row and its PSNR on novel views", caption)

@@ -59,8 +59,8 @@ def build(evidence: Evidence, options: Options) -> Table:
         return replace(frame, notes=(f"Nothing to show: {error}.",))
     if len(axes) != 2:
         listed = "; ".join(f"{axis.label} ({', '.join(axis.keys)})" for axis in axes) or "none"
-        reason = f"Nothing to show: a pivot has two axes, and these settings vary here: {listed}. Name two of them."
-        return replace(frame, notes=(reason,))
+        reason = f"Nothing to show: a pivot has two axes, and these settings vary here: {listed}."
+        return replace(frame, notes=(f"{reason} Name two of them as `rows` and `columns` in a table file.",))
     crossing: dict[tuple[str, str], list[Trials]] = {}
     for group, config in zip(groups, configs, strict=True):
         crossing.setdefault((axes[0].value(config), axes[1].value(config)), []).append(group)

@@ -66,7 +66,7 @@ def test_configurations_that_meet_are_not_averaged(make) -> None:
 def test_other_than_two_axes_are_listed(make) -> None:
     table = build(make.evidence(*crossed(make, train={"lr": 1}), *crossed(make, train={"lr": 2})), Options())
     assert table.rows == ()
-    assert "model (depth.model); fusion (depth.fusion); lr (train.lr). Name two of them." in table.notes[0]
+    assert "model (depth.model); fusion (depth.fusion); lr (train.lr). Name two of them as `rows`" in table.notes[0]
 
 
 def test_places_without_a_trial_and_unfinished_ones_are_empty(make) -> None:
