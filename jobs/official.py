@@ -37,6 +37,7 @@ from model.context import find_source
 from model.official import PublishedFile, read_weights, recognise
 from model.scenes import Reconstructor
 from model.weights import WeightStore
+from model.weights.readers import reason_of
 from results.records.atomic import write_json
 from results.records.hashing import file_sha256
 from results.records.home import cache_folder, weights_folder
@@ -212,10 +213,7 @@ def _load(path: Path) -> Mapping[str, Any]:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on other files the reader raises any kind of error
-        reason = (str(error).splitlines() or [""])[0]
-        raise ValueError(
-            f"{path} is no checkpoint that can be read safely: {type(error).__name__}: {reason}"
-        ) from error
+        raise ValueError(f"{path} is no checkpoint that can be read safely: {reason_of(error)}") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary with model_state_dict")
     return content

@@ -49,6 +49,17 @@ class Published:
 Reader = Callable[[Path], Published]
 
 
+def reason_of(error: Exception) -> str:
+    """Why a file could not be read, in one line; without torch's advice to read it unsafely."""
+    refused = re.search(r"WeightsUnpickler error:\s*(.*)", str(error))
+    if refused is None:
+        lines = str(error).splitlines() or ["the file is empty or cut short" if isinstance(error, EOFError) else ""]
+        return f"{type(error).__name__}: {lines[0]}"
+    if required := re.search(r"GLOBAL (\S+)", refused[1]):
+        return f"the file requires {required[1]}, which weights do not need"
+    return f"no file that torch.save wrote, or damaged ({refused[1]})"
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Reads pickled numpy arrays and rejects every other global."""
 

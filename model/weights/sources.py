@@ -105,9 +105,7 @@ def read(reader: Reader, path: Path) -> Published:
         return content
     # Readers raise many kinds of errors on damaged files: OSError, RuntimeError, BadZipFile, IndexError, ...
     except Exception as error:
-        # Only the first line: torch adds long advice on unsafe unpickling.
-        reason = str(error).partition("\n")[0]
-        raise WeightsSourceError(f"{path} cannot be read: {type(error).__name__}: {reason}") from error
+        raise WeightsSourceError(f"{path} cannot be read: {readers.reason_of(error)}") from error
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,24 @@ def test_a_state_dict_with_code_in_it_is_refused(name, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "EOFError: the file is empty or cut short"),
+        (b"<!DOCTYPE html>", "no file that torch.save wrote, or damaged (Unsupported operand 60)"),
+        (None, "the file requires eval, which weights do not need"),
+    ],
+)
+def test_why_a_file_cannot_be_read_is_one_line_without_advice_to_read_it_unsafely(tmp_path, content, reason):
+    path = tmp_path / "weights.pth"
+    torch.save({"weight": Malicious()}, path)
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises((pickle.UnpicklingError, EOFError)) as caught:
+        readers.state_dict(path)
+    assert readers.reason_of(caught.value) == reason
+
+
 @pytest.mark.parametrize("content", [{"optimizer": {"weight": torch.ones(1)}}, {"model": {"step": 3}}, [1.0], 7])
 def test_something_other_than_a_state_dict_is_refused(tmp_path, content):
     path = tmp_path / "weights.pth"
