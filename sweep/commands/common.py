@@ -84,7 +84,7 @@ def make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise ValueError(f"{out}: there is a file of that name; choose another folder with --out") from None
+        raise ValueError(f"{out}: there is a file of that name; choose another folder") from None
 
 
 def planned_sweep(path: Path, settings: list[str] | None, home: Path) -> Sweep:

@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sweep.commands.common import DEFAULT_HOME, Home, console, errors, say, user_path
+from sweep.commands.common import DEFAULT_HOME, Home, console, errors, make_folder, say, user_path
 
 app = typer.Typer(help="List, import, verify and show datasets.", no_args_is_help=True)
 
@@ -143,6 +143,7 @@ def data_show(
     from jobs.data.prepare import open_dataset
 
     path = out or Path(f"{name}.png")
+    make_folder(path.parent)
     contact_sheet(open_dataset(name, parse_options(settings), home.absolute()), path)
     console.print(f"Wrote {path}")
 

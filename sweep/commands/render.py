@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweep.commands.common import DEFAULT_HOME, Home, console, user_path
+from sweep.commands.common import DEFAULT_HOME, Home, console, make_folder, user_path
 from sweep.commands.data import DatasetName, DatasetOptions, parse_options
 from sweep.commands.trial_choice import Best, Seed, SweepOf, Trial, chosen_trial
 
@@ -106,7 +106,7 @@ def _write(subject: GaussianObject, views: int, size: int, out: Path | None, ply
         raise ValueError(f"{ply}: only Gaussians can be written, and the scene of {subject.name} is of kind {kind}")
     path = out or Path(f"{subject.name.replace('/', '_')}.png")
     for place in (path, *([ply] if ply is not None else [])):
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(place.parent)
     save_pictures(render_turntable(subject, views, size), path)
     console.print(f"Wrote {path}")
     if ply is not None and isinstance(subject.scene, GaussianScene):

@@ -22,6 +22,7 @@ from sweep.commands.common import (
     Settings,
     SweepFile,
     console,
+    make_folder,
     planned_sweep,
     recorded_sweep,
     say,
@@ -56,6 +57,7 @@ def init(
         raise UnknownChoiceError("preset", preset, presets)
     if out.exists():
         raise ValueError(f"{out} exists; choose another name with --out")
+    make_folder(out.parent)
     out.write_text(presets[preset].read_text())
     console.print(f"Wrote {out}. Next: {shlex.join(['splatsweep', 'plan', str(out)])}")
 

@@ -81,9 +81,11 @@ def test_presets_are_valid(preset):
 
 
 def test_init_writes_a_sweep_and_overwrites_nothing(tmp_path):
-    path = tmp_path / "sweep.yaml"
+    path = tmp_path / "new" / "sweep.yaml"
     invoke("init", "quick", "--out", path)
     assert ": valid, " in invoke("validate", path).output
+    below = invoke("init", "quick", "--out", path / "sweep.yaml", code=1)
+    assert "there is a file of that name" in str(below.exception)
     again = invoke("init", "quick", "--out", path, code=1)
     assert "exists" in str(again.exception)
     unknown = invoke("init", "quik", "--out", tmp_path / "other.yaml", code=1)

@@ -44,8 +44,8 @@ def test_import_check_and_show(run, source, tmp_path):
     assert "preparing dataset objaverse: 2 of 2 (" in done.stderr
     assert str(tmp_path / "home" / "data") in done.stdout
     assert "sound" in run("check", "objaverse", *OPTIONS).stdout
-    run("show", "objaverse", *OPTIONS, "--out", tmp_path / "sheet.png")
-    with Image.open(tmp_path / "sheet.png") as sheet:
+    run("show", "objaverse", *OPTIONS, "--out", tmp_path / "new" / "sheet.png")
+    with Image.open(tmp_path / "new" / "sheet.png") as sheet:
         assert sheet.size == (2 * 128, 2 * 146)
     assert "objaverse-" in run("list").stdout
 
