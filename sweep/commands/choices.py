@@ -51,7 +51,7 @@ def _rows(axis: str, registry: Mapping[str, str]) -> Iterator[tuple[str, str, st
         yield "auto", _AUTO[axis], ""
     for name in registry:
         found = resolve(registry, name, axis)
-        yield name, _summary(found, registry), _options(found)
+        yield name, _summary(found, registry), "\n".join(_options(found, name))
 
 
 def _table_rows() -> Iterator[tuple[str, str, str]]:
@@ -106,10 +106,16 @@ def _summary(choice: Any, registry: Mapping[str, str]) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
 
-def _options(choice: Any) -> str:
+def _options(choice: Any, name: str) -> Iterator[str]:
+    """The keys of a choice with their defaults, as a sweep file has them, without the one that makes the choice."""
+    from pydantic_core import to_jsonable_python
+
+    from results.invocation import as_yaml
+    from results.records.flat import flatten
+
     cls = getattr(choice, "Options", None)
-    fields = cls.__pydantic_fields__ if cls is not None else {}
-    return "\n".join(
-        f"{name}: {'required' if field.is_required() else repr(field.get_default(call_default_factory=True))}"
-        for name, field in fields.items()
-    )
+    for key, field in cls.__pydantic_fields__.items() if cls is not None else ():
+        if field.is_required():
+            yield f"{key}: required"
+        elif (default := to_jsonable_python(field.get_default(call_default_factory=True))) != name:
+            yield from (f"{part}: {as_yaml(value)}" for part, value in flatten({key: default}).items())

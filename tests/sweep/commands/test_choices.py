@@ -33,9 +33,24 @@ def test_an_unknown_axis_is_refused_with_the_allowed_ones():
         raise error
 
 
-@pytest.mark.parametrize(("axis", "option"), [("model.name", "hidden: 512"), ("model.backbone", "patch_size: 4")])
-def test_methods_and_backbones_are_listed_with_their_keys(axis, option):
+@pytest.mark.parametrize(
+    ("axis", "option"),
+    [
+        ("model.name", "hidden: 512"),
+        ("model.name", "pretrained: true"),
+        ("model.backbone", "patch_size: 4"),
+        ("model.backbone", "head.opacity_bias: -2.0"),
+        ("model.backbone", "channel_mult: [1, 2, 2, 2]"),
+        ("depth.model", "levels: null"),
+        ("semantic.encoder", "name: required"),
+    ],
+)
+def test_options_are_listed_as_a_sweep_file_has_them(axis, option):
     assert option in invoke(axis).output
+
+
+def test_what_makes_the_choice_is_no_option_of_it():
+    assert "backbone: " not in invoke("model.backbone").output.replace("model.backbone", "")
 
 
 @pytest.mark.parametrize(

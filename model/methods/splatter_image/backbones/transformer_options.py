@@ -1,4 +1,7 @@
-"""The plain transformer: its keys, and what it needs."""
+"""A plain transformer over patches of the source views.
+
+This module has its keys and requirements.
+"""
 
 from __future__ import annotations
 

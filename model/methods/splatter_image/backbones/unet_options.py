@@ -1,4 +1,7 @@
-"""The U-Net of Splatter Image: its keys, and what it needs."""
+"""The U-Net of Splatter Image, with skip connections and attention at chosen sides.
+
+This module has its keys and requirements.
+"""
 
 from __future__ import annotations
 
