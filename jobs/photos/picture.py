@@ -131,7 +131,7 @@ def _decoded(image: Image.Image, path: Path) -> Picture:
     image.load()
     factor = -(-max(width, height) // WORKING_SIDE)
     upright = ImageOps.exif_transpose(image)
-    rgba, more = _to_srgb(upright)
+    rgba, more = _to_srgb(upright, path)
     remarks += more
     if factor > 1:
         rgba = rgba.reduce(factor)
@@ -148,16 +148,19 @@ def _focal(image: Image.Image) -> float | None:
     return millimetres / _FILM_MM * math.hypot(*image.size) if 4 <= millimetres <= 2000 else None
 
 
-def _to_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """The picture as 8-bit RGBA, and sentences about the conversion.  Raises ValueError for a mode without colours."""
+def _to_srgb(image: Image.Image, path: Path) -> tuple[Image.Image, list[str]]:
+    """The picture as 8-bit RGBA, and sentences about the conversion.
+
+    Raises `PictureError` for values that are no grey levels or RGB of 8 or 16 bits.
+    """
     remarks = list(_about(image))
     if image.mode in _DEEP_MODES:
         values = np.asarray(image).astype(np.float64)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"pixels from {values.min():g} to {values.max():g}; allowed: 8 or 16 bits")
+            raise PictureError(f"{path}: pixels from {values.min():g} to {values.max():g}; allowed: 8 or 16 bits")
         return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGBA"), remarks
     if image.mode in ("F", "LAB", "HSV", "YCbCr"):
-        raise ValueError(f"pixels of mode {image.mode}; save it as 8-bit RGB")
+        raise PictureError(f"{path}: pixels of mode {image.mode}; save it as 8-bit RGB")
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     colours = _without_profile(image)
     if colours is None:

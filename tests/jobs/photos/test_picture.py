@@ -97,9 +97,9 @@ def test_large_pictures_are_reduced(tmp_path: Path) -> None:
     assert picture.rgba.shape[:2] == (20, (2 * WORKING_SIDE + 12) // 3)
 
 
-def as_tiff_of_floats() -> bytes:
+def as_tiff(values: np.ndarray) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(np.zeros((9, 9), np.float32)).save(stream, "TIFF")
+    Image.fromarray(values).save(stream, "TIFF")
     return stream.getvalue()
 
 
@@ -109,13 +109,14 @@ def as_tiff_of_floats() -> bytes:
         (b"", "the file is empty"),
         (b"only text\n", "not a picture of a known kind"),
         (b"\x00\x00\x00\x18ftypheic" + bytes(40), "pillow-heif|damaged"),
-        (as_tiff_of_floats(), "mode F; save it as 8-bit RGB"),
+        (as_tiff(np.zeros((9, 9), np.float32)), "pixels of mode F; save it as 8-bit RGB"),
+        (as_tiff(np.full((9, 9), 70_000, np.int32)), "pixels from 70000 to 70000; allowed: 8 or 16 bits"),
     ],
 )
 def test_files_that_are_no_photographs(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
-    with pytest.raises(PictureError, match=rf"a\.jpg.*({message})"):
+    with pytest.raises(PictureError, match=rf"a\.jpg: (a HEIC picture.*)?({message})"):
         read_picture(path)
 
 
