@@ -18,6 +18,9 @@ from model.registry import UnknownChoiceError
 from model.semantic.encoder import Encoder
 from model.weights import WeightStore, find_weight
 
+#: Settings of preprocessors that scale pixels to [0, 1], subtract the mean, and divide by the deviation.
+_USUAL = {"do_rescale": True, "do_normalize": True, "rescale_offset": False, "include_top": False}
+
 
 def _repository(name: str) -> str:
     try:
@@ -56,6 +59,14 @@ class TransformersEncoder(Encoder):
             raise ValueError(
                 f"{self.options.name} has no preprocessor_config.json with image_mean and image_std, which define how "
                 "its input is scaled"
+            )
+        unusual = [
+            f"{key} {value}" for key, value in self._input.items() if value not in (None, _USUAL.get(key, value))
+        ]
+        if unusual:
+            raise ValueError(
+                f"{self.options.name} scales its input in another way than by mean and deviation of values from 0 to 1 "
+                f"({', '.join(unusual)})"
             )
         return super().trained(store)
 

@@ -139,6 +139,15 @@ def test_without_a_preprocessor_it_is_refused(folder):
         encoder(folder)
 
 
+@pytest.mark.parametrize("setting", ["do_normalize False", "rescale_offset True", "include_top True"])
+def test_a_preprocessor_that_scales_in_another_way_is_refused(folder, setting):
+    CONFIGS["vit"]().save_pretrained(folder)
+    key, value = setting.split()
+    preprocess(folder, size=32, do_rescale=None, **{key: value == "True"})
+    with pytest.raises(ValueError, match=rf"some/model scales its input in another way .*\({setting}\)"):
+        encoder(folder)
+
+
 def test_missing_tensors_are_refused(folder):
     CONFIGS["vit"]().save_pretrained(folder)
     preprocess(folder, size=32)
