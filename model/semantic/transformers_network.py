@@ -18,8 +18,8 @@ from model.registry import UnknownChoiceError
 from model.semantic.encoder import Encoder
 from model.weights import WeightStore, find_weight
 
-#: Settings of preprocessors that scale pixels to [0, 1], subtract the mean, and divide by the deviation.
-_USUAL = {"do_rescale": True, "do_normalize": True, "rescale_offset": False, "include_top": False}
+#: Settings of preprocessors that scale otherwise than by a factor, a mean and a deviation, where they are true.
+_UNUSUAL = ("rescale_offset", "include_top")
 
 
 def _repository(name: str) -> str:
@@ -60,19 +60,16 @@ class TransformersEncoder(Encoder):
                 f"{self.options.name} has no preprocessor_config.json with image_mean and image_std, which define how "
                 "its input is scaled"
             )
-        unusual = [
-            f"{key} {value}" for key, value in self._input.items() if value not in (None, _USUAL.get(key, value))
-        ]
-        if unusual:
+        if unusual := [key for key in _UNUSUAL if self._input.get(key)]:
             raise ValueError(
-                f"{self.options.name} scales its input in another way than by mean and deviation of values from 0 to 1 "
+                f"{self.options.name} scales its input otherwise than by a factor, a mean and a deviation "
                 f"({', '.join(unusual)})"
             )
         return super().trained(store)
 
     @property
     def _is_normalised(self) -> bool:
-        return bool(self._input.get("do_normalize", True))
+        return self._input.get("do_normalize") is not False
 
     def loaded(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
         if not config:
@@ -103,7 +100,7 @@ class TransformersEncoder(Encoder):
 
     @property
     def normalisation(self) -> tuple[Triple, Triple]:
-        factor = self._input.get("rescale_factor", 1 / 255) if self._input.get("do_rescale", True) else 1
+        factor = self._input.get("rescale_factor") or 1 / 255 if self._input.get("do_rescale") is not False else 1
         scale = 255 * float(factor)  # the library multiplies whole numbers up to 255, and ours end at 1
         mean, std = (self._input["image_mean"], self._input["image_std"]) if self._is_normalised else ([0] * 3, [1] * 3)
         return tuple(m / scale for m in mean), tuple(s / scale for s in std)  # type: ignore[return-value]  # three each
