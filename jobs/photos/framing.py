@@ -161,10 +161,10 @@ def source_view(images: Tensor, domain: Domain, focal: float | None, picture: Pi
     """
     size, origin = domain.resolution, torch.tensor(domain.origin)
     farther = 1.0 if focal is None else focal / float(np.mean(domain.focal))
-    moved = origin * farther
+    moved = origin * torch.tensor([1.0, 1.0, farther])
     near, far = domain.near, domain.far
     if not domain.bounds_from_origin:
-        shift = float(origin.norm()) * (farther - 1)
+        shift = float(moved[2] - origin[2])
         near, far = near + shift, far + shift
     begins = near + float(moved[2]) if domain.bounds_from_origin else near
     if begins < _NEAREST * float(origin.norm()):

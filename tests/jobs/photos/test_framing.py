@@ -97,19 +97,22 @@ def test_a_small_object_is_remarked(domain: Domain) -> None:
     assert "fewer than the network's 16" in framed.remarks[0]
 
 
-def test_a_longer_lens_sees_the_object_from_farther_away_at_the_same_size(domain: Domain) -> None:
-    photo = picture()
+@pytest.mark.parametrize("beside", [0.0, 0.3], ids=["on the axis", "beside it"])
+def test_a_longer_lens_sees_the_object_from_farther_away_at_the_same_size(domain: Domain, beside: float) -> None:
+    photo, domain = picture(), replace(domain, origin=(beside, -beside, 2.0))
     mask = box_mask(photo, 30, 50, 90, 110)
     usual = cropped(photo, mask, domain, Lens(None, "")).source
     side = 60 / domain.fill
     twice = Lens(2 * domain.focal[0] / 16 * side / 120, "")
     far = cropped(photo, mask, domain, twice).source
     assert torch.allclose(far.cameras.focal, 2 * usual.cameras.focal)
-    assert torch.allclose(far.origin, 2 * usual.origin)
+    assert torch.allclose(far.origin[0, 2], 2 * usual.origin[0, 2])
     assert torch.allclose(far.near, usual.near + 2)
     assert torch.allclose(far.far - far.near, usual.far - usual.near)
-    # A point beside the middle of the object appears in the same pixel.
-    assert torch.allclose(far.cameras.focal / far.origin[0, 2], usual.cameras.focal / usual.origin[0, 2])
+    # The middle of the object and a point beside it appear in the same pixels.
+    for offset in (0.0, 0.5):
+        there, here = (v.cameras.focal * (v.origin[0, :2] + offset) / v.origin[0, 2] for v in (far, usual))
+        assert torch.allclose(there, here)
 
 
 def test_bounds_around_the_origin_move_with_it(domain: Domain) -> None:
