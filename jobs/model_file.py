@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,12 +161,15 @@ def export_trial(folder: Path, path: Path) -> None:
     write_atomically(path, exported(folder))
 
 
-def exported(folder: Path) -> bytes:
-    """The network of the trial in a folder as a .safetensors file that stands alone.  Raises ValueError as above."""
+def exported(folder: Path, dataset: Callable[[str, Mapping[str, Any], Path], Store] = open_dataset) -> bytes:
+    """The network of the trial in a folder as a .safetensors file that stands alone.
+
+    dataset: name, options and home -> the store.  Raises ValueError as above, and the errors of `dataset`.
+    """
     home = folder.parent.parent
     _, config = find_trained(home, folder.name)
     own = OwnNetwork.of_trial(folder)
-    store = open_dataset(config.data.name, config.data.options, home)
+    store = dataset(config.data.name, config.data.options, home)
     facts = {
         _FORMAT: FORMAT,
         _CONFIG: json.dumps(config.identity()),

@@ -303,15 +303,21 @@ class Tracker:
             self._client.delete_tag(run.run_id, name)
 
     def _log_model(self, run: _Run, folder: Path) -> dict[str, str]:
-        """Log the network of a finished trial, unless it is too large or not here; returns its hash by name."""
+        """Log the network of a finished trial; returns its hash by name.
+
+        It is left out where it is too large, and where it or its dataset, which the file describes, is not here.
+        """
         training = training_of(folder)
         weights = None if training is None else training_folder(self._home, training) / WEIGHTS_FILENAME
         if weights is None or not weights.is_file() or weights.stat().st_size > self._largest_model:
             return {}
+        from jobs.data.prepare import MissingDatasetError, find_prepared
         from jobs.model_file import exported  # torch
 
         try:
-            content = exported(folder)
+            content = exported(folder, find_prepared)  # recording prepares no dataset
+        except MissingDatasetError:
+            return {}
         except ValueError as error:
             log.warning("the network of trial %s is no artifact of its run: %s", folder.name, error)
             return {}

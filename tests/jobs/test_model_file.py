@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -239,3 +240,14 @@ def test_the_network_of_a_finished_trial_is_an_artifact_of_its_run(trained: Path
     network = OwnNetwork.read(path)
     assert json.loads(run.data.tags[HASHES])["model.safetensors"] == network.sha256
     assert evaluated(network, trained) == scores(trained)
+
+
+def test_recording_prepares_no_dataset(trained: Path, tmp_path: Path) -> None:
+    """A copy of a home's records may lack its data."""
+    for name in ("trials", "trainings"):
+        shutil.copytree(trained.parent.parent / name, tmp_path / name)
+    Tracker(tmp_path, None, "copy", largest_model=math.inf).sync([TrackedTrial(trained.name, "baseline", {}, {})])
+    client = MlflowClient(default_uri(tmp_path))
+    (run,) = client.search_runs([found.experiment_id for found in client.search_experiments()])
+    assert (run.info.status, "model.safetensors" in run.data.tags[HASHES]) == ("FINISHED", False)
+    assert not (tmp_path / "data").exists()
