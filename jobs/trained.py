@@ -146,7 +146,7 @@ def train_once(
             record = _written(folder, trained, config, known)
         if record.get("keeps_optimizer"):
             CheckpointFolder(folder / CHECKPOINTS_FOLDER).keep_newest()
-        else:  # checkpoints have three times the size of the weights
+        else:  # checkpoints have three to five times the size of the weights
             shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
     return Training(network, context, record)
 

@@ -39,7 +39,7 @@ class ExecutorOptions(Section):
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
     #: whether finished trainings keep their last checkpoint with the optimiser's state.  A training with more
     #: iterations of a stage needs it to continue them, and with `train.keep: best` so does one with an appended stage.
-    #: It takes up to three times the space of the weights, and `splatsweep clean optimisers` removes it.
+    #: It takes three to five times the space of the weights, and `splatsweep clean optimisers` removes it.
     keep_optimizer: bool = False
     #: the order of trials: the first seed of every row, then the second, which gives early results for all rows; or all
     #: seeds of a row before the next row
