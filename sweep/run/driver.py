@@ -76,7 +76,7 @@ class Outcome:
 
 def run_sweep(
     sweep: Sweep,
-    home: Path,
+    home: Path | str,
     *,
     console: Console | None = None,
     only: str | None = None,
@@ -93,7 +93,7 @@ def run_sweep(
     the sweep, ValueError where `only` matches nothing, the name belongs to another file or the database driver of the
     store is not installed, the executor's errors, and `DiskFullError`.
     """
-    console = console or Terminal()
+    home, console = Path(home).absolute(), console or Terminal()
     require_driver(sweep)
     resolve(EXECUTORS, sweep.run.executor, "executor").check()
     folder = sweep_folder(home, sweep.name)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from mlflow import MlflowClient
@@ -21,8 +21,9 @@ from results.records.plan import PlanError, freeze
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
 from sweep.plan.planner import Plan, PlannedTrial, make_plan
-from sweep.run import recording
+from sweep.run import driver, recording
 from sweep.run.driver import Outcome, run_sweep
+from sweep.run.driver_lock import SweepBusyError
 from sweep.run.frozen_file import claim, difference
 from sweep.run.recording import Recorder, TrackingError, sync_sweep
 from tests.datasets import planned_dataset
@@ -143,6 +144,19 @@ def test_a_missing_database_driver_is_reported_before_anything_runs(tmp_path: Pa
     with pytest.raises(ResultsError, match=r"pip install 'splatsweep\[postgresql\]'"):
         run_sweep(sweep_at("postgresql://me@127.0.0.1:9/mlflow"), tmp_path, console=Console())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [Path, str])
+def test_a_relative_home_is_that_of_the_working_directory(tmp_path: Path, monkeypatch, kind: type) -> None:
+    """Ray's workers have working directories of their own."""
+
+    def refuse(_sweep: Sweep, home: Path, _console: Console) -> NoReturn:
+        raise SweepBusyError(str(home))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(driver, "sole_driver", refuse)
+    with pytest.raises(SweepBusyError, match=f"^{tmp_path / 'runs'}$"):
+        run_sweep(Sweep(name="a"), kind("runs"))
 
 
 def test_a_file_that_cannot_be_planned_is_still_newer_than_the_plan(tmp_path: Path) -> None:
