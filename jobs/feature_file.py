@@ -27,6 +27,7 @@ from numpy.lib import format as npy
 
 from jobs.lock import exclusive_lock
 from jobs.stop import ShouldStop, StopRequestedError, never
+from results.records.disk import full_disk_explained
 
 #: frames (n,) -> features (n, ...) as float32
 Compute = Callable[[np.ndarray], np.ndarray]
@@ -54,14 +55,17 @@ def ensure_feature_file(
 
     `compute` is called with `group` frames at a time (the last time with the rest), so the result does not
     depend on whether the work was interrupted.  A damaged file is computed anew.  Calls `on_work` once before it
-    computes or waits.  Raises ValueError where features are not finite, and `StopRequestedError` where a stop is
-    requested meanwhile.
+    computes or waits.  Raises ValueError where features are not finite, `StopRequestedError` where a stop is requested
+    meanwhile, and `DiskFullError`.
     """
     if _is_sound(path, len(frames)):
         return
     on_work()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(path.with_suffix(".lock"), f"the computation of {path.stem}", should_stop):
+    with (
+        exclusive_lock(path.with_suffix(".lock"), f"the computation of {path.stem}", should_stop),
+        full_disk_explained(path),
+    ):
         if not _is_sound(path, len(frames)):
             if path.exists():
                 log.warning("%s is damaged, or of other frames; it is computed anew", path)

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from jobs.feature_file import FeatureFile, ensure_feature_file
 from jobs.stop import StopRequestedError
+from results.records.disk import DiskFullError
 from tests.processes import PATIENCE_S, wait_for
 
 #: The tolerance of values stored in float16.
@@ -130,6 +131,20 @@ def test_a_stop_keeps_the_groups_that_are_done(path):
     ensure_feature_file(path, FRAMES, GROUP, lambda frames: left.append(frames) or features(frames))
     assert [list(frames) for frames in left] == [[32, 33, 34], [90]]
     assert_whole(path)
+
+
+def test_a_full_disk_is_that_of_the_features_and_keeps_the_groups_that_are_done(small_disk):
+    path, computed = small_disk / "one.npy", []
+
+    def large(frames):
+        computed.append(list(frames))
+        return np.ones((len(frames), 60_000), np.float32)
+
+    with pytest.raises(DiskFullError, match=f"no space left to write {path}"):
+        ensure_feature_file(path, FRAMES, GROUP, large)
+    with pytest.raises(DiskFullError):
+        ensure_feature_file(path, FRAMES, GROUP, large)
+    assert computed == [[5, 6, 7], [20, 30, 31], [32, 33, 34], [32, 33, 34]]
 
 
 def test_a_stop_reaches_who_waits_for_another_process(path, monkeypatch):
