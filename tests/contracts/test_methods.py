@@ -149,7 +149,7 @@ def test_losses_that_do_not_fit_are_refused_and_others_are_trained_on(configure,
         if resolve(LOSSES, loss, "loss").needs <= offered:
             assert configure(train=train)
         else:
-            with pytest.raises(ValidationError, match=rf"losses\.{loss} needs .*{name}.*; allowed: l1, l2"):
+            with pytest.raises(ValidationError, match=rf"losses\.{loss} needs .*{name}.*; allowed: .*\bl1, l2\b"):
                 configure(train=train)
 
 
@@ -171,4 +171,4 @@ def test_a_trial_runs_from_configuration_to_metrics(configure, home):
 
 
 def test_the_controls_are_the_methods_that_are_not_trained():
-    assert controls() == ("blank", "copy_input")
+    assert set(controls()) >= {"blank", "copy_input"}

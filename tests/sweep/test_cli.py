@@ -14,6 +14,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from model.methods import controls
 from model.rasterizers import BACKENDS
 from sweep import __main__ as entry
 from sweep.cli import app, main
@@ -108,7 +109,7 @@ def test_plan_as_json_is_nothing_but_json(home, tmp_path, tiny):
     assert [trial["seed"] for trial in plan["trials"]] == [0, 1]
     assert {trial["status"] for trial in plan["trials"]} == {"pending"}
     assert all(re.fullmatch("[0-9a-f]{16}", trial["key"]) for trial in plan["trials"])
-    assert [control["name"] for control in plan["controls"]] == ["blank", "copy_input"]
+    assert [control["name"] for control in plan["controls"]] == [*controls()]
 
 
 def test_doctor_looks_at_everything(home):
