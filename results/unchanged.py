@@ -72,14 +72,15 @@ def inputs(recorded: Recorded, tables: Sequence[str], notes: str | None, labels:
     content: list[Any] = [
         _code(),
         recorded.plan.to_json(),
-        [astuple(run) for run in recorded.runs.values()],
+        {key: astuple(run) for key, run in recorded.runs.items()},
         states,
         {key: astuple(costs) for key, costs in recorded.costs.items()},
         [[table, _table_file(table)] for table in tables],
         notes,
         dict(labels),
     ]
-    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+    # Sorted, since a store returns runs and tags in any order.
+    return hashlib.sha256(json.dumps(content, default=str, sort_keys=True).encode()).hexdigest()
 
 
 def _table_file(table: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from results.records.hashing import file_sha256
 from results.records.journal import Journal
 from results.report import build_report
 from results.report_files import ReportFiles
+from results.runs import Run
+from results.store import ResultStore
 from tests.results.conftest import FakeSweep, RecordedHome, entry, pictures, record_study, scores
 
 
@@ -48,6 +51,21 @@ def test_equal_results_are_drawn_once(own: RecordedHome, sweep: FakeSweep, drawi
     again = build_report(sweep, own.home, on_tables=lambda tables: seen.extend(table.name for table in tables))
     assert {path.name: (path.read_bytes(), path.stat().st_ino) for path in again.parent.iterdir()} == before
     assert (drawings, seen) == (["drawn"], ["auto"])
+
+
+def test_the_order_of_the_stores_answers_is_no_change(
+    own: RecordedHome, sweep: FakeSweep, drawings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_report(sweep, own.home)
+    read = ResultStore.runs
+
+    def backwards(*arguments: Any) -> dict[str, Run]:
+        found = reversed(read(*arguments).items())
+        return {key: replace(run, tags=dict(reversed(run.tags.items()))) for key, run in found}
+
+    monkeypatch.setattr(ResultStore, "runs", backwards)
+    build_report(sweep, own.home)
+    assert drawings == ["drawn"]
 
 
 def test_what_changes_the_page_draws_it_again(
