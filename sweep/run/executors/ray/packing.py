@@ -6,15 +6,14 @@ a whole GPU.  Trials of the same cost get that share from then on, also in later
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jobs.config import TrialConfig
 from results.records.atomic import write_json
+from results.records.damage import DamagedFileError, read_object
 
 FILENAME = "gpu-memory.json"
 
@@ -91,11 +90,9 @@ def memory_limit(share: float, total_bytes: int) -> float:
 
 
 def _read(path: Path | None) -> dict[str, float]:
-    """Learned shares by shape; empty where the file is missing or damaged, since they are measured again."""
-    if path is None:
-        return {}
+    """Learned shares by shape; those that are missing or damaged are measured again."""
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = {} if path is None else read_object(path)
+    except (FileNotFoundError, DamagedFileError):
         return {}
-    return {str(k): float(v) for k, v in content.items()} if isinstance(content, dict) else {}
+    return {shape: share for shape, share in content.items() if isinstance(share, float)}

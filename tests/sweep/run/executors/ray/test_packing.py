@@ -50,8 +50,9 @@ def test_what_was_learned_outlives_the_run(tmp_path: Path) -> None:
     memory = tmp_path / "cache" / "gpu-memory.json"
     packing(0.25, memory).ran_out(CONFIG, 0.25)
     assert packing(0.25, memory).share_of(CONFIG) == 0.5
-    memory.write_text("{damaged")
-    assert packing(0.25, memory).share_of(CONFIG) == 0.25
+    for damaged in ("{damaged", "[]", memory.read_text().replace("0.5", "null")):
+        memory.write_text(damaged)
+        assert packing(0.25, memory).share_of(CONFIG) == 0.25
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 2.0])
