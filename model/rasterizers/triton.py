@@ -235,7 +235,9 @@ class _Composite(torch.autograd.Function):
             num_warps=_WARPS,
         )
         if fixed_point:
-            sums = (sums.double() * unit).float()  # not finite where a gradient was not
+            sums = sums.double() * unit  # not finite where a gradient was not
+            sums[..., 2:5] *= ctx.sizes[1] + ctx.sizes[2]  # steps of the inverse covariance are larger
+            sums = sums.float()
         by_background = None
         if ctx.needs_input_grad[3]:
             of_views = (by_images[:, :3] * transmittances[:, None]).sum((2, 3))

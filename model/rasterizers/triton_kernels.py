@@ -451,7 +451,8 @@ def composite_backward(
     """Gradients of all splats, summed over pixels: one addition a splat and tile.  Grid (T, R).
 
     Goes from front to back like `composite`.  What lies behind a splat is what the pixel shows (`images`, with the
-    background) less what the splats up to it have added.
+    background) less what the splats up to it have added.  Integer sums of the inverse covariance, which grow with the
+    square of a splat's size, have steps that are width + height times as large, so that they do not overflow.
     """
     tile, render = tl.program_id(0), tl.program_id(1).to(tl.int64)
     column, row, inside = tile_pixels(tile, tiles_x, width, height, TILE)
@@ -471,6 +472,7 @@ def composite_backward(
     unit = 1.0
     if FIXED_POINT:
         unit = tl.load(scale)
+    coarse = unit / (width + height)
     product = tl.where(inside, tl.zeros((TILE * TILE,), tl.float32) + 1, 0.0)
     start = 0
     while (start < count) & (tl.max(product, 0) >= TRANSMITTANCE_MIN):
@@ -491,9 +493,9 @@ def composite_backward(
 
         add(sums, offset, 0, -tl.sum(g_dx, 1), there, unit, FIXED_POINT)
         add(sums, offset, 1, -tl.sum(g_dy, 1), there, unit, FIXED_POINT)
-        add(sums, offset, 2, tl.sum(-0.5 * g_power * dx * dx, 1), there, unit, FIXED_POINT)
-        add(sums, offset, 3, tl.sum(g_power * dx * dy, 1), there, unit, FIXED_POINT)
-        add(sums, offset, 4, tl.sum(-0.5 * g_power * dy * dy, 1), there, unit, FIXED_POINT)
+        add(sums, offset, 2, tl.sum(-0.5 * g_power * dx * dx, 1), there, coarse, FIXED_POINT)
+        add(sums, offset, 3, tl.sum(g_power * dx * dy, 1), there, coarse, FIXED_POINT)
+        add(sums, offset, 4, tl.sum(-0.5 * g_power * dy * dy, 1), there, coarse, FIXED_POINT)
         add(sums, offset, 5, tl.sum(g_alpha * value, 1), there, unit, FIXED_POINT)
         add(sums, offset, 6, tl.sum(weight * g_red[None, :], 1), there, unit, FIXED_POINT)
         add(sums, offset, 7, tl.sum(weight * g_green[None, :], 1), there, unit, FIXED_POINT)

@@ -188,6 +188,23 @@ def test_sums_in_a_fixed_order(make_scene, evaluate, assert_agrees):
     assert all(torch.equal(once[name], again[name]) for name in once)
 
 
+def test_sums_in_a_fixed_order_have_room_for_splats_as_large_as_the_picture(make_scene, monkeypatch):
+    """By 50 bits, 32 pixels have as little room as 512 have by 34."""
+    scene = make_scene(count=1, size=(32, 32))
+    monkeypatch.setattr(triton_backend, "_FIXED_POINT_BITS", 50)
+    found = []
+    for deterministic in (False, True):
+        scales = torch.full((1, 1, 3), 1.0, device=DEVICE, requires_grad=True)
+        images, _ = drawn(replace(scene, gaussians=replace(scene.gaussians, scales=scales)))
+        torch.use_deterministic_algorithms(deterministic)
+        try:
+            images.sum().backward()
+        finally:
+            torch.use_deterministic_algorithms(False)
+        found.append(scales.grad)
+    torch.testing.assert_close(found[1], found[0])
+
+
 def test_a_gradient_that_is_not_finite_stays_so(make_scene):
     scene = make_scene(count=5, size=(8, 8))
     for deterministic in (False, True):
