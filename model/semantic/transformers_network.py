@@ -85,7 +85,8 @@ class TransformersEncoder(Encoder):
 
     @property
     def side(self) -> int:
-        size = self._input.get("crop_size") or self._input.get("size")
+        crops = self._input.get("do_center_crop") is not False  # files state a default crop that is off, too
+        size = (crops and self._input.get("crop_size")) or self._input.get("size")
         if isinstance(size, Mapping):  # other edges are limits
             size = size.get("height") or size.get("shortest_edge")
         size = size or getattr(self._config, "image_size", None)

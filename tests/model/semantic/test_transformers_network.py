@@ -102,8 +102,10 @@ def test_without_normalisation_no_mean_is_required(folder):
     assert encoder(folder).prepared(torch.ones(1, 3, 32, 32)).max() == 1
 
 
-@pytest.mark.parametrize("described", [{}, {"size": {"longest_edge": 64}}])
-def test_without_a_side_in_the_preprocessor_it_is_the_configurations(folder, views, described):
+@pytest.mark.parametrize(
+    "described", [{}, {"size": {"longest_edge": 64}}, {"size": 32, "crop_size": 24, "do_center_crop": False}]
+)
+def test_sizes_that_its_preprocessor_does_not_use_are_not_the_side(folder, views, described):
     CONFIGS["vit"]().save_pretrained(folder)
     preprocess(folder, **described)
     assert encoder(folder).prepared(views.images.flatten(0, 1)).shape[-2:] == (32, 32)
