@@ -85,13 +85,13 @@ def find_mask(picture: Picture, wanted: str | Path) -> Mask | None:
     return _checked(_REMOVERS[wanted](picture), picture)
 
 
-def _checked(mask: Mask, picture: Picture) -> Mask:
+def _checked(mask: Mask, picture: Picture, remedy: str = "give its mask with --mask FILE") -> Mask:
     """Returns the mask.  Raises `PictureError` where the object's share of the picture is implausible."""
     share = float(mask.coverage.mean())
     if not _SMALLEST <= share <= _LARGEST:
         raise PictureError(
             f"{picture.path}: by {mask.how}, the object covers {share:.1%} of the picture; allowed: {_SMALLEST:.1%} to "
-            f"{_LARGEST:.0%}; give its mask with --mask FILE, or take the largest square in the middle with --mask none"
+            f"{_LARGEST:.0%}; {remedy}, or take the largest square in the middle with --mask none"
         )
     return mask
 
@@ -107,7 +107,8 @@ def _from_file(picture: Picture, path: Path) -> Mask:
         raise PictureError(
             f"--mask {path}: {width} x {height} pixels, and {picture.path} has {picture.size[0]} x {picture.size[1]}"
         )
-    return _checked(Mask(_resized(found / np.float32(255), picture), f"the mask {path.name}"), picture)
+    mask = Mask(_resized(found / np.float32(255), picture), f"the mask {path.name}")
+    return _checked(mask, picture, "show the object white on black")
 
 
 def _resized(coverage: np.ndarray, picture: Picture) -> np.ndarray:

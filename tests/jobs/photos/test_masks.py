@@ -168,6 +168,11 @@ def test_a_file_of_another_size_is_scaled(tmp_path: Path, monkeypatch: pytest.Mo
     Image.new("L", (100, 100), 255).save(tmp_path / "square.png")
     with pytest.raises(PictureError, match=r"square\.png: 100 x 100 pixels, and photo\.jpg has 120 x 160"):
         find_mask(photo(), tmp_path / "square.png")
+    Image.new("L", (WIDTH, HEIGHT), 255).save(tmp_path / "white.png")
+    with pytest.raises(
+        PictureError, match=r"by the mask white\.png, .* 100\.0% .*; show the object white on black, or"
+    ):
+        find_mask(photo(), tmp_path / "white.png")
     (tmp_path / "text.png").write_text("no")
     with pytest.raises(PictureError, match=r"--mask .*text\.png"):
         find_mask(photo(), tmp_path / "text.png")
