@@ -12,7 +12,7 @@ from results.metrics import determines_scores
 from results.provenance import ABSENT
 from results.records import tags
 from results.records.damage import DamagedFileError, read_object
-from results.records.flat import flatten
+from results.records.flat import as_written, flatten
 from results.records.home import trial_folder
 from results.records.trial_folder import RESULT_FILENAME
 from results.table import Cell, Column, Row, Section, Table
@@ -134,7 +134,7 @@ def _differing(one: TrialRecord, other: TrialRecord) -> dict[str, tuple[str, str
 def _settings(record: TrialRecord) -> dict[str, str]:
     # Without the defaults that plans of earlier versions do not state.
     flat = flatten(record.planned.plain_config)
-    config = {key: str(value) for key, value in flat.items() if key != "seed"}
+    config = {key: as_written(value) for key, value in flat.items() if key != "seed"}
     if record.run is None:
         return config
     weights = {

@@ -1,7 +1,8 @@
-"""Flat configurations: nested values under dotted keys."""
+"""Flat configurations: nested values under dotted keys, and their text."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,3 +22,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[path] = value
     return flat
+
+
+def as_written(value: Any) -> str:
+    """A value for reading, as a sweep file spells it: null, true, [1, 2]; text without quotes."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

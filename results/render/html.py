@@ -23,6 +23,7 @@ from results.gallery import Gallery, Turntable
 from results.illustrations import Illustration
 from results.load import Evidence, TrialRecord
 from results.provenance import ABSENT, configurations, split_common, tags
+from results.records.flat import as_written
 from results.render import layout
 from results.table import Cell, Row, Table, rounded
 
@@ -186,18 +187,10 @@ def _matrix(records: Sequence[tuple[str, dict[str, Any]]]) -> Matrix:
     """Equal lines of one trial (its seeds) are shown once."""
     common, columns = split_common(values for _, values in records)
     lines = dict.fromkeys(
-        (name, tuple(_text(values.get(column, ABSENT)) for column in columns)) for name, values in records
+        (name, tuple(as_written(values.get(column, ABSENT)) for column in columns)) for name, values in records
     )
     return Matrix(
-        {name: _text(value) for name, value in common.items()},
+        {name: as_written(value) for name, value in common.items()},
         columns,
         [(name, list(values)) for name, values in lines] if columns else [],
     )
-
-
-def _text(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ABSENT if value is None else str(value)

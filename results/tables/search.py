@@ -12,6 +12,7 @@ from pydantic import Field
 
 from results.load import Evidence
 from results.provenance import ABSENT
+from results.records.flat import as_written
 from results.table import Table
 from results.tables.auto import entries
 from results.tables.baseline import find_baseline
@@ -168,4 +169,4 @@ def _settings(shown: Sequence[Entry], keys: Sequence[str]) -> dict[str, dict[str
 
 def _short(value: Any) -> str:
     """A value, shortened for reading; `splatsweep plan --json` has all digits."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else as_written(value)

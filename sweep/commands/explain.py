@@ -69,6 +69,7 @@ def _as_json(explanation: Explanation) -> dict[str, Any]:
 
 def _show(explanation: Explanation) -> None:
     from results.provenance import split_common
+    from results.records.flat import as_written
     from results.render.layout import column_title
     from results.table import rounded
 
@@ -85,7 +86,7 @@ def _show(explanation: Explanation) -> None:
     if common:
         console.print("  configuration:")
     for name, value in common.items():
-        console.print(f"    {name} = {value}")
+        console.print(f"    {name} = {as_written(value)}")
 
 
 def _sentences(explanation: Explanation) -> list[str]:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from jobs.continuation import Beginning, Beginnings, is_begun
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, WATCHING, keeps_best
-from results.records.flat import flatten
+from results.records.flat import as_written, flatten
 from results.records.home import trial_folder, trials_folder
 from results.records.journal import read_events
 from results.records.plan import PlanError, read_plan, read_plans
@@ -278,7 +278,7 @@ def _changes(before: _Decisive, after: _Decisive) -> tuple[Change, ...]:
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = as_written(value)
     return text if len(text) <= _SHOWN_VALUE else f"{text[:8]}..."
 
 

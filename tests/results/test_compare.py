@@ -81,6 +81,12 @@ def test_other_data_or_another_evaluation_is_marked_and_not_subtracted() -> None
     assert table.rows[1].cells[1].comparison is None
 
 
+def test_settings_that_differ_are_spelt_as_in_a_sweep_file() -> None:
+    ema, none = ({"train": {"ema": value}, "render": {"antialiasing": value is None}} for value in ([1, 2], None))
+    table = compared(side("a", *trained("x", 20.0, config=ema)), side("b", *trained("x", 21.0, config=none)))
+    assert "All rows differ in train.ema ([1, 2] and null); render.antialiasing (false and true)." in table.notes
+
+
 def test_code_with_uncommitted_changes_is_other_code() -> None:
     commits = [{COMMIT: "0123456789"}, {COMMIT: "0123456789", CODE_CHANGED: "true"}]
     ours, theirs = (Study.trained("x", 20.0, tags={DATA_FINGERPRINT: "d1", **tags}) for tags in commits)
