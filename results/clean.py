@@ -49,7 +49,7 @@ KINDS: dict[str, str] = {
     "failed": "failed trials, and trainings that only they started",
     "trainings": "trainings that no plan has",
     "optimisers": "optimiser states of finished trainings",
-    "caches": "features of models that no plan uses, downloads, Ray's state",
+    "caches": "features of models that no plan uses, scores as reports read them, downloads, Ray's state",
     "datasets": "datasets that no plan uses",
     "plans": "earlier plans, and trials that only these have",
     "left-over": "files that a killed command left",

@@ -27,7 +27,7 @@ def bench(name: Name, quick: Quick = False, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(dataclasses.asdict(result), indent=2))
         return
-    console.print(", ".join(f"{key} {value}" for key, value in result.machine.items() if value is not None))
+    console.print(", ".join(f"{key} {_cell(value)}" for key, value in result.machine.items() if value is not None))
     for rows in filter(None, (result.rows, result.details)):
         console.print(_table(rows))
     for note in result.notes:
