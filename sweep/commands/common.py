@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +39,13 @@ SweepFile = Annotated[
 
 
 def _as_home(path: Path) -> Path:
-    """The home folder; everyone who may write it may also write the files that a command creates in it."""
+    """The home folder; everyone who may write it may also write the files that a command creates in it.
+
+    Raises ValueError for a file.
+    """
+    with suppress(PermissionError):  # raised again, with the path, by what reads it
+        if path.is_file():
+            raise ValueError(f"{path} is a file; a home is a folder: choose another with --home")
     widen_umask(path.absolute())
     remember_home(path)
     return path

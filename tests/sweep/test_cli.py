@@ -119,6 +119,12 @@ def test_doctor_looks_at_everything(home):
         assert re.search(rf"^(ok|--)\s+{subject}", output, re.MULTILINE)
 
 
+def test_a_file_is_no_home(tmp_path):
+    (tmp_path / "file").write_text("")
+    found = invoke("trials", "--home", tmp_path / "file", code=1)
+    assert str(found.exception).endswith("/file is a file; a home is a folder: choose another with --home")
+
+
 def test_doctor_reports_an_unusable_home(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "choose another with --home" in invoke("doctor", "--home", tmp_path / "locked", code=2).output
