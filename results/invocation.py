@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 #: The home of commands without `--home`.
 DEFAULT_HOME = Path("runs")
@@ -42,18 +40,6 @@ def command(verb: str, sweep: object, home: Path, *options: str) -> str:
 def home_command(home: Path, *words: str) -> str:
     """The text of `splatsweep WORDS` on a home, to run in the current directory."""
     return shlex.join(["splatsweep", *words, *home_options(home)])
-
-
-def as_yaml(value: Any) -> str:
-    """The text of a plain value, from which YAML reads the same value."""
-    from ruamel.yaml import YAML  # every command imports this module
-    from ruamel.yaml.error import YAMLError
-
-    if isinstance(value, str):
-        with suppress(YAMLError):
-            if YAML(typ="safe", pure=True).load(value) == value:
-                return value
-    return json.dumps(value)
 
 
 def home_options(home: Path) -> list[str]:

@@ -13,22 +13,25 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
+from jobs.cores import usable_cores
 from jobs.data import DATASETS
 from jobs.data.importers.base import Importer, ImportFailedError, Item, Progress
 from jobs.data.importers.files import files_under, read_bytes, read_text
-from jobs.data.importers.workers import load_in_order, usable_cores
+from jobs.data.importers.workers import load_in_order
 from jobs.data.inspect import emptiness
 from jobs.data.store import FORMAT_VERSION, Frames, RecordedFile, Remark, Store, StoreError, canonical_json
 from jobs.data.writer import StoreWriter, partial_path
 from model.options import parse_options as parse
 from model.registry import resolve
-from results.invocation import as_yaml, home_command
+from results.invocation import home_command
 from results.records.home import cache_folder, data_folder
 
 #: Number of unreadable objects that an error lists; a file beside the store has all of them.
@@ -104,7 +107,16 @@ def prepare_command(name: str, options: Mapping[str, Any], home: Path, source: P
 
 def _settings(options: Mapping[str, Any]) -> list[str]:
     """Options as the command line takes them."""
-    return [word for key, value in options.items() for word in ("--set", f"{key}={as_yaml(value)}")]
+    return [word for key, value in options.items() for word in ("--set", f"{key}={_as_yaml(value)}")]
+
+
+def _as_yaml(value: Any) -> str:
+    """The text of a value, which YAML reads back as the same value."""
+    if isinstance(value, str):
+        with suppress(YAMLError):
+            if YAML(typ="safe", pure=True).load(value) == value:
+                return value
+    return json.dumps(value)
 
 
 def prepare(

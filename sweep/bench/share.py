@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from jobs.data.importers.workers import usable_cores
+from jobs.cores import usable_cores
 from results.records.home import trial_folder, trials_folder
 from results.records.journal import read_events
 from results.records.trial_folder import read_result

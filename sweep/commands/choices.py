@@ -110,12 +110,11 @@ def _options(choice: Any, name: str) -> Iterator[str]:
     """The keys of a choice with their defaults, as a sweep file has them, without the one that makes the choice."""
     from pydantic_core import to_jsonable_python
 
-    from results.invocation import as_yaml
-    from results.records.flat import flatten
+    from results.records.flat import as_written, flatten
 
     cls = getattr(choice, "Options", None)
     for key, field in cls.__pydantic_fields__.items() if cls is not None else ():
         if field.is_required():
             yield f"{key}: required"
         elif (default := to_jsonable_python(field.get_default(call_default_factory=True))) != name:
-            yield from (f"{part}: {as_yaml(value)}" for part, value in flatten({key: default}).items())
+            yield from (f"{part}: {as_written(value)}" for part, value in flatten({key: default}).items())

@@ -24,13 +24,13 @@ def data_list(home: Home = DEFAULT_HOME) -> None:
     Example: [bold]splatsweep data list[/]
     """
     from jobs.data.prepare import describe
-    from results.invocation import as_yaml
+    from results.records.flat import as_written
 
     table = Table(box=None, pad_edge=False)
     for heading in ("dataset", "description", "needs", "options (defaults)", "licence", "prepared"):
         table.add_column(heading, overflow="fold")
     for facts in describe(home.absolute()):
-        options = "\n".join(f"{key}: {as_yaml(value)}" for key, value in facts.options.items())
+        options = "\n".join(f"{key}: {as_written(value)}" for key, value in facts.options.items())
         stores = "\n".join(path.name for path in facts.prepared) or "no"
         needs = [f"--source: {facts.needs_source}"] if facts.needs_source else ["nothing"]
         needs += [f"--file {role}=FILE, if you like: {what}" for role, what in facts.file_roles.items()]

@@ -141,7 +141,7 @@ def _measure_sweep(sweep: Path, settings: list[str], only: str | None, home: Pat
     for trial in chosen:
         try:
             found = measure_finished(home, trial.key, device)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # such as one that runs out of memory
             failed += 1
             console.print(f"{trial.label}: not measured: {error}", markup=False)
             continue

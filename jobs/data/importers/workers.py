@@ -20,11 +20,6 @@ from jobs.data.store import Frames
 _AHEAD = 4
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def load_in_order(
     importer: Importer, items: Sequence[Item], workers: int
 ) -> Generator[tuple[Item, Frames | str], None, None]:

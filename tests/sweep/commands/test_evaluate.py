@@ -11,7 +11,9 @@ from jobs.config import TrialConfig
 from jobs.reconstructor import build_reconstructor
 from model.methods.pixelnerf.reconstructor import PixelNerfReconstructor
 from model.official import PUBLISHED, OfficialPredictor, official_state_dict, pixelnerf_state_dict
+from results.records.plan import Plan, PlannedTrial, freeze
 from sweep.cli import app
+from tests.homes import finish
 from tests.model.methods.pixelnerf.scenery import small_options
 
 
@@ -156,3 +158,25 @@ def test_options_without_a_meaning_are_refused(run, arguments, message):
     result = run(*arguments)
     assert isinstance(result.exception, ValueError)
     assert str(result.exception) == message
+
+
+def test_a_trial_that_cannot_be_measured_keeps_no_other_from_it(tmp_path, monkeypatch):
+    file, home = tmp_path / "s.yaml", tmp_path / "home"
+    file.write_text("name: s\ntrials: {baseline: {}, large: {model.base_dim: 64}}\n")
+    keys = {"large": "0" * 16, "baseline": "1" * 16}
+    trials = tuple(PlannedTrial(key, (name,), 0, {"seed": 0}, "pending") for name, key in keys.items())
+    freeze(Plan("s", "2026-03-01T12:00:00+00:00", trials, ()), home)
+    for key in keys.values():
+        finish(home, key)
+
+    def measure(_home, key, _device):
+        if key == keys["large"]:
+            raise torch.OutOfMemoryError("out of memory")
+        return {"parameters": 2e6, "predict_ms": 3.0, "render_ms": 4.0}
+
+    monkeypatch.setattr("jobs.cost.measure_finished", measure)
+    result = CliRunner().invoke(app, ["evaluate", str(file), "--costs", "--home", str(home)])
+    assert result.exit_code == 1, result.output + repr(result.exception)
+    assert "large seed 0: not measured: out of memory" in result.output
+    assert "baseline seed 0: 2.00 M parameters, 3.0 ms a prediction, 4.0 ms a render" in result.output
+    assert "Report: " in result.output

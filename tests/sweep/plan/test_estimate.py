@@ -192,6 +192,13 @@ def test_how_many_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trials_at_once(RunOptions(gpus_per_trial=2)) == 1
 
 
+def test_where_processes_are_not_bound_to_cores_all_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS."""
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert trials_at_once(RunOptions(cpus_per_trial=4)) == 2
+
+
 def test_a_probe_measures_and_leaves_nothing_behind(home: Path, tiny: Callable[..., dict[str, Any]]) -> None:
     config = TrialConfig.model_validate(tiny(depth={"model": "oracle", "fusion": "input"}))  # with features to compute
     before = sorted(path.name for path in home.iterdir())

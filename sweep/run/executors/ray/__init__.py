@@ -5,11 +5,11 @@ Here are its options; the rest is imported when it runs, since Ray takes seconds
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from jobs.cores import usable_cores
 from sweep.run.executors.base import Assignment, ExecutorOptions
 
 
@@ -33,7 +33,7 @@ class Ray:
     @staticmethod
     def at_once(options: RayOptions, /) -> int:
         """The number of trials that fit on this machine, whatever RAY_ADDRESS is."""
-        slots, share = len(os.sched_getaffinity(0)) // options.cpus_per_trial, options.gpus_per_trial
+        slots, share = usable_cores() // options.cpus_per_trial, options.gpus_per_trial
         if share > 0:
             import torch
 
