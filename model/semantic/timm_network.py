@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import pydantic
+import torch
 from torch import Tensor, nn
 
 from model.options import options
@@ -26,10 +27,23 @@ class TimmNetwork(Encoder):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Raises ValueError as `Encoder` does, and for a resolution that the network does not take."""
         super().__init__(*args, **kwargs)
-        if self.resolution != self.side and hasattr(self.network, "set_input_size"):
-            self.network.set_input_size(img_size=self.resolution)  # resamples learnt positions
+        if self.resolution != self.side:
+            self._change_side()
             self.requires_grad_(False)
+
+    def _change_side(self) -> None:
+        """Adapts the network to another side than its own; an empty picture shows whether it takes that."""
+        empty = next(self.parameters()).new_zeros(1, 3, self.resolution, self.resolution)
+        try:
+            if hasattr(self.network, "set_input_size"):
+                self.network.set_input_size(img_size=self.resolution)  # resamples learnt positions
+            with torch.no_grad():
+                self.network.forward_features(empty)
+        except (AssertionError, RuntimeError) as error:
+            reason = f"{type(self.network).__name__}, whose own is {self.side}, does not take it ({error})"
+            raise ValueError(f"resolution {self.resolution}: {reason}") from error
 
     @property
     def side(self) -> int:

@@ -77,6 +77,13 @@ def test_tokens_come_without_class_token(name, side):
     assert model.tokens(images).shape[1] == side**2
 
 
+@pytest.mark.parametrize("name", ["mixer_b16_224.goog_in21k", "levit_128s.fb_dist_in1k"])
+def test_a_side_that_the_network_does_not_take_is_refused(name):
+    with pytest.raises(ValueError, match=r"resolution 64: .*, whose own is 224, does not take it"):
+        of_random_weights(name, resolution=64)
+    assert of_random_weights(name).resolution == 224
+
+
 def test_several_maps_of_features_have_no_tokens():
     images = torch.zeros(1, 3, 240, 240, device="meta")
     model = of_random_weights("crossvit_tiny_240.in1k", output_type="tokens")
