@@ -93,9 +93,9 @@ def direction_of(metric: str) -> Direction:
 
 
 def described(ruling: Ruling, metric: str) -> str:
-    """A ruling in words: `tv: better after 4 seeds (novel_psnr +0.31, |t| 9.2 above 6.5)`."""
+    """A ruling in words: `tv after 4 seeds: better than the baseline (novel_psnr +0.31, |t| 9.20, boundary 6.50)`."""
     numbers = ""
     if ruling.difference is not None and ruling.boundary is not None:
         t = "no spread" if ruling.t is None else f"|t| {abs(ruling.t):.2f}, boundary {ruling.boundary:.2f}"
         numbers = f" ({metric} {ruling.difference:+.4g}, {t})"
-    return f"{ruling.row}: {WORDS[ruling.state]} after {ruling.seeds} seeds{numbers}"
+    return f"{ruling.row} after {ruling.seeds} seeds: {WORDS[ruling.state]}{numbers}"
