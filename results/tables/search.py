@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -60,7 +60,8 @@ def build(evidence: Evidence, options: Options) -> Table:
     scores = Scores.of(evidence, [value])
     found = [(entry, mean) for entry in trained if (mean := _mean(entry, value, scores)) is not None]
     found.sort(key=lambda item: item[1], reverse=value.column.direction == "up")
-    importance = _importance([(e.records[0].planned.flat_config, mean) for e, mean in found], value)
+    configs = {entry.label: _chosen(entry, evidence.plan.axes) for entry, _ in found}
+    importance = _importance([(configs[entry.label], mean) for entry, mean in found], value)
     shown = tuple(entry for entry, _ in found[: options.best])
     notes = (*_importance_notes(importance, len(found)), *_left_out(trained, found, len(shown)), *comparison)
     frame = Table(options.name, options.caption, (), (), notes=notes)
@@ -71,7 +72,18 @@ def build(evidence: Evidence, options: Options) -> Table:
         evidence,
         baseline,
     )
-    return with_texts(_first_rows(table, len(shown)), _settings(shown, list(importance)))
+    settings = _settings({entry.label: configs[entry.label] for entry in shown}, list(importance))
+    return with_texts(_first_rows(table, len(shown)), settings)
+
+
+def _chosen(entry: Entry, axes: Iterable[str]) -> dict[str, Any]:
+    """The flat configuration of a row; a section that an axis chooses as a whole, such as `train.ema`, is one value."""
+    config = dict(entry.records[0].planned.flat_config)
+    for axis in axes:
+        parts = [key for key in config if key.startswith(f"{axis}.")]
+        if parts:
+            config[axis] = ", ".join(f"{key.removeprefix(f'{axis}.')} {as_written(config.pop(key))}" for key in parts)
+    return config
 
 
 def _first_rows(table: Table, count: int) -> Table:
@@ -158,9 +170,8 @@ def _left_out(trained: Sequence[Entry], found: Sequence[Any], shown: int) -> tup
     return tuple(notes)
 
 
-def _settings(shown: Sequence[Entry], keys: Sequence[str]) -> dict[str, dict[str, str]]:
+def _settings(configs: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> dict[str, dict[str, str]]:
     """Setting -> row -> its value."""
-    configs = {entry.label: entry.records[0].planned.flat_config for entry in shown}
     return {
         key: {label: _short(config.get(key, ABSENT)) for label, config in configs.items()}
         for key in keys[:_MOST_SETTINGS]

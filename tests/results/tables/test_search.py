@@ -52,6 +52,20 @@ def test_importance_needs_enough_trials(make) -> None:
     assert [column.label for column in table.columns[:2]] == ["losses.tv", "depth.model"]
 
 
+def test_a_section_that_an_axis_chooses_is_one_setting(make) -> None:
+    sections = [None, {"every": 10, "max_decay": 0.9}]
+    configs = [{"train": {"ema": section, "lr": lr}} for section in sections for lr in (1, 2)]
+    evidence = make.evidence(
+        *(record for i, config in enumerate(configs) for record in make.trained(f"t{i}", 20.0 + i, config=config))
+    )
+    axes = {"train.ema": "ema", "train.lr": "lr"}
+    table = build(replace(evidence, plan=replace(evidence.plan, axes=axes)), Options())
+    assert {column.label for column in table.columns[:3]} == {"train.ema", "train.lr", "PSNR"}
+    place = [column.label for column in table.columns].index("train.ema")
+    texts = [row.cells[place].text for row in table.rows]
+    assert texts == ["every 10, max_decay 0.9", "every 10, max_decay 0.9", "null", "null"]
+
+
 def test_failed_trials_are_counted(make) -> None:
     table = build(make.evidence(*searched(make, 3), make.record("x", state="failed")), Options())
     assert any(note.startswith("1 configuration without a result") for note in table.notes)
