@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -282,10 +283,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= _SHOWN_VALUE else f"{text[:8]}..."
 
 
-def why_table(plan: Plan, why: Mapping[str, Reason]) -> Table:
-    """A terminal table of the trials that must run, and why, with a summary of all."""
-    title = f"sweep {plan.sweep}: what is not finished"
-    table = Table(title=title, caption=summary(plan), title_justify="left", caption_justify="left")
+def why_table(plan: Plan, why: Mapping[str, Reason]) -> RenderableType:
+    """A terminal table of the trials that must run, and why, if there are any; then `summary`."""
+    table = Table(title=f"sweep {plan.sweep}: what is not finished", title_justify="left")
     table.add_column("trial")
     table.add_column("seed", justify="right")
     table.add_column("why")
@@ -294,4 +294,4 @@ def why_table(plan: Plan, why: Mapping[str, Reason]) -> Table:
         table.add_row(Text(trial.name), Text(str(trial.seed)), Text(str(why[trial.key])))
     if len(waiting) > MAX_ROWS:
         table.add_row(Text(f"... and {len(waiting) - MAX_ROWS} more; --json has all", style="dim"))
-    return table
+    return Group(*([table] if waiting else []), Text(summary(plan)))

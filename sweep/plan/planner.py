@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -326,9 +327,9 @@ def summary(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def plan_table(plan: Plan) -> Table:
-    """A terminal table of the plan: one row per trial, with its further names below the first, and `summary`."""
-    table = Table(title=f"sweep {plan.sweep}", caption=summary(plan), title_justify="left", caption_justify="left")
+def plan_table(plan: Plan) -> RenderableType:
+    """A terminal table of the plan: one row per trial, with its further names below the first; then `summary`."""
+    table = Table(title=f"sweep {plan.sweep}", title_justify="left")
     for heading in ("trial", "seed", "key", "status"):
         table.add_column(heading, justify="right" if heading == "seed" else "left")
     for section in (plan.trials, plan.controls):
@@ -337,7 +338,7 @@ def plan_table(plan: Plan) -> Table:
         if len(section) > MAX_ROWS:
             table.add_row(Text(f"... and {len(section) - MAX_ROWS} more; --json has all", style="dim"))
         table.add_section()
-    return table
+    return Group(table, Text(summary(plan)))
 
 
 def _cells(trial: PlannedTrial, is_control: bool) -> tuple[Text, ...]:

@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -193,6 +194,14 @@ def test_the_table_and_the_json_agree(tmp_path: Path) -> None:
     assert content["trials"][0]["why"]["changes"] == [{"key": "train.batch_size", "before": 8, "after": 3}]
     assert text in content["trials"][0]["why"]["text"]
     assert all("why" not in control for control in content["controls"])
+
+
+@pytest.mark.usefixtures("store")
+def test_without_anything_to_run_there_is_no_table_and_the_summary_is_as_wide_as_the_terminal(tmp_path: Path) -> None:
+    plan = replace(_plan(tmp_path), primary="novel_psnr, named before any trial was trained")
+    written = io.StringIO()
+    Console(file=written, width=80).print(why_table(plan, {}))
+    assert written.getvalue().splitlines()[1:] == ["primary metric: novel_psnr, named before any trial was trained"]
 
 
 def _train(plan: Plan, home: Path) -> None:
