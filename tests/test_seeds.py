@@ -37,7 +37,7 @@ def test_a_killed_sweep_resumes_to_the_same_decisions(sweep, prepared_home, tmp_
     output = run("run", sweep, "--executor", "inline", home=undisturbed)
     (ruling,) = state(undisturbed)["rulings"]
     assert ruling["state"] != "open"
-    assert "tv: " in output
+    assert f"tv after {ruling['seeds']} seeds: " in output
     report = (undisturbed / "reports" / "tiny" / "seeds.md").read_text()
     assert "| tv" in report
     assert "family-wise error" in (undisturbed / "reports" / "tiny" / "index.html").read_text()

@@ -123,7 +123,7 @@ def _check_finite(tensors: dict[str, Tensor]) -> None:
             bad = int((~torch.isfinite(tensor)).sum())
             if bad:
                 error = NonFiniteGaussiansError if name in _OF_GAUSSIANS else ValueError
-                raise error(f"{name} holds {bad} values of {tensor.numel()} that are NaN or infinite")
+                raise error(f"{name}: {bad} of {tensor.numel()} values are NaN or infinite")
 
 
 def _check_opacities(opacities: Tensor) -> None:

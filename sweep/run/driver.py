@@ -15,9 +15,10 @@ from jobs.trial import run_trial
 from model.registry import resolve
 from results.records.atomic import write_json
 from results.records.disk import full_disk_explained
-from results.records.home import code_file, sweep_folder, trial_folder
+from results.records.home import code_file, sweep_folder, training_folder, trial_folder
 from results.records.monitor import Monitor
 from results.records.plan import freeze
+from results.records.training_folder import read_weights
 from results.table import Table
 from sweep.file.load import RunOptions, Sweep
 from sweep.only import choose, is_wanted, required
@@ -100,7 +101,7 @@ def run_sweep(
     folder.mkdir(parents=True, exist_ok=True)
     with sole_driver(sweep, home, console), full_disk_explained(home):
         plan = _planned(sweep, home, take_over, console)
-        selection = _selected(plan, sweep, only, retry_failed, evaluate_only)
+        selection = _selected(plan, sweep, home, only, retry_failed, evaluate_only)
         _announce(plan, selection, console)
         for trial in selection.chosen:
             withdraw_prune(trial_folder(home, trial.key))
@@ -149,17 +150,18 @@ class _Selection:
     is_to_run: Callable[[PlannedTrial], bool]
 
 
-def _selected(plan: Plan, sweep: Sweep, only: str | None, retry_failed: bool, evaluate_only: bool) -> _Selection:
+def _selected(
+    plan: Plan, sweep: Sweep, home: Path, only: str | None, retry_failed: bool, evaluate_only: bool
+) -> _Selection:
     """The trials to run.  Raises ValueError where `only` matches nothing, and for trials that cannot run."""
     named = partial(is_wanted, only=only)
     is_searched = plan.search is not None and plan.search.left > 0 and named(plan.search.next_name)
     is_searched = is_searched and not evaluate_only
-    is_to_run = _is_trained if evaluate_only else partial(_is_open, retry_failed=retry_failed)
+    is_to_run = partial(_has_weights, home=home) if evaluate_only else partial(_is_open, retry_failed=retry_failed)
     wanted = (choose if is_searched else required)(plan.trials, only)
-    if evaluate_only:
-        wanted = list(filter(is_to_run, wanted))
-    _refuse_blocked(wanted, plan.search.missing if plan.search and is_searched else ())
-    chosen = ordered(filter(is_to_run, wanted), sweep)
+    runnable = list(filter(is_to_run, wanted))
+    _refuse_blocked(runnable if evaluate_only else wanted, plan.search.missing if plan.search and is_searched else ())
+    chosen = ordered(runnable, sweep)
     refuse_undrawable(((trial.name, trial.config) for trial in chosen), sweep.run)
     controls = [trial for trial in plan.controls if _is_open(trial, retry_failed)]
     return _Selection(controls, chosen, is_searched, named, is_to_run)
@@ -192,6 +194,11 @@ def _is_open(trial: PlannedTrial, retry_failed: bool) -> bool:
 
 def _is_trained(trial: PlannedTrial) -> bool:
     return trial.status == "to be evaluated"
+
+
+def _has_weights(trial: PlannedTrial, home: Path) -> bool:
+    """Whether a trial can be evaluated without training: its weights are read, since damaged ones would be trained."""
+    return _is_trained(trial) and read_weights(training_folder(home, str(trial.training))) is not None
 
 
 @dataclass(frozen=True)

@@ -286,7 +286,7 @@ def test_gaussians_that_a_cpu_does_not_draw_are_a_bad_step(tmp_path, monkeypatch
     assert math.isfinite(metrics.seen[-1][1]["train/l2"])
     steps = iter(range(10))
     (tmp_path / "checkpoints-False").rename(tmp_path / "skipped")
-    with pytest.raises(NonFiniteError, match=r"iteration 1: scales holds 1 values of .* NaN or infinite; .*\.\.inf"):
+    with pytest.raises(NonFiniteError, match=r"iteration 1: scales: 1 of .* values are NaN or infinite; .*\.\.inf"):
         trained(configuration(stages, nonfinite="stop"), tmp_path, captured=False)
     steps = iter(range(10))
     trained(configuration(stages, nonfinite="ignore"), tmp_path, captured=False)

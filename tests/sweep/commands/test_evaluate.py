@@ -138,7 +138,11 @@ def test_a_sweep_is_evaluated_anew_and_trains_nothing(home, tiny, tmp_path, monk
     assert [trial["status"] for trial in trials] == ["finished", "pending"]
     judged = pd.read_parquet(home / "trials" / trials[0]["key"] / "per_object.parquet")
     assert set(judged["split"]) == {"val"}
-    assert len(list((home / "trainings").iterdir())) == 1
+    (training,) = (home / "trainings").iterdir()
+
+    (training / "weights.safetensors").write_bytes(b"damaged")  # it is not trained anew
+    assert "0 to run" in invoke("evaluate", str(sweep), *val, "--set", "base.eval.objects=2")
+    assert (training / "weights.safetensors").read_bytes() == b"damaged"
 
 
 def test_conflicting_arguments_are_one_error(tmp_path):
