@@ -115,7 +115,7 @@ def test_an_object_that_cannot_be_drawn_is_named_and_its_scores_are_nan(store, w
     assert list(evaluation.samples["objects"]) == names
     (record,) = caplog.records
     assert f"{names[1]} of test cannot be drawn" in record.message
-    assert "scales holds 1 values of 3" in record.message
+    assert "scales: 1 of 3 values are NaN or infinite" in record.message
 
 
 def test_a_stop_is_looked_for_between_objects(judge):
