@@ -239,8 +239,8 @@ class Home:
         place: the home that the trials work in; this one where it is None.
         """
         planned = (self.path / "sweeps" / "tiny" / "plan.json").exists()
+        place = place or self.path
         for trial in self.trials().values() if planned else ():
-            place = place or self.path
             events = list(read_events(place / "trials" / str(trial["key"])))
             reached = max((event["step"] for event in events if event["event"] == "metrics"), default=0)
             iterations = sum(stage["iterations"] for stage in trial["config"].get("train", {}).get("stages", ()))
@@ -260,11 +260,13 @@ class Home:
         return repeated
 
 
-def wait_for_middle(home: Home, driver: Command | subprocess.Popen[str]) -> dict[str, Any]:
-    """The first result of `Home.in_the_middle` while the driver runs."""
+def wait_for_middle(
+    home: Home, driver: Command | subprocess.Popen[str], places: Sequence[Path | None] = (None,)
+) -> dict[str, Any]:
+    """The first result of `Home.in_the_middle`, at one of the places, while the driver runs."""
 
     def owner() -> dict[str, Any] | None:
         assert driver.poll() is None, f"the driver ended first: {driver.communicate()[0]}"
-        return home.in_the_middle()
+        return next(filter(None, map(home.in_the_middle, places)), None)
 
     return wait_for(owner, "a trial in its middle")

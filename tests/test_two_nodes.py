@@ -84,15 +84,10 @@ def slow_down_until_transferred(home: Home, driver, scratches: Sequence[Path]) -
 
     At full speed it may end between two transfers.
     """
-
-    def owner() -> dict | None:
-        assert driver.poll() is None, f"the driver ended first: {driver.communicate()[0]}"
-        return next(filter(None, map(home.in_the_middle, scratches)), None)
-
-    trial = psutil.Process(wait_for(owner, "a trial in its middle")["pid"])
+    trial = psutil.Process(wait_for_middle(home, driver, scratches)["pid"])
     while not home.in_the_middle():
         trial.suspend()
-        assert owner(), "it went on to its second half"
+        assert any(map(home.in_the_middle, scratches)), "it went on to its second half"
         time.sleep(INTERVAL_S)  # its next transfer is due when it goes on
         trial.resume()
         time.sleep(0.05)

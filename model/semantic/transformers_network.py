@@ -101,7 +101,8 @@ class TransformersEncoder(Encoder):
 
     @property
     def normalisation(self) -> tuple[Triple, Triple]:
-        factor = self._input.get("rescale_factor") or 1 / 255 if self._input.get("do_rescale") is not False else 1
+        is_rescaled = self._input.get("do_rescale") is not False
+        factor = (self._input.get("rescale_factor") or 1 / 255) if is_rescaled else 1
         scale = 255 * float(factor)  # the library multiplies whole numbers up to 255, and ours end at 1
         mean, std = (self._input["image_mean"], self._input["image_std"]) if self._is_normalised else ([0] * 3, [1] * 3)
         return tuple(m / scale for m in mean), tuple(s / scale for s in std)  # type: ignore[return-value]  # three each

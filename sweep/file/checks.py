@@ -17,6 +17,7 @@ from jobs.config import TrialConfig
 from jobs.data import DATASETS
 from model.methods import find_method
 from model.rasterizers import BACKENDS, CUDA_BACKENDS
+from model.registry import is_choice
 from results.metrics import split_column
 from sweep.file.diagnostics import ABSENT, Finding, Path, split_allowed
 from sweep.file.overrides import (
@@ -323,7 +324,7 @@ def _of_axis(finding: Finding) -> Finding:
 def _option_findings(draft: Draft, known: _OptionFindings) -> list[Finding]:
     """Mistakes in `data.options`, which only the dataset's importer understands; known: those of earlier drafts."""
     name, options = _value(draft, "data.name"), _value(draft, "data.options")
-    if not isinstance(options, dict) or not options or not isinstance(name, str) or name not in DATASETS:
+    if not isinstance(options, dict) or not options or not is_choice(name, DATASETS):
         return []
     case = (draft.origin(("data", "options")), name, json.dumps(options, sort_keys=True))
     if case not in known:

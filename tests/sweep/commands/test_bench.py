@@ -1,4 +1,4 @@
-"""What `splatsweep bench` prints; `tests/sweep/bench` has the benchmarks."""
+"""The output of `splatsweep bench`; `tests/sweep/bench` has the benchmarks."""
 
 from __future__ import annotations
 
