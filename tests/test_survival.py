@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from results.address import default_uri
-from tests.processes import CHECKPOINT_EVERY, LONG, Home, finish, run, start, tiny_sweep, wait_for_middle
+from tests.processes import CHECKPOINT_EVERY, LONG, PATIENCE_S, Home, finish, run, start, tiny_sweep, wait_for_middle
 
 TRIALS = ("baseline", "tv", "blank", "copy_input")
 
@@ -47,8 +47,13 @@ def assert_same(disturbed: Home, undisturbed: Home) -> None:
 def test_killed_driver_is_succeeded_by_another(sweep, here, undisturbed):
     driver = start("run", sweep, "--executor", "ray", home=here.path)
     owner = wait_for_middle(here, driver)
+    worker = psutil.Process(owner["pid"])
+    raylet = next(parent for parent in worker.parents() if "raylet" in parent.name())
+    worker.suspend()  # it may end its trial before it sees that the cluster is gone
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
+    psutil.wait_procs([raylet], timeout=PATIENCE_S)
+    worker.resume()
     output = run("run", sweep, "--executor", "inline", home=here.path)
     assert f"Taking over from process {driver.pid} on " in output
     assert not psutil.pid_exists(owner["pid"])
