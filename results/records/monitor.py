@@ -41,6 +41,8 @@ class TrialProgress:
     #: moments of the first and the newest event, in seconds since 1970; None without events
     first: float | None = None
     newest: float | None = None
+    #: machine on which it was last started or resumed
+    host: str | None = None
     #: content of `result.json` of a finished trial
     result: Mapping[str, Any] | None = None
 
@@ -119,6 +121,7 @@ class _JournalState:
         self._decisive: Event | None = None
         self._taken_up: tuple[float, int] | None = None
         self._trained_at = 0.0
+        self._host: str | None = None
         self._first: float | None = None
         self._newest: float | None = None
         self._step = 0
@@ -136,7 +139,7 @@ class _JournalState:
             self._decisive = event
         if kind == "start":
             self._taken_up, self._trained_at = (event["time"], event["step"]), event["time"]
-            self._step, self._error = event["step"], None
+            self._step, self._host, self._error = event["step"], event["host"], None
         elif kind == "failed":
             self._error = event["error"]
         elif kind in ("stopped", "pruned"):
@@ -168,5 +171,6 @@ class _JournalState:
             evaluation_s=self._evaluation_s,
             first=self._first,
             newest=self._newest,
+            host=self._host,
             result=result,
         )

@@ -251,6 +251,16 @@ def failures(states: Sequence[TrialState]) -> list[str]:
     return [f"{labelled(s)} failed: {first_line(s.error)}" for s in states if s.status == "failed"]
 
 
+def silences(states: Sequence[TrialState]) -> list[str]:
+    """One line for each running trial that has recorded nothing for long."""
+    return [
+        f"{labelled(s)} runs on {s.host}, but has recorded nothing for {in_words(s.silent_s)}; "
+        "if that machine has failed, running the sweep again continues it"
+        for s in states
+        if s.is_silent
+    ]
+
+
 def labelled(state: TrialState) -> str:
     """A trial's name and seed."""
     return f"{state.name} seed {state.seed}" if state.steps else state.name

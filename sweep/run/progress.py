@@ -16,6 +16,8 @@ from results.records.trial_folder import Status
 
 #: States after which a trial does not run again in this call.
 DONE = ("finished", "failed", "pruned")
+#: Seconds without a new event after which a running trial's machine may have failed.
+_SILENT_S = 1800.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,16 @@ class TrialState:
     evaluation_s: float | None = None
     #: seconds since the newest event in its journal
     silent_s: float = 0.0
+    #: the machine that runs it, or ran it last
+    host: str | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it counts as running, but has recorded nothing for half an hour.
+
+        Where another machine ran it, nothing else shows that this machine has failed.
+        """
+        return self.status == "running" and self.silent_s > _SILENT_S
 
     @property
     def is_evaluating(self) -> bool:
@@ -74,6 +86,7 @@ def trial_state(trial: PlannedTrial[Any], monitor: Monitor) -> TrialState:
         error=found.error,
         evaluation_s=found.evaluation_s,
         silent_s=0.0 if found.newest is None else max(time.time() - found.newest, 0.0),
+        host=found.host,
     )
 
 

@@ -12,7 +12,7 @@ from model.registry import resolve
 from results.records.monitor import Monitor
 from results.records.plan import read_plan
 from sweep.file.schema import Sweep
-from sweep.run.display import Snapshot, failures, snapshot_of, state_table
+from sweep.run.display import Snapshot, failures, silences, snapshot_of, state_table
 from sweep.run.executors import EXECUTORS
 from sweep.run.executors.base import Executor
 from sweep.run.progress import Clock, trial_state
@@ -24,13 +24,13 @@ class StatusView:
     """The state of a sweep at one moment."""
 
     seen: Snapshot
-    #: reasons for failed trials, and the progress of the search or of added seeds
+    #: reasons for failed trials, running ones that record nothing, and the progress of the search or of added seeds
     remarks: tuple[str, ...]
 
     @property
     def is_running(self) -> bool:
-        """Whether any trial is running."""
-        return any(state.status == "running" for state in self.seen.states)
+        """Whether any trial is running and has recorded something lately."""
+        return any(state.status == "running" and not state.is_silent for state in self.seen.states)
 
     def view(self, console: Console) -> RenderableType:
         """Renders totals and one row per trial."""
@@ -55,4 +55,4 @@ class SweepStatus:
         added = (*([str(search)] if search is not None else []), *([str(plan.seeds)] if plan.seeds else []))
         seen = snapshot_of(plan.trials, states, self._clock, self._at_once)
         of_controls = [trial_state(trial, self._monitor) for trial in plan.controls]
-        return StatusView(seen, (*failures([*of_controls, *states]), *added))
+        return StatusView(seen, (*failures([*of_controls, *states]), *silences(states), *added))

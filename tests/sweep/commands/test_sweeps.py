@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,31 @@ def test_watching_ends_with_the_driver_and_not_between_its_trials(
         assert not lock.is_locked, "it ended while the sweep was being run"
     assert result.exit_code == 0
     assert "baseline" in result.output
+
+
+def test_watching_ends_where_the_machine_of_a_trial_has_failed(
+    file: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that cannot be asked leaves a journal that says `start` and nothing after it."""
+    trial = PlannedTrial("0123456789abcdef", ("baseline",), 0, {"seed": 0}, "pending")
+    freeze(Plan("s", "2026-03-01T12:00:00+00:00", (trial,), ()), home)
+    folder = trial_folder(home, trial.key)
+    folder.mkdir(parents=True)
+    start = {"event": "start", "time": 0.0, "step": 0, "host": "node-7", "pid": 1, "created": 0.0}
+    (folder / "journal.jsonl").write_text(json.dumps(start) + "\n")
+    now = 60.0
+
+    def sleep(_: float) -> None:
+        nonlocal now
+        assert now == 60, "it goes on"
+        now += 3 * 3600
+
+    monkeypatch.setattr("sweep.run.progress.time", SimpleNamespace(time=lambda: now))
+    monkeypatch.setattr("sweep.commands.sweeps.time", SimpleNamespace(sleep=sleep))
+    result = CliRunner().invoke(app, ["status", str(file), "--home", str(home), "--watch"])
+    assert result.exit_code == 0
+    assert now > 60, "it ended while the trial may still be running"
+    assert "baseline runs on node-7, but has recorded nothing for 3 h 1 min" in " ".join(result.output.split())
 
 
 def test_a_sweep_that_is_being_planned_is_not_taken_for_one_that_never_was(file: Path, home: Path) -> None:
