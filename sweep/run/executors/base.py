@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # bring torch, which takes seconds
 
 
 def _check_gpus(number: float) -> float:
-    if number != int(number) and not 0.01 <= number <= 1:
-        raise PydanticCustomError("gpus", "must be 0, a share of one GPU from 0.01 to 1, or a whole number of GPUs")
+    if number and not 0.01 <= number <= 1:
+        raise PydanticCustomError("gpus", "must be 0 or a share from 0.01 to 1, since a trial trains on one GPU")
     return number
 
 
@@ -30,7 +30,10 @@ class ExecutorOptions(Section):
     """
 
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
-    gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_check_gpus)] = 0.0
+    #: 0, or the share of one GPU that a trial reserves
+    gpus_per_trial: Annotated[
+        float, Field(allow_inf_nan=False, json_schema_extra={"minimum": 0, "maximum": 1}), AfterValidator(_check_gpus)
+    ] = 0.0
     #: whether to train through torch.compile or CUDA graphs: where it is faster, never, or always compiled
     compile: Literal["auto", "never", "always"] = "auto"
     #: iterations between two lines of the journal

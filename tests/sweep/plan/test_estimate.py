@@ -189,7 +189,7 @@ def test_how_many_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trials_at_once(RunOptions(cpus_per_trial=16)) == 1
     assert trials_at_once(RunOptions(gpus_per_trial=0.5)) == 4
     assert trials_at_once(RunOptions(gpus_per_trial=0.4)) == 4, "a share lies within one GPU"
-    assert trials_at_once(RunOptions(gpus_per_trial=2)) == 1
+    assert trials_at_once(RunOptions(gpus_per_trial=1)) == 2
 
 
 def test_where_processes_are_not_bound_to_cores_all_count(monkeypatch: pytest.MonkeyPatch) -> None:

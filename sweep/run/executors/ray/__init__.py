@@ -37,9 +37,7 @@ class Ray:
         if share > 0:
             import torch
 
-            gpus = torch.cuda.device_count()
-            # A share lies within one GPU.
-            slots = min(slots, gpus * int(1 / share + 1e-9) if share < 1 else gpus // int(share))
+            slots = min(slots, torch.cuda.device_count() * int(1 / share + 1e-9))  # a share lies within one GPU
         return max(1, min(slots, options.max_concurrent or slots))
 
     @staticmethod
