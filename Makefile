@@ -39,20 +39,20 @@ demo: weights  ## plan, train, evaluate and report the preset `quick`
 
 # Three files at once on two processors, since tests of killed nodes and servers wait as long as they compute.
 test: weights bytecode  ## run all tests
-	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	SPLATSWEEP_WEIGHTS="$(SPLATSWEEP_HOME)/weights" $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: weights ## run the tests without Ray, servers and long training; two minutes
-	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python -m pytest -m "not slow" -n 2
+	SPLATSWEEP_WEIGHTS="$(SPLATSWEEP_HOME)/weights" $(BIN)/python -m pytest -m "not slow" -n 2
 
 soak: weights  ## kill each process of a sweep, 20 times in all; half an hour
-	SPLATSWEEP_WEIGHTS=$(SPLATSWEEP_HOME)/weights $(BIN)/python tests/soak.py --rounds 20
+	SPLATSWEEP_WEIGHTS="$(SPLATSWEEP_HOME)/weights" $(BIN)/python tests/soak.py --rounds 20
 
 IMAGE ?= cpu
 image:         ## run an image's steps in a clean Debian root, without a container engine (IMAGE=cpu or cuda); as root
 	docker/check-in-clean-root.sh --image $(IMAGE)
 
 gpu:           ## run GPU tests, benchmarks and a killed sweep in six minutes; installs nothing
-	$(or $(wildcard $(BIN)/python),$(PYTHON)) tests/gpu/check.py --out $(SPLATSWEEP_HOME)/gpu
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) tests/gpu/check.py --out "$(SPLATSWEEP_HOME)/gpu"
 
 lint: setup    ## check style and types
 	$(BIN)/ruff check .

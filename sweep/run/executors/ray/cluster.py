@@ -7,8 +7,10 @@ import json
 import logging
 import os
 import re
+import shlex
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,12 +78,26 @@ def connect() -> None:
             if named_address() is not None:
                 ray.init(**quiet)
             else:
-                ray.init(address="local", include_dashboard=False, **quiet)
+                ray.init(address="local", include_dashboard=False, runtime_env=_python_of_workers(), **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ClusterError(_not_started(error)) from error
     token = Path.home() / ".ray" / "auth_token"
     if named_address() is None and token.exists():  # Ray writes the token with read permission for all users
         token.chmod(0o600)
+
+
+def _python_of_workers() -> dict[str, str]:
+    """The runtime environment in which workers on this machine find this Python.
+
+    A shell starts them, to which Ray 2.60 passes the interpreter's path as it is, with its spaces.
+    """
+    executable = shlex.quote(sys.executable)
+    return {} if executable == sys.executable else {"py_executable": executable}
+
+
+def logs_folder() -> Path:
+    """The folder of the logs of the Ray that was started last on this machine."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or tempfile.gettempdir()) / "ray" / "session_latest" / "logs"
 
 
 def disconnect() -> None:

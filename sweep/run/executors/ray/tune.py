@@ -54,6 +54,7 @@ from sweep.run.executors.ray.cluster import (
     disconnect,
     find_autoscaler,
     living_nodes,
+    logs_folder,
     named_address,
     requested,
 )
@@ -69,6 +70,8 @@ from sweep.terminal import counted
 
 _HEARTBEAT_S = 5.0
 _STOP_INTERVAL_S = 0.5
+#: Seconds after which a worker that has not started may never do.
+_LATE_S = 60.0
 
 
 def run(assignment: Assignment, options: RayOptions) -> None:
@@ -283,7 +286,7 @@ class _Watch(tune.Callback):
     def __init__(self, notices: Notices, nodes: NodeWatch, options: RayOptions, lacking: str | None) -> None:
         """lacking: what trials have to wait for before the first can start; None where nothing."""
         self._notices, self._nodes, self._options = notices, nodes, options
-        self._lacking, self._looked = lacking, 0.0
+        self._lacking, self._looked, self._waiting_since = lacking, 0.0, time.monotonic()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called several times a second."""
@@ -293,7 +296,8 @@ class _Watch(tune.Callback):
         self._nodes.look(living_nodes())
         states = [trial.status for trial in trials]
         is_waiting = "PENDING" in states and "RUNNING" not in states
-        self._lacking = self._lacking if is_waiting else None
+        if not is_waiting:
+            self._lacking, self._waiting_since = None, self._looked
         self._notices.wait_for(self._missing() if is_waiting else None)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -304,7 +308,8 @@ class _Watch(tune.Callback):
             return self._lacking
         groups = placement_group_table().values()
         if not any(group["state"] in ("PENDING", "RESCHEDULING") for group in groups):
-            return "the first worker to start"
+            is_late = named_address() is None and self._looked - self._waiting_since > _LATE_S
+            return "the first worker to start" + (f" (Ray's logs: {logs_folder()})" if is_late else "")
         free, whole = ray.available_resources(), ray.cluster_resources()
         found = " and ".join(f"{free.get(n, 0):g} of {counted(whole[n], n)}" for n in ("CPU", "GPU") if n in whole)
         return f"{requested(self._options.cpus_per_trial, self._options.gpus_per_trial)} on one node; free: {found}"
