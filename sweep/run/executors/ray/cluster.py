@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import re
+import secrets
 import shlex
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,32 @@ def connect() -> None:
             if named_address() is not None:
                 ray.init(**quiet)
             else:
+                _provide_token()
                 ray.init(address="local", include_dashboard=False, runtime_env=_python_of_workers(), **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ClusterError(_not_started(error)) from error
-    token = Path.home() / ".ray" / "auth_token"
-    if named_address() is None and token.exists():  # Ray writes the token with read permission for all users
-        token.chmod(0o600)
+    if named_address() is None:
+        with suppress(OSError):  # Ray did not write it, as where a variable has the token
+            _token_file().chmod(0o600)  # it writes it with read permission for all users
+
+
+def _provide_token() -> None:
+    """Sets a token for a Ray on this machine where Ray could not store its own, for want of a writable home directory.
+
+    So it is in a container that runs as a user whom its image does not know: its home directory is the root.
+    """
+    if any(os.environ.get(variable) for variable in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        return
+    folder = _token_file().parent
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _token_file() -> Path:
+    """The file in which Ray stores the token of this user."""
+    return Path.home() / ".ray" / "auth_token"
 
 
 def _python_of_workers() -> dict[str, str]:

@@ -50,9 +50,9 @@ disconnect()
 """
 
 
-def output_of(script: str, python: Path | str = sys.executable) -> str:
+def output_of(script: str, python: Path | str = sys.executable, **variables: str) -> str:
     """What a script prints in a process of its own, followed by its errors."""
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **variables}
     environment.pop("RAY_ADDRESS", None)
     done = subprocess.run([python, "-c", script], capture_output=True, text=True, env=environment, timeout=300)
     return done.stdout + done.stderr
@@ -70,3 +70,9 @@ def test_workers_start_where_the_path_of_python_has_spaces(tmp_path: Path) -> No
     environment.symlink_to(sys.prefix)
     python = environment / "bin" / "python"
     assert output_of(CONNECTION, python).splitlines()[0] == str(python)
+
+
+def test_a_home_directory_that_cannot_be_written_does_not_keep_ray_from_starting(tmp_path: Path) -> None:
+    nobodys = tmp_path / "home"
+    nobodys.touch()  # not even root can make a folder in it
+    assert output_of(CONNECTION, HOME=str(nobodys)).splitlines()[0] == sys.executable
