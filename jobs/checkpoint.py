@@ -20,20 +20,23 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from jobs.adam import FlatAdam
-from jobs.flat import from_former_order, to_logical_order, to_memory_order
+from jobs.flat import to_logical_order, to_memory_order
 from results.records.atomic import write_atomically
 
 KEEP = 2
 _STEP_DIGITS = 9
-#: prefixes of the names of Adam's tensors; those of earlier versions are in the order that memory had
-_OPTIMIZER, _FORMER_OPTIMIZER = "optimizer.", "optimizer.0."
+#: prefix of the names of Adam's tensors
+_OPTIMIZER = "optimizer."
+#: that of earlier versions, which stored Adam's state in the order of memory
+_FORMER_OPTIMIZER = "optimizer.0."
 #: suffix of a checkpoint without Adam's state; it follows the one with the state in the order of names
 _WEIGHTS_ALONE = "_weights"
 
-#: prefixes of tensors' names in checkpoints of earlier versions -> those of this one
-_RENAMED = {"network.unet.": "network.backbone.", "average.unet.": "average.backbone."}
-
 log = logging.getLogger(__name__)
+
+
+class FormerCheckpointError(RuntimeError):
+    """A checkpoint was written by an earlier version and cannot be continued."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,8 @@ class Checkpoint:
         network.load_state_dict(_without_prefix(self.tensors, "network."))
         if average is not None and average is not network:
             average.load_state_dict(_without_prefix(self.tensors, "average."))
-        former, state = (_without_prefix(self.tensors, prefix) for prefix in (_FORMER_OPTIMIZER, _OPTIMIZER))
-        if optimizer is not None and former:
-            optimizer.load({name: from_former_order(t, network) if t.dim() else t for name, t in former.items()})
-        elif optimizer is not None and state:
+        state = _without_prefix(self.tensors, _OPTIMIZER)
+        if optimizer is not None and state:
             optimizer.load({name: to_memory_order(t, network) if t.dim() else t for name, t in state.items()})
 
 
@@ -126,7 +127,7 @@ class CheckpointFolder:
                 path.unlink()
 
     def latest(self) -> Checkpoint | None:
-        """The newest sound checkpoint, or None where there is none."""
+        """The newest sound checkpoint, or None where there is none.  Raises `FormerCheckpointError`."""
         found = self._latest()
         return None if found is None else found[1]
 
@@ -175,15 +176,12 @@ def _read(path: Path) -> Checkpoint:
     found = _hash(data, record["step"], record["extra"])
     if found != record["sha256"]:
         raise ValueError(f"sha256 {found}, expected {record['sha256']}")
-    return Checkpoint(record["step"], {_present(name): t for name, t in load(data).items()}, record["extra"])
-
-
-def _present(name: str) -> str:
-    """A tensor's name of any version -> its name in this one."""
-    for former, present in _RENAMED.items():
-        if name.startswith(former):
-            return present + name.removeprefix(former)
-    return name
+    tensors = load(data)
+    if any(name.startswith(_FORMER_OPTIMIZER) for name in tensors):
+        raise FormerCheckpointError(
+            f"{path} was written by an earlier version and cannot be continued; to train anew, delete {path.parent}"
+        )
+    return Checkpoint(record["step"], tensors, record["extra"])
 
 
 def _hash(data: bytes, step: int, extra: dict[str, Any]) -> str:

@@ -148,8 +148,7 @@ def _of_weights(record: Mapping[str, Any], data: bytes, config: TrialConfig) -> 
     prefixes = ("network.", "average.") if config.train.ema is not None else ("network.",)
     # Files hold no memory that two tensors share.
     tensors = {f"{prefix}{name}": tensor.clone() for name, tensor in load(data).items() for prefix in prefixes}
-    averages = {"sums": {}, "steps": 0, "seconds": record["seconds"]}
-    return Checkpoint(int(record["step"]), tensors, {"averages": averages})
+    return Checkpoint(int(record["step"]), tensors, {"averages": {"seconds": record["seconds"]}})
 
 
 def _shortened(config: TrialConfig, stages: _Stages) -> TrialConfig | None:

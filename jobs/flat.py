@@ -77,16 +77,6 @@ def to_memory_order(logical: Tensor, network: nn.Module) -> Tensor:
     return flat
 
 
-def from_former_order(former: Tensor, network: nn.Module) -> Tensor:
-    """The numbers (N,) in the order of memory, from that of earlier versions: parameters by index, each as it lies."""
-    flat, first = torch.empty_like(former), 0
-    for parameter, begin in _places(network):
-        size = parameter.numel()
-        flat[begin : begin + size] = former[first : first + size]
-        first += size
-    return flat
-
-
 def _parts(flat: Tensor, network: nn.Module) -> Iterator[Tensor]:
     """Views of (N,), each of the shape and the layout of a trained parameter, in the order of the indices."""
     for parameter, first in _places(network):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -60,16 +61,13 @@ class Averages:
 
     def __init__(
         self,
-        sums: Mapping[str, float] | None = None,
-        counted: Mapping[str, float] | None = None,
+        sums: Mapping[str, float] = MappingProxyType({}),
+        counted: Mapping[str, float] = MappingProxyType({}),
         steps: int = 0,
         seconds: float = 0.0,
     ) -> None:
-        """From `plain`; that of earlier versions has the number of skipped steps among the sums, and no `counted`."""
-        former = dict(sums or {})
-        used = steps - former.pop("skipped", 0.0)
-        self._sums, self._counted = former, dict.fromkeys(former, used) if counted is None else dict(counted)
-        self.steps, self.seconds = steps, seconds
+        """The members of `plain`."""
+        self._sums, self._counted, self.steps, self.seconds = dict(sums), dict(counted), steps, seconds
         #: the active losses, and on the device (2, L): sums over the steps that count, and their numbers
         self._names: tuple[str, ...] = ()
         self._latest: Tensor | None = None

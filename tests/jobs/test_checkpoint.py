@@ -1,10 +1,12 @@
+import re
+
 import pytest
 import torch
 
 import jobs.checkpoint
 from jobs.adam import FlatAdam
-from jobs.checkpoint import KEEP, Checkpoint, CheckpointFolder, capture
-from jobs.flat import backward, flatten_parameters, to_logical_order, to_memory_order
+from jobs.checkpoint import KEEP, Checkpoint, CheckpointFolder, FormerCheckpointError, capture
+from jobs.flat import backward, flatten_parameters
 from results.records.disk import DiskFullError
 
 
@@ -37,35 +39,13 @@ def test_what_is_saved_is_what_is_restored(tmp_path):
     assert torch.equal(again.bias, network.bias)
 
 
-def test_checkpoints_of_earlier_versions_continue():
-    """They have the tensors of `torch.optim.Adam` by their names there, in the order of memory."""
-    network, optimizer = trained(3)
-    theirs = torch.optim.Adam([optimizer.weights], lr=0.1, fused=True)
-    theirs.step()
-    state = theirs.state_dict()["state"][0]
-    former = {
-        name: t for name, t in capture(1, network, optimizer, network, {}).tensors.items() if "optimizer" not in name
-    }
-    again, again_optimizer = trained(0)
-    saved = Checkpoint(1, former | {f"optimizer.0.{name}": tensor for name, tensor in state.items()}, {})
-    saved.restore(again, again_optimizer)
-    assert again_optimizer.state.keys() == state.keys()
-    assert all(torch.equal(again_optimizer.state[name], tensor) for name, tensor in state.items())
-
-
-def test_the_order_of_earlier_versions_is_that_of_the_indices():
-    """An odd parameter stands before others, which now lie before it."""
-    network = torch.nn.Sequential(torch.nn.Linear(3, 1), torch.nn.Linear(1, 16), torch.nn.Linear(16, 2))
-    optimizer = FlatAdam(flatten_parameters(network), lr=0.1, eps=1e-15)
-    by_index = torch.arange(float(len(optimizer.weights)))
-    assert not torch.equal(to_memory_order(by_index, network), by_index)
-    former = {"step": torch.tensor(7.0), "exp_avg": by_index, "exp_avg_sq": 2 * by_index}
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    saved = Checkpoint(1, tensors | {f"optimizer.0.{name}": tensor for name, tensor in former.items()}, {})
-    saved.restore(network, optimizer)
-    assert optimizer.state["step"] == 7
-    assert torch.equal(to_logical_order(optimizer.state["exp_avg"], network), by_index)
-    assert torch.equal(to_logical_order(optimizer.state["exp_avg_sq"], network), 2 * by_index)
+def test_one_of_an_earlier_version_is_refused(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    network, optimizer = trained(1)
+    tensors = capture(1, network, optimizer, network, {}).tensors
+    folder.save(Checkpoint(1, {name.replace("optimizer.", "optimizer.0."): t for name, t in tensors.items()}, {}))
+    with pytest.raises(FormerCheckpointError, match=f"an earlier version .* delete {re.escape(str(tmp_path))}$"):
+        folder.latest()
 
 
 def test_weights_alone_leave_adam_at_its_start():

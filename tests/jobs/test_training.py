@@ -92,12 +92,6 @@ def test_without_a_step_that_counts_there_is_no_mean():
     assert averages.take() == {"train/skipped": 1.0}
 
 
-def test_averages_of_earlier_versions_continue():
-    averages = Averages(sums={"loss": 6.0, "skipped": 1.0}, steps=4, seconds=2.0)
-    averages.add({"loss": torch.tensor(6.0)}, torch.tensor(True), 0.5)
-    assert averages.take() == {"train/loss": 3.0, "train/skipped": pytest.approx(1 / 5)}
-
-
 def test_reading_averages_changes_no_bit():
     values = torch.rand(40, generator=torch.Generator().manual_seed(0)).unbind()
     undisturbed, read = Averages(), Averages()
