@@ -1,7 +1,7 @@
 """One step of training: reconstruct, render, losses, backward, Adam.
 
 A step reads nothing back from the device, and everything that differs between iterations reaches it as a tensor.  So
-a GPU can run it as one CUDA graph (`jobs.device.CapturedStep`), which repeats its work without its Python code.
+a GPU can run it as one CUDA graph (`jobs.captured_step.CapturedStep`), which repeats its work without its Python code.
 """
 
 from __future__ import annotations

@@ -18,18 +18,10 @@ from jobs.config import TrialConfig
 from jobs.continuation import continue_training
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
-from jobs.device import (
-    CompileMode,
-    captures_steps,
-    choose_execution,
-    prepare,
-    prepare_loss,
-    prepare_training,
-    share_compiled_code,
-    steady_memory,
-)
+from jobs.device import prepare, prepare_loss, steady_memory
 from jobs.environment import arithmetic_of, drawing_backend, training_environment
 from jobs.evaluate import Evaluation
+from jobs.execution import CompileMode, captures_steps, choose_execution, prepare_training, share_compiled_code
 from jobs.features import ContextReader
 from jobs.keys import NUMERICS_VERSION, training_identity, training_weights
 from jobs.lock import exclusive_lock

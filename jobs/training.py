@@ -18,10 +18,12 @@ from torch import Tensor
 
 from jobs.adam import FlatAdam
 from jobs.batch import draw_batch
+from jobs.captured_step import CapturedStep
 from jobs.checkpoint import CheckpointFolder, capture
 from jobs.config import Stage, TrialConfig
 from jobs.data.store import Store
-from jobs.device import CapturedStep, DrawnAhead, seed_dropout
+from jobs.device import seed_dropout
+from jobs.drawn_ahead import DrawnAhead
 from jobs.ema import MovingAverage
 from jobs.evaluate import Evaluation
 from jobs.features import ContextReader

@@ -24,9 +24,10 @@ from jobs.data.gpu_cache import keep_only
 from jobs.data.prepare import open_dataset
 from jobs.data.requirements import Requirements
 from jobs.data.store import Store
-from jobs.device import CompileMode, choose_device
+from jobs.device import choose_device
 from jobs.environment import describe_environment, trial_environment
 from jobs.evaluate import Predict, evaluate_predictions, no_context, object_views, predicting
+from jobs.execution import CompileMode
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, Keys, frozen_weights, keys_of
 from jobs.lock import exclusive_lock
 from jobs.memory import is_out_of_memory, keep_freed_memory
@@ -75,7 +76,7 @@ class Runtime:
     threads: int = 1
     #: a torch device, or "auto": the GPU if there is one
     device: str = "auto"
-    #: execution of training, see `jobs.device.choose_execution`
+    #: execution of training, see `jobs.execution.choose_execution`
     compile: CompileMode = "auto"
     log_every: int = 50
     checkpoint_every: int = 500

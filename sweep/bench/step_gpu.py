@@ -24,11 +24,14 @@ from torch import Tensor
 
 from jobs.adam import FlatAdam
 from jobs.batch import Batch, draw_batch
+from jobs.captured_step import CapturedStep
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.prepare import prepare as prepare_dataset
 from jobs.data.store import Store
-from jobs.device import CapturedStep, DrawnAhead, captures_steps, prepare, prepare_training, wait_for
+from jobs.device import prepare, wait_for
+from jobs.drawn_ahead import DrawnAhead
+from jobs.execution import captures_steps, prepare_training
 from jobs.flat import flatten_parameters
 from jobs.memory import is_out_of_memory
 from jobs.nonfinite import NonFiniteGuard

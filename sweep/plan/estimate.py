@@ -20,10 +20,10 @@ from typing import Any
 
 from rich.filesize import decimal
 
+from jobs.captured_step import CapturedStep
 from jobs.config import TrialConfig
 from jobs.continuation import Beginning
 from jobs.data.prepare import open_dataset
-from jobs.device import CapturedStep
 from jobs.trial import TrialFailedError, run_trial
 from model.registry import resolve
 from results.records.home import cache_folder, data_folder, training_folder, trials_folder, weights_folder

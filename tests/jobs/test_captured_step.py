@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jobs.adam import FlatAdam
+from jobs.captured_step import CapturedStep
 from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.prepare import prepare as prepare_dataset
-from jobs.device import CapturedStep, ExecutionError, captures_steps, prepare_training
+from jobs.execution import ExecutionError, captures_steps, prepare_training
 from jobs.features import ContextReader
 from jobs.memory import is_out_of_memory
 from jobs.nonfinite import NonFiniteError, NonFiniteGuard
@@ -221,7 +222,7 @@ def test_a_step_that_reads_to_the_host_runs_as_written_with_one_warning(graphs, 
     toy, expected = Toy(), Toy(captured=False)
     monkeypatch.setattr(toy, "draw", lambda count: count.clamp(max=float(count + 9)))
     values = [1.0, 2.0, 3.0, 4.0, 5.0]
-    with caplog.at_level(logging.WARNING, "jobs.device"):
+    with caplog.at_level(logging.WARNING, "jobs.captured_step"):
         assert toy.run(values) == expected.run(values)
     (record,) = caplog.records
     assert "steps are not captured as one CUDA graph, and run as written" in record.message

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from jobs.data.prepare import open_dataset, prepare
-from jobs.device import ExecutionError
+from jobs.execution import ExecutionError
 from model.rasterizers import render
 from sweep.bench import step_gpu
 from sweep.bench.step_gpu import (

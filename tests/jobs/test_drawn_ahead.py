@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from jobs.drawn_ahead import DrawnAhead
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def test_inputs_on_a_cpu_are_drawn_when_they_are_taken():
+    drawn: list[int] = []
+    inputs = DrawnAhead(lambda i: drawn.append(i) or i, CPU, end=3)
+    assert [inputs.take(i) for i in (0, 1, 2)] == drawn == [0, 1, 2]
+
+
+def test_inputs_on_a_gpu_are_drawn_one_ahead(monkeypatch):
+    """Tested with replacements for streams; unexpected inputs are drawn at once."""
+    waits: list[tuple[str, object]] = []
+    side = SimpleNamespace(wait_stream=lambda other: waits.append(("side", other)))
+    stream = SimpleNamespace(wait_stream=lambda other: waits.append(("main", other)))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _device: side)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _stream: nullcontext())
+    recorded: list[object] = []
+    monkeypatch.setattr(Tensor, "record_stream", lambda _self, at: recorded.append(at))
+    drawn: list[int] = []
+
+    def draw(iteration: int) -> Tensor:
+        drawn.append(iteration)
+        return torch.tensor(iteration)
+
+    inputs, taken = DrawnAhead(draw, CUDA, end=7), []
+    for iteration in (0, 1, 5, 6):
+        taken.append(int(inputs.take(iteration)))
+        inputs.prepare(iteration + 1)
+    assert taken == [0, 1, 5, 6]
+    assert drawn == [0, 1, 2, 5, 6]
+    assert waits == [("side", stream)] + [("main", side)] * 4
+    assert recorded == [stream] * 4
