@@ -111,7 +111,7 @@ def _run_ours(trials: list[PlannedTrial], home: Path, options: RunOptions) -> No
 def _run_bare(trials: list[PlannedTrial], home: Path, options: RunOptions) -> None:
     from ray import tune
 
-    from sweep.run.executors.ray.cluster import connect, disconnect
+    from sweep.run.executors.ray.connection import connect, disconnect
 
     def trainable(parameters: dict[str, Any]) -> None:
         nap(TrialConfig(model=BlankOptions(), seed=parameters["seed"]), home, Runtime())

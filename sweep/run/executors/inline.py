@@ -24,7 +24,7 @@ class Inline:
         """Runs the source's trials in this process."""
         import torch
 
-        from sweep.run.executors.ray.cluster import Room, check_room
+        from sweep.run.executors.room import Room, check_room
         from sweep.run.executors.run_guarded import run_guarded, runtime_of
 
         gpus = torch.cuda.device_count()

@@ -43,7 +43,7 @@ class Ray:
     @staticmethod
     def check() -> None:
         """Raises `ClusterError` where RAY_ADDRESS names a cluster that does not answer."""
-        from sweep.run.executors.ray.cluster import require_answer
+        from sweep.run.executors.ray.connection import require_answer
 
         require_answer()
 

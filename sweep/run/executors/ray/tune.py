@@ -47,22 +47,14 @@ from sweep.plan.planner import PlannedTrial
 from sweep.run.executors.base import Assignment, Notices, unused_gpus
 from sweep.run.executors.queue import TrialQueue
 from sweep.run.executors.ray import RayOptions
-from sweep.run.executors.ray.cluster import (
-    NodeWatch,
-    check_room,
-    connect,
-    disconnect,
-    find_autoscaler,
-    living_nodes,
-    logs_folder,
-    named_address,
-    requested,
-)
+from sweep.run.executors.ray.connection import connect, disconnect, logs_folder, named_address
 from sweep.run.executors.ray.file_server import TrialFileServer
+from sweep.run.executors.ray.nodes import NodeWatch, find_autoscaler, living_nodes
 from sweep.run.executors.ray.packing import FILENAME as MEMORY_FILENAME
 from sweep.run.executors.ray.packing import Packing, Use, memory_limit
 from sweep.run.executors.ray.remote_worker import run_remotely
 from sweep.run.executors.ray.worker_deaths import DeadTrials
+from sweep.run.executors.room import check_room, requested
 from sweep.run.executors.run_guarded import run_guarded, runtime_of
 from sweep.run.progress import shape
 from sweep.run.stop import signal_handlers_kept

@@ -1,27 +1,22 @@
-"""The cluster that trials run on: connecting to it, comparing its resources with requests, and watching its nodes."""
+"""The connection to the cluster that RAY_ADDRESS names, or to Ray on this machine."""
 
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import os
-import re
 import secrets
 import shlex
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from results.pause_gc import garbage_collection_paused
-from sweep.run.executors.base import ExecutorOptions, Notices
-from sweep.terminal import counted
 
 ADDRESS_VARIABLE, FOLDER_VARIABLE = "RAY_ADDRESS", "RAY_TMPDIR"
 _TLS_VARIABLE = "RAY_USE_TLS"
@@ -33,17 +28,6 @@ _RAY_PORT, _CLIENT_PORT = 6379, 10001
 
 class ClusterError(RuntimeError):
     """Ray cannot be reached, or cannot be started on this machine."""
-
-
-class ResourcesError(ValueError):
-    """Trials request resources that no node of the cluster has, now or later."""
-
-
-class ClusterLostError(RuntimeError):
-    """All nodes of Ray and the trials' workers are dead; the trials' folders are intact."""
-
-
-# Connecting
 
 
 def named_address() -> str | None:
@@ -191,139 +175,3 @@ def _sighup_blocked_in_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-# Resources
-
-
-@dataclass(frozen=True)
-class Room:
-    """The resources of one node, or of one kind of node that an autoscaler adds."""
-
-    name: str
-    cpus: float
-    gpus: float
-
-    @classmethod
-    def of(cls, name: str, resources: Mapping[str, float]) -> Room:
-        """Reads a mapping from Ray's resource names to amounts."""
-        return cls(name, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
-
-    def holds(self, cpus: float, gpus: float) -> bool:
-        """Whether a trial of this size fits."""
-        # A share of a GPU lies within one GPU.
-        return self.cpus >= cpus and self.gpus >= gpus
-
-    def __str__(self) -> str:
-        return f"{self.name}: {counted(self.cpus, 'CPU')}, {counted(self.gpus, 'GPU')}"
-
-
-@dataclass(frozen=True)
-class Autoscaler:
-    """The cluster's autoscaler; `kinds` is empty where it does not list the kinds of node that it adds."""
-
-    kinds: tuple[Room, ...]
-
-    def may_add(self, cpus: float, gpus: float) -> bool:
-        """Whether it may add a node that fits a trial of this size."""
-        return not self.kinds or any(kind.holds(cpus, gpus) for kind in self.kinds)
-
-
-def check_room(
-    options: ExecutorOptions, nodes: Sequence[Room], autoscaler: Autoscaler | None, cluster: str | None
-) -> str | None:
-    """A phrase for what trials have to wait for; None where an existing node can run them.
-
-    cluster: the value of RAY_ADDRESS; None for this machine.  Raises `ResourcesError` where no node can ever run one.
-    """
-    cpus, gpus = options.cpus_per_trial, options.gpus_per_trial
-    if any(node.holds(cpus, gpus) for node in nodes):
-        return None
-    if autoscaler is not None and autoscaler.may_add(cpus, gpus):
-        kinds = ", ".join(kind.name for kind in autoscaler.kinds if kind.holds(cpus, gpus))
-        return f"the cluster's autoscaler to add a node{f' ({kinds})' if kinds else ''} with {requested(cpus, gpus)}"
-    rooms = (*nodes, *(autoscaler.kinds if autoscaler else ()))
-    if not any(room.cpus for room in rooms):  # only a head that runs no trials
-        return f"a worker node to join the cluster, with {requested(cpus, gpus)}; no node has CPUs yet"
-    most = {
-        "cpus_per_trial": (cpus, int(max((room.cpus for room in rooms), default=0)), "CPU"),
-        "gpus_per_trial": (gpus, int(max((room.gpus for room in rooms), default=0)), "GPU"),
-    }
-    where = "this machine" if cluster is None else f"a node of the cluster {cluster}"
-    whole = "" if autoscaler is None else ", nor one that its autoscaler adds,"
-    lacking = [
-        f"run.{key} is {value:g}, but {where}{whole} has at most {counted(largest, unit)}; "
-        f"lower it: --set run.{key}={largest}"
-        for key, (value, largest, unit) in most.items()
-        if value > largest
-    ]
-    if not lacking:
-        listed = "; ".join(map(str, rooms))
-        lacking = [f"run.cpus_per_trial {cpus} and run.gpus_per_trial {gpus:g} are on no node together ({listed})"]
-    if cluster is None and gpus > most["gpus_per_trial"][1]:
-        lacking.append("or run it on a cluster that has GPUs: `splatsweep submit`")
-    raise ResourcesError("no trial could ever start: " + "\n".join(lacking))
-
-
-def requested(cpus: float, gpus: float) -> str:
-    """The resources that a trial requests, in words: 2 CPUs and 1 GPU."""
-    return counted(cpus, "CPU") + (f" and {counted(gpus, 'GPU')}" if gpus else "")
-
-
-def living_nodes() -> dict[str, Room]:
-    """The nodes that are alive now, by Ray's identifier."""
-    import ray
-
-    return {
-        node["NodeID"]: Room.of(node["NodeManagerAddress"], node["Resources"]) for node in ray.nodes() if node["Alive"]
-    }
-
-
-def find_autoscaler() -> Autoscaler | None:
-    """The cluster's autoscaler; None where it has none."""
-    from ray._private.state import state
-
-    config = state.get_cluster_config()
-    groups = config.node_group_configs if config else ()
-    kinds = [Room.of(g.name, dict(g.resources)) for g in groups if g.max_count and not _is_generated(g.name)]
-    if kinds:
-        return Autoscaler(tuple(kinds))
-    return Autoscaler(()) if _names_node_types() else None
-
-
-def _names_node_types() -> bool:
-    """Whether the monitor of Ray's older autoscaler reports real node types; without one it invents one per node."""
-    from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    status = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or "{}") or {}
-    active = (status.get("autoscaler_report") or {}).get("active_nodes") or {}
-    return any(not _is_generated(name) for name in active)
-
-
-def _is_generated(name: str) -> bool:
-    """Whether a node type's name was generated by Ray from the node, because none was configured."""
-    return name == "local" or re.fullmatch(r"node_[0-9a-f]{16,}", name) is not None
-
-
-# Nodes that come and go
-
-
-class NodeWatch:
-    """Reports nodes that join or leave the cluster."""
-
-    def __init__(self, notices: Notices, nodes: Mapping[str, Room]) -> None:
-        self._notices, self._nodes = notices, dict(nodes)
-
-    def look(self, nodes: Mapping[str, Room]) -> None:
-        """Reports the changes since the last call; nodes: those alive now.  Raises `ClusterLostError` where none is."""
-        if not nodes:
-            raise ClusterLostError("Ray's last node died; nothing is lost: run the same command again")
-        for identifier in self._nodes.keys() - nodes.keys():
-            self._notices.say(
-                f"Node {self._nodes[identifier]} has left the cluster; {counted(len(nodes), 'node')} left. "
-                "Its trials continue on other nodes, from their last checkpoints."
-            )
-        for identifier in nodes.keys() - self._nodes.keys():
-            self._notices.say(f"Node {nodes[identifier]} has joined the cluster.")
-        self._nodes = dict(nodes)
