@@ -44,12 +44,12 @@ from mlflow.utils.uri import is_http_uri
 from sqlalchemy import column, create_engine, table, update
 from sqlalchemy.pool import NullPool
 
+from jobs.provenance import provenance_tags
 from results.address import default_uri, reason, sqlite_uri, without_secrets
 from results.errors import ResultsError
 from results.metrics import VIEW_KINDS
 from results.own_store import adopt_store
 from results.records import tags
-from results.records.arithmetic import arithmetic_tags
 from results.records.atomic import PARTIAL
 from results.records.flat import flatten
 from results.records.hashing import file_sha256
@@ -57,8 +57,8 @@ from results.records.home import artifacts_folder, database_file, database_lock,
 from results.records.journal import JournalReader
 from results.records.monitor import Monitor, TrialProgress
 from results.records.permissions import inherit_permissions
-from results.records.training_folder import WEIGHTS_FILENAME, lineage_text, training_of
-from results.records.trial_folder import ARTIFACTS, MEASUREMENTS_FILENAME, Status, read_environment, read_result
+from results.records.training_folder import WEIGHTS_FILENAME, training_of
+from results.records.trial_folder import ARTIFACTS, MEASUREMENTS_FILENAME, Status
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +75,17 @@ _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100
 _PARAM_LENGTH = 6000
 
-
 #: beginnings of metrics that are measured once, after training
 _FINAL = (*(f"{kind}/" for kind in VIEW_KINDS), "time/")
+
+#: Status of a trial -> MLflow's status.
+_MLFLOW_STATUS: dict[str, int] = {
+    "running": RunStatus.RUNNING,
+    "interrupted": RunStatus.KILLED,
+    "pruned": RunStatus.KILLED,
+    "failed": RunStatus.FAILED,
+    "finished": RunStatus.FINISHED,
+}
 
 _RUNS = table("runs", column("run_uuid"), column("artifact_uri"))
 
@@ -131,16 +139,6 @@ class _Run:
         if self.published == "finished":
             return not tags.differ(_scores(trial), self.scores)
         return self.published == trial.status and not self.reader.has_new()
-
-
-#: Status of a trial -> MLflow's status.
-_MLFLOW_STATUS: dict[str, int] = {
-    "running": RunStatus.RUNNING,
-    "interrupted": RunStatus.KILLED,
-    "pruned": RunStatus.KILLED,
-    "failed": RunStatus.FAILED,
-    "finished": RunStatus.FINISHED,
-}
 
 
 def _params(config: Mapping[str, Any]) -> dict[str, str]:
@@ -226,14 +224,14 @@ class Tracker:
     def _sync_trial(self, trial: TrackedTrial, now: TrialProgress) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                self._tell(trial, now)
+                self._record(trial, now)
                 return
             except MlflowException as error:
                 if error.error_code not in _COLLISIONS or attempt == _ATTEMPTS:
                     raise
             time.sleep(random.uniform(0, 0.1 * attempt))
 
-    def _tell(self, trial: TrackedTrial, now: TrialProgress) -> None:
+    def _record(self, trial: TrackedTrial, now: TrialProgress) -> None:
         # Removed while it is written: if that fails, it is unknown what MLflow stored, and all is sent again.
         known = self._runs.pop(trial.key, None)
         if known is not None and self._is_finished(known):  # perhaps by another home
@@ -276,7 +274,7 @@ class Tracker:
         return [Metric(name, event["values"][name], when, step) for name, step in new.items()]
 
     def _publish(self, run: _Run, folder: Path, status: Status) -> None:
-        values = _provenance(folder)
+        values = provenance_tags(folder)
         if status in ("finished", "failed", "pruned"):
             hashes = {}
             for path in (folder / name for name in ARTIFACTS):
@@ -469,43 +467,6 @@ def _refuse_dead_database(uri: str) -> None:
     if not is_http_uri(uri):
         with create_engine(uri, poolclass=NullPool).connect():
             pass
-
-
-def _provenance(folder: Path) -> dict[str, str]:
-    """Tags of a trial's provenance: code, machine, and, once it has a result, data and frozen weights.
-
-    Code and machine are those of its training; where another process evaluated it, `splatsweep.evaluation.*` has its.
-    """
-    content, result = read_environment(folder) or {}, read_result(folder) or {}
-    values = {tags.PREFIX + name: str(content[name]) for name in ("host", "python") if name in content}
-    values |= {tags.VERSION + name: str(version) for name, version in _object(content, "packages").items()}
-    git = _object(content, "git")
-    if "commit" in git:
-        values[tags.COMMIT] = str(git["commit"])
-        values[tags.CODE_CHANGED] = str(git.get("dirty")).lower()
-    if earlier := [state for state in content.get("earlier_commits", ()) if isinstance(state, Mapping)]:
-        values[tags.EARLIER_COMMITS] = json.dumps([tags.state_text(state) for state in earlier])
-    values |= arithmetic_tags(content.get("arithmetic", ()))
-    evaluation = _object(content, "evaluation")
-    if evaluation:
-        values[tags.EVALUATION + "host"] = str(evaluation.get("host"))
-        values[tags.EVALUATION + "code"] = tags.state_text(_object(evaluation, "git"))
-        drawn = arithmetic_tags(evaluation.get("arithmetic", ()))
-        values |= {tags.EVALUATION + name.removeprefix(tags.ARITHMETIC): value for name, value in drawn.items()}
-    for name, tag in (("data_fingerprint", tags.DATA_FINGERPRINT), ("data_checksum", tags.DATA_CHECKSUM)):
-        if name in result:
-            values[tag] = str(result[name])
-    if result.get("continued_from"):
-        values[tags.CONTINUED_FROM] = lineage_text(result["continued_from"])
-    if "judged_step" in result:
-        values[tags.JUDGED_STEP] = str(result["judged_step"])
-    return values | {tags.WEIGHTS + name: str(sha256) for name, sha256 in _object(result, "weights").items()}
-
-
-def _object(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A member that is a mapping; an empty one where it is anything else."""
-    value = content.get(name)
-    return value if isinstance(value, Mapping) else {}
 
 
 def _create_database(database: Path) -> None:
