@@ -27,10 +27,10 @@ from model.rasterizers import NEAR_PLANE, orthographic, triton
 from model.rasterizers.reference import (
     DILATION,
     Splats,
-    _compensation,
-    _jacobians,
     colours_along,
+    compensation,
     determinants,
+    jacobians,
     rotation_matrices,
 )
 from model.types import Cameras
@@ -215,7 +215,7 @@ def _project(inputs: _Inputs, settings: GaussianRasterizationSettings, antialias
         depths=points[:, 2],
         centres=_centres(inputs.means3D, inputs.means2D, settings),
         covariances=covariances,
-        opacities=opacities * _compensation(undilated, covariances) if antialiasing else opacities,
+        opacities=opacities * compensation(undilated, covariances) if antialiasing else opacities,
         colours=_colours_of(inputs, settings),
     )
 
@@ -252,7 +252,7 @@ def _in_front(points: Tensor) -> Tensor:
 
 def _on_image(covariances: Tensor, points: Tensor, settings: GaussianRasterizationSettings) -> Tensor:
     """Projects world covariances (N, 3, 3) at points (N, 3) in camera axes: (N, 3) xx, xy, yy in px^2."""
-    to_image = _jacobians(points, _camera(settings)) @ settings.viewmatrix.double()[:3, :3].T  # (N, 2, 3)
+    to_image = jacobians(points, _camera(settings)) @ settings.viewmatrix.double()[:3, :3].T  # (N, 2, 3)
     projected = to_image @ covariances @ to_image.transpose(1, 2)
     return torch.stack([projected[:, 0, 0], projected[:, 0, 1], projected[:, 1, 1]], dim=1)
 

@@ -95,7 +95,7 @@ def project(gaussians: Gaussians, camera: Cameras, antialiasing: bool) -> Splats
     undilated, covariances = _project_covariances(gaussians, order, points, camera)
     opacities = gaussians.opacities[order, 0]
     if antialiasing:
-        opacities = opacities * _compensation(undilated, covariances)
+        opacities = opacities * compensation(undilated, covariances)
     centre_of_projection = -torch.linalg.solve(rotation, translation)
     return Splats(
         depths=points[:, 2],
@@ -109,13 +109,13 @@ def project(gaussians: Gaussians, camera: Cameras, antialiasing: bool) -> Splats
 def _project_covariances(gaussians: Gaussians, order: Tensor, points: Tensor, camera: Cameras) -> tuple[Tensor, Tensor]:
     """Covariances on the image (N', 3) by the EWA approximation, before and after the dilation."""
     axes = rotation_matrices(gaussians.rotations[order]) * gaussians.scales[order].unsqueeze(1)  # (N', 3, 3)
-    to_image = _jacobians(points, camera) @ camera.world_to_camera[:3, :3] @ axes  # (N', 2, 3)
+    to_image = jacobians(points, camera) @ camera.world_to_camera[:3, :3] @ axes  # (N', 2, 3)
     full = to_image @ to_image.transpose(1, 2)
     undilated = torch.stack([full[:, 0, 0], full[:, 0, 1], full[:, 1, 1]], dim=1)
     return undilated, undilated + undilated.new_tensor([DILATION, 0.0, DILATION])
 
 
-def _jacobians(points: Tensor, camera: Cameras) -> Tensor:
+def jacobians(points: Tensor, camera: Cameras) -> Tensor:
     """(N', 2, 3) derivative of pixel coordinates by camera coordinates, evaluated within the widened frustum."""
     size = points.new_tensor([camera.width, camera.height])
     limit = FRUSTUM_MARGIN * size / (2 * camera.focal)
@@ -144,7 +144,7 @@ def determinants(covariances: Tensor) -> Tensor:
     return xx * yy - xy**2
 
 
-def _compensation(undilated: Tensor, dilated: Tensor) -> Tensor:
+def compensation(undilated: Tensor, dilated: Tensor) -> Tensor:
     """(N',) factor on the opacity of a Gaussian that compensates for the dilation."""
     ratio = determinants(undilated) / determinants(dilated)
     return torch.where(ratio > COMPENSATION_MIN, ratio, COMPENSATION_MIN).sqrt()

@@ -51,7 +51,7 @@ def as_inria(monkeypatch, slack: float = 0.0) -> None:
 
     monkeypatch.setattr(reference, "ALPHA_MIN", ALPHA_MIN * (1 + slack))
     monkeypatch.setattr(reference, "alpha_maps", cut)
-    monkeypatch.setattr(reference, "_compensation", InriaCompensation.apply)
+    monkeypatch.setattr(reference, "compensation", InriaCompensation.apply)
 
 
 class InriaCompensation(torch.autograd.Function):
@@ -84,7 +84,7 @@ def as_gsplat(monkeypatch, slack: float = 0.0, version: str = "1.5.3") -> None:
     monkeypatch.setattr(reference, "ALPHA_MIN", ALPHA_MIN * (1 + slack))
     alpha_max = 0.999 if tuple(map(int, version.split(".")[:2])) < (1, 6) else 0.99
     monkeypatch.setattr(reference, "alpha_maps", partial(_gsplat_alpha_maps, alpha_max))
-    monkeypatch.setattr(reference, "_jacobians", _gsplat_jacobians)
+    monkeypatch.setattr(reference, "jacobians", _gsplat_jacobians)
 
 
 def _gsplat_alpha_maps(alpha_max: float, splats: Splats, height: int, width: int) -> Tensor:

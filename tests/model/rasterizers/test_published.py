@@ -91,7 +91,7 @@ def test_the_derivative_of_antialiasing_is_not_exact_in_the_package(gpu_scene, d
     """Pictures agree; gradients of sizes are several percent off, which the GPU tests of `inria` showed."""
     scene = gpu_scene(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference, "_compensation", InriaCompensation.apply)
+        patch.setattr(reference, "compensation", InriaCompensation.apply)
         found = drawn(scene, antialiasing=True)
     exact = drawn(scene, antialiasing=True)
     assert largest(found, exact) == 0
