@@ -56,7 +56,7 @@ def sync_sweep(sweep: Sweep, home: Path) -> tuple[int, int]:
         if left:  # otherwise MLflow is not imported
             tracked = [trial for trial in tracked_trials(sweep, plan) if trial.key in left]
             _tracker(sweep, plan, home, monitor).sync(tracked)
-    except Exception as error:  # see `Recorder._sync`
+    except Exception as error:  # see `Recorder._attempt`
         raise TrackingError(_unwritten(sweep, home, error)) from error
     begun = sum(monitor.look(trial.key).status != "pending" for trial in plan.everything)
     return begun, len(plan.everything)
@@ -168,27 +168,29 @@ class Recorder:
 
     def publish(self, report: Path) -> None:
         """Adds the report's page and the sweep's description to the experiment."""
-        try:
-            if self._tracker is None:
-                self._tracker = _tracker(self._sweep, self.plan, self._home, self._monitor)
-            self._tracker.describe(_description(self._sweep, report))
-            self._tracker.publish_report(self._sweep.name, report)
-        except Exception as error:  # see `_sync`
-            self.error = _unwritten(self._sweep, self._home, error)
-            log.debug("%s", self.error)
+
+        def write(tracker: Tracker) -> None:
+            tracker.describe(_description(self._sweep, report))
+            tracker.publish_report(self._sweep.name, report)
+
+        self._attempt(write)
 
     def _drain(self) -> None:
         interval = min(_FIRST_SYNC_S, _SYNC_INTERVAL_S)
         while not self._stop.wait(interval):
-            self._sync()
+            self._attempt(self._sync)
             interval = _SYNC_INTERVAL_S
-        self._sync()
+        self._attempt(self._sync)
 
-    def _sync(self) -> None:
+    def _sync(self, tracker: Tracker) -> None:
+        tracker.sync(self._trials())
+
+    def _attempt(self, write: Callable[[Tracker], None]) -> None:
+        """Writes to MLflow; `error` then says why this failed, or is None."""
         try:
             if self._tracker is None:
                 self._tracker = _tracker(self._sweep, self.plan, self._home, self._monitor)
-            self._tracker.sync(self._trials())
+            write(self._tracker)
             self.error = None
         except Exception as error:  # any error of a database or a server; the journals remain complete
             self.error = _unwritten(self._sweep, self._home, error)

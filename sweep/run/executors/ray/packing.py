@@ -41,10 +41,10 @@ class Use:
 class Packing:
     """The share of a GPU that each trial gets.  Where GPUs are not shared, it is the one in the sweep file."""
 
-    def __init__(self, share: float, shape: Callable[[TrialConfig], str], memory: Path | None = None) -> None:
+    def __init__(self, share: float, shape: Callable[[TrialConfig], str], memory: Path) -> None:
         """share: `run.gpus_per_trial`; shape: equal for trials of equal cost; memory: the file of learned shares."""
         self._wanted, self._shape, self._memory = share, shape, memory
-        self._learned: dict[str, float] = _read(memory)
+        self._learned = _read(memory)
 
     @property
     def is_shared(self) -> bool:
@@ -62,21 +62,16 @@ class Packing:
         if self.is_shared:
             self._learn(config, use.share)
 
-    def ran_out(self, config: TrialConfig, share: float) -> float | None:
-        """Records that a trial ran out of memory with this share.  Returns its next one; None if it had a whole GPU."""
-        if share >= 1:
-            return None
-        larger = 1 / max(math.floor(1 / share + 1e-6) // 2, 1)
-        self._learn(config, larger)
-        return larger
+    def ran_out(self, config: TrialConfig, share: float) -> None:
+        """Records that a trial ran out of memory with this share of a GPU: the next one is at least twice as large."""
+        self._learn(config, 1 / max(math.floor(1 / share + 1e-6) // 2, 1))
 
     def _learn(self, config: TrialConfig, share: float) -> None:
         shape = self._shape(config)
         if share > self._learned.get(shape, 0.0):
             self._learned[shape] = min(share, 1.0)
-            if self._memory is not None:
-                self._memory.parent.mkdir(parents=True, exist_ok=True)
-                write_json(self._memory, self._learned)
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._memory, self._learned)
 
 
 def whole_part(share: float) -> float:
@@ -89,10 +84,10 @@ def memory_limit(share: float, total_bytes: int) -> float:
     return max(share - CONTEXT_BYTES / total_bytes, 0.01)
 
 
-def _read(path: Path | None) -> dict[str, float]:
+def _read(path: Path) -> dict[str, float]:
     """Learned shares by shape; those that are missing or damaged are measured again."""
     try:
-        content = {} if path is None else read_object(path)
+        content = read_object(path)
     except (FileNotFoundError, DamagedFileError):
         return {}
     return {shape: share for shape, share in content.items() if isinstance(share, float)}

@@ -14,9 +14,9 @@ GIB = 1 << 30
 CONFIG, OTHER = TrialConfig(seed=1), TrialConfig(seed=2)
 
 
-def packing(share: float, memory: Path | None = None) -> Packing:
+def packing(share: float, folder: Path) -> Packing:
     """A packing in which the seed determines a trial's shape."""
-    return Packing(share, lambda config: str(config.seed), memory)
+    return Packing(share, lambda config: str(config.seed), folder / "cache" / "gpu-memory.json")
 
 
 @pytest.mark.parametrize(
@@ -26,20 +26,18 @@ def test_shares_fill_a_gpu(share: float, part: float) -> None:
     assert whole_part(share) == pytest.approx(part)
 
 
-def test_a_trial_that_ran_out_gets_more_until_it_has_a_whole_gpu() -> None:
-    shares = packing(0.25)
-    share = shares.share_of(CONFIG)
-    seen = [share]
-    while (larger := shares.ran_out(CONFIG, share)) is not None:
-        share = shares.share_of(CONFIG)
-        assert share == larger
-        seen.append(share)
+def test_a_trial_that_ran_out_gets_more_until_it_has_a_whole_gpu(tmp_path: Path) -> None:
+    shares = packing(0.25, tmp_path)
+    seen = [shares.share_of(CONFIG)]
+    for _ in range(2):
+        shares.ran_out(CONFIG, seen[-1])
+        seen.append(shares.share_of(CONFIG))
     assert seen == [0.25, 0.5, 1.0]
     assert shares.share_of(OTHER) == 0.25, "of another shape"
 
 
-def test_trials_get_what_others_of_their_shape_were_measured_to_need() -> None:
-    shares = packing(0.25)
+def test_trials_get_what_others_of_their_shape_were_measured_to_need(tmp_path: Path) -> None:
+    shares = packing(0.25, tmp_path)
     shares.used(CONFIG, Use(peak_bytes=30 * GIB, total_bytes=80 * GIB))
     assert shares.share_of(CONFIG) == 0.5
     shares.used(OTHER, Use(peak_bytes=2 * GIB, total_bytes=80 * GIB))
@@ -47,24 +45,24 @@ def test_trials_get_what_others_of_their_shape_were_measured_to_need() -> None:
 
 
 def test_what_was_learned_outlives_the_run(tmp_path: Path) -> None:
-    memory = tmp_path / "cache" / "gpu-memory.json"
-    packing(0.25, memory).ran_out(CONFIG, 0.25)
-    assert packing(0.25, memory).share_of(CONFIG) == 0.5
+    packing(0.25, tmp_path).ran_out(CONFIG, 0.25)
+    assert packing(0.25, tmp_path).share_of(CONFIG) == 0.5
+    (memory,) = tmp_path.rglob("*.json")
     for damaged in ("{damaged", "[]", memory.read_text().replace("0.5", "null")):
         memory.write_text(damaged)
-        assert packing(0.25, memory).share_of(CONFIG) == 0.25
+        assert packing(0.25, tmp_path).share_of(CONFIG) == 0.25
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 2.0])
-def test_whole_gpus_and_none_stay_as_they_are(share: float) -> None:
-    shares = packing(share)
+def test_whole_gpus_and_none_stay_as_they_are(share: float, tmp_path: Path) -> None:
+    shares = packing(share, tmp_path)
     assert not shares.is_shared
     shares.used(CONFIG, Use(70 * GIB, 80 * GIB))
     assert shares.share_of(CONFIG) == share
 
 
-def test_a_row_without_training_that_ran_out_gets_more_as_well() -> None:
-    shares = packing(0.25)
+def test_a_row_without_training_that_ran_out_gets_more_as_well(tmp_path: Path) -> None:
+    shares = packing(0.25, tmp_path)
     control = TrialConfig(model=BlankOptions(), seed=1)
     shares.ran_out(control, shares.share_of(control))
     assert shares.share_of(control) == 0.5, "or it would be put back without end"
