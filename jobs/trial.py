@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +34,12 @@ from jobs.memory import is_out_of_memory, keep_freed_memory
 from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
-from jobs.stop import StopRequestedError, stop_signal
-from jobs.trained import train_once
+from jobs.stop import ShouldStop, StopRequestedError, stop_signal
+from jobs.trained import Training, train_once
 from jobs.training import Pace
 from jobs.turntable import GaussianObject, render_turntable, save_pictures
+from model.scenes import Reconstructor
+from model.types import Context, Views
 from model.weights import WeightStore
 from results.records.atomic import write_json
 from results.records.disk import DiskFullError, SpareableLog, full_disk_explained
@@ -132,44 +134,138 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
     store = open_dataset(config.data.name, config.data.options, home)
     keep_only(store.path)
     with full_disk_explained(weights_folder(home)):
-        weights = weight_identities(config, home)
-    keys = keys_of(config, store.fingerprint, weights)
+        frozen = weight_identities(config, home)
+    keys = keys_of(config, store.fingerprint, frozen)
     folder = trial_folder(home, keys.trial)
     folder.mkdir(parents=True, exist_ok=True)
     should_stop = stop_signal(runtime.stop_file, folder / PRUNE_FILENAME)
-    pace = Pace(runtime.log_every, runtime.checkpoint_every, should_stop)
     with exclusive_lock(folder / LOCK_FILENAME, f"trial {keys.trial}", should_stop), _log_to(folder / LOG_FILENAME):
         result = read_result(folder)
         if result is None:
-            result = _run(config, keys, folder, store, home, runtime, pace, weights) | {
-                "training": keys.training,
-                **store.provenance,
-                "weights": weights,
-                "numerics": NUMERICS_VERSION,
-                "evaluation": EVALUATION_VERSION,
-            }
+            result = _Trial(config, keys, folder, home, store, frozen, runtime).run(should_stop)
             write_json(folder / RESULT_FILENAME, result)
     return TrialResult(keys.trial, folder, result["metrics"], result["step"], keys.training)
 
 
-def _run(
-    config: TrialConfig,
-    keys: Keys,
-    folder: Path,
-    store: Store,
-    home: Path,
-    runtime: Runtime,
-    pace: Pace,
-    frozen: Mapping[str, str],
-) -> dict[str, Any]:
-    torch.set_num_threads(runtime.threads)
-    keep_freed_memory()
-    write_json(folder / CONFIG_FILENAME, config.identity())
-    write_json(folder / ENVIRONMENT_FILENAME, describe_environment())
-    with products(config.train.precision), Journal(folder) as journal:
+@dataclass(frozen=True)
+class _Trial:
+    """A trial that has no result yet: its configuration, inputs and places."""
+
+    config: TrialConfig
+    keys: Keys
+    folder: Path
+    home: Path
+    store: Store
+    #: the frozen weights that it uses: name -> sha256
+    frozen: Mapping[str, str]
+    runtime: Runtime
+
+    @property
+    def device(self) -> torch.device:
+        """Where it trains and is evaluated."""
+        return choose_device(self.runtime.device)
+
+    @property
+    def weights(self) -> WeightStore:
+        """The files of the frozen weights."""
+        return WeightStore(weights_folder(self.home))
+
+    def run(self, should_stop: ShouldStop) -> dict[str, Any]:
+        """Trains and evaluates the trial; returns its result.  The journal records its end, whatever it is."""
+        torch.set_num_threads(self.runtime.threads)
+        keep_freed_memory()
+        write_json(self.folder / CONFIG_FILENAME, self.config.identity())
+        write_json(self.folder / ENVIRONMENT_FILENAME, describe_environment())
+        with products(self.config.train.precision), _journal_with_end(self.folder, self.keys.trial) as journal:
+            if problems := Requirements(self.store).problems(self.config):
+                raise ValueError("; ".join(problems))
+            if self.keys.training is None:
+                journal.start(0)
+                return self._evaluate(build_reconstructor(self.config, {}, self.weights), no_context, {}, journal)
+            return self._evaluate(*self._train(self.keys.training, journal, should_stop), journal)
+
+    def _train(self, key: str, journal: Journal, should_stop: ShouldStop) -> Training:
+        """Trains the network, or loads it where its training is finished."""
+        config, runtime, weights, device = self.config, self.runtime, self.weights, self.device
+        write_json(self.folder / TRAINING_FILENAME, {"key": key})
+        training = train_once(
+            config,
+            key,
+            self.store,
+            self.home,
+            frozen=self.frozen,
+            weights=weights,
+            journal=journal,
+            validate=lambda network, context: evaluate_predictions(
+                predicting(network, context, config),
+                config,
+                self.store,
+                weights,
+                device,
+                "val",
+                config.eval.val_objects,
+            ),
+            device=device,
+            compile_mode=runtime.compile,
+            keep_optimizer=runtime.keep_optimizer,
+            pace=Pace(runtime.log_every, runtime.checkpoint_every, should_stop),
+        )
+        environment = trial_environment(training.record["environment"], config, device)
+        write_json(self.folder / ENVIRONMENT_FILENAME, environment)
+        return training
+
+    def _evaluate(
+        self,
+        reconstructor: Reconstructor,
+        context: Callable[[Views], Context],
+        record: Mapping[str, Any],
+        journal: Journal,
+    ) -> dict[str, Any]:
+        """Evaluates the trial's method, and writes all files but the result, which it returns.
+
+        record: that of the training; empty where there is nothing to train.
+        """
+        config, store, folder, device = self.config, self.store, self.folder, self.device
+        predict = predicting(reconstructor, context, config)
+        stop = stop_signal(self.runtime.stop_file)  # a trained trial is not pruned any more
+        evaluation = evaluate_predictions(predict, config, store, self.weights, device, should_stop=stop)
+        evaluation.write(folder)
+        sample_sheet(evaluation.samples).save(folder / SHEET_FILENAME)
+        step, timing = 0, {"time/object_s": evaluation.object_s}
+        if config.is_trained:
+            step, seconds = config.train.iterations, record["seconds"]
+            timing |= {"time/train_s": seconds, "time/step_ms": 1000 * seconds / step}
+            _write_turntable(predict, config, store, device, folder / TURNTABLE_FILENAME)
+            costs = measure_costs(reconstructor, predict, config, store, device, seconds)
+            write_json(folder / COSTS_FILENAME, costs)
+        journal.metrics(step, evaluation.means() | timing)
+        return {
+            "key": self.keys.trial,
+            "step": step,
+            "metrics": evaluation.means(),
+            "per_object_sha256": file_sha256(folder / MEASUREMENTS_FILENAME),
+            "arithmetic": record.get("environment", {}).get("arithmetic", []),
+            **({"continued_from": record["continued_from"]} if record.get("continued_from") else {}),
+            **({"judged_step": record["judged_step"]} if config.is_trained and config.train.keep == "best" else {}),
+            "finished": time.time(),
+            "training": self.keys.training,
+            **store.provenance,
+            "weights": dict(self.frozen),
+            "numerics": NUMERICS_VERSION,
+            "evaluation": EVALUATION_VERSION,
+        }
+
+
+@contextmanager
+def _journal_with_end(folder: Path, key: str) -> Iterator[Journal]:
+    """The journal of a trial, in which an error or a stop of the body is recorded.
+
+    Raises `TrialFailedError` for an error of the trial's own; passes on all others.
+    """
+    with Journal(folder) as journal:
         try:
             with full_disk_explained(folder):
-                return _train_and_evaluate(config, keys, folder, store, home, runtime, pace, frozen, journal)
+                yield journal
         except (StopRequestedError, DiskFullError) as request:
             log.info("%s", request)
             pruning = folder / PRUNE_FILENAME
@@ -183,82 +279,10 @@ def _run(
             if is_out_of_memory(error):
                 raise  # the executor knows which trials shared the GPU
             journal.failed(f"{type(error).__name__}: {error}")
-            raise TrialFailedError(f"trial {keys.trial}: {type(error).__name__}: {error}") from error
+            raise TrialFailedError(f"trial {key}: {type(error).__name__}: {error}") from error
         except BaseException:  # an interrupt, or an executor that ends its worker
             journal.stopped()
             raise
-
-
-def _train_and_evaluate(
-    config: TrialConfig,
-    keys: Keys,
-    folder: Path,
-    store: Store,
-    home: Path,
-    runtime: Runtime,
-    pace: Pace,
-    frozen: Mapping[str, str],
-    journal: Journal,
-) -> dict[str, Any]:
-    if problems := Requirements(store).problems(config):
-        raise ValueError("; ".join(problems))
-    device = choose_device(runtime.device)
-    weights = WeightStore(weights_folder(home))
-    seconds, arithmetic = 0.0, []
-    origin: dict[str, Any] = {}
-    if keys.training is not None:
-        write_json(folder / TRAINING_FILENAME, {"key": keys.training})
-        trained = train_once(
-            config,
-            keys.training,
-            store,
-            home,
-            frozen=frozen,
-            weights=weights,
-            journal=journal,
-            validate=lambda network, context: evaluate_predictions(
-                predicting(network, context, config), config, store, weights, device, "val", config.eval.val_objects
-            ),
-            device=device,
-            compile_mode=runtime.compile,
-            keep_optimizer=runtime.keep_optimizer,
-            pace=pace,
-        )
-        predict = predicting(trained.reconstructor, trained.context, config)
-        record = trained.record
-        seconds, arithmetic = record["seconds"], record["environment"].get("arithmetic", [])
-        origin = {"continued_from": record["continued_from"]} if record.get("continued_from") else {}
-        if config.train.keep == "best":
-            origin["judged_step"] = record["judged_step"]
-        write_json(folder / ENVIRONMENT_FILENAME, trial_environment(record["environment"], config, device))
-    else:
-        journal.start(0)
-        predict = predicting(build_reconstructor(config, {}, weights), no_context, config)
-
-    # A trained trial is not pruned any more.
-    stop = stop_signal(runtime.stop_file)
-    evaluation = evaluate_predictions(predict, config, store, weights, device, should_stop=stop)
-    evaluation.write(folder)
-    sample_sheet(evaluation.samples).save(folder / SHEET_FILENAME)
-    if config.is_trained:
-        _write_turntable(predict, config, store, device, folder / TURNTABLE_FILENAME)
-        write_json(
-            folder / COSTS_FILENAME, measure_costs(trained.reconstructor, predict, config, store, device, seconds)
-        )
-    step = config.train.iterations if config.is_trained else 0
-    timing = {"time/object_s": evaluation.object_s}
-    if step:
-        timing |= {"time/train_s": seconds, "time/step_ms": 1000 * seconds / step}
-    journal.metrics(step, evaluation.means() | timing)
-    return {
-        "key": keys.trial,
-        "step": step,
-        "metrics": evaluation.means(),
-        "per_object_sha256": file_sha256(folder / MEASUREMENTS_FILENAME),
-        "arithmetic": arithmetic,
-        **origin,
-        "finished": time.time(),
-    }
 
 
 @torch.inference_mode()
