@@ -14,7 +14,7 @@ import pandas as pd
 from results.address import default_uri
 from results.records.hashing import file_sha256
 from results.records.home import artifacts_folder, plan_file, sweep_folder
-from results.records.tags import PREFIX
+from results.records.tags import HASHES, PREFIX
 from results.records.trial_folder import MEASUREMENTS_FILENAME
 from sweep.bench.report_cases import SWEEP
 
@@ -119,14 +119,10 @@ def _run(trial: dict[str, Any], experiment: str, artifact_uri: str) -> dict[str,
 def _tags(trial: dict[str, Any], sha256: str) -> Iterator[dict[str, str]]:
     identity = {"key": trial["key"], "status": "finished", "trial": trial["name"], "seed": str(trial["seed"])}
     versions = {f"version.package_{index}": "1.0" for index in range(15)}
-    for name, value in {
-        **identity,
-        **versions,
-        "data_fingerprint": "0" * 64,
-        "data_checksum": "1" * 64,
-        "sha256.per_object.parquet": sha256,
-    }.items():
-        yield {"run_uuid": f"{trial['key']:0>32}", "key": PREFIX + name, "value": value}
+    data = {"data_fingerprint": "0" * 64, "data_checksum": "1" * 64}
+    tags = {PREFIX + name: value for name, value in {**identity, **versions, **data}.items()}
+    for name, value in {**tags, HASHES: json.dumps({MEASUREMENTS_FILENAME: sha256})}.items():
+        yield {"run_uuid": f"{trial['key']:0>32}", "key": name, "value": value}
 
 
 def _params(trial: dict[str, Any]) -> Iterator[dict[str, str]]:

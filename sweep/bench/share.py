@@ -23,8 +23,9 @@ from results.records.journal import read_events
 from results.records.trial_folder import read_result
 from sweep.file.load import load_sweep
 from sweep.plan.planner import make_plan
-from sweep.run.driver import Recorder, execute
+from sweep.run.driver import execute
 from sweep.run.executors.queue import FixedQueue
+from sweep.run.recording import Recorder
 from sweep.terminal import Terminal
 
 #: The target for the overhead, in percent of the wall-clock time after start-up.

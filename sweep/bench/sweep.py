@@ -29,8 +29,9 @@ from sweep.bench.measure import BenchResult, machine
 from sweep.bench.share import run_preset
 from sweep.file.load import RunOptions, Sweep
 from sweep.plan.planner import Plan, PlannedTrial
-from sweep.run.driver import Recorder, execute
+from sweep.run.driver import execute
 from sweep.run.executors.queue import FixedQueue
+from sweep.run.recording import Recorder
 from sweep.terminal import Terminal
 
 #: Seconds that a trial sleeps.
