@@ -226,15 +226,12 @@ def _restored(folder: Path, network: Reconstructor) -> dict[str, Any] | None:
 
 
 def find_trained(home: Path, key: str) -> tuple[Path, TrialConfig]:
-    """The folder with the weights of a trial or a training, and its configuration.
+    """The folder of the training of a trial, or with this key, and its configuration.
 
     Raises ValueError for an unknown key, a planned trial that has not begun, and a trial without a network.
     """
     trial = trial_folder(home, key)
-    training = training_of(trial) or key
-    folder = training_folder(home, training)
-    # Trials of earlier versions keep their checkpoints themselves.
-    folder = folder if folder.is_dir() else trial
+    folder = training_folder(home, training_of(trial) or key)
     for path in (trial / CONFIG_FILENAME, folder / CONFIG_FILENAME):
         if path.is_file():
             config = TrialConfig.read(path)

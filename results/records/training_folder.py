@@ -10,8 +10,6 @@ A home stores trainings separately from trials, because several trials may evalu
     trials/<trial key>/         journal.jsonl         the training's metrics, then those of the evaluation
                                 training.json         which training it evaluates
                                 result.json and what it stands on
-
-Homes of earlier versions keep a trial's checkpoints in its own folder; they can still be read.
 """
 
 from __future__ import annotations

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +15,6 @@ from filelock import FileLock
 from safetensors.torch import load_file, save
 
 from jobs import feature_file
-from jobs.adam import FlatAdam
-from jobs.checkpoint import CheckpointFolder, capture
 from jobs.config import TrialConfig
 from jobs.predict import load_reconstructor
 from jobs.reconstructor import build_reconstructor
@@ -206,31 +202,6 @@ def test_a_trained_network_is_loaded_without_the_weights_that_its_training_start
     monkeypatch.setattr("jobs.trained.read_weights", lambda _: ({}, save(saved)))
     network = load_network(tmp_path, config, {}, weights, "cpu")
     assert all(torch.equal(tensor, saved[name]) for name, tensor in network.state_dict().items())
-
-
-@pytest.mark.parametrize("averaged", [False, True])
-def test_trials_of_the_version_before_keep_their_weights_themselves(averaged, home, tiny):
-    """There a trial's folder had the checkpoints and did not refer to a training, and the backbone was called unet."""
-    result = run(home, tiny)
-    _, network, _ = load_trained(home, result.key)
-    old = home / "trials" / "0123456789abcdef"
-    old.mkdir()
-    (old / "config.json").write_text((result.folder / "config.json").read_text())
-    optimizer = FlatAdam(torch.nn.Parameter(torch.cat([p.flatten() for p in network.parameters()])), lr=0.1, eps=1e-8)
-    live = network
-    if averaged:
-        live = load_trained(home, result.key)[1]
-        torch.nn.init.zeros_(next(live.parameters()))
-    state = capture(18, live, optimizer, network, {})
-    former = {name.replace(".backbone.", ".unet.", 1): tensor for name, tensor in state.tensors.items()}
-    assert former.keys() != state.tensors.keys()
-    CheckpointFolder(old / "checkpoints").save(replace(state, tensors=former))
-    _, found, _ = load_trained(home, old.name)
-    ours, theirs = found.state_dict(), network.state_dict()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    (old / "checkpoints" / "000000018.json").write_text(json.dumps({}))
-    with pytest.raises(ValueError, match="no usable weights"):
-        load_trained(home, old.name)
 
 
 def test_a_planned_trial_that_has_not_begun_is_named_with_the_command_that_runs_it(tmp_path):
