@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -245,16 +246,14 @@ def _computing(
     build: Callable[[], FrozenModel], store: Store, resolution: int, device: torch.device
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Frames -> the model's output for each, in float32; the model is built at the first call."""
-    models: list[FrozenModel] = []
+    model = functools.cache(build)
 
     @torch.inference_mode()
     def compute(frames: np.ndarray) -> np.ndarray:
-        if not models:
-            models.append(build())
         # One frame per object: frames are independent.
         views = store.views(frames[:, None], resolution).to(device)
         with products("float32"):
-            values: np.ndarray = models[0](views)[:, 0].float().cpu().numpy()
+            values: np.ndarray = model()(views)[:, 0].float().cpu().numpy()
         return values
 
     return compute

@@ -2,9 +2,12 @@
 
 A training key covers all inputs of training: the configuration except for `eval`, the dataset's fingerprint, the
 hashes of the frozen weights that it uses, and `NUMERICS_VERSION`; with `train.keep: best` also the keys of `eval` that
-determine its choice.  A trial key covers a training and its
-evaluation: the training key, the `eval` section, the dataset's fingerprint, the hashes of the metrics' weights, and
-`EVALUATION_VERSION`.  Names, tables, resources and paths are in neither.
+determine its choice.
+
+A trial key covers a training and its evaluation: the training key, the `eval` section, the dataset's fingerprint, the
+hashes of the metrics' weights, and `EVALUATION_VERSION`.
+
+Names, tables, resources and paths are in neither.
 """
 
 from __future__ import annotations

@@ -144,21 +144,9 @@ def export_trial(folder: Path, path: Path) -> None:
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: the name must end in {' or '.join(SUFFIXES)}")
-    home = folder.parent.parent
-    _, config = find_trained(home, folder.name)
-    if path.suffix == ".pth":
-        _refuse_unpublished(config)
+    content = _in_published_layout(folder) if path.suffix == ".pth" else exported(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".pth":
-        own, weights = OwnNetwork.of_trial(folder), WeightStore(weights_folder(home))
-        store = open_dataset(config.data.name, config.data.options, home)
-        network = own.load(build_reconstructor(config, context_widths(config, weights), weights, initial=False))
-        tensors = {name: tensor.detach().clone() for name, tensor in _official(network, store, config).items()}
-        content = io.BytesIO()
-        torch.save({"iteration": own.iteration, "model_state_dict": tensors}, content)
-        write_atomically(path, content.getvalue())
-        return
-    write_atomically(path, exported(folder))
+    write_atomically(path, content)
 
 
 def exported(folder: Path, dataset: Callable[[str, Mapping[str, Any], Path], Store] = open_dataset) -> bytes:
@@ -167,8 +155,8 @@ def exported(folder: Path, dataset: Callable[[str, Mapping[str, Any], Path], Sto
     dataset: name, options and home -> the store.  Raises ValueError as above, and the errors of `dataset`.
     """
     home = folder.parent.parent
-    _, config = find_trained(home, folder.name)
     own = OwnNetwork.of_trial(folder)
+    config = own.config
     store = dataset(config.data.name, config.data.options, home)
     facts = {
         _FORMAT: FORMAT,
@@ -178,6 +166,20 @@ def exported(folder: Path, dataset: Callable[[str, Mapping[str, Any], Path], Sto
         _STEP: str(own.iteration),
     }
     return save({name: tensor.contiguous() for name, tensor in own.tensors.items()}, facts)
+
+
+def _in_published_layout(folder: Path) -> bytes:
+    """The network of the trial in a folder as a published file.  Raises ValueError as `export_trial` does."""
+    home = folder.parent.parent
+    _, config = find_trained(home, folder.name)
+    _refuse_unpublished(config)
+    own, weights = OwnNetwork.of_trial(folder), WeightStore(weights_folder(home))
+    store = open_dataset(config.data.name, config.data.options, home)
+    network = own.load(build_reconstructor(config, context_widths(config, weights), weights, initial=False))
+    tensors = {name: tensor.detach().clone() for name, tensor in _official(network, store, config).items()}
+    content = io.BytesIO()
+    torch.save({"iteration": own.iteration, "model_state_dict": tensors}, content)
+    return content.getvalue()
 
 
 def _refuse_unpublished(config: TrialConfig) -> None:
