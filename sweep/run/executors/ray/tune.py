@@ -18,7 +18,6 @@ import secrets
 import shutil
 import signal
 import time
-from collections import deque
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -35,35 +34,34 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray import tune
 from ray.exceptions import RayActorError
-from ray.tune.schedulers import FIFOScheduler
-from ray.tune.search import Searcher
 from ray.util import placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.config import TrialConfig
-from jobs.trial import Runtime
 from results.records.home import cache_folder, ray_folder
-from sweep.plan.planner import PlannedTrial
 from sweep.run.executors.base import Assignment, Notices, unused_gpus
-from sweep.run.executors.queue import TrialQueue
 from sweep.run.executors.ray import RayOptions
 from sweep.run.executors.ray.connection import connect, disconnect, logs_folder, named_address
 from sweep.run.executors.ray.file_server import TrialFileServer
 from sweep.run.executors.ray.nodes import NodeWatch, find_autoscaler, living_nodes
 from sweep.run.executors.ray.packing import FILENAME as MEMORY_FILENAME
-from sweep.run.executors.ray.packing import Packing, Use, memory_limit
-from sweep.run.executors.ray.remote_worker import run_remotely
+from sweep.run.executors.ray.packing import Packing
+from sweep.run.executors.ray.searcher import QueueSearcher, StoppableScheduler
+from sweep.run.executors.ray.worker import run_point
 from sweep.run.executors.ray.worker_deaths import DeadTrials
 from sweep.run.executors.room import check_room, requested
-from sweep.run.executors.run_guarded import run_guarded, runtime_of
+from sweep.run.executors.run_guarded import runtime_of
 from sweep.run.progress import shape
 from sweep.run.stop import signal_handlers_kept
 from sweep.terminal import counted
 
 _HEARTBEAT_S = 5.0
-_STOP_INTERVAL_S = 0.5
 #: Seconds after which a worker that has not started may never do.
 _LATE_S = 60.0
+
+
+class HomeUnseenError(RuntimeError):
+    """Not even Ray's node on the driver's machine sees the home, so no result could be stored (a container perhaps)."""
 
 
 def run(assignment: Assignment, options: RayOptions) -> None:
@@ -108,7 +106,7 @@ def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Wa
     packing = Packing(options.gpus_per_trial, _shape_name, cache_folder(home) / MEMORY_FILENAME)
     tuner = tune.Tuner(
         tune.with_resources(
-            _run_point,
+            run_point,
             lambda parameters: tune.PlacementGroupFactory([_resources(options.cpus_per_trial, parameters)]),
         ),
         param_space={
@@ -119,8 +117,8 @@ def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Wa
             "marker": marker,
         },
         tune_config=tune.TuneConfig(
-            search_alg=_QueueSearcher(assignment.source, packing, stop_file),
-            scheduler=_StoppableScheduler(stop_file),
+            search_alg=QueueSearcher(assignment.source, packing, stop_file),
+            scheduler=StoppableScheduler(stop_file),
             num_samples=-1,  # until the source is exhausted
             # A reused worker has already imported everything: its next trial starts in 0.1 s instead of 6 to 10 s.
             reuse_actors=True,
@@ -140,112 +138,13 @@ def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Wa
 
 
 def _resources(cpus: int, parameters: dict[str, Any]) -> dict[str, float]:
-    """The CPUs and GPUs of a worker for one call of `_run_point`."""
+    """The CPUs and GPUs of a worker for one call of `run_point`."""
     gpus = parameters["point"]["gpus"]
     return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
 
 
 def _shape_name(config: TrialConfig) -> str:
     return hashlib.sha256(shape(config.identity()).encode()).hexdigest()[:16]
-
-
-class _QueueSearcher(Searcher):
-    """Hands the source's trials to Tune, which requests one as soon as the previous one has resources."""
-
-    def __init__(self, source: TrialQueue, packing: Packing, stop_file: Path) -> None:
-        super().__init__(metric=None, mode="max")
-        self._source, self._packing, self._stop_file = source, packing, stop_file
-        self._given: dict[str, tuple[PlannedTrial, float]] = {}  # Tune's name -> the trial and its share
-        self._put_back: deque[PlannedTrial] = deque()
-
-    def suggest(self, trial_id: str) -> Any:
-        """The parameters of `_run_point` that differ between trials; None while no trial is available yet.
-
-        Once the stop file exists there is none any more, since Tune would start and end thousands of them one by one.
-        """
-        if self._stop_file.exists():
-            return Searcher.FINISHED
-        trial = self._next()
-        if trial is None:
-            may_come = self._source.is_growing or (self._packing.is_shared and self._given)
-            return None if may_come else Searcher.FINISHED
-        share = self._packing.share_of(trial.config)
-        self._given[trial_id] = trial, share
-        config = trial.config.model_dump(mode="json")
-        return {"point": {"key": trial.key, "training": trial.training, "config": config, "gpus": share}}
-
-    def _next(self) -> PlannedTrial | None:
-        return self._put_back.popleft() if self._put_back else self._source.next()
-
-    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """Called by Tune when a trial has ended: queues it again where it was put back, and else reports its end."""
-        trial, share = self._given.pop(trial_id)
-        result = result or {}
-        if result.get("is_put_back"):
-            self._packing.ran_out(trial.config, share)
-            self._put_back.append(trial)
-            return
-        if result.get("total_bytes"):
-            self._packing.used(trial.config, Use(int(result["peak_bytes"]), int(result["total_bytes"])))
-        self._source.ended(trial)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Saves nothing, because the plan decides which trials run."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune stores its own set-up, which nobody reads
-
-
-class _StoppableScheduler(FIFOScheduler):
-    """First come, first served; once the stop file exists, trials that wait for resources are dropped."""
-
-    def __init__(self, stop_file: Path) -> None:
-        super().__init__()
-        self._stop_file, self._looked = stop_file, 0.0
-
-    def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """Called several times a second."""
-        if time.monotonic() - self._looked > _STOP_INTERVAL_S:
-            self._looked = time.monotonic()
-            if self._stop_file.exists():
-                for trial in tune_controller.get_trials():
-                    if trial.status == "PENDING":
-                        trial.init_local_path()  # Tune reads the path of every trial at the end
-                        tune_controller.stop_trial(trial)
-        return super().choose_trial_to_run(tune_controller)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-
-def _run_point(parameters: dict[str, Any]) -> None:
-    key, training = parameters["point"]["key"], parameters["point"]["training"]
-    config = TrialConfig.model_validate(parameters["point"]["config"])
-    runtime, home, marker = Runtime(**parameters["runtime"]), Path(parameters["home"]), parameters["marker"]
-    share = parameters["point"]["gpus"]
-    total = _limit_memory(share)
-    arguments = (config, home, runtime, parameters["fail_fast"], parameters["work"], share)
-    if marker is None or os.access(marker, os.F_OK):
-        attempted = run_guarded(key, *arguments)
-    else:
-        file_server = ray.get_actor(Path(marker).name)
-        attempted = run_remotely(
-            lambda method, *values: ray.get(getattr(file_server, method).remote(*values)), key, training, *arguments
-        )
-    tune.report(
-        {"key": key, "is_put_back": attempted.is_put_back, "peak_bytes": attempted.gpu_bytes, "total_bytes": total}
-    )
-
-
-def _limit_memory(share: float) -> int:
-    """Limits torch's memory to the worker's share of its GPU.  Returns the GPU's total bytes; 0 without a GPU."""
-    import torch
-
-    if share <= 0 or not torch.cuda.is_available():
-        return 0
-    total = int(torch.cuda.get_device_properties(0).total_memory)
-    torch.cuda.set_per_process_memory_fraction(1.0 if share >= 1 else memory_limit(share, total))
-    return total
 
 
 def _start_file_server(storage: Path, home: Path, stop_file: Path, options: RayOptions) -> tuple[Any, str | None]:
@@ -266,10 +165,6 @@ def _start_file_server(storage: Path, home: Path, stop_file: Path, options: RayO
         storage.mkdir(parents=True)
         marker.touch()
     return file_server, str(marker)
-
-
-class HomeUnseenError(RuntimeError):
-    """Not even Ray's node on the driver's machine sees the home, so no result could be stored (a container perhaps)."""
 
 
 class _Watch(tune.Callback):
@@ -293,7 +188,7 @@ class _Watch(tune.Callback):
         self._notices.wait_for(self._missing() if is_waiting else None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # see `_QueueSearcher.__getstate__`
+        return {}  # see `QueueSearcher.__getstate__`
 
     def _missing(self) -> str:
         if self._lacking is not None:

@@ -6,9 +6,7 @@ import io
 import signal
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import ray
@@ -19,7 +17,6 @@ from results.records.trial_folder import trial_status
 from sweep.run.executors.base import Assignment
 from sweep.run.executors.queue import FixedQueue
 from sweep.run.executors.ray import RayOptions, tune
-from sweep.run.executors.ray.packing import Packing
 from sweep.run.stop import request_stop, stop_on_signals, stop_requested
 from sweep.terminal import Terminal
 from tests import works
@@ -59,16 +56,6 @@ def test_sigterm_while_ray_starts_is_a_request_to_stop(tmp_path, stop_file, monk
     assert "Stopping after a checkpoint" in output.getvalue()
     assert stop_requested(stop_file).reason == "by SIGTERM"
     assert notices.waited == ["Ray to start", ""]
-
-
-def test_a_stop_ends_the_queue_at_once(stop_file) -> None:
-    """Tune would start and end waiting trials one by one, which takes minutes where there are thousands."""
-    source = FixedQueue([works.trial_of(seed) for seed in range(3)])
-    searcher = tune._QueueSearcher(source, Packing(1.0, str, stop_file.parent / "memory.json"), stop_file)
-    assert searcher.suggest("first")["point"]["key"] == source.trials[0].key
-    request_stop(stop_file, "request", "by a test")
-    assert searcher.suggest("second") == tune.Searcher.FINISHED
-    assert source.next() == source.trials[1], "it was not taken from the queue"
 
 
 @pytest.fixture
@@ -133,16 +120,6 @@ def test_running_trials_end_behind_their_checkpoints_while_waiting_ones_are_drop
     tune.run(Assignment(source, tmp_path, stop_file, works.endless_work, Notices()), RayOptions())
     stopper.join()
     assert [trial_status(trial_folder(tmp_path, t.key)) for t in source.trials] == ["interrupted", "pending"]
-
-
-def test_a_trial_that_is_dropped_before_tune_has_looked_at_it_has_a_folder(stop_file) -> None:
-    request_stop(stop_file, "request", "by a test")
-    calls: list[str] = []
-    trial = SimpleNamespace(status="PENDING", init_local_path=lambda: calls.append("folder"))
-    controller = SimpleNamespace(get_trials=lambda: [trial], stop_trial=lambda _: calls.append("stopped"))
-    with suppress(AttributeError):  # Tune's own choice, which needs a whole controller
-        tune._StoppableScheduler(stop_file).choose_trial_to_run(controller)
-    assert calls == ["folder", "stopped"]
 
 
 def test_a_trial_without_memory_is_run_again_with_fewer_beside_it(tmp_path, stop_file, monkeypatch) -> None:
