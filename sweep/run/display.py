@@ -78,14 +78,14 @@ class Display:
                 self._waiting = what, self._waiting[1]
 
     @contextmanager
-    def follow(self, source: TrialQueue, at_once: int, before: int = 0) -> Iterator[None]:
-        """Shows the progress of a source's trials while the body runs.
+    def follow(self, queue: TrialQueue, at_once: int, before: int = 0) -> Iterator[None]:
+        """Shows the progress of a queue's trials while the body runs.
 
         at_once: the number of trials running at the same time; before: the number of trials finished before.
         """
 
         def look() -> Snapshot:
-            trials = list(source.trials)
+            trials = list(queue.trials)
             states = [trial_state(trial, self._monitor) for trial in trials]
             return snapshot_of(trials, states, self._clock, at_once, before)
 
@@ -173,7 +173,7 @@ def _at_breakpoints(quieten: Callable[[], None]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The states of a source's trials at one moment, with the seconds left and totals."""
+    """The states of a queue's trials at one moment, with the seconds left and totals."""
 
     states: Sequence[TrialState]
     left: Sequence[float | None]

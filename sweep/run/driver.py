@@ -213,10 +213,10 @@ class _Session:
     stop_file: Path
     fail_fast: bool
 
-    def execute(self, source: TrialQueue, before: int = 0) -> None:
-        """Runs the source's trials; before: the number of trials finished before, for the totals."""
+    def execute(self, queue: TrialQueue, before: int = 0) -> None:
+        """Runs the queue's trials; before: the number of trials finished before, for the totals."""
         execute(
-            source, self.home, self.sweep.run, self.stop_file, self.console, self.fail_fast,
+            queue, self.home, self.sweep.run, self.stop_file, self.console, self.fail_fast,
             before=before, monitor=self.monitor,
         )  # fmt: skip
 
@@ -237,7 +237,7 @@ def _search(session: _Session, plan: Plan, first: Sequence[PlannedTrial]) -> tup
     """Runs the `first` trials, then the search's proposals."""
     from sweep.search.source import SearchQueue  # Optuna
 
-    source = SearchQueue(
+    queue = SearchQueue(
         session.sweep,
         session.home,
         plan,
@@ -247,10 +247,10 @@ def _search(session: _Session, plan: Plan, first: Sequence[PlannedTrial]) -> tup
         on_growth=session.tracker.extend,
         monitor=session.monitor,
     )
-    with source.pruning():
-        session.execute(source)
-    ran = {trial.key for trial in source.trials}
-    return source.plan, [trial for trial in source.plan.trials if trial.key in ran]
+    with queue.pruning():
+        session.execute(queue)
+    ran = {trial.key for trial in queue.trials}
+    return queue.plan, [trial for trial in queue.plan.trials if trial.key in ran]
 
 
 def _until_decided(
@@ -259,7 +259,7 @@ def _until_decided(
     """Runs the `first` trials, then further seeds of open rows."""
     from sweep.seeds.source import SeedQueue  # scipy, pandas
 
-    source = SeedQueue(
+    queue = SeedQueue(
         session.sweep,
         session.home,
         plan,
@@ -271,12 +271,12 @@ def _until_decided(
         say=session.console.print,
         monitor=session.monitor,
     )
-    session.execute(source, before=_finished(plan))
-    return source.settled()
+    session.execute(queue, before=_finished(plan))
+    return queue.settled()
 
 
 def execute(
-    source: TrialQueue,
+    queue: TrialQueue,
     home: Path,
     options: RunOptions,
     stop_file: Path,
@@ -286,14 +286,14 @@ def execute(
     before: int = 0,
     monitor: Monitor | None = None,
 ) -> None:
-    """Runs the source's trials; a second keyboard interrupt ends this at once, and the caller continues.
+    """Runs the queue's trials; a second keyboard interrupt ends this at once, and the caller continues.
 
     before: the number of trials finished before, for the totals; monitor: one to share with other readers, if any.
     """
     executor: Executor = resolve(EXECUTORS, options.executor, "executor")
     display = Display(console, monitor or Monitor(home))
-    with display.follow(source, executor.at_once(options), before), suppress(KeyboardInterrupt):
-        executor.run(Assignment(source, home, stop_file, work, display, fail_fast), options)
+    with display.follow(queue, executor.at_once(options), before), suppress(KeyboardInterrupt):
+        executor.run(Assignment(queue, home, stop_file, work, display, fail_fast), options)
 
 
 def _refuse_blocked(trials: Sequence[PlannedTrial], searched: Sequence[str]) -> None:

@@ -65,7 +65,7 @@ class Notices(Protocol):
 class Assignment:
     """The work of an executor."""
 
-    source: TrialQueue
+    queue: TrialQueue
     #: absolute
     home: Path
     #: once it exists, running trials write a checkpoint at once and stop, and no other starts
@@ -98,7 +98,7 @@ class Executor(Protocol):
 
     @staticmethod
     def run(assignment: Assignment, options: ExecutorOptions, /) -> None:
-        """Runs every trial of the source, unless the stop file appears, and reports the end of each to the source.
+        """Runs every trial of the queue, unless the stop file appears, and reports the end of each to the queue.
 
         Raises ValueError where the options request resources that no trial can ever get.
         """

@@ -21,7 +21,7 @@ class Inline:
 
     @staticmethod
     def run(assignment: Assignment, options: ExecutorOptions, /) -> None:
-        """Runs the source's trials in this process."""
+        """Runs the queue's trials in this process."""
         import torch
 
         from sweep.run.executors.room import Room, check_room
@@ -33,6 +33,6 @@ class Inline:
         if unused is not None:
             assignment.notices.say(unused)
         runtime = runtime_of(options, assignment.stop_file)
-        while (trial := assignment.source.next()) is not None:
+        while (trial := assignment.queue.next()) is not None:
             run_guarded(trial.key, trial.config, assignment.home, runtime, assignment.fail_fast, assignment.work)
-            assignment.source.ended(trial)
+            assignment.queue.ended(trial)

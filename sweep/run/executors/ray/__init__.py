@@ -49,7 +49,7 @@ class Ray:
 
     @staticmethod
     def run(assignment: Assignment, options: RayOptions, /) -> None:
-        """Runs the source's trials under Tune."""
+        """Runs the queue's trials under Tune."""
         from sweep.run.executors.ray.tune import run  # Ray and torch
 
         run(assignment, options)

@@ -18,11 +18,11 @@ _STOP_INTERVAL_S = 0.5
 
 
 class QueueSearcher(Searcher):
-    """Hands the source's trials to Tune, which requests one as soon as the previous one has resources."""
+    """Hands the queue's trials to Tune, which requests one as soon as the previous one has resources."""
 
-    def __init__(self, source: TrialQueue, packing: Packing, stop_file: Path) -> None:
+    def __init__(self, queue: TrialQueue, packing: Packing, stop_file: Path) -> None:
         super().__init__(metric=None, mode="max")
-        self._source, self._packing, self._stop_file = source, packing, stop_file
+        self._queue, self._packing, self._stop_file = queue, packing, stop_file
         self._given: dict[str, tuple[PlannedTrial, float]] = {}  # Tune's name -> the trial and its share
         self._put_back: deque[PlannedTrial] = deque()
 
@@ -35,7 +35,7 @@ class QueueSearcher(Searcher):
             return Searcher.FINISHED
         trial = self._next()
         if trial is None:
-            may_come = self._source.is_growing or (self._packing.is_shared and self._given)
+            may_come = self._queue.is_growing or (self._packing.is_shared and self._given)
             return None if may_come else Searcher.FINISHED
         share = self._packing.share_of(trial.config)
         self._given[trial_id] = trial, share
@@ -43,7 +43,7 @@ class QueueSearcher(Searcher):
         return {"point": {"key": trial.key, "training": trial.training, "config": config, "gpus": share}}
 
     def _next(self) -> PlannedTrial | None:
-        return self._put_back.popleft() if self._put_back else self._source.next()
+        return self._put_back.popleft() if self._put_back else self._queue.next()
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Called by Tune when a trial has ended: queues it again where it was put back, and else reports its end."""
@@ -55,7 +55,7 @@ class QueueSearcher(Searcher):
             return
         if result.get("total_bytes"):
             self._packing.used(trial.config, Use(int(result["peak_bytes"]), int(result["total_bytes"])))
-        self._source.ended(trial)
+        self._queue.ended(trial)
 
     def save(self, checkpoint_path: str) -> None:
         """Saves nothing, because the plan decides which trials run."""

@@ -65,7 +65,7 @@ class HomeUnseenError(RuntimeError):
 
 
 def run(assignment: Assignment, options: RayOptions) -> None:
-    """Runs the source's trials in workers of `options.cpus_per_trial` CPUs and `options.gpus_per_trial` GPUs each."""
+    """Runs the queue's trials in workers of `options.cpus_per_trial` CPUs and `options.gpus_per_trial` GPUs each."""
     # The journals record which workers died, without a page of traceback for each.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     home, stop_file, notices = assignment.home, assignment.stop_file, assignment.notices
@@ -117,9 +117,9 @@ def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Wa
             "marker": marker,
         },
         tune_config=tune.TuneConfig(
-            search_alg=QueueSearcher(assignment.source, packing, stop_file),
+            search_alg=QueueSearcher(assignment.queue, packing, stop_file),
             scheduler=StoppableScheduler(stop_file),
-            num_samples=-1,  # until the source is exhausted
+            num_samples=-1,  # until the queue is exhausted
             # A reused worker has already imported everything: its next trial starts in 0.1 s instead of 6 to 10 s.
             reuse_actors=True,
             max_concurrent_trials=options.max_concurrent,
