@@ -64,11 +64,11 @@ def _protocol_problems(store: Store, row: Any) -> Iterator[str]:
 def _object_problems(store: Store, row: Any) -> Iterator[str]:
     frames = object_frames(row)
     cameras = store.world_to_camera[frames].astype(np.float64)
-    if frame := _first(is_not_rigid(cameras)):
-        yield f"the camera of frame {frame - 1} is not a rotation and a translation"
+    if (frame := _first(is_not_rigid(cameras))) is not None:
+        yield f"the camera of frame {frame} is not a rotation and a translation"
         return
-    if frame := _first(_has_odd_intrinsics(store, frames)):
-        yield f"frame {frame - 1} has a focal length or principal point that cannot be"
+    if (frame := _first(_has_odd_intrinsics(store, frames))) is not None:
+        yield f"frame {frame} has a focal length or principal point that cannot be"
         return
     checked = np.flatnonzero(~_left_out(store, frames, row))
     empty = is_empty(store.images[frames])
@@ -133,9 +133,9 @@ def silhouettes_of(images: np.ndarray, mask: np.ndarray | None, background: tupl
     return np.stack([(np.abs(image - colour) > BACKGROUND_SPREAD).any(axis=0) for image in images])
 
 
-def _first(wrong: Any) -> int:
-    """One more than the index of the first wrong frame; 0 where all are right."""
-    return int(wrong.argmax()) + 1 if wrong.any() else 0
+def _first(wrong: Any) -> int | None:
+    """The index of the first wrong frame; None where all are right."""
+    return int(wrong.argmax()) if wrong.any() else None
 
 
 def _mask_problems(store: Store, frames: np.ndarray, numbers: np.ndarray, cameras: np.ndarray) -> Iterator[str]:
@@ -146,8 +146,8 @@ def _mask_problems(store: Store, frames: np.ndarray, numbers: np.ndarray, camera
     """
     mask = None if store.mask is None else store.mask[frames]
     masks = silhouettes_of(store.images[frames], mask, store.manifest.background)
-    if frame := _first(~masks.any(axis=(1, 2))):
-        yield f"the mask of frame {numbers[frame - 1]} is empty"
+    if (frame := _first(~masks.any(axis=(1, 2)))) is not None:
+        yield f"the mask of frame {numbers[frame]} is empty"
         return
     boxes = np.array([bounding_box(mask) for mask in masks])  # (n, 4): left, top, right, bottom
     middles = np.array([_centroid(mask) for mask in masks])
@@ -156,14 +156,14 @@ def _mask_problems(store: Store, frames: np.ndarray, numbers: np.ndarray, camera
     pixels = seen[:, :2] / seen[:, 2:] * store.focal[frames] + store.principal[frames]
     margin = BOX_MARGIN * store.resolution
     outside = (pixels < boxes[:, :2] - margin) | (pixels > boxes[:, 2:] + margin)
-    if frame := _first((seen[:, 2] <= 0) | outside.any(axis=1)):
-        yield f"the camera of frame {numbers[frame - 1]} does not look where the other views have the object"
+    if (frame := _first((seen[:, 2] <= 0) | outside.any(axis=1))) is not None:
+        yield f"the camera of frame {numbers[frame]} does not look where the other views have the object"
         return
     near, far = store.manifest.near, store.manifest.far
     depth = _bounded_depth(store, cameras, seen[:, 2])
-    if frame := _first((depth < near) | (depth > far)):
-        found = f"{depth[frame - 1]:.3g}"
-        yield f"frame {numbers[frame - 1]} has it at a depth of {found}, which is not within {near} and {far}"
+    if (frame := _first((depth < near) | (depth > far))) is not None:
+        found = f"{depth[frame]:.3g}"
+        yield f"frame {numbers[frame]} has it at a depth of {found}, which is not within {near} and {far}"
 
 
 def _bounded_depth(store: Store, cameras: np.ndarray, z: np.ndarray) -> np.ndarray:

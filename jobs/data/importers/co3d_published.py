@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from jobs.data.importers.crops import Box
 from jobs.data.inspect import bounding_box
 
 if TYPE_CHECKING:  # takes seconds, and only this way of shrinking needs it
     from torch import Tensor
-
-#: Left, top, right, bottom, pixels.
-Box = tuple[float, float, float, float]
 
 #: The mask is cropped to pixels above this probability, with this share of the box's size as margin.
 BOX_THRESHOLD, BOX_CONTEXT = 0.4, 0.3

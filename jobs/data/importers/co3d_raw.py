@@ -16,6 +16,7 @@ from PIL import Image
 
 from jobs.data.importers import co3d_published
 from jobs.data.importers.base import Item, UnreadableObjectError
+from jobs.data.importers.crops import Box, square_around
 from jobs.data.importers.files import inside, read_colours, read_depth_bits, read_json, read_mask
 from jobs.data.importers.poses import from_pytorch3d
 from jobs.data.store import SPLITS, Frames
@@ -24,10 +25,6 @@ FRAMES, SEQUENCES = "frame_annotations.jgz", "sequence_annotations.jgz"
 #: Half the side of the cube, centred in the origin, that the point cloud of a normalised sequence just fits into.
 HALF_EXTENT = 1.2 * 0.95 / 2
 BLACK = (0.0, 0.0, 0.0)
-#: A crop smaller than this, in pixels, is rejected.
-MIN_CROP = 8
-
-Box = co3d_published.Box
 
 
 @dataclass(frozen=True)
@@ -266,15 +263,6 @@ def pixels_of_ndc(intrinsics_format: str | None, size: tuple[int, int], annotati
     raise UnreadableObjectError(
         f"{annotations}: intrinsics_format {intrinsics_format!r}; allowed: ndc_isotropic, ndc_norm_image_bounds"
     )
-
-
-def square_around(principal: np.ndarray, size: tuple[int, int]) -> Box | None:
-    """Left, top, right, bottom of the largest square centred on a point (x, y) of a picture of `size` (W, H)."""
-    half = float(min(*principal, *(np.array(size) - principal)))
-    if half < MIN_CROP / 2:
-        return None
-    x, y = (float(value) for value in principal)
-    return x - half, y - half, x + half, y + half
 
 
 def _depth(

@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import Field
 
 from jobs.data.importers.base import Importer, Item, Progress, UnreadableObjectError
-from jobs.data.importers.co3d_raw import Box, square_around
+from jobs.data.importers.crops import Box, square_around
 from jobs.data.importers.files import finite, over, read_array, read_image, read_json, read_mask, read_steps, rgba_of
 from jobs.data.importers.poses import rigid
 from jobs.data.inspect import frame_with_z, nearest_point

@@ -9,7 +9,8 @@ from PIL import Image
 
 from jobs.data.importers.base import ImportFailedError
 from jobs.data.importers.co3d import Co3d
-from jobs.data.importers.co3d_raw import HALF_EXTENT, normalise, pixels_of_ndc, square_around
+from jobs.data.importers.co3d_raw import HALF_EXTENT, normalise, pixels_of_ndc
+from jobs.data.importers.crops import square_around
 from jobs.data.inspect import check
 from jobs.data.prepare import prepare, store_path
 from jobs.data.store import Store
