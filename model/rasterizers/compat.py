@@ -17,13 +17,12 @@ where up to 1.1% of its opacity is left.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from model.rasterizers import NEAR_PLANE, orthographic, triton
+from model.rasterizers.compat_arguments import GaussianRasterizationSettings, Inputs, check, plain_settings, present
 from model.rasterizers.reference import (
     DILATION,
     Splats,
@@ -39,24 +38,6 @@ from model.types import Cameras
 DRAWS_ON_CPU = True
 TILE = 16  # px; `radii` are 0 where a splat's square misses every tile that the image touches
 _DEPTH_EPSILON = 1e-7  # added to the depth that the projection divides by
-
-
-class GaussianRasterizationSettings(NamedTuple):
-    """One camera, and how to draw.  `prefiltered` and `debug` are accepted and have no effect."""
-
-    image_height: int
-    image_width: int
-    tanfovx: float  # width / (2 * focal length in pixels)
-    tanfovy: float
-    bg: Tensor  # (3,) RGB
-    scale_modifier: float  # multiplies all scales, but not `cov3D_precomp`
-    viewmatrix: Tensor  # (4, 4) world -> camera, transposed; OpenCV axes
-    projmatrix: Tensor  # (4, 4) world -> clip space, transposed; its third column, the depth buffer's, is not used
-    sh_degree: int  # 0 to 3: the bands of `shs` to use
-    campos: Tensor  # (3,) centre of projection in the world, from which colours are looked up
-    prefiltered: bool
-    debug: bool
-    antialiasing: bool | None = None  # None: the older generation, which has no such field
 
 
 class GaussianRasterizer(nn.Module):
@@ -129,11 +110,11 @@ def rasterize_gaussians(
     Raises:
         ValueError: a shape is wrong, a value is NaN or infinite, colours or shapes are given twice or not at all.
     """
-    optional = map(_present, (sh, colors_precomp, scales, rotations, cov3Ds_precomp))
+    optional = map(present, (sh, colors_precomp, scales, rotations, cov3Ds_precomp))
     if means2D is None:
         means2D = torch.zeros_like(means3D)
-    inputs, settings = _Inputs(means3D, means2D, opacities, *optional), _plain(raster_settings, means3D)
-    _check(inputs, settings)
+    inputs, settings = Inputs(means3D, means2D, opacities, *optional), plain_settings(raster_settings, means3D)
+    check(inputs, settings)
     antialiasing = getattr(settings, "antialiasing", None)
     drawn = torch.nonzero(_in_front(_to_camera(means3D, settings))).squeeze(1)
     splats = _project(inputs.at(drawn), settings, bool(antialiasing))
@@ -146,66 +127,12 @@ def rasterize_gaussians(
     return (image, radii) if inverse_depth is None else (image, radii, inverse_depth.to(means3D.dtype))
 
 
-def _plain(settings: GaussianRasterizationSettings, like: Tensor) -> GaussianRasterizationSettings:
-    """Settings converted to plain numbers and tensors, e.g. from NumPy integers, 32.0 px, a list of colours.
-
-    Raises ValueError, naming the field, for other values.
-    """
-    whole = {name: _whole(name, getattr(settings, name)) for name in ("image_height", "image_width", "sh_degree")}
-    tensors = {}
-    for name in ("bg", "viewmatrix", "projmatrix", "campos"):
-        value = getattr(settings, name)
-        try:
-            tensors[name] = value if isinstance(value, Tensor) else torch.as_tensor(value, device=like.device)
-        except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"{name} must be a tensor or a list of numbers, got {value!r}") from None
-    fields = {
-        name: getattr(settings, name) for name in GaussianRasterizationSettings._fields if hasattr(settings, name)
-    }
-    return GaussianRasterizationSettings(**{**fields, **whole, **tensors})
-
-
-def _whole(name: str, value: Any) -> int:
-    """Converts a whole number of any type to int."""
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name} must be a whole number, got {value!r}") from None
-    if number != value or isinstance(value, bool):
-        raise ValueError(f"{name} must be a whole number, got {value!r}")
-    return number
-
-
 def _drawing(device: torch.device) -> Callable[..., tuple[Tensor, Tensor | None]]:
     """The function that composites splats on this device."""
     return triton.draw if device.type == "cuda" else orthographic.draw
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """The tensors of a call, by the package's names."""
-
-    means3D: Tensor  # noqa: N815
-    means2D: Tensor  # noqa: N815
-    opacities: Tensor
-    shs: Tensor | None
-    colors_precomp: Tensor | None
-    scales: Tensor | None
-    rotations: Tensor | None
-    cov3D_precomp: Tensor | None  # noqa: N815
-
-    def at(self, index: Tensor) -> _Inputs:
-        """The Gaussians at `index`, in float64."""
-        present = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
-        return replace(self, **{name: tensor[index].double() for name, tensor in present.items()})
-
-
-def _present(tensor: Tensor | None) -> Tensor | None:
-    """None for an empty one-dimensional tensor, which means absent in the package's own code."""
-    return None if tensor is None or (tensor.ndim == 1 and not tensor.numel()) else tensor
-
-
-def _project(inputs: _Inputs, settings: GaussianRasterizationSettings, antialiasing: bool) -> Splats:
+def _project(inputs: Inputs, settings: GaussianRasterizationSettings, antialiasing: bool) -> Splats:
     """Projects the Gaussians in front of the camera to the image, in their given order."""
     points = _to_camera(inputs.means3D, settings)
     undilated = _on_image(_covariances(inputs, settings.scale_modifier), points, settings)
@@ -220,7 +147,7 @@ def _project(inputs: _Inputs, settings: GaussianRasterizationSettings, antialias
     )
 
 
-def _covariances(inputs: _Inputs, scale_modifier: float) -> Tensor:
+def _covariances(inputs: Inputs, scale_modifier: float) -> Tensor:
     """Covariances (N, 3, 3) in the world frame."""
     if inputs.cov3D_precomp is not None:
         return inputs.cov3D_precomp[:, (0, 1, 2, 1, 3, 4, 2, 4, 5)].unflatten(1, (3, 3))
@@ -230,7 +157,7 @@ def _covariances(inputs: _Inputs, scale_modifier: float) -> Tensor:
     return axes @ axes.transpose(1, 2)
 
 
-def _colours_of(inputs: _Inputs, settings: GaussianRasterizationSettings) -> Tensor:
+def _colours_of(inputs: Inputs, settings: GaussianRasterizationSettings) -> Tensor:
     """Colours (N, 3) RGB; harmonics are evaluated in directions from the centre of projection."""
     if inputs.colors_precomp is not None:
         return inputs.colors_precomp
@@ -290,48 +217,3 @@ def _radii(splats: Splats, settings: GaussianRasterizationSettings) -> Tensor:
     first = ((splats.centres - radii) / TILE).trunc().clamp(min=0).minimum(tiles)
     last = ((splats.centres + radii + TILE - 1) / TILE).trunc().clamp(min=0).minimum(tiles)
     return torch.where((last > first).all(dim=1), radii[:, 0], 0).to(torch.int32)
-
-
-def _check(inputs: _Inputs, settings: GaussianRasterizationSettings) -> None:
-    """Raises ValueError, naming the argument by the package's name."""
-    _check_alternatives(inputs)
-    if not 0 <= settings.sh_degree <= 3:
-        raise ValueError(f"sh_degree must be 0, 1, 2 or 3, got {settings.sh_degree!r}")
-    for name in ("tanfovx", "tanfovy"):
-        if not 0 < getattr(settings, name) < float("inf"):
-            raise ValueError(f"{name} must be positive and finite, got {getattr(settings, name)}")
-    for name, shape in {"bg": (3,), "campos": (3,), "viewmatrix": (4, 4), "projmatrix": (4, 4)}.items():
-        _check_tensor(name, getattr(settings, name), shape)
-    n, coefficients = len(inputs.means3D), (settings.sh_degree + 1) ** 2
-    if inputs.shs is not None and inputs.shs.ndim == 3:
-        coefficients = max(coefficients, inputs.shs.shape[1])
-    shapes = {
-        "means3D": (n, 3),
-        "means2D": (n, 3),
-        "opacities": (n,) if inputs.opacities.ndim == 1 else (n, 1),
-        "shs": (n, coefficients, 3),
-        "colors_precomp": (n, 3),
-        "scales": (n, 3),
-        "rotations": (n, 4),
-        "cov3D_precomp": (n, 6),
-    }
-    for name, shape in shapes.items():
-        _check_tensor(name, getattr(inputs, name), shape)
-
-
-def _check_alternatives(inputs: _Inputs) -> None:
-    """Checks that colours and shapes are each given exactly once."""
-    if (inputs.shs is None) == (inputs.colors_precomp is None):
-        raise ValueError(f"give either shs or colors_precomp, got {'neither' if inputs.shs is None else 'both'}")
-    given = [name for name in ("scales", "rotations", "cov3D_precomp") if getattr(inputs, name) is not None]
-    if given not in (["scales", "rotations"], ["cov3D_precomp"]):
-        raise ValueError(f"give either scales and rotations or cov3D_precomp, got {', '.join(given) or 'none of them'}")
-
-
-def _check_tensor(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> None:
-    if tensor is None:
-        return
-    if tuple(tensor.shape) != shape:
-        raise ValueError(f"{name} must be {shape}, got {tuple(tensor.shape)}")
-    if not torch.isfinite(tensor).all():
-        raise ValueError(f"{name} holds values that are NaN or infinite")
