@@ -73,7 +73,7 @@ def _rank(score: float) -> tuple[bool, float]:
 
 def _table(found: Sequence[HomeTrial], digits: int, metric: str, precision: int) -> Table:
     from results.metrics import score_name
-    from sweep.run.display import STATE_STYLES
+    from sweep.run.state_table import STATE_STYLES
 
     score = score_name(metric)
     table = Table(box=None, pad_edge=False)

@@ -201,6 +201,24 @@ class Totals:
         return ", ".join(parts)
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """The states of a queue's trials at one moment, with the seconds left and totals."""
+
+    states: Sequence[TrialState]
+    left: Sequence[float | None]
+    totals: Totals
+
+
+def snapshot_of(
+    trials: Sequence[PlannedTrial[Any]], states: Sequence[TrialState], clock: Clock, at_once: int, before: int = 0
+) -> Snapshot:
+    """Combines trials' states with the estimated time left."""
+    left = clock.left(trials, states)
+    running = sum(state.status == "running" for state in states)
+    return Snapshot(states, left, Totals.of(states, left, max(at_once, running), before))
+
+
 def in_words(seconds: float) -> str:
     """A duration as text: 45 s, 12 min, 1 h 12 min, 2 d 3 h."""
     if seconds < 60:

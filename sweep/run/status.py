@@ -12,10 +12,10 @@ from model.registry import resolve
 from results.records.monitor import Monitor
 from results.records.plan import read_plan
 from sweep.file.schema import Sweep
-from sweep.run.display import Snapshot, failures, silences, snapshot_of, state_table
 from sweep.run.executors import EXECUTORS
 from sweep.run.executors.base import Executor
-from sweep.run.progress import Clock, trial_state
+from sweep.run.progress import Clock, Snapshot, snapshot_of, trial_state
+from sweep.run.state_table import failures, silences, state_table
 from sweep.terminal import table_width
 
 
