@@ -23,7 +23,7 @@ from model.rasterizers import NEAR_PLANE
 SH_DC = 0.28209479177387814
 
 
-class _TensorFields:
+class TensorFields:
     """Base class of records of tensors, with `to`."""
 
     def to(self, target: torch.device | torch.dtype | str):  # type: ignore[no-untyped-def]
@@ -36,7 +36,7 @@ class _TensorFields:
 
 def _moved(value: Any, target: torch.device | torch.dtype | str) -> Any:
     """A field of a record on a device or in a dtype; fields without tensors are unchanged."""
-    if isinstance(value, _TensorFields):
+    if isinstance(value, TensorFields):
         return value.to(target)
     if isinstance(value, tuple):
         return tuple(_moved(part, target) for part in value)
@@ -48,7 +48,7 @@ def _moved(value: Any, target: torch.device | torch.dtype | str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Gaussians(_TensorFields):
+class Gaussians(TensorFields):
     """A batch of B scenes of N Gaussians each, in the world frame."""
 
     means: Tensor  # (B, N, 3) scene units
@@ -59,7 +59,7 @@ class Gaussians(_TensorFields):
 
 
 @dataclass(frozen=True, slots=True)
-class Cameras(_TensorFields):
+class Cameras(TensorFields):
     """B x V pinhole cameras of one image size."""
 
     world_to_camera: Tensor  # (B, V, 4, 4) OpenCV axes, column vectors
@@ -71,7 +71,7 @@ class Cameras(_TensorFields):
 
 
 @dataclass(frozen=True, slots=True)
-class Views(_TensorFields):
+class Views(TensorFields):
     """Images with all facts about their cameras.  Downstream code does not depend on a dataset's name."""
 
     images: Tensor  # (B, V, 3, H, W) RGB in [0, 1]
@@ -103,7 +103,7 @@ class Views(_TensorFields):
 
 
 @dataclass(frozen=True, slots=True)
-class Pixels(_TensorFields):
+class Pixels(TensorFields):
     """P pixels of each object, out of its V views."""
 
     view: Tensor  # (B, P) int64, index of the view
@@ -117,7 +117,7 @@ class Pixels(_TensorFields):
 
 
 @dataclass(frozen=True, slots=True)
-class Rendering(_TensorFields):
+class Rendering(TensorFields):
     """Rendering of a scene: whole views (B, V, C, H, W), or the values of chosen pixels (B, P, C)."""
 
     images: Tensor  # C = 3: RGB, not clamped
@@ -138,7 +138,7 @@ class Rendering(_TensorFields):
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Context(_TensorFields):
+class Context(TensorFields):
     """Outputs of frozen models for the source views, by source (`model.context.SOURCES`); absent where one is off.
 
     A vector per view (B, V, D), tokens (B, V, T, D), or a map per view (B, V, C, H, W) in the model's own unit.

@@ -24,11 +24,9 @@ from model.weights import WeightStore
 #: Target features are a third of the computation.
 _CACHE_BYTES = 3 * 2**29
 
-
 #: Features of targets are computed for multiples of this number of images, or of the number in a step where it is
 #: smaller: torch changes the order of sums for one or two images, and features must not depend on the cache's contents.
 _TOGETHER = 4
-
 
 #: Layers of torchvision's `features` by position: channels of a convolution and its ReLU, or 0 for a pooling.
 _VGG16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)

@@ -7,7 +7,7 @@ the intermediate results.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -212,10 +212,7 @@ class _Lowering:
 
     def _depth_cross_attention(self, call: Call) -> Operator | None:
         query, depth, norm, key_value = call.arguments
-        numbers = {id(owner): {} for owner in (norm, key_value)}  # type: dict[int, dict[str, int]]
-        for number, (owner, name) in self._owned_by((norm, key_value)):
-            numbers[id(owner)][name] = number
-        at_norm, at_key_value = numbers[id(norm)], numbers[id(key_value)]
+        at_norm, at_key_value = self._owned_by(norm), self._owned_by(key_value)
         facts = self._graph.facts[depth.number]
         if not (self._is_map(query) and self._is_map(depth)) or facts.requires_grad or depth.number in self._operators:
             return None
@@ -231,17 +228,13 @@ class _Lowering:
             Conv(at_key_value["weight"], at_key_value["bias"], 2 * channels, 1),
         )
 
-    def _owned_by(self, owners: Iterable[nn.Module]) -> list[tuple[int, tuple[nn.Module, str]]]:
-        """The parameters of modules that are arguments of a call; they become values of the graph."""
-        found = []
-        known = {(id(owner), name): number for number, (owner, name) in self._graph.owned.items()}
-        for owner in owners:
-            for name, parameter in owner.named_parameters(recurse=False):
-                number = known.get((id(owner), name))
-                if number is None:
-                    number = self._graph.add_owned(owner, name, parameter)
-                found.append((number, (owner, name)))
-        return found
+    def _owned_by(self, owner: nn.Module) -> dict[str, int]:
+        """The parameters of a module that is an argument of a call, by name; they become values of the graph."""
+        known = {name: number for number, (other, name) in self._graph.owned.items() if other is owner}
+        return {
+            name: known[name] if name in known else self._graph.add_owned(owner, name, parameter)
+            for name, parameter in owner.named_parameters(recurse=False)
+        }
 
     def _open_layer(self, value: Any) -> LayerSpec | None:
         """The layer that wrote `value`, if only the current call reads it."""

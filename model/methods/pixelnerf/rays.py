@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from model.methods.pixelnerf.options import BoundsOf, PixelPoint
-from model.types import Cameras, _TensorFields
+from model.types import Cameras, TensorFields
 
 #: Offset in pixels from a pixel's upper left corner to the point that its ray passes through.
 PIXEL_OFFSETS: dict[PixelPoint, float] = {"centre": 0.5, "corner": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Rays(_TensorFields):
+class Rays(TensorFields):
     """R rays of each of B objects, in the world frame."""
 
     origins: Tensor  # (B, R, 3)
@@ -39,7 +39,7 @@ class Rays(_TensorFields):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds(_TensorFields):
+class Bounds(TensorFields):
     """Bounds of an object along a ray.
 
     The values of `Views` are bounds of camera z.  Where `of` is "camera_z", a ray is sampled between the two planes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.types import _TensorFields
+from model.types import TensorFields
 
 #: Added to every weight before normalisation to probabilities.
 _FLOOR = 1e-5
@@ -32,7 +32,7 @@ class SampleCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Draws(_TensorFields):
+class Draws(TensorFields):
     """The random numbers of R rays of each of B objects."""
 
     coarse: Tensor  # (B, R, coarse) uniform in [0, 1), the place in an interval

@@ -14,14 +14,14 @@ from torch.nn import functional as F
 from model.constants import constant
 from model.methods.pixelnerf.options import PixelPoint
 from model.methods.pixelnerf.rays import PIXEL_OFFSETS, Rays, rotate, transform
-from model.types import Cameras, _TensorFields
+from model.types import Cameras, TensorFields
 
 #: Minimum absolute camera z in divisions, scene units.
 _SMALLEST_Z = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class SampledFeatures(_TensorFields):
+class SampledFeatures(TensorFields):
     """Samples of rays in the frames of V source views."""
 
     positions: Tensor  # (B, V, R, S, 3) from the object's centre, source axes with y up and z backward
@@ -30,7 +30,7 @@ class SampledFeatures(_TensorFields):
 
 
 @dataclass(frozen=True, slots=True)
-class Sources(_TensorFields):
+class Sources(TensorFields):
     """The cameras of the source views and the object between them."""
 
     cameras: Cameras
