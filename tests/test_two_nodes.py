@@ -15,7 +15,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from sweep.run.executors.ray.remote_worker import INTERVAL_S
+from sweep.run.executors.ray.trial_sync import INTERVAL_S
 from tests.processes import LONG, Home, finish, free_port, start, tiny_sweep, wait_for, wait_for_middle
 
 TRIALS = ("baseline", "tv")

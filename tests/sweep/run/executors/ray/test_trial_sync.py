@@ -1,0 +1,202 @@
+"""A trial's folder on a node that does not see the home is always consistent with the one under the home."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from filelock import FileLock, Timeout
+
+from results.records.journal import Journal, read_events
+from results.records.trial_folder import PRUNE_FILENAME, read_result, trial_status
+from sweep.run.executors.ray import trial_sync
+from sweep.run.executors.ray.file_server import TrialFileServer, TrialMovedError
+from sweep.run.executors.ray.trial_sync import TrialSync
+from sweep.run.executors.ray.worker_deaths import DeadTrials
+from sweep.run.stop import request_prune, withdraw_prune
+from tests.homes import write_result
+from tests.processes import wait_for
+from tests.sweep.run.executors.ray.two_homes import (
+    KEY,
+    TRAINING,
+    caller,
+    checkpoints,
+    contents,
+    end_training,
+    train,
+    training_in,
+    trial_in,
+)
+
+
+def test_files_of_a_trial_arrive_and_the_next_worker_resumes_from_them(there, file_server, scratch):
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
+        train(scratch, 0, 5)
+        made = contents(scratch)
+    assert contents(there) == made
+    assert not contents(scratch)
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
+        assert contents(scratch) == made
+        assert checkpoints(scratch).latest().step == 4
+        train(scratch, 4, 9)
+        made = contents(scratch)
+    assert contents(there) == made
+    assert {path.stem for path in (training_in(there) / "checkpoints").iterdir()} == {"000000006", "000000008"}
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
+        end_training(scratch)
+        write_result(trial_in(scratch), b"measured" * 40)
+        made = contents(scratch)
+    assert contents(there) == made
+    assert not any("checkpoints" in name for name in made)
+    assert trial_status(trial_in(there)) == "finished"
+
+
+def test_a_training_has_one_worker_at_a_time(there, file_server, scratch, monkeypatch):
+    monkeypatch.setattr(trial_sync, "INTERVAL_S", 0.01)
+    other = "another trial of the same training"
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
+        train(scratch, 0, 2)
+        assert file_server.take_over(other, TRAINING, "worker") is None
+        assert file_server.take_over("a control", None, "worker") == []
+        with pytest.raises(Timeout):  # trials that see the home are kept from it too
+            FileLock(training_in(there) / "lock").acquire(timeout=0)
+    assert f"trainings/{TRAINING}/journal.jsonl" in file_server.take_over(other, TRAINING, "worker")
+    (there / "stop").write_text("enough")
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:  # waits, until there is no sense in it
+        assert sync.stop_file.exists()
+        assert not contents(scratch)
+
+
+def test_a_training_is_free_when_the_worker_that_ran_it_died(there, file_server, scratch):
+    """Else the trial that waits for it would keep the CPUs that a restart of the dead one needs."""
+    sync = TrialSync(caller(file_server), KEY, TRAINING, scratch).__enter__()
+    train(scratch, 0, 2)
+    with Journal(trial_in(scratch)) as journal:
+        journal.start(2)
+    sync.send()
+    assert file_server.take_over("another", TRAINING, "worker") is None
+    dead = SimpleNamespace(config={"point": {"key": KEY}})
+    DeadTrials(there, 2, None, file_server.release).on_trial_recover(0, [], dead)
+    assert file_server.take_over("another", TRAINING, "worker") is not None
+    train(scratch, 2, 4)
+    with pytest.raises(TrialMovedError):  # it was alive, behind a broken connection
+        sync.send()
+    assert file_server.take_over(KEY, TRAINING, "its next worker") is None
+
+
+def test_wherever_the_connection_breaks_the_home_is_sound(there, scratch):
+    for allowed in range(200):
+        home = there / str(allowed)
+        train(home, 0, 2)
+        try:
+            with TrialSync(caller(TrialFileServer(str(home), str(home / "stop")), allowed), KEY, TRAINING, scratch):
+                train(scratch, 2, 6)
+                write_result(trial_in(scratch), b"measured" * 40)
+            break
+        except ConnectionError:
+            saved = checkpoints(home).latest()
+            for folder in (trial_in(home), training_in(home)):
+                recorded = {event["step"] for event in read_events(folder) if event["event"] == "metrics"}
+                assert recorded >= set(range(1, saved.step + 1))
+            assert read_result(trial_in(home)) is None or saved.step == 6
+    else:
+        pytest.fail("it never got through")
+    assert allowed > 20
+    assert read_result(trial_in(home)) is not None
+    assert checkpoints(home).latest().step == 6
+
+
+def test_checkpoints_that_are_replaced_while_they_are_sent_arrive(there, file_server, scratch):
+    """Else a node with a slow connection would delete the home's checkpoint and not send another."""
+    calls, send = [], caller(file_server)
+
+    def call(method: str, *values: Any) -> Any:
+        calls.append(method)
+        if calls.count("replace") == 1:
+            train(scratch, 4, 8)
+        return send(method, *values)
+
+    with TrialSync(call, KEY, TRAINING, scratch) as sync:
+        train(scratch, 0, 4)
+        sync.send()
+        assert checkpoints(there).latest().step == 4
+    assert checkpoints(there).latest().step == 8
+
+
+def test_line_that_was_cut_short_in_the_home_is_written_anew(there, file_server, scratch):
+    theirs = trial_in(there)
+    train(there, 0, 1)
+    with (theirs / "journal.jsonl").open("a") as stream:
+        stream.write('{"event": "metr')
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
+        train(scratch, 1, 2)
+    assert [event["event"] for event in read_events(theirs)] == ["start", "metrics", "start", "metrics"]
+
+
+def test_worker_whose_trial_moved_writes_nothing_more_and_stops(there, file_server, scratch, monkeypatch):
+    monkeypatch.setattr(trial_sync, "INTERVAL_S", 0.01)
+    sync = TrialSync(caller(file_server), KEY, TRAINING, scratch).__enter__()
+    file_server.take_over(KEY, TRAINING, "another")
+    train(scratch, 0, 3)
+    sync._thread.join(10)
+    assert sync.stop_file.exists()
+    assert not (there / "stop").exists(), "the sweep goes on"
+    with pytest.raises(TrialMovedError):
+        sync.__exit__(None, None, None)
+    assert not contents(there)
+
+
+def test_stop_is_passed_on_both_ways(there, file_server, scratch, monkeypatch):
+    monkeypatch.setattr(trial_sync, "INTERVAL_S", 0.01)
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:
+        assert not sync.stop_file.exists()
+        (there / "stop").write_text("enough")
+        wait_for(sync.stop_file.exists, "a stop")
+        assert sync.stop_file.read_text() == "enough"
+    (there / "stop").unlink()
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:
+        sync.stop_file.write_text("no room")
+    assert (there / "stop").read_text() == "no room"
+
+
+def test_prune_requests_reach_the_worker_and_are_not_sent_back(there, file_server, scratch, monkeypatch):
+    monkeypatch.setattr(trial_sync, "INTERVAL_S", 0.01)
+    mine, theirs = scratch / "trials" / KEY, there / "trials" / KEY
+    theirs.mkdir(parents=True)
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
+        request_prune(theirs, "worse than the median")
+        wait_for((mine / PRUNE_FILENAME).exists, "the wish")
+        assert (mine / PRUNE_FILENAME).read_text() == "worse than the median"
+        withdraw_prune(theirs)
+    assert not (theirs / PRUNE_FILENAME).exists()
+
+
+def test_a_prune_request_before_the_start_reaches_the_worker(there, file_server, scratch):
+    (there / "trials" / KEY).mkdir(parents=True)
+    request_prune(there / "trials" / KEY, "worse than the median")
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
+        assert (scratch / "trials" / KEY / PRUNE_FILENAME).read_text() == "worse than the median"
+
+
+def test_full_disk_under_the_home_stops_the_trial_and_loses_nothing(there, file_server, scratch, monkeypatch):
+    monkeypatch.setattr(trial_sync, "INTERVAL_S", 0.01)
+    opened = os.open
+
+    def full(path: Path | str, *options: int) -> int:
+        if Path(path).is_relative_to(trial_in(there)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(path, *options)
+
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", full)
+            train(scratch, 0, 4)
+            wait_for(sync.stop_file.exists, "a stop")
+        assert json.loads((there / "stop").read_text())["cause"] == "disk"
+        made = contents(scratch)
+    assert contents(there) == made
