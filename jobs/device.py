@@ -92,7 +92,7 @@ def torch_version() -> tuple[int, int]:
 
 
 def seed_dropout(seed: int, device: torch.device) -> None:
-    """Seed what dropout draws from: a hundredth of the time of `torch.manual_seed`, which asks every kind of device."""
+    """Seed the generators of dropout, in a hundredth of the time of `torch.manual_seed`, which seeds all devices."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed_all(seed)

@@ -1,4 +1,4 @@
-"""How the network of a training is executed: as written, compiled, or replayed from CUDA graphs.
+"""The execution of a network in training: as written, compiled, or replayed from CUDA graphs.
 
 A network has one of three executions, with different arithmetic: as written (`eager`), through `torch.compile`
 (`compiled`), or replayed from a CUDA graph (`graph`).  Only training uses the latter two; evaluation, and

@@ -164,27 +164,12 @@ def _open(
     should_stop: ShouldStop,
     on_work: Callable[[], None],
 ) -> FrozenModel | CachedFeatures:
+    """The features of a source, computed where `cache` lacks them, or its model where these are not cached."""
     cls: Any = frozen_class(section)
-    options = frozen_options(section)
     if not cls.cached:
         return _build(source, section, weights, device)
-    context_type = _context_type(source, section)
     frames = source_frames(store, config.model.input_views)
-    identity = {
-        "version": FEATURES_VERSION,
-        "source": source,
-        "name": section.choice,
-        "kind": context_type,
-        "preprocess": section.preprocess,
-        "input": section.resolution,
-        "options": dataclasses.asdict(options),
-        "weights": {name: _identity(weights, name) for name in cls.weights(options)},
-        "data": store.fingerprint,
-        "resolution": config.data.resolution,
-        "frames": hashlib.sha256(frames.tobytes()).hexdigest(),
-    }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    path = cache / "features" / f"{section.choice}-{digest}.npy"
+    path = cache / "features" / f"{section.choice}-{_digest(source, section, config, store, weights, frames)}.npy"
     ensure_feature_file(
         path,
         frames,
@@ -193,7 +178,29 @@ def _open(
         should_stop,
         on_work,
     )
-    return CachedFeatures(path, context_type, device)
+    return CachedFeatures(path, _context_type(source, section), device)
+
+
+def _digest(
+    source: Source, section: ContextConfig, config: TrialConfig, store: Store, weights: WeightStore, frames: np.ndarray
+) -> str:
+    """A hash of all that determines the features of `frames`: 16 hex digits."""
+    cls: Any = frozen_class(section)
+    options = frozen_options(section)
+    identity = {
+        "version": FEATURES_VERSION,
+        "source": source,
+        "name": section.choice,
+        "kind": _context_type(source, section),
+        "preprocess": section.preprocess,
+        "input": section.resolution,
+        "options": dataclasses.asdict(options),
+        "weights": {name: _identity(weights, name) for name in cls.weights(options)},
+        "data": store.fingerprint,
+        "resolution": config.data.resolution,
+        "frames": hashlib.sha256(frames.tobytes()).hexdigest(),
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def context_widths(config: TrialConfig, weights: WeightStore) -> dict[str, int]:

@@ -162,7 +162,7 @@ class _Trial:
 
     @property
     def device(self) -> torch.device:
-        """Where it trains and is evaluated."""
+        """The torch device of training and evaluation."""
         return choose_device(self.runtime.device)
 
     @property

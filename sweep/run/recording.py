@@ -140,7 +140,7 @@ class Recorder:
     def __init__(
         self, sweep: Sweep, plan: Plan[Any], home: Path, monitor: Monitor | None = None, say: Say = log.info
     ) -> None:
-        """`say` tells what the end waits for."""
+        """say: prints the reason for which the end has to be waited for."""
         self._sweep, self._home, self.plan, self._say = sweep, home, plan, say
         self._monitor = monitor or Monitor(home)
         self._tracked: tuple[Plan[Any], list[TrackedTrial]] | None = None
