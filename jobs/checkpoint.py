@@ -35,7 +35,7 @@ _WEIGHTS_ALONE = "_weights"
 log = logging.getLogger(__name__)
 
 
-class FormerCheckpointError(RuntimeError):
+class FormerCheckpointError(ValueError):
     """A checkpoint was written by an earlier version and cannot be continued."""
 
 
@@ -136,6 +136,8 @@ class CheckpointFolder:
         for path in reversed(self._records()):
             try:
                 return path.stem, _read(path)
+            except FormerCheckpointError:
+                raise
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("checkpoint %s is damaged and passed over: %s", path.name, error)
         return None
