@@ -29,8 +29,6 @@ _STEP_DIGITS = 9
 _OPTIMIZER = "optimizer."
 #: that of earlier versions, which stored Adam's state in the order of memory
 _FORMER_OPTIMIZER = "optimizer.0."
-#: suffix of a checkpoint without Adam's state; it follows the one with the state in the order of names
-_WEIGHTS_ALONE = "_weights"
 
 log = logging.getLogger(__name__)
 
@@ -128,14 +126,9 @@ class CheckpointFolder:
 
     def latest(self) -> Checkpoint | None:
         """The newest sound checkpoint, or None where there is none.  Raises `FormerCheckpointError`."""
-        found = self._latest()
-        return None if found is None else found[1]
-
-    def _latest(self) -> tuple[str, Checkpoint] | None:
-        """The newest sound checkpoint, with the stem of its files."""
         for path in reversed(self._records()):
             try:
-                return path.stem, _read(path)
+                return _read(path)
             except FormerCheckpointError:
                 raise
             except (OSError, ValueError, KeyError, TypeError) as error:
@@ -149,18 +142,6 @@ class CheckpointFolder:
     def keep_newest(self) -> None:
         """Delete all but the newest checkpoint."""
         self._keep([path.stem for path in self._records()[-1:]])
-
-    def drop_optimizers(self) -> None:
-        """Keep the newest sound checkpoint alone, without Adam's state, so that it can be evaluated but not resumed."""
-        found = self._latest()
-        if found is None:
-            return
-        stem, newest = found
-        tensors = {name: t for name, t in newest.tensors.items() if not name.startswith(_OPTIMIZER)}
-        if len(tensors) < len(newest.tensors):
-            stem += _WEIGHTS_ALONE  # files of its own: the former ones are sound until these are
-            self._write(Checkpoint(newest.step, tensors, newest.extra), stem)
-        self._keep([stem])
 
     def _records(self) -> list[Path]:
         return sorted(self.folder.glob("*.json"))

@@ -40,7 +40,7 @@ from results.records.plan import (
     sweep_names,
 )
 from results.records.training_folder import read_training, training_of
-from results.records.trial_folder import CHECKPOINTS_FOLDER, LOCK_FILENAME, read_config, read_result
+from results.records.trial_folder import CHECKPOINTS_FOLDER, LOCK_FILENAME, read_config
 from results.trials import begun_keys
 
 #: Kinds of what can be removed, with their meanings.
@@ -187,7 +187,7 @@ def _trainings(home: Path, needs: _Needs, kept: Sequence[str], running: set[str]
 
 
 def _optimisers(home: Path, running: set[str]) -> Iterator[Waste]:
-    """Checkpoints beside the final weights; trials of earlier versions keep their weights in checkpoints alone."""
+    """Checkpoints beside the final weights."""
     active = {training_of(trial_folder(home, key)) for key in running}
     for folder in _children(trainings_folder(home)):
         checkpoints = folder / CHECKPOINTS_FOLDER
@@ -195,34 +195,6 @@ def _optimisers(home: Path, running: set[str]) -> Iterator[Waste]:
         if record is not None:
             reserved = "run.keep_optimizer keeps them, to continue trainings" if record.get("keeps_optimizer") else ""
             yield Waste("optimisers", checkpoints, size_of(checkpoints), reserved=reserved)
-    for key in sorted(begun_keys(home) - running):
-        checkpoints = trial_folder(home, key) / CHECKPOINTS_FOLDER
-        if checkpoints.is_dir() and read_result(trial_folder(home, key)) is not None:
-            size = _optimiser_size(checkpoints)
-            if size:
-                yield Waste("optimisers", checkpoints, size)
-
-
-def _optimiser_size(checkpoints: Path) -> int:
-    """Bytes of a folder of checkpoints that `jobs.checkpoint.drop_optimizers` would free."""
-    from safetensors import SafetensorError, safe_open
-
-    files = sorted(checkpoints.glob("*.safetensors"))
-    try:
-        with safe_open(files[-1], "np") as newest:
-            names = [name for name in newest.keys() if name.startswith("optimizer.")]  # noqa: SIM118 - no mapping
-            freed = sum(_bytes_of(newest, name) for name in names)
-    except (IndexError, OSError, SafetensorError):
-        return 0
-    return freed + sum(map(size_of, files[:-1]))
-
-
-def _bytes_of(file: Any, name: str) -> int:
-    """Bytes of a float32 tensor."""
-    count = 4
-    for side in file.get_slice(name).get_shape():
-        count *= side
-    return count
 
 
 def _caches(home: Path, configs: Iterable[Mapping[str, Any]]) -> Iterator[Waste]:
@@ -271,12 +243,10 @@ def remove(
     home: Path,
     store_of: StoreOf,
     forget: Callable[[Sequence[str]], None],
-    drop_optimizers: Callable[[Path], None],
 ) -> int:
     """Remove what `survey` found, and return the number of bytes; what began to run meanwhile, or is planned, stays.
 
-    store_of: the folder of a configuration's dataset; forget: deletes the runs of trials from MLflow; drop_optimizers:
-    rewrites the checkpoints of a finished trial of an earlier version without the optimiser's state.  May be killed at
+    store_of: the folder of a configuration's dataset; forget: deletes the runs of trials from MLflow.  May be killed at
     any moment: each thing is first moved out of the reach of all readers, as a whole, and a later call removes what is
     left.  Plans are frozen anew with the states that their trials have afterwards.
     """
@@ -294,11 +264,7 @@ def remove(
         for waste in wastes:
             if waste.key is not None or not waste.path.exists():
                 continue
-            if waste.kind == "optimisers" and waste.path.parent.parent != trainings_folder(home):
-                before = size_of(waste.path)
-                drop_optimizers(waste.path)
-                freed += before - size_of(waste.path)
-            elif waste.kind == "left-over" or waste.path.is_file():
+            if waste.kind == "left-over" or waste.path.is_file():
                 _delete(waste.path)
                 freed += waste.size
             elif not _is_locked(waste.path):

@@ -65,7 +65,7 @@ def clean(
     else:
         _show(found, chosen, home)
     if yes and chosen:
-        freed = remove(chosen, home, store_of, lambda keys: _forget(home, keys, store), _drop_optimizers)
+        freed = remove(chosen, home, store_of, lambda keys: _forget(home, keys, store))
         say(f"Removed {decimal(freed)}; `splatsweep report` writes reports without it")
     elif chosen and not as_json:
         console.print("Nothing was removed; add --yes to remove these.")
@@ -101,12 +101,6 @@ def _forget(home: Path, keys: Sequence[str], store: str | None) -> None:
         forget(home, keys)
         if store is not None:
             forget(home, keys, store)
-
-
-def _drop_optimizers(checkpoints: Path) -> None:
-    from jobs.checkpoint import CheckpointFolder
-
-    CheckpointFolder(checkpoints).drop_optimizers()
 
 
 def _show(found: Survey, chosen: Sequence[Waste], home: Path) -> None:

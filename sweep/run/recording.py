@@ -184,14 +184,14 @@ class Recorder:
 
     def _sync(self, tracker: Tracker) -> None:
         tracker.sync(self._trials())
+        self.error = None
 
     def _attempt(self, write: Callable[[Tracker], None]) -> None:
-        """Writes to MLflow; `error` then says why this failed, or is None."""
+        """Writes to MLflow; where this fails, `error` says why, until all trials are recorded."""
         try:
             if self._tracker is None:
                 self._tracker = _tracker(self._sweep, self.plan, self._home, self._monitor)
             write(self._tracker)
-            self.error = None
         except Exception as error:  # any error of a database or a server; the journals remain complete
             self.error = _unwritten(self._sweep, self._home, error)
             log.debug("%s", self.error)

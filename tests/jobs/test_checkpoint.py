@@ -3,7 +3,6 @@ import re
 import pytest
 import torch
 
-import jobs.checkpoint
 from jobs.adam import FlatAdam
 from jobs.checkpoint import KEEP, Checkpoint, CheckpointFolder, FormerCheckpointError, capture
 from jobs.flat import backward, flatten_parameters
@@ -166,45 +165,6 @@ def test_what_killed_writers_left_is_cleared_away(tmp_path):
     (tmp_path / "000000002.safetensors").write_bytes(b"without its record")
     folder.save(capture(3, network, optimizer, network, {}))
     assert {path.name for path in tmp_path.iterdir()} == {"000000003.safetensors", "000000003.json"}
-
-
-def test_dropping_the_optimizer_keeps_the_weights(tmp_path):
-    folder = CheckpointFolder(tmp_path)
-    network, optimizer = trained(3)
-    for step_number in (2, 3):
-        folder.save(capture(step_number, network, optimizer, network, {"note": 0.1}))
-    before = sum(path.stat().st_size for path in tmp_path.iterdir())
-    folder.drop_optimizers()
-    folder.drop_optimizers()
-    assert {path.name for path in tmp_path.iterdir()} == {"000000003_weights.json", "000000003_weights.safetensors"}
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < before / 2
-    kept = folder.latest()
-    assert (kept.step, kept.extra) == (3, {"note": 0.1})
-    assert all(torch.equal(kept.evaluated[name], value) for name, value in network.state_dict().items())
-    CheckpointFolder(tmp_path / "none").drop_optimizers()
-
-
-def test_dropping_the_optimizer_loses_nothing_when_killed(tmp_path, monkeypatch):
-    folder = CheckpointFolder(tmp_path)
-    network, optimizer = trained(1)
-    folder.save(capture(3, network, optimizer, network, {}))
-    write, written = jobs.checkpoint.write_atomically, []
-
-    def killed_at_the_record(path, data):
-        if path.suffix == ".json":
-            raise KeyboardInterrupt
-        written.append(path)
-        write(path, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(jobs.checkpoint, "write_atomically", killed_at_the_record)
-        with pytest.raises(KeyboardInterrupt):
-            folder.drop_optimizers()
-    assert written
-    assert folder.latest().step == 3
-    folder.drop_optimizers()
-    assert torch.equal(folder.latest().evaluated["weight"], network.weight)
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_progress_is_kept_where_all_later_checkpoints_are_damaged(tmp_path):

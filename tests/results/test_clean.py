@@ -155,7 +155,7 @@ def test_optimiser_states_that_were_kept_to_continue_go_where_they_are_named(hom
     assert not [waste for waste in look(home).chosen([]) if waste.kind == "optimisers"]
     (waste,) = look(home).chosen(["optimisers"])
     assert waste.reserved == "run.keep_optimizer keeps them, to continue trainings"
-    remove([waste], home, store_of(home), nothing, nothing)
+    remove([waste], home, store_of(home), nothing)
     assert not (training_folder(home, "t-good") / "checkpoints").exists()
     assert (training_folder(home, "t-good") / "weights.safetensors").exists()
 
@@ -195,7 +195,7 @@ def test_nothing_that_a_plan_needs_is_removed(home: Path) -> None:
     before = tree(home)
     forgotten: list[str] = []
     chosen = look(home).chosen([])
-    freed = remove(chosen, home, store_of(home), forgotten.extend, nothing)
+    freed = remove(chosen, home, store_of(home), forgotten.extend)
     gone = before - tree(home)
     assert forgotten == ["bad", "elsewhere", "lost"]
     assert {name.split("/")[1] for name in gone if name.startswith("trials/")} == {"bad", "elsewhere", "lost"}
@@ -212,7 +212,7 @@ def test_nothing_that_a_plan_needs_is_removed(home: Path) -> None:
 
 def test_earlier_plans_go_with_their_trials_where_they_are_named(home: Path) -> None:
     idle(home)
-    remove(look(home).chosen(["plans"]), home, store_of(home), nothing, nothing)
+    remove(look(home).chosen(["plans"]), home, store_of(home), nothing)
     assert not (home / "trials" / "old").exists()
     assert not list((home / "sweeps" / "sweep" / "plans").iterdir())
     found = look(home)  # and now nothing has their training and dataset
@@ -224,7 +224,7 @@ def test_a_trial_that_was_planned_meanwhile_stays(home: Path) -> None:
     idle(home)
     chosen = look(home).chosen([])
     freeze(Plan("another", SECOND, (planned("lost", "t-lost"),), ()), home)
-    remove(chosen, home, store_of(home), nothing, nothing)
+    remove(chosen, home, store_of(home), nothing)
     assert (home / "trials" / "lost" / "result.json").exists()
     assert (home / "trainings" / "t-lost" / "weights.safetensors").exists()
 
@@ -233,7 +233,7 @@ def test_a_trial_that_began_meanwhile_stays(home: Path) -> None:
     idle(home)
     chosen = look(home).chosen([])
     with FileLock(trial_folder(home, "lost") / "lock"):
-        remove([waste for waste in chosen if waste.kind == "trials"], home, store_of(home), nothing, nothing)
+        remove([waste for waste in chosen if waste.kind == "trials"], home, store_of(home), nothing)
     assert (home / "trials" / "lost" / "result.json").exists()
 
 
@@ -242,7 +242,7 @@ def test_a_dataset_that_was_planned_meanwhile_stays(home: Path) -> None:
     chosen = look(home).chosen(["datasets"])
     assert home / "data" / "unused" in [waste.path for waste in chosen]
     freeze(Plan("another", SECOND, (planned("x", "t-x", "unused"),), ()), home)
-    remove(chosen, home, store_of(home), nothing, nothing)
+    remove(chosen, home, store_of(home), nothing)
     assert (home / "data" / "unused").exists()
     assert not (home / "data" / "mine").exists()
 
@@ -252,7 +252,7 @@ def test_a_sweep_that_began_meanwhile_keeps_failed_trials_and_caches(home: Path)
     chosen = look(home).chosen([])
     assert {"failed", "caches"} <= {waste.kind for waste in chosen}
     with FileLock(driver_lock_file(home, "sweep")):
-        remove(chosen, home, store_of(home), nothing, nothing)
+        remove(chosen, home, store_of(home), nothing)
     left = [waste.path for waste in chosen if waste.path.exists()]
     assert left == [waste.path for waste in chosen if waste.kind in ("failed", "caches")]
 
@@ -277,15 +277,18 @@ def test_a_killed_removal_continues(home: Path, moment: int) -> None:
     if child == 0:
         tick = kill_at(moment, [0])
         unlink, rename, real = os.unlink, Path.rename, clean._delete
-        os.unlink = lambda *a, **k: (tick(), unlink(*a, **k))[1]
-        Path.rename = lambda *a: (tick(), rename(*a))[1]  # type: ignore[method-assign, assignment]
-        clean._delete = lambda path: (tick(), real(path))[1]  # type: ignore[func-returns-value]
-        remove(chosen, home, store_of(home), tick, nothing)
-        os._exit(0)
+        try:
+            os.unlink = lambda *a, **k: (tick(), unlink(*a, **k))[1]
+            Path.rename = lambda *a: (tick(), rename(*a))[1]  # type: ignore[method-assign, assignment]
+            clean._delete = lambda path: (tick(), real(path))[1]  # type: ignore[func-returns-value]
+            remove(chosen, home, store_of(home), tick)
+            os._exit(0)
+        finally:
+            os._exit(1)  # a copy of the test session would go on otherwise
     _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or moment > 20
+    assert os.WIFSIGNALED(status) or (moment > 20 and os.waitstatus_to_exitcode(status) == 0)
     forgotten: list[str] = []
-    remove(look(home).chosen([]), home, store_of(home), forgotten.extend, nothing)
+    remove(look(home).chosen([]), home, store_of(home), forgotten.extend)
     assert not [waste for waste in look(home).wastes if not waste.reserved]
     assert not any((home / "removed").iterdir())
     for key in ("bad", "elsewhere", "lost"):

@@ -6,12 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
-from jobs.adam import FlatAdam
-from jobs.checkpoint import CheckpointFolder, capture
-from jobs.flat import flatten_parameters
 from jobs.tracking import TrackedTrial, Tracker
 from results.load import load_trials
 from results.records import tags
@@ -76,21 +72,6 @@ def test_what_was_removed_is_in_no_report(home: Path) -> None:
     assert not isinstance(after["run_id"]["broken"], str)
     assert after["run_id"]["ours"] == before["run_id"]["ours"]
     assert clean(home).rstrip().endswith("There is nothing to remove.")
-
-
-def test_a_finished_trial_of_an_earlier_version_keeps_its_weights(home: Path) -> None:
-    checkpoints = CheckpointFolder(trial_folder(home, "aa") / "checkpoints")
-    network = torch.nn.Linear(100, 100)
-    optimizer = FlatAdam(flatten_parameters(network), lr=0.1, eps=1e-8)
-    checkpoints.save(capture(5, network, optimizer, network, {}))
-    found = json.loads(clean(home, "optimisers", "--json"))
-    (waste,) = found["chosen"]
-    assert waste["bytes"] == 2 * 4 * (100 * 100 + 100) + 4  # both moments, and the number of steps
-    clean(home, "optimisers", "--yes")
-    kept = checkpoints.latest()
-    assert kept is not None
-    assert torch.equal(kept.evaluated["weight"], network.weight)
-    assert json.loads(clean(home, "optimisers", "--json"))["chosen"] == []
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ from results.records.plan import Plan, PlannedTrial, freeze
 from results.store import ResultStore
 from sweep.file.schema import Sweep
 from sweep.run import recording
-from sweep.run.recording import _largest_model, record_ended, sync_sweep, tracked_trials
+from sweep.run.recording import Recorder, _largest_model, record_ended, sync_sweep, tracked_trials
 from tests.homes import finish
 
 
@@ -70,3 +71,17 @@ def test_ends_that_the_store_does_not_have_are_recorded_and_no_others(
         journal.metrics(1, {"train/loss": 1.0})
     monkeypatch.setattr(recording, "sync_sweep", lambda *_: pytest.fail("recorded again"))
     record_ended(sweep, tmp_path)
+
+
+def test_a_published_report_does_not_hide_that_trials_are_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("the database is locked")
+
+    store = SimpleNamespace(sync=refuse, describe=lambda text: None, publish_report=lambda name, report: None)
+    monkeypatch.setattr(recording, "_tracker", lambda *_: store)
+    with Recorder(Sweep(name="s"), Plan("s", "now", (), ()), tmp_path) as recorder:
+        pass
+    recorder.publish(tmp_path)
+    assert "the database is locked" in str(recorder.error)
