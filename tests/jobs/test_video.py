@@ -14,7 +14,10 @@ from jobs.video import VideoError, find_ffmpeg, save_video
 def program(folder: Path, body: str) -> str:
     """An executable with the name ffmpeg: a Python script that sees `arguments` and `pixels`."""
     path = folder / "ffmpeg"
-    path.write_text(f"#!{sys.executable}\nimport sys\narguments, pixels = sys.argv, sys.stdin.buffer.read()\n{body}\n")
+    # Two languages, since the interpreter of a first line cannot have spaces in its path: a shell runs the second line,
+    # which is a text in Python.
+    start = f"""#!/bin/sh\n'''exec' "{sys.executable}" "$0" "$@"\n' '''\n"""
+    path.write_text(f"{start}import sys\narguments, pixels = sys.argv, sys.stdin.buffer.read()\n{body}\n")
     path.chmod(0o755)
     return str(path)
 

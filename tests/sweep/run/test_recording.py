@@ -79,7 +79,7 @@ def test_a_published_report_does_not_hide_that_trials_are_not_recorded(
     def refuse(*_: object) -> None:
         raise OSError("the database is locked")
 
-    store = SimpleNamespace(sync=refuse, describe=lambda text: None, publish_report=lambda name, report: None)
+    store = SimpleNamespace(sync=refuse, describe=lambda *_: None, publish_report=lambda *_: None)
     monkeypatch.setattr(recording, "_tracker", lambda *_: store)
     with Recorder(Sweep(name="s"), Plan("s", "now", (), ()), tmp_path) as recorder:
         pass
