@@ -203,6 +203,9 @@ def _gltf_part(mesh: Any, materials: list[gltf.Material], bare: Mesh, path: Path
     attributes = mesh.vertex_attributes
     coordinates, colours = attributes.get(gltf.COORDINATES), attributes.get(gltf.COLOURS)
     image = getattr(found, "baseColorTexture", None) if coordinates is not None else None
+    if image is None and coordinates is not None and material.has_texture:  # trimesh ignores what it cannot read
+        reasons = f"missing, damaged, larger than {MAX_PIXELS} pixels, or neither PNG, JPEG nor WebP"
+        raise UnreadableObjectError(f"{path}: the texture of material {name} is {reasons}")
     rgba = np.ones((1, 1, 4)) if image is None else _pixels(image, path, max_texture)
     if found is None and colours is None:
         rgba[..., :3] = 0.7  # the grey of other formats' meshes without a colour

@@ -51,16 +51,16 @@ class Material:
     cutoff: float
     transform: np.ndarray  # (2, 3) of texture coordinates, which run downwards
     coordinates: int  # which TEXCOORD
+    has_texture: bool
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Material:
         """Parses a material; raises KeyError, TypeError or ValueError where it is malformed."""
         metallic = entry.get("pbrMetallicRoughness") or {}
-        glossy = (entry.get("extensions") or {}).get("KHR_materials_pbrSpecularGlossiness") or {}
-        factor = np.array(glossy.get("diffuseFactor") or metallic.get("baseColorFactor") or [1, 1, 1, 1], np.float64)
+        factor = np.array(metallic.get("baseColorFactor") or [1, 1, 1, 1], np.float64)
         if factor.shape != (4,) or not np.isfinite(factor).all():
             raise ValueError(f"a colour factor of {factor.tolist()}")
-        texture = glossy.get("diffuseTexture") or metallic.get("baseColorTexture") or {}
+        texture = metallic.get("baseColorTexture") or {}
         moved = (texture.get("extensions") or {}).get("KHR_texture_transform") or {}
         turn = float(moved.get("rotation", 0))
         rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
@@ -71,6 +71,7 @@ class Material:
             cutoff=float(entry.get("alphaCutoff", 0.5)),
             transform=np.column_stack([linear, np.array(moved.get("offset", [0, 0]), np.float64)]),
             coordinates=int(moved.get("texCoord", texture.get("texCoord", 0))),
+            has_texture=bool(texture),
         )
 
 
@@ -91,9 +92,10 @@ def opened(content: bytes, path: Path) -> tuple[bytes, list[Material]]:
             f"{'are' if len(unread) > 1 else 'is'} not read; export it without"
         )
     try:
-        materials = [Material.read(entry) for entry in header.get("materials") or []]
         for number, entry in enumerate(header.get("materials") or []):
             entry["name"] = str(number)
+            _use_diffuse_colour(entry)
+        materials = [Material.read(entry) for entry in header.get("materials") or []]
         for mesh in header.get("meshes") or []:
             for primitive in mesh["primitives"]:
                 material = materials[primitive["material"]] if "material" in primitive else DEFAULT
@@ -110,6 +112,14 @@ def unit(values: np.ndarray) -> np.ndarray:
     """An attribute's values as floats; integers are normalised to 0 to 1."""
     scale = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1.0
     return values.astype(np.float64) / scale
+
+
+def _use_diffuse_colour(material: dict[str, Any]) -> None:
+    """Makes the diffuse colour of a specular-glossy material its base colour; trimesh would mix it with reflections."""
+    glossy = (material.get("extensions") or {}).pop("KHR_materials_pbrSpecularGlossiness", None)
+    if glossy is not None:
+        diffuse = {"baseColorFactor": glossy.get("diffuseFactor"), "baseColorTexture": glossy.get("diffuseTexture")}
+        material["pbrMetallicRoughness"] = {key: value for key, value in diffuse.items() if value}
 
 
 def _rename(attributes: dict[str, Any], material: Material) -> None:

@@ -151,6 +151,31 @@ def test_factors_and_colours_of_vertices_multiply_a_texture_in_linear_light(tmp_
     np.testing.assert_allclose(colour, [188, 137, 137], atol=1)
 
 
+def test_the_diffuse_colour_of_a_specular_glossy_material_counts(tmp_path):
+    glossy = {"diffuseFactor": [0.5, 1, 1, 1], "diffuseTexture": {"index": 0}, "specularFactor": [0.5, 0.5, 0.5]}
+    material = {
+        "pbrMetallicRoughness": {"baseColorFactor": [0, 0, 0, 1]},
+        "extensions": {"KHR_materials_pbrSpecularGlossiness": glossy},
+    }
+    write_glb(tmp_path / "m.glb", material=material, image=np.full((2, 2, 3), 255, np.uint8), keep_texture=True)
+    assert look(read_parts(tmp_path / "m.glb", tmp_path, 64))[0] == [188, 255, 255]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"images": [{"bufferView": 3, "mimeType": "image/ktx2"}]},
+        {"images": [{"bufferView": 0, "mimeType": "image/png"}]},
+        {"textures": [{"extensions": {"KHR_texture_basisu": {"source": 0}}}]},
+        {"textures": []},
+    ],
+)
+def test_a_texture_of_gltf_that_cannot_be_read_is_no_white_one(tmp_path, header):
+    write_glb(tmp_path / "m.glb", material={}, image=TWO_ROWS, header=header)
+    with pytest.raises(ValueError, match=r"m.glb: the texture of material 0 is missing, damaged,"):
+        read_parts(tmp_path / "m.glb", tmp_path, 64)
+
+
 def test_a_plain_texture_of_gltf_stays_as_it_is(tmp_path):
     every = np.arange(256, dtype=np.uint8).reshape(16, 16)
     write_glb(tmp_path / "m.glb", material={}, image=np.dstack([every] * 3))
