@@ -12,6 +12,7 @@ import pytest
 
 from jobs.data import DATASETS
 from jobs.data.importers.base import Importer
+from jobs.data.importers.files import recorded_reads
 from jobs.data.inspect import check
 from jobs.data.meshes.ray_tracing import render
 from jobs.data.prepare import parse_options, prepare, store_path
@@ -100,3 +101,19 @@ def test_a_tiny_source_is_imported_and_sound(name, tmp_path):
     if "source_frame" in store.manifest.evaluation:
         for row in store.objects.itertuples():
             assert len(evaluation_frames(row, store.manifest.evaluation)) == row.num_frames
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_files_that_are_read_are_sources(layout, tmp_path):
+    """An interrupted import reads an object again if one of its sources has changed."""
+    layout = LAYOUTS[layout]
+    layout.write(tmp_path)
+    files = {role: [path(tmp_path)] for role, path in layout.files.items()}
+    options = parse_options(layout.name, layout.options)
+    importer = resolve(DATASETS, layout.name, "dataset")(options, tmp_path, tmp_path, files)
+    for item in importer.items(lambda *_: None):
+        with recorded_reads() as read:
+            importer.load(item)
+        sources = set(importer.sources(item))
+        assert read
+        assert all(sources & {file, *file.parents} for file in read)

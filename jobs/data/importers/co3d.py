@@ -88,6 +88,10 @@ class Co3d(Importer[Co3dOptions]):
             )
         return co3d_preprocessed.load(item.payload, size)
 
+    def sources(self, item: Item) -> Sequence[Path]:
+        part = co3d_raw if self.options.layout == "raw" else co3d_preprocessed
+        return part.sources(item)
+
     def _excluded(self, known: set[str]) -> set[str]:
         """All ids in the user's lists.  Raises ValueError for a list of other objects."""
         excluded: set[str] = set()

@@ -55,6 +55,12 @@ def load(sequence: Sequence, image_size: int) -> Frames:
     )
 
 
+def sources(item: Item) -> list[Path]:
+    """The folder of a sequence, and the cameras of its split."""
+    folder = item.payload.folder
+    return [folder, folder.parent / ROTATIONS, folder.parent / TRANSLATIONS]
+
+
 def _of_split(folder: Path, split: str, category: str) -> Iterator[Item]:
     if not folder.is_dir():
         return

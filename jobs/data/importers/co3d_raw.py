@@ -91,6 +91,12 @@ def load(recording: Recording, image_size: int, *, normalised: bool, depth: bool
     )
 
 
+def sources(item: Item) -> list[Path]:
+    """The folder of a sequence; its annotations are the payload."""
+    annotations = item.payload.annotations
+    return [inside(annotations.parent, item.name, annotations)]
+
+
 def normalise(poses: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
     """Cameras (n, 4, 4) of the normalised scene, and the factor of lengths.
 
