@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
@@ -354,6 +355,9 @@ def _check_items(importer: Importer, items: Sequence[Item], home: Path) -> None:
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise ValueError(f"{importer.source_path}: {len(twice)} objects are listed more than once, first {twice[0]!r}")
+    for text in (str(importer.source_path), *names):
+        if re.search("[\ud800-\udfff]", text):  # Python's substitutes of bytes that are no characters
+            raise ValueError(f"the name {text!r} is not in UTF-8, which a store needs; rename it")
 
 
 def _import_identity(importer: Importer, files: Mapping[str, Sequence[RecordedFile]]) -> str:
@@ -397,10 +401,11 @@ def _check_skipped(importer: Importer, writer: StoreWriter, total: int, max_unre
     skipped = writer.skipped
     share = importer.max_skipped_share if max_unreadable is None else max_unreadable
     floor = 1 if max_unreadable else 0
+    file = partial_path(writer.path) / UNREADABLE
     if len(skipped) <= min(max(floor, share * total), total - 1):
+        file.unlink(missing_ok=True)  # that of an earlier attempt
         return
     lines = [f"{entry.object}: {entry.reason}" for entry in skipped]
-    file = partial_path(writer.path) / UNREADABLE
     file.write_text("\n".join(lines) + "\n", "utf-8")
     reasons = "".join(f"\n  {line}" for line in lines[:_REASONS_LISTED])
     more = f"; the first {_REASONS_LISTED}, and all in {file}" if len(lines) > _REASONS_LISTED else ""

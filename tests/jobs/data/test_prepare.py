@@ -21,6 +21,7 @@ import jobs.data
 from jobs.data.importers.base import Importer, ImportFailedError, Item, UnreadableObjectError
 from jobs.data.importers.workers import load_in_order
 from jobs.data.prepare import (
+    UNREADABLE,
     MissingDatasetError,
     describe,
     find_prepared,
@@ -447,6 +448,7 @@ def test_an_import_finds_all_that_is_bad_and_keeps_what_was_read(tmp_path, read)
     assert read == [f"o{i}" for i in range(60)], "only what could not be read is tried again"
     assert len(store.objects) == 40
     assert len(store.manifest.skipped) == 60
+    assert not (store.path / UNREADABLE).exists(), "the list of the first attempt"
 
 
 @pytest.mark.usefixtures("flaky")
@@ -475,6 +477,17 @@ def test_objects_of_one_name_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Flaky, "items", lambda self, progress: original(self, progress) * 2)
     with pytest.raises(ValueError, match="4 objects are listed more than once, first 'o0'"):
         prepare("flaky", {}, tmp_path, workers=1)
+
+
+@pytest.mark.usefixtures("source")
+@pytest.mark.parametrize("name", ["source/caf\udce9.txt", "caf\udce9/a.txt"])
+def test_names_that_no_store_can_hold_are_refused_before_anything_is_read(tmp_path, name):
+    """As of archives from systems with other encodings."""
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    with pytest.raises(ValueError, match=r"the name '.*caf.udce9' is not in UTF-8, .* rename it"):
+        prepare("listed", {}, tmp_path, lambda *_: pytest.fail("read"), workers=1, source=file.parent)
 
 
 @pytest.mark.parametrize(
