@@ -149,7 +149,7 @@ def _pose(values: tuple[float, ...], file: Path) -> np.ndarray:
 
 def _lines(file: Path) -> list[str]:
     """Lines without comments; empty ones count, since a picture without points has one."""
-    return [line.strip() for line in read_text(file).splitlines() if not line.startswith("#")]
+    return [line.strip() for line in read_text(file, MAX_MODEL_BYTES).splitlines() if not line.startswith("#")]
 
 
 def _text_cameras(file: Path) -> Iterator[tuple[int, str, int, int, tuple[float, ...]]]:

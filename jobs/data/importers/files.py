@@ -128,9 +128,9 @@ def read_bytes(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
         return path.read_bytes()
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 file."""
-    content = read_bytes(path)
+def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
+    """A UTF-8 file, of at most `limit` bytes."""
+    content = read_bytes(path, limit)
     with _naming(path):
         return content.decode("utf-8-sig")
 

@@ -313,12 +313,17 @@ def _bounds(capture: Capture, normalised: bool) -> tuple[float, float]:
 
 def _listed_splits(path: Path, folders: Mapping[str, Path]) -> dict[str, str]:
     lists = read_json(path)
-    if not isinstance(lists, dict) or not set(lists) <= set(SPLITS):
+    if (
+        not isinstance(lists, dict)
+        or not set(lists) <= set(SPLITS)
+        or not all(isinstance(names or [], list) for names in lists.values())
+        or not any(lists.values())
+    ):
         raise ValueError(f"{path}: not lists of objects by split; allowed: {', '.join(SPLITS)}")
     found: dict[str, str] = {}
     for split in SPLITS:
         for name in lists.get(split) or []:
-            if name not in folders:
+            if not isinstance(name, str) or name not in folders:
                 raise ValueError(f"{path}: no object {name!r}; there are {', '.join(sorted(folders)[:5])}, ...")
             if name in found:
                 raise ValueError(f"{path}: object {name!r} is in the splits {found[name]} and {split}")

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from jobs.data.importers.base import ImportFailedError
+from jobs.data.importers.files import MAX_TEXT_BYTES
 from jobs.data.inspect import check
 from jobs.data.prepare import prepare
 from jobs.data.store import Store
@@ -85,9 +86,16 @@ def test_splits_are_drawn_stated_by_folders_or_by_a_file(source, kind, tmp_path)
         names[0]: "train",
         names[1]: "test",
     }
-    (tmp_path / "splits.json").write_text(json.dumps({"train": ["nobody"]}))
-    with pytest.raises(ValueError, match="no object 'nobody'"):
-        prepare(kind, {"image_size": 64}, tmp_path / "m", workers=1, source=source, files=files)
+    for content, reason in (
+        ({"train": ["nobody"]}, "no object 'nobody'"),
+        ({"train": [names[:1]]}, rf"no object \['{names[0]}'\]"),
+        ({"train": 3}, "not lists of objects by split"),
+        ({"train": names[0]}, "not lists of objects by split"),
+        ({"train": []}, "not lists of objects by split"),
+    ):
+        (tmp_path / "splits.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=reason):
+            prepare(kind, {"image_size": 64}, tmp_path / "m", workers=1, source=source, files=files)
     for name, split in zip(names, ("train", "val", "test"), strict=False):
         (tmp_path / "folders" / split).mkdir(parents=True)
         (source / name).rename(tmp_path / "folders" / split / name)
@@ -292,6 +300,15 @@ def test_cameras_without_distortion_are_pinholes(tmp_path, camera):
     write_colmap_text(tmp_path / "o", camera)
     store = import_("colmap", tmp_path / "o", tmp_path)
     np.testing.assert_allclose(store.focal, 180 * 64 / 160, rtol=1e-6)
+
+
+def test_text_models_may_be_as_large_as_binary_ones(tmp_path):
+    """Hundreds of pictures with ten thousand key points each; the file here ends in an empty comment."""
+    write_colmap_text(tmp_path / "o")
+    with (tmp_path / "o" / "sparse" / "0" / "images.txt").open("a") as stream:
+        stream.write("#")
+        stream.truncate(MAX_TEXT_BYTES + 1)
+    assert import_("colmap", tmp_path / "o", tmp_path).objects["num_frames"].tolist() == [3]
 
 
 def test_missing_pictures_of_colmap_are_named(tmp_path):
