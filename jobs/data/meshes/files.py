@@ -210,6 +210,8 @@ def _gltf_part(mesh: Any, materials: list[gltf.Material], bare: Mesh, path: Path
     if found is None and colours is None:
         rgba[..., :3] = 0.7  # the grey of other formats' meshes without a colour
     picture, alpha = rgba[..., :3], rgba[..., 3] * material.factor[3]
+    if colours is not None and colours.shape not in ((len(bare.vertices), 3), (len(bare.vertices), 4)):
+        raise UnreadableObjectError(f"{path}: {colours.shape} colours for {len(bare.vertices)} vertices")
     vertices = None if colours is None else _rgba(np.clip(gltf.unit(colours), 0, 1))
     if vertices is not None or (material.factor[:3] != 1).any():
         light = linear_of_srgb(picture) * material.factor[:3]

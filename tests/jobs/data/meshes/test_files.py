@@ -211,6 +211,19 @@ def test_opacity_of_vertices_blends(tmp_path):
     assert look(read_parts(tmp_path / "m.glb", tmp_path, 64))[1] == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize(
+    ("accessor", "shape"), [({"count": 2, "type": "VEC4"}, r"\(2, 4\)"), ({"count": 4, "type": "VEC2"}, r"\(4, 2\)")]
+)
+def test_colours_that_do_not_fit_the_vertices_are_refused(tmp_path, accessor, shape):
+    write_glb(tmp_path / "m.glb", colours=[[1, 1, 1, 1]] * 4)
+    content = (tmp_path / "m.glb").read_bytes()
+    header = json.loads(content[20 : 20 + struct.unpack_from("<I", content, 12)[0]])
+    header["accessors"][3] |= accessor
+    write_glb(tmp_path / "m.glb", colours=[[1, 1, 1, 1]] * 4, header={"accessors": header["accessors"]})
+    with pytest.raises(ValueError, match=rf"m.glb: {shape} colours for 4 vertices"):
+        read_parts(tmp_path / "m.glb", tmp_path, 64)
+
+
 def test_rays_continue_through_holes(tmp_path):
     """A board with a transparent right half, before a blue one: a frontal camera sees half red, half blue."""
     write_glb(tmp_path / "m.glb", material={"alphaMode": "MASK"}, image=HALF_CLEAR)
