@@ -123,16 +123,14 @@ class TimmEncoder(TimmNetwork):
     def loaded(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
         import timm  # takes seconds, so only who picks such a model waits for it
 
-        # A file without configuration has timm's architecture of this name.
-        described = (
-            {"model_name": config["architecture"], "pretrained_cfg": config.get("pretrained_cfg", config)}
-            if config
-            else {}
-        )
+        if config and "architecture" not in config:
+            raise ValueError(f"the config.json of {self.options.name} is not one of timm's: it names no architecture")
+        # The name determines the architecture: models that differ in no tensor share a folder, as CLIPs with QuickGELU.
         try:
             # The library itself loads them, because it maps the names of earlier publications.
             network: Any = timm.create_model(
-                **{"model_name": self.options.name, **described},
+                self.options.name,
+                pretrained_cfg=config.get("pretrained_cfg", config) or None,
                 **config.get("model_args", {}),
                 pretrained=True,
                 pretrained_cfg_overlay={"state_dict": dict(tensors)},

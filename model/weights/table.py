@@ -38,14 +38,16 @@ def find_weight(name: str) -> Weight:
         return WEIGHTS[name]
     for pattern, repository in _OPEN_NAMES.items():
         if match := re.fullmatch(pattern, name):
-            source = HubRepository(repository.format(match[1]))
-            return Weight(name, f"{match[1]}, by name", f"see {source}", None, None, (source,))
+            source = HubRepository(repository.format(*match.groups()))
+            return Weight(name, f"{name.partition(':')[2]}, by name", f"see {source}", None, None, (source,))
     raise UnknownChoiceError("weights", name, [*WEIGHTS, "timm:NAME", "hub:REPOSITORY"])
 
 
 #: Patterns of names for any repository of a kind.  They become file names: no part may begin with a dot.  The
 #: hub does not allow two hyphens in a row, which replace a slash in file names.
 _OPEN_NAMES = {
+    # timm has a CLIP with QuickGELU in the repository of the same tensors with GELU.
+    r"timm:(?!.*--)(\w[\w.-]*)_quickgelu(_[\w.-]*)": "timm/{}{}",
     r"timm:(?!.*--)(\w[\w.-]*)": "timm/{}",
     r"hub:(?!.*--)(\w[\w.-]*(?:/\w[\w.-]*)?)": "{}",
 }

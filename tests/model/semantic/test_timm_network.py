@@ -114,6 +114,32 @@ def test_the_name_determines_the_architecture_of_a_single_file(tmp_path, views):
     torch.testing.assert_close(model(views).flatten(0, 1), network(model.prepared(views.images.flatten(0, 1))))
 
 
+def test_the_name_determines_the_architecture_of_a_folder_too(tmp_path, views):
+    """CLIPs with QuickGELU have the tensors of those with GELU, and timm keeps both in one folder."""
+    sizes = {"embed_dim": 24, "depth": 2, "num_heads": 2}
+    timm_folder(tmp_path / "folder", "vit_base_patch32_clip_224", **sizes)
+    vectors = []
+    for architecture in ("vit_base_patch32_clip_224", "vit_base_patch32_clip_quickgelu_224"):
+        store, options = WeightStore(tmp_path), TimmOptions(f"{architecture}.openai")
+        store.adopt(f"timm:{options.name}", tmp_path / "folder")
+        model = TimmEncoder(store, options=options)
+        judge = timm.create_model(architecture, **sizes, num_classes=0).eval()
+        judge.load_state_dict(model.network.state_dict())
+        vectors.append(model(views).flatten(0, 1))
+        torch.testing.assert_close(vectors[-1], judge(model.prepared(views.images.flatten(0, 1))))
+    assert (vectors[0] - vectors[1]).abs().max() > 1e-3
+
+
+def test_a_folder_of_another_library_is_named(tmp_path):
+    name = "test_vit.r160_in1k"
+    timm_folder(tmp_path / "folder", "test_vit")
+    (tmp_path / "folder" / "config.json").write_text('{"model_type": "vit"}')
+    store = WeightStore(tmp_path)
+    store.adopt(f"timm:{name}", tmp_path / "folder")
+    with pytest.raises(ValueError, match=r"config.json of test_vit.* is not one of timm's: it names no architecture"):
+        TimmEncoder(store, options=TimmOptions(name))
+
+
 @pytest.mark.parametrize(("name", "reason"), [("resnet18", "names no weights"), ("../x.y", "not a name of timm's")])
 def test_names_that_timm_has_no_weights_for_are_refused(name, reason):
     with pytest.raises(OptionsError, match=reason):

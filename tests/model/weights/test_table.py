@@ -1,13 +1,14 @@
 import re
 
 import pytest
+import timm
 
 from jobs.metrics import METRICS, find_metric
 from model.depth import DEPTH
 from model.losses import LPIPS_TRUNKS
 from model.methods import METHODS, find_method
 from model.semantic import SEMANTIC
-from model.weights import WEIGHTS
+from model.weights import WEIGHTS, find_weight
 
 
 def test_every_entry_is_complete():
@@ -26,6 +27,13 @@ def test_an_entrys_hash_is_that_of_a_source_and_all_its_sources_have_one():
         if weight.sha256:
             assert weight.sha256 in {source.sha256 for source in weight.sources}
             assert all(source.sha256 for source in weight.sources)
+
+
+def test_repositories_of_timm_are_those_that_it_reads_itself():
+    for name in timm.list_models(pretrained=True):
+        repository = timm.get_pretrained_cfg(name).hf_hub_id or ""
+        if repository.startswith("timm/"):
+            assert str(find_weight(f"timm:{name}").sources[0]) == f"https://huggingface.co/{repository}"
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
