@@ -18,7 +18,6 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -30,6 +29,8 @@ from jobs.data.importers.workers import load_in_order
 from jobs.data.inspect import emptiness
 from jobs.data.store import FORMAT_VERSION, Frames, RecordedFile, Remark, Store, StoreError, canonical_json
 from jobs.data.writer import StoreWriter, partial_path
+from jobs.lock import exclusive_lock
+from jobs.stop import never
 from model.options import parse_options as parse
 from model.registry import resolve
 from results.invocation import home_command
@@ -156,11 +157,15 @@ def prepare(
         parse_options(name, options), cache_folder(home), _source(cls, name, options, home, source), dict(files or {})
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    report = progress or _silent
+    with exclusive_lock(
+        path.with_name(f".{path.name}.lock"),
+        f"the import of {path.name}",
+        never,
+        lambda: report(0, 1, "another process prepares it; this one waits"),
+    ):
         if not path.exists():
-            _import(
-                importer, name, home, path, recorded, progress or _silent, workers or usable_cores(), max_unreadable
-            )
+            _import(importer, name, home, path, recorded, report, workers or usable_cores(), max_unreadable)
     _check_same_input(path, recorded, source)  # another process may have made it meanwhile
     return path
 

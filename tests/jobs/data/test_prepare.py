@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 import psutil
 import pytest
+from filelock import FileLock
 
 import jobs.data
 from jobs.data.importers.base import Importer, ImportFailedError, Item, UnreadableObjectError
@@ -103,7 +104,25 @@ def test_one_of_many_imports_and_the_others_wait(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(prepare, "flaky", {}, tmp_path, lambda *step: steps.append(step), 1) for _ in range(4)]
     assert len({call.result() for call in calls}) == 1
-    assert len(steps) == 4
+    assert sorted(done for done, _, _ in steps if done) == [1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("flaky")
+def test_who_waits_for_another_import_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.lock._WAIT_S", 0.01)
+    path = store_path("flaky", {}, tmp_path)
+    path.parent.mkdir()
+    lock = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
+    lock.acquire()
+    told = []
+
+    def progress(*step):
+        told.append(step)
+        lock.release(force=True)
+
+    assert prepare("flaky", {}, tmp_path, progress, workers=1) == path
+    assert told[0] == (0, 1, "another process prepares it; this one waits")
+    assert len(Store.open(path).objects) == 4
 
 
 @pytest.fixture
