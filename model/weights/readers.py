@@ -22,10 +22,12 @@ from torch import Tensor
 from model.weights import releases
 from model.weights.torchscript import is_torchscript, read_torchscript
 
-#: Files of a hub folder with the tensors, in one file or in parts; the first existing kind is used.
+#: Files of a hub folder with the tensors, in one file or in a number of parts; the first kind that is whole is used.
 HUB_TENSORS = (
-    re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors"),
-    re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin"),
+    re.compile(r"model()\.safetensors"),
+    re.compile(r"model-\d{5}-of-(\d{5})\.safetensors"),
+    re.compile(r"pytorch_model()\.bin"),
+    re.compile(r"pytorch_model-\d{5}-of-(\d{5})\.bin"),
 )
 
 #: Indices of the convolutions in torchvision's `features`.
@@ -126,16 +128,19 @@ def hub(path: Path) -> Published:
         return Published(tensors)
     parts = hub_tensor_files([entry.name for entry in path.iterdir()])
     if not parts or not (path / "config.json").is_file():
-        raise ValueError("a folder of weights has config.json and model.safetensors or pytorch_model.bin")
+        raise ValueError(
+            "a folder of weights has config.json and model.safetensors or pytorch_model.bin, or all parts of one"
+        )
     tensors = {name: tensor for part in parts for name, tensor in _tensors(path / part).items()}
     return Published(tensors, _json(path / "config.json"), _json(path / "preprocessor_config.json"))
 
 
 def hub_tensor_files(names: list[str]) -> list[str]:
-    """The files of a hub folder that hold its tensors."""
+    """The files of a hub folder that hold its tensors; none where parts are missing."""
     for pattern in HUB_TENSORS:
-        if found := sorted(name for name in names if pattern.fullmatch(name)):
-            return found
+        found = [match for name in sorted(names) if (match := pattern.fullmatch(name))]
+        if found and len(found) == int(found[0][1] or 1):
+            return [match[0] for match in found]
     return []
 
 

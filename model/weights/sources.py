@@ -202,12 +202,14 @@ class HubRepository:
 
     Large files are verified against the hashes by which the hub names them.  `sha256` is that of the file of
     tensors at `revision`, if the table knows it; then no other revision is used.  Without it, a cache without
-    `revision` delivers the newest one that it has, which is recorded.
+    `revision` delivers the newest one that it has, which is recorded.  Where `needs_preprocessor`, a cache without that
+    file, as programs leave it that load the model alone, delivers nothing.
     """
 
     repository: str
     revision: str | None = None
     sha256: str | None = None
+    needs_preprocessor: bool = False
 
     @property
     def read(self) -> Reader:
@@ -225,6 +227,8 @@ class HubRepository:
                 snapshot = Path(config).parent
                 if self.sha256 and snapshot.name != self.revision:
                     raise WeightsSourceError(f"{snapshot} holds another revision than the table's, {self.revision}")
+                if self.needs_preprocessor and not (snapshot / "preprocessor_config.json").is_file():
+                    raise WeightsSourceError(f"{snapshot} lacks preprocessor_config.json")
                 return self._delivered(snapshot)
         return None
 

@@ -38,7 +38,7 @@ def find_weight(name: str) -> Weight:
         return WEIGHTS[name]
     for pattern, repository in _OPEN_NAMES.items():
         if match := re.fullmatch(pattern, name):
-            source = HubRepository(repository.format(*match.groups()))
+            source = HubRepository(repository.format(*match.groups()), needs_preprocessor=name.startswith("hub:"))
             return Weight(name, f"{name.partition(':')[2]}, by name", f"see {source}", None, None, (source,))
     raise UnknownChoiceError("weights", name, [*WEIGHTS, "timm:NAME", "hub:REPOSITORY"])
 

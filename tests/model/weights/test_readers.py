@@ -141,6 +141,14 @@ class TestHubFolder:
         save_file({"c": torch.ones(1)}, folder / "model.fp16.safetensors")
         assert list(readers.hub(folder).tensors) == ["a", "b"]
 
+    @pytest.mark.parametrize("ending", ["safetensors", "bin"])
+    def test_a_folder_without_all_parts_is_refused(self, folder, ending):
+        stem = "model" if ending == "safetensors" else "pytorch_model"
+        for part in (1, 3):
+            (folder / f"{stem}-0000{part}-of-00003.{ending}").touch()
+        with pytest.raises(ValueError, match="or all parts of one"):
+            readers.hub(folder)
+
     def test_a_folder_without_tensors_is_refused(self, folder):
         with pytest.raises(ValueError, match=r"config\.json and model\.safetensors"):
             readers.hub(folder)

@@ -183,6 +183,22 @@ class TestHubRepository:
         assert list(delivery.content.tensors) == ["a"]
         assert delivery.origin.endswith(REVISION)
 
+    @pytest.mark.parametrize("missing", ["preprocessor_config.json", "model-00002-of-00002.safetensors"])
+    def test_a_cache_without_all_that_is_needed_delivers_nothing(self, hub, tmp_path, missing):
+        hub.files = {name: self.FILES[name] for name in ("config.json", "preprocessor_config.json")}
+        hub.files |= {f"model-0000{part}-of-00002.safetensors": save({f"{part}": torch.ones(1)}) for part in (1, 2)}
+        source = HubRepository("some/model", needs_preprocessor=True)
+        source.download(tmp_path)
+        (tmp_path / "hub").rename(tmp_path / "hf-cache")
+        assert list(source.cached().content.tensors) == ["1", "2"]
+        next((tmp_path / "hf-cache").rglob(missing)).unlink()
+        if missing.startswith("model"):
+            assert source.cached() is None
+        else:
+            with pytest.raises(WeightsSourceError, match=r"lacks preprocessor_config\.json"):
+                source.cached()
+            assert HubRepository("some/model").cached()
+
     def test_another_revision_in_the_cache_is_used_only_where_no_hash_is_known(self, hub, tmp_path):
         hub.files = self.FILES
         HubRepository("some/model").download(tmp_path)

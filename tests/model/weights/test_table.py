@@ -9,6 +9,7 @@ from model.losses import LPIPS_TRUNKS
 from model.methods import METHODS, find_method
 from model.semantic import SEMANTIC
 from model.weights import WEIGHTS, find_weight
+from model.weights.sources import HubRepository
 
 
 def test_every_entry_is_complete():
@@ -33,7 +34,11 @@ def test_repositories_of_timm_are_those_that_it_reads_itself():
     for name in timm.list_models(pretrained=True):
         repository = timm.get_pretrained_cfg(name).hf_hub_id or ""
         if repository.startswith("timm/"):
-            assert str(find_weight(f"timm:{name}").sources[0]) == f"https://huggingface.co/{repository}"
+            assert find_weight(f"timm:{name}").sources == (HubRepository(repository),)
+
+
+def test_a_model_of_transformers_needs_its_preprocessor():
+    assert find_weight("hub:some/model").sources == (HubRepository("some/model", needs_preprocessor=True),)
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
