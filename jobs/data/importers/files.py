@@ -279,8 +279,7 @@ def read_square_pictures(paths: Sequence[Path], background: Sequence[float]) -> 
 def read_array(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
     """A .npy file of finite numbers, mapped; None in `shape` stands for any length."""
     with _naming(path):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return _checked(array, shape, path, "the array")
+        return _checked(np.load(path, mmap_mode="r", allow_pickle=False), shape, path, "the array")
 
 
 def read_members(path: Path, shapes: dict[str, tuple[int | None, ...]]) -> dict[str, np.ndarray]:

@@ -174,6 +174,13 @@ def test_an_array_that_claims_to_be_large_is_not_allocated(tmp_path):
         files.read_array(tmp_path / "a.npy", (None,))
 
 
+def test_an_archive_is_no_array(tmp_path):
+    with (tmp_path / "a.npy").open("wb") as stream:
+        np.savez(stream, a=np.zeros(3))
+    with pytest.raises(UnreadableObjectError, match=r"a.npy: "):
+        files.read_array(tmp_path / "a.npy", (None,))
+
+
 def test_members_that_lead_out_of_the_archive_are_never_written(tmp_path):
     path = zipped(tmp_path / "a.npz", b"x", name="../../b.npy")
     assert files.read_members(path, {"a": (None,)}) == {}
