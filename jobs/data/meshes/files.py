@@ -27,6 +27,8 @@ MAX_FILE_BYTES = 2**31
 #: Suffixes of files that a mesh file may refer to, besides textures.
 _NO_PICTURES = (".mtl", ".bin")
 _WHITE = np.ones((1, 1, 3))
+_NO_COORDINATES = "a part's texture is not drawn: not all of its faces have texture coordinates"
+_NO_COLOUR = "a part is drawn in grey: its material is not defined"
 _INVISIBLE = "all of it is transparent (opacity 0 of materials, colours or textures)"
 
 
@@ -192,7 +194,20 @@ def _textured(mesh: Any, bare: Mesh, path: Path, max_texture: int) -> Part:
     if image is not None:
         rgba = rgba * _pixels(image, path, max_texture)
     opacity = rgba[..., 3] * _dissolve(material, path)
-    return Part(bare, rgba[..., :3], _downwards(uv, bare, path), opacity=_unless_opaque(opacity))
+    notes: tuple[str, ...] = ()
+    if image is None and getattr(material, "image", None) is not None:
+        notes = (_NO_COORDINATES,)
+    elif image is not None and _stands_for_none(image):
+        notes = (_NO_COLOUR,)
+    return Part(bare, rgba[..., :3], _downwards(uv, bare, path), opacity=_unless_opaque(opacity), notes=notes)
+
+
+def _stands_for_none(image: Image.Image) -> bool:
+    """Whether trimesh made a texture itself, because the material is not defined."""
+    from trimesh.visual.material import empty_material
+
+    made: Image.Image = empty_material().image
+    return (image.mode, image.size) == (made.mode, made.size) and image.tobytes() == made.tobytes()
 
 
 def _gltf_part(mesh: Any, materials: list[gltf.Material], bare: Mesh, path: Path, max_texture: int) -> Part:
@@ -217,9 +232,9 @@ def _gltf_part(mesh: Any, materials: list[gltf.Material], bare: Mesh, path: Path
         light = linear_of_srgb(picture) * material.factor[:3]
         picture = light if vertices is not None else srgb_of_linear(light)
     alpha_of_vertices = None if vertices is None else _unless_opaque(vertices[:, 3])
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = (_NO_COORDINATES,) if material.has_texture and coordinates is None else ()
     if material.alpha_mode == "OPAQUE" and (alpha.min() < 1 or alpha_of_vertices is not None):
-        notes = ("alpha below 1 does not count, as its material's alphaMode is OPAQUE (glTF's default)",)
+        notes += ("alpha below 1 does not count, as its material's alphaMode is OPAQUE (glTF's default)",)
         alpha, alpha_of_vertices = np.ones((1, 1)), None
     return Part(
         bare,

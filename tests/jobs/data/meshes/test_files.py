@@ -274,6 +274,29 @@ def test_transparent_textures_of_obj_materials(tmp_path):
     assert [look(parts, x)[1] for x in (0.2, 0.8)] == pytest.approx([1, 0.4])
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "notes"),
+    [
+        ("", "", []),
+        ("f 1/1 3/3 4/4", "f 1 3 4", ["texture is not drawn: not all of its faces have texture coordinates"]),
+        ("usemtl m", "usemtl M", ["drawn in grey: its material is not defined"]),
+    ],
+)
+def test_textures_and_materials_that_are_not_drawn_are_noted(tmp_path, old, new, notes):
+    write_obj(tmp_path, mtl="map_Kd t.png", texture=TWO_ROWS)
+    file = tmp_path / "o.obj"
+    file.write_text(file.read_text().replace(old, new))
+    (part,) = read_parts(file, tmp_path, 64)
+    assert [note.removeprefix("a part's ").removeprefix("a part is ") for note in part.notes] == notes
+
+
+def test_a_texture_of_gltf_without_coordinates_is_noted(tmp_path):
+    mesh = {"primitives": [{"attributes": {"POSITION": 0}, "indices": 1, "material": 0}]}
+    write_glb(tmp_path / "m.glb", material={}, image=TWO_ROWS, header={"meshes": [mesh]})
+    (part,) = read_parts(tmp_path / "m.glb", tmp_path, 64)
+    assert "not all of its faces have texture coordinates" in part.notes[0]
+
+
 @pytest.mark.parametrize("mode", ["LA", "P"])
 def test_transparency_of_any_kind_of_texture(tmp_path, mode):
     write_obj(tmp_path, mtl="map_Kd t.png")
