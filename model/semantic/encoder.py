@@ -36,13 +36,13 @@ class Encoder(FrozenModel):
     ) -> None:
         """`network` replaces the trained one, and `store` is then unused; `settings` are those of `FrozenModel`.
 
-        Raises ValueError for a resolution that is no multiple of the patch size, and the store's errors where the
-        weights are missing or do not fit.
+        Raises ValueError for a resolution that is neither the network's own nor a multiple of the patch size, and the
+        store's errors where the weights are missing or do not fit.
         """
         super().__init__(store, resolution=resolution, **settings)
         self.network = network if network is not None else self.trained(store)
         self.resolution = resolution or self.side
-        if self.resolution % self.stride:
+        if self.resolution % self.stride and self.resolution != self.trained_side:
             raise ValueError(
                 f"resolution {self.resolution} of {type(self).__name__}; allowed: multiples of {self.stride}"
             )
@@ -54,13 +54,18 @@ class Encoder(FrozenModel):
         """Default side of its square input, pixels."""
 
     @property
+    def trained_side(self) -> object:
+        """The side that it takes even if its patches do not divide it, such as SigLIP's 384 with patches of 14."""
+        return self.side
+
+    @property
     @abstractmethod
     def normalisation(self) -> tuple[Triple, Triple]:
         """Mean and standard deviation of the channels in its training."""
 
     @property
     def stride(self) -> int:
-        """Number of pixels that image sides have to be multiples of."""
+        """Number of pixels that image sides other than its own have to be multiples of."""
         return 1
 
     def trained(self, store: WeightStore) -> nn.Module:

@@ -95,6 +95,10 @@ class TransformersEncoder(Encoder):
         return size
 
     @property
+    def trained_side(self) -> object:
+        return getattr(self._config, "image_size", None)
+
+    @property
     def stride(self) -> int:
         patch = getattr(self._config, "patch_size", 1)
         return int(patch if isinstance(patch, int) else patch[0])

@@ -67,6 +67,11 @@ def test_patches_may_have_one_side_or_two():
     assert of_random_weights("deit_tiny_patch16_224.fb_in1k").stride == 16
 
 
+def test_the_networks_own_side_need_not_be_divided_by_its_patches():
+    model = of_random_weights("vit_so400m_patch14_siglip_384.webli", output_type="tokens")
+    assert model.tokens(torch.zeros(1, 3, 384, 384, device="meta")).shape[1] == 27**2
+
+
 @pytest.mark.parametrize(
     ("name", "side"),
     [("volo_d1_224.sail_in1k", 14), ("coat_lite_tiny.in1k", 7), ("mixer_b16_224.goog_in21k", 14)],

@@ -127,6 +127,17 @@ def test_a_side_that_the_patches_do_not_divide_is_named(folder):
         encoder(folder)
 
 
+def test_the_networks_own_side_need_not_be_divided_by_its_patches(folder, views):
+    """As those of google/siglip-so400m-patch14-384."""
+    library = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**SMALL | {"image_size": 30})).eval()
+    library.save_pretrained(folder)
+    preprocess(folder, size=30)
+    model = encoder(folder, output_type="tokens")
+    expected = library(model.prepared(views.images.flatten(0, 1))).last_hidden_state
+    assert expected.shape[1] == 9
+    torch.testing.assert_close(model(views).flatten(0, 1), expected)
+
+
 def test_of_a_model_for_pictures_and_text_the_part_for_pictures_is_taken(folder, views):
     clip(folder)
     preprocess(folder, size=32)
