@@ -217,8 +217,9 @@ def _gltf_part(mesh: Any, materials: list[gltf.Material], bare: Mesh, path: Path
     material = materials[int(name)] if name is not None else gltf.DEFAULT
     attributes = mesh.vertex_attributes
     coordinates, colours = attributes.get(gltf.COORDINATES), attributes.get(gltf.COLOURS)
-    image = getattr(found, "baseColorTexture", None) if coordinates is not None else None
-    if image is None and coordinates is not None and material.has_texture:  # trimesh ignores what it cannot read
+    is_textured = material.has_texture and coordinates is not None
+    image = getattr(found, "baseColorTexture", None) if is_textured else None
+    if is_textured and image is None:  # trimesh ignores what it cannot read
         reasons = f"missing, damaged, larger than {MAX_PIXELS} pixels, or neither PNG, JPEG nor WebP"
         raise UnreadableObjectError(f"{path}: the texture of material {name} is {reasons}")
     rgba = np.ones((1, 1, 4)) if image is None else _pixels(image, path, max_texture)
@@ -232,7 +233,7 @@ def _gltf_part(mesh: Any, materials: list[gltf.Material], bare: Mesh, path: Path
         light = linear_of_srgb(picture) * material.factor[:3]
         picture = light if vertices is not None else srgb_of_linear(light)
     alpha_of_vertices = None if vertices is None else _unless_opaque(vertices[:, 3])
-    notes: tuple[str, ...] = (_NO_COORDINATES,) if material.has_texture and coordinates is None else ()
+    notes: tuple[str, ...] = (_NO_COORDINATES,) if material.has_texture and not is_textured else ()
     if material.alpha_mode == "OPAQUE" and (alpha.min() < 1 or alpha_of_vertices is not None):
         notes += ("alpha below 1 does not count, as its material's alphaMode is OPAQUE (glTF's default)",)
         alpha, alpha_of_vertices = np.ones((1, 1)), None

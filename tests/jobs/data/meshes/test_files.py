@@ -176,6 +176,13 @@ def test_a_texture_of_gltf_that_cannot_be_read_is_no_white_one(tmp_path, header)
         read_parts(tmp_path / "m.glb", tmp_path, 64)
 
 
+@pytest.mark.parametrize("texture", ["", [], None])
+def test_what_is_no_texture_of_gltf_leaves_the_materials_colour(tmp_path, texture):
+    plain = {"baseColorFactor": [1, 0, 0, 1], "baseColorTexture": texture}
+    write_glb(tmp_path / "m.glb", material={"pbrMetallicRoughness": plain}, image=TWO_ROWS, keep_texture=True)
+    assert look(read_parts(tmp_path / "m.glb", tmp_path, 64))[0] == [255, 0, 0]
+
+
 def test_a_plain_texture_of_gltf_stays_as_it_is(tmp_path):
     every = np.arange(256, dtype=np.uint8).reshape(16, 16)
     write_glb(tmp_path / "m.glb", material={}, image=np.dstack([every] * 3))
