@@ -132,9 +132,9 @@ class TransformersEncoder(Encoder):
         return self._patches(self._look(images).last_hidden_state)
 
     def _patches(self, states: Tensor) -> Tensor:
-        """(N, T, D) of states (N, T + others, D), or of a map (N, D, h, w)."""
+        """(N, T, D) of states (N, T + others, D), or of a map (N, D, h, w) or (N, h, w, D)."""
         if states.dim() == 4:
-            return states.flatten(2).mT
+            return states.flatten(1, 2) if states.shape[1] == states.shape[2] else states.flatten(2).mT
         # Class token and registers come first; a pyramid has fewer patches than its input, which form a square too.
         count = min(self.resolution // self.stride, math.isqrt(states.shape[1])) ** 2
         return states[:, -count:]

@@ -138,6 +138,21 @@ def test_the_networks_own_side_need_not_be_divided_by_its_patches(folder, views)
     torch.testing.assert_close(model(views).flatten(0, 1), expected)
 
 
+def test_a_map_may_have_its_channels_last(folder, views):
+    """As those of SAM 2."""
+    stages = {"blocks_per_stage": [1] * 4, "embed_dim_per_stage": [8, 16, 24, 40], "window_size_per_stage": [4] * 4}
+    heads = {"num_attention_heads": 1, "num_attention_heads_per_stage": [1] * 4, "global_attention_blocks": []}
+    config = transformers.Sam2HieraDetConfig(hidden_size=8, image_size=[96, 96], **stages, **heads)
+    library = transformers.Sam2HieraDetModel(config).eval()
+    library.save_pretrained(folder)
+    preprocess(folder, size=96)
+    states = library(encoder(folder).prepared(views.images.flatten(0, 1))).last_hidden_state
+    assert states.shape[1:] == (3, 3, 40)
+    tokens = encoder(folder, output_type="tokens")(views).flatten(0, 1)
+    torch.testing.assert_close(tokens, states.flatten(1, 2))
+    torch.testing.assert_close(encoder(folder)(views).flatten(0, 1), tokens.mean(dim=1))
+
+
 def test_of_a_model_for_pictures_and_text_the_part_for_pictures_is_taken(folder, views):
     clip(folder)
     preprocess(folder, size=32)
