@@ -87,9 +87,10 @@ def data_prepare(
 
     Example: [bold]splatsweep data prepare co3d --set category=hydrant --source /data/co3d --file exclude=bad.txt[/]
     """
-    from jobs.data.prepare import prepare
+    from jobs.data.prepare import prepare, store_path
 
     options, files, share = parse_options(settings), _files(file), _share(max_unreadable)
+    is_there = store_path(name, options, home.absolute()).exists()
     with _progress(name) as progress:
         path = prepare(
             name,
@@ -102,6 +103,8 @@ def data_prepare(
             max_unreadable=share,
         )
     _report_left_out(path)
+    if is_there and source is not None:
+        say(f"{source} was imported before and is not read again; if its files have changed, delete {path} first")
     console.print(f"{name}: {path}")
 
 

@@ -43,6 +43,9 @@ def test_import_check_and_show(run, source, tmp_path):
     done = run("prepare", "objaverse", *OPTIONS, "--source", source, "--workers", 1)
     assert "preparing dataset objaverse: 2 of 2 (" in done.stderr
     assert str(tmp_path / "home" / "data") in done.stdout
+    assert "imported before" not in done.stderr
+    again = run("prepare", "objaverse", *OPTIONS, "--source", source)
+    assert f"{source} was imported before and is not read again; if its files have changed, delete" in again.stderr
     assert "sound" in run("check", "objaverse", *OPTIONS).stdout
     run("show", "objaverse", *OPTIONS, "--out", tmp_path / "new" / "sheet.png")
     with Image.open(tmp_path / "new" / "sheet.png") as sheet:
