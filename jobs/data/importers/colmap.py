@@ -15,7 +15,7 @@ import numpy as np
 
 from jobs.data.importers.base import UnreadableObjectError
 from jobs.data.importers.files import files_under, finite, inside, read_bytes, read_text
-from jobs.data.importers.posed import Camera, Capture, Posed, Shot
+from jobs.data.importers.posed import Camera, Capture, Posed, Shot, surroundings
 from jobs.data.importers.poses import rigid
 
 #: Possible places of sparse models in an object's folder, else they are in the folder itself.  In a place, the model 0
@@ -84,7 +84,7 @@ class Colmap(Posed):
                 raise UnreadableObjectError(f"{model}: its picture {picture.name!r} is missing: there is no {path}")
             mask = _mask(folder, picture.name)
             shots.append(Shot(path, cameras[picture.camera], picture.world_to_camera, mask))
-        notes = ["it has no masks: its surroundings are part of the pictures"] if not any(s.mask for s in shots) else []
+        notes = surroundings(shots)
         if alike := [other for other in others if other.parent == model.parent]:
             notes.append(f"of its {1 + len(alike)} models, {model.name} is read")
         return Capture(tuple(shots), read_points(model), tuple(notes))

@@ -174,6 +174,12 @@ def read_image(path: Path) -> Image.Image:
         return image.copy()
 
 
+def has_alpha(path: Path) -> bool:
+    """Whether a picture has transparency, by its header."""
+    with _naming(path), Image.open(path) as image:
+        return image.has_transparency_data
+
+
 def read_rgba(path: Path) -> np.ndarray:
     """Colours and alpha (H, W, 4) uint8 of a picture; alpha is 255 everywhere where it has none."""
     return rgba_of(read_image(path), path)

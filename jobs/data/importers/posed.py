@@ -8,7 +8,7 @@ around the principal point, over white where they are transparent or masked out.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,17 @@ from pydantic import Field
 
 from jobs.data.importers.base import Importer, Item, Progress, UnreadableObjectError
 from jobs.data.importers.crops import Box, square_around
-from jobs.data.importers.files import finite, over, read_array, read_image, read_json, read_mask, read_steps, rgba_of
+from jobs.data.importers.files import (
+    finite,
+    has_alpha,
+    over,
+    read_array,
+    read_image,
+    read_json,
+    read_mask,
+    read_steps,
+    rgba_of,
+)
 from jobs.data.importers.poses import rigid
 from jobs.data.inspect import frame_with_z, nearest_point
 from jobs.data.store import SPLITS, Frames
@@ -249,6 +259,13 @@ class Posed(Importer[PosedOptions]):
         splits += ["train"] * (len(names) - wanted)
         drawn = {names[index]: split for index, split in zip(order, splits, strict=True)}
         return {name: split for split in SPLITS for name in names if drawn[name] == split}
+
+
+def surroundings(shots: Collection[Shot]) -> list[str]:
+    """A note where neither transparency nor masks cut the object out."""
+    if any(shot.mask or has_alpha(shot.picture) for shot in shots):
+        return []
+    return ["it has neither transparency nor masks: its surroundings are part of the pictures"]
 
 
 def normalise(poses: np.ndarray, points: np.ndarray | None, folder: Path) -> tuple[np.ndarray, float]:

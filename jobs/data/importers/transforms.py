@@ -16,7 +16,7 @@ import numpy as np
 
 from jobs.data.importers.base import UnreadableObjectError
 from jobs.data.importers.files import files_under, inside, read_json
-from jobs.data.importers.posed import Camera, Capture, Posed, Shot, uniform
+from jobs.data.importers.posed import Camera, Capture, Posed, Shot, surroundings, uniform
 from jobs.data.importers.poses import FROM_OPENGL
 from jobs.data.store import SPLITS
 
@@ -52,11 +52,7 @@ class Transforms(Posed):
                 shots.setdefault(str(shot.picture), shot)
         there = sorted(folder.glob("transforms*.json"))
         notes = [f"its frames are those of {', '.join(file.name for file in files)}"] if len(there) > len(files) else []
-        if not any(shot.mask for shot in shots.values()) and all(
-            shot.picture.suffix.lower() in (".jpg", ".jpeg") for shot in shots.values()
-        ):
-            notes.append("it has neither transparency nor masks: its surroundings are part of the pictures")
-        return Capture(tuple(shots.values()), notes=tuple(notes))
+        return Capture(tuple(shots.values()), notes=(*notes, *surroundings(shots.values())))
 
     def _shots(self, folder: Path, file: Path, split: str) -> list[Shot]:
         content = read_json(file)

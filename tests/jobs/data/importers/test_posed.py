@@ -13,7 +13,7 @@ from jobs.data.importers.files import MAX_TEXT_BYTES
 from jobs.data.inspect import check
 from jobs.data.prepare import prepare
 from jobs.data.store import Store
-from tests.jobs.data.conftest import CENTRES, PHOTO, dot_in, photo, subsample_views, write_colmap_text
+from tests.jobs.data.conftest import CENTRES, PHOTO, dot_in, opengl, photo, subsample_views, write_colmap_text
 
 #: The point that all cameras of the layouts look at.
 LOOKED_AT = np.array([0.05, 0.02, -0.03])
@@ -348,6 +348,30 @@ def test_points_determine_the_depth_bounds(tmp_path):
     (tmp_path / "o" / "sparse" / "0" / "points3D.txt").unlink()
     assert import_("colmap", tmp_path / "o", tmp_path / "b").manifest.near == pytest.approx(1)
     assert 1 < near < 2
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_surroundings_are_reported_unless_they_are_transparent(kind, tmp_path, alpha):
+    """Also in PNG, as nerfstudio has the frames of a video."""
+    folder, suffix = tmp_path / "s" / "o", ".png"
+    if kind == "colmap":
+        write_colmap_text(folder)
+        shutil.rmtree(folder / "masks")
+        model = folder / "sparse" / "0" / "images.txt"
+        model.write_text(model.read_text().replace(".jpg", suffix))
+        names = [f"images/a photo {view}{suffix}" for view in range(len(CENTRES))]
+    else:
+        names = [f"{view}{suffix}" for view in range(len(CENTRES))]
+        frames = [
+            {"file_path": name, "transform_matrix": opengl(centre).tolist()}
+            for name, centre in zip(names, CENTRES, strict=True)
+        ]
+        folder.mkdir(parents=True)
+        (folder / "transforms.json").write_text(json.dumps({**PHOTO, "frames": frames}))
+    for name, centre in zip(names, CENTRES, strict=True):
+        photo(folder / name, centre, alpha=alpha)
+    remarks = [remark.text for remark in import_(kind, tmp_path / "s", tmp_path).manifest.remarks]
+    assert any("its surroundings are part of the pictures" in text for text in remarks) == (not alpha)
 
 
 def test_without_masks_the_surroundings_are_kept_and_reported(tmp_path):
