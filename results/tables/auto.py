@@ -51,14 +51,21 @@ def entries(records: Iterable[TrialRecord]) -> tuple[Entry, ...]:
 
 
 def axis_columns(rows: Sequence[Entry]) -> dict[str, dict[str, str]]:
-    """Axis -> row -> value, from the names of a grid's points, such as `model=midas_small fusion=input`."""
+    """Axis -> row -> value, from the names of a grid's points, such as `model=midas_small fusion=input`.
+
+    Axes with one value are left out, unless only some of the points have them.
+    """
     axes: dict[str, dict[str, str]] = {}
     for entry in rows:
         settings = [setting.partition("=") for setting in entry.label.split(" ")]
         if all(name and equals for name, equals, _ in settings):
             for name, _, value in settings:
                 axes.setdefault(name, {})[entry.label] = value
-    return {axis: values for axis, values in axes.items() if len(set(values.values())) > 1}
+    varied = {axis for axis, values in axes.items() if len(set(values.values())) > 1}
+    points = {label for axis in varied for label in axes[axis]}
+    return {
+        axis: values for axis, values in axes.items() if axis in varied or 0 < len(points & values.keys()) < len(points)
+    }
 
 
 def without_repetition(table: Table, axes: Mapping[str, Mapping[str, str]]) -> Table:

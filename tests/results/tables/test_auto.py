@@ -88,6 +88,13 @@ def test_an_axis_with_one_value_is_no_column(make) -> None:
     assert len(table.columns) == 6
 
 
+def test_an_axis_with_one_value_that_only_some_points_have_is_a_column(make) -> None:
+    names = ("model=a", "model=b", "model=a tv=0.1", "model=b tv=0.1", "tv=0.1")
+    table = build(make.evidence(*(item for name in names for item in make.trained(name, 20.0))), Options())
+    texts = [(row.label, row.cells[0].text) for row in table.rows]
+    assert texts == [("a", "–"), ("b", "–"), ("a", "0.1"), ("b", "0.1"), ("–", "0.1")]
+
+
 def test_an_incomplete_seed_set_is_marked(make) -> None:
     records = [
         make.record("base", seed, {"novel_psnr": [20.0 + seed]}, state)
