@@ -26,15 +26,20 @@ def find_baseline(
     The table's own (`declared`) has priority over that of the sweep file, and that over `USUAL_NAMES`.
     """
     if declared is not None:
-        return _declared(rows, declared, "the table file")
-    if evidence.plan.baseline is not None:
-        return _declared(rows, evidence.plan.baseline, "the sweep file")
-    by_label = {entry.label: entry for entry in reversed(rows)}
-    usual = next((by_label[name] for name in USUAL_NAMES if name in by_label), None)
+        return _declared(_called(rows, declared), declared, "the table file")
+    of_sweep = evidence.plan.baseline
+    if of_sweep is not None:
+        found = _named(rows, of_sweep) if isinstance(of_sweep, str) else _with_setting(rows, of_sweep)
+        return _declared(found, of_sweep, "the sweep file")
+    usual = next(((name, found[0]) for name in USUAL_NAMES if (found := _called(rows, name))), None)
     if len(rows) < 2:
-        return usual, ()
+        return usual and usual[1], ()
     if usual is not None:
-        return usual, (f"Compared with {usual.label!r}, by its name; `baseline:` in the sweep file names another row.",)
+        name, entry = usual
+        by_name = "its name" if name == entry.label else f"its name {name!r}"
+        return entry, (
+            f"Compared with {entry.label!r}, by {by_name}; `baseline:` in the sweep file names another row.",
+        )
     listed = ", ".join(entry.label for entry in rows[:_MOST_LISTED]) + (", ..." if len(rows) > _MOST_LISTED else "")
     names = ", ".join(USUAL_NAMES)
     return None, (
@@ -50,11 +55,8 @@ def described(baseline: Declared) -> str:
     return "{" + ", ".join(f"{key}: {value}" for key, value in baseline.items()) + "}"
 
 
-def _declared(rows: Sequence[Entry], baseline: Declared, where: str) -> tuple[Entry | None, tuple[str, ...]]:
-    if isinstance(baseline, str):
-        found = [entry for entry in rows if _is_called(entry, baseline)]
-    else:
-        found = [entry for entry in rows if entry.records and selected(entry.records[:1], baseline)]
+def _declared(found: Sequence[Entry], baseline: Declared, where: str) -> tuple[Entry | None, tuple[str, ...]]:
+    """The one row that was found for a declared baseline, or a note on why none is."""
     if len(found) == 1:
         return found[0], ()
     if not found:
@@ -69,5 +71,14 @@ def _declared(rows: Sequence[Entry], baseline: Declared, where: str) -> tuple[En
     )
 
 
-def _is_called(entry: Entry, name: str) -> bool:
-    return entry.label == name or any(name in record.planned.names for record in entry.records)
+def _called(rows: Sequence[Entry], name: str) -> list[Entry]:
+    """The rows with this label; where there is none, those whose trials have the name."""
+    return [entry for entry in rows if entry.label == name] or _named(rows, name)
+
+
+def _named(rows: Sequence[Entry], name: str) -> list[Entry]:
+    return [entry for entry in rows if any(name in record.planned.names for record in entry.records)]
+
+
+def _with_setting(rows: Sequence[Entry], setting: Mapping[str, Any]) -> list[Entry]:
+    return [entry for entry in rows if entry.records and selected(entry.records[:1], setting)]

@@ -34,7 +34,7 @@ def build(evidence: Evidence, options: Options) -> Table:
     """Each metric column is followed by a column of differences: this row minus the full one, seed by seed."""
     trained = entries(record for record in evidence.records if not record.planned.control)
     full, notes = find_baseline(trained, evidence, options.baseline)
-    rows = tuple(entry for entry in trained if entry is full or entry.label.startswith(_PREFIX))
+    rows = tuple(entry for entry in trained if entry is full or _lacks_a_component(entry))
     quantities = options.columns or _DEFAULT
     if full is None or len(rows) < 2:
         notes = ("Nothing to show: the sweep has no trials called `without ...` beside a full one (`leave_one_out`).",)
@@ -42,6 +42,11 @@ def build(evidence: Evidence, options: Options) -> Table:
     frame = Table(options.name, options.caption, (), (), notes=notes)
     table = fill(frame, [Block(rows)], quantities, evidence, full)
     return table if full is None else _with_changes(table, full, quantities, Scores.of(evidence, quantities))
+
+
+def _lacks_a_component(entry: Entry) -> bool:
+    """Whether a `leave_one_out` block has its trials, perhaps under a name that comes after that of another trial."""
+    return any(name.startswith(_PREFIX) for record in entry.records for name in record.planned.names)
 
 
 def _with_changes(table: Table, full: Entry, quantities: tuple[MetricColumn, ...], scores: Scores) -> Table:

@@ -91,3 +91,18 @@ def test_two_rows_of_one_name_are_told_apart_by_their_labels(make):
 def test_a_name_that_was_folded_into_another_row_is_found(make, trials):
     twin = make.record("first", scores=SCORES, names=("first", "vanilla"))
     assert compared_with(built(make, [*trials, twin], "vanilla")) == {"first"}
+
+
+def test_a_usual_name_that_was_folded_into_another_row_is_used(make, trials):
+    table = built(make, [*trials, make.record("plain", scores=SCORES, names=("plain", "baseline"))])
+    assert compared_with(table) == {"plain"}
+    assert any(note.startswith("Compared with 'plain', by its name 'baseline'; ") for note in table.notes)
+
+
+def test_a_table_file_means_labels_first_and_a_sweep_file_the_names_of_trials(make):
+    """Rows may be labelled otherwise than their trials are called."""
+    rows = [Entry("a", (make.record("b"),)), Entry("b", (make.record("a"),)), Entry("c", (make.record("d"),))]
+    found = make.evidence(*(entry.records[0] for entry in rows))
+    assert [find_baseline(rows, found, name) for name in ("a", "b", "d")] == [(entry, ()) for entry in rows]
+    of_sweep = [find_baseline(rows, replace(found, plan=replace(found.plan, baseline=name)))[0] for name in "abcd"]
+    assert of_sweep == [rows[1], rows[0], None, rows[2]]

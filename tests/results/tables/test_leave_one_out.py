@@ -33,6 +33,12 @@ def test_seeds_that_the_full_one_lacks_have_no_change(make) -> None:
     assert (without.cells[0].n, without.cells[1].n) == (3, 1)
 
 
+def test_rows_that_are_called_otherwise_first_are_there_too(make) -> None:
+    names = {"plain": ("plain", "full"), "no tv": ("no tv", "without tv"), "without edge": ("without edge",)}
+    found = make.evidence(*(item for name, all_ in names.items() for item in make.trained(name, 20.0, names=all_)))
+    assert [row.label for row in build(found, Options()).rows] == list(names)
+
+
 def test_a_sweep_without_such_trials_has_a_note(make) -> None:
     table = build(make.evidence(*make.trained("baseline", 21.0)), Options())
     assert table.rows == ()
