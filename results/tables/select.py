@@ -30,7 +30,8 @@ def selected(records: Iterable[TrialRecord], selector: Mapping[str, Any]) -> lis
     Its keys are dotted keys of a configuration, in which `*` matches anything, or `trial`.  Its values are the wanted
     ones: a value, text in which `*` matches anything, a list of these, or null for an absent key.  A value that is a
     list stands in a list of its own: `{model.channel_mult: [[1, 2]]}`.  Components that are switched off count as
-    absent: `{depth.model: null}` and `{depth.model: none}` mean the same, and so does the weight 0 of a loss.
+    absent: `{depth.model: null}` and `{depth.model: none}` mean the same, and so does the weight 0 of a loss.  Of a
+    setting with parts, such as a loss with a start, the whole can be null or `*`.
     """
     return [record for record in records if all(_meets(record, *condition) for condition in selector.items())]
 
@@ -39,6 +40,15 @@ def varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys whose values differ between flat configurations, in order of appearance."""
     keys = dict.fromkeys(key for config in configs for key in config if key != "seed")
     return [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
+
+
+def rows_with(rows: Mapping[str, Mapping[str, Any]], setting: Mapping[str, Any]) -> list[str]:
+    """Names of the flat configurations that have a setting; of equal ones, the first."""
+    found: dict[str, str] = {}
+    for name, flat in rows.items():
+        if has_setting(flat, setting):
+            found.setdefault(json.dumps(flat, sort_keys=True, default=str), name)
+    return list(found.values())
 
 
 def has_setting(flat: Mapping[str, Any], setting: Mapping[str, Any]) -> bool:
@@ -52,8 +62,16 @@ def _meets(record: TrialRecord, key: str, wanted: Any) -> bool:
 
 
 def _values(flat: Mapping[str, Any], key: str) -> list[Any]:
-    names = [name for name in flat if _matches(name, key)] if "*" in key else [key]
-    return [value for name in names if (value := flat.get(name)) not in (None, "none")]
+    """The values at a key; of a setting with parts, such as a loss with a start, a mapping for each part."""
+    if key in flat:
+        own, parts = [key], []
+    elif "*" in key:
+        own = [name for name in flat if _matches(name, key)]
+        parts = [name for name in flat if _matches(name, f"{key}.*")]
+    else:
+        own, parts = [], [name for name in flat if name.startswith(f"{key}.")]
+    values = [flat[name] for name in own] + [{name: flat[name]} for name in parts if flat[name] is not None]
+    return [value for value in values if value not in (None, "none")]
 
 
 def _is_one_of(found: Sequence[Any], key: str, wanted: Any) -> bool:

@@ -105,7 +105,7 @@ def _baseline_findings(sweep: Sweep) -> Iterator[Finding]:
             yield Finding(("baseline",), "no row has this name", sweep.baseline, allowed=tuple(names))
         return
     assert sweep.baseline is not None
-    from results.tables.select import has_setting  # pandas
+    from results.tables.select import rows_with  # pandas
     from sweep.file.selector_keys import alternatives
 
     unknown = {key: allowed for key in sweep.baseline if (allowed := alternatives(key))}
@@ -114,7 +114,7 @@ def _baseline_findings(sweep: Sweep) -> Iterator[Finding]:
     if unknown:
         return
     rows = {name: config for name, config in named if config.seed == sweep.first_seeds[0]}
-    found = [name for name, config in rows.items() if has_setting(config.settings(), sweep.baseline)]
+    found = rows_with({name: config.settings() for name, config in rows.items()}, sweep.baseline)
     if len(found) != 1:
         differing = differing_keys([config.identity() for config in rows.values()])
         varying = ", ".join(key for key in differing if key != "seed") or "nothing"

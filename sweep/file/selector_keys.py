@@ -9,14 +9,14 @@ from sweep.file.overrides import METHOD_SECTION
 
 
 def alternatives(key: str) -> tuple[str, ...]:
-    """The keys that could be meant by an unknown one; nothing for a known one, or one with `*`."""
+    """The keys that could be meant by an unknown one, or a section; nothing for a known one, or one with `*`."""
     section, *rest = key.split(".")
     if section == TRIAL or "*" in section:
         return ()
     if section not in TrialConfig.model_fields:
         return (TRIAL, *TrialConfig.model_fields)
     names = _names(section)
-    if not rest or not names or "*" in rest[0] or rest[0] in names:
+    if not names or (rest and ("*" in rest[0] or rest[0] in names)):
         return ()
     return tuple(f"{section}.{name}" for name in names)
 

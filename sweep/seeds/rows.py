@@ -12,7 +12,7 @@ from results.records.plan import SeedState
 from results.seeds import direction_of, rulings
 from results.sequential import Design
 from results.tables.baseline import USUAL_NAMES
-from results.tables.select import has_setting
+from results.tables.select import rows_with
 from sweep.file.schema import Sweep
 
 
@@ -93,9 +93,8 @@ def baseline_of(sweep: Sweep, named: Sequence[tuple[str, TrialConfig]]) -> str:
     if isinstance(sweep.baseline, str):
         found = [sweep.baseline] if sweep.baseline in names else []
     elif sweep.baseline is not None:
-        rows = {name: config for name, config in named if config.seed == sweep.first_seeds[0]}
-        setting = sweep.baseline
-        found = [name for name, config in rows.items() if has_setting(config.settings(), setting)]
+        rows = {name: config.settings() for name, config in named if config.seed == sweep.first_seeds[0]}
+        found = rows_with(rows, sweep.baseline)
     else:
         found = [name for name in USUAL_NAMES if name in names][:1]
     if len(found) != 1:

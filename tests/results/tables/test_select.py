@@ -48,6 +48,27 @@ def test_selected(make, selector: dict[str, Any], names: list[str]) -> None:
     assert [record.planned.name for record in selected(records, selector)] == names
 
 
+@pytest.mark.parametrize(
+    ("selector", "names"),
+    [
+        ({"train.stages.*.losses.tv": None}, ["without"]),
+        ({"train.stages.*.losses.tv": 0}, ["without"]),
+        ({"train.stages.0.losses.tv": "none"}, ["without"]),
+        ({"train.stages.*.losses.tv": "*"}, ["late"]),
+        ({"train.stages.*.losses.tv": 0.01}, []),
+        ({"train.stages.*.losses.tv.weight": 0.01}, ["late"]),
+        ({"train.ema": None}, ["without"]),
+        ({"train.ema": "*"}, ["late"]),
+    ],
+)
+def test_settings_with_parts_are_not_absent(make, selector: dict[str, Any], names: list[str]) -> None:
+    losses = [{"l2": 1.0}, {"l2": 1.0, "tv": {"weight": 0.01, "start": 100, "views": None}}]
+    configs = [{"train": {"stages": [{"losses": terms}], "ema": None}} for terms in losses]
+    configs[1]["train"]["ema"] = {"every": 10}
+    records = [make.record(name, config=config) for name, config in zip(("without", "late"), configs, strict=True)]
+    assert [record.planned.name for record in selected(records, selector)] == names
+
+
 def test_configurations_differ_by_more_than_their_seed(make) -> None:
     records = [make.record("a", 0, config=TV), make.record("a", 1, config=TV), make.record("a", 2, config=DPT)]
     assert [[record.planned.seed for record in group] for group in configurations(records)] == [[0, 1], [2]]

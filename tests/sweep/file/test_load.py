@@ -468,6 +468,7 @@ GRID = "grid: [{axes: {depth.model: [none, oracle, constant], depth.fusion: [inp
             "did you mean 'depth.model'",
         ),
         (GRID + "baseline: {depth.model: zoedepth}", "no row has this setting"),
+        (GRID + "baseline: {depth: none}", "selects by an unknown key; got 'depth'; allowed: depth.model, "),
         (GRID + "baseline: {}", "baseline"),
         (
             "trials: {a: {model.channel_mult: [1, 2]}, b: {}}\nbaseline: {model.channel_mult: [1, 2]}",
@@ -514,11 +515,16 @@ def test_a_baseline_by_the_default_of_a_key_that_came_later(tmp_path, default):
     assert load_sweep(path).baseline
 
 
-@pytest.mark.parametrize("baseline", ["vanilla", "{depth.model: oracle, depth.fusion: xattn}", "{depth.model: none}"])
-def test_a_baseline_by_name_or_setting(tmp_path, baseline):
+@pytest.mark.parametrize(
+    "baseline", ["vanilla", "{depth.model: oracle, depth.fusion: xattn}", "{depth.model: none, train.ema: null}"]
+)
+@pytest.mark.parametrize("seeds", ["[0]", "{at_most: 6}"])
+def test_a_baseline_by_name_or_setting(tmp_path, baseline, seeds):
     path = tmp_path / "sweep.yaml"
     grid = GRID.replace("none, ", "")
-    path.write_text(f"name: s\ntrials: {{vanilla: {{}}}}\n{grid}baseline: {baseline}\n")
+    # Equal trials are one row.
+    trials = "{vanilla: {}, the same: {depth.model: none}, averaged: {train.ema: {}}}"
+    path.write_text(f"name: s\ntrials: {trials}\n{grid}baseline: {baseline}\nseeds: {seeds}\n")
     assert load_sweep(path).baseline
 
 
