@@ -28,10 +28,14 @@ class Axis:
     keys: tuple[str, ...]
     #: whether the sweep file varies it; other settings follow from those that it does
     is_declared: bool = True
+    #: settings below its key, where that is a section, such as `train.ema`
+    parts: tuple[str, ...] = ()
 
     def value(self, config: Flat) -> str:
         """The values of a flat configuration on this axis, each once; a dash where it has none."""
         texts = [_text(value) for key in self.keys for name, value in config.items() if is_at(name, key)]
+        depth = len(self.keys[0].split("."))
+        texts += [f"{'.'.join(name.split('.')[depth:])} {_text(config[name])}" for name in self.parts if name in config]
         return ", ".join(dict.fromkeys(texts)) or ABSENT
 
 
@@ -55,19 +59,20 @@ def find_axes(configs: Sequence[Flat], declared: Mapping[str, str]) -> list[Axis
 
 
 def named_axis(name: str, configs: Sequence[Flat], declared: Mapping[str, str]) -> Axis:
-    """The axis of one key, given by its dotted key or its short name.
+    """The axis of one key, given by its dotted key or its short name; of a section, the parts that vary.
 
     Raises `ValueError`, with the nearest names, where no configuration has such a setting.
     """
     by_short = {short: key for key, short in declared.items()}
     key = by_short.get(name, name)
-    if not any(is_at(found, key) for config in configs for found in config):
+    parts = tuple(found for found in varying(configs) if _is_below(found, key))
+    if not parts and not any(is_at(found, key) for config in configs for found in config):
         known = [*by_short, *dict.fromkeys(found for config in configs for found in config)]
         near = get_close_matches(name, known, n=3) or list(by_short)
         raise ValueError(f"no setting is called {name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
     general = _INDEX.sub(".*", key)
     shorts = {**short_keys([*_columns(configs, declared), general]), **declared}
-    return Axis(shorts.get(key, shorts[general]), (key,))
+    return Axis(shorts.get(key, shorts[general]), (key,), parts=parts)
 
 
 def is_at(name: str, key: str) -> bool:
@@ -77,6 +82,12 @@ def is_at(name: str, key: str) -> bool:
     """
     parts, wanted = name.split("."), key.split(".")
     return len(parts) <= len(wanted) and all(map(fnmatchcase, parts, wanted))
+
+
+def _is_below(name: str, key: str) -> bool:
+    """Whether a flat configuration's `name` is a part of the setting `key`, in which `*` matches any index."""
+    parts, wanted = name.split("."), key.split(".")
+    return len(parts) > len(wanted) and all(map(fnmatchcase, parts, wanted))
 
 
 def _columns(configs: Sequence[Flat], declared: Mapping[str, str]) -> dict[str, list[str]]:

@@ -79,7 +79,7 @@ def _axes(configs: Sequence[Mapping[str, Any]], options: Options, declared: Mapp
     one = requested[0] or requested[1]
     if not one:
         return found
-    others = [axis for axis in found if not set(axis.keys) & set(one.keys)]
+    others = [axis for axis in found if not set(axis.keys) & {*one.keys, *one.parts}]
     return [one, *others] if requested[0] else [*others, one]
 
 

@@ -54,3 +54,15 @@ def test_an_axis_is_found_by_its_key_and_by_its_short_name() -> None:
     assert named_axis("s.0.tv", configs, declared) == Axis("tv", ("s.0.tv",))
     with pytest.raises(ValueError, match=r"no setting is called 'depth\.modle'; near it: depth\.model"):
         named_axis("depth.modle", configs, declared)
+
+
+def test_a_section_is_an_axis_of_its_parts_that_vary() -> None:
+    configs = [
+        {"train.ema": None, "s.0.losses.l2": 1.0},
+        {"train.ema.every": 10, "train.ema.max_decay": 0.9, "s.0.losses.l2": 1.0, "s.0.losses.tv": 0.1},
+        {"train.ema.every": 10, "train.ema.max_decay": 0.99, "s.0.losses.l2": 1.0, "s.0.losses.tv": 0.1},
+    ]
+    declared = {"train.ema": "ema", "train.ema.max_decay": "max_decay", "s.*.losses": "losses"}
+    ema, losses = named_axis("ema", configs, declared), named_axis("s.*.losses", configs, declared)
+    assert [ema.value(config) for config in configs] == ["null", "every 10, max_decay 0.9", "every 10, max_decay 0.99"]
+    assert [losses.value(config) for config in configs] == ["–", "tv 0.1", "tv 0.1"]

@@ -99,6 +99,18 @@ def test_a_setting_of_all_stages_is_one_axis(make, rows: str | None) -> None:
     assert not any(row.notes for row in table.rows)
 
 
+def test_a_section_against_another_axis(make) -> None:
+    records = [
+        item
+        for i, ema in enumerate((None, {"every": 10, "decay": 0.9}, {"every": 10, "decay": 0.99}), start=1)
+        for j, model in enumerate(("a", "b"), start=1)
+        for item in make.trained(f"{ema} {model}", 10.0 * i + j, config={"train": {"ema": ema}, "depth.model": model})
+    ]
+    table = build(make.evidence(*records), Options(rows="train.ema"))
+    assert [row.label for row in table.rows] == ["null", "every 10, decay 0.9", "every 10, decay 0.99"]
+    assert [cell.mean for row in table.rows for cell in row.cells] == pytest.approx([11, 12, 21, 22, 31, 32])
+
+
 def test_an_older_plan_without_axes_finds_the_same(make) -> None:
     found = staged(make, (0.001, 0.01, 0.1))
     table = build(replace(found, plan=replace(found.plan, axes={})), Options())
