@@ -84,11 +84,8 @@ def column_title(column: Column) -> str:
 
 def below(table: Table) -> list[str]:
     """The sentences below a table: the meaning of marks, the source of published values, and remarks on them."""
-    published = (
-        [f"Published values: {table.citation}, with the difference, ours minus published."]
-        if table.has_references
-        else []
-    )
+    source = f": {table.citation}," if table.citation else ""
+    published = [f"Published values{source} with the difference, ours minus published."] if table.has_references else []
     return [*table.legend, *published, *table.remarks]
 
 

@@ -9,6 +9,7 @@ from math import isclose
 
 import numpy as np
 
+from results.costs import KIND
 from results.load import Evidence, TrialRecord
 from results.provenance import ABSENT
 from results.records.plan import PrimaryMetric
@@ -156,6 +157,12 @@ def _explained(table: Table, quantities: Sequence[MetricColumn], primary: Primar
         notes.append(ONE_SEED)
     measured = [row for row in table.rows if not row.is_empty]
     absent = [q.name for column, q in enumerate(quantities) if not any(row.cells[column].values for row in measured)]
-    if measured and absent:
-        notes.append(f"No trial of this table has {', '.join(absent)}; eval.metrics lists what trials measure.")
+    costs = [name for name in absent if name.startswith(f"{KIND}_")]
+    scores = [name for name in absent if name not in costs]
+    if measured and scores:
+        notes.append(f"No trial of this table has {', '.join(scores)}; eval.metrics lists what trials measure.")
+    if measured and costs:
+        notes.append(
+            f"No trial of this table has {', '.join(costs)}; `splatsweep evaluate SWEEP --costs` measures costs."
+        )
     return replace(table, notes=tuple(notes))

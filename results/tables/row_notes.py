@@ -12,8 +12,9 @@ from results.records.arithmetic import recorded_arithmetic
 from results.tables.scores import FINGERPRINT_TAG
 
 _SHORT = 7
-#: Names in notes of the conditions that determine the pictures (`results.metrics.determines_object_scores`).
-_PICTURES = {"resolution", "input views"}
+#: Names in notes of the conditions that determine the pictures (`results.metrics.determines_object_scores`) or make
+#: the objects others.
+_PICTURES = {"resolution", "input views", "split"}
 #: Name in notes -> field of the recorded arithmetic.
 _ARITHMETIC = {
     "rasteriser": "backend",
@@ -85,6 +86,7 @@ def _conditions(records: Sequence[TrialRecord]) -> dict[str, str]:
     config = records[0].planned.config
     train: Mapping[str, Any] = config.get("train", {})
     render: Mapping[str, Any] = config.get("render", {})
+    evaluation: Mapping[str, Any] = config.get("eval", {})
     finished = [record for record in records if record.state == "finished"]
     stages = train.get("stages", ())
     return {
@@ -96,7 +98,9 @@ def _conditions(records: Sequence[TrialRecord]) -> dict[str, str]:
         "antialiasing": _switch(render["antialiasing"]) if "antialiasing" in render else "",
         "resolution": str(config.get("data", {}).get("resolution", "")),
         "input views": str(config.get("model", {}).get("input_views", "")),
-        "LPIPS network": str(config.get("eval", {}).get("lpips", "")),
+        "split": str(evaluation.get("split", "")),
+        "evaluated objects": str(evaluation["objects"] or "all") if "objects" in evaluation else "",
+        "LPIPS network": str(evaluation.get("lpips", "")),
         "data": _joined(_data(record) for record in finished),
         "code": _of_all(_code(record) for record in finished),
     }

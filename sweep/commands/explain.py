@@ -106,7 +106,8 @@ def _sentences(explanation: Explanation) -> list[str]:
             f"p = {found.p:.2g}, {found.p_adjusted:.2g} after Holm's correction: {found.verdict} [{found.test}]"
         )
     if cell.reference is not None:
-        sentences.append(f"published: {rounded(cell.reference, precision)}, {explanation.table.citation}")
+        source = f", {explanation.table.citation}" if explanation.table.citation else ""
+        sentences.append(f"published: {rounded(cell.reference, precision)}{source}")
     return sentences
 
 

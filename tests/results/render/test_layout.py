@@ -7,6 +7,7 @@ import math
 import pytest
 
 from results.render.layout import (
+    below,
     blocks,
     compared_rows,
     effect_size,
@@ -55,6 +56,12 @@ def test_no_two_rows_are_called_alike() -> None:
     rows = tuple(Row(label, (), group=group) for label, group in labels)
     titles = row_titles(Table("t", "", (), (Section(rows[:1]), Section(rows[1:]))))
     assert titles == ["Input: MiDaS", "X-Attn: MiDaS", "tv (1)", "tv (2)"]
+
+
+@pytest.mark.parametrize(("citation", "source"), [("Doe & al.", ": Doe & al.,"), ("", "")])
+def test_published_values_are_explained_with_their_source_if_it_is_known(citation: str, source: str) -> None:
+    table = Table("t", "", (Column("c", "C"),), (Section((Row("r", (Cell(reference=1.0),)),)),), citation=citation)
+    assert below(table) == [f"Published values{source} with the difference, ours minus published."]
 
 
 def test_comparisons_are_in_the_order_of_rows(table: Table) -> None:

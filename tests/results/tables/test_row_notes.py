@@ -20,7 +20,7 @@ CONFIG: dict[str, Any] = {
     "render": {"antialiasing": True},
     "data": {"resolution": 128},
     "model": {"input_views": 1},
-    "eval": {"lpips": "vgg"},
+    "eval": {"lpips": "vgg", "split": "test", "objects": None},
 }
 TAGS = {COMMIT: "0123456789", CHANGED: "false", DATA: "f" * 64}
 
@@ -34,6 +34,8 @@ TAGS = {COMMIT: "0123456789", CHANGED: "false", DATA: "f" * 64}
         ({"render": {"antialiasing": False}}, {}, "antialiasing off instead of on"),
         ({"data": {"resolution": 64}}, {}, "resolution 64 instead of 128. Scores are not compared"),
         ({"model": {"input_views": 2}}, {}, "input views 2 instead of 1. Scores are not compared"),
+        ({"eval": {"split": "val"}}, {}, "split val instead of test. Scores are not compared"),
+        ({"eval": {"objects": 5}}, {}, "evaluated objects 5 instead of all"),
         ({"eval": {"lpips": "alex"}}, {}, "LPIPS network alex instead of vgg. LPIPS is not compared"),
         ({}, {DATA: "0" * 64}, "data 0000000 instead of fffffff"),
         ({}, {COMMIT: "89abcdef01"}, "code 89abcde instead of 0123456"),

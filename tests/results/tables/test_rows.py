@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -266,9 +267,14 @@ def test_tables_that_would_write_one_file_are_refused(make, tmp_path: Path, name
 def test_a_column_that_no_trial_has_is_explained(make, tmp_path: Path) -> None:
     """The trials of this evidence have no other metric than PSNR."""
     notes = {}
-    for metric in ("psnr", "lpips"):
-        text = MINE.replace("metric: lpips", f"metric: {metric}")
+    for column in ("novel_psnr", "novel_lpips", "cost_render_ms"):
+        text = re.sub(r"\{metric: lpips.*?\}", column, MINE)
         (table,) = build_tables([written(tmp_path, text)], depths(make))
-        notes[metric] = [note for note in table.notes if "eval.metrics" in note]
-    expected = "No trial of this table has novel_lpips; eval.metrics lists what trials measure."
-    assert notes == {"psnr": [], "lpips": [expected]}
+        notes[column] = [note for note in table.notes if note.startswith("No trial")]
+    assert notes == {
+        "novel_psnr": [],
+        "novel_lpips": ["No trial of this table has novel_lpips; eval.metrics lists what trials measure."],
+        "cost_render_ms": [
+            "No trial of this table has cost_render_ms; `splatsweep evaluate SWEEP --costs` measures costs."
+        ],
+    }

@@ -72,6 +72,14 @@ def test_numbers_are_rounded_as_in_tables() -> None:
     assert sentences[1].startswith("against a: 0.00 (0.00 to 0.30), ")
 
 
+@pytest.mark.parametrize(("citation", "source"), [("Doe", ", Doe"), ("", "")])
+def test_a_published_value_has_its_source_if_it_is_known(citation: str, source: str) -> None:
+    cell, column = Cell(reference=0.2), Column("novel_psnr", "PSNR", precision=1)
+    row = Row("r", (cell,))
+    table = Table("t", "", (column,), (Section((row,)),), citation=citation)
+    assert _sentences(Explanation(table, row, column, cell, ())) == [f"published: 0.2{source}"]
+
+
 def test_a_wrong_name_is_a_message(home: Path) -> None:
     with pytest.raises(ValueError, match="did you mean 'variant 1'"):
         explain(home, "auto", "varint 1", "novel_psnr")
