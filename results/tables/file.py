@@ -96,7 +96,7 @@ def _read(entry: Any, path: tuple[str | int, ...], kinds: dict[str, str]) -> tup
     if not isinstance(entry, dict):
         return TableMistake(path, "not a mapping of keys to values:", entry)
     kind = entry.get("kind", "rows")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         return TableMistake((*path, "kind"), "unknown kind", kind, tuple(sorted(kinds)))
     module = import_module(kinds[kind])
     try:

@@ -23,7 +23,8 @@ def located(error: ResultsError, path: FilePath) -> list[Mistake]:
     except SweepError as unreadable:
         return unreadable.mistakes
     if not isinstance(error, TableFileError):
-        return [document.mistake(Finding((), str(error).removeprefix(f"{path}: ")))]
+        # Keys that are given twice are among the document's mistakes.
+        return document.mistakes or [document.mistake(Finding((), str(error).removeprefix(f"{path}: ")))]
     return [document.mistake(finding) for mistake in error.mistakes for finding in _findings(mistake)]
 
 

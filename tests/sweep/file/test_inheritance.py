@@ -186,9 +186,11 @@ TABLE_FILE = """tables:
         ("tables:\n  - [", 2, 6, "not valid YAML"),
         ("- tables", 1, 1, "a table file holds the one key `tables`"),
         ("", 1, 1, "a table file holds the one key `tables`"),
+        ("tables:\n  - {kind: auto, kind: pivot}", 2, 18, "this key is given twice"),
+        ("tables:\n  - {kind: [auto]}", 2, 12, "unknown kind"),
     ],
 )
-def test_a_table_file_without_tables_is_a_mistake(
+def test_what_is_wrong_in_a_table_file_is_a_mistake_at_its_place(
     folder: Path, text: str, line: int, column: int, message: str
 ) -> None:
     (folder / "mine.yaml").write_text(text)
