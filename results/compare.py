@@ -107,20 +107,32 @@ def _pairs(first: Evidence, second: Evidence, home: Path) -> list[Pair]:
     pairs = []
     for control in (False, True):
         older, newer = (
-            {
-                entry.label: entry
-                for entry in entries(record for record in side.records if record.planned.control == control)
-            }
-            for side in (first, second)
+            entries(record for record in side.records if record.planned.control == control) for side in (first, second)
         )
-        for label in dict.fromkeys((*older, *newer)):
-            one, other = older.get(label), newer.get(label)
-            if one is None or other is None:
-                pairs.append(Pair(label, one, other))
-                continue
-            differing = _differing(one.records[0], other.records[0])
-            pairs.append(Pair(label, one, other, _obstacles(one, other, differing, home), differing))
+        of_older, of_newer = _by_name(older), _by_name(newer)
+        found = [_pair(entry.label, entry, _called_alike(entry, of_newer), home) for entry in older]
+        paired = {pair.second.label for pair in found if pair.second}
+        alone = [entry for entry in newer if entry.label not in paired]
+        found += [_pair(entry.label, _called_alike(entry, of_older), entry, home) for entry in alone]
+        pairs += found
     return pairs
+
+
+def _by_name(rows: Sequence[Entry]) -> dict[str, Entry]:
+    """The row of each name of its trials; equal trials are one row, whose first name is its label."""
+    every = {name: entry for entry in rows for name in entry.records[0].planned.names}
+    return every | {entry.label: entry for entry in rows}
+
+
+def _called_alike(entry: Entry, others: Mapping[str, Entry]) -> Entry | None:
+    return next((others[name] for name in entry.records[0].planned.names if name in others), None)
+
+
+def _pair(label: str, one: Entry | None, other: Entry | None, home: Path) -> Pair:
+    if one is None or other is None:
+        return Pair(label, one, other)
+    differing = _differing(one.records[0], other.records[0])
+    return Pair(label, one, other, _obstacles(one, other, differing, home), differing)
 
 
 def _differing(one: TrialRecord, other: TrialRecord) -> dict[str, tuple[str, str]]:
@@ -243,7 +255,9 @@ def _notes(pair: Pair, names: tuple[str, str], common: Mapping[str, tuple[str, s
     alone = ", ".join(map(str, sorted(seeds[0] ^ seeds[1])))
     if pair.is_shared:
         return ("The same trials in both" + (f", and seeds of one side alone: {alone}." if alone else "."),)
-    notes = [note for entry in (pair.first, pair.second) for note in row_notes(entry.records)]
+    sides = list(zip((pair.first, pair.second), names, strict=True))
+    notes = [f"Called {entry.label} in {name}." for entry, name in sides if entry.label != pair.label]
+    notes += [note for entry, _ in sides for note in row_notes(entry.records)]
     if alone:
         notes.append(f"Seeds of one side alone, left out of the difference: {alone}.")
     own = {name: values for name, values in (pair.differing or {}).items() if name not in common}

@@ -119,6 +119,24 @@ def test_only_shared_seeds_count_and_shared_trials_are_not_tested() -> None:
     assert table.rows[0].cells[1].comparison is table.rows[0].cells[2].mean is None
 
 
+def test_rows_are_paired_by_all_names_of_their_trials() -> None:
+    """Equal trials are one row: what a sweep calls `baseline` may stand under the name of another."""
+    table = compared(
+        side("a", *trained("baseline", 20.0), *trained("tv", 20.5)),
+        side("b", *trained("plain", 21.0, names=("plain", "baseline")), *trained("tv", 22.0), *trained("new", 18.0)),
+    )
+    assert [row.label for row in table.rows] == ["baseline", "tv", "new"]
+    assert means(table, 0) == [20.0, 21.0, 1.0]
+    assert table.rows[0].notes == ("Called plain in b.", "The same configuration as baseline.")
+    assert means(table, 1) == [20.5, 22.0, 1.5]
+    assert table.rows[2].notes == ("Only in b.",)
+    table = compared(
+        side("a", *trained("x", 20.0, names=("x", "y"))), side("b", *trained("x", 21.0), *trained("y", 22.0))
+    )
+    assert [row.label for row in table.rows] == ["x", "y"]
+    assert [means(table, row)[2] for row in (0, 1)] == [1.0, 2.0]
+
+
 @pytest.mark.parametrize("suffix", [".md", ".html", ".tex", "_wide.tex", ".csv", ".json"])
 def test_it_is_written_in_every_format(tmp_path: Path, suffix: str) -> None:
     table = compared(side("a", *trained("x<b>", 20.0)), side("b", *trained("x<b>", 21.0)))
