@@ -67,9 +67,9 @@ def explain(
 ) -> tuple[Explanation, ...]:
     """The cells of that name: one, or one for every row with that label.
 
-    `row` is a label, with its group before a slash where labels repeat ("Input/DPT_Large"), or one of its trials
-    (`results.records.find`); `column` is a column's name or title.  Raises `ResultsError`, listing the alternatives,
-    where one of them does not exist, and with the reason for a table without rows.
+    `row` is a label, with its group before a slash where labels repeat ("Input/DPT_Large"), a name of its trials, or
+    one of these (`results.records.find`); `column` is a column's name or title.  Raises `ResultsError`, listing the
+    alternatives, where one of them does not exist, and with the reason for a table without rows.
     """
     evidence = read_evidence(sweep, home)
     wanted = wanted_tables(tables)
@@ -87,17 +87,18 @@ def explain(
         for name in _row_names(found):
             rows.setdefault(name, []).append(found)
     records = {record.planned.key: record for record in evidence.records}
-    meant = rows.get(row) or _rows_of_trial(row, chosen, sweep.name, home) or rows[_named("row", row, list(rows))]
+    keys = {key for key, record in records.items() if row in record.planned.names} or _keys_of(row, sweep.name, home)
+    of_trials = [found for found in chosen.rows if not keys.isdisjoint(source.key for source in found.sources)]
+    meant = rows.get(row) or of_trials or rows[_named("row", row, list(rows))]
     return tuple(_explanation(chosen, found, place, records) for found in meant)
 
 
-def _rows_of_trial(text: str, table: Table, sweep: str, home: Path) -> list[Row]:
-    """The rows computed from the trial that `text` means: a key, its beginning, or `NAME seed N`; none for another."""
+def _keys_of(text: str, sweep: str, home: Path) -> set[str]:
+    """The key of the trial that `text` means: a key, its beginning, or `NAME seed N`; none for another text."""
     try:
-        key = find_trial_folder(text, home, sweep).name
+        return {find_trial_folder(text, home, sweep).name}
     except UnknownTrialError:
-        return []
-    return [row for row in table.rows if any(source.key == key for source in row.sources)]
+        return set()
 
 
 def _row_names(row: Row) -> list[str]:

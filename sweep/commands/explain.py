@@ -19,7 +19,7 @@ Sweep = Annotated[Path, typer.Option("--sweep", help="The sweep file of the tabl
 RowLabel = Annotated[
     str,
     typer.Argument(
-        help="The row's label, GROUP/LABEL, or one of its trials: a key, its beginning, or `NAME seed N`.",
+        help="The row's label, GROUP/LABEL, its trials' name, or one of them: a key, its beginning, or `NAME seed N`.",
         metavar="ROW",
         show_default=False,
     ),

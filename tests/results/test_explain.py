@@ -37,6 +37,18 @@ def test_a_row_may_be_called_by_one_of_its_trials(study, sweep, trial: str) -> N
     assert found.row.label == "baseline"
 
 
+def test_a_row_may_be_called_by_any_name_of_its_trials(recorded, sweep, tmp_path) -> None:
+    """Rows of a table file have labels of their own, and equal trials are one row under the first of their names."""
+    recorded.plan([entry(f"a{seed}", "plain", seed, names=["plain", "baseline"]) for seed in (0, 1)])
+    recorded.record("a0", "plain", 0, per_object=scores(20.0, 0.8, 0.2))
+    own = tmp_path / "own.yaml"
+    sections = "sections: [{rows: [{label: Ours, select: {trial: plain}}]}]"
+    own.write_text(f"tables: [{{name: own, caption: c, {sections}}}]")
+    for table, name, label in (("auto", "baseline", "plain"), ("own", "plain", "Ours"), ("own", "baseline", "Ours")):
+        (found,) = explain(sweep, recorded.home, ["auto", str(own)], table, name, "novel_psnr")
+        assert found.row.label == label
+
+
 def test_the_table_of_costs_that_every_report_has_is_explained(study, sweep) -> None:
     (found,) = explain(sweep, study.home, ["auto"], "costs", "baseline", "cost_parameters")
     assert [origin.key for origin in found.origins] == ["a0", "a1"]
