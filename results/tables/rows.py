@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from results.load import Evidence, TrialRecord
 from results.table import Table, printed_order, rounded
@@ -28,7 +28,7 @@ class RowOptions(Strict):
     #: neighbouring rows of one group share a label that spans them
     group: str = ""
     #: published values by column
-    references: dict[str, float] = Field(default_factory=dict)
+    references: dict[str, FiniteFloat] = Field(default_factory=dict)
     #: columns in which the publication does not mark this row as best; contradictions are reported
     published_unmarked: Texts = ()
     notes: Texts = ()

@@ -217,6 +217,7 @@ def test_a_row_that_several_configurations_match_becomes_one_of_each(make, tmp_p
         ("baseline: plain", "baseline: plane", "no row 'plane' with trials; allowed: plain, any depth, by name"),
         ("columns: [novel_psnr,", "columns: [psnr,", "'psnr' is not a column; allowed: conditioned_psnr"),
         ("columns: [novel_psnr,", "columns: [novel_pnsr,", "unknown metric 'pnsr'; allowed: psnr.*mean novel_psnr"),
+        ("{novel_psnr: 1.5}", "{novel_psnr: .nan}", "novel_psnr: Input should be a finite number"),
         ("{novel_psnr: 1.5}", "{novel_ssim: 1.5}", "no column 'novel_ssim'; allowed: novel_psnr, novel_lpips"),
         ("caption: Mine", "captoin: Mine", r"captoin: .*\(received 'Mine'\)"),
         ("precision: 2", "precision: two", r"precision.*\(received 'two'\)"),
