@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from results.load import Evidence, TrialRecord
 from results.provenance import ABSENT
 from results.table import Row, Table
+from results.tables.axes import named_axis
 from results.tables.baseline import find_baseline
 from results.tables.fill import Block, Entry, fill, with_texts
 from results.tables.metric_columns import measured
@@ -42,7 +44,7 @@ def build(evidence: Evidence, options: Options) -> Table:
     frame = Table(options.name, options.caption, (), (), notes=notes)
     quantities = options.columns or measured(record.planned.plain_config for record in evidence.records)
     table = fill(frame, [Block(trained), Block(controls, ranked=False)], quantities, evidence, baseline)
-    return without_repetition(with_texts(table, axes := axis_columns(trained)), axes)
+    return with_axes(table, trained, evidence.plan.axes)
 
 
 def entries(records: Iterable[TrialRecord]) -> tuple[Entry, ...]:
@@ -50,7 +52,36 @@ def entries(records: Iterable[TrialRecord]) -> tuple[Entry, ...]:
     return tuple(Entry(group[0].planned.name, group) for group in configurations(records))
 
 
-def axis_columns(rows: Sequence[Entry]) -> dict[str, dict[str, str]]:
+def with_axes(table: Table, rows: Sequence[Entry], declared: Mapping[str, str]) -> Table:
+    """The table with a column of text for each axis of a grid, and labels that do not repeat these.
+
+    The first axis has no column: its value is the label of the grid's points.  Where other rows stand beside them the
+    label is `axis=value`, else the axis is the column's header.
+
+    rows: the trained rows; declared: dotted key -> short name, of what the sweep file varies.
+    """
+    axes = _axis_columns(rows)
+    if not axes:
+        return table
+    points = {label for values in axes.values() for label in values}
+    is_grid_alone = all(entry.label in points for entry in rows)
+    axes = _of_all_rows(axes, rows, declared)
+    first, *_ = axes
+
+    def shortened(row: Row) -> Row:
+        row = replace(row, cells=row.cells[1:])
+        if row.label not in points:
+            return row
+        value = axes[first].get(row.label, ABSENT)
+        return replace(row, label=value if is_grid_alone else f"{first}={value}", name=row.label)
+
+    table = with_texts(table, axes)
+    sections = tuple(replace(section, rows=tuple(map(shortened, section.rows))) for section in table.sections)
+    header = first if is_grid_alone else table.row_header
+    return replace(table, columns=table.columns[1:], sections=sections, row_header=header)
+
+
+def _axis_columns(rows: Sequence[Entry]) -> dict[str, dict[str, str]]:
     """Axis -> row -> value, from the names of a grid's points, such as `model=midas_small fusion=input`.
 
     Axes with one value are left out, unless only some of the points have them.
@@ -68,29 +99,17 @@ def axis_columns(rows: Sequence[Entry]) -> dict[str, dict[str, str]]:
     }
 
 
-def without_repetition(table: Table, axes: Mapping[str, Mapping[str, str]]) -> Table:
-    """The table with what its columns of axes show left out of the rows' labels.
-
-    The first axis has no column: its value is the label of the grid's points.  Where other rows stand beside them the
-    label is `axis=value`, else the axis is the column's header.
-    """
-    if not axes:
-        return table
-    first, values = next(iter(axes.items()))
-    points = {label for column in axes.values() for label in column}
-    ranked = [row for section in table.sections if section.ranked for row in section.rows]
-    is_grid_alone = all(row.label in points for row in ranked)
-
-    def shortened(row: Row) -> Row:
-        row = replace(row, cells=row.cells[1:])
-        if row.label not in points:
-            return row
-        value = values.get(row.label, ABSENT)
-        return replace(row, label=value if is_grid_alone else f"{first}={value}", name=row.label)
-
-    sections = tuple(replace(section, rows=tuple(map(shortened, section.rows))) for section in table.sections)
-    header = first if is_grid_alone else table.row_header
-    return replace(table, columns=table.columns[1:], sections=sections, row_header=header)
+def _of_all_rows(
+    axes: Mapping[str, Mapping[str, str]], rows: Sequence[Entry], declared: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """Axis -> row -> value, also of rows whose names do not have the axis; plans of earlier versions declare none."""
+    configs = {entry.label: entry.records[0].planned.flat_config for entry in rows}
+    found = {name: dict(values) for name, values in axes.items()}
+    for name in found.keys() & set(declared.values()):
+        with suppress(ValueError):  # an axis of nothing but absent settings
+            axis = named_axis(name, list(configs.values()), declared)
+            found[name] = {label: axis.value(config) for label, config in configs.items()} | found[name]
+    return found
 
 
 def _trivial_notes(labels: Sequence[str]) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from results.costs import COSTS, KIND
 from results.load import Evidence, TrialRecord
 from results.table import Table
-from results.tables.auto import axis_columns, entries, without_repetition
-from results.tables.fill import Block, Entry, fill, with_texts
+from results.tables.auto import entries, with_axes
+from results.tables.fill import Block, Entry, fill
 from results.tables.metric_columns import named
 from results.tables.options import Columns, Stem
 from results.tables.options import Options as CommonOptions
@@ -32,8 +32,7 @@ def build(evidence: Evidence, options: Options) -> Table:
     frame = Table(options.name, options.caption, (), (), notes=_notes(trained, devices))
     quantities = options.columns or tuple(named(f"{KIND}_{name}") for name in COSTS)
     table = fill(frame, [Block(trained, ranked=False)], quantities, evidence, None)
-    axes = axis_columns(trained)
-    return without_repetition(with_texts(table, axes), axes)
+    return with_axes(table, trained, evidence.plan.axes)
 
 
 def _measured(entry: Entry) -> list[TrialRecord]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -81,6 +82,33 @@ def test_the_first_axis_of_a_grid_alone_is_the_header_of_its_labels(make) -> Non
     assert texts == [("0", "input"), ("0", "xattn"), ("0.1", "input"), ("–", "xattn"), ("blank", "–")]
     assert [line.title for line in compared_rows(table)] == list(names[1:])
     assert table.rows[1].cells[-3].comparison.baseline == names[0]
+
+
+def test_rows_beside_a_grid_show_their_settings(make) -> None:
+    """A dash means that a setting is absent, whatever the row is called."""
+    settings = {
+        "tv": ("a", "input", 0.01),
+        "plain": ("none", None, None),
+        "model=a fusion=film": ("a", "film", None),
+        "model=a tv=0.1": ("a", "input", 0.1),
+        "model=b tv=0.1": ("b", "input", 0.1),
+    }
+    records = []
+    for name, (model, fusion, weight) in settings.items():
+        depth = {"model": model} | ({} if fusion is None else {"fusion": fusion})
+        losses = {"l2": 1.0} | ({} if weight is None else {"tv": weight})
+        config = {"depth": depth, "train": {"stages": [{"losses": losses}]}}
+        records += make.trained(name, 20.0, config=config)
+    found = make.evidence(*records)
+    axes = {"depth.model": "model", "depth.fusion": "fusion", "train.stages.*.losses.tv": "tv"}
+    table = build(replace(found, plan=replace(found.plan, axes=axes)), Options())
+    assert [(row.label, *(cell.text for cell in row.cells[:2])) for row in table.rows] == [
+        ("tv", "input", "0.01"),
+        ("plain", "–", "–"),
+        ("model=a", "film", "–"),
+        ("model=a", "input", "0.1"),
+        ("model=b", "input", "0.1"),
+    ]
 
 
 def test_an_axis_with_one_value_is_no_column(make) -> None:

@@ -36,6 +36,14 @@ def test_costs_are_means_over_seeds_in_readable_units(make) -> None:
     assert all(cell.rank is None and cell.comparison is None for row in table.rows for cell in row.cells)
 
 
+@pytest.mark.parametrize(
+    ("others", "header", "labels"), [((), "model", ["a", "b"]), (("tv",), "Trial", ["model=a", "model=b", "tv"])]
+)
+def test_the_points_of_a_grid_are_labelled_by_their_axis(make, others, header: str, labels: list[str]) -> None:
+    table = build(make.evidence(*(costing(make, name) for name in ("model=a", "model=b", *others))), Options())
+    assert (table.row_header, [row.label for row in table.rows]) == (header, labels)
+
+
 def test_what_was_not_measured_is_a_dash_and_the_remedy_is_named(make) -> None:
     older = replace(make.record("older", scores={"novel_psnr": [20.0]}), costs=costs_of({"train_s": 60.0}))
     table = build(make.evidence(costing(make, "a"), older), Options())
