@@ -18,10 +18,18 @@ _DOTTED_SECTIONS: tuple[tuple[str, ...], ...] = (
     ("trials", "*"),
     ("grid", "*", "axes"),
     ("grid", "*", "exclude", "*"),
-    ("grid", "*", "when"),
     ("grid", "*", "when", "*"),
 )
 
+#: Mappings whose keys are whole dotted keys, with further keys below them.
+_OF_AXES: tuple[tuple[str, ...], ...] = (
+    ("baseline",),
+    ("grid", "*", "when"),
+    ("search", "space"),
+    ("search", "space", "when"),
+    ("search", "space", "when", "*"),
+)
+_WHEN = "when"
 
 #: Sections of a trial's configuration; `seeds` sets the seed.
 _TRIAL_SECTIONS = frozenset(TrialConfig.model_fields) - {"seed"} - frozenset(Sweep.model_fields)
@@ -94,6 +102,8 @@ def _step(node: dict[str, Any], path: Path, key: str, place: Place) -> tuple[str
     if known:
         first = max(known, key=len)
         rest = key[len(first) + 1 :]
+    elif _is_in(path, _OF_AXES) and first != _WHEN:
+        first, rest = key, ""
     elif path == ("trials",) and rest:
         raise _refusal(place, path, "there is no such trial", first, tuple(node))
     return first, rest
@@ -135,9 +145,13 @@ def _discard(node: dict[str, Any], keys: tuple[str, ...]) -> None:
 
 def is_dotted(path: Path) -> bool:
     """Whether the mapping at `path` of a sweep file holds keys of a trial's configuration, nested or dotted."""
+    return _is_in(path, _DOTTED_SECTIONS)
+
+
+def _is_in(path: Path, sections: Sequence[tuple[str, ...]]) -> bool:
     return any(
         len(path) == len(section) and all(s in ("*", piece) for s, piece in zip(section, path, strict=True))
-        for section in _DOTTED_SECTIONS
+        for section in sections
     )
 
 

@@ -41,6 +41,27 @@ def test_values_are_set_at_their_key(override: str, section: str, expected: Any)
     assert document.value[section] == expected
 
 
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("grid.0.when.d.fusion.d.model", {"grid": [{"when": {"d.fusion": {"d.model": [1]}}}]}),
+        ("grid.0.when.d.fusion.d.other", {"grid": [{"when": {"d.fusion": {"d.model": [0], "d.other": [1]}}}]}),
+        ("search.space.t.size.low", {"search": {"space": {"t.size": {"low": [1]}}}}),
+        ("search.space.d.model", {"search": {"space": {"t.size": {"low": 2}, "d.model": [1]}}}),
+        ("search.space.when", {"search": {"space": {"t.size": {"low": 2}, "when": [1]}}}),
+        ("baseline.d.fusion", {"baseline": {"d.model": 0, "d.fusion": [1]}}),
+    ],
+)
+def test_names_of_axes_have_dots(key: str, expected: dict[str, Any]) -> None:
+    document = parse(
+        "{grid: [{when: {d.fusion: {d.model: [0]}}}], search: {space: {t.size: {low: 2}}}, baseline: {d.model: 0}}", "s"
+    )
+    whole = dict(document.value)
+    assign(document, [f"{key}=[1]"])
+    assert document.mistakes == []
+    assert document.value == whole | expected
+
+
 def test_what_was_set_is_placed_on_the_command_line() -> None:
     document = _assigned("base.train.batch_size=4")
     place = document.place(("base", "train.batch_size"))
