@@ -136,8 +136,10 @@ def _pair(label: str, one: Entry | None, other: Entry | None, home: Path) -> Pai
 
 
 def _differing(one: TrialRecord, other: TrialRecord) -> dict[str, tuple[str, str]]:
-    """Settings, frozen weights and code in which two trials differ; what one of them lacks is a dash."""
+    """Settings in which two trials differ, and frozen weights and code if both ran; what one lacks is a dash."""
     values = [_settings(record) for record in (one, other)]
+    if one.run and other.run:
+        values = [values[0] | _recorded(one.run.tags), values[1] | _recorded(other.run.tags)]
     names = dict.fromkeys(name for side in values for name in side)
     both = {name: (values[0].get(name, ABSENT), values[1].get(name, ABSENT)) for name in names}
     return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
@@ -146,17 +148,18 @@ def _differing(one: TrialRecord, other: TrialRecord) -> dict[str, tuple[str, str
 def _settings(record: TrialRecord) -> dict[str, str]:
     # Without the defaults that plans of earlier versions do not state.
     flat = flatten(record.planned.plain_config)
-    config = {key: as_written(value) for key, value in flat.items() if key != "seed"}
-    if record.run is None:
-        return config
+    return {key: as_written(value) for key, value in flat.items() if key != "seed"}
+
+
+def _recorded(recorded: Mapping[str, str]) -> dict[str, str]:
+    """Frozen weights and code, from the tags of a run."""
     weights = {
         f"weights of {name.removeprefix(tags.WEIGHTS)}": value[:_SHORT]
-        for name, value in record.run.tags.items()
+        for name, value in recorded.items()
         if name.startswith(tags.WEIGHTS)
     }
-    commit = tags.code_of(record.run.tags, _SHORT)
-    code = {"code": commit} if commit else {}
-    return config | weights | code
+    commit = tags.code_of(recorded, _SHORT)
+    return weights | ({"code": commit} if commit else {})
 
 
 def _obstacles(one: Entry, other: Entry, differing: Mapping[str, tuple[str, str]], home: Path) -> tuple[str, ...]:

@@ -94,6 +94,12 @@ def test_code_with_uncommitted_changes_is_other_code() -> None:
     assert "All rows differ in code (0123456 and 0123456 with changes)." in table.notes
 
 
+def test_what_has_not_run_has_no_other_code() -> None:
+    pending = Study.record("x", state="pending", config={"train": {"lr": 2}})
+    ran = Study.record("x", scores={"novel_psnr": [1.0]}, config={"train": {"lr": 1}}, tags={COMMIT: "0123456789"})
+    assert "All rows differ in train.lr (1 and 2)." in compared(side("a", ran), side("b", pending)).notes
+
+
 def test_nothing_to_compare_is_an_error_with_the_reasons() -> None:
     with pytest.raises(ResultsError, match=r"cannot be compared.*: data d1 and d2"):
         compared(side("a", *trained("x", 20.0)), side("b", *trained("x", 21.0, data="d2")))
