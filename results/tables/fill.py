@@ -17,7 +17,7 @@ from results.statistics import bootstrap_interval
 from results.table import Cell, Column, Row, Section, Source, Table
 from results.tables.assess import assessed
 from results.tables.metric_columns import MetricColumn
-from results.tables.row_notes import row_notes, states
+from results.tables.row_notes import absence, row_notes, states
 from results.tables.scores import Scores
 
 #: seed of the bootstrap's draws, so that equal results give equal intervals
@@ -107,12 +107,13 @@ def _row(entry: Entry, quantities: Sequence[MetricColumn], scores: Scores, besid
         Cell(scores.means(keys, quantity), reference=entry.references.get(quantity.name)) for quantity in quantities
     )
     notes = (*entry.notes, *row_notes(records, beside))
-    return Row(entry.label, cells, tuple(map(source_of, records)), _state(entry), notes, entry.group)
+    state = _state(entry, any(cell.values for cell in cells))
+    return Row(entry.label, cells, tuple(map(source_of, records)), state, notes, entry.group)
 
 
-def _state(entry: Entry) -> str:
+def _state(entry: Entry, has_values: bool) -> str:
     if entry.records:
-        return states(entry.records)
+        return states(entry.records) if has_values else absence(entry.records)
     return "published only" if entry.is_published_only else "not in this sweep"
 
 

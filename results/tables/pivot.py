@@ -17,7 +17,7 @@ from results.tables.metric_columns import MetricColumn, named
 from results.tables.options import Column as QuantityOption
 from results.tables.options import Options as CommonOptions
 from results.tables.options import Stem
-from results.tables.row_notes import row_notes, states
+from results.tables.row_notes import absence, row_notes, states
 from results.tables.scores import Scores
 from results.tables.select import configurations, selected
 
@@ -111,4 +111,7 @@ def _row(value: str, across: Sequence[str], crossing: Crossing, quantity: Metric
         values = scores.means(keys, quantity) if len(groups) == 1 else ()
         cells.append(Cell(values, sources=tuple(map(source_of, records))))
         notes += [f"{column}: {note}" for note in row_notes(records)] if len(groups) == 1 else []
-    return Row(value, tuple(cells), tuple(map(source_of, everyone)), states(everyone), tuple(notes))
+    is_mixed = any(len(crossing.get((value, column), ())) > 1 for column in across)
+    has_values = any(cell.values for cell in cells)
+    state = states(everyone) if has_values else "several configurations" if is_mixed else absence(everyone)
+    return Row(value, tuple(cells), tuple(map(source_of, everyone)), state, tuple(notes))

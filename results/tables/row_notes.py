@@ -53,6 +53,12 @@ def states(records: Sequence[TrialRecord]) -> str:
     )
 
 
+def absence(records: Sequence[TrialRecord]) -> str:
+    """Why a row of these trials has no values: their states, or that finished ones do not have what a table shows."""
+    state = states(records)
+    return "not measured" if state == "finished" else state
+
+
 def _unlike_seeds(finished: Sequence[TrialRecord]) -> list[str]:
     """A note where the seeds of one row did not run on the same data, code or arithmetic."""
     notes = []

@@ -145,6 +145,11 @@ def test_without_any_seed_the_states_are_listed(make) -> None:
     assert row.is_empty
 
 
+def test_a_finished_row_without_any_score_is_not_called_finished(make) -> None:
+    (row,) = build(make.evidence(make.record("base", scores={"novel_iou": [0.5]})), Options()).rows
+    assert (row.is_empty, row.state) == (True, "not measured")
+
+
 def test_a_nan_among_the_objects_is_not_averaged_away(make) -> None:
     (row,) = build(make.evidence(make.record("base", 0, {"novel_psnr": [20.0, math.nan]})), Options()).rows
     assert math.isnan(row.cells[-3].mean)

@@ -59,6 +59,7 @@ def test_configurations_that_meet_are_not_averaged(make) -> None:
     table = build(make.evidence(*records), options)
     assert table.rows[0].cells[0].values == ()
     assert table.rows[0].notes[0].startswith("Several configurations at input, so no mean: a input")
+    assert table.rows[0].state == "several configurations"
     chosen = build(make.evidence(*records), options.model_copy(update={"select": {"train.lr": 2}}))
     assert chosen.rows[0].cells[0].mean == pytest.approx(11.0)
 
