@@ -65,7 +65,7 @@ def named_axis(name: str, configs: Sequence[Flat], declared: Mapping[str, str]) 
     """
     by_short = {short: key for key, short in declared.items()}
     key = by_short.get(name, name)
-    parts = tuple(found for found in varying(configs) if _is_below(found, key))
+    parts = tuple(found for found in varying(configs) if is_below(found, key))
     if not parts and not any(is_at(found, key) for config in configs for found in config):
         known = [*by_short, *dict.fromkeys(found for config in configs for found in config)]
         near = get_close_matches(name, known, n=3) or list(by_short)
@@ -84,7 +84,7 @@ def is_at(name: str, key: str) -> bool:
     return len(parts) <= len(wanted) and all(map(fnmatchcase, parts, wanted))
 
 
-def _is_below(name: str, key: str) -> bool:
+def is_below(name: str, key: str) -> bool:
     """Whether a flat configuration's `name` is a part of the setting `key`, in which `*` matches any index."""
     parts, wanted = name.split("."), key.split(".")
     return len(parts) > len(wanted) and all(map(fnmatchcase, parts, wanted))

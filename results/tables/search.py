@@ -15,6 +15,7 @@ from results.provenance import ABSENT
 from results.records.flat import as_written
 from results.table import Table
 from results.tables.auto import entries
+from results.tables.axes import is_at, is_below
 from results.tables.baseline import find_baseline
 from results.tables.fill import Block, Entry, fill, with_texts
 from results.tables.metric_columns import MetricColumn, measured, named
@@ -61,7 +62,7 @@ def build(evidence: Evidence, options: Options) -> Table:
     found = [(entry, mean) for entry in trained if (mean := _mean(entry, value, scores)) is not None]
     found.sort(key=lambda item: item[1], reverse=value.column.direction == "up")
     configs = {entry.label: _chosen(entry, evidence.plan.axes) for entry, _ in found}
-    importance = _importance([(configs[entry.label], mean) for entry, mean in found], value)
+    importance = _importance([(configs[entry.label], mean) for entry, mean in found], value, evidence.plan.axes)
     shown = tuple(entry for entry, _ in found[: options.best])
     notes = (*_importance_notes(importance, len(found)), *_left_out(trained, found, len(shown)), *comparison)
     frame = Table(options.name, options.caption, (), (), notes=notes)
@@ -110,9 +111,14 @@ def _mean(entry: Entry, value: MetricColumn, scores: Scores) -> float | None:
     return mean if math.isfinite(mean) else None
 
 
-def _importance(points: Sequence[tuple[Mapping[str, Any], float]], value: MetricColumn) -> dict[str, float]:
-    """Setting -> share of importance, the most important first; only names where there are too few points."""
-    keys = _independent([config for config, _ in points])
+def _importance(
+    points: Sequence[tuple[Mapping[str, Any], float]], value: MetricColumn, declared: Iterable[str]
+) -> dict[str, float]:
+    """Setting -> share of importance, the most important first; only names where there are too few points.
+
+    declared: dotted keys that the sweep file varies.
+    """
+    keys = _independent([config for config, _ in points], list(declared))
     if len(points) < _LEAST or not keys:
         return dict.fromkeys(keys, math.nan)
     import optuna
@@ -137,11 +143,15 @@ def _importance(points: Sequence[tuple[Mapping[str, Any], float]], value: Metric
     return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
 
 
-def _independent(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys that vary; of keys with always equal values, such as one loss in several stages, only one."""
+def _independent(configs: Sequence[Mapping[str, Any]], declared: Sequence[str]) -> list[str]:
+    """The keys that vary; of keys with always equal values, such as one loss in several stages, only one.
+
+    Settings that follow from the declared ones are left out; plans of earlier versions declare none.
+    """
     columns: dict[str, str] = {}
     for key in varying(configs):
-        columns.setdefault(json.dumps([config.get(key, ABSENT) for config in configs], default=str), key)
+        if not declared or any(is_at(key, axis) or is_below(key, axis) for axis in declared):
+            columns.setdefault(json.dumps([config.get(key, ABSENT) for config in configs], default=str), key)
     return list(columns.values())
 
 

@@ -66,6 +66,18 @@ def test_a_section_that_an_axis_chooses_is_one_setting(make) -> None:
     assert texts == ["every 10, max_decay 0.9", "every 10, max_decay 0.9", "null", "null"]
 
 
+def test_what_follows_from_the_searched_settings_is_none_of_them(make) -> None:
+    records = []
+    for i, model in enumerate(("none", "a", "b")):
+        depth = {"model": model} | ({} if model == "none" else {"preprocess": "correct"})
+        config = {"depth": depth, "train": {"stages": [{"losses": {"tv": 0.1 * i}}]}}
+        records += make.trained(f"trial {i}", 20.0 + i, config=config)
+    found = make.evidence(*records)
+    axes = {"depth.model": "model", "train.stages.*.losses.tv.weight": "tv"}
+    table = build(replace(found, plan=replace(found.plan, axes=axes)), Options())
+    assert [column.name for column in table.columns[:-6]] == ["depth.model", "train.stages.0.losses.tv"]
+
+
 def test_failed_trials_are_counted(make) -> None:
     table = build(make.evidence(*searched(make, 3), make.record("x", state="failed")), Options())
     assert any(note.startswith("1 configuration without a result") for note in table.notes)
