@@ -122,14 +122,20 @@ def _matching(row: RowOptions, evidence: Evidence) -> list[tuple[TrialRecord, ..
 
 def _baseline(options: Options, blocks: Sequence[Block], evidence: Evidence) -> tuple[Entry | None, tuple[str, ...]]:
     """The baseline, which need not be a row of the table, and notes on it."""
-    if isinstance(options.baseline, RowOptions):
-        groups = _matching(options.baseline, evidence)
-        if len(groups) == 1:
-            return Entry(options.baseline.label, groups[0]), ()
-        label, count = options.baseline.label, len(groups)
-        return None, (f"Nothing is compared: {count or 'no'} configurations are the baseline {label!r}.",)
-    rows = [entry for block in blocks for entry in block.entries if entry.records]
-    return find_baseline(rows, evidence, options.baseline)
+    if options.baseline is None:
+        return find_baseline([entry for block in blocks for entry in block.entries if entry.records], evidence)
+    wanted = [options.baseline] if isinstance(options.baseline, RowOptions) else _labelled(options, options.baseline)
+    matching = [group for row in wanted for group in _matching(row, evidence)]
+    groups = list({tuple(record.planned.key for record in group): group for group in matching}.values())
+    label, count = wanted[0].label, len(groups)
+    if count == 1:
+        return Entry(label, groups[0]), ()
+    return None, (f"Nothing is compared: {count or 'no'} configurations are the baseline {label!r}.",)
+
+
+def _labelled(options: Options, label: str) -> list[RowOptions]:
+    rows = [row for section in options.sections for row in section.rows]
+    return [row for row in rows if row.label == label and row.select is not None]
 
 
 def _findings(options: Options, quantities: Sequence[MetricColumn]) -> list[str]:

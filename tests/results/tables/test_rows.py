@@ -211,6 +211,13 @@ def test_a_row_that_several_configurations_match_becomes_one_of_each(make, tmp_p
     assert table.rows[1].notes == ("Odd.", "2 configurations match 'any depth'; each has a row of its own.")
 
 
+def test_a_baseline_that_several_configurations_match_is_none(make, tmp_path: Path) -> None:
+    text = MINE.replace("baseline: plain", "baseline: any depth")
+    (table,) = build_tables([written(tmp_path, text)], depths(make))
+    assert "Nothing is compared: 2 configurations are the baseline 'any depth'." in table.notes
+    assert not any(cell.comparison for row in table.rows for cell in row.cells)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
