@@ -153,8 +153,10 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
         yield f"trial {name!r} is new"
     for name in [name for name in trials_before if name not in trials_now]:
         yield f"trial {name!r} is gone"
-    for name in [name for name in trials_now if name in trials_before and trials_now[name] != trials_before[name]]:
-        yield f"trial {name!r} has changed"
+    for name in [name for name in trials_now if name in trials_before]:
+        # A setting may be written nested or with dots.
+        if flatten(_mapping(trials_now, name)) != flatten(_mapping(trials_before, name)):
+            yield f"trial {name!r} has changed"
     for section in _COMPARED:
         if section in before and before[section] != now.get(section):
             yield f"{section} is {_shown(now, section)}, was {_shown(before, section)}"

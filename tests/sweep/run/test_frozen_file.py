@@ -130,6 +130,15 @@ def test_what_differs_is_named(
     assert words in str(difference(sweep_of(path, **now), folder, "renew"))
 
 
+@pytest.mark.parametrize(
+    "again", [{"lr": {"train": {"stages": {"0": {"lr": 2e-4}}}}}, {"lr": {"train.stages": {"0.lr": 2e-4}}}]
+)
+def test_a_trial_that_is_written_otherwise_is_the_same(tmp_path: Path, folder: Path, again: dict[str, Any]) -> None:
+    """A file that extends another has the dotted form, whatever was written."""
+    claim(sweep_of(tmp_path / "first.yaml", **LR), folder)
+    assert difference(sweep_of(tmp_path / "first.yaml", trials=again), folder, "renew") is None
+
+
 def test_what_decides_neither_trials_nor_comparisons_may_change(tmp_path: Path, folder: Path) -> None:
     path = tmp_path / "a.yaml"
     claim(sweep_of(path, **LR), folder)
