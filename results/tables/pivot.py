@@ -88,8 +88,8 @@ def _filled(frame: Table, crossing: Crossing, axes: Sequence[str], quantity: Met
     down = list(dict.fromkeys(row for row, _ in crossing))
     rows = tuple(_row(value, across, crossing, quantity, scores) for value in down)
     columns = tuple(
-        replace(quantity.column, name=f"{quantity.name}_{index}", label=value, group=axes[1], direction=None)
-        for index, value in enumerate(across, start=1)
+        replace(quantity.column, name=f"{quantity.name}[{value}]", label=value, group=axes[1], direction=None)
+        for value in across
     )
     caption = f"{frame.caption} {quantity.column.label}, {quantity.view_kind} views."
     table = replace(

@@ -80,7 +80,7 @@ def test_a_cell_of_a_pivot_is_traced_to_its_own_trials(recorded, sweep) -> None:
     (found,) = explain(sweep, recorded.home, ["pivot"], "pivot", "1", "model: y")
     assert [(origin.key, origin.value) for origin in found.origins] == [("1y", pytest.approx(21.0))]
     as_json = json.loads(json_text(table))
-    assert [source["key"] for source in as_json["rows"][0]["cells"]["novel_psnr_2"]["sources"]] == ["1y"]
+    assert [source["key"] for source in as_json["rows"][0]["cells"]["novel_psnr[y]"]["sources"]] == ["1y"]
 
 
 def test_an_empty_cell_of_a_pivot_has_no_trials(recorded, sweep) -> None:

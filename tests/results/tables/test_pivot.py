@@ -35,6 +35,7 @@ def test_the_two_axes_that_vary_are_found(make) -> None:
         ("fusion", "xattn"),
         ("fusion", "film"),
     ]
+    assert [column.name for column in table.columns] == [f"novel_psnr[{value}]" for value in ("input", "xattn", "film")]
     assert [row.label for row in table.rows] == ["a", "b"]
     means = [cell.mean for row in table.rows for cell in row.cells]
     assert means == pytest.approx([11.0, 12.0, 13.0, 21.0, 22.0, 23.0])
