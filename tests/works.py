@@ -106,6 +106,8 @@ def start_ray(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
     import ray
 
     from sweep.run.executors.ray import tune
+    from sweep.run.executors.ray.connection import python_of_workers
 
+    settings["runtime_env"] = python_of_workers(None)
     ray.init(address="local", include_dashboard=False, log_to_driver=False, **settings)
     monkeypatch.setattr(tune, "connect", lambda: None)

@@ -1,4 +1,4 @@
-"""What depends on the device, as far as a CPU can test it."""
+"""Code that depends on the device, as far as a CPU can test it."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def test_the_placing_of_gaussians_is_captured_too(captures, tmp_path):
 
 
 def test_replayed_gaussians_and_gradients_equal_those_as_written(monkeypatch, tmp_path):
-    """Those of torch's own captured functions, with stand-ins for the graphs alone; data and weights change."""
+    """Torch's own captured functions run, with stand-ins for the graphs alone; data and weights change."""
     graphs = CudaGraphs(monkeypatch)
     config = configuration()
     store = opened(config, tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,8 @@ class Head:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
+    if shlex.quote(sys.executable) != sys.executable:
+        pytest.skip("Ray starts no jobs where the path of Python has spaces")
     folder = tempfile.mkdtemp(prefix="ray-")  # short: the path of a socket has at most 107 characters
     head = Head(f"http://127.0.0.1:{(dashboard := free_port())}", secrets.token_hex(32))
     command = [

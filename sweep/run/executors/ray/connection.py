@@ -57,14 +57,15 @@ def connect() -> None:
     if ray.is_initialized():
         return
     require_answer()
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    settings["runtime_env"] = python_of_workers(named_address())
     try:
         with _sighup_blocked_in_children():
             if named_address() is not None:
-                ray.init(**quiet)
+                ray.init(**settings)
             else:
                 _provide_token()
-                ray.init(address="local", include_dashboard=False, runtime_env=_python_of_workers(), **quiet)
+                ray.init(address="local", include_dashboard=False, **settings)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ClusterError(_not_started(error)) from error
     if named_address() is None:
@@ -91,13 +92,15 @@ def _token_file() -> Path:
     return Path.home() / ".ray" / "auth_token"
 
 
-def _python_of_workers() -> dict[str, str]:
-    """The runtime environment in which workers on this machine find this Python.
+def python_of_workers(address: str | None) -> dict[str, str]:
+    """The runtime environment in which workers start where the path of Python has spaces; an empty one elsewhere.
 
-    A shell starts them, to which Ray 2.60 passes the interpreter's path as it is, with its spaces.
+    A shell starts them, to which Ray 2.60 passes the path as it is.  A driver that is on a node of its cluster takes
+    the path of all nodes for its own; one that is not (`ray://`) does not know theirs.
     """
     executable = shlex.quote(sys.executable)
-    return {} if executable == sys.executable else {"py_executable": executable}
+    is_usual = executable == sys.executable or (address or "").startswith("ray://")
+    return {} if is_usual else {"py_executable": executable}
 
 
 def logs_folder() -> Path:

@@ -51,7 +51,7 @@ disconnect()
 
 
 def output_of(script: str, python: Path | str = sys.executable, **variables: str) -> str:
-    """What a script prints in a process of its own, followed by its errors."""
+    """The output of a script in a process of its own, followed by its errors."""
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **variables}
     environment.pop("RAY_ADDRESS", None)
     done = subprocess.run([python, "-c", script], capture_output=True, text=True, env=environment, timeout=300)
