@@ -50,9 +50,8 @@ class SweepStatus:
     def __call__(self) -> StatusView:
         """The state now."""
         plan = read_plan(self._sweep.name, self._home)
-        states = [trial_state(trial, self._monitor) for trial in plan.trials]
+        states = [trial_state(trial, self._monitor) for trial in plan.everything]
         search = plan.refreshed(self._monitor).search
         added = (*([str(search)] if search is not None else []), *([str(plan.seeds)] if plan.seeds else []))
-        seen = snapshot_of(plan.trials, states, self._clock, self._at_once)
-        of_controls = [trial_state(trial, self._monitor) for trial in plan.controls]
-        return StatusView(seen, (*failures([*of_controls, *states]), *silences(states), *added))
+        seen = snapshot_of(plan.everything, states, self._clock, self._at_once)
+        return StatusView(seen, (*failures(states), *silences(states), *added))

@@ -21,6 +21,7 @@ from sweep.cli import app
 from sweep.commands.sweeps import conclude
 from sweep.file.schema import Sweep
 from sweep.run.driver import Outcome
+from tests.homes import finish
 
 SWEEP = "name: s\ntrials: {baseline: {}, same: {}, other: {train.batch_size: 4}}\nseeds: [0, 1]\n"
 
@@ -88,6 +89,15 @@ def test_watching_ends_where_the_machine_of_a_trial_has_failed(
     assert result.exit_code == 0
     assert now > 60, "it ended while the trial may still be running"
     assert "baseline runs on node-7, but has recorded nothing for 3 h 1 min" in " ".join(result.output.split())
+
+
+def test_rows_without_training_count_as_they_do_while_the_sweep_runs(file: Path, home: Path) -> None:
+    trained, control = (PlannedTrial(name, (name,), 0, {"seed": 0}, "pending") for name in ("baseline", "blank"))
+    freeze(Plan("s", "2026-03-01T12:00:00+00:00", (trained,), (control,)), home)
+    finish(home, "blank", novel_psnr=10.5)
+    result = CliRunner().invoke(app, ["status", str(file), "--home", str(home)])
+    assert "1 of 2 done" in result.output
+    assert [line.split()[0] for line in result.output.splitlines() if "10.50" in line] == ["blank"]
 
 
 def test_a_sweep_that_is_being_planned_is_not_taken_for_one_that_never_was(file: Path, home: Path) -> None:
