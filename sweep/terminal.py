@@ -10,13 +10,28 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from results.records.plan import Status
+
 _PIPE_WIDTH, _UNLIMITED = 80, 10_000
+
+#: state of a trial -> its colour, in the order in which states are counted
+STATE_STYLES: dict[Status, str] = {
+    "pending": "",
+    "to be evaluated": "blue",
+    "running": "cyan",
+    "finished": "green",
+    "failed": "red",
+    "interrupted": "yellow",
+    "pruned": "yellow",
+    "blocked": "magenta",
+}
 
 
 class Terminal(Console):

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.commands.common import DEFAULT_HOME, AsJson, Home, console, user_path
-from sweep.terminal import counted
+from sweep.terminal import STATE_STYLES, counted
 
 if TYPE_CHECKING:
     from results.trials import HomeTrial
@@ -73,7 +73,6 @@ def _rank(score: float) -> tuple[bool, float]:
 
 def _table(found: Sequence[HomeTrial], digits: int, metric: str, precision: int) -> Table:
     from results.metrics import score_name
-    from sweep.run.state_table import STATE_STYLES
 
     score = score_name(metric)
     table = Table(box=None, pad_edge=False)
@@ -86,7 +85,7 @@ def _table(found: Sequence[HomeTrial], digits: int, metric: str, precision: int)
             Text(trial.key[:digits], style="dim"),
             trial.name,
             "" if trial.control or trial.seed is None else str(trial.seed),
-            Text(trial.state, style=STATE_STYLES.get(trial.state, "")),
+            Text(trial.state, style=STATE_STYLES[trial.state]),
             "" if value is None else f"{value:.{precision}f}",
             decimal(trial.size + trial.training_size) if trial.size else "",
             _sweeps(trial),

@@ -36,6 +36,7 @@ from sweep.file.schema import CONTROLS, Sweep
 from sweep.plan.grid import expand, varied_keys
 from sweep.plan.names import differing_keys, value_name
 from sweep.search.state import searched
+from sweep.terminal import STATE_STYLES
 
 __all__ = [
     "Identities",
@@ -60,17 +61,6 @@ _TRAINED: tuple[Status, ...] = ("finished", "to be evaluated")
 
 #: The most rows of a table on the terminal.
 MAX_ROWS = 500
-
-_COLOURS: dict[Status, str] = {
-    "pending": "",
-    "to be evaluated": "blue",
-    "running": "cyan",
-    "finished": "green",
-    "failed": "red",
-    "interrupted": "yellow",
-    "pruned": "yellow",
-    "blocked": "magenta",
-}
 
 
 @garbage_collection_paused()
@@ -321,7 +311,7 @@ def _suffixes(cases: Sequence[TrialConfig]) -> list[str]:
 def summary(plan: Plan) -> str:
     """The number of trials in each state, and what decides."""
     counts = Counter(trial.status for trial in plan.everything)
-    lines = [", ".join(f"{counts[status]} {status}" for status in _COLOURS if counts[status])]
+    lines = [", ".join(f"{counts[status]} {status}" for status in STATE_STYLES if counts[status])]
     lines += [f"primary metric: {plan.primary}"] if plan.primary else []
     lines += [str(progress) for progress in (plan.search, plan.seeds) if progress]
     return "\n".join(lines)
@@ -347,4 +337,4 @@ def _cells(trial: PlannedTrial, is_control: bool) -> tuple[Text, ...]:
         name.append(f"\n= {other}", style="dim")
     seed = "" if is_control else str(trial.seed)
     key = "" if trial.missing else trial.key
-    return name, Text(seed), Text(key, style="dim"), Text(trial.status, style=_COLOURS[trial.status])
+    return name, Text(seed), Text(key, style="dim"), Text(trial.status, style=STATE_STYLES[trial.status])

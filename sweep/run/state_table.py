@@ -8,17 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.run.progress import TrialState, in_words, unfinished_first
+from sweep.terminal import STATE_STYLES
 
 #: The terminal width from which the column of iterations per second fits.
 _WIDE = 100
-#: state of a trial -> its colour
-STATE_STYLES: dict[str, str] = {
-    "finished": "green",
-    "failed": "red",
-    "running": "cyan",
-    "interrupted": "yellow",
-    "pruned": "yellow",
-}
 
 
 def state_table(
@@ -46,7 +39,7 @@ def state_table(
         cells: list[Text | str] = [
             Text(state.name),
             str(state.seed) if state.steps else "",
-            Text(_doing(state), STATE_STYLES.get(state.status, "dim")),
+            Text(_doing(state), STATE_STYLES[state.status] or "dim"),
             f"{state.rate:.1f}" if state.rate else "",
             _left_in_words(state, left[index]),
             _number(state.metrics.get("train/loss"), 4),

@@ -57,18 +57,22 @@ def connect() -> None:
     if ray.is_initialized():
         return
     require_answer()
-    settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    settings["runtime_env"] = python_of_workers(named_address())
+    address = named_address()
+    settings: dict[str, Any] = {
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "runtime_env": python_of_workers(address),
+    }
     try:
         with _sighup_blocked_in_children():
-            if named_address() is not None:
+            if address is not None:
                 ray.init(**settings)
             else:
                 _provide_token()
                 ray.init(address="local", include_dashboard=False, **settings)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ClusterError(_not_started(error)) from error
-    if named_address() is None:
+    if address is None:
         with suppress(OSError):  # Ray did not write it, as where a variable has the token
             _token_file().chmod(0o600)  # it writes it with read permission for all users
 
@@ -76,7 +80,7 @@ def connect() -> None:
 def _provide_token() -> None:
     """Sets a token for a Ray on this machine where Ray could not store its own, for want of a writable home directory.
 
-    So it is in a container that runs as a user whom its image does not know: its home directory is the root.
+    The home directory of a user whom a container's image does not know is the root.
     """
     if any(os.environ.get(variable) for variable in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         return
@@ -105,7 +109,13 @@ def python_of_workers(address: str | None) -> dict[str, str]:
 
 def logs_folder() -> Path:
     """The folder of the logs of the Ray that was started last on this machine."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or tempfile.gettempdir()) / "ray" / "session_latest" / "logs"
+    return Path(_folder_of_sessions()[1]) / "ray" / "session_latest" / "logs"
+
+
+def _folder_of_sessions() -> tuple[str, str]:
+    """The variable that determines where Ray stores its state on this machine, and the folder."""
+    variable = FOLDER_VARIABLE if os.environ.get(FOLDER_VARIABLE) else "TMPDIR"
+    return variable, os.environ.get(variable) or tempfile.gettempdir()
 
 
 def disconnect() -> None:
@@ -159,8 +169,7 @@ def _unreachable(reason: str) -> str:
 def _not_started(error: Exception) -> str:
     reason = " ".join(str(error).split())
     if "AF_UNIX path length" in reason:
-        variable = FOLDER_VARIABLE if os.environ.get(FOLDER_VARIABLE) else "TMPDIR"
-        folder = os.environ.get(variable) or tempfile.gettempdir()
+        variable, folder = _folder_of_sessions()
         return (
             f"Ray cannot start: {variable} is {folder!r}, too long for the names of its sockets ({reason}); "
             f"set {FOLDER_VARIABLE} to a short local folder, for instance {FOLDER_VARIABLE}=/tmp"
