@@ -46,7 +46,7 @@ SAMPLE_OBJECTS = 6
 SAMPLE_VIEWS = 3
 
 #: of the scores by object
-_COLUMNS = ["object", "split", "view_kind", "metric", "value"]
+_COLUMNS = ["object", "category", "split", "view_kind", "metric", "value"]
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +170,8 @@ def evaluate(
             images = rendering.images
             scores = metrics(EvaluatedViews.rendered(rendering, views), true, kinds)
         seconds.append(time.perf_counter() - began)  # scores are numbers: a GPU has finished
-        records += [{"object": str(row.object), "split": split, **score._asdict()} for score in scores]
+        of_object = {"object": str(row.object), "category": str(row.category), "split": split}
+        records += [of_object | score._asdict() for score in scores]
         if len(samples) < SAMPLE_OBJECTS:
             samples.append((str(row.object), views, images))
     # A trivial baseline may have no score at all: where only geometry is evaluated, copied pictures have none.

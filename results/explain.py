@@ -119,11 +119,11 @@ def _explanation(table: Table, row: Row, place: int, records: dict[str, TrialRec
     finished = [source.key for source in kept if source.state == "finished"]
     # A finished trial may lack the metric; then the cell does not show which value belongs to which trial.
     values = dict(zip(finished, cell.values, strict=True)) if len(finished) == cell.n else {}
-    origins = tuple(_origin(records[source.key], values.get(source.key)) for source in kept)
+    origins = tuple(_origin(records[source.key], values.get(source.key), column) for source in kept)
     return Explanation(table, row, column, cell, origins)
 
 
-def _origin(record: TrialRecord, value: float | None) -> Origin:
+def _origin(record: TrialRecord, value: float | None, column: Column) -> Origin:
     tags = record.run.tags if record.run else {}
     return Origin(
         key=record.planned.key,
@@ -132,7 +132,7 @@ def _origin(record: TrialRecord, value: float | None) -> Origin:
         note=record.note,
         value=value,
         run_id=record.run.run_id if record.run else None,
-        objects=_objects(record),
+        objects=_objects(record, column.category),
         data_fingerprint=tags.get(DATA_FINGERPRINT, ""),
         data_checksum=tags.get(DATA_CHECKSUM, ""),
         commit=code_of(tags),
@@ -144,7 +144,11 @@ def _origin(record: TrialRecord, value: float | None) -> Origin:
     )
 
 
-def _objects(record: TrialRecord) -> tuple[str, ...]:
-    if record.per_object is None:
+def _objects(record: TrialRecord, category: str | None) -> tuple[str, ...]:
+    """The objects that a trial was evaluated on: all, or those of one category."""
+    found = record.per_object
+    if found is None:
         return ()
-    return tuple(sorted(record.per_object.object.used()))
+    return tuple(
+        sorted((found.object if category is None else found.object.where(found.category.among([category]))).used())
+    )

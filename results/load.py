@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from results.gallery import TrialSamples
 
-RESULT_COLUMNS = ["trial", "key", "seed", "split", "object", "view_kind", "metric", "value"]
+RESULT_COLUMNS = ["trial", "key", "seed", "split", "object", "category", "view_kind", "metric", "value"]
 CURVE_COLUMNS = ["trial", "key", "seed", "metric", "step", "value"]
 TRIAL_COLUMNS = ["trial", "names", "key", "seed", "control", "state", "note", "run_id"]
 
@@ -142,6 +142,11 @@ class Evidence:
             Texts.repeated([trial.key for _, trial in finished], rows),
             np.repeat(np.array([trial.seed for _, trial in finished], np.int64), rows),
         )
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The recorded categories of evaluated objects, in the order of the datasets."""
+        return tuple(filter(None, self.scores.measured.category.names))
 
     def curves(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per recorded step of `metrics`, by default all of `train/` and `val/`: `CURVE_COLUMNS`."""
@@ -281,9 +286,10 @@ def read_evidence(sweep: SweepLike, home: Path | str, plan_name: str | None = No
 def load_results(sweep: SweepLike, home: Path | str, metrics: Sequence[str] = PUBLISHED) -> pd.DataFrame:
     """Per-object scores of every finished trial of `sweep`.
 
-    Columns: trial, key, seed, split, object, view_kind (conditioned|novel), metric, value (the mean over the
-    object's views of that kind).  The trivial baselines (`blank`, `copy_input`) are trials like any other.  A key
-    that has several names appears under its first name only.
+    Columns: trial, key, seed, split, object, category (of the object; "" in trials of earlier versions),
+    view_kind (conditioned|novel), metric, value (the mean over the object's views of that kind).  The trivial
+    baselines (`blank`, `copy_input`) are trials like any other.  A key that has several names appears under its first
+    name only.
     """
     return read_evidence(sweep, home).results(metrics)
 
@@ -306,6 +312,8 @@ def load_samples(sweep: SweepLike, home: Path) -> tuple[TrialSamples, ...]:
 def _with_costs(measured: Measurements, costs: Costs) -> Measurements:
     """The scores of a trial and, as those of one more object without a name, its costs."""
     names, values = tuple(costs.values), list(costs.values.values())
-    same = {name: Texts.repeated([text], [len(names)]) for name, text in (("object", ""), ("split", ""))}
+    same = {
+        name: Texts.repeated([text], [len(names)]) for name, text in (("object", ""), ("category", ""), ("split", ""))
+    }
     kind, metric = Texts.repeated([KIND], [len(names)]), Texts.repeated(names, [1] * len(names))
     return Measurements.joined([measured, Measurements(**same, view_kind=kind, metric=metric, value=np.array(values))])

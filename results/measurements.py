@@ -27,8 +27,10 @@ from results.records.hashing import file_sha256
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: columns of text, each as indices of its distinct values
-TEXT_COLUMNS = ("object", "split", "view_kind", "metric")
+#: columns of text, each as indices of its distinct values; `category` is that of the object, "" where not recorded
+TEXT_COLUMNS = ("object", "category", "split", "view_kind", "metric")
+#: columns that trials of earlier versions lack
+_LATER = frozenset({"category"})
 COLUMNS = (*TEXT_COLUMNS, "value")
 
 Codes = NDArray[np.int32]
@@ -51,6 +53,10 @@ class Texts:
         """(N,): whether an entry is one of `wanted`."""
         chosen = set(wanted)
         return np.array([name in chosen for name in self.names], bool)[self.codes]
+
+    def where(self, chosen: NDArray[np.bool_]) -> Texts:
+        """The entries that are `chosen` (N,)."""
+        return Texts(self.codes[chosen], self.names)
 
     @classmethod
     def joined(cls, columns: Sequence[Texts]) -> Texts:
@@ -75,6 +81,7 @@ class Measurements:
     """Scores of one trial: one entry per object, view kind and metric."""
 
     object: Texts
+    category: Texts
     split: Texts
     view_kind: Texts
     metric: Texts
@@ -151,13 +158,15 @@ def _table(path: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
     metadata = pq.read_metadata(path)
-    missing = [column for column in COLUMNS if column not in metadata.schema.names]
+    there = [column for column in COLUMNS if column in metadata.schema.names]
+    missing = [column for column in COLUMNS if column not in there and column not in _LATER]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
+    texts = [column for column in there if column in TEXT_COLUMNS]
     # Pre-buffering suits remote stores: it makes reading files of some kilobytes three times slower.
-    with pq.ParquetFile(path, metadata=metadata, read_dictionary=list(TEXT_COLUMNS), pre_buffer=False) as file:
-        table = file.read(list(COLUMNS), use_threads=False)
-    kinds = [(name, pa.dictionary(pa.int32(), pa.string())) for name in TEXT_COLUMNS]
+    with pq.ParquetFile(path, metadata=metadata, read_dictionary=texts, pre_buffer=False) as file:
+        table = file.read(there, use_threads=False)
+    kinds = [(name, pa.dictionary(pa.int32(), pa.string())) for name in texts]
     return table.cast(pa.schema([*kinds, ("value", pa.float64())])).combine_chunks()
 
 
@@ -165,6 +174,9 @@ def _of_table(table: pa.Table) -> Measurements:
     """The columns of a table; raises `TypeError` for a text that is absent."""
     texts = {}
     for name in TEXT_COLUMNS:
+        if name not in table.column_names:
+            texts[name] = Texts.repeated([""], [len(table)])
+            continue
         if table[name].null_count:
             raise TypeError(f"column {name} has empty entries")
         parts = [Texts(chunk.indices.to_numpy(), tuple(chunk.dictionary.to_pylist())) for chunk in table[name].chunks]

@@ -24,13 +24,17 @@ ARROWS: dict[Direction | None, str] = {"up": "↑", "down": "↓", None: ""}
 
 @dataclass(frozen=True)
 class Column:
-    """Description of a table column.  `direction` says which way is better; a column without one is not ranked."""
+    """Description of a table column.  `direction` says which way is better; a column without one is not ranked.
+
+    `category`: that of the objects that it averages over; None: all objects.
+    """
 
     name: str
     label: str
     group: str = ""
     direction: Direction | None = None
     precision: int = 2
+    category: str | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 #: kind -> module
 KINDS = {
     "auto": "results.tables.auto",
+    "categories": "results.tables.categories",
     "costs": "results.tables.costs",
     "leave_one_out": "results.tables.leave_one_out",
     "pivot": "results.tables.pivot",
@@ -34,6 +35,7 @@ KINDS = {
 #: name in a sweep file -> a kind with default options, or a table file of this package
 TABLES = {
     "auto": "auto",
+    "categories": "categories",
     "costs": "costs",
     "leave_one_out": "leave_one_out",
     "paper": "paper.yaml",

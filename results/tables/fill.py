@@ -73,7 +73,7 @@ def fill(
     if primary is not None and primary.metric not in [quantity.name for quantity in quantities]:
         primary = None
     marked = assessed(table, baseline_row, quantities, scores, primary.metric if primary else None)
-    return _explained(marked, quantities, primary)
+    return _explained(marked, quantities, primary, evidence.categories)
 
 
 def with_texts(table: Table, texts: Mapping[str, Mapping[str, str]]) -> Table:
@@ -146,7 +146,9 @@ def with_intervals(table: Table, quantities: Sequence[MetricColumn], scores: Sco
     return table.with_cells(lambda row, column, cell: replace(cell, interval=intervals.get((row, column))))
 
 
-def _explained(table: Table, quantities: Sequence[MetricColumn], primary: PrimaryMetric | None) -> Table:
+def _explained(
+    table: Table, quantities: Sequence[MetricColumn], primary: PrimaryMetric | None, categories: Sequence[str]
+) -> Table:
     """Adds notes: on the primary metric, on rows of one seed, which get no marks, and on columns without a value."""
     notes = list(table.notes)
     if primary is not None:
@@ -157,9 +159,13 @@ def _explained(table: Table, quantities: Sequence[MetricColumn], primary: Primar
     if len(rows) > 1 and any(all(cell.n < 2 for cell in row.cells) for row in rows):
         notes.append(ONE_SEED)
     measured = [row for row in table.rows if not row.is_empty]
-    absent = [q.name for column, q in enumerate(quantities) if not any(row.cells[column].values for row in measured)]
-    costs = [name for name in absent if name.startswith(f"{KIND}_")]
-    scores = [name for name in absent if name not in costs]
+    absent = [q for column, q in enumerate(quantities) if not any(row.cells[column].values for row in measured)]
+    unknown = [q.category for q in absent if q.category is not None and q.category not in categories]
+    costs = [q.name for q in absent if q.view_kind == KIND]
+    scores = [q.name for q in absent if q.view_kind != KIND and q.category not in unknown]
+    if measured and unknown:
+        recorded = ", ".join(categories) or "none"
+        notes.append(f"No object has the category {', '.join(dict.fromkeys(unknown))}; recorded: {recorded}.")
     if measured and scores:
         notes.append(f"No trial of this table has {', '.join(scores)}; eval.metrics lists what trials measure.")
     if measured and costs:

@@ -14,7 +14,7 @@ from results.table import Column
 
 @dataclass(frozen=True)
 class MetricColumn:
-    """A metric on one kind of views, averaged over a trial's objects, or a cost of the trial."""
+    """A metric on one kind of views, averaged over a trial's objects or those of one category, or a trial's cost."""
 
     view_kind: str
     metric: str
@@ -24,8 +24,13 @@ class MetricColumn:
 
     @property
     def name(self) -> str:
-        """Name of the column, e.g. "novel_psnr"."""
-        return f"{self.view_kind}_{self.metric}"
+        """Name of the column, e.g. "novel_psnr", or "novel_psnr[car]" for one category."""
+        return self.column.name
+
+    @property
+    def category(self) -> str | None:
+        """The category of its objects; None: all objects."""
+        return self.column.category
 
 
 _GROUPS = {"conditioned": "Conditioned views", "novel": "Novel views"}
@@ -40,16 +45,20 @@ def quantity(
     direction: Direction | None = None,
     precision: int | None = None,
     relevant: float | None = None,
+    category: str | None = None,
 ) -> MetricColumn:
     """A column with the given or the default format.  An unknown metric is ranked only if `direction` is given."""
     usual = facts_of(metric)
     precision = precision if precision is not None else usual.precision if usual else 3
+    usual_label = usual.label if usual else metric
+    of_category = "" if category is None else f"[{category}]"
     column = Column(
-        f"{view_kind}_{metric}",
-        label if label is not None else usual.label if usual else metric,
+        f"{view_kind}_{metric}{of_category}",
+        label if label is not None else usual_label if category is None else f"{usual_label} ({category})",
         _GROUPS[view_kind] if group is None else group,
         direction or (usual.direction if usual else None),
         precision,
+        category,
     )
     return MetricColumn(view_kind, metric, column, usual.relevant if relevant is None and usual else relevant)
 

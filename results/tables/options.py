@@ -35,6 +35,8 @@ class ColumnOptions(Strict):
     group: str | None = None
     direction: Literal["up", "down"] | None = None
     precision: Annotated[int, Field(ge=0, le=9)] | None = None
+    #: the mean over the objects of this category alone; null: over all
+    category: Annotated[str, Field(min_length=1)] | None = None
     #: the smallest difference that matters; decides between "no difference shown" and "underpowered"
     relevant: Annotated[float, Field(gt=0)] | None = None
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from results.load import Evidence, TrialRecord
+from results.measurements import Measurements
 from results.metrics import VIEW_KINDS, determines_object_scores, determines_scores
 from results.records import tags
 from results.tables.metric_columns import MetricColumn
@@ -41,11 +42,6 @@ class Scores:
         """Scores of these quantities that the trials of a sweep recorded."""
         scores = evidence.scores
         chosen = scores.measured.metric.among(quantity.metric for quantity in quantities)
-        kinds, metrics = scores.measured.view_kind, scores.measured.metric
-        columns = np.full(int(chosen.sum()), -1)
-        for index, quantity in enumerate(quantities):
-            is_its = kinds.among([quantity.view_kind]) & metrics.among([quantity.metric])
-            columns[is_its[chosen]] = index
         trials, found = _by_appearance(scores.key.codes[chosen])
         keys = [scores.key.names[code] for code in found]
         data = {record.planned.key: _fingerprint(record) for record in evidence.records}
@@ -57,10 +53,11 @@ class Scores:
         objects, _ = _by_appearance(identities)
         shape = len(keys), len(quantities), objects.max(initial=-1) + 1
         values, present = np.full(shape, np.nan), np.zeros(shape, bool)
-        wanted = columns >= 0
-        where = trials[wanted], columns[wanted], objects[wanted]
-        values[where] = scores.measured.value[chosen][wanted]
-        present[where] = True
+        for index, quantity in enumerate(quantities):
+            wanted = _is_of(scores.measured, quantity)[chosen]
+            where = trials[wanted], index, objects[wanted]
+            values[where] = scores.measured.value[chosen][wanted]
+            present[where] = True
         numbers = {key: index for index, key in enumerate(keys)}
         settings = _settings(evidence, keys, quantities)
         return cls(values, present, numbers, {each.name: index for index, each in enumerate(quantities)}, settings)
@@ -119,6 +116,12 @@ class Scores:
         if column is None or not rows:
             return np.empty((0, 0)), np.empty((0, 0), bool)
         return self.values[rows, column], self.present[rows, column]
+
+
+def _is_of(measured: Measurements, quantity: MetricColumn) -> NDArray[np.bool_]:
+    """Whether a score belongs to a quantity, (N,)."""
+    is_its = measured.view_kind.among([quantity.view_kind]) & measured.metric.among([quantity.metric])
+    return is_its if quantity.category is None else is_its & measured.category.among([quantity.category])
 
 
 def _fingerprint(record: TrialRecord) -> str:

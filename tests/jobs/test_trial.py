@@ -54,8 +54,9 @@ def test_a_trial_leaves_everything_that_its_result_stands_on(home, tiny):
     assert result.step == 18
 
     frame = pd.read_parquet(result.folder / "per_object.parquet")
-    assert list(frame) == ["object", "split", "view_kind", "metric", "value"]
+    assert list(frame) == ["object", "category", "split", "view_kind", "metric", "value"]
     assert frame["object"].nunique() == 2
+    assert set(frame["category"]) == {"chair"}
     assert set(frame["split"]) == {"test"}
     novel = frame[(frame["view_kind"] == "novel") & (frame["metric"] == "psnr")]
     assert result.metrics["novel/psnr"] == novel["value"].mean()

@@ -83,6 +83,20 @@ def test_a_cell_of_a_pivot_is_traced_to_its_own_trials(recorded, sweep) -> None:
     assert [source["key"] for source in as_json["rows"][0]["cells"]["novel_psnr[y]"]["sources"]] == ["1y"]
 
 
+def test_a_cell_of_a_category_names_its_objects_only(recorded, sweep) -> None:
+    per_object = scores(20.0, 0.8, 0.2)
+    per_object["category"] = per_object["object"].map({"object_0": "car", "object_1": "chair", "object_2": "car"})
+    recorded.plan([entry("a0", "baseline")], [])
+    recorded.record("a0", "baseline", per_object=per_object)
+    for column, objects in {
+        "novel_psnr": ("object_0", "object_1", "object_2"),
+        "novel_psnr[car]": ("object_0", "object_2"),
+        "Novel views: PSNR: chair": ("object_1",),
+    }.items():
+        (found,) = explain(sweep, recorded.home, ["categories"], "categories", "baseline", column)
+        assert found.origins[0].objects == objects
+
+
 def test_an_empty_cell_of_a_pivot_has_no_trials(recorded, sweep) -> None:
     settings = {f"{lr}{model}": {"train": {"lr": lr}, "depth": {"model": model}} for lr in (1, 2) for model in "xy"}
     del settings["1y"]

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save
 
-from results.measurements import COLUMNS, Measurements, Texts, read_measurements
+from results.measurements import COLUMNS, TEXT_COLUMNS, Measurements, Texts, read_measurements
 
 ROWS = [
-    ("chair 7", "test", "novel", "psnr", 20.5),
-    ("chair 7", "test", "conditioned", "psnr", math.inf),
-    ("Stühle", "val", "novel", "ssim", math.nan),
+    ("chair 7", "chair", "test", "novel", "psnr", 20.5),
+    ("chair 7", "chair", "test", "conditioned", "psnr", math.inf),
+    ("Stühle", "", "val", "novel", "ssim", math.nan),
 ]
 
 
@@ -28,9 +28,8 @@ def path(tmp_path: Path) -> Path:
 
 
 def rows(found: Measurements) -> list[tuple[object, ...]]:
-    texts = [[column.names[code] for code in column.codes] for column in (found.object, found.split)]
-    kinds = [[column.names[code] for code in column.codes] for column in (found.view_kind, found.metric)]
-    return list(zip(*texts, *kinds, found.value.tolist(), strict=True))
+    columns = [getattr(found, name) for name in TEXT_COLUMNS]
+    return list(zip(*([c.names[code] for code in c.codes] for c in columns), found.value.tolist(), strict=True))
 
 
 def test_the_copy_equals_the_file_without_pyarrow(path: Path, tmp_path: Path, monkeypatch) -> None:
@@ -74,6 +73,11 @@ def test_an_empty_text_is_refused_and_the_file_named(path: Path, tmp_path: Path)
     pd.DataFrame([(None, *ROWS[0][1:])], columns=list(COLUMNS)).to_parquet(path)
     with pytest.raises(ValueError, match=r"scores\.parquet cannot be used: column object has empty entries"):
         read_measurements(path, tmp_path / "cache")
+
+
+def test_trials_of_earlier_versions_have_no_categories(path: Path, tmp_path: Path) -> None:
+    pd.DataFrame(ROWS, columns=list(COLUMNS)).drop(columns="category").to_parquet(path)
+    assert repr(rows(read_measurements(path, tmp_path / "cache"))) == repr([(row[0], "", *row[2:]) for row in ROWS])
 
 
 def test_columns_of_text_are_joined_by_their_names() -> None:

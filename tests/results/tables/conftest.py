@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,17 @@ from results.runs import Run
 from results.store import ResultStore
 
 
-def per_object(scores: Mapping[str, Any]) -> Measurements:
-    """The scores that a trial records, from column -> values of objects: {"novel_psnr": [20.0, 21.0]}."""
+def per_object(scores: Mapping[str, Any], categories: Sequence[str] = ()) -> Measurements:
+    """The scores that a trial records, from column -> values of objects: {"novel_psnr": [20.0, 21.0]}.
+
+    categories: those of the objects; empty where not recorded.
+    """
     rows = [
-        (f"object_{index}", "test", *column.split("_", 1), float(value))
+        (f"object_{index}", categories[index] if categories else "", "test", *column.split("_", 1), float(value))
         for column, values in scores.items()
         for index, value in enumerate(values)
     ]
-    *texts, values = zip(*rows, strict=True) if rows else [()] * 5
+    *texts, values = zip(*rows, strict=True) if rows else [()] * 6
     return Measurements(*(Texts.repeated(column, [1] * len(column)) for column in texts), value=np.array(values, float))
 
 
@@ -37,15 +40,16 @@ def record(
     tags: Mapping[str, str] | None = None,
     names: tuple[str, ...] = (),
     control: bool = False,
+    categories: Sequence[str] = (),
 ) -> TrialRecord:
-    """The record of a trial; `scores` are used where `state` is "finished"."""
+    """The record of a trial; `scores`, and the objects' `categories`, are used where `state` is "finished"."""
     key = f"{name}/{seed}"
     planned = PlannedTrial(key, names or (name,), seed, {**(config or {}), "seed": seed}, state, control=control)
     if state != "finished":
         return TrialRecord(planned, None, state, "", None)
     moment = datetime(2026, 3, 1, tzinfo=UTC)
     run = Run(f"run of {key}", key, state, dict(tags or {}), (), "", moment, moment)
-    return TrialRecord(planned, run, state, "", per_object(scores or {}))
+    return TrialRecord(planned, run, state, "", per_object(scores or {}, categories))
 
 
 def evidence(*records: TrialRecord, primary: PrimaryMetric | None = None) -> Evidence:

@@ -272,6 +272,20 @@ def test_tables_that_would_write_one_file_are_refused(make, tmp_path: Path, name
         build_tables(["auto", written(tmp_path, MINE.replace("name: mine", f"name: {name}"))], depths(make))
 
 
+def test_a_column_may_be_of_one_category(make, tmp_path: Path) -> None:
+    trial = make.record("baseline", 0, {"novel_psnr": [20.0, 22.0, 30.0]}, categories=["car", "car", "chair"])
+    columns = "[{metric: psnr, category: car}, {metric: psnr, category: boat}]"
+    sections = "[{rows: [{label: all, select: {}}]}]"
+    text = f"tables: [{{name: mine, caption: Mine, columns: {columns}, sections: {sections}}}]"
+    (table,) = build_tables([written(tmp_path, text)], make.evidence(trial))
+    assert [(column.name, column.label) for column in table.columns] == [
+        ("novel_psnr[car]", "PSNR (car)"),
+        ("novel_psnr[boat]", "PSNR (boat)"),
+    ]
+    assert [cell.values for cell in table.rows[0].cells] == [(21.0,), ()]
+    assert table.notes == ("No object has the category boat; recorded: car, chair.",)
+
+
 def test_a_column_that_no_trial_has_is_explained(make, tmp_path: Path) -> None:
     """The trials of this evidence have no other metric than PSNR."""
     notes = {}
