@@ -34,7 +34,7 @@ def predicted(folder: Path, name: str | None = None) -> GaussianObject:
     home = folder.parent.parent
     config, network, context = load_trained(home, folder.name)
     store = open_dataset(config.data.name, config.data.options, home)
-    row = _object(store, name, config.eval.split)
+    row = find_object(store, name, config.eval.split)
     views = object_views(store, row, config.data.resolution, config.model.input_views)
     with torch.inference_mode():
         scene = predicting(network, context, config)(views.select(0, config.model.input_views))
@@ -48,7 +48,7 @@ def measured(store: Store, name: str | None = None) -> GaussianObject:
     """
     if store.depth is None:
         raise ValueError(f"{store.path.name} holds no depth, from which Gaussians could be placed")
-    row = _object(store, name, "test")
+    row = find_object(store, name, "test")
     views = object_views(store, row, store.resolution)
     return GaussianObject(str(row.object), GaussianScene(gaussians_on_surface(views)), views)
 
@@ -77,8 +77,8 @@ def gaussians_on_surface(views: Views) -> Gaussians:
     )
 
 
-def _object(store: Store, name: str | None, split: str) -> Any:
-    """The row of an object, by default the first of a split."""
+def find_object(store: Store, name: str | None, split: str) -> Any:
+    """The row of an object, by default the first of a split.  Raises ValueError for an unknown one."""
     if name is None:
         return next(store.split(split).itertuples())
     rows = store.objects[store.objects["object"] == name]

@@ -6,7 +6,7 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,10 +126,24 @@ def representative(gallery: Gallery) -> Gallery:
     """
     trained = [render for trial, render in gallery.renders.items() if trial not in gallery.trivial]
     scores = np.mean([_psnr(render, gallery.target) for render in trained or gallery.renders.values()], axis=0)
-    order = np.argsort(-scores, kind="stable")
-    places = {0: "best", len(order) // 2: "median", len(order) - 1: "worst"} if len(order) > 2 else {}
-    places = places or ({0: "best", 1: "worst"} if len(order) == 2 else dict.fromkeys(range(len(order)), ""))
+    order, places = np.argsort(-scores, kind="stable"), _extremes(len(scores))
     return gallery.chosen(order[list(places)].tolist(), tuple(places.values()))
+
+
+def representative_objects(scores: Mapping[str, float]) -> dict[str, str]:
+    """The best, the median and the worst object, with these words, by scores of which the largest is the best.
+
+    An object whose score is NaN is behind all others.
+    """
+    names = sorted(scores, key=lambda name: (-scores[name], name) if scores[name] == scores[name] else (np.inf, name))
+    return {names[place]: word for place, word in _extremes(len(names)).items()}
+
+
+def _extremes(count: int) -> dict[int, str]:
+    """The places, from the best, that stand for `count` objects, and what each is."""
+    if count > 2:
+        return {0: "best", count // 2: "median", count - 1: "worst"}
+    return {0: "best", 1: "worst"} if count == 2 else dict.fromkeys(range(count), "")
 
 
 def median(gallery: Gallery) -> Gallery | None:

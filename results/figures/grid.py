@@ -73,7 +73,7 @@ def draw(gallery: Gallery) -> Image.Image:
         x, y = _MARGIN, layout.corner(0, k, 0)[1]
         pen.text((x, y), label, fill=_MUTED, font=_font())
         canvas.paste(
-            _enlarged(_inferno(np.linspace(0, 1, MIN_SIDE, dtype=np.float32)[None].repeat(8, 0)), 1), (x, y + 28)
+            enlarged(_inferno(np.linspace(0, 1, MIN_SIDE, dtype=np.float32)[None].repeat(8, 0)), 1), (x, y + 28)
         )
         pen.text((x, y + 40), f"error 0 to {scales[k]:.2f}", fill=_MUTED, font=_font())
         _paste(canvas, layout, gallery.source[k], layout.corner(0, k, 0))
@@ -152,7 +152,7 @@ def _paste(canvas: Image.Image, layout: _Layout, picture: Pictures, corner: tupl
     # A frame around the pixels, without which a blank picture would not be visible on the page.
     frame = (x - 1, y - 1, x + layout.width, y + layout.height)
     ImageDraw.Draw(canvas).rectangle(frame, outline=_FRAME)
-    canvas.paste(_enlarged(picture, layout.width // picture.shape[-1]), corner)
+    canvas.paste(enlarged(picture, layout.width // picture.shape[-1]), corner)
 
 
 def enlargement(height: int, width: int) -> int:
@@ -169,10 +169,11 @@ def png(image: Image.Image) -> bytes:
 
 def data_uri(picture: Pictures) -> str:
     """(3, H, W) uint8 -> a `data:` address of a PNG at its own size."""
-    return "data:image/png;base64," + base64.b64encode(png(_enlarged(picture, 1))).decode()
+    return "data:image/png;base64," + base64.b64encode(png(enlarged(picture, 1))).decode()
 
 
-def _enlarged(picture: Pictures, scale: int) -> Image.Image:
+def enlarged(picture: Pictures, scale: int) -> Image.Image:
+    """A picture (3, H, W), each pixel as scale x scale."""
     pixels = np.moveaxis(picture, 0, -1).repeat(scale, axis=0).repeat(scale, axis=1)
     return Image.fromarray(np.ascontiguousarray(pixels))
 

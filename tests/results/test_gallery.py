@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from results.gallery import Gallery, TrialSamples, galleries, median, read_pictures, read_turntable, representative
+from results.gallery import (
+    Gallery,
+    TrialSamples,
+    galleries,
+    median,
+    read_pictures,
+    read_turntable,
+    representative,
+    representative_objects,
+)
 
 
 def arrays(side: int = 8, truth: int = 0, render: int = 0) -> dict[str, np.ndarray]:
@@ -176,3 +185,9 @@ def test_few_objects_are_all_shown() -> None:
     assert representative(shades([20, 10])).objects == ("object_10", "object_20")
     assert representative(shades([20, 10])).ranks == ("best", "worst")
     assert representative(shades([20])).ranks == ("",)
+    assert representative_objects({"a": 20.0}) == {"a": ""}
+
+
+def test_an_object_without_a_score_is_the_worst() -> None:
+    scores = {"a": 20.0, "b": float("nan"), "c": 25.0, "d": 22.0}
+    assert representative_objects(scores) == {"c": "best", "a": "median", "b": "worst"}

@@ -1,0 +1,123 @@
+"""`splatsweep figure`: the qualitative figure of a paper, of chosen objects, views and rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweep.commands.common import (
+    DEFAULT_HOME,
+    Home,
+    Settings,
+    SweepFile,
+    console,
+    make_folder,
+    recorded_sweep,
+    user_path,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from results.load import Evidence
+    from results.records.plan import RecordedTrial
+
+#: rows that are shown by default: more columns would be too small to see
+MOST_ROWS = 8
+
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write.", show_default=False, parser=user_path)]
+Rows = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--row",
+        metavar="NAME",
+        help="A row, again for more; default: the first eight.",
+        show_default=False,
+    ),
+]
+Objects = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--object",
+        metavar="NAME",
+        help="An object, again for more; default: best, median and worst of all, by PSNR averaged over the rows.",
+        show_default=False,
+    ),
+]
+ViewNumbers = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--view",
+        metavar="NUMBER",
+        help="A view of each object, from 0, again for more; default: three novel ones, spread evenly.",
+        show_default=False,
+    ),
+]
+
+
+def figure(
+    sweep: SweepFile,
+    out: Out,
+    rows: Rows = None,
+    objects: Objects = None,
+    views: ViewNumbers = None,
+    home: Home = DEFAULT_HOME,
+    settings: Settings = None,
+) -> None:
+    """Write the qualitative figure of a paper: input, ground truth and finished rows, for chosen objects and views.
+
+    The folder gets figure.tex with a file for each picture, overview.png with error maps, and figure.json with the
+    trials' keys. Of each row the first finished seed is shown.
+
+    Example: [bold]splatsweep figure sweep.yaml --row baseline --row 'depth input' --object chair_00220 --out fig[/]
+    """
+    from results.load import read_evidence
+
+    home = home.absolute()
+    with recorded_sweep(sweep, settings, home) as checked:
+        evidence = read_evidence(checked, home)
+    shown = chosen_rows(evidence, rows or ())
+    make_folder(out)
+    import torch
+
+    from jobs.qualitative import draw_rows
+    from results.figures.qualitative import FIGURE, OVERVIEW
+
+    chosen = dict.fromkeys(objects, "") if objects else _representative(evidence, list(shown.values()))
+    console.print(f"Drawing {', '.join(chosen)} by {', '.join(shown)}", markup=False)
+    draw_rows(home, shown, chosen, views or [], torch.device("cpu")).write(out)
+    console.print(f"Wrote {out / FIGURE}, {out / OVERVIEW} and the pictures", markup=False)
+
+
+def chosen_rows(evidence: Evidence, names: Sequence[str]) -> dict[str, RecordedTrial]:
+    """The first finished seed of each named row, or of the first `MOST_ROWS` rows.
+
+    Raises ValueError for a name that no finished row has, and where no row is finished.
+    """
+    finished: dict[str, RecordedTrial] = {}
+    for record in evidence.records:
+        if record.state == "finished" and not record.planned.control:
+            for name in record.planned.names:
+                finished.setdefault(name, record.planned)
+    if not finished:
+        raise ValueError(f"no trained row of {evidence.plan.sweep} is finished")
+    for name in names:
+        if name not in finished:
+            raise ValueError(
+                f"--row {name!r} is no finished row of {evidence.plan.sweep}; allowed: {', '.join(finished)}"
+            )
+    first = {trial.name: trial for trial in finished.values()}
+    return {name: finished[name] for name in names} or dict(list(first.items())[:MOST_ROWS])
+
+
+def _representative(evidence: Evidence, trials: Sequence[RecordedTrial]) -> dict[str, str]:
+    """The best, median and worst object by PSNR on novel views, averaged over the trials."""
+    from results.gallery import representative_objects
+
+    scores = evidence.results(["psnr"])
+    keys = [trial.key for trial in trials]
+    novel = scores[(scores["view_kind"] == "novel") & scores["key"].isin(keys)]
+    means = novel.groupby("object", observed=True)["value"].mean(skipna=False)
+    return representative_objects({str(name): float(mean) for name, mean in means.items()})

@@ -1,0 +1,55 @@
+"""Chosen objects and views: the same pictures and scores as in the evaluation, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from jobs.config import TrialConfig
+from jobs.qualitative import draw_rows
+from jobs.trial import Runtime, run_trial
+from results.records.plan import PlannedTrial
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def trial(home: Path, tiny) -> PlannedTrial:
+    """A trained trial in `home`."""
+    config = TrialConfig.model_validate(tiny())
+    result = run_trial(config, home, Runtime(threads=1))
+    return PlannedTrial(result.key, ("mine",), 0, config.identity(), "finished", training=result.training)
+
+
+def test_views_and_their_scores_are_those_of_the_evaluation(home: Path, trial: PlannedTrial) -> None:
+    folder = home / "trials" / trial.key
+    recorded = pd.read_parquet(folder / "per_object.parquet").query("metric == 'psnr' and view_kind == 'novel'")
+    scores = dict(zip(recorded["object"], recorded["value"], strict=True))
+    shown = draw_rows(home, {"mine": trial}, dict.fromkeys(scores, ""), (), CPU)
+    # The objects have five views: three of the four novel ones are chosen.
+    assert shown.views.tolist() == [[1, 2, 4], [1, 2, 4]]
+    novel = draw_rows(home, {"mine": trial}, dict.fromkeys(scores, ""), (1, 2, 3, 4), CPU)
+    np.testing.assert_allclose(novel.psnr["mine"].mean(1), list(scores.values()), rtol=1e-5)
+    with np.load(folder / "samples.npz") as samples:
+        assert samples["objects"].tolist() == list(scores)
+        np.testing.assert_array_equal(shown.gallery.source, samples["source"])
+        np.testing.assert_array_equal(shown.gallery.target, samples["target"])
+        difference = shown.gallery.renders["mine"].astype(int) - samples["render"]
+    assert abs(difference).max() <= 1
+    assert shown.trials == {"mine": {"key": trial.key, "seed": 0}}
+
+
+def test_mistakes_are_named(home: Path, trial: PlannedTrial) -> None:
+    first = "chair_00008"
+    with pytest.raises(ValueError, match=r"--view 5: object '.*' has the views 0 to 4"):
+        draw_rows(home, {"mine": trial}, {first: ""}, (0, 5), CPU)
+    with pytest.raises(ValueError, match=r"has no object 'chair_8'; did you mean 'chair_0000\d'\?"):
+        draw_rows(home, {"mine": trial}, {"chair_8": ""}, (), CPU)
+    larger = dict(trial.config, data=dict(trial.config["data"], resolution=8))
+    with pytest.raises(ValueError, match=r"rows 'mine' and 'other' have other pictures \(data\.resolution\)"):
+        draw_rows(home, {"mine": trial, "other": replace(trial, config=larger)}, {first: ""}, (), CPU)
