@@ -6,9 +6,10 @@ is a column, each object a line of them, upright and with its input view to the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from jobs.data.inspect import nearest_point
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.evaluate import object_views, predicting
-from jobs.gaussian_sources import gaussians_on_surface
+from jobs.gaussian_sources import find_object, gaussians_on_surface
 from jobs.pixels import as_pictures
 from jobs.trained import load_trained
 from jobs.turntable import upright_axes
@@ -124,13 +125,16 @@ class _Stand:
         return Picture(pixels, (x, y, z), 2.0, 2.0 * pixels.shape[0] / pixels.shape[1])
 
 
-def exhibition(home: Path, trials: Sequence[RecordedTrial], objects: int, device: torch.device) -> Exhibition:
-    """The first `objects` evaluated objects as each of `trials` reconstructs them, the input and the truth first.
+def exhibition(
+    home: Path, trials: Sequence[RecordedTrial], objects: int | Sequence[str], device: torch.device
+) -> Exhibition:
+    """Objects as each of `trials` reconstructs them, the input and the truth first.
 
+    `objects` are names, or the number of the first evaluated objects.
     A line is one object of one dataset and split, so trials that are evaluated on others have lines of their own.
     The truth is the surface that depth maps give, or without depth a picture.  A scene that is not made of Gaussians is
     shown as its rendering of the input view.  Gaussians that are not finite are left out.  Raises ValueError for a
-    trial without weights.
+    trial without weights, and an object that its dataset does not have.
     """
     exhibits: list[Exhibit] = []
     lines: dict[tuple[str, str, str], int] = {}
@@ -140,7 +144,7 @@ def exhibition(home: Path, trials: Sequence[RecordedTrial], objects: int, device
         store = open_dataset(config.data.name, config.data.options, home)
         predict = predicting(trained.reconstructor, trained.context, config)
         column = f"{trial.name} (row)" if trial.name in (INPUT, TRUTH) else trial.name
-        for row in store.split(config.eval.split).head(objects).itertuples():
+        for row in _chosen(store, config.eval.split, objects):
             views = object_views(store, row, config.data.resolution, config.model.input_views, device)
             name = str(row.object)
             shown = (store.fingerprint, config.eval.split, name)
@@ -162,6 +166,13 @@ def exhibition(home: Path, trials: Sequence[RecordedTrial], objects: int, device
     middle = (0.0, SPACING * (seen / 2 - 1.2), -SPACING * (len(lines) - 1) / 2)
     distance = SPACING * max(seen / WIDTH_AT_ONE, len(lines) / 1.2, 1.5)
     return Exhibition(tuple(exhibits), tuple(labels), (distance, middle[1], middle[2] + 0.2 * distance), middle)
+
+
+def _chosen(store: Store, split: str, objects: int | Sequence[str]) -> Iterable[Any]:
+    """The rows of named objects, or of the first of a split."""
+    if isinstance(objects, int):
+        return store.split(split).head(objects).itertuples()
+    return [find_object(store, name, split) for name in objects]
 
 
 def _given(views: Views, store: Store, name: str, line: int) -> Iterator[Exhibit]:

@@ -15,11 +15,22 @@ if TYPE_CHECKING:
 
 #: columns beyond these would be too small to see
 MOST_ROWS = 8
+#: objects that are shown by default
+FIRST_OBJECTS = 2
 
 
 def view(
     sweep: SweepFile,
-    objects: Annotated[int, typer.Option(min=1, max=20, help="Objects to show, the first that are evaluated.")] = 2,
+    objects: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=20, help="Objects to show, the first that are evaluated.", show_default=str(FIRST_OBJECTS)
+        ),
+    ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--object", metavar="NAME", help="An object to show instead, again for more.", show_default=False),
+    ] = None,
     only: Only = None,
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Port on this machine; the next free one is taken.")
@@ -38,6 +49,8 @@ def view(
     from results.records.monitor import Monitor
     from results.records.plan import read_plan
 
+    if objects is not None and names:
+        raise ValueError("give --objects, their number, or --object, their names")
     require_viewer()
     home = home.absolute()
     checked = planned_sweep(sweep, settings, home)
@@ -46,9 +59,11 @@ def view(
 
     from jobs.exhibits import exhibition
 
-    of_what = f"{counted(objects, 'object')} by {counted(len(chosen), 'row')}"
-    console.print(f"Reconstructing {of_what}: {', '.join(t.name for t in chosen)}", markup=False)
-    shown = exhibition(home, chosen, objects, torch.device("cpu"))
+    wanted = names or objects or FIRST_OBJECTS
+    what = counted(wanted, "object") if isinstance(wanted, int) else ", ".join(wanted)
+    rows = f"{counted(len(chosen), 'row')}: {', '.join(trial.name for trial in chosen)}"
+    console.print(f"Reconstructing {what} by {rows}", markup=False)
+    shown = exhibition(home, chosen, wanted, torch.device("cpu"))
     if left_out:
         console.print(f"Left out: {', '.join(left_out)}; --only chooses others", markup=False)
     server = serve(shown, f"splatsweep {checked.name}", port)

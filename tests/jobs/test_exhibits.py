@@ -89,6 +89,9 @@ def test_rows_stand_beside_the_input_and_the_truth(home, tiny) -> None:
             assert len(exhibit.content.centers) > 10
             assert all(np.isfinite(part).all() for part in vars(exhibit.content).values())
     assert math.dist(shown.camera, shown.look_at) > SPACING
+    last = shown.exhibits[-1].object
+    named = exhibition(home, [trial], [last], torch.device("cpu"))
+    assert [exhibit.object for exhibit in named.exhibits] == [last] * 3
     # Of what the viewer sees at that distance, all columns and the names beside them are left of its panel.
     width = shown.camera[0] * WIDTH_AT_ONE
     left = shown.look_at[1] - width / 2
