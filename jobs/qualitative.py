@@ -19,12 +19,9 @@ from jobs.pixels import as_bytes
 from jobs.precision import products
 from jobs.trained import load_trained
 from model.types import Views
-from results.figures.qualitative import QualitativeFigure
+from results.figures.qualitative import QualitativeFigure, pictures_of
 from results.gallery import Gallery
 from results.records.plan import RecordedTrial
-
-#: settings that determine which pictures a row is given, and which it is compared with
-_OF_PICTURES = ("data.name", "data.options", "data.resolution", "model.input_views")
 
 
 def draw_rows(
@@ -72,10 +69,7 @@ def draw_rows(
 
 def _check_same_pictures(rows: Mapping[str, RecordedTrial]) -> None:
     """Raises ValueError where two rows are given other pictures."""
-    settings = {
-        row: {key: value for key, value in trial.flat_config.items() if key.startswith(_OF_PICTURES)}
-        for row, trial in rows.items()
-    }
+    settings = {row: pictures_of(trial.flat_config) for row, trial in rows.items()}
     first, *others = settings
     for row in others:
         names = settings[first].keys() | settings[row].keys()

@@ -33,7 +33,7 @@ Rows = Annotated[
     typer.Option(
         "--row",
         metavar="NAME",
-        help="A row, again for more; default: the first eight.",
+        help="A row, again for more; default: the first eight with the same dataset.",
         show_default=False,
     ),
 ]
@@ -92,10 +92,12 @@ def figure(
 
 
 def chosen_rows(evidence: Evidence, names: Sequence[str]) -> dict[str, RecordedTrial]:
-    """The first finished seed of each named row, or of the first `MOST_ROWS` rows.
+    """The first finished seed of each named row, or of the first `MOST_ROWS` rows that have the same pictures.
 
     Raises ValueError for a name that no finished row has, and where no row is finished.
     """
+    from results.figures.qualitative import pictures_of
+
     finished: dict[str, RecordedTrial] = {}
     for record in evidence.records:
         if record.state == "finished" and not record.planned.control:
@@ -108,8 +110,11 @@ def chosen_rows(evidence: Evidence, names: Sequence[str]) -> dict[str, RecordedT
             raise ValueError(
                 f"--row {name!r} is no finished row of {evidence.plan.sweep}; allowed: {', '.join(finished)}"
             )
-    first = {trial.name: trial for trial in finished.values()}
-    return {name: finished[name] for name in names} or dict(list(first.items())[:MOST_ROWS])
+    if names:
+        return {name: finished[name] for name in names}
+    of_first = pictures_of(next(iter(finished.values())).flat_config)
+    alike = {trial.name: trial for trial in finished.values() if pictures_of(trial.flat_config) == of_first}
+    return dict(list(alike.items())[:MOST_ROWS])
 
 
 def _representative(evidence: Evidence, trials: Sequence[RecordedTrial]) -> dict[str, str]:
@@ -119,5 +124,7 @@ def _representative(evidence: Evidence, trials: Sequence[RecordedTrial]) -> dict
     scores = evidence.results(["psnr"])
     keys = [trial.key for trial in trials]
     novel = scores[(scores["view_kind"] == "novel") & scores["key"].isin(keys)]
+    if novel.empty:
+        raise ValueError("no trial has the PSNR of novel views, by which objects are chosen; name them with --object")
     means = novel.groupby("object", observed=True)["value"].mean(skipna=False)
     return representative_objects({str(name): float(mean) for name, mean in means.items()})

@@ -19,7 +19,11 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a finished sweep, with its home beside it."""
     folder = tmp_path_factory.mktemp("figure")
     base = tiny_configuration(eval={"metrics": ["psnr"]})
-    trials = {"baseline": {}, "tv": {"train.stages.0.losses.tv": 0.1}}
+    trials = {
+        "baseline": {},
+        "other pictures": {"data.resolution": 8},
+        "tv": {"train.stages.0.losses.tv": 0.1},
+    }
     content = {"name": "mine", "base": base, "trials": trials, "seeds": SEEDS, "run": {"executor": "inline"}}
     (folder / "sweep.yaml").write_text(json.dumps(content))
     done = CliRunner().invoke(app, ["run", str(folder / "sweep.yaml"), "--home", str(folder / "home")])
@@ -48,5 +52,9 @@ def test_the_best_median_and_worst_object_by_all_rows_unless_others_are_named(sw
 
 
 def test_a_row_that_is_not_there_is_refused_before_anything_is_drawn(sweep: Path) -> None:
-    with pytest.raises(ValueError, match=r"--row 'tvv' is no finished row of mine; allowed: baseline, tv"):
+    with pytest.raises(
+        ValueError, match=r"--row 'tvv' is no finished row of mine; allowed: baseline, other pictures, tv"
+    ):
         figure(sweep, "--row", "tvv")
+    with pytest.raises(ValueError, match=r"'tv' and 'other pictures' have other pictures \(data\.resolution\)"):
+        figure(sweep, "--row", "tv", "--row", "other pictures")
