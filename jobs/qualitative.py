@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import Store
@@ -17,8 +18,7 @@ from jobs.gaussian_sources import find_object
 from jobs.metrics.psnr import psnr
 from jobs.pixels import as_bytes
 from jobs.precision import products
-from jobs.trained import load_trained
-from model.types import Views
+from jobs.trained import find_trained, load_trained
 from results.figures.qualitative import QualitativeFigure, pictures_of
 from results.gallery import Gallery
 from results.records.plan import RecordedTrial
@@ -34,37 +34,41 @@ def draw_rows(
     """The objects as the trial of each row reconstructs them, in the resolution of its evaluation.
 
     `objects` maps names to the reasons why they are shown, or "".  `frames` are numbers of views among an object's,
-    from 0; empty: three of its novel views, spread evenly.
+    from 0; empty: three views that are novel for all rows, spread evenly.
     Raises ValueError for an object or a view that the dataset does not have, and for rows with other pictures.
     """
-    views: list[Views] = []
-    renders, scores = {}, {}
     _check_same_pictures(rows)
+    configs = [find_trained(home, trial.key)[1] for trial in rows.values()]
+    data = configs[0].data
+    store = open_dataset(data.name, data.options, home)
+    found = [find_object(store, name, configs[0].eval.split) for name in objects]
+    shown = _numbers(store, found, frames, [config.model.input_views for config in configs])
+    renders, scores = {}, {}
     for row, trial in rows.items():
-        trained = load_trained(home, trial.key, device)
-        config, sources = trained.config, trained.config.model.input_views
-        if not views:
-            store = open_dataset(config.data.name, config.data.options, home)
-            views = _views(store, config, list(objects), frames, device)
-        draw = drawing(predicting(trained.reconstructor, trained.context, config))
+        config, reconstructor, context = load_trained(home, trial.key, device)
+        sources, draw = config.model.input_views, drawing(predicting(reconstructor, context, config))
+        views = []
+        for each, numbers in zip(found, shown, strict=True):
+            evaluated = evaluation_frames(each, store.manifest.evaluation, sources)[:sources]
+            frame = np.concatenate([evaluated, each.first_frame + numbers])[None]
+            views.append(store.views(frame, data.resolution, device))
+        targets = [each.select(sources, each.images.shape[1]) for each in views]
         with torch.inference_mode(), products(config.train.precision):
-            images = [draw(each.select(0, sources), _shown(each, sources)).images[0] for each in views]
-        targets = [_shown(each, sources).images[0] for each in views]
+            images = [
+                draw(each.select(0, sources), target).images[0] for each, target in zip(views, targets, strict=True)
+            ]
         renders[row] = np.stack([as_bytes(image) for image in images])
-        scores[row] = np.stack(
-            [psnr(image, target).double().cpu().numpy() for image, target in zip(images, targets, strict=True)]
-        )
+        pairs = zip(images, targets, strict=True)
+        scores[row] = np.stack([psnr(image, target.images[0]).double().cpu().numpy() for image, target in pairs])
     gallery = Gallery(
         objects=tuple(objects),
         source=np.stack([as_bytes(each.images[0, 0]) for each in views]),
-        target=np.stack([as_bytes(target) for target in targets]),
+        target=np.stack([as_bytes(target.images[0]) for target in targets]),
         renders=renders,
         ranks=tuple(objects.values()) if any(objects.values()) else (),
     )
-    begins = [int(find_object(store, name, config.eval.split).first_frame) for name in objects]
-    numbers = [_shown(each, sources).frames[0].cpu().numpy() - begin for each, begin in zip(views, begins, strict=True)]
     known = {row: {"key": trial.key, "seed": trial.seed} for row, trial in rows.items()}
-    return QualitativeFigure(gallery, np.stack(numbers), scores, known)
+    return QualitativeFigure(gallery, shown, scores, known)
 
 
 def _check_same_pictures(rows: Mapping[str, RecordedTrial]) -> None:
@@ -79,29 +83,21 @@ def _check_same_pictures(rows: Mapping[str, RecordedTrial]) -> None:
             )
 
 
-def _views(
-    store: Store, config: TrialConfig, objects: Sequence[str], frames: Sequence[int], device: torch.device
-) -> list[Views]:
-    """The source views of each object, and then those with the numbers `frames`."""
-    rows = [find_object(store, name, config.eval.split) for name in objects]
-    sources = config.model.input_views
-    evaluated = [evaluation_frames(row, store.manifest.evaluation, sources) for row in rows]
-    fewest = min(len(numbers) for numbers in evaluated) - sources
-    found = []
-    for row, numbers in zip(rows, evaluated, strict=True):
-        if wrong := [frame for frame in frames if not 0 <= frame < row.num_frames]:
-            raise ValueError(f"--view {wrong[0]}: object {row.object!r} has the views 0 to {row.num_frames - 1}")
-        if frames:
-            shown = row.first_frame + np.array(frames)
-        elif fewest:
-            shown = numbers[np.linspace(sources, len(numbers) - 1, min(SAMPLE_VIEWS, fewest)).round().astype(int)]
-        else:
-            shown = numbers[:1]
-        both = np.concatenate([numbers[:sources], shown])
-        found.append(store.views(both[None], config.data.resolution, device))
-    return found
-
-
-def _shown(views: Views, sources: int) -> Views:
-    """The views behind the sources."""
-    return views.select(sources, views.images.shape[1])
+def _numbers(
+    store: Store, objects: Sequence[Any], frames: Sequence[int], input_views: Sequence[int]
+) -> NDArray[np.int64]:
+    """The numbers (K, M) of the views to show of K objects, of which rows are given so many source views."""
+    for each in objects:
+        if wrong := [frame for frame in frames if not 0 <= frame < each.num_frames]:
+            raise ValueError(f"--view {wrong[0]}: object {each.object!r} has the views 0 to {each.num_frames - 1}")
+    if frames:
+        return np.array([frames] * len(objects))
+    novel = []
+    for each in objects:
+        of_rows = [evaluation_frames(each, store.manifest.evaluation, count)[count:] for count in set(input_views)]
+        novel.append(sorted(set.intersection(*map(set, of_rows))) or [each.first_frame])
+    count = min(SAMPLE_VIEWS, *map(len, novel))
+    places = [np.linspace(0, len(numbers) - 1, count).round().astype(int) for numbers in novel]
+    return np.array(
+        [np.array(n)[p] - each.first_frame for each, n, p in zip(objects, novel, places, strict=True)], np.int64
+    )

@@ -23,7 +23,7 @@ from results.render.latex import escape
 FIGURE, STANDALONE, OVERVIEW, RECORD = "figure.tex", "figure_standalone.tex", "overview.png", "figure.json"
 PICTURES = "pictures"
 
-_OF_PICTURES = ("data.name", "data.options", "data.resolution", "model.input_views")
+_OF_PICTURES = ("data.name", "data.options", "data.resolution")
 _LONGEST = 60  # letters of a name in a file's
 _WIDTH, _HEIGHT = 0.98, 1.0  # at most, of all pictures beside and below each other, in units of the line
 _FIGURE = r"""%% Needs \usepackage{graphicx}; in a document elsewhere also \graphicspath{{FOLDER OF THIS FILE/}}.
@@ -132,7 +132,7 @@ class QualitativeFigure:
 
 
 def pictures_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, by dotted key, that determine which pictures a row is given and compared with."""
+    """The settings, by dotted key, that determine the pictures of a row's objects."""
     return {key: value for key, value in config.items() if key.startswith(_OF_PICTURES)}
 
 

@@ -32,16 +32,29 @@ def test_views_and_their_scores_are_those_of_the_evaluation(home: Path, trial: P
     scores = dict(zip(recorded["object"], recorded["value"], strict=True))
     shown = draw_rows(home, {"mine": trial}, dict.fromkeys(scores, ""), (), CPU)
     # The objects have five views: three of the four novel ones are chosen.
-    assert shown.views.tolist() == [[1, 2, 4], [1, 2, 4]]
+    assert shown.views.tolist() == [[1, 3, 4], [1, 3, 4]]
     novel = draw_rows(home, {"mine": trial}, dict.fromkeys(scores, ""), (1, 2, 3, 4), CPU)
     np.testing.assert_allclose(novel.psnr["mine"].mean(1), list(scores.values()), rtol=1e-5)
     with np.load(folder / "samples.npz") as samples:
         assert samples["objects"].tolist() == list(scores)
         np.testing.assert_array_equal(shown.gallery.source, samples["source"])
-        np.testing.assert_array_equal(shown.gallery.target, samples["target"])
-        difference = shown.gallery.renders["mine"].astype(int) - samples["render"]
+        same = draw_rows(home, {"mine": trial}, dict.fromkeys(scores, ""), (1, 2, 4), CPU).gallery
+        np.testing.assert_array_equal(same.target, samples["target"])
+        difference = same.renders["mine"].astype(int) - samples["render"]
     assert abs(difference).max() <= 1
     assert shown.trials == {"mine": {"key": trial.key, "seed": 0}}
+
+
+def test_rows_with_more_source_views_are_shown_in_views_that_are_novel_for_all(
+    home: Path, trial: PlannedTrial, tiny
+) -> None:
+    config = TrialConfig.model_validate(tiny(model={**tiny()["model"], "input_views": 2}))
+    result = run_trial(config, home, Runtime(threads=1))
+    two = PlannedTrial(result.key, ("two",), 0, config.identity(), "finished", training=result.training)
+    shown = draw_rows(home, {"mine": trial, "two": two}, {"chair_00008": ""}, (), CPU)
+    assert shown.views.tolist() == [[1, 3, 4]]  # the second source is view 2
+    alone = draw_rows(home, {"two": two}, {"chair_00008": ""}, (1, 3, 4), CPU)
+    np.testing.assert_array_equal(shown.gallery.renders["two"], alone.gallery.renders["two"])
 
 
 def test_mistakes_are_named(home: Path, trial: PlannedTrial) -> None:
