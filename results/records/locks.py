@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import socket
 from pathlib import Path
+
+import psutil
 
 
 def is_held(lock: Path) -> bool:
@@ -21,4 +25,18 @@ def is_held(lock: Path) -> bool:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            return _names_a_holder(stream.read())
     return False
+
+
+def _names_a_holder(content: bytes) -> bool:
+    """Whether the content of a lock's file names a process that may be alive.
+
+    On storage without locks `filelock` writes process and host into the file, and deletes it afterwards.
+    """
+    pid, _, rest = content.decode(errors="replace").partition("\n")
+    host = rest.partition("\n")[0]
+    return pid.isdecimal() and (host != socket.gethostname() or psutil.pid_exists(int(pid)))

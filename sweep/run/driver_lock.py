@@ -40,7 +40,9 @@ def sole_driver(sweep: Sweep, home: Path, console: Console) -> Iterator[None]:
     signature, stop_file = folder / OWNER_FILENAME, folder / STOP_FILENAME
     lock = FileLock(driver_lock_file(home, sweep.name))
     try:
-        lock.acquire(timeout=1)  # a look at it (`results.records.locks`) takes a moment
+        # A look at it (`results.records.locks`) takes a moment.  On storage without locks, an empty file of a home that
+        # was copied there counts as held for two seconds.
+        lock.acquire(timeout=3)
     except Timeout:
         way_out = f"wait for it, or run: {command('stop', sweep, home)}"
         raise SweepBusyError(f"sweep {folder.name!r} is being run by {_owner(folder)}; {way_out}") from None
