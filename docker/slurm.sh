@@ -20,7 +20,6 @@ sweep=${1:?usage: sbatch docker/slurm.sh SWEEP [options]}
 shift
 : "${SPLATSWEEP_HOME:?set it to a folder that all nodes see}"
 
-umask 077
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 SPLATSWEEP_HOME
 
@@ -76,7 +75,7 @@ if ! "$is_stopped"; then
     done
     wait "$driver" && code=0 || code=$?
 fi
-ray stop > /dev/null 2>&1 || true
+# Slurm ends Ray with this script; `ray stop` would also end that of other jobs on this node.
 
 if "$is_time_up" && ((code == stopped || code == terminated)); then
     if scontrol show job "$SLURM_JOB_ID" | grep -q 'Requeue=1'; then

@@ -170,7 +170,8 @@ FAKES = {
         esac""",
     "srun": 'echo "$@" >> "$SPLATSWEEP_HOME/steps"; if [ "$4" = bash ]; then "${@:4}"; fi',
     "hostname": 'if [ "$1" = --ip-address ]; then echo 127.0.1.1; else echo "10.0.0.1 fe80::1"; fi',
-    "ray": 'until grep -q "ray start" "$SPLATSWEEP_HOME/steps"; do sleep 0.01; done',
+    "ray": """echo "$@" >> "$SPLATSWEEP_HOME/ray calls"
+        until grep -q "ray start" "$SPLATSWEEP_HOME/steps"; do sleep 0.01; done""",
     "splatsweep": """trap 'echo stopped behind a checkpoint; exit 130' TERM
         echo "$@" ; while true; do sleep 0.05; done""",
 }
@@ -218,13 +219,14 @@ def test_slurm_job_without_a_head_ends(tmp_path, slurm_job):
     ("number", "requeue", "is_requeued"),
     [(signal.SIGUSR1, True, True), (signal.SIGUSR1, False, False), (signal.SIGTERM, True, False)],
 )
-def test_slurm_job_is_requeued_when_its_time_is_up(slurm_job, number, requeue, is_requeued):
+def test_slurm_job_is_requeued_when_its_time_is_up(tmp_path, slurm_job, number, requeue, is_requeued):
     job = slurm_job(requeue)
     job.send_signal(number)
     output, _ = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 130
     assert "stopped behind a checkpoint" in output
     assert ("requeued 17" in output) == is_requeued
+    assert set((tmp_path / "ray calls").read_text().splitlines()) == {"status"}  # `ray stop` would end other jobs' Ray
 
 
 def test_slurm_job_survives_a_signal_that_comes_while_the_sweep_starts(tmp_path, slurm_job):
