@@ -22,7 +22,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -364,7 +364,7 @@ class Tracker:
 
     def _find_runs(self, key: str) -> list[MlflowRun]:
         """The runs of a key: finished ones first, then by age, the oldest first."""
-        experiments = [e.experiment_id for e in self._client.search_experiments()]
+        experiments = [e.experiment_id for e in _experiments(self._client)]
         found = self._client.search_runs(experiments, f"tags.`{tags.KEY}` = '{key}'")
         return sorted(found, key=lambda r: (_published(r) != "finished", _created(r), r.info.run_id))
 
@@ -418,9 +418,17 @@ def find_experiment(client: MlflowClient, name: str) -> Experiment | None:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return found
-    everything = client.search_experiments(view_type=ViewType.ALL)
-    named = [found for found in everything if found.tags.get(tags.EXPERIMENT) == name]
+    named = [found for found in _experiments(client, ViewType.ALL) if found.tags.get(tags.EXPERIMENT) == name]
     return min(named, key=lambda found: found.lifecycle_stage != "active", default=None)
+
+
+def _experiments(client: MlflowClient, view_type: int = ViewType.ACTIVE_ONLY) -> Iterator[Experiment]:
+    """Every experiment of a store, the newest first; MLflow returns a thousand at once."""
+    token: str | None = ""
+    while token is not None:
+        page = client.search_experiments(view_type, page_token=token or None)
+        yield from page
+        token = page.token or None
 
 
 def forget(home: Path, keys: Sequence[str], uri: str | None = None) -> int:
@@ -434,7 +442,7 @@ def forget(home: Path, keys: Sequence[str], uri: str | None = None) -> int:
     count = 0
     with FileLock(database_lock(home)):
         client = MlflowClient(uri or own)
-        experiments = [found.experiment_id for found in client.search_experiments(view_type=ViewType.ALL)]
+        experiments = [found.experiment_id for found in _experiments(client, ViewType.ALL)]
         for key in keys:
             for run in client.search_runs(experiments, f"tags.`{tags.KEY}` = '{key}'"):
                 client.delete_run(run.info.run_id)

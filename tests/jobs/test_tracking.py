@@ -619,6 +619,25 @@ def test_an_experiment_that_was_renamed_is_found(tmp_path, folder, client):
     assert Tracker(tmp_path, None, "another")._experiment_id() != experiment
 
 
+def test_experiments_and_runs_are_found_among_more_experiments_than_mlflow_returns_at_once(
+    tmp_path, folder, client, monkeypatch
+):
+    search = MlflowClient.search_experiments
+
+    def search_pages_of_one(self, *arguments, **options):
+        return search(self, *arguments, **{"max_results": 1, **options})
+
+    measure_loss(folder)
+    tracker(tmp_path).sync([TRIAL])
+    client.rename_experiment(only_run(client).info.experiment_id, "for the paper")
+    monkeypatch.setattr(MlflowClient, "search_experiments", search_pages_of_one)
+    newer = Tracker(tmp_path, None, "newer")
+    newer.sync([TRIAL])
+    assert len(client.search_runs(["1", "2"])) == 1
+    assert tracker(tmp_path)._experiment_id() == "1"
+    assert forget(tmp_path, [TRIAL.key]) == 1
+
+
 @pytest.mark.parametrize("renamed", [False, True])
 def test_an_experiment_that_was_deleted_is_named_with_what_brings_it_back(tmp_path, folder, client, renamed):
     writer = tracker(tmp_path)
