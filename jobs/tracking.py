@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
+# The client prints the addresses of each run that ends.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -41,6 +44,7 @@ from mlflow.entities import Experiment, Metric, Param, RunStatus, RunTag, ViewTy
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.utils.uri import is_http_uri
+from requests import HTTPError
 from sqlalchemy import column, create_engine, table, update
 from sqlalchemy.pool import NullPool
 
@@ -108,6 +112,17 @@ class ExperimentDeletedError(ResultsError):
         super().__init__(
             f"the experiment {name!r} was deleted from the MLflow store {without_secrets(uri)}; to have it back: "
             f"{restore}; or choose another name in the sweep file: tracking.experiment"
+        )
+
+
+class ArtifactTooLargeError(ResultsError):
+    """A tracking server, or a proxy in front of it, refused an artifact because of its size."""
+
+    def __init__(self, path: Path) -> None:
+        without = ", or record no networks: tracking.models: never" if path.name == MODEL_FILENAME else ""
+        super().__init__(
+            f"its artifact {path.name} ({path.stat().st_size / 1e6:.1f} MB) is too large for the server, or a proxy "
+            f"in front of it; raise the limit there (nginx: client_max_body_size){without}"
         )
 
 
@@ -199,6 +214,8 @@ class Tracker:
             try:
                 with self._lock:
                     self._sync_trial(trial, now)
+            except ArtifactTooLargeError as error:
+                refused[trial.run_name] = str(error)
             except MlflowException as error:
                 if error.error_code not in _COLLISIONS:
                     raise
@@ -218,7 +235,7 @@ class Tracker:
             named = {tags.REPORT: sweep}
             run = found[0] if found else self._client.create_run(experiment, tags=named, run_name=f"report of {sweep}")
             self._keep_artifacts_here(run)
-            self._client.log_artifact(run.info.run_id, str(page))
+            self._log_artifact(run.info.run_id, page)
             self._client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FINISHED))
 
     def _sync_trial(self, trial: TrackedTrial, now: TrialProgress) -> None:
@@ -279,7 +296,7 @@ class Tracker:
             hashes = {}
             for path in (folder / name for name in ARTIFACTS):
                 if path.exists() and path.stat().st_size:  # skip empty logs
-                    self._client.log_artifact(run.run_id, str(path))
+                    self._log_artifact(run.run_id, path)
                     hashes[path.name] = file_sha256(path)
             if status == "finished":
                 hashes |= self._log_model(run, folder)
@@ -322,8 +339,16 @@ class Tracker:
         with tempfile.TemporaryDirectory(prefix="splatsweep-") as parent:
             path = Path(parent) / MODEL_FILENAME
             path.write_bytes(content)
-            self._client.log_artifact(run.run_id, str(path))
+            self._log_artifact(run.run_id, path)
         return {MODEL_FILENAME: hashlib.sha256(content).hexdigest()}
+
+    def _log_artifact(self, run_id: str, path: Path) -> None:
+        try:
+            self._client.log_artifact(run_id, str(path))
+        except HTTPError as error:
+            if error.response is None or error.response.status_code != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                raise
+            raise ArtifactTooLargeError(path) from error
 
     def _open_run(self, trial: TrackedTrial, now: TrialProgress) -> _Run:
         """The run of a trial with its scores, in whichever experiment it was created, or a new one."""

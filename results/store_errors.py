@@ -16,6 +16,7 @@ _NEWER = "it was written by a newer MLflow than the one that is installed: pip i
 _LOCKED = (
     "another program has locked it: close that program, and on network storage use the store from one machine only"
 )
+_CREDENTIALS = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 
 
 def store_problem(uri: str, error: Exception, tried: Literal["read", "written"], sync: str) -> str:
@@ -69,5 +70,6 @@ _REMEDIES: tuple[tuple[str, Callable[[str, str, str], str | None]], ...] = (
     (r"out-of-date database schema|database schema \(found", _schema),
     (r"can't locate revision", lambda *_: _NEWER),
     (r"not a database|malformed|no such table|no such column", _not_a_store),
+    (r"error code 401", lambda *_: _CREDENTIALS),
     (r"disk is full|no space left", lambda _, __, sync: f"make room, then: {sync}"),
 )

@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from requests import HTTPError, Response
 from sqlalchemy.exc import OperationalError
 
 from jobs.tracking import ExperimentDeletedError, TrackedTrial, Tracker, UnrecordedTrialsError, forget
@@ -490,12 +491,13 @@ def found(uri: str, trial: TrackedTrial):
     return run, [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "train/loss")]
 
 
-def test_a_run_is_recorded_on_a_server_completely_and_once(remote, tmp_path):
+def test_a_run_is_recorded_on_a_server_completely_and_once(remote, tmp_path, capsys):
     trial = begun(tmp_path)
     Tracker(tmp_path, remote, "whole").sync([trial])
     finish(tmp_path / "trials" / trial.key)
     for _ in range(2):
         Tracker(tmp_path, remote, "whole").sync([trial])
+    assert capsys.readouterr().out == "", "MLflow would print between the lines of the progress"
     run, losses = found(remote, trial)
     assert (run.info.status, run.data.tags["splatsweep.status"]) == ("FINISHED", "finished")
     assert losses == [(step, 1 / step) for step in range(1, 6)]
@@ -685,6 +687,27 @@ def test_a_trial_that_is_refused_stops_no_other(tmp_path, folder, client, monkey
     monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
     writer.sync([bad, TRIAL])
     assert {len(client.get_metric_history(run.info.run_id, "train/loss")) for run in client.search_runs(["1"])} == {2}
+
+
+def test_an_artifact_that_is_too_large_for_a_server_stops_no_other_trial(tmp_path, folder, client, monkeypatch):
+    measure_loss(folder)
+    finish(folder)
+    other = replace(TRIAL, key="b" * 16, run_name="other")
+    shutil.copytree(folder, tmp_path / "trials" / other.key)
+    (folder / "samples.npz").write_bytes(b"large")
+    log_artifact, refusal = MlflowClient.log_artifact, Response()
+    refusal.status_code = 413
+
+    def limited(self, run_id, path):
+        if path.endswith("samples.npz"):
+            raise HTTPError(response=refusal)
+        log_artifact(self, run_id, path)
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", limited)
+    with pytest.raises(UnrecordedTrialsError, match=r"'baseline': its artifact samples.npz .* is too large"):
+        tracker(tmp_path).sync([TRIAL, other])
+    states = {run.data.tags["splatsweep.key"]: run.info.status for run in client.search_runs(["1"])}
+    assert states == {TRIAL.key: "RUNNING", other.key: "FINISHED"}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1, "packages": [], "git": "x"}', "{}"])

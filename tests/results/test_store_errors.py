@@ -27,6 +27,7 @@ SCHEMA = (
         ("file is not a database", f"made anew from the trials' journals: {SYNC}"),
         ("database disk image is malformed", "made anew"),
         ("no such table: experiments", "no MLflow store"),
+        ("API request to endpoint /api/x failed with error code 401 != 200", "set MLFLOW_TRACKING_USERNAME and"),
         ("(sqlite3.OperationalError) database or disk is full", f"make room, then: {SYNC}"),
     ],
 )
