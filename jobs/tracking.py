@@ -55,6 +55,7 @@ from results.metrics import VIEW_KINDS
 from results.own_store import adopt_store
 from results.records import tags
 from results.records.atomic import PARTIAL
+from results.records.disk import is_local
 from results.records.flat import flatten
 from results.records.hashing import file_sha256
 from results.records.home import artifacts_folder, database_file, database_lock, training_folder, trial_folder
@@ -191,13 +192,12 @@ class Tracker:
             if self._is_own:
                 _create_database(database_file(self._home))
                 _make_shared(database_file(self._home))
+                _choose_journal(database_file(self._home))
             _refuse_dead_database(self.uri)
             if self._is_own:
                 adopt_store(self._home)
             self._client = MlflowClient(self.uri)
             self._experiment_id()
-            if self._is_own:
-                _use_write_ahead_log(database_file(self._home))
 
     def sync(self, trials: Sequence[TrackedTrial]) -> None:
         """Write the journals' new events to MLflow.
@@ -524,7 +524,11 @@ def _make_shared(database: Path) -> None:
     inherit_permissions(database)
 
 
-def _use_write_ahead_log(database: Path) -> None:
-    """Allows reading the store, for instance in the UI, while it is being written."""
+def _choose_journal(database: Path) -> None:
+    """Allows reading the store, for instance in the UI, while it is being written, where only this machine uses it.
+
+    Machines that share a database with a write-ahead log do not see each other's writes, and lose them.
+    """
+    mode = "WAL" if is_local(database) else "DELETE"
     with closing(sqlite3.connect(database)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA journal_mode={mode}")

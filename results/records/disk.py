@@ -1,4 +1,4 @@
-"""Disk space: sizes of folders, and the error of a full disk, after which a trial can be resumed."""
+"""Disks: sizes of folders, file systems, and the error of a full disk, after which a trial can be resumed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+#: file systems that one machine uses alone; others may be on a network
+_LOCAL = frozenset(
+    {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "hfs", "jfs", "overlay", "tmpfs", "ufs", "xfs", "zfs"}
+)
+
+
+def is_local(path: Path) -> bool:
+    """Whether a path lies on a file system that this machine uses alone; False where that is not known."""
+    systems = {Path(each.mountpoint): each.fstype for each in psutil.disk_partitions(all=True)}
+    place = path.resolve()
+    return next((systems[each] for each in (place, *place.parents) if each in systems), "") in _LOCAL
 
 
 def size_of(path: Path) -> int:

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -728,6 +730,20 @@ def test_a_database_that_was_being_created_when_its_driver_died_is_created_anew(
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
         assert connection.execute("SELECT name FROM experiments WHERE name = 'study'").fetchall()
     assert not list(tmp_path.glob("mlflow.db.partial*"))
+
+
+@pytest.mark.parametrize(("system", "mode"), [("ext4", "wal"), ("nfs4", "delete"), ("fuse.sshfs", "delete")])
+def test_a_store_on_a_network_has_no_log_that_machines_would_have_to_share(tmp_path, monkeypatch, system, mode):
+    mounts = [SimpleNamespace(mountpoint="/", fstype="xfs"), SimpleNamespace(mountpoint=str(tmp_path), fstype=system)]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: mounts)
+
+    def journal(*change: str) -> str:
+        with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+            return connection.execute(f"PRAGMA journal_mode{''.join(change)}").fetchone()[0]
+
+    journal("=WAL")  # as of an earlier version
+    tracker(tmp_path)
+    assert journal() == mode
 
 
 def test_a_trial_that_is_forgotten_has_no_run_nor_artifacts_and_gets_a_new_run(tmp_path, folder, client):
