@@ -121,18 +121,28 @@ def lost_home_warning(home: Path) -> str | None:
 def follow_job(name: str, address: str, write: Callable[[str], None]) -> int:
     """Writes a job's log as it grows, until the job ends; returns the exit code of its driver.
 
-    For a job that ended without one, returns 130 if it was stopped and 2 if its node was lost.
+    For a job that ended without one, returns 130 if it was stopped and 2 if its node was lost.  Raises `SubmitError`
+    where the connection is lost, for instance by a proxy.
     """
     import asyncio  # here, since commands that only look read this module
 
-    client = _client(address)
+    from aiohttp import ClientError
+
+    client, lost = _client(address), "the log ended before the job"
 
     async def tail() -> None:
         async for text in client.tail_job_logs(name):
             write(text)
 
-    asyncio.run(tail())
-    details = client.get_job_info(name)
+    details = None
+    try:
+        asyncio.run(tail())
+        details = client.get_job_info(name)
+    except (ClientError, OSError, RuntimeError) as error:
+        lost = str(error) or type(error).__name__
+    if details is None or not details.status.is_terminal():
+        again = f"ray job logs {name} --follow --address {shlex.quote(address)}"
+        raise SubmitError(f"{name} is no longer followed ({lost}); it goes on while its cluster lives, see: {again}")
     if details.driver_exit_code is not None:
         return int(details.driver_exit_code)
     return {"SUCCEEDED": 0, "STOPPED": 130}.get(str(details.status.value), 2)

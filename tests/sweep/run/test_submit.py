@@ -15,13 +15,16 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
+import aiohttp
 import pytest
+from ray.job_submission import JobStatus
 from typer.testing import CliRunner
 
 from sweep.cli import app
 from sweep.file.load import SweepError
-from sweep.run.submit import JOB_VARIABLE, UPLOAD_LIMIT_MIB, SubmitError, lost_home_warning, stage
+from sweep.run.submit import JOB_VARIABLE, UPLOAD_LIMIT_MIB, SubmitError, follow_job, lost_home_warning, stage
 from tests.processes import PATIENCE_S, Home, free_port, run, tiny_sweep
 
 
@@ -203,6 +206,24 @@ def test_submitted_sweep_is_described_truly(tmp_path, sweep, monkeypatch, is_see
     ((*_, options, variables),) = sent
     assert options == ["--take-over"]
     assert len(variables["SPLATSWEEP_COMMIT"].removesuffix("-dirty")) == 40
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("closed unexpectedly"), aiohttp.ClientError("no websocket")])
+def test_job_whose_log_is_cut_off_goes_on_and_is_said_to(monkeypatch, error):
+    class Client:
+        async def tail_job_logs(self, _name):
+            yield "Planning"
+            if error is not None:
+                raise error
+
+        def get_job_info(self, _name):
+            return SimpleNamespace(driver_exit_code=None, status=JobStatus.RUNNING)
+
+    monkeypatch.setattr("sweep.run.submit._client", lambda _address: Client())
+    written: list[str] = []
+    with pytest.raises(SubmitError, match=f"({error or 'before the job'}).*ray job logs raysubmit_1 --follow"):
+        follow_job("raysubmit_1", "http://head:8265", written.append)
+    assert written == ["Planning"]
 
 
 def test_job_that_is_too_large_is_refused(tmp_path):
