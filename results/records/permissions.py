@@ -34,9 +34,9 @@ def inherit_permissions(path: Path) -> None:
 def whose(path: Path) -> str | None:
     """The reason why this process may not read and write a path (owner and mode, or read-only storage); None if it may.
 
-    For a file that does not exist, the nearest existing parent folder is checked.
+    For a file that does not exist, or cannot be seen, the nearest parent folder that can be seen is checked.
     """
-    found = next((place for place in (path, *path.parents) if place.exists()), None)
+    found = next((place for place in (path, *path.parents) if os.path.exists(place)), None)  # noqa: PTH110 - may not raise
     if found is None or os.access(found, os.R_OK | os.W_OK):
         return None
     if os.statvfs(found).f_flag & os.ST_RDONLY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -108,3 +109,16 @@ def test_the_owner_of_what_cannot_be_written_is_named(tmp_path: Path, monkeypatc
     assert said is not None
     for words in (str(path), "belongs to", "-rw", "g+rwX"):
         assert words in said
+
+
+def test_a_folder_that_may_not_be_searched_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, look = tmp_path / "result.json", os.stat
+
+    def refuse(path: Path, **options: bool) -> os.stat_result:
+        if Path(path) == hidden:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert f"{tmp_path} belongs to" in str(whose(hidden))
