@@ -248,9 +248,10 @@ def remove(
 
     store_of: the folder of a configuration's dataset; forget: deletes the runs of trials from MLflow.  May be killed at
     any moment: each thing is first moved out of the reach of all readers, as a whole, and a later call removes what is
-    left.  Plans are frozen anew with the states that their trials have afterwards.
+    left.  Plans are frozen anew with the states that their trials have afterwards.  Folders are deleted last, when
+    sweeps may run again.
     """
-    freed = 0
+    freed, condemned = 0, list[Path]()
     with ExitStack() as locks:
         names = sweep_names(home)
         held = [name for name in names if _hold(driver_lock_file(home, name), locks)]
@@ -259,21 +260,23 @@ def remove(
         wastes = [waste for waste in wastes if not _is_needed_now(waste, needs, used, is_busy=is_busy)]
         trials = [waste for waste in wastes if waste.key is not None and _is_removable(waste, needs, home)]
         forget([waste.key for waste in trials if waste.key is not None])
-        for waste in trials:
-            freed += _move_away(waste, home)
-        for waste in wastes:
-            if waste.key is not None or not waste.path.exists():
+        for waste in (*trials, *(waste for waste in wastes if waste.key is None)):
+            if not waste.path.exists() or _is_locked(waste.path):
                 continue
-            if waste.kind == "left-over" or waste.path.is_file():
-                _delete(waste.path)
-                freed += waste.size
-            elif not _is_locked(waste.path):
-                freed += _move_away(waste, home)
+            if waste.kind == "left-over":
+                condemned.append(waste.path)
+            elif waste.path.is_file():
+                waste.path.unlink()
+            else:
+                condemned.append(_moved_away(waste, home))
+            freed += waste.size
         for name in held:
             plan = read_plan(name, home)
             refreshed = plan.refreshed(Monitor(home))
             if refreshed != plan:
                 freeze(refreshed, home)
+    for path in dict.fromkeys(condemned):
+        _delete(path)
     return freed
 
 
@@ -294,15 +297,14 @@ def _is_removable(waste: Waste, needs: _Needs, home: Path) -> bool:
     return waste.kind == "failed" or waste.key not in needs.current
 
 
-def _move_away(waste: Waste, home: Path) -> int:
-    """Rename a folder into that of removed things, in which nothing is looked for, then delete it."""
+def _moved_away(waste: Waste, home: Path) -> Path:
+    """Rename a folder into that of removed things, in which nothing is looked for; returns its new path."""
     target = removed_folder(home) / f"{waste.path.parent.name}-{waste.path.name}"
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         _delete(target)
     waste.path.rename(target)
-    _delete(target)
-    return waste.size
+    return target
 
 
 def _delete(path: Path) -> None:

@@ -18,6 +18,7 @@ from results.clean import remove, survey
 from results.records.atomic import write_json
 from results.records.home import driver_lock_file, training_folder, trial_folder
 from results.records.journal import Journal
+from results.records.locks import is_held
 from results.records.plan import Plan, PlannedTrial, freeze, read_plan
 from tests.homes import finish
 
@@ -255,6 +256,22 @@ def test_a_sweep_that_began_meanwhile_keeps_failed_trials_and_caches(home: Path)
         remove(chosen, home, store_of(home), nothing)
     left = [waste.path for waste in chosen if waste.path.exists()]
     assert left == [waste.path for waste in chosen if waste.kind in ("failed", "caches")]
+
+
+def test_sweeps_may_run_while_folders_are_deleted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    idle(home)
+    (home / "removed" / "trials-lost").mkdir()  # of a killed removal; the trial ran again
+    lock, delete, is_locked = driver_lock_file(home, "sweep"), clean._delete, dict[str, bool]()
+
+    def look_and_delete(path: Path) -> None:
+        is_locked["at the end"] = is_held(lock)
+        delete(path)
+
+    monkeypatch.setattr(clean, "_delete", look_and_delete)
+    chosen = look(home).chosen([])
+    remove(chosen, home, store_of(home), lambda _: is_locked.update({"at first": is_held(lock)}))
+    assert is_locked == {"at first": True, "at the end": False}
+    assert not [waste for waste in chosen if waste.path.exists()]
 
 
 def kill_at(moment: int, counted: list[int]) -> Callable[..., None]:
