@@ -74,13 +74,12 @@ class Artifacts:
 
     def _download(self, run: Run, name: str, folder: Path) -> Path:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        from mlflow.exceptions import MlflowException
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         try:
             # The public `download_artifacts` first requests a listing, to find out whether it is a folder.
             get_artifact_repository(run.artifact_uri, tracking_uri=self._uri)._download_file(name, str(folder / name))
-        except (OSError, MlflowException) as error:
+        except Exception as error:  # each kind of storage has errors of its own, or lacks a package
             raise FileNotFoundError(f"run {run.run_id}: artifact {name} cannot be fetched: {reason(error)}") from error
         return folder / name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,6 +73,12 @@ def test_a_download_that_is_not_what_was_recorded_is_refused(proxy, served: str,
     with pytest.raises(ResultsError, match=r"per_object\.parquet is not what was recorded"):
         content(tmp_path, run_of(served, sha256="0" * 64), proxy.uri)
     assert list((tmp_path / "cache" / "artifacts").iterdir()) == []
+
+
+def test_storage_whose_package_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(FileNotFoundError, match=r"cannot be fetched: .*boto3"):
+        content(tmp_path, run_of("s3://bucket/r"))
 
 
 def test_what_a_server_does_not_have_is_missing(proxy, served: str, tmp_path: Path) -> None:
