@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from results.records.damage import DamagedFileError, pass_over
 from results.records.home import trial_folder, trials_folder
 from results.records.journal import Event, JournalReader
-from results.records.trial_folder import DECISIVE, RESULT_FILENAME, Status, read_result, status_after
+from results.records.trial_folder import DECISIVE, Status, read_result, status_after
 
 #: metrics whose values at all steps are kept: those on the validation split, of which there are few
 _KEPT = "val/"
@@ -50,7 +51,8 @@ class TrialProgress:
 class Monitor:
     """Reads the state of trials of one home; safe for use by several threads.
 
-    A trial once found finished stays finished for this monitor.
+    A trial once found finished stays finished for this monitor.  One that cannot be read for a while, as on network
+    storage, keeps the state that was read last.
     """
 
     def __init__(self, home: Path) -> None:
@@ -84,34 +86,27 @@ class _TrialReader:
         self._reader = JournalReader(folder)
         self._generation = 0
         self._story = _JournalState()
-        self._result_file: tuple[int, int, int] | None = None
-        self._finished: TrialProgress | None = None
+        self._seen: TrialProgress | None = None
 
     def look(self) -> TrialProgress:
-        if self._finished is not None:
-            return self._finished
-        result = self._new_result()  # before the journal: once it is there, the journal is whole
+        if self._seen is None:
+            self._seen = self._look()
+        elif self._seen.result is None:
+            try:
+                self._seen = self._look()
+            except OSError as error:  # network storage recovers
+                problem = DamagedFileError(self._folder, error.strerror or str(error))
+                pass_over(problem, "the trial's state is the one that was read last")
+        return self._seen
+
+    def _look(self) -> TrialProgress:
+        result = read_result(self._folder)  # before the journal: once it is there, the journal is whole
         events = self._reader.new()
         if self._reader.generation != self._generation:
             self._generation, self._story = self._reader.generation, _JournalState()
         for event in events:
             self._story.add(event)
-        now = self._story.progress(result, self._folder)
-        if result is not None:
-            self._finished = now
-        return now
-
-    def _new_result(self) -> Mapping[str, Any] | None:
-        """The valid result; a file found invalid is read again only after it has changed."""
-        try:
-            found = (self._folder / RESULT_FILENAME).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        file = (found.st_mtime_ns, found.st_size, found.st_ino)
-        if file == self._result_file:
-            return None
-        self._result_file = file
-        return read_result(self._folder)
+        return self._story.progress(result, self._folder)
 
 
 class _JournalState:

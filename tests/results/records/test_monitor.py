@@ -1,4 +1,6 @@
+import errno
 import json
+import pathlib
 
 import pytest
 
@@ -92,6 +94,31 @@ def test_an_invalid_result_is_read_again_once_it_was_written_again(tmp_path, fol
         assert here.look(KEY).status == "running"
     write_result(folder)
     assert here.look(KEY).status == "finished"
+
+
+@pytest.mark.parametrize("unread", ["journal.jsonl", "per_object.parquet"])
+def test_storage_that_fails_for_a_moment_changes_no_state(tmp_path, folder, monkeypatch, unread):
+    here, read = Monitor(tmp_path), pathlib.Path.open
+
+    def fail(path, *arguments, **options):
+        if path.name == unread:
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return read(path, *arguments, **options)
+
+    with Journal(folder) as trial:
+        trial.start(0)
+        trial.metrics(10, {"train/loss": 2.0})
+        assert here.look(KEY).step == 10
+        trial.metrics(20, {"train/loss": 1.0})
+        write_result(folder)
+        with monkeypatch.context() as failing:
+            failing.setattr(pathlib.Path, "open", fail)
+            assert here.look(KEY).status == "running"
+    assert (here.look(KEY).status, here.look(KEY).step) == ("finished", 20)
+    if unread == "journal.jsonl":
+        monkeypatch.setattr(pathlib.Path, "open", fail)
+        with pytest.raises(OSError, match="Stale"):  # nothing is known of it
+            Monitor(tmp_path).look(KEY)
 
 
 def test_several_are_looked_at_and_what_is_no_trial_is_left_alone(tmp_path, folder):
