@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,14 +24,14 @@ def never() -> bool:
 
 
 def stop_signal(*files: Path | str | None) -> ShouldStop:
-    """Whether one of these files exists; None is none."""
-    paths = [Path(file) for file in files if file is not None]
+    """Whether one of these files exists; None is none.  Storage that fails for a moment is no request, nor an error."""
+    paths = [file for file in files if file is not None]
     looked, found = 0.0, False
 
     def should_stop() -> bool:
         nonlocal looked, found
         if time.monotonic() - looked > _INTERVAL_S:
-            looked, found = time.monotonic(), any(path.exists() for path in paths)
+            looked, found = time.monotonic(), any(map(os.path.exists, paths))
         return found
 
     return should_stop

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import errno
+import os
 
 import pytest
 
@@ -23,9 +24,19 @@ def test_each_of_the_files_is_a_request_and_none_is_no_file(tmp_path, monkeypatc
 def test_files_are_looked_for_once_a_second(moments, looks, tmp_path, monkeypatch):
     looked, now = [], [0.0]
     monkeypatch.setattr("jobs.stop.time.monotonic", lambda: now[0])
-    monkeypatch.setattr(Path, "exists", lambda path: looked.append(path) or False)
+    monkeypatch.setattr(os.path, "exists", lambda path: looked.append(path) or False)
     should_stop = stop_signal(tmp_path / "stop")
     for moment in moments:
         now[0] = moment
         should_stop()
     assert len(looked) == looks
+
+
+def test_storage_that_fails_for_a_moment_stops_nothing(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    should_stop = stop_signal(tmp_path / "stop")
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "stat", fail)
+        assert not should_stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from pathlib import Path
@@ -31,7 +32,7 @@ class QueueSearcher(Searcher):
 
         Once the stop file exists there is none any more, since Tune would start and end thousands of them one by one.
         """
-        if self._stop_file.exists():
+        if os.path.exists(self._stop_file):  # noqa: PTH110 - storage that fails for a moment raises nothing
             return Searcher.FINISHED
         trial = self._next()
         if trial is None:
@@ -75,7 +76,7 @@ class StoppableScheduler(FIFOScheduler):
         """Called several times a second."""
         if time.monotonic() - self._looked > _STOP_INTERVAL_S:
             self._looked = time.monotonic()
-            if self._stop_file.exists():
+            if os.path.exists(self._stop_file):  # noqa: PTH110 - as above
                 for trial in tune_controller.get_trials():
                     if trial.status == "PENDING":
                         trial.init_local_path()  # Tune reads the path of every trial at the end

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from ray.tune.search import Searcher
 
 from sweep.run.executors.queue import FixedQueue
@@ -24,6 +27,16 @@ def test_a_stop_ends_the_queue_at_once(tmp_path: Path) -> None:
     request_stop(stop_file, "request", "by a test")
     assert searcher.suggest("second") == Searcher.FINISHED
     assert source.next() == source.trials[1], "it was not taken from the queue"
+
+
+def test_storage_that_fails_for_a_moment_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    searcher = QueueSearcher(FixedQueue([works.trial_of(0)]), Packing(1.0, str, tmp_path / "m.json"), tmp_path / "stop")
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "stat", fail)
+        assert searcher.suggest("first")["point"]["key"] == works.trial_of(0).key
 
 
 def test_a_trial_that_is_dropped_before_tune_has_looked_at_it_has_a_folder(tmp_path: Path) -> None:
