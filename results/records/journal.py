@@ -79,9 +79,9 @@ class Journal:
         self._append("failed", error=error)
 
     def close(self) -> None:
-        """Flush to the disk and close."""
-        os.fsync(self._stream.fileno())
-        self._stream.close()
+        """Flush to the disk and close.  Network storage reports a lack of room only now, as `DiskFullError`."""
+        with full_disk_explained(self._folder), self._stream:
+            os.fsync(self._stream.fileno())
 
     def __enter__(self) -> Journal:
         return self

@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import os
@@ -28,6 +29,19 @@ def test_a_line_cut_short_by_a_crash_is_ignored_and_then_cut_off(tmp_path):
     assert [event["step"] for event in read_events(tmp_path)] == [1, 2]
     for line in (tmp_path / FILENAME).read_text().splitlines():
         json.loads(line)
+
+
+def test_a_lack_of_room_that_shows_at_the_end_is_one(tmp_path, monkeypatch):
+    """Network storage takes writes that it has no room for, and says so when they are flushed."""
+
+    def refuse(_):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    journal = Journal(tmp_path)
+    journal.metrics(1, {"a": 1.0})
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(DiskFullError, match=str(tmp_path)):
+        journal.close()
 
 
 def fill(journal: Journal) -> None:
