@@ -84,8 +84,9 @@ def stage(sweep: Path, folder: Path, settings: Sequence[str] = ()) -> None:
     is not there, and `SubmitError` where it names one that is elsewhere or the job is larger than a cluster accepts.
     """
     beside = (path for suffix in SUFFIXES for path in sweep.absolute().parent.glob(f"*{suffix}"))
-    # An editor may keep a lock beside a file that is being edited: a link that leads nowhere.
-    for path in {sweep, *filter(Path.is_file, beside)}:
+    # An editor may keep a lock beside a file that is being edited: a link that leads nowhere.  Others may keep private
+    # files there.
+    for path in {sweep, *(path for path in beside if path.is_file() and os.access(path, os.R_OK))}:
         shutil.copy(path, folder)
     tables = load_sweep(folder / sweep.name, settings, configurations=False).tables
     for path in (*_extended(folder / sweep.name), *(Path(table) for table in tables if is_table_file(table))):

@@ -144,7 +144,7 @@ def test_home_that_a_job_would_lose_is_warned_of(tmp_path, monkeypatch):
     assert lost_home_warning(tmp_path.parent / "runs") is None
 
 
-def test_job_brings_its_code_and_the_files_beside_it(tmp_path):
+def test_job_brings_its_code_and_the_files_beside_it(tmp_path, monkeypatch):
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()
     here.mkdir()
@@ -153,6 +153,8 @@ def test_job_brings_its_code_and_the_files_beside_it(tmp_path):
     (here / "other.yml").write_text("rows: []")
     (here / "notes.txt").write_text("mine")
     (here / ".#sweep.yaml").symlink_to("me@laptop.4711:1")  # an editor's lock
+    (here / "private.yaml").write_text("name: of another user")
+    monkeypatch.setattr(os, "access", lambda path, _: path.name != "private.yaml")
     stage(here / "sweep.yaml", there)
     assert {path.name for path in there.iterdir()} == {
         "sweep",
