@@ -6,6 +6,7 @@ may run on another machine, is kept.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -55,6 +56,8 @@ KINDS: dict[str, str] = {
     "left-over": "files that a killed command left",
 }
 
+#: Beginning of the names of removed things that could not be moved into their folder.
+_HIDDEN = ".removed-"
 #: Seconds without a change after which the temporary files of a command count as left by a killed one.
 _ABANDONED_S = 3600
 
@@ -136,7 +139,7 @@ def survey(home: Path, store_of: StoreOf, imported: Callable[[Path], bool]) -> S
         remarks.append(f"trials that run, or may run on another machine: {len(running)}; they and all caches are kept")
     if busy:
         remarks.append(f"being run: {', '.join(sorted(busy))}; failed trials and all caches are kept")
-    left = [*_children(removed_folder(home)), *_abandoned(home)]
+    left = [*_children(removed_folder(home)), *sorted(home.glob(f"*/{_HIDDEN}*")), *_abandoned(home)]
     wastes = [Waste("left-over", path, size_of(path)) for path in left]
     gone: set[str] = set()
     for key in begun:
@@ -298,13 +301,25 @@ def _is_removable(waste: Waste, needs: _Needs, home: Path) -> bool:
 
 
 def _moved_away(waste: Waste, home: Path) -> Path:
-    """Rename a folder into that of removed things, in which nothing is looked for; returns its new path."""
-    target = removed_folder(home) / f"{waste.path.parent.name}-{waste.path.name}"
+    """Rename a folder to where nothing is looked for; returns its new path.
+
+    That is in the folder of removed things, or, where that lies on another disk, hidden in a folder of the home.
+    """
+    name = f"{waste.path.parent.name}-{waste.path.name}"
+    target = removed_folder(home) / name
     target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return _renamed(waste.path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    return _renamed(waste.path, home / waste.path.relative_to(home).parts[0] / f"{_HIDDEN}{name}")
+
+
+def _renamed(path: Path, target: Path) -> Path:
     if target.exists():
         _delete(target)
-    waste.path.rename(target)
-    return target
+    return path.rename(target)
 
 
 def _delete(path: Path) -> None:

@@ -105,7 +105,8 @@ def _add(known: dict[str, _Known], plan: FrozenPlan, earlier: bool) -> None:
 def begun_keys(home: Path) -> set[str]:
     """Keys of the trials that have a folder."""
     folder = trials_folder(home)
-    return {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
+    found = folder.iterdir() if folder.is_dir() else ()
+    return {path.name for path in found if path.is_dir() and not path.name.startswith(".")}
 
 
 def _trial(home: Path, key: str, known: _Known, states: States, monitor: Monitor, sizes: dict[str, int]) -> HomeTrial:

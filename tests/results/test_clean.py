@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -272,6 +273,33 @@ def test_sweeps_may_run_while_folders_are_deleted(home: Path, monkeypatch: pytes
     remove(chosen, home, store_of(home), lambda _: is_locked.update({"at first": is_held(lock)}))
     assert is_locked == {"at first": True, "at the end": False}
     assert not [waste for waste in chosen if waste.path.exists()]
+
+
+def test_what_lies_on_another_disk_is_removed_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of the home, such as that of datasets, may be a link or a mount."""
+    idle(home)
+    for folder in ("data", "trials"):
+        (home / folder / ".removed-half").mkdir()  # of a killed removal
+    rename = Path.rename
+
+    def rename_on_one_disk(path: Path, target: Path) -> Path:
+        if path.relative_to(home).parts[0] != target.relative_to(home).parts[0]:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_on_one_disk)
+    found = look(home)
+    assert names(found, "left-over") == [
+        ".probe-killed",
+        ".removed-half",
+        ".removed-half",
+        ".sweep.0123.former",
+        "trials-half",
+    ]
+    remove(found.chosen([]), home, store_of(home), nothing)
+    assert not [waste for waste in look(home).wastes if not waste.reserved]
+    assert not list(home.rglob(".removed*"))
+    assert trial_folder(home, "good").is_dir()
 
 
 def kill_at(moment: int, counted: list[int]) -> Callable[..., None]:
