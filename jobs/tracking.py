@@ -466,6 +466,7 @@ def forget(home: Path, keys: Sequence[str], uri: str | None = None) -> int:
         return 0
     count = 0
     with FileLock(database_lock(home)):
+        _refuse_dead_database(uri or own)
         client = MlflowClient(uri or own)
         experiments = [found.experiment_id for found in _experiments(client, ViewType.ALL)]
         for key in keys:

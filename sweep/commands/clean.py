@@ -12,6 +12,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from results.clean import KINDS
+from results.invocation import command
 from sweep.commands.common import DEFAULT_HOME, AsJson, Home, console, say
 
 if TYPE_CHECKING:
@@ -48,9 +49,14 @@ def clean(
 
     Example: [bold]splatsweep clean failed optimisers --yes[/]
     """
+    from results.address import expanded_address
     from results.clean import remove, survey
+    from results.store import ResultStore
 
     home, wanted = home.absolute(), kinds or []
+    if store is not None:
+        store = expanded_address(store)
+        ResultStore.of(home, store)  # refuses what is no address of a store
     if unknown := [kind for kind in wanted if kind not in KINDS]:
         raise ValueError(f"{unknown[0]!r} is no kind of file; allowed: {', '.join(KINDS)}")
     if yes and dry_run:
@@ -95,12 +101,20 @@ def _is_imported(folder: Path) -> bool:
 
 
 def _forget(home: Path, keys: Sequence[str], store: str | None) -> None:
-    if keys:
-        from jobs.tracking import forget
+    """Deletes the runs of trials.  Raises `ResultsError` where a store cannot be written; the trials stay then."""
+    if not keys:
+        return
+    from jobs.tracking import forget
+    from results.address import default_uri
+    from results.errors import ResultsError
+    from results.store_errors import store_problem
 
-        forget(home, keys)
-        if store is not None:
-            forget(home, keys, store)
+    for uri in dict.fromkeys([store or default_uri(home), default_uri(home)]):
+        try:
+            forget(home, keys, uri)
+        except Exception as error:  # any error of a database or a server
+            problem = store_problem(uri, error, "written", command("sync", None, home))
+            raise ResultsError(f"no file was removed: {problem}") from error
 
 
 def _show(found: Survey, chosen: Sequence[Waste], home: Path) -> None:

@@ -9,9 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.tracking import TrackedTrial, Tracker
+from results.errors import ResultsError
 from results.load import load_trials
 from results.records import tags
-from results.records.home import trial_folder
+from results.records.home import database_file, trial_folder
 from results.records.journal import Journal
 from results.records.plan import Plan, PlannedTrial, freeze
 from sweep.cli import app
@@ -79,11 +80,23 @@ def test_what_was_removed_is_in_no_report(home: Path) -> None:
     [
         (["trails"], "'trails' is no kind of file; allowed: trials, failed,"),
         (["--yes", "--dry-run"], "give one of them"),
+        (["--store", "mlruns"], "mlruns: not the address of an MLflow store"),
     ],
 )
 def test_mistakes(home: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         clean(home, *arguments)
+
+
+@pytest.mark.parametrize("store", ["damaged", "http://127.0.0.1:9", "postgresql://me:pw@127.0.0.1:9/mlflow"])
+def test_a_store_that_cannot_be_written_is_named_and_nothing_is_removed(home: Path, store: str) -> None:
+    if store == "damaged":
+        database_file(home).write_text("garbage")
+    options = [] if store == "damaged" else ["--store", store]
+    with pytest.raises(ResultsError, match=r"no file was removed: the MLflow store .* cannot be written") as caught:
+        clean(home, "--yes", *options)
+    assert ":pw" not in str(caught.value)
+    assert trial_folder(home, "cc").is_dir()
 
 
 @pytest.mark.parametrize(
