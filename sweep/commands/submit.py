@@ -39,7 +39,8 @@ def submit(
     """Run a sweep on a Ray cluster: sends this code and the sweep file as a job, and follows its log.
 
     The home is a folder on the cluster, preferably on storage that all nodes see: a node that does not see it needs its
-    own datasets and weights.  The token of a cluster is read from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
+    own datasets and weights.  A cluster with a token needs RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or
+    RAY_AUTH_TOKEN_PATH.
 
     Example: [bold]splatsweep submit sweep.yaml --address http://head:8265 --home /shared/runs[/]
     """
