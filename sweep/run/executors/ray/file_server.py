@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from results.records.atomic import PARTIAL
 from results.records.disk import DiskFullError, full_disk_explained
 from results.records.home import training_folder, trial_folder
+from results.records.permissions import widen_umask
 from results.records.trial_folder import (
     CHECKPOINTS_FOLDER,
     JOURNAL_FILENAME,
@@ -46,6 +47,7 @@ class TrialFileServer:
 
     def __init__(self, home: str, stop_file: str) -> None:
         self._home, self._stop_file = Path(home), Path(stop_file)
+        widen_umask(self._home)
         self._workers: dict[str, str] = {}  # trial -> its current worker
         self._trainings: dict[str, tuple[str, FileLock]] = {}  # training -> the trial that runs it, and the held lock
 

@@ -56,6 +56,20 @@ def test_files_of_a_trial_arrive_and_the_next_worker_resumes_from_them(there, fi
     assert trial_status(trial_in(there)) == "finished"
 
 
+def test_files_that_arrive_in_the_home_of_a_group_can_be_written_by_it(there, scratch):
+    there.chmod(0o2775)
+    before = os.umask(0o022)  # of `ray start`
+    try:
+        file_server = TrialFileServer(str(there), str(there / "stop"))
+        with TrialSync(caller(file_server), KEY, TRAINING, scratch):
+            train(scratch, 0, 5)
+    finally:
+        os.umask(before)
+    modes = {path: path.stat().st_mode for path in (there / "trials").rglob("*")}
+    assert modes
+    assert all(mode & 0o020 for mode in modes.values()), modes
+
+
 def test_a_training_has_one_worker_at_a_time(there, file_server, scratch, monkeypatch):
     monkeypatch.setattr(trial_sync, "INTERVAL_S", 0.01)
     other = "another trial of the same training"
