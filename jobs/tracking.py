@@ -64,6 +64,7 @@ from results.records.monitor import Monitor, TrialProgress
 from results.records.permissions import inherit_permissions
 from results.records.training_folder import WEIGHTS_FILENAME, training_of
 from results.records.trial_folder import ARTIFACTS, MEASUREMENTS_FILENAME, Status
+from results.rest import RestReader
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +194,7 @@ class Tracker:
                 _create_database(database_file(self._home))
                 _make_shared(database_file(self._home))
                 _choose_journal(database_file(self._home))
-            _refuse_dead_database(self.uri)
+            _refuse_dead_store(self.uri)
             if self._is_own:
                 adopt_store(self._home)
             self._client = MlflowClient(self.uri)
@@ -466,7 +467,7 @@ def forget(home: Path, keys: Sequence[str], uri: str | None = None) -> int:
         return 0
     count = 0
     with FileLock(database_lock(home)):
-        _refuse_dead_database(uri or own)
+        _refuse_dead_store(uri or own)
         client = MlflowClient(uri or own)
         experiments = [found.experiment_id for found in _experiments(client, ViewType.ALL)]
         for key in keys:
@@ -496,9 +497,11 @@ def _published(run: MlflowRun) -> str:
     return run.data.tags.get(tags.STATUS, "")  # a tag may have been deleted in MLflow: the trial is then recorded anew
 
 
-def _refuse_dead_database(uri: str) -> None:
-    """Raises at once where a database does not answer, since MLflow would retry for minutes."""
-    if not is_http_uri(uri):
+def _refuse_dead_store(uri: str) -> None:
+    """Raises at once where a store does not answer, since MLflow would retry a database for minutes."""
+    if is_http_uri(uri):
+        RestReader(uri).check()
+    else:
         with create_engine(uri, poolclass=NullPool).connect():
             pass
 

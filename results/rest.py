@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from itertools import product
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request_safe
+from mlflow.utils.rest_utils import http_request, verify_rest_response
+from requests import Response
 
+from results.address import without_secrets
+from results.errors import ResultsError
 from results.records.tags import KEY
 from results.runs import Point, Run
 
@@ -25,6 +29,9 @@ _HISTORIES_AT_ONCE, _MOST_POINTS = 100, 2500
 _REQUESTS_AT_ONCE = 8
 #: timeout for one response, which may hold megabytes; a server that is down is detected at once
 _PATIENCE_S = 120
+_API = "/api/2.0/mlflow/"
+#: redirections that turn a POST into a GET
+_CHANGING = (HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.FOUND, HTTPStatus.SEE_OTHER)
 
 
 class RestReader:
@@ -34,6 +41,10 @@ class RestReader:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
+
+    def check(self) -> None:
+        """Raises where the server does not answer, and `ResultsError` where it redirects to another address."""
+        self._request("POST", "experiments/search", None, json={"max_results": 1})  # MLflow's own timeout
 
     def runs(self) -> list[Run]:
         """One request for every thousand runs, and one for every thousand experiments."""
@@ -76,10 +87,24 @@ class RestReader:
             yield page
             token = page.get("next_page_token") or None
 
-    def _request(self, method: str, endpoint: str, **query: Any) -> dict[str, Any]:
-        path, host = f"/api/2.0/mlflow/{endpoint}", get_default_host_creds(self._uri)
-        response: dict[str, Any] = http_request_safe(host, path, method, timeout=_PATIENCE_S, **query).json()
-        return response
+    def _request(
+        self, method: str, endpoint: str, timeout: float | None = _PATIENCE_S, /, **query: Any
+    ) -> dict[str, Any]:
+        path, host = f"{_API}{endpoint}", get_default_host_creds(self._uri)
+        response = http_request(host, path, method, timeout=timeout, **query)
+        self._refuse_redirection(response)
+        content: dict[str, Any] = verify_rest_response(response, path).json()
+        return content
+
+    def _refuse_redirection(self, response: Response) -> None:
+        """Raises `ResultsError` where a request arrived as another one, which MLflow answers with any error."""
+        for redirection in response.history:
+            if redirection.status_code in _CHANGING:
+                there = redirection.headers.get("Location", "").partition(_API)[0]
+                raise ResultsError(
+                    f"the MLflow store {without_secrets(self._uri)} redirects to {without_secrets(there)}; give that "
+                    "address (tracking.uri)"
+                )
 
 
 def _run(found: dict[str, Any]) -> Run:

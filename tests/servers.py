@@ -172,7 +172,7 @@ def _postgres_binaries() -> Path | None:
 
 
 class Proxy(ThreadingHTTPServer):
-    """A proxy that records every request, and can delay requests, be down, or require credentials."""
+    """A proxy that records every request, and can delay or redirect requests, be down, or require credentials."""
 
     daemon_threads = True
 
@@ -186,6 +186,8 @@ class Proxy(ThreadingHTTPServer):
         self.is_open = threading.Event()
         self.is_open.set()
         self.is_down = False
+        #: where requests are redirected to, as from http:// to https://
+        self.redirection: str | None = None
         #: the header that requests must have, if any
         self.authorization: str | None = None
 
@@ -215,6 +217,12 @@ class _Forward(BaseHTTPRequestHandler):
         self.server.is_open.wait()
         if self.server.is_down:
             self.close_connection = True
+            return
+        if self.server.redirection is not None:
+            self.send_response(301)
+            self.send_header("Location", f"{self.server.redirection}{self.path}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         if self.server.authorization not in (None, self.headers.get("Authorization")):
             self.send_error(401)

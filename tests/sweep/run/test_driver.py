@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from results.errors import ResultsError
 from results.records.home import sweep_folder
 from results.records.journal import Journal
 from results.records.plan import PlanError, freeze
+from results.store import ResultStore
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
 from sweep.plan.planner import Plan, PlannedTrial, make_plan
@@ -95,6 +97,18 @@ def test_who_waits_for_a_slow_server_is_told_so(proxy: Proxy, tmp_path: Path, mo
         pass
     assert recorder.error is None
     assert said == [f"Waiting for the MLflow store {proxy.uri}, which still records the last results"]
+
+
+def test_a_server_that_redirects_is_named_with_its_own_address(proxy: Proxy, mlflow_server, tmp_path: Path) -> None:
+    """The request that writes would arrive as one that reads, to which MLflow answers with any error."""
+    proxy.redirection = mlflow_server.uri
+    sweep = sweep_at(proxy.uri)
+    with Recorder(sweep, make_plan(sweep, tmp_path), tmp_path) as recorder:
+        pass
+    expected = f"the MLflow store {proxy.uri} redirects to {mlflow_server.uri}; give that address (tracking.uri)"
+    assert recorder.error == expected
+    with pytest.raises(ResultsError, match=re.escape(expected)):
+        ResultStore(proxy.uri, tmp_path).runs()
 
 
 def test_a_server_that_asks_for_a_password_has_it_from_the_environment(
