@@ -18,7 +18,7 @@ from results.records.atomic import write_atomically, write_json
 from results.records.damage import DamagedFileError, read_object
 from results.records.ledger import FILENAME as LEDGER_FILENAME
 from results.records.monitor import Monitor
-from results.records.plan import ENDED, PlannedTrial, read_plan
+from results.records.plan import ENDED, PlannedTrial, freeze, read_plan
 
 TRIAL_FILES: tuple[str, ...] = (
     trial.RESULT_FILENAME,
@@ -60,9 +60,7 @@ def archive(sweep: str, home: Path, out: Path, points: int = 100) -> Archived:
     for source in (layout.code_file(home, sweep), layout.sweep_folder(home, sweep) / LEDGER_FILENAME):
         size += _copy(source, layout.sweep_folder(out, sweep))
     size += _copy_sweep_file(layout.sweep_file(home, sweep), layout.sweep_file(out, sweep))
-    content = plan.refreshed(Monitor(out)).to_json().encode()
-    write_atomically(layout.plan_file(out, sweep), content)
-    size += len(content)
+    size += freeze(plan.refreshed(Monitor(out)), out).stat().st_size
     return Archived(len(ended), len(plan.everything) - len(ended), size)
 
 

@@ -12,7 +12,7 @@ from results.records.damage import read_object
 from results.records.home import sweep_file, training_folder, trial_folder
 from results.records.journal import Journal, read_events
 from results.records.monitor import Monitor
-from results.records.plan import Plan, PlannedTrial, freeze, read_plan
+from results.records.plan import Plan, PlannedTrial, earlier_plans, freeze, read_plan
 from tests.homes import write_result
 
 SWEEP = "study"
@@ -78,6 +78,15 @@ def test_archiving_again_adds_what_has_ended_since(home: Path, tmp_path: Path) -
         journal.failed("NonFiniteError: loss")
     assert archive(SWEEP, home, out).trials == 3
     assert trial_folder(out, "running").is_dir()
+
+
+def test_a_sweep_of_the_same_name_stays_as_an_earlier_plan(home: Path, tmp_path: Path) -> None:
+    out, colleague = tmp_path / "out", tmp_path / "colleague"
+    archive(SWEEP, home, out)
+    freeze(Plan(SWEEP, "2026-03-02T12:00:00+00:00", (_trial("other", None),), ()), colleague)
+    archive(SWEEP, colleague, out)
+    (former,) = earlier_plans(SWEEP, out)
+    assert [trial.key for trial in read_plan(SWEEP, out, former).trials] == ["finished", "failed", "running"]
 
 
 def test_the_home_itself_is_refused(home: Path) -> None:
