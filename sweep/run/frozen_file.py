@@ -88,7 +88,10 @@ class FrozenFile:
     def is_gone(self) -> bool:
         """Whether the file was on this machine and no longer exists: it was moved, renamed or deleted."""
         host, _, path = (self.file or "").partition(":")
-        return host == socket.gethostname() and not Path(path).exists()
+        try:
+            return host == socket.gethostname() and not Path(path).exists()
+        except PermissionError:  # in a private folder of another user
+            return False
 
 
 def file_of(sweep: Sweep) -> str | None:

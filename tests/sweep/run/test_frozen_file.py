@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +58,24 @@ def test_a_name_can_be_taken_over(tmp_path: Path, folder: Path) -> None:
     for words in ("second.yaml", "same name", "'lr' is new", "'batch' is gone", again):
         assert words in shown
     assert "\n" not in shown
+
+
+def test_a_name_that_a_file_in_a_private_folder_has_is_refused(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, look = tmp_path / "theirs.yaml", os.stat
+    claim(sweep_of(theirs, **LR), folder)
+
+    def refuse(path: Path, **options: bool) -> os.stat_result:
+        if Path(path) == theirs:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    mine = sweep_of(tmp_path / "mine.yaml", **BATCH)
+    with pytest.raises(NameTakenError, match=r"belongs to .*theirs\.yaml"):
+        claim(mine, folder)
+    assert "same name" in str(difference(mine, folder, "renew"))
 
 
 def test_a_file_may_be_edited_moved_and_copied(tmp_path: Path, folder: Path) -> None:
