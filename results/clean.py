@@ -336,7 +336,14 @@ def _children(folder: Path) -> list[Path]:
 def _abandoned(home: Path) -> list[Path]:
     """Temporary folders of reports and of measurements that nothing has changed for an hour."""
     folders = [*home.glob(".probe-*"), *reports_folder(home).glob(".*")]
-    return sorted(folder for folder in folders if time.time() - _last_change(folder) > _ABANDONED_S)
+    return sorted(filter(_is_abandoned, folders))
+
+
+def _is_abandoned(folder: Path) -> bool:
+    try:
+        return time.time() - _last_change(folder) > _ABANDONED_S
+    except FileNotFoundError:  # its command has ended meanwhile
+        return False
 
 
 def _last_change(folder: Path) -> float:

@@ -151,6 +151,21 @@ def test_of_each_kind_what_is_waste(home: Path) -> None:
     assert not found.remarks
 
 
+def test_a_report_that_replaces_its_folder_meanwhile_is_passed_over(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its temporary folder has another name by then."""
+    look_at = Path.lstat
+
+    def vanished(path: Path) -> os.stat_result:
+        if path.name == ".sweep.0123.former":
+            raise FileNotFoundError(path)
+        return look_at(path)
+
+    monkeypatch.setattr(Path, "lstat", vanished)
+    assert names(look(home), "left-over") == [".probe-killed", "trials-half"]
+
+
 def test_optimiser_states_that_were_kept_to_continue_go_where_they_are_named(home: Path) -> None:
     idle(home)
     write_json(training_folder(home, "t-good") / "training.json", {"key": "t-good", "keeps_optimizer": True})
