@@ -23,7 +23,10 @@ from results.records.trial_folder import (
     JOURNAL_FILENAME,
     LOCK_FILENAME,
     LOG_FILENAME,
+    MEASUREMENTS_FILENAME,
     PRUNE_FILENAME,
+    RESULT_FILENAME,
+    read_result,
 )
 from sweep.run.stop import request_stop
 
@@ -49,7 +52,7 @@ class TrialFileServer:
         self._home, self._stop_file = Path(home), Path(stop_file)
         widen_umask(self._home)
         self._workers: dict[str, str] = {}  # trial -> its current worker
-        self._trainings: dict[str, tuple[str, FileLock]] = {}  # training -> the trial that runs it, and the held lock
+        self._held: dict[Path, tuple[str, FileLock]] = {}  # folder -> the trial that works in it, and the held lock
 
     def sees_home(self) -> bool:
         """Whether the sweep's folder, which would contain the stop file, exists on this node."""
@@ -58,15 +61,16 @@ class TrialFileServer:
     def take_over(self, key: str, training: str | None, worker: str) -> list[str] | None:
         """Assigns the trial to `worker`; returns the names of the files that it resumes from.
 
-        Returns None and changes nothing while another trial runs the training.
+        Returns None and changes nothing while another process runs the trial, or another trial the training.
         """
-        if training is not None and not self._hold(training, key):
+        trial = self._folder(key)
+        folders = [trial, *([training_folder(self._home, training)] if training is not None else [])]
+        if not all(self._hold(folder, key) for folder in folders):
+            self._let_go(key)
             return None
         self._workers[key] = worker
-        found = [self._folder(key) / name for name in GROWING]
-        if training is not None:
-            found += training_folder(self._home, training).rglob("*")
-        return self._names(found)
+        names = GROWING if read_result(trial) is None else (*GROWING, MEASUREMENTS_FILENAME, RESULT_FILENAME)
+        return self._names([*(trial / name for name in names), *(path for f in folders[1:] for path in f.rglob("*"))])
 
     def continue_training(
         self, key: str, training: str, worker: str, config: dict[str, Any], fingerprint: str, weights: dict[str, str]
@@ -84,17 +88,20 @@ class TrialFileServer:
         return [] if found is None else self._names(training_folder(self._home, training).rglob("*"))
 
     def leave(self, key: str, worker: str) -> None:
-        """Releases the trial's training, so that other trials may run it."""
+        """Releases the trial and its training, so that others may run them."""
         if self._workers.get(key) == worker:
             self.release(key)
 
     def release(self, key: str) -> None:
-        """Releases the training of a trial whose worker has left, or died; one that is alive may write no more."""
+        """Releases what a worker held that has left, or died; one that is alive may write no more."""
         self._workers[key] = ""
-        for training, (holder, lock) in list(self._trainings.items()):
+        self._let_go(key)
+
+    def _let_go(self, key: str) -> None:
+        for folder, (holder, lock) in list(self._held.items()):
             if holder == key:
                 lock.release()
-                del self._trainings[training]
+                del self._held[folder]
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Up to `size` bytes of a file from `offset` on; empty past its end."""
@@ -146,18 +153,17 @@ class TrialFileServer:
             if path.is_file() and path.suffix not in _UNFINISHED and path.name != LOCK_FILENAME
         ]
 
-    def _hold(self, training: str, key: str) -> bool:
-        """Whether the trial holds the lock of its training: no other trial, on this machine or another, runs it."""
-        if training in self._trainings:
-            return self._trainings[training][0] == key
-        folder = training_folder(self._home, training)
+    def _hold(self, folder: Path, key: str) -> bool:
+        """Whether the trial holds the lock of its folder or its training's: no other works there, on any machine."""
+        if folder in self._held:
+            return self._held[folder][0] == key
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK_FILENAME, thread_local=False)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             return False
-        self._trainings[training] = key, lock
+        self._held[folder] = key, lock
         return True
 
     def _write(self, key: str, worker: str, path: Path, offset: int, data: bytes, sync: bool = False) -> None:

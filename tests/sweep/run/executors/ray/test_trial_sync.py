@@ -86,6 +86,20 @@ def test_a_training_has_one_worker_at_a_time(there, file_server, scratch, monkey
         assert not contents(scratch)
 
 
+def test_a_trial_that_another_sweep_runs_is_waited_for_and_not_run_again(there, file_server, scratch):
+    trial_in(there).mkdir(parents=True)
+    with FileLock(trial_in(there) / "lock"):
+        assert file_server.take_over(KEY, TRAINING, "worker") is None
+        with FileLock(training_in(there) / "lock", timeout=0):  # which the other sweep needs
+            train(there, 0, 5)
+            end_training(there)
+            write_result(trial_in(there))
+    made = contents(there)
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
+        assert read_result(trial_in(scratch)) == read_result(trial_in(there))
+    assert contents(there) == made
+
+
 def test_a_training_is_free_when_the_worker_that_ran_it_died(there, file_server, scratch):
     """Else the trial that waits for it would keep the CPUs that a restart of the dead one needs."""
     sync = TrialSync(caller(file_server), KEY, TRAINING, scratch).__enter__()
