@@ -121,12 +121,13 @@ def assert_same(home: Home, undisturbed: Home) -> None:
         pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 
 
-def test_trials_of_a_node_that_dies_move_to_another(cluster, sweep, home, undisturbed):
+def test_trials_of_a_node_that_dies_move_to_another(cluster, sweep, home, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPLATSWEEP_SCRATCH", str(tmp_path / "scratch"))
     for _ in range(2):
         cluster.add_node(num_cpus=1)
     run_and_kill_a_node(sweep, home, cluster.address)
     assert_same(home, undisturbed)
-    assert all((home.folder(name) / "lock").exists() for name in TRIALS), "they worked in the home, which they see"
+    assert not (tmp_path / "scratch").exists(), "they see the home, and had to work there"
 
 
 def test_trials_move_between_nodes_that_do_not_see_the_home(cluster, sweep, home, undisturbed, tmp_path):
@@ -146,5 +147,5 @@ def test_trials_move_between_nodes_that_do_not_see_the_home(cluster, sweep, home
             {str(path.relative_to(each.folder(name))) for path in each.folder(name).rglob("*") if path.is_file()}
             for each in (home, undisturbed)
         )
-        assert files == theirs - {"lock"}
+        assert files == theirs
     assert all(list(scratch.glob("data/chairs-*/manifest.json")) for scratch in scratches)
