@@ -78,7 +78,8 @@ def predict(
     Writes for each picture a turntable (.gif, and .mp4 where ffmpeg is installed), renders (.png), the picture as the
     network reads it (-input.png), and, for methods with Gaussians, a .ply for 3DGS viewers.  predictions.json records
     how each picture was processed, also those of earlier calls whose files were not written again.  Of a picture that
-    is written again, files that only an earlier call wrote are removed.
+    is written again, files that only an earlier call wrote are removed.  Files that predictions.json does not list are
+    never overwritten; those that it lists are not read as pictures of FOLDER.
 
     Example: [bold]splatsweep predict 3f2a chair.jpg --out predicted --fov 65[/]
 
@@ -94,15 +95,20 @@ def predict(
     trial, names = (None, arguments) if best is not None else (arguments[0], arguments[1:])
     if not names:
         raise ValueError(f"give the pictures{'' if best else ' after TRIAL'}: files, or folders of them")
-    files = picture_files([user_path(name) for name in names])
+    given = [user_path(name) for name in names]
+    records = _read_records(out / RECORD_FILENAME)
+    results = {name for record in records for name in record["files"]}
+    files = [f for f in picture_files(given) if f in given or f.name not in results or not _is_in(f, out)]
+    if not files:
+        raise ValueError(f"{out}: all of its pictures are results of earlier calls")
     _check_mask(mask, files)
     is_file = trial is not None and _is_network_file(trial)
     chosen = user_path(trial) if trial is not None and is_file else chosen_trial(home, trial, sweep, seed, best)
     reconstruct = load_reconstructor(home, chosen)
     say(f"{reconstruct.config.model.name}, trial {reconstruct.name}, trained on {reconstruct.domain}")
     make_folder(out)
-    stems = _stems(files, out)
-    records = _read_records(out / RECORD_FILENAME)
+    foreign = {path.name for path in out.iterdir()} - results
+    stems = _stems(files, foreign | {file.name for file in files if _is_in(file, out)})
     refused = 0
     for file, stem in zip(files, stems, strict=True):
         try:
@@ -154,18 +160,21 @@ def _check_mask(mask: str, files: list[Path]) -> None:
         raise ValueError(f"--mask {mask}: one mask for {len(files)} pictures; give one picture, or --mask auto")
 
 
-def _stems(files: list[Path], out: Path) -> list[str]:
-    """A name for the results of each picture: its stem, with a number where results or a given picture have it."""
+def _is_in(file: Path, folder: Path) -> bool:
+    return file.parent.resolve() == folder.resolve()
+
+
+def _stems(files: list[Path], taken: set[str]) -> list[str]:
+    """A name for the results of each picture: its stem, with a number where other results or a taken name have it."""
     from jobs.predict import ENDINGS
 
-    taken = {file.name for file in files if file.absolute().parent == out.absolute()}
     stems = []
     for file in files:
         numbered = (f"{file.stem}-{number}" for number in count(2))
         stem = next(
             name for name in chain([file.stem], numbered) if taken.isdisjoint(f"{name}{ending}" for ending in ENDINGS)
         )
-        taken |= {f"{stem}{ending}" for ending in ENDINGS}
+        taken = taken | {f"{stem}{ending}" for ending in ENDINGS}
         stems.append(stem)
     return stems
 

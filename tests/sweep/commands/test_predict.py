@@ -1,4 +1,4 @@
-"""`splatsweep predict`: no result overwrites another, and the record keeps those of earlier calls."""
+"""`splatsweep predict`: no result overwrites a file or another result, and the record keeps those of earlier calls."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from sweep.commands.predict import _stems
 
 
 @pytest.mark.parametrize(
-    ("files", "stems"),
+    ("files", "taken", "stems"),
     [
-        (("x/a.jpg", "y/a.jpg", "z/a-2.jpg"), ["a", "a-2", "a-2-2"]),
-        (("chair.jpg", "chair-input.jpg"), ["chair", "chair-input-2"]),
-        (("chair-input.jpg", "chair.jpg"), ["chair-input", "chair-2"]),
-        (("out/chair.png",), ["chair-2"]),
+        (("x/a.jpg", "y/a.jpg", "z/a-2.jpg"), (), ["a", "a-2", "a-2-2"]),
+        (("chair.jpg", "chair-input.jpg"), (), ["chair", "chair-input-2"]),
+        (("chair-input.jpg", "chair.jpg"), (), ["chair-input", "chair-2"]),
+        (("chair.jpg",), ("chair.png", "chair-2.txt"), ["chair-2"]),
     ],
 )
-def test_no_two_pictures_have_a_result_of_one_name(files: tuple[str, ...], stems: list[str]) -> None:
-    assert _stems([Path(file) for file in files], Path("out")) == stems
+def test_no_two_pictures_have_a_result_of_one_name(files: tuple[str, ...], taken: Any, stems: list[str]) -> None:
+    assert _stems([Path(file) for file in files], set(taken)) == stems
 
 
 class FakePrediction:
@@ -37,6 +37,7 @@ class FakePrediction:
     def save(self, folder: Path, stem: str, **_: Any) -> list[Path]:
         if self.picture.path.stem == "infinite":
             raise NonFiniteGaussiansError("scales holds 1 values")
+        (folder / f"{stem}.png").write_text("result")
         return [folder / f"{stem}.png"]
 
     def as_json(self, files: list[Path]) -> dict[str, Any]:
@@ -75,6 +76,16 @@ def predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_record_is_merged_and_survives_a_bad_picture(predicted: Any) -> None:
     assert predicted("a.jpg", "bad.jpg", "infinite.jpg", "b.jpg") == (2, ["a.jpg: a.png", "b.jpg: b.png"])
     assert predicted("a.webp", "c.jpg", "crash.jpg", "d.jpg") == (1, ["b.jpg: b.png", "a.webp: a.png", "c.jpg: c.png"])
+
+
+def test_in_the_folder_of_the_pictures_others_are_kept_and_results_are_no_pictures(predicted: Any, tmp_path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").write_text("a mask")
+    assert predicted("out/a.jpg") == (0, ["a.jpg: a-2.png"])
+    assert predicted("out/b.jpg") == (0, ["a.jpg: a-2.png", "b.jpg: b.png"])
+    assert predicted("out/../out") == (0, ["a.jpg: a-2.png", "a.png: a-3.png", "b.jpg: b.png"])
+    assert predicted("out/b.png") == (0, ["a.jpg: a-2.png", "a.png: a-3.png", "b.jpg: b.png", "b.png: b-2.png"])
+    assert (tmp_path / "out" / "a.png").read_text() == "a mask"
 
 
 def test_a_record_that_cannot_be_merged_is_left_as_it_is(predicted: Any, tmp_path: Path) -> None:
