@@ -111,14 +111,14 @@ def cropped(picture: Picture, mask: Mask | None, domain: Domain, lens: Lens) -> 
         side = float(min(width, height))
         left, top = (width - side) / 2, (height - side) / 2
     else:
-        inside = mask.coverage >= _INSIDE
+        # Both may have the same soft edge, which must count once.
+        alpha = np.minimum(np.rint(mask.coverage * 255).astype(np.uint8), picture.rgba[..., 3])
+        inside = alpha >= 255 * _INSIDE
         if not inside.any():
-            raise PictureError(f"{picture.path}: by {mask.how}, no pixel is the object's")
+            raise PictureError(f"{picture.path}: by {mask.how}, no visible pixel is the object's")
         low, high = np.array(bounding_box(inside), float).reshape(2, 2)
         side = float((high - low).max() / domain.fill)
         left, top = (low + high) / 2 - side * np.array(domain.middle)
-        # Both may have the same soft edge, which must count once.
-        alpha = np.minimum(np.rint(mask.coverage * 255).astype(np.uint8), picture.rgba[..., 3])
         rgba = np.concatenate([rgba[..., :3], alpha[..., None]], axis=-1)
     if side < domain.resolution:
         remarks.append(f"the object is shown by {side:.0f} pixels, fewer than the network's {domain.resolution}")

@@ -83,6 +83,18 @@ def test_half_transparent_pixels_are_half_background(domain: Domain, alpha_of_ma
     assert seen(framed)[:, 8, 8].tolist() == pytest.approx([227, 127, 127], abs=1)
 
 
+def test_a_rough_mask_frames_what_is_visible_in_it(domain: Domain) -> None:
+    photo = picture(colour=(200, 0, 0))
+    photo.rgba[..., 3] = 0
+    photo.rgba[60:90, 20:40, 3] = 255
+    rough, exact = (
+        cropped(photo, box_mask(photo, *box), domain, Lens(None, "")) for box in ((0, 40, 60, 100), (20, 60, 40, 90))
+    )
+    assert rough.crop == exact.crop
+    with pytest.raises(PictureError, match="by a test, no visible pixel is the object's"):
+        cropped(photo, box_mask(photo, 60, 60, 90, 90), domain, Lens(None, ""))
+
+
 def test_without_a_mask_the_middle_square_is_read(domain: Domain) -> None:
     photo = picture(colour=(10, 20, 30))
     framed = cropped(photo, None, domain, Lens(None, ""))
