@@ -244,7 +244,8 @@ class Prediction:
                 f"its colours or shape are {distance:.1f} times as far from the mean training picture as the farthest "
                 f"of {domain.sample} training pictures"
             )
-        if self.by.lowest is not None and self.fidelity < self.by.lowest:
+        # Compared as they are shown: a copy of an evaluated picture may differ in its last bits.
+        if self.by.lowest is not None and round(self.fidelity, 1) < round(self.by.lowest, 1):
             found.append(
                 f"the reconstruction seen from the photograph's own camera has {self.fidelity:.1f} dB against it; the "
                 f"worst evaluated object has {self.by.lowest:.1f} dB"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,10 @@ def test_the_turntable_begins_at_the_photographs_camera_and_looks_at_the_object(
 
 
 def test_a_photograph_far_from_the_training_pictures_is_reported(trained, reconstruct, tmp_path) -> None:
-    assert reconstruct(source_picture(trained[0], tmp_path / "own.png")).concerns == []
+    own = reconstruct(source_picture(trained[0], tmp_path / "own.png"))
+    assert own.concerns == []
+    assert replace(own, by=replace(reconstruct, lowest=own.fidelity + 1e-6)).concerns == []
+    assert "worst evaluated object" in replace(own, by=replace(reconstruct, lowest=own.fidelity + 0.2)).concerns[0]
     odd = np.full((90, 90, 3), 255, np.uint8)
     odd[40:52, 5:85] = (0, 255, 0)
     Image.fromarray(odd).save(tmp_path / "odd.png")
