@@ -11,7 +11,7 @@ from rich.table import Table
 
 from results.metrics import METRICS, VIEW_KINDS
 from sweep.commands.common import DEFAULT_HOME, AsJson, Home, Only, console, planned_sweep, user_path
-from sweep.commands.trial_choice import TRIAL_HELP, Best, Seed, SweepOf, chosen_trial
+from sweep.commands.trial_choice import TRIAL_HELP, Best, Seed, SweepOf, chosen_network
 
 if TYPE_CHECKING:  # brings torch, which takes seconds
     from jobs.config import TrialConfig
@@ -99,7 +99,7 @@ def evaluate(
         if checkpoint is not None:
             unused |= {"--seed": seed is not None, "--sweep": of_sweep is not None}
         _refuse("--checkpoint" if checkpoint is not None else "a trial", unused)
-        chosen = None if checkpoint is not None else chosen_trial(home.absolute(), trial, of_sweep, seed, best)
+        chosen = None if checkpoint is not None else chosen_network(home.absolute(), trial, of_sweep, seed, best)
         _evaluate_network(checkpoint, chosen, dataset, settings or [], home.absolute(), as_json)
 
 

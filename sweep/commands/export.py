@@ -9,7 +9,7 @@ import typer
 from rich.filesize import decimal
 
 from sweep.commands.common import DEFAULT_HOME, Home, console, user_path
-from sweep.commands.trial_choice import Best, Seed, SweepOf, Trial, chosen_trial
+from sweep.commands.trial_choice import Best, Seed, SweepOf, Trial, chosen_network
 
 
 def export(
@@ -37,5 +37,5 @@ def export(
     """
     from jobs.model_file import export_trial
 
-    export_trial(chosen_trial(home.absolute(), trial, sweep, seed, best), out.absolute())
+    export_trial(chosen_network(home.absolute(), trial, sweep, seed, best), out.absolute())
     console.print(f"Wrote {out}, {decimal(out.stat().st_size)}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweep.commands.common import DEFAULT_HOME, Home, console, make_folder, say, user_path
-from sweep.commands.trial_choice import Best, Seed, SweepOf, chosen_trial
+from sweep.commands.trial_choice import Best, Seed, SweepOf, chosen_network
 
 if TYPE_CHECKING:  # brings torch, which takes seconds
     from jobs.predict import PhotoReconstructor, Prediction
@@ -103,7 +103,9 @@ def predict(
         raise ValueError(f"{out}: all of its pictures are results of earlier calls")
     _check_mask(mask, files)
     is_file = trial is not None and _is_network_file(trial)
-    chosen = user_path(trial) if trial is not None and is_file else chosen_trial(home, trial, sweep, seed, best)
+    if is_file and (sweep is not None or seed is not None):
+        raise ValueError(f"--sweep and --seed choose a trial, and {trial} is a file")
+    chosen = user_path(trial) if trial is not None and is_file else chosen_network(home, trial, sweep, seed, best)
     reconstruct = load_reconstructor(home, chosen)
     say(f"{reconstruct.config.model.name}, trial {reconstruct.name}, trained on {reconstruct.domain}")
     make_folder(out)

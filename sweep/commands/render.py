@@ -9,7 +9,7 @@ import typer
 
 from sweep.commands.common import DEFAULT_HOME, Home, console, make_folder, user_path
 from sweep.commands.data import DatasetName, DatasetOptions, parse_options
-from sweep.commands.trial_choice import Best, Seed, SweepOf, Trial, chosen_trial
+from sweep.commands.trial_choice import Best, Seed, SweepOf, Trial, chosen_network
 
 if TYPE_CHECKING:  # brings torch, which takes seconds
     from jobs.turntable import GaussianObject
@@ -60,7 +60,7 @@ def render_trial(
 
     _check_paths(out, ply)
     home = home.absolute()
-    _write(predicted(chosen_trial(home, trial, sweep, seed, best), name), views, size, out, ply)
+    _write(predicted(chosen_network(home, trial, sweep, seed, best), name), views, size, out, ply)
 
 
 @app.command("data")

@@ -58,6 +58,21 @@ def chosen_trial(
     return find_trial_folder(text, home, name, seed)
 
 
+def chosen_network(
+    home: Path, text: str | None, sweep: Path | None = None, seed: int | None = None, best: str | None = None
+) -> Path:
+    """`chosen_trial` for a command that uses its network; says so where this is the one of a checkpoint."""
+    from results.records.home import training_folder
+    from results.records.training_folder import read_training, training_of
+    from results.records.trial_folder import CHECKPOINTS_FOLDER
+
+    trial = chosen_trial(home, text, sweep, seed, best)
+    training = training_folder(trial.parent.parent, training_of(trial) or trial.name)
+    if read_training(training) is None and any((training / CHECKPOINTS_FOLDER).glob("*.safetensors")):
+        say(f"trial {trial.name} is not finished: its network is that of its last checkpoint")
+    return trial
+
+
 def sweep_name(path: Path, home: Path) -> str:
     """The name of a sweep, from its file or its name.  Raises ValueError, listing the home's sweeps, for another."""
     from results.records.plan import sweep_names

@@ -219,11 +219,14 @@ def test_the_command_writes_files_and_reports_how_pictures_were_read(trained, tm
         (["KEY", "PHOTO", "PHOTO2", "--mask", "PHOTO"], "one mask for 2 pictures"),
         (["KEY", "PHOTO", "--fov", "50", "--focal", "100"], "--fov and --focal name the same thing"),
         (["zz", "PHOTO"], "no trial 'zz'"),
+        (["FILE", "PHOTO", "--seed", "0"], "--sweep and --seed choose a trial"),
     ],
 )
 def test_mistakes(trained, tmp_path, arguments: list[str], message: str) -> None:
     home, key = trained
-    known = {"KEY": key, "PHOTO": str(tmp_path / "photo.png"), "PHOTO2": str(tmp_path / "other.png")}
+    files = {"PHOTO": "photo.png", "PHOTO2": "other.png", "FILE": "model.safetensors"}
+    known = {"KEY": key} | {word: str(tmp_path / name) for word, name in files.items()}
+    (tmp_path / "model.safetensors").touch()
     for name in ("photo", "other"):
         photograph(tmp_path / f"{name}.png", (30, 40))
     words = [known.get(word, word) for word in arguments]

@@ -58,7 +58,7 @@ def predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     reconstruct.config = SimpleNamespace(model=SimpleNamespace(name="unet"))
     reconstruct.name = reconstruct.domain = "trial"
     monkeypatch.setattr("jobs.predict.load_reconstructor", lambda *_: reconstruct)
-    monkeypatch.setattr(predict, "chosen_trial", lambda *_: tmp_path)
+    monkeypatch.setattr(predict, "chosen_network", lambda *_: tmp_path)
 
     def run(*names: str) -> tuple[int, list[str]]:
         for name in names:

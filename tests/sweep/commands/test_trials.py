@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from results.records.home import trial_folder
+from results.records.home import training_folder, trial_folder
 from results.records.plan import Plan, PlannedTrial, freeze
 from sweep.cli import app
-from sweep.commands.trial_choice import chosen_trial
+from sweep.commands.trial_choice import chosen_network, chosen_trial
 from tests.homes import finish
 
 SWEEP = "name: first\nbase: {data: {name: chairs}}\ntrials: {ours: {}}\nseeds: [0, 1]\n"
@@ -79,6 +79,16 @@ def test_a_trial_by_its_row_and_seed_or_by_its_score(home: Path) -> None:
     assert chosen_trial(home, "ours", file, 1) == trial_folder(home, "aaaaaa1")
     assert chosen_trial(home, "ours", Path("first"), 0) == trial_folder(home, "aaaaaa0")
     assert chosen_trial(home, None, file, best="novel_lpips") == trial_folder(home, "aaaaaa0")
+
+
+def test_a_network_of_a_checkpoint_is_named_as_such(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert chosen_network(home, "aaaaaa1") == trial_folder(home, "aaaaaa1")
+    assert capsys.readouterr().err == ""
+    checkpoints = training_folder(home, "aaaaaa1") / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "000000010.safetensors").touch()
+    assert chosen_network(home, "aaaaaa1") == trial_folder(home, "aaaaaa1")
+    assert "trial aaaaaa1 is not finished: its network is that of its last checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
