@@ -58,7 +58,7 @@ def ensure_feature_file(
     computes or waits.  Raises ValueError where features are not finite, `StopRequestedError` where a stop is requested
     meanwhile, and `DiskFullError`.
     """
-    if _is_sound(path, len(frames)):
+    if is_sound(path, len(frames)):
         return
     on_work()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,14 +66,14 @@ def ensure_feature_file(
         exclusive_lock(path.with_suffix(".lock"), f"the computation of {path.stem}", should_stop),
         full_disk_explained(path),
     ):
-        if not _is_sound(path, len(frames)):
+        if not is_sound(path, len(frames)):
             if path.exists():
                 log.warning("%s is damaged, or of other frames; it is computed anew", path)
                 path.unlink()
             _write(path, frames, group, compute, should_stop)
 
 
-def _is_sound(path: Path, count: int) -> bool:
+def is_sound(path: Path, count: int) -> bool:
     """Whether a file has the records of `count` frames, by its header and its size."""
     try:
         records = np.load(path, mmap_mode="r", allow_pickle=False)

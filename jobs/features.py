@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from jobs.config import TrialConfig
 from jobs.contexts import ContextConfig, frozen_class, frozen_options
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import SPLITS, Store
-from jobs.feature_file import FeatureFile, ensure_feature_file, rounded
+from jobs.feature_file import FeatureFile, ensure_feature_file, is_sound, rounded
 from jobs.memory import may_cache
 from jobs.precision import products
 from jobs.stop import ShouldStop, never
@@ -52,15 +52,17 @@ class ContextReader:
         device: torch.device | str = "cpu",
         should_stop: ShouldStop = never,
         on_work: Callable[[], None] = lambda: None,
+        *,
+        splits: Collection[str] = SPLITS,
     ) -> None:
         """Computes features that `cache` lacks on `device`; loads frozen models only for these, or if not cached.
 
-        Calls `on_work` before it computes, or waits for, those of a source.  Raises `StopRequestedError` where a stop
-        is requested meanwhile.
+        Calls `on_work` before it computes, or waits for, those of a source.  `splits` are those whose views it will
+        read.  Raises `StopRequestedError` where a stop is requested meanwhile.
         """
         device = torch.device(device)
         self._sources: dict[Source, FrozenModel | CachedFeatures] = {
-            source: _open(source, section, config, store, weights, cache, device, should_stop, on_work)
+            source: _open(source, section, config, store, weights, cache, device, should_stop, on_work, splits)
             for source, section in config.sources.items()
             if frozen_class(section) is not None
         }
@@ -163,13 +165,17 @@ def _open(
     device: torch.device,
     should_stop: ShouldStop,
     on_work: Callable[[], None],
+    splits: Collection[str],
 ) -> FrozenModel | CachedFeatures:
     """The features of a source, computed where `cache` lacks them, or its model where these are not cached."""
     cls: Any = frozen_class(section)
     if not cls.cached:
         return _build(source, section, weights, device)
-    frames = source_frames(store, config.model.input_views)
-    path = cache / "features" / f"{section.choice}-{_digest(source, section, config, store, weights, frames)}.npy"
+    for wanted in (SPLITS, splits):  # a file for all splits serves as well
+        frames = source_frames(store, config.model.input_views, wanted)
+        path = cache / "features" / f"{section.choice}-{_digest(source, section, config, store, weights, frames)}.npy"
+        if is_sound(path, len(frames)):
+            break
     ensure_feature_file(
         path,
         frames,
@@ -235,13 +241,15 @@ def _identity(weights: WeightStore, name: str) -> str | None:
     return weights.identity(name)
 
 
-def source_frames(store: Store, input_views: int) -> np.ndarray:
-    """The frames that can be a source, int64: all training frames, and the sources of evaluation."""
-    frames = [np.arange(row.first_frame, row.first_frame + row.num_frames) for row in _rows(store, "train")]
-    for split in SPLITS[1:]:
-        frames += [
-            evaluation_frames(row, store.manifest.evaluation, input_views)[:input_views] for row in _rows(store, split)
-        ]
+def source_frames(store: Store, input_views: int, splits: Collection[str] = SPLITS) -> np.ndarray:
+    """The frames of `splits` that can be a source, int64: all training frames, and the sources of evaluation."""
+    frames: list[np.ndarray] = []
+    for split in splits:
+        for row in _rows(store, split):
+            if split == SPLITS[0]:
+                frames.append(np.arange(row.first_frame, row.first_frame + row.num_frames))
+            else:
+                frames.append(evaluation_frames(row, store.manifest.evaluation, input_views)[:input_views])
     return np.concatenate(frames).astype(np.int64)
 
 

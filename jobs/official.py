@@ -185,7 +185,8 @@ def evaluate_checkpoint(checkpoint: Network, config: TrialConfig, home: Path) ->
 def _evaluate(checkpoint: Network, config: TrialConfig, store: Store, home: Path) -> Evaluation:
     device = choose_device()
     frozen = WeightStore(weights_folder(home))
-    context = ContextReader(config, store, frozen, cache_folder(home), device)
+    # The features of a whole training split may take days.
+    context = ContextReader(config, store, frozen, cache_folder(home), device, splits=(config.eval.split,))
     built = build_reconstructor(config, context.widths, frozen, initial=False)
     predictor = prepare(checkpoint.load(built), device)
     with products(config.train.precision):

@@ -97,6 +97,21 @@ def vars_of(context):
     return {source: values for source, values in named.items() if values is not None}
 
 
+def test_an_evaluation_computes_those_of_its_split_or_reads_those_of_all(configured, store, tiny_checkpoints, tmp_path):
+    config = configured(**SECTIONS["vector"])
+
+    def read(folder):
+        return ContextReader(config, store, tiny_checkpoints, folder, splits=("test",))(views).get("semantic")
+
+    views = source_views(store, source_frames(store, 1, ("test",)))
+    alone = read(tmp_path)
+    assert len(FeatureFile(feature_files(tmp_path)[0]).frames) == (store.objects["split"] == "test").sum()
+    everything = ContextReader(config, store, tiny_checkpoints, tmp_path / "all")(views).get("semantic")
+    assert torch.equal(read(tmp_path / "all"), everything)
+    assert len(feature_files(tmp_path / "all")) == 1
+    torch.testing.assert_close(alone, everything, rtol=1e-3, atol=1e-3)  # another batch size
+
+
 @pytest.mark.parametrize(
     "change", [{"resolution": 70}, {"preprocess": "published", "resolution": None}, {"model": "random"}]
 )

@@ -11,6 +11,7 @@ import torch
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.evaluate import evaluate
+from jobs.feature_file import FeatureFile
 from jobs.metrics.metric_set import MetricSet
 from jobs.model_file import OwnNetwork
 from jobs.official import OfficialCheckpoint, evaluate_checkpoint
@@ -168,7 +169,7 @@ def test_a_dataset_without_what_the_evaluation_needs_is_refused(
 
 def test_a_conditioned_network_requires_its_model_and_receives_its_maps(trained, tiny, home, weights, tmp_path):
     config, _ = trained()
-    depth = {"model": "oracle", "fusion": "input"}
+    depth = {"model": "oracle_noisy", "fusion": "input"}
     conditioned = TrialConfig.model_validate(config.model_dump(mode="json") | {"depth": depth})
     checkpoint = OfficialCheckpoint.read(
         save(tmp_path / "model.pth", build_reconstructor(conditioned, {"depth": 1}, weights))
@@ -179,6 +180,9 @@ def test_a_conditioned_network_requires_its_model_and_receives_its_maps(trained,
         evaluate_checkpoint(checkpoint, merged(settings, tiny()["data"], eval={"objects": 1}), home)
     named = merged(settings, tiny()["data"], eval={"objects": 1}, depth=depth)
     assert evaluate_checkpoint(checkpoint, named, home).metrics["novel/psnr"] > 0
+    (features,) = (home / "cache" / "features").glob("*.npy")
+    store = open_dataset("chairs", tiny()["data"]["options"], home)
+    assert len(FeatureFile(features).frames) == len(store.split("test"))  # and none of training
 
 
 class Surprise:
