@@ -72,6 +72,12 @@ def test_our_networks_are_evaluated_from_files_as_in_their_trial(trained: Path, 
     assert evaluated(network, trained) == scores(trained)
 
 
+def test_equal_networks_are_equal_files(trained: Path, exported: Path, tmp_path: Path) -> None:
+    for number in range(3):  # the order of two files may be equal by chance
+        export_trial(trained, tmp_path / f"{number}.safetensors")
+        assert (tmp_path / f"{number}.safetensors").read_bytes() == exported.read_bytes()
+
+
 def test_a_checkpoint_with_an_optimiser_and_an_average_is_read_as_it_is_evaluated(
     trained: Path, tmp_path: Path
 ) -> None:
