@@ -32,6 +32,8 @@ def export(
 
     The .safetensors includes the configuration and facts about the training pictures, so that `predict` and `evaluate
     --checkpoint` read it on a machine without this home.  A .pth is refused for networks that the published code lacks.
+    It has tensors alone: `evaluate --checkpoint` takes settings that do not follow from these by --set, such as
+    model.input_views, semantic.resolution and render.antialiasing.
 
     Example: [bold]splatsweep export 3f2a --out model.safetensors[/]
     """

@@ -18,7 +18,12 @@ app = typer.Typer(help="Render objects from all around, and write .ply files.", 
 
 ObjectName = Annotated[
     str | None,
-    typer.Option("--object", metavar="NAME", help="The object; default: the first test object.", show_default=False),
+    typer.Option(
+        "--object",
+        metavar="NAME",
+        help="The object; default: the first test object, or of a trial the first that it is evaluated on.",
+        show_default=False,
+    ),
 ]
 ViewCount = Annotated[int, typer.Option("--views", min=1, help="Pictures once around the object.")]
 Size = Annotated[int, typer.Option(min=8, max=4096, help="Side of each picture, pixels.")]
