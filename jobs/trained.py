@@ -35,10 +35,16 @@ from model.weights import WeightStore
 from results.invocation import home_command
 from results.records.arithmetic import Execution
 from results.records.atomic import write_atomically, write_json
-from results.records.home import cache_folder, training_folder, trial_folder, weights_folder
+from results.records.home import cache_folder, plan_file, training_folder, trial_folder, weights_folder
 from results.records.journal import Journal
 from results.records.plan import read_plans
-from results.records.training_folder import RECORD_FILENAME, WEIGHTS_FILENAME, read_weights, training_of
+from results.records.training_folder import (
+    RECORD_FILENAME,
+    WEIGHTS_FILENAME,
+    read_training,
+    read_weights,
+    training_of,
+)
 from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME, ENVIRONMENT_FILENAME, LOCK_FILENAME
 
 #: A network -> its evaluation on the validation split.
@@ -241,6 +247,9 @@ def find_trained(home: Path, key: str) -> tuple[Path, TrialConfig]:
     for plan in read_plans(home):
         for planned in plan.everything:
             if key in (planned.key, planned.training):
+                training = training_folder(home, planned.training or key)
+                if read_training(training) is not None:  # it is to be evaluated
+                    return training, TrialConfig.recorded(planned.config, plan_file(home, plan.sweep))
                 hint = home_command(home, "run", "SWEEP")
                 raise ValueError(
                     f"trial {planned.name!r}, seed {planned.seed}, of sweep {plan.sweep!r} has not begun; "

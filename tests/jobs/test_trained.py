@@ -204,6 +204,18 @@ def test_a_trained_network_is_loaded_without_the_weights_that_its_training_start
     assert all(torch.equal(tensor, saved[name]) for name, tensor in network.state_dict().items())
 
 
+def test_a_trial_that_is_to_be_evaluated_has_the_network_of_its_training(home, tiny):
+    result = run(home, tiny)
+    planned = PlannedTrial(
+        "k1", ("baseline",), 0, tiny(eval={"split": "val"}), "to be evaluated", training=result.training
+    )
+    freeze(Plan("quick", "2026-03-01T12:00:00+00:00", (planned,), ()), home)
+    found = load_trained(home, "k1")
+    assert found.config.eval.split == "val"
+    expected = load_trained(home, result.key).reconstructor.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.reconstructor.state_dict().items())
+
+
 def test_a_planned_trial_that_has_not_begun_is_named_with_the_command_that_runs_it(tmp_path):
     planned = PlannedTrial("k1", ("baseline",), 3, {}, "pending")
     freeze(Plan("quick", "2026-03-01T12:00:00+00:00", (planned,), ()), tmp_path)
