@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.evaluate import object_views, predicting
-from jobs.trained import load_trained
+from jobs.trained import find_trained, load_trained
 from jobs.turntable import GaussianObject
 from model.geometry import invert_rigid, pixel_rays
 from model.registry import nearest
@@ -32,9 +32,10 @@ def predicted(folder: Path, name: str | None = None) -> GaussianObject:
     dataset does not have.
     """
     home = folder.parent.parent
-    config, network, context = load_trained(home, folder.name)
+    _, config = find_trained(home, folder.name)
     store = open_dataset(config.data.name, config.data.options, home)
     row = find_object(store, name, config.eval.split)
+    _, network, context = load_trained(home, folder.name, split=row.split)
     views = object_views(store, row, config.data.resolution, config.model.input_views)
     with torch.inference_mode():
         scene = predicting(network, context, config)(views.select(0, config.model.input_views))

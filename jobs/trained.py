@@ -149,15 +149,17 @@ def train_once(
     return Training(network, context, record)
 
 
-def load_trained(home: Path, key: str, device: torch.device | str = "cpu") -> Trained:
+def load_trained(home: Path, key: str, device: torch.device | str = "cpu", split: str | None = None) -> Trained:
     """The evaluated network of a trial or a training with this key; if unfinished, that of its last checkpoint.
 
-    Raises ValueError for an unknown key, a trial without a network, and one without weights.
+    Its context is of views of one split, by default the evaluated one.  Raises ValueError for an unknown key, a trial
+    without a network, and one without weights.
     """
     folder, config = find_trained(home, key)
     weights = WeightStore(weights_folder(home))
     store = open_dataset(config.data.name, config.data.options, home)
-    context = ContextReader(config, store, weights, cache_folder(home), device)
+    splits = (split or config.eval.split,)
+    context = ContextReader(config, store, weights, cache_folder(home), device, splits=splits)
     return Trained(config, load_network(folder, config, context.widths, weights, device), context)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
+from jobs.feature_file import FeatureFile
 from jobs.gaussian_sources import measured, predicted
 from jobs.trial import Runtime, run_trial
 
@@ -62,6 +64,18 @@ def test_a_trial_predicts_an_evaluated_object(home, tiny):
     pixels = (images[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     for sample in samples["render"][0]:
         assert any(np.array_equal(sample, picture) for picture in pixels)
+
+
+def test_where_the_home_lacks_the_features_those_of_the_objects_split_are_computed(home, tiny, store):
+    config = TrialConfig.model_validate(tiny(depth={"model": "oracle_noisy", "fusion": "input"}))
+    trial = run_trial(config, home, Runtime())
+    features = home / "cache" / "features"
+    shutil.rmtree(features)
+    predicted(trial.folder)
+    (path,) = features.glob("*.npy")
+    assert len(FeatureFile(path).frames) == len(store.split("test"))
+    of_training = store.split("train")["object"][0]
+    assert predicted(trial.folder, of_training).name == of_training
 
 
 def test_the_moving_average_is_what_is_shown(home, tiny):
