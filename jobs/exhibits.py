@@ -6,7 +6,7 @@ is a column, each object a line of them, upright and with its input view to the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from jobs.data.store import Store
 from jobs.evaluate import object_views, predicting
 from jobs.gaussian_sources import find_object, gaussians_on_surface
 from jobs.pixels import as_pictures
-from jobs.trained import load_trained
+from jobs.trained import find_trained, load_trained
 from jobs.turntable import upright_axes
 from model.scenes import GaussianScene, Scene
 from model.types import SH_DC, Cameras, Gaussians, Views
@@ -139,15 +139,16 @@ def exhibition(
     exhibits: list[Exhibit] = []
     lines: dict[tuple[str, str, str], int] = {}
     for place, trial in enumerate(trials):
-        trained = load_trained(home, trial.key, device)
-        config = trained.config
+        _, config = find_trained(home, trial.key)
         store = open_dataset(config.data.name, config.data.options, home)
+        chosen = _chosen(store, config.eval.split, objects)
+        trained = load_trained(home, trial.key, device, {row.split for row in chosen})
         predict = predicting(trained.reconstructor, trained.context, config)
         column = f"{trial.name} (row)" if trial.name in (INPUT, TRUTH) else trial.name
-        for row in _chosen(store, config.eval.split, objects):
+        for row in chosen:
             views = object_views(store, row, config.data.resolution, config.model.input_views, device)
             name = str(row.object)
-            shown = (store.fingerprint, config.eval.split, name)
+            shown = (store.fingerprint, row.split, name)
             if is_new := shown not in lines:
                 lines[shown] = len(lines)
             line = lines[shown]
@@ -168,10 +169,10 @@ def exhibition(
     return Exhibition(tuple(exhibits), tuple(labels), (distance, middle[1], middle[2] + 0.2 * distance), middle)
 
 
-def _chosen(store: Store, split: str, objects: int | Sequence[str]) -> Iterable[Any]:
+def _chosen(store: Store, split: str, objects: int | Sequence[str]) -> list[Any]:
     """The rows of named objects, or of the first of a split."""
     if isinstance(objects, int):
-        return store.split(split).head(objects).itertuples()
+        return list(store.split(split).head(objects).itertuples())
     return [find_object(store, name, split) for name in objects]
 
 

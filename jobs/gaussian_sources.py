@@ -35,7 +35,7 @@ def predicted(folder: Path, name: str | None = None) -> GaussianObject:
     _, config = find_trained(home, folder.name)
     store = open_dataset(config.data.name, config.data.options, home)
     row = find_object(store, name, config.eval.split)
-    _, network, context = load_trained(home, folder.name, split=row.split)
+    _, network, context = load_trained(home, folder.name, splits={row.split})
     views = object_views(store, row, config.data.resolution, config.model.input_views)
     with torch.inference_mode():
         scene = predicting(network, context, config)(views.select(0, config.model.input_views))

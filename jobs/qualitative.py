@@ -45,7 +45,7 @@ def draw_rows(
     shown = _numbers(store, found, frames, [config.model.input_views for config in configs])
     renders, scores = {}, {}
     for row, trial in rows.items():
-        config, reconstructor, context = load_trained(home, trial.key, device)
+        config, reconstructor, context = load_trained(home, trial.key, device, {each.split for each in found})
         sources, draw = config.model.input_views, drawing(predicting(reconstructor, context, config))
         views = []
         for each, numbers in zip(found, shown, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from jobs.checkpoint import Checkpoint, CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.continuation import continue_training
 from jobs.data.prepare import open_dataset
-from jobs.data.store import Store
+from jobs.data.store import SPLITS, Store
 from jobs.device import prepare, prepare_loss, steady_memory
 from jobs.environment import arithmetic_of, drawing_backend, training_environment
 from jobs.evaluate import Evaluation
@@ -149,17 +149,20 @@ def train_once(
     return Training(network, context, record)
 
 
-def load_trained(home: Path, key: str, device: torch.device | str = "cpu", split: str | None = None) -> Trained:
+def load_trained(
+    home: Path, key: str, device: torch.device | str = "cpu", splits: Collection[str] | None = None
+) -> Trained:
     """The evaluated network of a trial or a training with this key; if unfinished, that of its last checkpoint.
 
-    Its context is of views of one split, by default the evaluated one.  Raises ValueError for an unknown key, a trial
-    without a network, and one without weights.
+    Its context is of views of these splits, by default of the evaluated one.
+    Raises ValueError for an unknown key, a trial without a network, and one without weights.
     """
     folder, config = find_trained(home, key)
     weights = WeightStore(weights_folder(home))
     store = open_dataset(config.data.name, config.data.options, home)
-    splits = (split or config.eval.split,)
-    context = ContextReader(config, store, weights, cache_folder(home), device, splits=splits)
+    wanted = splits or (config.eval.split,)
+    in_order = [split for split in SPLITS if split in wanted]
+    context = ContextReader(config, store, weights, cache_folder(home), device, splits=in_order)
     return Trained(config, load_network(folder, config, context.widths, weights, device), context)
 
 

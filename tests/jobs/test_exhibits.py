@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,18 +100,34 @@ def test_rows_stand_beside_the_input_and_the_truth(home, tiny) -> None:
     assert left + width * (1 - PANEL_SHARE) >= SPACING * (len(columns) - 0.5)
 
 
+def test_a_named_object_may_be_of_another_split_than_the_evaluated(home, tiny) -> None:
+    """Where the home lacks the features, those of its split are computed."""
+    config = TrialConfig.model_validate(tiny(depth={"model": "oracle_noisy", "fusion": "input"}))
+    result = run_trial(config, home, Runtime(threads=1))
+    shutil.rmtree(home / "cache" / "features")
+    trial = PlannedTrial(result.key, ("mine",), 0, config.identity(), "finished", training=result.training)
+    store = open_dataset(config.data.name, config.data.options, home)
+    names = [store.split(split)["object"][0] for split in ("test", "train")]
+    shown = exhibition(home, [trial], names, torch.device("cpu"))
+    assert [exhibit.object for exhibit in shown.exhibits if exhibit.column == "mine"] == names
+
+
 def test_objects_of_different_splits_are_never_on_one_line(prepared_home, tiny, monkeypatch) -> None:
     from jobs import exhibits
     from jobs.trained import Trained
     from model.scenes import PictureScene
 
-    def loaded(_home: Path, key: str, _device: object) -> Trained:
-        config = TrialConfig.model_validate(tiny(eval={**tiny()["eval"], "split": key}))
-        return Trained(config, None, None)
+    def found(_home: Path, key: str) -> tuple[Path, TrialConfig]:
+        return Path(), TrialConfig.model_validate(tiny(eval={**tiny()["eval"], "split": key}))
+
+    def loaded(home: Path, key: str, _device: object, splits: set[str]) -> Trained:
+        assert splits == {key}
+        return Trained(found(home, key)[1], None, None)
 
     def picture(*_: object) -> object:
         return lambda views: PictureScene(views.images[:, 0])
 
+    monkeypatch.setattr(exhibits, "find_trained", found)
     monkeypatch.setattr(exhibits, "load_trained", loaded)
     monkeypatch.setattr(exhibits, "predicting", picture)
     monkeypatch.setattr(exhibits, "_shown", lambda *given: exhibits.Exhibit(*given[2:4], given[4].line))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from jobs.config import TrialConfig
+from jobs.data.prepare import open_dataset
 from jobs.qualitative import draw_rows
 from jobs.trial import Runtime, run_trial
 from results.records.plan import PlannedTrial
@@ -55,6 +57,19 @@ def test_rows_with_more_source_views_are_shown_in_views_that_are_novel_for_all(
     assert shown.views.tolist() == [[1, 3, 4]]  # the second source is view 2
     alone = draw_rows(home, {"two": two}, {"chair_00008": ""}, (1, 3, 4), CPU)
     np.testing.assert_array_equal(shown.gallery.renders["two"], alone.gallery.renders["two"])
+
+
+def test_an_object_may_be_of_another_split_than_the_evaluated(home: Path, tiny) -> None:
+    """Where the home lacks the features, those of its split are computed."""
+    config = TrialConfig.model_validate(tiny(depth={"model": "oracle_noisy", "fusion": "input"}))
+    result = run_trial(config, home, Runtime(threads=1))
+    shutil.rmtree(home / "cache" / "features")
+    trial = PlannedTrial(result.key, ("mine",), 0, config.identity(), "finished", training=result.training)
+    store = open_dataset(config.data.name, config.data.options, home)
+    names = [store.split(split)["object"][0] for split in ("test", "train")]
+    shown = draw_rows(home, {"mine": trial}, dict.fromkeys(names, ""), (1,), CPU)
+    assert shown.gallery.objects == tuple(names)
+    assert np.isfinite(shown.psnr["mine"]).all()
 
 
 def test_mistakes_are_named(home: Path, trial: PlannedTrial) -> None:
