@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from results.gallery import TrialSamples
 
-RESULT_COLUMNS = ["trial", "key", "seed", "split", "object", "category", "view_kind", "metric", "value"]
+RESULT_COLUMNS = ["trial", "key", "seed", "split", "object", "view_kind", "metric", "value"]
 CURVE_COLUMNS = ["trial", "key", "seed", "metric", "step", "value"]
 TRIAL_COLUMNS = ["trial", "names", "key", "seed", "control", "state", "note", "run_id"]
 
@@ -286,10 +286,9 @@ def read_evidence(sweep: SweepLike, home: Path | str, plan_name: str | None = No
 def load_results(sweep: SweepLike, home: Path | str, metrics: Sequence[str] = PUBLISHED) -> pd.DataFrame:
     """Per-object scores of every finished trial of `sweep`.
 
-    Columns: trial, key, seed, split, object, category (of the object; "" in trials of earlier versions),
-    view_kind (conditioned|novel), metric, value (the mean over the object's views of that kind).  The trivial
-    baselines (`blank`, `copy_input`) are trials like any other.  A key that has several names appears under its first
-    name only.
+    Columns: trial, key, seed, split, object, view_kind (conditioned|novel), metric, value (the mean over the
+    object's views of that kind).  The trivial baselines (`blank`, `copy_input`) are trials like any other.  A key
+    that has several names appears under its first name only.
     """
     return read_evidence(sweep, home).results(metrics)
 

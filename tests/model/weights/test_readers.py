@@ -18,7 +18,7 @@ def flax_file(path, network: str, convolutions: int) -> dict:
         }
         for index in range(convolutions)
     }
-    path.write_bytes(pickle.dumps({network: layers}))
+    path.write_bytes(pickle.dumps({network: layers}, protocol=4))  # arrays have another form in later ones
     return layers
 
 
