@@ -23,15 +23,19 @@ def never() -> bool:
     return False
 
 
-def stop_signal(*files: Path | str | None) -> ShouldStop:
+def is_requested(*files: Path | str | None) -> bool:
     """Whether one of these files exists; None is none.  Storage that fails for a moment is no request, nor an error."""
-    paths = [file for file in files if file is not None]
+    return any(os.path.exists(file) for file in files if file is not None)  # noqa: PTH110 - `Path.exists` raises
+
+
+def stop_signal(*files: Path | str | None) -> ShouldStop:
+    """`is_requested`, looked for at most once a second."""
     looked, found = 0.0, False
 
     def should_stop() -> bool:
         nonlocal looked, found
         if time.monotonic() - looked > _INTERVAL_S:
-            looked, found = time.monotonic(), any(map(os.path.exists, paths))
+            looked, found = time.monotonic(), is_requested(*files)
         return found
 
     return should_stop

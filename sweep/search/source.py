@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs.config import TrialConfig
+from jobs.stop import is_requested
 from results.records.home import sweep_folder, trial_folder
 from results.records.ledger import Proposal, append_proposal, read_proposals
 from results.records.monitor import Monitor
@@ -85,7 +86,7 @@ class SearchQueue:
         """The next trial; None when the search is complete or the stop file exists."""
         with self._lock:
             self._tell()
-            if self._stop_file is not None and self._stop_file.exists():
+            if is_requested(self._stop_file):
                 return None
             while not self._queue and self._state.proposed < self._search.trials:
                 self._propose()

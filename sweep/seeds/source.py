@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from jobs.stop import is_requested
 from results.records.monitor import Monitor
 from results.records.plan import SeedState
 from results.seeds import described
@@ -100,7 +101,7 @@ class SeedQueue:
             return self.plan, [trial for trial in trials if trial.key in involved]
 
     def _is_stopped(self) -> bool:
-        return self._stop_file is not None and self._stop_file.exists()
+        return is_requested(self._stop_file)
 
     def _grow(self) -> bool:
         """Adds to the plan and queues what rows need now.  Returns whether the queue has a trial."""

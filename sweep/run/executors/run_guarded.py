@@ -10,7 +10,7 @@ from jobs.config import TrialConfig
 from jobs.data.gpu_cache import keep_only
 from jobs.device import require_gpu
 from jobs.memory import has_gpu_caches, is_out_of_memory, peak_gpu_memory, watch_gpu_memory, without_gpu_caches
-from jobs.stop import StopRequestedError
+from jobs.stop import StopRequestedError, is_requested
 from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
 from results.records.disk import DiskFullError
 from results.records.home import trial_folder
@@ -66,7 +66,7 @@ def run_guarded(
     because it may fit with fewer trials on that GPU.
     """
     stop_file = None if runtime.stop_file is None else Path(runtime.stop_file)
-    if stop_file is not None and stop_file.exists():
+    if is_requested(stop_file):
         return GuardedRun()
     widen_umask(home)
     folder, problem = trial_folder(home, key), None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from jobs.stop import is_requested
 from sweep.plan.planner import PlannedTrial
 from sweep.run.executors.queue import TrialQueue
 from sweep.run.executors.ray.packing import Packing, Use
@@ -32,7 +32,7 @@ class QueueSearcher(Searcher):
 
         Once the stop file exists there is none any more, since Tune would start and end thousands of them one by one.
         """
-        if os.path.exists(self._stop_file):  # noqa: PTH110 - storage that fails for a moment raises nothing
+        if is_requested(self._stop_file):
             return Searcher.FINISHED
         trial = self._next()
         if trial is None:
@@ -76,7 +76,7 @@ class StoppableScheduler(FIFOScheduler):
         """Called several times a second."""
         if time.monotonic() - self._looked > _STOP_INTERVAL_S:
             self._looked = time.monotonic()
-            if os.path.exists(self._stop_file):  # noqa: PTH110 - as above
+            if is_requested(self._stop_file):
                 for trial in tune_controller.get_trials():
                     if trial.status == "PENDING":
                         trial.init_local_path()  # Tune reads the path of every trial at the end

@@ -38,6 +38,7 @@ from ray.util import placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.config import TrialConfig
+from jobs.stop import is_requested
 from results.records.home import cache_folder, ray_folder
 from sweep.run.executors.base import Assignment, Notices, unused_gpus
 from sweep.run.executors.ray import RayOptions
@@ -85,7 +86,7 @@ def run(assignment: Assignment, options: RayOptions) -> None:
         unused = unused_gpus(sum(node.gpus for node in nodes.values()), options, share=0.25)
         if unused is not None:
             notices.say(unused)
-        if not stop_file.exists():
+        if not is_requested(stop_file):
             _tune(assignment, options, storage, _Watch(notices, NodeWatch(notices, nodes), options, lacking))
     finally:
         notices.wait_for(None)
