@@ -5,7 +5,6 @@ It is written as a LaTeX figure with one file for each picture, as one picture w
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from results.figures.grid import draw, enlarged, enlargement, png
 from results.gallery import Gallery, Pictures
-from results.records.atomic import write_atomically
+from results.records.atomic import write_atomically, write_json
 from results.render.latex import escape
 
 FIGURE, STANDALONE, OVERVIEW, RECORD = "figure.tex", "figure_standalone.tex", "overview.png", "figure.json"
@@ -72,7 +71,7 @@ class QualitativeFigure:
         write_atomically(folder / OVERVIEW, png(draw(self.gallery)))
         write_atomically(folder / FIGURE, self._latex().encode())
         write_atomically(folder / STANDALONE, _STANDALONE.encode())
-        write_atomically(folder / RECORD, (json.dumps(self._record(), indent=2, ensure_ascii=False) + "\n").encode())
+        write_json(folder / RECORD, self._record())
 
     def _pictures(self) -> Iterator[tuple[str, Pictures]]:
         """Name of the file and pixels of each picture."""
@@ -114,7 +113,7 @@ class QualitativeFigure:
         return escape(f"Objects: {', '.join(named)}. Below each picture, its PSNR in dB.")
 
     def _record(self) -> dict[str, Any]:
-        """What is shown: the trials by row, and the views with their PSNR by object; None where it is infinite."""
+        """The trials by row, and by object its views and their PSNR, None where that is infinite."""
         return {
             "rows": self.trials,
             "objects": {

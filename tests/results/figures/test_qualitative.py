@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from PIL import Image
 
 from results.figures.qualitative import QualitativeFigure
 from results.gallery import Gallery
+from tests.latex import text_of, typeset
 
 OBJECTS = ("a/b_1", "a-b 1")  # names that only their places tell apart in files
 ROWS = ("baseline", "depth & 50%_input")
@@ -53,15 +52,9 @@ def test_the_record_has_keys_views_and_psnr(folder: Path) -> None:
 
 
 def test_latex_makes_one_page_of_it(folder: Path) -> None:
-    missing = [name for name in ("pdflatex", "pdftotext") if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"{' and '.join(missing)} not installed")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "figure_standalone.tex"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert "(1 page" in done.stdout
-    assert "Overfull" not in done.stdout
-    subprocess.run(["pdftotext", "-layout", "figure_standalone.pdf"], cwd=folder, check=True)
-    page = (folder / "figure_standalone.txt").read_text()
+    printed = typeset(folder / "figure_standalone.tex")
+    assert "(1 page" in printed
+    assert "Overfull" not in printed
+    page = text_of(folder / "figure_standalone.pdf")
     assert page.count("9.99") == 6
     assert "baseline depth & 50% input 20.00 9.99 21.50 9.99 ∞ 9.99" in " ".join(page.split())

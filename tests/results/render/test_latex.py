@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 
 from results.render.latex import escape, render, render_standalone, render_wide
 from results.table import Cell, Column, Row, Section, Table
+from tests.latex import text_of, typeset
 
 
 def test_has_the_papers_layout(table: Table) -> None:
@@ -82,23 +81,16 @@ def test_text_cannot_issue_commands(hostile: str) -> None:
     assert "\\input" not in escape(hostile)
 
 
-def typeset(document: str, folder: Path) -> str:
-    """Output of pdflatex while it makes `table.pdf` of a document."""
-    missing = [name for name in ("pdflatex", "pdftotext") if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"{' and '.join(missing)} not installed")
+def written(document: str, folder: Path) -> Path:
+    """The file `table.tex` with a document."""
     (folder / "table.tex").write_text(document, encoding="utf-8")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "table.tex"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
-    return done.stdout
+    return folder / "table.tex"
 
 
 def compiled(table: Table, folder: Path) -> list[str]:
     """Lines of the page that pdflatex makes of a table, with single spaces."""
-    typeset(render_standalone(table), folder)
-    subprocess.run(["pdftotext", "-layout", "table.pdf"], cwd=folder, check=True)
-    return [" ".join(line.split()) for line in (folder / "table.txt").read_text().splitlines()]
+    typeset(written(render_standalone(table), folder))
+    return [" ".join(line.split()) for line in text_of(folder / "table.pdf").splitlines()]
 
 
 def test_compiles_as_it_is_with_inert_names(table: Table, tmp_path: Path) -> None:
@@ -154,7 +146,7 @@ def test_tables_of_any_width_fit_their_columns_with_notes_as_wide(columns: int, 
     room = r"\typeout{WIDTHS \the\columnwidth\space\the\textwidth}"
     report = r"\typeout{WIDTHS \the\wd\splatsweeptable\space\the\hsize}"
     told = body.replace(r"\end{minipage}", rf"{report}\end{{minipage}}")
-    printed = typeset(rf"{head}\begin{{document}}{room}{told}\end{{document}}", tmp_path)
+    printed = typeset(written(rf"{head}\begin{{document}}{room}{told}\end{{document}}", tmp_path))
     assert "Overfull" not in printed
     assert "LaTeX Error" not in printed
     widths = [
