@@ -171,7 +171,7 @@ def _open(
     cls: Any = frozen_class(section)
     if not cls.cached:
         return _build(source, section, weights, device)
-    for wanted in (SPLITS, splits):  # a file for all splits serves as well
+    for wanted in dict.fromkeys((SPLITS, tuple(splits))):  # a file for all splits serves as well
         frames = source_frames(store, config.model.input_views, wanted)
         path = cache / "features" / f"{section.choice}-{_digest(source, section, config, store, weights, frames)}.npy"
         if is_sound(path, len(frames)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from jobs.metrics.psnr import psnr
 from jobs.pixels import as_bytes
 from jobs.precision import products
 from jobs.trained import find_trained, load_trained
+from model.types import Views
 from results.figures.qualitative import QualitativeFigure, pictures_of
 from results.gallery import Gallery
 from results.records.plan import RecordedTrial
@@ -42,16 +43,14 @@ def draw_rows(
     data = configs[0].data
     store = open_dataset(data.name, data.options, home)
     found = [find_object(store, name, configs[0].eval.split) for name in objects]
-    shown = _numbers(store, found, frames, [config.model.input_views for config in configs])
+    counts = {config.model.input_views for config in configs}
+    shown = _numbers(store, found, frames, counts)
+    given = {count: _views(store, found, shown, count, data.resolution, device) for count in counts}
     renders, scores = {}, {}
     for row, trial in rows.items():
         config, reconstructor, context = load_trained(home, trial.key, device, {each.split for each in found})
         sources, draw = config.model.input_views, drawing(predicting(reconstructor, context, config))
-        views = []
-        for each, numbers in zip(found, shown, strict=True):
-            evaluated = evaluation_frames(each, store.manifest.evaluation, sources)[:sources]
-            frame = np.concatenate([evaluated, each.first_frame + numbers])[None]
-            views.append(store.views(frame, data.resolution, device))
+        views = given[sources]
         targets = [each.select(sources, each.images.shape[1]) for each in views]
         with torch.inference_mode(), products(config.train.precision):
             images = [
@@ -83,8 +82,19 @@ def _check_same_pictures(rows: Mapping[str, RecordedTrial]) -> None:
             )
 
 
+def _views(
+    store: Store, objects: Sequence[Any], shown: NDArray[np.int64], sources: int, resolution: int, device: torch.device
+) -> list[Views]:
+    """The source views of each object, and then those with the numbers `shown` (K, M)."""
+    found = []
+    for each, numbers in zip(objects, shown, strict=True):
+        given = evaluation_frames(each, store.manifest.evaluation, sources)[:sources]
+        found.append(store.views(np.concatenate([given, each.first_frame + numbers])[None], resolution, device))
+    return found
+
+
 def _numbers(
-    store: Store, objects: Sequence[Any], frames: Sequence[int], input_views: Sequence[int]
+    store: Store, objects: Sequence[Any], frames: Sequence[int], input_views: Collection[int]
 ) -> NDArray[np.int64]:
     """The numbers (K, M) of the views to show of K objects, of which rows are given so many source views."""
     for each in objects:
@@ -94,7 +104,7 @@ def _numbers(
         return np.array([frames] * len(objects))
     novel = []
     for each in objects:
-        of_rows = [evaluation_frames(each, store.manifest.evaluation, count)[count:] for count in set(input_views)]
+        of_rows = [evaluation_frames(each, store.manifest.evaluation, count)[count:] for count in input_views]
         novel.append(sorted(set.intersection(*map(set, of_rows))) or [each.first_frame])
     count = min(SAMPLE_VIEWS, *map(len, novel))
     places = [np.linspace(0, len(numbers) - 1, count).round().astype(int) for numbers in novel]

@@ -149,6 +149,5 @@ def _objects(record: TrialRecord, category: str | None) -> tuple[str, ...]:
     found = record.per_object
     if found is None:
         return ()
-    return tuple(
-        sorted((found.object if category is None else found.object.where(found.category.among([category]))).used())
-    )
+    names = found.object if category is None else found.object.where(found.category.among([category]))
+    return tuple(sorted(names.used()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zipfile
 import zlib
@@ -135,7 +136,7 @@ def representative_objects(scores: Mapping[str, float]) -> dict[str, str]:
 
     An object whose score is NaN is behind all others.
     """
-    names = sorted(scores, key=lambda name: (-scores[name], name) if scores[name] == scores[name] else (np.inf, name))
+    names = sorted(scores, key=lambda name: (math.inf if math.isnan(scores[name]) else -scores[name], name))
     return {names[place]: word for place, word in _extremes(len(names)).items()}
 
 

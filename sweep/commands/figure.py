@@ -17,15 +17,13 @@ from sweep.commands.common import (
     recorded_sweep,
     user_path,
 )
+from sweep.commands.view import MOST_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from results.load import Evidence
     from results.records.plan import RecordedTrial
-
-#: rows that are shown by default: more columns would be too small to see
-MOST_ROWS = 8
 
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write.", show_default=False, parser=user_path)]
 Rows = Annotated[

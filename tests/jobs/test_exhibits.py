@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +16,11 @@ from jobs.data.prepare import open_dataset
 from jobs.evaluate import object_views
 from jobs.exhibits import PANEL_SHARE, SPACING, WIDTH_AT_ONE, Picture, Splats, _shown, exhibition, stand
 from jobs.gaussian_sources import gaussians_on_surface
-from jobs.trial import Runtime, run_trial
 from model.scenes import GaussianScene
 from model.types import Gaussians
 from results.records.plan import PlannedTrial
 from tests.conftest import TINY_DATA
+from tests.trained import trained, trained_without_features
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +75,8 @@ def test_one_camera_does_not_place_an_object(views) -> None:
         stand(views.select(0, 1).cameras, 0, 0)
 
 
-def test_rows_stand_beside_the_input_and_the_truth(home, tiny) -> None:
-    config = TrialConfig.model_validate(tiny())
-    result = run_trial(config, home, Runtime(threads=1))
-    trial = PlannedTrial(result.key, ("mine",), 0, config.identity(), "finished", training=result.training)
+def test_rows_stand_beside_the_input_and_the_truth(home) -> None:
+    trial = trained(home)
     shown = exhibition(home, [trial], 2, torch.device("cpu"))
     columns = ("input", "ground truth", "mine")
     assert [label.text for label in shown.labels[:3]] == list(columns)
@@ -100,13 +97,10 @@ def test_rows_stand_beside_the_input_and_the_truth(home, tiny) -> None:
     assert left + width * (1 - PANEL_SHARE) >= SPACING * (len(columns) - 0.5)
 
 
-def test_a_named_object_may_be_of_another_split_than_the_evaluated(home, tiny) -> None:
-    """Where the home lacks the features, those of its split are computed."""
-    config = TrialConfig.model_validate(tiny(depth={"model": "oracle_noisy", "fusion": "input"}))
-    result = run_trial(config, home, Runtime(threads=1))
-    shutil.rmtree(home / "cache" / "features")
-    trial = PlannedTrial(result.key, ("mine",), 0, config.identity(), "finished", training=result.training)
-    store = open_dataset(config.data.name, config.data.options, home)
+def test_a_named_object_may_be_of_another_split_than_the_evaluated(home) -> None:
+    """Features that the home lacks are computed, of all splits that are shown."""
+    trial = trained_without_features(home)
+    store = open_dataset(TINY_DATA["name"], TINY_DATA["options"], home)
     names = [store.split(split)["object"][0] for split in ("test", "train")]
     shown = exhibition(home, [trial], names, torch.device("cpu"))
     assert [exhibit.object for exhibit in shown.exhibits if exhibit.column == "mine"] == names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,21 +10,19 @@ import pandas as pd
 import pytest
 import torch
 
-from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.qualitative import draw_rows
-from jobs.trial import Runtime, run_trial
 from results.records.plan import PlannedTrial
+from tests.conftest import TINY_DATA
+from tests.trained import trained, trained_without_features
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def trial(home: Path, tiny) -> PlannedTrial:
+def trial(home: Path) -> PlannedTrial:
     """A trained trial in `home`."""
-    config = TrialConfig.model_validate(tiny())
-    result = run_trial(config, home, Runtime(threads=1))
-    return PlannedTrial(result.key, ("mine",), 0, config.identity(), "finished", training=result.training)
+    return trained(home)
 
 
 def test_views_and_their_scores_are_those_of_the_evaluation(home: Path, trial: PlannedTrial) -> None:
@@ -50,22 +47,17 @@ def test_views_and_their_scores_are_those_of_the_evaluation(home: Path, trial: P
 def test_rows_with_more_source_views_are_shown_in_views_that_are_novel_for_all(
     home: Path, trial: PlannedTrial, tiny
 ) -> None:
-    config = TrialConfig.model_validate(tiny(model={**tiny()["model"], "input_views": 2}))
-    result = run_trial(config, home, Runtime(threads=1))
-    two = PlannedTrial(result.key, ("two",), 0, config.identity(), "finished", training=result.training)
+    two = trained(home, "two", model={**tiny()["model"], "input_views": 2})
     shown = draw_rows(home, {"mine": trial, "two": two}, {"chair_00008": ""}, (), CPU)
     assert shown.views.tolist() == [[1, 3, 4]]  # the second source is view 2
     alone = draw_rows(home, {"two": two}, {"chair_00008": ""}, (1, 3, 4), CPU)
     np.testing.assert_array_equal(shown.gallery.renders["two"], alone.gallery.renders["two"])
 
 
-def test_an_object_may_be_of_another_split_than_the_evaluated(home: Path, tiny) -> None:
-    """Where the home lacks the features, those of its split are computed."""
-    config = TrialConfig.model_validate(tiny(depth={"model": "oracle_noisy", "fusion": "input"}))
-    result = run_trial(config, home, Runtime(threads=1))
-    shutil.rmtree(home / "cache" / "features")
-    trial = PlannedTrial(result.key, ("mine",), 0, config.identity(), "finished", training=result.training)
-    store = open_dataset(config.data.name, config.data.options, home)
+def test_an_object_may_be_of_another_split_than_the_evaluated(home: Path) -> None:
+    """Features that the home lacks are computed, of all splits that are shown."""
+    trial = trained_without_features(home)
+    store = open_dataset(TINY_DATA["name"], TINY_DATA["options"], home)
     names = [store.split(split)["object"][0] for split in ("test", "train")]
     shown = draw_rows(home, {"mine": trial}, dict.fromkeys(names, ""), (1,), CPU)
     assert shown.gallery.objects == tuple(names)

@@ -32,7 +32,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def figure(sweep: Path, *options: str) -> dict:
-    """What the command records."""
+    """The record that the command writes."""
     out = sweep.parent / "figure"
     arguments = [str(sweep), "--home", str(sweep.parent / "home"), "--out", str(out), *options]
     done = CliRunner().invoke(app, ["figure", *arguments], catch_exceptions=False)
