@@ -59,6 +59,8 @@ def test_intervals_follow_the_skewness_of_the_objects() -> None:
     values = np.random.default_rng(0).exponential(size=(1, 40))
     low, high = bootstrap_interval(values, np.random.default_rng(0), resamples=4000)
     assert high - values.mean() > 1.05 * (values.mean() - low)
+    mirrored = bootstrap_interval(-values, np.random.default_rng(0), resamples=4000)
+    np.testing.assert_allclose(mirrored, (-high, -low))
 
 
 def test_equal_generators_give_equal_intervals() -> None:
@@ -80,6 +82,8 @@ def test_cells_do_not_depend_on_what_else_is_in_the_table() -> None:
 def test_a_single_value_has_no_interval_and_equal_values_have_an_empty_one() -> None:
     assert np.isnan(bootstrap_interval([[20.0]], np.random.default_rng(0))).all()
     assert bootstrap_interval(np.full((2, 5), 20.0), np.random.default_rng(0)) == (20.0, 20.0)
+    single = estimate([[20.0]])
+    assert (float(single.mean), np.isnan(single.standard_error)) == (20.0, True)
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (3, 0), (5,)])
@@ -100,9 +104,11 @@ def test_one_seed_or_one_object_is_the_usual_t_test() -> None:
 
 
 def test_the_two_way_model_agrees_with_statsmodels() -> None:
-    """Restricted maximum likelihood gives the same standard error for balanced data."""
+    """Restricted maximum likelihood gives the same standard error for balanced data, ANOVA the degrees of freedom."""
     import pandas as pd
+    from statsmodels.formula.api import ols
     from statsmodels.regression import mixed_linear_model as mixed
+    from statsmodels.stats.anova import anova_lm
 
     values = simulated(4, 12, (0.6, 1.0, 0.5), 1, mean=20.0)[0]
     seed, item = (index.ravel() for index in np.indices(values.shape))
@@ -112,12 +118,15 @@ def test_the_two_way_model_agrees_with_statsmodels() -> None:
     found = estimate(values)
     assert float(found.mean) == pytest.approx(fitted.fe_params["Intercept"])
     assert float(found.standard_error) == pytest.approx(fitted.bse_fe["Intercept"], rel=1e-3)
-    assert 3 < found.degrees < 14
+    variance = anova_lm(ols("y ~ C(seed) + C(item)", frame).fit())
+    squares, degrees = variance["mean_sq"].to_numpy(), variance["df"].to_numpy()
+    assert float(found.degrees) == pytest.approx((squares @ [1, 1, -1]) ** 2 / (squares**2 / degrees).sum())
 
 
 def test_identical_rows_do_not_differ_and_a_constant_difference_does() -> None:
-    same, shifted = paired_test(np.stack([np.zeros((2, 6)), np.full((2, 6), 0.5)])).p
-    assert (same, shifted) == (1.0, 0.0)
+    found = paired_test(np.stack([np.zeros((2, 6)), np.full((2, 6), 0.5)]))
+    assert found.p.tolist() == [1.0, 0.0]
+    assert found.effect_size.tolist() == [0.0, np.inf]
 
 
 def test_effect_size_is_in_standard_deviations_of_the_objects() -> None:
@@ -174,3 +183,13 @@ def test_p_values_are_exact_over_many_orders() -> None:
     for shift in (0.0, 0.3, 1.0, 3.0, 6.0):
         expected = stats.ttest_1samp(differences[0] + shift, 0).pvalue
         assert float(paired_test(differences + shift).p) == pytest.approx(expected, rel=1e-5)
+
+
+def test_seeds_and_objects_count_alike() -> None:
+    """With equally many the bound is that of one t test, and otherwise it does not matter which are more."""
+    test = paired_test(simulated(6, 6, (0.3, 0.4, 0.5), 1, mean=0.5)[0])
+    t = test.difference / test.estimate.standard_error
+    assert float(test.p) == pytest.approx(2 * stats.t.sf(t, 5), rel=1e-5)
+    values = simulated(3, 9, (0.3, 0.4, 0.5), 1, mean=0.5)[0]
+    tests = [paired_test(values), paired_test(values.T)]
+    np.testing.assert_allclose(*([found.p, found.low, found.high] for found in tests))
