@@ -116,7 +116,8 @@ def decide(differences: ArrayLike, design: Design) -> Decisions:
         if n == design.at_most:
             state.seeds[tested] = n
             break
-        hopeless = tested & (_chance(np.abs(t), n, design.at_most, _of_level(design, left, -1)) < FUTILE)
+        chance = _chance(np.where(tested, np.abs(t), 0.0), n, design.at_most, _of_level(design, left, -1))
+        hopeless = tested & (chance < FUTILE)
         state.futile[hopeless] = True
         state.seeds[hopeless] = n
     return state

@@ -165,6 +165,8 @@ def test_differences_without_spread() -> None:
     assert decisions.rejected.tolist() == [True, False]
     assert decisions.seeds[0] == 3
     assert decisions.futile.tolist() == [False, True]
+    with np.errstate(invalid="raise"):
+        assert decide(np.full((1, 12), 0.25), DESIGN).rejected.all(), "no row is left"
 
 
 @pytest.mark.parametrize(("at_least", "at_most", "alpha"), [(1, 5, 0.05), (3, 3, 0.05), (3, 12, 0.0), (3, 12, 1.0)])
