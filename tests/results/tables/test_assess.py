@@ -88,13 +88,14 @@ def test_only_objects_and_seeds_that_both_have_are_compared(make) -> None:
 
 def test_objects_of_other_data_are_distinct_despite_equal_names(make) -> None:
     tag = "splatsweep.data_fingerprint"
+    rows = {"c": (18.0, "b"), "baseline": (20.0, "a"), "b": (25.0, "b")}
     found = make.evidence(
-        *make.trained("baseline", 20.0, tags={tag: "a" * 64}), *make.trained("b", 25.0, tags={tag: "b" * 64})
+        *(item for name, (mean, data) in rows.items() for item in make.trained(name, mean, tags={tag: data * 64}))
     )
     table = build(found, Options())
-    assert novel_psnr(table, 1).comparison is None
-    assert [novel_psnr(table, row).rank for row in range(2)] == [None, None]
-    assert "data bbbbbbb instead of aaaaaaa" in table.rows[1].notes[0]
+    assert novel_psnr(table, 2).comparison is None
+    assert [novel_psnr(table, row).rank for row in range(3)] == [None] * 3, "the best is not shown to beat the baseline"
+    assert "data bbbbbbb instead of aaaaaaa" in table.rows[2].notes[0]
 
 
 @pytest.mark.parametrize("setting", ["data.resolution", "model.input_views", "eval.lpips"])
