@@ -37,10 +37,11 @@ def test_the_better_number_alone_earns_nothing(make) -> None:
     assert [novel_psnr(table, row).rank for row in range(2)] == [None, None]
 
 
-def test_no_second_without_a_best(make) -> None:
-    """Two rows do not differ significantly and are far better than a third."""
-    found = make.evidence(*make.trained("a", 22.0), *make.trained("b", 22.01), *make.trained("c", 18.0))
-    assert [novel_psnr(build(found, Options()), row).rank for row in range(3)] == [None, None, None]
+@pytest.mark.parametrize(("other", "best"), [(18.0, None), (30.0, "best")])
+def test_two_rows_that_do_not_differ_are_neither_best_nor_second(make, other: float, best: str | None) -> None:
+    """The third is far worse or far better than both; there is no second without a best."""
+    found = make.evidence(*make.trained("a", 22.0), *make.trained("b", 22.01), *make.trained("c", other))
+    assert [novel_psnr(build(found, Options()), row).rank for row in range(3)] == [None, None, best]
 
 
 def test_where_lower_is_better_the_lowest_is_best(make) -> None:
