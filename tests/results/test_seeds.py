@@ -13,8 +13,8 @@ from results.seeds import SeedScores, described, rulings
 from results.sequential import Design
 
 DESIGN = Design(3, 5)
-BASELINE = (20.0, 20.3, 19.8, 20.1)
-HIGHER = (25.01, 25.3, 24.8, 25.2)
+BASELINE = (20.0, 20.3, 19.8, 20.1, 19.9)
+HIGHER = (25.01, 25.3, 24.8, 25.2, 24.9)
 
 
 def ruling(row: SeedScores, baseline: SeedScores = BASELINE, direction: Direction = "up") -> Ruling:
@@ -56,12 +56,17 @@ def test_seeds_behind_a_missing_score_of_either_do_not_count(missing: float | No
     assert ruling(HIGHER, gap) == ruling(gap, HIGHER) == Ruling("row", "open", 1, 3)
 
 
-def test_an_open_row_gets_one_more_seed_and_one_without_spread_has_no_t() -> None:
-    unclear = (20.3, 21.1, 20.3, 21.0)
-    found = [ruling(unclear[:count]) for count in (0, 2, 3, 4)]
+def test_an_open_row_gets_one_more_seed_up_to_the_most() -> None:
+    unclear = (20.3, 21.1, 20.3, 21.0, 19.7)
+    found = [ruling(unclear[:count]) for count in (0, 2, 3, 4, 5)]
     assert [(each.state, each.seeds, each.wanted) for each in found] == [
-        ("open", seeds, wanted) for seeds, wanted in ((0, 3), (2, 3), (3, 4), (4, 5))
+        *(("open", seeds, wanted) for seeds, wanted in ((0, 3), (2, 3), (3, 4), (4, 5))),
+        ("undecided", 5, 5),
     ]
+    assert ruling((20.1, 20.0, 20.2, 19.9)).state == "futile"
+
+
+def test_differences_without_spread_have_no_t() -> None:
     shifted = ruling((2.0, 3.0, 1.0), (1.0, 2.0, 0.0))
     assert (shifted.state, shifted.t, shifted.low, shifted.high) == ("better", None, 1.0, 1.0)
     assert "(novel_psnr +1, no spread)" in described(shifted, "novel_psnr")
