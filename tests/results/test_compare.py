@@ -13,9 +13,11 @@ import pytest
 from results.compare import compare
 from results.errors import ResultsError
 from results.load import Evidence, TrialRecord
+from results.records.home import trial_folder
 from results.records.tags import CODE_CHANGED, COMMIT, DATA_FINGERPRINT
 from results.render.comparison import writer
 from results.table import Table
+from tests.homes import write_result
 from tests.results.tables.conftest import Study
 
 NOVEL = ("novel_psnr",)
@@ -79,6 +81,30 @@ def test_other_data_or_another_evaluation_is_marked_and_not_subtracted() -> None
     )  # not how often it validates, nor other metrics
     assert table.rows[3].notes == ("Not comparable: model.input_views 1 and 2.",)
     assert table.rows[1].cells[1].comparison is None
+
+
+def test_scores_of_another_version_of_the_evaluation_are_not_subtracted(tmp_path: Path) -> None:
+    first, second = (side(name, *trained("x", mean), *trained("y", mean)) for name, mean in (("a", 20.0), ("b", 21.0)))
+    for record in (*first.records, *second.records):
+        write_result(trial_folder(tmp_path, record.planned.key), evaluation=1 + record.planned.key.startswith("b/y"))
+    table = compare(first, second, tmp_path, NOVEL)
+    assert [means(table, row)[2] for row in (0, 1)] == [1.0, None]
+    assert table.rows[1].notes == ("Not comparable: version of the evaluation 1 and 2.",)
+
+
+def test_what_differs_in_some_rows_alone_is_noted_there() -> None:
+    """The sweeps have one name, as before and after a change of its file."""
+    lr = {"train": {"lr": 2}, "eval": {"split": "test"}}
+    pending = Study.record("late", state="pending")
+    second = side("b", *trained("x", 21.0, config=lr), *trained("y", 21.0), pending)
+    table = compared(side("a", *trained("x", 20.0), *trained("y", 20.0)), replace(second, plan=side("a").plan))
+    assert [column.label for column in table.columns] == ["a (first)", "a (second)", "difference"]
+    assert [row.notes for row in table.rows] == [
+        ("Also differs in train.lr (1 and 2).",),
+        (),
+        ("Only in a (second).",),
+    ]
+    assert table.notes[1:] == ("No setting differs in all rows.", "Trials without results: a (second): 1.")
 
 
 def test_settings_that_differ_are_spelt_as_in_a_sweep_file() -> None:
