@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from results.compare import compare
+from results.costs import costs_of
 from results.errors import ResultsError
 from results.load import Evidence, TrialRecord
 from results.records.home import trial_folder
@@ -90,6 +91,16 @@ def test_scores_of_another_version_of_the_evaluation_are_not_subtracted(tmp_path
     table = compare(first, second, tmp_path, NOVEL)
     assert [means(table, row)[2] for row in (0, 1)] == [1.0, None]
     assert table.rows[1].notes == ("Not comparable: version of the evaluation 1 and 2.",)
+
+
+def test_costs_are_subtracted_and_not_tested() -> None:
+    first, second = (
+        side(name, *(replace(item, costs=costs_of({"predict_ms": cost})) for item in trained("x", 20.0)))
+        for name, cost in (("a", 10.0), ("b", 7.0))
+    )
+    table = compare(first, second, Path("/nowhere"), ("cost_predict_ms",))
+    assert means(table, 0) == [10.0, 7.0, -3.0]
+    assert table.rows[0].cells[1].comparison is None
 
 
 def test_what_differs_in_some_rows_alone_is_noted_there() -> None:

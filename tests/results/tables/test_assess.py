@@ -129,6 +129,11 @@ def test_what_is_not_a_number_is_not_compared(make, value: float) -> None:
     assert [novel_psnr(table, row).rank for row in range(2)] == [None, None]
 
 
+def test_single_numbers_are_not_compared(make) -> None:
+    rows = [make.trained(name, mean, seeds=1, objects=1) for name, mean in (("baseline", 20.0), ("b", 21.0))]
+    assert novel_psnr(build(make.evidence(*rows[0], *rows[1]), Options()), 1).comparison is None
+
+
 def test_a_row_of_nan_does_not_keep_others_from_their_marks(make) -> None:
     broken = [make.record("broken", seed, {"novel_psnr": np.full(20, math.nan)}) for seed in range(3)]
     table = build(make.evidence(*make.trained("a", 20.0), *make.trained("b", 22.0), *broken), Options())
