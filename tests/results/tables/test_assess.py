@@ -96,6 +96,7 @@ def test_objects_of_other_data_are_distinct_despite_equal_names(make) -> None:
     table = build(found, Options())
     assert novel_psnr(table, 2).comparison is None
     assert [novel_psnr(table, row).rank for row in range(3)] == [None] * 3, "the best is not shown to beat the baseline"
+    assert all(novel_psnr(table, row).interval for row in range(3)), "of its own data"
     assert "data bbbbbbb instead of aaaaaaa" in table.rows[2].notes[0]
 
 
