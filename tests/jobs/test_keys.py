@@ -125,6 +125,16 @@ def test_data_and_weights_are_in_the_keys():
     assert keys(l2, vgg16="other").trial != keys(l2).trial
 
 
+def test_a_raised_version_of_training_changes_both_keys_and_one_of_evaluation_the_trials(monkeypatch):
+    plain = keys(config())
+    monkeypatch.setattr("jobs.keys.EVALUATION_VERSION", EVALUATION_VERSION + 1)
+    judged = keys(config())
+    assert (judged.training == plain.training, judged.trial == plain.trial) == (True, False)
+    monkeypatch.setattr("jobs.keys.NUMERICS_VERSION", NUMERICS_VERSION + 1)
+    trained = keys(config())
+    assert (trained.training == plain.training, trained.trial == judged.trial) == (False, False)
+
+
 def test_trivial_predictions_have_no_training_to_depend_on():
     blank = keys(config(model={"name": "blank"}, seed=3))
     assert blank == keys(config(model={"name": "blank"}, seed=0))
@@ -228,6 +238,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 
 #: The versions and the `digests` of each configuration when it was added; `python -m tests.jobs.test_keys` writes it.
 RECORD = Path(__file__).with_name("identities.json")
+#: The records of the study.
+PUBLISHED = Path(__file__).parents[2] / "results" / "examples" / "study"
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +271,17 @@ def test_the_identity_of_what_exists_never_moves(name, record):
 def test_the_record_is_of_this_version(record):
     assert record["versions"] == versions(), "the versions were raised: record the identities anew"
     assert record["identities"].keys() == CONFIGURATIONS.keys()
+
+
+def test_published_results_are_found_under_their_keys():
+    """The keys are hashes of all their content, so whatever moves one loses the results of every home."""
+    results = [json.loads(path.read_text()) for path in PUBLISHED.glob("trials/*/result.json")]
+    if {"training": results[0]["numerics"], "judging": results[0]["evaluation"]} != versions():
+        pytest.skip("the published results are of earlier versions")
+    for result in results:
+        trial = config(**json.loads((PUBLISHED / "trials" / result["key"] / "config.json").read_text()))
+        found = keys_of(trial, result["data_fingerprint"], result["weights"])
+        assert found == Keys(result["key"], result["training"])
 
 
 if __name__ == "__main__":
