@@ -136,14 +136,17 @@ def test_code_with_uncommitted_changes_is_other_code() -> None:
 def test_what_has_not_run_has_no_other_code() -> None:
     pending = Study.record("x", state="pending", config={"train": {"lr": 2}})
     ran = Study.record("x", scores={"novel_psnr": [1.0]}, config={"train": {"lr": 1}}, tags={COMMIT: "0123456789"})
-    assert "All rows differ in train.lr (1 and 2)." in compared(side("a", ran), side("b", pending)).notes
+    for sides, values in (((ran, pending), "1 and 2"), ((pending, ran), "2 and 1")):
+        notes = compared(side("a", sides[0]), side("b", sides[1])).notes
+        assert f"All rows differ in train.lr ({values})." in notes
 
 
 def test_nothing_to_compare_is_an_error_with_the_reasons() -> None:
     with pytest.raises(ResultsError, match=r"cannot be compared.*: data d1 and d2"):
         compared(side("a", *trained("x", 20.0)), side("b", *trained("x", 21.0, data="d2")))
+    blank = trained("blank", 10.0, control=True)
     with pytest.raises(ResultsError, match=r"no row has the same name in both sweeps; rows of a: x; of b: y"):
-        compared(side("a", *trained("x", 20.0)), side("b", *trained("y", 21.0)))
+        compared(side("a", *trained("x", 20.0), *blank), side("b", *trained("y", 21.0), *blank))
 
 
 def test_only_shared_seeds_count_and_shared_trials_are_not_tested() -> None:

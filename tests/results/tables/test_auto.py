@@ -11,6 +11,7 @@ from results.load import read_evidence
 from results.render.layout import compared_rows, row_titles
 from results.table import Table
 from results.tables.auto import Options, build
+from results.tables.fill import ONE_SEED
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +146,11 @@ def test_without_any_seed_the_states_are_listed(make) -> None:
     assert row.is_empty
 
 
-def test_a_finished_row_without_any_score_is_not_called_finished(make) -> None:
-    (row,) = build(make.evidence(make.record("base", scores={"novel_iou": [0.5]})), Options()).rows
-    assert (row.is_empty, row.state) == (True, "not measured")
+@pytest.mark.parametrize(("column", "state"), [("novel_iou", "not measured"), ("novel_psnr", "finished")])
+def test_a_finished_row_without_any_score_is_not_called_finished(make, column: str, state: str) -> None:
+    (row,) = build(make.evidence(make.record("base", scores={column: [0.5]})), Options()).rows
+    assert (row.is_empty, row.state) == (state != "finished", state)
+    assert [source.run_id for source in row.sources] == ["run of base/0"]
 
 
 def test_a_nan_among_the_objects_is_not_averaged_away(make) -> None:
@@ -156,12 +159,20 @@ def test_a_nan_among_the_objects_is_not_averaged_away(make) -> None:
     assert row.cells[-3].interval is None
 
 
+def test_seeds_that_were_evaluated_on_other_objects_have_no_interval(make) -> None:
+    records = [make.record("base", seed, {"novel_psnr": [20.0, 21.0, 25.0][: 3 - seed]}) for seed in range(2)]
+    (row,) = build(make.evidence(*records), Options()).rows
+    assert (row.cells[-3].values, row.cells[-3].interval) == ((22.0, 20.5), None)
+
+
 def test_an_empty_plan_makes_an_empty_table(make) -> None:
     assert build(make.evidence(), Options()).rows == ()
 
 
 def test_a_note_explains_why_rows_of_one_seed_are_not_marked(make) -> None:
-    found = make.evidence(*make.trained("baseline", 20.0, seeds=1), *make.trained("better", 25.0, seeds=1))
-    table = build(found, Options())
-    assert any("one seed" in note for note in table.notes)
-    assert {cell.rank for row in table.rows for cell in row.cells} == {None}
+    one, two = (
+        build(make.evidence(*make.trained("baseline", 20.0, seeds), *make.trained("better", 25.0, seeds)), Options())
+        for seeds in (1, 2)
+    )
+    assert (ONE_SEED in one.notes, ONE_SEED in two.notes) == (True, False)
+    assert {cell.rank for row in one.rows for cell in row.cells} == {None}
