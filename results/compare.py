@@ -218,7 +218,7 @@ def _keys(entry: Entry) -> set[str]:
 
 def _row(entry: Entry | None, quantities: Sequence[MetricColumn], scores: Scores) -> Row:
     records = entry.records if entry else ()
-    keys = [record.planned.key for record in records if record.state == "finished"]
+    keys = [record.planned.key for record in records]
     cells = tuple(Cell(scores.means(keys, quantity), sources=tuple(map(source_of, records))) for quantity in quantities)
     return Row(entry.label if entry else "", cells, tuple(map(source_of, records)))
 

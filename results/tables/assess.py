@@ -158,10 +158,7 @@ def _tested(
 ) -> dict[_Pair, _Test]:
     """All tests that can be computed; those of equal shape are batched."""
     by_shape: dict[tuple[int, ...], list[tuple[_Pair, NDArray[np.float64]]]] = defaultdict(list)
-    keys = {
-        index: {source.seed: source.key for source in row.sources if source.state == "finished"}
-        for index, row in rows.items()
-    }
+    keys = {index: {source.seed: source.key for source in row.sources} for index, row in rows.items()}
     for row, other, column in pairs:
         shared = [(key, keys[other][seed]) for seed, key in keys[row].items() if seed in keys[other]]
         differences = scores.differences(shared, quantities[column])

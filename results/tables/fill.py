@@ -102,7 +102,7 @@ def _first_trials(blocks: Sequence[Block]) -> tuple[TrialRecord, ...]:
 
 def _row(entry: Entry, quantities: Sequence[MetricColumn], scores: Scores, beside: Sequence[TrialRecord]) -> Row:
     records = sorted(entry.records, key=lambda record: record.planned.seed)
-    keys = [record.planned.key for record in records if record.state == "finished"]
+    keys = [record.planned.key for record in records]
     cells = tuple(
         Cell(scores.means(keys, quantity), reference=entry.references.get(quantity.name)) for quantity in quantities
     )
@@ -131,8 +131,7 @@ def with_intervals(table: Table, quantities: Sequence[MetricColumn], scores: Sco
     by_shape: dict[tuple[int, ...], list[tuple[tuple[int, int], np.ndarray]]] = defaultdict(list)
     for index, row in enumerate(table.rows):
         for column, quantity in enumerate(quantities):
-            keys = [source.key for source in table.sources(index, column) if source.state == "finished"]
-            values = scores.crossed(keys, quantity)
+            values = scores.crossed([source.key for source in table.sources(index, column)], quantity)
             # Where seeds were evaluated on different objects, the mean over common objects differs from the cell's.
             mean = row.cells[column].mean
             if values is not None and mean is not None and np.isfinite(values).all() and isclose(values.mean(), mean):

@@ -107,8 +107,7 @@ def _row(value: str, across: Sequence[str], crossing: Crossing, quantity: Metric
         if len(groups) > 1:
             names = ", ".join(group[0].planned.name for group in groups)
             notes.append(f"Several configurations at {column}, so no mean: {names}; choose with `select`.")
-        keys = [record.planned.key for record in records if record.state == "finished"]
-        values = scores.means(keys, quantity) if len(groups) == 1 else ()
+        values = scores.means([record.planned.key for record in records], quantity) if len(groups) == 1 else ()
         cells.append(Cell(values, sources=tuple(map(source_of, records))))
         notes += [f"{column}: {note}" for note in row_notes(records)] if len(groups) == 1 else []
     is_mixed = any(len(crossing.get((value, column), ())) > 1 for column in across)

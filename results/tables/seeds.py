@@ -63,8 +63,7 @@ def _records(evidence: Evidence, row: str) -> list[TrialRecord]:
 
 def _scores(records: Sequence[TrialRecord], scores: Scores, quantity: MetricColumn) -> list[float | None]:
     """The score of each seed from 0 on; None for a trial without one."""
-    finished = [[r.planned.key] if r.state == "finished" else [] for r in records]
-    return [next(iter(scores.means(keys, quantity)), None) for keys in finished]
+    return [next(iter(scores.means([record.planned.key], quantity)), None) for record in records]
 
 
 def _obstacles(records: Sequence[TrialRecord], scores: Sequence[float | None]) -> list[str]:
