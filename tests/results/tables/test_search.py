@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -66,16 +68,20 @@ def test_a_section_that_an_axis_chooses_is_one_setting(make) -> None:
     assert texts == ["every 10, max_decay 0.9", "every 10, max_decay 0.9", "null", "null"]
 
 
-def test_what_follows_from_the_searched_settings_is_none_of_them(make) -> None:
+@pytest.mark.parametrize(
+    ("axis", "loss", "shown"),
+    [("tv.weight", lambda i: 0.1 * i, "tv"), ("tv", lambda i: {"weight": 0.1 * i, "start": 3}, "tv.weight")],
+)
+def test_what_follows_from_the_searched_settings_is_none_of_them(make, axis: str, loss: Any, shown: str) -> None:
     records = []
     for i, model in enumerate(("none", "a", "b")):
         depth = {"model": model} | ({} if model == "none" else {"preprocess": "correct"})
-        config = {"depth": depth, "train": {"stages": [{"losses": {"tv": 0.1 * i}}]}}
+        config = {"depth": depth, "train": {"stages": [{"losses": {"tv": loss(i)}}]}}
         records += make.trained(f"trial {i}", 20.0 + i, config=config)
     found = make.evidence(*records)
-    axes = {"depth.model": "model", "train.stages.*.losses.tv.weight": "tv"}
+    axes = {"depth.model": "model", f"train.stages.*.losses.{axis}": "tv"}
     table = build(replace(found, plan=replace(found.plan, axes=axes)), Options())
-    assert [column.name for column in table.columns[:-6]] == ["depth.model", "train.stages.0.losses.tv"]
+    assert [column.name for column in table.columns[:-6]] == ["depth.model", f"train.stages.0.losses.{shown}"]
 
 
 def test_failed_trials_are_counted(make) -> None:
@@ -104,6 +110,7 @@ def test_of_a_search_only_what_it_proposed_is_shown(make) -> None:
     planned = make.trained("baseline", 90.0, seeds=1, objects=4) + make.trained("tv", 91.0, seeds=1, objects=4)
     table = build(proposed(make, *planned, *searched(make, 9)), Options())
     assert len(table.rows) == 9
+    assert not [note for note in table.notes if re.search("not shown|pruned|without a result", note)]
     assert not {"baseline", "tv"} & {row.label for row in table.rows}
 
 
@@ -132,22 +139,19 @@ def test_a_setting_that_stands_in_two_places_is_one(make) -> None:
     assert [column.label for column in table.columns if column.label.endswith("tv")] == ["first.tv"]
 
 
-def test_what_was_searched_over_magnitudes_matters_over_magnitudes(make) -> None:
-    """The score changes only below a hundredth of the largest weight, so the importance needs a logarithmic scale."""
-    records = [
-        item
-        for index in range(40)
-        for item in make.trained(
-            f"trial {index}",
-            20.0 - abs(index - 10),
-            seeds=1,
-            objects=4,
-            config={"losses": {"tv": 10 ** (-4 + index / 10)}, "depth": {"model": "ab"[index % 2]}},
-        )
-    ]
-    (note,) = [text for text in build(make.evidence(*records), Options()).notes if "Importance" in text]
-    shares = {name: int(share) for name, share in re.findall(r"([\w.]+) (\d+)%", note)}
-    assert shares["losses.tv"] > 80
+def test_what_was_searched_over_magnitudes_matters_as_much_as_its_exponent(make) -> None:
+    """All weights but one are below a hundredth of the largest, where a linear scale would not tell them apart."""
+    points = [(-6 + i / 10, 20 - abs(i - 12) - i % 2 * 4) for i in range(40)] + [(0.0, 0.0)]
+
+    def importance(of_exponent: Callable[[float], float]) -> str:
+        records = []
+        for index, (exponent, mean) in enumerate(points):
+            config = {"losses": {"tv": of_exponent(exponent)}, "depth": {"model": "ab"[index % 2]}}
+            records += make.trained(f"trial {index}", mean, seeds=1, objects=4, config=config)
+        (note,) = [text for text in build(make.evidence(*records), Options()).notes if "Importance" in text]
+        return note
+
+    assert importance(lambda exponent: 10**exponent) == importance(lambda exponent: exponent)
 
 
 def test_rows_that_are_not_shown_count_among_the_tests(make) -> None:
