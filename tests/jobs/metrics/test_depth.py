@@ -16,11 +16,12 @@ def seen(depth: list[list[float]]) -> EvaluatedViews:
 
 
 def test_known_errors_count_where_there_is_a_depth(weights):
-    ours, theirs = seen([[2.2, 1.0], [5.0, 1.0]]), seen([[2.0, 2.0], [4.0, 0.0]])
+    ours, theirs = seen([[2.2, 0.25], [5.0, 1.0]]), seen([[2.0, 0.5], [4.0, 0.0]])
     assert AbsRel(weights, "vgg")(ours, theirs, None).item() == pytest.approx((0.1 + 0.5 + 0.25) / 3)
     # 5/4 is not below 1.25.
     assert Delta1(weights, "vgg")(ours, theirs, None).item() == pytest.approx(1 / 3)
-    assert AbsRel(weights, "vgg").defined(seen([[0, 0], [0, 0]])).tolist() == [False]
+    for depth, is_defined in (0.0, False), (0.5, True):
+        assert AbsRel(weights, "vgg").defined(seen([[0, depth], [0, 0]])).tolist() == [is_defined]
 
 
 @pytest.fixture

@@ -41,4 +41,6 @@ def test_a_masked_mean_is_over_channels_and_pixels():
     values = torch.arange(8.0).view(1, 2, 2, 2)
     mask = torch.tensor([[True, False], [False, True]]).view(1, 1, 2, 2)
     assert masked_mean(values, mask).tolist() == [(0 + 4 + 3 + 7) / 4]
+    mask[..., 0, 0] = False
+    assert masked_mean(values, mask).tolist() == [(3 + 7) / 2]
     assert masked_mean(values, torch.zeros_like(mask)).tolist() == [0]
