@@ -7,8 +7,9 @@ import torch
 
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
-from jobs.evaluate import Evaluation, drawing, evaluate
+from jobs.evaluate import Evaluation, drawing, evaluate, object_views
 from jobs.metrics.metric_set import MetricSet
+from jobs.pixels import as_bytes
 from jobs.stop import StopRequestedError
 from jobs.trial import Runtime, run_trial
 from model.scenes import GaussianScene
@@ -64,6 +65,7 @@ def test_an_evaluation_without_scores_has_no_means(store, weights, tmp_path):
     assert evaluation.means() == {}
     evaluation.write(tmp_path)
     assert read_measurements(tmp_path / "per_object.parquet", tmp_path).value.size == 0
+    assert np.load(tmp_path / "samples.npz")["objects"].size == 1
 
 
 def test_the_source_is_the_first_camera_and_the_identity(judge):
@@ -139,6 +141,16 @@ def test_samples_are_the_same_views_for_every_predictor(judge):
     assert not np.array_equal(one["render"], other["render"])
     assert one["target"].shape == (3, 3, 3, 16, 16)
     assert one["render"].dtype == np.uint8
+
+
+def test_samples_are_of_the_first_objects_the_source_and_views_spread_over_the_others(judge, store, monkeypatch):
+    monkeypatch.setattr("jobs.evaluate.SAMPLE_OBJECTS", 2)
+    samples = judge(brighter([0.1] * 5)).samples
+    first = store.split("test").head(2)
+    assert samples["objects"].tolist() == first["object"].tolist()
+    views = [object_views(store, row, 16).images[0] for row in first.itertuples()]
+    for name, chosen in ("source", 0), ("target", [1, 2, 4]):
+        assert np.array_equal(samples[name], np.stack([as_bytes(images[chosen]) for images in views]))
 
 
 def test_chosen_metrics_are_computed_except_those_that_a_control_cannot_render(home, tiny):
