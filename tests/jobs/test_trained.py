@@ -69,6 +69,12 @@ def test_another_evaluation_trains_nothing(change, home, tiny, steps):
     assert set(pd.read_parquet(second.folder / "per_object.parquet")["split"]) == {change.get("split", "test")}
 
 
+def test_training_is_watched_on_the_first_objects_of_the_validation_split(home, tiny):
+    judging = {"split": "val", "objects": 1, "every": 9, "val_objects": 1, "metrics": ["psnr"]}
+    result = run(home, tiny, eval=judging)
+    assert measured(result.folder)[18, "val/psnr"] == result.metrics["novel/psnr"]
+
+
 def test_validation_curves_do_not_change_the_key(home, tiny, steps):
     first = run(home, tiny, eval={"objects": 2})
     assert run(home, tiny, eval={"objects": 2, "every": 3}).key == first.key
