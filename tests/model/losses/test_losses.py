@@ -66,7 +66,8 @@ def test_corrected_edge_loss_has_a_gradient_on_flat_patches_and_the_published_on
 
 def test_total_variation_counts_each_direction_by_its_own_number_of_differences(weights, ordinary):
     ramp = torch.arange(4.0).expand(1, 3, 2, 4)  # 1 from column to column, 0 from row to row
-    assert TotalVariation(weights)(seen(ramp), seen(torch.zeros_like(ramp)), ordinary) == 1.0
+    for pictures in ramp, ramp.mT:
+        assert TotalVariation(weights)(seen(pictures), seen(torch.zeros_like(pictures)), ordinary) == 1.0
 
 
 @pytest.mark.parametrize(("loss", "expected"), [(L1, 0.5 + 0.25), (L2, 0.25 + 0.0625)])

@@ -22,7 +22,7 @@ def test_gradient_is_that_of_finite_differences(weights, ordinary):
     )
 
 
-def test_matches_a_direct_sum_over_one_window():
+def test_matches_a_direct_sum_over_one_window(weights, ordinary):
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.rand(1, 1, 11, 11, generator=generator).double() for _ in range(2))
     offsets = torch.arange(-5, 6).double()
@@ -38,3 +38,4 @@ def test_matches_a_direct_sum_over_one_window():
 
     expected = torch.stack([at(row, column) for row in range(11) for column in range(11)]).mean()
     torch.testing.assert_close(ssim(x, y)[0], expected)
+    torch.testing.assert_close(Ssim(weights)(Rendering(x[None]), Rendering(y[None]), ordinary), 1 - expected)
