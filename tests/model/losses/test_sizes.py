@@ -36,7 +36,8 @@ def test_ordinary_ones_cost_nothing_and_are_not_pulled(loss, weights, ordinary):
     assert (ordinary.gaussians.scales.grad == 0).all()
 
 
-def test_a_scale_of_zero_among_large_ones_leaves_their_gradient_alone(weights, gaussians):
-    scene = gaussians((30.0, 0.0, math.inf))
+@pytest.mark.parametrize(("other", "slopes"), [(math.inf, [0.5, 0.0, 0.5]), (1.0, [1.0, 0.0, 0.0])])
+def test_a_scale_of_zero_among_large_ones_leaves_their_gradient_alone(other, slopes, weights, gaussians):
+    scene = gaussians((30.0, 0.0, other))
     BigGaussians(weights)(NOTHING, NOTHING, scene).backward()
-    assert scene.gaussians.scales.grad.tolist() == [[[0.5, 0.0, 0.5]]]
+    assert scene.gaussians.scales.grad.tolist() == [[slopes]]
