@@ -66,6 +66,8 @@ def test_curves_of_training_are_in_no_key(section):
     assert keys(config(eval=section)) == keys(config())
 
 
+#: A stage without LPIPS, whose network the default stages load.
+L2: dict[str, Any] = {"iterations": 5, "lr": 1e-3, "losses": {"l2": 1.0}}
 BEST: dict[str, Any] = {"train": {"keep": "best"}, "eval": {"every": 100}}
 
 
@@ -81,7 +83,7 @@ def test_the_best_weights_are_another_training_by_the_scores_that_choose_them():
 
 
 def test_the_network_of_a_metric_that_chooses_is_read_by_training():
-    plain = {"stages": [{"iterations": 5, "lr": 1e-3, "losses": {"l2": 1.0}}]}
+    plain = {"stages": [L2]}
     vgg = config(train=plain | {"keep": "best", "keep_by": "lpips"}, eval={"every": 2})
     alex = config(train=plain | {"keep": "best", "keep_by": "lpips"}, eval={"every": 2, "lpips": "alex"})
     assert (training_weights(vgg), training_weights(alex)) == (("vgg16",), ("alexnet",))
@@ -91,6 +93,7 @@ def test_the_network_of_a_metric_that_chooses_is_read_by_training():
 def test_what_keeps_the_last_weights_has_no_metric_in_its_identity():
     assert config(train={"keep_by": "lpips"}).identity() == config().identity()
     assert not {"keep", "keep_by"} & config().identity()["train"].keys()
+    assert training_weights(config(train={"stages": [L2], "keep_by": "lpips"})) == ()
 
 
 @pytest.mark.parametrize("metric", ["psnr", "lpips"])
@@ -120,7 +123,7 @@ def test_data_and_weights_are_in_the_keys():
     assert data.training != plain.training
     assert data.trial != plain.trial
     assert trunk.training != plain.training, "the default loss trains with it"
-    l2 = config(train={"stages": [{"iterations": 5, "lr": 1e-3, "losses": {"l2": 1.0}}]})
+    l2 = config(train={"stages": [L2]})
     assert keys(l2, vgg16="other").training == keys(l2).training
     assert keys(l2, vgg16="other").trial != keys(l2).trial
 
@@ -152,6 +155,8 @@ def test_weights_of_training_and_of_evaluation_are_separate():
     assert training_weights(trial) == ("efficientnet_lite0", "vgg16")
     assert evaluation_weights(trial) == ("alexnet",)
     assert frozen_weights(trial) == ("alexnet", "efficientnet_lite0", "vgg16")
+    pixelnerf = config(model={"name": "pixelnerf"}, train={"stages": [L2]})
+    assert training_weights(pixelnerf) == ("resnet34",), "where its encoder starts"
     untrained = config(model={"name": "blank"}, semantic={"encoder": "efficientnet_lite0"}, eval={"lpips": "alex"})
     assert frozen_weights(untrained) == ("alexnet",)
 
