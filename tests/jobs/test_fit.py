@@ -106,6 +106,11 @@ def test_a_loss_may_start_in_the_last_iteration_and_not_reach_its_full_weight():
     check_fit(config({}, {"stages": [STAGE | {"iterations": 5, "losses": {"l2": 1.0, "tv": late}}]}))
 
 
+def test_sources_and_a_loss_may_be_all_views_that_are_drawn():
+    everything = {"losses": {"l2": {"weight": 1.0, "views": 4}}}
+    check_fit(config({"input_views": 4}, {"views_per_object": 4, "stages": [STAGE | everything]}))
+
+
 def test_the_loss_lpips_needs_views_as_large_as_the_metric_does():
     small = {"data": {"resolution": 8}, "eval": {"metrics": ["psnr"]}}
     with pytest.raises(
