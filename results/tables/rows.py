@@ -135,7 +135,7 @@ def _baseline(options: Options, blocks: Sequence[Block], evidence: Evidence) -> 
 
 def _labelled(options: Options, label: str) -> list[RowOptions]:
     rows = [row for section in options.sections for row in section.rows]
-    return [row for row in rows if row.label == label and row.select is not None]
+    return [row for row in rows if row.label == label]
 
 
 def _findings(options: Options, quantities: Sequence[MetricColumn]) -> list[str]:

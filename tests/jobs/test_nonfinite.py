@@ -83,7 +83,14 @@ def test_good_steps_raise_nothing(weight):
 def test_a_loss_that_starts_after_the_bad_step_is_not_named(weight):
     guard = NonFiniteGuard("stop", torch.device("cpu"))
     weight.grad = torch.zeros(2)
-    guard.watch(3, {"l2": torch.tensor(NAN)}, weight)
-    guard.watch(4, {"l2": torch.tensor(NAN), "edge": torch.tensor(NAN)}, weight)
-    with pytest.raises(NonFiniteError, match=r"iteration 3: loss 'l2' is nan; Gaussians"):
+    guard.watch(0, {"l2": torch.tensor(NAN)}, weight)
+    guard.watch(1, {"l2": torch.tensor(NAN), "edge": torch.tensor(NAN)}, weight)
+    with pytest.raises(NonFiniteError, match=r"iteration 0: loss 'l2' is nan; Gaussians"):
         guard.raise_if_bad(GaussianScene(gaussians()))
+
+
+def test_a_scene_that_cannot_be_drawn_ends_training_or_does_not_count():
+    scene, device = GaussianScene(gaussians()), torch.device("cpu")
+    assert not NonFiniteGuard("skip", device).undrawn(4, "scales are infinite", scene)
+    with pytest.raises(NonFiniteError, match=r"iteration 4: scales are infinite; Gaussians: means 0..0"):
+        NonFiniteGuard("stop", device).undrawn(4, "scales are infinite", scene)
