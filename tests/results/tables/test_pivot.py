@@ -60,6 +60,7 @@ def test_configurations_that_meet_are_not_averaged(make) -> None:
     table = build(make.evidence(*records), options)
     assert table.rows[0].cells[0].values == ()
     assert table.rows[0].notes[0].startswith("Several configurations at input, so no mean: a input")
+    assert all(note.startswith("Several configurations at") for note in table.rows[0].notes)
     assert table.rows[0].state == "several configurations"
     chosen = build(make.evidence(*records), options.model_copy(update={"select": {"train.lr": 2}}))
     assert chosen.rows[0].cells[0].mean == pytest.approx(11.0)
@@ -118,6 +119,16 @@ def test_an_older_plan_without_axes_finds_the_same(make) -> None:
     table = build(replace(found, plan=replace(found.plan, axes={})), Options())
     assert (table.row_header, table.columns[0].group) == ("tv", "fusion")
     assert [row.label for row in table.rows] == ["0.001", "0.01", "0.1"]
+
+
+def test_in_an_older_plan_what_some_lack_is_no_axis(make) -> None:
+    records = []
+    for model in ("none", "a", "b"):
+        depth = {"model": model} | ({} if model == "none" else {"preprocess": "correct"})
+        for lr in (1, 2):
+            records += make.trained(f"{model} {lr}", 20.0, config={"depth": depth, "train": {"lr": lr}})
+    table = build(make.evidence(*records), Options())
+    assert (table.row_header, table.columns[0].group) == ("model", "lr")
 
 
 def test_a_setting_that_nobody_has_is_named_with_the_nearest(make) -> None:

@@ -240,13 +240,20 @@ def test_each_kind_of_mistake(tmp_path: Path, line: str, column: int, path: str,
         ("{'dpth.*': null, train.lossess: 1}", "did you mean 'depth'"),
     ],
 )
-@pytest.mark.parametrize("kind", ["rows", "pivot"])
-def test_tables_select_by_settings_that_trials_can_have(tmp_path: Path, select: str, part: str, kind: str) -> None:
-    rows = f"sections: [{{rows: [{{label: a, select: {select}}}]}}]" if kind == "rows" else f"select: {select}"
-    (tmp_path / "mine.yaml").write_text(f"tables: [{{kind: {kind}, name: mine, caption: c, {rows}}}]")
+@pytest.mark.parametrize(
+    ("table", "place"),
+    [
+        ("kind: rows, sections: [{rows: [{label: a, select: SELECT}]}]", "sections.0.rows.0.select"),
+        ("kind: rows, sections: [{rows: [{label: a}]}], baseline: {label: b, select: SELECT}", "baseline.select"),
+        ("kind: pivot, select: SELECT", "select"),
+    ],
+)
+def test_tables_select_by_settings_that_trials_can_have(
+    tmp_path: Path, select: str, part: str, table: str, place: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(f"tables: [{{name: mine, caption: c, {table.replace('SELECT', select)}}}]")
     mistakes = _mistakes(tmp_path, "name: a\ntables: [auto, mine.yaml]\n")
-    place = "tables.0.sections.0.rows.0.select." if kind == "rows" else "tables.0.select."
-    assert all(m.path == f"{place}{m.value}" and m.file.endswith("mine.yaml") for m in mistakes)
+    assert all(m.path == f"tables.0.{place}.{m.value}" and m.file.endswith("mine.yaml") for m in mistakes)
     assert re.search(part, str(mistakes[0]))
 
 
