@@ -81,4 +81,4 @@ def _named(rows: Sequence[Entry], name: str) -> list[Entry]:
 
 
 def _with_setting(rows: Sequence[Entry], setting: Mapping[str, Any]) -> list[Entry]:
-    return [entry for entry in rows if entry.records and selected(entry.records[:1], setting)]
+    return [entry for entry in rows if selected(entry.records[:1], setting)]

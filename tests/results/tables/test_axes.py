@@ -34,6 +34,7 @@ def test_what_the_file_does_not_vary_follows_last() -> None:
 def test_stages_that_differ_from_each_other_are_axes_of_their_own() -> None:
     configs = [{"s.0.lr": first, "s.1.lr": second} for first in (1, 2) for second in (1, 2)]
     assert [axis.keys for axis in find_axes(configs, {})] == [("s.0.lr",), ("s.1.lr",)]
+    assert [axis.keys for axis in find_axes(configs[:2], {})] == [("s.1.lr",)], "the first stage does not vary"
 
 
 def test_a_searched_weight_is_the_loss_that_has_it_alone() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from results.tables.select import configurations, selected
+from results.tables.select import configurations, rows_with, selected
 
 TV: dict[str, Any] = {
     "depth": {"model": "none"},
@@ -72,3 +72,8 @@ def test_settings_with_parts_are_not_absent(make, selector: dict[str, Any], name
 def test_configurations_differ_by_more_than_their_seed(make) -> None:
     records = [make.record("a", 0, config=TV), make.record("a", 1, config=TV), make.record("a", 2, config=DPT)]
     assert [[record.planned.seed for record in group] for group in configurations(records)] == [[0, 1], [2]]
+
+
+def test_of_equal_rows_with_a_setting_the_first_is_named() -> None:
+    rows = {"a": {"x": 1, "y": 2}, "b": {"y": 2, "x": 1}, "c": {"x": 1, "y": 3}, "d": {"x": 2}}
+    assert rows_with(rows, {"x": 1}) == ["a", "c"]
