@@ -25,14 +25,17 @@ def cells(table: Table, row: int) -> dict[str, float | None]:
 
 
 def test_costs_are_means_over_seeds_in_readable_units(make) -> None:
-    found = make.evidence(costing(make, "a"), costing(make, "a", 1, predict_ms=20.0), costing(make, "b"))
+    pending = make.record("late", state="pending")
+    found = make.evidence(costing(make, "a"), costing(make, "a", 1, predict_ms=20.0), costing(make, "b"), pending)
     table = build(found, Options())
     assert [column.name for column in table.columns] == [f"cost_{name}" for name in COSTS]
     assert cells(table, 0) == pytest.approx(
         {"cost_parameters": 2.0, "cost_train_min": 2.0, "cost_predict_ms": 15.0, "cost_render_ms": 1.5,
          "cost_memory_mib": 64.0}
     )  # fmt: skip
-    assert "Measured on CPU, 1 thread." in table.notes
+    times, device = table.notes
+    assert (times.startswith("Times exclude"), device) == (True, "Measured on CPU, 1 thread.")
+    assert [row.notes for row in table.rows] == [()] * 3
     assert all(cell.rank is None and cell.comparison is None for row in table.rows for cell in row.cells)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -33,10 +34,12 @@ def evidence(make) -> Evidence:
         for row, values in rows.items()
         for seed, psnr in enumerate(values)
     ]
+    records.append(make.record("waiting", 0, {"novel_psnr": [20.0]}))
     records.append(make.record("broken", 0, state="failed"))
     records.append(make.record("diverged", 0, {"novel_psnr": [20.0, math.nan]}))
     found = make.evidence(*records)
-    return replace(found, plan=replace(found.plan, seeds=state("better", "worse", "level", "broken", "diverged")))
+    compared = ("better", "worse", "level", "waiting", "broken", "diverged")
+    return replace(found, plan=replace(found.plan, seeds=state(*compared)))
 
 
 def test_rows_show_how_they_stopped(evidence) -> None:
@@ -45,6 +48,7 @@ def test_rows_show_how_they_stopped(evidence) -> None:
     assert outcomes["better"] == (3, "better than the baseline")
     assert outcomes["worse"] == (4, "worse than the baseline")
     assert outcomes["level"][1] in ("not decided", "stopped for futility, since further seeds would hardly decide it")
+    assert outcomes["waiting"] == (1, "not decided yet")
     assert outcomes["broken"] == (0, "not decided yet: broken seed 0 failed")
     assert outcomes["diverged"] == (0, "not decided yet: diverged seed 0 has the score nan")
     better = table.rows[0]
@@ -65,7 +69,11 @@ def test_numbers_are_those_of_the_decision(evidence) -> None:
 
 def test_it_renders_with_its_guarantees(evidence) -> None:
     table = build(evidence, Options())
-    assert "better than the baseline" in markdown(table)
+    shown = re.sub(" +", " ", markdown(table))
+    assert "| Seeds | novel: Δ PSNR | interval: from | interval: to | test: \\|t\\| | test: boundary | Outcome" in shown
+    assert "| worse | 4 | −2.050 | −2.851 | −1.249 | 21.92 | 8.56 | worse than the baseline |" in shown
+    names = ["seeds", "difference", "low", "high", "t", "boundary", "outcome"]
+    assert [column.name for column in table.columns] == names
     assert r"\toprule" in latex(table)
     notes = " ".join(table.notes)
     assert "the family-wise error over all rows and looks is at most 5%" in notes
