@@ -34,6 +34,14 @@ def test_seeds_and_iterations_differ(objects):
     assert not np.array_equal(draw(objects, 0), draw(objects, 1))
 
 
+def test_the_draws_of_a_step_never_move(objects):
+    """Keys stand for them: where this fails, raise `NUMERICS_VERSION`."""
+    assert draw(objects, 2).tolist() == [[103, 102, 101, 100], [127, 132, 126, 129], [119, 123, 125, 118]]
+    views, places = training_pixels(seed=3, iteration=2, batch_size=1, views=9, pixels=2)
+    assert views.tolist() == [[2, 7]]
+    np.testing.assert_allclose(places[0], [[0.67149276, 0.41939289], [0.49090767, 0.69229746]], rtol=1e-6)
+
+
 def test_every_object_is_drawn_once_per_epoch_across_batches(objects):
     # 7 steps of 3 objects are 3 epochs of 7; no epoch ends with a batch.
     drawn = np.concatenate([owners(objects, draw(objects, i)[:, 0]) for i in range(7)])
