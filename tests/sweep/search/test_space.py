@@ -79,6 +79,12 @@ def test_examples_have_every_choice_and_both_bounds() -> None:
     }
 
 
+@pytest.mark.parametrize(("is_log", "between"), [(True, 0.01), (False, 0.50005)])
+def test_examples_have_a_number_between_the_bounds(is_log: bool, between: float) -> None:
+    found = examples(sweep({TV: {"low": 1e-4, "high": 1.0, "log": is_log}}))
+    assert [config.train.stages[0].losses["tv"].weight for config in found] == pytest.approx([1e-4, between, 1.0])
+
+
 def test_many_axes_are_sampled_not_multiplied() -> None:
     space = {f"train.stages.*.losses.{name}": {"low": 0.1, "high": 1.0} for name in ("l1", "l2", "tv", "edge", "ssim")}
     space |= {"train.batch_size": {"low": 2, "high": 9, "int": True}, "train.stages.0.lr": {"low": 0.1, "high": 1.0}}
