@@ -33,7 +33,6 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 # The default client retries a dead server for minutes in every call.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
 # The client prints the addresses of each run that ends.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -206,6 +205,7 @@ class Tracker:
         If MLflow refuses a trial, the others are still written; all refusals are raised as one `UnrecordedTrialsError`.
         Errors of the store itself are raised at once.
         """
+        _refuse_dead_store(self.uri)
         found = self._monitor.look_at(trial.key for trial in trials)
         refused: dict[str, str] = {}
         for trial in trials:

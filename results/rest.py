@@ -6,6 +6,7 @@ runs, sampled to 2,500 points per run; the few that are longer are requested aga
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from http import HTTPStatus
 from itertools import product
 from typing import Any
 
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request, verify_rest_response
@@ -29,6 +31,8 @@ _HISTORIES_AT_ONCE, _MOST_POINTS = 100, 2500
 _REQUESTS_AT_ONCE = 8
 #: timeout for one response, which may hold megabytes; a server that is down is detected at once
 _PATIENCE_S = 120
+#: timeout for the shortest response, by which a server shows that it is up; MLFLOW_HTTP_REQUEST_TIMEOUT replaces it
+_ALIVE_S = 10
 _API = "/api/2.0/mlflow/"
 #: redirections that turn a POST into a GET
 _CHANGING = (HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.FOUND, HTTPStatus.SEE_OTHER)
@@ -44,7 +48,8 @@ class RestReader:
 
     def check(self) -> None:
         """Raises where the server does not answer, and `ResultsError` where it redirects to another address."""
-        self._request("POST", "experiments/search", None, json={"max_results": 1})  # MLflow's own timeout
+        timeout = float(os.environ.get(MLFLOW_HTTP_REQUEST_TIMEOUT.name, _ALIVE_S))
+        self._request("POST", "experiments/search", timeout, json={"max_results": 1})
 
     def runs(self) -> list[Run]:
         """One request for every thousand runs, and one for every thousand experiments."""
@@ -87,9 +92,7 @@ class RestReader:
             yield page
             token = page.get("next_page_token") or None
 
-    def _request(
-        self, method: str, endpoint: str, timeout: float | None = _PATIENCE_S, /, **query: Any
-    ) -> dict[str, Any]:
+    def _request(self, method: str, endpoint: str, timeout: float = _PATIENCE_S, /, **query: Any) -> dict[str, Any]:
         path, host = f"{_API}{endpoint}", get_default_host_creds(self._uri)
         response = http_request(host, path, method, timeout=timeout, **query)
         self._refuse_redirection(response)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -185,6 +186,8 @@ class Proxy(ThreadingHTTPServer):
         #: requests wait while this event is clear
         self.is_open = threading.Event()
         self.is_open.set()
+        #: seconds by which requests of a method are delayed
+        self.delays: dict[str, float] = {}
         self.is_down = False
         #: where requests are redirected to, as from http:// to https://
         self.redirection: str | None = None
@@ -215,6 +218,7 @@ class _Forward(BaseHTTPRequestHandler):
         self.server.requests.append(f"{self.command} {urlsplit(self.path).path}")
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.is_open.wait()
+        time.sleep(self.server.delays.get(self.command, 0.0))
         if self.server.is_down:
             self.close_connection = True
             return

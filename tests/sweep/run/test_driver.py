@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from jobs.config import TrialConfig
+from results import rest
 from results.errors import ResultsError
 from results.records.home import sweep_folder
 from results.records.journal import Journal
@@ -29,6 +30,7 @@ from sweep.run.driver_lock import SweepBusyError
 from sweep.run.frozen_file import claim, difference
 from sweep.run.recording import Recorder, TrackingError, sync_sweep
 from tests.datasets import planned_dataset
+from tests.homes import write_result
 from tests.processes import wait_for
 from tests.servers import Proxy
 
@@ -81,6 +83,26 @@ def test_a_server_that_does_not_answer_delays_no_trial(
         proxy.is_open.set()
     assert recorder.error is None
     assert losses(mlflow_server.uri, key) == list(range(1, 51))
+
+
+def test_a_server_may_take_long_to_store_an_artifact(proxy: Proxy, tmp_path: Path, monkeypatch) -> None:
+    """A server that puts networks of hundreds of megabytes elsewhere answers when they are there."""
+    monkeypatch.setattr(rest, "_ALIVE_S", 0.2)
+    sweep = sweep_at(proxy.uri)
+    plan = make_plan(sweep, tmp_path)
+    key = plan.trials[0].key
+    with Journal(tmp_path / "trials" / key) as journal:
+        journal.start(0)
+    write_result(tmp_path / "trials" / key)
+    proxy.delays = {"PUT": 0.5}
+    with Recorder(sweep, plan, tmp_path) as recorder:
+        pass
+    assert any(request.startswith("PUT") for request in proxy.requests)
+    assert recorder.error is None
+    proxy.delays = {"POST": 0.5}
+    with Recorder(sweep, plan, tmp_path) as recorder:
+        pass
+    assert "timed out" in recorder.error
 
 
 def test_who_waits_for_a_slow_server_is_told_so(proxy: Proxy, tmp_path: Path, monkeypatch) -> None:
