@@ -78,7 +78,8 @@ _COLLISIONS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE")
 MODEL_FILENAME = "model.safetensors"
 _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100
-_PARAM_LENGTH = 6000
+#: characters that MLflow has room for; databases other than SQLite refuse more
+_PARAM_LENGTH, _TAG_LENGTH, _DESCRIPTION_LENGTH = 6000, 8000, 20_000
 
 #: beginnings of metrics that are measured once, after training
 _FINAL = (*(f"{kind}/" for kind in VIEW_KINDS), "time/")
@@ -226,7 +227,7 @@ class Tracker:
 
     def describe(self, text: str) -> None:
         """Sets the experiment's description, in Markdown."""
-        self._client.set_experiment_tag(self._experiment_id(), tags.DESCRIPTION, text)
+        self._client.set_experiment_tag(self._experiment_id(), tags.DESCRIPTION, text[:_DESCRIPTION_LENGTH])
 
     def publish_report(self, sweep: str, page: Path) -> None:
         """Logs a report's page as the artifact of one run per sweep, which is no trial; a later page replaces it."""
@@ -369,6 +370,7 @@ class Tracker:
     def _create_run(self, trial: TrackedTrial, now: TrialProgress) -> MlflowRun:
         experiment, started = self._experiment_id(), None if now.first is None else int(now.first * 1000)
         values = {**trial.tags, tags.KEY: trial.key, tags.STATUS: "running", tags.CREATED: str(time.time_ns())}
+        values = {name: value[:_TAG_LENGTH] for name, value in values.items()}
         created = self._client.create_run(experiment, started, values, trial.run_name)
         first = self._find_run(trial.key, _scores(now)) or created
         if first.info.run_id != created.info.run_id:  # another home created it meanwhile

@@ -509,6 +509,16 @@ def test_a_run_is_recorded_on_a_server_completely_and_once(remote, tmp_path, cap
     assert hashlib.sha256(Path(copy).read_bytes()).hexdigest() == sha256
 
 
+def test_long_notes_are_recorded_as_far_as_a_store_has_room(remote, tmp_path):
+    trial = replace(begun(tmp_path), tags={"mlflow.note.content": "x" * 9000})
+    writer = Tracker(tmp_path, remote, "long notes")
+    writer.sync([trial])
+    writer.describe("x" * 30_000)
+    run, _ = found(remote, trial)
+    assert run.data.tags["mlflow.note.content"] == "x" * 8000
+    assert MlflowClient(remote).get_experiment(run.info.experiment_id).tags["mlflow.note.content"] == "x" * 20_000
+
+
 def test_artifacts_of_a_database_lie_in_the_home(database, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trial = begun(tmp_path)
