@@ -242,7 +242,9 @@ def _source(cls: type[Importer], name: str, options: Mapping[str, Any], home: Pa
 
 def _recorded(cls: type[Importer], name: str, files: Mapping[str, Sequence[Path]]) -> dict[str, list[RecordedFile]]:
     """Records of the user's files for the manifest."""
-    for role in files:
+    for role, paths in files.items():
+        if role in cls.single_files and len(paths) > 1:
+            raise ValueError(f"dataset {name!r} reads one file {role!r}; got {', '.join(map(str, paths))}")
         if role not in cls.file_roles:
             allowed = ", ".join(sorted(cls.file_roles)) or "none"
             raise ValueError(f"dataset {name!r} reads no file {role!r}; allowed: {allowed}")

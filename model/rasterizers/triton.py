@@ -103,7 +103,11 @@ def render(
 def draw(
     splats: Splats, height: int, width: int, background: Tensor, return_depth: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Draw splats that were projected elsewhere, in any order: (3, H, W) over `background` (3,), and (1, H, W)."""
+    """Draw splats that were projected elsewhere, in any order: (3, H, W) over `background` (3,), and (1, H, W).
+
+    Raises `BackendUnavailableError` where Triton is absent.
+    """
+    packages.load(PACKAGE, "triton", INSTALLATION)
     xx, xy, yy = splats.covariances.unbind(1)
     inverse = torch.stack([yy, xy, xx], dim=1) / determinants(splats.covariances)[:, None]
     columns = [splats.centres, inverse, splats.opacities[:, None], splats.colours, 1 / splats.depths[:, None]]

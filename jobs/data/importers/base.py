@@ -69,6 +69,8 @@ class Importer(ABC, Generic[OptionsT]):
     needs_source: ClassVar[str | None] = None
     #: files that the user may name besides the source, with their meanings
     file_roles: ClassVar[Mapping[str, str]] = {}
+    #: those of them for which there is one file at most
+    single_files: ClassVar[frozenset[str]] = frozenset()
     #: options added later, at the values of the former behaviour, by which earlier stores are found
     later_options: ClassVar[Mapping[str, Any]] = {}
     #: bounds of the surface's camera z, scene units

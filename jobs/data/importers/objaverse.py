@@ -24,6 +24,7 @@ class Objaverse(Renders):
     licence = "ODC-By 1.0 for the collection; every object has its own"
     needs_source = f"a folder for each uid with its .png and .npy files, and {LISTING}"
     file_roles: ClassVar = {OBJECTS: f"a JSON list of uids to use instead of {LISTING}"}
+    single_files = frozenset({OBJECTS})
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:

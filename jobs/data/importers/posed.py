@@ -136,6 +136,7 @@ class Posed(Importer[PosedOptions]):
     file_roles: ClassVar[Mapping[str, str]] = {
         SPLITS_FILE: 'JSON: {"train": [object, ...], "val": [...], "test": [...]}; objects in no list are left out'
     }
+    single_files = frozenset({SPLITS_FILE})
 
     @abstractmethod
     def folders(self) -> list[Path]:
@@ -242,8 +243,9 @@ class Posed(Importer[PosedOptions]):
 
     def _splits(self, folders: Mapping[str, Path]) -> dict[str, str]:
         """The split of each object: by the user's file, by folders train, val and test, or else at random."""
-        for path in self.files.get(SPLITS_FILE, []):
-            return _listed_splits(path, folders)
+        if SPLITS_FILE in self.files:
+            (listing,) = self.files[SPLITS_FILE]
+            return _listed_splits(listing, folders)
         first = {name: folder.relative_to(self.root).parts[:-1][:1] for name, folder in folders.items()}
         if all(parts and parts[0] in SPLITS for parts in first.values()):
             return {name: split for split in SPLITS for name, parts in first.items() if parts[0] == split}

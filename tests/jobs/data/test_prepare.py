@@ -402,7 +402,7 @@ def test_a_store_of_another_source_is_not_taken_for_this_one(source, tmp_path):
     assert prepare("listed", {}, tmp_path, source=moved) == path, "a store of an earlier version records no folder"
 
 
-def test_files_of_the_user_are_recorded_and_part_of_the_fingerprint(source, tmp_path):
+def test_files_of_the_user_are_recorded_and_part_of_the_fingerprint(source, tmp_path, monkeypatch):
     exclude = tmp_path / "bad.lst"
     exclude.write_text("b\n")
     stores = [
@@ -422,6 +422,9 @@ def test_files_of_the_user_are_recorded_and_part_of_the_fingerprint(source, tmp_
         prepare("listed", {}, tmp_path, source=source, files={"exlude": [exclude]})
     with pytest.raises(ValueError, match=r"gone.lst: FileNotFoundError"):
         prepare("listed", {}, tmp_path, source=source, files={"exclude": [tmp_path / "gone.lst"]})
+    monkeypatch.setattr(Listed, "single_files", {"exclude"})
+    with pytest.raises(ValueError, match=r"dataset 'listed' reads one file 'exclude'; got .*bad.lst, .*other.lst"):
+        prepare("listed", {}, tmp_path, source=source, files={"exclude": [exclude, tmp_path / "other.lst"]})
 
 
 def test_an_empty_source_is_refused(source, tmp_path):

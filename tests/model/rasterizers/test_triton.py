@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from model.rasterizers import BACKENDS, compat, is_available, packages, render
 from model.rasterizers import triton as triton_backend
 from model.rasterizers.backend import deferred_checks
+from model.rasterizers.reference import Splats
 from tests.cuda_graphs import CudaGraphs
 
 triton = pytest.importorskip("triton", reason="torch brings Triton on Linux alone")
@@ -254,6 +255,9 @@ def test_a_missing_package_is_named(make_scene, monkeypatch):
     scene = make_scene(count=3)
     with pytest.raises(packages.BackendUnavailableError, match=r"needs the package triton, which is not installed"):
         triton_backend.render(scene.gaussians, scene.cameras, scene.background, False, False)
+    splats = Splats(*(torch.zeros(0, *shape) for shape in ((), (2,), (3,), (), (3,))))
+    with pytest.raises(packages.BackendUnavailableError, match=r"needs the package triton, which is not installed"):
+        triton_backend.draw(splats, 8, 8, torch.zeros(3), False)
     assert "triton" in BACKENDS
 
 
