@@ -51,7 +51,7 @@ from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME, EN
 Validate = Callable[[Reconstructor, ContextReader], Evaluation]
 
 
-class Training(NamedTuple):
+class FinishedTraining(NamedTuple):
     """A finished training, ready to reconstruct."""
 
     reconstructor: Reconstructor
@@ -60,7 +60,7 @@ class Training(NamedTuple):
     record: dict[str, Any]
 
 
-class Trained(NamedTuple):
+class LoadedNetwork(NamedTuple):
     """A trained network with everything needed to use it."""
 
     config: TrialConfig
@@ -99,7 +99,7 @@ def train_once(
     pace: Pace,
     compile_mode: CompileMode = "auto",
     keep_optimizer: bool = False,
-) -> Training:
+) -> FinishedTraining:
     """The training of a key: loaded from its folder if finished, otherwise trained to its end.
 
     A training that was not begun continues a finished one of the home that is its beginning (`jobs.continuation`);
@@ -146,12 +146,12 @@ def train_once(
             CheckpointFolder(folder / CHECKPOINTS_FOLDER).keep_newest()
         else:  # checkpoints have three to five times the size of the weights
             shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
-    return Training(network, context, record)
+    return FinishedTraining(network, context, record)
 
 
 def load_trained(
     home: Path, key: str, device: torch.device | str = "cpu", splits: Collection[str] | None = None
-) -> Trained:
+) -> LoadedNetwork:
     """The evaluated network of a trial or a training with this key; if unfinished, that of its last checkpoint.
 
     Its context is of views of these splits, by default of the evaluated one.
@@ -163,7 +163,7 @@ def load_trained(
     wanted = splits or (config.eval.split,)
     in_order = [split for split in SPLITS if split in wanted]
     context = ContextReader(config, store, weights, cache_folder(home), device, splits=in_order)
-    return Trained(config, load_network(folder, config, context.widths, weights, device), context)
+    return LoadedNetwork(config, load_network(folder, config, context.widths, weights, device), context)
 
 
 def load_network(

@@ -35,7 +35,7 @@ from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
 from jobs.stop import ShouldStop, StopRequestedError, stop_signal
-from jobs.trained import Training, train_once
+from jobs.trained import FinishedTraining, train_once
 from jobs.training import Pace
 from jobs.turntable import GaussianObject, render_turntable, save_pictures
 from model.scenes import Reconstructor
@@ -184,7 +184,7 @@ class _Trial:
                 return self._evaluate(build_reconstructor(self.config, {}, self.weights), no_context, {}, journal)
             return self._evaluate(*self._train(self.keys.training, journal, should_stop), journal)
 
-    def _train(self, key: str, journal: Journal, should_stop: ShouldStop) -> Training:
+    def _train(self, key: str, journal: Journal, should_stop: ShouldStop) -> FinishedTraining:
         """Trains the network, or loads it where its training is finished."""
         config, runtime, weights, device = self.config, self.runtime, self.weights, self.device
         write_json(self.folder / TRAINING_FILENAME, {"key": key})

@@ -1,4 +1,4 @@
-"""Pruners, which end bad trials early: `pruner(training) -> optuna's pruner`."""
+"""Pruners, which end bad trials early: `pruner(length) -> optuna's pruner`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from optuna.pruners import BasePruner
 
 
 @dataclass(frozen=True)
-class Training:
+class TrialLength:
     """The lengths that a pruner decides by."""
 
     #: iterations between the evaluations of a trial
@@ -18,28 +18,28 @@ class Training:
     iterations: int
 
 
-def none(_: Training) -> BasePruner:
+def none(_: TrialLength) -> BasePruner:
     """Every trial runs to its end."""
     return optuna.pruners.NopPruner()
 
 
-def median(_: Training) -> BasePruner:
+def median(_: TrialLength) -> BasePruner:
     """Prunes trials worse than the median of the others at the same iteration, once five trials have finished."""
     return optuna.pruners.MedianPruner(n_startup_trials=5)
 
 
-def percentile(_: Training) -> BasePruner:
+def percentile(_: TrialLength) -> BasePruner:
     """Like `median`, but only the best quarter continues."""
     return optuna.pruners.PercentilePruner(25.0, n_startup_trials=5)
 
 
-def halving(training: Training) -> BasePruner:
+def halving(length: TrialLength) -> BasePruner:
     """Successive halving: the best quarter of the trials at an iteration continues to four times that iteration."""
-    return optuna.pruners.SuccessiveHalvingPruner(min_resource=training.every, reduction_factor=4)
+    return optuna.pruners.SuccessiveHalvingPruner(min_resource=length.every, reduction_factor=4)
 
 
-def hyperband(training: Training) -> BasePruner:
+def hyperband(length: TrialLength) -> BasePruner:
     """Hyperband: successive halving with several first iterations, so that slow starters have a chance."""
     return optuna.pruners.HyperbandPruner(
-        min_resource=min(training.every, training.iterations), max_resource=training.iterations, reduction_factor=3
+        min_resource=min(length.every, length.iterations), max_resource=length.iterations, reduction_factor=3
     )

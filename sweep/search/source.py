@@ -24,7 +24,7 @@ from sweep.file.schema import Sweep
 from sweep.plan.planner import Identities, Plan, PlannedTrial
 from sweep.run.stop import request_prune, withdraw_prune
 from sweep.search.outcome import Outcome, outcome, reported
-from sweep.search.pruners import Training
+from sweep.search.pruners import TrialLength
 from sweep.search.space import configurations, examples, params_of
 from sweep.search.study import Study
 
@@ -73,7 +73,7 @@ class SearchQueue:
         self._evidence = self._planned_in_space()
         #: proposal -> keys, for proposals whose outcome the study does not have yet
         self._awaited: dict[int, tuple[str, ...]] = {}
-        self._study = Study(self._search, self._training())
+        self._study = Study(self._search, self._trial_length())
         self._recall(retried)
 
     @property
@@ -240,10 +240,10 @@ class SearchQueue:
         if self._search.pruner != "none" and keys:
             self._study.report(number, reported(self._monitor.look(keys[0]), self._search.metric))
 
-    def _training(self) -> Training:
+    def _trial_length(self) -> TrialLength:
         config = examples(self._sweep)[0]
         iterations = config.train.iterations
-        return Training(config.eval.every or iterations, iterations)
+        return TrialLength(config.eval.every or iterations, iterations)
 
     def _trial_folder(self, key: str) -> Path:
         return trial_folder(self._home, key)

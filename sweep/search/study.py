@@ -21,7 +21,7 @@ from model.registry import resolve
 from sweep.file.schema import Search, SearchAxis, distinct_choices
 from sweep.search import PRUNERS, SAMPLERS
 from sweep.search.outcome import Outcome
-from sweep.search.pruners import Training
+from sweep.search.pruners import TrialLength
 from sweep.search.samplers import STATEFUL, Draw
 from sweep.search.space import conditions_of, on_step
 
@@ -31,14 +31,14 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 class Study:
     """Proposes parameters, and receives their outcomes.  Not thread-safe."""
 
-    def __init__(self, search: Search, training: Training) -> None:
+    def __init__(self, search: Search, length: TrialLength) -> None:
         self._search = search
         self._distributions = {key: _distribution(axis) for key, axis in search.space.axes.items()}
         self._conditions = conditions_of(search)
         self._storage = optuna.storages.InMemoryStorage()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            pruner = resolve(PRUNERS, search.pruner, "pruner")(training)
+            pruner = resolve(PRUNERS, search.pruner, "pruner")(length)
         # Hyperband assigns brackets by this name, which must therefore not be random.
         self._study = optuna.create_study(
             storage=self._storage, pruner=pruner, direction=search.aim, study_name="search"

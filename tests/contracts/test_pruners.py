@@ -9,19 +9,19 @@ import pytest
 from sweep.file.schema import Search
 from sweep.search import PRUNERS
 from sweep.search.outcome import Outcome
-from sweep.search.pruners import Training
+from sweep.search.pruners import TrialLength
 from sweep.search.study import Study
 
-TRAINING = Training(every=10, iterations=100)
-STEPS = range(TRAINING.every, TRAINING.iterations + 1, TRAINING.every)
+LENGTH = TrialLength(every=10, iterations=100)
+STEPS = range(LENGTH.every, LENGTH.iterations + 1, LENGTH.every)
 PRUNING = sorted(set(PRUNERS) - {"none"})
 
 
-def study_of(pruner: str, aim: str = "maximize", training: Training = TRAINING) -> Study:
+def study_of(pruner: str, aim: str = "maximize", length: TrialLength = LENGTH) -> Study:
     """A study of twenty finished configurations, scored 0 to 19."""
     space = {"train.batch_size": {"low": 1, "high": 64, "int": True}}
     content = {"space": space, "trials": 40, "sampler": "random", "pruner": pruner, "direction": aim}
-    study = Study(Search.model_validate(content), training)
+    study = Study(Search.model_validate(content), length)
     for number in range(20):
         study.ask(number)
         study.report(number, {step: float(number) for step in STEPS})
@@ -54,7 +54,7 @@ def test_the_worst_trial_is_pruned_and_the_best_is_not(pruner: str, aim: str) ->
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_no_trial_is_pruned_before_there_are_others_to_compare(pruner: str) -> None:
     space = {"train.batch_size": {"low": 1, "high": 64, "int": True}}
-    study = Study(Search.model_validate({"space": space, "trials": 4, "pruner": pruner, "sampler": "random"}), TRAINING)
+    study = Study(Search.model_validate({"space": space, "trials": 4, "pruner": pruner, "sampler": "random"}), LENGTH)
     study.ask(0)
     assert not study.should_prune(0)
     study.tell(0, Outcome("finished", 1.0))
@@ -68,12 +68,12 @@ def test_none_lets_everybody_run_to_the_end() -> None:
 def test_a_score_that_is_no_number_ends_no_study(pruner: str) -> None:
     study = study_of(pruner)
     study.ask(20)
-    study.report(20, {TRAINING.every: math.nan})
+    study.report(20, {LENGTH.every: math.nan})
     study.should_prune(20)
     study.tell(20, Outcome("failed"))
 
 
 @pytest.mark.parametrize("pruner", PRUNERS)
-@pytest.mark.parametrize("training", [Training(1, 1), Training(100, 10), Training(7, 100)])
-def test_every_length_of_training_is_taken(pruner: str, training: Training) -> None:
-    is_given_up(study_of(pruner, training=training), 20, 0.0)
+@pytest.mark.parametrize("length", [TrialLength(1, 1), TrialLength(100, 10), TrialLength(7, 100)])
+def test_every_length_of_training_is_taken(pruner: str, length: TrialLength) -> None:
+    is_given_up(study_of(pruner, length=length), 20, 0.0)

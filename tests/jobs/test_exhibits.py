@@ -108,15 +108,15 @@ def test_a_named_object_may_be_of_another_split_than_the_evaluated(home) -> None
 
 def test_objects_of_different_splits_are_never_on_one_line(prepared_home, tiny, monkeypatch) -> None:
     from jobs import exhibits
-    from jobs.trained import Trained
+    from jobs.trained import LoadedNetwork
     from model.scenes import PictureScene
 
     def found(_home: Path, key: str) -> tuple[Path, TrialConfig]:
         return Path(), TrialConfig.model_validate(tiny(eval={**tiny()["eval"], "split": key}))
 
-    def loaded(home: Path, key: str, _device: object, splits: set[str]) -> Trained:
+    def loaded(home: Path, key: str, _device: object, splits: set[str]) -> LoadedNetwork:
         assert splits == {key}
-        return Trained(found(home, key)[1], None, None)
+        return LoadedNetwork(found(home, key)[1], None, None)
 
     def picture(*_: object) -> object:
         return lambda views: PictureScene(views.images[:, 0])

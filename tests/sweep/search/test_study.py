@@ -10,10 +10,10 @@ import pytest
 from sweep.file.schema import Search
 from sweep.search import SAMPLERS
 from sweep.search.outcome import Outcome
-from sweep.search.pruners import Training
+from sweep.search.pruners import TrialLength
 from sweep.search.study import Study
 
-TRAINING = Training(every=10, iterations=100)
+LENGTH = TrialLength(every=10, iterations=100)
 FINITE = {"x": {"low": 0.0, "high": 1.0, "step": 0.125}, "kind": ["a", "b", "c"]}
 ENDLESS = {
     "x": {"low": 0.0, "high": 1.0},
@@ -36,7 +36,7 @@ def value(params: dict[str, Any]) -> float:
 
 
 def undisturbed(options: Search, count: int) -> list[dict[str, Any]]:
-    study, proposals = Study(options, TRAINING), []
+    study, proposals = Study(options, LENGTH), []
     for number in range(count):
         proposals.append(study.ask(number))
         study.tell(number, Outcome("finished", value(proposals[-1])))
@@ -49,12 +49,12 @@ def undisturbed(options: Search, count: int) -> list[dict[str, Any]]:
 def test_steps_that_are_no_binary_fractions_are_proposed_and_recalled(sampler: str, last: float) -> None:
     axes = {"x": {"low": 0.1, "high": last, "step": 0.1}}
     options = Search.model_validate({"space": axes, "trials": 3, "sampler": sampler})
-    first = Study(options, TRAINING)
+    first = Study(options, LENGTH)
     proposals = [first.ask(number) for number in range(3)]
-    again = Study(options, TRAINING)
+    again = Study(options, LENGTH)
     for number, params in enumerate(proposals):
         again.recall(number, params)
-    Study(options, TRAINING).recall(0, {"x": 0.1 + 0.2})  # above 0.3, as earlier versions proposed it
+    Study(options, LENGTH).recall(0, {"x": 0.1 + 0.2})  # above 0.3, as earlier versions proposed it
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -63,7 +63,7 @@ def test_an_interrupted_search_proposes_what_an_undisturbed_one_does(sampler: st
     proposals = undisturbed(options, count)
     assert len({str(params) for params in proposals}) == count, "a proposal was repeated"
     for killed_after in (1, count // 2, count - 1):
-        study = Study(options, TRAINING)
+        study = Study(options, LENGTH)
         for number in range(killed_after):
             study.recall(number, proposals[number])
             study.tell(number, Outcome("finished", value(proposals[number])))
@@ -85,7 +85,7 @@ def test_the_grid_sampler_visits_every_point_once() -> None:
 def test_a_grid_that_continues_a_search_visits_what_is_left() -> None:
     """Neither the sampler nor its seed starts a search anew."""
     earlier = undisturbed(search("grid", trials=27, seed=1), 20)
-    study = Study(search("grid", trials=27), TRAINING)
+    study = Study(search("grid", trials=27), LENGTH)
     for number, params in enumerate(earlier):
         study.recall(number, params)
     left = [study.ask(number) for number in range(20, 27)]
@@ -95,9 +95,9 @@ def test_a_grid_that_continues_a_search_visits_what_is_left() -> None:
 @pytest.mark.parametrize("sampler", ["cmaes", "qmc"])
 def test_proposals_of_several_at_a_time_are_recalled_as_they_were(sampler: str) -> None:
     options = search(sampler)
-    study = Study(options, TRAINING)
+    study = Study(options, LENGTH)
     proposals = [study.ask(0), study.ask(1)]  # the second without knowing the first's value
-    again = Study(options, TRAINING)
+    again = Study(options, LENGTH)
     for number, params in enumerate(proposals):
         again.recall(number, params)
         again.tell(number, Outcome("finished", value(params)))
@@ -106,7 +106,7 @@ def test_proposals_of_several_at_a_time_are_recalled_as_they_were(sampler: str) 
 
 def test_evidence_steers_it() -> None:
     """All good planned trials have x > 0.9, so proposals should concentrate there."""
-    study = Study(search("tpe"), TRAINING)
+    study = Study(search("tpe"), LENGTH)
     for index in range(40):
         params = {"x": index / 40, "weight": 0.01, "count": 5}
         study.add_evidence(params, 1.0 if index > 36 else 0.0, {})
@@ -119,14 +119,14 @@ def test_evidence_steers_it() -> None:
 
 def test_evidence_outside_the_space_is_left_out() -> None:
     options = search("random")
-    study = Study(options, TRAINING)
+    study = Study(options, LENGTH)
     study.add_evidence({"x": 7.0, "weight": 0.01, "count": 5}, 1.0, {})
     study.add_evidence({"x": 0.5, "weight": 0.01, "count": 5}, math.nan, {})
-    assert study.ask(0) == Study(options, TRAINING).ask(0)
+    assert study.ask(0) == Study(options, LENGTH).ask(0)
 
 
 def test_failures_and_values_that_are_no_numbers_do_not_end_it() -> None:
-    study = Study(search("tpe"), TRAINING)
+    study = Study(search("tpe"), LENGTH)
     for number, told in enumerate([Outcome("failed"), Outcome("finished", math.nan), Outcome("pruned")]):
         study.ask(number)
         study.tell(number, told)
@@ -147,14 +147,14 @@ CONDITIONAL = {
 def test_axes_are_proposed_only_where_they_apply(sampler: str) -> None:
     options = Search.model_validate({"space": CONDITIONAL, "trials": 24, "sampler": sampler})
     count = PROPOSALS.get(sampler, 24)
-    study, proposals = Study(options, TRAINING), []
+    study, proposals = Study(options, LENGTH), []
     for number in range(count):
         proposals.append(study.ask(number))
         study.tell(number, Outcome("finished", -((proposals[-1]["x"] - 0.3) ** 2)))
     expected = {0: {"kind", "x", "y"}, 1: {"kind", "x", "y", "count"}, 2: {"kind", "x", "y", "count", "weight"}}
     assert all(params.keys() == expected[params["kind"]] for params in proposals)
     assert {params["kind"] for params in proposals} == {0, 1, 2}
-    again = Study(options, TRAINING)
+    again = Study(options, LENGTH)
     for number, params in enumerate(proposals[:-1]):
         again.recall(number, params)
         again.tell(number, Outcome("finished", -((params["x"] - 0.3) ** 2)))
@@ -163,7 +163,7 @@ def test_axes_are_proposed_only_where_they_apply(sampler: str) -> None:
 
 def test_evidence_without_the_axes_that_do_not_apply_counts() -> None:
     options = Search.model_validate({"space": CONDITIONAL, "trials": 24})
-    study = Study(options, TRAINING)
+    study = Study(options, LENGTH)
     for index in range(30):
         x = index % 9 / 8
         study.add_evidence({"kind": 0, "x": x, "y": 0.5}, float(x > 0.8), {})
