@@ -26,6 +26,7 @@ from results.records.home import (
     ray_folder,
     removed_folder,
     reports_folder,
+    sweeps_folder,
     training_folder,
     trainings_folder,
     trial_folder,
@@ -134,11 +135,11 @@ def survey(home: Path, store_of: StoreOf, imported: Callable[[Path], bool]) -> S
     begun = sorted(begun_keys(home))
     states = {key: monitor.look(key).status for key in begun}
     running = {key for key in begun if states[key] == "running" or _is_locked(trial_folder(home, key))}
-    busy = {name for name in needs.plans if is_held(driver_lock_file(home, name))}
+    busy = {name for name in _sweeps(home) if is_held(driver_lock_file(home, name))}
     if running:
         remarks.append(f"trials that run, or may run on another machine: {len(running)}; they and all caches are kept")
     if busy:
-        remarks.append(f"being run: {', '.join(sorted(busy))}; failed trials and all caches are kept")
+        remarks.append(f"being run: {', '.join(sorted(busy))}; failed trials, datasets and all caches are kept")
     left = [*_children(removed_folder(home)), *sorted(home.glob(f"*/{_HIDDEN}*")), *_abandoned(home)]
     wastes = [Waste("left-over", path, size_of(path)) for path in left]
     gone: set[str] = set()
@@ -161,10 +162,16 @@ def survey(home: Path, store_of: StoreOf, imported: Callable[[Path], bool]) -> S
     wastes += _optimisers(home, running)
     if not running and not busy:
         wastes += _caches(home, needs.configs)
-    unplanned = (read_config(trial_folder(home, key)) for key in begun if key not in gone)
-    configs = [*needs.configs, *(config for config in unplanned if config is not None)]
-    wastes += _datasets(home, configs, store_of, imported)
+    if not busy:
+        unplanned = (read_config(trial_folder(home, key)) for key in begun if key not in gone)
+        configs = [*needs.configs, *(config for config in unplanned if config is not None)]
+        wastes += _datasets(home, configs, store_of, imported)
     return Survey(tuple(wastes), tuple(_sizes(home, needs, begun)), tuple(remarks))
+
+
+def _sweeps(home: Path) -> list[str]:
+    """Names of the sweeps that were planned, or are being planned for the first time."""
+    return [folder.name for folder in _children(sweeps_folder(home)) if folder.is_dir()]
 
 
 def _earlier_plans(home: Path, busy: set[str]) -> Iterator[Waste]:
@@ -256,7 +263,7 @@ def remove(
     """
     freed, condemned = 0, list[Path]()
     with ExitStack() as locks:
-        names = sweep_names(home)
+        names = _sweeps(home)
         held = [name for name in names if _hold(driver_lock_file(home, name), locks)]
         needs = _Needs(home)
         used, is_busy = {store_of(config) for config in needs.configs}, len(held) < len(names)
@@ -273,7 +280,7 @@ def remove(
             else:
                 condemned.append(_moved_away(waste, home))
             freed += waste.size
-        for name in held:
+        for name in needs.plans.keys() & set(held):
             plan = read_plan(name, home)
             refreshed = plan.refreshed(Monitor(home))
             if refreshed != plan:
@@ -285,8 +292,8 @@ def remove(
 
 def _is_needed_now(waste: Waste, needs: _Needs, used: set[Path | None], *, is_busy: bool) -> bool:
     """Whether a plan needs something by now, or a sweep that runs by now may; used: the datasets of all plans."""
-    if waste.kind in ("failed", "caches"):
-        return is_busy
+    if waste.kind in ("failed", "caches", "datasets") and is_busy:
+        return True
     return waste.path in used or (waste.kind == "trainings" and waste.path.name in needs.trainings)
 
 

@@ -198,13 +198,16 @@ def test_what_runs_keeps_its_trial_training_and_all_caches(home: Path) -> None:
         assert names(look(home), "trainings") == ["t-elsewhere"]
 
 
-def test_a_driver_that_runs_keeps_failed_trials(home: Path) -> None:
+@pytest.mark.parametrize(("sweep", "plans"), [("sweep", 1), ("planned for the first time", 2)])
+def test_a_driver_that_runs_keeps_failed_trials_datasets_and_caches(home: Path, sweep: str, plans: int) -> None:
     idle(home)
-    with FileLock(home / "sweeps" / "sweep" / "driver.lock"):
+    lock = driver_lock_file(home, sweep)
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):
         found = look(home)
-        assert names(found, "failed") == []
-        assert names(found, "plans", reserved=True) == ["old"]
-        assert "being run: sweep" in found.remarks[0]
+        assert not {"failed", "datasets", "caches"} & {waste.kind for waste in found.wastes}
+        assert len(names(found, "plans", reserved=True)) == plans
+        assert f"being run: {sweep}; failed trials, datasets and all caches are kept" in found.remarks[0]
 
 
 def test_nothing_that_a_plan_needs_is_removed(home: Path) -> None:
@@ -264,14 +267,18 @@ def test_a_dataset_that_was_planned_meanwhile_stays(home: Path) -> None:
     assert not (home / "data" / "mine").exists()
 
 
-def test_a_sweep_that_began_meanwhile_keeps_failed_trials_and_caches(home: Path) -> None:
+@pytest.mark.parametrize("sweep", ["sweep", "planned for the first time"])
+def test_a_sweep_that_began_meanwhile_keeps_failed_trials_datasets_and_caches(home: Path, sweep: str) -> None:
     idle(home)
     chosen = look(home).chosen([])
-    assert {"failed", "caches"} <= {waste.kind for waste in chosen}
-    with FileLock(driver_lock_file(home, "sweep")):
+    kept = {"failed", "datasets", "caches"}
+    assert kept <= {waste.kind for waste in chosen}
+    lock = driver_lock_file(home, sweep)
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):
         remove(chosen, home, store_of(home), nothing)
     left = [waste.path for waste in chosen if waste.path.exists()]
-    assert left == [waste.path for waste in chosen if waste.kind in ("failed", "caches")]
+    assert left == [waste.path for waste in chosen if waste.kind in kept]
 
 
 def test_sweeps_may_run_while_folders_are_deleted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
