@@ -24,6 +24,7 @@ from jobs.captured_step import CapturedStep
 from jobs.config import TrialConfig
 from jobs.continuation import Beginning
 from jobs.data.prepare import open_dataset
+from jobs.training import stage_spans
 from jobs.trial import TrialFailedError, run_trial
 from model.registry import resolve
 from results.records.home import cache_folder, data_folder, training_folder, trials_folder, weights_folder
@@ -275,8 +276,9 @@ def _probe(config: TrialConfig, home: Path, options: RunOptions) -> Cost:
     once_s = max(final["time"] - steps[-1]["time"] - min(_OBJECTS, objects) * object_s, 0.0)
     evaluated = min(config.eval.objects or objects, objects)
     if config.is_trained and config.eval.every:
-        validations = config.train.iterations // config.eval.every
-        evaluated += validations * min(config.eval.val_objects, len(store.split("val")))
+        every, ends = config.eval.every, (last for _, _, last in stage_spans(config.train.stages))
+        validations = {*range(every, config.train.iterations + 1, every), *ends}
+        evaluated += len(validations) * min(config.eval.val_objects, len(store.split("val")))
     step_s = _step_seconds(config, steps, warm_up) if config.is_trained else 0.0
     return Cost(step_s, once_s + object_s * evaluated, _bytes(result.folder))
 

@@ -215,8 +215,9 @@ def test_a_probe_measures_and_leaves_nothing_behind(home: Path, tiny: Callable[.
     assert blank.step_s == 0
 
 
+@pytest.mark.parametrize(("every", "validations"), [(6, 3), (7, 4)])
 def test_a_probe_counts_start_up_and_pictures_once(
-    home: Path, tiny: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    every: int, validations: int, home: Path, tiny: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps take 1 s; after the last one come three objects of 2 s, and 24 s of other work."""
 
@@ -232,11 +233,11 @@ def test_a_probe_counts_start_up_and_pictures_once(
 
     monkeypatch.setattr("sweep.plan.estimate.run_trial", run_trial)
     sections = tiny(data={"name": "chairs", "options": {"train": 2, "val": 1, "test": 4, "views": 4, "image_size": 16}})
-    config = TrialConfig.model_validate(sections)
-    cost = measure(home, INLINE, print)(_trial(config, "key"))
+    sections["eval"]["every"] = every
+    cost = measure(home, INLINE, print)(_trial(TrialConfig.model_validate(sections), "key"))
     assert cost is not None
     assert cost.step_s == 1
-    assert cost.rest_s == 24 + (2 + 3) * 2, "two objects at the end, and one at each of three validations"
+    assert cost.rest_s == 24 + (2 + validations) * 2, "two objects at the end, and one at each validation"
 
 
 def test_a_probe_of_a_gpu_counts_replays_alone() -> None:
