@@ -61,7 +61,8 @@ def draw_batch(
         input_views=sources,
         sources_apart=targets.pixels is not None,
     )
-    views = store.views(frames, config.data.resolution, device)
+    # Frozen models that read depth are cached, so their values are in the features.
+    views = store.views(frames, config.data.resolution, device, depth=False)
     if targets.pixels is None:
         return Batch(views, sources, None)
     in_box = iteration < targets.in_box_until

@@ -22,7 +22,7 @@ class FrozenModel(nn.Module, ABC):
     preprocessings: ClassVar[tuple[str, ...]] = ("correct",)
     #: typed fields, made with `model.options.options`
     Options: ClassVar[type] = NoOptions
-    #: whether it reads the dataset's own depth
+    #: whether it reads the dataset's own depth; such a model is cached
     needs_depth: ClassVar[bool] = False
     #: whether its values are cached on disk, so that trials share them
     cached: ClassVar[bool] = True

@@ -80,7 +80,7 @@ class Views(TensorFields):
     far: Tensor  # (B,)
     background: Tensor  # (B, 3) RGB behind the object
     frames: Tensor  # (B, V) int64, rows of the dataset's store
-    depth: Tensor | None = None  # (B, V, 1, H, W) camera z of the surface, scene units; 0 where there is none
+    depth: Tensor | None = None  # (B, V, 1, H, W) camera z of the surface, scene units; 0 where none.  None in training
     origin_distance: Tensor | None = None  # (B, V) camera z of the dataset's origin, scene units; None means 0
     origin: Tensor | None = None  # (B, 3) the dataset's origin, around which objects lie, in the world frame
 

@@ -96,8 +96,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_from_the_start():
+    """What a module's fixtures compute, before those of its first test, has the bits of what tests compute."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
+    """Undoes what an earlier test has set."""
     torch.set_num_threads(1)
 
 

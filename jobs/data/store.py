@@ -185,11 +185,13 @@ class Store:
             raise ValueError(f"{self.path.name} has no objects in split {name!r}; it has: {present}")
         return rows.reset_index(drop=True)
 
-    def views(self, frames: np.ndarray, resolution: int, device: torch.device | str = "cpu") -> Views:
+    def views(
+        self, frames: np.ndarray, resolution: int, device: torch.device | str = "cpu", *, depth: bool = True
+    ) -> Views:
         """Images and cameras of `frames` (B, V) on `device`, cameras relative to the first of each row.
 
         `resolution` is at most the stored one: pixels of smaller images are means over the area they cover, and the
-        intrinsics scale with them.  Depth is the mean over pixels with depth.
+        intrinsics scale with them.  Depth, if it is wanted, is the mean over pixels with depth.
         Raises ValueError for a larger size, and for frames that the store does not have.
         """
         import torch
@@ -215,7 +217,7 @@ class Store:
             background=torch.tensor(self.manifest.background).repeat(batch, 1),
             frames=torch.from_numpy(np.ascontiguousarray(frames, dtype=np.int64)),
             depth=None
-            if self.depth is None
+            if self.depth is None or not depth
             else area_mean_of_valid(take(self.path, "depth", self.depth, frames, device).unsqueeze(2), resolution),
             origin=torch.from_numpy(poses[:, 0, :3, 3].copy()),  # in the world frame, that of the first cameras
         )

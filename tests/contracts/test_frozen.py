@@ -123,6 +123,12 @@ def test_never_trains(models):
         assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_what_reads_depth_is_cached(choice):
+    """Training reads none."""
+    cls, _ = choice
+    assert cls.cached or not cls.needs_depth
+
+
 def test_names_weights_that_the_table_knows(choice):
     cls, options = choice
     for weight in cls.weights(options):

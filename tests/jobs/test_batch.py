@@ -44,6 +44,11 @@ def test_whole_views_have_their_sources_among_them(draw):
     assert batch.target.images is batch.seen.images
 
 
+def test_training_reads_no_depth(draw, store):
+    assert store.depth is not None
+    assert draw(0, Targets()).views.depth is None
+
+
 def test_pixels_are_drawn_from_all_views_of_an_object(draw):
     batches = [draw(iteration, Targets(pixels=PIXELS), input_views=2) for iteration in range(40)]
     assert batches[0].source.images.shape[1] == 2
