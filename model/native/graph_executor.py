@@ -23,6 +23,8 @@ from model.native.recorder import Recorder, Shape4
 
 #: The layout of feature maps and convolution weights.
 FORMAT = torch.channels_last
+#: Type and place of all tensors, whatever torch's defaults are.
+_HOST: Any = {"dtype": torch.float32, "device": "cpu"}
 _LINE = 16  # float32 numbers in a cache line, to which buffers are aligned
 
 
@@ -126,10 +128,10 @@ class _Run(torch.autograd.Function):
         parameters = [p.contiguous(memory_format=FORMAT) if p.dim() == 4 else p.contiguous() for p in tensors[split:]]
         constants = [c.contiguous() for c in constants]
         placement = executor.saving if saves else executor.passing
-        arena = torch.empty(placement.total)
-        outputs = [torch.empty(shape, memory_format=FORMAT) for shape in executor.output_shapes]
+        arena = torch.empty(placement.total, **_HOST)
+        outputs = [torch.empty(shape, memory_format=FORMAT, **_HOST) for shape in executor.output_shapes]
         # Dropout depends on torch's default generator and on the element, not on the number of threads.
-        keys = torch.randint(1 << 62, (executor.dropouts,))
+        keys = torch.randint(1 << 62, (executor.dropouts,), device="cpu")
         addresses = executor.addresses(placement, arena, inputs, outputs, parameters, constants)
         check(load_library().layers_forward(executor.call(addresses, keys)))
         ctx.executor = executor
@@ -153,7 +155,7 @@ class _Run(torch.autograd.Function):
         wanted = ctx.needs_input_grad[3:]
         grad_inputs = [torch.empty_like(x) for x in inputs]
         grad_parameters = [torch.empty_like(p) if w else None for p, w in zip(parameters, wanted[split:], strict=True)]
-        grad_maps = torch.empty(executor.gradients.total)
+        grad_maps = torch.empty(executor.gradients.total, **_HOST)
         addresses = executor.addresses(executor.saving, arena, inputs, outputs, parameters)
         gradients = executor.addresses(executor.gradients, grad_maps, grad_inputs, grads, grad_parameters)
         check(load_library().layers_backward(executor.call(addresses, keys), gradients.ctypes.data))

@@ -108,9 +108,10 @@ class _Rasterise(torch.autograd.Function):
             interpreter=interpreter(),
             seconds=options.seconds,
         )
-        images = torch.empty((batch.scenes, batch.views, 3, batch.height, batch.width))
-        inverse_depths = torch.empty((batch.scenes, batch.views, 1, *images.shape[3:])) if options.depth else None
-        state = torch.empty(library.rasteriser_state_size(batch), dtype=torch.uint8)
+        # Created like the means: torch's defaults may be another dtype and device.
+        images = means.new_empty((batch.scenes, batch.views, 3, batch.height, batch.width))
+        inverse_depths = means.new_empty((batch.scenes, batch.views, 1, *images.shape[3:])) if options.depth else None
+        state = means.new_empty(library.rasteriser_state_size(batch), dtype=torch.uint8)
         on_host = [
             tensor.to("cpu", torch.float64).contiguous()
             for tensor in (cameras.world_to_camera, cameras.focal, cameras.principal)
@@ -132,7 +133,7 @@ class _Rasterise(torch.autograd.Function):
         *inputs, state = ctx.saved_tensors
         batch = ctx.batch
         if grad_images is None:
-            grad_images = torch.zeros((batch.scenes, batch.views, 3, batch.height, batch.width))
+            grad_images = inputs[0].new_zeros((batch.scenes, batch.views, 3, batch.height, batch.width))
         given = [grad_images.contiguous(), None if grad_inverse_depths is None else grad_inverse_depths.contiguous()]
         gradients: list[Tensor | None] = [torch.empty_like(tensor) for tensor in inputs[:5]]
         gradients.append(torch.empty_like(inputs[5]) if ctx.needs_input_grad[5] else None)

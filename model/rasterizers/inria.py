@@ -148,7 +148,7 @@ def _settings(
     Everything is computed in float64 on the host, and goes to the device of `background` in one copy.
     """
     cameras = _on_host(cameras)
-    size = torch.tensor([cameras.width, cameras.height], dtype=torch.float64)
+    size = cameras.focal.new_tensor([cameras.width, cameras.height])
     view = cameras.world_to_camera.clone()
     view[..., :3, 3] *= zoom
     clip = torch.zeros_like(view)  # camera -> clip space; with w = z, x / w and y / w run from -1 to 1

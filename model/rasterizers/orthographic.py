@@ -70,8 +70,8 @@ def _in_space(splats: Splats, height: int, width: int, lift: float) -> tuple[Gau
         sh=((splats.colours + (lift - 0.5)) / SH_DC)[None, :, None],
     )
     camera = Cameras(
-        world_to_camera=torch.eye(4, dtype=depths.dtype)[None, None],
-        focal=torch.full((1, 1, 2), FOCAL, dtype=depths.dtype),
+        world_to_camera=torch.eye(4, dtype=depths.dtype, device="cpu")[None, None],
+        focal=torch.full((1, 1, 2), FOCAL, dtype=depths.dtype, device="cpu"),
         principal=middle.cpu()[None, None],
         height=height,
         width=width,

@@ -7,6 +7,7 @@ import gc
 import logging
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -400,6 +401,22 @@ def test_threads_change_no_bit(network: nn.Module) -> None:
     torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_the_same_bits_with_other_defaults_of_torch(
+    other_defaults: Callable[[], AbstractContextManager[None]],
+) -> None:
+    network, x = accelerate(Layer(16, 16, 3, dropout=0.5)), torch.randn(2, 16, 8, 8)
+
+    def outcome() -> list[Tensor]:
+        torch.manual_seed(0)
+        leaf = x.detach().requires_grad_()
+        y = network(leaf)
+        return [y, *torch.autograd.grad(y.square().sum(), [leaf, *network.parameters()])]
+
+    expected = outcome()
+    with other_defaults():
+        assert all(map(torch.equal, outcome(), expected))
 
 
 def test_the_same_bits_without_a_graph() -> None:

@@ -46,6 +46,13 @@ def assert_equal(outcome, expected):
         assert torch.equal(outcome[name], tensor), name
 
 
+def test_results_do_not_depend_on_torchs_defaults(make_scene, evaluate, other_defaults):
+    scene = make_scene(batch=(1, 2))
+    expected = evaluate(cpu.render, scene, return_depth=True)
+    with other_defaults():
+        assert_equal(evaluate(cpu.render, scene, return_depth=True), expected)
+
+
 @pytest.mark.parametrize("borrowed", [True, False], ids=["torch's threads", "own threads"])
 @pytest.mark.parametrize("batch", [(1, 1), (1, 3), (5, 2)])
 def test_results_do_not_depend_on_threads(make_scene, evaluate, thread_count, monkeypatch, batch, borrowed):

@@ -70,6 +70,17 @@ def test_is_a_backend_of_render(make_scene):
     torch.testing.assert_close(images, render(*arguments, backend="reference"), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("package", ["newer"], indirect=True)
+@pytest.mark.usefixtures("package")
+def test_results_do_not_depend_on_torchs_defaults(make_scene, other_defaults):
+    scene = make_scene(22, batch=(1, 2))
+    expected = inria.render(scene.gaussians, scene.cameras, scene.background, True, True)
+    with other_defaults():
+        assert all(
+            map(torch.equal, inria.render(scene.gaussians, scene.cameras, scene.background, True, True), expected)
+        )
+
+
 @pytest.mark.parametrize("package", BOTH, indirect=True)
 def test_background_is_drawn_once_where_it_needs_no_gradient(make_scene, package):
     calls = []
