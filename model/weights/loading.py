@@ -36,7 +36,10 @@ def not_loadable(name: str, content: Published) -> str | None:
             if getattr(cls, "name", None) == name:
                 try:
                     cls(_Delivered(content), output_type=cls.output_types[0])
-                except (ValueError, KeyError) as error:
-                    return f"{error}"
+                except ValueError as error:
+                    return str(error)
+                # The libraries divide by sizes, and look up names, of a configuration that they do not check.
+                except Exception as error:
+                    return f"no network can be built from them: {type(error).__name__}: {error}"
                 return None
     return None

@@ -108,9 +108,9 @@ def state_dict(path: Path) -> Published:
 
 
 def torchvision_features(path: Path) -> Published:
-    """The convolutions of a torchvision classifier, without the `features.` prefix."""
-    prefix = "features."
-    return Published({name.removeprefix(prefix): t for name, t in _tensors(path).items() if name.startswith(prefix)})
+    """The convolutions of a torchvision classifier in float32, without the `features.` prefix."""
+    prefix, tensors = "features.", _tensors(path)
+    return Published({name.removeprefix(prefix): t.float() for name, t in tensors.items() if name.startswith(prefix)})
 
 
 def hub(path: Path) -> Published:
@@ -146,6 +146,8 @@ def hub_tensor_files(names: list[str]) -> list[str]:
 
 def _json(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} is not an object with settings")
     return content
 
 

@@ -112,8 +112,9 @@ def test_both_of_torchs_formats_and_safetensors_are_read(tmp_path):
 
 def test_only_the_features_of_a_classifier_are_taken(tmp_path):
     path = tmp_path / "net.pth"
-    torch.save({"features.0.weight": torch.ones(2), "classifier.0.weight": torch.ones(3)}, path)
-    assert list(readers.torchvision_features(path).tensors) == ["0.weight"]
+    torch.save({"features.0.weight": torch.ones(2).half(), "classifier.0.weight": torch.ones(3)}, path)
+    (name,), (tensor,) = zip(*readers.torchvision_features(path).tensors.items(), strict=True)
+    assert (name, tensor.dtype) == ("0.weight", torch.float32)
 
 
 class TestHubFolder:
@@ -147,6 +148,14 @@ class TestHubFolder:
         for part in (1, 3):
             (folder / f"{stem}-0000{part}-of-00003.{ending}").touch()
         with pytest.raises(ValueError, match="or all parts of one"):
+            readers.hub(folder)
+
+    @pytest.mark.parametrize("content", ["[]", "null", '"vit"'])
+    @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+    def test_settings_that_are_no_object_are_refused(self, folder, name, content):
+        save_file({"a": torch.ones(1)}, folder / "model.safetensors")
+        (folder / name).write_text(content)
+        with pytest.raises(ValueError, match=f"^{name} is not an object"):
             readers.hub(folder)
 
     def test_a_folder_without_tensors_is_refused(self, folder):

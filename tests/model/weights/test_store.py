@@ -348,6 +348,18 @@ class TestTensorsOfAnotherModel:
             real.adopt("dpt_large", tmp_path / "dpt_large")
         assert real.names() == []
 
+    @pytest.mark.parametrize(
+        ("settings", "reason"),
+        [({"patch_size": 0}, "ZeroDivisionError"), ({"hidden_act": "sine"}, "KeyError: 'sine'"), ({"dtype": "f"}, "f")],
+    )
+    def test_an_impossible_configuration_is_named(self, real, tmp_path, settings, reason):
+        write_tiny_checkpoint("dinov2_small", tmp_path)
+        config = tmp_path / "dinov2_small" / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | settings))
+        with pytest.raises(MissingWeightsError, match=f"no network can be built from them: .*{reason}"):
+            real.adopt("dinov2_small", config.parent)
+        assert real.names() == []
+
     def test_a_file_put_there_by_hand_is_looked_at_as_well(self, real):
         write_tiny_checkpoint("vgg16", real.folder)
         (real.folder / "vgg16.pth").rename(real.folder / "alexnet.pth")
