@@ -25,15 +25,16 @@ _FIRST_BLOCK = re.compile(r"enc\.(\d+)x\1_block0\.norm0\.weight")
 def read_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The network's tensors in a file's content, which is a state dict or has one as `model_state_dict`.
 
-    The tensors of frozen models are left out.  Raises ValueError where a value is no tensor.
+    The tensors of frozen models are left out.  Raises ValueError where a value is no tensor, or has no name.
     """
     state = content.get("model_state_dict", content)
     if not isinstance(state, Mapping):
         raise ValueError(f"model_state_dict is a {type(state).__name__}, not a dictionary of tensors")
-    weights = {name: value for name, value in state.items() if not _FROZEN.match(name)}
-    strange = sorted(name for name, value in weights.items() if not isinstance(value, Tensor))
+    weights = {name: value for name, value in state.items() if not _FROZEN.match(str(name))}
+    strange = sorted(str(n) for n, value in weights.items() if not (isinstance(n, str) and isinstance(value, Tensor)))
     if strange:
-        raise ValueError(f"not a state dict: {', '.join(strange[:5])} {'are' if strange[1:] else 'is'} not a tensor")
+        what = "are not named tensors" if strange[1:] else "is not a named tensor"
+        raise ValueError(f"not a state dict: {', '.join(strange[:5])} {what}")
     return weights
 
 

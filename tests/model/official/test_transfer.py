@@ -231,8 +231,10 @@ def test_mistakes_are_named(published):
         load(state, sizes, "car")
     with pytest.raises(ValueError, match="its head"):
         load({name: t for name, t in state.items() if "out." not in name}, sizes)
-    with pytest.raises(ValueError, match="not a state dict: loss is not a tensor"):
+    with pytest.raises(ValueError, match="not a state dict: loss is not a named tensor"):
         load(state | {"loss": 0.5}, sizes)
+    with pytest.raises(ValueError, match="not a state dict: 0, 1 are not named tensors"):
+        load({0: torch.rand(1), 1: torch.rand(1)}, sizes)
     given = tensors(*sources(1, 1))
     predictor = load(state, sizes, "teddybears")
     with pytest.raises(ValueError, match="give `focal`"):
