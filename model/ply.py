@@ -64,7 +64,7 @@ def read_ply(path: Path) -> Gaussians:
     """
     try:
         vertices = PlyData.read(str(path))["vertex"].data
-    except (PlyParseError, KeyError, UnicodeDecodeError) as error:
+    except (PlyParseError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is not a .ply of Gaussians: {error}") from error
     present = set(vertices.dtype.names)
     rest = 1 + sum(name.startswith("f_rest_") for name in present) // 3

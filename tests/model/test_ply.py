@@ -121,7 +121,14 @@ def test_harmonics_of_no_degree_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not a ply", b"ply\nformat ascii 1.0\nelement face 0\nend_header\n", b"ply\n\xff"]
+    "content",
+    [
+        b"",
+        b"not a ply",
+        b"ply\nformat ascii 1.0\nelement face 0\nend_header\n",
+        b"ply\n\xff",
+        b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float x\nend_header\n1 2\n",
+    ],
 )
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "noise.ply"
