@@ -8,6 +8,7 @@ import transformers
 from torch.nn import functional as F
 
 from model.depth import DEPTH
+from model.depth.zoe import ZoeDepth
 from model.preprocess import HALF, IMAGENET
 from model.registry import resolve
 
@@ -90,6 +91,18 @@ def test_a_picture_means_the_same_beside_others(tiny_checkpoints, make_views):
     model = model_of("zoedepth", tiny_checkpoints, preprocess="published")
     alone = type(views)(**{f: getattr(views, f) for f in views.__slots__} | {"images": views.images[:1]})
     assert torch.equal(model(views)[:1], model(alone))
+
+
+class Touching(torch.nn.Module):
+    """Sees every pixel at the camera's centre."""
+
+    def forward(self, prepared):
+        return SimpleNamespace(predicted_depth=torch.zeros(len(prepared), *prepared.shape[2:]))
+
+
+def test_zoedepth_of_no_distance_is_finite(make_views):
+    maps = ZoeDepth(None, network=Touching())(make_views(32))
+    torch.testing.assert_close(maps, torch.full_like(maps, 1000))
 
 
 @pytest.mark.parametrize(("name", "side"), [("dpt_large", 64), ("dpt_hybrid", 64), ("depth_anything_v2_small", 42)])

@@ -21,11 +21,11 @@ def test_big_ones_cost_the_mean_of_what_is_above_twenty(weights, gaussians):
 
 
 def test_small_ones_cost_the_mean_of_minus_their_logarithm(weights, gaussians):
-    scene = gaussians((30.0, 1e-6, 0.1), (1e-5, 1e-8, 2.0))
+    scene = gaussians((30.0, 8e-6, 0.1), (1e-5, 1e-8, 2.0))
     value = SmallGaussians(weights)(NOTHING, NOTHING, scene)
     value.backward()
-    assert value.item() == pytest.approx((math.log(1e6) + math.log(1e8)) / 2)
-    torch.testing.assert_close(scene.gaussians.scales.grad, torch.tensor([[[0, -1e6, 0], [0, -1e8, 0]]]) / 2)
+    assert value.item() == pytest.approx((math.log(1 / 8e-6) + math.log(1e8)) / 2)
+    torch.testing.assert_close(scene.gaussians.scales.grad, torch.tensor([[[0, -1 / 8e-6, 0], [0, -1e8, 0]]]) / 2)
 
 
 @pytest.mark.parametrize("loss", [BigGaussians, SmallGaussians])
