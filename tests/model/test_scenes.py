@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from model.rasterizers import render
 from model.scenes import GaussianScene, PictureScene
-from model.types import Cameras, Gaussians, Pixels
+from model.types import SH_DC, Cameras, Gaussians, Pixels
 
 NAN = float("nan")
 
@@ -32,6 +34,16 @@ def test_a_scene_of_gaussians_is_what_the_rasteriser_draws():
     scene = GaussianScene(gaussians(), "reference", antialiasing=True)
     expected = render(gaussians(), cameras(), BACKGROUND, "reference", True)
     assert torch.equal(scene.render(cameras(), BACKGROUND).images, expected)
+
+
+def test_opacity_is_what_white_gaussians_draw_over_black():
+    scene = GaussianScene(gaussians(), "reference", antialiasing=True)
+    white = replace(gaussians(), sh=torch.full((1, 3, 1, 3), 0.5 / SH_DC))
+    black = torch.zeros(3)
+    expected, inverse_depth = render(white, cameras(), black, "reference", True, return_depth=True)
+    whole = scene.with_geometry(scene.render(cameras(), BACKGROUND), cameras())
+    torch.testing.assert_close(whole.opacity, expected[:, :, :1])
+    assert torch.equal(whole.inverse_depth, inverse_depth)
 
 
 def test_pictures_are_drawn_where_the_scenes_own_rasteriser_cannot():
