@@ -59,6 +59,7 @@ class Journal:
         theirs = read_events(folder)
         for event in _of_kind("continued", theirs):
             if (event["training"], event["step"]) not in known:
+                known.add((event["training"], event["step"]))
                 self._append("continued", training=event["training"], step=event["step"], time=event["time"])
         for event in _of_kind("metrics", theirs):
             values = {name: value for name, value in event["values"].items() if (event["step"], name) not in here}

@@ -73,6 +73,7 @@ def append_proposal(folder: Path, proposal: Proposal) -> None:
     """Write a proposal to disk, before any trial is started from it."""
     path = folder / FILENAME
     remove_truncated_line(path)
-    with path.open("ab", buffering=0) as stream:
+    with path.open("ab") as stream:
         stream.write(json.dumps(asdict(proposal)).encode() + b"\n")
+        stream.flush()
         os.fsync(stream.fileno())

@@ -81,19 +81,37 @@ def test_a_reader_returns_every_event_once(tmp_path):
     assert reader.generation == 0
 
 
-@pytest.mark.parametrize("change", ["replaced", "cut"])
-def test_a_reader_begins_again_where_the_journal_is_another(tmp_path, change):
+@pytest.mark.parametrize(("change", "left"), [("replaced", [1, 2]), ("cut", [1]), ("removed", [])])
+def test_a_reader_begins_again_where_the_journal_is_another(tmp_path, change, left):
     reader, path = JournalReader(tmp_path), tmp_path / FILENAME
     with Journal(tmp_path) as journal:
         journal.metrics(1, {"a": 1.0})
         journal.metrics(2, {"a": 1.0})
     assert len(reader.new()) == 2
-    content = path.read_bytes().splitlines(keepends=True)[0]
-    if change == "replaced":
+    assert not reader.has_new()
+    content = path.read_bytes()
+    if change == "cut":
+        path.write_bytes(content.splitlines(keepends=True)[0])
+    else:
         path.rename(tmp_path / "old")
-    path.write_bytes(content)
-    assert [event["step"] for event in reader.new()] == [1]
+    if change == "replaced":
+        path.write_bytes(content)
+    assert reader.has_new()
+    assert [event["step"] for event in reader.new()] == left
     assert reader.generation == 1
+    assert not reader.has_new()
+
+
+def test_what_a_training_has_is_repeated_once_with_its_times(tmp_path):
+    with Journal(tmp_path / "training") as training:
+        training.start(0)
+        for _ in range(2):  # a process that was killed before a checkpoint is repeated by the next
+            training.continued("former", 3)
+            training.metrics(5, {"train/l2": 0.5})
+    with Journal(tmp_path / "trial") as trial:
+        for _ in range(2):
+            trial.repeat(tmp_path / "training")
+    assert read_events(tmp_path / "trial") == read_events(tmp_path / "training")[1:3]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +126,8 @@ def test_a_reader_begins_again_where_the_journal_is_another(tmp_path, change):
         '{"event": "metrics", "time": 1.0, "step": 2, "values": {"a": "high"}}',
         '{"event": "start", "time": 1.0, "step": 0}',
         '{"event": "failed", "time": 1.0}',
+        '{"event": "pruned", "time": 1.0}',
+        '{"event": "continued", "time": 1.0, "training": "t1"}',
         "[" * 5000,
     ],
 )

@@ -39,4 +39,20 @@ def test_a_line_that_is_being_written_is_no_proposal_yet(tmp_path: Path, caplog)
     with (tmp_path / FILENAME).open("a") as stream:
         stream.write('{"study": "a"')
     assert len(read_proposals(tmp_path, "a")) == 1
+    append_proposal(tmp_path, Proposal("a", 1, {}))
+    assert [proposal.number for proposal in read_proposals(tmp_path, "a")] == [0, 1]
     assert not caplog.records
+
+
+def test_a_proposal_that_a_full_disk_has_no_room_for_is_not_taken_for_written(small_disk: Path) -> None:
+    (small_disk / "ballast").write_bytes(bytes(1_000_000))
+    written = []
+
+    def fill() -> None:
+        for number in range(10_000):
+            append_proposal(small_disk, Proposal("a", number, {"x": 1 / 3}))
+            written.append(number)
+
+    with pytest.raises(OSError, match="No space left"):
+        fill()
+    assert [proposal.number for proposal in read_proposals(small_disk, "a")] == written
