@@ -1,12 +1,14 @@
 import errno
 import json
 import pathlib
+import shutil
 
 import pytest
 
 from results.records import journal, monitor
 from results.records.journal import Journal
 from results.records.monitor import Monitor, TrialProgress
+from results.records.trial_folder import read_result
 from tests.homes import write_result
 
 KEY = "0123456789abcdef"
@@ -25,8 +27,10 @@ def test_what_a_trial_does_is_followed_from_its_first_event_to_its_result(tmp_pa
         assert here.look(KEY).status == "running"
         trial.metrics(10, {"train/loss": 2.0})
         trial.metrics(20, {"train/loss": 1.0, "val/psnr": 20.0})
-        trial.metrics(30, {"val/psnr": 21.0})
         seen = here.look(KEY)
+        trial.metrics(30, {"val/psnr": 21.0})
+        early, seen = seen, here.look(KEY)
+        assert (early.step, early.validation) == (20, {"val/psnr": {20: 20.0}})
         assert (seen.step, seen.metrics) == (30, {"train/loss": 1.0, "val/psnr": 21.0})
         assert seen.validation == {"val/psnr": {20: 20.0, 30: 21.0}}
         assert seen.rate > 0
@@ -45,6 +49,48 @@ def test_an_evaluation_takes_no_negative_time_where_the_clock_is_set_back(tmp_pa
             monkeypatch.setattr(journal.time, "time", lambda moment=moment: moment)
             trial.metrics(10, values)
     assert Monitor(tmp_path).look(KEY).evaluation_s == 0
+
+
+def test_rate_and_times_are_those_of_the_process_that_trained(tmp_path, folder, monkeypatch):
+    moments = [100.0, 110.0, 140.0, 200.0, 190.0, 205.0, 220.0]
+    monkeypatch.setattr(journal.time, "time", iter(moments).__next__)
+    with Journal(folder) as trial:
+        trial.start(0)
+        trial.metrics(10, {"train/loss": 1.0})
+        trial.metrics(10, {"novel/psnr": 22.0})
+        seen = Monitor(tmp_path).look(KEY)
+        assert (seen.first, seen.newest, seen.rate, seen.evaluation_s) == (100.0, 140.0, 1.0, 30.0)
+        trial.start(0)  # it waits for another trial's training, and then repeats what that one measured
+        trial.metrics(20, {"train/loss": 1.0})
+        trial.start(20)
+        trial.metrics(20, {"novel/psnr": 22.0})
+        seen = Monitor(tmp_path).look(KEY)
+        assert (seen.rate, seen.evaluation_s) == (1.0, 15.0)
+
+
+def test_a_trial_that_was_removed_and_begun_anew_is_read_from_its_start(tmp_path, folder):
+    here = Monitor(tmp_path)
+    for losses in (["a", "b"], ["c", "d"]):
+        with Journal(folder) as trial:
+            trial.start(0)
+            for step, loss in enumerate(losses):
+                trial.metrics(step, {f"train/{loss}": 1.0})
+                assert list(here.look(KEY).metrics) == [f"train/{name}" for name in losses[: step + 1]]
+        shutil.rmtree(folder)
+
+
+def test_a_trial_that_ends_while_it_is_read_has_its_last_metrics(tmp_path, folder, monkeypatch):
+    here = Monitor(tmp_path)
+    with Journal(folder) as trial:
+        trial.start(0)
+
+        def end_and_read(folder):
+            trial.metrics(30, {"novel/psnr": 22.0})
+            write_result(folder, metrics={"novel/psnr": 22.0})
+            return read_result(folder)
+
+        monkeypatch.setattr(monitor, "read_result", end_and_read)
+        assert (here.look(KEY).status, here.look(KEY).step) == ("finished", 30)
 
 
 @pytest.mark.parametrize(("end", "status"), [("failed", "failed"), ("pruned", "pruned"), ("stopped", "interrupted")])

@@ -48,6 +48,7 @@ def test_a_record_with_another_member_is_no_finished_training(tmp_path: Path, na
     assert read_weights(write(tmp_path, record)) is None
     assert "training.json cannot be used: " in caplog.text
     assert name in caplog.text
+    assert (read_training(tmp_path) is None) == (training_of(tmp_path) is None) == (name == "key")
 
 
 @pytest.mark.parametrize("record", ["", "{", "[]", "null", "\0"])

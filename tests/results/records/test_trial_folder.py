@@ -50,6 +50,14 @@ def test_a_trial_runs_also_after_the_clock_was_set(tmp_path, monkeypatch):
     assert trial_status(tmp_path) == "interrupted"
 
 
+def test_a_trial_of_another_machine_runs_until_it_says_otherwise(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.start(0)
+    path = tmp_path / "journal.jsonl"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"host": "elsewhere", "created": 0.0}) + "\n")
+    assert trial_status(tmp_path) == "running"
+
+
 @pytest.mark.parametrize("damage", ["changed", "missing"])
 def test_a_result_counts_only_with_the_measurements_it_was_made_from(tmp_path, damage):
     measurements = tmp_path / "per_object.parquet"
