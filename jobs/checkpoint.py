@@ -121,7 +121,7 @@ class CheckpointFolder:
     def _keep(self, stems: Collection[str]) -> None:
         """Delete all other files: other checkpoints, and partial files of killed writers."""
         for path in self.folder.glob("*"):
-            if path.name.partition(".")[0] not in stems:
+            if path.stem not in stems:
                 path.unlink()
 
     def latest(self) -> Checkpoint | None:

@@ -123,12 +123,24 @@ def test_a_damaged_one_is_passed_over_for_the_one_before(tmp_path, suffix, damag
     assert folder.latest().step == 1
 
 
-def test_tensors_without_their_record_are_not_a_checkpoint(tmp_path):
+@pytest.mark.parametrize("suffix", [".safetensors", ".json"])
+def test_tensors_and_their_record_are_a_checkpoint_together_alone(tmp_path, suffix):
     folder = CheckpointFolder(tmp_path)
     network, optimizer = trained(1)
     folder.save(capture(1, network, optimizer, network, {}))
-    next(tmp_path.glob("*.json")).unlink()
+    next(tmp_path.glob(f"*{suffix}")).unlink()
     assert folder.latest() is None
+
+
+def test_the_newest_is_kept_for_a_training_that_continues_it(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    assert folder.is_empty()
+    network, optimizer = trained(1)
+    for number in (1, 2):
+        folder.save(capture(number, network, optimizer, network, {}))
+    folder.keep_newest()
+    assert {path.name for path in tmp_path.iterdir()} == {"000000002.safetensors", "000000002.json"}
+    assert not folder.is_empty()
 
 
 def test_every_bit_of_the_record_is_guarded(tmp_path):
@@ -161,7 +173,8 @@ def test_a_full_disk_costs_the_new_one_only(small_disk):
 def test_what_killed_writers_left_is_cleared_away(tmp_path):
     folder = CheckpointFolder(tmp_path)
     network, optimizer = trained(1)
-    (tmp_path / "000000001.safetensors.4711.partial").write_bytes(b"half")
+    for number in (1, 3):
+        (tmp_path / f"00000000{number}.safetensors.4711.partial").write_bytes(b"half")
     (tmp_path / "000000002.safetensors").write_bytes(b"without its record")
     folder.save(capture(3, network, optimizer, network, {}))
     assert {path.name for path in tmp_path.iterdir()} == {"000000003.safetensors", "000000003.json"}
