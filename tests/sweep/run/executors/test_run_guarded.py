@@ -16,7 +16,8 @@ from results.records.home import trial_folder
 from results.records.journal import Journal, read_events
 from results.records.trial_folder import trial_status
 from sweep.run.executors import run_guarded as module
-from sweep.run.executors.run_guarded import run_guarded
+from sweep.run.executors.base import ExecutorOptions
+from sweep.run.executors.run_guarded import run_guarded, runtime_of
 from tests.works import finish, trial_of
 
 
@@ -51,6 +52,24 @@ def end_with(error: Exception, home: Path, gpu_share: float):
 
     attempted = run_guarded(trial.key, trial.config, home, Runtime(), False, work, gpu_share)
     return attempted, trial_folder(home, trial.key)
+
+
+def test_every_option_of_a_run_reaches_its_trials(tmp_path: Path) -> None:
+    options = ExecutorOptions(
+        cpus_per_trial=3, gpus_per_trial=0.25, compile="never", log_every=7, checkpoint_every=9, keep_optimizer=True
+    )
+    stop_file = str(tmp_path / "stop")
+    assert runtime_of(options, tmp_path / "stop") == Runtime(3, "cuda", "never", 7, 9, True, stop_file)
+
+
+@pytest.mark.parametrize("is_fail_fast", [True, False])
+def test_a_failure_stops_the_others_where_that_is_wanted_alone(tmp_path: Path, is_fail_fast: bool) -> None:
+    def work(*_: object) -> NoReturn:
+        raise ValueError("no")
+
+    trial, stop_file = trial_of(1), tmp_path / "stop"
+    run_guarded(trial.key, trial.config, tmp_path, Runtime(stop_file=str(stop_file)), is_fail_fast, work)
+    assert stop_file.exists() == is_fail_fast
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
