@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -107,7 +109,8 @@ class OfficialCheckpoint:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         iteration = content.get("iteration")
-        return cls(path, sha256, None if iteration is None else int(iteration), file)
+        count = float(iteration) if isinstance(iteration, Real) else math.nan
+        return cls(path, sha256, int(count) if count.is_integer() else None, file)
 
     def settings(self, dataset: str) -> dict[str, Any]:
         """Settings of a trial's configuration that the file determines, for evaluation on one of our datasets."""

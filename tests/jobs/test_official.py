@@ -211,6 +211,12 @@ def test_files_that_are_no_checkpoints_are_refused(trained, tmp_path, monkeypatc
         OfficialCheckpoint.read(tmp_path / "other.pth")
 
 
+@pytest.mark.parametrize(("iteration", "recorded"), [(np.int64(7), 7), (7.0, 7), (math.nan, None), ([7], None)])
+def test_an_iteration_that_is_no_number_is_not_recorded(iteration, recorded, trained, tmp_path):
+    path = save(tmp_path / "model.pth", trained()[1], iteration=iteration)
+    assert OfficialCheckpoint.read(path).iteration == recorded
+
+
 def test_a_file_of_another_method_is_called_what_it_is(trained, tmp_path: Path) -> None:
     config, predictor = trained()
     checkpoint = OfficialCheckpoint.read(save(tmp_path / "model.pth", predictor))
