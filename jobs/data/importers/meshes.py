@@ -70,6 +70,8 @@ class Meshes(Importer[MeshesOptions]):
     def items(self, progress: Progress) -> Sequence[Item]:
         files = sorted(path for path in files_under(self.root, "*") if path.suffix[1:].lower() in FORMATS)
         _name_unread(self.root, has_others=bool(files))
+        if not files:
+            return []  # which is refused with what is needed, as for other importers
         names = {path: path.relative_to(self.root).as_posix() for path in files}
         looks = {}
         for path, name in names.items():

@@ -77,6 +77,11 @@ class Camera:
         else:
             assert self.field_of_view is not None
             x, y = self.field_of_view
+            for angle in (x, y):
+                if angle is not None and not 0 < angle < np.pi:
+                    raise UnreadableObjectError(
+                        f"{path}: a field of view of {np.degrees(angle):.4g} degrees is not between 0 and 180"
+                    )
             across = width / 2 / np.tan(x / 2)
             focal = np.array([across, across if y is None else height / 2 / np.tan(y / 2)])
         principal = np.array([width, height]) / 2 if self.principal is None else np.array(self.principal) * scale
@@ -300,7 +305,8 @@ def _centre(poses: np.ndarray, points: np.ndarray | None, folder: Path) -> np.nd
     if ahead.mean() < LEAST_AHEAD:
         raise UnreadableObjectError(
             f"{folder}: {int((~ahead).sum())} of {len(poses)} cameras look away from the point that their axes come "
-            "nearest to: these are no views of one object from around it; see option normalised"
+            "nearest to: these are no views of one object from around it (see option normalised), or their matrices "
+            "have other axes than those of the format"
         )
     return centre
 
@@ -392,7 +398,9 @@ def _picture(shot: Shot, options: PosedOptions, background: tuple[float, float, 
 def _depth(shot: Shot, options: PosedOptions, picture: tuple[int, int], square: Box) -> np.ndarray:
     """Camera z (S, S), 0 where unknown; nearest neighbours, because a mean across an edge lies on no surface."""
     if shot.depth is None:
-        raise UnreadableObjectError(f"{shot.picture}: no depth map is named for it; see option depth")
+        raise UnreadableObjectError(
+            f"{shot.picture}: no depth map is named for it, as by depth_file_path in transforms.json"
+        )
     if shot.depth.suffix == ".npy":
         values = np.asarray(read_array(shot.depth, (None, None)), np.float32)
     else:

@@ -267,6 +267,12 @@ def test_point_clouds_have_points(tmp_path):
         read_points(tmp_path / "e.ply")
 
 
+def test_a_folder_without_meshes_is_refused_as_such(tmp_path):
+    (tmp_path / "scans").mkdir()
+    with pytest.raises(ValueError, match=r"scans holds no object; needed: meshes in any sub-folders: \.obj"):
+        prepare("meshes", OPTIONS, tmp_path / "home", source=tmp_path / "scans")
+
+
 def test_gltf_with_separate_files_is_named(tmp_path, caplog):
     folder = tmp_path / "models"
     (folder / "a").mkdir(parents=True)
