@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from jobs.data.inspect import frame_with_z, nearest_point, object_frames
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import SPLITS, Store
+from results.figures.grid import label_font
 
 #: Pictures are enlarged by a whole number until they have at least this side, pixels.
 MIN_CELL = 128
@@ -40,7 +41,7 @@ def contact_sheet(store: Store, path: Path, objects_per_split: int = 6, views: i
     height = LABEL_HEIGHT + cell
     columns = 1 + min(views, int(store.objects["num_frames"].max()))
     sheet = Image.new("RGB", (columns * cell, len(rows) * height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw, font = ImageDraw.Draw(sheet), label_font()
     for line, row in enumerate(rows):
         top = line * height + LABEL_HEIGHT
         label = f"{row.object}   {row.split}, {row.category}, {row.num_frames} frames"

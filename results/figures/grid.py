@@ -67,15 +67,15 @@ def draw(gallery: Gallery) -> Image.Image:
         x, y = layout.corner(column, 0, 0)
         for line, text in enumerate(reversed(lines)):
             baseline = y - _GAP - line * _LINE
-            pen.text((x + layout.width / 2, baseline), text, fill=_INK, font=_font(), anchor="md")
+            pen.text((x + layout.width / 2, baseline), text, fill=_INK, font=label_font(), anchor="md")
     scales = error_scales(gallery)
     for k, label in enumerate(labels):
         x, y = _MARGIN, layout.corner(0, k, 0)[1]
-        pen.text((x, y), label, fill=_MUTED, font=_font())
+        pen.text((x, y), label, fill=_MUTED, font=label_font())
         canvas.paste(
             enlarged(_inferno(np.linspace(0, 1, MIN_SIDE, dtype=np.float32)[None].repeat(8, 0)), 1), (x, y + 28)
         )
-        pen.text((x, y + 40), f"error 0 to {scales[k]:.2f}", fill=_MUTED, font=_font())
+        pen.text((x, y + 40), f"error 0 to {scales[k]:.2f}", fill=_MUTED, font=label_font())
         _paste(canvas, layout, gallery.source[k], layout.corner(0, k, 0))
         for column, pictures in enumerate((gallery.target, *gallery.renders.values()), start=1):
             for m, picture in enumerate(pictures[k]):
@@ -179,7 +179,8 @@ def enlarged(picture: Pictures, scale: int) -> Image.Image:
 
 
 @cache
-def _font() -> FreeTypeFont:
+def label_font() -> FreeTypeFont:
+    """The font of labels in pictures."""
     # Matplotlib ships DejaVu Sans, which covers far more characters than Pillow's default font.
     from matplotlib import get_data_path
 
@@ -187,7 +188,7 @@ def _font() -> FreeTypeFont:
 
 
 def _width(text: str) -> int:
-    return int(_font().getlength(text)) + 1
+    return int(label_font().getlength(text)) + 1
 
 
 def _clipped(text: str, width: int) -> str:

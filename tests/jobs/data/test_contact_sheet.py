@@ -45,6 +45,15 @@ def test_objects_stand_in_rows_with_their_cameras_first(store, tmp_path):
         assert framed == (line > 0), "evaluated objects have a source view"
 
 
+def test_labels_have_letters_beyond_ascii(store, tmp_path):
+    labels = []
+    for name in ("grün", "grßn"):
+        store.objects["object"] = name
+        contact_sheet(store, tmp_path / "sheet.png", objects_per_split=1, views=3)
+        labels.append(np.asarray(Image.open(tmp_path / "sheet.png"))[:LABEL_HEIGHT, :50])
+    assert (labels[0] != labels[1]).any(), "one box stands for all letters that a font lacks"
+
+
 def test_high_cameras_are_drawn_above_low_ones():
     picture = draw([0.0, 0, 90, 180, 270], [5.0, 70, 5, 5, 5], [(0, 0, 0), (255, 0, 0), *[(0, 160, 0)] * 3])
     assert centre_of(picture, (255, 0, 0))[1] < centre_of(picture, (0, 160, 0))[1] - 20
