@@ -56,7 +56,8 @@ _WAITING = ("pending", "to be evaluated")
 _NO_RESULT = ("failed", "blocked")
 
 _SHOWN_CHANGES = 6
-_SHOWN_VALUE = 24
+#: Characters of a value that is shown as a whole; hashes are longer.
+_SHOWN_VALUE = 60
 #: The number of trials compared with all finished ones at once, which limits the memory of the distance matrix.
 _CHUNK = 1000
 
