@@ -144,6 +144,8 @@ class _Selection:
     chosen: list[PlannedTrial]
     #: whether the search proposes further trials
     is_searched: bool
+    #: whether rows may get further seeds, which are trained
+    is_growing: bool
     #: whether a row of this name may get further trials
     is_wanted: Callable[[str], bool]
     #: whether a trial that is added to the plan runs as well
@@ -157,6 +159,7 @@ def _selected(
     named = partial(is_wanted, only=only)
     is_searched = plan.search is not None and plan.search.left > 0 and named(plan.search.next_name)
     is_searched = is_searched and not evaluate_only
+    is_growing = plan.seeds is not None and any(map(named, plan.seeds.may_come)) and not evaluate_only
     is_to_run = partial(_has_weights, home=home) if evaluate_only else partial(_is_open, retry_failed=retry_failed)
     wanted = (choose if is_searched else required)(plan.trials, only)
     runnable = list(filter(is_to_run, wanted))
@@ -164,7 +167,7 @@ def _selected(
     chosen = ordered(runnable, sweep)
     refuse_undrawable(((trial.name, trial.config) for trial in chosen), sweep.run)
     controls = [trial for trial in plan.controls if _is_open(trial, retry_failed)]
-    return _Selection(controls, chosen, is_searched, named, is_to_run)
+    return _Selection(controls, chosen, is_searched, is_growing, named, is_to_run)
 
 
 def _announce(plan: Plan, selection: _Selection, console: Console) -> None:
@@ -176,7 +179,7 @@ def _announce(plan: Plan, selection: _Selection, console: Console) -> None:
     console.print(f"{counted(len(plan.trials), 'trial')}: {', '.join(counts)}")
     if selection.is_searched:
         console.print(f"{plan.search}")
-    elif trained == len(selection.chosen):
+    elif trained == len(selection.chosen) and not selection.is_growing:
         console.print("Nothing to train.")
     if plan.seeds is not None:
         console.print(f"{plan.seeds}")

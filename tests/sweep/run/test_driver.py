@@ -19,7 +19,7 @@ from results import rest
 from results.errors import ResultsError
 from results.records.home import sweep_folder
 from results.records.journal import Journal
-from results.records.plan import PlanError, freeze
+from results.records.plan import PlanError, RowState, Ruling, SeedState, freeze
 from results.store import ResultStore
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
@@ -173,6 +173,17 @@ def test_a_row_without_training_that_failed_is_reported() -> None:
     outcome = Outcome(Plan("a", "now", (), (control,)), (control,), None, None, None)
     assert outcome.failed == [control]
     assert outcome.exit_code == 1
+
+
+@pytest.mark.parametrize(("state", "evaluate_only"), [("open", False), ("open", True), ("futile", False)])
+def test_nothing_is_to_be_trained_unless_rows_may_get_seeds(
+    state: RowState, evaluate_only: bool, tmp_path: Path, capsys
+) -> None:
+    seeds = SeedState(2, 4, "novel_psnr", 0.05, "baseline", (Ruling("tv", state, 2, 2),))
+    plan = Plan("a", "now", (), (), seeds=seeds)
+    selection = driver._selected(plan, Sweep(name="a"), tmp_path, None, False, evaluate_only)
+    driver._announce(plan, selection, Console())
+    assert ("Nothing to train" in capsys.readouterr().out) == (state != "open" or evaluate_only)
 
 
 def test_a_missing_database_driver_is_reported_before_anything_runs(tmp_path: Path, monkeypatch) -> None:
