@@ -116,8 +116,8 @@ def test_new_data_is_a_reason(tmp_path: Path, store: SimpleNamespace) -> None:
 @pytest.mark.usefixtures("store")
 def test_a_changed_list_is_shown_as_a_whole(tmp_path: Path) -> None:
     _finish(_plan(tmp_path), tmp_path)
-    reason = _why(_plan(tmp_path, base={"eval.metrics": ["psnr", "ssim", "iou"]}), tmp_path)["base"]
-    assert 'eval.metrics from absent to ["psnr", "ssim", "iou"]' in str(reason)
+    reason = _why(_plan(tmp_path, base={"eval.metrics": ["psnr", "ssim", "lpips", "iou"]}), tmp_path)["base"]
+    assert 'eval.metrics from absent to ["psnr", "ssim", "lpips", "iou"]' in str(reason)
 
 
 @pytest.mark.usefixtures("store")
