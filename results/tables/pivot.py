@@ -91,7 +91,8 @@ def _filled(frame: Table, crossing: Crossing, axes: Sequence[str], quantity: Met
         replace(quantity.column, name=f"{quantity.name}[{value}]", label=value, group=axes[1], direction=None)
         for value in across
     )
-    caption = f"{frame.caption} {quantity.column.label}, {quantity.view_kind} views."
+    end = "" if frame.caption.endswith((".", "?", "!")) else "."
+    caption = f"{frame.caption}{end} {quantity.column.label}, {quantity.view_kind} views."
     table = replace(
         frame, caption=caption, columns=columns, sections=(Section(rows, ranked=False),), row_header=axes[0]
     )

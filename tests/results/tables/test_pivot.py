@@ -50,7 +50,9 @@ def test_axes_and_quantity_can_be_chosen(make) -> None:
     table = build(make.evidence(*crossed(make, "conditioned_psnr")), options)
     assert [row.label for row in table.rows] == ["input", "xattn", "film"]
     assert table.rows[2].cells[0].mean == pytest.approx(13.0)
-    assert table.caption.endswith("PSNR, conditioned views.")
+    assert table.caption == "Two settings against each other. PSNR, conditioned views."
+    mine = replace(options, caption="Depth by fusion")
+    assert build(make.evidence(*crossed(make, "conditioned_psnr")), mine).caption.startswith("Depth by fusion. PSNR")
     assert build(make.evidence(*crossed(make)), Options(rows="depth.fusion")).row_header == "fusion"
 
 
