@@ -51,8 +51,8 @@ def test_axes_and_quantity_can_be_chosen(make) -> None:
     assert [row.label for row in table.rows] == ["input", "xattn", "film"]
     assert table.rows[2].cells[0].mean == pytest.approx(13.0)
     assert table.caption == "Two settings against each other. PSNR, conditioned views."
-    mine = replace(options, caption="Depth by fusion")
-    assert build(make.evidence(*crossed(make, "conditioned_psnr")), mine).caption.startswith("Depth by fusion. PSNR")
+    mine = Options(rows="depth.fusion", caption="Depth by fusion")
+    assert build(make.evidence(*crossed(make)), mine).caption == "Depth by fusion. PSNR, novel views."
     assert build(make.evidence(*crossed(make)), Options(rows="depth.fusion")).row_header == "fusion"
 
 
