@@ -98,7 +98,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread_from_the_start():
-    """What a module's fixtures compute, before those of its first test, has the bits of what tests compute."""
+    """Fixtures of a module are set up before those of its first test; more threads would change the last bits."""
     torch.set_num_threads(1)
 
 
