@@ -65,7 +65,7 @@ class DataConfig(Section):
 
     name: Annotated[str, one_of("dataset", DATASETS)] = "chairs"
     resolution: Annotated[int, Field(gt=0, multiple_of=8)] = 32
-    #: options of the dataset's importer; see `splatsweep data list`
+    #: options of the dataset's importer; see `splatsweep data list NAME`
     options: dict[str, Any] = Field(default={})
 
 

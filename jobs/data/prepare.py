@@ -16,8 +16,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
+from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -184,6 +185,8 @@ class DatasetFacts:
     licence: str
     #: every option with its default
     options: dict[str, Any]
+    #: the meaning of each option
+    meanings: dict[str, str]
     #: what the user's folder must hold; None where none is needed
     needs_source: str | None
     #: files that the user may name, with their meanings
@@ -200,12 +203,25 @@ def describe(home: Path) -> list[DatasetFacts]:
             description=cls.description,
             licence=cls.licence,
             options=_resolved(name, {}),
+            meanings=_meanings(cls.Options),
             needs_source=cls.needs_source,
             file_roles=dict(cls.file_roles),
             prepared=_stores(name, home),
         )
         for name, cls in ((name, _importer_class(name)) for name in DATASETS)
     ]
+
+
+def _meanings(options: Any) -> dict[str, str]:
+    """The meaning of each option of a class."""
+    return {name: _meaning(field) for name, field in options.__pydantic_fields__.items()}
+
+
+def _meaning(option: FieldInfo) -> str:
+    """The description of an option, with its values where they are names."""
+    if get_origin(option.annotation) is not Literal:
+        return str(option.description)
+    return f"{option.description} ({', '.join(get_args(option.annotation))})"
 
 
 def _importer_class(name: str) -> type[Importer]:

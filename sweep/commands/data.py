@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,28 +14,67 @@ from rich.table import Table
 
 from sweep.commands.common import DEFAULT_HOME, Home, console, errors, make_folder, say, user_path
 
+if TYPE_CHECKING:
+    from jobs.data.prepare import DatasetFacts
+
 app = typer.Typer(help="List, import, verify and show datasets.", no_args_is_help=True)
 
 
 @app.command("list")
-def data_list(home: Home = DEFAULT_HOME) -> None:
-    """List the datasets, their options, and what is prepared.
+def data_list(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One dataset, with its options; none means all.", metavar="[NAME]", show_default=False),
+    ] = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """List the datasets and what is prepared; or show what one needs, its files and options.
 
-    Example: [bold]splatsweep data list[/]
+    Example: [bold]splatsweep data list transforms[/]
     """
     from jobs.data.prepare import describe
+    from model.registry import UnknownChoiceError
+
+    found = {facts.name: facts for facts in describe(home.absolute())}
+    if name is None:
+        table = _table("dataset", "description", "prepared")
+        for facts in found.values():
+            table.add_row(facts.name, facts.description, "\n".join(path.name for path in facts.prepared) or "no")
+        console.print(table)
+        say("`splatsweep data list NAME` shows what a dataset needs, and its options.")
+    elif name in found:
+        _show_facts(found[name])
+    else:
+        raise UnknownChoiceError("dataset", name, found)
+
+
+def _show_facts(facts: DatasetFacts) -> None:
+    """Prints all facts on one dataset."""
     from results.records.flat import as_written
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("dataset", "description", "needs", "options (defaults)", "licence", "prepared"):
-        table.add_column(heading, overflow="fold")
-    for facts in describe(home.absolute()):
-        options = "\n".join(f"{key}: {as_written(value)}" for key, value in facts.options.items())
-        stores = "\n".join(path.name for path in facts.prepared) or "no"
-        needs = [f"--source: {facts.needs_source}"] if facts.needs_source else ["nothing"]
-        needs += [f"--file {role}=FILE, if you like: {what}" for role, what in facts.file_roles.items()]
-        table.add_row(facts.name, facts.description, "\n".join(needs), options, facts.licence, stores)
+    table = _table("", "")
+    table.show_header = False
+    table.add_row("dataset", f"{facts.name}: {facts.description}")
+    table.add_row("licence", facts.licence)
+    table.add_row("--source DIR", facts.needs_source or "not needed")
+    for role, what in facts.file_roles.items():
+        table.add_row(f"--file {role}=FILE", f"optional; {what}")
+    table.add_row("prepared", "\n".join(path.name for path in facts.prepared) or "no")
     console.print(table)
+    if facts.options:
+        table = _table("--set", "default", "meaning")
+        for option, default in facts.options.items():
+            table.add_row(option, as_written(default), facts.meanings[option])
+        console.print()
+        console.print(table)
+
+
+def _table(*headings: str) -> Table:
+    """An empty table whose long cells continue on the next line."""
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
 
 
 DatasetName = Annotated[

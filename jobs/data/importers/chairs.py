@@ -27,15 +27,13 @@ from model.options import options
 class ChairsOptions:
     """Numbers of chairs, and settings of their rendering."""
 
-    train: Annotated[int, Field(ge=1, le=1_000_000)] = 240
-    val: Annotated[int, Field(ge=1, le=1_000_000)] = 16
-    test: Annotated[int, Field(ge=1, le=1_000_000)] = 32
-    views: Annotated[int, Field(ge=2, le=10_000)] = 16
-    #: side of the images, pixels
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 64
-    #: rays along each side of a pixel
-    supersampling: Annotated[int, Field(ge=1, le=8)] = 2
-    seed: Annotated[int, Field(ge=0)] = 0
+    train: Annotated[int, Field(ge=1, le=1_000_000, description="number of training objects")] = 240
+    val: Annotated[int, Field(ge=1, le=1_000_000, description="number of validation objects")] = 16
+    test: Annotated[int, Field(ge=1, le=1_000_000, description="number of test objects")] = 32
+    views: Annotated[int, Field(ge=2, le=10_000, description="number of views of each object")] = 16
+    image_size: Annotated[int, Field(ge=8, le=1024, description="side of the images, in pixels")] = 64
+    supersampling: Annotated[int, Field(ge=1, le=8, description="rays along each side of a pixel")] = 2
+    seed: Annotated[int, Field(ge=0, description="seed of the shapes and the cameras")] = 0
 
 
 @dataclass(frozen=True)

@@ -22,20 +22,35 @@ EXCLUDE = "exclude"
 class Co3dOptions:
     """The category, and its preprocessing."""
 
-    category: Annotated[str, Field(pattern="^[a-z]+$")] = "hydrant"
-    layout: Literal["raw", "preprocessed"] = "raw"
-    #: whether sequences are moved to the origin, turned upright and scaled to one size.  This importer does so for
-    #: raw sequences; for preprocessed ones it states what was done, which their files do not record
-    normalised: bool = False
-    #: set list of raw sequences
-    subset: Annotated[str, Field(pattern="^[a-z0-9_]+$")] = "fewview_dev"
-    #: side of the stored images, pixels; preprocessed ones have to have it
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 128
-    #: whether to keep the depth maps of raw sequences
-    depth: bool = False
-    #: how raw pictures and masks are shrunk: each once, or by the steps of the published preprocessing (masks through
-    #: a box of 800 px, by nearest neighbours and back bilinearly; pictures by bilinear samples, then Lanczos)
-    resampling: Literal["direct", "published"] = "direct"
+    category: Annotated[str, Field(pattern="^[a-z]+$", description="the category to import")] = "hydrant"
+    layout: Annotated[
+        Literal["raw", "preprocessed"],
+        Field(description="whether the folder is CO3Dv2 as published, or preprocessed for Splatter Image"),
+    ] = "raw"
+    normalised: Annotated[
+        bool,
+        Field(
+            description=(
+                "whether sequences are at the origin, upright and of one size: raw ones are made so; preprocessed "
+                "ones, whose files do not record it, are taken to be so"
+            )
+        ),
+    ] = False
+    subset: Annotated[str, Field(pattern="^[a-z0-9_]+$", description="the set list of raw sequences")] = "fewview_dev"
+    image_size: Annotated[
+        int, Field(ge=8, le=1024, description="side of the stored images, in pixels; preprocessed ones must have it")
+    ] = 128
+    depth: Annotated[bool, Field(description="whether to keep the depth maps of raw sequences")] = False
+    resampling: Annotated[
+        Literal["direct", "published"],
+        Field(
+            description=(
+                "how raw pictures and masks are shrunk: each once, or by the steps of the published preprocessing "
+                "(masks through a box of 800 px, by nearest neighbours and back bilinearly; pictures by bilinear "
+                "samples, then Lanczos)"
+            )
+        ),
+    ] = "direct"
 
 
 @dataclass(frozen=True)

@@ -33,23 +33,27 @@ log = logging.getLogger(__name__)
 class MeshesOptions:
     """Splits of the meshes, and settings of their rendering."""
 
-    #: shapes, not files: files of equal shape stay together
-    val_geometries: Annotated[int, Field(ge=0)] = 1
-    test_geometries: Annotated[int, Field(ge=0)] = 1
-    views: Annotated[int, Field(ge=2, le=10_000)] = 32
-    #: the axis of the files that points upwards
-    up: Literal["y", "z"] = "y"
-    #: side of the images, pixels
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 128
-    #: rays along each side of a pixel
-    supersampling: Annotated[int, Field(ge=1, le=8)] = 3
-    #: distance of the cameras from the centre of the object, whose own radius is 0.66
-    radius: Annotated[float, Field(gt=0.8, le=100)] = cameras.RADIUS
-    #: degrees
-    field_of_view: Annotated[float, Field(gt=1, lt=160)] = 40.0
-    #: the share of ambient light; 1 shows the meshes' colours unshaded
-    ambient: Annotated[float, Field(ge=0, le=1)] = 0.55
-    seed: Annotated[int, Field(ge=0)] = 0
+    val_geometries: Annotated[
+        int, Field(ge=0, description="number of validation shapes; files of equal shape stay together")
+    ] = 1
+    test_geometries: Annotated[int, Field(ge=0, description="number of test shapes, likewise")] = 1
+    views: Annotated[int, Field(ge=2, le=10_000, description="number of views of each object")] = 32
+    up: Annotated[Literal["y", "z"], Field(description="the axis of the files that points upwards")] = "y"
+    image_size: Annotated[int, Field(ge=8, le=1024, description="side of the images, in pixels")] = 128
+    supersampling: Annotated[int, Field(ge=1, le=8, description="rays along each side of a pixel")] = 3
+    radius: Annotated[
+        float,
+        Field(
+            gt=0.8,
+            le=100,
+            description="distance of the cameras from the centre of the object, whose own radius is 0.66",
+        ),
+    ] = cameras.RADIUS
+    field_of_view: Annotated[float, Field(gt=1, lt=160, description="field of view, in degrees")] = 40.0
+    ambient: Annotated[
+        float, Field(ge=0, le=1, description="the share of ambient light; 1 shows the meshes' colours unshaded")
+    ] = 0.55
+    seed: Annotated[int, Field(ge=0, description="seed of the splits and the cameras")] = 0
 
 
 @dataclass(frozen=True)

@@ -116,19 +116,31 @@ class Capture:
 class PosedOptions:
     """Splits of the objects, and format of the stored images."""
 
-    #: number of test objects, drawn by `seed`; ignored with folders train, val, test, or a file of splits
-    test_objects: Annotated[int, Field(ge=0)] = 1
-    val_objects: Annotated[int, Field(ge=0)] = 0
-    #: side of the stored images, pixels
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 128
-    #: whether cameras are moved to look at the origin, turned upright and scaled to one distance; else scenes keep the
-    #: files' unit, in which Gaussians at a camera z up to 0.2 are not drawn
-    normalised: bool = True
-    #: whether to keep depth maps, where files name them
-    depth: bool = False
-    #: scene units of the files per step of a 16-bit depth image, where they do not state it
-    depth_unit: Annotated[float, Field(gt=0)] = 0.001
-    seed: Annotated[int, Field(ge=0)] = 0
+    test_objects: Annotated[
+        int,
+        Field(
+            ge=0,
+            description=(
+                "number of test objects, drawn by the seed; ignored with folders train, val, test, or a file of splits"
+            ),
+        ),
+    ] = 1
+    val_objects: Annotated[int, Field(ge=0, description="number of validation objects, likewise")] = 0
+    image_size: Annotated[int, Field(ge=8, le=1024, description="side of the stored images, in pixels")] = 128
+    normalised: Annotated[
+        bool,
+        Field(
+            description=(
+                "whether cameras are moved to look at the origin, turned upright and scaled to one distance; otherwise "
+                "scenes keep the unit of the files, in which Gaussians at a camera z up to 0.2 are not drawn"
+            )
+        ),
+    ] = True
+    depth: Annotated[bool, Field(description="whether to keep depth maps, where files name them")] = False
+    depth_unit: Annotated[
+        float, Field(gt=0, description="scene units per step of a 16-bit depth image, where the files do not state it")
+    ] = 0.001
+    seed: Annotated[int, Field(ge=0, description="seed of the splits")] = 0
 
 
 @dataclass(frozen=True)

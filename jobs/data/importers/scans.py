@@ -72,15 +72,14 @@ Y_UP = frozenset({"alphabet_soup", "green_ketchup", "milk", "orange_juice", "red
 class ScansOptions:
     """Splits of the objects, and settings of their rendering."""
 
-    #: shapes, not objects: the colour variants of a shape stay together
-    val_geometries: Annotated[int, Field(ge=1)] = 4
-    test_geometries: Annotated[int, Field(ge=1)] = 8
-    views: Annotated[int, Field(ge=2, le=10_000)] = 32
-    #: side of the images, pixels
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 64
-    #: rays along each side of a pixel
-    supersampling: Annotated[int, Field(ge=1, le=8)] = 3
-    seed: Annotated[int, Field(ge=0)] = 0
+    val_geometries: Annotated[
+        int, Field(ge=1, description="number of validation shapes; the colour variants of a shape stay together")
+    ] = 4
+    test_geometries: Annotated[int, Field(ge=1, description="number of test shapes, likewise")] = 8
+    views: Annotated[int, Field(ge=2, le=10_000, description="number of views of each object")] = 32
+    image_size: Annotated[int, Field(ge=8, le=1024, description="side of the images, in pixels")] = 64
+    supersampling: Annotated[int, Field(ge=1, le=8, description="rays along each side of a pixel")] = 3
+    seed: Annotated[int, Field(ge=0, description="seed of the splits and the cameras")] = 0
 
 
 @dataclass(frozen=True)

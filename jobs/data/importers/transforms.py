@@ -35,7 +35,10 @@ class Transforms(Posed):
     """Objects are folders with `transforms.json`, or `transforms_train.json` and its like."""
 
     description = "posed pictures of objects: the JSON of NeRF-synthetic, nerfstudio or instant-ngp"
-    needs_source = "transforms.json, or transforms_train.json, _val, _test: in it, or in a folder for each object"
+    needs_source = (
+        "transforms.json, or transforms_train.json, _val, _test: in it, or in a folder for each object; matrices from "
+        "camera to world with OpenGL's axes (x right, y up, z backwards)"
+    )
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:

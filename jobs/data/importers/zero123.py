@@ -25,10 +25,13 @@ MIN_DISTANCE = 1e-5
 class RenderOptions:
     """Format of the stored images."""
 
-    #: side of the stored images, pixels; larger pictures are shrunk by area
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 128
-    #: how larger pictures are shrunk: by area, or by Lanczos' filter as Splatter Image's loader does
-    resampling: Literal["direct", "published"] = "direct"
+    image_size: Annotated[int, Field(ge=8, le=1024, description="side of the stored images, in pixels")] = 128
+    resampling: Annotated[
+        Literal["direct", "published"],
+        Field(
+            description="how larger pictures are shrunk: by area, or by Lanczos' filter as Splatter Image's loader does"
+        ),
+    ] = "direct"
 
 
 @dataclass(frozen=True)

@@ -301,6 +301,8 @@ def test_every_dataset_describes_itself(tmp_path):
         assert fact.description
         assert fact.licence
         assert json.loads(json.dumps(fact.options)) == fact.options
+        assert fact.meanings.keys() == fact.options.keys()
+        assert fact.name == "flaky" or not any(meaning.startswith("None") for meaning in fact.meanings.values())
         assert needs_source(fact.name) == (fact.needs_source is not None)
 
 

@@ -58,7 +58,12 @@ def test_a_dataset_that_is_not_there_is_explained(run, tmp_path):
         error = run(command, "objaverse", *OPTIONS, code=1).exception
         assert "splatsweep data prepare objaverse --set image_size=8 --source DIR" in str(error)
     assert "needs a folder" in str(run("prepare", "objaverse", "--source", tmp_path / "no", code=1).exception)
-    assert "--source: a folder for each uid" in run("list").stdout
+    shown = " ".join(run("list", "objaverse").stdout.split())
+    assert "--source DIR a folder for each uid with its .png" in shown
+    assert "--file objects=FILE optional; a JSON list of uids" in shown
+    assert "resampling direct how larger pictures are shrunk: by area, or by Lanczos' filter" in shown
+    unknown = run("list", "objavers", code=1).exception
+    assert "unknown dataset 'objavers'" in str(unknown)
 
 
 def test_files_are_named_by_role(run, source, tmp_path):
