@@ -24,7 +24,7 @@ from ruamel.yaml.error import YAMLError
 
 from jobs.cores import usable_cores
 from jobs.data import DATASETS
-from jobs.data.importers.base import Importer, ImportFailedError, Item, Progress
+from jobs.data.importers.base import Importer, ImportFailedError, Item, Progress, UnreadableObjectError
 from jobs.data.importers.files import files_under, read_bytes, read_text
 from jobs.data.importers.workers import load_in_order
 from jobs.data.inspect import emptiness
@@ -299,8 +299,7 @@ def _import(
     workers: int,
     max_unreadable: float | None,
 ) -> None:
-    items = importer.items(progress)
-    _check_items(importer, items, home)
+    items = _items(importer, home, progress)
     stamps = {item.name: _stamp(importer, item) for item in items}
     capacity = sum(item.num_frames for item in items)
     with StoreWriter(path, capacity, _import_identity(importer, files)) as writer:
@@ -369,11 +368,23 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-def _check_items(importer: Importer, items: Sequence[Item], home: Path) -> None:
+def _items(importer: Importer, home: Path, progress: Progress) -> Sequence[Item]:
+    """The objects to import.  Raises ValueError, with what is needed, for another folder than the importer's."""
+    folder = importer.source_path
+    needed = f"; needed: {importer.needs_source}" if importer.needs_source else ""
+    try:
+        items = importer.items(progress)
+    except UnreadableObjectError as error:
+        if folder is None or importer.recognises(folder):
+            raise
+        raise ValueError(f"{error}{needed}{_looks_like(importer, home)}") from error
     if not items:
-        where = importer.source_path or importer.source
-        needed = f"; needed: {importer.needs_source}" if importer.needs_source else ""
-        raise ValueError(f"{where} holds no object{needed}{_looks_like(importer, home)}")
+        raise ValueError(f"{folder or importer.source} holds no object{needed}{_looks_like(importer, home)}")
+    _check_names(importer, items)
+    return items
+
+
+def _check_names(importer: Importer, items: Sequence[Item]) -> None:
     names = Counter(item.name for item in items)
     twice = [name for name, count in names.items() if count > 1]
     if twice:

@@ -28,7 +28,8 @@ FILE_VARIABLE = "SPLATSWEEP_SWEEP_FILE"
 _COMPARED = ("baseline", "primary")
 _DECISIVE = frozenset({"base", "trials", "grid", "leave_one_out", "seeds", "search", *_COMPARED})
 
-_SHOWN = 4
+#: changes that are shown, and characters of a value that is shown as a whole
+_SHOWN, _SHOWN_VALUE = 4, 60
 
 
 class NameTakenError(ValueError):
@@ -180,4 +181,4 @@ def _mapping(content: Mapping[str, Any], section: str) -> Mapping[str, Any]:
 
 def _shown(values: Mapping[str, Any], key: str) -> str:
     text = json.dumps(values[key]) if key in values else "absent"
-    return text if len(text) <= 30 else text[:27] + "..."
+    return text if len(text) <= _SHOWN_VALUE else f"{text[: _SHOWN_VALUE - 3]}..."

@@ -515,12 +515,20 @@ def test_names_that_no_store_can_hold_are_refused_before_anything_is_read(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("name", "layout"), [("srn_chairs", "srn_cars"), ("gso", "objaverse"), ("gso", "transforms"), ("nmr", "colmap")]
+    ("name", "layout"),
+    [
+        ("srn_chairs", "srn_cars"),
+        ("gso", "objaverse"),
+        ("gso", "transforms"),
+        ("nmr", "colmap"),
+        ("co3d", "transforms"),
+        ("objaverse", "gso"),
+    ],
 )
 def test_a_folder_of_another_dataset_is_named(layouts, tmp_path, name, layout):
     layouts[layout].write(tmp_path / "source")
     home, source = tmp_path / "home 1", tmp_path / "source"
-    with pytest.raises(ValueError, match=f"it looks like .*{layout}") as caught:
+    with pytest.raises(ValueError, match=f"needed: .*it looks like .*{layout}") as caught:
         prepare(name, {}, home, workers=1, source=source)
     command = ["splatsweep", "data", "prepare", layout, "--source", str(source), "--home", str(home)]
     assert command in [shlex.split(line) for line in str(caught.value).splitlines()[1:]]

@@ -60,6 +60,13 @@ def test_a_name_can_be_taken_over(tmp_path: Path, folder: Path) -> None:
     assert "\n" not in shown
 
 
+def test_a_list_that_has_changed_is_shown_as_a_whole(tmp_path: Path, folder: Path) -> None:
+    file, metrics = tmp_path / "first.yaml", ["psnr", "ssim", "lpips", "iou", "abs_rel"]
+    claim(sweep_of(file, **LR), folder)
+    edited = sweep_of(file, **LR, base={"eval.metrics": metrics})
+    assert f"base.eval.metrics is {json.dumps(metrics)}, was absent" in str(difference(edited, folder, "renew"))
+
+
 def test_a_name_that_a_file_in_a_private_folder_has_is_refused(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
