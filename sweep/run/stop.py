@@ -21,7 +21,6 @@ from typing import Literal
 from rich.console import Console
 
 from results.records.atomic import write_atomically
-from results.records.disk import DiskFullError, full_disk_explained
 from results.records.trial_folder import PRUNE_FILENAME
 
 FILENAME = "stop"
@@ -41,13 +40,9 @@ class Stop:
 
 
 def request_stop(stop_file: Path, cause: Cause, reason: str) -> None:
-    """Writes the stop file, unless it exists: the first request counts.  On a full disk the file may stay empty."""
-    try:
-        stop_file.touch(exist_ok=False)
-    except FileExistsError:
-        return
-    with suppress(DiskFullError), full_disk_explained(stop_file.parent):
-        stop_file.write_text(json.dumps(asdict(Stop(cause, reason))), encoding="utf-8")
+    """Writes the stop file, unless it exists: the first request counts."""
+    with suppress(FileExistsError), stop_file.open("x", encoding="utf-8") as stream:
+        stream.write(json.dumps(asdict(Stop(cause, reason))))
 
 
 def stop_requested(stop_file: Path) -> Stop | None:

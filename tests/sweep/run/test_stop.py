@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import pty
@@ -31,13 +30,6 @@ def test_the_first_request_counts(tmp_path: Path) -> None:
     request_stop(tmp_path / "stop", "disk", "no space left")
     request_stop(tmp_path / "stop", "request", "by SIGTERM")
     assert stop_requested(tmp_path / "stop") == Stop("disk", "no space left")
-
-
-def test_a_request_on_a_full_disk_is_a_file_without_a_reason(small_disk: Path) -> None:
-    with contextlib.suppress(OSError):
-        (small_disk / "ballast").write_bytes(bytes(2_000_000))
-    request_stop(small_disk / "stop", "disk", "no space left")
-    assert stop_requested(small_disk / "stop") == Stop("request", f"{small_disk / 'stop'} was there")
 
 
 def send(number: int) -> None:
