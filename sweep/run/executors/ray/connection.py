@@ -108,8 +108,11 @@ def python_of_workers(address: str | None) -> dict[str, str]:
 
 
 def logs_folder() -> Path:
-    """The folder of the logs of the Ray that was started last on this machine."""
-    return Path(_folder_of_sessions()[1]) / "ray" / "session_latest" / "logs"
+    """The folder of the logs of the Ray that this process started."""
+    import ray
+
+    context = ray.get_runtime_context()
+    return Path(context.get_temp_dir(), context.get_session_name(), "logs")
 
 
 def _folder_of_sessions() -> tuple[str, str]:

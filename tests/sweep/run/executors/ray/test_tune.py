@@ -70,14 +70,16 @@ def shares(home: Path, seed: int) -> list[float]:
     return [event["values"]["test/share"] for event in events if event["event"] == "metrics"]
 
 
-def test_where_no_worker_starts_for_long_the_logs_are_named(tmp_path, stop_file, monkeypatch) -> None:
+def test_where_no_worker_starts_for_long_the_logs_of_this_ray_are_named(tmp_path, stop_file, monkeypatch) -> None:
     works.start_ray(monkeypatch, num_cpus=1)
     monkeypatch.setattr(tune, "_HEARTBEAT_S", 0.1)
     monkeypatch.setattr(tune, "_LATE_S", 0.0)
     notices = Notices()
     tune.run(Assignment(FixedQueue([works.trial_of(1)]), tmp_path, stop_file, works.work, notices), RayOptions())
     (text,) = {waited for waited in notices.waited if "first worker" in waited}
-    assert Path(text.partition("Ray's logs: ")[2].rstrip(")"), "raylet.err").is_file(), text
+    logs = Path(text.partition("Ray's logs: ")[2].rstrip(")"))
+    assert logs.resolve() == logs, "a link to the Ray that any process started last"
+    assert Path(logs, "raylet.err").is_file()
 
 
 def test_waiting_for_resources_is_reported_and_ends_with_a_stop(tmp_path, stop_file, monkeypatch) -> None:
