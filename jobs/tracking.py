@@ -152,7 +152,7 @@ class _Run:
     logged: set[tuple[str, int]] = field(default_factory=set)
 
     def holds(self, trial: TrialProgress) -> bool:
-        """Whether there is nothing to write of a trial: a finished run stays, until its trial has other scores."""
+        """Whether a run has all of a trial: a finished run stays, until its trial has other scores."""
         if self.published == "finished":
             return not tags.differ(_scores(trial), self.scores)
         return self.published == trial.status and not self.reader.has_new()
@@ -206,13 +206,12 @@ class Tracker:
         If MLflow refuses a trial, the others are still written; all refusals are raised as one `UnrecordedTrialsError`.
         Errors of the store itself are raised at once.
         """
-        _refuse_dead_store(self.uri)
         found = self._monitor.look_at(trial.key for trial in trials)
+        new = [(trial, now) for trial in trials if self._lacks(trial.key, now := found[trial.key])]
+        if new:
+            _refuse_dead_store(self.uri)
         refused: dict[str, str] = {}
-        for trial in trials:
-            run, now = self._runs.get(trial.key), found[trial.key]
-            if now.status == "pending" or (run is not None and run.holds(now)):
-                continue
+        for trial, now in new:
             try:
                 with self._lock:
                     self._sync_trial(trial, now)
@@ -224,6 +223,11 @@ class Tracker:
                 refused[trial.run_name] = reason(error)
         if refused:
             raise UnrecordedTrialsError(refused)
+
+    def _lacks(self, key: str, now: TrialProgress) -> bool:
+        """Whether there is something to write of a trial."""
+        run = self._runs.get(key)
+        return now.status != "pending" and (run is None or not run.holds(now))
 
     def describe(self, text: str) -> None:
         """Sets the experiment's description, in Markdown."""

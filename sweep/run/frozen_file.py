@@ -18,6 +18,7 @@ from results.records.atomic import write_json
 from results.records.damage import DamagedFileError, member, pass_over, read_object
 from results.records.flat import flatten
 from results.records.home import SWEEP_FILE_FILENAME
+from sweep.file.diagnostics import shown
 from sweep.file.schema import Sweep
 from sweep.run.submit import JOB_VARIABLE
 
@@ -28,8 +29,8 @@ FILE_VARIABLE = "SPLATSWEEP_SWEEP_FILE"
 _COMPARED = ("baseline", "primary")
 _DECISIVE = frozenset({"base", "trials", "grid", "leave_one_out", "seeds", "search", *_COMPARED})
 
-#: changes that are shown, and characters of a value that is shown as a whole
-_SHOWN, _SHOWN_VALUE = 4, 60
+#: changes that are shown
+_SHOWN = 4
 
 
 class NameTakenError(ValueError):
@@ -142,12 +143,12 @@ def difference(sweep: Sweep, folder: Path, renew: str) -> str | None:
     changes = [] if before is None else list(_changes(before.content, now.content))
     if before is None or not changes:
         return None
-    shown = "; ".join(changes[:_SHOWN]) + (f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else "")
+    text = "; ".join(changes[:_SHOWN]) + (f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else "")
     is_another = not before.is_of(now.file)
     whose = f"is that of {before.place}, which has the same name" if is_another else "is older than the file"
     if is_another and not before.is_gone():  # `check_name` refuses it otherwise
         renew += " --take-over"
-    return f"The plan shown here (of {before.planned}) {whose}.  In {now.place}: {shown}.  To plan it anew: {renew}"
+    return f"The plan shown here (of {before.planned}) {whose}.  In {now.place}: {text}.  To plan it anew: {renew}"
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -180,5 +181,4 @@ def _mapping(content: Mapping[str, Any], section: str) -> Mapping[str, Any]:
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:
-    text = json.dumps(values[key]) if key in values else "absent"
-    return text if len(text) <= _SHOWN_VALUE else f"{text[: _SHOWN_VALUE - 3]}..."
+    return shown(values[key]) if key in values else "absent"

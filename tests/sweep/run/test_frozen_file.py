@@ -145,8 +145,8 @@ def test_a_job_has_the_name_of_the_file_that_it_was_submitted_from(
         ({"seeds": [0]}, {"seeds": [0, 1]}, "seeds has changed"),
         ({"trials": {"tv": {}}}, {"trials": {"tv": {"train.batch_size": 1}}}, "trial 'tv' has changed"),
         ({}, {"grid": [{"axes": {"train.batch_size": [1, 2]}}]}, "grid has changed"),
-        ({"baseline": "a"}, {"baseline": {"depth.model": "none"}}, 'baseline is {"depth.model": "none"}, was "a"'),
-        ({"primary": "novel_psnr"}, {}, 'primary is null, was "novel_psnr"'),
+        ({"baseline": "a"}, {"baseline": {"data.name": "für"}}, """baseline is {"data.name": "für"}, was 'a'"""),
+        ({"primary": "novel_psnr"}, {}, "primary is null, was 'novel_psnr'"),
     ],
 )
 def test_what_differs_is_named(
