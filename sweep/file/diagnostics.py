@@ -103,5 +103,6 @@ def split_allowed(text: str) -> tuple[str, tuple[str, ...]]:
 
 def shown(value: Any) -> str:
     """A value as it would be written in the file, shortened to one line, without passwords in addresses."""
-    text = without_secrets(repr(value) if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False))
+    written = repr(value) if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    text = without_secrets(written)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
