@@ -25,14 +25,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.constants import constant
 from model.rasterizers import packages
 from model.rasterizers.backend import Capabilities
-from model.rasterizers.reference import DILATION, colours_along, rotation_matrices
+from model.rasterizers.reference import DILATION, colours_along
 from model.types import Cameras, Gaussians
 
 PACKAGE = "gsplat"
 OLDEST = (1, 5)  # earlier versions draw one scene a call
 INSTALLATION = "Install it with: pip install 'gsplat>=1.5' (it compiles at first use, with a CUDA compiler)."
+
+_IDENTITY = (1, 0, 0, 0, 1, 0, 0, 0, 1)
+#: The elements of a rotation matrix, without the identity, as sums of products of its quaternion's elements.
+_ROTATION = (
+    # rr rx ry rz  xr xx xy xz  yr yx yy yz  zr zx zy zz
+    (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -2, 0, 0, 0, 0, -2),
+    (0, 0, 0, -2, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+    (0, 0, 2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0),
+    (0, 0, 0, 2, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+    (0, 0, 0, 0, 0, -2, 0, 0, 0, 0, 0, 0, 0, 0, 0, -2),
+    (0, -2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0),
+    (0, 0, -2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0),
+    (0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0),
+    (0, 0, 0, 0, 0, -2, 0, 0, 0, 0, -2, 0, 0, 0, 0, 0),
+)
 
 
 def is_available() -> bool:
@@ -115,10 +131,15 @@ def _arguments(gaussians: Gaussians, cameras: Cameras, antialiasing: bool) -> di
 
 
 def _covariances(gaussians: Gaussians) -> Tensor:
-    """Covariances (B, N, 3, 3) in the world frame."""
-    rotations = rotation_matrices(gaussians.rotations.float().flatten(0, 1)).unflatten(0, gaussians.means.shape[:2])
-    axes = rotations * gaussians.scales.float().unsqueeze(-2)
-    return axes @ axes.transpose(-1, -2)
+    """Covariances (B, N, 3, 3) in the world frame.
+
+    Rotations are those of `reference.rotation_matrices`, in two launches.
+    """
+    quaternions = gaussians.rotations.float()
+    products = (quaternions.unsqueeze(-1) * quaternions.unsqueeze(-2)).flatten(0, 1).flatten(1)
+    rotations = torch.addmm(constant(_IDENTITY, products), products, constant(_ROTATION, products).T)
+    axes = rotations.view(*quaternions.shape[:2], 3, 3) * gaussians.scales.float().unsqueeze(-2)
+    return axes @ axes.mT
 
 
 def _colours(gaussians: Gaussians, cameras: Cameras) -> Tensor:

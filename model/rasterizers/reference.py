@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from model.constants import constant
 from model.rasterizers.backend import Capabilities
 from model.types import SH_DC, Cameras, Gaussians
 
@@ -153,29 +154,29 @@ def compensation(undilated: Tensor, dilated: Tensor) -> Tensor:
 def colours_along(sh: Tensor, directions: Tensor) -> Tensor:
     """(..., 3) RGB along directions (..., 3) of any length, from coefficients (..., K, 3); negative ones become 0."""
     basis = sh_basis(torch.nn.functional.normalize(directions, dim=-1), sh.shape[-2])
-    colours = (basis.unsqueeze(-1) * sh).sum(dim=-2) + 0.5
-    return torch.where(colours < 0, 0.0, colours)
+    return ((basis.unsqueeze(-1) * sh).sum(dim=-2) + 0.5).clamp(min=0)
 
 
 def sh_basis(directions: Tensor, count: int) -> Tensor:
     """The first `count` real spherical harmonics (..., count) along unit vectors (..., 3), with the signs of 3DGS."""
-    x, y, z = directions.unbind(-1)
-    xx, yy, zz = x * x, y * y, z * z
-    basis = [torch.full_like(x, SH_DC)]
+    basis = [directions.new_full((*directions.shape[:-1], 1), SH_DC)]
     if count > 1:
         c = 0.4886025119029199
-        basis += [-c * y, c * z, -c * x]
+        basis.append(directions @ constant(((0, 0, -c), (-c, 0, 0), (0, c, 0)), directions))  # -cy, cz, -cx
     if count > 4:
+        x, y, z = directions.unbind(-1)
+        xx, yy, zz = x * x, y * y, z * z
         c = 1.0925484305920792
-        basis += [c * x * y, -c * y * z, 0.31539156525252005 * (2 * zz - xx - yy), -c * x * z]
-        basis += [0.5462742152960396 * (xx - yy)]
-    if count > 9:
-        c = 0.4570457994644658
-        basis += [-0.5900435899266435 * y * (3 * xx - yy), 2.890611442640554 * x * y * z]
-        basis += [-c * y * (4 * zz - xx - yy), 0.3731763325901154 * z * (2 * zz - 3 * xx - 3 * yy)]
-        basis += [-c * x * (4 * zz - xx - yy), 1.445305721320277 * z * (xx - yy)]
-        basis += [-0.5900435899266435 * x * (xx - 3 * yy)]
-    return torch.stack(basis, dim=-1)
+        higher = [c * x * y, -c * y * z, 0.31539156525252005 * (2 * zz - xx - yy), -c * x * z]
+        higher += [0.5462742152960396 * (xx - yy)]
+        if count > 9:
+            c = 0.4570457994644658
+            higher += [-0.5900435899266435 * y * (3 * xx - yy), 2.890611442640554 * x * y * z]
+            higher += [-c * y * (4 * zz - xx - yy), 0.3731763325901154 * z * (2 * zz - 3 * xx - 3 * yy)]
+            higher += [-c * x * (4 * zz - xx - yy), 1.445305721320277 * z * (xx - yy)]
+            higher += [-0.5900435899266435 * x * (xx - 3 * yy)]
+        basis.append(torch.stack(higher, dim=-1))
+    return torch.cat(basis, dim=-1)
 
 
 def alpha_maps(splats: Splats, height: int, width: int) -> Tensor:
