@@ -35,7 +35,7 @@ STATE_STYLES: dict[Status, str] = {
 
 
 class Terminal(Console):
-    """A console without markup that wraps no text and, in a pipe, truncates no table."""
+    """A console without markup that wraps no text and, in a pipe, truncates and pads no table."""
 
     def __init__(self, *, stderr: bool = False, file: IO[str] | None = None, width: int | None = None) -> None:
         super().__init__(stderr=stderr, file=file, width=width, markup=False, emoji=False, highlight=False)
@@ -47,18 +47,21 @@ class Terminal(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Prints texts or renderables; lines of text are not wrapped, so that paths can be copied."""
-        if all(isinstance(item, (str, Text)) for item in objects):
-            options.setdefault("soft_wrap", True)
-        with self._widened(objects):
+        drawn = [item for item in objects if not isinstance(item, (str, Text))]
+        if not drawn:
+            super().print(*objects, **{"soft_wrap": True, **options})
+        elif not self._is_piped():
             super().print(*objects, **options)
+        else:
+            with self._as_wide_as(drawn), self.capture() as printed:
+                super().print(*objects, **options)
+            self.out("\n".join(line.rstrip(" ") for line in printed.get().split("\n")), end="")
 
     @contextmanager
-    def _widened(self, objects: Sequence[Any]) -> Iterator[None]:
-        """In a pipe, widens the console to the natural width of the renderables."""
+    def _as_wide_as(self, drawn: Sequence[RenderableType]) -> Iterator[None]:
+        """Widens the console to the natural width of the renderables."""
         before = self._width
-        if self._is_piped():
-            drawn = [item for item in objects if not isinstance(item, (str, Text))]
-            self._width = max(_PIPE_WIDTH, *map(self._wanted_width, drawn), 0)
+        self._width = max(_PIPE_WIDTH, *map(self._wanted_width, drawn))
         try:
             yield
         finally:

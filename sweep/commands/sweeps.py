@@ -54,7 +54,10 @@ def init(
         if path.name.endswith(".yaml")
     }
     if preset not in presets:
-        raise UnknownChoiceError("preset", preset, presets)
+        unknown = UnknownChoiceError("preset", preset, presets)
+        if not preset.endswith((".yaml", ".yml")):
+            raise unknown
+        raise ValueError(f"{unknown}; to write {preset}: {shlex.join(['splatsweep', 'init', '--out', preset])}")
     if out.exists():
         raise ValueError(f"{out} exists; choose another name with --out")
     make_folder(out.parent)

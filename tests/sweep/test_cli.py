@@ -91,6 +91,9 @@ def test_init_writes_a_sweep_and_overwrites_nothing(tmp_path):
     assert "exists" in str(again.exception)
     unknown = invoke("init", "quik", "--out", tmp_path / "other.yaml", code=1)
     assert "did you mean 'quick'" in str(unknown.exception)
+    file = invoke("init", "my.yaml", code=1)
+    assert "'my.yaml'; allowed: laptop," in str(file.exception)
+    assert "to write my.yaml: splatsweep init --out my.yaml" in str(file.exception)
 
 
 def test_an_unknown_executor_is_reported_with_its_option(tmp_path):
