@@ -15,9 +15,10 @@ from typing import Any
 
 
 def nearest(value: str, allowed: Iterable[str]) -> str | None:
-    """The allowed name most similar to `value`, or None where none is close."""
-    matches = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.5)
-    return matches[0] if matches else None
+    """The allowed name most similar to `value`, or one that contains it; None where none is close."""
+    names = list(allowed)
+    containing = (name for name in names if value and value in name)
+    return next(iter(difflib.get_close_matches(value, names, n=1, cutoff=0.5)), next(containing, None))
 
 
 def is_choice(value: Any, registry: Mapping[str, str]) -> bool:

@@ -6,7 +6,6 @@ import json
 import shlex
 import sys
 import time
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -47,21 +46,18 @@ def init(
     Example: [bold]splatsweep init quick --out my.yaml[/]
     """
     from model.registry import UnknownChoiceError
+    from sweep.file.yaml_reader import presets
 
-    presets = {
-        path.name.removesuffix(".yaml"): path
-        for path in resources.files("sweep.presets").iterdir()
-        if path.name.endswith(".yaml")
-    }
-    if preset not in presets:
-        unknown = UnknownChoiceError("preset", preset, presets)
+    files = presets()
+    if preset not in files:
+        unknown = UnknownChoiceError("preset", preset, files)
         if not preset.endswith((".yaml", ".yml")):
             raise unknown
         raise ValueError(f"{unknown}; to write {preset}: {shlex.join(['splatsweep', 'init', '--out', preset])}")
     if out.exists():
         raise ValueError(f"{out} exists; choose another name with --out")
     make_folder(out.parent)
-    out.write_text(presets[preset].read_text())
+    out.write_text(files[preset].read_text())
     console.print(f"Wrote {out}. Next: {shlex.join(['splatsweep', 'plan', str(out)])}")
 
 

@@ -7,8 +7,11 @@ has.  It limits the size, the depth and the expansion of aliases, and reports du
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -97,6 +100,12 @@ def parse(text: str, file: str) -> Document:
     return Document(value, reader.keys, reader.values, reader.mistakes)
 
 
+def presets() -> dict[str, Traversable]:
+    """The sweep files that come with the package, by name."""
+    files = resources.files("sweep.presets").iterdir()
+    return {file.name.removesuffix(".yaml"): file for file in files if file.name.endswith(".yaml")}
+
+
 def is_file(path: FilePath) -> bool:
     """Whether the file exists; False also for text that cannot be a path."""
     try:
@@ -113,7 +122,10 @@ def _read_text(path: FilePath) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise refuse("there is no such file; `splatsweep init` writes one to start from") from None
+        name = path.name.removesuffix(".yaml")
+        words = [name, "--out", str(path.with_name(f"{name}.yaml"))] if name in presets() else []
+        command = shlex.join(["splatsweep", "init", *words])
+        raise refuse(f"there is no such file; `{command}` writes one to start from") from None
     except OSError as error:
         raise refuse(f"cannot be read: {error.strerror}") from None
     if len(content) > MAX_BYTES:

@@ -26,11 +26,12 @@ def test_only_fusions_that_fit_are_listed():
     assert "xattn_tokens" not in output
 
 
-def test_an_unknown_axis_is_refused_with_the_allowed_ones():
-    error = invoke("depth").exception
+@pytest.mark.parametrize(("axis", "hint"), [("depth", "depth.model"), ("loss", "train.stages.*.losses")])
+def test_an_unknown_axis_is_refused_with_the_allowed_ones_and_a_hint(axis, hint):
+    error = invoke(axis).exception
     assert isinstance(error, UnknownChoiceError)
-    with pytest.raises(UnknownChoiceError, match=r"unknown axis 'depth'; allowed: .*depth.model"):
-        raise error
+    assert f"unknown axis {axis!r}; allowed: data.name, depth.fusion, " in str(error)
+    assert f"did you mean {hint!r}?" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -350,9 +350,14 @@ def test_files_that_are_no_sweep(tmp_path: Path, text: str, line: int, part: str
     assert mistake.line == line
 
 
-def test_a_missing_file_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(SweepError, match="no such file"):
-        load_sweep(tmp_path / "absent.yaml")
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("absent.yaml", "init"), ("quick", "init quick --out quick.yaml"), ("study.yaml", "init study --out study.yaml")],
+)
+def test_a_missing_file_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, command: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SweepError, match=f"{name}: there is no such file; `splatsweep {command}` writes one"):
+        load_sweep(Path(name))
 
 
 def test_a_fusion_is_fine_where_some_trial_has_a_model(tmp_path: Path) -> None:
