@@ -17,7 +17,7 @@ from typing import Any
 def nearest(value: str, allowed: Iterable[str]) -> str | None:
     """The allowed name most similar to `value`, or one that contains it; None where none is close."""
     names = list(allowed)
-    containing = (name for name in names if value and value in name)
+    containing = (name for name in names if len(value) > 2 and value in name)
     return next(iter(difflib.get_close_matches(value, names, n=1, cutoff=0.5)), next(containing, None))
 
 
