@@ -1,8 +1,9 @@
 """Estimates time and disk of a sweep's remaining trials, from finished trials of the same shape or a short probe.
 
-Two trials have the same shape when they differ only in settings without cost (seed, learning rates, loss weights)
-or in the number of iterations, by which the cost of one is multiplied.  A training costs nothing when it is finished
-or another trial of the plan runs it.  All figures are estimates, and are labelled as such.
+Two trials have the same shape when they differ only in settings without cost (seed, learning rates, loss weights, how
+stages with the same losses divide the iterations) or in the number of iterations, by which the cost of one is
+multiplied.  A training costs nothing when it is finished or another trial of the plan runs it.  All figures are
+estimates, and are labelled as such.
 """
 
 from __future__ import annotations

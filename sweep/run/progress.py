@@ -93,19 +93,19 @@ def trial_state(trial: PlannedTrial[Any], monitor: Monitor) -> TrialState:
 def shape(config: Mapping[str, Any]) -> str:
     """The settings that determine the cost of an iteration and of the evaluation, as JSON.
 
-    config: a configuration as plain values.  Trials of one shape differ only in the seed, learning rates, loss weights
-    and the number of iterations.
+    config: a configuration as plain values.  Trials of one shape differ only in the seed, learning rates, loss weights,
+    the number of iterations, and how stages with the same losses divide them.
     """
     tree = {key: value for key, value in config.items() if key != "seed"}
     data = tree.get("data", {})
     tree["data"] = {key: data.get(key) for key in ("name", "resolution")}
     if "stages" in tree.get("train", {}):
-        total = sum(stage["iterations"] for stage in tree["train"]["stages"])
-        stages = [
-            [round(stage["iterations"] / total, 3), {name: _views(term) for name, term in stage["losses"].items()}]
-            for stage in tree["train"]["stages"]
-        ]
-        tree["train"] = {**tree["train"], "stages": stages}
+        iterations: Counter[str] = Counter()
+        for stage in tree["train"]["stages"]:
+            losses = {name: _views(term) for name, term in stage["losses"].items()}
+            iterations[json.dumps(losses, sort_keys=True)] += stage["iterations"]
+        shares = {losses: round(count / iterations.total(), 3) for losses, count in iterations.items()}
+        tree["train"] = {**tree["train"], "stages": shares}
     return json.dumps(tree, sort_keys=True)
 
 

@@ -82,7 +82,13 @@ def _finish(
 
 @pytest.mark.parametrize(
     "sections",
-    [{"seed": 3}, _stages(lr=0.5), _stages(scale=7), {"data": {"name": "chairs", "options": {"views": 3}}}],
+    [
+        {"seed": 3},
+        _stages(lr=0.5),
+        _stages(scale=7),
+        {"train": {"stages": [STAGES[0], *STAGES, STAGES[1] | {"lr": 1e-5}]}},
+        {"data": {"name": "chairs", "options": {"views": 3}}},
+    ],
 )
 def test_what_costs_nothing_is_not_in_the_shape(sections: dict[str, Any]) -> None:
     assert shape(_config(**sections).identity()) == shape(_config().identity())
