@@ -120,7 +120,7 @@ def _forget(home: Path, keys: Sequence[str], store: str | None) -> None:
 def _show(found: Survey, chosen: Sequence[Waste], home: Path) -> None:
     sizes = Table(box=None, pad_edge=False)
     for heading in ("sweep", "trials", "size"):
-        sizes.add_column(heading, justify="left" if heading == "sweep" else "right")
+        sizes.add_column(heading, justify="left" if heading == "sweep" else "right", overflow="fold")
     for sweep in found.sweeps:
         sizes.add_row(sweep.sweep or "(no plan, or an earlier one)", str(sweep.trials), decimal(sweep.size))
     if found.sweeps:

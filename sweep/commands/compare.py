@@ -64,10 +64,17 @@ def compare(
     table = compared(sides[0], sides[1], home, chosen)
     for start in range(0, len(table.columns), 3):
         console.print(_quantity(table, start))
-    for sentence in (*table.legend, *(f"{marker} {note}" for note, marker in table.footnotes.items())):
+    for sentence in _sentences(table):
         console.print(Text(sentence, style="dim"))
     if write is not None:
         console.print(f"Written: {write(table)}", markup=False)
+
+
+def _sentences(table: results_table.Table) -> list[str]:
+    """What explains the numbers; not the table's legend, which explains marks that a terminal does not show."""
+    is_tested = any(cell.comparison for row in table.rows for cell in row.cells)
+    corrected = [f"p is after Holm's correction over {table.families}."] if is_tested else []
+    return [*corrected, *table.notes, *(f"{marker} {note}" for note, marker in table.footnotes.items())]
 
 
 def _quantity(table: results_table.Table, start: int) -> Table:

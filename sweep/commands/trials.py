@@ -78,7 +78,8 @@ def _table(found: Sequence[HomeTrial], digits: int, metric: str, precision: int)
     table = Table(box=None, pad_edge=False)
     for heading in ("key", "trial", "seed", "state", metric, "size", "sweeps"):
         is_number = heading in ("seed", metric, "size")
-        table.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number or heading == "key")
+        is_short = is_number or heading in ("key", "state")
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=is_short, overflow="fold")
     for trial in found:
         value = trial.scores.get(score)
         table.add_row(

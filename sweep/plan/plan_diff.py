@@ -287,9 +287,9 @@ def _short(value: Any) -> str:
 def why_table(plan: Plan, why: Mapping[str, Reason]) -> RenderableType:
     """A terminal table of the trials that must run, and why, if there are any; then `summary`."""
     table = Table(title=f"sweep {plan.sweep}: what is not finished", title_justify="left")
-    table.add_column("trial")
+    table.add_column("trial", overflow="fold")
     table.add_column("seed", justify="right")
-    table.add_column("why")
+    table.add_column("why", overflow="fold")
     waiting = [trial for trial in plan.everything if trial.key in why]
     for trial in waiting[:MAX_ROWS]:
         table.add_row(Text(trial.name), Text(str(trial.seed)), Text(str(why[trial.key])))

@@ -320,8 +320,9 @@ def summary(plan: Plan) -> str:
 def plan_table(plan: Plan) -> RenderableType:
     """A terminal table of the plan: one row per trial, with its further names below the first; then `summary`."""
     table = Table(title=f"sweep {plan.sweep}", title_justify="left")
-    for heading in ("trial", "seed", "key", "status"):
-        table.add_column(heading, justify="right" if heading == "seed" else "left")
+    table.add_column("trial", overflow="fold")
+    for heading in ("seed", "key", "status"):
+        table.add_column(heading, justify="right" if heading == "seed" else "left", no_wrap=True)
     for section in (plan.trials, plan.controls):
         for trial in section[:MAX_ROWS]:
             table.add_row(*_cells(trial, is_control=section is plan.controls))

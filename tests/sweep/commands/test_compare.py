@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from sweep.commands.compare import _quantity
+from sweep.commands.compare import _quantity, _sentences
 from sweep.terminal import Terminal
 from tests.results.test_compare import compared, side, trained
 
@@ -17,3 +17,12 @@ def test_long_names_of_sweeps_are_printed_in_full() -> None:
         ["my-ablation-", "my-ablation-"],
         ["row", "v1", "v2", "difference", "p", "verdict"],
     ]
+
+
+def test_sentences_explain_what_a_terminal_shows() -> None:
+    table = compared(side("a", *trained("x", 20.0)), side("b", *trained("x", 21.0)))
+    assert {"*", "±"} <= {sentence[0] for sentence in table.legend}, "marks of files"
+    assert _sentences(table) == ["p is after Holm's correction over the table.", *table.notes]
+    first, second = (side(name, *trained("x", 20.0), *trained("y", 20.0, data=name)) for name in "ab")
+    marked = compared(first, second)
+    assert _sentences(marked)[1:] == [*marked.notes, "a Not comparable: data a and b."]

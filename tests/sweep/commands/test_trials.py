@@ -29,8 +29,8 @@ def home(tmp_path: Path) -> Path:
     return home
 
 
-def trials(home: Path, *arguments: str) -> str:
-    result = CliRunner().invoke(app, ["trials", "--home", str(home), *arguments], env={"COLUMNS": "80"})
+def trials(home: Path, *arguments: str, width: int = 80) -> str:
+    result = CliRunner().invoke(app, ["trials", "--home", str(home), *arguments], env={"COLUMNS": str(width)})
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.output
@@ -42,6 +42,7 @@ def test_the_table_fits_a_terminal_and_shortens_keys_no_further_than_they_differ
     assert lines[1].split()[:5] == ["aaaaaa0", "ours", "0", "finished", "14.00"]
     assert lines[-1].startswith("2 trials, ")
     assert max(map(len, lines)) <= 80
+    assert "…" not in trials(home, width=50)
 
 
 def test_the_best_are_first_on_request(home: Path) -> None:

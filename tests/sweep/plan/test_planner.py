@@ -20,6 +20,7 @@ from results.tables.select import selected
 from sweep.file.load import load_sweep
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
+from sweep.plan.plan_diff import reasons, why_table
 from sweep.plan.planner import make_plan, plan_table, report_tenths
 from tests.datasets import planned_dataset
 
@@ -278,6 +279,17 @@ def test_the_table_shows_names_as_they_are(tmp_path: Path, monkeypatch: pytest.M
     text = written.getvalue()
     for part in ("[bold]x", "= same", plan.trials[0].key, "blank", "copy_input", "2 pending, 1 finished"):
         assert part in text
+
+
+@pytest.mark.usefixtures("datasets")
+def test_a_narrow_terminal_shows_whole_names(tmp_path: Path) -> None:
+    plan = make_plan(_sweep(trials={"a_name_that_is_longer_than_its_column": {}}), tmp_path)
+    for table in (plan_table(plan), why_table(plan, reasons(plan, tmp_path))):
+        written = io.StringIO()
+        Console(file=written, width=60).print(table)
+        assert "…" not in written.getvalue()
+        cells = (line.split("│")[1] for line in written.getvalue().splitlines() if line.startswith("│"))
+        assert "a_name_that_is_longer_than_its_column" in "".join(cells).replace(" ", "")
 
 
 GRID_OF_10_000 = {
