@@ -42,7 +42,8 @@ def tiny(name: str, folder: Path) -> Store:
         for split in SPLITS:
             write_srn_object(source / f"{name.removeprefix('srn_')}_{split}" / f"of_{split}", around)
         return Store.open(prepare(name, {}, folder, workers=1, source=source))
-    layout = next(layout for layout in LAYOUTS.values() if layout.name == name)
+    layout = next((layout for layout in LAYOUTS.values() if layout.name == name), None)
+    assert layout is not None, f"{name} has no tiny source: add it to LAYOUTS, or its smallest options to MADE"
     layout.write(source)
     return layout.prepare(source, folder)
 
