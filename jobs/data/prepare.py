@@ -110,7 +110,12 @@ def prepare_command(name: str, options: Mapping[str, Any], home: Path, source: P
 
 def _settings(options: Mapping[str, Any]) -> list[str]:
     """Options as the command line takes them."""
-    return [word for key, value in options.items() for word in ("--set", f"{key}={_as_yaml(value)}")]
+    return [word for setting in _assigned(options) for word in ("--set", setting)]
+
+
+def _assigned(options: Mapping[str, Any]) -> list[str]:
+    """OPTION=VALUE for each option."""
+    return [f"{key}={_as_yaml(value)}" for key, value in options.items()]
 
 
 def _as_yaml(value: Any) -> str:
@@ -247,8 +252,10 @@ def _source(cls: type[Importer], name: str, options: Mapping[str, Any], home: Pa
             raise ValueError(f"dataset {name!r} makes or fetches its own data and reads no folder, got {str(source)!r}")
         return None
     if source is None:
+        others = " or ".join(" ".join(_assigned(given)) or "its defaults" for given in prepared_options(name, home))
+        wanted = "these options" + (f" but with {others}" if others else "")
         raise MissingDatasetError(
-            f"dataset {name!r} is not prepared with these options, and is imported from a folder that has "
+            f"dataset {name!r} is not prepared with {wanted}, and is imported from a folder that has "
             f"{cls.needs_source}; run: {prepare_command(name, options, home)}"
         )
     if not source.is_dir():

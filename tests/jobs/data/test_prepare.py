@@ -356,6 +356,10 @@ def test_the_error_of_a_missing_source_has_the_command_that_prepares_it(source, 
     command = r"has text files; run: splatsweep data prepare listed --set label=b --source DIR"
     with pytest.raises(MissingDatasetError, match=command):
         prepare("listed", {"label": "b"}, tmp_path)
+    for prepared, other in ({"label": "b"}, "label=b"), ({}, "its defaults or label=b"):
+        prepare("listed", prepared, tmp_path / "home", workers=1, source=source)
+        with pytest.raises(MissingDatasetError, match=f"is not prepared with these options but with {other}, and is"):
+            prepare("listed", {"label": "c"}, tmp_path / "home")
     with pytest.raises(ValueError, match=r"source '.*nowhere' is not a folder; listed needs text files"):
         prepare("listed", {}, tmp_path, source=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="'chairs' makes or fetches its own data"):
