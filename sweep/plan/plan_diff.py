@@ -21,6 +21,7 @@ from results.records.home import trial_folder, trials_folder
 from results.records.journal import read_events
 from results.records.plan import PlanError, read_plan, read_plans
 from results.records.trial_folder import read_config, read_result
+from sweep.file.schema import CONTROLS
 from sweep.plan.planner import MAX_ROWS, Identities, Plan, PlannedTrial, summary
 
 Kind = Literal[
@@ -117,8 +118,8 @@ def reasons(
     """Key -> why that trial must run, for every trial of a plan that is neither finished nor finally pruned.
 
     A pending trial is compared with the trial of the same name and seed in this sweep's last run, if that is finished;
-    otherwise with the finished trial of this home that has the fewest differences.  `continued` is what `beginnings`
-    returns.
+    otherwise with the finished trial of this home that has the fewest differences, a trained one if it is trained.
+    `continued` is what `beginnings` returns.
     """
     home = Path(home).absolute()
     waiting = [trial for trial in plan.everything if trial.status in _WAITING]
@@ -161,22 +162,22 @@ def _state(trial: PlannedTrial, home: Path) -> Reason:
 
 def _compared(waiting: Sequence[PlannedTrial], sweep: str, home: Path) -> dict[str, Reason]:
     finished = _finished(home)
-    if not finished:
-        return {
-            trial.key: Reason("to be evaluated", "its training is finished")
-            if trial.status == "to be evaluated"
-            else Reason("new", "nothing like it is finished")
-            for trial in waiting
-        }
     names, predecessors = _names(home), _predecessors(sweep, home)
     identities = Identities(home)
     wanted = {trial.key: _decisive(trial, identities) for trial in waiting}
-    nearest = _nearest(wanted, finished)
+    nearest = _nearest(_trained(wanted), _trained(finished)) | _nearest(_controls(wanted), _controls(finished))
     compared = {}
     for trial in waiting:
         before = predecessors.get((trial.name, trial.seed))
         is_successor = before in finished
-        other = before if before is not None and is_successor else nearest[trial.key]
+        other = before if is_successor else nearest.get(trial.key)
+        if other is None:
+            compared[trial.key] = (
+                Reason("to be evaluated", "its training is finished")
+                if trial.status == "to be evaluated"
+                else Reason("new", "nothing like it is finished")
+            )
+            continue
         changes = _changes(finished[other], wanted[trial.key])
         kind = "to be evaluated" if trial.status == "to be evaluated" else _kind(changes, is_successor)
         compared[trial.key] = Reason(kind, "", other, names.get(other), changes)
@@ -213,6 +214,14 @@ def _flattened(
     return {**decisive, DATA: data, **named, NUMERICS: numerics, EVALUATION: evaluation}
 
 
+def _trained(contents: Mapping[str, _Decisive]) -> Mapping[str, _Decisive]:
+    return {key: content for key, content in contents.items() if content.get("model.name") not in CONTROLS}
+
+
+def _controls(contents: Mapping[str, _Decisive]) -> Mapping[str, _Decisive]:
+    return {key: content for key, content in contents.items() if content.get("model.name") in CONTROLS}
+
+
 def _finished(home: Path) -> dict[str, _Decisive]:
     """Key -> the settings that its results depend on, for every trial of the home with a valid result."""
     finished = {}
@@ -240,7 +249,9 @@ def _predecessors(sweep: str, home: Path) -> dict[tuple[str, int], str]:
 
 
 def _nearest(wanted: Mapping[str, _Decisive], finished: Mapping[str, _Decisive]) -> dict[str, str]:
-    """For each trial, the finished trial with the fewest differences; the first of several."""
+    """For each trial, the finished trial with the fewest differences; the first of several.  Nothing without any."""
+    if not finished:
+        return {}
     columns: dict[tuple[str, str], int] = {}
     for content in finished.values():
         for item in _items(content):

@@ -63,6 +63,8 @@ def test_the_first_trials_are_new(tmp_path: Path) -> None:
     plan = _plan(tmp_path)
     assert set(reasons(plan, tmp_path)) == {trial.key for trial in plan.everything}
     assert str(_why(plan, tmp_path)["base"]) == "new: nothing like it is finished"
+    _finish(replace(plan, trials=()), tmp_path)
+    assert str(_why(plan, tmp_path)["base"]) == "new: nothing like it is finished", "but trivial baselines"
 
 
 @pytest.mark.usefixtures("store")
