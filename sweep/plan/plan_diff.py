@@ -19,7 +19,7 @@ from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, WATCHING, keeps_best
 from results.records.flat import as_written, flatten
 from results.records.home import trial_folder, trials_folder
 from results.records.journal import read_events
-from results.records.plan import PlanError, read_plan, read_plans
+from results.records.plan import PlanError, read_earlier_plans, read_plan, read_plans
 from results.records.trial_folder import read_config, read_result
 from sweep.file.schema import CONTROLS
 from sweep.plan.planner import MAX_ROWS, Identities, Plan, PlannedTrial, summary
@@ -235,8 +235,9 @@ def _finished(home: Path) -> dict[str, _Decisive]:
 
 
 def _names(home: Path) -> dict[str, str]:
-    """Key -> name, from the plans of all sweeps that ran in this home."""
-    return {trial.key: trial.name for plan in read_plans(home) for trial in plan.everything}
+    """Key -> name, from the plans of all sweeps that ran in this home, else from the newest earlier one."""
+    plans = (*read_plans(home), *read_earlier_plans(home))
+    return {trial.key: trial.name for plan in reversed(plans) for trial in plan.everything}
 
 
 def _predecessors(sweep: str, home: Path) -> dict[tuple[str, int], str]:

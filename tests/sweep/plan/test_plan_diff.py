@@ -85,6 +85,9 @@ def test_a_new_trial_is_compared_with_the_nearest(tmp_path: Path) -> None:
     }
     key = finished.trials[0].key
     assert str(why["tiny"]) == f"new, nearest is small ({key}): train.batch_size from 2 to 1"
+    _finish(_plan(tmp_path, trials={"other": {"train.batch_size": 7, "depth.model": "oracle"}}), tmp_path)
+    later = _why(_plan(tmp_path, trials=trials, seeds=[0]), tmp_path)
+    assert later["tiny"].nearest_name == "small", "of an earlier plan"
 
 
 @pytest.mark.usefixtures("store")
