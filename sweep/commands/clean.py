@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from results.clean import KINDS
-from results.invocation import command
+from results.invocation import command, home_command
 from sweep.commands.common import DEFAULT_HOME, AsJson, Home, console, say
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ def clean(
     if yes and chosen:
         freed = remove(chosen, home, store_of, lambda keys: _forget(home, keys, store))
         say(f"Removed {decimal(freed)}; `splatsweep report` writes reports without it")
+        # Such as trainings and datasets that only the removed trials had.
+        if left := survey(home, store_of, _is_imported).chosen([]):
+            more = decimal(sum(waste.size for waste in left))
+            say(f"No plan or setting keeps {more} more; to list it: {home_command(home, 'clean')}")
     elif chosen and not as_json:
         console.print("Nothing was removed; add --yes to remove these.")
 

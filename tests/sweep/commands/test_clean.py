@@ -55,7 +55,8 @@ def test_it_lists_and_removes_nothing_by_default(home: Path) -> None:
 
 
 def test_only_the_named_kinds(home: Path) -> None:
-    clean(home, "trials", "--yes")
+    text = clean(home, "trials", "--yes")
+    assert f"more; to list it: splatsweep clean --home {home}" in text, "the failed trial"
     assert not trial_folder(home, "cc").exists()
     assert trial_folder(home, "bb").is_dir()
     assert "There is nothing to remove." in clean(home, "trials")
@@ -67,7 +68,9 @@ def test_what_was_removed_is_in_no_report(home: Path) -> None:
     sweep = load_sweep(home.parent / "sweep.yaml", configurations=False)
     before = load_trials(sweep, home).set_index("trial")
     assert (before["state"]["broken"], before["note"]["broken"]) == ("failed", "ValueError: no")
-    assert "Removed" in clean(home, "--yes")
+    text = clean(home, "--yes")
+    assert "Removed" in text
+    assert "to list it" not in text, "nothing is left"
     after = load_trials(sweep, home).set_index("trial")
     assert (after["state"]["broken"], after["note"]["broken"]) == ("pending", "")
     assert not isinstance(after["run_id"]["broken"], str)
