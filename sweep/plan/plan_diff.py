@@ -14,8 +14,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from jobs.config import TrialConfig
 from jobs.continuation import Beginning, Beginnings, is_begun
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, WATCHING, keeps_best
+from model.options import omitted_defaults
 from results.records.flat import as_written, flatten
 from results.records.home import trial_folder, trials_folder
 from results.records.journal import read_events
@@ -178,7 +180,7 @@ def _compared(waiting: Sequence[PlannedTrial], sweep: str, home: Path) -> dict[s
                 else Reason("new", "nothing like it is finished")
             )
             continue
-        changes = _changes(finished[other], wanted[trial.key])
+        changes = _changes(finished[other], wanted[trial.key], _omitted(trial.config))
         kind = "to be evaluated" if trial.status == "to be evaluated" else _kind(changes, is_successor)
         compared[trial.key] = Reason(kind, "", other, names.get(other), changes)
     return compared
@@ -282,10 +284,19 @@ def _items(content: _Decisive) -> list[tuple[str, str]]:
     return [(key, json.dumps(value)) for key, value in content.items()]
 
 
-def _changes(before: _Decisive, after: _Decisive) -> tuple[Change, ...]:
-    """The keys that differ, those of the configuration first."""
+def _omitted(config: TrialConfig) -> _Decisive:
+    """The keys that came later, which configurations omit at these defaults."""
+    sections = {name: getattr(config, name) for name in type(config).model_fields if name not in config.sources}
+    return {
+        key: value for name, its in sections.items() for key, value in omitted_defaults(type(its)(), f"{name}.").items()
+    }
+
+
+def _changes(before: _Decisive, after: _Decisive, omitted: _Decisive) -> tuple[Change, ...]:
+    """The keys that differ, those of the configuration first; omitted: the defaults of keys that came later."""
+    known = omitted if before.get("model.name") == after.get("model.name") else {}
     return tuple(
-        Change(key, before.get(key, ABSENT), after.get(key, ABSENT))
+        Change(key, before.get(key, known.get(key, ABSENT)), after.get(key, known.get(key, ABSENT)))
         for key in {**after, **before}
         if key not in before or key not in after or json.dumps(before[key]) != json.dumps(after[key])
     )

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,6 +111,15 @@ def test_keys_that_only_one_of_them_has_are_absent_in_the_other(tmp_path: Path) 
     assert ("depth.fusion", "absent", "input") in _changes(why["base"])
 
 
+@pytest.mark.usefixtures("store")
+def test_keys_that_came_later_have_their_default_where_they_are_omitted(tmp_path: Path) -> None:
+    for before, after in (("last", "best"), ("best", "last")):
+        _finish(_plan(tmp_path, base={"train.keep": before, "eval.every": 5}), tmp_path)
+        why = _why(_plan(tmp_path, base={"train.keep": after, "eval.every": 5}), tmp_path)
+        assert ("train.keep", before, after) in _changes(why["base"])
+        shutil.rmtree(tmp_path / "trials")
+
+
 def test_new_data_is_a_reason(tmp_path: Path, store: SimpleNamespace) -> None:
     _finish(_plan(tmp_path), tmp_path)
     store.fingerprint = "e" * 64
@@ -122,7 +132,7 @@ def test_new_data_is_a_reason(tmp_path: Path, store: SimpleNamespace) -> None:
 def test_a_changed_list_is_shown_as_a_whole(tmp_path: Path) -> None:
     _finish(_plan(tmp_path), tmp_path)
     reason = _why(_plan(tmp_path, base={"eval.metrics": ["psnr", "ssim", "lpips", "iou"]}), tmp_path)["base"]
-    assert 'eval.metrics from absent to ["psnr", "ssim", "lpips", "iou"]' in str(reason)
+    assert 'eval.metrics from ["psnr", "ssim", "lpips"] to ["psnr", "ssim", "lpips", "iou"]' in str(reason)
 
 
 @pytest.mark.usefixtures("store")
