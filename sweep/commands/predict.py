@@ -107,7 +107,8 @@ def predict(
         raise ValueError(f"--sweep and --seed choose a trial, and {trial} is a file")
     chosen = user_path(trial) if trial is not None and is_file else chosen_network(home, trial, sweep, seed, best)
     reconstruct = load_reconstructor(home, chosen)
-    say(f"{reconstruct.config.model.name}, trial {reconstruct.name}, trained on {reconstruct.domain}")
+    network = reconstruct.name if is_file else f"trial {reconstruct.name}"
+    say(f"{reconstruct.config.model.name}, {network}, trained on {reconstruct.domain}")
     make_folder(out)
     foreign = {path.name for path in out.iterdir()} - results
     stems = _stems(files, foreign | {file.name for file in files if _is_in(file, out)})

@@ -93,3 +93,13 @@ def test_a_record_that_cannot_be_merged_is_left_as_it_is(predicted: Any, tmp_pat
     (tmp_path / "out" / predict.RECORD_FILENAME).write_text('["mine"]')
     with pytest.raises(TypeError):  # of this test: the record is still the user's own
         predicted("a.jpg")
+
+
+@pytest.mark.parametrize(("network", "said"), [("abc", "unet, trial trial, "), ("x.safetensors", "unet, trial, ")])
+@pytest.mark.usefixtures("predicted")
+def test_the_network_is_called_a_trial_or_by_its_file(network: str, said: str, tmp_path: Path) -> None:
+    for name in (network, "a.jpg"):
+        (tmp_path / name).touch()
+    network = str(tmp_path / network) if "." in network else network
+    done = CliRunner().invoke(app, ["predict", network, str(tmp_path / "a.jpg"), "--out", str(tmp_path / "out")])
+    assert done.stderr.startswith(said)
