@@ -80,7 +80,7 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
         from sweep.seeds.rows import SeedRows  # brings scipy and pandas
 
         rows = SeedRows(sweep, named, identify, Monitor(home))
-        seeds = _with_former_rules(rows.state(), sweep.name, home)
+        seeds = rows.state()
         named = rows.trials(seeds)
     search = searched(sweep, sweep_folder(home, sweep.name), identify)
     controls = folded(_controls([*(config for _, config in named), *search.examples]), identify, home)
@@ -98,7 +98,7 @@ def make_plan(sweep: Sweep, home: Path | str, progress: Report | None = None) ->
         search=search.state and search.state.refreshed(trials),
         baseline=sweep.baseline,
         axes=varied_keys(sweep),
-        seeds=seeds,
+        seeds=seeds and _with_former_rules(seeds, sweep.name, trained, home),
         primary=_primary(sweep, home, trained),
     )
 
@@ -114,26 +114,37 @@ def _primary(sweep: Sweep, home: Path, trials: Sequence[PlannedTrial]) -> Primar
     return PrimaryMetric(sweep.primary, len(trials), sum(trial.status in _TRAINED for trial in trials))
 
 
-def _with_former_rules(seeds: SeedState, sweep: str, home: Path) -> SeedState:
+def _with_former_rules(seeds: SeedState, sweep: str, trials: Sequence[RecordedTrial[Any]], home: Path) -> SeedState:
     """The state with the other rules, in words, under which trials of this sweep were trained before."""
     try:
         earlier = read_plan(sweep, home)
     except PlanError:
         return seeds
-    former, rule = earlier.seeds.former if earlier.seeds else (), _rule_of(earlier, seeds)
+    former, rule = earlier.seeds.former if earlier.seeds else (), _rule_of(earlier, seeds, trials)
     if rule != seeds.rule and _is_any_trained(earlier.trials, home):
         former = (*former, rule)
     return replace(seeds, former=tuple(dict.fromkeys(text for text in former if text != seeds.rule)))
 
 
-def _rule_of(earlier: FrozenPlan, now: SeedState) -> str:
-    """The rule of an earlier plan in words; it differs from the rule now where that compares fewer rows."""
+def _rule_of(earlier: FrozenPlan, now: SeedState, trials: Iterable[RecordedTrial[Any]]) -> str:
+    """The rule of an earlier plan in words; it differs from the rule now where that compares fewer rows.
+
+    trials: those of the plan now, by whose keys renamed rows are found.
+    """
     if earlier.seeds is None:
         listed = ", ".join(str(seed) for seed in sorted({trial.seed for trial in earlier.trials}))
         return f"seeds {listed} for all rows"
+    names = {trial.key: trial.names for trial in trials}
+
+    def called(row: str) -> set[str]:
+        """What a row of the earlier plan is called now."""
+        return {row}.union(*(names.get(trial.key, ()) for trial in earlier.trials if row in trial.names))
+
     left = {ruling.row for ruling in now.rulings}
-    gone = [ruling.row for ruling in earlier.seeds.rulings if ruling.row not in left]
-    return earlier.seeds.rule + (f", also for {', '.join(gone)}" if gone else "")
+    gone = [ruling.row for ruling in earlier.seeds.rulings if not called(ruling.row) & left]
+    is_same = now.baseline in called(earlier.seeds.baseline)
+    rule = replace(earlier.seeds, baseline=now.baseline).rule if is_same else earlier.seeds.rule
+    return rule + (f", also for {', '.join(gone)}" if gone else "")
 
 
 def _is_any_trained(trials: Iterable[RecordedTrial[Any]], home: Path) -> bool:

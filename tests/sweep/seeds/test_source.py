@@ -247,3 +247,8 @@ def test_fewer_rows_another_baseline_and_listed_seeds_are_other_rules(home, tiny
     against = make_plan(options.model_copy(update={"baseline": "none"}), home)
     assert rule in " ".join(against.seeds.former)
     assert "against none" in against.seeds.rule
+    new_names = {"baseline": "plain", "small": "little"}
+    renamed = {new_names.get(name, name): row for name, row in options.trials.items()}
+    plan = make_plan(options.model_copy(update={"trials": renamed, "baseline": "plain"}), home)
+    assert "against plain" in plan.seeds.rule
+    assert plan.seeds.former == ("seeds 0, 1 for all rows",), "other names are no other rule"
