@@ -27,6 +27,7 @@ from sweep.commands.common import (
     say,
     user_path,
 )
+from sweep.run.executors import EXECUTORS
 from sweep.terminal import counted
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def run(
     sweep: SweepFile,
     home: Home = DEFAULT_HOME,
     executor: Annotated[
-        str | None, typer.Option(help="ray or inline; overrides run.executor.", show_default=False)
+        str | None, typer.Option(help=f"{' or '.join(EXECUTORS)}; overrides run.executor.", show_default=False)
     ] = None,
     settings: Settings = None,
     only: Only = None,
