@@ -329,7 +329,10 @@ class TrialConfig(_WithContexts):
             del values["train"]["keep_by"]
         for source, section in self.sources.items():
             if frozen_class(section) is None:
-                values[source] = {find_source(source).switch: "none"}
+                facts = find_source(source)
+                values[source] = {facts.switch: "none"}
+                if not facts.always_in_keys:
+                    del values[source]
                 continue
             options = frozen_options(section)
             values[source]["options"] = known_values(options, dataclasses.asdict(options))
@@ -344,7 +347,10 @@ class TrialConfig(_WithContexts):
         for name in sections if self.is_trained else _OF_CONTROLS:
             found |= omitted_defaults(getattr(self, name), f"{name}.")
         for source, section in self.sources.items() if self.is_trained else ():
-            if frozen_class(section) is not None:
+            facts = find_source(source)
+            if frozen_class(section) is None and not facts.always_in_keys:
+                found[f"{source}.{facts.switch}"] = "none"
+            elif frozen_class(section) is not None:
                 found |= omitted_defaults(section, f"{source}.")
                 found |= omitted_defaults(frozen_options(section), f"{source}.options.")
         return found

@@ -35,6 +35,8 @@ class ContextSource:
     fusion: str
     #: description of the section, in one sentence
     description: str
+    #: whether keys name it also where it is off; only those do that are older than the first keys
+    always_in_keys: bool = False
 
 
 def find_source(name: str) -> ContextSource:

@@ -31,4 +31,5 @@ SOURCE = ContextSource(
     context_types=("map",),
     fusion="input",
     description="A frozen depth model of the source views, and how its map enters the network.",
+    always_in_keys=True,
 )

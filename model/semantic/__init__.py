@@ -25,4 +25,5 @@ SOURCE = ContextSource(
     context_types=("vector", "tokens"),
     fusion="concat",
     description="A frozen encoder of the source views, and the fusion of its output with the network.",
+    always_in_keys=True,
 )

@@ -24,7 +24,8 @@ def test_is_a_section_that_is_off_by_default(name):
     assert section.choice == getattr(section, source.switch) == "none"
     assert frozen_class(section) is None
     assert section.fusion == source.fusion
-    assert TrialConfig().identity()[name] == {source.switch: "none"}
+    assert TrialConfig().identity().get(name, {source.switch: "none"}) == {source.switch: "none"}
+    assert TrialConfig().settings()[f"{name}.{source.switch}"] == "none"
     assert SWITCHES[f"{name}.{source.switch}"] == source.models
 
 
@@ -79,6 +80,8 @@ trials = dict(expand(load_sweep(path)))
 assert trials["without normals"].sources["normals"].choice == "none"
 config = trials["full"]
 assert config.identity()["normals"]["fusion"] == "input"
+assert "normals" not in trials["without normals"].identity(), "keys are those from before there was this source"
+assert trials["without normals"].settings()["normals.model"] == "none"
 keys = {keys_of(trial, "data", {"vgg16": "a"}).trial for trial in trials.values()}
 assert len(keys) == 2
 assert "normals.model" in sweep_schema()["$defs"]["Overrides"]["properties"]
