@@ -72,8 +72,9 @@ def stop_on_signals(stop_file: Path, console: Console) -> Iterator[None]:
     """The first keyboard interrupt or SIGTERM requests a stop; the second raises KeyboardInterrupt at once.
 
     SIGHUP, which a closing terminal and some batch systems send, also requests a stop and may come repeatedly; under
-    `nohup` it stays ignored.
+    `nohup` it stays ignored.  The end of a pipe's reader, such as `tee` at the same interrupt, does nothing.
     """
+    _outlive_reader(console)
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can handle signals
         return
@@ -103,6 +104,11 @@ def stop_on_signals(stop_file: Path, console: Console) -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN if is_hung_up and each == signal.SIGHUP else handler)
 
 
+def _outlive_reader(console: Console) -> None:
+    """From now on, a pipe without a reader takes what the console prints; Rich would end this process."""
+    console.on_broken_pipe = lambda: _drop([console.file.fileno()])  # type: ignore[method-assign]
+
+
 def _is_terminal(descriptor: int) -> bool:
     try:
         return os.isatty(descriptor)
@@ -111,7 +117,7 @@ def _is_terminal(descriptor: int) -> bool:
 
 
 def _drop(descriptors: Sequence[int]) -> None:
-    """Redirects the descriptors to the null device, because writing to a closed terminal raises errors."""
+    """Redirects the descriptors to the null device, because writing to what is closed there raises errors."""
     with Path(os.devnull).open("r+b") as nowhere:
         for descriptor in descriptors:
             os.dup2(nowhere.fileno(), descriptor)

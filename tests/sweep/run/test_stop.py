@@ -61,6 +61,18 @@ def test_a_second_interrupt_ends_at_once_and_a_closed_terminal_never_does(tmp_pa
     signal.signal(signal.SIGHUP, before)
 
 
+def test_an_interrupt_that_also_ends_the_reader_of_a_pipe_asks_for_a_stop(tmp_path: Path) -> None:
+    """As in `splatsweep run sweep.yaml | tee log`: both get the interrupt of the keyboard."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        terminal = Terminal(file=stream)
+        with stop_on_signals(tmp_path / "stop", terminal):
+            os.close(reader)
+            send(signal.SIGINT)
+        terminal.print("the report")
+    assert stop_requested(tmp_path / "stop") == Stop("request", "by SIGINT")
+
+
 def test_under_nohup_a_closed_terminal_is_no_reason_to_stop(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
