@@ -97,9 +97,7 @@ def run_sweep(
     home, console = Path(home).absolute(), console or Terminal()
     require_driver(sweep)
     resolve(EXECUTORS, sweep.run.executor, "executor").check()
-    folder = sweep_folder(home, sweep.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    with sole_driver(sweep, home, console), full_disk_explained(home):
+    with full_disk_explained(home), sole_driver(sweep, home, console):
         plan = _planned(sweep, home, take_over, console)
         selection = _selected(plan, sweep, home, only, retry_failed, evaluate_only)
         _announce(plan, selection, console)
@@ -107,7 +105,8 @@ def run_sweep(
             withdraw_prune(trial_folder(home, trial.key))
         monitor = Monitor(home)
         tracker = Recorder(sweep, plan, home, monitor, say=console.print)
-        session = _Session(sweep, home, console, tracker, monitor, folder / STOP_FILENAME, fail_fast)
+        stop_file = sweep_folder(home, sweep.name) / STOP_FILENAME
+        session = _Session(sweep, home, console, tracker, monitor, stop_file, fail_fast)
         with tracker, stop_on_signals(session.stop_file, console):
             plan, ran = _run(session, plan, selection)
         plan = plan.refreshed(Monitor(home))

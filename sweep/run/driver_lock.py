@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from sweep.run.stop import FILENAME as STOP_FILENAME
 from sweep.run.stop import request_stop
 
 OWNER_FILENAME = "driver.json"
+#: Seconds in which a driver that holds the lock has recorded itself.
+_RECORD_S = 5.0
 
 
 class SweepBusyError(RuntimeError):
@@ -37,6 +40,7 @@ def sole_driver(sweep: Sweep, home: Path, console: Console) -> Iterator[None]:
     Raises `SweepBusyError` where another driver holds it.
     """
     folder = sweep_folder(home, sweep.name)
+    folder.mkdir(parents=True, exist_ok=True)
     signature, stop_file = folder / OWNER_FILENAME, folder / STOP_FILENAME
     lock = FileLock(driver_lock_file(home, sweep.name))
     try:
@@ -47,10 +51,12 @@ def sole_driver(sweep: Sweep, home: Path, console: Console) -> Iterator[None]:
         way_out = f"wait for it, or run: {command('stop', sweep, home)}"
         raise SweepBusyError(f"sweep {folder.name!r} is being run by {_owner(folder)}; {way_out}") from None
     try:
-        if signature.exists():
-            console.print(f"Taking over from {_owner(folder)}, which died while it ran this sweep.")
+        dead = _owner(folder) if signature.exists() else None
+        signature.unlink(missing_ok=True)  # first: `stop_sweep` waits for the one that is written below
         stop_file.unlink(missing_ok=True)
         signature.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        if dead is not None:
+            console.print(f"Taking over from {dead}, which died while it ran this sweep.")
         yield
     finally:
         signature.unlink(missing_ok=True)
@@ -78,7 +84,11 @@ def stop_sweep(sweep: Sweep, home: Path) -> str:
     Returns a text for that driver.  Raises `SweepIdleError` where no driver runs the sweep.
     """
     folder = sweep_folder(home, sweep.name)
-    if is_driven(sweep.name, home):
-        request_stop(folder / STOP_FILENAME, "request", "by `splatsweep stop`")
-        return _owner(folder)
+    deadline = time.monotonic() + _RECORD_S
+    while is_driven(sweep.name, home):
+        # Until a driver has recorded itself, it removes the stop file as one that its predecessor left.
+        if (folder / OWNER_FILENAME).exists() or time.monotonic() > deadline:
+            request_stop(folder / STOP_FILENAME, "request", "by `splatsweep stop`")
+            return _owner(folder)
+        time.sleep(0.05)
     raise SweepIdleError(f"sweep {sweep.name!r} is not being run in {home}: nothing to stop")
