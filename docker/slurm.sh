@@ -82,7 +82,7 @@ if "$is_time_up" && ((code == stopped || code == terminated)); then
         echo "The time is up; the job goes back into the queue (restart $((${SLURM_RESTART_COUNT:-0} + 1)))."
         scontrol requeue "$SLURM_JOB_ID"
     else
-        echo "The time is up; the same command goes on: sbatch $0 $sweep $*"
+        echo "The time is up; the same sbatch command goes on." # not "$0": Slurm runs a copy, which it deletes
     fi
 fi
 exit "$code"

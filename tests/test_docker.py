@@ -226,6 +226,7 @@ def test_slurm_job_is_requeued_when_its_time_is_up(tmp_path, slurm_job, number, 
     assert job.returncode == 130
     assert "stopped behind a checkpoint" in output
     assert ("requeued 17" in output) == is_requeued
+    assert ("the same sbatch command goes on" in output) == (number == signal.SIGUSR1 and not requeue)
     assert set((tmp_path / "ray calls").read_text().splitlines()) == {"status"}  # `ray stop` would end other jobs' Ray
 
 
