@@ -120,7 +120,10 @@ class Clock:
         self._shapes: dict[str, str] = {}
 
     def left(self, trials: Sequence[PlannedTrial[Any]], states: Sequence[TrialState]) -> list[float | None]:
-        """The remaining seconds of each trial, including its evaluation; None where they cannot be estimated."""
+        """The remaining seconds of each trial, including its evaluation; None where they cannot be estimated.
+
+        A training that several trials evaluate counts for the one that is furthest in it.
+        """
         for trial in trials:
             if trial.key not in self._shapes:
                 self._shapes[trial.key] = shape(trial.plain_config)
@@ -131,7 +134,24 @@ class Clock:
         control_s = _Typical(
             (shape, s.evaluation_s) for shape, s in known if s.evaluation_s is not None and not s.steps
         )
-        return [_left(shape, s, step_s, evaluation_s if s.steps else control_s) for shape, s in known]
+        return [
+            _left(shape, s, steps, step_s, evaluation_s if s.steps else control_s)
+            for (shape, s), steps in zip(known, _steps_left(trials, states), strict=True)
+        ]
+
+
+def _steps_left(trials: Sequence[PlannedTrial[Any]], states: Sequence[TrialState]) -> list[int]:
+    """The iterations that each trial still has to train itself."""
+    furthest: dict[str, TrialState] = {}
+    for trial, state in zip(trials, states, strict=True):
+        if trial.training is not None:
+            furthest[trial.training] = max(furthest.get(trial.training, state), state, key=lambda each: each.step)
+    return [
+        0
+        if trial.status == "to be evaluated" or (trial.training in furthest and furthest[trial.training] is not state)
+        else state.steps - state.step
+        for trial, state in zip(trials, states, strict=True)
+    ]
 
 
 class _Typical:
@@ -153,6 +173,7 @@ class _Typical:
 def _left(
     shape: str,
     state: TrialState,
+    steps: int,
     step_s: Callable[[str], float | None],
     evaluation_s: Callable[[str], float | None],
 ) -> float | None:
@@ -162,10 +183,10 @@ def _left(
     if state.is_evaluating:
         return None if evaluation is None else max(evaluation - state.silent_s, 0.0)
     step = 1 / state.rate if state.rate else step_s(shape)
-    if state.steps and step is None:
+    if steps and step is None:
         return None
     # Before any evaluation has ended, the estimate covers the training alone.
-    return (state.steps - state.step) * (step or 0.0) + (evaluation or 0.0)
+    return steps * (step or 0.0) + (evaluation or 0.0)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ CONFIG = {
 }
 
 
-def planned(key: str, config: dict[str, Any] | None = None) -> PlannedTrial:
-    return PlannedTrial(key, (f"trial {key}",), 0, config or CONFIG, "pending")
+def planned(key: str, config: dict[str, Any] | None = None, **members: Any) -> PlannedTrial:
+    return PlannedTrial(key, (f"trial {key}",), 0, config or CONFIG, **{"status": "pending", **members})
 
 
 def write(home: Path, key: str, *events: dict[str, Any]) -> None:
@@ -87,6 +87,18 @@ def test_time_left_includes_the_evaluation(tmp_path: Path) -> None:
     assert left == [0.0, pytest.approx(50 + 60), pytest.approx(100 + 60)]
     assert Totals.of(states, left, at_once=1).seconds_left == pytest.approx(270)
     assert Totals.of(states, left, at_once=2).seconds_left == pytest.approx(160), "the longest bounds the whole"
+
+
+def test_a_training_of_several_trials_counts_once() -> None:
+    """As in the estimate of `plan`; the last trial's is finished already."""
+    trainings = ("a", "a", "b", "b", None, None)
+    trials = [planned(str(number), training=training) for number, training in enumerate(trainings)]
+    trials.append(planned("trained", training="c", status="to be evaluated"))
+    states = [TrialState(trial.key, "x", 0, "pending", 0, 100) for trial in trials]
+    states[1] = TrialState("1", "x", 0, "running", 50, 100, rate=2.0)
+    assert Clock().left(trials, states) == pytest.approx([0, 25, 50, 0, 50, 50, 0])
+    states[1] = TrialState("1", "x", 0, "finished", 100, 100, rate=2.0, evaluation_s=7.0)
+    assert Clock().left(trials, states) == pytest.approx([7, 0, 57, 7, 57, 57, 7])
 
 
 def test_trials_of_unknown_shape_are_estimated_from_all_others() -> None:
