@@ -40,7 +40,6 @@ def sole_driver(sweep: Sweep, home: Path, console: Console) -> Iterator[None]:
     Raises `SweepBusyError` where another driver holds it.
     """
     folder = sweep_folder(home, sweep.name)
-    folder.mkdir(parents=True, exist_ok=True)
     signature, stop_file = folder / OWNER_FILENAME, folder / STOP_FILENAME
     lock = FileLock(driver_lock_file(home, sweep.name))
     try:

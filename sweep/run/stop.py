@@ -78,7 +78,7 @@ def stop_on_signals(stop_file: Path, console: Console) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can handle signals
         return
-    terminals = [descriptor for descriptor in (0, 1, 2) if _is_terminal(descriptor)]
+    terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
     is_hung_up = False
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -107,13 +107,6 @@ def stop_on_signals(stop_file: Path, console: Console) -> Iterator[None]:
 def _outlive_reader(console: Console) -> None:
     """From now on, a pipe without a reader takes what the console prints; Rich would end this process."""
     console.on_broken_pipe = lambda: _drop([console.file.fileno()])  # type: ignore[method-assign]
-
-
-def _is_terminal(descriptor: int) -> bool:
-    try:
-        return os.isatty(descriptor)
-    except OSError:
-        return False
 
 
 def _drop(descriptors: Sequence[int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import math
 import os
 import threading
 import time
@@ -27,8 +28,9 @@ SWEEP = Sweep(name="s")
 
 
 @pytest.fixture
-def left(tmp_path: Path) -> Path:
+def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the sweep after its driver was killed behind a request to stop."""
+    monkeypatch.setattr(driver_lock, "_RECORD_S", math.inf)
     folder = sweep_folder(tmp_path, "s")
     folder.mkdir(parents=True)
     (folder / "driver.json").write_text(json.dumps({"pid": 4711, "host": "elsewhere"}))
@@ -48,6 +50,8 @@ def test_a_driver_takes_over_from_one_that_was_killed_and_leaves_nothing(left: P
     with pytest.raises(SweepIdleError):
         stop_sweep(SWEEP, tmp_path)
     assert not (left / "stop").exists()
+    with sole_driver(SWEEP, tmp_path, Terminal(file=output)):
+        assert output.getvalue().count("Taking over") == 1
 
 
 def test_a_stop_reaches_a_driver_that_just_took_the_lock(
