@@ -9,6 +9,7 @@ import pytest
 from jobs.config import TrialConfig
 from results.records.plan import Status
 from sweep.plan.planner import Plan, PlannedTrial
+from sweep.run import notify as module
 from sweep.run.driver import Outcome
 from sweep.run.notify import describe, notified, notify
 from sweep.run.stop import Cause, Stop
@@ -23,10 +24,20 @@ def test_the_command_reads_a_line_and_its_environment(tmp_path: Path) -> None:
     assert out.read_text() == "a: it's [done]; $HOME\na/finished//r/index.html/a: it's [done]; $HOME\n"
 
 
-def test_a_command_that_fails_is_a_warning() -> None:
-    assert notify("echo no such channel >&2; exit 3", "a", "finished", "x") == (
-        "--notify echo no such channel >&2; exit 3: exit code 3 (no such channel)"
-    )
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("echo no such channel >&2; exit 3", "exit code 3 (no such channel)"),
+        ("echo no such channel; exit 3", "exit code 3 (no such channel)"),
+        ("exit 3", "exit code 3"),
+        ("sleep 600", "Command 'sleep 600' timed out after 0.5 seconds"),
+    ],
+)
+def test_a_command_that_fails_is_a_warning(command: str, problem: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(module, "_PATIENCE_S", 60 if "exit" in command else 0.5)
+    with notified(command, "a") as tell:
+        tell(Outcome(Plan("a", "now", (), ()), (), None, None, None))
+    assert capsys.readouterr().err == f"--notify {command}: {problem}\n"
 
 
 def test_an_error_is_notified_and_raised(tmp_path: Path) -> None:
@@ -36,26 +47,38 @@ def test_an_error_is_notified_and_raised(tmp_path: Path) -> None:
     assert out.read_text() == "a: ValueError: no room\n"
 
 
-def test_nothing_runs_without_a_command() -> None:
+def test_nothing_runs_without_a_command(capsys) -> None:
     with notified(None, "a") as tell:
         tell(None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no room"), notified(None, "a"):
+        raise ValueError("no room")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("report", [None, Path("/r/index.html")])
+def test_an_outcome_is_notified(report: Path | None, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with notified(f'cat > {out}; echo "$SPLATSWEEP_OUTCOME/$SPLATSWEEP_REPORT" >> {out}', "a") as tell:
+        tell(Outcome(Plan("a", "now", (), ()), (), report, None, Stop("request", "why"), unsearched=2))
+    assert out.read_text() == f"a: 0 of 0 trials finished\nstopped/{report or ''}\n"
 
 
 @pytest.mark.parametrize(
-    ("states", "cause", "kind"),
+    ("states", "cause", "kind", "message"),
     [
-        (("finished", "finished"), None, "finished"),
-        (("finished", "failed"), None, "failed"),
-        (("pending", "failed"), "failure", "failed"),
-        (("pending", "failed"), "request", "stopped"),
-        (("pending", "finished"), "disk", "stopped"),
+        (("finished", "finished"), None, "finished", "2 of 2 trials finished"),
+        (("finished", "finished"), "request", "finished", "2 of 2 trials finished"),
+        (("finished", "failed"), None, "failed", "1 of 2 trials finished, 1 failed"),
+        (("pending", "failed"), "failure", "failed", "0 of 2 trials finished, 1 failed, 1 stopped before their end"),
+        (("pending", "failed"), "request", "stopped", "0 of 2 trials finished, 1 failed, 1 stopped before their end"),
+        (("pending", "finished"), "disk", "stopped", "1 of 2 trials finished, 1 stopped before their end"),
     ],
 )
 def test_the_word_for_the_outcome_agrees_with_the_exit_code(
-    states: tuple[Status, ...], cause: Cause | None, kind: str
+    states: tuple[Status, ...], cause: Cause | None, kind: str, message: str
 ) -> None:
     trials = tuple(PlannedTrial(f"{n}", (f"{n}",), 0, TrialConfig(), state) for n, state in enumerate(states))
     stop = None if cause is None else Stop(cause, "why")
     outcome = Outcome(Plan("a", "now", trials, ()), trials, None, None, stop)
-    assert describe(outcome)[0] == kind
+    assert describe(outcome) == (kind, f"a: {message}")
     assert (outcome.exit_code == 1) == (kind == "failed")
