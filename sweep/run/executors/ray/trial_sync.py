@@ -57,7 +57,6 @@ class TrialSync:
 
     def __enter__(self) -> TrialSync:
         self.stop_file.parent.mkdir(exist_ok=True)
-        self._pass_on_stop()
         self._is_holder = self._fetch()
         self._pass_on_stop()
         if self._is_holder:
@@ -75,11 +74,11 @@ class TrialSync:
         try:
             self.send()
             self._pass_on_stop()
+            for folder in self._folders:  # first: the next trial of the training may fetch it to the same folder
+                shutil.rmtree(folder, ignore_errors=True)
             self._call("leave", self._key, self._worker)
         finally:
             self.stop_file.unlink(missing_ok=True)
-        for folder in self._folders:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def send(self) -> None:
         """Sends all changes.
@@ -158,14 +157,13 @@ class TrialSync:
                 continue
 
     def _pass_on_stop(self) -> None:
-        """Copies a stop request between driver and worker, and a prune request to the worker."""
+        """Copies a stop request between driver and worker, and a prune request to the worker that holds the trial."""
         here, there = self.stop_file.exists(), self._call("stop")
         if there is not None and not here:
             self.stop_file.write_text(there, encoding="utf-8")
         elif here and there is None and (request := self.stop_file.read_text(encoding="utf-8")):
             self._call("ask_to_stop", request)  # an empty file is being written, or its disk is full
-        if (reason := self._call("prune_request", self._key)) is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)  # it may have been requested before the files are here
+        if self._is_holder and (reason := self._call("prune_request", self._key)) is not None:
             request_prune(self._folder, reason)
 
     def _files(self) -> tuple[list[str], list[str]]:

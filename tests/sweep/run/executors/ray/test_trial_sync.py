@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from filelock import FileLock, Timeout
 
+from jobs.config import TrialConfig
 from results.records.journal import Journal, read_events
 from results.records.trial_folder import PRUNE_FILENAME, read_result, trial_status
 from sweep.run.executors.ray import trial_sync
@@ -84,6 +86,40 @@ def test_a_training_has_one_worker_at_a_time(there, file_server, scratch, monkey
     with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:  # waits, until there is no sense in it
         assert sync.stop_file.exists()
         assert not contents(scratch)
+        assert not sync._thread.is_alive()
+    assert not sync.stop_file.exists()
+
+
+def test_a_trial_waits_for_its_training_which_the_other_trial_has_left_for_good(
+    there, file_server, scratch, monkeypatch
+):
+    """Both may work in one scratch home, where the first would delete what the second fetches."""
+    monkeypatch.setattr(trial_sync, "INTERVAL_S", 0.01)
+    send, fetched = caller(file_server), []
+
+    def call(method: str, *values: Any) -> Any:
+        if method == "leave":
+            assert not contents(scratch)
+        found = send(method, *values)
+        if method == "take_over":
+            fetched.append(found)
+            file_server.leave("another", "its worker")
+        return found
+
+    assert file_server.take_over("another", TRAINING, "its worker") is not None
+    with TrialSync(call, KEY, TRAINING, scratch) as sync:
+        train(scratch, 0, 2)
+    assert fetched == [None, []]
+    assert checkpoints(there).latest().step == 2
+    assert not sync.stop_file.exists()
+
+
+def test_a_trial_without_training_has_its_own_folder_alone(there, file_server, scratch):
+    with TrialSync(caller(file_server), KEY, None, scratch) as sync:
+        sync.continue_training(TrialConfig(), "fingerprint", {})
+        write_result(trial_in(scratch))
+        assert not (scratch / "trainings").exists()
+    assert trial_status(trial_in(there)) == "finished"
 
 
 def test_a_trial_that_another_sweep_runs_is_waited_for_and_not_run_again(there, file_server, scratch):
@@ -154,6 +190,24 @@ def test_checkpoints_that_are_replaced_while_they_are_sent_arrive(there, file_se
         sync.send()
         assert checkpoints(there).latest().step == 4
     assert checkpoints(there).latest().step == 8
+
+
+def test_nothing_is_sent_twice_nor_is_a_checkpoint_deleted_before_the_next_is_there(there, file_server, scratch):
+    """A worker may look between the two."""
+    calls, send = [], caller(file_server)
+
+    def call(method: str, *values: Any) -> Any:
+        calls.append(method)
+        return send(method, *values)
+
+    with TrialSync(call, KEY, TRAINING, scratch) as sync:
+        train(scratch, 0, 4)
+        sync.send()
+        sent = [calls.count(method) for method in ("extend", "replace")]
+        shutil.rmtree(training_in(scratch) / "checkpoints")
+        sync.send()
+        assert [calls.count(method) for method in ("extend", "replace")] == sent
+    assert checkpoints(there).latest().step == 4
 
 
 def test_line_that_was_cut_short_in_the_home_is_written_anew(there, file_server, scratch):
