@@ -26,7 +26,6 @@ from results.records.trial_folder import (
     MEASUREMENTS_FILENAME,
     PRUNE_FILENAME,
     RESULT_FILENAME,
-    read_result,
 )
 from sweep.run.stop import request_stop
 
@@ -69,8 +68,8 @@ class TrialFileServer:
             self._let_go(key)
             return None
         self._workers[key] = worker
-        names = GROWING if read_result(trial) is None else (*GROWING, MEASUREMENTS_FILENAME, RESULT_FILENAME)
-        return self._names([*(trial / name for name in names), *(path for f in folders[1:] for path in f.rglob("*"))])
+        own = [trial / name for name in (*GROWING, MEASUREMENTS_FILENAME, RESULT_FILENAME)]
+        return self._names([*own, *(path for folder in folders[1:] for path in folder.rglob("*"))])
 
     def continue_training(
         self, key: str, training: str, worker: str, config: dict[str, Any], fingerprint: str, weights: dict[str, str]

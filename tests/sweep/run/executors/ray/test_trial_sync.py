@@ -78,6 +78,8 @@ def test_a_training_has_one_worker_at_a_time(there, file_server, scratch, monkey
     with TrialSync(caller(file_server), KEY, TRAINING, scratch):
         train(scratch, 0, 2)
         assert file_server.take_over(other, TRAINING, "worker") is None
+        with FileLock(there / "trials" / other / "lock", timeout=0):  # another sweep may run it meanwhile
+            pass
         assert file_server.take_over("a control", None, "worker") == []
         with pytest.raises(Timeout):  # trials that see the home are kept from it too
             FileLock(training_in(there) / "lock").acquire(timeout=0)
@@ -231,6 +233,22 @@ def test_worker_whose_trial_moved_writes_nothing_more_and_stops(there, file_serv
     with pytest.raises(TrialMovedError):
         sync.__exit__(None, None, None)
     assert not contents(there)
+
+
+def test_a_worker_whose_trial_moved_changes_nothing(there, file_server):
+    train(there, 0, 2)
+    file_server.take_over(KEY, TRAINING, "a worker")
+    file_server.take_over(KEY, TRAINING, "the next one")
+    before = contents(there)
+    file_server.leave(KEY, "a worker")
+    assert file_server.take_over("another", TRAINING, "its worker") is None
+    for method, *values in (
+        ("keep_checkpoints", KEY, TRAINING, "a worker", []),
+        ("continue_training", KEY, TRAINING, "a worker", {}, "fingerprint", {}),
+    ):
+        with pytest.raises(TrialMovedError):
+            getattr(file_server, method)(*values)
+    assert contents(there) == before
 
 
 def test_stop_is_passed_on_both_ways(there, file_server, scratch, monkeypatch):
