@@ -217,7 +217,10 @@ def test_line_that_was_cut_short_in_the_home_is_written_anew(there, file_server,
     train(there, 0, 1)
     with (theirs / "journal.jsonl").open("a") as stream:
         stream.write('{"event": "metr')
+    for ending in ("incoming", "1.partial"):
+        (training_in(there) / f"weights.safetensors.{ending}").touch()
     with TrialSync(caller(file_server), KEY, TRAINING, scratch):
+        assert not any("weights" in name for name in contents(scratch)), "left by killed writers"
         train(scratch, 1, 2)
     assert [event["event"] for event in read_events(theirs)] == ["start", "metrics", "start", "metrics"]
 
@@ -261,6 +264,7 @@ def test_stop_is_passed_on_both_ways(there, file_server, scratch, monkeypatch):
     (there / "stop").unlink()
     with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:
         sync.stop_file.write_text("no room")
+    file_server.ask_to_stop("too late")
     assert (there / "stop").read_text() == "no room"
 
 
