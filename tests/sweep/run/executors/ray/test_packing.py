@@ -26,6 +26,12 @@ def test_shares_fill_a_gpu(share: float, part: float) -> None:
     assert whole_part(share) == pytest.approx(part)
 
 
+def test_a_third_that_was_too_little_becomes_a_whole(tmp_path: Path) -> None:
+    shares = packing(1 / 3, tmp_path)
+    shares.ran_out(CONFIG, 1 / 3)
+    assert shares.share_of(CONFIG) == 1.0
+
+
 def test_a_trial_that_ran_out_gets_more_until_it_has_a_whole_gpu(tmp_path: Path) -> None:
     shares = packing(0.25, tmp_path)
     seen = [shares.share_of(CONFIG)]
@@ -40,8 +46,14 @@ def test_trials_get_what_others_of_their_shape_were_measured_to_need(tmp_path: P
     shares = packing(0.25, tmp_path)
     shares.used(CONFIG, Use(peak_bytes=30 * GIB, total_bytes=80 * GIB))
     assert shares.share_of(CONFIG) == 0.5
+    shares.used(CONFIG, Use(peak_bytes=20 * GIB, total_bytes=80 * GIB))
+    assert shares.share_of(CONFIG) == 0.5, "never less than another one needed"
     shares.used(OTHER, Use(peak_bytes=2 * GIB, total_bytes=80 * GIB))
     assert shares.share_of(OTHER) == 0.25, "never less than the file says"
+
+
+def test_the_share_that_memory_requires_has_a_margin_and_the_context() -> None:
+    assert Use(10 * GIB, 80 * GIB).share == pytest.approx((11 * GIB + CONTEXT_BYTES) / (80 * GIB))
 
 
 def test_what_was_learned_outlives_the_run(tmp_path: Path) -> None:
@@ -58,7 +70,9 @@ def test_whole_gpus_and_none_stay_as_they_are(share: float, tmp_path: Path) -> N
     shares = packing(share, tmp_path)
     assert not shares.is_shared
     shares.used(CONFIG, Use(70 * GIB, 80 * GIB))
-    assert shares.share_of(CONFIG) == share
+    assert not list(tmp_path.rglob("*.json"))
+    packing(0.25, tmp_path).ran_out(CONFIG, 0.25)
+    assert packing(share, tmp_path).share_of(CONFIG) == share, "what was learned is of shared GPUs"
 
 
 def test_a_row_without_training_that_ran_out_gets_more_as_well(tmp_path: Path) -> None:
