@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -65,11 +67,8 @@ class Domain:
     def of(cls, store: Store, config: TrialConfig) -> Domain:
         """The facts of a store, as a trial's network sees it."""
         resolution, manifest = config.data.resolution, store.manifest
-        evaluated = [
-            row for split in ("test", "val") for row in store.objects[store.objects["split"] == split].itertuples()
-        ][:_OBJECTS]
-        sources = np.array([evaluation_frames(row, manifest.evaluation)[0] for row in evaluated])
-        views = store.views(sources[:, None], resolution)
+        evaluated = list(islice(_evaluated(store), _OBJECTS))
+        views = store.views(np.array([[source] for _, source in evaluated]), resolution)
         assert views.origin is not None
         trained = store.split("train")
         spans = zip(trained["first_frame"].to_numpy(), trained["num_frames"].to_numpy(), strict=True)
@@ -102,7 +101,7 @@ class Domain:
             focal=_pair(views.cameras.focal[:, 0].numpy()),
             principal=_pair(views.cameras.principal[:, 0].numpy()),
             origin=_triple(views.origin.numpy()),
-            elevation=float(np.median([_elevation(store, row) for row in evaluated])),
+            elevation=float(np.median([_elevation(store, row, source) for row, source in evaluated])),
             fill=float(np.median((boxes[:, 1] - boxes[:, 0]).max(axis=1))),
             middle=_pair(boxes.mean(axis=1)),
             usual=tuple(map(float, usual)),
@@ -162,14 +161,22 @@ def _distance(values: np.ndarray, usual: np.ndarray, precision: np.ndarray) -> f
     return float(np.sqrt(max(difference @ precision @ difference, 0.0)))
 
 
-def _elevation(store: Store, row: Any) -> float:
-    """Angle of an object's source camera above the plane across its cameras' mean upward direction."""
+def _evaluated(store: Store) -> Iterator[tuple[Any, int]]:
+    """The objects of evaluation, and the frame of each that is its source; those that lack it are left out."""
+    for split in ("test", "val"):
+        for row in store.objects[store.objects["split"] == split].itertuples():
+            with suppress(ValueError):
+                yield row, int(evaluation_frames(row, store.manifest.evaluation)[0])
+
+
+def _elevation(store: Store, row: Any, source: int) -> float:
+    """Angle of the camera of an object's frame `source` above the plane across its cameras' mean upward direction."""
     cameras = store.world_to_camera[object_frames(row)].astype(np.float64)
     up = -cameras[:, 1, :3].mean(axis=0)
-    source = store.world_to_camera[evaluation_frames(row, store.manifest.evaluation)[0]].astype(np.float64)
+    camera = store.world_to_camera[source].astype(np.float64)
     if len(cameras) < 2 or np.linalg.norm(up) < 1e-6:
         return 0.0
-    outward = -source[:3, :3].T @ source[:3, 3] - nearest_point(cameras, np.zeros((len(cameras), 2)))
+    outward = -camera[:3, :3].T @ camera[:3, 3] - nearest_point(cameras, np.zeros((len(cameras), 2)))
     sine = outward @ up / np.linalg.norm(up) / max(np.linalg.norm(outward), 1e-9)
     return float(np.arcsin(np.clip(sine, -1, 1)))
 

@@ -48,6 +48,18 @@ def test_the_domain_knows_cameras_and_framing(domain: Domain) -> None:
     assert Domain.from_json(json.loads(json.dumps(domain.as_json()))) == domain
 
 
+def test_objects_without_the_source_frame_tell_nothing_of_the_domain(home, tiny) -> None:
+    config = TrialConfig.model_validate(tiny())
+    store = open_dataset("chairs", config.data.options, home)
+    manifest = store.manifest.model_copy(update={"evaluation": {"source_frames": [3]}})
+    first = store.objects.index[store.objects["split"] == "test"][0]
+    shorter = store.objects.copy()
+    shorter.loc[first, "num_frames"] = 3
+    rest = store.objects.drop(first)
+    found, expected = (Domain.of(replace(store, manifest=manifest, objects=rows), config) for rows in (shorter, rest))
+    assert found == expected
+
+
 def test_the_object_fills_the_picture_as_in_training(domain: Domain) -> None:
     photo = picture(colour=(90, 90, 90))
     photo.rgba[60:90, 20:40, :3] = (200, 10, 10)
