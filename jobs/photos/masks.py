@@ -98,7 +98,7 @@ def _checked(mask: Mask, picture: Picture, remedy: str = "give its mask with --m
 
 def _from_file(picture: Picture, path: Path) -> Mask:
     try:
-        found = read_mask(path)
+        found = read_mask(path, upright=True)
     except UnreadableObjectError as error:
         raise PictureError(f"--mask {error}") from error
     height, width = found.shape
@@ -113,8 +113,6 @@ def _from_file(picture: Picture, path: Path) -> Mask:
 
 def _resized(coverage: np.ndarray, picture: Picture) -> np.ndarray:
     height, width, _ = picture.rgba.shape
-    if coverage.shape == (height, width):
-        return coverage.astype(np.float32)
     image = Image.fromarray(coverage.astype(np.float32))
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).clip(0, 1)
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jobs.data.importers.base import UnreadableObjectError
 from results.records.hashing import file_sha256
@@ -208,8 +208,8 @@ def over(rgba: np.ndarray, background: Sequence[float]) -> np.ndarray:
     return np.rint(rgba[..., :3] * alpha + 255 * np.asarray(background) * (1 - alpha)).astype(np.uint8)
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """A mask (H, W) uint8, the object's coverage times 255, from any kind of image.
+def read_mask(path: Path, *, upright: bool = False) -> np.ndarray:
+    """A mask (H, W) uint8, the object's coverage times 255, from any kind of image; `upright`: turned as EXIF says.
 
     Grey values are relative to the type's maximum, for 8 or 16 bits.  Images that hold only 0 and 1 are boolean.
     Coloured images, palettes included, are boolean too: every pixel that is not black is the object.  In transparent
@@ -217,6 +217,8 @@ def read_mask(path: Path) -> np.ndarray:
     """
     image = read_image(path)
     with _naming(path):
+        if upright:
+            image = ImageOps.exif_transpose(image)
         if image.mode in _DEEP_MODES:
             return _shares(_deep_values(image, path))
         rgba = rgba_of(image, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,15 @@ MIDDLE = """
         mask.paste(255, (width // 4, height // 4, 3 * width // 4, 3 * height // 4))
         return mask
 """
+
+
+def test_a_large_picture_is_compared_at_a_smaller_size() -> None:
+    small = photo()
+    large = replace(small, rgba=small.rgba.repeat(7, axis=0).repeat(7, axis=1))
+    mask = find_mask(large, "colour")
+    assert mask is not None
+    assert mask.coverage.shape == (7 * HEIGHT, 7 * WIDTH)
+    assert overlap(mask.coverage[3::7, 3::7]) > 0.93
 
 
 @pytest.mark.parametrize("noise", [0.0, 3.0, 8.0])
@@ -176,6 +186,17 @@ def test_a_file_of_another_size_is_scaled(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "text.png").write_text("no")
     with pytest.raises(PictureError, match=r"--mask .*text\.png"):
         find_mask(photo(), tmp_path / "text.png")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_file_is_turned_as_its_camera_was_held(suffix: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    lying = Image.fromarray((255 * np.rot90(truth())).astype(np.uint8))
+    lying.save(tmp_path / f"mask{suffix}", exif=exif)
+    mask = find_mask(photo(), tmp_path / f"mask{suffix}")
+    assert mask is not None
+    assert overlap(mask.coverage) > 0.95
 
 
 def test_backgrounds_that_are_not_plain_are_refused() -> None:
