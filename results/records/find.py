@@ -59,7 +59,8 @@ def find_trial_folder(text: str, home: Path, sweep: str | None = None, seed: int
     if len(keys) == 1:
         return trial_folder(home, keys.pop())
     if keys:
-        raise UnknownTrialError(_several(text, keys, named))
+        ways = [option for option, given in (("--seed", seed), ("--sweep", sweep)) if given is None]
+        raise UnknownTrialError(f"{_several(text, keys, named)}; choose one by {' or '.join([*ways, 'its key'])}")
     raise UnknownTrialError(_unknown(text, home, named, sweep))
 
 
@@ -89,8 +90,8 @@ def best_trial_folder(
             f"{column} cannot be compared; {'' if sweep else 'choose a sweep with --sweep FILE, or '}name a trial"
         )
     chosen = max(trained, key=lambda key: better * trained[key])
-    label = next((trial.label for trial in named if trial.key == chosen), "no plan's")
-    say(f"best {column} of {len(trained)} trials of {where}: {label} ({chosen}), {trained[chosen]:.3f}")
+    label = next((f"{trial.label} ({chosen})" for trial in named if trial.key == chosen), f"{chosen}, of no plan")
+    say(f"best {column} of {len(trained)} trials of {where}: {label}, {trained[chosen]:.3f}")
     return trial_folder(home, chosen)
 
 
@@ -134,10 +135,7 @@ def _several(text: str, keys: set[str], named: Iterable[_Named]) -> str:
         labels.setdefault(trial.key, trial.label)
     meant = sorted(f"{labels[key]} ({key})" if key in labels else key for key in keys)
     more = f" and {len(meant) - _SHOWN} more" if len(meant) > _SHOWN else ""
-    return (
-        f"{text!r} means {len(keys)} trials: {', '.join(meant[:_SHOWN])}{more}; "
-        "choose one by --seed, --sweep or its key"
-    )
+    return f"{text!r} means {len(keys)} trials: {', '.join(meant[:_SHOWN])}{more}"
 
 
 def _unknown(text: str, home: Path, named: Iterable[_Named], sweep: str | None) -> str:
