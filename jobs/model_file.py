@@ -26,7 +26,7 @@ from jobs.features import context_widths
 from jobs.keys import training_identity
 from jobs.photos.domain import Domain
 from jobs.reconstructor import build_reconstructor
-from jobs.trained import find_trained, last_checkpoint
+from jobs.trained import dataset_of, find_trained, last_checkpoint
 from model.methods.splatter_image.backbones.unet import UNet
 from model.methods.splatter_image.predictor import GaussianPredictor
 from model.official import OfficialPredictor, PublishedDataset, official_state_dict
@@ -155,9 +155,8 @@ def exported(folder: Path, dataset: Callable[[str, Mapping[str, Any], Path], Sto
     dataset: name, options and home -> the store.  Raises ValueError as above, and the errors of `dataset`.
     """
     home = folder.parent.parent
-    own = OwnNetwork.of_trial(folder)
-    config = own.config
-    store = dataset(config.data.name, config.data.options, home)
+    training, config = find_trained(home, folder.name)
+    own, store = OwnNetwork.of_trial(folder), dataset_of(training, config, home, dataset)
     facts = {
         _FORMAT: FORMAT,
         _CONFIG: json.dumps(config.identity()),
@@ -179,10 +178,10 @@ def _in_order(content: bytes) -> bytes:
 def _in_published_layout(folder: Path) -> bytes:
     """The network of the trial in a folder as a published file.  Raises ValueError as `export_trial` does."""
     home = folder.parent.parent
-    _, config = find_trained(home, folder.name)
+    training, config = find_trained(home, folder.name)
     _refuse_unpublished(config)
     own, weights = OwnNetwork.of_trial(folder), WeightStore(weights_folder(home))
-    store = open_dataset(config.data.name, config.data.options, home)
+    store = dataset_of(training, config, home)
     network = own.load(build_reconstructor(config, context_widths(config, weights), weights, initial=False))
     tensors = {name: tensor.detach().clone() for name, tensor in _official(network, store, config).items()}
     content = io.BytesIO()

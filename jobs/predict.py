@@ -27,7 +27,6 @@ from torch import Tensor
 
 from jobs.config import TrialConfig
 from jobs.data.inspect import silhouettes_of
-from jobs.data.prepare import open_dataset
 from jobs.device import choose_device, prepare
 from jobs.evaluate import Predict, predicting
 from jobs.features import LiveContext
@@ -38,7 +37,7 @@ from jobs.photos.masks import Mask, find_mask
 from jobs.photos.picture import Picture, read_picture
 from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
-from jobs.trained import find_trained, load_network
+from jobs.trained import dataset_of, find_trained, load_network
 from jobs.turntable import orbit, save_pictures
 from jobs.video import VideoError, find_ffmpeg, save_video
 from model.ply import write_ply
@@ -90,8 +89,7 @@ def load_reconstructor(
     weights = WeightStore(weights_folder(home))
     context = LiveContext(config, weights, chosen)
     network = load_network(found, config, context.widths, weights, chosen)
-    store = open_dataset(config.data.name, config.data.options, home)
-    domain = Domain.of(store, config)
+    domain = Domain.of(dataset_of(found, config, home), config)
     return PhotoReconstructor(
         key, config, domain, predicting(network, context, config), _lowest_conditioned(folder), chosen
     )

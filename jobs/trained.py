@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -46,6 +47,11 @@ from results.records.training_folder import (
     training_of,
 )
 from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME, ENVIRONMENT_FILENAME, LOCK_FILENAME
+
+#: Digits of a fingerprint in messages.
+_SHOWN = 8
+
+log = logging.getLogger(__name__)
 
 #: A network -> its evaluation on the validation split.
 Validate = Callable[[Reconstructor, ContextReader], Evaluation]
@@ -159,7 +165,7 @@ def load_trained(
     """
     folder, config = find_trained(home, key)
     weights = WeightStore(weights_folder(home))
-    store = open_dataset(config.data.name, config.data.options, home)
+    store = dataset_of(folder, config, home)
     wanted = splits or (config.eval.split,)
     in_order = [split for split in SPLITS if split in wanted]
     context = ContextReader(config, store, weights, cache_folder(home), device, splits=in_order)
@@ -187,6 +193,31 @@ def last_checkpoint(folder: Path) -> Checkpoint:
             f"{folder} has no usable weights, and no checkpoint (an archive has neither); `splatsweep run` trains it"
         )
     return checkpoint
+
+
+def dataset_of(
+    folder: Path,
+    config: TrialConfig,
+    home: Path,
+    find: Callable[[str, Mapping[str, Any], Path], Store] = open_dataset,
+) -> Store:
+    """The dataset of the training in a folder; `find` opens it.  A warning says where it has been prepared anew since.
+
+    Its pictures and cameras may then be others than those of the training.
+    """
+    store = find(config.data.name, config.data.options, home)
+    record = read_training(folder) or {}
+    former = {record[name] for name in store.provenance if record.get(name)}
+    if former and former.isdisjoint(store.provenance.values()):
+        log.warning(
+            "training %s was of other data (%s) than dataset %s as it is prepared now (%s): its cameras and pictures "
+            "may be others",
+            folder.name,
+            record["data_fingerprint"][:_SHOWN],
+            config.data.name,
+            store.fingerprint[:_SHOWN],
+        )
+    return store
 
 
 def _prepared(

@@ -123,9 +123,10 @@ def test_a_killed_writer_is_taken_over_from(path, tmp_path):
 
 
 def test_a_stop_keeps_the_groups_that_are_done(path):
-    answers = iter([False, False, True])
-    with pytest.raises(StopRequestedError, match="stopped after 6 of 10 frames of one"):
-        ensure_feature_file(path, FRAMES, GROUP, features, lambda: next(answers))
+    answers = iter([False, False, True, True])
+    for _ in range(2):
+        with pytest.raises(StopRequestedError, match="stopped after 6 of 10 frames of one"):
+            ensure_feature_file(path, FRAMES, GROUP, features, lambda: next(answers))
     assert not path.exists()
     left = []
     ensure_feature_file(path, FRAMES, GROUP, lambda frames: left.append(frames) or features(frames))

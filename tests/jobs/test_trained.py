@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save
 
 from jobs import feature_file
 from jobs.config import TrialConfig
+from jobs.model_file import export_trial
 from jobs.predict import load_reconstructor
 from jobs.reconstructor import build_reconstructor
 from jobs.stop import StopRequestedError
@@ -196,6 +198,28 @@ def test_a_trained_network_is_found_by_the_key_of_its_trial_or_training(home, ti
         load_trained(home, "0" * 16)
     with pytest.raises(ValueError, match=r"has no network \(blank\)"):
         load_trained(home, run(home, tiny, model={"name": "blank"}).key)
+
+
+@pytest.mark.parametrize("use", ["load", "predict", ".safetensors", ".pth"])
+def test_data_that_were_prepared_anew_since_the_training_are_reported(use, home, tiny, tmp_path, caplog):
+    result = run(home, tiny)
+    uses = {
+        "load": lambda: load_trained(home, result.key),
+        "predict": lambda: load_reconstructor(home, result.key, device="cpu"),
+    }
+    act = uses.get(use, lambda: export_trial(result.folder, tmp_path / f"network{use}"))
+    act()
+    assert not caplog.records
+    (path,) = home.glob("data/*/manifest.json")
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"fingerprint": "f00d" * 16}))
+    act()
+    assert not caplog.records, "the same data with a fingerprint of another version"
+    path.write_text(json.dumps(manifest | {"fingerprint": "f00d" * 16, "checksum": "beef" * 16}))
+    act()
+    (record,) = caplog.records
+    said = f"training {result.training} was of other data ({manifest['fingerprint'][:8]}) than dataset chairs"
+    assert record.message.startswith(f"{said} as it is prepared now (f00df00d)")
 
 
 def test_a_trained_network_is_loaded_without_the_weights_that_its_training_started_from(tmp_path, monkeypatch):
