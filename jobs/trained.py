@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 
 from jobs.checkpoint import Checkpoint, CheckpointFolder
 from jobs.config import TrialConfig
+from jobs.contexts import frozen_class, frozen_options
 from jobs.continuation import continue_training
 from jobs.data.prepare import open_dataset
 from jobs.data.store import SPLITS, Store
@@ -180,9 +181,29 @@ def load_network(
     Raises ValueError where there are neither.
     """
     network = prepare(build_reconstructor(config, widths, weights, initial=False), torch.device(device))
-    if _restored(folder, network) is None:
+    record = _restored(folder, network)
+    if record is None:
         network.load_state_dict(last_checkpoint(folder).evaluated)
+    else:
+        _report_other_weights(record, config, weights)
     return network.eval()
+
+
+def _report_other_weights(record: Mapping[str, Any], config: TrialConfig, weights: WeightStore) -> None:
+    """Logs a warning for every frozen model of the context whose weights are not those of the training any more."""
+    for section in config.sources.values():
+        model = frozen_class(section)
+        for name in () if model is None else model.weights(frozen_options(section)):
+            former, now = record.get("weights", {}).get(name), weights.identity(name)
+            if former and now and former != now:
+                log.warning(
+                    "training %s was with other weights %s (%s) than there are now (%s): its network may reconstruct "
+                    "worse with these",
+                    record["key"],
+                    name,
+                    former[:_SHOWN],
+                    now[:_SHOWN],
+                )
 
 
 def last_checkpoint(folder: Path) -> Checkpoint:

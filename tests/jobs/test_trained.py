@@ -222,6 +222,21 @@ def test_data_that_were_prepared_anew_since_the_training_are_reported(use, home,
     assert record.message.startswith(f"{said} as it is prepared now (f00df00d)")
 
 
+def test_frozen_weights_that_were_replaced_since_the_training_are_reported(home, tiny, caplog):
+    encoder = {"encoder": "efficientnet_lite0", "fusion": "concat", "resolution": 32}
+    result = run(home, tiny, semantic=encoder)
+    load_trained(home, result.key)
+    assert not caplog.records
+    path = training(result) / "training.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"weights": dict.fromkeys(record["weights"], "f00d" * 16)}))
+    for use in (load_trained, load_reconstructor):
+        caplog.clear()
+        use(home, result.key, device="cpu")
+        (found,) = caplog.records
+        assert "was with other weights efficientnet_lite0 (f00df00d)" in found.message
+
+
 def test_a_trained_network_is_loaded_without_the_weights_that_its_training_started_from(tmp_path, monkeypatch):
     stages = [{"iterations": 1, "lr": 1e-3, "losses": {"l2": 1.0}}]
     model = {"name": "pixelnerf", "hidden": 8, "blocks": 1, "view_blocks": 1}
