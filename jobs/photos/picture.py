@@ -158,7 +158,9 @@ def _to_srgb(image: Image.Image, path: Path) -> tuple[Image.Image, list[str]]:
         values = np.asarray(image).astype(np.float64)
         if values.min() < 0 or values.max() > 65535:
             raise PictureError(f"{path}: pixels from {values.min():g} to {values.max():g}; allowed: 8 or 16 bits")
-        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGBA"), remarks
+        profile = image.info.get("icc_profile")
+        image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
+        image.info["icc_profile"] = profile
     if image.mode in ("F", "LAB", "HSV", "YCbCr"):
         raise PictureError(f"{path}: pixels of mode {image.mode}; save it as 8-bit RGB")
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None

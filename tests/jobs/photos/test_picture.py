@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,28 @@ def test_colours_of_every_mode_are_converted(mode: str, tmp_path: Path) -> None:
     picture = read_picture(path)
     assert np.abs(picture.rgba[0, 0].astype(int) - (51, 102, 204, 255)).max() <= 2
     assert picture.remarks == ()
+
+
+def linear_grey() -> bytes:
+    """The profile of grey values that are proportional to light."""
+    curve = b"curv" + struct.pack(">IIHH", 0, 1, 256, 0)  # one exponent, times 256
+    white = b"XYZ " + struct.pack(">Iiii", 0, 63190, 65536, 54061)
+    tags = struct.pack(">I4sII4sII", 2, b"kTRC", 156, 14, b"wtpt", 172, 20)
+    facts = struct.pack(">I4sI4s4s4s", 192, b"none", 0x02400000, b"mntr", b"GRAY", b"XYZ ")
+    rest = bytes(12) + b"acsp" + bytes(28) + struct.pack(">iii", 63190, 65536, 54061) + bytes(48)
+    return facts + rest + tags + curve + white
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
+def test_grey_values_of_every_depth_are_converted(mode: str, tmp_path: Path) -> None:
+    values = np.full((9, 9), 55 * 257, np.uint16) if mode == "I;16" else np.full((9, 9), 55, np.uint8)
+    image = Image.fromarray(values)
+    if mode == "LA":
+        image.putalpha(77)
+    image.save(tmp_path / "a.png", icc_profile=linear_grey())
+    assert Image.open(tmp_path / "a.png").mode == mode
+    picture = read_picture(tmp_path / "a.png")
+    assert picture.rgba[0, 0].tolist() == pytest.approx([128, 128, 128, 77 if mode == "LA" else 255], abs=1)
 
 
 def test_large_pictures_are_reduced(tmp_path: Path) -> None:
