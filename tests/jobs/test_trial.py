@@ -1,3 +1,4 @@
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.stop import StopRequestedError
 from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
+from results.records.disk import DiskFullError
 from results.records.home import training_folder
 from results.records.journal import read_events
 from results.records.trial_folder import PRUNE_FILENAME, trial_status
@@ -198,6 +200,30 @@ def test_a_stop_reaches_a_trial_that_another_process_runs(request_name, home, ti
         run_trial(config, home, replace(RUNTIME, stop_file=str(tmp_path / "stop")))
     assert read_events(folder) == events, "the journal is the other process's"
     assert not (folder / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "end"),
+    [
+        (ValueError("no"), TrialFailedError, {"event": "failed", "error": "ValueError: no"}),
+        (StopRequestedError("stopped"), StopRequestedError, {"event": "stopped", "reason": "stopped"}),
+        (OSError(errno.ENOSPC, "full"), DiskFullError, {"event": "stopped"}),
+        (torch.OutOfMemoryError("too large"), torch.OutOfMemoryError, {"event": "start"}),  # the executor decides
+        (KeyboardInterrupt(), KeyboardInterrupt, {"event": "stopped"}),
+    ],
+)
+def test_the_journal_says_how_a_trial_ended_and_the_log_why(error, raised, end, home, tiny, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("jobs.trial.evaluate_predictions", fail)
+    with pytest.raises(raised):
+        run_trial(TrialConfig.model_validate(tiny(model={"name": "blank"})), home, RUNTIME)
+    (folder,) = (home / "trials").iterdir()
+    last = read_events(folder)[-1]
+    assert last | end == last
+    reason = "no space left" if raised is DiskFullError else str(error)
+    assert reason in (folder / "log.txt").read_text()
 
 
 def test_two_source_views_are_better_known_than_one(home, tiny):
