@@ -143,7 +143,8 @@ def run_trial(config: TrialConfig, home: Path | str, runtime: Runtime | None = N
         result = read_result(folder)
         if result is None:
             result = _Trial(config, keys, folder, home, store, frozen, runtime).run(should_stop)
-            write_json(folder / RESULT_FILENAME, result)
+            with _journal_with_end(folder, keys.trial):  # the journal is on the disk before the result
+                write_json(folder / RESULT_FILENAME, result)
     return TrialResult(keys.trial, folder, result["metrics"], result["step"], keys.training)
 
 

@@ -16,6 +16,7 @@ from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.stop import StopRequestedError
 from jobs.trial import Runtime, TrialFailedError, TrialResult, run_trial
+from results.records.atomic import write_json
 from results.records.disk import DiskFullError
 from results.records.home import training_folder
 from results.records.journal import read_events
@@ -224,6 +225,23 @@ def test_the_journal_says_how_a_trial_ended_and_the_log_why(error, raised, end, 
     assert last | end == last
     reason = "no space left" if raised is DiskFullError else str(error)
     assert reason in (folder / "log.txt").read_text()
+
+
+def test_a_disk_without_room_for_the_result_leaves_the_trial_interrupted(home, tiny, monkeypatch):
+    def write(path, content):
+        if path.name == "result.json":
+            raise DiskFullError("no space left")
+        write_json(path, content)
+
+    config = TrialConfig.model_validate(tiny(model={"name": "blank"}))
+    monkeypatch.setattr("jobs.trial.write_json", write)
+    with pytest.raises(DiskFullError):
+        run_trial(config, home, RUNTIME)
+    (folder,) = (home / "trials").iterdir()
+    assert trial_status(folder) == "interrupted", "its process lives and runs other trials"
+    monkeypatch.undo()
+    assert run_trial(config, home, RUNTIME).folder == folder
+    assert trial_status(folder) == "finished"
 
 
 def test_two_source_views_are_better_known_than_one(home, tiny):
