@@ -127,10 +127,13 @@ def _decoded(image: Image.Image, path: Path) -> Picture:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # phones put previews into a JPEG's further pictures
         remarks.append(f"the first of its {frames} pictures is used")
-    focal = _focal(image)
     image.load()
+    try:
+        focal, upright = _focal(image), ImageOps.exif_transpose(image)
+    except SyntaxError:  # Pillow's, for another header
+        focal, upright = None, image
+        remarks.append("its EXIF data cannot be read and are ignored")
     factor = -(-max(width, height) // WORKING_SIDE)
-    upright = ImageOps.exif_transpose(image)
     rgba, more = _to_srgb(upright, path)
     remarks += more
     if factor > 1:

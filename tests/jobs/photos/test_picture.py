@@ -33,6 +33,14 @@ def test_the_camera_was_held_upright(tmp_path: Path) -> None:
     assert picture.focal == pytest.approx(28 / 43.267 * 50, rel=1e-4)
 
 
+def test_exif_data_that_are_none_are_ignored(tmp_path: Path) -> None:
+    two_halves().save(tmp_path / "a.png", exif=b"Exif\0\0of another kind")
+    picture = read_picture(tmp_path / "a.png")
+    assert picture.size == (20, 12)
+    assert picture.focal is None
+    assert picture.remarks == ("its EXIF data cannot be read and are ignored",)
+
+
 def test_transparency_is_kept(tmp_path: Path) -> None:
     image = two_halves().convert("RGBA")
     image.putalpha(Image.fromarray(np.full((12, 20), 77, np.uint8)))
