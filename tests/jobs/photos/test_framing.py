@@ -157,7 +157,8 @@ def test_lenses() -> None:
     photo = picture()
     assert Lens.of(photo, 90, None).focal == pytest.approx(0.5)
     assert Lens.of(photo, None, 480).focal == pytest.approx(2)  # the file's picture is 240 wide
-    assert Lens.of(photo, None, None).focal is None
+    usual = Lens.of(photo, None, None)
+    assert usual.focal is usual.degrees is None
     recorded = Lens.of(replace(photo, focal=240), None, None)
     assert recorded.degrees == pytest.approx(53.13, abs=0.01)
     assert "camera recorded" in recorded.origin
@@ -173,6 +174,7 @@ def test_pictures_of_the_datasets_own_kind_are_read_as_they_are(domain: Domain) 
     assert is_framed(own, domain)
     assert np.array_equal(seen(as_it_is(own, domain, Lens(None, ""))), own.rgba[..., :3].transpose(2, 0, 1))
     assert not is_framed(picture(17, 17), domain)
+    assert not is_framed(picture(16, 17), domain)
     assert not is_framed(picture(16, 16, (250, 255, 255)), domain)
     own.rgba[0, 0, 3] = 0
     assert not is_framed(own, domain)
