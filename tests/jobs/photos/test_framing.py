@@ -173,6 +173,8 @@ def test_pictures_of_the_datasets_own_kind_are_read_as_they_are(domain: Domain) 
     own.rgba[4:12, 5:11, :3] = (1, 2, 3)
     assert is_framed(own, domain)
     assert np.array_equal(seen(as_it_is(own, domain, Lens(None, ""))), own.rgba[..., :3].transpose(2, 0, 1))
+    twice = as_it_is(own, domain, Lens(2 * domain.focal[0] / 16, "")).source
+    assert torch.allclose(twice.cameras.focal, 2 * torch.tensor(domain.focal))
     assert not is_framed(picture(17, 17), domain)
     assert not is_framed(picture(16, 17), domain)
     assert not is_framed(picture(16, 16, (250, 255, 255)), domain)
