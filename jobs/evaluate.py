@@ -152,7 +152,7 @@ def evaluate(
     records: list[dict[str, object]] = []
     samples: list[tuple[str, Views, Tensor]] = []
     seconds: list[float] = []
-    objects = store.split(split).head(limit if limit is not None else len(store.objects))
+    objects = store.split(split).iloc[:limit]
     for number, row in enumerate(objects.itertuples()):
         if should_stop():
             raise StopRequestedError(f"stopped in its evaluation, after {number} of {len(objects)} objects")

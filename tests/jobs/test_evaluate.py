@@ -7,7 +7,7 @@ import torch
 
 from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
-from jobs.evaluate import Evaluation, drawing, evaluate, object_views
+from jobs.evaluate import Evaluation, drawing, evaluate, evaluate_predictions, object_views
 from jobs.metrics.metric_set import MetricSet
 from jobs.pixels import as_bytes
 from jobs.stop import StopRequestedError
@@ -84,20 +84,44 @@ def test_a_limit_takes_the_first_objects(judge, store):
     assert evaluation.per_object["object"].nunique() == 2
 
 
-def test_an_object_that_cannot_be_drawn_is_named_and_its_scores_are_nan(store, weights, caplog):
-    names = [str(name) for name in store.split("test")["object"]]
-    calls = iter(names)
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_a_configuration_names_the_objects_and_the_number_of_their_sources(inputs, store, tiny, weights):
+    config = TrialConfig.model_validate(tiny(model=tiny()["model"] | {"input_views": inputs}))
+    sources = []
 
-    def predict(_):
-        scale = math.inf if next(calls) == names[1] else 0.1
-        gaussians = Gaussians(
+    def predict(source):
+        sources.append(source.images)
+        return one_gaussian()
+
+    evaluated = {"test": 2, "val": 1}  # of the configuration, and of an evaluation while it trains
+    for split, count in evaluated.items():
+        given = () if split == "test" else (split, count)
+        found = evaluate_predictions(predict, config, store, weights, torch.device("cpu"), *given)
+        rows = list(store.split(split).head(count).itertuples())
+        assert found.per_object["object"].unique().tolist() == [row.object for row in rows]
+        for row in rows:
+            assert torch.equal(sources.pop(0), object_views(store, row, 16, inputs).images[:, :inputs])
+    assert not sources
+
+
+def one_gaussian(scale=0.1):
+    return GaussianScene(
+        Gaussians(
             means=torch.tensor([[[0.0, 0.0, 2.0]]]),
             scales=torch.tensor([[[0.1, 0.1, scale]]]),
             rotations=torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]),
             opacities=torch.full((1, 1, 1), 0.5),
             sh=torch.zeros(1, 1, 1, 3),
         )
-        return GaussianScene(gaussians)
+    )
+
+
+def test_an_object_that_cannot_be_drawn_is_named_and_its_scores_are_nan(store, weights, caplog):
+    names = [str(name) for name in store.split("test")["object"]]
+    calls = iter(names)
+
+    def predict(_):
+        return one_gaussian(scale=math.inf if next(calls) == names[1] else 0.1)
 
     chosen = MetricSet(["psnr", "iou"], "vgg", weights)
     evaluation = evaluate(
