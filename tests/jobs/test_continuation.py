@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from jobs.checkpoint import CheckpointFolder
 from jobs.config import TrialConfig
 from jobs.continuation import Beginning, Beginnings
 from jobs.trial import Runtime, TrialResult, run_trial, weight_identities
@@ -150,6 +151,16 @@ def test_damaged_state_is_not_continued(home, tiny, in_one_go, steps):
     assert are_equal(tensors(longer), whole.tensors)
 
 
+def test_a_state_from_before_the_end_is_not_continued(home, tiny, steps):
+    """The last checkpoint may be damaged, and the one before it still there."""
+    checkpoints = CheckpointFolder(folder_of(run_trial(configured(tiny, 7), home, KEEPING)) / "checkpoints")
+    checkpoints.save(replace(checkpoints.latest(), step=5))
+    steps.clear()
+    longer = run_trial(configured(tiny, 12), home, FORGETFUL)
+    assert steps == list(range(12))
+    assert record_of(longer)["continued_from"] == []
+
+
 def test_what_continued_names_all_trainings_before_it(home, tiny, in_one_go, steps):
     whole = in_one_go(configured(tiny, 12, 8))
     first = run_trial(configured(tiny, 5), home, KEEPING)
@@ -170,13 +181,17 @@ def test_what_continued_names_all_trainings_before_it(home, tiny, in_one_go, ste
     assert losses[0] == 3, "the curve is whole"
 
 
-def test_killed_while_it_continues_it_resumes_and_stays_traceable(home, tiny, in_one_go):
+@pytest.mark.parametrize("beginning", ["there", "removed"])
+def test_killed_while_it_continues_it_resumes_and_stays_traceable(beginning, home, tiny, in_one_go, steps):
     whole = in_one_go(configured(tiny, 12, 8))
     shorter = run_trial(configured(tiny, 7), home, KEEPING)
     with killed_at(13):
         run_trial(configured(tiny, 12, 8), home, FORGETFUL)
-    shutil.rmtree(folder_of(shorter))
+    if beginning == "removed":
+        shutil.rmtree(folder_of(shorter))
+    steps.clear()
     longer = run_trial(configured(tiny, 12, 8), home, FORGETFUL)
+    assert steps == list(range(10, 20)), "it goes on from its own checkpoint"
     assert are_equal(tensors(longer), whole.tensors)
     record = record_of(longer)
     assert record["continued_from"] == [{"training": shorter.training, "step": 7}]
