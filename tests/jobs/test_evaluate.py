@@ -139,6 +139,7 @@ def test_an_object_that_cannot_be_drawn_is_named_and_its_scores_are_nan(store, w
     assert values.groupby(level=0).size().nunique() == 1, "a score is lost"
     assert all(math.isnan(mean) for mean in evaluation.means().values())
     assert list(evaluation.samples["objects"]) == names
+    assert not evaluation.samples["render"][1].any()
     (record,) = caplog.records
     assert f"{names[1]} of test cannot be drawn" in record.message
     assert "scales: 1 of 3 values are NaN or infinite" in record.message
@@ -175,6 +176,18 @@ def test_samples_are_of_the_first_objects_the_source_and_views_spread_over_the_o
     views = [object_views(store, row, 16).images[0] for row in first.itertuples()]
     for name, chosen in ("source", 0), ("target", [1, 2, 4]):
         assert np.array_equal(samples[name], np.stack([as_bytes(images[chosen]) for images in views]))
+
+
+@pytest.mark.parametrize(("views", "chosen"), [(3, [1, 2]), (1, [0])])
+def test_samples_show_the_views_that_every_object_has(views, chosen, judge, store):
+    objects = store.objects.copy()
+    second = objects.index[objects["split"] == "test"][1]
+    objects.loc[second, "num_frames"] = views
+    object.__setattr__(store, "objects", objects)
+    samples = judge(lambda _, targets: Rendering(targets.images)).samples
+    row = objects.loc[second]
+    assert np.array_equal(samples["target"][1], as_bytes(object_views(store, row, 16).images[0, chosen]))
+    assert samples["render"].shape == (3, len(chosen), 3, 16, 16)
 
 
 def test_chosen_metrics_are_computed_except_those_that_a_control_cannot_render(home, tiny):
