@@ -138,6 +138,16 @@ def test_a_photograph_far_from_the_training_pictures_is_reported(trained, recons
     assert "6 objects of chairs (chair) at 16 px: procedural chairs" in str(reconstruct.domain)
 
 
+def test_among_pictures_with_surroundings_no_object_is_looked_for(reconstruct, tmp_path) -> None:
+    surrounded = replace(reconstruct, domain=replace(reconstruct.domain, is_plain=False))
+    photo = photograph(tmp_path / "photo.png")
+    whole, named = surrounded(photo), surrounded(photo, mask="colour")
+    assert (whole.mask, whole.framed.crop) == (None, (0, 50, 300, 350))
+    assert "the largest square in the middle is read, background included" in whole.remarks
+    assert whole.concerns
+    assert named.mask is not None
+
+
 def test_methods_without_gaussians_write_pictures(home, tiny, tmp_path) -> None:
     stages = [{"iterations": 2, "lr": 1e-3, "losses": {"l2": 1.0}}]
     model = {

@@ -48,6 +48,15 @@ def test_the_domain_knows_cameras_and_framing(domain: Domain) -> None:
     assert Domain.from_json(json.loads(json.dumps(domain.as_json()))) == domain
 
 
+def test_pictures_with_surroundings_are_read_whole(home, tiny) -> None:
+    config = TrialConfig.model_validate(tiny())
+    store = open_dataset("chairs", config.data.options, home)
+    noise = np.random.default_rng(0).integers(0, 256, store.images.shape, np.uint8)
+    found = Domain.of(replace(store, images=noise), config)
+    assert not found.is_plain
+    assert (found.fill, found.middle) == (1.0, (0.5, 0.5))
+
+
 def test_objects_without_the_source_frame_tell_nothing_of_the_domain(home, tiny) -> None:
     config = TrialConfig.model_validate(tiny())
     store = open_dataset("chairs", config.data.options, home)
