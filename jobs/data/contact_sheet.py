@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ _CORNERS = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
 def contact_sheet(store: Store, path: Path, objects_per_split: int = 6, views: int = 12) -> None:
     """Write a PNG with a row for each of the first objects of each split: its cameras, then views from all around.
 
-    In splits for evaluation the source view comes first, framed in the colour of its camera.
+    In splits for evaluation the source view, if there is one, comes first, framed in the colour of its camera.
     """
     rows = [
         row
@@ -105,9 +106,10 @@ def draw_frusta(
 def _shown(store: Store, row: Any, views: int) -> tuple[np.ndarray, bool]:
     """Up to `views` frames spread over an object's, and whether the first is the source of evaluations."""
     frames = object_frames(row)
-    order, has_source = np.arange(frames.start, frames.stop), row.split != "train"
-    if has_source:
-        order = evaluation_frames(row, store.manifest.evaluation)
+    order, has_source = np.arange(frames.start, frames.stop), False
+    if row.split != "train":
+        with suppress(ValueError):  # the object lacks that frame, which `data check` reports
+            order, has_source = evaluation_frames(row, store.manifest.evaluation), True
     chosen = np.linspace(0, len(order) - 1, min(views, len(order))).round().astype(int)
     return order[chosen], has_source
 

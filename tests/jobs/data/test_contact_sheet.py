@@ -45,6 +45,13 @@ def test_objects_stand_in_rows_with_their_cameras_first(store, tmp_path):
         assert framed == (line > 0), "evaluated objects have a source view"
 
 
+def test_an_object_without_the_source_view_of_the_protocol_is_drawn_without_it(store, tmp_path):
+    store.manifest.evaluation["source_frame"] = 4  # of 4
+    contact_sheet(store, tmp_path / "sheet.png", objects_per_split=1, views=3)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert not (sheet == SOURCE_COLOUR).all(axis=-1).any()
+
+
 def test_labels_have_letters_beyond_ascii(store, tmp_path):
     labels = []
     for name in ("grün", "grßn"):
