@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from model.methods import METHODS
 from results.metrics import PUBLISHED, split_column
 from sweep.file.diagnostics import Finding
-from sweep.file.schema import Search
+from sweep.file.overrides import flatten
+from sweep.file.schema import CONTROLS, Search
 from sweep.plan.conditions import condition_findings
 from sweep.search.space import count_points, is_continuous
 
@@ -14,6 +16,7 @@ from sweep.search.space import count_points, is_continuous
 def search_findings(search: Search, seeds: Sequence[int], evaluation: object) -> Iterator[Finding]:
     """Mistakes in a search; `evaluation` is the section `eval` of `base`, possibly invalid."""
     section = evaluation if isinstance(evaluation, Mapping) else {}
+    yield from _method_findings(search)
     yield from _sampler_findings(search)
     metric, measured = split_column(search.metric)[1], section.get("metrics") or PUBLISHED
     if isinstance(measured, list | tuple) and metric not in measured and "eval.metrics" not in search.space.axes:
@@ -27,6 +30,15 @@ def space_findings(search: Search) -> Iterator[Finding]:
     """Mistakes in the conditions of a search's space."""
     axes = {key: axis.choices for key, axis in search.space.axes.items()}
     yield from condition_findings(axes, search.space.when, ("search", "space", "when"), "this space")
+
+
+def _method_findings(search: Search) -> Iterator[Finding]:
+    trained = tuple(name for name in METHODS if name not in CONTROLS)
+    for key, axis in search.space.axes.items():
+        for index, choice in enumerate(axis.choices or ()):
+            for setting in flatten(choice, ("search", "space", key, index), key):
+                if setting.keys == ("model", "name") and setting.value in CONTROLS:
+                    yield Finding(setting.origin, "a search needs methods that are trained", setting.value, trained)
 
 
 def _sampler_findings(search: Search) -> Iterator[Finding]:

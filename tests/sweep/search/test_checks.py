@@ -43,6 +43,8 @@ def mistakes(folder: Path, line: str) -> list[tuple[int, int, str]]:
         ("{train.stages.9.lr: [1, 2]}", "train.stages.9.lr", "2 elements"),
         ("{depth.fusion: [input, xattn]}", "xattn", "has no effect, since depth.model is 'none'"),
         ("{seed: [1, 2]}", "1, 2", "set by `seeds`"),
+        ("{model.name: [pixelnerf, blank]}", "blank", "methods that are trained; got 'blank'; allowed: splatter_image"),
+        ("{model: [{name: copy_input}]}", "copy_input", "methods that are trained; got 'copy_input'"),
         (f"{{{BATCH}: [1, 2], when: {{{LR}: {{{BATCH}: 1}}}}}}", LR, "not an axis of this space"),
         (f"{{{BATCH}: [1, 2], {LR}: [1, 2], when: {{{LR}: {{{BATCH}: 3}}}}}}", "3}", "not a value of this axis; got 3"),
         (f"{{{BATCH}: [1, 2], when: {{{BATCH}: {{{BATCH}: 1}}}}}}", f"{BATCH}: {{", "cannot depend on itself"),
