@@ -230,15 +230,16 @@ class SearchQueue:
         """Reports the scores of running trials to the study, and requests that those stop which it prunes."""
         names = {trial.key: trial for trial in self.plan.trials}
         for number, keys in self._awaited.items():
-            self._report(number, keys)
-            if self._study.should_prune(number):
+            if self._report(number, keys):
                 for key in keys:
                     if key in self._open and names[key].is_proposed_only:
                         request_prune(self._trial_folder(key), f"the {self._search.pruner} pruner stopped it")
 
-    def _report(self, number: int, keys: Sequence[str]) -> None:
-        if self._search.pruner != "none" and keys:
-            self._study.report(number, reported(self._monitor.look(keys[0]), self._search.metric))
+    def _report(self, number: int, keys: Sequence[str]) -> bool:
+        """Reports a proposal's scores to the study; returns whether its trials should be pruned."""
+        if self._search.pruner == "none" or not keys:
+            return False
+        return self._study.report(number, reported(self._monitor.look(keys[0]), self._search.metric))
 
     def _trial_length(self) -> TrialLength:
         config = examples(self._sweep)[0]

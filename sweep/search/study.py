@@ -117,14 +117,20 @@ class Study:
         else:
             self._study.tell(trial, outcome.value)
 
-    def report(self, number: int, values: Mapping[int, float]) -> None:
-        """Records the scores of a running trial so far: iteration -> value."""
-        trial = self._frozen(number)
-        for step in sorted(values.keys() - trial.intermediate_values.keys()):
-            self._storage.set_trial_intermediate_value(trial._trial_id, step, values[step])
+    def report(self, number: int, values: Mapping[int, float]) -> bool:
+        """Records the scores of a running trial so far: iteration -> value.  Returns whether it should be pruned.
 
-    def should_prune(self, number: int) -> bool:
-        """Whether a running trial should be pruned, by the scores reported for it and the others."""
+        The pruner judges each score in its turn, also where several are new or the trial has ended: successive halving
+        compares a trial only with those that it judged at the same iteration.
+        """
+        is_behind = self._should_prune(number)
+        for step in sorted(values.keys() - self._frozen(number).intermediate_values.keys()):
+            self._storage.set_trial_intermediate_value(self._frozen(number)._trial_id, step, values[step])
+            is_behind |= self._should_prune(number)
+        return is_behind
+
+    def _should_prune(self, number: int) -> bool:
+        """Whether the pruner rejects a trial by its last score."""
         return self._study.pruner.prune(self._study, self._frozen(number))
 
     def _frozen(self, number: int) -> FrozenTrial:

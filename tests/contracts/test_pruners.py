@@ -25,7 +25,6 @@ def study_of(pruner: str, aim: str = "maximize", length: TrialLength = LENGTH) -
     for number in range(20):
         study.ask(number)
         study.report(number, {step: float(number) for step in STEPS})
-        study.should_prune(number)
         study.tell(number, Outcome("finished", float(number)))
     return study
 
@@ -34,8 +33,7 @@ def is_given_up(study: Study, number: int, score: float) -> bool:
     """Whether a trial with this score is pruned at any evaluation before its last."""
     study.ask(number)
     for step in STEPS[:-1]:
-        study.report(number, {step: score})
-        if study.should_prune(number):
+        if study.report(number, {step: score}):
             study.tell(number, Outcome("pruned"))
             return True
     return False
@@ -56,7 +54,7 @@ def test_no_trial_is_pruned_before_there_are_others_to_compare(pruner: str) -> N
     space = {"train.batch_size": {"low": 1, "high": 64, "int": True}}
     study = Study(Search.model_validate({"space": space, "trials": 4, "pruner": pruner, "sampler": "random"}), LENGTH)
     study.ask(0)
-    assert not study.should_prune(0)
+    assert not study.report(0, {LENGTH.every: 0.0})
     study.tell(0, Outcome("finished", 1.0))
 
 
@@ -69,7 +67,6 @@ def test_a_score_that_is_no_number_ends_no_study(pruner: str) -> None:
     study = study_of(pruner)
     study.ask(20)
     study.report(20, {LENGTH.every: math.nan})
-    study.should_prune(20)
     study.tell(20, Outcome("failed"))
 
 

@@ -133,6 +133,20 @@ def test_failures_and_values_that_are_no_numbers_do_not_end_it() -> None:
     assert study.ask(3)
 
 
+@pytest.mark.parametrize(("score", "is_behind"), [(0.0, True), (0.5, False)])
+def test_halving_judges_each_iteration_of_trials_whose_scores_are_read_at_once(score: float, is_behind: bool) -> None:
+    """They are read at once after a restart; those at iteration 10 are compared with it, and not the last ones."""
+    options = search("random", pruner="halving")
+    study, first = Study(options, LENGTH), Study(options, LENGTH)
+    for number in range(8):
+        study.recall(number, first.ask(number))
+        study.report(number, {10: 0.1, 20: 0.6, 40: 0.9})
+        study.tell(number, Outcome("finished", 0.9))
+    study.ask(8)
+    assert not study.report(8, {})
+    assert study.report(8, {10: score}) is is_behind
+
+
 CONDITIONAL = {
     "count": {"low": 1, "high": 9, "int": True},
     "kind": ["a", "b", "c"],
