@@ -205,7 +205,9 @@ def conclude(outcome: Outcome, checked: Sweep, home: Path) -> NoReturn:
     if outcome.report is not None:
         console.print(f"Report: {outcome.report}")
     if outcome.unfinished:
-        reason = f" ({outcome.stop.reason})" if outcome.stop else ""
+        is_pruned = any(trial.status == "pruned" for trial in outcome.unfinished)
+        cause = outcome.stop.reason if outcome.stop else "pruned by another sweep's search" if is_pruned else None
+        reason = f" ({cause})" if cause else ""
         console.print(
             f"Stopped with {counted(len(outcome.unfinished), 'trial')} unfinished{reason}; the same command goes on."
         )

@@ -21,6 +21,7 @@ from sweep.cli import app
 from sweep.commands.sweeps import conclude
 from sweep.file.schema import Sweep
 from sweep.run.driver import Outcome
+from sweep.run.stop import Stop
 from tests.homes import finish
 
 SWEEP = "name: s\ntrials: {baseline: {}, same: {}, other: {train.batch_size: 4}}\nseeds: [0, 1]\n"
@@ -115,3 +116,18 @@ def test_a_failure_is_named_with_its_seed(home: Path, capsys: pytest.CaptureFixt
     with pytest.raises(typer.Exit):
         conclude(Outcome(Plan("s", "now", (trial,), ()), (trial,), None, None, None), Sweep(name="s"), home)
     assert "tv seed 2 failed: ValueError: no" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("stop", "reason"),
+    [(None, "pruned by another sweep's search"), (Stop("request", "by SIGINT"), "by SIGINT")],
+)
+def test_trials_that_were_not_finished_are_counted_with_the_reason(
+    home: Path, capsys: pytest.CaptureFixture[str], stop: Stop | None, reason: str
+) -> None:
+    trial = PlannedTrial("0123456789abcdef", ("tv",), 2, TrialConfig(), "pruned")
+    with pytest.raises(typer.Exit) as ended:
+        conclude(Outcome(Plan("s", "now", (trial,), ()), (trial,), None, None, stop), Sweep(name="s"), home)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed == f"Stopped with 1 trial unfinished ({reason}); the same command goes on."
+    assert ended.value.exit_code == 130
