@@ -142,10 +142,10 @@ def _distribution(axis: SearchAxis) -> BaseDistribution:
         return CategoricalDistribution(distinct_choices(axis))
     assert axis.low is not None
     assert axis.high is not None
-    if axis.int:
-        return IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=int(axis.step or 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that `high` becomes the last step below it
+        if axis.int:
+            return IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=int(axis.step or 1))
         return FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
 
 

@@ -70,6 +70,14 @@ def test_an_interrupted_search_proposes_what_an_undisturbed_one_does(sampler: st
         assert study.ask(killed_after) == proposals[killed_after]
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+@pytest.mark.parametrize("axis", [{"low": 1, "high": 10, "step": 4, "int": True}, {"low": 1, "high": 10, "step": 4}])
+def test_the_last_step_is_below_the_bound(sampler: str, axis: dict[str, Any]) -> None:
+    options = Search.model_validate({"space": {"x": axis}, "trials": 3, "sampler": sampler})
+    assert {params["x"] for params in undisturbed(options, 3 if sampler == "grid" else 20)} == {1, 5, 9}
+
+
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "grid"])
 def test_seeds_distinguish_searches(sampler: str) -> None:
     first, second = (undisturbed(search(sampler, seed=seed), 3) for seed in (0, 1))
