@@ -219,7 +219,8 @@ def _tracker(sweep: Sweep, plan: Plan[Any], home: Path, monitor: Monitor) -> Tra
 
 def _largest_model(sweep: Sweep, plan: Plan[Any]) -> float:
     """Bytes of weights up to which a network is recorded: by default the equal share of each trial that is trained."""
-    trained = sum(not trial.control for trial in plan.trials) + (plan.search.left if plan.search is not None else 0)
+    proposed = plan.search.left * len(sweep.first_seeds) if plan.search is not None else 0
+    trained = len(plan.trials) + proposed
     limits = {"never": 0.0, "always": math.inf, "auto": _MODELS_BYTES / max(trained, 1)}
     return limits[sweep.tracking.models]
 

@@ -14,7 +14,7 @@ from jobs.config import TrialConfig
 from results.records import tags
 from results.records.hashing import file_sha256
 from results.records.journal import Journal
-from results.records.plan import Plan, PlannedTrial, freeze
+from results.records.plan import Plan, PlannedTrial, SearchState, freeze
 from results.store import ResultStore
 from sweep.file.schema import Sweep
 from sweep.run import recording
@@ -29,6 +29,13 @@ def test_the_largest_network_that_is_recorded(models: str, trials: int, expected
     sweep = Sweep.model_validate({"name": "s", "tracking": {"models": models}})
     planned = tuple(PlannedTrial(str(number), ("a",), number, {}, "pending") for number in range(trials))
     assert _largest_model(sweep, Plan("s", "now", planned, ())) == expected
+
+
+def test_the_trials_of_a_search_share_the_room_for_networks_each_with_its_seeds() -> None:
+    sweep = Sweep.model_validate({"name": "s", "seeds": [0, 1, 2]})
+    planned = tuple(PlannedTrial(str(seed), ("a",), seed, {}, "pending") for seed in range(3))
+    plan = Plan("s", "now", planned, (), search=SearchState("study", "novel_psnr", "maximize", wanted=9))
+    assert _largest_model(sweep, plan) == 1e9 / 30
 
 
 def test_the_name_of_a_run_fits_into_a_database() -> None:
