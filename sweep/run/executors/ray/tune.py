@@ -184,7 +184,7 @@ class _Watch(tune.Callback):
         self._nodes.look(living_nodes())
         states = [trial.status for trial in trials]
         is_waiting = "PENDING" in states and "RUNNING" not in states
-        if not is_waiting:
+        if trials and not is_waiting:  # Tune calls this once before it requests the first trial
             self._lacking, self._waiting_since = None, self._looked
         self._notices.wait_for(self._missing() if is_waiting else None)
 

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -17,6 +18,8 @@ from results.records.trial_folder import trial_status
 from sweep.run.executors.base import Assignment
 from sweep.run.executors.queue import FixedQueue
 from sweep.run.executors.ray import RayOptions, tune
+from sweep.run.executors.ray.nodes import NodeWatch
+from sweep.run.executors.room import Room
 from sweep.run.stop import request_stop, stop_on_signals, stop_requested
 from sweep.terminal import Terminal
 from tests import works
@@ -80,6 +83,19 @@ def test_where_no_worker_starts_for_long_the_logs_of_this_ray_are_named(tmp_path
     logs = Path(text.partition("Ray's logs: ")[2].rstrip(")"))
     assert logs.resolve() == logs, "a link to the Ray that any process started last"
     assert Path(logs, "raylet.err").is_file()
+
+
+def test_what_the_cluster_lacks_is_reported_until_a_trial_runs(monkeypatch) -> None:
+    nodes = {"a": Room("10.0.0.1", 2, 0)}
+    monkeypatch.setattr(tune, "_HEARTBEAT_S", 0.0)
+    monkeypatch.setattr(tune, "living_nodes", lambda: nodes)
+    monkeypatch.setattr(tune, "placement_group_table", dict)
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    notices = Notices()
+    watch = tune._Watch(notices, NodeWatch(notices, nodes), RayOptions(), "a node to join")
+    for states in ([], ["PENDING"], ["PENDING"], ["RUNNING", "PENDING"], ["TERMINATED", "PENDING"]):
+        watch.on_step_begin(0, [SimpleNamespace(status=state) for state in states])
+    assert notices.waited == ["", "a node to join", "a node to join", "", "the first worker to start"]
 
 
 def test_waiting_for_resources_is_reported_and_ends_with_a_stop(tmp_path, stop_file, monkeypatch) -> None:
