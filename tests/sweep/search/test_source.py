@@ -234,6 +234,53 @@ def test_a_trial_behind_the_others_gets_a_prune_request(home, tiny):
     assert plan.search.left == 0
 
 
+def evaluate(home: Path, trial: PlannedTrial, psnr: float) -> Path:
+    """Starts a trial and evaluates it once; returns the file of a prune request."""
+    folder = home / "trials" / trial.key
+    with Journal(folder) as journal:
+        journal.start(0)
+        journal.metrics(6, {"val/psnr": psnr})
+    return folder / PRUNE_FILENAME
+
+
+def test_planned_trials_inform_the_pruner_and_are_not_pruned(home, tiny):
+    planned = {f"planned {number}": {WEIGHT: number / 10} for number in range(1, 7)}
+    space = {WEIGHT: {"low": 0.1, "high": 0.7, "step": 0.1}}
+    trials = source(sweep(tiny, trials=7, sampler="grid", pruner="median", planned=planned, space=space), home)
+    *good, kept = [trials.next() for _ in planned]
+    for trial in good:
+        evaluate(home, trial, 20.0)
+        finish(home, trial)
+        trials.ended(trial)
+    requests = [evaluate(home, trial, 5.0) for trial in (kept, trials.next())]
+    assert trials.next() is None
+    trials._prune()
+    assert [request.exists() for request in requests] == [False, True]
+
+
+def test_scores_of_planned_trials_are_compared_before_any_proposal_has_ended(home, tiny):
+    planned = {f"planned {number}": {WEIGHT: number / 10, LR: 1e-3} for number in range(1, 6)}
+    trials = source(sweep(tiny, trials=1, pruner="median", planned=planned), home)
+    for _ in planned:
+        trial = trials.next()
+        evaluate(home, trial, 20.0)
+        finish(home, trial)
+        trials.ended(trial)
+    request = evaluate(home, trials.next(), 5.0)
+    trials._prune()
+    assert request.exists()
+
+
+def test_what_was_pruned_runs_on_once_the_search_has_no_pruner(home, tiny):
+    (pruned,) = drain(source(sweep(tiny, trials=1, pruner="median"), home), home, prune)
+    request = home / "trials" / pruned.key / PRUNE_FILENAME
+    request.write_text("behind")
+    assert source(sweep(tiny, trials=1, pruner="median"), home).next() is None
+    assert request.exists()
+    assert source(sweep(tiny, trials=1), home).next().key == pruned.key
+    assert not request.exists()
+
+
 def test_tree_structured_estimators_beat_random_draws(home, tiny):
     """The optimum is 30; after the same number of proposals, the distance to it is a fraction of random's."""
     missing = {}
