@@ -77,7 +77,7 @@ def is_sound(path: Path, count: int) -> bool:
     """Whether a file has the records of `count` frames, by its header and its size."""
     try:
         records = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # a damaged header raises ValueError, SyntaxError, TokenError, BadZipFile, ...
         return False
     return isinstance(records, np.ndarray) and records.dtype.names == _FIELDS and records.shape == (count,)
 
@@ -173,7 +173,7 @@ def _intact_groups(stream: BinaryIO, checksums: BinaryIO, group: int) -> int:
         while len(data := stream.read(size)) == size and checksums.read(_CHECKSUM_BYTES) == _checksum(data):
             done += 1
         end = start + done * size
-    except ValueError:  # the header is incomplete
+    except Exception:  # the header is incomplete or damaged
         pass
     for file, length in ((stream, end), (checksums, done * _CHECKSUM_BYTES)):
         file.truncate(length)

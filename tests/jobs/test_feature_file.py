@@ -209,6 +209,11 @@ def test_a_torn_file_is_completed(interrupted, complete, kept, computed):
     assert len(complete()) == computed
 
 
+def test_a_partial_file_with_a_damaged_header_is_computed_anew(interrupted, complete):
+    interrupted.write_bytes(interrupted.read_bytes().replace(b"{'descr'", b"({'desc", 1))
+    assert len(complete()) == 4
+
+
 @pytest.mark.parametrize("kept", [0, 3, 4])
 def test_groups_whose_checksums_are_lost_are_computed_again(interrupted, complete, kept):
     checksums = interrupted.with_suffix(".crc")
@@ -233,7 +238,7 @@ def test_of_two_processes_one_computes(path, tmp_path):
     assert notes.read_text().splitlines() == ["5 6 7", "20 30 31", "32 33 34", "90"]
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "other"])
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "header", "archive", "other"])
 def test_a_damaged_file_is_computed_anew_and_named(tmp_path: Path, caplog, damage: str) -> None:
     path = tmp_path / "features.npy"
 
@@ -245,7 +250,9 @@ def test_a_damaged_file_is_computed_anew_and_named(tmp_path: Path, caplog, damag
     if damage == "other":
         np.save(path, np.zeros((4, 4)))
     else:
-        path.write_bytes({"empty": b"", "text": b"{}", "cut": sound[:-5]}[damage])
+        contents = {"empty": b"", "text": b"{}", "cut": sound[:-5], "archive": b"PK\3\4" + sound[4:]}
+        contents["header"] = sound.replace(b"{'descr'", b"({'desc", 1)
+        path.write_bytes(contents[damage])
     ensure_feature_file(path, FRAMES, GROUP, compute)
     assert path.read_bytes() == sound
     assert "features.npy is damaged" in caplog.text
