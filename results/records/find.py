@@ -59,7 +59,8 @@ def find_trial_folder(text: str, home: Path, sweep: str | None = None, seed: int
     if len(keys) == 1:
         return trial_folder(home, keys.pop())
     if keys:
-        ways = [option for option, given in (("--seed", seed), ("--sweep", sweep)) if given is None]
+        differ = len({trial.seed for trial in matching}) > 1  # none match where the text is the beginning of keys
+        ways = [option for option, helps in (("--seed", seed is None and differ), ("--sweep", sweep is None)) if helps]
         raise UnknownTrialError(f"{_several(text, keys, named)}; choose one by {' or '.join([*ways, 'its key'])}")
     raise UnknownTrialError(_unknown(text, home, named, sweep))
 
@@ -91,7 +92,8 @@ def best_trial_folder(
         )
     chosen = max(trained, key=lambda key: better * trained[key])
     label = next((f"{trial.label} ({chosen})" for trial in named if trial.key == chosen), f"{chosen}, of no plan")
-    say(f"best {column} of {len(trained)} trials of {where}: {label}, {trained[chosen]:.3f}")
+    trials = f"{len(trained)} trial{'s' if len(trained) > 1 else ''}"
+    say(f"best {column} of {trials} of {where}: {label}, {trained[chosen]:.3f}")
     return trial_folder(home, chosen)
 
 

@@ -60,7 +60,7 @@ def view(
     from jobs.exhibits import exhibition
 
     wanted = names or objects or FIRST_OBJECTS
-    what = counted(wanted, "object") if isinstance(wanted, int) else ", ".join(wanted)
+    what = f"at most {counted(wanted, 'object')}" if isinstance(wanted, int) else ", ".join(wanted)
     rows = f"{counted(len(chosen), 'row')}: {', '.join(trial.name for trial in chosen)}"
     console.print(f"Reconstructing {what} by {rows}", markup=False)
     shown = exhibition(home, chosen, wanted, torch.device("cpu"))

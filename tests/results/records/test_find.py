@@ -55,7 +55,7 @@ def test_the_folder_of_a_planned_trial_need_not_exist(home: Path) -> None:
 
 
 def test_a_name_of_two_sweeps_needs_the_sweep(home: Path) -> None:
-    listed = r"means 2 trials: tv seed 0 \(bb33\), tv seed 0 \(dd55\); choose one by --seed or --sweep or its key"
+    listed = r"means 2 trials: tv seed 0 \(bb33\), tv seed 0 \(dd55\); choose one by --sweep or its key$"
     with pytest.raises(UnknownTrialError, match=listed):
         find_trial_folder("tv", home)
     assert find_trial_folder("tv", home, "second") == trial_folder(home, "dd55")
@@ -65,6 +65,8 @@ def test_the_seed_chooses_among_trials_of_one_name(home: Path) -> None:
     assert find_trial_folder("ours [ema]", home, seed=1) == trial_folder(home, "aa22")
     with pytest.raises(UnknownTrialError, match=r"means 2 trials: .*; choose one by --seed or its key$"):
         find_trial_folder("ours [ema]", home, "first")
+    with pytest.raises(UnknownTrialError, match=r"means 2 trials: .*; choose one by --sweep or its key$"):
+        find_trial_folder("aa", home)  # the beginning of keys
     assert find_trial_folder("blank", home, seed=1) == trial_folder(home, "cc44")  # has none
     with pytest.raises(UnknownTrialError, match=r"'ours \[ema\]' has no seed 7; it has: 0, 1"):
         find_trial_folder("ours [ema]", home, seed=7)
@@ -102,7 +104,7 @@ def test_the_best_trial_of_a_home_may_be_of_no_plan(home: Path) -> None:
     finish(home, "ff77", novel_psnr=14.0)
     said: list[str] = []
     assert best_trial_folder("novel_psnr", home, say=said.append) == trial_folder(home, "ff77")
-    assert said == [f"best novel_psnr of 1 trials of {home}: ff77, of no plan, 14.000"]
+    assert said == [f"best novel_psnr of 1 trial of {home}: ff77, of no plan, 14.000"]
 
 
 def test_a_score_that_is_no_number_is_not_the_best(home: Path) -> None:
