@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,24 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from jobs.data.prepare import open_dataset
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import Store
-from jobs.evaluate import SAMPLE_VIEWS, drawing, predicting
+from jobs.evaluate import SAMPLE_VIEWS, Draw, drawing, predicting
 from jobs.gaussian_sources import find_object
 from jobs.metrics.psnr import psnr
 from jobs.pixels import as_bytes
 from jobs.precision import products
 from jobs.trained import find_trained, load_trained
+from model.rasterizers.validation import NonFiniteGaussiansError
 from model.types import Views
 from results.figures.qualitative import QualitativeFigure, pictures_of
 from results.gallery import Gallery
 from results.records.plan import RecordedTrial
+
+log = logging.getLogger(__name__)
 
 
 def draw_rows(
@@ -36,6 +41,7 @@ def draw_rows(
 
     `objects` maps names to the reasons why they are shown, or "".  `frames` are numbers of views among an object's,
     from 0; empty: three views that are novel for all rows, spread evenly.
+    An object whose Gaussians are not finite is black with a PSNR of NaN, as in an evaluation; a warning names it.
     Raises ValueError for an object or a view that the dataset does not have, and for rows with other pictures.
     """
     _check_same_pictures(rows)
@@ -53,12 +59,12 @@ def draw_rows(
         views = given[sources]
         targets = [each.select(sources, each.images.shape[1]) for each in views]
         with torch.inference_mode(), products(config.train.precision):
-            images = [
-                draw(each.select(0, sources), target).images[0] for each, target in zip(views, targets, strict=True)
+            drawn = [
+                _drawn(draw, each.select(0, sources), target, f"{name} by {row}")
+                for name, each, target in zip(objects, views, targets, strict=True)
             ]
-        renders[row] = np.stack([as_bytes(image) for image in images])
-        pairs = zip(images, targets, strict=True)
-        scores[row] = np.stack([psnr(image, target.images[0]).double().cpu().numpy() for image, target in pairs])
+        renders[row] = np.stack([as_bytes(images) for images, _ in drawn])
+        scores[row] = np.stack([decibels.double().cpu().numpy() for _, decibels in drawn])
     gallery = Gallery(
         objects=tuple(objects),
         source=np.stack([as_bytes(each.images[0, 0]) for each in views]),
@@ -68,6 +74,17 @@ def draw_rows(
     )
     known = {row: {"key": trial.key, "seed": trial.seed} for row, trial in rows.items()}
     return QualitativeFigure(gallery, shown, scores, known)
+
+
+def _drawn(draw: Draw, source: Views, target: Views, what: str) -> tuple[Tensor, Tensor]:
+    """Renders (M, 3, H, W) of one object and their PSNR (M,)."""
+    truth = target.images[0]
+    try:
+        images = draw(source, target).images[0]
+    except NonFiniteGaussiansError as error:
+        log.warning("%s cannot be drawn, so it is black and its PSNR is NaN: %s", what, error)
+        return torch.zeros_like(truth), truth.new_full((len(truth),), torch.nan)
+    return images, psnr(images, truth)
 
 
 def _check_same_pictures(rows: Mapping[str, RecordedTrial]) -> None:

@@ -113,7 +113,7 @@ class QualitativeFigure:
         return escape(f"Objects: {', '.join(named)}. Below each picture, its PSNR in dB.")
 
     def _record(self) -> dict[str, Any]:
-        """The trials by row, and by object its views and their PSNR, None where that is infinite."""
+        """The trials by row, and by object its views and their PSNR, None where that is not finite."""
         return {
             "rows": self.trials,
             "objects": {

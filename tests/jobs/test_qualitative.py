@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from jobs import qualitative
 from jobs.data.prepare import open_dataset
 from jobs.qualitative import draw_rows
+from model.scenes import GaussianScene
+from model.types import Views
 from results.records.plan import PlannedTrial
 from tests.conftest import TINY_DATA
 from tests.trained import trained, trained_without_features
@@ -62,6 +67,28 @@ def test_an_object_may_be_of_another_split_than_the_evaluated(home: Path) -> Non
     shown = draw_rows(home, {"mine": trial}, dict.fromkeys(names, ""), (1,), CPU)
     assert shown.gallery.objects == tuple(names)
     assert np.isfinite(shown.psnr["mine"]).all()
+
+
+def test_an_object_that_cannot_be_drawn_is_black_and_its_score_is_no_number(
+    home: Path, trial: PlannedTrial, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in its evaluation: the object counts as the worst one, which a figure shows by default."""
+    real, answers = qualitative.predicting, iter([1.0, math.nan])
+
+    def predicting(*given: Any) -> Any:
+        predict = real(*given)
+
+        def scaled(views: Views) -> GaussianScene:
+            scene = predict(views)
+            return replace(scene, gaussians=replace(scene.gaussians, means=scene.gaussians.means * next(answers)))
+
+        return scaled
+
+    monkeypatch.setattr(qualitative, "predicting", predicting)
+    shown = draw_rows(home, {"mine": trial}, {"chair_00008": "best", "chair_00009": "worst"}, (1, 2), CPU)
+    assert np.isfinite(shown.psnr["mine"]).tolist() == [[True, True], [False, False]]
+    assert shown.gallery.renders["mine"].any(axis=(1, 2, 3, 4)).tolist() == [True, False]
+    assert "chair_00009 by mine cannot be drawn" in caplog.text
 
 
 def test_mistakes_are_named(home: Path, trial: PlannedTrial) -> None:
