@@ -126,10 +126,11 @@ def test_auto_uses_what_is_there(install: Callable[[str], None], capsys: pytest.
 
 
 def test_transparent_corners_are_no_background() -> None:
-    picture = photo()
+    """Whatever colour they have: they are shown as white."""
+    picture = photo(np.full((HEIGHT, WIDTH, 3), 250.0))
     expected = find_mask(picture, "colour")
     assert expected is not None
-    picture.rgba[:2, :2, 3] = 0
+    picture.rgba[:16, :16] = 0
     found = find_mask(picture, "auto")
     assert found is not None
     assert found.how == expected.how
@@ -175,9 +176,9 @@ def test_a_file_of_another_size_is_scaled(tmp_path: Path, monkeypatch: pytest.Mo
     mask = find_mask(photo(), "~/mask.png")  # no shell expands it in --mask=~/mask.png
     assert mask is not None
     assert overlap(mask.coverage) > 0.95
-    Image.new("L", (100, 100), 255).save(tmp_path / "square.png")
-    with pytest.raises(PictureError, match=r"square\.png: 100 x 100 pixels, and photo\.jpg has 120 x 160"):
-        find_mask(photo(), tmp_path / "square.png")
+    Image.new("L", (WIDTH, HEIGHT + 5), 255).save(tmp_path / "higher.png")
+    with pytest.raises(PictureError, match=r"higher\.png: 120 x 165 pixels, and photo\.jpg has 120 x 160"):
+        find_mask(photo(), tmp_path / "higher.png")
     Image.new("L", (WIDTH, HEIGHT), 255).save(tmp_path / "white.png")
     with pytest.raises(
         PictureError, match=r"by the mask white\.png, .* 100\.0% .*; show the object white on black, or"
@@ -204,6 +205,24 @@ def test_backgrounds_that_are_not_plain_are_refused() -> None:
     stripes[:, (np.arange(WIDTH) // 10) % 2 == 0] = 200
     with pytest.raises(PictureError, match=r"not plain enough to be removed by colour.*--mask FILE"):
         find_mask(photo(stripes), "colour")
+
+
+def test_an_object_along_much_of_the_border_is_refused() -> None:
+    picture = photo()
+    picture.rgba[100:, :, :3] = (150, 60, 40)
+    with pytest.raises(PictureError, match=r"4\d% of them are far from it"):
+        find_mask(picture, "colour")
+
+
+def test_specks_and_pinholes_count_as_neither_object_nor_background() -> None:
+    found = np.zeros((60, 60), bool)
+    found[:40, :40] = True
+    found[5, 5] = found[20, 20:22] = False
+    found[50:58, :10] = found[50:56, 20:33] = True  # 80 and 78 pixels; 5 % are 79.85
+    expected = found.copy()
+    expected[5, 5] = True
+    expected[50:56, 20:33] = False
+    assert np.array_equal(masks._parts(found), expected)
 
 
 @pytest.mark.parametrize("word", ["colour", "auto"])
