@@ -87,11 +87,33 @@ def test_the_object_fills_the_picture_as_in_training(domain: Domain) -> None:
     assert (top + bottom) / 2 == pytest.approx(2 * (60 + 15), abs=8)
 
 
-def test_an_object_at_the_border_is_framed_with_background_beyond_it(domain: Domain) -> None:
+@pytest.mark.parametrize(("box", "row"), [((0, 0, 60, 60), 0), ((60, 100, 120, 160), -1)])
+def test_an_object_at_the_border_is_framed_with_background_beyond_it(
+    domain: Domain, box: tuple[int, int, int, int], row: int
+) -> None:
     photo = picture(colour=(0, 0, 200))
-    framed = cropped(photo, box_mask(photo, 0, 0, 60, 60), domain, Lens(None, ""))
-    assert (seen(framed)[:, 0] == 255).all()
-    assert framed.crop[0] < 0
+    framed = cropped(photo, box_mask(photo, *box), domain, Lens(None, ""))
+    assert (seen(framed)[:, row] == 255).all()
+    assert framed.crop[0] < 0 or framed.crop[2] > 240
+
+
+def test_an_object_stands_where_those_of_training_do(domain: Domain) -> None:
+    photo = picture()
+    aside = replace(domain, fill=0.5, middle=(0.25, 0.75))
+    framed = cropped(photo, box_mask(photo, 20, 60, 40, 90), aside, Lens(None, ""))
+    assert framed.crop == (30, 60, 150, 180)  # of 60 pixels, and twice as many in the file
+
+
+def test_an_object_thinner_than_half_a_pixel_has_no_silhouette(domain: Domain) -> None:
+    photo = picture()
+    assert cropped(photo, box_mask(photo, 30, 50, 31, 110), domain, Lens(None, "")).silhouette is None
+
+
+def test_pixels_are_means_over_what_they_cover(domain: Domain) -> None:
+    photo = picture(32, 32)
+    photo.rgba[..., :3] = np.random.default_rng(0).integers(0, 256, (32, 32, 3))
+    means = photo.rgba[..., :3].reshape(16, 2, 16, 2, 3).mean((1, 3)).transpose(2, 0, 1)
+    np.testing.assert_allclose(seen(cropped(photo, None, domain, Lens(None, ""))), means, atol=1)  # rounded twice
 
 
 @pytest.mark.parametrize("alpha_of_mask", [128, 255], ids=["of the picture", "of another"])
@@ -128,6 +150,7 @@ def test_a_small_object_is_remarked(domain: Domain) -> None:
     photo = picture()
     framed = cropped(photo, box_mask(photo, 50, 50, 55, 55), domain, Lens(None, ""))
     assert "fewer than the network's 16" in framed.remarks[0]
+    assert cropped(picture(16, 20), None, domain, Lens(None, "")).remarks == ()
 
 
 @pytest.mark.parametrize("beside", [0.0, 0.3], ids=["on the axis", "beside it"])
@@ -184,9 +207,11 @@ def test_pictures_of_the_datasets_own_kind_are_read_as_they_are(domain: Domain) 
     assert np.array_equal(seen(as_it_is(own, domain, Lens(None, ""))), own.rgba[..., :3].transpose(2, 0, 1))
     twice = as_it_is(own, domain, Lens(2 * domain.focal[0] / 16, "")).source
     assert torch.allclose(twice.cameras.focal, 2 * torch.tensor(domain.focal))
+    assert is_framed(picture(32, 32), replace(domain, stored=32))
     assert not is_framed(picture(17, 17), domain)
     assert not is_framed(picture(16, 17), domain)
     assert not is_framed(picture(16, 16, (250, 255, 255)), domain)
+    assert is_framed(picture(16, 16, (250, 255, 255)), replace(domain, is_plain=False))
     own.rgba[0, 0, 3] = 0
     assert not is_framed(own, domain)
 
