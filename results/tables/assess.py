@@ -190,7 +190,8 @@ def _p_of_better(test: _Test | None, quantity: MetricColumn) -> float:
 def _comparison(baseline: Row, test: _Test, quantity: MetricColumn, answer: _Answer) -> Comparison:
     found = test.found
     detectable = float(minimal_detectable(found.estimate, ALPHA / answer.family, POWER))
-    several = f"paired, seeds and objects random, {test.objects} objects, {test.seeds} seeds"
+    objects = "one object" if test.objects == 1 else f"{test.objects} objects"
+    several = f"paired, seeds and objects random, {objects}, {test.seeds} seeds"
     return Comparison(
         baseline=baseline.label,
         difference=float(found.difference),
@@ -199,7 +200,7 @@ def _comparison(baseline: Row, test: _Test, quantity: MetricColumn, answer: _Ans
         p=float(found.p),
         p_adjusted=answer.p,
         effect_size=float(found.effect_size),
-        test=several if test.seeds > 1 else f"paired t, {test.objects} objects, one seed",
+        test=several if test.seeds > 1 else f"paired t, {objects}, one seed",
         verdict=_verdict(test, quantity, answer.p, detectable),
         minimal_detectable=detectable if test.seeds > 1 else None,
     )

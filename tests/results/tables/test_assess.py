@@ -80,11 +80,12 @@ def test_verdicts(make) -> None:
     assert single.minimal_detectable is None, "with one seed no difference can be shown"
 
 
-def test_only_objects_and_seeds_that_both_have_are_compared(make) -> None:
+@pytest.mark.parametrize(("objects", "shared"), [(25, "20 objects"), (1, "one object")])
+def test_only_objects_and_seeds_that_both_have_are_compared(make, objects: int, shared: str) -> None:
     baseline = make.trained("baseline", 20.0, seeds=3)
-    longer = make.trained("longer", 21.0, seeds=2, objects=25)
-    table = build(make.evidence(*baseline, *longer), Options())
-    assert novel_psnr(table, 1).comparison.test == "paired, seeds and objects random, 20 objects, 2 seeds"
+    other = make.trained("other", 21.0, seeds=2, objects=objects)
+    table = build(make.evidence(*baseline, *other), Options())
+    assert novel_psnr(table, 1).comparison.test == f"paired, seeds and objects random, {shared}, 2 seeds"
 
 
 def test_objects_of_other_data_are_distinct_despite_equal_names(make) -> None:
