@@ -366,7 +366,7 @@ def _map_arrays(path: Path) -> dict[str, np.ndarray]:
             continue
         try:
             arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # a damaged header raises many kinds of errors
             raise StoreError(f"{file} is missing or damaged: {error}") from error
     return arrays
 

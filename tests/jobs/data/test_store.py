@@ -160,6 +160,13 @@ def test_a_missing_or_truncated_file_is_named(path, name):
         Store.open(path)
 
 
+def test_an_array_with_a_damaged_header_is_named(path):
+    file = path / "focal.npy"
+    file.write_bytes(file.read_bytes().replace(b"{'descr'", b"({'desc", 1))
+    with pytest.raises(StoreError, match=r"focal\.npy is missing or damaged"):
+        Store.open(path)
+
+
 def test_arrays_of_unequal_length_are_refused(path):
     np.save(path / "focal.npy", np.load(path / "focal.npy")[:-1])
     with pytest.raises(StoreError, match=r"focal.npy holds 8 frames.* 9"):
