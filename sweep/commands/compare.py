@@ -71,7 +71,7 @@ def compare(
 
 
 def _sentences(table: results_table.Table) -> list[str]:
-    """What explains the numbers; not the table's legend, which explains marks that a terminal does not show."""
+    """Explanations of the numbers, without the legend of marks, which a terminal does not show."""
     is_tested = any(cell.comparison for row in table.rows for cell in row.cells)
     corrected = [f"p is after Holm's correction over {table.families}."] if is_tested else []
     return [*corrected, *table.notes, *(f"{marker} {note}" for note, marker in table.footnotes.items())]

@@ -137,7 +137,7 @@ def _rule_of(earlier: FrozenPlan, now: SeedState, trials: Iterable[RecordedTrial
     names = {trial.key: trial.names for trial in trials}
 
     def called(row: str) -> set[str]:
-        """What a row of the earlier plan is called now."""
+        """The names that a row of the earlier plan has now, its own among them."""
         return {row}.union(*(names.get(trial.key, ()) for trial in earlier.trials if row in trial.names))
 
     left = {ruling.row for ruling in now.rulings}
