@@ -330,8 +330,9 @@ class TrialConfig(_WithContexts):
         for source, section in self.sources.items():
             if frozen_class(section) is None:
                 facts = find_source(source)
-                values[source] = {facts.switch: "none"}
-                if not facts.always_in_keys:
+                if facts.always_in_keys:
+                    values[source] = {facts.switch: "none"}
+                else:
                     del values[source]
                 continue
             options = frozen_options(section)
@@ -347,12 +348,11 @@ class TrialConfig(_WithContexts):
         for name in sections if self.is_trained else _OF_CONTROLS:
             found |= omitted_defaults(getattr(self, name), f"{name}.")
         for source, section in self.sources.items() if self.is_trained else ():
-            facts = find_source(source)
-            if frozen_class(section) is None and not facts.always_in_keys:
-                found[f"{source}.{facts.switch}"] = "none"
-            elif frozen_class(section) is not None:
+            if frozen_class(section) is not None:
                 found |= omitted_defaults(section, f"{source}.")
                 found |= omitted_defaults(frozen_options(section), f"{source}.options.")
+            elif not (facts := find_source(source)).always_in_keys:
+                found[f"{source}.{facts.switch}"] = "none"
         return found
 
     def settings(self) -> dict[str, Any]:

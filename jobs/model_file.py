@@ -93,16 +93,20 @@ class OwnNetwork:
     @classmethod
     def of_trial(cls, folder: Path) -> OwnNetwork:
         """The evaluated network of the trial in a folder; that of its last checkpoint if it is not finished."""
-        found, config = find_trained(folder.parent.parent, folder.name)
-        finished = read_weights(found)
+        return cls.of_training(*find_trained(folder.parent.parent, folder.name))
+
+    @classmethod
+    def of_training(cls, folder: Path, config: TrialConfig) -> OwnNetwork:
+        """The evaluated network of the training in a folder, likewise."""
+        finished = read_weights(folder)
         if finished is not None:
             record, content = finished
-            path = found / WEIGHTS_FILENAME
+            path = folder / WEIGHTS_FILENAME
             return cls(path, record["weights_sha256"], config, load(content), record["step"])
-        checkpoint = last_checkpoint(found)
+        checkpoint = last_checkpoint(folder)
         tensors = checkpoint.evaluated
         digest = hashlib.sha256(save({name: t.contiguous() for name, t in tensors.items()})).hexdigest()
-        return cls(found, digest, config, tensors, checkpoint.step)
+        return cls(folder, digest, config, tensors, checkpoint.step)
 
     def settings(self, dataset: str) -> dict[str, Any]:
         """Its configuration, for evaluation on one of our datasets."""
@@ -156,7 +160,7 @@ def exported(folder: Path, dataset: Callable[[str, Mapping[str, Any], Path], Sto
     """
     home = folder.parent.parent
     training, config = find_trained(home, folder.name)
-    own, store = OwnNetwork.of_trial(folder), dataset_of(training, config, home, dataset)
+    own, store = OwnNetwork.of_training(training, config), dataset_of(training, config, home, dataset)
     facts = {
         _FORMAT: FORMAT,
         _CONFIG: json.dumps(config.identity()),
@@ -180,7 +184,7 @@ def _in_published_layout(folder: Path) -> bytes:
     home = folder.parent.parent
     training, config = find_trained(home, folder.name)
     _refuse_unpublished(config)
-    own, weights = OwnNetwork.of_trial(folder), WeightStore(weights_folder(home))
+    own, weights = OwnNetwork.of_training(training, config), WeightStore(weights_folder(home))
     store = dataset_of(training, config, home)
     network = own.load(build_reconstructor(config, context_widths(config, weights), weights, initial=False))
     tensors = {name: tensor.detach().clone() for name, tensor in _official(network, store, config).items()}

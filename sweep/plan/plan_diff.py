@@ -167,7 +167,9 @@ def _compared(waiting: Sequence[PlannedTrial], sweep: str, home: Path) -> dict[s
     names, predecessors = _names(home), _predecessors(sweep, home)
     identities = Identities(home)
     wanted = {trial.key: _decisive(trial, identities) for trial in waiting}
-    nearest = _nearest(_trained(wanted), _trained(finished)) | _nearest(_controls(wanted), _controls(finished))
+    nearest: dict[str, str] = {}
+    for controls in (False, True):
+        nearest |= _nearest(_of_kind(wanted, controls=controls), _of_kind(finished, controls=controls))
     compared = {}
     for trial in waiting:
         before = predecessors.get((trial.name, trial.seed))
@@ -216,12 +218,9 @@ def _flattened(
     return {**decisive, DATA: data, **named, NUMERICS: numerics, EVALUATION: evaluation}
 
 
-def _trained(contents: Mapping[str, _Decisive]) -> Mapping[str, _Decisive]:
-    return {key: content for key, content in contents.items() if content.get("model.name") not in CONTROLS}
-
-
-def _controls(contents: Mapping[str, _Decisive]) -> Mapping[str, _Decisive]:
-    return {key: content for key, content in contents.items() if content.get("model.name") in CONTROLS}
+def _of_kind(contents: Mapping[str, _Decisive], *, controls: bool) -> dict[str, _Decisive]:
+    """The trivial baselines, or all others."""
+    return {key: content for key, content in contents.items() if (content.get("model.name") in CONTROLS) is controls}
 
 
 def _finished(home: Path) -> dict[str, _Decisive]:
