@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from results.records.monitor import Monitor
-from sweep.run.progress import Clock, Snapshot, in_words, snapshot_of, trial_state
+from sweep.run.progress import DONE, Clock, Snapshot, in_words, snapshot_of, trial_state
 from sweep.run.state_table import state_line, state_table
 
 if TYPE_CHECKING:  # brings torch, which takes seconds
@@ -115,7 +115,7 @@ class Display:
             for state in changed:
                 shown[state.key] = state.status
                 self._line(state_line(state))
-            ended = any(state.status in ("finished", "failed") for state in changed)
+            ended = any(state.status in DONE for state in changed)
             if ended or time.monotonic() - printed > _TOTALS_S:
                 printed = time.monotonic()
                 self._line(str(seen.totals))

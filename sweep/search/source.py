@@ -16,10 +16,12 @@ from pathlib import Path
 
 from jobs.config import TrialConfig
 from jobs.stop import is_requested
+from results.records.damage import DamagedFileError, pass_over
 from results.records.home import sweep_folder, trial_folder
 from results.records.ledger import Proposal, append_proposal, read_proposals
 from results.records.monitor import Monitor
 from results.records.plan import ENDED
+from results.records.trial_folder import PRUNE_FILENAME
 from sweep.file.schema import Sweep
 from sweep.plan.planner import Identities, Plan, PlannedTrial
 from sweep.run.stop import request_prune, withdraw_prune
@@ -233,7 +235,14 @@ class SearchQueue:
             if self._report(number, keys):
                 for key in keys:
                     if key in self._open and names[key].is_proposed_only:
-                        request_prune(self._trial_folder(key), f"the {self._search.pruner} pruner stopped it")
+                        self._request_prune(self._trial_folder(key))
+
+    def _request_prune(self, folder: Path) -> None:
+        try:
+            request_prune(folder, f"the {self._search.pruner} pruner stopped it")
+        except OSError as error:  # network storage recovers
+            problem = DamagedFileError(folder / PRUNE_FILENAME, error.strerror or str(error))
+            pass_over(problem, "the trial trains until it can be written")
 
     def _report(self, number: int, keys: Sequence[str]) -> bool:
         """Reports a proposal's scores to the study; returns whether its trials should be pruned."""

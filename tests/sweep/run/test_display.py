@@ -43,6 +43,18 @@ def test_lines_in_a_pipe_show_the_reason_for_waiting(tmp_path: Path, monkeypatch
     assert "0 of 1 done, 1 failed" in text
 
 
+@pytest.mark.parametrize("ending", ["failed", "pruned"])
+def test_totals_follow_each_ending_in_a_pipe(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display, "_REFRESH_S", 0.02)
+    stream = io.StringIO()
+    trial = trial_of(1)
+    shown = Display(Terminal(file=stream, width=80), Monitor(tmp_path))
+    with shown.follow(FixedQueue([trial]), at_once=1), Journal(trial_folder(tmp_path, trial.key)) as journal:
+        journal.start(0)
+        getattr(journal, ending)("behind")
+    assert stream.getvalue().endswith(f"0 of 1 done, 1 {ending}\n")
+
+
 def test_a_breakpoint_finds_a_quiet_terminal_at_its_own_line(tmp_path: Path) -> None:
     script = tmp_path / "debugged.py"
     script.write_text(

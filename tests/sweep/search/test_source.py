@@ -258,7 +258,8 @@ def test_planned_trials_inform_the_pruner_and_are_not_pruned(home, tiny):
     assert [request.exists() for request in requests] == [False, True]
 
 
-def test_scores_of_planned_trials_are_compared_before_any_proposal_has_ended(home, tiny):
+def bad_after_five_good(home: Path, tiny: Callable[..., dict[str, Any]]) -> tuple[SearchQueue, Path]:
+    """A search whose first proposal is behind five planned trials, and the file of its prune request."""
     planned = {f"planned {number}": {WEIGHT: number / 10, LR: 1e-3} for number in range(1, 6)}
     trials = source(sweep(tiny, trials=1, pruner="median", planned=planned), home)
     for _ in planned:
@@ -267,8 +268,23 @@ def test_scores_of_planned_trials_are_compared_before_any_proposal_has_ended(hom
         finish(home, trial)
         trials.ended(trial)
     request = evaluate(home, trials.next(), 5.0)
+    return trials, request
+
+
+def test_scores_of_planned_trials_are_compared_before_any_proposal_has_ended(home, tiny):
+    trials, request = bad_after_five_good(home, tiny)
     trials._prune()
     assert request.exists()
+
+
+def test_a_prune_request_that_cannot_be_written_is_repeated(home, tiny, caplog):
+    trials, request = bad_after_five_good(home, tiny)
+    request.mkdir()
+    trials._prune()
+    assert str(request) in caplog.text
+    request.rmdir()
+    trials._prune()
+    assert request.is_file()
 
 
 def test_what_was_pruned_runs_on_once_the_search_has_no_pruner(home, tiny):
