@@ -41,8 +41,8 @@ class _Named:
 def find_trial_folder(text: str, home: Path, sweep: str | None = None, seed: int | None = None) -> Path:
     """Folder of the trial that `text` means: its folder, its key, the beginning of its key, or its name.
 
-    A name is that of a row of a planned sweep, of `sweep` where it is given.  `seed`, or `NAME seed N`, chooses where
-    several seeds have it.  Raises `UnknownTrialError` where no trial matches, or more than one does.
+    A name is that of a row of a planned sweep, of `sweep` where it is given.  `seed`, or `NAME seed N`, chooses among
+    planned trials; others have no name here.  Raises `UnknownTrialError` where no trial matches, or more than one does.
     """
     path = Path(text)
     if (path / JOURNAL_FILENAME).is_file() or (path / CONFIG_FILENAME).is_file():
@@ -51,15 +51,16 @@ def find_trial_folder(text: str, home: Path, sweep: str | None = None, seed: int
         text = path.name
     named = list(_named(home, sweep))
     matching = [trial for trial in named if text in (trial.name, trial.label)] if text else []
-    keys = {trial.key for trial in matching if seed is None or trial.control or trial.seed == seed}
+    unplanned = set() if matching else {key for key in _unplanned(home, named, sweep) if text and key.startswith(text)}
+    matching = matching or [trial for trial in named if text and trial.key.startswith(text)]
+    keys = unplanned | {trial.key for trial in matching if seed is None or trial.control or trial.seed == seed}
     if matching and not keys:
         seeds = ", ".join(str(number) for number in sorted({trial.seed for trial in matching}))
         raise UnknownTrialError(f"{text!r} has no seed {seed}; it has: {seeds}")
-    keys = keys or {key for key in _keys(home, named, sweep) if text and key.startswith(text)}
     if len(keys) == 1:
         return trial_folder(home, keys.pop())
     if keys:
-        differ = len({trial.seed for trial in matching}) > 1  # none match where the text is the beginning of keys
+        differ = len({trial.seed for trial in matching}) > 1
         ways = [option for option, helps in (("--seed", seed is None and differ), ("--sweep", sweep is None)) if helps]
         raise UnknownTrialError(f"{_several(text, keys, named)}; choose one by {' or '.join([*ways, 'its key'])}")
     raise UnknownTrialError(_unknown(text, home, named, sweep))
@@ -75,7 +76,7 @@ def best_trial_folder(
     """
     name, better = _score(column)
     named = list(_named(home, sweep))
-    keys = dict.fromkeys([trial.key for trial in named] + sorted(_keys(home, named, sweep)))
+    keys = dict.fromkeys([trial.key for trial in named] + sorted(_unplanned(home, named, sweep)))
     results = ((key, read_result(trial_folder(home, key))) for key in keys)
     found: dict[str, dict[str, Any]] = {key: result for key, result in results if result and result.get("step")}
     where = f"sweep {sweep!r}" if sweep is not None else str(home)
@@ -122,13 +123,12 @@ def _named(home: Path, sweep: str | None) -> Iterator[_Named]:
                 yield _Named(trial.key, name, trial.seed, trial.control)
 
 
-def _keys(home: Path, named: Iterable[_Named], sweep: str | None) -> set[str]:
-    """Keys of the sweep's trials, or of all trials of the home, planned or not."""
-    planned = {trial.key for trial in named}
+def _unplanned(home: Path, named: Iterable[_Named], sweep: str | None) -> set[str]:
+    """Keys of the home's trials that are in no plan; none where a sweep is given."""
     folder = trials_folder(home)
     if sweep is not None or not folder.is_dir():
-        return planned
-    return planned | {path.name for path in folder.iterdir() if path.is_dir()}
+        return set()
+    return {path.name for path in folder.iterdir() if path.is_dir()} - {trial.key for trial in named}
 
 
 def _several(text: str, keys: set[str], named: Iterable[_Named]) -> str:

@@ -55,7 +55,9 @@ def notified(command: str | None, sweep: str) -> Iterator[Callable[[Outcome], No
         yield outcomes.append
     except BaseException as error:
         if command is not None:
-            _warn(notify(command, sweep, "error", f"{sweep}: {type(error).__name__}: {error}"))
+            is_interrupted = isinstance(error, KeyboardInterrupt)
+            reason = "interrupted" if is_interrupted else f"{type(error).__name__}: {error}"
+            _warn(notify(command, sweep, "stopped" if is_interrupted else "error", f"{sweep}: {reason}"))
         raise
     if command is not None:
         for outcome in outcomes:

@@ -65,8 +65,12 @@ def test_the_seed_chooses_among_trials_of_one_name(home: Path) -> None:
     assert find_trial_folder("ours [ema]", home, seed=1) == trial_folder(home, "aa22")
     with pytest.raises(UnknownTrialError, match=r"means 2 trials: .*; choose one by --seed or its key$"):
         find_trial_folder("ours [ema]", home, "first")
-    with pytest.raises(UnknownTrialError, match=r"means 2 trials: .*; choose one by --sweep or its key$"):
+    with pytest.raises(UnknownTrialError, match=r"means 2 trials: .*; choose one by --seed or --sweep or its key$"):
         find_trial_folder("aa", home)  # the beginning of keys
+    assert find_trial_folder("aa", home, seed=1) == trial_folder(home, "aa22")
+    with pytest.raises(UnknownTrialError, match="'aa11' has no seed 1; it has: 0"):
+        find_trial_folder("aa11", home, seed=1)
+    assert find_trial_folder("ee", home, seed=1) == trial_folder(home, "ee66")  # is in no plan
     assert find_trial_folder("blank", home, seed=1) == trial_folder(home, "cc44")  # has none
     with pytest.raises(UnknownTrialError, match=r"'ours \[ema\]' has no seed 7; it has: 0, 1"):
         find_trial_folder("ours [ema]", home, seed=7)

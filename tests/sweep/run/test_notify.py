@@ -40,11 +40,15 @@ def test_a_command_that_fails_is_a_warning(command: str, problem: str, monkeypat
     assert capsys.readouterr().err == f"--notify {command}: {problem}\n"
 
 
-def test_an_error_is_notified_and_raised(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "notice"),
+    [(ValueError("no room"), "a: ValueError: no room\nerror\n"), (KeyboardInterrupt(), "a: interrupted\nstopped\n")],
+)
+def test_an_error_is_notified_and_raised(error: BaseException, notice: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(ValueError, match="no room"), notified(f"cat > {out}", "a"):
-        raise ValueError("no room")
-    assert out.read_text() == "a: ValueError: no room\n"
+    with pytest.raises(type(error)), notified(f'cat > {out}; echo "$SPLATSWEEP_OUTCOME" >> {out}', "a"):
+        raise error
+    assert out.read_text() == notice
 
 
 def test_nothing_runs_without_a_command(capsys) -> None:
