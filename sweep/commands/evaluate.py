@@ -179,19 +179,45 @@ def _evaluate_network(
     if as_json:
         print(strict_json(read_result(result.folder)))
         return
-    console.print(_means_table(result.metrics))
+    console.print(_means_table(_means(result.metrics) | _means_by_category(result.folder)))
     console.print(f"Result: {result.folder}")
 
 
-def _means_table(metrics: dict[str, float]) -> Table:
-    kinds = [kind for kind in VIEW_KINDS if any(name.startswith(f"{kind}/") for name in metrics)]
-    measured = [name for name in METRICS if any(f"{kind}/{name}" in metrics for kind in kinds)]
+def _means(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Kind of views -> metric -> mean over objects."""
+    by_kind: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        kind, _, metric = name.partition("/")
+        by_kind.setdefault(kind, {})[metric] = value
+    return {kind: by_kind[kind] for kind in VIEW_KINDS if kind in by_kind}
+
+
+def _means_by_category(result: Path) -> dict[str, dict[str, float]]:
+    """The same for novel views of the objects of each category; nothing where there is one category alone."""
+    import pandas as pd
+
+    from results.records.trial_folder import MEASUREMENTS_FILENAME
+
+    scores = pd.read_parquet(result / MEASUREMENTS_FILENAME)
+    novel = scores[scores["view_kind"] == "novel"]
+    if novel["category"].nunique() < 2:
+        return {}
+    return {
+        f"novel, {category or 'no category'} ({rows['object'].nunique()})": {
+            str(metric): float(values.mean(skipna=False)) for metric, values in rows.groupby("metric")["value"]
+        }
+        for category, rows in novel.groupby("category")
+    }
+
+
+def _means_table(means: dict[str, dict[str, float]]) -> Table:
+    """A row for each name in `means`, a column for each metric."""
+    measured = [name for name in METRICS if any(name in scores for scores in means.values())]
     table = Table(box=None, pad_edge=False)
     for heading in ("", *measured):
         table.add_column(heading, justify="right" if heading else "left")
-    for kind in kinds:
-        scores = (metrics.get(f"{kind}/{name}") for name in measured)
-        table.add_row(kind, *("" if score is None else f"{score:.3f}" for score in scores))
+    for row, scores in means.items():
+        table.add_row(row, *(f"{scores[name]:.3f}" if name in scores else "" for name in measured))
     return table
 
 

@@ -13,6 +13,7 @@ from model.methods.pixelnerf.reconstructor import PixelNerfReconstructor
 from model.official import PUBLISHED, OfficialPredictor, official_state_dict, pixelnerf_state_dict
 from results.records.plan import Plan, PlannedTrial, freeze
 from sweep.cli import app
+from sweep.commands.evaluate import _means_by_category
 from tests.homes import finish
 from tests.model.methods.pixelnerf.scenery import small_options
 
@@ -65,6 +66,24 @@ def test_a_published_file_leaves_means_and_measurements(run, home):
     assert novel.mean() == pytest.approx(content["metrics"]["novel/psnr"])
     assert str(record.parent) in result.output
     assert json.loads(run("--json").stdout) == content
+
+
+def test_several_categories_have_means_each(tmp_path):
+    objects = [("a", "chair"), ("b", "stool"), ("c", "stool")]
+    rows = [
+        (name, category, kind, metric, number + offset)
+        for number, (name, category) in enumerate(objects)
+        for kind in ("conditioned", "novel")
+        for metric, offset in (("psnr", 20.0 if kind == "novel" else 90.0), ("ssim", 0.5))
+    ]
+    table = pd.DataFrame(rows, columns=["object", "category", "view_kind", "metric", "value"])
+    table.to_parquet(tmp_path / "per_object.parquet")
+    assert _means_by_category(tmp_path) == {
+        "novel, chair (1)": {"psnr": 20.0, "ssim": 0.5},
+        "novel, stool (2)": {"psnr": 21.5, "ssim": 2.0},
+    }
+    table[table["category"] == "stool"].to_parquet(tmp_path / "per_object.parquet")
+    assert _means_by_category(tmp_path) == {}
 
 
 def test_a_pixelnerf_is_recognised_and_the_settings_determine_its_size(run, home, pixelnerf):
