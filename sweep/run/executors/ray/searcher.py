@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,23 @@ from jobs.stop import is_requested
 from sweep.plan.planner import PlannedTrial
 from sweep.run.executors.queue import TrialQueue
 from sweep.run.executors.ray.packing import Packing, Use
+from sweep.run.stop import request_stop
 
 _STOP_INTERVAL_S = 0.5
 
 
 class QueueSearcher(Searcher):
-    """Hands the queue's trials to Tune, which requests one as soon as the previous one has resources."""
+    """Hands the queue's trials to Tune, which requests one as soon as the previous one has resources.
+
+    An error of the queue requests a stop, so that running trials write a checkpoint.  `error` holds it for the caller.
+    """
 
     def __init__(self, queue: TrialQueue, packing: Packing, stop_file: Path) -> None:
         super().__init__(metric=None, mode="max")
         self._queue, self._packing, self._stop_file = queue, packing, stop_file
         self._given: dict[str, tuple[PlannedTrial, float]] = {}  # Tune's name -> the trial and its share
         self._put_back: deque[PlannedTrial] = deque()
+        self.error: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
         """The parameters of `run_point` that differ between trials; None while no trial is available yet.
@@ -34,6 +40,13 @@ class QueueSearcher(Searcher):
         """
         if is_requested(self._stop_file):
             return Searcher.FINISHED
+        try:
+            return self._suggest(trial_id)
+        except Exception as error:
+            self._stop(error)
+            return Searcher.FINISHED
+
+    def _suggest(self, trial_id: str) -> Any:
         trial = self._next()
         if trial is None:
             may_come = self._queue.is_growing or (self._packing.is_shared and self._given)
@@ -48,8 +61,12 @@ class QueueSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Called by Tune when a trial has ended: queues it again where it was put back, and else reports its end."""
-        trial, share = self._given.pop(trial_id)
-        result = result or {}
+        try:
+            self._completed(*self._given.pop(trial_id), result or {})
+        except Exception as error:
+            self._stop(error)
+
+    def _completed(self, trial: PlannedTrial, share: float, result: Mapping[str, Any]) -> None:
         if result.get("is_put_back"):
             self._packing.ran_out(trial.config, share)
             self._put_back.append(trial)
@@ -57,6 +74,10 @@ class QueueSearcher(Searcher):
         if result.get("total_bytes"):
             self._packing.used(trial.config, Use(int(result["peak_bytes"]), int(result["total_bytes"])))
         self._queue.ended(trial)
+
+    def _stop(self, error: Exception) -> None:
+        self.error = self.error or error
+        request_stop(self._stop_file, "failure", f"{type(error).__name__} in the driver: {error}")
 
     def save(self, checkpoint_path: str) -> None:
         """Saves nothing, because the plan decides which trials run."""

@@ -105,6 +105,7 @@ def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Wa
 
     failed_stop = stop_file if assignment.fail_fast else None
     packing = Packing(options.gpus_per_trial, _shape_name, cache_folder(home) / MEMORY_FILENAME)
+    searcher = QueueSearcher(assignment.queue, packing, stop_file)
     tuner = tune.Tuner(
         tune.with_resources(
             run_point,
@@ -118,7 +119,7 @@ def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Wa
             "marker": marker,
         },
         tune_config=tune.TuneConfig(
-            search_alg=QueueSearcher(assignment.queue, packing, stop_file),
+            search_alg=searcher,
             scheduler=StoppableScheduler(stop_file),
             num_samples=-1,  # until the queue is exhausted
             # A reused worker has already imported everything: its next trial starts in 0.1 s instead of 6 to 10 s.
@@ -136,6 +137,8 @@ def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Wa
         ),
     )
     tuner.fit()
+    if searcher.error is not None:
+        raise searcher.error
 
 
 def _resources(cpus: int, parameters: dict[str, Any]) -> dict[str, float]:

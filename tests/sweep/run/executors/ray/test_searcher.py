@@ -15,7 +15,7 @@ from sweep.plan.planner import PlannedTrial
 from sweep.run.executors.queue import FixedQueue
 from sweep.run.executors.ray.packing import Packing
 from sweep.run.executors.ray.searcher import QueueSearcher, StoppableScheduler
-from sweep.run.stop import request_stop
+from sweep.run.stop import request_stop, stop_requested
 from tests import works
 
 
@@ -68,6 +68,17 @@ def test_a_queue_that_grows_is_asked_again(is_growing: bool, expected: object, t
     searcher = QueueSearcher(source, Packing(1.0, str, tmp_path / "memory.json"), tmp_path / "stop")
     assert searcher.suggest("first") is not None
     assert searcher.suggest("second") == expected
+
+
+def test_an_error_at_the_end_of_a_trial_stops_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_file, source = tmp_path / "stop", EndedQueue(1, 2)
+    searcher = QueueSearcher(source, Packing(1.0, str, tmp_path / "memory.json"), stop_file)
+    searcher.suggest("first")
+    error = ZeroDivisionError("in a sampler")
+    monkeypatch.setattr(source, "ended", lambda _: (_ for _ in ()).throw(error))
+    searcher.on_trial_complete("first", {})
+    assert (searcher.error, searcher.suggest("second")) == (error, Searcher.FINISHED)
+    assert stop_requested(stop_file).cause == "failure"
 
 
 def test_storage_that_fails_for_a_moment_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import ray
 from results.records.home import trial_folder
 from results.records.journal import read_events
 from results.records.trial_folder import trial_status
+from sweep.plan.planner import PlannedTrial
 from sweep.run.executors.base import Assignment
 from sweep.run.executors.queue import FixedQueue
 from sweep.run.executors.ray import RayOptions, tune
@@ -138,6 +139,31 @@ def test_running_trials_end_behind_their_checkpoints_while_waiting_ones_are_drop
     tune.run(Assignment(source, tmp_path, stop_file, works.endless_work, Notices()), RayOptions())
     stopper.join()
     assert [trial_status(trial_folder(tmp_path, t.key)) for t in source.trials] == ["interrupted", "pending"]
+
+
+class BreakingQueue(FixedQueue):
+    """A queue whose second trial raises an error, once the first one runs."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__([works.trial_of(1), works.trial_of(2)])
+        self._first = trial_folder(home, self.trials[0].key)
+
+    def next(self) -> PlannedTrial | None:
+        if len(self._waiting) < 2:
+            wait_for(lambda: trial_status(self._first) == "running", "the first trial")
+            raise ZeroDivisionError("in a sampler")
+        return super().next()
+
+
+def test_an_error_of_the_queue_is_raised_behind_the_checkpoints_of_running_trials(
+    tmp_path, stop_file, monkeypatch
+) -> None:
+    works.start_ray(monkeypatch, num_cpus=2)
+    source = BreakingQueue(tmp_path)
+    with pytest.raises(ZeroDivisionError, match="in a sampler"):
+        tune.run(Assignment(source, tmp_path, stop_file, works.endless_work, Notices()), RayOptions())
+    assert read_events(trial_folder(tmp_path, source.trials[0].key))[-1]["event"] == "stopped"
+    assert stop_requested(stop_file).reason == "ZeroDivisionError in the driver: in a sampler"
 
 
 def test_a_trial_without_memory_is_run_again_with_fewer_beside_it(tmp_path, stop_file, monkeypatch) -> None:
