@@ -203,7 +203,7 @@ def _means_by_category(result: Path) -> dict[str, dict[str, float]]:
     if novel["category"].nunique() < 2:
         return {}
     return {
-        f"novel, {category or 'no category'} ({rows['object'].nunique()})": {
+        f"novel, {str(category) or 'no category'} ({rows['object'].nunique()})": {
             str(metric): float(values.mean(skipna=False)) for metric, values in rows.groupby("metric")["value"]
         }
         for category, rows in novel.groupby("category")
