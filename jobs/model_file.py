@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,13 @@ from model.weights import WeightStore
 from results.records.atomic import write_atomically
 from results.records.damage import DamagedFileError
 from results.records.home import weights_folder
-from results.records.training_folder import WEIGHTS_FILENAME, read_weights
+from results.records.training_folder import WEIGHTS_FILENAME, read_training, read_weights
 from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME
 
 SUFFIXES = (".safetensors", ".pth")
 #: Name and version of our layout, and the members of a file's metadata, which are texts.
 FORMAT = "splatsweep-1"
-_FORMAT, _CONFIG, _DOMAIN, _KEY, _STEP = "format", "config", "domain", "trial", "step"
+_FORMAT, _CONFIG, _DOMAIN, _KEY, _STEP, _FROZEN = "format", "config", "domain", "trial", "step", "frozen"
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class OwnNetwork:
     iteration: int | None = None
     #: what it was trained on; only exported files have it
     domain: Domain | None = None
+    #: sha256 of the frozen weights of its training by name; empty where they are not recorded
+    frozen: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> OwnNetwork:
@@ -73,11 +75,12 @@ class OwnNetwork:
                 config = TrialConfig.recorded(json.loads(facts[_CONFIG]), path)
                 domain = Domain.from_json(json.loads(facts[_DOMAIN])) if _DOMAIN in facts else None
                 step = int(facts[_STEP]) if _STEP in facts else None
+                frozen = {str(name): str(digest) for name, digest in json.loads(facts.get(_FROZEN, "{}")).items()}
             except DamagedFileError:
                 raise
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise DamagedFileError(path, f"its metadata are none of this version ({error})") from error
-            return cls(path, sha256, config, tensors, step, domain)
+            return cls(path, sha256, config, tensors, step, domain, frozen)
         if _FORMAT in facts and facts[_FORMAT] != "pt":
             raise ValueError(f"{path} has the format {facts[_FORMAT]!r}; this version reads {FORMAT}")
         folder = path.parent.parent if path.parent.name == CHECKPOINTS_FOLDER else path.parent
@@ -86,9 +89,9 @@ class OwnNetwork:
                 f"{path} states no configuration, and {folder} has no {CONFIG_FILENAME}: it is no network of "
                 "splatsweep's; `splatsweep export` writes files that stand alone"
             )
-        config = TrialConfig.read(folder / CONFIG_FILENAME)
+        config, record = TrialConfig.read(folder / CONFIG_FILENAME), read_training(folder) or {}
         step = int(path.stem) if path.stem.isdigit() else None
-        return cls(path, sha256, config, evaluated_weights(tensors), step)
+        return cls(path, sha256, config, evaluated_weights(tensors), step, frozen=record.get("weights", {}))
 
     @classmethod
     def of_trial(cls, folder: Path) -> OwnNetwork:
@@ -102,7 +105,8 @@ class OwnNetwork:
         if finished is not None:
             record, content = finished
             path = folder / WEIGHTS_FILENAME
-            return cls(path, record["weights_sha256"], config, load(content), record["step"])
+            digest, frozen = record["weights_sha256"], record.get("weights", {})
+            return cls(path, digest, config, load(content), record["step"], frozen=frozen)
         checkpoint = last_checkpoint(folder)
         tensors = checkpoint.evaluated
         digest = hashlib.sha256(save({name: t.contiguous() for name, t in tensors.items()})).hexdigest()
@@ -167,6 +171,7 @@ def exported(folder: Path, dataset: Callable[[str, Mapping[str, Any], Path], Sto
         _DOMAIN: json.dumps(Domain.of(store, config).as_json()),
         _KEY: folder.name,
         _STEP: str(own.iteration),
+        _FROZEN: json.dumps(own.frozen, sort_keys=True),
     }
     return _in_order(save({name: tensor.contiguous() for name, tensor in own.tensors.items()}, facts))
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from jobs.model_file import OwnNetwork
 from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
 from jobs.samples import sample_sheet
+from jobs.trained import report_other_weights
 from jobs.trial import weight_identities
 from model.context import find_source
 from model.official import PublishedFile, read_weights, recognise
@@ -71,6 +73,10 @@ class Network(Protocol):
     def iteration(self) -> int | None:
         """Recorded number of training iterations; None where it is not recorded."""
 
+    @property
+    def frozen(self) -> Mapping[str, str]:
+        """Sha256 of the frozen weights of its training by name; empty where they are not recorded."""
+
     def settings(self, dataset: str) -> dict[str, Any]:
         """Settings of a trial's configuration that the file determines, for evaluation on one of our datasets."""
 
@@ -98,6 +104,7 @@ class OfficialCheckpoint:
     #: recorded number of training iterations; None where it is not recorded
     iteration: int | None
     file: PublishedFile
+    frozen: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @classmethod
     def read(cls, path: Path) -> OfficialCheckpoint:
@@ -161,6 +168,7 @@ def evaluate_checkpoint(checkpoint: Network, config: TrialConfig, home: Path) ->
     store = open_dataset(config.data.name, config.data.options, home)
     if problems := Requirements(store).evaluation_problems(config):
         raise ValueError("; ".join(problems))
+    report_other_weights(str(checkpoint.path), checkpoint.frozen, config, WeightStore(weights_folder(home)))
     weights = weight_identities(config, home, replaced=config.method.weights(config.model))
     used = {name: weights[name] for name in training_weights(config) if name in weights}
     used["checkpoint"] = checkpoint.sha256

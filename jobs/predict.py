@@ -37,7 +37,7 @@ from jobs.photos.masks import Mask, find_mask
 from jobs.photos.picture import Picture, read_picture
 from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
-from jobs.trained import dataset_of, find_trained, load_network
+from jobs.trained import dataset_of, find_trained, load_network, report_other_weights
 from jobs.turntable import orbit, save_pictures
 from jobs.video import VideoError, find_ffmpeg, save_video
 from model.ply import write_ply
@@ -104,6 +104,7 @@ def _from_file(file: Path, home: Path, device: torch.device) -> PhotoReconstruct
         )
     _check(own.config)
     weights = WeightStore(weights_folder(home))
+    report_other_weights(file.name, own.frozen, own.config, weights)
     context = LiveContext(own.config, weights, device)
     built = build_reconstructor(own.config, context.widths, weights, initial=False)
     network = prepare(own.load(built), device).eval()

@@ -185,23 +185,26 @@ def load_network(
     if record is None:
         network.load_state_dict(last_checkpoint(folder).evaluated)
     else:
-        _report_other_weights(record, config, weights)
+        report_other_weights(f"training {folder.name}", record.get("weights", {}), config, weights)
     return network.eval()
 
 
-def _report_other_weights(record: Mapping[str, Any], config: TrialConfig, weights: WeightStore) -> None:
-    """Logs a warning for every frozen model of the context whose weights are not those of the training any more."""
+def report_other_weights(network: str, former: Mapping[str, str], config: TrialConfig, weights: WeightStore) -> None:
+    """Logs a warning for every frozen model of the context whose weights are not those of the training any more.
+
+    network: its name in the warning; former: the sha256 of its frozen weights by name, where recorded.
+    """
     for section in config.sources.values():
         model = frozen_class(section)
         for name in () if model is None else model.weights(frozen_options(section)):
-            former, now = record.get("weights", {}).get(name), weights.identity(name)
-            if former and now and former != now:
+            then, now = former.get(name), weights.identity(name)
+            if then and now and then != now:
                 log.warning(
-                    "training %s was with other weights %s (%s) than there are now (%s): its network may reconstruct "
-                    "worse with these",
-                    record["key"],
+                    "%s: trained with other weights %s (%s) than there are now (%s); "
+                    "it may reconstruct worse with these",
+                    network,
                     name,
-                    former[:_SHOWN],
+                    then[:_SHOWN],
                     now[:_SHOWN],
                 )
 

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save
 
 from jobs import feature_file
 from jobs.config import TrialConfig
-from jobs.model_file import export_trial
+from jobs.model_file import OwnNetwork, export_trial
+from jobs.official import evaluate_checkpoint
 from jobs.predict import load_reconstructor
 from jobs.reconstructor import build_reconstructor
 from jobs.stop import StopRequestedError
@@ -222,7 +223,7 @@ def test_data_that_were_prepared_anew_since_the_training_are_reported(use, home,
     assert record.message.startswith(f"{said} as it is prepared now (f00df00d)")
 
 
-def test_frozen_weights_that_were_replaced_since_the_training_are_reported(home, tiny, caplog):
+def test_frozen_weights_that_were_replaced_since_the_training_are_reported(home, tiny, tmp_path, caplog):
     encoder = {"encoder": "efficientnet_lite0", "fusion": "concat", "resolution": 32}
     result = run(home, tiny, semantic=encoder)
     load_trained(home, result.key)
@@ -230,11 +231,24 @@ def test_frozen_weights_that_were_replaced_since_the_training_are_reported(home,
     path = training(result) / "training.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"weights": dict.fromkeys(record["weights"], "f00d" * 16)}))
-    for use in (load_trained, load_reconstructor):
+    exported = tmp_path / "model.safetensors"
+    export_trial(result.folder, exported)
+
+    def evaluate(network: OwnNetwork) -> None:
+        settings = network.settings("chairs") | {"eval": {"objects": 1, "metrics": ["psnr"]}}
+        evaluate_checkpoint(network, TrialConfig.model_validate(settings), home)
+
+    for use in (
+        lambda: load_trained(home, result.key, device="cpu"),
+        lambda: load_reconstructor(home, result.key, device="cpu"),
+        lambda: load_reconstructor(home, exported, device="cpu"),
+        lambda: evaluate(OwnNetwork.read(exported)),
+        lambda: evaluate(OwnNetwork.of_trial(result.folder)),
+    ):
         caplog.clear()
-        use(home, result.key, device="cpu")
+        use()
         (found,) = caplog.records
-        assert "was with other weights efficientnet_lite0 (f00df00d)" in found.message
+        assert "trained with other weights efficientnet_lite0 (f00df00d)" in found.message
 
 
 def test_a_trained_network_is_loaded_without_the_weights_that_its_training_started_from(tmp_path, monkeypatch):
