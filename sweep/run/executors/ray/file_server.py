@@ -82,7 +82,7 @@ class TrialFileServer:
         from jobs.config import TrialConfig
         from jobs.continuation import continue_training  # torch: seconds and half a gigabyte, which few need here
 
-        self._check_worker(key, worker)
+        self._check_worker(key, worker, training_folder(self._home, training))
         found = continue_training(TrialConfig.model_validate(config), training, fingerprint, weights, self._home)
         return [] if found is None else self._names(training_folder(self._home, training).rglob("*"))
 
@@ -122,8 +122,9 @@ class TrialFileServer:
 
     def keep_checkpoints(self, key: str, training: str, worker: str, names: list[str]) -> None:
         """Deletes all checkpoints of the training except these."""
-        self._check_worker(key, worker)
-        for path in sorted((training_folder(self._home, training) / CHECKPOINTS_FOLDER).glob("*")):
+        folder = training_folder(self._home, training)
+        self._check_worker(key, worker, folder)
+        for path in sorted((folder / CHECKPOINTS_FOLDER).glob("*")):
             if str(path.relative_to(self._home)) not in names:
                 path.unlink()
 
@@ -166,7 +167,7 @@ class TrialFileServer:
         return True
 
     def _write(self, key: str, worker: str, path: Path, offset: int, data: bytes, sync: bool = False) -> None:
-        self._check_worker(key, worker)
+        self._check_worker(key, worker, self._home.joinpath(*path.relative_to(self._home).parts[:2]))
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with full_disk_explained(path), os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "rb+") as stream:
@@ -180,9 +181,9 @@ class TrialFileServer:
             request_stop(self._stop_file, "disk", str(error))
             raise
 
-    def _check_worker(self, key: str, worker: str) -> None:
-        # A restarted file_server accepts the first worker that calls.
-        if self._workers.setdefault(key, worker) != worker:
+    def _check_worker(self, key: str, worker: str, folder: Path) -> None:
+        # A restarted file server accepts the first worker that calls, and takes its locks again.
+        if self._workers.setdefault(key, worker) != worker or not self._hold(folder, key):
             raise TrialMovedError(f"trial {key} was taken over by another worker")
 
     def _folder(self, key: str) -> Path:

@@ -155,6 +155,23 @@ def test_a_training_is_free_when_the_worker_that_ran_it_died(there, file_server,
     assert file_server.take_over(KEY, TRAINING, "its next worker") is None
 
 
+def test_a_file_server_that_was_restarted_takes_the_locks_of_those_who_write_again(there, file_server, scratch):
+    servers = [file_server]
+    sync = TrialSync(lambda *call: caller(servers[-1])(*call), KEY, TRAINING, scratch).__enter__()
+    file_server._let_go(KEY)  # its process has ended
+    servers.append(TrialFileServer(str(there), str(there / "stop")))
+    train(scratch, 0, 2)
+    sync.send()
+    assert servers[-1].take_over("another", TRAINING, "its worker") is None
+    servers[-1]._let_go(KEY)
+    servers.append(TrialFileServer(str(there), str(there / "stop")))
+    assert servers[-1].take_over("another", TRAINING, "its worker") is not None
+    train(scratch, 2, 4)
+    with pytest.raises(TrialMovedError):
+        sync.send()
+    assert checkpoints(there).latest().step == 2, "the training is the other trial's"
+
+
 def test_wherever_the_connection_breaks_the_home_is_sound(there, scratch):
     for allowed in range(200):
         home = there / str(allowed)
