@@ -27,7 +27,7 @@ from numpy.lib import format as npy
 
 from jobs.lock import exclusive_lock
 from jobs.stop import ShouldStop, StopRequestedError, never
-from results.records.disk import full_disk_explained
+from results.records.disk import full_disk_explained, require_room
 
 #: frames (n,) -> features (n, ...) as float32
 Compute = Callable[[np.ndarray], np.ndarray]
@@ -56,7 +56,7 @@ def ensure_feature_file(
     `compute` is called with `group` frames at a time (the last time with the rest), so the result does not
     depend on whether the work was interrupted.  A damaged file is computed anew.  Calls `on_work` once before it
     computes or waits.  Raises ValueError where features are not finite, `StopRequestedError` where a stop is requested
-    meanwhile, and `DiskFullError`.
+    meanwhile, and `DiskFullError`, which comes before anything is written where the disk is too small.
     """
     if is_sound(path, len(frames)):
         return
@@ -124,6 +124,8 @@ def _write(path: Path, frames: np.ndarray, group: int, compute: Compute, should_
             if should_stop():
                 raise StopRequestedError(f"stopped after {number * group} of {len(frames)} frames of {path.stem}")
             records = _records(chunk, compute(chunk))
+            if number == done:
+                require_room(path.parent, records.itemsize * (len(frames) - number * group), f"the rest of {path.stem}")
             if stream.tell() == 0:
                 _write_header(stream, records.dtype, len(frames))
             data = records.tobytes()

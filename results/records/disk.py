@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,6 +54,14 @@ class SpareableLog(logging.FileHandler):
         """Close, even if pending records cannot be written."""
         with suppress(OSError):
             super().close()
+
+
+def require_room(folder: Path, size: int, what: str) -> None:
+    """Raises `DiskFullError` where the folder's file system has less room than `size` bytes, which `what` takes."""
+    found = shutil.disk_usage(folder)
+    if found.total and found.free < size:  # some network storage states nothing
+        needed, free = (f"{count / 1e9:,.2f} GB" for count in (size, found.free))
+        raise DiskFullError(f"{what} takes {needed}, and {folder} has {free} free; make room and run it again")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -134,18 +135,38 @@ def test_a_stop_keeps_the_groups_that_are_done(path):
     assert_whole(path)
 
 
-def test_a_full_disk_is_that_of_the_features_and_keeps_the_groups_that_are_done(small_disk):
-    path, computed = small_disk / "one.npy", []
+def test_a_disk_that_is_too_small_is_not_filled(small_disk):
+    computed = []
 
     def large(frames):
         computed.append(list(frames))
         return np.ones((len(frames), 60_000), np.float32)
+
+    with pytest.raises(DiskFullError, match=f"the rest of one takes .* GB, and {small_disk} has .* GB free"):
+        ensure_feature_file(small_disk / "one.npy", FRAMES, GROUP, large)
+    assert computed == [[5, 6, 7]]
+    assert (small_disk / "one.partial").stat().st_size == 0
+
+
+def test_a_disk_that_others_fill_is_that_of_the_features_and_keeps_the_groups_that_are_done(small_disk):
+    path, computed = small_disk / "one.npy", []
+
+    def large(frames):
+        computed.append(list(frames))
+        if len(computed) == 3:
+            with suppress(OSError), (small_disk / "other").open("wb", buffering=0) as stream:
+                while True:
+                    stream.write(bytes(4096))
+        return np.ones((len(frames), 30_000), np.float32)
 
     with pytest.raises(DiskFullError, match=f"no space left to write {path}"):
         ensure_feature_file(path, FRAMES, GROUP, large)
     with pytest.raises(DiskFullError):
         ensure_feature_file(path, FRAMES, GROUP, large)
     assert computed == [[5, 6, 7], [20, 30, 31], [32, 33, 34], [32, 33, 34]]
+    (small_disk / "other").unlink()
+    ensure_feature_file(path, FRAMES, GROUP, large)
+    assert np.array_equal(read(path)[0], FRAMES)
 
 
 def test_a_stop_reaches_who_waits_for_another_process(path, monkeypatch):
