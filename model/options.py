@@ -65,6 +65,42 @@ class MisfitError(ValueError):
         super().__init__(reason + (f"; allowed: {', '.join(self.allowed)}" if self.allowed else ""))
 
 
+WHOLE = "must be a whole number"
+_NUMBER, _LIST, _MAPPING = "must be a number", "must be a list", "must be a mapping of keys to values"
+#: Type of a pydantic error -> message, with the values of the error's context.
+_WORDS = {
+    "bool_type": "must be true or false",
+    "dataclass_type": _MAPPING,
+    "dict_type": _MAPPING,
+    "extra_forbidden": "unknown key",
+    "finite_number": "must be a finite number",
+    "float_type": _NUMBER,
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_from_float": WHOLE,
+    "int_type": WHOLE,
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "list_type": _LIST,
+    "literal_error": "must be {expected}",
+    "missing": "missing key",
+    "model_attributes_type": _MAPPING,
+    "model_type": _MAPPING,
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "string_type": "must be text",
+    "too_short": "must have {min_length} or more entries",
+    "tuple_type": _LIST,
+}
+
+
+def in_words(details: Mapping[str, Any]) -> str:
+    """The message of a pydantic error, in the words of sweep files."""
+    if details["type"] in _WORDS:
+        return _WORDS[details["type"]].format_map(details.get("ctx", {}))
+    return str(details["msg"]).removeprefix("Value error, ")
+
+
 #: Decorates a class of typed fields with defaults: frozen, strictly typed; unknown names are errors.  Its
 #: values must be JSON's, because they are hashed.
 options = pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid", strict=True))
@@ -168,4 +204,4 @@ def _problem(choice: str, detail: Mapping[str, Any], allowed: list[str]) -> tupl
         return option, problem + (f"; did you mean {hint!r}?" if hint else "")
     if detail["type"] == "missing":
         return option, f"{choice} needs this option"
-    return option, f"{detail['msg'].removeprefix('Value error, ')}, got {detail['input']!r}"
+    return option, f"{in_words(detail)}, got {detail['input']!r}"

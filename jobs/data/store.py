@@ -30,6 +30,8 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from model.options import in_words
+
 if TYPE_CHECKING:  # takes seconds, and only `views` needs it
     import torch
 
@@ -342,7 +344,7 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors())
+        problems = (f"{'.'.join(map(str, found['loc']))}: {in_words(found)}" for found in error.errors())
         raise StoreError(f"{file} is damaged: {'; '.join(problems)}") from error
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from jobs.config import TrialConfig
 from jobs.data import DATASETS
 from model.methods import find_method
+from model.options import WHOLE
 from model.rasterizers import BACKENDS, CUDA_BACKENDS
 from model.registry import is_choice
 from results.metrics import split_column
@@ -29,7 +30,6 @@ from sweep.file.overrides import (
     named_options,
     variants_with,
 )
-from sweep.file.pydantic_errors import WHOLE
 from sweep.file.schema import GridBlock, Sweep
 from sweep.plan.conditions import condition_findings, unknown_axes, unknown_value
 from sweep.plan.grid import (

@@ -8,38 +8,14 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from model.options import in_words
 from sweep.file.diagnostics import ABSENT, Finding, Path, key_path, split_allowed
 
 #: How pydantic marks that a mapping's key is wrong, at the end of a location.
 _KEY_MARK = "[key]"
 
-WHOLE = "must be a whole number"
 #: Words that are written where null is meant.
 _NOTHING = ("all", "never", "no", "none", "None", "off", False)
-_NUMBER, _LIST = "must be a number", "must be a list"
-_MAPPING = "must be a mapping of keys to values"
-_WORDS = {
-    "bool_type": "must be true or false",
-    "dict_type": _MAPPING,
-    "extra_forbidden": "unknown key",
-    "finite_number": "must be a finite number",
-    "float_type": _NUMBER,
-    "greater_than": "must be greater than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "int_from_float": WHOLE,
-    "int_type": WHOLE,
-    "less_than": "must be less than {lt}",
-    "less_than_equal": "must be at most {le}",
-    "list_type": _LIST,
-    "literal_error": "not one of the allowed values",
-    "missing": "missing key",
-    "model_attributes_type": _MAPPING,
-    "model_type": _MAPPING,
-    "multiple_of": "must be a multiple of {multiple_of}",
-    "string_type": "must be text",
-    "too_short": "must have {min_length} or more entries",
-    "tuple_type": _LIST,
-}
 
 
 def explain(
@@ -94,9 +70,7 @@ def _message(details: ErrorDetails) -> str:
     context = details.get("ctx", {})
     if "reason" in context:  # it quotes the value, which a Finding stores separately
         return context["reason"].replace(f" {details['input']!r}", "", 1)
-    if details["type"] in _WORDS:
-        return _WORDS[details["type"]].format_map(context)
-    return details["msg"].removeprefix("Value error, ")
+    return "not one of the allowed values" if details["type"] == "literal_error" else in_words(details)
 
 
 def _allowed(details: ErrorDetails, model: type[BaseModel], location: Path) -> tuple[str, ...]:
