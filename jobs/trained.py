@@ -37,9 +37,9 @@ from model.weights import WeightStore
 from results.invocation import home_command
 from results.records.arithmetic import Execution
 from results.records.atomic import write_atomically, write_json
+from results.records.frozen_plans import read_plans
 from results.records.home import cache_folder, plan_file, training_folder, trial_folder, weights_folder
 from results.records.journal import Journal
-from results.records.plan import read_plans
 from results.records.training_folder import (
     RECORD_FILENAME,
     WEIGHTS_FILENAME,

@@ -19,10 +19,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from results.records.disk import size_of
+from results.records.frozen_plans import earlier_plans, freeze, read_plan, sweep_names
 from results.records.home import (
     cache_folder,
     data_folder,
     driver_lock_file,
+    earlier_plans_folder,
     ray_folder,
     removed_folder,
     reports_folder,
@@ -33,14 +35,7 @@ from results.records.home import (
 )
 from results.records.locks import is_held
 from results.records.monitor import Monitor
-from results.records.plan import (
-    FrozenPlan,
-    earlier_plans,
-    earlier_plans_folder,
-    freeze,
-    read_plan,
-    sweep_names,
-)
+from results.records.plan import FrozenPlan
 from results.records.training_folder import read_training, training_of
 from results.records.trial_folder import CHECKPOINTS_FOLDER, LOCK_FILENAME, read_config
 from results.trials import begun_keys

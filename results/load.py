@@ -20,9 +20,10 @@ from results.invocation import command
 from results.measurements import TEXT_COLUMNS, Measurements, Texts, read_measurements
 from results.metrics import PUBLISHED
 from results.records import tags
+from results.records.frozen_plans import read_plan
 from results.records.home import cache_folder, training_folder, trial_folder
 from results.records.monitor import Monitor, TrialProgress
-from results.records.plan import FrozenPlan, RecordedTrial, read_plan
+from results.records.plan import FrozenPlan, RecordedTrial
 from results.records.training_folder import read_training
 from results.records.trial_folder import COSTS_FILENAME, MEASUREMENTS_FILENAME, SAMPLES_FILENAME, Status, read_result
 from results.runs import Run

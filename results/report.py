@@ -34,9 +34,9 @@ def build_report(
 ) -> Path:
     """Write the report of `sweep` to `out`, by default `home/reports/<sweep name>/`; returns its index.html.
 
-    `plan` is the beginning of the name of an earlier plan (`results.records.plan.earlier_plans`); by default the report
-    is of the last.  `notes` and `labels` are the sweep file's description and labels; `on_tables` is called
-    with the tables once they are built.
+    `plan` is the beginning of the name of an earlier plan (`results.records.frozen_plans`); by default the report is of
+    the last.  `notes` and `labels` are the sweep file's description and labels; `on_tables` is called with the tables
+    once they are built.
 
     The folder is written completely beside `out` and then replaces it, so no file of an earlier report remains, and a
     reader never sees a partial report.  Equal results give equal bytes, so a report that is current is left as it is.

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from results.records.disk import size_of
+from results.records.frozen_plans import read_earlier_plans, read_plan, read_plans
 from results.records.home import training_folder, trial_folder, trials_folder
 from results.records.monitor import Monitor
-from results.records.plan import FrozenPlan, States, Status, read_earlier_plans, read_plan, read_plans
+from results.records.plan import FrozenPlan, States, Status
 from results.records.training_folder import training_of
 from results.records.trial_folder import read_config
 

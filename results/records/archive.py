@@ -16,9 +16,10 @@ from results.records import training_folder as training
 from results.records import trial_folder as trial
 from results.records.atomic import write_atomically, write_json
 from results.records.damage import DamagedFileError, read_object
+from results.records.frozen_plans import freeze, read_plan
 from results.records.ledger import FILENAME as LEDGER_FILENAME
 from results.records.monitor import Monitor
-from results.records.plan import ENDED, PlannedTrial, freeze, read_plan
+from results.records.plan import ENDED, PlannedTrial
 
 TRIAL_FILES: tuple[str, ...] = (
     trial.RESULT_FILENAME,

@@ -12,8 +12,8 @@ from results.errors import ResultsError, did_you_mean
 from results.invocation import home_command
 from results.metrics import determines_scores, facts_of, score_name, split_column
 from results.records.flat import flatten
+from results.records.frozen_plans import read_plan, read_plans
 from results.records.home import trial_folder, trials_folder
-from results.records.plan import read_plan, read_plans
 from results.records.trial_folder import CONFIG_FILENAME, JOURNAL_FILENAME, read_config, read_result
 
 _SHOWN = 20

@@ -125,8 +125,8 @@ def _measure_sweep(sweep: Path, settings: list[str], only: str | None, home: Pat
 
     from jobs.cost import measure_finished
     from jobs.device import choose_device
+    from results.records.frozen_plans import read_plan
     from results.records.monitor import Monitor
-    from results.records.plan import read_plan
     from results.report import build_report
     from sweep.only import choose
 

@@ -271,7 +271,7 @@ def report(
 
     Example: [bold]splatsweep report sweep.yaml --plan 2026-11-26 --out before[/]
     """
-    from results.records.plan import earlier_plans
+    from results.records.frozen_plans import earlier_plans
     from results.report import build_report
 
     home = home.absolute()

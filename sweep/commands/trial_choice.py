@@ -75,7 +75,7 @@ def chosen_network(
 
 def sweep_name(path: Path, home: Path) -> str:
     """The name of a sweep, from its file or its name.  Raises ValueError, listing the home's sweeps, for another."""
-    from results.records.plan import sweep_names
+    from results.records.frozen_plans import sweep_names
     from sweep.file.load import load_sweep
 
     planned = sweep_names(home)

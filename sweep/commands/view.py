@@ -46,8 +46,8 @@ def view(
     Example: [bold]splatsweep view sweep.yaml --objects 3 --only 'depth*'[/]
     """
     from jobs.viewer import LOOPBACK, require_viewer, serve
+    from results.records.frozen_plans import read_plan
     from results.records.monitor import Monitor
-    from results.records.plan import read_plan
 
     if objects is not None and names:
         raise ValueError("give --objects, their number, or --object, their names")

@@ -19,9 +19,10 @@ from jobs.continuation import Beginning, Beginnings, is_begun
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, WATCHING, keeps_best
 from model.options import omitted_defaults
 from results.records.flat import as_written, flatten
+from results.records.frozen_plans import read_earlier_plans, read_plan, read_plans
 from results.records.home import trial_folder, trials_folder
 from results.records.journal import read_events
-from results.records.plan import PlanError, read_earlier_plans, read_plan, read_plans
+from results.records.plan import PlanError
 from results.records.trial_folder import read_config, read_result
 from sweep.file.schema import CONTROLS
 from sweep.plan.planner import MAX_ROWS, Identities, Plan, PlannedTrial, summary

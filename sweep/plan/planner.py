@@ -26,9 +26,10 @@ from model.methods import find_method
 from model.weights import WeightStore
 from results.pause_gc import garbage_collection_paused
 from results.records.flat import flatten
+from results.records.frozen_plans import read_plan
 from results.records.home import sweep_folder, weights_folder
 from results.records.monitor import Monitor
-from results.records.plan import FrozenPlan, PlanError, PrimaryMetric, SeedState, States, Status, read_plan
+from results.records.plan import FrozenPlan, PlanError, PrimaryMetric, SeedState, States, Status
 from results.records.plan import Plan as RecordedPlan
 from results.records.plan import PlannedTrial as RecordedTrial
 from results.records.short_keys import short_keys

@@ -15,9 +15,9 @@ from jobs.trial import run_trial
 from model.registry import resolve
 from results.records.atomic import write_json
 from results.records.disk import full_disk_explained
+from results.records.frozen_plans import freeze
 from results.records.home import code_file, sweep_folder, training_folder, trial_folder
 from results.records.monitor import Monitor
-from results.records.plan import freeze
 from results.records.training_folder import read_weights
 from results.table import Table
 from sweep.file.load import RunOptions, Sweep

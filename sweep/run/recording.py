@@ -14,8 +14,9 @@ from results.errors import ResultsError
 from results.invocation import command
 from results.own_store import has_store
 from results.records import tags
+from results.records.frozen_plans import freeze, read_plan
 from results.records.monitor import Monitor, TrialProgress
-from results.records.plan import Plan, PlannedTrial, freeze, read_plan
+from results.records.plan import Plan, PlannedTrial
 from results.store import ResultStore
 from results.store_errors import store_problem
 from sweep.file.schema import Sweep

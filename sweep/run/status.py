@@ -9,8 +9,8 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from model.registry import resolve
+from results.records.frozen_plans import read_plan
 from results.records.monitor import Monitor
-from results.records.plan import read_plan
 from sweep.file.schema import Sweep
 from sweep.run.executors import EXECUTORS
 from sweep.run.executors.base import Executor

@@ -24,9 +24,10 @@ from jobs.reconstructor import build_reconstructor
 from jobs.stop import StopRequestedError
 from jobs.trained import load_network, load_trained
 from jobs.trial import Runtime, TrialResult, run_trial
+from results.records.frozen_plans import freeze
 from results.records.home import trial_folder
 from results.records.journal import read_events
-from results.records.plan import Plan, PlannedTrial, freeze
+from results.records.plan import Plan, PlannedTrial
 from results.records.training_folder import read_training, training_of
 from results.records.trial_folder import trial_status
 

@@ -17,10 +17,11 @@ from filelock import FileLock
 from results import clean
 from results.clean import remove, survey
 from results.records.atomic import write_json
+from results.records.frozen_plans import freeze, read_plan
 from results.records.home import driver_lock_file, training_folder, trial_folder
 from results.records.journal import Journal
 from results.records.locks import is_held
-from results.records.plan import Plan, PlannedTrial, freeze, read_plan
+from results.records.plan import Plan, PlannedTrial
 from tests.homes import finish
 
 FIRST, SECOND = "2026-11-26T10:00:00+00:00", "2026-11-26T11:00:00+00:00"

@@ -209,7 +209,8 @@ def test_two_processes_may_write_one_report(recorded, sweep, tmp_path: Path, mon
 
 
 def test_an_earlier_plan_can_be_reported(recorded, sweep, tmp_path: Path) -> None:
-    from results.records.plan import Plan, PlannedTrial, earlier_plans, freeze
+    from results.records.frozen_plans import earlier_plans, freeze
+    from results.records.plan import Plan, PlannedTrial
 
     def plan(created: str, *keys: str) -> Plan:
         return Plan("study", created, tuple(PlannedTrial(key, (key,), 0, {}, "pending") for key in keys), ())

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from results.records.atomic import write_json
+from results.records.frozen_plans import freeze
 from results.records.home import training_folder, trial_folder
 from results.records.journal import Journal
-from results.records.plan import Plan, PlanError, PlannedTrial, freeze
+from results.records.plan import Plan, PlanError, PlannedTrial
 from results.trials import home_trials
 from tests.homes import finish
 

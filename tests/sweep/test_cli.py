@@ -215,9 +215,10 @@ def test_the_version_is_printed():
 
 
 def test_logs_are_found_by_name(home):
+    from results.records.frozen_plans import freeze
     from results.records.home import trial_folder
     from results.records.journal import Journal
-    from results.records.plan import Plan, PlannedTrial, freeze
+    from results.records.plan import Plan, PlannedTrial
 
     freeze(Plan("s", "now", (PlannedTrial("aa11", ("ours [ema]",), 0, {}, "pending"),), ()), home)
     with Journal(trial_folder(home, "aa11")) as journal:

@@ -9,10 +9,11 @@ import pytest
 from results.records.archive import archive
 from results.records.atomic import write_json
 from results.records.damage import read_object
+from results.records.frozen_plans import earlier_plans, freeze, read_plan
 from results.records.home import sweep_file, training_folder, trial_folder
 from results.records.journal import Journal, read_events
 from results.records.monitor import Monitor
-from results.records.plan import Plan, PlannedTrial, earlier_plans, freeze, read_plan
+from results.records.plan import Plan, PlannedTrial
 from tests.homes import write_result
 
 SWEEP = "study"

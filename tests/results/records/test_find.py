@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from results.records.find import UnknownTrialError, best_trial_folder, find_trial_folder
+from results.records.frozen_plans import freeze
 from results.records.home import trial_folder
 from results.records.journal import Journal
-from results.records.plan import Plan, PlannedTrial, freeze
+from results.records.plan import Plan, PlannedTrial
 from tests.homes import finish
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from results.records.plan import Plan, freeze
+from results.records.frozen_plans import freeze
+from results.records.plan import Plan
 from sweep.cli import app
 
 

@@ -12,9 +12,10 @@ from jobs.tracking import TrackedTrial, Tracker
 from results.errors import ResultsError
 from results.load import load_trials
 from results.records import tags
+from results.records.frozen_plans import freeze
 from results.records.home import database_file, trial_folder
 from results.records.journal import Journal
-from results.records.plan import Plan, PlannedTrial, freeze
+from results.records.plan import Plan, PlannedTrial
 from sweep.cli import app
 from sweep.file.load import load_sweep
 from tests.homes import finish

@@ -11,7 +11,8 @@ from jobs.config import TrialConfig
 from jobs.reconstructor import build_reconstructor
 from model.methods.pixelnerf.reconstructor import PixelNerfReconstructor
 from model.official import PUBLISHED, OfficialPredictor, official_state_dict, pixelnerf_state_dict
-from results.records.plan import Plan, PlannedTrial, freeze
+from results.records.frozen_plans import freeze
+from results.records.plan import Plan, PlannedTrial
 from sweep.cli import app
 from sweep.commands.evaluate import _means_by_category
 from tests.homes import finish

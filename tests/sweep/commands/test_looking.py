@@ -15,9 +15,10 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
+from results.records.frozen_plans import freeze
 from results.records.home import user_path
 from results.records.journal import Journal
-from results.records.plan import Plan, PlannedTrial, freeze
+from results.records.plan import Plan, PlannedTrial
 from results.store import ResultStore
 from sweep.bench.report_fill import Place, Size, fill
 from sweep.cli import app

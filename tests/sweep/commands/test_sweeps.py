@@ -14,9 +14,10 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 from jobs.config import TrialConfig
+from results.records.frozen_plans import freeze
 from results.records.home import driver_lock_file, trial_folder
 from results.records.journal import Journal
-from results.records.plan import Plan, PlannedTrial, freeze
+from results.records.plan import Plan, PlannedTrial
 from sweep.cli import app
 from sweep.commands.sweeps import conclude
 from sweep.file.schema import Sweep

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from results.records.frozen_plans import freeze
 from results.records.home import training_folder, trial_folder
-from results.records.plan import Plan, PlannedTrial, freeze
+from results.records.plan import Plan, PlannedTrial
 from sweep.cli import app
 from sweep.commands.trial_choice import chosen_network, chosen_trial
 from tests.homes import finish

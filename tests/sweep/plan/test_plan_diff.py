@@ -12,10 +12,10 @@ from rich.console import Console
 from jobs.continuation import Beginning
 from jobs.keys import NUMERICS_VERSION, training_identity
 from model.methods import controls
+from results.records.frozen_plans import freeze
 from results.records.home import training_folder
 from results.records.journal import Journal
 from results.records.monitor import Monitor
-from results.records.plan import freeze
 from results.records.trial_folder import MEASUREMENTS_FILENAME
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module

@@ -13,9 +13,10 @@ from jobs.data.prepare import open_dataset
 from jobs.data.store import StoreError
 from results.load import TrialRecord
 from results.records import atomic
+from results.records.frozen_plans import freeze, read_plan
 from results.records.home import plan_file
 from results.records.monitor import Monitor, TrialProgress
-from results.records.plan import PlanError, PrimaryMetric, States, freeze, read_plan
+from results.records.plan import PlanError, PrimaryMetric, States
 from results.tables.select import selected
 from sweep.file.load import load_sweep
 from sweep.file.schema import Sweep

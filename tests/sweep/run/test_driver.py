@@ -17,9 +17,10 @@ from rich.console import Console
 from jobs.config import TrialConfig
 from results import rest
 from results.errors import ResultsError
+from results.records.frozen_plans import freeze
 from results.records.home import sweep_folder
 from results.records.journal import Journal
-from results.records.plan import PlanError, RowState, Ruling, SeedState, freeze
+from results.records.plan import PlanError, RowState, Ruling, SeedState
 from results.store import ResultStore
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module

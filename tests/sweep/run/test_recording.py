@@ -12,9 +12,10 @@ import pytest
 
 from jobs.config import TrialConfig
 from results.records import tags
+from results.records.frozen_plans import freeze
 from results.records.hashing import file_sha256
 from results.records.journal import Journal
-from results.records.plan import Plan, PlannedTrial, SearchState, freeze
+from results.records.plan import Plan, PlannedTrial, SearchState
 from results.store import ResultStore
 from sweep.file.schema import Sweep
 from sweep.run import recording

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from results.records.frozen_plans import freeze, read_plan
 from results.records.home import training_folder
 from results.records.journal import Journal
-from results.records.plan import Plan, PlannedTrial, freeze, read_plan
+from results.records.plan import Plan, PlannedTrial
 from sweep.file.schema import Sweep
 from sweep.plan.estimate import estimate
 from sweep.plan.planner import make_plan, plan_table

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from results.errors import ResultsError
-from results.records.flat import flatten
-from results.records.plan import Plan, PlannedTrial, freeze, read_earlier_plans, read_plan, read_plans
+from results.records.frozen_plans import freeze, read_earlier_plans, read_plan, read_plans
+from results.records.plan import Plan, PlannedTrial
 
 
 def write(home: Path, content: object) -> None:
@@ -49,11 +49,6 @@ def test_controls_follow_the_trials_and_a_repeated_key_counts_once(tmp_path: Pat
         ("second", False),
         ("blank", True),
     ]
-
-
-def test_flatten_names_list_items_by_index_and_keeps_plain_lists() -> None:
-    nested = {"train": {"stages": [{"losses": {"l2": 1.0}}], "options": {}}, "mult": [1, 2]}
-    assert flatten(nested) == {"train.stages.0.losses.l2": 1.0, "train.options": {}, "mult": [1, 2]}
 
 
 def whole(*trials: object, **more: object) -> dict[str, object]:
