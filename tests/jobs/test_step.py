@@ -7,6 +7,7 @@ autograd needs a GPU for it.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -191,7 +192,7 @@ def test_every_tensor_lies_on_the_gpu(
     inputs = inputs_of(config, context, home, names)
     widths = {source: shape[0 if len(shape) == 3 else -1] for source, shape in shapes.items()}
     network: Reconstructor = build_reconstructor(config, widths, weights, initial=False).train()
-    losses = {name: resolve(LOSSES, name, "loss")(weights) for name in names}
+    losses = {name: copy.deepcopy(resolve(LOSSES, name, "loss")(weights)) for name in names}  # LPIPS shares its network
     for module in (network, *losses.values()):
         move(module, mode)
     fuse(network)
