@@ -23,6 +23,7 @@ from results.metrics import split_column
 from sweep.file.diagnostics import ABSENT, Finding, Path, split_allowed
 from sweep.file.overrides import (
     METHOD_SECTION,
+    REMOVE,
     Draft,
     OverrideError,
     Setting,
@@ -226,7 +227,7 @@ def _configuration_findings(sweep: Sweep, is_complete: bool) -> Iterator[Finding
     for point in chain(points(sweep), probes(sweep)):
         if point.origin not in unsound:
             draft, findings = _built(base, point.settings)
-            yield from findings
+            yield from findings or _replaced_findings(draft, point)
             found = [*draft.findings(point.origin), *_option_findings(draft, known)]
             of_rows += [(_of_axis(finding), point.name) for finding in found]
             drafts.append((point, draft))
@@ -257,6 +258,14 @@ def _built(draft: Draft, settings: tuple[Setting, ...] | list[Setting]) -> tuple
         except OverrideError as error:
             findings.append(error.finding)
     return draft, findings
+
+
+def _replaced_findings(draft: Draft, point: Point) -> Iterator[Finding]:
+    """Mistakes: settings of a point of which nothing is left, such as a loss before the list of all stages."""
+    left = set(draft.origins.values())
+    for setting in point.settings:
+        if setting.origin not in left and setting.value not in (REMOVE, {}):
+            yield Finding(setting.origin, "has no effect, since a later key replaces it", setting.value, at="key")
 
 
 def _component_findings(sweep: Sweep, base: Draft) -> Iterator[Finding]:
