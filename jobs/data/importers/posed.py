@@ -52,6 +52,7 @@ LEAST_CONDITION = 1e-6
 LEAST_POINTS = 10
 #: Minimum share of the cameras that have the point that they look at in front of them.
 LEAST_AHEAD = 0.9
+OTHER_MATRICES = "or their matrices are not those of the format (other axes, or inverted)"
 #: Tolerance between the aspect ratios of an image and its camera, as sizes are rounded to whole pixels.
 ASPECT_TOLERANCE = 0.01
 SPLITS_FILE = "splits"
@@ -307,9 +308,14 @@ def _centre(poses: np.ndarray, points: np.ndarray | None, folder: Path) -> np.nd
     condition = np.linalg.eigvalsh((np.eye(3) - axes[:, :, None] * axes[:, None]).mean(axis=0))[0]
     if condition < LEAST_CONDITION:
         if points is None or not len(points):
+            if len(poses) == 1:
+                raise UnreadableObjectError(
+                    f"{folder}: it has a single camera, which determines no point to put into the middle; "
+                    "see option normalised"
+                )
             raise UnreadableObjectError(
-                f"{folder}: its {len(poses)} cameras look in parallel, so they share no point to put into the middle; "
-                "see option normalised"
+                f"{folder}: its {len(poses)} cameras look in parallel, so they share no point to put into the middle "
+                f"(see option normalised), {OTHER_MATRICES}"
             )
         return np.asarray(np.median(points, axis=0))
     centre = np.asarray(nearest_point(poses, np.zeros((len(poses), 2))))
@@ -317,8 +323,7 @@ def _centre(poses: np.ndarray, points: np.ndarray | None, folder: Path) -> np.nd
     if ahead.mean() < LEAST_AHEAD:
         raise UnreadableObjectError(
             f"{folder}: {int((~ahead).sum())} of {len(poses)} cameras look away from the point that their axes come "
-            "nearest to: these are no views of one object from around it (see option normalised), or their matrices "
-            "have other axes than those of the format"
+            f"nearest to: these are no views of one object from around it (see option normalised), {OTHER_MATRICES}"
         )
     return centre
 

@@ -260,7 +260,7 @@ def test_cameras_that_are_no_ring_around_an_object_are_refused(ngp, tmp_path):
             frame["transform_matrix"] = matrix.tolist()
 
     rewrite(ngp / "transforms.json", outward)
-    with pytest.raises(ImportFailedError, match=r"3 of 3 cameras look away .* or their matrices have other axes"):
+    with pytest.raises(ImportFailedError, match=r"3 of 3 cameras look away .* or their matrices are .*inverted"):
         import_("transforms", ngp, tmp_path)
 
     def parallel(content):
@@ -270,9 +270,12 @@ def test_cameras_that_are_no_ring_around_an_object_are_refused(ngp, tmp_path):
             frame["transform_matrix"] = matrix.tolist()
 
     rewrite(ngp / "transforms.json", parallel)
-    with pytest.raises(ImportFailedError, match="its 3 cameras look in parallel"):
+    with pytest.raises(ImportFailedError, match="its 3 cameras look in parallel, .* or their matrices are .*inverted"):
         import_("transforms", ngp, tmp_path)
     assert len(import_("transforms", ngp, tmp_path, normalised=False).objects) == 1
+    rewrite(ngp / "transforms.json", lambda content: content.update(frames=content["frames"][:1]))
+    with pytest.raises(ImportFailedError, match="it has a single camera, which .* see option normalised"):
+        import_("transforms", ngp, tmp_path)
 
 
 @pytest.mark.parametrize(
