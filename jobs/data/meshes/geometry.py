@@ -45,7 +45,10 @@ def describe_shape(corners: np.ndarray) -> np.ndarray:
 def split_geometries(geometries: Sequence[str], val: int, test: int, seed: int) -> dict[str, str]:
     """The split of each geometry, at random.  Raises ValueError where none is left to train on."""
     if val + test >= len(geometries):
-        raise ValueError(f"val_geometries {val} and test_geometries {test} leave none of {len(geometries)} to train on")
+        raise ValueError(
+            f"val_geometries {val} and test_geometries {test} leave none of {len(geometries)} shapes "
+            "to train on; meshes that differ in position and size only are one shape"
+        )
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(geometries))
     splits = ["val"] * val + ["test"] * test + ["train"] * (len(geometries) - val - test)
     return {geometries[index]: split for index, split in zip(order, splits, strict=True)}

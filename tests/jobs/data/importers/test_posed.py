@@ -270,11 +270,11 @@ def test_cameras_that_are_no_ring_around_an_object_are_refused(ngp, tmp_path):
             frame["transform_matrix"] = matrix.tolist()
 
     rewrite(ngp / "transforms.json", parallel)
-    with pytest.raises(ImportFailedError, match="its 3 cameras look in parallel, .* or their matrices are .*inverted"):
+    with pytest.raises(ImportFailedError, match=r"its 3 cameras look in parallel, .* or their matrices are .*inverted"):
         import_("transforms", ngp, tmp_path)
     assert len(import_("transforms", ngp, tmp_path, normalised=False).objects) == 1
     rewrite(ngp / "transforms.json", lambda content: content.update(frames=content["frames"][:1]))
-    with pytest.raises(ImportFailedError, match="it has a single camera, which .* see option normalised"):
+    with pytest.raises(ImportFailedError, match=r"it has a single camera, which .* see option normalised"):
         import_("transforms", ngp, tmp_path)
 
 

@@ -134,7 +134,7 @@ def test_splits_keep_geometries_together_for_every_seed(tmp_path):
 
 
 def test_splits_leave_something_to_train_on():
-    with pytest.raises(ValueError, match=r"val_geometries 1 and test_geometries 2 leave none of 3"):
+    with pytest.raises(ValueError, match=r"geometries 1 and test_geometries 2 leave none of 3 shapes .* are one shape"):
         split_geometries(["a", "b", "c"], val=1, test=2, seed=0)
 
 
