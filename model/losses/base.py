@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from model.methods.base import Need
@@ -26,6 +27,16 @@ class Loss(nn.Module, ABC):
     def __init__(self, store: WeightStore) -> None:
         """`store` provides the weights of losses that have them."""
         super().__init__()
+
+    def __call__(self, rendering: Rendering, target: Rendering, scene: Scene) -> Tensor:
+        """`forward`.  Raises TypeError where its value is no scalar, or would train nothing."""
+        value = super().__call__(rendering, target, scene)
+        if not isinstance(value, Tensor) or value.shape != ():
+            found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"{type(self).__name__} returned {found}, not a scalar tensor")
+        if torch.is_grad_enabled() and rendering.images.requires_grad and not value.requires_grad:
+            raise TypeError(f"{type(self).__name__} returned a value without a gradient, which would train nothing")
+        return value
 
     @abstractmethod
     def forward(self, rendering: Rendering, target: Rendering, scene: Scene) -> Tensor:
