@@ -72,6 +72,21 @@ class FrozenModel(nn.Module, ABC):
         """Does nothing: the model stays in evaluation mode."""
         return super().train(False)
 
+    def __call__(self, views: Views) -> Tensor:
+        """`forward`.  Raises ValueError where its output has another shape than that of the model's output type."""
+        output = super().__call__(views)
+        objects, count = views.images.shape[:2]
+        of_view = {
+            "vector": (self.width,),
+            "tokens": (*output.shape[2:3], self.width),
+            "map": (self.width, *views.images.shape[-2:]),
+        }
+        expected = (objects, count, *of_view[self.output_type])
+        if output.shape != expected:
+            name, found = type(self).__name__, tuple(output.shape)
+            raise ValueError(f"{name} returned the shape {found}; as a {self.output_type} it must be {expected}")
+        return output
+
     @abstractmethod
     def forward(self, views: Views) -> Tensor:
         """B objects with V views -> vectors (B, V, D), tokens (B, V, T, D), or maps (B, V, C, H, W).
