@@ -65,13 +65,13 @@ class MisfitError(ValueError):
         super().__init__(reason + (f"; allowed: {', '.join(self.allowed)}" if self.allowed else ""))
 
 
-WHOLE = "must be a whole number"
-_NUMBER, _LIST, _MAPPING = "must be a number", "must be a list", "must be a mapping of keys to values"
+WHOLE, MAPPING = "must be a whole number", "must be a mapping of keys to values"
+_NUMBER, _LIST = "must be a number", "must be a list"
 #: Type of a pydantic error -> message, with the values of the error's context.
 _WORDS = {
     "bool_type": "must be true or false",
-    "dataclass_type": _MAPPING,
-    "dict_type": _MAPPING,
+    "dataclass_type": MAPPING,
+    "dict_type": MAPPING,
     "extra_forbidden": "unknown key",
     "finite_number": "must be a finite number",
     "float_type": _NUMBER,
@@ -84,8 +84,8 @@ _WORDS = {
     "list_type": _LIST,
     "literal_error": "must be {expected}",
     "missing": "missing key",
-    "model_attributes_type": _MAPPING,
-    "model_type": _MAPPING,
+    "model_attributes_type": MAPPING,
+    "model_type": MAPPING,
     "multiple_of": "must be a multiple of {multiple_of}",
     "string_pattern_mismatch": "must match the pattern {pattern}",
     "string_type": "must be text",

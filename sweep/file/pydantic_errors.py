@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from model.options import in_words
+from model.options import MAPPING, in_words
 from sweep.file.diagnostics import ABSENT, Finding, Path, key_path, split_allowed
 
 #: How pydantic marks that a mapping's key is wrong, at the end of a location.
@@ -16,6 +16,8 @@ _KEY_MARK = "[key]"
 
 #: Words that are written where null is meant.
 _NOTHING = ("all", "never", "no", "none", "None", "off", False)
+#: Words that are written where an optional mapping with its defaults is meant.
+_DEFAULTS = ("on", "yes", "true", True)
 
 
 def explain(
@@ -46,8 +48,11 @@ def _finding(
     path = locate(location, message)
     section = sections.get(str(location[0])) if location else None
     inner = location if section is None else location[1:]
-    if details["input"] in _NOTHING and type(None) in get_args(_annotation(section or model, inner)):
-        message += ", or null"
+    if type(None) in get_args(_annotation(section or model, inner)):
+        if details["input"] in _NOTHING:
+            message += ", or null"
+        elif details["input"] in _DEFAULTS and message == MAPPING:
+            message += ", {} for its defaults"
     return Finding(
         path=key_path(path) if is_key else path,
         message=message,

@@ -177,6 +177,8 @@ def test_a_mistake_in_base_is_reported_once_for_all_trials(tmp_path: Path) -> No
         ("base: {train.batch_size: 2.5}", 26, "base.train.batch_size", "must be a whole number; got 2.5"),
         ("base: {train.batch_size: true}", 26, "base.train.batch_size", "must be a whole number; got true"),
         ("base: {train.ema: off}", 19, "base.train.ema", "must be a mapping of keys to values, or null; got 'off'"),
+        ("base: {train.ema: on}", 19, "base.train.ema", "must be a mapping of keys to values, {} for its defaults"),
+        ("base: {train.ema: true}", 19, "base.train.ema", "must be a mapping of keys to values, {} for its defaults"),
         ("base: {eval.every: 0}", 20, "base.eval.every", "must be greater than 0, or null; got 0"),
         ("base: {train.stages: []}", 22, "base.train.stages", "must have 1 or more entries"),
         (
