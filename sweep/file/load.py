@@ -24,6 +24,8 @@ __all__ = ["GridBlock", "Mistake", "RunOptions", "Sweep", "SweepError", "Trackin
 
 #: Sections with trials that inherit settings.
 _TRIAL_SECTIONS = ("base", "trials", "grid")
+#: In place of a block of the grid that does not match the schema: it has no points.
+_EMPTY = GridBlock.model_construct(axes={})
 
 
 @garbage_collection_paused()
@@ -111,12 +113,15 @@ def _shaped(tree: dict[str, Any]) -> tuple[Sweep, list[Finding]]:
 def _without(tree: dict[str, Any], path: Path) -> dict[str, Any]:
     """The tree without the value at `path`; without its closest existing parent where there is no such value.
 
-    An invalid element removes its whole list, because the indices of the other elements must not change.  A section
-    that an earlier finding removed, or that is missing altogether, leaves the tree as it is.
+    An invalid element removes its whole list, because the indices of the other elements must not change; a block of
+    the grid leaves an empty one.  A section that an earlier finding removed, or that is missing altogether, leaves the
+    tree as it is.
     """
     if not path:
         return {}
-    path = key_path(path)
+    block, path = path[:2], key_path(path)
+    if block[0] == "grid" and len(block) == 2 and _holds(tree, block) and (len(path) < 3 or not _holds(tree, path)):
+        return {**tree, "grid": [_EMPTY if i == block[1] else item for i, item in enumerate(tree["grid"])]}
     while path and not _holds(tree, path):
         path = key_path(path[:-1])
     return _removed(tree, path) if path else tree

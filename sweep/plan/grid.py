@@ -72,7 +72,8 @@ def points(sweep: Sweep) -> Iterator[Point]:
     yield from _named_trials(sweep)
     short = short_keys(key for block in sweep.grid for key in block.axes)
     for index, block in enumerate(sweep.grid):
-        yield from _grid_points(block, ("grid", index), short)
+        if block.axes:
+            yield from _grid_points(block, ("grid", index), short)
     yield from _leave_one_out(sweep)
     if not (sweep.trials or sweep.grid or sweep.leave_one_out or sweep.search):
         yield Point("base", (), ("base",))

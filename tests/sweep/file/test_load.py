@@ -117,6 +117,17 @@ run: {executor: rai}
 
 
 @pytest.mark.parametrize(
+    "block", ["5", "{}", "{axes: {depth.model: none}}", "{depth.model: [none]}", "{axes: 3, zip: 4}"]
+)
+def test_a_malformed_block_of_a_grid_hides_no_mistake_in_others(tmp_path: Path, block: str) -> None:
+    text = f"name: a\ngrid: [{{axes: {{depth.modl: [x]}}}}, {block}, {{axes: {{train.batch_size: [0]}}}}]\n"
+    paths = [mistake.path for mistake in _mistakes(tmp_path, text)]
+    assert {"grid.0.axes.depth.modl", "grid.2.axes.train.batch_size.0"} <= set(paths)
+    assert all(path.startswith("grid.1") for path in paths if "depth.modl" not in path and "batch_size" not in path)
+    assert len(paths) > 2
+
+
+@pytest.mark.parametrize(
     "text", ["name: a\nseeds: [-1, x, 1.5]\n", "seeds: [0]\n", "name: a\ntables: [x, y]\ntags: {'a;': 1}\n"]
 )
 def test_mistakes_elsewhere_hide_none_in_the_configurations(tmp_path: Path, text: str) -> None:
