@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from results.costs import KIND
 from results.errors import ResultsError
 from results.load import Evidence, TrialRecord
 from results.metrics import determines_scores
@@ -20,7 +21,7 @@ from results.tables.assess import paired_comparisons
 from results.tables.auto import entries
 from results.tables.fill import Entry, source_of
 from results.tables.metric_columns import MetricColumn, named
-from results.tables.row_notes import row_notes, states
+from results.tables.row_notes import DEVICES, device_notes, devices, row_notes, states
 from results.tables.scores import Scores
 
 DEFAULT = ("novel_psnr", "novel_ssim", "novel_lpips")
@@ -58,6 +59,8 @@ def compare(first: Evidence, second: Evidence, home: Path, columns: Sequence[str
     `ValueError` for a column that does not exist.
     """
     quantities = [named(column) for column in columns]
+    if not quantities:
+        raise ValueError("no column is named")
     names = _sides(first, second)
     pairs = _pairs(first, second, home)
     _refuse_nothing(pairs, names)
@@ -71,6 +74,7 @@ def compare(first: Evidence, second: Evidence, home: Path, columns: Sequence[str
     ]
     comparisons = paired_comparisons(tested, quantities, scores, names[0])
     common = _common(pairs)
+    has_devices = any(quantity.view_kind == KIND for quantity in quantities) and len(devices(both.records)) > 1
     rows = []
     for index, (pair, (older, newer)) in enumerate(zip(pairs, sides, strict=True)):
         cells: list[Cell] = []
@@ -81,7 +85,7 @@ def compare(first: Evidence, second: Evidence, home: Path, columns: Sequence[str
                 replace(newer.cells[column], comparison=found),
                 _difference(pair, quantity, scores, (found.low, found.high) if found else None),
             ]
-        notes = _notes(pair, names, common)
+        notes = (*_notes(pair, names, common), *_notes_of_sides(pair, names, has_devices=has_devices))
         sources = (*older.sources, *newer.sources)
         state = states([record for entry in (pair.first, pair.second) if entry for record in entry.records])
         rows.append(Row(pair.label, tuple(cells), sources, state, notes))
@@ -92,7 +96,7 @@ def compare(first: Evidence, second: Evidence, home: Path, columns: Sequence[str
         tuple(column for quantity in quantities for column in _columns(quantity, names)),
         (Section(tuple(rows), ranked=False),),
         "Row",
-        _notes_below(first, second, names, common, pairs),
+        (*_notes_below(first, second, names, common, pairs), *((DEVICES,) if has_devices else ())),
     )
 
 
@@ -250,6 +254,7 @@ def _common(pairs: Sequence[Pair]) -> dict[str, tuple[str, str]]:
 
 
 def _notes(pair: Pair, names: tuple[str, str], common: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
+    """How the two sides of a row are related."""
     if pair.first is None or pair.second is None:
         return (f"Only in {names[1] if pair.first is None else names[0]}.",)
     if pair.obstacles:
@@ -260,13 +265,25 @@ def _notes(pair: Pair, names: tuple[str, str], common: Mapping[str, tuple[str, s
         return ("The same trials in both" + (f", and seeds of one side alone: {alone}." if alone else "."),)
     sides = list(zip((pair.first, pair.second), names, strict=True))
     notes = [f"Called {entry.label} in {name}." for entry, name in sides if entry.label != pair.label]
-    notes += [note for entry, _ in sides for note in row_notes(entry.records)]
     if alone:
         notes.append(f"Seeds of one side alone, left out of the difference: {alone}.")
     own = {name: values for name, values in (pair.differing or {}).items() if name not in common}
     if own:
         notes.append(f"Also differs in {_listed(own)}.")
-    return tuple(dict.fromkeys(notes))
+    return tuple(notes)
+
+
+def _notes_of_sides(pair: Pair, names: tuple[str, str], *, has_devices: bool) -> tuple[str, ...]:
+    """Notes on the trials of each side; those that one side alone has begin with its name.
+
+    has_devices: whether costs of several devices are shown, so that notes name them.
+    """
+    found: dict[str, list[str]] = {}
+    sides = [(entry, name) for entry, name in zip((pair.first, pair.second), names, strict=True) if entry]
+    for entry, name in sides:
+        for note in (*row_notes(entry.records), *(device_notes(entry.records) if has_devices else ())):
+            found.setdefault(note, []).append(name)
+    return tuple(note if len(having) == len(sides) else f"{having[0]}: {note}" for note, having in found.items())
 
 
 def _listed(differing: Mapping[str, tuple[str, str]]) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from results.costs import COSTS, KIND
-from results.load import Evidence, TrialRecord
+from results.load import Evidence
 from results.table import Table
 from results.tables.auto import entries, with_axes
 from results.tables.fill import Block, Entry, fill
 from results.tables.metric_columns import named
 from results.tables.options import Columns, Stem
 from results.tables.options import Options as CommonOptions
+from results.tables.row_notes import devices
 
 
 class Options(CommonOptions):
@@ -26,37 +25,26 @@ class Options(CommonOptions):
 def build(evidence: Evidence, options: Options) -> Table:
     """Means over seeds; a trial that was not measured has a dash, and a note with the command that measures it."""
     trained = entries(record for record in evidence.records if not record.planned.control)
-    devices = list(dict.fromkeys(record.costs.device for entry in trained for record in _measured(entry)))
-    if len(devices) > 1:
-        trained = tuple(replace(entry, notes=(*entry.notes, *_where(entry))) for entry in trained)
-    frame = Table(options.name, options.caption, (), (), notes=_notes(trained, devices))
+    frame = Table(options.name, options.caption, (), (), notes=_notes(trained))
     quantities = options.columns or tuple(named(f"{KIND}_{name}") for name in COSTS)
     table = fill(frame, [Block(trained, ranked=False)], quantities, evidence, None)
     return with_axes(table, trained, evidence.plan.axes)
 
 
-def _measured(entry: Entry) -> list[TrialRecord]:
-    return [record for record in entry.records if record.costs.is_measured]
-
-
-def _where(entry: Entry) -> tuple[str, ...]:
-    names = dict.fromkeys(record.costs.device for record in _measured(entry))
-    return (f"Measured on {' and '.join(names)}.",) if names else ()
-
-
-def _notes(trained: tuple[Entry, ...], devices: list[str]) -> tuple[str, ...]:
+def _notes(trained: tuple[Entry, ...]) -> tuple[str, ...]:
     notes = [] if trained else ["The sweep has no trained rows."]
-    if devices:
+    found = devices(record for entry in trained for record in entry.records)
+    if found:
         notes.append(
             "Times exclude frozen encoders and depth models, whose outputs are cached. Memory is "
             "that of the parameters, and the most that a prediction and a render allocate."
         )
-    if len(devices) == 1:
-        notes.append(f"Measured on {devices[0]}.")
-    elif devices:
-        notes.append("Times of different devices, which the rows name, cannot be compared.")
+    if len(found) == 1:
+        notes.append(f"Measured on {found[0]}.")
     missing = [
-        entry.label for entry in trained if any(r.state == "finished" for r in entry.records) and not _measured(entry)
+        entry.label
+        for entry in trained
+        if any(record.state == "finished" for record in entry.records) and not devices(entry.records)
     ]
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")

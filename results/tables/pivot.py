@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from results.costs import KIND
 from results.load import Evidence, TrialRecord
 from results.provenance import ABSENT
 from results.table import Cell, Row, Section, Table
@@ -17,7 +18,7 @@ from results.tables.metric_columns import MetricColumn, named
 from results.tables.options import Column as QuantityOption
 from results.tables.options import Options as CommonOptions
 from results.tables.options import Stem
-from results.tables.row_notes import absence, row_notes, states
+from results.tables.row_notes import DEVICES, absence, device_notes, devices, row_notes, states
 from results.tables.scores import Scores
 from results.tables.select import configurations, selected
 
@@ -86,20 +87,37 @@ def _axes(configs: Sequence[Mapping[str, Any]], options: Options, declared: Mapp
 def _filled(frame: Table, crossing: Crossing, axes: Sequence[str], quantity: MetricColumn, scores: Scores) -> Table:
     across = list(dict.fromkeys(column for _, column in crossing))
     down = list(dict.fromkeys(row for row, _ in crossing))
-    rows = tuple(_row(value, across, crossing, quantity, scores) for value in down)
+    measured = devices(record for groups in crossing.values() for group in groups for record in group)
+    has_devices = quantity.view_kind == KIND and len(measured) > 1
+    rows = tuple(_row(value, across, crossing, quantity, scores, has_devices=has_devices) for value in down)
     columns = tuple(
         replace(quantity.column, name=f"{quantity.name}[{value}]", label=value, group=axes[1], direction=None)
         for value in across
     )
     end = "" if frame.caption.endswith((".", "?", "!")) else "."
-    caption = f"{frame.caption}{end} {quantity.column.label}, {quantity.view_kind} views."
+    of_views = "" if quantity.view_kind == KIND else f", {quantity.view_kind} views"
+    caption = f"{frame.caption}{end} {quantity.column.label}{of_views}."
     table = replace(
-        frame, caption=caption, columns=columns, sections=(Section(rows, ranked=False),), row_header=axes[0]
+        frame,
+        caption=caption,
+        columns=columns,
+        sections=(Section(rows, ranked=False),),
+        row_header=axes[0],
+        notes=(DEVICES,) if has_devices else (),
     )
     return with_intervals(table, [quantity] * len(columns), scores)
 
 
-def _row(value: str, across: Sequence[str], crossing: Crossing, quantity: MetricColumn, scores: Scores) -> Row:
+def _row(
+    value: str,
+    across: Sequence[str],
+    crossing: Crossing,
+    quantity: MetricColumn,
+    scores: Scores,
+    *,
+    has_devices: bool,
+) -> Row:
+    """has_devices: whether costs of several devices are shown, so that notes name them."""
     cells, notes, everyone = [], [], []
     for column in across:
         groups = crossing.get((value, column), ())
@@ -110,7 +128,8 @@ def _row(value: str, across: Sequence[str], crossing: Crossing, quantity: Metric
             notes.append(f"Several configurations at {column}, so no mean: {names}; choose with `select`.")
         values = scores.means([record.planned.key for record in records], quantity) if len(groups) == 1 else ()
         cells.append(Cell(values, sources=tuple(map(source_of, records))))
-        notes += [f"{column}: {note}" for note in row_notes(records)] if len(groups) == 1 else []
+        told = (*row_notes(records), *(device_notes(records) if has_devices else ()))
+        notes += [f"{column}: {note}" for note in told] if len(groups) == 1 else []
     is_mixed = any(len(crossing.get((value, column), ())) > 1 for column in across)
     has_values = any(cell.values for cell in cells)
     state = states(everyone) if has_values else "several configurations" if is_mixed else absence(everyone)

@@ -11,6 +11,9 @@ from results.records import tags
 from results.records.arithmetic import recorded_arithmetic
 from results.tables.scores import FINGERPRINT_TAG
 
+#: below a table with costs of several devices
+DEVICES = "Times of different devices, which the rows name, cannot be compared."
+
 _SHORT = 7
 #: Names in notes of the conditions that determine the pictures (`results.metrics.determines_object_scores`) or make
 #: the objects others.
@@ -57,6 +60,17 @@ def absence(records: Sequence[TrialRecord]) -> str:
     """Why a row of these trials has no values: their states, or that finished ones do not have what a table shows."""
     state = states(records)
     return "not measured" if state == "finished" else state
+
+
+def devices(records: Iterable[TrialRecord]) -> list[str]:
+    """Names of the devices that the costs of trials were measured on."""
+    return list(dict.fromkeys(record.costs.device for record in records if record.costs.is_measured))
+
+
+def device_notes(records: Iterable[TrialRecord]) -> tuple[str, ...]:
+    """A note that names the devices of a row's costs."""
+    names = devices(records)
+    return (f"Measured on {' and '.join(names)}.",) if names else ()
 
 
 def _unlike_seeds(finished: Sequence[TrialRecord]) -> list[str]:

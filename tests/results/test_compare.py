@@ -18,10 +18,12 @@ from results.records.home import trial_folder
 from results.records.tags import CODE_CHANGED, COMMIT, DATA_FINGERPRINT
 from results.render.comparison import writer
 from results.table import Table
+from results.tables.row_notes import DEVICES
 from tests.homes import write_result
 from tests.results.tables.conftest import Study
 
 NOVEL = ("novel_psnr",)
+CONFIG = {"train": {"lr": 1}, "eval": {"split": "test"}}
 
 
 def side(name: str, *records: TrialRecord) -> Evidence:
@@ -32,7 +34,7 @@ def side(name: str, *records: TrialRecord) -> Evidence:
 
 
 def trained(name: str, mean: float, data: str = "d1", config: Mapping[str, Any] | None = None, **more: Any):
-    settings = config or {"train": {"lr": 1}, "eval": {"split": "test"}}
+    settings = config or CONFIG
     return Study.trained(name, mean, config=settings, tags={DATA_FINGERPRINT: data}, **more)
 
 
@@ -105,6 +107,36 @@ def test_costs_are_subtracted_and_not_tested() -> None:
     assert table.rows[0].cells[1].comparison is None
 
 
+def test_costs_of_several_devices_are_said_to_be() -> None:
+    def measured(name: str, device: str) -> Evidence:
+        costs = costs_of({"predict_ms": 10.0, "device": device})
+        return side(name, *(replace(item, costs=costs) for item in trained("x", 20.0)))
+
+    for device, more, notes in (("GPU", (DEVICES,), ("a: Measured on CPU.", "b: Measured on GPU.")), ("CPU", (), ())):
+        table = compare(measured("a", "CPU"), measured("b", device), Path("/nowhere"), ("cost_predict_ms",))
+        assert (table.notes[2:], table.rows[0].notes) == (more, notes)
+        assert not compared(measured("a", "CPU"), measured("b", device)).rows[0].notes
+
+
+def test_notes_on_the_trials_of_one_side_name_it() -> None:
+    def incomplete(data: str = "d1") -> list[TrialRecord]:
+        return [*trained("x", 21.0, seeds=2, data=data), Study.record("x", 2, state="failed", config=CONFIG)]
+
+    note, whole = "2 of 3 seeds: failed (seed 2).", side("a", *trained("x", 20.0), *trained("y", 20.0))
+    for first, second, expected in (
+        (whole, side("b", *incomplete()), (f"b: {note}",)),
+        (side("a", *incomplete()), side("b", *incomplete()), (note,)),
+        (whole, side("b", *incomplete("d2"), *trained("y", 21.0)), ("Not comparable: data d1 and d2.", f"b: {note}")),
+        (side("a", *incomplete(), *trained("y", 20.0)), side("b", *trained("y", 21.0)), ("Only in a.", note)),
+    ):
+        assert compared(first, second).rows[0].notes == expected
+
+
+def test_a_comparison_needs_a_column() -> None:
+    with pytest.raises(ValueError, match="no column is named"):
+        compare(side("a", *trained("x", 20.0)), side("b", *trained("x", 21.0)), Path("/nowhere"), ())
+
+
 def test_what_differs_in_some_rows_alone_is_noted_there() -> None:
     """The sweeps have one name, as before and after a change of its file."""
     lr = {"train": {"lr": 2}, "eval": {"split": "test"}}
@@ -175,7 +207,7 @@ def test_rows_are_paired_by_all_names_of_their_trials() -> None:
     )
     assert [row.label for row in table.rows] == ["baseline", "tv", "new"]
     assert means(table, 0) == [20.0, 21.0, 1.0]
-    assert table.rows[0].notes == ("Called plain in b.", "The same configuration as baseline.")
+    assert table.rows[0].notes == ("Called plain in b.", "b: The same configuration as baseline.")
     assert means(table, 1) == [20.5, 22.0, 1.5]
     assert table.rows[2].notes == ("Only in b.",)
     table = compared(

@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from results.costs import costs_of
 from results.load import Evidence, TrialRecord
+from results.table import Table
 from results.tables.metric_columns import named
 from results.tables.pivot import Options, build
+from results.tables.row_notes import DEVICES
 
 
 def crossed(make, column: str = "novel_psnr", **more) -> list[TrialRecord]:
@@ -54,6 +57,25 @@ def test_axes_and_quantity_can_be_chosen(make) -> None:
     mine = Options(rows="depth.fusion", caption="Depth by fusion")
     assert build(make.evidence(*crossed(make)), mine).caption == "Depth by fusion. PSNR, novel views."
     assert build(make.evidence(*crossed(make)), Options(rows="depth.fusion")).row_header == "fusion"
+
+
+def test_costs_have_no_views_and_those_of_several_devices_are_said_to_be(make) -> None:
+    def measured(devices: dict[str, str]) -> Table:
+        records = [
+            replace(item, costs=costs_of({"predict_ms": 10.0, "device": devices[fusion]}))
+            for item in crossed(make)
+            if (fusion := item.planned.flat_config["depth.fusion"])
+        ]
+        return build(make.evidence(*records), Options(value=named("cost_predict_ms")))
+
+    table = measured({"input": "CPU", "xattn": "CPU", "film": "CPU"})
+    assert table.caption == "Two settings against each other. Prediction (ms)."
+    assert (table.rows[0].notes, table.notes) == ((), ())
+    table = measured({"input": "CPU", "xattn": "CPU", "film": "GPU"})
+    assert table.rows[0].notes == tuple(
+        f"{fusion}: Measured on {device}." for fusion, device in (("input", "CPU"), ("xattn", "CPU"), ("film", "GPU"))
+    )
+    assert table.notes == (DEVICES,)
 
 
 def test_configurations_that_meet_are_not_averaged(make) -> None:
