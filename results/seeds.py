@@ -63,7 +63,7 @@ def _ruling(
 ) -> Ruling:
     measured = int(np.count_nonzero(~np.isnan(differences)))
     seeds = stopped or measured
-    wanted = stopped or max(design.at_least, min(measured + 1, design.at_most))
+    wanted = stopped or max(design.at_least, measured + 1)
     if seeds < design.at_least:
         return Ruling(name, "open", seeds, wanted)
     used = differences[:seeds]

@@ -107,7 +107,7 @@ def decide(differences: ArrayLike, design: Design) -> Decisions:
             left = rows - state.rejected.sum(-1, keepdims=True)
             limits = _of_level(design, left, look)
             np.copyto(state.shared_by, left, where=tested)
-            crossing = tested & ~state.rejected & (np.abs(t) > limits)
+            crossing = tested & (np.abs(t) > limits)
             if not crossing.any():
                 break
             state.rejected[crossing] = True
@@ -136,7 +136,7 @@ def _t_statistic(differences: Floats) -> Floats:
     """t of differences (..., n): NaN where one is NaN, infinite where they have no spread."""
     mean, error = differences.mean(-1), differences.std(-1, ddof=1) / np.sqrt(differences.shape[-1])
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where((error == 0) & (mean == 0), 0.0, mean / error)
+        return np.where(mean == 0, 0.0, mean / error)
 
 
 def _chance(t: Floats, n: int, at_most: int, limit: Floats) -> Floats:

@@ -86,4 +86,7 @@ def test_columns_of_text_are_joined_by_their_names() -> None:
     assert [joined.names[code] for code in joined.codes] == ["a", "b", "b", "b", "c"]
     assert joined.among(["b", "z"]).tolist() == [False, True, True, True, False]
     assert first.used() == {"a", "b"}
+    assert first.where(np.array([False, True, True])).used() == {"b"}
+    again = Texts.repeated(["a", "b", "a"], [1, 1, 2])
+    assert (again.names, again.codes.tolist()) == (("a", "b"), [0, 1, 0, 0])
     assert Texts.joined([]).names == ()

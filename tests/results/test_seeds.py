@@ -33,6 +33,10 @@ def test_a_ruling_is_the_paired_t_test_with_an_interval_at_its_boundary() -> Non
         f"row after 3 seeds: better than the baseline (novel_psnr +5.003, |t| {found.t:.2f}, boundary "
         f"{found.boundary:.2f})"
     )
+    lower = described(ruling(BASELINE, HIGHER), "novel_psnr")
+    assert lower.endswith(
+        f"worse than the baseline (novel_psnr -5.003, |t| {found.t:.2f}, boundary {found.boundary:.2f})"
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,13 @@ def test_the_direction_of_a_score_decides_which_row_is_better(
 def test_seeds_behind_a_missing_score_of_either_do_not_count(missing: float | None) -> None:
     gap = (20.0, missing, 19.8, 20.1)
     assert ruling(HIGHER, gap) == ruling(gap, HIGHER) == Ruling("row", "open", 1, 3)
+
+
+def test_seeds_behind_the_most_do_not_count() -> None:
+    """They were trained under an earlier rule."""
+    unclear, more = (20.3, 21.1, 20.3, 21.0, 19.7), (25.0, 25.0)
+    found = rulings(DESIGN, "up", (*BASELINE, 20.0, 20.0), {"row": (*unclear, *more), "short": unclear[:4]})
+    assert found == rulings(DESIGN, "up", BASELINE, {"row": unclear, "short": unclear[:4]})
 
 
 def test_an_open_row_gets_one_more_seed_up_to_the_most() -> None:

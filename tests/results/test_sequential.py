@@ -147,6 +147,8 @@ def test_decisions_use_only_leading_seeds_and_do_not_change_with_later_ones() ->
     open_rows = decide(partial, DESIGN)
     assert (open_rows.seeds[:, 1] == 0).all()
     assert not open_rows.rejected[:, 1].any()
+    five = decide(found[..., :5], DESIGN), decide(np.where(np.arange(SEEDS) < 5, found, np.nan), DESIGN)
+    assert all((one == other).all() for one, other in zip(*five, strict=True))
 
 
 def test_holm_passes_the_level_of_a_rejected_row_on() -> None:

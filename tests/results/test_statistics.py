@@ -82,6 +82,7 @@ def test_cells_do_not_depend_on_what_else_is_in_the_table() -> None:
 def test_a_single_value_has_no_interval_and_equal_values_have_an_empty_one() -> None:
     assert np.isnan(bootstrap_interval([[20.0]], np.random.default_rng(0))).all()
     assert bootstrap_interval(np.full((2, 5), 20.0), np.random.default_rng(0)) == (20.0, 20.0)
+    assert np.isnan(paired_test([[20.0]]).p)
     single = estimate([[20.0]])
     assert (float(single.mean), np.isnan(single.standard_error)) == (20.0, True)
 
@@ -92,6 +93,29 @@ def test_scores_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         estimate(np.zeros(shape))
 
 
+@pytest.mark.parametrize(
+    ("effects", "error", "degrees"),
+    # Mean squares of seeds, objects and the rest: 1, 1, 1; 0, 4, 1; 4, 0, 1; 16, 4, 1.
+    [((0.5, 0.5, 0.5), 0.5, 1.0), ((0.0, 1.0, 0.5), 1.0, 1.0), ((1.0, 0.0, 0.5), 1.0, 1.0),
+     ((2.0, 1.0, 0.5), 19**0.5 / 2, 19**2 / 273)],
+)  # fmt: skip
+def test_parts_of_the_variance_are_not_below_zero(
+    effects: tuple[float, float, float], error: float, degrees: float
+) -> None:
+    sign = np.array([1.0, -1.0])
+    seed, item, rest = effects
+    found = estimate(seed * sign[:, None] + item * sign + rest * sign[:, None] * sign)
+    assert (float(found.standard_error), float(found.degrees)) == pytest.approx((error, degrees))
+
+
+def test_the_width_of_an_interval_is_that_of_the_estimate() -> None:
+    """Means of two values that are drawn anew are -1, 0 and 1, and their standard deviation is sqrt(1/2)."""
+    low, high = bootstrap_interval([[-1.0, 1.0]], np.random.default_rng(0), resamples=20_000)
+    half = 2**0.5 * stats.t.ppf(0.975, 1) / stats.norm.ppf(0.975)
+    assert (float(low), float(high)) == pytest.approx((-half, half), rel=0.01)
+
+
+@pytest.mark.filterwarnings("error")
 def test_one_seed_or_one_object_is_the_usual_t_test() -> None:
     rng = np.random.default_rng(3)
     row, baseline = rng.normal(0.3, 1, (2, 15))
@@ -101,6 +125,7 @@ def test_one_seed_or_one_object_is_the_usual_t_test() -> None:
         test = paired_test(differences)
         assert float(test.p) == pytest.approx(expected.pvalue)
         assert (float(test.low), float(test.high)) == pytest.approx(tuple(interval))
+        assert np.isnan(test.effect_size) == (len(differences) > 1), "one object has no standard deviation"
 
 
 def test_the_two_way_model_agrees_with_statsmodels() -> None:
@@ -154,6 +179,10 @@ def test_minimal_detectable_difference_agrees_with_statsmodels(objects: int) -> 
     differences = np.random.default_rng(0).normal(size=(1, objects))
     found = minimal_detectable(estimate(differences), 0.05)
     assert float(found) == pytest.approx(effect * differences.std(ddof=1), rel=1e-3)
+
+
+def test_without_spread_every_difference_is_detected() -> None:
+    assert minimal_detectable(estimate(np.full((2, 3), 0.5)), 0.05) == 0
 
 
 @pytest.mark.parametrize("alpha", [5e-3, 1e-3, 1e-5])
