@@ -135,7 +135,7 @@ def _baseline_pairs(
     for index, row in rows.items():
         is_itself = {source.key for source in row.sources} == {source.key for source in baseline.sources}
         for column, quantity in enumerate(quantities):
-            if quantity.column.direction and row.cells[column].values and not is_itself:
+            if quantity.column.direction and not is_itself:
                 yield index, BASELINE, column
 
 

@@ -150,6 +150,8 @@ def _findings(options: Options, quantities: Sequence[MetricColumn]) -> list[str]
 
 
 def _unmarked_best(rows: Sequence[RowOptions], quantity: MetricColumn) -> Iterator[str]:
+    if quantity.column.direction is None:
+        return
     published = [row.references[quantity.name] for row in rows if quantity.name in row.references]
     order = printed_order(published, quantity.column)
     for row in rows:

@@ -102,7 +102,8 @@ class Scores:
         if not shared.any():
             return None
         first, second = self.values[index, column]
-        return (first - second).compress(shared, axis=1)
+        with np.errstate(invalid="ignore"):  # of two infinite scores, which is NaN
+            return (first - second).compress(shared, axis=1)
 
     @cached_property
     def _is_recorded(self) -> NDArray[np.bool_]:

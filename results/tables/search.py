@@ -114,12 +114,12 @@ def _mean(entry: Entry, value: MetricColumn, scores: Scores) -> float | None:
 def _importance(
     points: Sequence[tuple[Mapping[str, Any], float]], value: MetricColumn, declared: Iterable[str]
 ) -> dict[str, float]:
-    """Setting -> share of importance, the most important first; only names where there are too few points.
+    """Setting -> share of importance, the most important first; NaN where points are too few, or have equal scores.
 
     declared: dotted keys that the sweep file varies.
     """
     keys = _independent([config for config, _ in points], list(declared))
-    if len(points) < _LEAST or not keys:
+    if len(points) < _LEAST or not keys or len({mean for _, mean in points}) == 1:
         return dict.fromkeys(keys, math.nan)
     import optuna
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
@@ -159,7 +159,8 @@ def _importance_notes(importance: Mapping[str, float], count: int) -> tuple[str,
     if not importance:
         return ("Nothing was varied among the finished trials.",) if count else ("No trial has finished.",)
     if any(map(math.isnan, importance.values())):
-        return (f"With {count} finished configurations, the settings' importance cannot be estimated.",)
+        equal = " of equal scores" if count >= _LEAST else ""
+        return (f"With {count} finished configurations{equal}, the settings' importance cannot be estimated.",)
     listed = ", ".join(f"{key} {share:.0%}" for key, share in importance.items())
     return (f"Importance of the settings over {count} configurations (PED-ANOVA): {listed}.",)
 

@@ -122,10 +122,11 @@ def test_scores_that_were_measured_otherwise_are_not_compared(make, setting: str
     assert all(cell.comparison for cell in same.rows[1].cells)
 
 
-@pytest.mark.parametrize("value", [math.inf, math.nan])
-def test_what_is_not_a_number_is_not_compared(make, value: float) -> None:
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("value", "other"), [(math.inf, 19.0), (math.inf, math.inf), (math.nan, 19.0)])
+def test_what_is_not_a_number_is_not_compared(make, value: float, other: float) -> None:
     odd = [make.record("odd", seed, {"novel_psnr": [value, 20.0]}) for seed in range(2)]
-    plain = [make.record("baseline", seed, {"novel_psnr": [19.0, 20.0 + seed]}) for seed in range(2)]
+    plain = [make.record("baseline", seed, {"novel_psnr": [other, 20.0 + seed]}) for seed in range(2)]
     table = build(make.evidence(*plain, *odd), Options())
     assert novel_psnr(table, 1).comparison is None
     assert [novel_psnr(table, row).rank for row in range(2)] == [None, None]

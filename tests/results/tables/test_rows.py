@@ -211,6 +211,25 @@ def test_a_row_that_several_configurations_match_becomes_one_of_each(make, tmp_p
     assert table.rows[1].notes == ("Odd.", "2 configurations match 'any depth'; each has a row of its own.")
 
 
+def test_the_baseline_is_not_compared_with_itself_whatever_its_row_is_called(make, tmp_path: Path) -> None:
+    text = MINE.replace("baseline: plain", "baseline: {label: other, select: {depth.model: null}}")
+    (table,) = build_tables([written(tmp_path, text.replace("ranked: false", "ranked: true"))], depths(make))
+    compared = {row.label: row.cells[0].comparison for row in table.rows}
+    assert [label for label, found in compared.items() if found is None] == ["plain"]
+    assert compared["any depth (b1)"].baseline == "other"
+
+
+def test_marks_of_a_metric_without_a_direction_contradict_nothing(make, tmp_path: Path) -> None:
+    rows = (
+        "[{label: a, references: {novel_x: 1.0}, published_unmarked: [novel_x]}, {label: b, references: {novel_x: 2}}]"
+    )
+    for direction, found in (("", 0), (", direction: down", 1), (", direction: up", 0)):
+        columns = f"[{{metric: x{direction}}}]"
+        text = f"tables: [{{name: mine, caption: Mine, columns: {columns}, sections: [{{rows: {rows}}}]}}]"
+        (table,) = build_tables([written(tmp_path, text)], make.evidence())
+        assert len(table.remarks) == found
+
+
 def test_a_baseline_that_several_configurations_match_is_none(make, tmp_path: Path) -> None:
     text = MINE.replace("baseline: plain", "baseline: any depth")
     (table,) = build_tables([written(tmp_path, text)], depths(make))

@@ -54,6 +54,15 @@ def test_importance_needs_enough_trials(make) -> None:
     assert [column.label for column in table.columns[:2]] == ["losses.tv", "depth.model"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_importance_needs_scores_that_differ(make) -> None:
+    records = [make.record(f"t{i}", 0, {"novel_psnr": [20.0]}, config={"lr": i, "kind": "ab"[i % 2]}) for i in range(9)]
+    table = build(make.evidence(*records), Options())
+    note = "With 9 finished configurations of equal scores, the settings' importance cannot be estimated."
+    assert note in table.notes
+    assert [column.label for column in table.columns[:2]] == ["lr", "kind"]
+
+
 def test_a_section_that_an_axis_chooses_is_one_setting(make) -> None:
     sections = [None, {"every": 10, "max_decay": 0.9}]
     configs = [{"train": {"ema": section, "lr": lr}} for section in sections for lr in (1, 2)]
