@@ -10,6 +10,7 @@ import pytest
 
 from results.load import TrialRecord
 from results.records.plan import PrimaryMetric
+from results.statistics import estimate, minimal_detectable
 from results.table import Cell, Row, Section, Source, Table
 from results.tables.assess import assessed
 from results.tables.auto import Options, build
@@ -78,6 +79,28 @@ def test_verdicts(make) -> None:
     assert single.test == "paired t, 20 objects, one seed"
     assert single.p_adjusted >= single.p
     assert single.minimal_detectable is None, "with one seed no difference can be shown"
+
+
+def test_what_cannot_be_tested_is_no_part_of_the_family(make) -> None:
+    """Three tests: two with the baseline, and the second row's with it; the best has one seed, so its mark has none."""
+    baseline, other = make.trained("baseline", 20.0), make.trained("other", 20.5)
+    table = build(make.evidence(*baseline, *other, *make.trained("single", 25.0, seeds=1)), Options())
+    differences = [own.per_object.value - beside.per_object.value for own, beside in zip(other, baseline, strict=True)]
+    expected = float(minimal_detectable(estimate(differences), 0.05 / 3))
+    assert novel_psnr(table, 1).comparison.minimal_detectable == pytest.approx(expected)
+
+
+def test_without_a_relevant_difference_none_can_be_excluded(make) -> None:
+    """Of a metric of other code it is unknown."""
+    found = make.evidence(
+        *make.trained("baseline", 20.0, column="novel_x"), *make.trained("same", 20.0, column="novel_x")
+    )
+    verdicts = [
+        build(found, Options(columns=(quantity("novel", "x", direction="up", relevant=relevant),)))
+        .rows[1].cells[0].comparison.verdict
+        for relevant in (None, 0.2)
+    ]  # fmt: skip
+    assert verdicts == ["underpowered", "no difference shown"]
 
 
 @pytest.mark.parametrize(("objects", "shared"), [(25, "20 objects"), (1, "one object")])
