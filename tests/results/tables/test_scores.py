@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from results.costs import costs_of
+from results.measurements import Texts
 from results.tables.metric_columns import named
 from results.tables.scores import Scores
 
@@ -26,3 +30,25 @@ def test_differences_are_on_the_objects_that_all_pairs_have(make) -> None:
     assert scores.crossed(["a/0", "a/1", "a/2"], psnr).tolist() == [[1.0, 2.0], [1.0, 3.0]]
     assert scores.crossed(["a/2"], psnr) is None
     assert scores.means(["a/0", "a/1", "a/2"], psnr) == pytest.approx((7 / 3, 2.0))
+
+
+def test_objects_of_another_split_are_others_despite_equal_names(make) -> None:
+    psnr = named("novel_psnr")
+    test, val = (make.record(name, 0, {"novel_psnr": [20.0, 21.0]}) for name in ("test", "val"))
+    val = replace(val, per_object=replace(val.per_object, split=Texts.repeated(["val"], [2])))
+    assert Scores.of(make.evidence(test, val), [psnr]).differences([("val/0", "test/0")], psnr) is None
+
+
+def test_costs_differ_whatever_the_pictures(make) -> None:
+    small, large = (
+        replace(
+            make.record(name, 0, {"novel_psnr": [20.0]}, config={"data": {"resolution": side}}),
+            costs=costs_of({"predict_ms": float(side)}),
+        )
+        for name, side in (("small", 64), ("large", 128))
+    )
+    columns = [named("cost_predict_ms"), named("novel_psnr")]
+    scores, pairs = Scores.of(make.evidence(small, large), columns), [("large/0", "small/0")]
+    cost, psnr = (scores.differences(pairs, quantity) for quantity in columns)
+    assert cost.tolist() == [[64.0]]
+    assert psnr is None
