@@ -133,14 +133,10 @@ def _settings(evidence: Evidence, keys: Sequence[str], quantities: Sequence[Metr
     """(trials, quantities): numbers of the settings that determine the scores of a trial; costs have none."""
     planned = {record.planned.key: record.planned.flat_config for record in evidence.records}
     of_trials = [tuple((n, repr(v)) for n, v in planned[key].items() if determines_scores(n)) for key in keys]
-    known: dict[object, int] = {}
+    known: dict[frozenset[tuple[str, str]], int] = {}
     number = {
         (settings, quantity.name): known.setdefault(
-            (
-                quantity.metric,
-                frozenset(pair for pair in settings if determines_object_scores(pair[0], quantity.metric)),
-            ),
-            len(known),
+            frozenset(pair for pair in settings if determines_object_scores(pair[0], quantity.metric)), len(known)
         )
         for settings in dict.fromkeys(of_trials)
         for quantity in quantities
