@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from results.table import Cell, Column, Row, Section, Table, ranked, rounded
+from results.table import Cell, Column, Comparison, Row, Section, Table, ranked, rounded
 
 UP = Column("psnr", "PSNR", direction="up", precision=2)
 DOWN = Column("lpips", "LPIPS", direction="down", precision=3)
@@ -28,6 +29,7 @@ def test_columns_determine_whether_higher_is_better() -> None:
     assert ranks(table([20.0, 22.0, 21.0])) == [None, "best", "second"]
     assert ranks(table([0.20, 0.22, 0.21], DOWN)) == ["best", None, "second"]
     assert ranks(table([1.0, 2.0], Column("n", "N"))) == [None, None]
+    assert ranks(table([9.5, 10.2, -1.0])) == ["second", "best", None]
 
 
 def test_what_prints_alike_is_a_tie_and_ties_are_never_marked() -> None:
@@ -43,6 +45,26 @@ def test_nothing_is_marked_where_there_is_nothing_to_compare() -> None:
 
 def test_trivial_rows_do_not_compete() -> None:
     assert ranks(table([20.0, 21.0], unranked=(30.0,))) == ["second", "best", None]
+    assert ranks(table([20.0, 21.0], unranked=(21.0,))) == ["second", "best", None]
+
+
+def test_rows_of_several_sections_compete() -> None:
+    sections = tuple(Section(tuple(Row("r", (Cell((value,)),)) for value in part)) for part in ((20.0, 22.0), (21.0,)))
+    assert ranks(ranked(Table("test", "", (UP,), sections))) == [None, "best", "second"]
+
+
+def test_the_legend_explains_what_is_there() -> None:
+    def legend(*cells: Cell) -> list[str]:
+        return Table("t", "", (UP,), (Section(tuple(Row("r", (cell,)) for cell in cells)),), notes=("A note.",)).legend
+
+    plain = Cell((20.0,), comparison=Comparison("base", 1.0, 0.5, 1.5, 0.2, 0.4, 1.0, "paired", "underpowered"))
+    assert legend(plain) == ["A note."]
+    best, spread = replace(plain, rank="best"), replace(plain, values=(20.0, 21.0))
+    starred = replace(plain, comparison=replace(plain.comparison, verdict="worse"))
+    for cell, beginning in ((best, "Best in bold"), (starred, "* differs"), (spread, "± is the")):
+        sentence, note = legend(plain, cell)
+        assert sentence.startswith(beginning)
+        assert note == "A note."
 
 
 def test_nan_is_never_best_and_infinity_is() -> None:
