@@ -59,12 +59,14 @@ def build(evidence: Evidence, options: Options) -> Table:
         trained = tuple(entry for entry in trained if _is_proposed(entry))
     value = _value(evidence, options)
     scores = Scores.of(evidence, [value])
-    found = [(entry, mean) for entry in trained if (mean := _mean(entry, value, scores)) is not None]
+    scored = [(entry, _mean(entry, value, scores)) for entry in trained]
+    found = [(entry, mean) for entry, mean in scored if mean is not None]
     found.sort(key=lambda item: item[1], reverse=value.column.direction == "up")
     configs = {entry.label: _chosen(entry, evidence.plan.axes) for entry, _ in found}
     importance = _importance([(configs[entry.label], mean) for entry, mean in found], value, evidence.plan.axes)
     shown = tuple(entry for entry, _ in found[: options.best])
-    notes = (*_importance_notes(importance, len(found)), *_left_out(trained, found, len(shown)), *comparison)
+    without = [entry for entry, mean in scored if mean is None]
+    notes = (*_importance_notes(importance, len(found)), *_left_out(without, len(found), len(shown)), *comparison)
     frame = Table(options.name, options.caption, (), (), notes=notes)
     table = fill(
         frame,
@@ -165,20 +167,29 @@ def _importance_notes(importance: Mapping[str, float], count: int) -> tuple[str,
     return (f"Importance of the settings over {count} configurations (PED-ANOVA): {listed}.",)
 
 
-def _left_out(trained: Sequence[Entry], found: Sequence[Any], shown: int) -> tuple[str, ...]:
-    hidden, unfinished = len(found) - shown, len(trained) - len(found)
-    pruned = sum(any(record.state == "pruned" for record in entry.records) for entry in trained)
+def _left_out(without: Sequence[Entry], found: int, shown: int) -> tuple[str, ...]:
+    """without: the rows that have no finite score; found, shown: numbers of those that have one, and of the table's."""
+    hidden = found - shown
+    pruned = sum(_has(entry, "pruned") for entry in without)
+    broken = sum(_has(entry, "finished") and not _has(entry, "pruned") for entry in without)
+    unfinished = len(without) - pruned - broken
     notes = []
-    if len(found) > 1:
+    if found > 1:
         notes.append("Evaluated on the objects by which they were chosen, so the best scores are optimistic.")
     if hidden:
         notes.append(f"{hidden} other finished configuration{'s' * (hidden > 1)} not shown.")
+    if broken:
+        notes.append(f"{broken} finished configuration{'s' * (broken > 1)} without a finite score.")
     if pruned:
         notes.append(f"{pruned} configuration{'s' * (pruned > 1)} pruned, since others were ahead.")
-    if unfinished > pruned:
-        several = "s" * (unfinished - pruned > 1)
-        notes.append(f"{unfinished - pruned} configuration{several} without a result, stopped or failed ones too.")
+    if unfinished:
+        several = "s" * (unfinished > 1)
+        notes.append(f"{unfinished} configuration{several} without a result, stopped or failed ones too.")
     return tuple(notes)
+
+
+def _has(entry: Entry, state: str) -> bool:
+    return any(record.state == state for record in entry.records)
 
 
 def _settings(configs: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> dict[str, dict[str, str]]:

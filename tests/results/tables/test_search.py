@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -96,6 +97,22 @@ def test_what_follows_from_the_searched_settings_is_none_of_them(make, axis: str
 def test_failed_trials_are_counted(make) -> None:
     table = build(make.evidence(*searched(make, 3), make.record("x", state="failed")), Options())
     assert any(note.startswith("1 configuration without a result") for note in table.notes)
+
+
+def test_what_finished_without_a_finite_score_is_not_called_unfinished(make) -> None:
+    diverged = [make.record(f"diverged {value}", scores={"novel_psnr": [value]}) for value in (math.nan, math.inf)]
+    seeds = [*make.trained("seeds", 20.0, seeds=1), make.record("seeds", 1, state="pruned")]
+    records = [
+        *searched(make, 2),
+        *seeds,
+        *diverged,
+        make.record("x", state="failed"),
+        make.record("y", state="pruned"),
+    ]
+    notes = build(make.evidence(*records), Options()).notes
+    assert "2 finished configurations without a finite score." in notes
+    assert "1 configuration pruned, since others were ahead." in notes, "of the other one, a seed is finished"
+    assert "1 configuration without a result, stopped or failed ones too." in notes
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
