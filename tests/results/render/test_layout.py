@@ -29,7 +29,13 @@ def test_only_neighbours_of_one_group_stand_together() -> None:
 
 @pytest.mark.parametrize(
     ("ours", "published", "text"),
-    [(21.0, 20.0, "+1.00"), (20.004, 20.0, "0.00"), (19.5, 20.0, "-0.50"), (math.nan, 20.0, "nan")],
+    [
+        (21.0, 20.0, "+1.00"),
+        (20.004, 20.0, "0.00"),
+        (21.006, 20.004, "+1.01"),
+        (19.5, 20.0, "-0.50"),
+        (math.nan, 20.0, "nan"),
+    ],
 )
 def test_a_difference_is_that_of_the_printed_numbers(ours: float, published: float, text: str) -> None:
     assert signed_difference(Cell((ours,), reference=published), Column("psnr", "PSNR")) == text
@@ -56,6 +62,8 @@ def test_no_two_rows_are_called_alike() -> None:
     rows = tuple(Row(label, (), group=group) for label, group in labels)
     titles = row_titles(Table("t", "", (), (Section(rows[:1]), Section(rows[1:]))))
     assert titles == ["Input: MiDaS", "X-Attn: MiDaS", "tv (1)", "tv (2)"]
+    named = tuple(Row("a", (), name=name, group="G") for name in ("model=a lr=1", "model=a lr=2", ""))
+    assert row_titles(Table("t", "", (), (Section(named),))) == ["model=a lr=1", "model=a lr=2", "G: a"]
 
 
 @pytest.mark.parametrize(("citation", "source"), [("Doe & al.", ": Doe & al.,"), ("", "")])
@@ -71,9 +79,11 @@ def test_comparisons_are_in_the_order_of_rows(table: Table) -> None:
 
 def test_text_columns_before_the_first_number() -> None:
     columns = (Column("a", "a"), Column("b", "b"), Column("c", "c"))
-    table = Table("t", "", columns, (Section((Row("r", (Cell(text="x"), Cell((1.0,)), Cell(text="y"))),)),))
+    rows = Row("r", (Cell(text="x"), Cell((1.0,)), Cell(text="y"))), Row("empty", (Cell(), Cell(), Cell()))
+    table = Table("t", "", columns, (Section(rows),))
     assert [is_text(table, index) for index in range(3)] == [True, False, True]
     assert leading_text(table) == 1
+    assert leading_text(Table("t", "", columns[:1], (Section((Row("r", (Cell(text="x"),)),)),))) == 1
 
 
 def test_the_kinds_of_columns_are_found_once_however_many_rows_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:

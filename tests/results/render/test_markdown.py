@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
 
 import pytest
 
 from results.render.markdown import render
-from results.table import Table
+from results.table import Cell, Row, Table
 
 
 def test_rows_have_equal_cells_and_escaped_text(table: Table) -> None:
@@ -26,6 +28,29 @@ def test_rows_have_equal_cells_and_escaped_text(table: Table) -> None:
     assert r"**32.12**\*" in text
     assert "| +1.600 | 1.200 to 2.000 | < 0.001 | ∞ | better |" in " ".join(compared.split())
     assert "underpowered" in compared
+
+
+def test_numbers_with_their_marks_spreads_and_published_values(table: Table) -> None:
+    negative = Row("negative", (Cell((-1.0,)), Cell((-math.inf,)), Cell()), group="#")
+    first, second = table.sections
+    sections = first, replace(second, rows=(*second.rows, negative))
+    lines = [re.sub(" +", " ", line) for line in render(replace(table, sections=sections)).splitlines()]
+    assert [line for line in (lines[2], *lines[4:13]) if "script" not in line] == [
+        "| Trial | Conditioned views: PSNR ↑ | Novel views: PSNR ↑ | Novel views: LPIPS ↓ |",
+        r"| *Trained \#1* | — | — | — |",
+        "| base<sup>a</sup> | <ins>30.50</ins> ± 0.71 | **20.20** ± 0.14 (published 21.00, −0.80) |"
+        " <ins>0.250</ins> ± 0.000 |",
+        r"| Input \& \_x\_: published row | – | (published 21.76) | (published 0.203) |",
+        "| gone (*failed*) | – | – | – |",
+        "| partly | 29.00 | nan | – |",
+        "| — | — | — | — |",
+        r"| copy\_input | ∞ | 14.00 | 0.300 |",
+        r"| \#: negative | −1.00 | −∞ | – |",
+    ]
+    assert re.fullmatch(r"\| :-+ \|( -+: \|){3}", lines[3]), "names to the left, numbers to the right"
+    assert r"Note\_1. Published values: Doe \& al., with" in lines[14]
+    assert "<sup>a</sup> a note" in lines
+    assert "| −1.200 | −2.500 to 0.100 | 0.400 | −0.50 | underpowered |" in lines[-1]
 
 
 @pytest.mark.parametrize(
