@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from results.render.markdown import render
+from results.render.markdown import escape, render
 from results.table import Cell, Row, Table
 
 
@@ -51,6 +51,13 @@ def test_numbers_with_their_marks_spreads_and_published_values(table: Table) -> 
     assert r"Note\_1. Published values: Doe \& al., with" in lines[14]
     assert "<sup>a</sup> a note" in lines
     assert "| −1.200 | −2.500 to 0.100 | 0.400 | −0.50 | underpowered |" in lines[-1]
+
+
+def test_punctuation_that_could_be_markup_is_escaped() -> None:
+    """A dollar sign begins mathematics on GitHub, an at sign a mention."""
+    special = r"\`*_{}[]<>#|~$&!@"
+    assert escape(special) == "".join("\\" + sign for sign in special)
+    assert escape("a -  b=1.5\nc") == "a - b=1.5 c"
 
 
 @pytest.mark.parametrize(
