@@ -7,7 +7,7 @@ import io
 import math
 
 from results.render.csv import render
-from results.table import Table
+from results.table import Cell, Column, Row, Section, Source, Table
 
 
 def test_reads_back_exactly(table: Table) -> None:
@@ -20,6 +20,19 @@ def test_reads_back_exactly(table: Table) -> None:
     assert [row["ranked"] for row in rows] == ["true"] * 5 + ["false"]
     assert rows[3]["state"] == "failed"
     assert (rows[1]["group"], rows[1]["section"]) == ("Input & _x_", "Trained #1")
+    counts = [(row["seeds"], row["planned"], row["keys"]) for row in rows[1:4]]
+    assert counts == [("1", "1", "0011223344556677"), ("0", "0", ""), ("0", "1", "k")]
+
+
+def test_settings_have_one_column_without_statistics() -> None:
+    sources = tuple(Source(key, seed, state) for seed, (key, state) in enumerate((("a", "finished"), ("b", "failed"))))
+    row = Row("x", (Cell(text="film, 2"), Cell((20.0,))), sources)
+    table = Table("t", "", (Column("fusion", "fusion"), Column("psnr", "PSNR")), (Section((row,)),), "Model")
+    (line,) = csv.DictReader(io.StringIO(render(table)))
+    assert [name for name in line if name.startswith("fusion")] == ["fusion"]
+    assert [line[name] for name in ("model", "fusion", "psnr", "seeds", "planned", "keys")] == [
+        "x", "film, 2", "20.0", "1", "2", "a b",
+    ]  # fmt: skip
 
 
 def test_intervals_references_and_verdicts_have_columns_of_their_own(table: Table) -> None:
