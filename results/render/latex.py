@@ -244,7 +244,7 @@ def _cell(cell: Cell, column: Column, number_format: str | None) -> str:
     number = _number(text)
     if cell.rank == "best":
         number = rf"\bfseries {number}"
-    elif cell.rank == "second" and math.isfinite(cell.mean):
+    elif cell.rank == "second":
         number = rf"{{\underline{{\tablenum[table-format={number_format}]{{{text}}}}}}}"
     star = r"\textsuperscript{*}" if cell.comparison and cell.comparison.is_significant else ""
     spread = "" if cell.std is None else rf"{{\scriptsize$\pm$\,{rounded(cell.std, column.precision)}}}"

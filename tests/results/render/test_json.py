@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from results.render.json import render
-from results.table import Table
+from results.table import Cell, Column, Row, Section, Table
 
 
 def test_it_is_strict_and_leads_to_the_runs(table: Table, hostile: str) -> None:
@@ -33,3 +33,15 @@ def test_it_is_strict_and_leads_to_the_runs(table: Table, hostile: str) -> None:
     assert gone["cells"]["novel_psnr"]["mean"] is None
     assert partly["cells"]["novel_psnr"]["mean"] == "nan"
     assert copied["cells"]["conditioned_psnr"]["mean"] == "inf"
+    assert [row["ranked"] for row in content["rows"]] == [True] * 5 + [False]
+    assert (content["notes"], content["remarks"]) == (table.legend, ["A finding."])
+    assert base["notes"] == ["a note"]
+
+
+def test_settings_are_texts_and_rows_have_their_names() -> None:
+    rows = Row("a", (Cell(text="film"), Cell((1.0,))), name="model=a"), Row("b", (Cell(text="x"), Cell()))
+    content = json.loads(render(Table("t", "", (Column("fusion", "fusion"), Column("psnr", "PSNR")), (Section(rows),))))
+    assert [(row["label"], row["name"], row["cells"]["fusion"]) for row in content["rows"]] == [
+        ("a", "model=a", {"text": "film"}),
+        ("b", "b", {"text": "x"}),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,21 @@ def test_text_columns_take_one_column_before_the_state() -> None:
     assert r"\begin{tabular}{llS[table-format=2.2]@{\,}l}" in text
     assert r"a & x\_attn & 20.00 & \\" in text
     assert r"b & input & \multicolumn{2}{c}{\emph{failed}} \\" in text
+
+
+@pytest.mark.parametrize(
+    ("cells", "number_format"),
+    [
+        ((Cell((9.996,)), Cell((1.0,))), "2.2"),
+        ((Cell((9.0,)), Cell((-10.5,))), "-2.2"),
+        ((Cell((9.0,), reference=123.4), Cell((math.inf,))), "3.2"),
+        ((Cell((math.nan,)), Cell()), "1.2"),
+    ],
+)
+def test_columns_are_as_wide_as_their_widest_number(cells: tuple[Cell, ...], number_format: str) -> None:
+    rows = tuple(Row("r", (cell,)) for cell in cells)
+    text = render(Table("t", "", (Column("psnr", "PSNR"),), (Section(rows),)))
+    assert rf"\begin{{tabular}}{{lS[table-format={number_format}]@{{\,}}l}}" in text
 
 
 @pytest.mark.parametrize(
