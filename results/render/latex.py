@@ -101,8 +101,7 @@ def render(table: Table) -> str:
     Where there are published values, each row is followed by one with these and the differences to them.  A table
     that is wider than the column of text is shrunk to its width.
     """
-    hint = f"{table.name}_wide.tex spans all columns of the page" if table.name else "table* spans all columns"
-    return _environment(table, "table", hint)
+    return _environment(table, "table", f"{table.name}_wide.tex spans all columns of the page")
 
 
 def render_wide(table: Table) -> str:

@@ -215,6 +215,18 @@ def test_rows_are_paired_by_all_names_of_their_trials() -> None:
     )
     assert [row.label for row in table.rows] == ["x", "y"]
     assert [means(table, row)[2] for row in (0, 1)] == [1.0, 2.0]
+    table = compared(
+        side("a", *trained("y", 20.0)), side("b", *trained("y", 22.0), *trained("x", 21.0, names=("x", "y")))
+    )
+    assert (table.rows[0].label, means(table, 0)[2]) == ("y", 2.0), "a row's own name counts first"
+
+
+def test_trivial_baselines_come_last() -> None:
+    sides = [
+        side(name, *trained("blank", 10.0, control=True), *trained("x", 20.0), *trained(f"of {name}", 20.0))
+        for name in "ab"
+    ]
+    assert [row.label for row in compared(*sides).rows] == ["x", "of a", "of b", "blank"]
 
 
 @pytest.mark.parametrize("suffix", [".md", ".html", ".tex", "_wide.tex", ".csv", ".json"])
