@@ -54,6 +54,7 @@ def test_rows_of_one_name_are_paired_and_tested() -> None:
     )
     assert [column.label for column in table.columns] == ["a", "b", "difference"]
     assert means(table, 0) == [20.0, 21.0, 1.0]
+    assert table.rows[0].notes == (), "below the table is what all rows differ in"
     found = table.rows[0].cells[1].comparison
     assert (found.baseline, found.verdict) == ("a", "better")
     assert table.rows[0].cells[2].interval == (found.low, found.high)
@@ -189,9 +190,12 @@ def test_only_shared_seeds_count_and_shared_trials_are_not_tested() -> None:
     )
     assert len(table.rows[0].cells[2].values) == 2
     assert "Seeds of one side alone, left out of the difference: 2." in table.rows[0].notes
+    later = compared(side("a", *trained("x", 20.0)[1:]), side("b", *trained("x", 21.0)))
+    assert later.notes[1] == "No setting differs in all rows.", "a seed is none"
     both = [replace(Study.evidence(*common), plan=replace(Study.evidence().plan, sweep=name)) for name in "ab"]
     table = compared(*both)
     assert table.rows[0].notes == ("The same trials in both.",)
+    assert len(table.notes) == 1
     assert means(table, 0) == [20.0, 20.0, None]
     more = replace(both[1], records=(*both[1].records, *trained("same", 22.0, seeds=4)[3:]))
     table = compared(both[0], more)  # a seed was added; the trials that both have do not differ from themselves
@@ -223,10 +227,17 @@ def test_rows_are_paired_by_all_names_of_their_trials() -> None:
 
 def test_trivial_baselines_come_last() -> None:
     sides = [
-        side(name, *trained("blank", 10.0, control=True), *trained("x", 20.0), *trained(f"of {name}", 20.0))
-        for name in "ab"
+        side(
+            name,
+            *trained("blank", 10.0, control=True),
+            *trained("x", 20.0, config=CONFIG | {"train": {"lr": lr}}),
+            *trained(f"of {name}", 20.0),
+        )
+        for name, lr in (("a", 1), ("b", 2))
     ]
-    assert [row.label for row in compared(*sides).rows] == ["x", "of a", "of b", "blank"]
+    table = compared(*sides)
+    assert [row.label for row in table.rows] == ["x", "of a", "of b", "blank"]
+    assert table.notes[1] == "All rows differ in train.lr (1 and 2).", "all trained ones"
 
 
 @pytest.mark.parametrize("suffix", [".md", ".html", ".tex", "_wide.tex", ".csv", ".json"])
