@@ -159,6 +159,18 @@ def test_settings_that_differ_are_spelt_as_in_a_sweep_file() -> None:
     assert "All rows differ in train.ema ([1, 2] and null); render.antialiasing (false and true)." in table.notes
 
 
+def test_of_many_settings_that_differ_eight_are_listed() -> None:
+    for count, end in ((8, "train.s7 (1 and 2)."), (10, "train.s7 (1 and 2) and 2 more.")):
+        one, two = ({"train": {f"s{index}": value for index in range(count)}} for value in (1, 2))
+        table = compared(side("a", *trained("x", 20.0, config=one)), side("b", *trained("x", 21.0, config=two)))
+        assert table.notes[1].endswith(end)
+
+
+def test_differences_have_the_digits_of_their_metric() -> None:
+    sides = [side(name, *trained("x", 0.5, column="novel_ssim")) for name in "ab"]
+    assert [column.precision for column in compare(*sides, Path("/nowhere"), ("novel_ssim",)).columns] == [3, 3, 3]
+
+
 def test_code_with_uncommitted_changes_is_other_code() -> None:
     commits = [{COMMIT: "0123456789"}, {COMMIT: "0123456789", CODE_CHANGED: "true"}]
     ours, theirs = (Study.trained("x", 20.0, tags={DATA_FINGERPRINT: "d1", **tags}) for tags in commits)
