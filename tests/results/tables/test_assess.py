@@ -157,7 +157,8 @@ def test_what_is_not_a_number_is_not_compared(make, value: float, other: float) 
 
 def test_single_numbers_are_not_compared(make) -> None:
     rows = [make.trained(name, mean, seeds=1, objects=1) for name, mean in (("baseline", 20.0), ("b", 21.0))]
-    assert novel_psnr(build(make.evidence(*rows[0], *rows[1]), Options()), 1).comparison is None
+    cell = novel_psnr(build(make.evidence(*rows[0], *rows[1]), Options()), 1)
+    assert (cell.comparison, cell.interval) == (None, None)
 
 
 def test_a_row_of_nan_does_not_keep_others_from_their_marks(make) -> None:
@@ -212,6 +213,13 @@ def test_a_primary_metric_is_corrected_apart_from_all_others(make) -> None:
     assert "Primary metric: novel_psnr, named before any trial was trained." in apart.notes
     assert any("Holm's correction over the tests of novel_psnr, and over all others" in line for line in apart.legend)
     assert "Primary" not in " ".join(together.legend)
+
+
+def test_without_a_baseline_there_is_no_primary_metric(make) -> None:
+    rows = [*make.trained("a", 20.0), *make.trained("b", 21.0)]
+    table = build(make.evidence(*rows, primary=PrimaryMetric("novel_psnr", 6, 0)), Options())
+    assert "Primary" not in " ".join(table.notes)
+    assert table.families == "the table"
 
 
 def test_a_primary_metric_that_was_named_late_is_said_to_be(make) -> None:

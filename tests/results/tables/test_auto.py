@@ -134,6 +134,15 @@ def test_an_incomplete_seed_set_is_marked(make) -> None:
     assert row.notes[0] == "2 of 4 seeds: failed (seed 1), pending (seed 3)."
 
 
+def test_seeds_are_in_order_whatever_that_of_the_plan(make) -> None:
+    first, second, third = make.trained("base", 20.0)
+    shuffled, ordered = (
+        build(make.evidence(*rows), Options()) for rows in ((third, first, second), (first, second, third))
+    )
+    assert shuffled == ordered
+    assert [source.seed for source in shuffled.rows[0].sources] == [0, 1, 2]
+
+
 def test_names_folded_onto_a_row_are_mentioned(make) -> None:
     (row,) = build(make.evidence(make.record("base", names=("base", "twin"))), Options()).rows
     assert row.notes == ("The same configuration as twin.",)
@@ -141,9 +150,11 @@ def test_names_folded_onto_a_row_are_mentioned(make) -> None:
 
 def test_without_any_seed_the_states_are_listed(make) -> None:
     records = [make.record("base", seed, state=state) for seed, state in enumerate(["failed", "pending", "pending"])]
-    (row,) = build(make.evidence(*records), Options()).rows
+    table = build(make.evidence(*records), Options())
+    (row,) = table.rows
     assert row.state == "failed (seed 0), pending (seeds 1, 2)"
     assert row.is_empty
+    assert table.notes == (), "of what trials measure nothing is known"
 
 
 @pytest.mark.parametrize(("column", "state"), [("novel_iou", "not measured"), ("novel_psnr", "finished")])
@@ -166,7 +177,8 @@ def test_seeds_that_were_evaluated_on_other_objects_have_no_interval(make) -> No
 
 
 def test_an_empty_plan_makes_an_empty_table(make) -> None:
-    assert build(make.evidence(), Options()).rows == ()
+    assert build(make.evidence(), Options()).sections == ()
+    assert len(build(make.evidence(make.record("a")), Options()).sections) == 1
 
 
 def test_a_note_explains_why_rows_of_one_seed_are_not_marked(make) -> None:
