@@ -155,6 +155,8 @@ def test_without_any_seed_the_states_are_listed(make) -> None:
     assert row.state == "failed (seed 0), pending (seeds 1, 2)"
     assert row.is_empty
     assert table.notes == (), "of what trials measure nothing is known"
+    columns = ["cost_render_ms", {"metric": "psnr", "category": "car"}]
+    assert build(make.evidence(*records), Options.model_validate({"columns": columns})).notes == ()
 
 
 @pytest.mark.parametrize(("column", "state"), [("novel_iou", "not measured"), ("novel_psnr", "finished")])
