@@ -55,7 +55,7 @@ def find_axes(configs: Sequence[Flat], declared: Mapping[str, str]) -> list[Axis
         chosen = [key for key in keys if _is_declared(key, declared)]
         shown = tuple(chosen or keys[:1])
         axes.append(Axis(", ".join(shorts[key] for key in shown), shown, bool(chosen)))
-    return sorted(axes, key=lambda axis: not axis.is_declared)
+    return axes
 
 
 def named_axis(name: str, configs: Sequence[Flat], declared: Mapping[str, str]) -> Axis:

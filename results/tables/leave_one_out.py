@@ -50,7 +50,7 @@ def _lacks_a_component(entry: Entry) -> bool:
 
 
 def _with_changes(table: Table, full: Entry, quantities: tuple[MetricColumn, ...], scores: Scores) -> Table:
-    columns = tuple(item for column in table.columns for item in (column, replace(_change(column), group=column.group)))
+    columns = tuple(item for column in table.columns for item in (column, _change(column)))
     baseline = {record.planned.seed: record.planned.key for record in full.records}
     sections = []
     for section in table.sections:

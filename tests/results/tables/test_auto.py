@@ -112,6 +112,12 @@ def test_rows_beside_a_grid_show_their_settings(make) -> None:
     ]
 
 
+def test_a_setting_without_a_name_is_no_point_of_a_grid(make) -> None:
+    names = ["model=a", "model=b", "=c"]
+    table = build(make.evidence(*(item for name in names for item in make.trained(name, 20.0))), Options())
+    assert (table.row_header, [row.label for row in table.rows]) == ("Trial", names)
+
+
 def test_an_axis_with_one_value_is_no_column(make) -> None:
     table = build(make.evidence(*make.trained("model=a", 20.0), *make.trained("baseline", 20.0)), Options())
     assert len(table.columns) == 6

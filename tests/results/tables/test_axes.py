@@ -31,6 +31,21 @@ def test_what_the_file_does_not_vary_follows_last() -> None:
     assert [(axis.label, axis.is_declared) for axis in find_axes(configs, {"b.y": "y"})] == [("y", True), ("x", False)]
 
 
+def test_settings_that_follow_are_called_by_the_first_and_parts_stand_where_their_section_does() -> None:
+    configs = [{"a.x": 1, "b.y": 1}, {"a.x": 2, "b.y": 2}]
+    assert find_axes(configs, {}) == [Axis("x", ("a.x",), is_declared=False)]
+    configs = [{"b": 1, "s.0.lr": 1}, {"b": 2, "s.0.lr": 1}, {"b": 1, "s.0.lr": 2}]
+    assert [axis.label for axis in find_axes(configs, {"s": "s", "b": "b"})] == ["lr", "b"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1e-3, "0.001"), (0.123456789, "0.123456789"), (1.0, "1"), ([1, 2.0], "1-2"), (None, "null"), (True, "true")],
+)
+def test_values_are_written_as_in_the_names_of_a_grid(value: object, text: str) -> None:
+    assert Axis("x", ("x",)).value({"x": value}) == text
+
+
 def test_stages_that_differ_from_each_other_are_axes_of_their_own() -> None:
     configs = [{"s.0.lr": first, "s.1.lr": second} for first in (1, 2) for second in (1, 2)]
     assert [axis.keys for axis in find_axes(configs, {})] == [("s.0.lr",), ("s.1.lr",)]
@@ -53,8 +68,11 @@ def test_an_axis_is_found_by_its_key_and_by_its_short_name() -> None:
     declared = {"depth.model": "model", "s.*.tv": "tv"}
     assert named_axis("model", configs, declared) == named_axis("depth.model", configs, declared)
     assert named_axis("s.0.tv", configs, declared) == Axis("tv", ("s.0.tv",))
+    assert named_axis("s.0.tv", configs, {"s.0.tv": "first tv"}).label == "first tv"
     with pytest.raises(ValueError, match=r"no setting is called 'depth\.modle'; near it: depth\.model"):
         named_axis("depth.modle", configs, declared)
+    with pytest.raises(ValueError, match=r"no setting is called 'zzz'; near it: model, tv"):
+        named_axis("zzz", configs, declared)
 
 
 def test_a_section_is_an_axis_of_its_parts_that_vary() -> None:

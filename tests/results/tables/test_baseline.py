@@ -43,6 +43,13 @@ def test_without_a_baseline_a_note_explains_how_to_name_one(make, trials, rows):
     assert "model=none fusion=input, model=oracle fusion=input" in note
 
 
+def test_one_row_needs_no_baseline_and_of_many_eight_are_listed(make, trials):
+    assert not any(note.startswith("Nothing is compared") for note in built(make, trials[:1]).notes)
+    for count, end in ((8, "(r0, r1, r2, r3, r4, r5, r6, r7)"), (9, "r6, r7, ...)")):
+        notes = built(make, [make.record(f"r{index}", scores=SCORES) for index in range(count)]).notes
+        assert any(end in note for note in notes)
+
+
 @pytest.mark.parametrize("name", ["baseline", "full", "base"])
 def test_a_usual_name_is_used_with_a_note(make, trials, name):
     table = built(make, [*trials, make.record(name, scores=SCORES)])

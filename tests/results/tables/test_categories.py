@@ -39,6 +39,18 @@ def test_each_category_is_tested_on_its_objects(table: Table) -> None:
     assert chairs.test == "paired, seeds and objects random, 2 objects, 3 seeds"
 
 
+def test_columns_have_the_format_and_the_relevant_difference_of_the_value(make) -> None:
+    value = {"metric": "x", "direction": "down", "precision": 4, "relevant": 0.5}
+    records = [
+        item
+        for name in ("baseline", "b")
+        for item in make.trained(name, 20.0, column="novel_x", categories=["a", "b"] * 10)
+    ]
+    table = build(make.evidence(*records), Options.model_validate({"value": value}))
+    assert [(column.direction, column.precision) for column in table.columns] == [("down", 4)] * 3
+    assert {cell.comparison.verdict for cell in table.rows[1].cells} == {"no difference shown"}
+
+
 def test_trials_of_earlier_versions_have_no_categories(make) -> None:
     records = [make.record("baseline", 0, {"novel_psnr": [20.0, 21.0]}), make.record("failed", state="failed")]
     table = build(make.evidence(*records), Options())

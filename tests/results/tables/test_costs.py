@@ -56,6 +56,9 @@ def test_what_was_not_measured_is_a_dash_and_the_remedy_is_named(make) -> None:
         "cost_memory_mib": None,
     }  # fmt: skip
     assert any(note.startswith("Not measured: older; `splatsweep evaluate SWEEP --costs`") for note in table.notes)
+    many = [make.record(f"r{index}", scores={"novel_psnr": [20.0]}) for index in range(7)]
+    for count, listed in ((5, "r3, r4;"), (7, "r3, r4 and 2 more;")):
+        assert listed in build(make.evidence(*many[:count]), Options()).notes[-1]
 
 
 def test_rows_of_several_devices_name_theirs(make) -> None:
@@ -63,6 +66,7 @@ def test_rows_of_several_devices_name_theirs(make) -> None:
     table = build(found, Options())
     assert [row.notes for row in table.rows] == [("Measured on CPU, 1 thread.",), ("Measured on NVIDIA H100.",)]
     assert table.notes.count(DEVICES) == 1
+    assert not any(note.startswith("Measured") for note in table.notes)
 
 
 def test_a_cost_is_a_column_of_any_table(make) -> None:

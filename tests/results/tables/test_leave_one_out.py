@@ -15,6 +15,7 @@ def test_changes_stand_beside_the_values_seed_by_seed(make) -> None:
     assert [row.label for row in table.rows] == ["full", "without depth"]
     assert [column.label for column in table.columns] == ["PSNR", "Δ PSNR", "SSIM", "Δ SSIM", "LPIPS", "Δ LPIPS"]
     assert {column.group for column in table.columns} == {"Novel views"}
+    assert [column.direction for column in table.columns] == ["up", None, "up", None, "down", None]
     full, without = table.rows
     assert full.cells[1].values == ()
     assert without.cells[0].mean == pytest.approx(20.0)
