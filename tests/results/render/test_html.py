@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 from results.render.html import render_table
-from results.table import Cell, Comparison, Section, Table
+from results.table import Cell, Column, Comparison, Row, Section, Table
 
 
 def lines(page: str) -> list[list[str]]:
@@ -47,9 +47,20 @@ def test_comparisons_with_the_baseline(table: Table, hostile: str) -> None:
     ]
     assert "2 comparisons with <bdi>base</bdi>" in page
     single = Comparison("base", 1.0, 0.5, 1.5, 0.01, 0.02, 1.0, "paired t, 3 objects, one seed", "one seed")
-    row = replace(table.rows[0], cells=(Cell((1.0,), comparison=single), Cell(), Cell()))
-    *_, line = lines(render_table(replace(table, sections=(Section((row,)),))))
-    assert line[-2:] == ["one seed", "–"]
+    sure = replace(single, verdict="better", minimal_detectable=0.0)
+    row = replace(table.rows[0], cells=(Cell((1.0,), comparison=single), Cell((1.0,), comparison=sure), Cell()))
+    *_, first, second = lines(render_table(replace(table, sections=(Section((row,)),))))
+    assert [line[-2:] for line in (first, second)] == [["one seed", "–"], ["better", "0.000"]]
+
+
+def test_a_row_without_results_has_its_settings_and_its_state() -> None:
+    rows = (
+        Row("a", (Cell(text="film"), Cell((1.0,)), Cell((2.0,)))),
+        Row("b", (Cell(text="x"), Cell(), Cell()), state="failed"),
+    )
+    columns = (Column("fusion", "fusion"), Column("psnr", "PSNR"), Column("ssim", "SSIM"))
+    *_, found = lines(render_table(Table("t", "", columns, (Section(rows),))))
+    assert found == ["b", "x", "failed"]
 
 
 def test_what_a_browser_sorts_by_and_shows_on_hovering(table: Table) -> None:

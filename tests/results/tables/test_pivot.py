@@ -39,6 +39,7 @@ def test_the_two_axes_that_vary_are_found(make) -> None:
         ("fusion", "film"),
     ]
     assert [column.name for column in table.columns] == [f"novel_psnr[{value}]" for value in ("input", "xattn", "film")]
+    assert {column.direction for column in table.columns} == {None}, "a column is no metric that ranks its rows"
     assert [row.label for row in table.rows] == ["a", "b"]
     means = [cell.mean for row in table.rows for cell in row.cells]
     assert means == pytest.approx([11.0, 12.0, 13.0, 21.0, 22.0, 23.0])
@@ -56,7 +57,9 @@ def test_axes_and_quantity_can_be_chosen(make) -> None:
     assert table.caption == "Two settings against each other. PSNR, conditioned views."
     mine = Options(rows="depth.fusion", caption="Depth by fusion")
     assert build(make.evidence(*crossed(make)), mine).caption == "Depth by fusion. PSNR, novel views."
-    assert build(make.evidence(*crossed(make)), Options(rows="depth.fusion")).row_header == "fusion"
+    for options in (Options(rows="depth.fusion"), Options(columns="depth.model")):
+        table = build(make.evidence(*crossed(make)), options)
+        assert (table.row_header, table.columns[0].group) == ("fusion", "model")
 
 
 def test_costs_have_no_views_and_those_of_several_devices_are_said_to_be(make) -> None:
@@ -145,13 +148,15 @@ def test_an_older_plan_without_axes_finds_the_same(make) -> None:
     assert [row.label for row in table.rows] == ["0.001", "0.01", "0.1"]
 
 
-def test_in_an_older_plan_what_some_lack_is_no_axis(make) -> None:
+@pytest.mark.parametrize("axes", [{}, {"depth.model": "model", "train.lr": "lr"}], ids=["an older plan", "declared"])
+def test_what_follows_from_other_settings_is_no_axis(make, axes: dict[str, str]) -> None:
     records = []
     for model in ("none", "a", "b"):
         depth = {"model": model} | ({} if model == "none" else {"preprocess": "correct"})
         for lr in (1, 2):
             records += make.trained(f"{model} {lr}", 20.0, config={"depth": depth, "train": {"lr": lr}})
-    table = build(make.evidence(*records), Options())
+    found = make.evidence(*records)
+    table = build(replace(found, plan=replace(found.plan, axes=axes)), Options())
     assert (table.row_header, table.columns[0].group) == ("model", "lr")
 
 
