@@ -91,6 +91,8 @@ def test_equal_regimes_and_what_is_unknown_need_no_note(make) -> None:
     assert row_notes([make.record("row", config=CONFIG, tags=TAGS)], baseline) == ()
     assert row_notes([make.record("row")], baseline) == ()
     assert row_notes([make.record("row", state="failed", config=CONFIG)], baseline) == ()
+    blank = make.record("blank", config=CONFIG, tags=TAGS | {COMMIT: "89abcdef01"}, control=True)
+    assert row_notes([blank], baseline) == (), "trivial baselines are not compared"
 
 
 def test_seeds_of_one_row_that_ran_on_other_code_or_data_are_named(make) -> None:

@@ -228,6 +228,23 @@ def test_marks_of_a_metric_without_a_direction_contradict_nothing(make, tmp_path
         text = f"tables: [{{name: mine, caption: Mine, columns: {columns}, sections: [{{rows: {rows}}}]}}]"
         (table,) = build_tables([written(tmp_path, text)], make.evidence())
         assert len(table.remarks) == found
+    (table,) = build_tables([written(tmp_path, text.replace("novel_x: 2", "novel_x: 1"))], make.evidence())
+    assert not table.remarks, "a tie has no best"
+
+
+@pytest.mark.parametrize(("published", "count"), [(1.5, 0), (1.4, 0), (1.6, 1)])
+def test_what_is_published_as_worse_than_the_baseline_is_listed(
+    make, tmp_path: Path, published: float, count: int
+) -> None:
+    baseline = f"baseline: {{label: base, select: {{depth.model: null}}, references: {{novel_psnr: {published}}}}}"
+    (table,) = build_tables([written(tmp_path, MINE.replace("baseline: plain", baseline))], depths(make))
+    assert len(table.remarks) == count
+
+
+def test_a_baseline_that_stands_in_two_rows_is_one(make, tmp_path: Path) -> None:
+    text = MINE.replace("{label: by name, select: {trial: [b1, b2]}}", "{label: plain, select: {depth.model: none}}")
+    (table,) = build_tables([written(tmp_path, text.replace("ranked: false", "ranked: true"))], depths(make))
+    assert table.rows[1].cells[0].comparison.baseline == "plain"
 
 
 def test_a_baseline_that_several_configurations_match_is_none(make, tmp_path: Path) -> None:
@@ -241,6 +258,11 @@ def test_a_baseline_that_several_configurations_match_is_none(make, tmp_path: Pa
     ("old", "new", "message"),
     [
         ("baseline: plain", "baseline: plane", "no row 'plane' with trials; allowed: plain, any depth, by name"),
+        (
+            "label: plain, select: {depth.model: null}",
+            "label: plain",
+            "'plain' with trials; allowed: any depth, by name",
+        ),
         ("columns: [novel_psnr,", "columns: [psnr,", "'psnr' is not a column; allowed: conditioned_psnr"),
         ("columns: [novel_psnr,", "columns: [novel_pnsr,", "unknown metric 'pnsr'; allowed: psnr.*mean novel_psnr"),
         ("{novel_psnr: 1.5}", "{novel_psnr: .nan}", "novel_psnr: Input should be a finite number"),

@@ -49,6 +49,26 @@ def test_importance_separates_relevant_settings_from_others(make) -> None:
     assert table.columns[0].label == "losses.tv"
 
 
+def test_importance_is_that_among_the_best(make) -> None:
+    notes = [
+        build(make.evidence(*searched(make)), Options.model_validate({"value": {"metric": "psnr", "direction": way}}))
+        for way in ("up", "down")
+    ]
+    assert len({next(note for note in table.notes if "Importance" in note) for table in notes}) == 2
+
+
+def test_the_best_is_so_on_average_over_its_seeds(make) -> None:
+    records = [
+        make.record(name, seed, {"novel_psnr": [value]}, config={"lr": lr})
+        for name, lr, values in (("steady", 0.123456, (24.0, 24.0)), ("higher", 1e-5, (20.0, 30.0)))
+        for seed, value in enumerate(values)
+    ]
+    rows = build(make.evidence(*records), Options()).rows
+    assert [(row.label, row.cells[0].text) for row in rows] == [("higher", "1e-05"), ("steady", "0.123")]
+    one = build(make.evidence(*records[:2]), Options())
+    assert not any("optimistic" in note for note in one.notes), "nothing was chosen"
+
+
 def test_importance_needs_enough_trials(make) -> None:
     table = build(make.evidence(*searched(make, 5)), Options())
     assert "With 5 finished configurations, the settings' importance cannot be estimated." in table.notes
@@ -102,6 +122,7 @@ def test_failed_trials_are_counted(make) -> None:
 def test_what_finished_without_a_finite_score_is_not_called_unfinished(make) -> None:
     diverged = [make.record(f"diverged {value}", scores={"novel_psnr": [value]}) for value in (math.nan, math.inf)]
     seeds = [*make.trained("seeds", 20.0, seeds=1), make.record("seeds", 1, state="pruned")]
+    seeds += [make.record("both", 0, {"novel_psnr": [math.nan]}), make.record("both", 1, state="pruned")]
     records = [
         *searched(make, 2),
         *seeds,
@@ -111,7 +132,7 @@ def test_what_finished_without_a_finite_score_is_not_called_unfinished(make) -> 
     ]
     notes = build(make.evidence(*records), Options()).notes
     assert "2 finished configurations without a finite score." in notes
-    assert "1 configuration pruned, since others were ahead." in notes, "of the other one, a seed is finished"
+    assert "2 configurations pruned, since others were ahead." in notes, "of the third, a seed has a score"
     assert "1 configuration without a result, stopped or failed ones too." in notes
 
 

@@ -34,6 +34,7 @@ def evidence(make) -> Evidence:
         for row, values in rows.items()
         for seed, psnr in enumerate(values)
     ]
+    records.append(make.record("worse", 4, state="failed"))  # after it was decided
     records.append(make.record("waiting", 0, {"novel_psnr": [20.0]}))
     records.append(make.record("broken", 0, state="failed"))
     records.append(make.record("diverged", 0, {"novel_psnr": [20.0, math.nan]}))
@@ -65,6 +66,18 @@ def test_numbers_are_those_of_the_decision(evidence) -> None:
         sum(own - other for own, other in zip((20.2, 20.0, 20.1, 19.8, 20.2)[:used], BASELINE, strict=False)) / used
     )
     assert level.cells[1].mean == pytest.approx(expected)
+
+
+def test_the_order_of_trials_in_the_plan_is_not_that_of_seeds(evidence) -> None:
+    backwards = replace(evidence, records=evidence.records[::-1])
+    assert build(backwards, Options()).rows == build(evidence, Options()).rows
+
+
+def test_a_failure_of_the_baseline_is_named_at_every_open_row(make) -> None:
+    rows = [make.record(row, seed, {"novel_psnr": [20.0]}) for row in ("baseline", "a") for seed in range(2)]
+    found = make.evidence(*rows[:1], make.record("baseline", 1, state="failed"), *rows[2:])
+    (row,) = build(replace(found, plan=replace(found.plan, seeds=state("a"))), Options()).rows
+    assert (row.cells[0].mean, row.cells[-1].text) == (1, "not decided yet: baseline seed 1 failed")
 
 
 def test_it_renders_with_its_guarantees(evidence) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from results.tables.select import configurations, rows_with, selected
+from results.tables.select import configurations, rows_with, selected, varying
 
 TV: dict[str, Any] = {
     "depth": {"model": "none"},
@@ -35,6 +35,7 @@ DPT: dict[str, Any] = {
         ({"train.stages.*.losses.tv": False}, []),
         ({"train.ema": True}, ["tv"]),
         ({"train.ema": 1}, []),
+        ({"depth.rate": 0}, []),
         ({"trial": "d*"}, ["dpt"]),
         ({"trial": "alias"}, ["tv"]),
         ({"trial": "lr [1e-3]"}, ["tv"]),
@@ -72,6 +73,15 @@ def test_settings_with_parts_are_not_absent(make, selector: dict[str, Any], name
 def test_configurations_differ_by_more_than_their_seed(make) -> None:
     records = [make.record("a", 0, config=TV), make.record("a", 1, config=TV), make.record("a", 2, config=DPT)]
     assert [[record.planned.seed for record in group] for group in configurations(records)] == [[0, 1], [2]]
+    renamed = [make.record("a", 0, config=TV), make.record("b", 1, config=TV)]
+    assert len(configurations(renamed)) == 2
+    assert varying([record.planned.flat_config for record in records]) == [
+        "depth.model",
+        "train.stages.0.losses.tv",
+        "train.ema",
+        "depth.fusion",
+    ]
+    assert varying([record.planned.flat_config for record in renamed]) == []
 
 
 def test_of_equal_rows_with_a_setting_the_first_is_named() -> None:
