@@ -199,6 +199,29 @@ def test_what_runs_keeps_its_trial_training_and_all_caches(home: Path) -> None:
         assert names(look(home), "trainings") == ["t-elsewhere"]
 
 
+def test_what_runs_without_a_plan_keeps_its_dataset_and_its_optimiser_state(home: Path) -> None:
+    """It is evaluated, after its training; its plan was removed."""
+    write_json(trial_folder(home, "elsewhere") / "config.json", {"data": {"name": "unused"}})
+    write_json(training_folder(home, "t-elsewhere") / "training.json", {"key": "t-elsewhere"})
+    (training_folder(home, "t-elsewhere") / "weights.safetensors").touch()
+    found = look(home)
+    assert names(found, "datasets") == []
+    assert [waste.path.parent.name for waste in found.wastes if waste.kind == "optimisers"] == ["t-good"]
+
+
+def test_a_training_in_which_a_process_works_is_kept(home: Path) -> None:
+    idle(home)
+    with FileLock(training_folder(home, "t-lost") / "lock"):
+        assert names(look(home), "trainings") == ["t-elsewhere"]
+
+
+def test_the_training_of_a_failed_trial_is_kept_for_one_that_waits_for_it(home: Path) -> None:
+    idle(home)
+    plan = read_plan("sweep", home)
+    freeze(replace(plan, trials=(*plan.trials, planned("sharer", "t-bad"))), home)
+    assert names(look(home), "failed") == ["bad"]
+
+
 @pytest.mark.parametrize(("sweep", "plans"), [("sweep", 1), ("planned for the first time", 2)])
 def test_a_driver_that_runs_keeps_failed_trials_datasets_and_caches(home: Path, sweep: str, plans: int) -> None:
     idle(home)
@@ -372,6 +395,8 @@ def test_a_killed_removal_continues(home: Path, moment: int) -> None:
 def test_trials_of_plans_that_name_no_training_keep_theirs(home: Path) -> None:
     plan = read_plan("sweep", home)
     freeze(replace(plan, trials=tuple(replace(trial, training=None) for trial in plan.trials)), home)
+    for earlier in (home / "sweeps" / "sweep" / "plans").iterdir():
+        earlier.unlink()
     idle(home)
     assert "t-good" not in names(look(home), "trainings")
     assert "t-cut" not in [*names(look(home), "trainings"), *names(look(home), "failed")]
