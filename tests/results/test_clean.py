@@ -281,6 +281,18 @@ def test_a_trial_that_began_meanwhile_stays(home: Path) -> None:
     assert (home / "trials" / "lost" / "result.json").exists()
 
 
+def test_what_began_on_another_machine_or_in_a_training_meanwhile_stays(home: Path) -> None:
+    idle(home)
+    chosen = look(home).chosen([])
+    with Journal(trial_folder(home, "elsewhere")) as journal:
+        journal.start(0)
+    _on_another_host(trial_folder(home, "elsewhere") / "journal.jsonl")
+    with FileLock(training_folder(home, "t-lost") / "lock"):
+        remove(chosen, home, store_of(home), nothing)
+    assert trial_folder(home, "elsewhere").exists()
+    assert (training_folder(home, "t-lost") / "weights.safetensors").exists()
+
+
 def test_a_dataset_that_was_planned_meanwhile_stays(home: Path) -> None:
     idle(home)
     chosen = look(home).chosen(["datasets"])
