@@ -309,10 +309,12 @@ def test_a_sweep_that_began_meanwhile_keeps_failed_trials_datasets_and_caches(ho
     chosen = look(home).chosen([])
     kept = {"failed", "datasets", "caches"}
     assert kept <= {waste.kind for waste in chosen}
-    lock = driver_lock_file(home, sweep)
+    lock, plan = driver_lock_file(home, sweep), home / "sweeps" / "sweep" / "plan.json"
     lock.parent.mkdir(exist_ok=True)
+    before = plan.read_bytes()
     with FileLock(lock):
         remove(chosen, home, store_of(home), nothing)
+    assert (plan.read_bytes() == before) == (sweep == "sweep"), "its driver writes it"
     left = [waste.path for waste in chosen if waste.path.exists()]
     assert left == [waste.path for waste in chosen if waste.kind in kept]
 
