@@ -37,6 +37,7 @@ def test_one_panel_for_each_compared_column_with_every_interval() -> None:
     np.testing.assert_allclose([segment[:, 0] for segment in lines.get_segments()], [[-0.5, 1.5], [0.5, 2.5]])
     np.testing.assert_allclose(points.get_offsets(), [[0.5, 0], [1.5, 1]])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["$row_0$", "$row_1$"]
+    assert axes.yaxis_inverted(), "the first row is on top"
 
 
 def test_only_what_survives_the_correction_is_filled() -> None:

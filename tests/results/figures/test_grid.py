@@ -79,7 +79,8 @@ def test_each_object_has_the_scale_of_a_blank_pictures_error() -> None:
     shown = gallery(("first", "blank"))
     white = np.full_like(shown.target, 255)
     target = white.copy()
-    target[0, :, :, 4:8, 4:8], target[1, :, :, 4:8, 4:8] = 0, 204  # a black object, and a light one
+    target[:, :, :, 4:8, 4:8] = 204  # a light object, and one that is black in a quarter of it
+    target[0, :, :, 4:8, 4] = 0
     renders = {"blank start": target, "first": target, "blank": white}
     own = Gallery(shown.objects, shown.source, target, renders, trivial=frozenset({"blank"}))
     assert grid.has_blank(own)
@@ -91,3 +92,9 @@ def test_each_object_has_the_scale_of_a_blank_pictures_error() -> None:
 def test_without_a_blank_row_all_objects_have_one_scale() -> None:
     assert not grid.has_blank(gallery())
     assert grid.error_scales(gallery()) == [grid.ERROR_WHITE] * 2
+
+
+def test_a_blank_picture_that_is_right_gives_no_scale() -> None:
+    shown = gallery(("first",))
+    own = Gallery(shown.objects, shown.source, shown.target, {"blank": shown.target}, trivial=frozenset({"blank"}))
+    assert grid.error_scales(own) == [grid.ERROR_WHITE] * 2

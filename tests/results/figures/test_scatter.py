@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -44,6 +46,21 @@ def test_a_point_is_an_object_and_its_mean_over_seeds() -> None:
     (axes,) = figure.axes
     np.testing.assert_allclose(axes.collections[0].get_offsets(), [[20.0, 22.0], [22.0, 20.5]])
     assert axes.get_xlabel() == "ahead on 1 of 2 objects"
+
+
+def test_a_tie_and_a_seed_without_a_score_are_not_ahead() -> None:
+    """The baseline is a point of a grid, whose label is not its name; it lacks an object of the variant."""
+    scores = results(
+        {
+            "b0": {"x": 20.0, "y": 22.0, "z": 5.0},
+            "c0": {"w": 1.0, "x": 20.0, "y": 25.0},
+            "c1": {"w": 1.0, "x": 20.0, "y": np.nan},
+        }
+    )
+    base = replace(row("0", ("b0",), compared=False), name="base")
+    (axes,) = scatter.draw(table(base, row("c", ("c0", "c1"))), scores).axes
+    assert axes.collections[0].get_offsets().filled(np.nan).tolist()[0] == [20.0, 20.0]
+    assert axes.get_xlabel() == "ahead on 0 of 2 objects"
 
 
 def test_without_comparisons_or_common_objects_there_is_no_figure() -> None:
