@@ -81,8 +81,8 @@ def test_each_object_has_the_scale_of_a_blank_pictures_error() -> None:
     target = white.copy()
     target[:, :, :, 4:8, 4:8] = 204  # a light object, and one that is black in a quarter of it
     target[0, :, :, 4:8, 4] = 0
-    renders = {"blank start": target, "first": target, "blank": white}
-    own = Gallery(shown.objects, shown.source, target, renders, trivial=frozenset({"blank"}))
+    renders = {"blank start": target, "first": target, "blank white": white}
+    own = Gallery(shown.objects, shown.source, target, renders, trivial=frozenset({"blank white"}))
     assert grid.has_blank(own)
     assert grid.error_scales(own) == pytest.approx([1.0, 0.2])
     light = grid.error_map(white[1], target[1], 0.2)[0].astype(int).sum(axis=0)
