@@ -69,6 +69,7 @@ def test_a_trial_keeps_its_colour_in_every_panel() -> None:
 
 def test_looks_do_not_repeat_before_every_colour_has_every_style() -> None:
     assert len({line_look(index) for index in range(28)}) == 28
+    assert {line_look(index)[1] for index in range(len(PALETTE))} == {"-"}, "colours before styles"
 
 
 def test_names_are_shown_as_they_are() -> None:

@@ -34,6 +34,14 @@ def test_settings_that_all_share_have_no_axis() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["weight", "fusion", "PSNR"]
 
 
+def test_of_many_settings_the_first_are_shown() -> None:
+    trials = [({f"s{index}": (place * index) % 3 for index in range(1, 15)}, float(place)) for place in range(6)]
+    (axes,) = parallel.draw(trials, "PSNR").axes
+    titles = [label.get_text() for label in axes.get_xticklabels()]
+    assert len(titles) == parallel.MOST_SETTINGS + 1
+    assert (titles[0], titles[-1]) == ("s1", "PSNR")
+
+
 def test_too_little_makes_no_figure() -> None:
     assert parallel.draw(TRIALS[:3], "PSNR") is None
     assert parallel.draw([({"weight": config["weight"]}, score) for config, score in TRIALS], "PSNR") is None

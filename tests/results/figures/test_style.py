@@ -33,4 +33,4 @@ def test_names_that_differ_at_the_end_still_do_when_they_are_cut() -> None:
     names = {shortened(f"{GRID_POINT} seed={seed}", 30) for seed in range(3)}
     assert len(names) == 3
     assert all(len(name) == 30 for name in names)
-    assert shortened("tv", 30) == "tv"
+    assert (shortened("tv", 30), shortened("x" * 30, 30)) == ("tv", "x" * 30)
