@@ -114,12 +114,11 @@ def _named(kind: str, wanted: str, names: Sequence[str]) -> str:
 
 
 def _explanation(table: Table, row: Row, place: int, records: dict[str, TrialRecord]) -> Explanation:
-    cell, column = row.cells[place], table.columns[place]
-    kept = [source for source in row.sources_of(place) if source.key in records]
-    finished = [source.key for source in kept if source.state == "finished"]
+    cell, column, sources = row.cells[place], table.columns[place], row.sources_of(place)
+    finished = [source.key for source in sources if source.state == "finished"]
     # A finished trial may lack the metric; then the cell does not show which value belongs to which trial.
     values = dict(zip(finished, cell.values, strict=True)) if len(finished) == cell.n else {}
-    origins = tuple(_origin(records[source.key], values.get(source.key), column) for source in kept)
+    origins = tuple(_origin(records[source.key], values.get(source.key), column) for source in sources)
     return Explanation(table, row, column, cell, origins)
 
 

@@ -71,6 +71,19 @@ def test_a_continued_training_and_its_best_weights_are_named(recorded, sweep) ->
     assert [(each.continued_from, each.judged_step) for each in found.origins] == [(lineage, "700"), ("", "")]
 
 
+def test_a_failed_seed_takes_no_value_of_another(recorded, sweep) -> None:
+    recorded.plan([entry(f"a{seed}", "baseline", seed) for seed in range(3)])
+    for seed, status in enumerate(("finished", "failed", "finished")):
+        per_object = scores(20.0 + seed, 0.8, 0.2) if status == "finished" else None
+        recorded.record(f"a{seed}", "baseline", seed, status, per_object)
+    (found,) = explain(sweep, recorded.home, ["auto"], "auto", "baseline", "novel_psnr")
+    assert [(each.seed, each.value) for each in found.origins] == [
+        (0, pytest.approx(20.0)),
+        (1, None),
+        (2, pytest.approx(22.0)),
+    ]
+
+
 def test_a_cell_of_a_pivot_is_traced_to_its_own_trials(recorded, sweep) -> None:
     settings = {f"{lr}{model}": {"train": {"lr": lr}, "depth": {"model": model}} for lr in (1, 2) for model in "xy"}
     recorded.plan([entry(key, key, config=config) for key, config in settings.items()], [])
