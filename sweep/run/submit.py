@@ -86,20 +86,28 @@ def stage(sweep: Path, folder: Path, settings: Sequence[str] = ()) -> None:
     beside = (path for suffix in SUFFIXES for path in sweep.absolute().parent.glob(f"*{suffix}"))
     # An editor may keep a lock beside a file that is being edited: a link that leads nowhere.  Others may keep private
     # files there.
-    for path in {sweep, *(path for path in beside if path.is_file() and os.access(path, os.R_OK))}:
+    readable = (path for path in beside if path.is_file() and os.access(path, os.R_OK))
+    for path in {sweep, *_named(sweep, settings), *readable}:
         shutil.copy(path, folder)
-    tables = load_sweep(folder / sweep.name, settings, configurations=False).tables
-    for path in (*_extended(folder / sweep.name), *(Path(table) for table in tables if is_table_file(table))):
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise SubmitError(
-                f"{path}: a job takes only the files beside {sweep.name} along; copy this one there, and name it "
-                f"{path.name} in the file"
-            )
+    _named(folder / sweep.name, settings)  # an absolute name does not lead there
     for package in _PACKAGES:
         shutil.copytree(Path(str(import_module(package).__file__)).parent, folder / package, ignore=_LEFT_OUT)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
     if size > UPLOAD_LIMIT_MIB:
         raise SubmitError(f"the job is {size:.0f} MiB large; at most {UPLOAD_LIMIT_MIB} MiB can be sent")
+
+
+def _named(sweep: Path, settings: Sequence[str]) -> list[Path]:
+    """The files that a sweep file extends or uses as tables.  Raises `SubmitError` where one is not beside it."""
+    tables = load_sweep(sweep, settings, configurations=False).tables
+    named = [*_extended(sweep), *(Path(table) for table in tables if is_table_file(table))]
+    for path in named:
+        if path.absolute().parent != sweep.absolute().parent:
+            raise SubmitError(
+                f"{path}: a job takes only the files beside {sweep.name} along; copy this one there, and name it "
+                f"{path.name} in the file"
+            )
+    return named
 
 
 def _extended(sweep: Path) -> Iterator[Path]:
@@ -123,7 +131,7 @@ def follow_job(name: str, address: str, write: Callable[[str], None]) -> int:
     """Writes a job's log as it grows, until the job ends; returns the exit code of its driver.
 
     For a job that ended without one, returns 130 if it was stopped and 2 if its node was lost.  Raises `SubmitError`
-    where the connection is lost, for instance by a proxy.
+    where the connection is lost, for instance by a proxy.  A keyboard interrupt ends the log, not the job, and says so.
     """
     import asyncio  # here, since commands that only look read this module
 
@@ -135,15 +143,18 @@ def follow_job(name: str, address: str, write: Callable[[str], None]) -> int:
         async for text in client.tail_job_logs(name):
             write(text)
 
+    goes_on = f"it goes on while its cluster lives, see: ray job logs {name} --follow --address {shlex.quote(address)}"
     details = None
     try:
         asyncio.run(tail())
         details = client.get_job_info(name)
+    except KeyboardInterrupt:
+        write(f"\n{name} is no longer followed; {goes_on}\n")
+        raise
     except (ClientError, OSError, RuntimeError) as error:
         lost = str(error) or type(error).__name__
     if details is None or not details.status.is_terminal():
-        again = f"ray job logs {name} --follow --address {shlex.quote(address)}"
-        raise SubmitError(f"{name} is no longer followed ({lost}); it goes on while its cluster lives, see: {again}")
+        raise SubmitError(f"{name} is no longer followed ({lost}); {goes_on}")
     if details.driver_exit_code is not None:
         return int(details.driver_exit_code)
     return {"SUCCEEDED": 0, "STOPPED": 130}.get(str(details.status.value), 2)
@@ -154,6 +165,8 @@ def _client(address: str):  # type: ignore[no-untyped-def]  # Ray is imported on
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    if not address.startswith(("http://", "https://")):  # Ray would take HOST:PORT for its control store's
+        raise SubmitError(f"{address!r} is no address of a job server, such as http://head:8265")
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import pytest
@@ -23,8 +24,15 @@ from ray.job_submission import JobStatus
 from typer.testing import CliRunner
 
 from sweep.cli import app
-from sweep.file.load import SweepError
-from sweep.run.submit import JOB_VARIABLE, UPLOAD_LIMIT_MIB, SubmitError, follow_job, lost_home_warning, stage
+from sweep.run.submit import (
+    JOB_VARIABLE,
+    UPLOAD_LIMIT_MIB,
+    SubmitError,
+    follow_job,
+    lost_home_warning,
+    stage,
+    submit_job,
+)
 from tests.processes import PATIENCE_S, Home, free_port, run, tiny_sweep
 
 
@@ -172,26 +180,89 @@ def test_job_brings_its_code_and_the_files_beside_it(tmp_path, monkeypatch):
     assert all(Path(path).is_relative_to(there) for path in json.loads(found.stdout))
 
 
-def test_job_whose_table_lies_elsewhere_is_refused(tmp_path):
-    there, here = tmp_path / "there", tmp_path / "here"
+@pytest.mark.parametrize(
+    "name", ["{folder}/other.yaml", "../other.yaml", "folder/other.yaml", "{folder}/here/own.yaml"]
+)
+@pytest.mark.parametrize("line", ["tables: [{name}]", "extends: {name}", "extends: beside.yaml", ""])
+def test_job_that_names_a_file_of_another_folder_is_refused(tmp_path, line, name):
+    there, here, name = tmp_path / "there", tmp_path / "here", name.format(folder=tmp_path)
     there.mkdir()
-    here.mkdir()
-    (tmp_path / "table.yaml").write_text("kind: auto\nname: mine\n")
-    (here / "sweep.yaml").write_text(f"{tiny_sweep()}\ntables: [../table.yaml]\n")
-    with pytest.raises(SweepError, match=r"table\.yaml"):
-        stage(here / "sweep.yaml", there)
+    (here / "folder").mkdir(parents=True)
+    for path in (tmp_path / "other.yaml", here / "folder/other.yaml", here / "own.yaml"):
+        path.write_text("seeds: [0]\n" if "extends" in line else "tables: [{name: mine, kind: auto}]\n")
+    (here / "beside.yaml").write_text(f"extends: {name}\n")
+    (here / "sweep.yaml").write_text(f"{tiny_sweep()}\n{line.format(name=name)}\n")
+    named = f"{here / name}: .*copy this one there, and name it {Path(name).name}"
+    with pytest.raises(SubmitError, match=named):
+        stage(here / "sweep.yaml", there, [] if line else [f"tables=[{name}]"])
 
 
-@pytest.mark.parametrize("line", ["tables: [{path}]", "extends: {path}", "extends: beside.yaml"])
-def test_job_that_names_a_file_of_another_folder_is_refused(tmp_path, line):
-    there, here, path = tmp_path / "there", tmp_path / "here", tmp_path / "other.yaml"
-    there.mkdir()
-    here.mkdir()
-    path.write_text("tables: [{name: mine, kind: auto}]\n" if "tables" in line else "seeds: [0]\n")
-    (here / "beside.yaml").write_text(f"extends: {path}\n")
-    (here / "sweep.yaml").write_text(f"{tiny_sweep()}\n{line.format(path=path)}\n")
-    with pytest.raises(SubmitError, match=f"{path}: .*copy this one there, and name it other.yaml"):
-        stage(here / "sweep.yaml", there)
+class Cluster:
+    """A client of a job server whose answers to a job are errors, and at last its number."""
+
+    def __init__(self, *errors: str) -> None:
+        self.errors, self.sent = list(errors), list[dict[str, Any]]()
+
+    def submit_job(self, **job: Any) -> str:
+        job["files"] = {path.name for path in Path(job["runtime_env"]["working_dir"]).iterdir()}
+        self.sent.append(job)
+        if self.errors:
+            raise RuntimeError(self.errors.pop(0))
+        return "raysubmit_1"
+
+
+def submitted(sweep: Path, cluster: Cluster, monkeypatch, **options: Any) -> str:
+    monkeypatch.setattr("sweep.run.submit._client", lambda _: cluster)
+    arguments = {"settings": ["seeds=[0]"], "options": ["--only=a b"], "environment": {"A": "b c"}} | options
+    return submit_job(sweep, "http://head:8265", Path("/shared/my runs"), **arguments)
+
+
+def test_job_is_sent_with_its_names_as_they_are(tmp_path, monkeypatch):
+    sweep, cluster = tmp_path / "it's $HOME", Cluster()
+    sweep.write_text(f"{tiny_sweep()}\nextends: base")
+    (tmp_path / "base").write_text("seeds: [0]\n")
+    assert submitted(sweep, cluster, monkeypatch) == "raysubmit_1"
+    (job,) = cluster.sent
+    run = ["run", "it's $HOME", "--home", "/shared/my runs", "--set", "seeds=[0]", "--only=a b"]
+    assert shlex.split(job["entrypoint"])[3:] == run
+    assert job["runtime_env"]["env_vars"] == {"A": "b c"}
+    assert job["files"] == {"sweep", "model", "jobs", "results", "it's $HOME", "base"}
+    assert not Path(job["runtime_env"]["working_dir"]).exists()
+    (tmp_path / "table.yaml").write_text("tables: []\n")
+    with pytest.raises(SubmitError, match="copy this one there"):
+        submitted(sweep, cluster, monkeypatch, settings=[f"tables=[{tmp_path}/table.yaml]"])
+
+
+@pytest.mark.parametrize(
+    ("errors", "seconds", "sent"),
+    [(["No available agent"] * 2, 1, 3), (["No available agent"] * 2, 70, 2), (["no room"], 1, 1)],
+)
+def test_job_waits_for_a_head_node_that_has_just_started(sweep, monkeypatch, errors, seconds, sent):
+    cluster, now = Cluster(*errors), [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: now.append(now.pop() + seconds))
+    monkeypatch.setattr("sweep.run.submit.time", clock)
+    if sent > len(errors):
+        assert submitted(sweep, cluster, monkeypatch) == "raysubmit_1"
+    else:
+        with pytest.raises(SubmitError, match=f"http://head:8265 refused the job: {errors[0]}"):
+            submitted(sweep, cluster, monkeypatch)
+    assert len(cluster.sent) == sent
+
+
+@pytest.mark.parametrize("address", ["head:8265", "head", "ray://head:10001", "auto", ""])
+def test_address_that_is_no_url_is_refused_at_once(address):
+    with pytest.raises(SubmitError, match=f"'{address}' is no address of a job server, such as http://head:8265"):
+        follow_job("raysubmit_1", address, print)
+
+
+@pytest.mark.parametrize("error", [ConnectionError("refused"), RuntimeError("404"), ValueError("no JSON")])
+def test_address_without_a_job_server_is_named(error, monkeypatch):
+    def connect(_address):
+        raise error
+
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", connect)
+    with pytest.raises(SubmitError, match=f"no job server answers at http://head:8265: {error}"):
+        follow_job("raysubmit_1", "http://head:8265", print)
 
 
 @pytest.mark.parametrize("is_seen", [True, False])
@@ -210,8 +281,9 @@ def test_submitted_sweep_is_described_truly(tmp_path, sweep, monkeypatch, is_see
     assert len(variables["SPLATSWEEP_COMMIT"].removesuffix("-dirty")) == 40
 
 
-@pytest.mark.parametrize("error", [None, RuntimeError("closed unexpectedly"), aiohttp.ClientError("no websocket")])
-def test_job_whose_log_is_cut_off_goes_on_and_is_said_to(monkeypatch, error):
+def followed(monkeypatch, written: list[str], status: JobStatus, code: int | None, error: BaseException | None) -> int:
+    """The result of following a job whose log is cut off by an error, or ends."""
+
     class Client:
         async def tail_job_logs(self, _name):
             yield "Planning"
@@ -219,13 +291,48 @@ def test_job_whose_log_is_cut_off_goes_on_and_is_said_to(monkeypatch, error):
                 raise error
 
         def get_job_info(self, _name):
-            return SimpleNamespace(driver_exit_code=None, status=JobStatus.RUNNING)
+            return SimpleNamespace(driver_exit_code=code, status=status)
 
     monkeypatch.setattr("sweep.run.submit._client", lambda _address: Client())
+    return follow_job("raysubmit_1", "http://head:8265", written.append)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, "the log ended before the job"),
+        (RuntimeError("closed unexpectedly"), "closed unexpectedly"),
+        (aiohttp.ClientError("no websocket"), "no websocket"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_job_whose_log_is_cut_off_goes_on_and_is_said_to(monkeypatch, error, reason):
     written: list[str] = []
-    with pytest.raises(SubmitError, match=f"({error or 'before the job'}).*ray job logs raysubmit_1 --follow"):
-        follow_job("raysubmit_1", "http://head:8265", written.append)
+    with pytest.raises(SubmitError, match=rf"\({reason}\); it goes on .*ray job logs raysubmit_1 --follow"):
+        followed(monkeypatch, written, JobStatus.RUNNING, None, error)
     assert written == ["Planning"]
+
+
+def test_job_goes_on_after_ctrl_c_and_is_said_to(monkeypatch):
+    written: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        followed(monkeypatch, written, JobStatus.RUNNING, None, KeyboardInterrupt())
+    assert "it goes on" in written[-1]
+    assert "ray job logs raysubmit_1 --follow --address http://head:8265" in written[-1]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "result"),
+    [
+        (JobStatus.SUCCEEDED, 0, 0),
+        (JobStatus.FAILED, 1, 1),
+        (JobStatus.SUCCEEDED, None, 0),
+        (JobStatus.STOPPED, None, 130),
+        (JobStatus.FAILED, None, 2),
+    ],
+)
+def test_job_that_has_ended_passes_on_its_exit_code(monkeypatch, status, code, result):
+    assert followed(monkeypatch, [], status, code, None) == result
 
 
 def test_job_that_is_too_large_is_refused(tmp_path):
