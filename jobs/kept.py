@@ -23,7 +23,7 @@ class KeptWeights:
         self.tensors: dict[str, Tensor] = {}
         self._found: dict[str, Any] = {}
         if saved is not None and self._metric is not None and "best" in saved.extra:
-            self.tensors, self._found = saved.best, dict(saved.extra["best"])
+            self.tensors, self._found = saved.best, saved.extra["best"]
 
     def offer(self, step: int, scores: Mapping[str, float], network: nn.Module) -> None:
         """Keep the weights of `network` if their score is better than all earlier ones.

@@ -84,6 +84,7 @@ def test_a_checkpoint_has_them_and_evaluates_them():
     assert again.load_into(network(9), last=3) == 1
     assert saved.evaluated.keys() == kept.tensors.keys()
     assert KeptWeights(TrainConfig(), saved).tensors == {}
+    assert KeptWeights(BEST, Checkpoint(2, {}, {})).plain() == {}, "it was written before the first score"
 
 
 # Whole trainings

@@ -15,21 +15,22 @@ from sweep.run.notify import describe, notified, notify
 from sweep.run.stop import Cause, Stop
 
 
-def test_the_command_reads_a_line_and_its_environment(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    command = (
-        f'cat > {out}; echo "$SPLATSWEEP_SWEEP/$SPLATSWEEP_OUTCOME/$SPLATSWEEP_REPORT/$SPLATSWEEP_MESSAGE" >> {out}'
-    )
+def test_the_command_reads_a_line_and_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHANNEL", "lab")
+    monkeypatch.setenv("SPLATSWEEP_OUTCOME", "of an earlier sweep")
+    out, values = tmp_path / "out", "$SPLATSWEEP_SWEEP/$SPLATSWEEP_OUTCOME/$SPLATSWEEP_REPORT/$SPLATSWEEP_MESSAGE"
+    command = f'cat > {out}; echo "$CHANNEL/{values}" >> {out}'
     assert notify(command, "a", "finished", "a: it's [done]; $HOME", "/r/index.html") is None
-    assert out.read_text() == "a: it's [done]; $HOME\na/finished//r/index.html/a: it's [done]; $HOME\n"
+    assert out.read_text() == "a: it's [done]; $HOME\nlab/a/finished//r/index.html/a: it's [done]; $HOME\n"
 
 
 @pytest.mark.parametrize(
     ("command", "problem"),
     [
-        ("echo no such channel >&2; exit 3", "exit code 3 (no such channel)"),
+        ("echo posting; (echo no such channel; echo usage) >&2; exit 3", "exit code 3 (no such channel)"),
         ("echo no such channel; exit 3", "exit code 3 (no such channel)"),
         ("exit 3", "exit code 3"),
+        ("printf '\\377' >&2; exit 3", "exit code 3 (\N{REPLACEMENT CHARACTER})"),
         ("sleep 600", "Command 'sleep 600' timed out after 0.5 seconds"),
     ],
 )
@@ -49,6 +50,11 @@ def test_an_error_is_notified_and_raised(error: BaseException, notice: str, tmp_
     with pytest.raises(type(error)), notified(f'cat > {out}; echo "$SPLATSWEEP_OUTCOME" >> {out}', "a"):
         raise error
     assert out.read_text() == notice
+
+
+def test_a_command_that_cannot_be_started_is_a_warning() -> None:
+    problem = notify("cat", "a", "error", "x" * 3_000_000)  # more than a variable may have
+    assert problem == "--notify cat: [Errno 7] Argument list too long: '/bin/sh'"
 
 
 def test_nothing_runs_without_a_command(capsys) -> None:
