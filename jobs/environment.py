@@ -17,7 +17,7 @@ import torch
 from jobs.config import TrialConfig
 from model.rasterizers import choose
 from results.records.arithmetic import Arithmetic, Execution
-from results.records.trial_folder import CHECKPOINTS_FOLDER, ENVIRONMENT_FILENAME, read_environment
+from results.records.trial_folder import CHECKPOINTS_FOLDER, read_environment
 
 #: The commit of code that lies in no checkout, with `-dirty` where it was modified.
 COMMIT_VARIABLE = "SPLATSWEEP_COMMIT"
@@ -71,7 +71,7 @@ def training_environment(folder: Path, arithmetic: Arithmetic | None) -> dict[st
     now: dict[str, Any] = dict(describe_environment())
     checkpoints = folder / CHECKPOINTS_FOLDER
     goes_on = checkpoints.is_dir() and any(checkpoints.iterdir())
-    before = (read_environment(folder) or {}) if goes_on and (folder / ENVIRONMENT_FILENAME).exists() else {}
+    before = (read_environment(folder) if goes_on else None) or {}
     arithmetics = _without_last(before.get("arithmetic", []), arithmetic and arithmetic.as_json())
     arithmetics += [] if arithmetic is None else [arithmetic.as_json()]
     commits = [*before.get("earlier_commits", []), *([before["git"]] if before.get("git") else [])]
