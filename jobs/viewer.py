@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 #: Rotation of a picture, real part first: its right along y, its lower edge along -z, and its front towards +x.
-_FACING = (0.5, -0.5, 0.5, -0.5)
+_FACING = (0.5, -0.5, -0.5, 0.5)
 
 
 class ViewerMissingError(RuntimeError):
