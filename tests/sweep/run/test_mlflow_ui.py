@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -14,8 +15,8 @@ from results.address import default_uri, experiment_page, run_page, sqlite_path,
 from sweep.run import mlflow_ui
 from tests.processes import PATIENCE_S, free_port
 
-#: a stand-in of MLflow's server: it answers the check of its health, prints a line, and sends its parent SIGNAL twice
-#: once the file OPENED exists
+#: a stand-in of MLflow's server: it answers the check of its health, prints a line, and sends its parent SIGNAL twice,
+#: or ends where that is none, once the file OPENED exists
 _SERVER = """
 import http.server, os, signal, sys, threading, time
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -25,18 +26,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def send():
     while not os.path.exists(OPENED):
         time.sleep(0.1)
+    if SIGNAL is None:
+        os._exit(0)
     for _ in range(2):
         os.kill(os.getppid(), SIGNAL)
+print("noise of the server of", os.environ["MLFLOW_BACKEND_STORE_URI"], flush=True)
 threading.Thread(target=send).start()
-print("noise of the server", flush=True)
 port = int(sys.argv[sys.argv.index("--port") + 1])
 http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
 
 
-@pytest.fixture
-def uri(tmp_path: Path) -> str:
-    uri = sqlite_uri(tmp_path / "mlflow.db")
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory) -> str:
+    uri = sqlite_uri(tmp_path_factory.mktemp("store") / "mlflow.db")
     client = MlflowClient(uri)
     client.create_experiment("renamed by hand", tags={"splatsweep.experiment": "s"})
     return uri
@@ -68,10 +71,74 @@ def test_it_prints_the_page_and_ends_on_a_signal(uri, monkeypatch, capfd, tmp_pa
         assert probe.connect_ex(("127.0.0.1", port))
 
 
-def test_a_server_that_ends_is_reported_with_its_last_line(uri, monkeypatch) -> None:
-    monkeypatch.setattr(mlflow_ui, "SERVER", (sys.executable, "-c", "raise SystemExit('no such thing')"))
-    with pytest.raises(mlflow_ui.UiError, match="does not start: no such thing"):
+def test_it_shows_its_own_store_and_reports_a_server_that_ends_by_itself(uri, monkeypatch, tmp_path) -> None:
+    file = tmp_path / "opened"
+    file.touch()
+    server = _SERVER.replace("SIGNAL", "None").replace("OPENED", repr(str(file)))
+    monkeypatch.setattr(mlflow_ui, "SERVER", (sys.executable, "-c", server))
+    monkeypatch.setattr(mlflow_ui, "wait_until_healthy", lambda server, _: server.wait() or None)
+    monkeypatch.setattr(mlflow_ui.webbrowser, "open", lambda _: pytest.fail("it opens no browser"))
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "sqlite:////another.db")
+    port, said = free_port(), []
+    with pytest.raises(mlflow_ui.UiError, match=f"ended by itself: noise of the server of {uri}"):
+        mlflow_ui.serve(uri, port, None, said.append, opens=False)
+    assert f"MLflow: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning" in said
+
+
+def test_an_experiment_that_was_not_recorded_yet_has_no_page(uri) -> None:
+    assert mlflow_ui._experiment_id(uri, "another") is None
+
+
+_DATABASE_ERROR = "Traceback:\n(psycopg.OperationalError) connection refused\n[SQL: SELECT 1]\n(Background: ...)"
+
+
+@pytest.mark.parametrize(
+    ("program", "problem"),
+    [
+        ("raise SystemExit('usage\\nno such thing')", "does not start: no such thing"),
+        (f"raise SystemExit({_DATABASE_ERROR!r})", "does not start: .*connection refused$"),
+        ("raise SystemExit(3)", "does not start: it printed nothing"),
+        ("import time; time.sleep(600)", "did not answer within 0 s: it printed nothing"),
+    ],
+)
+def test_a_server_that_does_not_start_is_reported_with_the_decisive_line(uri, monkeypatch, program, problem) -> None:
+    monkeypatch.setattr(mlflow_ui, "SERVER", (sys.executable, "-c", program))
+    monkeypatch.setattr(mlflow_ui, "_PATIENCE_S", 0.2 if "sleep" in program else PATIENCE_S)
+    with pytest.raises(mlflow_ui.UiError, match=problem):
         mlflow_ui.serve(uri, free_port(), None, lambda _: None, opens=False)
+
+
+def test_a_port_whose_last_connections_are_being_closed_is_free(uri, monkeypatch) -> None:
+    monkeypatch.setattr(mlflow_ui, "SERVER", (sys.executable, "-c", "raise SystemExit('as if')"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            server.accept()[0].close()
+    with pytest.raises(mlflow_ui.UiError, match="as if"):
+        mlflow_ui.serve(uri, port, None, lambda _: None, opens=False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_one_signal_interrupts_and_others_leave_the_cleaning_up_alone(number) -> None:
+    handler = lambda *_: pytest.fail("the former handler")  # noqa: E731
+    before = signal.signal(number, handler)
+    try:
+        with mlflow_ui.ended_by_signals():
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_signal_that_is_ignored_as_under_nohup_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with mlflow_ui.ended_by_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_taken_port_is_refused(uri) -> None:
@@ -109,6 +176,8 @@ def test_a_store_that_may_not_be_written_is_shown_as_a_copy(tmp_path: Path, monk
     (line,) = said
     assert line.startswith(f"{home / 'mlflow.db'} may not be written, so a copy of it is shown")
     monkeypatch.undo()
+    with mlflow_ui.writable_store(uri, tmp_path, said.append):
+        assert locations(uri) == [former], "the store is not that home's own"
     with mlflow_ui.writable_store(uri, home, said.append) as shown:
         assert shown == uri
     assert locations(uri) == [(home / "artifacts").as_uri()]
