@@ -75,8 +75,9 @@ def test_files_that_arrive_in_the_home_of_a_group_can_be_written_by_it(there, sc
 def test_a_training_has_one_worker_at_a_time(there, file_server, scratch, monkeypatch):
     monkeypatch.setattr(trial_sync, "INTERVAL_S", 0.01)
     other = "another trial of the same training"
-    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync, FileLock(training_in(scratch) / "lock"):
         train(scratch, 0, 2)
+        sync.send()  # without the lock of its own
         assert file_server.take_over(other, TRAINING, "worker") is None
         with FileLock(there / "trials" / other / "lock", timeout=0):  # another sweep may run it meanwhile
             pass
@@ -84,6 +85,7 @@ def test_a_training_has_one_worker_at_a_time(there, file_server, scratch, monkey
         with pytest.raises(Timeout):  # trials that see the home are kept from it too
             FileLock(training_in(there) / "lock").acquire(timeout=0)
     assert f"trainings/{TRAINING}/journal.jsonl" in file_server.take_over(other, TRAINING, "worker")
+    request_prune(trial_in(there), "worse than the median")
     (there / "stop").write_text("enough")
     with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:  # waits, until there is no sense in it
         assert sync.stop_file.exists()
@@ -172,26 +174,33 @@ def test_a_file_server_that_was_restarted_takes_the_locks_of_those_who_write_aga
     assert checkpoints(there).latest().step == 2, "the training is the other trial's"
 
 
-def test_wherever_the_connection_breaks_the_home_is_sound(there, scratch):
+@pytest.mark.parametrize("ends", [False, True])
+def test_wherever_the_connection_breaks_the_home_is_sound(there, scratch, ends):
     for allowed in range(200):
         home = there / str(allowed)
         train(home, 0, 2)
         try:
             with TrialSync(caller(TrialFileServer(str(home), str(home / "stop")), allowed), KEY, TRAINING, scratch):
                 train(scratch, 2, 6)
+                if ends:
+                    end_training(scratch)
                 write_result(trial_in(scratch), b"measured" * 40)
             break
         except ConnectionError:
+            is_trained = (training_in(home) / "training.json").exists()
+            assert not is_trained or (training_in(home) / "weights.safetensors").exists()
             saved = checkpoints(home).latest()
+            reached = saved.step if saved is not None else 6 * is_trained
+            assert reached > 0
             for folder in (trial_in(home), training_in(home)):
                 recorded = {event["step"] for event in read_events(folder) if event["event"] == "metrics"}
-                assert recorded >= set(range(1, saved.step + 1))
-            assert read_result(trial_in(home)) is None or saved.step == 6
+                assert recorded >= set(range(1, reached + 1))
+            assert read_result(trial_in(home)) is None or is_trained or reached == 6
     else:
         pytest.fail("it never got through")
     assert allowed > 20
     assert read_result(trial_in(home)) is not None
-    assert checkpoints(home).latest().step == 6
+    assert (training_in(home) / "weights.safetensors").exists() if ends else checkpoints(home).latest().step == 6
 
 
 def test_checkpoints_that_are_replaced_while_they_are_sent_arrive(there, file_server, scratch):
@@ -213,33 +222,55 @@ def test_checkpoints_that_are_replaced_while_they_are_sent_arrive(there, file_se
 
 def test_nothing_is_sent_twice_nor_is_a_checkpoint_deleted_before_the_next_is_there(there, file_server, scratch):
     """A worker may look between the two."""
-    calls, send = [], caller(file_server)
+    sent, send = [], caller(file_server)
 
     def call(method: str, *values: Any) -> Any:
-        calls.append(method)
+        if method in ("extend", "replace"):
+            sent.append(values)
         return send(method, *values)
 
+    train(there, 0, 2)
     with TrialSync(call, KEY, TRAINING, scratch) as sync:
-        train(scratch, 0, 4)
         sync.send()
-        sent = [calls.count(method) for method in ("extend", "replace")]
+        assert not sent, "it came from there"
+        train(scratch, 2, 4)
+        sync.send()
+        train(scratch, 4, 5)
+        sync.send()
+        places = [(Path(name), offset) for _, _, name, offset, *_ in sent]
+        assert len(set(places)) == len(places)
+        assert all(offset > 0 for path, offset in places if path.name == "journal.jsonl")
+        sent.clear()
         shutil.rmtree(training_in(scratch) / "checkpoints")
         sync.send()
-        assert [calls.count(method) for method in ("extend", "replace")] == sent
+        assert not sent
     assert checkpoints(there).latest().step == 4
+
+
+def test_a_file_that_is_replaced_by_one_of_the_same_length_is_sent(there, file_server, scratch):
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:
+        for content in (b"old", b"new"):
+            (trial_in(scratch) / "samples.npz").write_bytes(content)
+            sync.send()
+            assert (trial_in(there) / "samples.npz").read_bytes() == content
 
 
 def test_line_that_was_cut_short_in_the_home_is_written_anew(there, file_server, scratch):
     theirs = trial_in(there)
     train(there, 0, 1)
     with (theirs / "journal.jsonl").open("a") as stream:
-        stream.write('{"event": "metr')
+        stream.write(f'{{"event": "metr{"x" * 1000}')
     for ending in ("incoming", "1.partial"):
-        (training_in(there) / f"weights.safetensors.{ending}").touch()
+        (training_in(there) / f"weights.safetensors.{ending}").write_bytes(b"x" * 1000)
     with TrialSync(caller(file_server), KEY, TRAINING, scratch):
         assert not any("weights" in name for name in contents(scratch)), "left by killed writers"
         train(scratch, 1, 2)
+        end_training(scratch)
+        made = contents(scratch)
+        (training_in(scratch) / "weights.safetensors.2.partial").touch()
     assert [event["event"] for event in read_events(theirs)] == ["start", "metrics", "start", "metrics"]
+    del (found := contents(there))[f"trainings/{TRAINING}/weights.safetensors.1.partial"]
+    assert found == made
 
 
 def test_worker_whose_trial_moved_writes_nothing_more_and_stops(there, file_server, scratch, monkeypatch):
