@@ -102,7 +102,8 @@ class UnrecordedTrialsError(ResultsError):
     def __init__(self, refused: Mapping[str, str]) -> None:
         """refused: trial -> reason."""
         name, why = next(iter(refused.items()))
-        more = f", and {len(refused) - 1} more trials" if len(refused) > 1 else ""
+        others = len(refused) - 1
+        more = f", and {others} more trial{'s' * (others > 1)}" if others else ""
         super().__init__(f"MLflow does not take trial {name!r}: {why}{more}")
 
 

@@ -19,7 +19,14 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from requests import HTTPError, Response
 from sqlalchemy.exc import OperationalError
 
-from jobs.tracking import ExperimentDeletedError, TrackedTrial, Tracker, UnrecordedTrialsError, forget
+from jobs.tracking import (
+    ArtifactTooLargeError,
+    ExperimentDeletedError,
+    TrackedTrial,
+    Tracker,
+    UnrecordedTrialsError,
+    forget,
+)
 from results.address import default_uri
 from results.records.flat import flatten
 from results.records.journal import Journal
@@ -307,6 +314,20 @@ def test_a_trial_resumes_with_other_settings_that_are_not_in_its_key(tmp_path, f
     run = only_run(client)
     assert run.info.status == "FINISHED"
     assert run.data.params == params(watched(100).config)
+
+
+def test_a_trial_with_more_than_a_call_may_have_is_recorded_completely(tmp_path, folder, client):
+    trial = replace(TRIAL, config={"long": "x" * 7000, "none": {}, **{f"key{number}": number for number in range(250)}})
+    with Journal(folder) as journal:
+        journal.start(0)
+        for step in range(1, 3):
+            journal.metrics(step, {f"train/{number}": 1.0 for number in range(600)})
+    tracker(tmp_path).sync([trial])
+    run = only_run(client)
+    kept = {name: value for name, value in trial.config.items() if name != "none"}
+    assert run.data.params == params(kept | {"long": "x" * 6000})
+    assert len(run.data.metrics) == 600
+    assert history(client, "train/0") == history(client, "train/599") == [(1, 1.0), (2, 1.0)]
 
 
 def test_values_that_are_not_finite_are_recorded(tmp_path, folder, client):
@@ -671,6 +692,14 @@ def test_an_experiment_that_was_deleted_is_named_with_what_brings_it_back(tmp_pa
     assert history(client, "train/loss") == [(5, 0.5)]
 
 
+@pytest.mark.parametrize(
+    ("others", "more"), [((), ""), (("b",), ", and 1 more trial"), (("b", "c"), ", and 2 more trials")]
+)
+def test_refused_trials_are_counted(others, more):
+    error = UnrecordedTrialsError({"a": "no such value", **dict.fromkeys(others, "no")})
+    assert str(error) == f"MLflow does not take trial 'a': no such value{more}"
+
+
 def test_a_trial_that_is_refused_stops_no_other(tmp_path, folder, client, monkeypatch):
     measure_loss(folder)
     bad = replace(TRIAL, key="b" * 16, run_name="bad")
@@ -699,6 +728,14 @@ def test_a_trial_that_is_refused_stops_no_other(tmp_path, folder, client, monkey
     monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
     writer.sync([bad, TRIAL])
     assert {len(client.get_metric_history(run.info.run_id, "train/loss")) for run in client.search_runs(["1"])} == {2}
+
+
+@pytest.mark.parametrize("name", ["samples.npz", "model.safetensors"])
+def test_an_artifact_that_is_too_large_is_named_with_what_leaves_it_out(tmp_path, name):
+    (tmp_path / name).write_bytes(bytes(2_500_000))
+    text = str(ArtifactTooLargeError(tmp_path / name))
+    assert f"its artifact {name} (2.5 MB) is too large" in text
+    assert ("tracking.models: never" in text) == (name == "model.safetensors")
 
 
 def test_an_artifact_that_is_too_large_for_a_server_stops_no_other_trial(tmp_path, folder, client, monkeypatch):
