@@ -20,7 +20,7 @@ from results.records.journal import read_events
 from results.records.trial_folder import RESULT_FILENAME, trial_status
 from sweep.run.executors.ray import remote_worker
 from sweep.run.executors.ray.file_server import TrialFileServer
-from sweep.run.executors.ray.remote_worker import run_remotely
+from sweep.run.executors.ray.remote_worker import run_remotely, scratch_home
 from sweep.run.stop import stop_requested
 from tests.sweep.run.executors.ray.two_homes import KEY, TRAINING, caller, contents, train, trial_in
 
@@ -50,16 +50,35 @@ def test_full_scratch_disk_stops_the_sweep_and_fails_no_trial(there, file_server
     assert trial_status(trial_in(there)) != "failed"
 
 
-@pytest.mark.parametrize("place", [".", "link", f"trials/{KEY}", "trainings"])
+@pytest.mark.parametrize(("named", "folder"), [("~/mine", "user/mine"), ("own", "work/own"), ("", "tmp/splatsweep-7")])
+def test_the_scratch_home_is_the_one_that_is_named_or_this_users(tmp_path, monkeypatch, named, folder):
+    for place in ("user", "work", "tmp"):
+        (tmp_path / place).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("SPLATSWEEP_SCRATCH", named)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr("os.getuid", lambda: 7)  # not the owner of new folders
+    if named:
+        assert scratch_home() == tmp_path / folder
+    else:
+        with pytest.raises(PermissionError, match=f"{tmp_path / folder} belongs to another user"):
+            scratch_home()
+    assert (tmp_path / folder).stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("place", "inside"), [(".", ""), ("link", ""), (f"trials/{KEY}", ""), ("trainings", ""), (".", "trials/home")]
+)
 def test_a_scratch_home_that_shares_trials_with_the_home_is_refused(
-    there: Path, file_server: TrialFileServer, monkeypatch: pytest.MonkeyPatch, place: str
+    there: Path, file_server: TrialFileServer, monkeypatch: pytest.MonkeyPatch, place: str, inside: str
 ) -> None:
     train(there, 0, 2)
     (there / "link").symlink_to(there)
     monkeypatch.setenv("SPLATSWEEP_SCRATCH", str(there / place))
     before = contents(there)
     with pytest.raises(ValueError, match=f"SPLATSWEEP_SCRATCH is '{there / place}'"):
-        run_remotely(caller(file_server), KEY, TRAINING, TrialConfig(), there, Runtime(), fail_fast=True)
+        run_remotely(caller(file_server), KEY, TRAINING, TrialConfig(), there / inside, Runtime(), fail_fast=True)
     assert contents(there) == before
 
 
