@@ -15,7 +15,9 @@ from jobs.config import TrialConfig
 from jobs.data.prepare import open_dataset
 from jobs.keys import keys_of
 from jobs.trial import Runtime, run_trial, weight_identities
+from model.weights import MissingWeightsError, WeightStore
 from results.records.disk import DiskFullError
+from results.records.home import weights_folder
 from results.records.journal import read_events
 from results.records.trial_folder import RESULT_FILENAME, trial_status
 from sweep.run.executors.ray import remote_worker
@@ -91,6 +93,23 @@ def test_the_error_of_a_node_without_the_dataset_names_its_folder(there, file_se
     assert "splatsweep data prepare srn_cars" in failed["error"]
     assert f"--home {scratch}, or set SPLATSWEEP_SCRATCH" in failed["error"]
     assert (there / "stop").exists(), "fail_fast"
+
+
+def test_the_error_of_a_node_without_weights_names_its_folder(home, file_server, there, scratch, tiny, monkeypatch):
+    (home / "data").rename(scratch / "data")
+    fetched = []
+
+    def fetch(self: WeightStore, name: str) -> NoReturn:
+        fetched.append((self.folder, name))
+        raise MissingWeightsError("weights of clip_vit_b32 are missing")
+
+    monkeypatch.setattr(WeightStore, "fetch", fetch)
+    monkeypatch.setattr(remote_worker, "frozen_weights", lambda _: ["clip_vit_b32"])
+    config = TrialConfig.model_validate(tiny())
+    run_remotely(caller(file_server), KEY, TRAINING, config, there, Runtime(), fail_fast=False)
+    (failed,) = read_events(there / "trials" / KEY)
+    assert f"works in {scratch}: weights of clip_vit_b32 are missing\n(on that node, give" in failed["error"]
+    assert fetched == [(weights_folder(scratch), "clip_vit_b32")]
 
 
 def test_node_with_other_data_than_planned_trains_nothing(home, file_server, there, scratch, tiny):
