@@ -27,6 +27,7 @@ def test_training_is_the_same_to_the_bit():
     plain, laid = network(), network()
     flat = flatten_parameters(laid)
     assert flat.shape == (sum(p.numel() for p in plain.parameters()),)
+    assert not flat.grad.any()
     train(plain, list(plain.parameters()), 3)
     train(laid, [flat], 3)
     for a, b in zip(plain.parameters(), laid.parameters(), strict=True):

@@ -1,16 +1,27 @@
-"""Freed memory stays with the process."""
+"""Freed memory stays with the process; a GPU's memory is measured, and its lack recognised."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from jobs.memory import free_gpu_memory, peak_gpu_memory, reset_gpu_peak, watch_gpu_memory
+from jobs import memory
+from jobs.memory import (
+    free_gpu_memory,
+    has_gpu_caches,
+    is_out_of_memory,
+    may_cache,
+    peak_gpu_memory,
+    reset_gpu_peak,
+    watch_gpu_memory,
+    without_gpu_caches,
+)
 
 # In a separate process, because the setting cannot be undone.
 FAULTS = """
@@ -54,6 +65,49 @@ def test_a_share_of_a_gpu_has_no_more_than_its_limit(free, fraction, found, devi
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch._C, "_cuda_getMemoryFraction", lambda _number: fraction, raising=False)
     assert free_gpu_memory(torch.device(device)) == found
+
+
+def test_copies_stay_where_they_take_at_most_a_share_of_what_is_free(monkeypatch):
+    device = torch.device("cuda")
+    monkeypatch.setattr(memory, "free_gpu_memory", lambda _: 100)
+    monkeypatch.setattr(memory, "_has_cached", False)
+    assert not may_cache(51, 0.5, device)
+    assert not has_gpu_caches()
+    assert may_cache(50, 0.5, device)
+    assert not may_cache(51, 0.5, device)
+    assert has_gpu_caches()
+    with suppress(KeyError), without_gpu_caches():
+        assert not may_cache(1, 0.5, device)
+        assert not has_gpu_caches()
+        raise KeyError
+    assert may_cache(1, 0.5, device)
+
+
+def raised(error: BaseException, after: BaseException | None = None, cause: BaseException | None = None, **more: bool):
+    """An error that was raised while another was handled, and from a cause."""
+    error.__context__, error.__cause__ = after, cause
+    error.__suppress_context__ = more.get("suppress", False)
+    return error
+
+
+NO_MEMORY, OTHER = torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("capture failed")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lack"),
+    [
+        (NO_MEMORY, True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (ValueError("CUDA error: out of memory"), False),
+        (OTHER, False),
+        (raised(RuntimeError("at its end"), after=NO_MEMORY), True),
+        (raised(RuntimeError("at its end"), cause=raised(RuntimeError("before"), after=NO_MEMORY)), True),
+        (raised(RuntimeError("from another"), after=NO_MEMORY, cause=OTHER), False),
+        (raised(RuntimeError("from None"), after=NO_MEMORY, suppress=True), False),
+    ],
+)
+def test_a_lack_of_memory_is_recognised_by_what_led_to_an_error(error, is_lack):
+    assert is_out_of_memory(error) == is_lack
 
 
 def test_the_peak_survives_a_measurement_of_a_part(monkeypatch):
