@@ -21,7 +21,14 @@ from jobs.data.prepare import open_dataset
 from jobs.data.prepare import prepare as prepare_dataset
 from jobs.data.store import Store
 from jobs.device import prepare
-from jobs.execution import ExecutionError, choose_execution, prepare_training, share_compiled_code, twin_of
+from jobs.execution import (
+    ExecutionError,
+    captures_steps,
+    choose_execution,
+    prepare_training,
+    share_compiled_code,
+    twin_of,
+)
 from jobs.flat import backward, flatten_parameters
 from jobs.precision import products
 from jobs.reconstructor import build_reconstructor
@@ -60,6 +67,22 @@ def stages(iterations: int) -> dict[str, Any]:
 )
 def test_execution_is_chosen_by_device(mode, device, expected):
     assert choose_execution(device, mode) == expected
+
+
+@pytest.mark.parametrize(
+    ("execution", "backend", "device", "expected"),
+    [
+        ("graph", "capturable", CUDA, True),
+        ("compiled", "capturable", CUDA, True),
+        ("graph", "reads back", CUDA, False),
+        ("graph", None, CUDA, False),
+        ("eager", "capturable", CUDA, False),
+        ("compiled", "capturable", CPU, False),
+    ],
+)
+def test_steps_are_captured_where_nothing_is_read_back(execution, backend, device, expected, monkeypatch):
+    monkeypatch.setattr(executions, "capabilities", lambda name: SimpleNamespace(capturable=name == "capturable"))
+    assert captures_steps(execution, backend, device) == expected
 
 
 def reconstructor(**model: Any) -> Any:
