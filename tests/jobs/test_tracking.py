@@ -217,16 +217,18 @@ def scores_of_runs(client: MlflowClient) -> dict[str, str]:
 BOTH = {hashlib.sha256(scores).hexdigest(): "finished" for scores in (b"rows", b"other rows")}
 
 
-@pytest.mark.parametrize("seen_running", [False, True])
-def test_a_trial_that_was_trained_again_with_other_scores_has_a_further_run(tmp_path, folder, client, seen_running):
+@pytest.mark.parametrize("seen", ["finished", "running", "never"])
+def test_a_trial_that_was_trained_again_with_other_scores_has_a_further_run(tmp_path, folder, client, seen):
     measure_loss(folder)
     finish(folder)
-    tracker(tmp_path).sync([TRIAL])
+    writer = tracker(tmp_path)
+    writer.sync([TRIAL])
     first = only_run(client)
     shutil.rmtree(folder)
     measure_loss(folder)
-    writer = tracker(tmp_path)
-    if seen_running:
+    if seen != "finished":
+        writer = tracker(tmp_path)
+    if seen == "running":
         writer.sync([TRIAL])
         assert only_run(client).info.status == "FINISHED"
     finish(folder, b"other rows")
