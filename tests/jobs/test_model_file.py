@@ -248,12 +248,16 @@ def test_the_network_of_a_finished_trial_is_an_artifact_of_its_run(trained: Path
     assert evaluated(network, trained) == scores(trained)
 
 
-def test_recording_prepares_no_dataset(trained: Path, tmp_path: Path) -> None:
-    """A copy of a home's records may lack its data."""
-    for name in ("trials", "trainings"):
+@pytest.mark.parametrize("lacks", ["data", "weights"])
+def test_a_network_that_cannot_be_written_is_no_artifact(trained: Path, tmp_path: Path, caplog, lacks: str) -> None:
+    """A copy of a home's records may lack its data, and recording prepares no dataset."""
+    for name in ("trials", "trainings", *(["data"] if lacks != "data" else [])):
         shutil.copytree(trained.parent.parent / name, tmp_path / name)
+    if lacks == "weights":
+        weights_file(tmp_path / "trials" / trained.name).write_bytes(b"")
     Tracker(tmp_path, None, "copy", largest_model=math.inf).sync([TrackedTrial(trained.name, "baseline", {}, {})])
     client = MlflowClient(default_uri(tmp_path))
     (run,) = client.search_runs([found.experiment_id for found in client.search_experiments()])
     assert (run.info.status, "model.safetensors" in run.data.tags[HASHES]) == ("FINISHED", False)
-    assert not (tmp_path / "data").exists()
+    assert (tmp_path / "data").exists() == (lacks != "data")
+    assert (f"the network of trial {trained.name} is no artifact of its run" in caplog.text) == (lacks == "weights")

@@ -25,6 +25,7 @@ from jobs.tracking import (
     TrackedTrial,
     Tracker,
     UnrecordedTrialsError,
+    _created,
     forget,
 )
 from results.address import default_uri
@@ -648,7 +649,10 @@ def test_runs_of_another_home_keep_their_artifacts_where_they_are(tmp_path, fold
     assert (artifacts(client) / MEASUREMENTS_FILENAME).exists()
 
 
-def test_an_experiment_that_was_renamed_is_found(tmp_path, folder, client):
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_an_experiment_that_was_renamed_is_found(tmp_path, folder, client, by_hand):
+    if by_hand:
+        client.create_experiment("experiment")
     tracker(tmp_path)
     experiment = client.get_experiment_by_name("experiment").experiment_id
     client.rename_experiment(experiment, "for the paper")
@@ -695,6 +699,23 @@ def test_an_experiment_that_was_deleted_is_named_with_what_brings_it_back(tmp_pa
     client.restore_experiment(experiment)
     writer.sync([TRIAL])
     assert history(client, "train/loss") == [(5, 0.5)]
+
+
+def test_an_experiment_in_use_comes_before_a_deleted_one_of_the_same_first_name(tmp_path, client):
+    tracker(tmp_path)
+    for name in ("older", "newer"):
+        client.create_experiment(name, tags={"splatsweep.experiment": "experiment"})
+    for name in ("experiment", "newer"):
+        experiment = client.get_experiment_by_name(name).experiment_id
+        client.rename_experiment(experiment, f"{name}, for the bin")
+        client.delete_experiment(experiment)
+    assert tracker(tmp_path)._experiment_id() == client.get_experiment_by_name("older").experiment_id
+
+
+@pytest.mark.parametrize(("recorded", "moment"), [("17", 17), ("some day", 5_000_000), (None, 5_000_000)])
+def test_a_run_without_a_readable_moment_was_created_when_it_started(recorded, moment):
+    tags = {} if recorded is None else {"splatsweep.created_ns": recorded}
+    assert _created(SimpleNamespace(data=SimpleNamespace(tags=tags), info=SimpleNamespace(start_time=5))) == moment
 
 
 @pytest.mark.parametrize(
@@ -813,9 +834,14 @@ def test_a_trial_that_is_forgotten_has_no_run_nor_artifacts_and_gets_a_new_run(t
     assert only_run(client).info.run_id != first.run_id
 
 
-def test_a_home_without_a_store_has_nothing_to_forget(tmp_path):
-    assert forget(tmp_path / "none", ["key"]) == 0
+def test_a_home_without_a_store_has_only_runs_of_others_to_forget(tmp_path, folder):
+    measure_loss(folder)
+    tracker(tmp_path).sync([TRIAL])
+    assert forget(tmp_path / "none", [TRIAL.key]) == 0
+    assert forget(tmp_path / "none", [], default_uri(tmp_path)) == 0
     assert not (tmp_path / "none").exists()
+    (tmp_path / "none").mkdir()
+    assert forget(tmp_path / "none", [TRIAL.key], default_uri(tmp_path)) == 1
 
 
 def test_a_run_whose_status_was_deleted_in_mlflow_is_recorded_anew(tmp_path, folder, client):
