@@ -642,7 +642,13 @@ def test_runs_of_another_home_keep_their_artifacts_where_they_are(tmp_path, fold
     measure_loss(folder)
     shutil.copytree(folder, other / "trials" / TRIAL.key)
     finish(other / "trials" / TRIAL.key)
+    own = replace(TRIAL, key="b" * 16)
+    shutil.copytree(folder, tmp_path / "trials" / own.key)
+    tracker(tmp_path).sync([own])
+    before = only_run(client).info
     Tracker(other, default_uri(tmp_path), "experiment").sync([TRIAL])
+    assert client.get_run(before.run_id).info.artifact_uri == before.artifact_uri
+    assert forget(tmp_path, [own.key]) == 1
     assert artifacts(client).is_relative_to(other / "artifacts")
     tracker(tmp_path).sync([TRIAL])
     assert artifacts(client).is_relative_to(other / "artifacts")
