@@ -34,6 +34,11 @@ class TensorFields:
         return replace(self, **{f.name: _moved(getattr(self, f.name), target) for f in fields(self)})  # type: ignore[type-var, arg-type]
 
 
+def described(value: Any) -> str:
+    """What a function returned, for a message: the shape of a tensor, the type of anything else."""
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
 def _moved(value: Any, target: torch.device | torch.dtype | str) -> Any:
     """A field of a record on a device or in a dtype; fields without tensors are unchanged."""
     if isinstance(value, TensorFields):

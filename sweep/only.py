@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
@@ -15,29 +15,35 @@ _SHOWN = 20
 Trial = TypeVar("Trial", bound=PlannedTrial[Any])
 
 
-def is_wanted(name: str, only: str | None) -> bool:
-    """Whether a name is `only`, or matches it as a glob; True for all names where `only` is None."""
-    return only is None or name == only or fnmatchcase(name, only)
+def is_wanted(name: str, only: Sequence[str]) -> bool:
+    """Whether a name is one of `only`, or matches one as a glob; True for all names where `only` is empty."""
+    return not only or any(name == each or fnmatchcase(name, each) for each in only)
 
 
-def choose(trials: Iterable[Trial], only: str | None) -> list[Trial]:
-    """Trials with the name `only`; where there are none, those with a name that matches it as a glob.
+def choose(trials: Iterable[Trial], only: Sequence[str]) -> list[Trial]:
+    """Trials that one of `only` names or, where it names none, matches as a glob; all trials where `only` is empty.
 
     A name may hold the characters of a glob, e.g. `ours [ema]`.
     """
     among = list(trials)
-    named = [trial for trial in among if only in trial.names]
-    return named or [trial for trial in among if any(is_wanted(name, only) for name in trial.names)]
+    chosen = {trial.key for each in only for trial in _matching(among, each)}
+    return [trial for trial in among if not only or trial.key in chosen]
 
 
-def required(trials: Iterable[Trial], only: str | None) -> list[Trial]:
-    """As `choose`.  Raises ValueError, with the allowed names, where `only` chooses none."""
+def _matching(trials: Sequence[Trial], text: str) -> list[Trial]:
+    named = [trial for trial in trials if text in trial.names]
+    return named or [trial for trial in trials if any(fnmatchcase(name, text) for name in trial.names)]
+
+
+def required(trials: Iterable[Trial], only: Sequence[str]) -> list[Trial]:
+    """As `choose`.  Raises ValueError, with the allowed names, where one of `only` chooses none."""
     among = list(trials)
-    found = choose(among, only)
-    if only is not None and not found:
+    for each in only:
+        if _matching(among, each):
+            continue
         names = sorted({name for trial in among for name in trial.names})
-        hint = nearest(only, names)
+        hint = nearest(each, names)
         likely = f"; did you mean {hint!r}?" if hint else ""
         listed = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-        raise ValueError(f"--only {only!r} matches no trial; allowed: {listed}{likely}")
-    return found
+        raise ValueError(f"--only {each!r} matches no trial; allowed: {listed}{likely}")
+    return choose(among, only)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from model.types import Rendering, Views
+from model.types import Rendering, Views, described
 from model.weights import WeightStore
 
 #: Minimum coverage or rendered opacity of a pixel that belongs to the object.
@@ -85,6 +85,17 @@ class Metric(nn.Module, ABC):
     def defined(self, target: EvaluatedViews) -> Tensor:
         """(N,) bool: views for which the metric is defined.  Others are left out of means."""
         return torch.ones(len(target.images), dtype=torch.bool, device=target.images.device)
+
+    def __call__(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:
+        """`forward`.  Raises TypeError where its value is of another shape than `per` says."""
+        value = super().__call__(render, target, reference)
+        expected = (len(render.images),) if self.per == "view" else ()
+        if not isinstance(value, Tensor) or value.shape != expected:
+            raise TypeError(
+                f"{type(self).__name__} returned {described(value)}; with per {self.per!r} it must be a tensor of "
+                f"shape {expected}"
+            )
+        return value
 
     @abstractmethod
     def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> Tensor:

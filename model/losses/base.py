@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.methods.base import Need
 from model.scenes import Scene
-from model.types import Rendering
+from model.types import Rendering, described
 from model.weights import WeightStore
 
 
@@ -32,8 +32,7 @@ class Loss(nn.Module, ABC):
         """`forward`.  Raises TypeError where its value is no scalar, or would train nothing."""
         value = super().__call__(rendering, target, scene)
         if not isinstance(value, Tensor) or value.shape != ():
-            found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise TypeError(f"{type(self).__name__} returned {found}, not a scalar tensor")
+            raise TypeError(f"{type(self).__name__} returned {described(value)}, not a scalar tensor")
         if torch.is_grad_enabled() and rendering.images.requires_grad and not value.requires_grad:
             raise TypeError(f"{type(self).__name__} returned a value without a gradient, which would train nothing")
         return value

@@ -72,9 +72,11 @@ Settings = Annotated[
     ),
 ]
 Only = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        metavar="NAME|GLOB", help="Only the trial of that name, or those whose names match.", show_default=False
+        metavar="NAME|GLOB",
+        help="Only the trials of that name, or those whose names match; may be repeated.",
+        show_default=False,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -24,7 +24,7 @@ app = typer.Typer(help="List, import, verify and show datasets.", no_args_is_hel
 def data_list(
     name: Annotated[
         str | None,
-        typer.Argument(help="One dataset, with its options; none means all.", metavar="[NAME]", show_default=False),
+        typer.Argument(help="One dataset, with its options; none means all.", metavar="NAME", show_default=False),
     ] = None,
     home: Home = DEFAULT_HOME,
 ) -> None:

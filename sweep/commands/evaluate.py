@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # brings torch, which takes seconds
     from sweep.file.overrides import Setting
 
 Sweep = Annotated[
-    Path | None, typer.Argument(help="A sweep file.", metavar="[SWEEP]", show_default=False, parser=user_path)
+    Path | None, typer.Argument(help="A sweep file.", metavar="SWEEP", show_default=False, parser=user_path)
 ]
 Checkpoint = Annotated[
     Path | None,
@@ -91,11 +91,11 @@ def evaluate(
         if checkpoint is not None or dataset is not None or is_trial:
             raise ValueError("give a sweep file, or --dataset with --checkpoint or with --trial, not both")
         _refuse("a sweep file", {"--json": as_json, "--seed": seed is not None, "--sweep": of_sweep is not None})
-        (_measure_sweep if costs else _evaluate_sweep)(sweep, settings or [], only, home.absolute())
+        (_measure_sweep if costs else _evaluate_sweep)(sweep, settings or [], only or (), home.absolute())
     elif (checkpoint is None) == (not is_trial) or dataset is None:
         raise ValueError("give a sweep file, or --dataset with --checkpoint or with --trial (or --best)")
     else:
-        unused = {"--only": only is not None}
+        unused = {"--only": bool(only)}
         if checkpoint is not None:
             unused |= {"--seed": seed is not None, "--sweep": of_sweep is not None}
         _refuse("--checkpoint" if checkpoint is not None else "a trial", unused)
@@ -110,7 +110,7 @@ def _refuse(what: str, unused: Mapping[str, bool]) -> None:
             raise ValueError(f"{option} means nothing for {what}")
 
 
-def _evaluate_sweep(sweep: Path, settings: list[str], only: str | None, home: Path) -> None:
+def _evaluate_sweep(sweep: Path, settings: list[str], only: Sequence[str], home: Path) -> None:
     from sweep.commands.sweeps import conclude
     from sweep.file.load import load_sweep
     from sweep.run.driver import run_sweep
@@ -119,7 +119,7 @@ def _evaluate_sweep(sweep: Path, settings: list[str], only: str | None, home: Pa
     conclude(run_sweep(checked, home, console=console, only=only, evaluate_only=True), checked, home)
 
 
-def _measure_sweep(sweep: Path, settings: list[str], only: str | None, home: Path) -> None:
+def _measure_sweep(sweep: Path, settings: list[str], only: Sequence[str], home: Path) -> None:
     """Measures the finished trials of a planned sweep, one after the other, and writes the report."""
     import torch
 
@@ -134,7 +134,8 @@ def _measure_sweep(sweep: Path, settings: list[str], only: str | None, home: Pat
     plan = read_plan(checked.name, home).refreshed(Monitor(home))
     chosen = choose((trial for trial in plan.trials if trial.status == "finished"), only)
     if not chosen:
-        raise ValueError(f"no finished trial of {checked.name} to measure" + (f" is called {only!r}" if only else ""))
+        called = f" is called {' or '.join(map(repr, only))}" if only else ""
+        raise ValueError(f"no finished trial of {checked.name} to measure{called}")
     torch.set_num_threads(checked.run.cpus_per_trial)
     device = choose_device("auto" if checked.run.gpus_per_trial else "cpu")
     failed = 0

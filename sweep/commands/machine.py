@@ -21,7 +21,7 @@ def doctor(
     sweep: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[SWEEP]", help="A sweep file whose rows are checked too.", show_default=False, parser=user_path
+            metavar="SWEEP", help="A sweep file whose rows are checked too.", show_default=False, parser=user_path
         ),
     ] = None,
     home: Home = DEFAULT_HOME,
@@ -54,7 +54,7 @@ def ui(
     sweep: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[SWEEP]",
+            metavar="SWEEP",
             help="The sweep file whose store to show; default: the home's store.",
             show_default=False,
             parser=user_path,

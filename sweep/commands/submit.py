@@ -50,7 +50,7 @@ def submit(
     from sweep.run.submit import follow_job, submit_job
 
     checked = load_sweep(sweep, settings or [])  # reports mistakes here rather than on the cluster
-    options = [f"--only={only}"] if only is not None else []
+    options = [f"--only={each}" for each in only or ()]
     options += ["--retry-failed"] * retry_failed + ["--fail-fast"] * fail_fast + ["--take-over"] * take_over
     variables = {FILE_VARIABLE: str(file_of(checked))} | git_variable(Path(__file__).parent)
     variables |= dict(_variable(text) for text in environment or [])

@@ -185,7 +185,7 @@ def run(
             checked,
             home,
             console=console,
-            only=only,
+            only=only or (),
             retry_failed=retry_failed,
             fail_fast=fail_fast,
             take_over=take_over,

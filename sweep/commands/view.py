@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,7 +55,7 @@ def view(
     require_viewer()
     home = home.absolute()
     checked = planned_sweep(sweep, settings, home)
-    chosen, left_out = chosen_rows(read_plan(checked.name, home).refreshed(Monitor(home)), only)
+    chosen, left_out = chosen_rows(read_plan(checked.name, home).refreshed(Monitor(home)), only or ())
     import torch
 
     from jobs.exhibits import exhibition
@@ -74,7 +75,7 @@ def view(
         server.stop()
 
 
-def chosen_rows(plan: FrozenPlan, only: str | None) -> tuple[list[RecordedTrial], list[str]]:
+def chosen_rows(plan: FrozenPlan, only: Sequence[str]) -> tuple[list[RecordedTrial], list[str]]:
     """The first finished seed of each trained row, at most `MOST_ROWS`, and the names of the others.
 
     Raises ValueError where there is none.
@@ -83,7 +84,7 @@ def chosen_rows(plan: FrozenPlan, only: str | None) -> tuple[list[RecordedTrial]
     for trial in choose((trial for trial in plan.trials if trial.status == "finished"), only):
         first.setdefault(trial.name, trial)
     if not first:
-        wanted = f" matches {only!r}" if only is not None else ""
+        wanted = f" matches {' or '.join(map(repr, only))}" if only else ""
         there = ", ".join(dict.fromkeys(f"{trial.name} ({trial.status})" for trial in plan.trials))
         raise ValueError(f"no finished row of {plan.sweep}{wanted}; its rows: {there or 'none'}")
     rows = list(first.values())

@@ -18,9 +18,7 @@ app = typer.Typer(help="List, fetch and verify pretrained weights.", no_args_is_
 
 WeightNames = Annotated[
     list[str] | None,
-    typer.Argument(
-        help="Names from the list; also timm:NAME and hub:REPOSITORY.", metavar="[NAME]...", show_default=False
-    ),
+    typer.Argument(help="Names from the list; also timm:NAME and hub:REPOSITORY.", metavar="NAME", show_default=False),
 ]
 
 

@@ -80,7 +80,7 @@ def run_sweep(
     home: Path | str,
     *,
     console: Console | None = None,
-    only: str | None = None,
+    only: Sequence[str] = (),
     retry_failed: bool = False,
     fail_fast: bool = False,
     take_over: bool = False,
@@ -88,11 +88,11 @@ def run_sweep(
 ) -> Outcome:
     """Runs every trial of `sweep` that has no result, then writes the report.
 
-    only: a trial's name, or a glob over names; retry_failed: also run failed trials again; fail_fast: when one trial
-    fails, stop the others, which write a checkpoint at once; take_over: take the sweep's name over from another file;
-    evaluate_only: only evaluate trials whose training is finished.  Raises `SweepBusyError` where another driver runs
-    the sweep, ValueError where `only` matches nothing, the name belongs to another file or the database driver of the
-    store is not installed, the executor's errors, and `DiskFullError`.
+    only: names of trials or globs over names, by default all; retry_failed: also run failed trials again; fail_fast:
+    when one trial fails, stop the others, which write a checkpoint at once; take_over: take the sweep's name over from
+    another file; evaluate_only: only evaluate trials whose training is finished.  Raises `SweepBusyError` where another
+    driver runs the sweep, ValueError where one of `only` matches nothing, the name belongs to another file or the
+    database driver of the store is not installed, the executor's errors, and `DiskFullError`.
     """
     home, console = Path(home).absolute(), console or Terminal()
     require_driver(sweep)
@@ -152,9 +152,9 @@ class _Selection:
 
 
 def _selected(
-    plan: Plan, sweep: Sweep, home: Path, only: str | None, retry_failed: bool, evaluate_only: bool
+    plan: Plan, sweep: Sweep, home: Path, only: Sequence[str], retry_failed: bool, evaluate_only: bool
 ) -> _Selection:
-    """The trials to run.  Raises ValueError where `only` matches nothing, and for trials that cannot run."""
+    """The trials to run.  Raises ValueError where one of `only` matches nothing, and for trials that cannot run."""
     named = partial(is_wanted, only=only)
     is_searched = plan.search is not None and plan.search.left > 0 and named(plan.search.next_name)
     is_searched = is_searched and not evaluate_only

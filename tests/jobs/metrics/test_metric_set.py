@@ -97,3 +97,23 @@ def test_a_metric_of_a_set_has_one_number_for_all_views_of_a_kind(weights, monke
     assert values["conditioned", "spread"] == pytest.approx(0.1, abs=1e-6)
     assert values["novel", "spread"] == values["novel", "spread_clamped"] == 0
     assert len(values) == 4
+
+
+@pytest.mark.parametrize(
+    ("per", "make", "found"),
+    [
+        ("view", lambda error: error.mean(1), r"a tensor of shape \(2, 4, 4\); .* of shape \(2,\)"),
+        ("view", lambda error: error.mean(), r"a tensor of shape \(\); .* of shape \(2,\)"),
+        ("view", lambda error: error.mean().item(), "float"),
+        ("set", lambda error: error.mean((1, 2, 3)), r"a tensor of shape \(2,\); .* of shape \(\)"),
+    ],
+)
+def test_values_of_another_shape_are_refused(weights, per, make, found):
+    class Odd(Metric):
+        def forward(self, render: EvaluatedViews, target: EvaluatedViews, reference: Any) -> torch.Tensor:
+            return make((render.images - target.images).abs())
+
+    Odd.per = per
+    images = torch.zeros(2, 3, 4, 4)
+    with pytest.raises(TypeError, match=f"Odd returned {found}"):
+        Odd(weights, "alex")(seen(images), seen(images), None)

@@ -15,7 +15,7 @@ def plan(*trials: tuple[str, int, str]) -> Plan:
 
 def test_each_row_is_shown_by_its_first_finished_seed() -> None:
     rows, left_out = chosen_rows(
-        plan(("a", 0, "failed"), ("a", 1, "finished"), ("a", 2, "finished"), ("b", 0, "pending")), None
+        plan(("a", 0, "failed"), ("a", 1, "finished"), ("a", 2, "finished"), ("b", 0, "pending")), ()
     )
     assert [trial.key for trial in rows] == ["a1"]
     assert left_out == []
@@ -23,12 +23,12 @@ def test_each_row_is_shown_by_its_first_finished_seed() -> None:
 
 def test_more_rows_than_can_be_seen_are_named() -> None:
     many = plan(*((f"row {index}", 0, "finished") for index in range(MOST_ROWS + 2)))
-    rows, left_out = chosen_rows(many, None)
+    rows, left_out = chosen_rows(many, ())
     assert len(rows) == MOST_ROWS
     assert left_out == [f"row {MOST_ROWS}", f"row {MOST_ROWS + 1}"]
-    assert [trial.name for trial in chosen_rows(many, f"*{MOST_ROWS}")[0]] == [f"row {MOST_ROWS}"]
+    assert [trial.name for trial in chosen_rows(many, [f"*{MOST_ROWS}"])[0]] == [f"row {MOST_ROWS}"]
 
 
 def test_nothing_to_show_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"no finished row of quick matches 'x'; its rows: a \(finished\)"):
-        chosen_rows(plan(("a", 0, "finished")), "x")
+        chosen_rows(plan(("a", 0, "finished")), ["x"])

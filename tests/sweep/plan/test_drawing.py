@@ -106,7 +106,7 @@ def test_validate_and_plan_report_it_and_run_refuses_it(home, tiny, tmp_path, mo
     with pytest.raises(ValueError, match="gpu row: no installed rasteriser"):
         run_sweep(load_sweep(path), home, console=Console(quiet=True))
     assert executed == []
-    run_sweep(load_sweep(path), home, console=Console(quiet=True), only="cpu row")
+    run_sweep(load_sweep(path), home, console=Console(quiet=True), only=["cpu row"])
     assert len(executed) == 1
 
 

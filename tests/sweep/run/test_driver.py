@@ -182,7 +182,7 @@ def test_nothing_is_to_be_trained_unless_rows_may_get_seeds(
 ) -> None:
     seeds = SeedState(2, 4, "novel_psnr", 0.05, "baseline", (Ruling("tv", state, 2, 2),))
     plan = Plan("a", "now", (), (), seeds=seeds)
-    selection = driver._selected(plan, Sweep(name="a"), tmp_path, None, False, evaluate_only)
+    selection = driver._selected(plan, Sweep(name="a"), tmp_path, (), False, evaluate_only)
     driver._announce(plan, selection, Console())
     assert ("Nothing to train" in capsys.readouterr().out) == (state != "open" or evaluate_only)
 
