@@ -42,7 +42,7 @@ def build(evidence: Evidence, options: Options) -> Table:
     facts = METRICS[split_column(seeds.metric)[1]]
     precision = facts.precision + 1
     columns = (
-        Column("seeds", "Seeds", precision=0),
+        Column("tested", "Seeds", precision=0),
         Column("difference", f"Δ {facts.label}", split_column(seeds.metric)[0], precision=precision),
         Column("low", "from", "interval", precision=precision),
         Column("high", "to", "interval", precision=precision),

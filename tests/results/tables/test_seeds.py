@@ -10,6 +10,7 @@ import pytest
 
 from results.load import Evidence
 from results.records.plan import Ruling, SeedState
+from results.render.csv import render as csv
 from results.render.latex import render as latex
 from results.render.markdown import render as markdown
 from results.tables.seeds import Options, build
@@ -85,8 +86,10 @@ def test_it_renders_with_its_guarantees(evidence) -> None:
     shown = re.sub(" +", " ", markdown(table))
     assert "| Seeds | novel: Δ PSNR | interval: from | interval: to | test: \\|t\\| | test: boundary | Outcome" in shown
     assert "| worse | 4 | −2.050 | −2.851 | −1.249 | 21.92 | 8.56 | worse than the baseline |" in shown
-    names = ["seeds", "difference", "low", "high", "t", "boundary", "outcome"]
+    names = ["tested", "difference", "low", "high", "t", "boundary", "outcome"]
     assert [column.name for column in table.columns] == names
+    header = csv(table).splitlines()[0].split(",")
+    assert len(set(header)) == len(header)
     assert r"\toprule" in latex(table)
     notes = " ".join(table.notes)
     assert "the family-wise error over all rows and looks is at most 5%" in notes
