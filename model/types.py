@@ -35,7 +35,7 @@ class TensorFields:
 
 
 def described(value: Any) -> str:
-    """What a function returned, for a message: the shape of a tensor, the type of anything else."""
+    """A returned value in words: the shape of a tensor, the type of anything else."""
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 

@@ -254,7 +254,7 @@ def _common(pairs: Sequence[Pair]) -> dict[str, tuple[str, str]]:
 
 
 def _notes(pair: Pair, names: tuple[str, str], common: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
-    """How the two sides of a row are related."""
+    """Notes on the relation of a row's two sides."""
     if pair.first is None or pair.second is None:
         return (f"Only in {names[1] if pair.first is None else names[0]}.",)
     if pair.obstacles:

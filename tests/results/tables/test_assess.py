@@ -91,7 +91,7 @@ def test_what_cannot_be_tested_is_no_part_of_the_family(make) -> None:
 
 
 def test_without_a_relevant_difference_none_can_be_excluded(make) -> None:
-    """Of a metric of other code it is unknown."""
+    """A metric of other code has none."""
     found = make.evidence(
         *make.trained("baseline", 20.0, column="novel_x"), *make.trained("same", 20.0, column="novel_x")
     )
