@@ -43,7 +43,7 @@ from model.options import (
     Positive,
     Section,
     as_tuple,
-    in_words,
+    in_one_line,
     known_values,
     omitted_defaults,
     one_of,
@@ -295,8 +295,7 @@ class TrialConfig(_WithContexts):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            found = (f"{'.'.join(map(str, each['loc']))}: {in_words(each)}" for each in error.errors())
-            raise DamagedFileError(path, f"no configuration of this version: {'; '.join(found)}") from None
+            raise DamagedFileError(path, f"no configuration of this version: {in_one_line(error)}") from None
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -168,8 +168,8 @@ def evaluate_checkpoint(checkpoint: Network, config: TrialConfig, home: Path) ->
     store = open_dataset(config.data.name, config.data.options, home)
     if problems := Requirements(store).evaluation_problems(config):
         raise ValueError("; ".join(problems))
-    report_other_weights(str(checkpoint.path), checkpoint.frozen, config, WeightStore(weights_folder(home)))
     weights = weight_identities(config, home, replaced=config.method.weights(config.model))
+    report_other_weights(str(checkpoint.path), checkpoint.frozen, config, weights.get)
     used = {name: weights[name] for name in training_weights(config) if name in weights}
     used["checkpoint"] = checkpoint.sha256
     metrics = {name: weights[name] for name in evaluation_weights(config)}

@@ -104,7 +104,7 @@ def _from_file(file: Path, home: Path, device: torch.device) -> PhotoReconstruct
         )
     _check(own.config)
     weights = WeightStore(weights_folder(home))
-    report_other_weights(file.name, own.frozen, own.config, weights)
+    report_other_weights(file.name, own.frozen, own.config, weights.identity)
     context = LiveContext(own.config, weights, device)
     built = build_reconstructor(own.config, context.widths, weights, initial=False)
     network = prepare(own.load(built), device).eval()

@@ -185,19 +185,22 @@ def load_network(
     if record is None:
         network.load_state_dict(last_checkpoint(folder).evaluated)
     else:
-        report_other_weights(f"training {folder.name}", record.get("weights", {}), config, weights)
+        report_other_weights(f"training {folder.name}", record.get("weights", {}), config, weights.identity)
     return network.eval()
 
 
-def report_other_weights(network: str, former: Mapping[str, str], config: TrialConfig, weights: WeightStore) -> None:
+def report_other_weights(
+    network: str, former: Mapping[str, str], config: TrialConfig, identity: Callable[[str], str | None]
+) -> None:
     """Logs a warning for every frozen model of the context whose weights are not those of the training any more.
 
-    network: its name in the warning; former: the sha256 of its frozen weights by name, where recorded.
+    network: its name in the warning; former: the sha256 of its frozen weights by name, where recorded; identity: name
+    -> sha256 of the weights that there are now.
     """
     for section in config.sources.values():
         model = frozen_class(section)
         for name in () if model is None else model.weights(frozen_options(section)):
-            then, now = former.get(name), weights.identity(name)
+            then, now = former.get(name), identity(name)
             if then and now and then != now:
                 log.warning(
                     "%s: trained with other weights %s (%s) than there are now (%s); "

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import pydantic
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from model.registry import UnknownChoiceError, nearest
@@ -94,11 +94,16 @@ _WORDS = {
 }
 
 
-def in_words(details: Mapping[str, Any]) -> str:
+def in_words(details: Mapping[str, Any] | ErrorDetails) -> str:
     """The message of a pydantic error, in the words of sweep files."""
     if details["type"] in _WORDS:
         return _WORDS[details["type"]].format_map(details.get("ctx", {}))
     return str(details["msg"]).removeprefix("Value error, ")
+
+
+def in_one_line(error: pydantic.ValidationError) -> str:
+    """All problems of a pydantic error, each behind its place."""
+    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {in_words(each)}" for each in error.errors())
 
 
 #: Decorates a class of typed fields with defaults: frozen, strictly typed; unknown names are errors.  Its

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from results.costs import KIND
 from results.errors import ResultsError
 from results.load import Evidence, TrialRecord
 from results.metrics import determines_scores
@@ -21,7 +20,7 @@ from results.tables.assess import paired_comparisons
 from results.tables.auto import entries
 from results.tables.fill import Entry, source_of
 from results.tables.metric_columns import MetricColumn, named
-from results.tables.row_notes import DEVICES, device_notes, devices, row_notes, states
+from results.tables.row_notes import DEVICES, device_notes, has_several_devices, row_notes, states
 from results.tables.scores import Scores
 
 DEFAULT = ("novel_psnr", "novel_ssim", "novel_lpips")
@@ -74,7 +73,7 @@ def compare(first: Evidence, second: Evidence, home: Path, columns: Sequence[str
     ]
     comparisons = paired_comparisons(tested, quantities, scores, names[0])
     common = _common(pairs)
-    has_devices = any(quantity.view_kind == KIND for quantity in quantities) and len(devices(both.records)) > 1
+    has_devices = has_several_devices(quantities, both.records)
     rows = []
     for index, (pair, (older, newer)) in enumerate(zip(pairs, sides, strict=True)):
         cells: list[Cell] = []

@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from model.options import in_words
+from model.options import in_one_line
 
 if TYPE_CHECKING:  # takes seconds, and only `views` needs it
     import torch
@@ -344,8 +344,7 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, found['loc']))}: {in_words(found)}" for found in error.errors())
-        raise StoreError(f"{file} is damaged: {'; '.join(problems)}") from error
+        raise StoreError(f"{file} is damaged: {in_one_line(error)}") from error
 
 
 def _read_objects(path: Path) -> pd.DataFrame:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from results.records.atomic import write_atomically
 from results.records.damage import DamagedFileError, member, pass_over, read_object
@@ -23,6 +23,8 @@ from results.records.plan import (
     SeedState,
     Status,
 )
+
+Section = TypeVar("Section")
 
 #: names of states in plans of earlier versions
 _RENAMED = {"to be judged": "to be evaluated"}
@@ -131,11 +133,11 @@ def _parsed(content: Mapping[str, Any], path: Path) -> FrozenPlan:
         member(content, "created", str, path),
         trials,
         controls,
-        _search(content.get("search"), path),
+        _section(content.get("search"), _search, path, "its search is", "the progress of its search is not shown"),
         content.get("baseline"),
         _axes(content.get("axes")),
-        _seeds(content.get("seeds"), path),
-        _primary(content.get("primary"), path),
+        _section(content.get("seeds"), _seeds, path, "its seeds are", "the decisions on its rows are not shown"),
+        _section(content.get("primary"), _primary, path, "its primary metric is", "tables have no primary metric"),
     )
 
 
@@ -193,47 +195,43 @@ def _axes(content: Any) -> Mapping[str, str]:
     return {str(key): str(short) for key, short in content.items()} if isinstance(content, Mapping) else {}
 
 
-def _search(content: Any, path: Path) -> SearchState | None:
+def _section(
+    content: Any, read: Callable[[Mapping[str, Any]], Section], path: Path, what: str, consequence: str
+) -> Section | None:
+    """A section that a plan may lack; a damaged one is None, with a warning.
+
+    what: the section with its verb; consequence: that of its absence.
+    """
     if content is None:
         return None
     try:
-        search = SearchState(**{**content, **{name: tuple(content[name]) for name in ("open", "missing")}})
-        _require(str, search.study, search.metric, search.direction, *search.missing)
-        _require(int, search.wanted, search.proposed, *search.open)
-        return search
+        return read(content)
     except (KeyError, TypeError) as error:
-        problem = DamagedFileError(path, f"its search is none of this version ({type(error).__name__}: {error})")
-        pass_over(problem, "the progress of its search is not shown; plan the sweep again")
+        problem = DamagedFileError(path, f"{what} none of this version ({type(error).__name__}: {error})")
+        pass_over(problem, f"{consequence}; plan the sweep again")
         return None
 
 
-def _seeds(content: Any, path: Path) -> SeedState | None:
-    if content is None:
-        return None
-    try:
-        rulings = tuple(Ruling(**ruling) for ruling in content["rulings"])
-        seeds = SeedState(**{**content, "rulings": rulings, "former": tuple(content["former"])})
-        _require(str, seeds.metric, seeds.baseline, *seeds.former, *(ruling.row for ruling in rulings))
-        _require(int, seeds.at_least, seeds.at_most, *(n for ruling in rulings for n in (ruling.seeds, ruling.wanted)))
-        _require((int, float), seeds.alpha, *(number for ruling in rulings for number in ruling.measured))
-        if any(ruling.state not in get_args(RowState) for ruling in rulings):
-            raise TypeError(f"states {[ruling.state for ruling in rulings]!r}")
-        return seeds
-    except (KeyError, TypeError) as error:
-        problem = DamagedFileError(path, f"its seeds are none of this version ({type(error).__name__}: {error})")
-        pass_over(problem, "the decisions on its rows are not shown; plan the sweep again")
-        return None
+def _search(content: Mapping[str, Any]) -> SearchState:
+    search = SearchState(**{**content, **{name: tuple(content[name]) for name in ("open", "missing")}})
+    _require(str, search.study, search.metric, search.direction, *search.missing)
+    _require(int, search.wanted, search.proposed, *search.open)
+    return search
 
 
-def _primary(content: Any, path: Path) -> PrimaryMetric | None:
-    if content is None:
-        return None
-    try:
-        primary = PrimaryMetric(**content)
-        _require(str, primary.metric)
-        _require(int, primary.trials, primary.finished)
-        return primary
-    except TypeError as error:
-        problem = DamagedFileError(path, f"its primary metric is none of this version ({error})")
-        pass_over(problem, "tables have no primary metric; plan the sweep again")
-        return None
+def _seeds(content: Mapping[str, Any]) -> SeedState:
+    rulings = tuple(Ruling(**ruling) for ruling in content["rulings"])
+    seeds = SeedState(**{**content, "rulings": rulings, "former": tuple(content["former"])})
+    _require(str, seeds.metric, seeds.baseline, *seeds.former, *(ruling.row for ruling in rulings))
+    _require(int, seeds.at_least, seeds.at_most, *(n for ruling in rulings for n in (ruling.seeds, ruling.wanted)))
+    _require((int, float), seeds.alpha, *(number for ruling in rulings for number in ruling.measured))
+    if any(ruling.state not in get_args(RowState) for ruling in rulings):
+        raise TypeError(f"states {[ruling.state for ruling in rulings]!r}")
+    return seeds
+
+
+def _primary(content: Mapping[str, Any]) -> PrimaryMetric:
+    primary = PrimaryMetric(**content)
+    _require(str, primary.metric)
+    _require(int, primary.trials, primary.finished)
+    return primary

@@ -17,7 +17,7 @@ from results.statistics import bootstrap_interval
 from results.table import Cell, Column, Row, Section, Source, Table
 from results.tables.assess import assessed
 from results.tables.metric_columns import MetricColumn
-from results.tables.row_notes import DEVICES, absence, device_notes, devices, row_notes, states
+from results.tables.row_notes import DEVICES, absence, device_notes, has_several_devices, row_notes, states
 from results.tables.scores import Scores
 
 #: seed of the bootstrap's draws, so that equal results give equal intervals
@@ -60,7 +60,8 @@ def fill(
     Rows are compared with `baseline`, which need not be in `blocks`; None: they are not compared.
     """
     scores = Scores.of(evidence, quantities)
-    if any(quantity.view_kind == KIND for quantity in quantities):
+    shown = (record for block in blocks for entry in block.entries for record in entry.records)
+    if has_several_devices(quantities, shown):
         frame, blocks = _with_devices(frame, blocks)
     beside = baseline.records if baseline else _first_trials(blocks)
     sections = tuple(
@@ -95,9 +96,7 @@ def with_texts(table: Table, texts: Mapping[str, Mapping[str, str]]) -> Table:
 
 
 def _with_devices(frame: Table, blocks: Sequence[Block]) -> tuple[Table, Sequence[Block]]:
-    """Adds notes that name the devices of costs, where these are several."""
-    if len(devices(record for block in blocks for entry in block.entries for record in entry.records)) < 2:
-        return frame, blocks
+    """Adds notes that name the devices of costs."""
     named = [
         tuple(replace(entry, notes=(*entry.notes, *device_notes(entry.records))) for entry in block.entries)
         for block in blocks

@@ -18,7 +18,7 @@ from results.tables.metric_columns import MetricColumn, named
 from results.tables.options import Column as QuantityOption
 from results.tables.options import Options as CommonOptions
 from results.tables.options import Stem
-from results.tables.row_notes import DEVICES, absence, device_notes, devices, row_notes, states
+from results.tables.row_notes import DEVICES, absence, device_notes, has_several_devices, row_notes, states
 from results.tables.scores import Scores
 from results.tables.select import configurations, selected
 
@@ -87,8 +87,8 @@ def _axes(configs: Sequence[Mapping[str, Any]], options: Options, declared: Mapp
 def _filled(frame: Table, crossing: Crossing, axes: Sequence[str], quantity: MetricColumn, scores: Scores) -> Table:
     across = list(dict.fromkeys(column for _, column in crossing))
     down = list(dict.fromkeys(row for row, _ in crossing))
-    measured = devices(record for groups in crossing.values() for group in groups for record in group)
-    has_devices = quantity.view_kind == KIND and len(measured) > 1
+    everyone = (record for groups in crossing.values() for group in groups for record in group)
+    has_devices = has_several_devices([quantity], everyone)
     rows = tuple(_row(value, across, crossing, quantity, scores, has_devices=has_devices) for value in down)
     columns = tuple(
         replace(quantity.column, name=f"{quantity.name}[{value}]", label=value, group=axes[1], direction=None)

@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from results.costs import KIND
 from results.load import TrialRecord
 from results.records import tags
 from results.records.arithmetic import recorded_arithmetic
+from results.tables.metric_columns import MetricColumn
 from results.tables.scores import FINGERPRINT_TAG
 
 #: below a table with costs of several devices
@@ -65,6 +67,11 @@ def absence(records: Sequence[TrialRecord]) -> str:
 def devices(records: Iterable[TrialRecord]) -> list[str]:
     """Names of the devices that the costs of trials were measured on."""
     return list(dict.fromkeys(record.costs.device for record in records if record.costs.is_measured))
+
+
+def has_several_devices(quantities: Iterable[MetricColumn], records: Iterable[TrialRecord]) -> bool:
+    """Whether quantities include costs, and those of the trials were measured on several devices."""
+    return any(quantity.view_kind == KIND for quantity in quantities) and len(devices(records)) > 1
 
 
 def device_notes(records: Iterable[TrialRecord]) -> tuple[str, ...]:

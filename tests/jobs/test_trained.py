@@ -256,7 +256,11 @@ def test_a_trained_network_is_loaded_without_the_weights_that_its_training_start
     stages = [{"iterations": 1, "lr": 1e-3, "losses": {"l2": 1.0}}]
     model = {"name": "pixelnerf", "hidden": 8, "blocks": 1, "view_blocks": 1}
     config = TrialConfig.model_validate({"model": model, "train": {"stages": stages}})
-    weights: Any = SimpleNamespace(load=lambda name: pytest.fail(f"{name} was read"))
+
+    def read(name: str) -> None:
+        pytest.fail(f"{name} was read")
+
+    weights: Any = SimpleNamespace(load=read, identity=read)
     built = build_reconstructor(config, {}, weights, initial=False).state_dict()
     saved = {name: tensor + 1 for name, tensor in built.items()}
     monkeypatch.setattr("jobs.trained.read_weights", lambda _: ({}, save(saved)))
