@@ -35,6 +35,7 @@ from model.fusion import Source
 from model.losses import LOSSES
 from model.methods import METHODS, find_method
 from model.methods.base import Method, MethodOptions
+from model.networks import GIVEN_NETWORK, NETWORKS, is_given_network
 from model.options import (
     ADDED_LATER,
     Count,
@@ -56,6 +57,9 @@ from results.records.flat import flatten
 
 #: Sections of a configuration without training.
 _OF_CONTROLS = ("data", "model", "eval")
+
+#: Keys of `train` that matter where nothing is trained.
+_OF_GIVEN = ("start", "stages", "precision")
 
 #: Default method of a configuration.
 DEFAULT_METHOD = "splatter_image"
@@ -141,6 +145,13 @@ class EmaConfig(Section):
     max_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
 
 
+def _trained_network(name: str | None) -> str | None:
+    if name is not None and name not in NETWORKS and not is_given_network(name):
+        error = UnknownChoiceError("trained network", name, [*NETWORKS, GIVEN_NETWORK])
+        raise PydanticCustomError("unknown_choice", "{reason}", {"reason": str(error), "allowed": error.allowed})
+    return name
+
+
 class TrainConfig(Section):
     """Settings of training."""
 
@@ -148,10 +159,14 @@ class TrainConfig(Section):
     #: target frames drawn for each object.  The first `model.input_views` of them are also the sources, except for
     #: methods that compare single pixels: these draw their sources separately.
     views_per_object: Annotated[int, Field(ge=1)] = 4
-    stages: Annotated[tuple[Stage, ...], as_tuple, Field(min_length=1)] = (
+    #: none where the network that it starts from is evaluated as it is
+    stages: Annotated[tuple[Stage, ...], as_tuple] = (
         Stage(iterations=25_000, lr=5e-5, losses={"l2": LossTerm(weight=1.0)}),
         Stage(iterations=5_000, lr=5e-6, losses={"l2": LossTerm(weight=0.99), "lpips": LossTerm(weight=0.01)}),
     )
+    #: weights of a trained network from which training starts: published ones, or `network:NAME`, a file that
+    #: `splatsweep weights fetch network:NAME --from FILE` stored.  Layers of further context are new.  null: all are
+    start: Annotated[str | None, AfterValidator(_trained_network), ADDED_LATER] = None
     #: null: the network itself is evaluated
     ema: EmaConfig | None = None
     #: precision of matrix products on a GPU: TF32 as published, or bfloat16 activations; CPUs always use float32
@@ -315,8 +330,18 @@ class TrialConfig(_WithContexts):
 
     @property
     def is_trained(self) -> bool:
-        """Whether there is a network to train; trivial baselines have none."""
+        """Whether there is a trained network; trivial baselines have none."""
         return self.method.trained
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of training; 0 where nothing is trained."""
+        return self.train.iterations if self.is_trained else 0
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the network is evaluated as it is given (`train.start`), without any training here."""
+        return self.is_trained and not self.train.stages
 
     def identity(self) -> dict[str, Any]:
         """The configuration as plain JSON values, without the keys of inactive axes and those that came later."""
@@ -325,7 +350,10 @@ class TrialConfig(_WithContexts):
             del values["eval"]["lpips"]
         if not self.is_trained:
             return {key: values[key] for key in _OF_CONTROLS}
-        if self.train.keep == "last":
+        if self.is_given:
+            del values["seed"]
+            values["train"] = {key: values["train"][key] for key in _OF_GIVEN}
+        elif self.train.keep == "last":
             del values["train"]["keep_by"]
         for source, section in self.sources.items():
             if frozen_class(section) is None:

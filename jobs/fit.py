@@ -32,10 +32,28 @@ def check_fit(config: TrialConfig) -> None:
     _check_metrics(config)
     if not config.is_trained:
         return
-    config.method.check_batch(config.model, config.data.resolution, config.train.batch_size)
     for source, section in config.sources.items():
         if section.choice != "none":
             _check_context(config, source, section)
+    if config.is_given:
+        _check_given(config)
+    else:
+        _check_training(config)
+
+
+def _check_given(config: TrialConfig) -> None:
+    """Checks that there is a network to evaluate where nothing is trained, and no choice among its weights."""
+    if config.train.start is None:
+        reason = "train.stages is empty, so there is no network to evaluate: add a stage, or set train.start"
+        raise MisfitError("train.stages", reason)
+    if config.train.keep != "last":
+        reason = f"train.keep {config.train.keep} chooses among weights of a training, and train.stages is empty"
+        raise MisfitError("train.keep", reason, ["last"])
+
+
+def _check_training(config: TrialConfig) -> None:
+    """Checks that batches, the choice of weights, and losses fit the method."""
+    config.method.check_batch(config.model, config.data.resolution, config.train.batch_size)
     offered, drawn = config.method.offers(config.model), config.train.views_per_object
     if "views" in offered and config.model.input_views > drawn:
         reason = f"model.input_views {config.model.input_views} is more than train.views_per_object {drawn}"

@@ -126,6 +126,7 @@ def training_weights(config: TrialConfig) -> tuple[str, ...]:
     names: set[str] = set()
     if config.is_trained:
         names.update(config.method.weights(config.model))
+        names.update(() if config.train.start is None else (config.train.start,))
         for section in config.sources.values():
             cls = frozen_class(section)
             names.update(() if cls is None else cls.weights(frozen_options(section)))

@@ -32,6 +32,7 @@ from model.methods.splatter_image.predictor import GaussianPredictor
 from model.official import OfficialPredictor, PublishedDataset, official_state_dict
 from model.scenes import Reconstructor
 from model.weights import WeightStore
+from model.weights.readers import OWN_FORMAT
 from results.records.atomic import write_atomically
 from results.records.damage import DamagedFileError
 from results.records.home import weights_folder
@@ -39,8 +40,7 @@ from results.records.training_folder import WEIGHTS_FILENAME, read_training, rea
 from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME
 
 SUFFIXES = (".safetensors", ".pth")
-#: Name and version of our layout, and the members of a file's metadata, which are texts.
-FORMAT = "splatsweep-1"
+#: Members of a file's metadata, which are texts.
 _FORMAT, _CONFIG, _DOMAIN, _KEY, _STEP, _FROZEN = "format", "config", "domain", "trial", "step", "frozen"
 
 
@@ -70,7 +70,7 @@ class OwnNetwork:
         except (SafetensorError, ValueError, KeyError) as error:
             raise ValueError(f"{path} is no safetensors file, or damaged: {error}") from error
         sha256 = hashlib.sha256(content).hexdigest()
-        if facts.get(_FORMAT) == FORMAT:
+        if facts.get(_FORMAT) == OWN_FORMAT:
             try:
                 config = TrialConfig.recorded(json.loads(facts[_CONFIG]), path)
                 domain = Domain.from_json(json.loads(facts[_DOMAIN])) if _DOMAIN in facts else None
@@ -82,7 +82,7 @@ class OwnNetwork:
                 raise DamagedFileError(path, f"its metadata are none of this version ({error})") from error
             return cls(path, sha256, config, tensors, step, domain, frozen)
         if _FORMAT in facts and facts[_FORMAT] != "pt":
-            raise ValueError(f"{path} has the format {facts[_FORMAT]!r}; this version reads {FORMAT}")
+            raise ValueError(f"{path} has the format {facts[_FORMAT]!r}; this version reads {OWN_FORMAT}")
         folder = path.parent.parent if path.parent.name == CHECKPOINTS_FOLDER else path.parent
         if not (folder / CONFIG_FILENAME).is_file():
             raise ValueError(
@@ -166,7 +166,7 @@ def exported(folder: Path, dataset: Callable[[str, Mapping[str, Any], Path], Sto
     training, config = find_trained(home, folder.name)
     own, store = OwnNetwork.of_training(training, config), dataset_of(training, config, home, dataset)
     facts = {
-        _FORMAT: FORMAT,
+        _FORMAT: OWN_FORMAT,
         _CONFIG: json.dumps(config.identity()),
         _DOMAIN: json.dumps(Domain.of(store, config).as_json()),
         _KEY: folder.name,

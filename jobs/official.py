@@ -11,8 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
-import torch
 from filelock import FileLock
 
 from jobs.config import DEFAULT_METHOD, TrialConfig
@@ -41,7 +39,7 @@ from model.context import find_source
 from model.official import PublishedFile, read_weights, recognise
 from model.scenes import Reconstructor
 from model.weights import WeightStore
-from model.weights.readers import reason_of
+from model.weights.readers import reason_of, training_checkpoint
 from results.records.atomic import write_json
 from results.records.hashing import file_sha256
 from results.records.home import cache_folder, weights_folder
@@ -53,13 +51,6 @@ from results.records.trial_folder import (
     SHEET_FILENAME,
     read_result,
 )
-
-#: Further types in checkpoints of training scripts: scores as numpy scalars.
-_NUMPY_SCALARS: list[Any] = [
-    np.dtype,
-    *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # type: ignore[attr-defined]
-    *(type(np.dtype(name)) for name in ("float32", "float64", "int64")),
-]
 
 
 class Network(Protocol):
@@ -222,10 +213,6 @@ def _write(evaluation: Evaluation, folder: Path, config: TrialConfig) -> dict[st
 
 def _load(path: Path) -> Mapping[str, Any]:
     try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        return training_checkpoint(path)
     except Exception as error:  # on other files the reader raises any kind of error
         raise ValueError(f"{path} is no checkpoint that can be read safely: {reason_of(error)}") from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary with model_state_dict")
-    return content

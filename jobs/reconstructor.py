@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from jobs.config import TrialConfig
+from jobs.start import start_from
 from model.fusion.base import make_fusion
 from model.methods.base import Setting
 from model.scenes import Reconstructor
@@ -17,8 +18,9 @@ def build_reconstructor(
     """A new reconstructor on the CPU, identical for equal configurations.
 
     `widths` names the active sources of context: length of the semantic vector or of each token, channels of the
-    depth map.  `initial=False` leaves out the pretrained weights that training starts from, for networks whose tensors
-    are all loaded afterwards.
+    depth map.  `initial=False` leaves out the weights that training starts from, pretrained ones and those of
+    `train.start`, for networks whose tensors are all loaded afterwards.
+    Raises ValueError where those of `train.start` do not fit.
     """
     setting = Setting(
         resolution=config.data.resolution,
@@ -33,4 +35,7 @@ def build_reconstructor(
         for source, section in config.sources.items()
         if source in widths
     ]
-    return config.method.build(config.model, setting, contexts)
+    reconstructor = config.method.build(config.model, setting, contexts)
+    if initial and config.train.start is not None:
+        start_from(config.train.start, reconstructor, config, setting)
+    return reconstructor

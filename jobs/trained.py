@@ -121,13 +121,17 @@ def train_once(
     with exclusive_lock(folder / LOCK_FILENAME, f"training {key}", pace.should_stop, begun):
         continue_training(config, key, store.fingerprint, frozen, home)
         journal.repeat(folder)
-        context = ContextReader(config, store, weights, cache_folder(home), device, pace.should_stop, begun)
+        splits = (config.eval.split,) if config.is_given else SPLITS
+        context = ContextReader(
+            config, store, weights, cache_folder(home), device, pace.should_stop, begun, splits=splits
+        )
         network = prepare(build_reconstructor(config, context.widths, weights), device)
         record = _restored(folder, network)
         if record is not None:
             journal.start(record["step"])
         else:
-            execution, in_one_graph = _prepared(network, config, device, compile_mode, home)
+            mode = "never" if config.is_given else compile_mode
+            execution, in_one_graph = _prepared(network, config, device, mode, home)
             write_json(folder / CONFIG_FILENAME, training_identity(config))
             environment = training_environment(folder, arithmetic_of(config, device, execution))
             write_json(folder / ENVIRONMENT_FILENAME, environment)

@@ -235,7 +235,7 @@ class _Trial:
         step, timing = 0, {"time/object_s": evaluation.object_s}
         if config.is_trained:
             step, seconds = config.train.iterations, record["seconds"]
-            timing |= {"time/train_s": seconds, "time/step_ms": 1000 * seconds / step}
+            timing |= {"time/train_s": seconds, "time/step_ms": 1000 * seconds / step} if step else {}
             _write_turntable(predict, config, store, device, folder / TURNTABLE_FILENAME)
             costs = measure_costs(reconstructor, predict, config, store, device, seconds)
             write_json(folder / COSTS_FILENAME, costs)

@@ -37,7 +37,7 @@ class Requirements:
         return list(dict.fromkeys(self._found_in_evaluation(config)))
 
     def _found(self, config: TrialConfig) -> Iterator[str]:
-        if config.is_trained:
+        if config.iterations:
             yield from self._training_problems(config)
         yield from self._found_in_evaluation(config)
 

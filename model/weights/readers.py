@@ -16,11 +16,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from model.weights import releases
 from model.weights.torchscript import is_torchscript, read_torchscript
+
+#: Format of our networks' files, as their metadata name it: name and version.
+OWN_FORMAT = "splatsweep-1"
+
+#: Further types in checkpoints of training scripts: scores as numpy scalars.
+_NUMPY_SCALARS: list[Any] = [
+    np.dtype,
+    *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # type: ignore[attr-defined]
+    *(type(np.dtype(name)) for name in ("float32", "float64", "int64")),
+]
 
 #: Files of a hub folder with the tensors, in one file or in a number of parts; the first kind that is whole is used.
 HUB_TENSORS = (
@@ -111,6 +122,38 @@ def torchvision_features(path: Path) -> Published:
     """The convolutions of a torchvision classifier in float32, without the `features.` prefix."""
     prefix, tensors = "features.", _tensors(path)
     return Published({name.removeprefix(prefix): t.float() for name, t in tensors.items() if name.startswith(prefix)})
+
+
+def network(path: Path) -> Published:
+    """A trained reconstruction network in float32: a published file, or one that `splatsweep export` wrote.
+
+    The latter has its trial's configuration.  Raises ValueError for any other file.
+    """
+    config: dict[str, Any] = {}
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            facts = file.metadata() or {}
+        if facts.get("format") != OWN_FORMAT:
+            raise ValueError(f"it is no network of the format {OWN_FORMAT}; `splatsweep export` writes such files")
+        tensors, config = load_file(path), json.loads(facts["config"])
+    else:
+        from model.official import read_weights, recognise  # they import networks
+
+        tensors = read_weights(training_checkpoint(path))
+        recognise(tensors)
+    return Published({name: tensor.float().contiguous() for name, tensor in tensors.items()}, config)
+
+
+def training_checkpoint(path: Path) -> Mapping[str, Any]:
+    """The content of a training script's file: its tensors, and scores as numpy scalars; nothing in it is executed.
+
+    Raises ValueError where it is no dictionary, and whatever torch raises for other files.
+    """
+    with torch.serialization.safe_globals(_NUMPY_SCALARS):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"it holds a {type(content).__name__}, not a dictionary with model_state_dict")
+    return content
 
 
 def hub(path: Path) -> Published:

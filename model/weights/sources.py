@@ -269,10 +269,69 @@ class HubRepository:
         names = readers.hub_tensor_files([entry.name for entry in snapshot.iterdir()])
         pinned = snapshot.name == self.revision and self.sha256 is not None
         for name in names:
-            # In the cache, a link's target is named by its hash.
-            blob = (snapshot / name).resolve().name
-            verify(snapshot / name, self.sha256 if pinned else blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None)
+            verify(snapshot / name, self.sha256 if pinned else _hash_in_cache(snapshot / name))
         return Delivery(read(self.read, snapshot), f"{self} at {snapshot.name}", genuine=pinned)
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file on the Hugging Face hub, verified against the hash by which the hub names it."""
+
+    repository: str
+    filename: str
+    read: Reader
+    sha256 = None
+
+    def __str__(self) -> str:
+        return f"https://huggingface.co/{self.repository}/blob/main/{self.filename}"
+
+    def cached(self) -> Delivery | None:
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(self.repository, self.filename)
+        return self._delivered(Path(path)) if isinstance(path, str) else None
+
+    def download(self, folder: Path) -> Delivery:
+        from huggingface_hub import hf_hub_download
+
+        cache = folder / "hub"
+        try:
+            path = hf_hub_download(self.repository, self.filename, cache_dir=cache, etag_timeout=TIMEOUT_S)
+        except Exception as error:  # the hub's client does not convert errors of its transport
+            raise_if_disk_full(error, cache)
+            raise WeightsSourceError(f"{self}: {' '.join(str(error).split())}") from error
+        try:
+            return self._delivered(Path(path))
+        except WeightsSourceError:
+            shutil.rmtree(cache)  # the client would take the damaged file for a whole one
+            raise
+
+    def _delivered(self, path: Path) -> Delivery:
+        verify(path, _hash_in_cache(path))
+        return Delivery(read(self.read, path), f"{self} at {path.parent.name}", genuine=False)
+
+
+def _hash_in_cache(path: Path) -> str | None:
+    """The hash of a large file in a cache of the hub, whose link leads to a file of that name; None for others."""
+    blob = path.resolve().name
+    return blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None
+
+
+@dataclass(frozen=True)
+class GivenFile:
+    """A file that only its user has."""
+
+    read: Reader
+    sha256 = None
+
+    def __str__(self) -> str:
+        return "a file of your own"
+
+    def cached(self) -> Delivery | None:
+        return None
+
+    def download(self, folder: Path) -> Delivery:
+        raise WeightsSourceError(f"{self} is nowhere to be downloaded")
 
 
 @dataclass(frozen=True)

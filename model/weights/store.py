@@ -15,11 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from model.networks import is_given_network
 from model.weights.loading import not_loadable
 from model.weights.looks import is_of_other_sizes, mistaken
 from model.weights.readers import Published
 from model.weights.sources import Delivery, WeightsSourceError, file_sha256, raise_if_disk_full, read
-from model.weights.table import Weight, find_weight
+from model.weights.table import Weight, fetch_command, find_weight
 
 #: Suffixes of published files that a user may put into the folder.
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
@@ -106,7 +107,7 @@ class WeightStore:
         """Describes the problem of the stored file, or None."""
         find_weight(name)
         if not self.has(name):
-            return f"weights {name!r} are not in {self.folder}; run: splatsweep weights fetch {name}"
+            return f"weights {name!r} are not in {self.folder}; run: {fetch_command(name)}"
         try:
             expected = self._recorded(name)["sha256"]
         except MissingWeightsError as error:
@@ -115,10 +116,10 @@ class WeightStore:
         if found != expected:
             return (
                 f"{self._path(name)} is damaged (sha256 {found}, expected {expected}); "
-                f"delete it and run: splatsweep weights fetch {name}"
+                f"delete it and run: {fetch_command(name)}"
             )
         if not self._recorded(name)["genuine"] and (reason := mistaken(name, self._shapes(name))):
-            return f"{self._path(name)}: {reason}; delete it and run: splatsweep weights fetch {name}"
+            return f"{self._path(name)}: {reason}; delete it and run: {fetch_command(name)}"
         return None
 
     def identity(self, name: str) -> str | None:
@@ -204,9 +205,17 @@ class WeightStore:
         raise MissingWeightsError(
             f"weights {weight.name!r} ({weight.description}) could not be obtained. Tried:\n  "
             + "\n  ".join([f"{self.folder / self._stem(weight.name)}{{,{','.join(_SUFFIXES)}}}: not there", *tried])
-            + f"\nOn a machine with a network run: splatsweep weights fetch {weight.name}"
+            + self._remedy(weight)
+        )
+
+    def _remedy(self, weight: Weight) -> str:
+        """Ways to obtain weights that no source has delivered."""
+        if is_given_network(weight.name):
+            return f"\nFrom a published file, or one that `splatsweep export` wrote: {fetch_command(weight.name)}"
+        return (
+            f"\nOn a machine with a network run: {fetch_command(weight.name)}"
             f"\nthen copy {self._path(weight.name).name} and {self._record(weight.name).name} to {self.folder}"
-            f"\nOr, from a published file or folder: splatsweep weights fetch {weight.name} --from PATH"
+            f"\nOr, from a published file or folder: {fetch_command(weight.name)} --from PATH"
             + ("; if its hash is not the table's, its own one enters keys" if weight.sha256 else "")
         )
 
@@ -310,5 +319,5 @@ def _damaged(path: Path, reason: str) -> MissingWeightsError:
     name = path.stem.replace("--", ":", 1).replace("--", "/")
     return MissingWeightsError(
         f"{path} is damaged ({reason}); delete {path.with_suffix('.json').name} and "
-        f"{path.with_suffix('.safetensors').name} there and run: splatsweep weights fetch {name}"
+        f"{path.with_suffix('.safetensors').name} there and run: {fetch_command(name)}"
     )

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from model.networks import GIVEN_NETWORK, NETWORKS, is_given_network
 from model.registry import UnknownChoiceError
 from model.weights import readers
-from model.weights.sources import HubRepository, IndexPackage, JoinedFiles, Source, TorchHubFile
+from model.weights.sources import GivenFile, HubFile, HubRepository, IndexPackage, JoinedFiles, Source, TorchHubFile
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,23 @@ class Weight:
 def find_weight(name: str) -> Weight:
     """The entry of this name; `timm:NAME` and `hub:REPOSITORY` denote any model of timm or transformers.
 
+    `network:NAME` denotes a trained network in a file of the user's.
     Raises `UnknownChoiceError` for another name.
     """
     if name in WEIGHTS:
         return WEIGHTS[name]
+    if is_given_network(name):
+        return Weight(name, "a trained network of your own", "its own", None, None, (GivenFile(readers.network),))
     for pattern, repository in _OPEN_NAMES.items():
         if match := re.fullmatch(pattern, name):
             source = HubRepository(repository.format(*match.groups()), needs_preprocessor=name.startswith("hub:"))
             return Weight(name, f"{name.partition(':')[2]}, by name", f"see {source}", None, None, (source,))
-    raise UnknownChoiceError("weights", name, [*WEIGHTS, "timm:NAME", "hub:REPOSITORY"])
+    raise UnknownChoiceError("weights", name, [*WEIGHTS, "timm:NAME", "hub:REPOSITORY", GIVEN_NETWORK])
+
+
+def fetch_command(name: str) -> str:
+    """The command that obtains the weights of this name."""
+    return f"splatsweep weights fetch {name}" + (" --from FILE" if is_given_network(name) else "")
 
 
 #: Patterns of names for any repository of a kind.  They become file names: no part may begin with a dot.  The
@@ -89,6 +98,13 @@ def _depth(
     name: str, repository: str, description: str, licence: str, megabytes: float, revision: str | None = None
 ) -> Weight:
     return Weight(name, description, licence, megabytes, None, (HubRepository(repository, revision),))
+
+
+def _splatter_image(name: str, file: str) -> Weight:
+    """Splatter Image as its authors trained it."""
+    source = HubFile("szymanowiczs/splatter-image-v1", file, readers.network)
+    description = f"Splatter Image, trained on {name.rpartition('_')[2]}"
+    return Weight(name, description, "MIT", None, None, (source,))
 
 
 WEIGHTS: dict[str, Weight] = {
@@ -299,5 +315,6 @@ WEIGHTS: dict[str, Weight] = {
             1341,
         ),
         _depth("zoedepth", "Intel/zoedepth-nyu-kitti", "ZoeDepth, indoors and outdoors: metric depth", "MIT", 1380),
+        *(_splatter_image(name, file) for name, file in NETWORKS.items()),
     )
 }

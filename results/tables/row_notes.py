@@ -118,7 +118,8 @@ def _conditions(records: Sequence[TrialRecord]) -> dict[str, str]:
     stages = train.get("stages", ())
     return {
         "batch size": str(train.get("batch_size", "")),
-        "iterations": " + ".join(str(stage.get("iterations", "?")) for stage in stages),
+        "iterations": " + ".join(str(stage.get("iterations", "?")) for stage in stages) or ("0" if train else ""),
+        "starting weights": str(train.get("start", "new")) if train else "",
         "moving average of weights": _switch(train["ema"]) if "ema" in train else "",
         # The configured precision counts where a run does not record its arithmetic.
         "precision": str(train.get("precision", "")),

@@ -45,7 +45,7 @@ from sweep.plan.grid import (
     points,
 )
 from sweep.plan.names import differing_keys
-from sweep.search.checks import search_findings, space_findings
+from sweep.search.checks import proposal_findings, search_findings, space_findings
 from sweep.search.space import probes
 
 MAX_TRIALS = 100_000
@@ -88,6 +88,8 @@ def find_mistakes(sweep: Sweep, *, is_complete: bool = True) -> Iterator[Finding
     yield from baseline_findings
     if sweep.primary is not None and is_complete and not configuration_findings:
         yield from metric_findings(sweep.primary, dict(expand(sweep)), ("primary",))
+    if sweep.search is not None and is_complete and not configuration_findings:
+        yield from proposal_findings(sweep)
     if sweep.seed_rule is not None and is_complete and not (configuration_findings or baseline_findings):
         from sweep.seeds.checks import seed_findings  # brings scipy and pandas
 

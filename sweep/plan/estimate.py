@@ -59,7 +59,7 @@ class Cost:
 
     def seconds(self, config: TrialConfig, trained: int = 0) -> float:
         """Seconds of a trial; trained: iterations that are trained already."""
-        return self.step_s * (config.train.iterations - trained if config.is_trained else 0) + self.rest_s
+        return self.step_s * max(config.iterations - trained, 0) + self.rest_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def estimate(
         cost = found[trial.key]
         beginning = continued.get(trial.key)
         before = beginning.step if beginning is not None and not beginning.obstacle else 0
-        before = trial.config.train.iterations if is_trained else before
+        before = trial.config.iterations if is_trained else before
         seconds[trial.key] = None if cost is None else cost.seconds(trial.config, before)
         # Nearly all of a trial's disk space is its training's.
         disk_bytes += 0.0 if cost is None or is_trained else cost.disk_bytes
@@ -217,13 +217,9 @@ def _of_finished(folder: Path, device: str) -> tuple[str, Cost] | None:
     train_s = last["values"].get("time/train_s", 0.0)
     own_s = train_s if starts[0]["step"] == 0 else 0.0
     # A training that was resumed, by this trial or another, spreads the trial's other seconds over several intervals.
-    is_whole = (
-        "evaluation" not in environment
-        and len(starts) == 1
-        and starts[0]["step"] in (0, config.train.iterations if config.is_trained else 0)
-    )
+    is_whole = "evaluation" not in environment and len(starts) == 1 and starts[0]["step"] in (0, config.iterations)
     rest_s = max(last["time"] - starts[0]["time"] - own_s, 0.0) if is_whole else math.nan
-    step_s = train_s / config.train.iterations if config.is_trained else 0.0
+    step_s = train_s / config.iterations if config.iterations else 0.0
     return shape(config.identity()), Cost(step_s, rest_s, _bytes(folder))
 
 
@@ -276,11 +272,11 @@ def _probe(config: TrialConfig, home: Path, options: RunOptions) -> Cost:
     # Start-up, pictures and measured costs come once, however many objects are evaluated.
     once_s = max(final["time"] - steps[-1]["time"] - min(_OBJECTS, objects) * object_s, 0.0)
     evaluated = min(config.eval.objects or objects, objects)
-    if config.is_trained and config.eval.every:
+    if config.iterations and config.eval.every:
         every, ends = config.eval.every, (last for _, _, last in stage_spans(config.train.stages))
-        validations = {*range(every, config.train.iterations + 1, every), *ends}
+        validations = {*range(every, config.iterations + 1, every), *ends}
         evaluated += len(validations) * min(config.eval.val_objects, len(store.split("val")))
-    step_s = _step_seconds(config, steps, warm_up) if config.is_trained else 0.0
+    step_s = _step_seconds(config, steps, warm_up) if config.iterations else 0.0
     return Cost(step_s, once_s + object_s * evaluated, _bytes(result.folder))
 
 

@@ -23,7 +23,7 @@ from jobs.data.requirements import Requirements
 from jobs.data.store import Store, StoreError
 from jobs.keys import frozen_weights, keys_of
 from model.methods import find_method
-from model.weights import WeightStore
+from model.weights import WeightStore, fetch_command
 from results.pause_gc import garbage_collection_paused
 from results.records.flat import flatten
 from results.records.frozen_plans import read_plan
@@ -208,7 +208,7 @@ class Identities:
             fingerprint = dataset[0].fingerprint
         weights = {name: self._identity(name) for name in frozen_weights(config)}
         missing += [
-            f"weights {name!r} are not here; run: splatsweep weights fetch {name}"
+            f"weights {name!r} are not here; run: {fetch_command(name)}"
             for name, sha256 in weights.items()
             if sha256 is None
         ]

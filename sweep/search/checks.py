@@ -8,9 +8,9 @@ from model.methods import METHODS
 from results.metrics import PUBLISHED, split_column
 from sweep.file.diagnostics import Finding
 from sweep.file.overrides import flatten
-from sweep.file.schema import CONTROLS, Search
+from sweep.file.schema import CONTROLS, Search, Sweep
 from sweep.plan.conditions import condition_findings
-from sweep.search.space import count_points, is_continuous
+from sweep.search.space import count_points, examples, is_continuous
 
 
 def search_findings(search: Search, seeds: Sequence[int], evaluation: object) -> Iterator[Finding]:
@@ -30,6 +30,14 @@ def space_findings(search: Search) -> Iterator[Finding]:
     """Mistakes in the conditions of a search's space."""
     axes = {key: axis.choices for key, axis in search.space.axes.items()}
     yield from condition_findings(axes, search.space.when, ("search", "space", "when"), "this space")
+
+
+def proposal_findings(sweep: Sweep) -> Iterator[Finding]:
+    """A mistake where a search would propose trials that train nothing; all configurations are valid."""
+    untrained = next((config for config in examples(sweep) if not config.iterations), None)
+    if untrained is not None:
+        why = "train.stages is empty" if untrained.is_trained else f"model.name is {untrained.model.name}"
+        yield Finding(("search",), f"proposes trials that train nothing: {why}")
 
 
 def _method_findings(search: Search) -> Iterator[Finding]:

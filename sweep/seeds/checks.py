@@ -29,8 +29,8 @@ def seed_findings(sweep: Sweep) -> Iterator[Finding]:
         return
     rows = dict(named)
     reference = rows[baseline]
-    compared = {name: config for name, config in rows.items() if config.is_trained and name != baseline}
-    if not reference.is_trained or not compared:
+    compared = {name: config for name, config in rows.items() if config.iterations and name != baseline}
+    if not reference.iterations or not compared:
         yield Finding(("seeds",), f"there is nothing to decide: {baseline!r} is not trained, or no other row is")
     if found := list(metric_findings(rule.metric, compared | {baseline: reference}, ("seeds", "metric"))):
         yield from found

@@ -45,7 +45,7 @@ class SeedRows:
         first: dict[str, str] = {}
         self._row_of = {name: first.setdefault(self.key(name, 0), name) for name in self._configs}
         self._baseline = self._row_of[baseline_of(sweep, named)]
-        trained = {self._row_of[name]: None for name, config in self._configs.items() if config.is_trained}
+        trained = {self._row_of[name]: None for name, config in self._configs.items() if config.iterations}
         self._compared = [row for row in trained if row != self._baseline]
 
     def state(self) -> SeedState:
