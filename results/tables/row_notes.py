@@ -115,10 +115,12 @@ def _conditions(records: Sequence[TrialRecord]) -> dict[str, str]:
     render: Mapping[str, Any] = config.get("render", {})
     evaluation: Mapping[str, Any] = config.get("eval", {})
     finished = [record for record in records if record.state == "finished"]
-    stages = train.get("stages", ())
+    stages = train.get("stages")
     return {
         "batch size": str(train.get("batch_size", "")),
-        "iterations": " + ".join(str(stage.get("iterations", "?")) for stage in stages) or ("0" if train else ""),
+        "iterations": ""
+        if stages is None
+        else " + ".join(str(stage.get("iterations", "?")) for stage in stages) or "0",
         "starting weights": str(train.get("start", "new")) if train else "",
         "moving average of weights": _switch(train["ema"]) if "ema" in train else "",
         # The configured precision counts where a run does not record its arithmetic.

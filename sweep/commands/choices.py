@@ -12,7 +12,6 @@ from rich.table import Table
 from model.fusion import Source
 from sweep.commands.common import console
 
-_TABLES = "tables"
 #: axes whose default is chosen by the machine
 _AUTO = {"render.backend": "on a GPU the best installed one that supports what the row requires, else cpu"}
 
@@ -29,15 +28,15 @@ def choices(
     """
     from model.registry import UnknownChoiceError
 
-    registries = _registries()
-    axes = (*registries, _TABLES)
+    registries, others = _registries(), {"train.start": _network_rows, "tables": _table_rows}
+    axes = (*registries, *others)
     if axis is not None and axis not in axes:
         raise UnknownChoiceError("axis", axis, axes)
     for name in [axis] if axis else axes:
         table = Table(title=name, title_justify="left", box=None, pad_edge=False)
         for heading in ("name", "description", "options (defaults)"):
             table.add_column(heading, overflow="fold")
-        for row in _table_rows() if name == _TABLES else _rows(name, registries[name]):
+        for row in others[name]() if name in others else _rows(name, registries[name]):
             table.add_row(*row)
         console.print(table)
         console.print()
@@ -52,6 +51,16 @@ def _rows(axis: str, registry: Mapping[str, str]) -> Iterator[tuple[str, str, st
     for name in registry:
         found = resolve(registry, name, axis)
         yield name, _summary(found, registry), "\n".join(_options(found, name))
+
+
+def _network_rows() -> Iterator[tuple[str, str, str]]:
+    """Trained networks by the descriptions of their weights."""
+    from model.networks import GIVEN_NETWORK, NETWORKS
+    from model.weights import fetch_command, find_weight
+
+    for name in NETWORKS:
+        yield name, find_weight(name).description, ""
+    yield GIVEN_NETWORK, f"{find_weight(GIVEN_NETWORK).description}, stored by `{fetch_command(GIVEN_NETWORK)}`", ""
 
 
 def _table_rows() -> Iterator[tuple[str, str, str]]:

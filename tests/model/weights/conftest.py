@@ -12,9 +12,12 @@ import pytest
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
+#: Endings of the files that the hub keeps as large ones.
+LARGE = (".safetensors", ".bin", ".pth")
+
 
 class Hub(http.server.ThreadingHTTPServer):
-    """Serves `files` as a repository of any name; the linked ETag of .safetensors and .bin files is their SHA-256."""
+    """Serves `files` as a repository of any name; the linked ETag of large files (`LARGE`) is their SHA-256."""
 
     daemon_threads = True
 
@@ -67,7 +70,7 @@ class HubHandler(http.server.BaseHTTPRequestHandler):
         content = self.server.damaged.get(name, true)
         self.send_response(200)
         self.send_header("X-Repo-Commit", REVISION)
-        if name.endswith((".safetensors", ".bin")):
+        if name.endswith(LARGE):
             self.send_header("X-Linked-Etag", f'"{hashlib.sha256(true).hexdigest()}"')
             self.send_header("X-Linked-Size", str(len(true)))
         self.send_header("ETag", f'"{hashlib.sha1(true).hexdigest()}"')

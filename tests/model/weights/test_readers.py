@@ -6,6 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from model.methods.splatter_image.backbones.unet import UNet
+from model.methods.splatter_image.heads import GaussianHead, gaussian_groups
+from model.official import PUBLISHED, OfficialPredictor, official_state_dict
 from model.weights import readers
 
 
@@ -161,3 +164,39 @@ class TestHubFolder:
     def test_a_folder_without_tensors_is_refused(self, folder):
         with pytest.raises(ValueError, match=r"config\.json and model\.safetensors"):
             readers.hub(folder)
+
+
+class TestNetwork:
+    def test_a_published_file_has_the_networks_tensors_in_float32_without_frozen_models(self, tmp_path):
+        with torch.device("meta"):
+            unet = UNet(resolution=8, base_dim=8, num_blocks=1, channel_mult=(1,), attention_resolutions=())
+            head = GaussianHead(gaussian_groups(PUBLISHED["cars"].head.model_dump(), 1))
+        predictor = OfficialPredictor(unet, head, PUBLISHED["cars"])
+        state = {name: torch.zeros(t.shape, dtype=torch.float16) for name, t in official_state_dict(predictor).items()}
+        frozen = {"network_with_offset.spatial_context_provider.weight": torch.ones(1)}
+        content = {"iteration": 7, "best_PSNR": np.float64(20.0), "model_state_dict": state | frozen}
+        torch.save(content, tmp_path / "model.pth")
+        found = readers.network(tmp_path / "model.pth")
+        assert found.tensors.keys() == state.keys()
+        assert {tensor.dtype for tensor in found.tensors.values()} == {torch.float32}
+        assert found.config == {}
+
+    def test_an_exported_file_has_its_configuration(self, tmp_path):
+        facts = {"format": readers.OWN_FORMAT, "config": json.dumps({"seed": 3})}
+        save_file({"a": torch.ones(2)}, tmp_path / "own.safetensors", facts)
+        assert readers.network(tmp_path / "own.safetensors").config == {"seed": 3}
+
+    @pytest.mark.parametrize(
+        ("name", "content", "reason"),
+        [
+            ("weights.safetensors", {"a": torch.ones(2)}, "`splatsweep export` writes such files"),
+            ("weights.pth", {"a": torch.ones(2)}, "no Splatter Image network"),
+            ("weights.pth", {"model_state_dict": {"a": 1}}, "is not a named tensor"),
+            ("weights.pth", [1], "it holds a list, not a dictionary with model_state_dict"),
+        ],
+    )
+    def test_other_files_are_refused(self, name, content, reason, tmp_path):
+        path = tmp_path / name
+        save_file(content, path) if path.suffix == ".safetensors" else torch.save(content, path)
+        with pytest.raises(ValueError, match=reason):
+            readers.network(path)

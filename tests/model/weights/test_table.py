@@ -7,8 +7,10 @@ from jobs.metrics import METRICS, find_metric
 from model.depth import DEPTH
 from model.losses import LPIPS_TRUNKS
 from model.methods import METHODS, find_method
+from model.networks import NETWORKS
+from model.registry import UnknownChoiceError
 from model.semantic import SEMANTIC
-from model.weights import WEIGHTS, find_weight
+from model.weights import WEIGHTS, fetch_command, find_weight
 from model.weights.sources import HubRepository
 
 
@@ -17,7 +19,7 @@ def test_every_entry_is_complete():
         assert weight.name == name
         assert weight.description
         assert weight.licence
-        assert weight.megabytes
+        assert weight.megabytes or name in NETWORKS, "those of networks are not known"
         assert weight.sources
         assert weight.sha256 is None or re.fullmatch("[0-9a-f]{64}", weight.sha256)
 
@@ -46,4 +48,14 @@ def test_every_entry_is_somebodys(name):
     methods = [find_method(method) for method in METHODS]
     starts = {weight for method in methods for weight in method.weights(method.Options())}
     measured = {weight for metric in METRICS for weight in find_metric(metric).weights("vgg")}
-    assert name in {*SEMANTIC, *DEPTH, *LPIPS_TRUNKS.values(), *starts, *measured}
+    assert name in {*SEMANTIC, *DEPTH, *LPIPS_TRUNKS.values(), *starts, *measured, *NETWORKS}
+
+
+def test_a_network_of_the_users_has_any_name_that_is_a_files():
+    weight = find_weight("network:my-best_2.1")
+    assert weight.sha256 is None
+    assert fetch_command(weight.name) == "splatsweep weights fetch network:my-best_2.1 --from FILE"
+    assert fetch_command("vgg16") == "splatsweep weights fetch vgg16"
+    for name in ("network:", "network:.hidden", "network:a/b", "network:a--b"):
+        with pytest.raises(UnknownChoiceError, match="network:NAME"):
+            find_weight(name)

@@ -31,6 +31,13 @@ TAGS = {COMMIT: "0123456789", CHANGED: "false", DATA: "f" * 64}
         ({"train": {**TRAIN, "batch_size": 4}}, {}, "batch size 4 instead of 8"),
         ({"train": {**TRAIN, "ema": {"every": 10}}}, {}, "moving average of weights on (every 10) instead of off"),
         ({"train": {**TRAIN, "stages": [{"iterations": 9}]}}, {}, "iterations 9 instead of 25000 + 5000"),
+        ({"train": {**TRAIN, "start": "network:a"}}, {}, "starting weights network:a instead of new"),
+        (
+            {"train": {"start": "network:a", "stages": []}},
+            {},
+            "iterations 0 instead of 25000 + 5000; starting weights network:a instead of new",
+        ),
+        ({"train": {"batch_size": 8}}, {}, None),
         ({"render": {"antialiasing": False}}, {}, "antialiasing off instead of on"),
         ({"data": {"resolution": 64}}, {}, "resolution 64 instead of 128. Scores are not compared"),
         ({"model": {"input_views": 2}}, {}, "input views 2 instead of 1. Scores are not compared"),
@@ -42,10 +49,12 @@ TAGS = {COMMIT: "0123456789", CHANGED: "false", DATA: "f" * 64}
         ({}, {CHANGED: "true"}, "code 0123456 with changes instead of 0123456"),
     ],
 )
-def test_each_difference_in_conditions_is_named(make, config: dict[str, Any], tags: dict[str, str], note: str) -> None:
+def test_each_difference_in_conditions_is_named(
+    make, config: dict[str, Any], tags: dict[str, str], note: str | None
+) -> None:
     baseline = [make.record("baseline", config=CONFIG, tags=TAGS)]
     row = [make.record("row", config=CONFIG | config, tags=TAGS | tags)]
-    assert row_notes(row, baseline) == (f"Conditions differ from baseline: {note}.",)
+    assert row_notes(row, baseline) == ((f"Conditions differ from baseline: {note}.",) if note else ())
 
 
 COMPUTED = arithmetic_tags([Arithmetic("cpu", "eager", "float32", "cpu").as_json()])

@@ -116,10 +116,25 @@ def test_our_values_stand_beside_them_with_exact_rounding(paper: dict[str, Table
                 assert cell.n == 2
 
 
-def test_rows_that_no_trial_repeats_are_published_only(paper: dict[str, Table]) -> None:
-    pixelnerf, long, short = paper["paper-1"].rows
-    assert (pixelnerf.is_published_only, long.is_published_only, short.is_published_only) == (False, True, False)
-    assert long.state == "published only"
+def test_rows_without_a_trial_say_so(paper: dict[str, Table]) -> None:
+    assert [row.state for row in paper["paper-1"].rows] == ["finished", "not in this sweep", "finished"]
+
+
+def test_rows_that_select_no_trial_are_published_only(make, tmp_path: Path) -> None:
+    row = "{label: theirs, references: {novel_psnr: 21.8}}"
+    table = f"tables: [{{name: mine, caption: mine, columns: [novel_psnr], sections: [{{rows: [{row}]}}]}}]"
+    (theirs,) = build_tables([written(tmp_path, table)], make.evidence(*make.trained("a", 20.0)))[0].rows
+    assert theirs.is_published_only
+    assert theirs.state == "published only"
+
+
+def test_the_published_network_has_its_row_and_not_that_of_the_network_trained_here(make) -> None:
+    given = {**config_of("baseline"), "train": {"start": "splatter_image_hydrants", "stages": []}}
+    records = [make.record("baseline", 0, {"novel_psnr": [20.0]}, config=config_of("baseline"))]
+    records.append(make.record("published", 0, {"novel_psnr": [22.0]}, config=given))
+    table = build_tables(["paper"], make.evidence(*records))[0]
+    assert [row.cells[0].mean for row in table.rows] == [None, 22.0, 20.0]
+    assert table.rows[1].notes[-1].endswith("starting weights splatter_image_hydrants instead of new.")
 
 
 def test_rows_are_compared_with_a_baseline_that_stands_elsewhere(paper: dict[str, Table]) -> None:

@@ -26,6 +26,13 @@ def test_only_fusions_that_fit_are_listed():
     assert "xattn_tokens" not in output
 
 
+def test_networks_to_start_from_are_listed_with_how_to_add_one():
+    lines = [line.rstrip() for line in invoke("train.start").output.splitlines()]
+    assert "splatter_image_cars        Splatter Image, trained on cars" in lines
+    added = "a trained network of your own, stored by `splatsweep weights fetch network:NAME --from FILE`"
+    assert f"network:NAME               {added}" in lines
+
+
 @pytest.mark.parametrize(("axis", "hint"), [("depth", "depth.model"), ("loss", "train.stages.*.losses")])
 def test_an_unknown_axis_is_refused_with_the_allowed_ones_and_a_hint(axis, hint):
     error = invoke(axis).exception

@@ -10,7 +10,9 @@ import pytest
 
 from jobs.config import TrialConfig
 from jobs.continuation import Beginning
+from jobs.model_file import export_trial
 from jobs.trial import TrialResult
+from model.weights import WeightStore
 from results.records.journal import Journal
 from results.records.trial_folder import RESULT_FILENAME
 from sweep.file.schema import RunOptions
@@ -27,6 +29,7 @@ from sweep.plan.estimate import (
 )
 from sweep.plan.planner import Plan, PlannedTrial
 from sweep.run.progress import shape
+from tests.trained import trained
 
 INLINE = RunOptions(executor="inline")
 STAGES = [
@@ -221,6 +224,19 @@ def test_a_probe_measures_and_leaves_nothing_behind(home: Path, tiny: Callable[.
     assert blank.step_s == 0
 
 
+def test_a_probe_of_a_network_that_is_evaluated_as_it_is_takes_no_steps(
+    home: Path, tiny: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPLATSWEEP_WEIGHTS", str(tmp_path / "weights"))
+    export_trial(home / "trials" / trained(home).key, tmp_path / "own.safetensors")
+    WeightStore(tmp_path / "weights").adopt("network:own", tmp_path / "own.safetensors")
+    config = TrialConfig.model_validate(tiny(train={"start": "network:own", "stages": []}))
+    cost = measure(home, INLINE, print)(_trial(config, "given"))
+    assert cost is not None
+    assert cost.step_s == 0
+    assert 0 < cost.rest_s < 600
+
+
 @pytest.mark.parametrize(("every", "validations"), [(6, 3), (7, 4)])
 def test_a_probe_counts_start_up_and_pictures_once(
     every: int, validations: int, home: Path, tiny: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
@@ -274,6 +290,13 @@ def test_finished_trainings_cost_their_evaluation_and_shared_ones_cost_once(tmp_
     expected = estimate(Plan("a", "now", trials, ()), tmp_path, INLINE)
     assert expected.seconds == pytest.approx({"judged": 7, "first": 0.5 * iterations + 7, "second": 7})
     assert 1_000_000 < expected.disk_bytes < 1_100_000, "one training's"
+
+
+def test_a_network_that_is_evaluated_as_it_is_costs_its_evaluation(tmp_path: Path) -> None:
+    given = TrialConfig.model_validate({"train": {"start": "network:own", "stages": []}})
+    _finish(tmp_path, "given", given)
+    planned = Plan("a", "now", (_trial(given, "planned"),), ())
+    assert estimate(planned, tmp_path, INLINE).seconds == {"planned": 7}
 
 
 def test_a_trial_without_training_measures_its_evaluation(tmp_path: Path) -> None:

@@ -119,3 +119,16 @@ def test_a_pruner_needs_comparable_scores_during_training(tmp_path: Path, more: 
     [(number, _, text)] = mistakes(tmp_path, line)
     assert number == 4
     assert said in text
+
+
+@pytest.mark.parametrize(
+    ("base", "space", "why"),
+    [
+        ("{model: {name: blank}}", "{eval.objects: [1, 2]}", "model.name is blank"),
+        ("{train: {start: network:a, stages: []}}", "{render.antialiasing: [true, false]}", "train.stages is empty"),
+        ("{train: {start: network:a}}", "{train.stages: [[], [{iterations: 2, lr: 1, losses: {l2: 1}}]]}", "stages"),
+    ],
+)
+def test_a_search_for_trials_that_train_nothing_is_refused(tmp_path: Path, base: str, space: str, why: str) -> None:
+    found = mistakes(tmp_path, f"base: {base}\nsearch: {{trials: 2, space: {space}}}")
+    assert [f"proposes trials that train nothing: {why}" in message for _, _, message in found] == [True]

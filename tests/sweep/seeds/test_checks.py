@@ -48,6 +48,10 @@ def test_another_network_of_lpips_changes_no_psnr(tmp_path) -> None:
         (["trials: {a: {}, b: {train.batch_size: 4}}", "seeds: {at_most: 6}"], "name one with `baseline:`, of a, b"),
         (["trials: {baseline: {}}", "seeds: {at_most: 6}"], "there is nothing to decide"),
         (
+            ["trials: {baseline: {}, given: {train: {start: network:a, stages: []}}}", "seeds: {at_most: 6}"],
+            "there is nothing to decide",
+        ),
+        (
             ["trials: {baseline: {}, other: {eval.objects: 3}}", "seeds: {at_most: 6}"],
             "row 'other' is evaluated on other objects than the baseline 'baseline'",
         ),
