@@ -192,6 +192,23 @@ def test_what_is_missing_blocks_its_trials_and_no_other(
 
 
 @pytest.mark.usefixtures("datasets")
+def test_a_network_as_it_is_is_one_trial_for_all_seeds_and_waits_for_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPLATSWEEP_WEIGHTS", str(tmp_path / "none"))
+    start = {"train": {"start": "network:mine"}}
+    rows = {"given": {"train": {**start["train"], "stages": []}}, "tuned": start, "baseline": {}}
+    plan = make_plan(_sweep(trials=rows, seeds=[0, 1]), tmp_path)
+    assert [(trial.name, trial.status) for trial in plan.trials] == [
+        ("given", "blocked"),
+        *[("tuned", "blocked"), ("tuned", "blocked")],
+        *[("baseline", "pending"), ("baseline", "pending")],
+    ]
+    command = "splatsweep weights fetch network:mine --from FILE"
+    assert plan.missing == (f"weights 'network:mine' are not here; run: {command}",)
+
+
+@pytest.mark.usefixtures("datasets")
 def test_a_frozen_plan_reads_back_the_same(tmp_path: Path) -> None:
     plan = make_plan(_sweep(trials={"a": {"depth.model": "oracle"}, "b": {}}), tmp_path)
     path = freeze(plan, tmp_path)
