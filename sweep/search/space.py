@@ -208,7 +208,10 @@ def _found(node: Any, parts: Sequence[str]) -> Iterator[Any]:
     elif isinstance(node, Mapping) and part in node:
         yield from _found(node[part], rest)
     elif isinstance(node, tuple):
-        for item in node if part == "*" else node[int(part) : int(part) + 1]:
+        items = node if part == "*" else node[int(part) : int(part) + 1]
+        for item in items:
             yield from _found(item, rest)
+        if not items:
+            yield ABSENT
     else:
         yield ABSENT

@@ -66,6 +66,13 @@ def test_a_configuration_outside_the_space_has_no_parameters(written) -> None:
     assert params_of(sweep({TV: {"low": 0.1, "high": 1.0}}).search, config) is None
 
 
+@pytest.mark.parametrize("stages", [[], [{"iterations": 5, "lr": 1e-4, "losses": {"l2": 1.0}}]])
+@pytest.mark.parametrize("key", ["train.stages.1.lr", "train.stages.1.losses.lpips.ramp"])
+def test_a_configuration_with_fewer_stages_is_outside_the_space(stages: list[dict[str, Any]], key: str) -> None:
+    config = TrialConfig.model_validate({"train": {"start": "network:a", "stages": stages}})
+    assert params_of(sweep({key: {"low": 0, "high": 1}}).search, config) is None
+
+
 def test_parameters_that_do_not_fit_together_make_no_configuration() -> None:
     space = {"data.resolution": [32, 40], "model.channel_mult": [[1, 2], [1, 2, 2, 2, 2]]}
     assert configurations(sweep(space), {"data.resolution": 0, "model.channel_mult": 1})
