@@ -1,8 +1,8 @@
 """Keys: hashes of all that determines a training's weights, or a trial's results.
 
 A training key covers all inputs of training: the configuration except for `eval`, the dataset's fingerprint, the
-hashes of the frozen weights that it uses, and `NUMERICS_VERSION`; with `train.keep: best` also the keys of `eval` that
-determine its choice.
+hashes of the weights that it starts from or uses frozen, and `NUMERICS_VERSION`; with `train.keep: best` also the keys
+of `eval` that determine its choice.
 
 A trial key covers a training and its evaluation: the training key, the `eval` section, the dataset's fingerprint, the
 hashes of the metrics' weights, and `EVALUATION_VERSION`.
@@ -122,7 +122,7 @@ def _decisive_eval(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def training_weights(config: TrialConfig) -> tuple[str, ...]:
-    """Names of the frozen weights that training uses."""
+    """Names of the weights that training starts from or uses frozen."""
     names: set[str] = set()
     if config.is_trained:
         names.update(config.method.weights(config.model))
