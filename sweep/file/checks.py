@@ -219,8 +219,7 @@ def _configuration_findings(sweep: Sweep, is_complete: bool) -> Iterator[Finding
     base, findings = _built(Draft.defaults(), base_settings(sweep))
     yield from findings
     # Settings of `base` that do not fit together by themselves may fit in every trial.
-    of_base = [f for f in base.findings(()) if f.path]
-    yield from of_base
+    yield from (finding for finding in base.value_findings() if finding.path)
     component_findings = list(_component_findings(sweep, base))
     yield from component_findings
     unsound = {finding.path for finding in component_findings}
@@ -233,7 +232,7 @@ def _configuration_findings(sweep: Sweep, is_complete: bool) -> Iterator[Finding
             found = [*draft.findings(point.origin), *_option_findings(draft, known)]
             of_rows += [(_of_axis(finding), point.name) for finding in found]
             drafts.append((point, draft))
-    yield from _with_rows(of_rows, [*of_base, *_option_findings(base, known)])
+    yield from _with_rows(of_rows, [*base.findings(()), *_option_findings(base, known)])
     yield from _name_findings(drafts)
     if sweep.search is not None:
         yield from search_findings(sweep.search, sweep.first_seeds, _value(base, "eval"))

@@ -208,6 +208,11 @@ class Draft:
             values = {name: section.value for name, section in self._sections.items()}
         return TrialConfig.model_validate(values)
 
+    def value_findings(self) -> list[Finding]:
+        """The mistakes in single sections; whether these fit together is not checked."""
+        findings, wrong = self._explained(())
+        return [] if () in wrong else findings
+
     def findings(self, written_at: Path) -> list[Finding]:
         """All mistakes in the configuration; one that belongs to no single setting is placed at `written_at`."""
         findings, wrong = self._explained(written_at)

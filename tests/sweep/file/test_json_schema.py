@@ -62,7 +62,7 @@ def test_valid_files_match_the_schema(schema: Draft202012Validator, text: str) -
         "base: {depth: {model: orcle}}",
         "base: {depth: {modl: oracle}}",
         "base: {train.stages.*.losses.tvv: 0.1}",
-        "base: {train.stages: []}",
+        "base: {train.stages: [{}]}",
         "base: {model.base_dim: 6}",
         "trials: {a: {render.backend: gpu}}",
         "grid: [{axes: {train.batch_size: 4}}]",

@@ -191,7 +191,8 @@ def test_a_mistake_in_base_is_reported_once_for_all_trials(tmp_path: Path) -> No
         ("base: {train.ema: on}", 19, "base.train.ema", "must be a mapping of keys to values, {} for its defaults"),
         ("base: {train.ema: true}", 19, "base.train.ema", "must be a mapping of keys to values, {} for its defaults"),
         ("base: {eval.every: 0}", 20, "base.eval.every", "must be greater than 0, or null; got 0"),
-        ("base: {train.stages: []}", 22, "base.train.stages", "must have 1 or more entries"),
+        ("base: {train.stages: []}", 22, "base.train.stages", "train.stages is empty, so there is no network to"),
+        ("base: {train.start: clip_vit_b32}", 21, "base.train.start", "unknown trained network"),
         (
             "base: {train.stages.*.losses.tv: null}",
             34,
@@ -683,6 +684,18 @@ trials:
     assert (options.line, losses.line) == (3, 4)
     assert "in trial 'b': scans has no such option" in options.message
     assert "in trial 'c' and 1 more: one of the losses must have a weight" in losses.message
+
+
+def test_what_does_not_fit_together_in_base_but_in_every_trial_is_no_mistake(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    base, rows = "train: {stages: []}, data.resolution: 8", "{train.start: network:a, data.resolution: 32}"
+    path.write_text(f"name: a\nbase: {{{base}}}\ntrials: {{a: {rows}}}\n")
+    assert load_sweep(path).name == "a"
+    path.write_text(f"name: a\nbase: {{{base}}}\ntrials: {{a: {rows}, b: {{data.resolution: 32}}}}\n")
+    with pytest.raises(SweepError) as caught:
+        load_sweep(path)
+    (mistake,) = caught.value.mistakes
+    assert mistake.message.startswith("in trial 'b': train.stages is empty")
 
 
 def test_a_mistake_of_base_alone_names_no_trial(tmp_path):
