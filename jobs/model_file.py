@@ -40,6 +40,8 @@ from results.records.training_folder import WEIGHTS_FILENAME, read_training, rea
 from results.records.trial_folder import CHECKPOINTS_FOLDER, CONFIG_FILENAME
 
 SUFFIXES = (".safetensors", ".pth")
+#: Keys of `train` on the choice of weights, which is made in a trained network.
+_OF_WEIGHTS = ("start", "keep", "keep_by")
 #: Members of a file's metadata, which are texts.
 _FORMAT, _CONFIG, _DOMAIN, _KEY, _STEP, _FROZEN = "format", "config", "domain", "trial", "step", "frozen"
 
@@ -117,7 +119,9 @@ class OwnNetwork:
         values = training_identity(self.config)
         own = values.pop("data")
         values.pop("eval", None)  # of `train.keep: best`, which chose among checkpoints
-        values["train"] = {key: value for key, value in values["train"].items() if key not in ("keep", "keep_by")}
+        values["train"] = {
+            key: value for key, value in values["train"].items() if key not in _OF_WEIGHTS and value != []
+        }
         options = own["options"] if own["name"] == dataset else {}
         return values | {"data": {"name": dataset, "resolution": own["resolution"], "options": options}}
 

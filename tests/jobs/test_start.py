@@ -17,7 +17,7 @@ from jobs.data.prepare import open_dataset
 from jobs.feature_file import FeatureFile
 from jobs.features import source_frames
 from jobs.keys import keys_of
-from jobs.model_file import export_trial
+from jobs.model_file import OwnNetwork, export_trial
 from jobs.official import OfficialCheckpoint, evaluate_checkpoint
 from jobs.reconstructor import build_reconstructor
 from jobs.trained import load_trained
@@ -170,6 +170,20 @@ def test_without_stages_the_network_is_evaluated_as_it_is(first, home, tiny, ste
     assert not any("time/step_ms" in event.get("values", {}) for event in read_events(result.folder))
     checkpoint = OfficialCheckpoint.read(home / "theirs.pth")
     assert evaluate_checkpoint(checkpoint, given(tiny), home).metrics == pytest.approx(first.metrics)
+
+
+@pytest.mark.parametrize("stages", [[], [{"iterations": 2, "lr": 1e-3, "losses": {"l2": 1.0}}]])
+def test_its_network_is_evaluated_elsewhere_without_the_weights_that_it_started_from(
+    stages, home, tiny, prepared_home, tmp_path, monkeypatch
+):
+    train = {"start": "network:own", "stages": stages, "batch_size": 2, "views_per_object": 3}
+    result = run_trial(TrialConfig.model_validate(tiny(train=train)), home, RUNTIME)
+    export_trial(result.folder, tmp_path / "tuned.safetensors")
+    shutil.copytree(prepared_home, tmp_path / "elsewhere")
+    monkeypatch.setenv("SPLATSWEEP_WEIGHTS", str(tmp_path / "none"))
+    network = OwnNetwork.read(tmp_path / "tuned.safetensors")
+    config = TrialConfig.model_validate(network.settings("chairs") | {"eval": tiny()["eval"]})
+    assert evaluate_checkpoint(network, config, tmp_path / "elsewhere").metrics == pytest.approx(result.metrics)
 
 
 def test_layers_that_nothing_trains_are_refused(home, tiny):
