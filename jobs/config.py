@@ -35,7 +35,7 @@ from model.fusion import Source
 from model.losses import LOSSES
 from model.methods import METHODS, find_method
 from model.methods.base import Method, MethodOptions
-from model.networks import GIVEN_NETWORK, NETWORKS, is_given_network
+from model.networks import GIVEN_NETWORK, NETWORKS, is_network
 from model.options import (
     ADDED_LATER,
     Count,
@@ -146,7 +146,7 @@ class EmaConfig(Section):
 
 
 def _trained_network(name: str | None) -> str | None:
-    if name is not None and name not in NETWORKS and not is_given_network(name):
+    if name is not None and not is_network(name):
         error = UnknownChoiceError("trained network", name, [*NETWORKS, GIVEN_NETWORK])
         raise PydanticCustomError("unknown_choice", "{reason}", {"reason": str(error), "allowed": error.allowed})
     return name

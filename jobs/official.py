@@ -86,6 +86,18 @@ def read_network(path: Path) -> Network:
     return OwnNetwork.read(path) if path.suffix == ".safetensors" else OfficialCheckpoint.read(path)
 
 
+def stored_network(name: str, weights: WeightStore) -> Network:
+    """The network that a store has, or fetches, under one of the names of `train.start`.
+
+    Raises the errors of `WeightStore.load`, and `DamagedFileError` for one of ours that this version does not read.
+    """
+    tensors, path, sha256 = weights.load(name), weights.fetch(name), str(weights.identity(name))
+    settings = weights.config(name)
+    if settings:
+        return OwnNetwork(path, sha256, TrialConfig.recorded(settings, path), tensors)
+    return OfficialCheckpoint(path, sha256, None, recognise(tensors))
+
+
 @dataclass(frozen=True)
 class OfficialCheckpoint:
     """A published file: its network's tensors, and the settings that follow from them."""

@@ -23,3 +23,8 @@ GIVEN_NETWORK = "network:NAME"
 def is_given_network(name: str) -> bool:
     """Whether a name denotes a network in a file of the user's; it becomes a file name itself."""
     return re.fullmatch(r"network:(?!.*--)\w[\w.-]*", name) is not None
+
+
+def is_network(name: str) -> bool:
+    """Whether a name denotes a published network, or one in a file of the user's."""
+    return name in NETWORKS or is_given_network(name)

@@ -23,8 +23,9 @@ Sweep = Annotated[
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
-        help="A published file of Splatter Image, its variants or PixelNeRF; or a .safetensors written by `export`.",
-        metavar="FILE",
+        help="A published file of Splatter Image, its variants or PixelNeRF; a .safetensors written by `export`; or a "
+        "name of `splatsweep choices train.start`.",
+        metavar="FILE|NAME",
         show_default=False,
         parser=user_path,
     ),
@@ -73,14 +74,16 @@ def evaluate(
     A sweep's trials are evaluated with the current settings of its file, then the report is written.  Existing results
     are kept.
 
-    A checkpoint, or the network of a trial, is evaluated on a dataset like a trial; the result is in no report.  A
-    network's sizes are read from its file; no code in it is executed.
+    A checkpoint, or the network of a trial, is evaluated on a dataset like a trial; the result is in no report, unlike
+    that of a trial with `train.start`.  A network's sizes are read from its file; no code in it is executed.
 
     Example: [bold]splatsweep evaluate sweep.yaml --set base.eval.split=val[/]
 
     Example: [bold]splatsweep evaluate sweep.yaml --costs[/]
 
     Example: [bold]splatsweep evaluate --checkpoint model_latest.pth --dataset co3d --set render.antialiasing=false[/]
+
+    Example: [bold]splatsweep evaluate --checkpoint splatter_image_cars --dataset srn_cars[/]
 
     Example: [bold]splatsweep evaluate --trial 3f2a --dataset scans --set eval.objects=10[/]
     """
@@ -161,12 +164,17 @@ def _evaluate_network(
     checkpoint: Path | None, trial: Path | None, dataset: str, settings: list[str], home: Path, as_json: bool
 ) -> None:
     from jobs.model_file import OwnNetwork
-    from jobs.official import Network, evaluate_checkpoint, read_network
+    from jobs.official import Network, evaluate_checkpoint, read_network, stored_network
+    from model.networks import is_network
+    from model.weights import WeightStore
+    from results.records.home import weights_folder
     from results.records.trial_folder import read_result
     from results.render.json import as_json as strict_json
 
     network: Network
-    if checkpoint is not None:
+    if checkpoint is not None and is_network(str(checkpoint)) and not checkpoint.exists():
+        network = stored_network(str(checkpoint), WeightStore(weights_folder(home)))
+    elif checkpoint is not None:
         network = read_network(checkpoint)
     else:
         assert trial is not None

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -11,12 +12,15 @@ from jobs.config import TrialConfig
 from jobs.reconstructor import build_reconstructor
 from model.methods.pixelnerf.reconstructor import PixelNerfReconstructor
 from model.official import PUBLISHED, OfficialPredictor, official_state_dict, pixelnerf_state_dict
+from model.weights import MissingWeightsError, WeightStore
 from results.records.frozen_plans import freeze
 from results.records.plan import Plan, PlannedTrial
 from sweep.cli import app
 from sweep.commands.evaluate import _means_by_category
 from tests.homes import finish
 from tests.model.methods.pixelnerf.scenery import small_options
+
+LPIPS = {"vgg16.safetensors", "vgg16.json"}
 
 
 @pytest.fixture
@@ -67,6 +71,16 @@ def test_a_published_file_leaves_means_and_measurements(run, home):
     assert novel.mean() == pytest.approx(content["metrics"]["novel/psnr"])
     assert str(record.parent) in result.output
     assert json.loads(run("--json").stdout) == content
+
+
+def test_a_stored_network_is_evaluated_by_its_name(run, checkpoint, weights, tmp_path, monkeypatch):
+    shutil.copytree(weights.folder, tmp_path / "weights", ignore=lambda _, names: {*names} - LPIPS)
+    monkeypatch.setenv("SPLATSWEEP_WEIGHTS", str(tmp_path / "weights"))
+    WeightStore(tmp_path / "weights").adopt("network:theirs", checkpoint)
+    assert json.loads(run("--json", checkpoint="network:theirs").stdout)["metrics"] == pytest.approx(
+        json.loads(run("--json").stdout)["metrics"]
+    )
+    assert isinstance(run(checkpoint="network:none").exception, MissingWeightsError)
 
 
 def test_several_categories_have_means_each(tmp_path):
