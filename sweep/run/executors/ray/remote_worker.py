@@ -1,15 +1,11 @@
 """The worker's side of trials on nodes that do not see the home: they run in a scratch home and send their files.
 
-The scratch home is `$SPLATSWEEP_SCRATCH`, or a folder of this user in the system's temporary directory.  It persists
-between trials, because it holds the node's own datasets, weights and features.  The folders of a trial and its training
-are there only while it runs (`sweep.run.executors.ray.trial_sync`).
+The trial's files travel by `sweep.run.executors.ray.trial_sync`.
 """
 
 from __future__ import annotations
 
-import os
 import socket
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,37 +15,15 @@ from jobs.keys import frozen_weights, keys_of
 from jobs.trial import Runtime, TrialResult, run_trial, weight_identities
 from model.weights import MissingWeightsError, WeightStore
 from results.records.disk import DiskFullError, full_disk_explained
-from results.records.home import trainings_folder, trials_folder, user_path, weights_folder
+from results.records.home import weights_folder
+from results.records.permissions import widen_umask
+from sweep.run.executors.ray.scratch import SCRATCH_VARIABLE, require_apart, scratch_home
 from sweep.run.executors.ray.trial_sync import Call, TrialSync
 from sweep.run.executors.run_guarded import GuardedRun, TrialFunction, run_guarded
-
-SCRATCH_VARIABLE = "SPLATSWEEP_SCRATCH"
 
 
 class NodeLacksError(RuntimeError):
     """A node that does not see the home lacks the planned dataset or weights."""
-
-
-def scratch_home() -> Path:
-    """The home of trials on a node that does not see the driver's."""
-    named = os.environ.get(SCRATCH_VARIABLE)
-    folder = user_path(named) if named else Path(tempfile.gettempdir()) / f"splatsweep-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not named and folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to another user; name another folder in {SCRATCH_VARIABLE}")
-    return folder.absolute()
-
-
-def _require_apart(scratch: Path, home: Path) -> None:
-    """Raises ValueError where the scratch home's trials or trainings, which are deleted, may be the home's own."""
-    mine, theirs = (
-        [folder(place).resolve() for folder in (trials_folder, trainings_folder)] for place in (scratch, home)
-    )
-    if any(one.is_relative_to(other) or other.is_relative_to(one) for one in mine for other in theirs):
-        raise ValueError(
-            f"{SCRATCH_VARIABLE} is {os.environ.get(SCRATCH_VARIABLE, '')!r}, so the scratch home {scratch} would "
-            f"share trials with the home {home}, and they would be lost; name another folder in {SCRATCH_VARIABLE}"
-        )
 
 
 def run_remotely(
@@ -70,7 +44,8 @@ def run_remotely(
     the scratch home and the home share trials.
     """
     scratch = scratch_home()
-    _require_apart(scratch, home)
+    require_apart(scratch, home)
+    widen_umask(scratch)  # others who may write there use the folders of workers too
     try:
         with full_disk_explained(scratch), TrialSync(call, key, training, scratch) as sync:
             runtime = replace(runtime, stop_file=str(sync.stop_file))

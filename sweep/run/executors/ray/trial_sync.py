@@ -24,6 +24,7 @@ from results.records.home import training_folder, trial_folder
 from results.records.training_folder import read_training
 from results.records.trial_folder import CHECKPOINTS_FOLDER, LOCK_FILENAME, PRUNE_FILENAME, RESULT_FILENAME
 from sweep.run.executors.ray.file_server import GROWING, TrialMovedError
+from sweep.run.executors.ray.scratch import occupied
 from sweep.run.stop import request_prune, request_stop
 
 #: Seconds between two transfers to the driver.
@@ -38,8 +39,8 @@ class TrialSync:
     """Synchronises the folders of a trial and its training between the scratch home and the driver's home.
 
     On entry, it waits until no other trial runs the training, then fetches the files.  Inside, a thread sends changes
-    every second.  On exit, it sends the remaining changes and deletes the folders in the scratch home.  Entry and exit
-    raise the errors of `call`, such as `TrialMovedError` and `DiskFullError`; the thread raises none.
+    every second.  On exit, it sends the remaining changes.  The folders in the scratch home are deleted in any case.
+    Entry and exit raise the errors of `call`, such as `TrialMovedError` and `DiskFullError`; the thread raises none.
     """
 
     def __init__(self, call: Call, key: str, training: str | None, scratch: Path) -> None:
@@ -47,8 +48,7 @@ class TrialSync:
         self._training, self._scratch = training, scratch
         self._folder = trial_folder(scratch, key)
         self._folders = [self._folder, *([training_folder(scratch, training)] if training is not None else [])]
-        #: the stop file that the trial watches; it is synchronised with the driver's in both directions
-        self.stop_file = scratch / "stop" / self._worker
+        self._occupied = ExitStack()
         self._is_holder = False
         self._sent: dict[str, Any] = {}  # name -> the file's state, or its length, when it was last sent
         self._lock = threading.Lock()  # files are either sent or fetched
@@ -56,29 +56,28 @@ class TrialSync:
         self._thread = threading.Thread(target=self._send_now_and_then, name="sync", daemon=True)
 
     def __enter__(self) -> TrialSync:
-        self.stop_file.parent.mkdir(exist_ok=True)
-        self._is_holder = self._fetch()
-        self._pass_on_stop()
-        if self._is_holder:
-            self._thread.start()
+        with ExitStack() as stack:
+            own = stack.enter_context(occupied(self._scratch, self._worker, self._folders))
+            #: the stop file that the trial watches; it is synchronised with the driver's in both directions
+            self.stop_file = own / "stop"
+            self._is_holder = self._fetch()
+            self._pass_on_stop()
+            if self._is_holder:
+                self._thread.start()
+            self._occupied = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._is_holder:
-            self.stop_file.unlink(missing_ok=True)
-            return
-        self._done.set()
-        self._thread.join()
-        try:
+        with self._occupied:
+            if not self._is_holder:
+                return
+            self._done.set()
+            self._thread.join()
             self.send()
             self._pass_on_stop()
-            for folder in self._folders:  # first: the next trial of the training may fetch it to the same folder
-                shutil.rmtree(folder, ignore_errors=True)
             self._call("leave", self._key, self._worker)
-        finally:
-            self.stop_file.unlink(missing_ok=True)
 
     def send(self) -> None:
         """Sends all changes.

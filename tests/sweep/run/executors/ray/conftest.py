@@ -6,7 +6,7 @@ import pytest
 
 from sweep.run.executors.ray import trial_sync
 from sweep.run.executors.ray.file_server import TrialFileServer
-from sweep.run.executors.ray.remote_worker import scratch_home
+from sweep.run.executors.ray.scratch import scratch_home
 
 
 @pytest.fixture

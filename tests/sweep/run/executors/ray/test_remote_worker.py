@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -22,7 +23,8 @@ from results.records.journal import read_events
 from results.records.trial_folder import RESULT_FILENAME, trial_status
 from sweep.run.executors.ray import remote_worker
 from sweep.run.executors.ray.file_server import TrialFileServer
-from sweep.run.executors.ray.remote_worker import run_remotely, scratch_home
+from sweep.run.executors.ray.remote_worker import run_remotely
+from sweep.run.executors.ray.scratch import scratch_home
 from sweep.run.stop import stop_requested
 from tests.sweep.run.executors.ray.two_homes import KEY, TRAINING, caller, contents, train, trial_in
 
@@ -82,6 +84,24 @@ def test_a_scratch_home_that_shares_trials_with_the_home_is_refused(
     with pytest.raises(ValueError, match=f"SPLATSWEEP_SCRATCH is '{there / place}'"):
         run_remotely(caller(file_server), KEY, TRAINING, TrialConfig(), there / inside, Runtime(), fail_fast=True)
     assert contents(there) == before
+
+
+def test_users_who_share_a_scratch_home_can_use_its_folders(there, file_server, scratch, monkeypatch):
+    scratch.chmod(0o775)
+    modes = {}
+
+    def work(_: TrialConfig, place: Path, __: Runtime) -> NoReturn:
+        modes.update((path, path.stat().st_mode) for path in place.rglob("*"))
+        raise DiskFullError("no space left to write a checkpoint")
+
+    monkeypatch.setattr(remote_worker, "_with_same_inputs", lambda *_: work)
+    before = os.umask(0o022)  # of `ray start`
+    try:
+        run_remotely(caller(file_server), KEY, TRAINING, TrialConfig(), there, Runtime(), fail_fast=False)
+    finally:
+        os.umask(before)
+    assert {scratch / "workers" / "lock", scratch / "trials", scratch / "trainings"} <= modes.keys()
+    assert all(mode & 0o020 for mode in modes.values()), modes
 
 
 def test_the_error_of_a_node_without_the_dataset_names_its_folder(there, file_server, scratch):

@@ -94,28 +94,47 @@ def test_a_training_has_one_worker_at_a_time(there, file_server, scratch, monkey
     assert not sync.stop_file.exists()
 
 
-def test_a_trial_waits_for_its_training_which_the_other_trial_has_left_for_good(
+def test_a_trial_waits_for_its_training_in_the_scratch_home_of_the_trial_that_leaves_it(
     there, file_server, scratch, monkeypatch
 ):
-    """Both may work in one scratch home, where the first would delete what the second fetches."""
+    """The first deletes its folders, and nothing that the second has fetched to the same place."""
     monkeypatch.setattr(trial_sync, "INTERVAL_S", 0.01)
     send, fetched = caller(file_server), []
+    first = TrialSync(send, "another", TRAINING, scratch).__enter__()
+    train(scratch, 0, 2)
 
     def call(method: str, *values: Any) -> Any:
-        if method == "leave":
-            assert not contents(scratch)
-        found = send(method, *values)
         if method == "take_over":
-            fetched.append(found)
-            file_server.leave("another", "its worker")
+            fetched.append(send(method, *values))
+            if fetched == [None]:
+                first.__exit__(None, None, None)
+                assert not (scratch / "trials" / "another").exists()
+            return fetched[-1]
+        return send(method, *values)
+
+    with TrialSync(call, KEY, TRAINING, scratch) as sync:
+        assert checkpoints(scratch).latest().step == 2
+        train(scratch, 2, 4)
+    assert len(fetched) == 2
+    assert checkpoints(there).latest().step == 4
+    assert not sync.stop_file.exists()
+
+
+def test_a_trial_that_comes_as_another_leaves_keeps_what_it_fetched(file_server, scratch):
+    send = caller(file_server)
+    second = TrialSync(send, KEY, TRAINING, scratch)
+
+    def call(method: str, *values: Any) -> Any:
+        found = send(method, *values)
+        if method == "leave":
+            second.__enter__()
         return found
 
-    assert file_server.take_over("another", TRAINING, "its worker") is not None
-    with TrialSync(call, KEY, TRAINING, scratch) as sync:
+    with TrialSync(call, "another", TRAINING, scratch):
         train(scratch, 0, 2)
-    assert fetched == [None, []]
-    assert checkpoints(there).latest().step == 2
-    assert not sync.stop_file.exists()
+    assert checkpoints(scratch).latest().step == 2
+    second.__exit__(None, None, None)
+    assert not contents(scratch)
 
 
 def test_a_trial_without_training_has_its_own_folder_alone(there, file_server, scratch):
@@ -187,6 +206,7 @@ def test_wherever_the_connection_breaks_the_home_is_sound(there, scratch, ends):
                 write_result(trial_in(scratch), b"measured" * 40)
             break
         except ConnectionError:
+            assert not contents(scratch), "it would stay for ever"
             is_trained = (training_in(home) / "training.json").exists()
             assert not is_trained or (training_in(home) / "weights.safetensors").exists()
             saved = checkpoints(home).latest()
