@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from rich.console import Console
@@ -98,17 +98,23 @@ def run_sweep(
     require_driver(sweep)
     resolve(EXECUTORS, sweep.run.executor, "executor").check()
     with full_disk_explained(home), sole_driver(sweep, home, console):
-        plan = _planned(sweep, home, take_over, console)
+        taken_over = check_name(sweep, sweep_folder(home, sweep.name), take_over)
+        console.print(f"Planning {sweep.name} in {home}")
+        plan = make_plan(sweep, home, progress=lambda message: console.print(f"  {message}"))
         selection = _selected(plan, sweep, home, only, retry_failed, evaluate_only)
+        if taken_over is not None:
+            console.print(taken_over)
         _announce(plan, selection, console)
+        begin = cache(partial(_put_in_force, plan, sweep, home))  # once
         for trial in selection.chosen:
             withdraw_prune(trial_folder(home, trial.key))
         monitor = Monitor(home)
         tracker = Recorder(sweep, plan, home, monitor, say=console.print)
         stop_file = sweep_folder(home, sweep.name) / STOP_FILENAME
-        session = _Session(sweep, home, console, tracker, monitor, stop_file, fail_fast)
+        session = _Session(sweep, home, console, tracker, monitor, stop_file, fail_fast, begin)
         with tracker, stop_on_signals(session.stop_file, console):
             plan, ran = _run(session, plan, selection)
+        begin()  # where nothing ran
         plan = plan.refreshed(Monitor(home))
         freeze(plan, home)
 
@@ -120,18 +126,14 @@ def run_sweep(
         return Outcome(plan, everyone, report, tracker.error, stop_requested(session.stop_file), left)
 
 
-def _planned(sweep: Sweep, home: Path, take_over: bool, console: Console) -> Plan:
-    """Plans the sweep under its name, and freezes the plan and the state of the code."""
-    folder = sweep_folder(home, sweep.name)
-    taken_over = check_name(sweep, folder, take_over)
-    if taken_over is not None:
-        console.print(taken_over)
-    console.print(f"Planning {sweep.name} in {home}")
-    plan = make_plan(sweep, home, progress=lambda message: console.print(f"  {message}"))
+def _put_in_force(plan: Plan, sweep: Sweep, home: Path) -> None:
+    """Freezes a plan and the state of the code, under the sweep's name.
+
+    Until then, and thus where the trials are refused, `status` and `report` show the former plan.
+    """
     freeze(plan, home)
-    claim(sweep, folder)  # not before: until then `status` and `report` show the former plan
+    claim(sweep, sweep_folder(home, sweep.name))
     write_json(code_file(home, sweep.name), git_state(Path(__file__).parent))
-    return plan
 
 
 @dataclass(frozen=True)
@@ -214,12 +216,14 @@ class _Session:
     monitor: Monitor
     stop_file: Path
     fail_fast: bool
+    #: as `Assignment.begin`
+    begin: Callable[[], None]
 
     def execute(self, queue: TrialQueue, before: int = 0) -> None:
         """Runs the queue's trials; before: the number of trials finished before, for the totals."""
         execute(
             queue, self.home, self.sweep.run, self.stop_file, self.console, self.fail_fast,
-            before=before, monitor=self.monitor,
+            before=before, monitor=self.monitor, begin=self.begin,
         )  # fmt: skip
 
 
@@ -287,15 +291,17 @@ def execute(
     work: TrialFunction = run_trial,
     before: int = 0,
     monitor: Monitor | None = None,
+    begin: Callable[[], None] = lambda: None,
 ) -> None:
     """Runs the queue's trials; a second keyboard interrupt ends this at once, and the caller continues.
 
-    before: the number of trials finished before, for the totals; monitor: one to share with other readers, if any.
+    before: the number of trials finished before, for the totals; monitor: one to share with other readers, if any;
+    begin: as `Assignment.begin`.
     """
     executor: Executor = resolve(EXECUTORS, options.executor, "executor")
     display = Display(console, monitor or Monitor(home))
     with display.follow(queue, executor.at_once(options), before), suppress(KeyboardInterrupt):
-        executor.run(Assignment(queue, home, stop_file, work, display, fail_fast), options)
+        executor.run(Assignment(queue, home, stop_file, work, display, fail_fast, begin), options)
 
 
 def _refuse_blocked(trials: Sequence[PlannedTrial], searched: Sequence[str]) -> None:

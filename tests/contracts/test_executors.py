@@ -64,7 +64,6 @@ def running_ray() -> Iterator[None]:
 @pytest.fixture(params=sorted(EXECUTORS))
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Watched]:
     executor = resolve(EXECUTORS, request.param, "executor")
-    options = executor.Options()
     if request.param == "ray":
         request.getfixturevalue("running_ray")
 
@@ -74,13 +73,16 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Watched
         work: Any = works.work,
         is_stopped: bool = False,
         kind: type[Watched] = Watched,
+        begin: Callable[[], None] = lambda: None,
+        gpus: float = 0,
     ) -> Watched:
         stop_file = tmp_path / "sweeps" / "s" / "stop"
         stop_file.parent.mkdir(parents=True)
         if is_stopped:
             request_stop(stop_file, "request", "before it began")
         source = kind([works.trial_of(seed) for seed in seeds])
-        executor.run(Assignment(source, tmp_path, stop_file, work, works.Silent(), fail_fast), options)
+        options = executor.Options(gpus_per_trial=gpus)
+        executor.run(Assignment(source, tmp_path, stop_file, work, works.Silent(), fail_fast, begin), options)
         return source
 
     return run
@@ -106,6 +108,19 @@ def test_every_trial_is_brought_to_an_end_and_reported(run, tmp_path: Path) -> N
 def test_nothing_starts_after_a_stop_request(run, tmp_path: Path) -> None:
     run(1, 2, is_stopped=True)
     assert {state(tmp_path, 1), state(tmp_path, 2)} == {"pending"}
+
+
+def test_the_sweep_begins_once_before_its_first_trial(run, tmp_path: Path) -> None:
+    before: list[str] = []
+    run(1, 2, begin=lambda: before.append(state(tmp_path, 1)))
+    assert before == ["pending"]
+
+
+def test_a_sweep_whose_trials_fit_nowhere_does_not_begin(run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(ValueError, match="no trial could ever start"):
+        run(1, gpus=1, begin=lambda: pytest.fail("it has begun"))
+    assert state(tmp_path, 1) == "pending"
 
 
 # Options

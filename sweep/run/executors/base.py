@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
@@ -75,6 +76,8 @@ class Assignment:
     notices: Notices
     #: whether a failing trial stops the others, which write a checkpoint at once
     fail_fast: bool = False
+    #: called before the first trial, once it is known that trials can run
+    begin: Callable[[], None] = lambda: None
 
 
 class Executor(Protocol):

@@ -32,6 +32,7 @@ class Inline:
         unused = unused_gpus(gpus, options, share=1)
         if unused is not None:
             assignment.notices.say(unused)
+        assignment.begin()
         runtime = runtime_of(options, assignment.stop_file)
         while (trial := assignment.queue.next()) is not None:
             run_guarded(trial.key, trial.config, assignment.home, runtime, assignment.fail_fast, assignment.work)

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,10 +16,11 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from jobs.config import TrialConfig
+from jobs.data.prepare import MissingDatasetError
 from results import rest
 from results.errors import ResultsError
-from results.records.frozen_plans import freeze
-from results.records.home import sweep_folder
+from results.records.frozen_plans import freeze, read_plan
+from results.records.home import sweep_folder, trial_folder
 from results.records.journal import Journal
 from results.records.plan import PlanError, RowState, Ruling, SeedState
 from results.store import ResultStore
@@ -217,3 +219,59 @@ def test_a_file_that_cannot_be_planned_is_still_newer_than_the_plan(tmp_path: Pa
     with pytest.raises(PlanError, match="4096"):
         run_sweep(edited, tmp_path)
     assert "base.data.resolution is 4096" in str(difference(edited, folder, "renew"))
+
+
+class Unrecorded(nullcontext):
+    """A recorder that records nothing."""
+
+    error = "there is no MLflow here"
+
+
+@pytest.mark.parametrize(
+    ("change", "only", "reason"),
+    [
+        ({"run": {"executor": "inline", "gpus_per_trial": 1}}, [], "gpus_per_trial is 1, but this machine has"),
+        ({}, ["basline"], "basline"),
+        ({"base": {"data": {"name": "srn_cars"}}}, [], "cannot run yet"),
+    ],
+    ids=["too small a machine", "a name", "no data"],
+)
+def test_a_run_that_is_refused_leaves_the_former_plan(
+    change: Mapping[str, Any], only: list[str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`status` and `report` show its results until others can come."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr(driver, "Recorder", lambda *_, **__: Unrecorded())
+    monkeypatch.setattr(driver, "refuse_undrawable", lambda *_: None)
+    former = {"name": "a", "run": {"executor": "inline"}, "trials": {"baseline": {}}, "seeds": [0]}
+    folder = sweep_folder(tmp_path, "a")
+    planned(Sweep.model_validate(former), tmp_path)
+    claim(Sweep.model_validate(former), folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    edited = Sweep.model_validate({**former, "seeds": [0, 1], **change})
+    if "base" in change:
+
+        def missing(*_: object, **__: object) -> NoReturn:
+            raise MissingDatasetError("dataset srn_cars is missing")
+
+        monkeypatch.setattr(plan_module, "open_dataset", missing)
+    with pytest.raises(ValueError, match=reason):
+        run_sweep(edited, tmp_path, console=Console(quiet=True), only=only)
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.name != "driver.lock"} == before
+    assert "seeds has changed" in str(difference(edited, folder, "renew"))
+
+
+def test_a_run_with_nothing_to_train_puts_its_plan_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "Recorder", lambda *_, **__: Unrecorded())
+    monkeypatch.setattr(driver, "_report", lambda *_: None)
+    sweep = Sweep.model_validate({"name": "a", "run": {"executor": "inline"}, "trials": {"baseline": {}}})
+    key = planned(sweep, tmp_path)
+    for trial in make_plan(sweep, tmp_path).everything:
+        write_result(trial_folder(tmp_path, trial.key))
+    edited = sweep.model_copy(update={"trials": {"first": {}}})
+    run_sweep(edited, tmp_path, console=Console(quiet=True))
+    plan = read_plan("a", tmp_path)
+    assert [(trial.key, trial.name, trial.status) for trial in plan.trials] == [(key, "first", "finished")]
+    folder = sweep_folder(tmp_path, "a")
+    assert difference(edited, folder, "renew") is None
+    assert (folder / "code.json").exists()

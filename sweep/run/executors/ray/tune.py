@@ -97,6 +97,7 @@ def run(assignment: Assignment, options: RayOptions) -> None:
 def _tune(assignment: Assignment, options: RayOptions, storage: Path, watch: _Watch) -> None:
     home, stop_file = assignment.home, assignment.stop_file
     file_server, marker = _start_file_server(storage, home, stop_file, options)  # an actor ends with its last handle
+    assignment.begin()
 
     def release(key: str) -> None:
         if file_server is not None:
