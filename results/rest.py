@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from itertools import product
@@ -54,11 +54,10 @@ class RestReader:
     def runs(self) -> list[Run]:
         """One request for every thousand runs, and one for every thousand experiments."""
         pages = self._pages("POST", "experiments/search", json={"max_results": 1000})
-        experiments = [found["experiment_id"] for page in pages for found in page.get("experiments", [])]
-        query = {"experiment_ids": experiments, "filter": f"tags.`{KEY}` LIKE '%'", "max_results": _RUNS_AT_ONCE}
-        return [
-            _run(found) for page in self._pages("POST", "runs/search", json=query) for found in page.get("runs", [])
-        ]
+        names = {found["experiment_id"]: found["name"] for page in pages for found in page.get("experiments", [])}
+        query = {"experiment_ids": list(names), "filter": f"tags.`{KEY}` LIKE '%'", "max_results": _RUNS_AT_ONCE}
+        pages = self._pages("POST", "runs/search", json=query)
+        return [_run(found, names) for page in pages for found in page.get("runs", [])]
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> list[Point]:
         """One request for every metric and hundred runs, several at once."""
@@ -110,7 +109,7 @@ class RestReader:
                 )
 
 
-def _run(found: dict[str, Any]) -> Run:
+def _run(found: dict[str, Any], experiments: Mapping[str, str]) -> Run:
     info, data = found["info"], found.get("data", {})
     return Run.recorded(
         info["run_id"],
@@ -121,6 +120,7 @@ def _run(found: dict[str, Any]) -> Run:
         info.get("start_time"),
         info.get("end_time"),
         info["experiment_id"],
+        experiments[info["experiment_id"]],
     )
 
 

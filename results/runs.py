@@ -30,8 +30,9 @@ class Run:
     artifact_uri: str
     started: datetime | None
     ended: datetime | None
-    #: MLflow's number of its experiment
+    #: MLflow's number of its experiment, and its name
     experiment_id: str = ""
+    experiment: str = ""
 
     @classmethod
     def recorded(
@@ -44,6 +45,7 @@ class Run:
         started: int | None,
         ended: int | None,
         experiment_id: int | str,
+        experiment: str,
     ) -> Run:
         """A run from MLflow's record of it; times are milliseconds since 1970."""
         return cls(
@@ -56,6 +58,7 @@ class Run:
             started=_moment(started),
             ended=_moment(ended),
             experiment_id=str(experiment_id),
+            experiment=experiment,
         )
 
 

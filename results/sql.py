@@ -20,7 +20,7 @@ from results.errors import ResultsError
 from results.records.tags import KEY
 from results.runs import Point, Run
 
-_EXPERIMENTS = table("experiments", column("experiment_id"), column("lifecycle_stage"))
+_EXPERIMENTS = table("experiments", *map(column, ("experiment_id", "name", "lifecycle_stage")))
 _RUNS = table(
     "runs",
     *map(column, ("run_uuid", "experiment_id", "lifecycle_stage", "status", "artifact_uri", "start_time", "end_time")),
@@ -65,7 +65,7 @@ class SqlReader:
         """Runs, tags and names of metrics: three queries."""
         ours = select(_TAGS.c.run_uuid).where(_TAGS.c.key == KEY)
         runs = self._rows(
-            select(*(_RUNS.c[name] for name in _RUN_COLUMNS))
+            select(*(_RUNS.c[name] for name in _RUN_COLUMNS), _EXPERIMENTS.c.name)
             .join(_EXPERIMENTS, _RUNS.c.experiment_id == _EXPERIMENTS.c.experiment_id)
             .where(_RUNS.c.run_uuid.in_(ours))
             .where(_RUNS.c.lifecycle_stage == "active", _EXPERIMENTS.c.lifecycle_stage == "active")
@@ -77,8 +77,8 @@ class SqlReader:
         for run_id, name in self._rows(select(_LATEST).where(_LATEST.c.run_uuid.in_(ours))):
             metrics[run_id].append(name)
         return [
-            Run.recorded(run_id, status, tags[run_id], metrics[run_id], uri, start, end, experiment)
-            for run_id, status, uri, start, end, experiment in runs
+            Run.recorded(run_id, status, tags[run_id], metrics[run_id], uri, start, end, *experiment)
+            for run_id, status, uri, start, end, *experiment in runs
         ]
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> list[Point]:

@@ -14,9 +14,9 @@ from results.sqlite_file import reading
 
 _OURS = "(SELECT run_uuid FROM tags WHERE key = ?)"
 _RUNS = f"""
-    SELECT run_uuid, status, artifact_uri, start_time, end_time, experiment_id FROM runs
-    WHERE run_uuid IN {_OURS} AND lifecycle_stage = 'active'
-    AND experiment_id IN (SELECT experiment_id FROM experiments WHERE lifecycle_stage = 'active')
+    SELECT run_uuid, status, artifact_uri, start_time, end_time, e.experiment_id, e.name
+    FROM runs r JOIN experiments e ON r.experiment_id = e.experiment_id
+    WHERE run_uuid IN {_OURS} AND r.lifecycle_stage = 'active' AND e.lifecycle_stage = 'active'
 """
 _TAGS = f"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN {_OURS}"
 _LATEST = f"SELECT run_uuid, key FROM latest_metrics WHERE run_uuid IN {_OURS}"
@@ -47,8 +47,8 @@ class SqliteReader:
             for run_id, name in connection.execute(_LATEST, (KEY,)):
                 metrics[run_id].append(name)
         return [
-            Run.recorded(run_id, status, tags[run_id], metrics[run_id], uri, start, end, experiment)
-            for run_id, status, uri, start, end, experiment in runs
+            Run.recorded(run_id, status, tags[run_id], metrics[run_id], uri, start, end, *experiment)
+            for run_id, status, uri, start, end, *experiment in runs
         ]
 
     def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> list[Point]:

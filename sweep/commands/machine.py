@@ -87,6 +87,6 @@ def ui(
     if not store.exists():
         raise ValueError(f"{store.label}: no MLflow store yet; run a sweep first")
     store.runs()  # raises within seconds where a database is down; the UI would retry for minutes
-    experiment = (checked.tracking.experiment or checked.name) if checked else None
+    experiment = checked.experiment if checked else None
     with ended_by_signals(), writable_store(store.uri, home, console.print) as uri:
         serve(uri, port, experiment, console.print, opens=browser and sys.stdout.isatty())

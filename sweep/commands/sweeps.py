@@ -288,12 +288,15 @@ def sync(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None)
     Example: [bold]splatsweep sync sweep.yaml[/]
     """
     from sweep.file.load import load_sweep
-    from sweep.run.recording import sync_sweep
+    from sweep.run.recording import other_experiments, sync_sweep
 
-    begun, planned = sync_sweep(load_sweep(sweep, settings or [], configurations=False), home.absolute())
+    checked, home = load_sweep(sweep, settings or [], configurations=False), home.absolute()
+    begun, planned = sync_sweep(checked, home)
     console.print(
         f"{begun} of {planned} trials are in MLflow" + ("" if begun == planned else "; the others have not begun")
     )
+    for name, count in other_experiments(checked, home).items():
+        console.print(f"{count} of them stay in the experiment {name!r}, where they were first recorded")
 
 
 def _explain_failure(sweep: Sweep, home: Path, trial: PlannedTrial) -> None:

@@ -370,6 +370,11 @@ class Sweep(Section):
         return self.seeds.at_most if isinstance(self.seeds, SeedRule) else len(self.seeds)
 
     @property
+    def experiment(self) -> str:
+        """The name of the experiment in MLflow."""
+        return self.tracking.experiment or self.name
+
+    @property
     def origin(self) -> Origin | None:
         """The file and settings that the sweep was read from; None for a sweep constructed in Python."""
         return self._origin

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from results.records import tags
 from results.records.frozen_plans import freeze, read_plan
 from results.records.monitor import Monitor, TrialProgress
 from results.records.plan import Plan, PlannedTrial
+from results.runs import Run
 from results.store import ResultStore
 from results.store_errors import store_problem
 from sweep.file.schema import Sweep
@@ -63,6 +65,17 @@ def sync_sweep(sweep: Sweep, home: Path) -> tuple[int, int]:
     return begun, len(plan.everything)
 
 
+def other_experiments(sweep: Sweep, home: Path) -> dict[str, int]:
+    """Experiments other than the sweep's that have runs of its trials -> the number of these, the largest first.
+
+    A trial has one run, which stays where it was first recorded: by another sweep, or before `tracking.experiment` was
+    changed.  Raises `ResultsError` where the store cannot be read.
+    """
+    recorded = _runs(_begun(read_plan(sweep.name, home), Monitor(home)), home, sweep.tracking.uri)
+    places = Counter(run.experiment for run in recorded.values())
+    return {name: count for name, count in places.most_common() if name != sweep.experiment}
+
+
 def record_ended(sweep: Sweep, home: Path) -> None:
     """Records the ended trials of which the home's own store does not have the end.
 
@@ -98,10 +111,13 @@ def _begun(plan: Plan[Any], monitor: Monitor) -> dict[str, TrialProgress]:
 
 def _recorded(begun: Mapping[str, TrialProgress], home: Path) -> dict[str, str]:
     """State of each trial in the home's own store, by key.  Raises `ResultsError`."""
-    if not has_store(home):
-        return {}
+    return {key: run.status for key, run in _runs(begun, home).items()} if has_store(home) else {}
+
+
+def _runs(begun: Mapping[str, TrialProgress], home: Path, uri: str | None = None) -> dict[str, Run]:
+    """The runs of these trials in a store, by default the home's own, by key.  Raises `ResultsError`."""
     scores = {key: found.result["per_object_sha256"] for key, found in begun.items() if found.result is not None}
-    return {key: run.status for key, run in ResultStore.of(home, None).runs(scores).items()}
+    return {key: run for key, run in ResultStore.of(home, uri).runs(scores).items() if key in begun}
 
 
 def tracked_trials(sweep: Sweep, plan: Plan[Any]) -> list[TrackedTrial]:
@@ -214,8 +230,7 @@ def _description(sweep: Sweep, report: Path) -> str:
 def _tracker(sweep: Sweep, plan: Plan[Any], home: Path, monitor: Monitor) -> Tracker:
     from jobs.tracking import Tracker  # seconds of imports
 
-    name = sweep.tracking.experiment or sweep.name
-    return Tracker(home, sweep.tracking.uri, name, monitor, _largest_model(sweep, plan))
+    return Tracker(home, sweep.tracking.uri, sweep.experiment, monitor, _largest_model(sweep, plan))
 
 
 def _largest_model(sweep: Sweep, plan: Plan[Any]) -> float:

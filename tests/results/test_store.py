@@ -167,6 +167,7 @@ def test_every_kind_of_store_returns_the_same(study, sweep, remote_study) -> Non
         assert there.run is not None
         assert own_tags(here.run) == own_tags(there.run)
         assert (here.run.started, here.run.ended) == (there.run.started, there.run.ended)
+        assert here.run.experiment == there.run.experiment == "study"
 
 
 def own_tags(run: Run) -> dict[str, str]:

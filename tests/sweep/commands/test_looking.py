@@ -106,6 +106,9 @@ def test_a_recorded_sweep_is_synced_by_looking_and_another_is_not_taken_for_one(
 
     result = CliRunner().invoke(app, ["sync", str(home / "sweep.yaml"), "--home", str(home)])
     assert result.output == "4 of 4 trials are in MLflow\n"
+    elsewhere = ["--home", str(home), "--set", "tracking.experiment=another"]
+    result = CliRunner().invoke(app, ["sync", str(home / "sweep.yaml"), *elsewhere])
+    assert result.output.endswith("MLflow\n4 of them stay in the experiment 'bench', where they were first recorded\n")
 
     def called(*_: object) -> None:
         raise RuntimeError("MLflow is written")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +18,16 @@ from results.records.hashing import file_sha256
 from results.records.journal import Journal
 from results.records.plan import Plan, PlannedTrial, SearchState
 from results.store import ResultStore
-from sweep.file.schema import Sweep
+from sweep.file.schema import Sweep, Tracking
 from sweep.run import recording
-from sweep.run.recording import Recorder, _largest_model, record_ended, sync_sweep, tracked_trials
+from sweep.run.recording import (
+    Recorder,
+    _largest_model,
+    other_experiments,
+    record_ended,
+    sync_sweep,
+    tracked_trials,
+)
 from tests.homes import finish
 
 
@@ -79,6 +87,31 @@ def test_ends_that_the_store_does_not_have_are_recorded_and_no_others(
         journal.metrics(1, {"train/loss": 1.0})
     monkeypatch.setattr(recording, "sync_sweep", lambda *_: pytest.fail("recorded again"))
     record_ended(sweep, tmp_path)
+
+
+def test_trials_stay_in_the_experiment_where_they_were_first_recorded(tmp_path: Path) -> None:
+    """A run per trial cannot move: what is in other experiments than the sweep's is named."""
+    assert other_experiments(swept("first", ("a", "b", "c"), tmp_path), tmp_path) == {}, "none has begun"
+    for key in ("a", "b"):
+        finish(tmp_path, key)
+    for sweep in (swept("first", ("a",), tmp_path), swept("second", ("b", "c"), tmp_path)):
+        sync_sweep(sweep, tmp_path)
+        assert other_experiments(sweep, tmp_path) == {}
+    shared = swept("third", ("b", "c", "a", "never"), tmp_path)
+    with Journal(tmp_path / "trials" / "c") as journal:
+        journal.start(0)
+    sync_sweep(swept("second", ("b", "c"), tmp_path), tmp_path)
+    assert sync_sweep(shared, tmp_path) == (3, 4)
+    assert other_experiments(shared, tmp_path) == {"second": 2, "first": 1}
+    renamed = shared.model_copy(update={"tracking": Tracking(experiment="first")})
+    assert other_experiments(renamed, tmp_path) == {"second": 2}
+
+
+def swept(name: str, keys: Iterable[str], home: Path) -> Sweep:
+    """A sweep whose plan has trials of these keys."""
+    planned = tuple(PlannedTrial(key, (key,), 0, TrialConfig(), "pending") for key in keys)
+    freeze(Plan(name, "2026-03-01T12:00:00+00:00", planned, ()), home)
+    return Sweep(name=name)
 
 
 def test_a_published_report_does_not_hide_that_trials_are_not_recorded(
