@@ -15,60 +15,44 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import random
 import shlex
-import shutil
-import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-# The default client retries a dead server for minutes in every call.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
-# The client prints the addresses of each run that ends.
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+from results import mlflow_settings
+
+mlflow_settings.set_defaults()
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, RunStatus, RunTag, ViewType
+from mlflow.entities import Experiment, Metric, Param, RunStatus, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.utils.uri import is_http_uri
 from requests import HTTPError
-from sqlalchemy import column, create_engine, table, update
-from sqlalchemy.pool import NullPool
 
+from jobs.mlflow_store import all_experiments, create_database, find_experiment, refuse_dead_store, set_artifact_folder
 from jobs.provenance import provenance_tags
-from results.address import default_uri, reason, sqlite_uri, without_secrets
+from results.address import default_uri, reason, without_secrets
 from results.errors import ResultsError
 from results.metrics import VIEW_KINDS
 from results.own_store import adopt_store
 from results.records import tags
-from results.records.atomic import PARTIAL
-from results.records.disk import is_local
 from results.records.flat import flatten
 from results.records.hashing import file_sha256
 from results.records.home import artifacts_folder, database_file, database_lock, training_folder, trial_folder
 from results.records.journal import JournalReader
 from results.records.monitor import Monitor, TrialProgress
-from results.records.permissions import inherit_permissions
 from results.records.training_folder import WEIGHTS_FILENAME, training_of
 from results.records.trial_folder import ARTIFACTS, MEASUREMENTS_FILENAME, Status
-from results.rest import RestReader
 
 log = logging.getLogger(__name__)
-
-# This logger prints, with a traceback, errors that are raised anyway.
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 #: Attempts to record a trial where homes collide, and the MLflow error codes of a collision: the param or
 #: tag was written by another home at the same time, or the run was deleted in favour of an older one.
@@ -92,8 +76,6 @@ _MLFLOW_STATUS: dict[str, int] = {
     "failed": RunStatus.FAILED,
     "finished": RunStatus.FINISHED,
 }
-
-_RUNS = table("runs", column("run_uuid"), column("artifact_uri"))
 
 
 class UnrecordedTrialsError(ResultsError):
@@ -192,10 +174,8 @@ class Tracker:
         self._experiment = experiment
         with self._lock:
             if self._is_own:
-                _create_database(database_file(self._home))
-                _make_shared(database_file(self._home))
-                _choose_journal(database_file(self._home))
-            _refuse_dead_store(self.uri)
+                create_database(database_file(self._home))
+            refuse_dead_store(self.uri)
             if self._is_own:
                 adopt_store(self._home)
             self._client = MlflowClient(self.uri)
@@ -210,7 +190,7 @@ class Tracker:
         found = self._monitor.look_at(trial.key for trial in trials)
         new = [(trial, now) for trial in trials if self._lacks(trial.key, now := found[trial.key])]
         if new:
-            _refuse_dead_store(self.uri)
+            refuse_dead_store(self.uri)
         refused: dict[str, str] = {}
         for trial, now in new:
             try:
@@ -397,7 +377,7 @@ class Tracker:
 
     def _find_runs(self, key: str) -> list[MlflowRun]:
         """The runs of a key: finished ones first, then by age, the oldest first."""
-        experiments = [e.experiment_id for e in _experiments(self._client)]
+        experiments = [e.experiment_id for e in all_experiments(self._client)]
         found = self._client.search_runs(experiments, f"tags.`{tags.KEY}` = '{key}'")
         return sorted(found, key=lambda r: (_published(r) != "finished", _created(r), r.info.run_id))
 
@@ -437,52 +417,8 @@ class Tracker:
         was moved.  A tracking server stores artifacts itself.
         """
         here = f"{artifacts_folder(self._home).as_uri()}/{run.info.run_id}/artifacts"
-        if is_http_uri(self.uri) or run.info.artifact_uri == here:
-            return
-        engine = create_engine(self.uri, poolclass=NullPool)
-        with engine.begin() as connection:
-            connection.execute(
-                update(_RUNS).where(_RUNS.c.run_uuid == run.info.run_id).values({_RUNS.c.artifact_uri: here})
-            )
-
-
-def find_experiment(client: MlflowClient, name: str) -> Experiment | None:
-    """The experiment of a name, or the one that was created with it and later renamed; perhaps a deleted one."""
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found
-    named = [found for found in _experiments(client, ViewType.ALL) if found.tags.get(tags.EXPERIMENT) == name]
-    return min(named, key=lambda found: found.lifecycle_stage != "active", default=None)
-
-
-def _experiments(client: MlflowClient, view_type: int = ViewType.ACTIVE_ONLY) -> Iterator[Experiment]:
-    """Every experiment of a store, the newest first; MLflow returns a thousand at once."""
-    token: str | None = ""
-    while token is not None:
-        page = client.search_experiments(view_type, page_token=token or None)
-        yield from page
-        token = page.token or None
-
-
-def forget(home: Path, keys: Sequence[str], uri: str | None = None) -> int:
-    """Delete the runs of trials from a store, by default the home's own, with their artifacts in the home.
-
-    Returns the number of runs.  Deleted runs are in no report; a trial that runs again gets a new one.
-    """
-    own = default_uri(home)
-    if not keys or (uri in (None, own) and not database_file(home).exists()):
-        return 0
-    count = 0
-    with FileLock(database_lock(home)):
-        _refuse_dead_store(uri or own)
-        client = MlflowClient(uri or own)
-        experiments = [found.experiment_id for found in _experiments(client, ViewType.ALL)]
-        for key in keys:
-            for run in client.search_runs(experiments, f"tags.`{tags.KEY}` = '{key}'"):
-                client.delete_run(run.info.run_id)
-                shutil.rmtree(artifacts_folder(home) / run.info.run_id, ignore_errors=True)
-                count += 1
-    return count
+        if not is_http_uri(self.uri) and run.info.artifact_uri != here:
+            set_artifact_folder(self.uri, run.info.run_id, here)
 
 
 def _scores(trial: TrialProgress) -> str | None:
@@ -502,44 +438,3 @@ def _created(run: MlflowRun) -> int:
 
 def _published(run: MlflowRun) -> str:
     return run.data.tags.get(tags.STATUS, "")  # a tag may have been deleted in MLflow: the trial is then recorded anew
-
-
-def _refuse_dead_store(uri: str) -> None:
-    """Raises at once where a store does not answer, since MLflow would retry a database for minutes."""
-    if is_http_uri(uri):
-        RestReader(uri).check()
-    else:
-        with create_engine(uri, poolclass=NullPool).connect():
-            pass
-
-
-def _create_database(database: Path) -> None:
-    """Create MLflow's tables in a file beside the home's database, and rename it when they are complete.
-
-    A driver that is killed meanwhile leaves no database that lacks some of its tables.
-    """
-    if database.exists() and database.stat().st_size > 0:
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    partial = database.with_name(f"{database.name}{PARTIAL}")
-    for leftover in (partial, partial.with_name(f"{partial.name}-journal")):
-        leftover.unlink(missing_ok=True)
-    _make_shared(partial)
-    MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)
-    partial.replace(database)
-
-
-def _make_shared(database: Path) -> None:
-    """Creates an empty database with the permissions of the home; SQLite would omit those of the group."""
-    database.touch()
-    inherit_permissions(database)
-
-
-def _choose_journal(database: Path) -> None:
-    """Allows reading the store, for instance in the UI, while it is being written, where only this machine uses it.
-
-    Machines that share a database with a write-ahead log do not see each other's writes, and lose them.
-    """
-    mode = "WAL" if is_local(database) else "DELETE"
-    with closing(sqlite3.connect(database)) as connection:
-        connection.execute(f"PRAGMA journal_mode={mode}")

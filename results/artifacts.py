@@ -7,13 +7,13 @@ copied, and a file that was damaged or changed since it was recorded is never us
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from results import mlflow_settings
 from results.address import reason
 from results.errors import ResultsError
 from results.records import tags
@@ -73,7 +73,7 @@ class Artifacts:
         return here if here.is_file() else Path(unquote(parts.path)) / name
 
     def _download(self, run: Run, name: str, folder: Path) -> Path:
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        mlflow_settings.set_defaults()
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         try:

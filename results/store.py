@@ -7,7 +7,6 @@ one request for many runs; `results.artifacts` reads artifacts.
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from results import mlflow_settings
 from results.address import AddressError, check_address, default_uri, is_database, sqlite_path, without_secrets
 from results.artifacts import Artifacts
 from results.errors import ResultsError
@@ -131,9 +131,7 @@ class ResultStore:
     @cached_property
     def _reader(self) -> Reader:
         # A report should fail within seconds if a server is down; the defaults retry for minutes.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        mlflow_settings.set_defaults()
         path = sqlite_path(self.uri)
         if path is not None and "?" not in self.uri:
             from results.sqlite import SqliteReader

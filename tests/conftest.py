@@ -47,6 +47,7 @@ SLOW = (
     "jobs/test_continuation.py",
     "jobs/test_device.py",
     "jobs/test_features.py",
+    "jobs/test_mlflow_store.py",
     "jobs/test_model_file.py",
     "jobs/test_kept.py",
     "jobs/test_predict.py",

@@ -108,7 +108,7 @@ def _forget(home: Path, keys: Sequence[str], store: str | None) -> None:
     """Deletes the runs of trials.  Raises `ResultsError` where a store cannot be written; the trials stay then."""
     if not keys:
         return
-    from jobs.tracking import forget
+    from jobs.mlflow_store import forget
     from results.address import default_uri
     from results.errors import ResultsError
     from results.store_errors import store_problem

@@ -161,7 +161,7 @@ def _experiment_id(uri: str, name: str | None) -> str | None:
         return None
     from mlflow import MlflowClient
 
-    from jobs.tracking import find_experiment
+    from jobs.mlflow_store import find_experiment
 
     found = find_experiment(MlflowClient(uri), name)
     return None if found is None else str(found.experiment_id)

@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from jobs.config import TrialConfig
+from jobs.mlflow_store import forget
 from jobs.model_file import OwnNetwork, export_trial
 from jobs.official import OfficialCheckpoint, evaluate_checkpoint, read_network
 from jobs.predict import load_reconstructor
-from jobs.tracking import TrackedTrial, Tracker, forget
+from jobs.tracking import TrackedTrial, Tracker
 from jobs.trial import Runtime, run_trial
 from results.address import default_uri
 from results.records.damage import DamagedFileError

@@ -1,17 +1,14 @@
 import hashlib
 import json
 import shutil
-import sqlite3
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -19,6 +16,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from requests import HTTPError, Response
 from sqlalchemy.exc import OperationalError
 
+from jobs.mlflow_store import forget
 from jobs.tracking import (
     ArtifactTooLargeError,
     ExperimentDeletedError,
@@ -26,7 +24,6 @@ from jobs.tracking import (
     Tracker,
     UnrecordedTrialsError,
     _created,
-    forget,
 )
 from results.address import default_uri
 from results.records.flat import flatten
@@ -801,53 +798,14 @@ def test_a_damaged_environment_costs_its_tags_only(tmp_path, folder, client, con
     assert only_run(client).data.tags["splatsweep.data_fingerprint"] == "f00d"
 
 
-def test_a_database_that_was_being_created_when_its_driver_died_is_created_anew(tmp_path):
-    """Tables appear under a temporary name; what a killed driver left there is replaced."""
-    (tmp_path / "mlflow.db").unlink(missing_ok=True)
-    (tmp_path / "mlflow.db.partial").write_bytes(b"half of a database")
-    Tracker(tmp_path, None, "study").sync([])
-    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
-        assert connection.execute("SELECT name FROM experiments WHERE name = 'study'").fetchall()
-    assert not list(tmp_path.glob("mlflow.db.partial*"))
-
-
-@pytest.mark.parametrize(("system", "mode"), [("ext4", "wal"), ("nfs4", "delete"), ("fuse.sshfs", "delete")])
-def test_a_store_on_a_network_has_no_log_that_machines_would_have_to_share(tmp_path, monkeypatch, system, mode):
-    mounts = [SimpleNamespace(mountpoint="/", fstype="xfs"), SimpleNamespace(mountpoint=str(tmp_path), fstype=system)]
-    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: mounts)
-
-    def journal(*change: str) -> str:
-        with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
-            return connection.execute(f"PRAGMA journal_mode{''.join(change)}").fetchone()[0]
-
-    journal("=WAL")  # as of an earlier version
-    tracker(tmp_path)
-    assert journal() == mode
-
-
-def test_a_trial_that_is_forgotten_has_no_run_nor_artifacts_and_gets_a_new_run(tmp_path, folder, client):
+def test_a_trial_that_was_forgotten_gets_a_new_run(tmp_path, folder, client):
     measure_loss(folder)
     finish(folder)
     tracker(tmp_path).sync([TRIAL])
     first = only_run(client).info
-    artifacts = Path(unquote(urlsplit(first.artifact_uri).path))
-    assert any(artifacts.iterdir())
-    assert forget(tmp_path, [TRIAL.key, "another"]) == 1
-    assert client.search_runs([e.experiment_id for e in client.search_experiments()]) == []
-    assert not artifacts.exists()
-    assert forget(tmp_path, [TRIAL.key]) == 0
+    assert forget(tmp_path, [TRIAL.key]) == 1
     tracker(tmp_path).sync([TRIAL])
     assert only_run(client).info.run_id != first.run_id
-
-
-def test_a_home_without_a_store_has_only_runs_of_others_to_forget(tmp_path, folder):
-    measure_loss(folder)
-    tracker(tmp_path).sync([TRIAL])
-    assert forget(tmp_path / "none", [TRIAL.key]) == 0
-    assert forget(tmp_path / "none", [], default_uri(tmp_path)) == 0
-    assert not (tmp_path / "none").exists()
-    (tmp_path / "none").mkdir()
-    assert forget(tmp_path / "none", [TRIAL.key], default_uri(tmp_path)) == 1
 
 
 def test_a_run_whose_status_was_deleted_in_mlflow_is_recorded_anew(tmp_path, folder, client):
