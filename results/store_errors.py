@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -24,11 +24,9 @@ def store_problem(uri: str, error: Exception, tried: Literal["read", "written"],
 
     The remedy follows where the kind of error has one; `sync` is the command that records what the store lacks.
     """
-    why = reason(error)
+    why, _, _ = reason(error).partition(". Take a backup")  # MLflow's own remedy for a database of another version
     text = str(error).lower()
     remedy = next((remedy(uri, text, sync) for pattern, remedy in _REMEDIES if re.search(pattern, text)), None)
-    if remedy is not None and "database schema" in text:
-        why = why.partition(" Take a backup")[0].rstrip(".")
     sentence = f"the MLflow store {without_secrets(uri)} cannot be {tried}: {why}"
     return sentence if remedy is None else f"{sentence}; {remedy}"
 
@@ -42,7 +40,7 @@ def _whose(uri: str) -> str | None:
 def _schema(uri: str, text: str, _: str) -> str:
     """Remedy for a database of another version; a version that the installed MLflow does not know is a newer one's."""
     found = re.search(r"found version (\w+)", text)
-    spec = importlib.util.find_spec("mlflow")
+    spec = find_spec("mlflow")
     if found is not None and spec is not None:
         for folder in spec.submodule_search_locations or ():
             versions = Path(folder) / "store" / "db_migrations" / "versions"

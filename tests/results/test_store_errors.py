@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +24,7 @@ SCHEMA = (
         ("(sqlite3.OperationalError) database is locked", "another program has locked it"),
         (SCHEMA, "mlflow db upgrade 'sqlite:////"),
         (SCHEMA.replace("89d4b8295536", "ffffffffffff"), "newer MLflow than the one that is installed"),
+        (SCHEMA.replace("found version", "found"), "mlflow db upgrade"),
         ("Can't locate revision identified by 'ffff'", "newer MLflow"),
         ("file is not a database", f"made anew from the trials' journals: {SYNC}"),
         ("database disk image is malformed", "made anew"),
@@ -37,6 +39,13 @@ def test_the_remedy_follows_the_reason(tmp_path: Path, error: str, said: str) ->
     assert problem.startswith(f"the MLflow store {uri} cannot be written: {error[:30]}")
     assert said in problem
     assert "Take a backup" not in problem
+    assert ".;" not in problem
+
+
+def test_an_mlflow_that_does_not_list_its_versions_is_not_taken_for_an_older_one(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(store_errors, "find_spec", lambda _: SimpleNamespace(submodule_search_locations=[tmp_path]))
+    problem = store_problem(sqlite_uri(tmp_path / "mlflow.db"), ValueError(SCHEMA), "written", SYNC)
+    assert "mlflow db upgrade" in problem
 
 
 def test_the_owner_of_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +58,17 @@ def test_the_owner_of_a_file_that_cannot_be_written_is_named(tmp_path: Path, mon
 def test_a_reason_without_a_remedy_stands_alone_and_without_secrets() -> None:
     problem = store_problem("postgresql://me:pw@db/a", ValueError("no answer at postgresql://me:pw@db/a"), "read", SYNC)
     assert problem == "the MLflow store postgresql://me:***@db/a cannot be read: no answer at postgresql://me:***@db/a"
+
+
+@pytest.mark.parametrize(
+    ("uri", "error", "end"),
+    [
+        ("postgresql://me@db/a", "permission denied for table runs", "permission denied for table runs"),
+        ("http://mlflow.lab", "no such table: experiments", "no such table: experiments; this is no MLflow store"),
+    ],
+)
+def test_the_remedies_of_files_are_not_named_for_a_server(uri: str, error: str, end: str) -> None:
+    assert store_problem(uri, ValueError(error), "read", SYNC).endswith(f"cannot be read: {end}")
 
 
 def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
