@@ -61,11 +61,9 @@ def occupied(scratch: Path, worker: str, folders: Sequence[Path]) -> Iterator[Pa
     """
     own = scratch / _WORKERS / worker
     changing = FileLock(scratch / _WORKERS / _LOCK_FILENAME)  # held while workers come and go
-    alive = FileLock(own / _LOCK_FILENAME)
-    own.parent.mkdir(exist_ok=True)
+    alive = FileLock(own / _LOCK_FILENAME)  # makes the folder, too
     with changing:
         _remove_abandoned(scratch)
-        own.mkdir()
         alive.acquire()
         write_json(own / _FOLDERS_FILENAME, {"folders": [str(folder.relative_to(scratch)) for folder in folders]})
     try:

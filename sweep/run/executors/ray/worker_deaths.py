@@ -60,7 +60,10 @@ class DeadTrials(tune.Callback):
         key = trial.config["point"]["key"]
         self._release(key)
         folder = trial_folder(self._home, key)
-        if trial_status(folder) not in ("finished", "failed"):
+        status = trial_status(folder)
+        if status == "finished":  # its worker died after that
+            return
+        if status != "failed":
             with Journal(folder) as journal:
                 journal.failed(_reason(trial.get_pickled_error(), self._max_failures + 1))
         if self._stop_file is not None:

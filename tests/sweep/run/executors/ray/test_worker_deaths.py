@@ -12,13 +12,15 @@ import ray.cloudpickle
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from results.records.home import trial_folder
-from results.records.journal import read_events
+from results.records.journal import Journal, read_events
 from results.records.trial_folder import trial_status
 from sweep.run.executors.base import Assignment
 from sweep.run.executors.queue import FixedQueue
 from sweep.run.executors.ray import RayOptions, tune
 from sweep.run.executors.ray.worker_deaths import DeadTrials, WorkerDiedError
+from sweep.run.stop import stop_requested
 from tests import works
+from tests.homes import write_result
 
 
 def test_a_node_without_memory_fails_a_trial_and_not_the_sweep(tmp_path: Path, monkeypatch) -> None:
@@ -73,3 +75,23 @@ def test_a_trial_fails_with_the_reason_of_its_last_worker(error: RayError, reaso
     (failed,) = read_events(trial_folder(tmp_path, key))
     assert failed["error"] == reason
     assert released == [key]
+
+
+@pytest.mark.parametrize("end", ["finished", "failed", "middle"])
+def test_a_death_after_the_end_changes_nothing_and_stops_the_others_only_after_a_failure(end: str, tmp_path) -> None:
+    key, stop_file = "0123456789abcdef", tmp_path / "stop"
+    folder = trial_folder(tmp_path, key)
+    with Journal(folder) as journal:
+        journal.start(0)
+        if end == "failed":
+            journal.failed("a reason of its own")
+    if end == "finished":
+        write_result(folder)
+    trial = SimpleNamespace(config={"point": {"key": key}}, get_pickled_error=ActorDiedError)
+    DeadTrials(tmp_path, 2, stop_file, lambda _: None).on_trial_error(0, [], trial)
+    reasons = [event["error"].partition(" 3 times")[0] for event in read_events(folder) if event["event"] == "failed"]
+    expected = {"finished": [], "failed": ["a reason of its own"], "middle": ["its worker process died"]}
+    assert reasons == expected[end]
+    stop = stop_requested(stop_file)
+    assert (stop is None) == (end == "finished")
+    assert stop is None or (stop.cause, stop.reason) == ("failure", f"trial {key} failed")
