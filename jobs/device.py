@@ -21,10 +21,16 @@ _CHANNELS_LAST_ON_CUDA = (2, 15)
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
-    """The torch device of a name; "auto" is the GPU where there is one."""
+    """The torch device of a name; "auto" is the GPU where there is one.
+
+    A GPU that is named by its number becomes this process's current one, on which kernels and graphs run.
+    """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    device = torch.device(wanted)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
 
 
 def processor() -> str:

@@ -17,7 +17,7 @@ class DrawnAhead(Generic[Drawn]):
 
     def __init__(self, draw: Callable[[int], Drawn], device: torch.device, end: int) -> None:
         """`draw` returns the inputs of an iteration below `end`, with tensors on `device`."""
-        self._draw, self._end = draw, end
+        self._draw, self._device, self._end = draw, device, end
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
@@ -31,7 +31,7 @@ class DrawnAhead(Generic[Drawn]):
         if self._ready is None or self._ready[0] != iteration:
             self._ready = (iteration, self._drawn(iteration))
         _, inputs = self._ready
-        current = torch.cuda.current_stream()
+        current = torch.cuda.current_stream(self._device)
         current.wait_stream(self._stream)
         for tensor in tensors_of(inputs):
             tensor.record_stream(current)

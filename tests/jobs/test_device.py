@@ -45,6 +45,15 @@ def test_auto_is_the_gpu_where_there_is_one(is_there, monkeypatch):
     assert choose_device("cpu") == CPU
 
 
+def test_a_gpu_that_is_named_by_its_number_is_the_current_one(monkeypatch):
+    """Streams, graphs and Triton's kernels are those of the current one, wherever the tensors are."""
+    current = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    for name in ("cpu", "cuda", "cuda:1"):
+        assert choose_device(name) == torch.device(name)
+    assert current == [torch.device("cuda:1")]
+
+
 def test_the_processor_has_the_name_that_the_system_gives_it(monkeypatch):
     listed = "processor\t: 0\nmodel name\t: Xeon: 2 GHz\n\nprocessor\t: 1\nmodel name\t: another\n"
     monkeypatch.setattr(Path, "read_text", lambda *_: listed)

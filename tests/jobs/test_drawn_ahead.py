@@ -8,7 +8,7 @@ from torch import Tensor
 
 from jobs.drawn_ahead import DrawnAhead
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda:1")
 
 
 def test_inputs_on_a_cpu_are_drawn_when_they_are_taken():
@@ -18,12 +18,12 @@ def test_inputs_on_a_cpu_are_drawn_when_they_are_taken():
 
 
 def test_inputs_on_a_gpu_are_drawn_one_ahead(monkeypatch):
-    """Tested with replacements for streams; unexpected inputs are drawn at once."""
+    """Tested with replacements for streams; the GPU need not be the first.  Unexpected inputs are drawn at once."""
     waits: list[tuple[str, object]] = []
     side = SimpleNamespace(wait_stream=lambda other: waits.append(("side", other)))
     stream = SimpleNamespace(wait_stream=lambda other: waits.append(("main", other)))
     monkeypatch.setattr(torch.cuda, "Stream", lambda _device: side)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: stream if device == CUDA else None)
     monkeypatch.setattr(torch.cuda, "stream", lambda _stream: nullcontext())
     recorded: list[object] = []
     monkeypatch.setattr(Tensor, "record_stream", lambda _self, at: recorded.append(at))
