@@ -1,7 +1,8 @@
 """An MLflow tracking server, read in as few requests as its API allows.
 
 One request returns a thousand runs with all their tags.  One request returns the histories of one metric of a hundred
-runs, sampled to 2,500 points per run; the few that are longer are requested again, one by one and in full.
+runs, sampled to 2,500 points per run; older servers sample to 2,500 of all steps of these runs together.  Where points
+may be missing, the histories are requested again, one by one and in full.
 """
 
 from __future__ import annotations
@@ -70,12 +71,10 @@ class RestReader:
         query = {"run_ids": run_ids, "metric_key": metric, "max_results": _MOST_POINTS}
         response = self._request("GET", "metrics/get-history-bulk-interval", params=query)
         points = [_point(found["run_id"], found) for found in response.get("metrics", [])]
-        count = Counter(point[0] for point in points)
-        cut = {run_id for run_id in run_ids if count[run_id] >= _MOST_POINTS}
-        return [
-            *(point for point in points if point[0] not in cut),
-            *(point for run_id in cut for point in self._history(run_id, metric)),
-        ]
+        count = Counter(run_id for run_id, *_ in points)
+        if max([len({step for _, _, step, *_ in points}), *count.values()]) < _MOST_POINTS:
+            return points
+        return [point for run_id in count for point in self._history(run_id, metric)]
 
     def _history(self, run_id: str, metric: str) -> Iterator[Point]:
         query = {"run_id": run_id, "metric_key": metric, "max_results": 25_000}

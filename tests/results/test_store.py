@@ -224,4 +224,4 @@ def test_histories_longer_than_one_response_are_complete(fifty: list[str], proxy
     assert steps[fifty[0]] == list(range(3000))
     assert steps[fifty[1]] == [5]
     assert histories["value"].isna().sum() == 1
-    assert len(proxy.requests) == 2
+    assert len(proxy.requests) == 1 + 2
