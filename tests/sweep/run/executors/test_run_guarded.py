@@ -60,6 +60,7 @@ def test_every_option_of_a_run_reaches_its_trials(tmp_path: Path) -> None:
     )
     stop_file = str(tmp_path / "stop")
     assert runtime_of(options, tmp_path / "stop") == Runtime(3, "cuda", "never", 7, 9, True, stop_file)
+    assert runtime_of(ExecutorOptions(), tmp_path / "stop").device == "cpu", "also where there is a GPU"
 
 
 @pytest.mark.parametrize("is_fail_fast", [True, False])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -69,6 +72,21 @@ def test_a_worker_that_was_killed_before_its_list_was_written_occupied_nothing(s
     with occupied(scratch, "next", []):
         assert names(scratch) == {"workers/next"}
     assert (scratch / "trials").is_dir()
+
+
+def test_what_cannot_be_removed_is_left_and_stops_no_trial(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may belong to another user."""
+    kill_a_worker(scratch)
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        with occupied(scratch, "next", []):
+            assert {"trials/a", "trainings/t", "workers/killed"} <= names(scratch)
+    with occupied(scratch, "last", []):
+        assert names(scratch) == {"workers/last"}
 
 
 def test_folders_are_removed_after_an_error_too(scratch: Path) -> None:
