@@ -168,6 +168,8 @@ class Tracker:
         self.uri = uri or default_uri(self._home)
         self._monitor, self._largest_model = monitor or Monitor(self._home), largest_model
         self._runs: dict[str, _Run] = {}
+        #: key -> the status in which a trial had an artifact that is too large, and the reason
+        self._too_large: dict[str, tuple[Status, str]] = {}
         # Sweeps of one home share trials, and two processes that initialise one database corrupt it.
         self._lock = FileLock(database_lock(self._home))
         self._is_own = self.uri == default_uri(self._home)
@@ -185,7 +187,8 @@ class Tracker:
         """Write the journals' new events to MLflow.
 
         If MLflow refuses a trial, the others are still written; all refusals are raised as one `UnrecordedTrialsError`.
-        Errors of the store itself are raised at once.
+        Errors of the store itself are raised at once.  A trial with an artifact that is too large is sent again by
+        another `Tracker`, or once its status has changed.
         """
         found = self._monitor.look_at(trial.key for trial in trials)
         new = [(trial, now) for trial in trials if self._lacks(trial.key, now := found[trial.key])]
@@ -193,10 +196,15 @@ class Tracker:
             refuse_dead_store(self.uri)
         refused: dict[str, str] = {}
         for trial, now in new:
+            before, why = self._too_large.get(trial.key, (None, ""))
+            if now.status == before:
+                refused[trial.run_name] = why
+                continue
             try:
                 with self._lock:
                     self._sync_trial(trial, now)
             except ArtifactTooLargeError as error:
+                self._too_large[trial.key] = now.status, str(error)
                 refused[trial.run_name] = str(error)
             except MlflowException as error:
                 if error.error_code not in _COLLISIONS:

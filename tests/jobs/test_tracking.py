@@ -788,6 +788,35 @@ def test_an_artifact_that_is_too_large_for_a_server_stops_no_other_trial(tmp_pat
     assert states == {TRIAL.key: "RUNNING", other.key: "FINISHED"}
 
 
+def test_an_artifact_that_was_too_large_is_not_sent_every_ten_seconds(tmp_path, folder, client, monkeypatch):
+    measure_loss(folder)
+    with Journal(folder) as journal:
+        journal.failed("out of memory")
+    (folder / "samples.npz").write_bytes(b"large")
+    sent, refusal = [], Response()
+    refusal.status_code = 413
+
+    def limited(_, run_id, path):
+        if path.endswith("samples.npz"):
+            sent.append(run_id)
+            raise HTTPError(response=refusal)
+
+    one = tracker(tmp_path)
+
+    def sync(tracker):
+        with pytest.raises(UnrecordedTrialsError, match=r"'baseline': its artifact samples.npz .* is too large"):
+            tracker.sync([TRIAL])
+        return len(sent)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifact", limited)
+        assert [sync(one), sync(one)] == [1, 1]
+        finish(folder)
+        assert [sync(one), sync(one), sync(tracker(tmp_path))] == [2, 2, 3]
+    tracker(tmp_path).sync([TRIAL])
+    assert only_run(client).info.status == "FINISHED"
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1, "packages": [], "git": "x"}', "{}"])
 def test_a_damaged_environment_costs_its_tags_only(tmp_path, folder, client, content):
     measure_loss(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,7 +19,7 @@ from results.records.trial_folder import trial_status
 from sweep.run.executors import run_guarded as module
 from sweep.run.executors.base import ExecutorOptions
 from sweep.run.executors.run_guarded import run_guarded, runtime_of
-from tests.works import finish, trial_of
+from tests.works import finish, trial_of, work
 
 
 def _raised_while_handling(first: Exception) -> RuntimeError:
@@ -61,6 +62,33 @@ def test_every_option_of_a_run_reaches_its_trials(tmp_path: Path) -> None:
     stop_file = str(tmp_path / "stop")
     assert runtime_of(options, tmp_path / "stop") == Runtime(3, "cuda", "never", 7, 9, True, stop_file)
     assert runtime_of(ExecutorOptions(), tmp_path / "stop").device == "cpu", "also where there is a GPU"
+
+
+def test_the_memory_of_a_trial_is_measured_from_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reused worker has the peak of its trial before."""
+    peak = [1 << 30]
+    monkeypatch.setattr(module, "watch_gpu_memory", lambda: peak.append(0))
+    monkeypatch.setattr(module, "peak_gpu_memory", lambda: peak[-1])
+    trial = trial_of(1)
+
+    def work(_: object, home: Path, __: object) -> TrialResult:
+        peak.append(peak[-1] + 5)
+        return finish(trial.key, home)
+
+    assert run_guarded(trial.key, trial.config, tmp_path, Runtime(), False, work).gpu_bytes == 5
+
+
+def test_the_files_of_a_trial_in_the_home_of_a_group_can_be_written_by_it(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home").chmod(0o775)
+    trial, before = trial_of(1), os.umask(0o022)
+    try:
+        run_guarded(trial.key, trial.config, tmp_path / "home", Runtime(), False, work)
+    finally:
+        os.umask(before)
+    modes = [path.stat().st_mode for path in (tmp_path / "home" / "trials").rglob("*")]
+    assert modes
+    assert all(mode & 0o020 for mode in modes)
 
 
 @pytest.mark.parametrize("is_fail_fast", [True, False])
