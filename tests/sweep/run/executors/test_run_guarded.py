@@ -13,12 +13,14 @@ from jobs import memory
 from jobs.device import GpuLostError
 from jobs.memory import is_out_of_memory
 from jobs.trial import Runtime, TrialResult
+from results.records.disk import DiskFullError
 from results.records.home import trial_folder
 from results.records.journal import Journal, read_events
 from results.records.trial_folder import trial_status
 from sweep.run.executors import run_guarded as module
 from sweep.run.executors.base import ExecutorOptions
 from sweep.run.executors.run_guarded import run_guarded, runtime_of
+from sweep.run.stop import Stop, stop_requested
 from tests.works import finish, trial_of, work
 
 
@@ -62,6 +64,33 @@ def test_every_option_of_a_run_reaches_its_trials(tmp_path: Path) -> None:
     stop_file = str(tmp_path / "stop")
     assert runtime_of(options, tmp_path / "stop") == Runtime(3, "cuda", "never", 7, 9, True, stop_file)
     assert runtime_of(ExecutorOptions(), tmp_path / "stop").device == "cpu", "also where there is a GPU"
+
+
+def test_a_trial_whose_data_changed_since_it_was_planned_fails(tmp_path: Path) -> None:
+    trial = trial_of(1)
+    run_guarded("0" * 16, trial.config, tmp_path, Runtime(), False, work)
+    (failed,) = read_events(trial_folder(tmp_path, "0" * 16))
+    assert failed["error"] == f"the data or weights changed since it was planned: its key is now {trial.key}"
+    assert trial_status(trial_folder(tmp_path, trial.key)) == "finished"
+
+
+@pytest.mark.parametrize("has_stop_file", [True, False])
+def test_a_full_disk_stops_the_sweep_and_fails_no_trial(tmp_path: Path, has_stop_file: bool) -> None:
+    def full(*_: object) -> NoReturn:
+        raise DiskFullError("no space left")
+
+    trial, stop_file = trial_of(1), tmp_path / "stop"
+    runtime = Runtime(stop_file=str(stop_file) if has_stop_file else None)
+    run_guarded(trial.key, trial.config, tmp_path, runtime, True, full)
+    assert trial_status(trial_folder(tmp_path, trial.key)) == "pending"
+    assert stop_requested(stop_file) == (Stop("disk", "no space left") if has_stop_file else None)
+
+
+def test_nothing_starts_once_a_stop_is_requested(tmp_path: Path) -> None:
+    (tmp_path / "stop").touch()
+    trial, runtime = trial_of(1), Runtime(stop_file=str(tmp_path / "stop"))
+    run_guarded(trial.key, trial.config, tmp_path, runtime, False, lambda *_: pytest.fail("it has started"))
+    assert trial_status(trial_folder(tmp_path, trial.key)) == "pending"
 
 
 def test_the_memory_of_a_trial_is_measured_from_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
