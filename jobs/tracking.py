@@ -253,6 +253,8 @@ class Tracker:
         if run.published != "finished":
             self._write(run, trial_folder(self._home, trial.key), now.status)
             run.scores = _scores(now)
+            if run.published == "finished":
+                run.logged.clear()  # thousands of entries, which are needed no more
             if run.published != before and not self._is_own:
                 self._delete_doubles(trial.key)
         self._runs[trial.key] = run

@@ -218,6 +218,17 @@ def scores_of_runs(client: MlflowClient) -> dict[str, str]:
 BOTH = {hashlib.sha256(scores).hexdigest(): "finished" for scores in (b"rows", b"other rows")}
 
 
+def test_a_driver_keeps_no_list_of_the_metrics_of_finished_trials(tmp_path, folder):
+    """They would be gigabytes for a sweep of thousands of long trainings."""
+    one = tracker(tmp_path)
+    measure_loss(folder)
+    one.sync([TRIAL])
+    assert one._runs[TRIAL.key].logged == {("train/loss", 5)}
+    finish(folder)
+    one.sync([TRIAL])
+    assert one._runs[TRIAL.key].logged == set()
+
+
 @pytest.mark.parametrize("seen_running", [False, True])
 def test_a_trial_that_was_trained_again_with_other_scores_has_a_further_run(tmp_path, folder, client, seen_running):
     measure_loss(folder)

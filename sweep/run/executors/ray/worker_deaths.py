@@ -61,7 +61,7 @@ class DeadTrials(tune.Callback):
         self._release(key)
         folder = trial_folder(self._home, key)
         status = trial_status(folder)
-        if status == "finished":  # its worker died after that
+        if status in ("finished", "pruned"):  # its worker died after that
             return
         if status != "failed":
             with Journal(folder) as journal:

@@ -77,7 +77,7 @@ def test_a_trial_fails_with_the_reason_of_its_last_worker(error: RayError, reaso
     assert released == [key]
 
 
-@pytest.mark.parametrize("end", ["finished", "failed", "middle"])
+@pytest.mark.parametrize("end", ["finished", "pruned", "failed", "middle"])
 def test_a_death_after_the_end_changes_nothing_and_stops_the_others_only_after_a_failure(end: str, tmp_path) -> None:
     key, stop_file = "0123456789abcdef", tmp_path / "stop"
     folder = trial_folder(tmp_path, key)
@@ -85,13 +85,15 @@ def test_a_death_after_the_end_changes_nothing_and_stops_the_others_only_after_a
         journal.start(0)
         if end == "failed":
             journal.failed("a reason of its own")
+        if end == "pruned":
+            journal.pruned("worse than the median")
     if end == "finished":
         write_result(folder)
     trial = SimpleNamespace(config={"point": {"key": key}}, get_pickled_error=ActorDiedError)
     DeadTrials(tmp_path, 2, stop_file, lambda _: None).on_trial_error(0, [], trial)
     reasons = [event["error"].partition(" 3 times")[0] for event in read_events(folder) if event["event"] == "failed"]
-    expected = {"finished": [], "failed": ["a reason of its own"], "middle": ["its worker process died"]}
+    expected = {"finished": [], "pruned": [], "failed": ["a reason of its own"], "middle": ["its worker process died"]}
     assert reasons == expected[end]
     stop = stop_requested(stop_file)
-    assert (stop is None) == (end == "finished")
+    assert (stop is None) == (end in ("finished", "pruned"))
     assert stop is None or (stop.cause, stop.reason) == ("failure", f"trial {key} failed")
