@@ -350,12 +350,38 @@ def test_a_network_in_bfloat16_returns_float32():
     assert (maps - expected).norm() < 0.1 * expected.norm() + 1e-3
 
 
-def test_compiled_code_lies_in_the_cache_unless_its_place_is_set(monkeypatch, tmp_path):
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    monkeypatch.setenv("TRITON_CACHE_DIR", "elsewhere")
+@pytest.mark.parametrize("device", [CPU, CUDA])
+def test_a_training_on_a_gpu_has_the_layout_of_its_execution_and_the_fastest_convolutions(device, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    asked = []
+    monkeypatch.setattr(executions, "memory_format", lambda *found: asked.append(found) or torch.channels_last)
+    network = reconstructor()
+    prepare_training(network, device, "graph", "float32")
+    kernels = [part.weight for part in network.modules() if isinstance(part, nn.Conv2d) and part.kernel_size == (3, 3)]
+    assert kernels
+    is_on_gpu = device == CUDA
+    assert {kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels} == {is_on_gpu}
+    assert torch.backends.cudnn.benchmark == is_on_gpu
+    assert asked == ([(CUDA, "graph")] if is_on_gpu else [])
+
+
+@pytest.mark.parametrize(("device", "options"), [(CPU, None), (CUDA, {"force_layout_optimization": True})])
+def test_a_network_is_compiled_as_a_whole_for_its_shapes(device, options, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda _, **found: asked.append(found))
+    executions._Compiled(nn.Linear(2, 1), device, in_bf16=False)
+    assert asked == [{"fullgraph": True, "dynamic": False, "options": options}]
+
+
+@pytest.mark.parametrize("own", ["TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"])
+def test_compiled_code_lies_in_the_cache_unless_its_place_is_set(own, monkeypatch, tmp_path):
+    folders = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor"), "TRITON_CACHE_DIR": str(tmp_path / "triton")}
+    for name in folders:
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(own, "elsewhere")
     share_compiled_code(tmp_path)
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "inductor")
-    assert os.environ["TRITON_CACHE_DIR"] == "elsewhere"
+    assert {name: os.environ[name] for name in folders} == folders | {own: "elsewhere"}
 
 
 class HostReads(TorchFunctionMode):
