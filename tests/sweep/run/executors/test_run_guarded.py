@@ -178,7 +178,9 @@ def test_a_trial_that_runs_out_goes_on_without_caches(
     """It is put back, or fails on a whole GPU, only where it runs out without them as well."""
     monkeypatch.setattr(memory, "free_gpu_memory", lambda _: 100)
     monkeypatch.setattr(memory, "_has_cached", False)
-    trial, cached = trial_of(1), []
+    trial, cached, freed = trial_of(1), [], []
+    monkeypatch.setattr(module, "keep_only", freed.append)
+    monkeypatch.setattr(module, "watch_gpu_memory", lambda: freed.append("memory"))
 
     def work(_config: object, home: Path, _runtime: Runtime) -> TrialResult:
         cached.append(memory.may_cache(20, 0.4, torch.device("cuda")))
@@ -190,6 +192,26 @@ def test_a_trial_that_runs_out_goes_on_without_caches(
 
     attempted = run_guarded(trial.key, trial.config, tmp_path, Runtime(), False, work, 0.5)
     assert cached == [True, False]
+    assert freed == ["memory", None, "memory"], "of the first attempt, which also had the larger peak"
     assert attempted.is_put_back is needs_more
+    reasons = [
+        event["reason"] for event in read_events(trial_folder(tmp_path, trial.key)) if event["event"] == "stopped"
+    ]
+    assert reasons[0].startswith("out of memory; it goes on without its dataset and features on the GPU (OutOfMemory")
     assert trial_status(trial_folder(tmp_path, trial.key)) == ("interrupted" if needs_more else "finished")
     assert memory.may_cache(20, 0.4, torch.device("cuda")), "the next trial has caches again"
+
+
+def test_another_error_is_not_tried_again_without_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_has_cached", True)
+    _, folder = end_with(RuntimeError("shapes do not match"), tmp_path, 1.0)
+    assert [event["event"] for event in read_events(folder)] == ["start", "failed"]
+
+
+def test_a_failure_without_a_stop_file_is_only_recorded(tmp_path: Path) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise ValueError("no")
+
+    trial = trial_of(1)
+    run_guarded(trial.key, trial.config, tmp_path, Runtime(), True, fail)
+    assert trial_status(trial_folder(tmp_path, trial.key)) == "failed"
