@@ -118,7 +118,8 @@ def forget(home: Path, keys: Sequence[str], uri: str | None = None) -> int:
         experiments = [found.experiment_id for found in all_experiments(client, ViewType.ALL)]
         for key in keys:
             for run in client.search_runs(experiments, f"tags.`{tags.KEY}` = '{key}'"):
-                client.delete_run(run.info.run_id)
+                # First: nothing would find the artifacts of a deleted run, if this were killed in between.
                 shutil.rmtree(artifacts_folder(home) / run.info.run_id, ignore_errors=True)
+                client.delete_run(run.info.run_id)
                 count += 1
     return count

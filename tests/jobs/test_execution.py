@@ -350,6 +350,25 @@ def test_a_network_in_bfloat16_returns_float32():
     assert (maps - expected).norm() < 0.1 * expected.norm() + 1e-3
 
 
+def test_a_method_without_a_backbone_runs_as_written():
+    network = nn.Identity()
+    network.main_network = network.geometry = None
+    assert prepare_training(network, CPU, "graph", "float32") == "eager"
+    assert "forward" not in network.__dict__
+
+
+def test_a_graph_casts_the_weights_anew_in_each_replay():
+    """Weights that were cast once would stay those of the capture."""
+    seen, images = [], torch.rand(2, 3)
+
+    def network(images: Tensor) -> Tensor:
+        seen.append((torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()))
+        return images
+
+    executions._OfTensors(network, ((images,), {}), CPU, in_bf16=True)(images)
+    assert seen == [(True, False)]
+
+
 @pytest.mark.parametrize("device", [CPU, CUDA])
 def test_a_training_on_a_gpu_has_the_layout_of_its_execution_and_the_fastest_convolutions(device, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)

@@ -10,6 +10,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -71,6 +72,23 @@ def test_a_trial_that_is_forgotten_has_no_run_nor_artifacts(tmp_path: Path, empt
     assert client.search_runs([found.experiment_id for found in client.search_experiments()]) == []
     assert [path.name for path in (tmp_path / "artifacts").iterdir()] == ["of another"]
     assert forget(tmp_path, [KEY]) == 0
+
+
+def test_forgetting_that_was_killed_is_completed_when_it_is_repeated(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(tmp_path, empty_store)
+
+    def killed(*_: object, **__: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    for owner, name in ((shutil, "rmtree"), (MlflowClient, "delete_run")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                forget(tmp_path, [KEY])
+    assert forget(tmp_path, [KEY]) == 1
+    assert [path.name for path in (tmp_path / "artifacts").iterdir()] == ["of another"]
 
 
 def test_a_home_without_a_store_has_only_runs_of_others_to_forget(tmp_path: Path, empty_store: Path) -> None:
