@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -14,7 +15,11 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda:1")
 def test_inputs_on_a_cpu_are_drawn_when_they_are_taken():
     drawn: list[int] = []
     inputs = DrawnAhead(lambda i: drawn.append(i) or i, CPU, end=3)
-    assert [inputs.take(i) for i in (0, 1, 2)] == drawn == [0, 1, 2]
+    taken = []
+    for iteration in (0, 1, 2):
+        taken.append(inputs.take(iteration))
+        inputs.prepare(iteration + 1)
+    assert taken == drawn == [0, 1, 2]
 
 
 def test_inputs_on_a_gpu_are_drawn_one_ahead(monkeypatch):
@@ -31,13 +36,17 @@ def test_inputs_on_a_gpu_are_drawn_one_ahead(monkeypatch):
 
     def draw(iteration: int) -> Tensor:
         drawn.append(iteration)
-        return torch.tensor(iteration)
+        return torch.tensor(10 + iteration)
 
     inputs, taken = DrawnAhead(draw, CUDA, end=7), []
     for iteration in (0, 1, 5, 6):
-        taken.append(int(inputs.take(iteration)))
+        batch = inputs.take(iteration)
+        taken.append(int(batch))
+        kept = weakref.ref(batch)
+        del batch
+        assert kept() is None, "its memory is for the step"
         inputs.prepare(iteration + 1)
-    assert taken == [0, 1, 5, 6]
+    assert taken == [10, 11, 15, 16]
     assert drawn == [0, 1, 2, 5, 6]
     assert waits == [("side", stream)] + [("main", side)] * 4
     assert recorded == [stream] * 4
