@@ -34,6 +34,8 @@ MAX_PIXELS = 2**26
 MAX_TEXT_BYTES = 64 * 2**20
 #: Maximum compression ratio: JSON has ten to twenty, a decompression bomb a thousand.
 MAX_EXPANSION = 100
+#: Maximum length of what a decoder says, which may repeat the file's content.
+_MAX_DETAILS = 200
 _CHUNK = 2**20
 _COMPANION = "._"
 
@@ -68,7 +70,7 @@ def sha256_of(files: Collection[Path], root: Path) -> str:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Converts errors of reading `path` to `UnreadableObjectError`, which names the file; notes that it is read."""
     if (read := _reads.get()) is not None:
         read.add(path)
@@ -78,7 +80,18 @@ def _naming(path: Path) -> Iterator[None]:
         raise
     # Decoders raise many kinds of errors on damaged files: OSError, SyntaxError, struct.error, MemoryError, ...
     except Exception as error:
-        raise UnreadableObjectError(f"{path}: {type(error).__name__}: {error}") from error
+        raise UnreadableObjectError(f"{path}: {_reason(path, error)}") from error
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file cannot be read, in one line: what the system says, or that a decoder failed."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    details = " ".join(str(error).split())
+    shown = details if len(details) <= _MAX_DETAILS else f"{details[:_MAX_DETAILS]}..."
+    return f"damaged, or no {path.suffix.lower() or 'such'} file ({type(error).__name__}: {shown})"
 
 
 def files_under(root: Path, *patterns: str) -> Iterator[Path]:
@@ -121,7 +134,7 @@ def inside(root: Path, relative: object, stated_in: Path) -> Path:
 
 def read_bytes(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
     """The whole file, of at most `limit` bytes."""
-    with _naming(path):
+    with reading(path):
         size = path.stat().st_size
         if size > limit:
             raise UnreadableObjectError(f"{path}: {size} bytes, more than {limit}")
@@ -131,7 +144,7 @@ def read_bytes(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
 def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
     """A UTF-8 file, of at most `limit` bytes."""
     content = read_bytes(path, limit)
-    with _naming(path):
+    with reading(path):
         return content.decode("utf-8-sig")
 
 
@@ -148,7 +161,7 @@ def read_floats(path: Path, count: int) -> np.ndarray:
 def parse_floats(text: str, count: int, path: Path) -> np.ndarray:
     """`count` finite numbers of `text`, which is from `path`."""
     words = text.split()
-    with _naming(path):
+    with reading(path):
         values = np.array([float(word) for word in words])
     if len(values) != count:
         raise UnreadableObjectError(f"{path}: {len(values)} numbers, not {count}")
@@ -164,7 +177,7 @@ def finite(values: np.ndarray, path: Path, what: str = "a number") -> np.ndarray
 
 def read_image(path: Path) -> Image.Image:
     """A decoded picture as the file has it: bits, grey, a palette or RGB, with or without transparency, or 16 bits."""
-    with _naming(path), Image.open(path) as image:
+    with reading(path), Image.open(path) as image:
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableObjectError(f"{path}: {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
         if image.mode not in (*_COLOUR_MODES, *_DEEP_MODES):
@@ -176,7 +189,7 @@ def read_image(path: Path) -> Image.Image:
 
 def has_alpha(path: Path) -> bool:
     """Whether a picture has transparency, by its header."""
-    with _naming(path), Image.open(path) as image:
+    with reading(path), Image.open(path) as image:
         return image.has_transparency_data
 
 
@@ -187,7 +200,7 @@ def read_rgba(path: Path) -> np.ndarray:
 
 def rgba_of(image: Image.Image, path: Path) -> np.ndarray:
     """Colours and alpha of a decoded picture, which is from `path`; see `read_rgba`."""
-    with _naming(path):
+    with reading(path):
         if image.mode in _DEEP_MODES:
             grey = _deep_values(image, path) / 257
             opaque = np.full(grey.shape, 255.0)
@@ -216,7 +229,7 @@ def read_mask(path: Path, *, upright: bool = False) -> np.ndarray:
     images alpha multiplies the coverage; if all their pixels have one colour, alpha alone is the coverage.
     """
     image = read_image(path)
-    with _naming(path):
+    with reading(path):
         if upright:
             image = ImageOps.exif_transpose(image)
         if image.mode in _DEEP_MODES:
@@ -248,7 +261,7 @@ def _shares(values: np.ndarray) -> np.ndarray:
 def read_steps(path: Path) -> np.ndarray:
     """The integers (H, W) of a one-channel image with 8 or 16 bits."""
     image = read_image(path)
-    with _naming(path):
+    with reading(path):
         if image.mode not in (*_DEEP_MODES, "L"):
             raise UnreadableObjectError(f"{path}: pixels of mode {image.mode}, not of one channel")
         return np.asarray(image).astype(np.int64) if image.mode == "L" else _deep_values(image, path)
@@ -264,7 +277,7 @@ def _deep_values(image: Image.Image, path: Path) -> np.ndarray:
 
 def read_depth_bits(path: Path) -> np.ndarray:
     """A picture (H, W) whose 16 bits are those of a float16, as float32."""
-    with _naming(path), Image.open(path) as image:
+    with reading(path), Image.open(path) as image:
         if image.mode not in ("I;16", "I") or image.width * image.height > MAX_PIXELS:
             raise UnreadableObjectError(f"{path}: a {image.size} picture of mode {image.mode}, not one of 16 bits")
         return np.array(image).astype(np.uint16).view(np.float16).astype(np.float32)
@@ -286,13 +299,13 @@ def read_square_pictures(paths: Sequence[Path], background: Sequence[float]) -> 
 
 def read_array(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
     """A .npy file of finite numbers, mapped; None in `shape` stands for any length."""
-    with _naming(path):
+    with reading(path):
         return _checked(np.load(path, mmap_mode="r", allow_pickle=False), shape, path, "the array")
 
 
 def read_members(path: Path, shapes: dict[str, tuple[int | None, ...]]) -> dict[str, np.ndarray]:
     """Arrays of a .npz archive by name; names that it lacks are left out."""
-    with _naming(path), zipfile.ZipFile(path) as archive:
+    with reading(path), zipfile.ZipFile(path) as archive:
         members = {info.filename: info for info in archive.infolist()}
         return {
             name: _checked(_member(archive, members[f"{name}.npy"], path), shape, path, name)
@@ -303,21 +316,21 @@ def read_members(path: Path, shapes: dict[str, tuple[int | None, ...]]) -> dict[
 
 def member_names(path: Path) -> set[str]:
     """The arrays in a .npz archive."""
-    with _naming(path), zipfile.ZipFile(path) as archive:
-        return {name.removesuffix(".npy") for name in archive.namelist()}
+    with reading(path), zipfile.ZipFile(path) as archive:
+        return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
 
 
 def read_json(path: Path) -> Any:
     """A JSON file, or a gzip of one where it is called .jgz."""
     content = _expanded(path) if path.suffix == ".jgz" else read_bytes(path)
-    with _naming(path):
+    with reading(path):
         return json.loads(content)
 
 
 def _expanded(path: Path) -> bytes:
     """Contents of a gzip file; raises `UnreadableObjectError` where they exceed the allowed size."""
     pieces, total = [], 0
-    with _naming(path):
+    with reading(path):
         limit = max(MAX_TEXT_BYTES, MAX_EXPANSION * path.stat().st_size)
         try:
             with gzip.open(path) as stream:

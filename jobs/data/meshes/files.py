@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from jobs.data.importers.base import UnreadableObjectError
-from jobs.data.importers.files import MAX_PIXELS, finite, inside, read_bytes, read_image, rgba_of
+from jobs.data.importers.files import MAX_PIXELS, finite, inside, read_bytes, read_image, reading, rgba_of
 from jobs.data.meshes import gltf
 from jobs.data.meshes.ray_tracing import Mesh
 from jobs.data.meshes.textured_mesh import Part, linear_of_srgb, shrunk, srgb_of_linear
@@ -26,6 +27,8 @@ TEXTURE_FOLDERS = ("../materials/textures", "textures", "../textures")
 MAX_FILE_BYTES = 2**31
 #: Suffixes of files that a mesh file may refer to, besides textures.
 _NO_PICTURES = (".mtl", ".bin")
+#: The largest colour, as a float, that is a share of 1 and not of 255.
+_OVEREXPOSED = 2.0
 _WHITE = np.ones((1, 1, 3))
 _NO_COORDINATES = "a part's texture is not drawn: not all of its faces have texture coordinates"
 _NO_COLOUR = "a part is drawn in grey: its material is not defined"
@@ -42,10 +45,11 @@ def read_parts(path: Path, root: Path, max_texture: int) -> list[Part]:
     Raises `UnreadableObjectError` where the file, or one that it needs, is missing or damaged, or uses an unsupported
     feature.
     """
-    scene, materials = _scene(path, root)
-    meshes = [geometry for geometry in _flattened(scene, path) if len(getattr(geometry, "faces", ()))]
-    parts = [_part(mesh, materials, path, max_texture) for mesh in meshes]
-    parts = [part for part in parts if len(part.mesh.faces)]
+    with reading(path):
+        scene, materials = _scene(path, root)
+        meshes = [geometry for geometry in scene.dump(concatenate=False) if len(getattr(geometry, "faces", ()))]
+        parts = [_part(mesh, materials, path, max_texture) for mesh in meshes]
+        parts = [part for part in parts if len(part.mesh.faces)]
     if not parts:
         raise UnreadableObjectError(f"{path}: no faces" + (" with an area" if meshes else ""))
     visible = [part for part in parts if part.is_visible]
@@ -54,7 +58,9 @@ def read_parts(path: Path, root: Path, max_texture: int) -> list[Part]:
 
 def read_points(path: Path) -> np.ndarray:
     """The vertices (P, 3) of a mesh or point cloud."""
-    clouds = [np.asarray(geometry.vertices, np.float64) for geometry in _flattened(_scene(path, path.parent)[0], path)]
+    with reading(path):
+        geometries = _scene(path, path.parent)[0].dump(concatenate=False)
+        clouds = [np.asarray(geometry.vertices, np.float64) for geometry in geometries]
     if not sum(len(cloud) for cloud in clouds):
         raise UnreadableObjectError(f"{path}: no points")
     return finite(np.concatenate(clouds), path, "a point")
@@ -62,8 +68,6 @@ def read_points(path: Path) -> np.ndarray:
 
 def _scene(path: Path, root: Path) -> tuple[trimesh.Scene, list[gltf.Material] | None]:
     """The scene that trimesh reads from a file, and the materials if it is glTF."""
-    import trimesh
-
     file_type = path.suffix[1:].lower()
     if file_type not in FORMATS:
         raise UnreadableObjectError(f"{path}: format {file_type!r}; allowed: {', '.join(FORMATS)}")
@@ -72,15 +76,52 @@ def _scene(path: Path, root: Path) -> tuple[trimesh.Scene, list[gltf.Material] |
     if file_type == "glb":
         content, materials = gltf.opened(content, path)
     resolver = _resolver(path, root)
-    try:
-        scene = trimesh.load_scene(
-            trimesh.util.wrap_as_stream(content), file_type=file_type, resolver=resolver, process=False
-        )
-    except Exception as error:  # its parsers raise any kind of error on damaged files
-        raise UnreadableObjectError(f"{path}: {type(error).__name__}: {error}") from error
+    scene = _loaded(content, file_type, resolver, path)
     if resolver.problems:
         raise UnreadableObjectError(resolver.problems[0])
     return scene, materials
+
+
+def _loaded(content: bytes, file_type: str, resolver: Any, path: Path) -> trimesh.Scene:
+    """The scene in the content of a file, with its colours as `_of_trimesh` has them."""
+    import trimesh
+    from trimesh.exchange.load import mesh_loaders
+
+    stream = trimesh.util.wrap_as_stream(content)
+    found = mesh_loaders[file_type](file_obj=stream, file_type=file_type, resolver=resolver, process=False)
+    if file_type == "off":
+        found["vertex_colors"] = _off_colours(content, len(found["vertices"]))
+    for part in found["geometry"].values() if "geometry" in found else [found]:
+        for kind in ("vertex_colors", "face_colors"):
+            if part.get(kind) is not None:
+                part[kind] = _of_trimesh(np.asarray(part[kind]), path)
+    return trimesh.load_scene({"process": False, **found})
+
+
+def _of_trimesh(colours: np.ndarray, path: Path) -> np.ndarray:
+    """Colours of vertices or faces within the range that trimesh clips their type to: floats to 1, integers to 255.
+
+    Files also have floats up to 255, and integers of 16 bits.  Floats up to 2 are taken for overexposed shares of 1.
+    """
+    largest = np.nanmax(colours, initial=0)
+    is_float = colours.dtype.kind == "f"
+    if largest <= (_OVEREXPOSED if is_float else 255):
+        return colours
+    top = 255 if is_float else 65535
+    if largest > top:
+        allowed = "1 or 255" if is_float else "255 or 65535"
+        raise UnreadableObjectError(f"{path}: colours up to {largest:g}; allowed: up to {allowed}")
+    return colours / top
+
+
+def _off_colours(content: bytes, count: int) -> np.ndarray | None:
+    """Colours (count, 3 or 4) of the vertices in an OFF file, which trimesh leaves out; None where it has none."""
+    text = re.sub("#.*", "", content.decode("utf-8", errors="replace"))
+    _, kind, rest = re.split("(COFF|OFF)", text, maxsplit=1)
+    if kind != "COFF":
+        return None
+    rows = [words for line in rest.splitlines() if (words := line.split())]
+    return np.array([row[3:] for row in rows[1 : count + 1]], np.float64)
 
 
 def _resolver(path: Path, root: Path) -> Any:
@@ -128,14 +169,6 @@ def _referred(relative: str, path: Path, root: Path) -> Path:
     return file
 
 
-def _flattened(scene: trimesh.Scene, path: Path) -> list[Any]:
-    """The scene's geometries, transformed as in its graph."""
-    try:
-        return list(scene.dump(concatenate=False))
-    except Exception as error:  # a graph with loops, missing nodes, ...
-        raise UnreadableObjectError(f"{path}: {type(error).__name__}: {error}") from error
-
-
 def _part(mesh: Any, materials: list[gltf.Material] | None, path: Path, max_texture: int) -> Part:
     vertices = np.asarray(mesh.vertices, np.float64)
     faces = np.asarray(mesh.faces, np.int64)
@@ -157,8 +190,9 @@ def _part(mesh: Any, materials: list[gltf.Material] | None, path: Path, max_text
     else:
         part = Part(bare, _WHITE * 0.7, np.zeros((len(vertices), 2)))
     part = _without_unused(part)
-    finite(part.mesh.vertices, path, "a vertex")
-    finite(part.texture_coordinates, path, "a texture coordinate")
+    with np.errstate(over="ignore"):  # single precision is what Embree and most formats have
+        finite(part.mesh.vertices.astype(np.float32), path, "a vertex")
+        finite(part.texture_coordinates.astype(np.float32), path, "a texture coordinate")
     return part
 
 

@@ -55,7 +55,7 @@ class Material:
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Material:
-        """Parses a material; raises KeyError, TypeError or ValueError where it is malformed."""
+        """Parses a material; raises any kind of error where it is malformed."""
         metallic = entry.get("pbrMetallicRoughness") or {}
         factor = np.array(metallic.get("baseColorFactor") or [1, 1, 1, 1], np.float64)
         if factor.shape != (4,) or not np.isfinite(factor).all():
@@ -82,26 +82,24 @@ DEFAULT = Material.read({})
 def opened(content: bytes, path: Path) -> tuple[bytes, list[Material]]:
     """A .glb file prepared for trimesh, and its materials, whose indices are their names in it.
 
-    Raises `UnreadableObjectError` where it is no .glb file, or requires an unsupported extension, which is named.
+    Raises `UnreadableObjectError` where it requires an unsupported extension, which is named, and any kind of error
+    where it is damaged or no .glb file.
     """
-    header, rest = _parts(content, path)
+    header, rest = _parts(content)
     required = [str(name) for name in header.get("extensionsRequired") or []]
     if unread := sorted(set(required) - READ):
         raise UnreadableObjectError(
             f"{path}: requires the glTF extension{'s' * (len(unread) > 1)} {', '.join(unread)}, which "
             f"{'are' if len(unread) > 1 else 'is'} not read; export it without"
         )
-    try:
-        for number, entry in enumerate(header.get("materials") or []):
-            entry["name"] = str(number)
-            _use_diffuse_colour(entry)
-        materials = [Material.read(entry) for entry in header.get("materials") or []]
-        for mesh in header.get("meshes") or []:
-            for primitive in mesh["primitives"]:
-                material = materials[primitive["material"]] if "material" in primitive else DEFAULT
-                _rename(primitive["attributes"], material)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise UnreadableObjectError(f"{path}: its header is malformed: {type(error).__name__}: {error}") from error
+    for number, entry in enumerate(header.get("materials") or []):
+        entry["name"] = str(number)
+        _use_diffuse_colour(entry)
+    materials = [Material.read(entry) for entry in header.get("materials") or []]
+    for mesh in header.get("meshes") or []:
+        for primitive in mesh["primitives"]:
+            material = materials[primitive["material"]] if "material" in primitive else DEFAULT
+            _rename(primitive["attributes"], material)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 4)
     head = _HEAD.pack(_MAGIC, 2, _HEAD.size + len(text) + len(rest), len(text), _JSON)
@@ -130,15 +128,12 @@ def _rename(attributes: dict[str, Any], material: Material) -> None:
         attributes[COORDINATES] = attributes[f"TEXCOORD_{material.coordinates}"]
 
 
-def _parts(content: bytes, path: Path) -> tuple[dict[str, Any], bytes]:
+def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:
     """The JSON chunk, which comes first, and the remaining bytes."""
-    try:
-        magic, version, _, length, kind = _HEAD.unpack(content[: _HEAD.size])
-        if magic != _MAGIC or kind != _JSON or version != 2:
-            raise ValueError(f"not a binary glTF of version 2 (magic {magic:#x}, version {version})")
-        header = json.loads(content[_HEAD.size : _HEAD.size + length])
-    except (struct.error, ValueError, RecursionError) as error:
-        raise UnreadableObjectError(f"{path}: {type(error).__name__}: {error}") from error
+    magic, version, _, length, kind = _HEAD.unpack(content[: _HEAD.size])
+    if magic != _MAGIC or kind != _JSON or version != 2:
+        raise ValueError(f"not a binary glTF of version 2 (magic {magic:#x}, version {version})")
+    header = json.loads(content[_HEAD.size : _HEAD.size + length])
     if not isinstance(header, dict):
-        raise UnreadableObjectError(f"{path}: its header is no JSON object")
+        raise ValueError("its header is no JSON object")
     return header, content[_HEAD.size + length :]

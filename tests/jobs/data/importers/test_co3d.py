@@ -119,7 +119,7 @@ def test_excluded_sequences_are_left_out_and_recorded(preprocessed, tmp_path, na
             "none of its 1 sequences, first '34_1403_4393', is among the 4 of category 'hydrant'",
         ),
         ("bad.json", '"110_1_2"', "not a list of sequences"),
-        ("bad.json", "{", "JSONDecodeError"),
+        ("bad.json", "{", r"damaged, or no .json file \(JSONDecodeError"),
     ],
 )
 def test_lists_of_something_else_are_refused(preprocessed, tmp_path, name, content, reason):
@@ -318,7 +318,7 @@ def spoil(entries, **changes):
         ({"image__path": "../../../etc/passwd"}, r"the path '../../../etc/passwd' leads out of"),
         ({"mask__path": "/etc/passwd"}, r"the path '/etc/passwd' leads out of"),
         ({"mask__path": 7}, "7 is not a path"),
-        ({"image__path": "hydrant/gone.jpg"}, r"hydrant/gone.jpg: FileNotFoundError"),
+        ({"image__path": "hydrant/gone.jpg"}, "hydrant/gone.jpg: there is no such file"),
         ({"depth__scale_adjustment": "1.x"}, "frame 1 is malformed: ValueError: could not convert"),
     ],
 )

@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +182,13 @@ def test_an_archive_is_no_array(tmp_path):
         files.read_array(tmp_path / "a.npy", (None,))
 
 
+def test_members_of_another_kind_are_no_arrays(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.zeros(3))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("b", "text")
+    assert files.member_names(tmp_path / "a.npz") == {"a"}
+
+
 def test_members_that_lead_out_of_the_archive_are_never_written(tmp_path):
     path = zipped(tmp_path / "a.npz", b"x", name="../../b.npy")
     assert files.read_members(path, {"a": (None,)}) == {}
@@ -192,7 +200,7 @@ def test_pickles_are_not_read(tmp_path):
     with pytest.raises(UnreadableObjectError, match=r"a.npz"):
         files.read_members(tmp_path / "a.npz", {"a": (None,)})
     np.save(tmp_path / "a.npy", np.array([{}]), allow_pickle=True)
-    with pytest.raises(UnreadableObjectError, match=r"a.npy: ValueError"):
+    with pytest.raises(UnreadableObjectError, match=r"a.npy: damaged, or no .npy file \(ValueError"):
         files.read_array(tmp_path / "a.npy", (None,))
 
 
@@ -217,6 +225,30 @@ def test_damaged_gzip_is_named(tmp_path, content):
     (tmp_path / "a.jgz").write_bytes(content)
     with pytest.raises(UnreadableObjectError, match=r"a.jgz: "):
         files.read_json(tmp_path / "a.jgz")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("gone.txt", None, "there is no such file"),
+        ("folder.txt", "folder", "is a directory"),
+        ("a.json", "{", r"damaged, or no .json file \(JSONDecodeError: Expecting property name .*\)"),
+        ("frames", "[", r"damaged, or no such file \(JSONDecodeError: .*\)"),
+        ("a.txt", "x" * 5000, r"damaged, or no .txt file \(ValueError: could not convert string to float: 'x+\.\.\.\)"),
+    ],
+)
+def test_why_a_file_cannot_be_read_is_one_short_line(tmp_path, name, content, reason):
+    path = tmp_path / name
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_text(content)
+    read = files.read_json if content and content[0] in "{[" else lambda path: files.read_floats(path, 1)
+    with pytest.raises(UnreadableObjectError) as refused:
+        read(path)
+    message = str(refused.value)
+    assert re.fullmatch(f"{re.escape(str(path))}: {reason}", message)
+    assert len(message) < len(str(path)) + 300
 
 
 def test_depth_bits_are_those_of_a_float16(tmp_path):

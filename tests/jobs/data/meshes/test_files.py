@@ -10,6 +10,7 @@ import pytest
 import trimesh
 from PIL import Image
 
+from jobs.data.importers.base import UnreadableObjectError
 from jobs.data.inspect import check
 from jobs.data.meshes.files import read_parts
 from jobs.data.meshes.gltf import Material
@@ -219,6 +220,61 @@ def test_opacity_of_vertices_blends(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("kind", "colour", "expected"),
+    [
+        ("float", "200 100 51", [200, 100, 51]),
+        ("float", "0.5 1 0", [128, 255, 0]),
+        ("float", "1.5 1 0", [255, 255, 0]),
+        ("uchar", "200 100 1", [200, 100, 1]),
+        ("ushort", "51455 25700 257", [200, 100, 1]),
+        ("float", "70000 1 0", r"m.ply: colours up to 70000; allowed: up to 1 or 255"),
+        ("int", "70000 1 0", r"m.ply: colours up to 70000; allowed: up to 255 or 65535"),
+    ],
+)
+def test_the_range_of_colours_in_ply_follows_from_their_type_and_the_largest(tmp_path, kind, colour, expected):
+    properties = [f"float {axis}" for axis in "xyz"] + [f"{kind} {name}" for name in ("red", "green", "blue")]
+    header = ["ply", "format ascii 1.0", "element vertex 4", *(f"property {each}" for each in properties)]
+    vertices = [f"{x:g} {y:g} {z:g} {colour}" for x, y, z in SQUARE]
+    lines = [*header, "element face 2", "property list uchar int vertex_indices", "end_header", *vertices]
+    (tmp_path / "m.ply").write_text("\n".join([*lines, "3 0 1 2", "3 0 2 3", ""]))
+    if isinstance(expected, str):
+        with pytest.raises(UnreadableObjectError, match=expected):
+            read_parts(tmp_path / "m.ply", tmp_path, 64)
+    else:
+        assert look(read_parts(tmp_path / "m.ply", tmp_path, 64)) == (expected, 1)
+
+
+@pytest.mark.parametrize("colour", ["200 100 51", "0.784 0.392 0.2"])
+def test_colours_of_obj_vertices_may_be_bytes(tmp_path, colour):
+    vertices = [f"v {x} {y} {z} {colour}\n" for x, y, z in SQUARE]
+    (tmp_path / "m.obj").write_text("".join(vertices) + "f 1 2 3\nf 1 3 4\n")
+    assert look(read_parts(tmp_path / "m.obj", tmp_path, 64)) == ([200, 100, 51], 1)
+
+
+@pytest.mark.parametrize("colour", ["200 100 51 255", "200 100 51", "0.784 0.392 0.2 1.0"])
+def test_colours_of_off_vertices(tmp_path, colour):
+    vertices = [f"{x} {y} {z}  {colour} # corner\n" for x, y, z in SQUARE]
+    (tmp_path / "m.off").write_text("# no OFF yet\nCOFF 4 2 0\n\n" + "".join(vertices) + "3 0 1 2\n3 0 2 3\n")
+    assert look(read_parts(tmp_path / "m.off", tmp_path, 64)) == ([200, 100, 51], 1)
+
+
+@pytest.mark.parametrize(
+    ("extra", "transform", "reason"),
+    [
+        ({"name": [1]}, {}, r"damaged, or no .glb file \(TypeError: "),
+        ({}, {"scale": ["a", 1]}, r"damaged, or no .glb file \(ValueError: "),
+        ({}, {"offset": [1e308, 0]}, "a texture coordinate is not finite"),
+    ],
+)
+def test_a_malformed_material_of_gltf_is_named_with_its_file(tmp_path, extra, transform, reason):
+    texture = {"index": 0, "extensions": {"KHR_texture_transform": transform}}
+    material = {"pbrMetallicRoughness": {"baseColorTexture": texture, **extra}}
+    write_glb(tmp_path / "m.glb", material=material, image=TWO_ROWS, keep_texture=True)
+    with pytest.raises(UnreadableObjectError, match=f"m.glb: {reason}"):
+        read_parts(tmp_path / "m.glb", tmp_path, 64)
+
+
+@pytest.mark.parametrize(
     ("accessor", "shape"), [({"count": 2, "type": "VEC4"}, r"\(2, 4\)"), ({"count": 4, "type": "VEC2"}, r"\(4, 2\)")]
 )
 def test_colours_that_do_not_fit_the_vertices_are_refused(tmp_path, accessor, shape):
@@ -395,7 +451,7 @@ def test_google_scans_are_imported_with_a_remark_on_the_upward_axis(tmp_path):
 def test_a_texture_of_another_object_is_never_taken(tmp_path):
     write_google_scan(tmp_path, "Mug_A")
     write_obj(tmp_path / "Mug_B" / "meshes", mtl="map_Kd texture.png", name="model")
-    with pytest.raises(ValueError, match=r"Mug_B/meshes/texture.png: FileNotFoundError"):
+    with pytest.raises(ValueError, match=r"Mug_B/meshes/texture.png: there is no such file"):
         read_parts(tmp_path / "Mug_B/meshes/model.obj", tmp_path, 64)
 
 
