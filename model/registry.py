@@ -38,16 +38,37 @@ class UnknownChoiceError(ValueError):
         )
 
 
+class RegistryError(ValueError):
+    """An entry of a registry names a module or an attribute that does not exist."""
+
+    def __init__(self, axis: str, name: str, entry: str, missing: str) -> None:
+        super().__init__(f"{axis} {name!r} is registered as {entry!r}, and there is no {missing}; mend its line")
+
+
 @cache
-def _parts(path: str) -> list[str]:
+def _parts(path: str) -> tuple[str, str]:
     """Module and attribute of a registry's entry."""
-    return path.split(":")
+    module, _, attribute = path.partition(":")
+    return module, attribute
 
 
 def resolve(registry: Mapping[str, str], name: str, axis: str) -> Any:
-    """The object registered as `name`.  Raises `UnknownChoiceError` with the allowed names."""
+    """The object registered as `name`.
+
+    Raises `UnknownChoiceError` with the allowed names, and `RegistryError` where its entry leads nowhere.
+    """
     if name not in registry:
         raise UnknownChoiceError(axis, name, registry)
     module, attribute = _parts(registry[name])
     # A plan of thousands of trials calls this thousands of times; re-importing a module takes microseconds.
-    return getattr(sys.modules.get(module) or importlib.import_module(module), attribute)
+    loaded = sys.modules.get(module)
+    if loaded is None:
+        try:
+            loaded = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if not f"{module}.".startswith(f"{error.name}."):  # a package that the module imports
+                raise
+            raise RegistryError(axis, name, registry[name], f"module {error.name}") from error
+    if not hasattr(loaded, attribute):
+        raise RegistryError(axis, name, registry[name], f"{attribute!r} in module {module}")
+    return getattr(loaded, attribute)

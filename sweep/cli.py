@@ -118,8 +118,15 @@ def main() -> None:
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("SPLATSWEEP_DEBUG"):
             raise
-        print("\n".join([f"error: {completed(str(error))}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        print("\n".join([f"error: {completed(_message(error))}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         filename = error.filename if isinstance(error, OSError) and error.errno in _REFUSED else None
         if filename is not None and (owner := whose(Path(os.fsdecode(filename)))):
             print(f"({owner})", file=sys.stderr)
         sys.exit(2)
+
+
+def _message(error: Exception) -> str:
+    """What an error says; the system's errors name the path first, and no number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return str(error)

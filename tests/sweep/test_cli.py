@@ -293,6 +293,14 @@ def test_notes_of_an_error_are_printed_with_it(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: cannot unpack\n(while the object 'a' was read)\n"
 
 
+def test_errors_of_the_system_name_the_path_and_no_number(monkeypatch, capsys, tmp_path):
+    command = ["splatsweep", "evaluate", "--checkpoint", str(tmp_path / "no.pth"), "--dataset", "chairs"]
+    monkeypatch.setattr(sys, "argv", [*command, "--home", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == f"error: {tmp_path / 'no.pth'}: no such file or directory\n"
+
+
 def test_the_package_is_the_console_script():
     ended = subprocess.run([sys.executable, "-m", "sweep", "--version"], capture_output=True, text=True, check=False)
     assert ended.returncode == 0
