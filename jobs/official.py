@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,9 +117,7 @@ class OfficialCheckpoint:
             file = recognise({name: tensor.float() for name, tensor in read_weights(content).items()})
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        iteration = content.get("iteration")
-        count = float(iteration) if isinstance(iteration, Real) else math.nan
-        return cls(path, sha256, int(count) if count.is_integer() else None, file)
+        return cls(path, sha256, _whole(content.get("iteration")), file)
 
     def settings(self, dataset: str) -> dict[str, Any]:
         """Settings of a trial's configuration that the file determines, for evaluation on one of our datasets."""
@@ -137,7 +134,10 @@ class OfficialCheckpoint:
 
     def load(self, network: Reconstructor) -> Reconstructor:
         """Give `network` copies of the tensors; returns it.  Raises ValueError where they do not fit."""
-        return self.file.load(network)
+        try:
+            return self.file.load(network)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
 
     def check(self, config: TrialConfig) -> None:
         """Raise ValueError where the configuration names another method, or lacks context that the network requires."""
@@ -221,6 +221,12 @@ def _write(evaluation: Evaluation, folder: Path, config: TrialConfig) -> dict[st
         "per_object_sha256": file_sha256(folder / MEASUREMENTS_FILENAME),
         "finished": time.time(),
     }
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number of any type; None for all else."""
+    is_whole = isinstance(value, Real) and value % 1 == 0  # NaN and infinity leave NaN
+    return int(value) if is_whole else None
 
 
 def _load(path: Path) -> Mapping[str, Any]:

@@ -111,6 +111,9 @@ class PixelNerfFile(PublishedFile):
 
 def recognise(weights: Mapping[str, Tensor]) -> PublishedFile:
     """The kind of file with these tensors.  Raises ValueError where they match no published network."""
-    if PixelNerfShape.recognises(weights):
-        return PixelNerfFile(weights, PixelNerfShape.of(weights))
-    return SplatterImageFile(weights, NetworkShape.of(weights))
+    try:
+        if PixelNerfShape.recognises(weights):
+            return PixelNerfFile(weights, PixelNerfShape.of(weights))
+        return SplatterImageFile(weights, NetworkShape.of(weights))
+    except (IndexError, ZeroDivisionError) as error:  # sizes are read from tensors of fewer dimensions, or empty ones
+        raise ValueError("its tensors have the names of a published network, and other shapes") from error

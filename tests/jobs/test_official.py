@@ -211,10 +211,48 @@ def test_files_that_are_no_checkpoints_are_refused(trained, tmp_path, monkeypatc
         OfficialCheckpoint.read(tmp_path / "other.pth")
 
 
-@pytest.mark.parametrize(("iteration", "recorded"), [(np.int64(7), 7), (7.0, 7), (math.nan, None), ([7], None)])
+@pytest.mark.parametrize(
+    ("iteration", "recorded"),
+    [
+        (np.int64(7), 7),
+        (7.0, 7),
+        pytest.param(10**400, 10**400, id="huge"),
+        (math.nan, None),
+        (-math.inf, None),
+        ([7], None),
+    ],
+)
 def test_an_iteration_that_is_no_number_is_not_recorded(iteration, recorded, trained, tmp_path):
     path = save(tmp_path / "model.pth", trained()[1], iteration=iteration)
     assert OfficialCheckpoint.read(path).iteration == recorded
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "problem"),
+    [
+        ("16x16_conv.weight", lambda tensor: tensor[:0], "other shapes"),
+        ("16x16_conv.weight", lambda tensor: tensor.sum(), "other shapes"),
+        ("16x16_block0.conv1.weight", lambda tensor: tensor.sum(), "other shapes"),
+        (
+            "16x16_block0.norm0.bias",
+            lambda tensor: tensor[:1],
+            r"do not fit the network: 1 of another shape: .*norm0\.bias",
+        ),
+    ],
+)
+def test_tensors_of_other_shapes_are_refused_with_the_files_name(name, change, problem, trained, tiny, home, tmp_path):
+    _, predictor = trained()
+    content = torch.load(save(tmp_path / "model.pth", predictor), weights_only=False)
+    (changed,) = (full for full in content["model_state_dict"] if full.endswith(f"enc.{name}"))
+    content["model_state_dict"][changed] = change(content["model_state_dict"][changed])
+    torch.save(content, tmp_path / "model.pth")
+
+    def evaluated():
+        checkpoint = OfficialCheckpoint.read(tmp_path / "model.pth")
+        return evaluate_checkpoint(checkpoint, merged(checkpoint.settings("chairs"), tiny()["data"]), home)
+
+    with pytest.raises(ValueError, match=rf"model\.pth: .*{problem}"):
+        evaluated()
 
 
 def test_a_file_of_another_method_is_called_what_it_is(trained, tmp_path: Path) -> None:
