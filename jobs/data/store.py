@@ -31,6 +31,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.options import in_one_line
+from results.records.damage import DamagedFileError, member, read_object
 
 if TYPE_CHECKING:  # takes seconds, and only `views` needs it
     import torch
@@ -44,6 +45,9 @@ SPLITS = ("train", "val", "test")
 REQUIRED_ARRAYS = ("images", "world_to_camera", "focal", "principal")
 OPTIONAL_ARRAYS = ("mask", "depth")
 OBJECT_COLUMNS = ("object", "split", "first_frame", "num_frames", "category", "geometry")
+_INTEGER_COLUMNS = ("first_frame", "num_frames")
+#: types of arrays, float32 where none is named
+_TYPES = {"images": ("uint8",), "mask": ("uint8",), "depth": ("float32", "float16")}
 
 
 class StoreError(ValueError):
@@ -148,16 +152,8 @@ class Store:
     def open(cls, path: Path) -> Store:
         """Map the store at `path`.  Raises `StoreError` where it is missing, damaged or of another format."""
         manifest = _read_manifest(path)
-        arrays = _map_arrays(path)
         objects = _read_objects(path)
-        frames = int(objects["num_frames"].sum())
-        side = arrays["images"].shape[-1]
-        for name, array in arrays.items():
-            if array.shape[1:] != frame_shape(name, side):
-                raise StoreError(f"{path}: {name}.npy has frames of {array.shape[1:]}, not {frame_shape(name, side)}")
-            if len(array) != frames:
-                raise StoreError(f"{path}: {name}.npy holds {len(array)} frames, objects.parquet {frames}")
-        return cls(path=path, manifest=manifest, objects=objects, **arrays)
+        return cls(path=path, manifest=manifest, objects=objects, **_map_arrays(path, int(objects["num_frames"].sum())))
 
     @property
     def fingerprint(self) -> str:
@@ -332,44 +328,63 @@ def _read_manifest(path: Path) -> Manifest:
     if not file.is_file():
         raise StoreError(f"{path} is not a store: it has no manifest.json")
     try:
-        values = json.loads(file.read_text("utf-8"))
-        version = values["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}" if file.stat().st_size else "it is empty"
-        raise StoreError(f"{file} is damaged: {reason}") from error
+        values = read_object(file)
+        version = member(values, "format_version", int, file)
+    except DamagedFileError as error:
+        raise _damaged(file, error.problem) from error
     if version != FORMAT_VERSION:
         raise StoreError(
-            f"{path} has format version {version!r}, this code reads {FORMAT_VERSION}; delete it and prepare it again"
+            f"{path} has format version {version}, this code reads {FORMAT_VERSION}; delete it and prepare it again"
         )
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
-        raise StoreError(f"{file} is damaged: {in_one_line(error)}") from error
+        raise _damaged(file, in_one_line(error)) from error
 
 
 def _read_objects(path: Path) -> pd.DataFrame:
     file = path / "objects.parquet"
     try:
         objects = pd.read_parquet(file)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise StoreError(f"{file} is missing or damaged: {error}") from error
-    missing = [column for column in OBJECT_COLUMNS if column not in objects]
-    if missing:
-        raise StoreError(f"{file} lacks the columns {', '.join(missing)}")
+        columns = {column: objects[column].tolist() for column in OBJECT_COLUMNS if column in objects}
+    except Exception as error:  # damaged content raises many kinds of errors
+        raise _damaged(file, str(error)) from error
+    for column in OBJECT_COLUMNS:
+        kind = int if column in _INTEGER_COLUMNS else str
+        if column not in columns:
+            raise _damaged(file, f"it lacks the column {column}")
+        if wrong := [value for value in columns[column] if not isinstance(value, kind)]:
+            raise _damaged(file, f"{wrong[0]!r} in its column {column}, not {kind.__name__}")
+    if unknown := set(columns["split"]) - set(SPLITS):
+        raise _damaged(file, f"its splits include {', '.join(sorted(unknown))}; allowed: {', '.join(SPLITS)}")
+    counts = objects["num_frames"]
+    if (counts < 1).any() or (objects["first_frame"] != counts.cumsum() - counts).any():
+        raise _damaged(file, "its objects do not have frames that follow one another")
     return objects
 
 
-def _map_arrays(path: Path) -> dict[str, np.ndarray]:
-    arrays = {}
+def _map_arrays(path: Path, frames: int) -> dict[str, np.ndarray]:
+    """The arrays, each of this number of frames."""
+    arrays: dict[str, np.ndarray] = {}
     for name in (*REQUIRED_ARRAYS, *OPTIONAL_ARRAYS):
         file = path / f"{name}.npy"
         if name in OPTIONAL_ARRAYS and not file.exists():
             continue
         try:
-            arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # a damaged header raises many kinds of errors
-            raise StoreError(f"{file} is missing or damaged: {error}") from error
+            raise _damaged(file, str(error)) from error
+        side = (arrays.get("images", array).shape or (0,))[-1]
+        shape, types = (frames, *frame_shape(name, side)), _TYPES.get(name, ("float32",))
+        if array.shape != shape or array.dtype not in map(np.dtype, types):
+            expected = f"{shape}, as objects.parquet and images.npy have it, of {' or '.join(types)}"
+            raise _damaged(file, f"it holds {array.shape} of {array.dtype}, not {expected}")
+        arrays[name] = array
     return arrays
+
+
+def _damaged(file: Path, problem: str) -> StoreError:
+    return StoreError(f"{file} is missing or damaged: {problem}; delete {file.parent} and prepare it again")
 
 
 def frame_shape(name: str, side: int) -> tuple[int, ...]:

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -138,7 +139,9 @@ def test_errors_name_the_problem(path, tmp_path):
     cases = [
         ("{", "damaged"),
         ("[]", "damaged"),
+        ("[" * 100_000, "damaged"),
         (json.dumps(values | {"format_version": FORMAT_VERSION + 1}), "format version"),
+        (json.dumps({k: v for k, v in values.items() if k != "format_version"}), "lacks 'format_version'"),
         (json.dumps(values | {"near": "close"}), "near"),
         (json.dumps({k: v for k, v in values.items() if k != "fingerprint"}), "fingerprint"),
     ]
@@ -169,13 +172,50 @@ def test_an_array_with_a_damaged_header_is_named(path):
 
 def test_arrays_of_unequal_length_are_refused(path):
     np.save(path / "focal.npy", np.load(path / "focal.npy")[:-1])
-    with pytest.raises(StoreError, match=r"focal.npy holds 8 frames.* 9"):
+    with pytest.raises(StoreError, match=r"focal.npy is .*: it holds \(8, 2\) of float32, not \(9, 2\)"):
         Store.open(path)
 
 
 def test_arrays_of_another_shape_are_refused(path):
     np.save(path / "depth.npy", np.load(path / "depth.npy")[:, :8])
-    with pytest.raises(StoreError, match=r"depth.npy has frames of \(8, 16\), not \(16, 16\)"):
+    with pytest.raises(StoreError, match=r"depth.npy is .*: it holds \(9, 8, 16\) of float32, not \(9, 16, 16\)"):
+        Store.open(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("images", lambda array: array / np.float32(255)),
+        ("images", lambda array: array[0, 0, 0, 0]),
+        ("images", lambda array: array.astype("S1")),
+        ("mask", lambda array: array.astype(bool)),
+        ("depth", lambda array: array.astype(">f4")),
+        ("world_to_camera", lambda array: array.astype(np.float64)),
+        ("focal", lambda array: array.astype(np.int64)),
+    ],
+)
+def test_arrays_of_another_type_are_refused(path, name, change):
+    np.save(path / f"{name}.npy", change(np.load(path / f"{name}.npy")))
+    reason = rf"{name}\.npy is missing or damaged: it holds .*; delete {path} and prepare it again"
+    with pytest.raises(StoreError, match=reason):
+        Store.open(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("first_frame", 1, "frames that follow one another"),
+        ("num_frames", -3, "frames that follow one another"),
+        ("num_frames", 2.5, r"2\.5 in its column num_frames, not int"),
+        ("split", "train-a", "its splits include train-a; allowed: train, val, test"),
+        ("object", 7, "7 in its column object, not str"),
+    ],
+)
+def test_a_table_of_objects_that_cannot_be_is_refused(path, column, value, reason):
+    objects = pd.read_parquet(path / "objects.parquet")
+    objects[column] = [value] * len(objects)
+    objects.to_parquet(path / "objects.parquet", index=False)
+    with pytest.raises(StoreError, match=rf"objects\.parquet is missing or damaged: .*{reason}"):
         Store.open(path)
 
 
