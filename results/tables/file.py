@@ -88,7 +88,9 @@ def _parsed(path: Path) -> Any:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read as a table file: {error.strerror}") from error
-    except (YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ResultsError(f"{path}: is not YAML of a table file: nested too deeply") from None
+    except (YAMLError, ValueError) as error:  # ValueErrors for a `!!int text`, a month 13, or other than UTF-8
         raise ResultsError(f"{path}: is not YAML: {error}") from error
 
 

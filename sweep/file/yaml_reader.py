@@ -18,6 +18,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, StreamMark, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from sweep.file.diagnostics import ABSENT, Finding, Mistake, Path, SweepError
 
@@ -91,6 +92,9 @@ def parse(text: str, file: str) -> Document:
         value = None if node is None else reader.read(node, ())
     except MarkedYAMLError as error:
         raise SweepError([_syntax_mistake(error, file)]) from None
+    except ReaderError as error:
+        line, column = _place_after(text[: error.position])
+        raise SweepError([Mistake(file, line, column, "", f"not valid YAML: {str(error).splitlines()[0]}")]) from None
     except YAMLError as error:
         reason = str(error).splitlines()[0]
         raise SweepError([Mistake(file, 1, 1, "", f"not valid YAML: {reason}")]) from None
@@ -115,8 +119,8 @@ def is_file(path: FilePath) -> bool:
 
 
 def _read_text(path: FilePath) -> str:
-    def refuse(message: str) -> SweepError:
-        return SweepError([Mistake(str(path), None, None, "", message)])
+    def refuse(message: str, line: int | None = None, column: int | None = None) -> SweepError:
+        return SweepError([Mistake(str(path), line, column, "", message)])
 
     try:
         with path.open("rb") as file:
@@ -133,7 +137,13 @@ def _read_text(path: FilePath) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise refuse(f"not UTF-8 text, at byte {error.start}") from None
+        place = _place_after(error.object[: error.start].decode("utf-8"))
+        raise refuse(f"not UTF-8 text: the byte {error.object[error.start]:#04x}", *place) from None
+
+
+def _place_after(text: str) -> tuple[int, int]:
+    """Line and column of what follows a text, counted from 1."""
+    return text.count("\n") + 1, len(text.rpartition("\n")[2]) + 1
 
 
 def _syntax_mistake(error: MarkedYAMLError, file: str) -> Mistake:

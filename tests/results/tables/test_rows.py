@@ -288,6 +288,9 @@ def test_a_baseline_that_several_configurations_match_is_none(make, tmp_path: Pa
         ("- name: mine", "- kind: pie\n    name: mine", "unknown kind 'pie'; allowed: auto"),
         ("tables:", "tabels:", "a table file holds the one key `tables`"),
         ("label: plain", "label: [plain", "is not YAML"),
+        ("label: plain", "label: !!int plain", "is not YAML: invalid literal for int"),
+        ("label: plain", "label: 2026-13-01", "is not YAML: month must be in"),
+        ("label: plain", f"label: {'[' * 3000}", "nested too deeply"),
     ],
 )
 def test_mistakes_in_a_table_file_are_named(make, tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -51,7 +51,8 @@ def test_what_was_not_written_is_placed_at_what_is_around_it() -> None:
         ("a: !!int x\n", 1, 4, "not a valid int"),
         ("a: &x [*x]\n", 1, 4, "nested deeper"),
         ("[" * 3000, 1, 1, "nested deeper"),
-        ("a: \x01\n", 1, 1, "not valid YAML"),
+        ("a: \x01\n", 1, 4, "not valid YAML: unacceptable character #x0001"),
+        ("a: 1\nü: [\x07]\n", 2, 5, "not valid YAML: unacceptable character #x0007"),
     ],
 )
 def test_what_cannot_be_read_is_placed(text: str, line: int, column: int, part: str) -> None:
@@ -83,6 +84,15 @@ def test_files_that_cannot_be_read(tmp_path: Path, content: bytes | None, part: 
         read_document(path)
     assert part in str(caught.value)
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_text_in_another_encoding_is_placed(tmp_path: Path, mark: bytes) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_bytes(mark + "a: 1\nü: ".encode() + "ü\n".encode("latin-1"))
+    with pytest.raises(SweepError) as caught:
+        read_document(path)
+    assert str(caught.value) == f"{path}:2:4: not UTF-8 text: the byte 0xfc"
 
 
 def test_a_folder_is_not_a_sweep_file(tmp_path: Path) -> None:
