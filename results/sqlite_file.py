@@ -27,7 +27,10 @@ def reading(path: Path, patience_s: float) -> Iterator[sqlite3.Connection]:
     Where it may not, the file is read as it is if the log is empty, else from a copy.  Raises `sqlite3.Error`.
     """
     with ExitStack() as stack:
-        yield _opened(path, patience_s, stack)
+        try:
+            yield _opened(path, patience_s, stack)
+        except UnicodeDecodeError as error:  # SQLite's message repeats what is damaged
+            raise sqlite3.DatabaseError(f"malformed: {error}") from error
 
 
 def copy_to(target: Path, path: Path, patience_s: float) -> None:

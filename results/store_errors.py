@@ -67,7 +67,7 @@ _REMEDIES: tuple[tuple[str, Callable[[str, str, str], str | None]], ...] = (
     (r"database is locked", lambda *_: _LOCKED),
     (r"out-of-date database schema|database schema \(found", _schema),
     (r"can't locate revision", lambda *_: _NEWER),
-    (r"not a database|malformed|no such table|no such column", _not_a_store),
+    (r"not a database|malformed|no such table|no such column|unsupported file format|decode", _not_a_store),
     (r"error code 401", lambda *_: _CREDENTIALS),
     (r"disk is full|no space left", lambda _, __, sync: f"make room, then: {sync}"),
 )

@@ -87,6 +87,16 @@ def test_other_errors_are_raised(path: Path, monkeypatch: pytest.MonkeyPatch) ->
         rows(path)
 
 
+def test_damaged_names_are_an_error_of_sqlite(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = path.read_bytes()
+    assert content.count(b"tablett") == 1
+    path.write_bytes(content.replace(b"tablett", b"table\xff\xff"))
+    with pytest.raises(sqlite3.DatabaseError, match=r"malformed: .*can't decode"):
+        rows(path)
+
+
 def test_a_copy_holds_what_the_log_holds(path: Path, tmp_path: Path) -> None:
     with unfinished(path):
         copy_to(tmp_path / "copy.db", path, 1)
