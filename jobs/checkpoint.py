@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -135,6 +136,16 @@ class CheckpointFolder:
                 log.warning("checkpoint %s is damaged and passed over: %s", path.name, error)
         return None
 
+    def refusal(self) -> str:
+        """Why the newest checkpoint cannot be continued, if it is of an earlier version; else "".  Reads no tensors."""
+        for path in reversed(self._records()):
+            try:
+                with safe_open(path.with_suffix(".safetensors"), "pt") as file:
+                    return _refusal(path, file.keys())
+            except (OSError, SafetensorError):  # damaged: `latest` passes over it
+                continue
+        return ""
+
     def is_empty(self) -> bool:
         """Whether there is no checkpoint, sound or damaged."""
         return not self._records()
@@ -160,11 +171,16 @@ def _read(path: Path) -> Checkpoint:
     if found != record["sha256"]:
         raise ValueError(f"sha256 {found}, expected {record['sha256']}")
     tensors = load(data)
-    if any(name.startswith(_FORMER_OPTIMIZER) for name in tensors):
-        raise FormerCheckpointError(
-            f"{path} was written by an earlier version and cannot be continued; to train anew, delete {path.parent}"
-        )
+    if refusal := _refusal(path, tensors):
+        raise FormerCheckpointError(refusal)
     return Checkpoint(record["step"], tensors, record["extra"])
+
+
+def _refusal(path: Path, names: Iterable[str]) -> str:
+    """Why a checkpoint with tensors of these names cannot be continued; "" where it can."""
+    if not any(name.startswith(_FORMER_OPTIMIZER) for name in names):
+        return ""
+    return f"{path} was written by an earlier version and cannot be continued; to train anew, delete {path.parent}"
 
 
 def _hash(data: bytes, step: int, extra: dict[str, Any]) -> str:

@@ -93,8 +93,8 @@ class Beginnings:
         obstacle = ""
         if config.train.keep == "best" and not is_at_end and step % (config.eval.every or step):
             obstacle = f"it compared its weights at iteration {step}, and this one would not (eval.every)"
-        elif not is_whole and _checkpoints(training_folder(self._home, key)).is_empty():
-            obstacle = "its optimiser state was not kept (run.keep_optimizer)"
+        elif not is_whole:
+            obstacle = _obstacle_of(_checkpoints(training_folder(self._home, key)))
         return Beginning(key, step, is_whole, obstacle)
 
 
@@ -122,6 +122,18 @@ def is_begun(home: Path, key: str) -> bool:
     """Whether a training is finished, or has a checkpoint."""
     folder = training_folder(home, key)
     return read_training(folder) is not None or not _checkpoints(folder).is_empty()
+
+
+def _obstacle_of(checkpoints: CheckpointFolder) -> str:
+    """Why a finished training cannot be continued from its checkpoints; "" where it can."""
+    if checkpoints.is_empty():
+        return "its optimiser state was not kept (run.keep_optimizer)"
+    return "its optimiser state was written by an earlier version" if checkpoints.refusal() else ""
+
+
+def refusal(home: Path, key: str) -> str:
+    """Why a training cannot be resumed from its last checkpoint; "" where it can, or has none."""
+    return _checkpoints(training_folder(home, key)).refusal()
 
 
 def _take_over(beginning: Beginning, config: TrialConfig, home: Path, folder: Path) -> bool:

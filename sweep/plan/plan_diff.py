@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.config import TrialConfig
-from jobs.continuation import Beginning, Beginnings, is_begun
+from jobs.continuation import Beginning, Beginnings, is_begun, refusal
 from jobs.keys import EVALUATION_VERSION, NUMERICS_VERSION, WATCHING, keeps_best
 from model.options import omitted_defaults
 from results.records.flat import as_written, flatten
@@ -160,7 +160,8 @@ def _state(trial: PlannedTrial, home: Path) -> Reason:
         return Reason("blocked", "; ".join(trial.missing))
     step = max((event["step"] for event in events if "step" in event), default=0)
     assert trial.status in ("interrupted", "running", "pruned")
-    return Reason(trial.status, f"at iteration {step} of {trial.steps}")
+    refused = refusal(home, trial.training) if trial.training is not None else ""
+    return Reason(trial.status, f"at iteration {step} of {trial.steps}" + (f"; {refused}" if refused else ""))
 
 
 def _compared(waiting: Sequence[PlannedTrial], sweep: str, home: Path) -> dict[str, Reason]:

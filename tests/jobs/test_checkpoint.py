@@ -43,8 +43,19 @@ def test_one_of_an_earlier_version_is_refused(tmp_path):
     network, optimizer = trained(1)
     tensors = capture(1, network, optimizer, network, {}).tensors
     folder.save(Checkpoint(1, {name.replace("optimizer.", "optimizer.0."): t for name, t in tensors.items()}, {}))
-    with pytest.raises(FormerCheckpointError, match=f"an earlier version .* delete {re.escape(str(tmp_path))}$"):
+    assert re.search(f"an earlier version .* delete {re.escape(str(tmp_path))}$", folder.refusal())
+    with pytest.raises(FormerCheckpointError, match=re.escape(folder.refusal())):
         folder.latest()
+
+
+def test_one_of_this_version_or_damaged_is_not_refused(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    assert folder.refusal() == ""
+    network, optimizer = trained(1)
+    folder.save(capture(1, network, optimizer, network, {}))
+    assert folder.refusal() == ""
+    (tmp_path / "000000001.safetensors").write_bytes(b"damaged")
+    assert folder.refusal() == ""
 
 
 def test_weights_alone_leave_adam_at_its_start():

@@ -151,6 +151,20 @@ def test_damaged_state_is_not_continued(home, tiny, in_one_go, steps):
     assert are_equal(tensors(longer), whole.tensors)
 
 
+def test_state_of_an_earlier_version_is_not_continued_and_the_plan_says_so(home, tiny, steps):
+    shorter = run_trial(configured(tiny, 7), home, KEEPING)
+    checkpoints = CheckpointFolder(folder_of(shorter) / "checkpoints")
+    former = {name.replace("optimizer.", "optimizer.0."): t for name, t in checkpoints.latest().tensors.items()}
+    checkpoints.save(replace(checkpoints.latest(), tensors=former))
+    config = configured(tiny, 12)
+    found = of(config, home)
+    assert found is not None
+    assert found.obstacle == "its optimiser state was written by an earlier version"
+    steps.clear()
+    assert record_of(run_trial(config, home, FORGETFUL))["continued_from"] == []
+    assert steps == list(range(12))
+
+
 def test_a_state_from_before_the_end_is_not_continued(home, tiny, steps):
     """The last checkpoint may be damaged, and the one before it still there."""
     checkpoints = CheckpointFolder(folder_of(run_trial(configured(tiny, 7), home, KEEPING)) / "checkpoints")

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
+from jobs.checkpoint import Checkpoint, CheckpointFolder
 from jobs.continuation import Beginning
 from jobs.keys import NUMERICS_VERSION, training_identity
 from model.methods import controls
@@ -16,7 +18,7 @@ from results.records.frozen_plans import freeze
 from results.records.home import training_folder
 from results.records.journal import Journal
 from results.records.monitor import Monitor
-from results.records.trial_folder import MEASUREMENTS_FILENAME
+from results.records.trial_folder import CHECKPOINTS_FOLDER, MEASUREMENTS_FILENAME
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
 from sweep.plan.plan_diff import Reason, beginnings, reasons, why_table
@@ -182,6 +184,21 @@ def test_started_trials_have_their_state_as_reason(tmp_path: Path) -> None:
         "stopped": "interrupted: at iteration 3 of 5",
         "running": "running: at iteration 2 of 5",
     }
+
+
+@pytest.mark.usefixtures("store")
+def test_a_checkpoint_of_an_earlier_version_is_named_before_the_trial_runs(tmp_path: Path) -> None:
+    plan = _plan(tmp_path)
+    (trial,) = plan.trials
+    with _journal(trial, tmp_path) as journal:
+        journal.start(0)
+        journal.metrics(3, {"train/loss": 1.0})
+        journal.stopped()
+    folder = training_folder(tmp_path, str(trial.training)) / CHECKPOINTS_FOLDER
+    CheckpointFolder(folder).save(Checkpoint(3, {"optimizer.0.first": torch.zeros(1)}, {}))
+    why = _why(plan.refreshed(Monitor(tmp_path)), tmp_path)["base"]
+    assert str(why).startswith("interrupted: at iteration 3 of 5; ")
+    assert str(why).endswith(f"by an earlier version and cannot be continued; to train anew, delete {folder}")
 
 
 @pytest.mark.usefixtures("store")
