@@ -19,7 +19,7 @@ from results.table import Cell, Column, Row, Section, Table
 from results.tables.assess import paired_comparisons
 from results.tables.auto import entries
 from results.tables.fill import Entry, source_of
-from results.tables.metric_columns import MetricColumn, named
+from results.tables.metric_columns import MetricColumn, distinct, named
 from results.tables.row_notes import DEVICES, device_notes, has_several_devices, row_notes, states
 from results.tables.scores import Scores
 
@@ -55,9 +55,9 @@ def compare(first: Evidence, second: Evidence, home: Path, columns: Sequence[str
     """A table of both sweeps: for each of `columns` their means and the difference, the second minus the first.
 
     Raises `ResultsError` where no row has the same name in both, or none of those can be compared, with the reasons;
-    `ValueError` for a column that does not exist.
+    `ValueError` for a column that does not exist, or is listed twice.
     """
-    quantities = [named(column) for column in columns]
+    quantities = distinct([named(column) for column in columns])
     if not quantities:
         raise ValueError("no column is named")
     names = _sides(first, second)
@@ -222,7 +222,7 @@ def _keys(entry: Entry) -> set[str]:
 def _row(entry: Entry | None, quantities: Sequence[MetricColumn], scores: Scores) -> Row:
     records = entry.records if entry else ()
     keys = [record.planned.key for record in records]
-    cells = tuple(Cell(scores.means(keys, quantity), sources=tuple(map(source_of, records))) for quantity in quantities)
+    cells = tuple(scores.cell(keys, quantity, sources=tuple(map(source_of, records))) for quantity in quantities)
     return Row(entry.label if entry else "", cells, tuple(map(source_of, records)))
 
 

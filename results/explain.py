@@ -10,7 +10,7 @@ from typing import Any
 from results.errors import ResultsError, did_you_mean
 from results.load import SweepLike, TrialRecord, read_evidence
 from results.records.arithmetic import recorded_arithmetic
-from results.records.find import UnknownTrialError, find_trial_folder
+from results.records.find import AmbiguousTrialError, UnknownTrialError, find_trial_folder
 from results.records.tags import (
     CONTINUED_FROM,
     DATA_CHECKSUM,
@@ -87,18 +87,23 @@ def explain(
         for name in _row_names(found):
             rows.setdefault(name, []).append(found)
     records = {record.planned.key: record for record in evidence.records}
-    keys = {key for key, record in records.items() if row in record.planned.names} or _keys_of(row, sweep.name, home)
-    of_trials = [found for found in chosen.rows if not keys.isdisjoint(source.key for source in found.sources)]
-    meant = rows.get(row) or of_trials or rows[_named("row", row, list(rows))]
-    return tuple(_explanation(chosen, found, place, records) for found in meant)
+    meant = rows.get(row) or _rows_of_trials(row, chosen, records, sweep.name, home)
+    return tuple(_explanation(chosen, found, place, records) for found in meant or rows[_named("row", row, list(rows))])
 
 
-def _keys_of(text: str, sweep: str, home: Path) -> set[str]:
-    """The key of the trial that `text` means: a key, its beginning, or `NAME seed N`; none for another text."""
+def _rows_of_trials(text: str, table: Table, records: Mapping[str, TrialRecord], sweep: str, home: Path) -> list[Row]:
+    """The rows with a trial that `text` means by a name, `NAME seed N`, a key, or its beginning; none for another text.
+
+    Raises `ResultsError` for a beginning of several keys, which it names.
+    """
+    keys = {key for key, record in records.items() if text in record.planned.names}
     try:
-        return {find_trial_folder(text, home, sweep).name}
+        keys = keys or {find_trial_folder(text, home, sweep).name}
+    except AmbiguousTrialError as error:
+        raise ResultsError(f"{error.several}; name one by more of its key") from None
     except UnknownTrialError:
-        return set()
+        return []
+    return [row for row in table.rows if not keys.isdisjoint(source.key for source in row.sources)]
 
 
 def _row_names(row: Row) -> list[str]:
@@ -115,9 +120,9 @@ def _named(kind: str, wanted: str, names: Sequence[str]) -> str:
 
 def _explanation(table: Table, row: Row, place: int, records: dict[str, TrialRecord]) -> Explanation:
     cell, column, sources = row.cells[place], table.columns[place], row.sources_of(place)
-    finished = [source.key for source in sources if source.state == "finished"]
-    # A finished trial may lack the metric; then the cell does not show which value belongs to which trial.
-    values = dict(zip(finished, cell.values, strict=True)) if len(finished) == cell.n else {}
+    keys = cell.keys or tuple(source.key for source in sources if source.state == "finished")
+    # A finished trial may lack the metric; a cell without keys does not show which value belongs to which trial then.
+    values = dict(zip(keys, cell.values, strict=True)) if len(keys) == cell.n else {}
     origins = tuple(_origin(records[source.key], values.get(source.key), column) for source in sources)
     return Explanation(table, row, column, cell, origins)
 

@@ -47,6 +47,10 @@ class Source:
     run_id: str | None = None
 
 
+#: level of the tests: a comparison is significant where its corrected p-value is below
+ALPHA = 0.05
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A row against the table's baseline, in one column, over the objects and seeds that both have."""
@@ -90,6 +94,8 @@ class Cell:
     text: str = ""
     #: the trials behind this cell, where a row holds several configurations; None for those of the row
     sources: tuple[Source, ...] | None = None
+    #: the trials' keys, in the order of `values`; empty where these are not of one trial each
+    keys: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:

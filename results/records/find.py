@@ -23,6 +23,15 @@ class UnknownTrialError(ResultsError):
     """No trial has that name, or several have."""
 
 
+class AmbiguousTrialError(UnknownTrialError):
+    """Several trials have that name, or keys that begin so; they are named."""
+
+    def __init__(self, several: str, ways: str) -> None:
+        """several: a sentence about them; ways: ways to choose one."""
+        super().__init__(f"{several}; choose one by {ways}")
+        self.several = several
+
+
 @dataclass(frozen=True)
 class _Named:
     """A trial under one of its names."""
@@ -42,7 +51,8 @@ def find_trial_folder(text: str, home: Path, sweep: str | None = None, seed: int
     """Folder of the trial that `text` means: its folder, its key, the beginning of its key, or its name.
 
     A name is that of a row of a planned sweep, of `sweep` where it is given.  `seed`, or `NAME seed N`, chooses among
-    planned trials; others have no name here.  Raises `UnknownTrialError` where no trial matches, or more than one does.
+    planned trials; others have no name here.  Raises `UnknownTrialError` where no trial matches, `AmbiguousTrialError`
+    where more than one does.
     """
     path = Path(text)
     if (path / JOURNAL_FILENAME).is_file() or (path / CONFIG_FILENAME).is_file():
@@ -62,7 +72,7 @@ def find_trial_folder(text: str, home: Path, sweep: str | None = None, seed: int
     if keys:
         differ = len({trial.seed for trial in matching}) > 1
         ways = [option for option, helps in (("--seed", seed is None and differ), ("--sweep", sweep is None)) if helps]
-        raise UnknownTrialError(f"{_several(text, keys, named)}; choose one by {' or '.join([*ways, 'its key'])}")
+        raise AmbiguousTrialError(_several(text, keys, named), " or ".join([*ways, "its key"]))
     raise UnknownTrialError(_unknown(text, home, named, sweep))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from results.table import Cell, Column, Comparison, Row, Table, rounded
+from results.table import ALPHA, Cell, Column, Comparison, Row, Table, rounded
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ def signed(value: float, precision: int) -> str:
 
 
 def probability(p: float) -> str:
-    """A p-value with three decimals, "< 0.001" below them."""
-    return "< 0.001" if p < 0.001 else rounded(p, 3)
+    """A p-value with three decimals; "< 0.001", or "< 0.050" for one below the level that would be rounded up to it."""
+    text = rounded(max(p, 0.001), 3)
+    return f"< {text}" if p < 0.001 or p < ALPHA <= float(text) else text
 
 
 def effect_size(found: Comparison) -> str:

@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from results.statistics import PairedTest, holm, minimal_detectable, paired_test
-from results.table import Comparison, Rank, Row, Table, Verdict, ranked
+from results.table import ALPHA, Comparison, Rank, Row, Table, Verdict, ranked
 from results.tables.metric_columns import MetricColumn
 from results.tables.scores import Scores
 
-ALPHA = 0.05
 POWER = 0.8
 
 #: row number of the baseline, which need not be one of the table's rows

@@ -116,9 +116,7 @@ def _first_trials(blocks: Sequence[Block]) -> tuple[TrialRecord, ...]:
 def _row(entry: Entry, quantities: Sequence[MetricColumn], scores: Scores, beside: Sequence[TrialRecord]) -> Row:
     records = sorted(entry.records, key=lambda record: record.planned.seed)
     keys = [record.planned.key for record in records]
-    cells = tuple(
-        Cell(scores.means(keys, quantity), reference=entry.references.get(quantity.name)) for quantity in quantities
-    )
+    cells = tuple(scores.cell(keys, quantity, reference=entry.references.get(quantity.name)) for quantity in quantities)
     notes = (*entry.notes, *row_notes(records, beside))
     state = _state(entry, any(cell.values for cell in cells))
     return Row(entry.label, cells, tuple(map(source_of, records)), state, notes, entry.group)

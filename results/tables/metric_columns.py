@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -79,6 +79,15 @@ def named(name: str) -> MetricColumn:
         allowed = f"{', '.join(METRICS)}, or one of other code as {other}"
         raise ValueError(f"unknown metric {metric!r}; allowed: {allowed}{hint}")
     return quantity(view_kind, metric)
+
+
+def distinct(columns: Sequence[MetricColumn]) -> tuple[MetricColumn, ...]:
+    """The same columns.  Raises `ValueError` for two of one name, whose tests would count twice."""
+    names = [column.name for column in columns]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"the column {name!r} is listed {names.count(name)} times; a table has it once")
+    return tuple(columns)
 
 
 def of_metrics(metrics: Iterable[str]) -> tuple[MetricColumn, ...]:

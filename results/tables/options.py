@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from results.tables.metric_columns import MetricColumn, named, quantity
+from results.tables.metric_columns import MetricColumn, distinct, named, quantity
 
 # Lists of YAML are stored as tuples.
 as_tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
@@ -53,7 +53,7 @@ def as_metric_column(column: Any) -> Any:
 
 Stem = Annotated[str, AfterValidator(_check_stem)]
 Column = Annotated[MetricColumn, BeforeValidator(as_metric_column)]
-Columns = Annotated[tuple[Column, ...], as_tuple]
+Columns = Annotated[tuple[Column, ...], as_tuple, AfterValidator(distinct)]
 
 
 class Options(Strict):

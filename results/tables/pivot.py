@@ -11,7 +11,7 @@ from pydantic import Field
 from results.costs import KIND
 from results.load import Evidence, TrialRecord
 from results.provenance import ABSENT
-from results.table import Cell, Row, Section, Table
+from results.table import Row, Section, Table
 from results.tables.axes import Axis, find_axes, named_axis
 from results.tables.fill import source_of, with_intervals
 from results.tables.metric_columns import MetricColumn, named
@@ -126,8 +126,8 @@ def _row(
         if len(groups) > 1:
             names = ", ".join(group[0].planned.name for group in groups)
             notes.append(f"Several configurations at {column}, so no mean: {names}; choose with `select`.")
-        values = scores.means([record.planned.key for record in records], quantity) if len(groups) == 1 else ()
-        cells.append(Cell(values, sources=tuple(map(source_of, records))))
+        keys = [record.planned.key for record in records] if len(groups) == 1 else []
+        cells.append(scores.cell(keys, quantity, sources=tuple(map(source_of, records))))
         told = (*row_notes(records), *(device_notes(records) if has_devices else ()))
         notes += [f"{column}: {note}" for note in told] if len(groups) == 1 else []
     is_mixed = any(len(crossing.get((value, column), ())) > 1 for column in across)

@@ -13,6 +13,7 @@ from results.load import Evidence, TrialRecord
 from results.measurements import Measurements
 from results.metrics import VIEW_KINDS, determines_object_scores, determines_scores
 from results.records import tags
+from results.table import Cell, Source
 from results.tables.metric_columns import MetricColumn
 
 Floats = NDArray[np.float64]
@@ -64,8 +65,24 @@ class Scores:
 
     def means(self, keys: Sequence[str], quantity: MetricColumn) -> tuple[float, ...]:
         """Mean over objects of each finished trial of `keys`; a NaN among the objects makes it NaN."""
-        values, present = self._of(keys, quantity)
-        return tuple(float(row[mask].mean()) for row, mask in zip(values, present, strict=True) if mask.any())
+        return tuple(self._by_trial(keys, quantity).values())
+
+    def cell(
+        self,
+        keys: Sequence[str],
+        quantity: MetricColumn,
+        *,
+        reference: float | None = None,
+        sources: tuple[Source, ...] | None = None,
+    ) -> Cell:
+        """A cell with the `means`, each with the key of its trial."""
+        found = self._by_trial(keys, quantity)
+        return Cell(tuple(found.values()), keys=tuple(found), reference=reference, sources=sources)
+
+    def _by_trial(self, keys: Sequence[str], quantity: MetricColumn) -> dict[str, float]:
+        found = [key for key in keys if key in self.trials]
+        scores = zip(found, *self._of(found, quantity), strict=False)
+        return {key: float(values[present].mean()) for key, values, present in scores if present.any()}
 
     def crossed(self, keys: Sequence[str], quantity: MetricColumn) -> Floats | None:
         """Scores (trials, objects) on the objects that all finished trials of `keys` share; None without any."""

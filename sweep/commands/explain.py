@@ -82,7 +82,7 @@ def _show(explanation: Explanation) -> None:
         console.print(f"  {sentence}")
     common, _ = split_common([origin.config for origin in explanation.origins])
     for origin in explanation.origins:
-        _show_origin(origin)
+        _show_origin(origin, has_others=bool(cell.keys))
     if common:
         console.print("  configuration:")
     for name, value in common.items():
@@ -91,7 +91,7 @@ def _show(explanation: Explanation) -> None:
 
 def _sentences(explanation: Explanation) -> list[str]:
     """Sentences about the interval, the comparison, the published value and the notes."""
-    from results.render.layout import signed
+    from results.render.layout import probability, signed
     from results.table import rounded
 
     cell, precision = explanation.cell, explanation.column.precision
@@ -103,7 +103,8 @@ def _sentences(explanation: Explanation) -> list[str]:
         low, high = (rounded(end, precision + 1) for end in (found.low, found.high))
         sentences.append(
             f"against {found.baseline}: {signed(found.difference, precision + 1)} ({low} to {high}), "
-            f"p = {found.p:.2g}, {found.p_adjusted:.2g} after Holm's correction: {found.verdict} [{found.test}]"
+            f"p-value {probability(found.p)}, {probability(found.p_adjusted)} after Holm's correction: {found.verdict} "
+            f"[{found.test}]"
         )
     if cell.reference is not None:
         source = f", {explanation.table.citation}" if explanation.table.citation else ""
@@ -111,8 +112,11 @@ def _sentences(explanation: Explanation) -> list[str]:
     return sentences
 
 
-def _show_origin(origin: Origin) -> None:
-    value = origin.state if origin.value is None else repr(origin.value)
+def _show_origin(origin: Origin, *, has_others: bool) -> None:
+    """has_others: whether the values of the cell are known to be of certain trials."""
+    lacks = has_others and origin.state == "finished"
+    missing = f"{origin.state}, without this value" if lacks else origin.state
+    value = missing if origin.value is None else repr(origin.value)
     console.print(f"  seed {origin.seed}: {value}")
     lines = {
         "why": origin.note,

@@ -171,6 +171,13 @@ def test_differences_have_the_digits_of_their_metric() -> None:
     assert [column.precision for column in compare(*sides, Path("/nowhere"), ("novel_ssim",)).columns] == [3, 3, 3]
 
 
+def test_a_column_that_is_named_twice_is_refused() -> None:
+    """Its tests would count twice in the correction."""
+    sides = [side(name, *trained("x", 20.0)) for name in "ab"]
+    with pytest.raises(ValueError, match="the column 'novel_psnr' is listed 2 times"):
+        compare(*sides, Path("/nowhere"), ("novel_psnr", "novel_psnr"))
+
+
 def test_code_with_uncommitted_changes_is_other_code() -> None:
     commits = [{COMMIT: "0123456789"}, {COMMIT: "0123456789", CODE_CHANGED: "true"}]
     ours, theirs = (Study.trained("x", 20.0, tags={DATA_FINGERPRINT: "d1", **tags}) for tags in commits)

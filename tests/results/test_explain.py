@@ -37,6 +37,11 @@ def test_a_row_may_be_called_by_one_of_its_trials(study, sweep, trial: str) -> N
     assert found.row.label == "baseline"
 
 
+def test_a_beginning_of_several_keys_is_answered_with_these(study, sweep) -> None:
+    with pytest.raises(ResultsError, match=r"'a' means 2 trials: baseline seed 0 \(a0\), baseline seed 1 \(a1\); name"):
+        explain(sweep, study.home, ["auto"], "auto", "a", "novel_psnr")
+
+
 def test_a_row_may_be_called_by_any_name_of_its_trials(recorded, sweep, tmp_path) -> None:
     """Rows of a table file have labels of their own, and equal trials are one row under the first of their names."""
     recorded.plan([entry(f"a{seed}", "plain", seed, names=["plain", "baseline"]) for seed in (0, 1)])
@@ -82,6 +87,18 @@ def test_a_failed_seed_takes_no_value_of_another(recorded, sweep) -> None:
         (1, None),
         (2, pytest.approx(22.0)),
     ]
+
+
+def test_a_finished_seed_without_the_metric_leaves_the_others_their_values(recorded, sweep) -> None:
+    """Trials of an earlier version have no costs, or lack a metric that the evaluation has now."""
+    recorded.plan([entry(f"a{seed}", "baseline", seed) for seed in range(3)])
+    for seed in range(3):
+        per_object = scores(20.0 + seed, 0.8, 0.2)
+        per_object = per_object[per_object["metric"] != "psnr"] if seed == 1 else per_object
+        recorded.record(f"a{seed}", "baseline", seed, per_object=per_object)
+    (found,) = explain(sweep, recorded.home, ["auto"], "auto", "baseline", "novel_psnr")
+    assert [origin.value for origin in found.origins] == [pytest.approx(20.0), None, pytest.approx(22.0)]
+    assert found.origins[1].state == "finished"
 
 
 def test_a_cell_of_a_pivot_is_traced_to_its_own_trials(recorded, sweep) -> None:

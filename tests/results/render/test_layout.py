@@ -57,6 +57,10 @@ def test_signs() -> None:
     assert [probability(p) for p in (0.0004, 0.001, 0.04, 1.0)] == ["< 0.001", "0.001", "0.040", "1.000"]
 
 
+def test_a_probability_below_the_level_is_not_rounded_up_to_it() -> None:
+    assert [probability(p) for p in (0.0494, 0.0499, 0.05, 0.0504)] == ["0.049", "< 0.050", "0.050", "0.050"]
+
+
 def test_no_two_rows_are_called_alike() -> None:
     labels = [("MiDaS", "Input"), ("MiDaS", "X-Attn"), ("tv", ""), ("tv", "")]
     rows = tuple(Row(label, (), group=group) for label, group in labels)

@@ -280,6 +280,7 @@ def test_a_baseline_that_several_configurations_match_is_none(make, tmp_path: Pa
         ),
         ("columns: [novel_psnr,", "columns: [psnr,", "'psnr' is not a column; allowed: conditioned_psnr"),
         ("columns: [novel_psnr,", "columns: [novel_pnsr,", "unknown metric 'pnsr'; allowed: psnr.*mean novel_psnr"),
+        ("columns: [novel_psnr,", "columns: [novel_psnr, {metric: psnr},", "the column 'novel_psnr' is listed 2 times"),
         ("{novel_psnr: 1.5}", "{novel_psnr: .nan}", "novel_psnr: Input should be a finite number"),
         ("{novel_psnr: 1.5}", "{novel_ssim: 1.5}", "no column 'novel_ssim'; allowed: novel_psnr, novel_lpips"),
         ("caption: Mine", "captoin: Mine", r"captoin: .*\(received 'Mine'\)"),
@@ -348,12 +349,12 @@ def test_a_column_may_be_of_one_category(make, tmp_path: Path) -> None:
 def test_a_column_that_no_trial_has_is_explained(make, tmp_path: Path) -> None:
     """The trials of this evidence have no other metric than PSNR."""
     notes = {}
-    for column in ("novel_psnr", "novel_lpips", "cost_render_ms"):
+    for column in ("", "novel_lpips", "cost_render_ms"):
         text = re.sub(r"\{metric: lpips.*?\}", column, MINE)
         (table,) = build_tables([written(tmp_path, text)], depths(make))
         notes[column] = [note for note in table.notes if note.startswith("No trial")]
     assert notes == {
-        "novel_psnr": [],
+        "": [],
         "novel_lpips": ["No trial of this table has novel_lpips; eval.metrics lists what trials measure."],
         "cost_render_ms": [
             "No trial of this table has cost_render_ms; `splatsweep evaluate SWEEP --costs` measures costs."

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from results.explain import Explanation
+from results.explain import Explanation, Origin
 from results.table import Cell, Column, Comparison, Row, Section, Table
 from sweep.bench.report_fill import Place, Size, fill
 from sweep.cli import app
-from sweep.commands.explain import _sentences
+from sweep.commands.explain import _sentences, _show_origin
 
 SWEEP = """
 name: bench
@@ -52,6 +52,13 @@ def test_runs_objects_data_and_comparison_are_printed(home: Path) -> None:
         assert expected in text
     assert f"{4:016x}" in text
     assert "depth.weight = 1" in text
+
+
+def test_a_seed_that_lacks_the_value_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    origin = Origin("a0", 0, "finished", "", None, None, (), "", "", "", {}, "", "", {}, {})
+    for has_others, text in ((True, "seed 0: finished, without this value\n"), (False, "seed 0: finished\n")):
+        _show_origin(origin, has_others=has_others)
+        assert text in capsys.readouterr().out
 
 
 def test_json_holds_the_same(home: Path) -> None:
