@@ -108,7 +108,7 @@ def plan(
     from sweep.file.load import load_sweep
     from sweep.plan.drawing import drawing_as_json, drawing_lines, undrawable
     from sweep.plan.estimate import estimate, measure
-    from sweep.plan.plan_diff import beginnings, reasons, why_table
+    from sweep.plan.plan_diff import beginnings, reasons, repeated, why_table
     from sweep.plan.planner import make_plan, plan_table
 
     home = home.absolute()
@@ -124,6 +124,8 @@ def plan(
         return
     console.print(why_table(planned, why) if diff else plan_table(planned))
     console.print(f"{expected}")
+    for line in repeated(planned, home):
+        console.print(line, markup=False)
     going_on = sum(not beginning.obstacle for beginning in continued.values())
     if going_on:
         console.print(f"{going_on} of them continue finished trainings, which --diff names.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from results.records.plan import PlanError
 from results.records.trial_folder import read_config, read_result
 from sweep.file.schema import CONTROLS
 from sweep.plan.planner import MAX_ROWS, Identities, Plan, PlannedTrial, summary
+from sweep.terminal import counted
 
 Kind = Literal[
     "new",
@@ -151,6 +153,35 @@ def beginnings(plan: Plan, home: Path | str) -> dict[str, Beginning]:
     return found
 
 
+def repeated(plan: Plan, home: Path | str) -> list[str]:
+    """Lines on trials that were finished in the sweep's last run and are trained again, though no setting has changed.
+
+    Their data, frozen weights or a version of the arithmetic have; a line has the number of trials with equal changes.
+    """
+    home = Path(home).absolute()
+    predecessors = _predecessors(plan.sweep, home)
+    pending = [
+        (trial, predecessors.get((trial.name, trial.seed))) for trial in plan.trials if trial.status == "pending"
+    ]
+    former = [(trial, _finished_in(trial_folder(home, key))) for trial, key in pending if key not in (None, trial.key)]
+    identities = Identities(home)
+    counts: Counter[tuple[Change, ...]] = Counter()
+    for trial, content in former:
+        changes = _changes(content, _decisive(trial, identities), _omitted(trial.config)) if content else ()
+        if changes and not any(_is_setting(change.key) for change in changes):
+            counts[changes] += 1
+    return [
+        f"{counted(number, 'trial')} with the same settings as before must be trained again: "
+        f"{', '.join(map(str, changes))}"
+        for changes, number in counts.items()
+    ]
+
+
+def _is_setting(key: str) -> bool:
+    """Whether a key of what decides is one of the configuration."""
+    return key not in (DATA, NUMERICS, EVALUATION) and not key.startswith(f"{WEIGHTS} ")
+
+
 def _state(trial: PlannedTrial, home: Path) -> Reason:
     """The reason why a trial that was started, or is blocked, has no result."""
     events = list(read_events(trial_folder(home, trial.key)))
@@ -227,14 +258,18 @@ def _of_kind(contents: Mapping[str, _Decisive], *, controls: bool) -> dict[str, 
 
 def _finished(home: Path) -> dict[str, _Decisive]:
     """Key -> the settings that its results depend on, for every trial of the home with a valid result."""
-    finished = {}
-    for folder in sorted(trials_folder(home).glob("*")):
-        result, config = read_result(folder), read_config(folder)
-        if result is not None and config is not None and result.keys() >= set(_IDENTITY):
-            # Results from before the separation of trainings and trials have no evaluation version.
-            data, weights, numerics = (result[name] for name in _IDENTITY)
-            finished[folder.name] = _flattened(config, data, weights, numerics, result.get("evaluation", 1))
-    return finished
+    found = {folder.name: _finished_in(folder) for folder in sorted(trials_folder(home).glob("*"))}
+    return {key: content for key, content in found.items() if content is not None}
+
+
+def _finished_in(folder: Path) -> _Decisive | None:
+    """The settings that the results in a trial's folder depend on; None without a valid result."""
+    result, config = read_result(folder), read_config(folder)
+    if result is None or config is None or not result.keys() >= set(_IDENTITY):
+        return None
+    # Results from before the separation of trainings and trials have no evaluation version.
+    data, weights, numerics = (result[name] for name in _IDENTITY)
+    return _flattened(config, data, weights, numerics, result.get("evaluation", 1))
 
 
 def _names(home: Path) -> dict[str, str]:

@@ -23,6 +23,7 @@ from results.table import Table
 from sweep.file.load import RunOptions, Sweep
 from sweep.only import choose, is_wanted, required
 from sweep.plan.drawing import refuse_undrawable
+from sweep.plan.plan_diff import repeated
 from sweep.plan.planner import Plan, PlannedTrial, make_plan
 from sweep.run.display import Display
 from sweep.run.driver_lock import sole_driver
@@ -101,6 +102,8 @@ def run_sweep(
         taken_over = check_name(sweep, sweep_folder(home, sweep.name), take_over)
         console.print(f"Planning {sweep.name} in {home}")
         plan = make_plan(sweep, home, progress=lambda message: console.print(f"  {message}"))
+        for line in repeated(plan, home):  # by the former plan, which is in force until trials can start
+            console.print(line, markup=False)
         selection = _selected(plan, sweep, home, only, retry_failed, evaluate_only)
         if taken_over is not None:
             console.print(taken_over)

@@ -21,7 +21,7 @@ from results.records.monitor import Monitor
 from results.records.trial_folder import CHECKPOINTS_FOLDER, MEASUREMENTS_FILENAME
 from sweep.file.schema import Sweep
 from sweep.plan import planner as plan_module
-from sweep.plan.plan_diff import Reason, beginnings, reasons, why_table
+from sweep.plan.plan_diff import Reason, beginnings, reasons, repeated, why_table
 from sweep.plan.planner import Identities, Plan, PlannedTrial, make_plan, plan_table
 from tests.datasets import planned_dataset
 from tests.homes import write_result
@@ -158,6 +158,22 @@ def test_new_numerics_are_a_reason(tmp_path: Path) -> None:
         "numerics",
         [("numerics version", NUMERICS_VERSION - 1, NUMERICS_VERSION)],
     )
+
+
+@pytest.mark.usefixtures("store")
+def test_finished_trials_that_are_trained_again_with_the_same_settings_are_announced(tmp_path: Path) -> None:
+    """After an upgrade, `run` would otherwise train a finished study again without a word."""
+    trials = {"one": {}, "two": {"train.batch_size": 2}, "three": {"train.batch_size": 3}}
+    plan = _plan(tmp_path, trials=trials)
+    _finish(plan, tmp_path, numerics=NUMERICS_VERSION - 1)
+    assert repeated(plan, tmp_path) == []
+    former = {trial.key: trial.key[::-1] for trial in plan.everything}  # trials of that version have other keys
+    for key, other in former.items():
+        (tmp_path / "trials" / key).rename(tmp_path / "trials" / other)
+    freeze(replace(plan, trials=tuple(replace(trial, key=former[trial.key]) for trial in plan.trials)), tmp_path)
+    version = f"numerics version from {NUMERICS_VERSION - 1} to {NUMERICS_VERSION}"
+    again = _plan(tmp_path, trials=trials | {"three": {"train.batch_size": 4}})
+    assert repeated(again, tmp_path) == [f"2 trials with the same settings as before must be trained again: {version}"]
 
 
 def _journal(trial: PlannedTrial, home: Path) -> Journal:
