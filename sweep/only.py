@@ -35,6 +35,15 @@ def _matching(trials: Sequence[Trial], text: str) -> list[Trial]:
     return named or [trial for trial in trials if any(fnmatchcase(name, text) for name in trial.names)]
 
 
+def first_seeds(trials: Iterable[Trial]) -> dict[str, Trial]:
+    """The first of the trials of each row, by every name of the row."""
+    first: dict[str, Trial] = {}
+    for trial in trials:
+        for name in trial.names:
+            first.setdefault(name, trial)
+    return first
+
+
 def required(trials: Iterable[Trial], only: Sequence[str]) -> list[Trial]:
     """As `choose`.  Raises ValueError, with the allowed names, where one of `only` chooses none."""
     among = list(trials)

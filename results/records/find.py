@@ -14,6 +14,7 @@ from results.metrics import determines_scores, facts_of, score_name, split_colum
 from results.records.flat import flatten
 from results.records.frozen_plans import read_plan, read_plans
 from results.records.home import trial_folder, trials_folder
+from results.records.plan import trial_label
 from results.records.trial_folder import CONFIG_FILENAME, JOURNAL_FILENAME, read_config, read_result
 
 _SHOWN = 20
@@ -44,7 +45,7 @@ class _Named:
     @property
     def label(self) -> str:
         """`NAME seed N`, or a trivial baseline's name."""
-        return self.name if self.control else f"{self.name} seed {self.seed}"
+        return trial_label(self.name, None if self.control else self.seed)
 
 
 def find_trial_folder(text: str, home: Path, sweep: str | None = None, seed: int | None = None) -> Path:

@@ -41,6 +41,11 @@ class Configuration(Protocol):
 Config = TypeVar("Config", bound="Configuration | Mapping[str, Any]", covariant=True)
 
 
+def trial_label(name: str, seed: int | None) -> str:
+    """`NAME seed N`; the name alone where there is no seed, as with a trivial baseline."""
+    return name if seed is None else f"{name} seed {seed}"
+
+
 @dataclass(frozen=True)
 class PlannedTrial(Generic[Config]):
     """One trial: a key, and all the names that lead to it; `config` is plain values in a plan that was read."""
@@ -69,7 +74,7 @@ class PlannedTrial(Generic[Config]):
     @property
     def label(self) -> str:
         """`NAME seed N`, or a trivial baseline's name."""
-        return self.name if self.control else f"{self.name} seed {self.seed}"
+        return trial_label(self.name, None if self.control else self.seed)
 
     @cached_property
     def plain_config(self) -> Mapping[str, Any]:

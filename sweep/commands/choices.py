@@ -17,7 +17,9 @@ _AUTO = {"render.backend": "on a GPU the best installed one that supports what t
 
 
 def choices(
-    axis: Annotated[str | None, typer.Argument(help="One axis; none means all.", show_default=False)] = None,
+    axis: Annotated[
+        str | None, typer.Argument(help="One axis; none means all.", metavar="KEY", show_default=False)
+    ] = None,
 ) -> None:
     """List the names that each axis may choose from, each with a description and its options.
 

@@ -25,7 +25,9 @@ def clean(
     kinds: Annotated[
         list[str] | None,
         typer.Argument(
-            help=f"What to remove: {', '.join(KINDS)}.  Default: all that no plan or setting keeps.", show_default=False
+            help=f"What to remove: {', '.join(KINDS)}.  Default: all that no plan or setting keeps.",
+            metavar="KIND",
+            show_default=False,
         ),
     ] = None,
     home: Home = DEFAULT_HOME,

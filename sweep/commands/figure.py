@@ -18,6 +18,7 @@ from sweep.commands.common import (
     user_path,
 )
 from sweep.commands.view import MOST_ROWS
+from sweep.only import first_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ Rows = Annotated[
     typer.Option(
         "--row",
         metavar="NAME",
-        help="A row, again for more; default: the first eight with the same dataset.",
+        help="A row, again for more; default: the first eight with the same pictures.",
         show_default=False,
     ),
 ]
@@ -76,7 +77,7 @@ def figure(
     home = home.absolute()
     with recorded_sweep(sweep, settings, home) as checked:
         evidence = read_evidence(checked, home)
-    shown = chosen_rows(evidence, rows or ())
+    shown, left_out = chosen_rows(evidence, rows or ())
     make_folder(out)
     import torch
 
@@ -85,22 +86,23 @@ def figure(
 
     chosen = dict.fromkeys(objects, "") if objects else _representative(evidence, list(shown.values()))
     console.print(f"Drawing {', '.join(chosen)} by {', '.join(shown)}", markup=False)
+    if left_out:
+        console.print(f"Left out: {', '.join(left_out)}; --row chooses others", markup=False)
     draw_rows(home, shown, chosen, views or [], torch.device("cpu")).write(out)
     console.print(f"Wrote {out / FIGURE}, {out / OVERVIEW} and the pictures", markup=False)
 
 
-def chosen_rows(evidence: Evidence, names: Sequence[str]) -> dict[str, RecordedTrial]:
-    """The first finished seed of each named row, or of the first `MOST_ROWS` rows that have the same pictures.
+def chosen_rows(evidence: Evidence, names: Sequence[str]) -> tuple[dict[str, RecordedTrial], list[str]]:
+    """The first finished seed of each named row, or of the first `MOST_ROWS` rows that have the pictures of the first.
+
+    Returns the names of the other finished rows too, if none is named.
 
     Raises ValueError for a name that no finished row has, and where no row is finished.
     """
     from results.figures.qualitative import pictures_of
 
-    finished: dict[str, RecordedTrial] = {}
-    for record in evidence.records:
-        if record.state == "finished" and not record.planned.control:
-            for name in record.planned.names:
-                finished.setdefault(name, record.planned)
+    done = [record.planned for record in evidence.records if record.state == "finished" and not record.planned.control]
+    finished = first_seeds(done)
     if not finished:
         raise ValueError(f"no trained row of {evidence.plan.sweep} is finished")
     for name in names:
@@ -109,10 +111,11 @@ def chosen_rows(evidence: Evidence, names: Sequence[str]) -> dict[str, RecordedT
                 f"--row {name!r} is no finished row of {evidence.plan.sweep}; allowed: {', '.join(finished)}"
             )
     if names:
-        return {name: finished[name] for name in names}
-    of_first = pictures_of(next(iter(finished.values())).flat_config)
-    alike = {trial.name: trial for trial in finished.values() if pictures_of(trial.flat_config) == of_first}
-    return dict(list(alike.items())[:MOST_ROWS])
+        return {name: finished[name] for name in names}, []
+    rows = {trial.name: trial for trial in finished.values()}
+    of_first = pictures_of(next(iter(rows.values())).flat_config)
+    alike = [name for name, trial in rows.items() if pictures_of(trial.flat_config) == of_first][:MOST_ROWS]
+    return {name: rows[name] for name in alike}, [name for name in rows if name not in alike]
 
 
 def _representative(evidence: Evidence, trials: Sequence[RecordedTrial]) -> dict[str, str]:

@@ -65,7 +65,9 @@ def submit(
 def stop(sweep: SweepFile, home: Home = DEFAULT_HOME, settings: Settings = None) -> None:
     """Stop a running sweep: each trial writes a checkpoint at once.  `splatsweep run` resumes it.
 
-    Works from every machine that sees the home.  Example: [bold]splatsweep stop sweep.yaml[/]
+    Works from every machine that sees the home.
+
+    Example: [bold]splatsweep stop sweep.yaml[/]
     """
     from sweep.file.load import load_sweep
     from sweep.run.driver_lock import stop_sweep

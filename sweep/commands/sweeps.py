@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def init(
-    preset: Annotated[str, typer.Argument(help="The preset to start from.")] = "quick",
+    preset: Annotated[str, typer.Argument(help="The preset to start from.", metavar="PRESET")] = "quick",
     out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE", parser=user_path)] = Path(
         "sweep.yaml"
     ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweep.commands.common import DEFAULT_HOME, Home, Only, Settings, SweepFile, console, planned_sweep
-from sweep.only import choose
+from sweep.only import choose, first_seeds
 from sweep.terminal import counted
 
 if TYPE_CHECKING:
@@ -80,12 +80,10 @@ def chosen_rows(plan: FrozenPlan, only: Sequence[str]) -> tuple[list[RecordedTri
 
     Raises ValueError where there is none.
     """
-    first: dict[str, RecordedTrial] = {}
-    for trial in choose((trial for trial in plan.trials if trial.status == "finished"), only):
-        first.setdefault(trial.name, trial)
+    first = first_seeds(choose((trial for trial in plan.trials if trial.status == "finished"), only))
     if not first:
         wanted = f" matches {' or '.join(map(repr, only))}" if only else ""
         there = ", ".join(dict.fromkeys(f"{trial.name} ({trial.status})" for trial in plan.trials))
         raise ValueError(f"no finished row of {plan.sweep}{wanted}; its rows: {there or 'none'}")
-    rows = list(first.values())
+    rows = list({trial.key: trial for trial in first.values()}.values())  # equal rows are one
     return rows[:MOST_ROWS], [trial.name for trial in rows[MOST_ROWS:]]

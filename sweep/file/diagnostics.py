@@ -104,5 +104,9 @@ def split_allowed(text: str) -> tuple[str, tuple[str, ...]]:
 def shown(value: Any) -> str:
     """A value as it would be written in the file, shortened to one line, without passwords in addresses."""
     written = repr(value) if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-    text = without_secrets(written)
+    return shortened(without_secrets(written))
+
+
+def shortened(text: str) -> str:
+    """A text of at most `_SHOWN` characters; a longer one ends in dots."""
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

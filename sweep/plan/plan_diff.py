@@ -25,6 +25,7 @@ from results.records.home import trial_folder, trials_folder
 from results.records.journal import read_events
 from results.records.plan import PlanError
 from results.records.trial_folder import read_config, read_result
+from sweep.file.diagnostics import shortened
 from sweep.file.schema import CONTROLS
 from sweep.plan.planner import MAX_ROWS, Identities, Plan, PlannedTrial, summary
 from sweep.terminal import counted
@@ -62,8 +63,8 @@ _WAITING = ("pending", "to be evaluated")
 _NO_RESULT = ("failed", "blocked")
 
 _SHOWN_CHANGES = 6
-#: Characters of a value that is shown as a whole; hashes are longer.
-_SHOWN_VALUE = 60
+#: Digits of a hash, and those of them in messages.
+_DIGITS, _SHOWN_DIGITS = 64, 8
 #: The number of trials compared with all finished ones at once, which limits the memory of the distance matrix.
 _CHUNK = 1000
 
@@ -77,7 +78,12 @@ class Change:
     after: Any
 
     def __str__(self) -> str:
-        return f"{self.key} from {_short(self.before)} to {_short(self.after)}"
+        return f"{self.key} from {self._shown(self.before)} to {self._shown(self.after)}"
+
+    def _shown(self, value: Any) -> str:
+        text = as_written(value)
+        is_hash = len(text) == _DIGITS and not _is_setting(self.key)
+        return f"{text[:_SHOWN_DIGITS]}..." if is_hash else shortened(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,11 +342,6 @@ def _changes(before: _Decisive, after: _Decisive, omitted: _Decisive) -> tuple[C
         for key in {**after, **before}
         if key not in before or key not in after or json.dumps(before[key]) != json.dumps(after[key])
     )
-
-
-def _short(value: Any) -> str:
-    text = as_written(value)
-    return text if len(text) <= _SHOWN_VALUE else f"{text[:8]}..."
 
 
 def why_table(plan: Plan, why: Mapping[str, Reason]) -> RenderableType:

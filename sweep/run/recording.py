@@ -17,7 +17,7 @@ from results.own_store import has_store
 from results.records import tags
 from results.records.frozen_plans import freeze, read_plan
 from results.records.monitor import Monitor, TrialProgress
-from results.records.plan import Plan, PlannedTrial
+from results.records.plan import Plan, PlannedTrial, trial_label
 from results.runs import Run
 from results.store import ResultStore
 from results.store_errors import store_problem
@@ -128,7 +128,7 @@ def tracked_trials(sweep: Sweep, plan: Plan[Any]) -> list[TrackedTrial]:
     return [
         TrackedTrial(
             key=trial.key,
-            run_name=trial.name[:_NAME_LENGTH] + (f" seed {trial.seed}" if several and not trial.control else ""),
+            run_name=trial_label(trial.name[:_NAME_LENGTH], trial.seed if several and not trial.control else None),
             config=trial.plain_config,
             tags={
                 **sweep.tags,

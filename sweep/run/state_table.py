@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from results.records.plan import trial_label
 from sweep.run.progress import TrialState, in_words, unfinished_first
 from sweep.terminal import STATE_STYLES
 
@@ -88,7 +89,7 @@ def silences(states: Sequence[TrialState]) -> list[str]:
 
 def _labelled(state: TrialState) -> str:
     """A trial's name and seed."""
-    return f"{state.name} seed {state.seed}" if state.steps else state.name
+    return trial_label(state.name, state.seed if state.steps else None)
 
 
 def _first_line(text: str | None) -> str:

@@ -51,6 +51,13 @@ def test_the_best_median_and_worst_object_by_all_rows_unless_others_are_named(sw
     assert {name: (found["rank"], found["views"]) for name, found in named["objects"].items()} == {worst: ("", [3])}
 
 
+def test_rows_with_other_pictures_are_named_as_left_out(sweep: Path) -> None:
+    arguments = [str(sweep), "--home", str(sweep.parent / "home"), "--out", str(sweep.parent / "figure")]
+    for row, is_said in (((), True), (("--row", "tv"), False)):
+        printed = CliRunner().invoke(app, ["figure", *arguments, *row], catch_exceptions=False).output
+        assert ("Left out: other pictures; --row chooses others" in printed) == is_said
+
+
 def test_a_row_that_is_not_there_is_refused_before_anything_is_drawn(sweep: Path) -> None:
     with pytest.raises(
         ValueError, match=r"--row 'tvv' is no finished row of mine; allowed: baseline, other pictures, tv"

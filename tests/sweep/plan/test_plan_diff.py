@@ -138,6 +138,15 @@ def test_a_changed_list_is_shown_as_a_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
+def test_of_a_long_value_the_beginning_is_shown(tmp_path: Path) -> None:
+    """As mistakes in a sweep file show it; eight characters are enough for a hash alone."""
+    metrics = ["psnr", "ssim", "lpips", "dists", "psnr_masked", "ssim_masked"]
+    _finish(_plan(tmp_path), tmp_path)
+    reason = _why(_plan(tmp_path, base={"eval.metrics": metrics}), tmp_path)["base"]
+    assert f"to {json.dumps(metrics)[:57]}..." in str(reason)
+
+
+@pytest.mark.usefixtures("store")
 def test_new_weights_are_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module.WeightStore, "identity", lambda *_: sha256)
     sha256 = "0" * 64
