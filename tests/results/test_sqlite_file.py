@@ -67,6 +67,48 @@ def test_an_ordinary_file_is_read_with_its_log(path: Path) -> None:
         assert rows(path) == [1, 2]
 
 
+def test_an_ordinary_file_is_not_copied(path: Path) -> None:
+    """A copy, or a file that is taken for unchanging, does not show what is written meanwhile."""
+    with reading(path, 1) as connection, closing(sqlite3.connect(path)) as writer:
+        for row in (2, 3):
+            writer.execute(f"INSERT INTO t VALUES ({row})")
+            writer.commit()
+            assert connection.execute("SELECT max(x) FROM t").fetchone() == (row,)
+
+
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_a_file_that_another_program_has_locked_is_waited_for_and_not_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch, is_writable: bool
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: is_writable)
+    waited = []
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite_file.sqlite3, "connect", lambda *place, **found: waited.append(found) or connect(*place, timeout=0)
+    )
+    with closing(connect(path)) as owner:
+        owner.execute("PRAGMA locking_mode=EXCLUSIVE")
+        owner.execute("INSERT INTO t VALUES (2)")
+        owner.commit()
+        with pytest.raises(sqlite3.OperationalError, match="locked"), reading(path, 7):
+            pass
+    assert waited == [{"timeout": 7}]
+
+
+def test_a_file_that_cannot_be_opened_although_it_may_be_written_is_an_error(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"), reading(path, 1):
+        pass
+
+
+def test_an_empty_log_is_not_copied(path: Path, request: pytest.FixtureRequest, monkeypatch) -> None:
+    request.getfixturevalue("is_read_only")
+    path.with_name(f"{path.name}-wal").touch()
+    monkeypatch.setattr(sqlite_file.shutil, "copyfile", lambda *_: pytest.fail("copied"))
+    assert rows(path) == [1]
+
+
 def test_a_file_that_may_not_be_written_is_read_as_it_is(path: Path, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue("is_read_only")
     before = {found.name for found in path.parent.iterdir()}

@@ -48,7 +48,6 @@ class TrialSync:
         self._training, self._scratch = training, scratch
         self._folder = trial_folder(scratch, key)
         self._folders = [self._folder, *([training_folder(scratch, training)] if training is not None else [])]
-        self._occupied = ExitStack()
         self._is_holder = False
         self._sent: dict[str, Any] = {}  # name -> the file's state, or its length, when it was last sent
         self._lock = threading.Lock()  # files are either sent or fetched
