@@ -310,6 +310,9 @@ def test_the_placing_of_gaussians_is_compiled_for_training_on_a_gpu(monkeypatch)
             network.geometry(maps, frustums)
     assert seen == ["place"]
     assert copy.deepcopy(network).geometry is written
+    network = reconstructor()
+    prepare_training(network, CPU, "compiled", "float32")
+    assert network.geometry is written
 
 
 def test_a_worker_compiles_the_networks_of_many_trials(monkeypatch):
@@ -330,6 +333,13 @@ def test_a_failed_compilation_is_an_error(monkeypatch):
     prepare_training(network, CPU, "compiled", "float32")
     with pytest.raises(ExecutionError, match=r"(?s)torch.compile failed; run.compile: never .*no compiler found"):
         outcome(network.main_network.train(), torch.rand(2, 3, 16, 16))
+
+
+def test_a_network_as_written_trains_in_bfloat16_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(executions, "_Eager", lambda _, device, in_bf16: lambda *__: (device, in_bf16))
+    network = reconstructor()
+    assert prepare_training(network, CUDA, "eager", "bf16") == "eager"
+    assert network.main_network.train()(None) == (CUDA, True)
 
 
 def test_bfloat16_is_the_gpus_alone():
