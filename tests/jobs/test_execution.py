@@ -379,6 +379,14 @@ def test_a_graph_casts_the_weights_anew_in_each_replay():
     assert seen == [(True, False)]
 
 
+def test_the_result_of_a_capture_keeps_no_history():
+    images = torch.rand(2, 3, requires_grad=True)
+    function = executions._OfTensors(lambda images: {"maps": 2 * images}, ((images,), {}), CPU, in_bf16=False)
+    (maps,) = function(images)
+    assert maps.requires_grad
+    assert not function.result["maps"].requires_grad
+
+
 @pytest.mark.parametrize("device", [CPU, CUDA])
 def test_a_training_on_a_gpu_has_the_layout_of_its_execution_and_the_fastest_convolutions(device, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)

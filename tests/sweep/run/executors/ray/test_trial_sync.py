@@ -240,6 +240,29 @@ def test_checkpoints_that_are_replaced_while_they_are_sent_arrive(there, file_se
     assert checkpoints(there).latest().step == 8
 
 
+def test_a_file_that_vanishes_before_it_is_sent_is_left_out(there, file_server, scratch, monkeypatch):
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:
+        train(scratch, 0, 2)
+        growing, whole = sync._files()
+        vanished = f"trainings/{TRAINING}/checkpoints/000000001.safetensors"
+        monkeypatch.setattr(sync, "_files", lambda: (growing, [vanished, *whole]))
+        sync.send()
+        assert contents(there) == contents(scratch)
+
+
+def test_files_that_another_worker_left_in_the_scratch_home_are_not_those_of_the_trial(there, file_server, scratch):
+    """A sweep with that home, or a worker whose last transfer broke while this one waited."""
+    train(there, 0, 2)
+    for name in ("checkpoints/000000009.safetensors", "weights.safetensors"):
+        path = training_in(scratch) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"another's")
+    before = contents(there)
+    with TrialSync(caller(file_server), KEY, TRAINING, scratch):
+        assert contents(scratch) == before
+    assert contents(there) == before
+
+
 def test_nothing_is_sent_twice_nor_is_a_checkpoint_deleted_before_the_next_is_there(there, file_server, scratch):
     """A worker may look between the two."""
     sent, send = [], caller(file_server)
@@ -303,6 +326,7 @@ def test_worker_whose_trial_moved_writes_nothing_more_and_stops(there, file_serv
     assert not (there / "stop").exists(), "the sweep goes on"
     with pytest.raises(TrialMovedError):
         sync.__exit__(None, None, None)
+    assert not (there / "stop").exists(), "nor is this worker's stop the sweep's when it ends"
     assert not contents(there)
 
 
@@ -331,6 +355,9 @@ def test_stop_is_passed_on_both_ways(there, file_server, scratch, monkeypatch):
         assert sync.stop_file.read_text() == "enough"
     (there / "stop").unlink()
     with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:
+        sync.stop_file.touch()  # it is being written
+        sync._pass_on_stop()
+        assert not (there / "stop").exists()
         sync.stop_file.write_text("no room")
     file_server.ask_to_stop("too late")
     assert (there / "stop").read_text() == "no room"
