@@ -346,6 +346,16 @@ def test_a_worker_whose_trial_moved_changes_nothing(there, file_server):
     assert contents(there) == before
 
 
+def test_a_worker_that_was_taken_for_dead_takes_nothing_back(there, file_server):
+    """Its trial has failed, say, and others wait for the training."""
+    file_server.take_over(KEY, TRAINING, "a worker")
+    file_server.release(KEY)
+    with pytest.raises(TrialMovedError):
+        file_server.extend(KEY, "a worker", f"trials/{KEY}/journal.jsonl", 0, b"{}")
+    with FileLock(training_in(there) / "lock", timeout=0):
+        pass
+
+
 def test_stop_is_passed_on_both_ways(there, file_server, scratch, monkeypatch):
     monkeypatch.setattr(trial_sync, "INTERVAL_S", 0.01)
     with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:
