@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sqlite3
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ mlflow_settings.set_defaults()
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, ViewType
+from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils.uri import is_http_uri
 from sqlalchemy import column, create_engine, table, update
 from sqlalchemy.pool import NullPool
@@ -61,15 +63,18 @@ def create_database(database: Path) -> None:
 def _create_tables(database: Path) -> None:
     """Create MLflow's tables in a file beside the database, and rename it when they are complete.
 
-    A driver that is killed meanwhile leaves no database that lacks some of its tables.
+    A driver that is killed meanwhile leaves no database that lacks some of its tables.  MLflow keeps connections for
+    each address, which would be those to a file that this process has created before and that was deleted since.
     """
     database.parent.mkdir(parents=True, exist_ok=True)
-    partial = database.with_name(f"{database.name}{PARTIAL}")
-    for leftover in (partial, partial.with_name(f"{partial.name}-journal")):
-        leftover.unlink(missing_ok=True)
+    for leftover in database.parent.glob(f"{database.name}.*{PARTIAL}*"):
+        leftover.unlink()
+    partial = database.with_name(f"{database.name}.{uuid.uuid4().hex}{PARTIAL}")
     _make_shared(partial)
     MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)
+    _get_store(sqlite_uri(partial)).engine.dispose()
     partial.replace(database)
+    _get_store(sqlite_uri(database)).engine.dispose()
 
 
 def _make_shared(database: Path) -> None:

@@ -24,12 +24,25 @@ KEY = "0123456789abcdef"
 
 def test_a_database_that_was_being_created_when_its_driver_died_is_created_anew(tmp_path: Path) -> None:
     """Tables appear under a temporary name; what a killed driver left there is replaced."""
-    (tmp_path / "mlflow.db.partial").write_bytes(b"half of a database")
-    (tmp_path / "mlflow.db.partial-journal").write_bytes(b"of the same")
+    (tmp_path / "mlflow.db.1234.partial").write_bytes(b"half of a database")
+    (tmp_path / "mlflow.db.1234.partial-journal").write_bytes(b"of the same")
     (tmp_path / "mlflow.db").touch()
     create_database(tmp_path / "mlflow.db")
     assert [found.name for found in MlflowClient(default_uri(tmp_path)).search_experiments()] == ["Default"]
-    assert not list(tmp_path.glob("mlflow.db.partial*"))
+    assert not list(tmp_path.glob("*partial*"))
+
+
+def test_a_process_creates_a_database_again_that_was_deleted(tmp_path: Path) -> None:
+    """In a notebook, the home is deleted, and the sweep is run again."""
+    for name in ("first", "second"):
+        create_database(tmp_path / "mlflow.db")
+        client = MlflowClient(default_uri(tmp_path))
+        client.create_experiment(name)
+        assert {found.name for found in client.search_experiments()} == {"Default", name}
+        with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+            assert ("Default",) in connection.execute("SELECT name FROM experiments").fetchall()
+        for path in list(tmp_path.iterdir()):
+            path.unlink()
 
 
 def test_a_database_that_exists_keeps_its_content(tmp_path: Path, empty_store: Path) -> None:
