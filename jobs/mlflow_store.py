@@ -73,6 +73,8 @@ def _create_tables(database: Path) -> None:
     _make_shared(partial)
     MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)
     _get_store(sqlite_uri(partial)).engine.dispose()
+    for log in ("-wal", "-shm", "-journal"):  # of a database that was moved away: SQLite would write it into this one
+        database.with_name(f"{database.name}{log}").unlink(missing_ok=True)
     partial.replace(database)
     _get_store(sqlite_uri(database)).engine.dispose()
 

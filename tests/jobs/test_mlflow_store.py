@@ -45,6 +45,25 @@ def test_a_process_creates_a_database_again_that_was_deleted(tmp_path: Path) -> 
             path.unlink()
 
 
+def test_a_database_is_made_anew_without_the_log_of_the_one_that_was_moved_away(tmp_path: Path) -> None:
+    """A killed driver leaves it; SQLite takes any log of that name for the database's own."""
+    database, log = tmp_path / "mlflow.db", tmp_path / "mlflow.db-wal"
+    create_database(database)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        connection.execute("CREATE TABLE of_the_former (x)")
+        connection.commit()
+        left = log.read_bytes()
+    for path in list(tmp_path.iterdir()):
+        path.unlink()
+    log.write_bytes(left)
+    create_database(database)
+    with closing(sqlite3.connect(database)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    assert "experiments" in tables
+    assert "of_the_former" not in tables
+
+
 def test_a_database_that_exists_keeps_its_content(tmp_path: Path, empty_store: Path) -> None:
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     MlflowClient(default_uri(tmp_path)).create_experiment("mine")
