@@ -6,6 +6,7 @@ import logging
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -229,6 +230,53 @@ def test_a_step_that_reads_to_the_host_runs_as_written_with_one_warning(graphs, 
     assert "_local_scalar_dense" in record.message
     assert torch.equal(toy.weights, expected.weights)
     assert not graphs.graphs
+
+
+@pytest.mark.usefixtures("graphs")
+def test_room_that_lacked_before_a_step_read_to_the_host_repeats_no_step():
+    values, counts = [1.0] * 5, [1.0, 1.0, 2.0, 2.0, 4.0]
+    toy, expected = Reading(), Toy(captured=False)
+    assert toy.run(values, counts) == expected.run(values, counts)
+    assert torch.equal(toy.weights, expected.weights)
+    assert toy.optimizer.state["step"] == len(values)
+
+
+class Reading(Cramped):
+    """Reads to the host once it has drawn."""
+
+    def draw(self, count: Tensor) -> Tensor:
+        drawn = super().draw(count)
+        assert float(count) > 0
+        return drawn
+
+
+@pytest.mark.parametrize("call", [1, CapturedStep.WARM_UP])
+@pytest.mark.usefixtures("graphs")
+def test_an_error_of_a_step_is_raised_as_it_is(call, monkeypatch):
+    toy = Toy()
+
+    def draw(count: Tensor) -> Tensor:
+        if toy.calls == call:
+            raise RuntimeError("shapes do not match")
+        return count
+
+    monkeypatch.setattr(toy, "draw", draw)
+    with pytest.raises(RuntimeError, match=r"^shapes do not match$"):
+        toy.run([1.0, 2.0, 3.0, 4.0])
+    assert toy.calls == call
+
+
+@pytest.mark.usefixtures("graphs")
+def test_steps_before_a_capture_run_on_its_stream_between_others_work(monkeypatch):
+    order: list[str] = []
+    side = SimpleNamespace(wait_stream=lambda _: order.append("the step waits for earlier work"))
+    main = SimpleNamespace(wait_stream=lambda _: order.append("later work waits for the step"))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: side)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: main)
+    toy = Toy()
+    monkeypatch.setattr(toy, "draw", lambda count: order.append("step") or count)
+    toy.run([1.0])
+    assert order == ["the step waits for earlier work", "step", "later work waits for the step"]
 
 
 @pytest.mark.usefixtures("graphs")
