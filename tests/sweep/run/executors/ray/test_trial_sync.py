@@ -356,6 +356,13 @@ def test_a_worker_that_was_taken_for_dead_takes_nothing_back(there, file_server)
         pass
 
 
+def test_a_file_server_that_was_restarted_accepts_the_first_worker_of_a_trial_alone(there, file_server):
+    file_server.extend(KEY, "a worker", f"trials/{KEY}/log.txt", 0, b"a line\n")
+    with pytest.raises(TrialMovedError):
+        file_server.extend(KEY, "an earlier one", f"trials/{KEY}/log.txt", 0, b"")
+    assert (trial_in(there) / "log.txt").read_bytes() == b"a line\n"
+
+
 def test_stop_is_passed_on_both_ways(there, file_server, scratch, monkeypatch):
     monkeypatch.setattr(trial_sync, "INTERVAL_S", 0.01)
     with TrialSync(caller(file_server), KEY, TRAINING, scratch) as sync:
