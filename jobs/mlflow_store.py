@@ -67,7 +67,7 @@ def _create_tables(database: Path) -> None:
     each address, which would be those to a file that this process has created before and that was deleted since.
     """
     database.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in database.parent.glob(f"{database.name}.*{PARTIAL}*"):
+    for leftover in database.parent.glob(f"{database.name}*{PARTIAL}*"):
         leftover.unlink()
     partial = database.with_name(f"{database.name}.{uuid.uuid4().hex}{PARTIAL}")
     _make_shared(partial)

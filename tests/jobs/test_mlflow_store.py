@@ -26,6 +26,7 @@ def test_a_database_that_was_being_created_when_its_driver_died_is_created_anew(
     """Tables appear under a temporary name; what a killed driver left there is replaced."""
     (tmp_path / "mlflow.db.1234.partial").write_bytes(b"half of a database")
     (tmp_path / "mlflow.db.1234.partial-journal").write_bytes(b"of the same")
+    (tmp_path / "mlflow.db.partial").write_bytes(b"of an earlier version")
     (tmp_path / "mlflow.db").touch()
     create_database(tmp_path / "mlflow.db")
     assert [found.name for found in MlflowClient(default_uri(tmp_path)).search_experiments()] == ["Default"]
