@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from results import mlflow_settings
@@ -20,7 +20,6 @@ mlflow_settings.set_defaults()
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, ViewType
-from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils.uri import is_http_uri
 from sqlalchemy import column, create_engine, table, update
 from sqlalchemy.pool import NullPool
@@ -72,11 +71,19 @@ def _create_tables(database: Path) -> None:
     partial = database.with_name(f"{database.name}.{uuid.uuid4().hex}{PARTIAL}")
     _make_shared(partial)
     MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)
-    _get_store(sqlite_uri(partial)).engine.dispose()
+    _close_connections(partial)
     for log in ("-wal", "-shm", "-journal"):  # of a database that was moved away: SQLite would write it into this one
         database.with_name(f"{database.name}{log}").unlink(missing_ok=True)
     partial.replace(database)
-    _get_store(sqlite_uri(database)).engine.dispose()
+    _close_connections(database)
+
+
+def _close_connections(database: Path) -> None:
+    """Closes the connections that MLflow keeps to a database, for which it has no public function."""
+    with suppress(ImportError, AttributeError):
+        from mlflow.tracking._tracking_service.utils import _get_store
+
+        _get_store(sqlite_uri(database)).engine.dispose()
 
 
 def _make_shared(database: Path) -> None:
