@@ -35,6 +35,12 @@ def _matching(trials: Sequence[Trial], text: str) -> list[Trial]:
     return named or [trial for trial in trials if any(fnmatchcase(name, text) for name in trial.names)]
 
 
+def unmatched(trials: Iterable[Trial], only: Sequence[str]) -> list[str]:
+    """Those of `only` that choose none of the trials."""
+    among = list(trials)
+    return [each for each in only if not _matching(among, each)]
+
+
 def first_seeds(trials: Iterable[Trial]) -> dict[str, Trial]:
     """The first of the trials of each row, by every name of the row."""
     first: dict[str, Trial] = {}
@@ -47,9 +53,7 @@ def first_seeds(trials: Iterable[Trial]) -> dict[str, Trial]:
 def required(trials: Iterable[Trial], only: Sequence[str]) -> list[Trial]:
     """As `choose`.  Raises ValueError, with the allowed names, where one of `only` chooses none."""
     among = list(trials)
-    for each in only:
-        if _matching(among, each):
-            continue
+    for each in unmatched(among, only):
         names = sorted({name for trial in among for name in trial.names})
         hint = nearest(each, names)
         likely = f"; did you mean {hint!r}?" if hint else ""

@@ -131,13 +131,14 @@ def _measure_sweep(sweep: Path, settings: list[str], only: Sequence[str], home: 
     from results.records.frozen_plans import read_plan
     from results.records.monitor import Monitor
     from results.report import build_report
-    from sweep.only import choose
+    from sweep.only import choose, unmatched
 
     checked = planned_sweep(sweep, settings, home)
     plan = read_plan(checked.name, home).refreshed(Monitor(home))
-    chosen = choose((trial for trial in plan.trials if trial.status == "finished"), only)
-    if not chosen:
-        called = f" is called {' or '.join(map(repr, only))}" if only else ""
+    finished = [trial for trial in plan.trials if trial.status == "finished"]
+    chosen, missing = choose(finished, only), unmatched(finished, only)
+    if missing or not chosen:
+        called = f" is called {' or '.join(map(repr, missing))}" if missing else ""
         raise ValueError(f"no finished trial of {checked.name} to measure{called}")
     torch.set_num_threads(checked.run.cpus_per_trial)
     device = choose_device("auto" if checked.run.gpus_per_trial else "cpu")

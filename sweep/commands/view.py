@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweep.commands.common import DEFAULT_HOME, Home, Only, Settings, SweepFile, console, planned_sweep
-from sweep.only import choose, first_seeds
+from sweep.only import choose, first_seeds, unmatched
 from sweep.terminal import counted
 
 if TYPE_CHECKING:
@@ -78,11 +78,12 @@ def view(
 def chosen_rows(plan: FrozenPlan, only: Sequence[str]) -> tuple[list[RecordedTrial], list[str]]:
     """The first finished seed of each trained row, at most `MOST_ROWS`, and the names of the others.
 
-    Raises ValueError where there is none.
+    Raises ValueError where there is none, or none for one of `only`.
     """
-    first = first_seeds(choose((trial for trial in plan.trials if trial.status == "finished"), only))
-    if not first:
-        wanted = f" matches {' or '.join(map(repr, only))}" if only else ""
+    finished = [trial for trial in plan.trials if trial.status == "finished"]
+    first, missing = first_seeds(choose(finished, only)), unmatched(finished, only)
+    if missing or not first:
+        wanted = f" matches {' or '.join(map(repr, missing))}" if missing else ""
         there = ", ".join(dict.fromkeys(f"{trial.name} ({trial.status})" for trial in plan.trials))
         raise ValueError(f"no finished row of {plan.sweep}{wanted}; its rows: {there or 'none'}")
     rows = list({trial.key: trial for trial in first.values()}.values())  # equal rows are one

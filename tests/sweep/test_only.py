@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from sweep.only import choose, is_wanted, required
+from sweep.only import choose, is_wanted, required, unmatched
 from tests.works import trial_of
 
 NAMES = ("ours [ema]", "ours e", "it's", 'a "b", c', "a*", "ab", "[!x]", "1", "true")
@@ -27,6 +27,11 @@ def test_other_texts_are_globs() -> None:
     assert names("theirs") == []
     assert names() == list(NAMES)
     assert names("1", "ours*", "ab") == ["ours [ema]", "ours e", "ab", "1"]
+
+
+def test_texts_that_choose_nothing_are_found_beside_others_that_do() -> None:
+    assert unmatched(TRIALS, ["1", "theirs", "ours*", "x?"]) == ["theirs", "x?"]
+    assert unmatched(TRIALS, []) == []
 
 
 def test_a_proposals_name_is_compared_alike() -> None:

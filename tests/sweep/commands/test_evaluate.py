@@ -218,3 +218,6 @@ def test_a_trial_that_cannot_be_measured_keeps_no_other_from_it(tmp_path, monkey
     assert "large seed 0: not measured: out of memory" in result.output
     assert "baseline seed 0: 2.00 M parameters, 3.0 ms a prediction, 4.0 ms a render" in result.output
     assert "Report: " in result.output
+    misspelt = ["--only", "baseline", "--only", "lagre"]
+    refused = CliRunner().invoke(app, ["evaluate", str(file), "--costs", "--home", str(home), *misspelt])
+    assert "no finished trial of s to measure is called 'lagre'" in str(refused.exception)
