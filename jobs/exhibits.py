@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from jobs.data.inspect import nearest_point
-from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.evaluate import object_views, predicting
 from jobs.gaussian_sources import find_object, gaussians_on_surface
 from jobs.pixels import as_pictures
-from jobs.trained import find_trained, load_trained
+from jobs.trained import open_trained
 from jobs.turntable import upright_axes
 from model.scenes import GaussianScene, Scene
 from model.types import SH_DC, Cameras, Gaussians, Views
@@ -139,10 +138,10 @@ def exhibition(
     exhibits: list[Exhibit] = []
     lines: dict[tuple[str, str, str], int] = {}
     for place, trial in enumerate(trials):
-        _, config = find_trained(home, trial.key)
-        store = open_dataset(config.data.name, config.data.options, home)
+        opened = open_trained(home, trial.key)
+        config, store = opened.config, opened.store
         chosen = _chosen(store, config.eval.split, objects)
-        trained = load_trained(home, trial.key, device, {row.split for row in chosen})
+        trained = opened.load(device, {row.split for row in chosen})
         predict = predicting(trained.reconstructor, trained.context, config)
         column = f"{trial.name} (row)" if trial.name in (INPUT, TRUTH) else trial.name
         for row in chosen:

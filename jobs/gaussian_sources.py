@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from jobs.data.prepare import open_dataset
 from jobs.data.store import Store
 from jobs.evaluate import object_views, predicting
-from jobs.trained import find_trained, load_trained
+from jobs.trained import open_trained
 from jobs.turntable import GaussianObject
 from model.geometry import invert_rigid, pixel_rays
 from model.registry import nearest
@@ -31,12 +30,10 @@ def predicted(folder: Path, name: str | None = None) -> GaussianObject:
     Raises ValueError for a folder that is no trial's, a trial without a network or checkpoint, and an object that its
     dataset does not have.
     """
-    home = folder.parent.parent
-    _, config = find_trained(home, folder.name)
-    store = open_dataset(config.data.name, config.data.options, home)
-    row = find_object(store, name, config.eval.split)
-    _, network, context = load_trained(home, folder.name, splits={row.split})
-    views = object_views(store, row, config.data.resolution, config.model.input_views)
+    opened = open_trained(folder.parent.parent, folder.name)
+    row = find_object(opened.store, name, opened.config.eval.split)
+    config, network, context = opened.load(splits={row.split})
+    views = object_views(opened.store, row, config.data.resolution, config.model.input_views)
     with torch.inference_mode():
         scene = predicting(network, context, config)(views.select(0, config.model.input_views))
     return GaussianObject(str(row.object), scene, views)

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jobs.data.prepare import open_dataset
 from jobs.data.sampling import evaluation_frames
 from jobs.data.store import Store
 from jobs.evaluate import SAMPLE_VIEWS, Draw, drawing, predicting
@@ -20,7 +19,7 @@ from jobs.gaussian_sources import find_object
 from jobs.metrics.psnr import psnr
 from jobs.pixels import as_bytes
 from jobs.precision import products
-from jobs.trained import find_trained, load_trained
+from jobs.trained import open_trained
 from model.rasterizers.validation import NonFiniteGaussiansError
 from model.types import Views
 from results.figures.qualitative import QualitativeFigure, pictures_of
@@ -45,16 +44,15 @@ def draw_rows(
     Raises ValueError for an object or a view that the dataset does not have, and for rows with other pictures.
     """
     _check_same_pictures(rows)
-    configs = [find_trained(home, trial.key)[1] for trial in rows.values()]
-    data = configs[0].data
-    store = open_dataset(data.name, data.options, home)
-    found = [find_object(store, name, configs[0].eval.split) for name in objects]
-    counts = {config.model.input_views for config in configs}
+    opened = {row: open_trained(home, trial.key) for row, trial in rows.items()}
+    _, _, first, store = next(iter(opened.values()))
+    found = [find_object(store, name, first.eval.split) for name in objects]
+    counts = {training.config.model.input_views for training in opened.values()}
     shown = _numbers(store, found, frames, counts)
-    given = {count: _views(store, found, shown, count, data.resolution, device) for count in counts}
+    given = {count: _views(store, found, shown, count, first.data.resolution, device) for count in counts}
     renders, scores = {}, {}
-    for row, trial in rows.items():
-        config, reconstructor, context = load_trained(home, trial.key, device, {each.split for each in found})
+    for row, training in opened.items():
+        config, reconstructor, context = training.load(device, {each.split for each in found})
         sources, draw = config.model.input_views, drawing(predicting(reconstructor, context, config))
         views = given[sources]
         targets = [each.select(sources, each.images.shape[1]) for each in views]

@@ -75,6 +75,28 @@ class LoadedNetwork(NamedTuple):
     context: ContextReader
 
 
+class OpenedTraining(NamedTuple):
+    """A training with its configuration and its dataset, before its network is loaded."""
+
+    home: Path
+    folder: Path
+    config: TrialConfig
+    store: Store
+
+    def load(self, device: torch.device | str = "cpu", splits: Collection[str] | None = None) -> LoadedNetwork:
+        """The evaluated network; if unfinished, that of its last checkpoint.  Raises ValueError without weights.
+
+        Its context is of views of these splits, by default of the evaluated one.
+        """
+        weights = WeightStore(weights_folder(self.home))
+        wanted = splits or (self.config.eval.split,)
+        in_order = [split for split in SPLITS if split in wanted]
+        cache = cache_folder(self.home)
+        context = ContextReader(self.config, self.store, weights, cache, device, splits=in_order)
+        network = load_network(self.folder, self.config, context.widths, weights, device)
+        return LoadedNetwork(self.config, network, context)
+
+
 class _SharedJournal:
     """Writes a training's metrics to its own journal and to that of the trial that runs it."""
 
@@ -160,21 +182,18 @@ def train_once(
     return FinishedTraining(network, context, record)
 
 
-def load_trained(
-    home: Path, key: str, device: torch.device | str = "cpu", splits: Collection[str] | None = None
-) -> LoadedNetwork:
+def load_trained(home: Path, key: str, device: torch.device | str = "cpu") -> LoadedNetwork:
     """The evaluated network of a trial or a training with this key; if unfinished, that of its last checkpoint.
 
-    Its context is of views of these splits, by default of the evaluated one.
-    Raises ValueError for an unknown key, a trial without a network, and one without weights.
+    Raises the errors of `open_trained` and `OpenedTraining.load`.
     """
+    return open_trained(home, key).load(device)
+
+
+def open_trained(home: Path, key: str) -> OpenedTraining:
+    """The training of a trial, or with this key.  Raises the errors of `find_trained`."""
     folder, config = find_trained(home, key)
-    weights = WeightStore(weights_folder(home))
-    store = dataset_of(folder, config, home)
-    wanted = splits or (config.eval.split,)
-    in_order = [split for split in SPLITS if split in wanted]
-    context = ContextReader(config, store, weights, cache_folder(home), device, splits=in_order)
-    return LoadedNetwork(config, load_network(folder, config, context.widths, weights, device), context)
+    return OpenedTraining(home, folder, config, dataset_of(folder, config, home))
 
 
 def load_network(

@@ -108,21 +108,22 @@ def test_a_named_object_may_be_of_another_split_than_the_evaluated(home) -> None
 
 def test_objects_of_different_splits_are_never_on_one_line(prepared_home, tiny, monkeypatch) -> None:
     from jobs import exhibits
-    from jobs.trained import LoadedNetwork
+    from jobs.trained import LoadedNetwork, OpenedTraining
     from model.scenes import PictureScene
 
-    def found(_home: Path, key: str) -> tuple[Path, TrialConfig]:
-        return Path(), TrialConfig.model_validate(tiny(eval={**tiny()["eval"], "split": key}))
+    def opened(home: Path, key: str) -> OpenedTraining:
+        config = TrialConfig.model_validate(tiny(eval={**tiny()["eval"], "split": key}))
+        return OpenedTraining(home, Path(), config, open_dataset(TINY_DATA["name"], TINY_DATA["options"], home))
 
-    def loaded(home: Path, key: str, _device: object, splits: set[str]) -> LoadedNetwork:
-        assert splits == {key}
-        return LoadedNetwork(found(home, key)[1], None, None)
+    def loaded(training: OpenedTraining, _device: object, splits: set[str]) -> LoadedNetwork:
+        assert splits == {training.config.eval.split}
+        return LoadedNetwork(training.config, None, None)
 
     def picture(*_: object) -> object:
         return lambda views: PictureScene(views.images[:, 0])
 
-    monkeypatch.setattr(exhibits, "find_trained", found)
-    monkeypatch.setattr(exhibits, "load_trained", loaded)
+    monkeypatch.setattr(exhibits, "open_trained", opened)
+    monkeypatch.setattr(OpenedTraining, "load", loaded)
     monkeypatch.setattr(exhibits, "predicting", picture)
     monkeypatch.setattr(exhibits, "_shown", lambda *given: exhibits.Exhibit(*given[2:4], given[4].line))
     splits = ("test", "val", "test")
