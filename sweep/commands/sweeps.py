@@ -171,7 +171,6 @@ def run(
     from model.registry import UnknownChoiceError
     from sweep.file.load import load_sweep
     from sweep.run.driver import run_sweep
-    from sweep.run.executors import EXECUTORS
     from sweep.run.notify import notified
     from sweep.run.submit import lost_home_warning
 
