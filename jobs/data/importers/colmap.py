@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from jobs.data.importers.base import UnreadableObjectError
-from jobs.data.importers.files import files_under, finite, inside, read_bytes, read_text
+from jobs.data.importers.files import files_under, finite, inside, read_bytes, read_text, reading
 from jobs.data.importers.posed import Camera, Capture, Posed, Shot, surroundings
 from jobs.data.importers.poses import rigid
 
@@ -24,6 +24,8 @@ MODELS = ("sparse", "colmap/sparse", "distorted/sparse")
 CAMERAS = ("cameras.bin", "cameras.txt")
 PICTURES, MASKS = ("images", "."), ("masks", "mask")
 MAX_MODEL_BYTES = 2**31
+#: Maximum length of what a message repeats of a line.
+_MAX_SHOWN = 100
 #: Number and name of each camera model, its parameters, and which of them have to be 0.
 CAMERA_MODELS = {
     0: ("SIMPLE_PINHOLE", ("f", "cx", "cy")),
@@ -95,8 +97,9 @@ def read_cameras(model: Path) -> dict[int, Camera]:
     file = _file(model, "cameras")
     if file is None:
         raise UnreadableObjectError(f"{model}: no cameras.bin or cameras.txt")
-    rows = _binary_cameras(file) if file.suffix == ".bin" else _text_cameras(file)
-    return {number: _pinhole(name, width, height, values, file) for number, name, width, height, values in rows}
+    with reading(file):
+        rows = _binary_cameras(file) if file.suffix == ".bin" else _text_cameras(file)
+        return {number: _pinhole(name, width, height, values, file) for number, name, width, height, values in rows}
 
 
 def read_images(model: Path) -> list[Registered]:
@@ -104,8 +107,9 @@ def read_images(model: Path) -> list[Registered]:
     file = _file(model, "images")
     if file is None:
         raise UnreadableObjectError(f"{model}: no images.bin or images.txt")
-    rows = _binary_images(file) if file.suffix == ".bin" else _text_images(file)
-    return [Registered(name, camera, _pose(values, file)) for values, camera, name in rows]
+    with reading(file):
+        rows = _binary_images(file) if file.suffix == ".bin" else _text_images(file)
+        return [Registered(name, camera, _pose(values, file)) for values, camera, name in rows]
 
 
 def read_points(model: Path) -> np.ndarray | None:
@@ -113,7 +117,8 @@ def read_points(model: Path) -> np.ndarray | None:
     file = _file(model, "points3D")
     if file is None:
         return None
-    points = list(_binary_points(file) if file.suffix == ".bin" else _text_points(file))
+    with reading(file):
+        points = list(_binary_points(file) if file.suffix == ".bin" else _text_points(file))
     return finite(np.array(points, np.float64), file, "a point") if points else None
 
 
@@ -157,9 +162,9 @@ def _text_cameras(file: Path) -> Iterator[tuple[int, str, int, int, tuple[float,
     for line in filter(None, _lines(file)):
         words = line.split()
         if len(words) < 5 or words[1] not in names or len(words) != 4 + len(names[words[1]]):
-            raise UnreadableObjectError(f"{file}: {line!r} is no camera; models: {', '.join(names)}")
-        number, width, height = (_integer(word, file) for word in (words[0], *words[2:4]))
-        yield number, words[1], width, height, _numbers(words[4:], file)
+            raise UnreadableObjectError(f"{file}: {_shown(line)} is no camera; models: {', '.join(names)}")
+        number, width, height = map(int, (words[0], *words[2:4]))
+        yield number, words[1], width, height, tuple(map(float, words[4:]))
 
 
 def _text_images(file: Path) -> Iterator[tuple[tuple[float, ...], int, str]]:
@@ -169,30 +174,21 @@ def _text_images(file: Path) -> Iterator[tuple[tuple[float, ...], int, str]]:
     for line in lines[::2]:
         words = line.split(maxsplit=9)
         if len(words) != 10:
-            raise UnreadableObjectError(f"{file}: {line!r} is no picture with its pose")
-        yield _numbers(words[1:8], file), _integer(words[8], file), words[9]
+            raise UnreadableObjectError(f"{file}: {_shown(line)} is no picture with its pose")
+        yield tuple(map(float, words[1:8])), int(words[8]), words[9]
 
 
 def _text_points(file: Path) -> Iterator[tuple[float, ...]]:
     for line in filter(None, _lines(file)):
         words = line.split(maxsplit=4)
         if len(words) < 4:
-            raise UnreadableObjectError(f"{file}: {line!r} is no point")
-        yield _numbers(words[1:4], file)
+            raise UnreadableObjectError(f"{file}: {_shown(line)} is no point")
+        yield tuple(map(float, words[1:4]))
 
 
-def _numbers(words: list[str], file: Path) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in words)
-    except ValueError as error:
-        raise UnreadableObjectError(f"{file}: {error}") from error
-
-
-def _integer(word: str, file: Path) -> int:
-    try:
-        return int(word)
-    except ValueError as error:
-        raise UnreadableObjectError(f"{file}: {error}") from error
+def _shown(line: str) -> str:
+    """The beginning of a line; lists of a picture's points have many thousand numbers."""
+    return repr(line) if len(line) <= _MAX_SHOWN else f"{line[:_MAX_SHOWN]!r}..."
 
 
 # Binary: little-endian, without padding

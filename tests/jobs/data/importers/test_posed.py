@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.data.importers.base import ImportFailedError
+from jobs.data.importers.base import ImportFailedError, UnreadableObjectError
+from jobs.data.importers.colmap import read_images
 from jobs.data.importers.files import MAX_TEXT_BYTES
 from jobs.data.inspect import check
 from jobs.data.prepare import prepare
@@ -166,7 +167,7 @@ def ngp(layouts, tmp_path):
         (lambda c: c.update(camera_model="OPENCV_FISHEYE"), "camera_model 'OPENCV_FISHEYE'; allowed"),
         (lambda c: c.update(is_fisheye=True), "is_fisheye True: not a pinhole camera"),
         (lambda c: c["frames"][0].update(file_path="rgb/gone.png"), r"its picture 'rgb/gone.png' is missing"),
-        (lambda c: c["frames"][0].update(mask_path="rgb/gone.png"), r"rgb/gone.png: FileNotFoundError"),
+        (lambda c: c["frames"][0].update(mask_path="rgb/gone.png"), r"rgb/gone.png: there is no such file"),
         (lambda c: c["frames"][0].update(file_path="../../x.png"), r"leads out of"),
         (lambda c: c["frames"][0].update(w=100), r"0.jpg: 200 x 160 pixels, and its camera is of \(100, 160\)"),
         (lambda c: c["frames"][0].update(fl_x="far"), "could not convert"),
@@ -287,7 +288,7 @@ def test_cameras_that_are_no_ring_around_an_object_are_refused(ngp, tmp_path):
         ),
         ("1 OPENCV 200 160 180 190 104 78 0 0 0.1 0", r"OPENCV with distortion \(p1 0.1\); .*image_undistorter"),
         ("1 OPENCV_FISHEYE 200 160 180 190 104 78 0 0 0 0", "OPENCV_FISHEYE is no pinhole camera; .*image_undistorter"),
-        ("1 PINHOLE 200 x 180 190 104 78", r"cameras\.txt: invalid literal for int.*'x'"),
+        ("1 PINHOLE 200 x 180 190 104 78", r"cameras\.txt: damaged, or no .txt file .*invalid literal for int.*'x'"),
         ("1 PINHOLE 200 160 180 190 104", "is no camera; models: SIMPLE_PINHOLE"),
         ("2 PINHOLE 200 160 180 190 104 78", "has camera 1, which is not there"),
         ("1 PINHOLE 300 160 180 190 104 78", r"200 x 160 pixels, and its camera is of \(300, 160\)"),
@@ -304,6 +305,14 @@ def test_cameras_without_distortion_are_pinholes(tmp_path, camera):
     write_colmap_text(tmp_path / "o", camera)
     store = import_("colmap", tmp_path / "o", tmp_path)
     np.testing.assert_allclose(store.focal, 180 * 64 / 160, rtol=1e-6)
+
+
+def test_a_message_repeats_the_beginning_of_a_line(tmp_path):
+    """Without its empty line, a picture's thousands of points stand where the next picture should."""
+    write_colmap_text(tmp_path / "o")
+    (tmp_path / "o/sparse/0/images.txt").write_text("1 2 3 " + "4" * 20_000 + "\n")
+    with pytest.raises(UnreadableObjectError, match=r"images\.txt: '1 2 3 4{94}'\.\.\. is no picture with its pose"):
+        read_images(tmp_path / "o/sparse/0")
 
 
 def test_text_models_may_be_as_large_as_binary_ones(tmp_path):

@@ -119,7 +119,7 @@ def damage_shape(folder):
         (damage_pose, r"cars_train/b: only one of rgb/000001.png and pose/000001.txt is there"),
         (damage_pairs, r"cars_train/b: only one of rgb/000000.png and pose/000000.txt is there"),
         (damage_pictures, r"cars_train/b/rgb: no pictures"),
-        (damage_intrinsics, r"b/intrinsics.txt: FileNotFoundError"),
+        (damage_intrinsics, r"b/intrinsics.txt: there is no such file"),
         (damage_numbers, r"b/pose/000001.txt: 15 numbers, not 16"),
         (damage_rotation, r"b/pose/000001.txt: the pose is not a rotation and a translation"),
         (damage_nan, r"b/pose/000001.txt: a number is not finite"),
