@@ -58,7 +58,7 @@ def ensure_feature_file(
     computes or waits.  Raises ValueError where features are not finite, `StopRequestedError` where a stop is requested
     meanwhile, and `DiskFullError`, which comes before anything is written where the disk is too small.
     """
-    if is_sound(path, len(frames)):
+    if is_sound(path, frames):
         return
     on_work()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,20 +66,23 @@ def ensure_feature_file(
         exclusive_lock(path.with_suffix(".lock"), f"the computation of {path.stem}", should_stop),
         full_disk_explained(path),
     ):
-        if not is_sound(path, len(frames)):
+        if not is_sound(path, frames):
             if path.exists():
                 log.warning("%s is damaged, or of other frames; it is computed anew", path)
                 path.unlink()
             _write(path, frames, group, compute, should_stop)
 
 
-def is_sound(path: Path, count: int) -> bool:
-    """Whether a file has the records of `count` frames, by its header and its size."""
+def is_sound(path: Path, frames: np.ndarray) -> bool:
+    """Whether a file has a record of each of `frames`, by its header, its size, and all but the values."""
     try:
         records = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception:  # a damaged header raises ValueError, SyntaxError, TokenError, BadZipFile, ...
         return False
-    return isinstance(records, np.ndarray) and records.dtype.names == _FIELDS and records.shape == (count,)
+    if not isinstance(records, np.ndarray) or records.dtype.names != _FIELDS or records.shape != frames.shape:
+        return False
+    scales = records["scale"]
+    return np.array_equal(records["frame"], frames) and bool((np.isfinite(scales) & (scales > 0)).all())
 
 
 class FeatureFile:

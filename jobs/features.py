@@ -174,7 +174,7 @@ def _open(
     for wanted in dict.fromkeys((SPLITS, tuple(splits))):  # a file for all splits serves as well
         frames = source_frames(store, config.model.input_views, wanted)
         path = cache / "features" / f"{section.choice}-{_digest(source, section, config, store, weights, frames)}.npy"
-        if is_sound(path, len(frames)):
+        if is_sound(path, frames):
             break
     ensure_feature_file(
         path,

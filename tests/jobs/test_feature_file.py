@@ -259,7 +259,7 @@ def test_of_two_processes_one_computes(path, tmp_path):
     assert notes.read_text().splitlines() == ["5 6 7", "20 30 31", "32 33 34", "90"]
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "header", "archive", "other"])
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "header", "archive", "other", "frame", "scale"])
 def test_a_damaged_file_is_computed_anew_and_named(tmp_path: Path, caplog, damage: str) -> None:
     path = tmp_path / "features.npy"
 
@@ -270,6 +270,10 @@ def test_a_damaged_file_is_computed_anew_and_named(tmp_path: Path, caplog, damag
     sound = path.read_bytes()
     if damage == "other":
         np.save(path, np.zeros((4, 4)))
+    elif damage in ("frame", "scale"):
+        records = np.load(path, mmap_mode="r+")
+        records[damage][1] = {"frame": 2**40, "scale": np.nan}[damage]
+        records.flush()
     else:
         contents = {"empty": b"", "text": b"{}", "cut": sound[:-5], "archive": b"PK\3\4" + sound[4:]}
         contents["header"] = sound.replace(b"{'descr'", b"({'desc", 1)
