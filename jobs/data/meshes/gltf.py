@@ -86,6 +86,9 @@ def opened(content: bytes, path: Path) -> tuple[bytes, list[Material]]:
     where it is damaged or no .glb file.
     """
     header, rest = _parts(content)
+    for accessor in header.get("accessors") or []:
+        if accessor["count"] > len(content):  # without a buffer it would be allocated as zeros
+            raise ValueError(f"an accessor of {accessor['count']} elements in a file of {len(content)} bytes")
     required = [str(name) for name in header.get("extensionsRequired") or []]
     if unread := sorted(set(required) - READ):
         raise UnreadableObjectError(

@@ -102,6 +102,13 @@ def test_a_gltf_that_requires_what_is_not_read_is_refused_by_its_name(tmp_path, 
         read_parts(tmp_path / "m.glb", tmp_path, 64)
 
 
+def test_a_gltf_that_claims_to_be_large_is_not_allocated(tmp_path):
+    accessors = [{"componentType": 5126, "count": 10**6, "type": "VEC3"}]
+    write_glb(tmp_path / "m.glb", header={"accessors": accessors})
+    with pytest.raises(UnreadableObjectError, match=r"an accessor of 1000000 elements in a file of \d{3} bytes"):
+        read_parts(tmp_path / "m.glb", tmp_path, 64)
+
+
 def test_a_gltf_that_merely_uses_an_extension_is_read(tmp_path):
     write_glb(tmp_path / "m.glb", header={"extensionsUsed": ["VENDOR_unheard_of"]})
     assert len(read_parts(tmp_path / "m.glb", tmp_path, 64)) == 1
