@@ -16,7 +16,7 @@ from model.registry import resolve
 from results.records.atomic import write_json
 from results.records.disk import full_disk_explained
 from results.records.frozen_plans import freeze
-from results.records.home import code_file, sweep_folder, training_folder, trial_folder
+from results.records.home import code_file, plan_file, sweep_folder, training_folder, trial_folder
 from results.records.monitor import Monitor
 from results.records.training_folder import read_weights
 from results.table import Table
@@ -109,6 +109,8 @@ def run_sweep(
             console.print(taken_over)
         _announce(plan, selection, console)
         begin = cache(partial(_put_in_force, plan, sweep, home))  # once
+        if not plan_file(home, sweep.name).exists():
+            begin()  # so that `status` works while Ray starts
         for trial in selection.chosen:
             withdraw_prune(trial_folder(home, trial.key))
         monitor = Monitor(home)

@@ -261,6 +261,16 @@ def test_a_run_that_is_refused_leaves_the_former_plan(
     assert "seeds has changed" in str(difference(edited, folder, "renew"))
 
 
+def test_a_sweep_has_a_plan_before_its_executor_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr(driver, "Recorder", lambda *_, **__: Unrecorded())
+    monkeypatch.setattr(driver, "refuse_undrawable", lambda *_: None)
+    content = {"name": "a", "run": {"executor": "inline", "gpus_per_trial": 1}, "trials": {"baseline": {}}}
+    with pytest.raises(ValueError, match="gpus_per_trial is 1"):
+        run_sweep(Sweep.model_validate(content), tmp_path, console=Console(quiet=True))
+    assert [trial.name for trial in read_plan("a", tmp_path).trials] == ["baseline"]
+
+
 def test_a_run_with_nothing_to_train_puts_its_plan_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "Recorder", lambda *_, **__: Unrecorded())
     monkeypatch.setattr(driver, "_report", lambda *_: None)
