@@ -87,6 +87,9 @@ def _loaded(content: bytes, file_type: str, resolver: Any, path: Path) -> trimes
     import trimesh
     from trimesh.exchange.load import mesh_loaders
 
+    if file_type == "off":  # trimesh repeats what is before a comment behind a line
+        content = re.sub(rb"#.*", b"", content)
+    _refuse_cut_off(content, file_type)
     stream = trimesh.util.wrap_as_stream(content)
     found = mesh_loaders[file_type](file_obj=stream, file_type=file_type, resolver=resolver, process=False)
     if file_type == "off":
@@ -114,14 +117,30 @@ def _of_trimesh(colours: np.ndarray, path: Path) -> np.ndarray:
     return colours / top
 
 
+def _refuse_cut_off(content: bytes, file_type: str) -> None:
+    """Raises ValueError where a text has fewer lines than its header announces; trimesh reads what is there."""
+    if file_type == "off":
+        counts, *rows = _off_rows(content)[1]
+        announced, found = sum(map(int, counts[:2])), len(rows)
+    elif file_type == "ply" and b"format ascii" in (header := content.partition(b"end_header"))[0]:
+        announced = sum(map(int, re.findall(rb"^element\s+\S+\s+(\d+)", header[0], re.MULTILINE)))
+        found = sum(not line.isspace() for line in header[2].splitlines() if line)
+    else:
+        return
+    if found < announced:
+        raise ValueError(f"cut off: {found} of {announced} lines of vertices and faces")
+
+
+def _off_rows(content: bytes) -> tuple[str, list[list[str]]]:
+    """The kind of an OFF file without comments, and the words of its lines, the first of which are its counts."""
+    _, kind, rest = re.split("(COFF|OFF)", content.decode("utf-8", errors="replace"), maxsplit=1)
+    return kind, [words for line in rest.splitlines() if (words := line.split())]
+
+
 def _off_colours(content: bytes, count: int) -> np.ndarray | None:
     """Colours (count, 3 or 4) of the vertices in an OFF file, which trimesh leaves out; None where it has none."""
-    text = re.sub("#.*", "", content.decode("utf-8", errors="replace"))
-    _, kind, rest = re.split("(COFF|OFF)", text, maxsplit=1)
-    if kind != "COFF":
-        return None
-    rows = [words for line in rest.splitlines() if (words := line.split())]
-    return np.array([row[3:] for row in rows[1 : count + 1]], np.float64)
+    kind, rows = _off_rows(content)
+    return np.array([row[3:] for row in rows[1 : count + 1]], np.float64) if kind == "COFF" else None
 
 
 def _resolver(path: Path, root: Path) -> Any:

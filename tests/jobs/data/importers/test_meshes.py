@@ -234,6 +234,31 @@ def test_a_texture_that_is_no_picture_is_reported(tmp_path):
         read_parts(tmp_path / "a" / "o.obj", tmp_path, 64)
 
 
+PLY = """ply
+format ascii 1.0
+comment by hand
+element vertex 3
+property float x
+property float y
+property float z
+element face 1
+property list uchar int vertex_indices
+end_header
+0 0 0
+1 0 0
+0 1 0
+3 0 1 2
+"""
+
+
+def test_text_with_as_many_lines_as_announced_is_whole(tmp_path):
+    (tmp_path / "m.ply").write_text(PLY)
+    (tmp_path / "m.off").write_text("OFF 3 1 0\n0 0 0\n1 0 0 # here\n\n0 1 0\n3 0 1 2")
+    for name in ("m.ply", "m.off"):
+        (part,) = read_parts(tmp_path / name, tmp_path, 64)
+        np.testing.assert_array_equal(part.mesh.vertices[part.mesh.faces], [[[0, 0, 0], [1, 0, 0], [0, 1, 0]]])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
@@ -243,6 +268,8 @@ def test_a_texture_that_is_no_picture_is_reported(tmp_path):
         ("m.obj", "", r"m.obj"),
         ("m.ply", "ply\nformat ascii 1.0\nelement vertex 99999999999\n", r"m.ply"),
         ("m.off", "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n", r"m.off"),
+        ("m.off", "OFF\n3 2 0\n0 0 0\n1 0 0\n0 1 0\n\n3 0 1 2\n", "cut off: 4 of 5 lines of vertices and faces"),
+        ("m.ply", PLY.replace("face 1", "face 2"), "cut off: 4 of 5 lines of vertices and faces"),
         ("m.stl", "solid a", r"m.stl"),
         ("m.glb", "glTF", r"m.glb: damaged, or no .glb file \(error: unpack requires a buffer of 20 bytes\)"),
         ("m.off", "OFF\n3 1 0\n1 1 1\n1 1 1\n1 1 1\n3 0 1 2\n", r"no faces with an area"),
