@@ -89,6 +89,8 @@ def _loaded(content: bytes, file_type: str, resolver: Any, path: Path) -> trimes
 
     if file_type == "off":  # trimesh repeats what is before a comment behind a line
         content = re.sub(rb"#.*", b"", content)
+    elif file_type == "obj":  # of white space, trimesh takes blanks alone
+        content = content.replace(b"\t", b" ")
     _refuse_cut_off(content, file_type)
     stream = trimesh.util.wrap_as_stream(content)
     found = mesh_loaders[file_type](file_obj=stream, file_type=file_type, resolver=resolver, process=False)

@@ -251,10 +251,11 @@ end_header
 """
 
 
-def test_text_with_as_many_lines_as_announced_is_whole(tmp_path):
+def test_text_is_read_with_comments_empty_lines_and_tabs(tmp_path):
     (tmp_path / "m.ply").write_text(PLY)
     (tmp_path / "m.off").write_text("OFF 3 1 0\n0 0 0\n1 0 0 # here\n\n0 1 0\n3 0 1 2")
-    for name in ("m.ply", "m.off"):
+    (tmp_path / "m.obj").write_text("v\t0 0\t0\nv\t1\t0\t0\nv\t0\t1\t0\nf\t1\t2\t3\n")
+    for name in ("m.ply", "m.off", "m.obj"):
         (part,) = read_parts(tmp_path / name, tmp_path, 64)
         np.testing.assert_array_equal(part.mesh.vertices[part.mesh.faces], [[[0, 0, 0], [1, 0, 0], [0, 1, 0]]])
 
