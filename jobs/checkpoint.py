@@ -137,7 +137,7 @@ class CheckpointFolder:
         return None
 
     def refusal(self) -> str:
-        """Why the newest checkpoint cannot be continued, if it is of an earlier version; else "".  Reads no tensors."""
+        """The reason why the newest checkpoint cannot be continued, its earlier version; else "".  Reads no tensors."""
         for path in reversed(self._records()):
             try:
                 with safe_open(path.with_suffix(".safetensors"), "pt") as file:
@@ -177,7 +177,7 @@ def _read(path: Path) -> Checkpoint:
 
 
 def _refusal(path: Path, names: Iterable[str]) -> str:
-    """Why a checkpoint with tensors of these names cannot be continued; "" where it can."""
+    """The reason why a checkpoint with tensors of these names cannot be continued; "" where it can."""
     if not any(name.startswith(_FORMER_OPTIMIZER) for name in names):
         return ""
     return f"{path} was written by an earlier version and cannot be continued; to train anew, delete {path.parent}"

@@ -125,14 +125,14 @@ def is_begun(home: Path, key: str) -> bool:
 
 
 def _obstacle_of(checkpoints: CheckpointFolder) -> str:
-    """Why a finished training cannot be continued from its checkpoints; "" where it can."""
+    """The reason why a finished training cannot be continued from its checkpoints; "" where it can."""
     if checkpoints.is_empty():
         return "its optimiser state was not kept (run.keep_optimizer)"
     return "its optimiser state was written by an earlier version" if checkpoints.refusal() else ""
 
 
 def refusal(home: Path, key: str) -> str:
-    """Why a training cannot be resumed from its last checkpoint; "" where it can, or has none."""
+    """The reason why a training cannot be resumed from its last checkpoint; "" where it can, or has none."""
     return _checkpoints(training_folder(home, key)).refusal()
 
 

@@ -126,7 +126,7 @@ def main() -> None:
 
 
 def _message(error: Exception) -> str:
-    """What an error says; the system's errors name the path first, and no number."""
+    """The words of an error; the system's errors name the path first, and no number."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror[0].lower()}{error.strerror[1:]}"
     return str(error)

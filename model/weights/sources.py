@@ -17,7 +17,8 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -196,6 +197,26 @@ class JoinedFiles:
         )
 
 
+@contextmanager
+def _errors_of_hub(source: Source, cache: Path) -> Iterator[None]:
+    """Converts all errors of the hub's client, which does not convert those of its transport."""
+    try:
+        yield
+    except Exception as error:
+        raise_if_disk_full(error, cache)
+        raise WeightsSourceError(f"{source}: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def _removed_if_damaged(cache: Path) -> Iterator[None]:
+    """Removes a download that is damaged: the hub's client would take its files for whole ones."""
+    try:
+        yield
+    except WeightsSourceError:
+        shutil.rmtree(cache)
+        raise
+
+
 @dataclass(frozen=True)
 class HubRepository:
     """A model on the Hugging Face hub: its tensors, its `config.json` and its `preprocessor_config.json`.
@@ -234,11 +255,8 @@ class HubRepository:
 
     def download(self, folder: Path) -> Delivery:
         snapshot = self._snapshot(folder / "hub")
-        try:
+        with _removed_if_damaged(folder / "hub"):
             return self._delivered(snapshot)
-        except WeightsSourceError:
-            shutil.rmtree(folder / "hub")  # the client would take the damaged files for whole ones
-            raise
 
     def _snapshot(self, cache: Path) -> Path:
         """The folder of one revision, in a cache with the hub's layout."""
@@ -250,7 +268,7 @@ class HubRepository:
             ["pytorch_model.bin", "pytorch_model-?????-of-?????.bin"],
         )
         for patterns in tensors:
-            try:
+            with _errors_of_hub(self, cache):
                 snapshot = snapshot_download(
                     self.repository,
                     revision=self.revision,
@@ -258,9 +276,6 @@ class HubRepository:
                     allow_patterns=described + patterns,
                     etag_timeout=TIMEOUT_S,
                 )
-            except Exception as error:  # the hub's client does not convert errors of its transport
-                raise_if_disk_full(error, cache)
-                raise WeightsSourceError(f"{self}: {' '.join(str(error).split())}") from error
             if readers.hub_tensor_files([entry.name for entry in Path(snapshot).iterdir()]):
                 break
         return Path(snapshot)
@@ -295,16 +310,10 @@ class HubFile:
         from huggingface_hub import hf_hub_download
 
         cache = folder / "hub"
-        try:
+        with _errors_of_hub(self, cache):
             path = hf_hub_download(self.repository, self.filename, cache_dir=cache, etag_timeout=TIMEOUT_S)
-        except Exception as error:  # the hub's client does not convert errors of its transport
-            raise_if_disk_full(error, cache)
-            raise WeightsSourceError(f"{self}: {' '.join(str(error).split())}") from error
-        try:
+        with _removed_if_damaged(cache):
             return self._delivered(Path(path))
-        except WeightsSourceError:
-            shutil.rmtree(cache)  # the client would take the damaged file for a whole one
-            raise
 
     def _delivered(self, path: Path) -> Delivery:
         verify(path, _hash_in_cache(path))

@@ -34,7 +34,7 @@ def test_a_database_that_was_being_created_when_its_driver_died_is_created_anew(
 
 
 def test_a_process_creates_a_database_again_that_was_deleted(tmp_path: Path) -> None:
-    """In a notebook, the home is deleted, and the sweep is run again."""
+    """Somebody deletes the home in a notebook, and runs the sweep again."""
     for name in ("first", "second"):
         create_database(tmp_path / "mlflow.db")
         client = MlflowClient(default_uri(tmp_path))

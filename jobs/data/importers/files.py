@@ -84,7 +84,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """Why a file cannot be read, in one line: what the system says, or that a decoder failed."""
+    """The reason why a file cannot be read, in one line: the system's words, or that a decoder failed."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
