@@ -130,5 +130,6 @@ def test_a_pruner_needs_comparable_scores_during_training(tmp_path: Path, more: 
     ],
 )
 def test_a_search_for_trials_that_train_nothing_is_refused(tmp_path: Path, base: str, space: str, why: str) -> None:
-    found = mistakes(tmp_path, f"base: {base}\nsearch: {{trials: 2, space: {space}}}")
-    assert [f"proposes trials that train nothing: {why}" in message for _, _, message in found] == [True]
+    ((_, _, message),) = mistakes(tmp_path, f"base: {base}\nsearch: {{trials: 2, space: {space}}}")
+    assert "proposes trials that train nothing" in message
+    assert why in message
