@@ -176,14 +176,15 @@ def _open(
         path = cache / "features" / f"{section.choice}-{_digest(source, section, config, store, weights, frames)}.npy"
         if is_sound(path, frames):
             break
-    ensure_feature_file(
-        path,
-        frames,
-        _CHUNK,
-        _computing(lambda: _build(source, section, weights, device), store, config.data.resolution, device),
-        should_stop,
-        on_work,
-    )
+    else:
+        ensure_feature_file(
+            path,
+            frames,
+            _CHUNK,
+            _computing(lambda: _build(source, section, weights, device), store, config.data.resolution, device),
+            should_stop,
+            on_work,
+        )
     return CachedFeatures(path, _context_type(source, section), device)
 
 

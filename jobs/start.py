@@ -7,7 +7,7 @@ first convolution ignores further input channels until training changes their we
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from jobs.config import TrialConfig
 from model.fusion.base import make_fusion
 from model.fusion.fuser import Fuser
 from model.methods.base import Setting
-from model.official import recognise
+from model.official import listed, misfits, recognise
 from model.scenes import Reconstructor
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def start_from(name: str, network: Reconstructor, config: TrialConfig, setting: 
         raise ValueError(f"{name} does not fit the network of this trial: {why}") from error
     if new and config.is_given:
         layers = sorted({key.rpartition(".")[0] for key in new})
-        raise ValueError(f"{name} has no weights of {_listed(layers)}, and nothing trains them: train.stages is empty")
+        raise ValueError(f"{name} has no weights of {listed(layers)}, and nothing trains them: train.stages is empty")
     log.info("training starts from %s%s", name, f"; {len(new)} tensors of further context are new" if new else "")
 
 
@@ -59,24 +59,15 @@ def _transfer(tensors: Mapping[str, Tensor], network: Reconstructor) -> list[str
     fusers = tuple(f"{path}." for path, module in network.named_modules() if isinstance(module, Fuser))
     is_conditioned = any(key.startswith(fusers) for key in tensors)  # its context is the trial's, then
     absent = [key for key in own if key not in tensors]
-    shared = [key for key in own if key in tensors]
-    widened = [key for key in shared if _has_more_inputs(own[key], tensors[key])][:1]
-    problems = {
-        "missing": [key for key in absent if is_conditioned or not key.startswith(fusers)],
-        "left over": [key for key in tensors if key not in own],
-        "of another shape": [
-            f"{key} {tuple(tensors[key].shape)} instead of {tuple(own[key].shape)}"
-            for key in shared
-            if own[key].shape != tensors[key].shape and key not in widened
-        ],
-    }
-    found = [f"{len(keys)} {what}: {_listed(keys)}" for what, keys in problems.items() if keys]
-    if found:
-        raise ValueError("; ".join(found))
-    for key in shared:
-        if key in widened:
-            own[key].zero_()
-        own[key][tuple(map(slice, tensors[key].shape))] = tensors[key]
+    widened = [key for key in own if key in tensors and _has_more_inputs(own[key], tensors[key])][:1]
+    added = {key for key in absent if key.startswith(fusers) and not is_conditioned}
+    expected = {key: (tensors if key in widened else own)[key].shape for key in own if key not in added}
+    if found := misfits(expected, (), tensors):
+        raise ValueError(found)
+    for key in widened:
+        own[key].zero_()
+    for key, tensor in tensors.items():
+        own[key][tuple(map(slice, tensor.shape))] = tensor
     return [*widened, *absent]
 
 
@@ -93,8 +84,3 @@ def _differing(theirs: Mapping[str, Any], config: TrialConfig) -> Iterator[str]:
             there, here = theirs[section][key], own[section].get(key)
             if key in own[section] and there != here and not isinstance(there, Mapping):
                 yield f"it has {section}.{key} {there}, and the trial {here}"
-
-
-def _listed(names: Iterable[str]) -> str:
-    first, *more = [*names]
-    return ", ".join([first, *more[:2]]) + (", ..." if more[2:] else "")

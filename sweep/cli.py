@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from results.invocation import completed
+from results.records.damage import system_words
 from results.records.permissions import whose
 from sweep.commands import (
     archive,
@@ -127,6 +128,6 @@ def main() -> None:
 
 def _message(error: Exception) -> str:
     """The words of an error; the system's errors name the path first, and no number."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{os.fsdecode(error.filename)}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    if isinstance(error, OSError) and (words := system_words(error)):
+        return f"{os.fsdecode(error.filename)}: {words}"
     return str(error)

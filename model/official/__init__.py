@@ -8,6 +8,7 @@ calls.
 from model.official.checkpoint import NetworkShape, read_weights
 from model.official.datasets import PUBLISHED, PublishedDataset
 from model.official.files import PublishedFile, recognise
+from model.official.names import listed, misfits
 from model.official.network import OfficialPredictor, OfficialUNet
 from model.official.pixelnerf import load_pixelnerf, pixelnerf_state_dict
 from model.official.transfer import (
@@ -24,8 +25,10 @@ __all__ = [
     "OfficialUNet",
     "PublishedDataset",
     "PublishedFile",
+    "listed",
     "load_official",
     "load_pixelnerf",
+    "misfits",
     "official_state_dict",
     "pixelnerf_state_dict",
     "predictor_from_official",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -37,22 +37,27 @@ _FUSER_MEMBERS = {
 
 def check_names(expected: Mapping[str, torch.Size], constants: set[str], weights: Mapping[str, Tensor]) -> None:
     """Raise ValueError where tensors are missing, superfluous or of another shape; `constants` are optional."""
+    if found := misfits(expected, constants, weights):
+        raise ValueError(f"the published weights do not fit the network: {found}")
+
+
+def misfits(expected: Mapping[str, torch.Size], optional: Collection[str], weights: Mapping[str, Tensor]) -> str:
+    """The tensors that are missing, superfluous or of another shape, in words; "" without any."""
     problems = {
         "missing": sorted(expected.keys() - weights.keys()),
-        "left over": sorted(weights.keys() - expected.keys() - constants),
+        "left over": sorted(weights.keys() - expected.keys() - set(optional)),
         "of another shape": [
             f"{name} {tuple(weights[name].shape)} instead of {tuple(shape)}"
             for name, shape in expected.items()
             if name in weights and weights[name].shape != shape
         ],
     }
-    listed = [
-        f"{len(names)} {what}: {', '.join(names[:3])}" + (", ..." if names[3:] else "")
-        for what, names in problems.items()
-        if names
-    ]
-    if listed:
-        raise ValueError("the published weights do not fit the network: " + "; ".join(listed))
+    return "; ".join(f"{len(names)} {what}: {listed(names)}" for what, names in problems.items() if names)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first three names, and dots for more."""
+    return ", ".join(names[:3]) + (", ..." if names[3:] else "")
 
 
 def published_names(unet: UNet, projector: str = PROJECTORS[0]) -> dict[str, str]:

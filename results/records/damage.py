@@ -55,6 +55,13 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
+def system_words(error: OSError) -> str | None:
+    """The system's words for its error with a file, for the middle of a sentence; None for an error without a file."""
+    if error.filename is None or not error.strerror:
+        return None
+    return error.strerror[0].lower() + error.strerror[1:]
+
+
 def json_problem(path: Path, error: Exception) -> str:
     """The reason why a file is no JSON, in few words."""
     if isinstance(error, OSError):

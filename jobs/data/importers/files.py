@@ -27,6 +27,7 @@ from numpy.lib import format as npy
 from PIL import Image, ImageOps
 
 from jobs.data.importers.base import UnreadableObjectError
+from results.records.damage import system_words
 from results.records.hashing import file_sha256
 
 #: Maximum number of pixels: images of datasets have a few million, decompression bombs billions.
@@ -87,8 +88,8 @@ def _reason(path: Path, error: Exception) -> str:
     """The reason why a file cannot be read, in one line: the system's words, or that a decoder failed."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return error.strerror[0].lower() + error.strerror[1:]
+    if isinstance(error, OSError) and (words := system_words(error)):
+        return words
     details = " ".join(str(error).split())
     shown = details if len(details) <= _MAX_DETAILS else f"{details[:_MAX_DETAILS]}..."
     return f"damaged, or no {path.suffix.lower() or 'such'} file ({type(error).__name__}: {shown})"

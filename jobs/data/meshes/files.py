@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,15 +87,19 @@ def _loaded(content: bytes, file_type: str, resolver: Any, path: Path) -> trimes
     import trimesh
     from trimesh.exchange.load import mesh_loaders
 
+    off: _OffText | None = None
     if file_type == "off":  # trimesh repeats what is before a comment behind a line
         content = re.sub(rb"#.*", b"", content)
+        off = _OffText.read(content)
+        _refuse_cut_off(off.announced, len(off.rows))
+    elif file_type == "ply":
+        _refuse_cut_off(*_ply_lines(content))
     elif file_type == "obj":  # of white space, trimesh takes blanks alone
         content = content.replace(b"\t", b" ")
-    _refuse_cut_off(content, file_type)
     stream = trimesh.util.wrap_as_stream(content)
     found = mesh_loaders[file_type](file_obj=stream, file_type=file_type, resolver=resolver, process=False)
-    if file_type == "off":
-        found["vertex_colors"] = _off_colours(content, len(found["vertices"]))
+    if off is not None and off.has_colours:
+        found["vertex_colors"] = off.colours(len(found["vertices"]))
     for part in found["geometry"].values() if "geometry" in found else [found]:
         for kind in ("vertex_colors", "face_colors"):
             if part.get(kind) is not None:
@@ -119,30 +123,41 @@ def _of_trimesh(colours: np.ndarray, path: Path) -> np.ndarray:
     return colours / top
 
 
-def _refuse_cut_off(content: bytes, file_type: str) -> None:
+def _refuse_cut_off(announced: int, found: int) -> None:
     """Raises ValueError where a text has fewer lines than its header announces; trimesh reads what is there."""
-    if file_type == "off":
-        counts, *rows = _off_rows(content)[1]
-        announced, found = sum(map(int, counts[:2])), len(rows)
-    elif file_type == "ply" and b"format ascii" in (header := content.partition(b"end_header"))[0]:
-        announced = sum(map(int, re.findall(rb"^element\s+\S+\s+(\d+)", header[0], re.MULTILINE)))
-        found = sum(not line.isspace() for line in header[2].splitlines() if line)
-    else:
-        return
     if found < announced:
         raise ValueError(f"cut off: {found} of {announced} lines of vertices and faces")
 
 
-def _off_rows(content: bytes) -> tuple[str, list[list[str]]]:
-    """The kind of an OFF file without comments, and the words of its lines, the first of which are its counts."""
-    _, kind, rest = re.split("(COFF|OFF)", content.decode("utf-8", errors="replace"), maxsplit=1)
-    return kind, [words for line in rest.splitlines() if (words := line.split())]
+def _ply_lines(content: bytes) -> tuple[int, int]:
+    """The number of lines that the header of a PLY text announces, and that of those behind it; 0 for binary files."""
+    header, _, rest = content.partition(b"end_header")
+    if b"format ascii" not in header:
+        return 0, 0
+    announced = sum(map(int, re.findall(rb"^element\s+\S+\s+(\d+)", header, re.MULTILINE)))
+    return announced, sum(not line.isspace() for line in rest.splitlines() if line)
 
 
-def _off_colours(content: bytes, count: int) -> np.ndarray | None:
-    """Colours (count, 3 or 4) of the vertices in an OFF file, which trimesh leaves out; None where it has none."""
-    kind, rows = _off_rows(content)
-    return np.array([row[3:] for row in rows[1 : count + 1]], np.float64) if kind == "COFF" else None
+@dataclass(frozen=True)
+class _OffText:
+    """An OFF file without comments."""
+
+    has_colours: bool
+    #: numbers of vertices and faces together
+    announced: int
+    #: the words of each line of a vertex or a face
+    rows: list[list[str]]
+
+    @classmethod
+    def read(cls, content: bytes) -> _OffText:
+        """Splits the lines; raises any kind of error where there is no header."""
+        _, kind, rest = re.split("(COFF|OFF)", content.decode("utf-8", errors="replace"), maxsplit=1)
+        counts, *rows = [words for line in rest.splitlines() if (words := line.split())]
+        return cls(kind == "COFF", sum(map(int, counts[:2])), rows)
+
+    def colours(self, count: int) -> np.ndarray:
+        """Colours (count, 3 or 4) of the vertices, which trimesh leaves out."""
+        return np.array([row[3:] for row in self.rows[:count]], np.float64)
 
 
 def _resolver(path: Path, root: Path) -> Any:
